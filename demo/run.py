@@ -1,0 +1,146 @@
+"""The demo: how-to questions over the Python documentation, labelled by four processes on real models.
+
+    make demo            # or: python -m demo.run [--queries N] [--out demo-output]
+
+What it runs is what a user would type: `qrelay index build`, `qrelay up`, `qrelay feed --wait`,
+`qrelay export`. It ends with a table of what was found, what it cost, and where the files are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from qrelay.rundir import endpoints, require
+from qrelay.runtime.client import channel
+from qrelay.v1 import sink_pb2, sink_pb2_grpc
+from services.sink.settings import SinkSettings
+from services.sink.sink import load_sink
+
+HERE = Path(__file__).parent
+COLLECTION = "python-docs"
+SERVICES = 4
+_READY_S = 180
+
+
+def qrelay(*arguments: str, environ: dict[str, str]) -> None:
+    """A qrelay command, shown and run; the demo ends where it fails."""
+    Console(stderr=True).print(f"$ qrelay {' '.join(arguments)}", style="bold", highlight=False, markup=False)
+    code = subprocess.run([sys.executable, "-m", "qrelay.cli.main", *arguments], env=environ, check=False).returncode
+    if code:
+        raise SystemExit(f"qrelay {arguments[0]} ended with {code}; its output above says why")
+
+
+def start_services(state: Path, environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    """`qrelay up`, ready."""
+    Console(stderr=True).print("$ qrelay up", style="bold", highlight=False)
+    process = subprocess.Popen([sys.executable, "-m", "qrelay.cli.main", "up", "--port-base", "0"], env=environ)
+    deadline = time.monotonic() + _READY_S
+    from qrelay.cli.up import is_ready
+
+    while time.monotonic() < deadline and process.poll() is None:
+        found = [endpoint for name, endpoint in endpoints(state).items() if name != "nats"]
+        if len(found) == SERVICES and all(is_ready(endpoint) for endpoint in found):
+            return process
+        time.sleep(0.3)
+    process.terminate()
+    process.wait(60)
+    raise SystemExit(f"the services were not ready within {_READY_S} s; see {state / 'logs'}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Drain and end."""
+    process.terminate()
+    process.wait(90)
+
+
+def best_passages(state: Path) -> list[dict[str, Any]]:
+    """For each query its best judged passage, read from the ledger, and what else was judged."""
+    sink = load_sink(SinkSettings(data_dir=state))
+    rows = []
+    with sink.ledger.snapshot() as snapshot:
+        for query in snapshot.labelled_queries(COLLECTION):
+            texts = {candidate.passage.passage_id: candidate.passage for candidate in query.candidates}
+            graded = [label for label in query.labels if label.p_relevant is not None]
+            best = max(graded, key=lambda label: (label.p_relevant or 0.0, label.passage_id), default=None)
+            rows.append({
+                "query": query.text,
+                "title": texts[best.passage_id].title if best else "",
+                "grade": best.grade if best else None,
+                "p_relevant": best.p_relevant if best else None,
+                "judged": len(graded),
+                "missing": len(query.labels) - len(graded),
+            })  # fmt: skip
+    sink.close()
+    return rows
+
+
+def statistics(state: Path) -> sink_pb2.CollectionStats:
+    """The sink's counts, asked while it runs."""
+    with channel(require(state, "sink").grpc) as opened:
+        request = sink_pb2.GetStatsRequest(collection=COLLECTION)
+        return sink_pb2_grpc.SinkServiceStub(opened).GetStats(request, timeout=30).collections[0]
+
+
+def report(out: Path, stats: sink_pb2.CollectionStats, seconds: float) -> None:
+    """The table, the counts, the cost and the files."""
+    console = Console(width=max(100, Console().width))
+    table = Table(title="What was found", expand=True)
+    for heading in ("query", "best passage"):
+        table.add_column(heading, no_wrap=True, ratio=1)
+    for heading in ("grade", "P(relevant)"):
+        table.add_column(heading, no_wrap=True, min_width=len(heading))
+    for row in best_passages(out / "state"):
+        probability = "-" if row["p_relevant"] is None else f"{row['p_relevant']:.2f}"
+        table.add_row(row["query"], row["title"], str(row["grade"]), probability)
+    console.print(table)
+    triples = [json.loads(line) for line in (out / "triples.jsonl").read_text("utf8").splitlines()]
+    negatives = sum(len(each["negatives"]) for each in triples)
+    console.print(
+        f"{stats.queries} queries labelled by four processes in {seconds:.0f} s: {stats.judgments} judgments, "
+        f"{stats.missing_judgments} missing, {stats.open_dead_letters} dead letters\n"
+        f"{len(triples)} queries with training triples, {negatives} verified hard negatives\n"
+        f"cost: {stats.prompt_tokens} LLM tokens ({stats.cached_judgments} judgments came from the cache)"
+    )
+    for name, what in (("python-docs.qrels", "TREC qrels"), ("triples.jsonl", "training triples"),
+                       ("state/ledger.sqlite", "the ledger"), ("state/logs", "the services' logs")):  # fmt: skip
+        console.print(f"  {what:<18} {out / name}", highlight=False)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("demo-output"))
+    parser.add_argument("--queries", type=Path, default=HERE / "queries.jsonl")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
+    state = out / "state"
+    shutil.rmtree(out, ignore_errors=True)
+    state.mkdir(parents=True)
+    environ = {**os.environ, "QRELAY_DATA_DIR": str(state), "QRELAY_CONFIG": str(HERE / "qrelay.yaml")}
+    started = time.monotonic()
+    qrelay("index", "build", f"python-docs:@{HERE / 'modules.txt'}", "--collection", COLLECTION,
+           "--out", str(state / "index"), environ=environ)  # fmt: skip
+    services = start_services(state, environ)
+    try:
+        qrelay("feed", str(arguments.queries), "--collection", COLLECTION, "--wait", environ=environ)
+        stats = statistics(state)
+    finally:
+        stop(services)
+    for kind, name in (("qrels", "python-docs.qrels"), ("triples", "triples.jsonl")):
+        qrelay("export", kind, "--collection", COLLECTION, "--out", str(out / name), environ=environ)
+    report(out, stats, time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""`qrelay feed`: queries from a file or standard input onto the stream, acknowledged and remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.config import NatsSettings, ServiceSettings, load_settings
+from qrelay.errors import BackendUnavailable, InvalidQuery
+from qrelay.feed.feeder import Feeder, FeedReport
+from qrelay.feed.journal import Journal
+from qrelay.feed.lines import Format
+from qrelay.feed.source import open_lines
+from qrelay.identity import valid_collection
+from qrelay.rundir import endpoints, require
+from qrelay.runtime.client import channel
+from qrelay.runtime.exitcodes import EXIT_PARTIAL
+from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.v1 import sink_pb2, sink_pb2_grpc
+
+_CONNECT_S = 10.0
+_POLL_S = 0.5
+_STATES_PAGE = 5_000
+_SHOWN_REJECTIONS = 20
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True), default="-")
+@click.option("--collection", required=True, help="The corpus that the queries are asked of.")
+@click.option("--format", "line_format", type=click.Choice(["auto", "jsonl", "tsv", "plain"]), default="auto",
+              show_default=True, help="auto tells each line apart.")  # fmt: skip
+@click.option("--follow", is_flag=True, help="Go on as the file grows, until Ctrl-C.")
+@click.option("--wait", is_flag=True, help="Return when every query is in the ledger or in the dead letters.")
+@click.option("--nats", "nats_url", help="NATS URL.  [default: the one in --data-dir, else the settings']")
+@click.option("--sink", "sink_address", help="host:port of the sink, for --wait.  [default: in --data-dir]")
+@data_dir_option()
+@config_option()
+@json_option()
+def feed(file: Path, collection: str, line_format: Format, follow: bool, wait: bool, nats_url: str | None,
+         sink_address: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:  # fmt: skip
+    """Stream the queries of FILE (JSONL, TSV or plain lines, .gz too; - reads standard input).
+
+    Each query is acknowledged by the stream and remembered, so feeding the same file again only adds what
+    is new. Exit code 3: some lines were rejected, or (with --wait) some queries are dead letters.
+    """
+    if not valid_collection(collection):
+        raise InvalidQuery(f"collection {collection!r}: use 1 to 64 of a-z, 0-9, - and _, a letter or digit first")
+    settings = nats_settings(nats_url, data_dir, config)
+    path = None if str(file) == "-" else file
+    console = Console(stderr=True)
+    with _progress(console) as progress:
+        show = _publishing_display(progress)
+        report = asyncio.run(_publish(settings, data_dir, collection, path, line_format, follow, wait, show))
+        states = _await_all(sink_address or (require(data_dir, "sink").grpc), collection, report.query_ids,
+                            progress) if wait else None  # fmt: skip
+    _print(console, report, states, as_json)
+    if report.rejected or (states and states["dead"]):
+        raise SystemExit(EXIT_PARTIAL)
+
+
+def nats_settings(url: str | None, data_dir: Path, config: Path | None) -> NatsSettings:
+    nats = load_settings(ServiceSettings, "all", file=config).nats
+    running = endpoints(data_dir).get("nats")
+    chosen = url or (running.grpc if running else None)
+    return nats.model_copy(update={"url": chosen}) if chosen else nats
+
+
+def _progress(console: Console) -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    note = TextColumn("{task.fields[note]}")
+    return Progress(*columns, TimeElapsedColumn(), note, console=console, transient=True)
+
+
+def _publishing_display(progress: Progress) -> Callable[[FeedReport], None]:
+    task = progress.add_task("feeding", total=None, note="")
+
+    def show(report: FeedReport) -> None:
+        note = f"waiting: {report.waiting}" if report.waiting else f"{report.known} known"
+        progress.update(task, completed=report.accepted, note=note)
+
+    return show
+
+
+async def _publish(
+    settings: NatsSettings,
+    data_dir: Path,
+    collection: str,
+    path: Path | None,
+    line_format: Format,
+    follow: bool,
+    wait: bool,
+    show: Callable[[FeedReport], None],
+) -> FeedReport:
+    """Feed until the input ends or Ctrl-C. `wait`: the caller wants the ids of what was fed."""
+    lines = open_lines(path, follow=follow)
+    async with await JetStreamBroker.connect(settings, name="feed", timeout_s=_CONNECT_S) as broker:
+        with Journal(data_dir / "feed" / f"{collection}.sqlite") as journal:
+            feeder = Feeder(broker, journal, collection=collection, keep_ids=wait, on_progress=show)
+            try:
+                return await feeder.feed(lines, line_format)
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                return feeder.report  # what was acknowledged is remembered; the rest is fed next time
+
+
+def _await_all(address: str, collection: str, query_ids: list[str], progress: Progress) -> dict[str, int]:
+    """Poll the sink until every query has ended; counts by state."""
+    pending = list(dict.fromkeys(query_ids))
+    counts: Counter[str] = Counter()
+    task = progress.add_task("labelling", total=len(pending), note="")
+    while pending:
+        states = _states(address, collection, pending)
+        counts.update(state for state in states if state != "pending")
+        pending = [query_id for query_id, state in zip(pending, states, strict=True) if state == "pending"]
+        progress.update(task, completed=sum(counts.values()), note=f"{counts['dead']} dead letters")
+        if pending:
+            time.sleep(_POLL_S)
+    return {"committed": counts["committed"], "dead": counts["dead"]}
+
+
+def _states(address: str, collection: str, query_ids: list[str]) -> list[str]:
+    states: list[str] = []
+    try:
+        with channel(address) as opened:
+            stub = sink_pb2_grpc.SinkServiceStub(opened)
+            for start in range(0, len(query_ids), _STATES_PAGE):
+                request = sink_pb2.GetQueryStatesRequest(
+                    collection=collection, query_ids=query_ids[start : start + _STATES_PAGE]
+                )
+                states += [_state_name(state) for state in stub.GetQueryStates(request, timeout=30).states]
+    except BackendUnavailable:
+        return ["pending"] * len(query_ids)  # the sink restarts; ask again
+    return states
+
+
+def _state_name(state: sink_pb2.QueryState) -> str:
+    return sink_pb2.QueryState.Name(state).removeprefix("QUERY_STATE_").lower()
+
+
+def _print(console: Console, report: FeedReport, states: dict[str, int] | None, as_json: bool) -> None:
+    if as_json:
+        summary: dict[str, Any] = {"accepted": report.accepted, "known": report.known,
+                                   "rejected": {str(n): why for n, why in report.rejected.items()}}  # fmt: skip
+        click.echo(json.dumps({**summary, **(states or {})}))
+        return
+    for number, why in list(report.rejected.items())[:_SHOWN_REJECTIONS]:
+        console.print(f"line {number}: {why}", style="red", markup=False)
+    if len(report.rejected) > _SHOWN_REJECTIONS:
+        console.print(f"… and {len(report.rejected) - _SHOWN_REJECTIONS} more; --json lists all", style="red")
+    text = f"accepted {report.accepted}, known before {report.known}, rejected {len(report.rejected)}"
+    if states is not None:
+        text += f"; committed {states['committed']}, dead letters {states['dead']} (see `qrelay dlq list`)"
+    click.echo(text)

@@ -1,0 +1,165 @@
+"""`qrelay top`: what flows, what waits, what fails and what it costs, live.
+
+Two sources: JetStream (lag of each hop) and every service's /metrics (rates, batch sizes, cache hits,
+missing judgments, tokens). Rates are differences between two looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+
+from qrelay.cli.feed import nats_settings
+from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.config import NatsSettings
+from qrelay.errors import QrelayError
+from qrelay.rundir import endpoints
+from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.topology import Hop, HopStats
+
+_CONNECT_S = 3.0
+_SERVICES = ("retriever", "reranker", "judge", "sink")
+_HOPS = {"retriever": Hop.QUERIES, "reranker": Hop.RETRIEVED, "judge": Hop.RERANKED, "sink": Hop.JUDGED}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at everything: samples by service, lag by hop, when (monotonic seconds)."""
+
+    at: float
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    hops: Mapping[Hop, HopStats] = field(default_factory=dict)
+    problem: str = ""
+
+
+def scrape(address: str) -> dict[str, float]:
+    """One service's samples, summed over the labels that are not in the name: `name{outcome=x}` or `name`."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=2) as answer:
+            text = answer.read().decode()
+    except (urllib.error.URLError, OSError):
+        return {}
+    totals: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            outcome = sample.labels.get("outcome")
+            name = f"{sample.name}{{{outcome}}}" if outcome else sample.name
+            totals[name] = totals.get(name, 0.0) + sample.value
+    return totals
+
+
+async def look(data_dir: Path, settings: NatsSettings, broker: JetStreamBroker | None) -> Look:
+    """Ask every running service and the broker."""
+    found = endpoints(data_dir)
+    names = [name for name in _SERVICES if name in found]
+    samples = await asyncio.gather(*(asyncio.to_thread(scrape, found[name].metrics) for name in names))
+    hops, problem = {}, ""
+    try:
+        if broker is None:
+            raise QrelayError(f"NATS at {settings.url} does not answer")
+        hops = {stats.hop: stats for stats in await broker.stats()}
+    except QrelayError as error:
+        problem = str(error)
+    return Look(time.monotonic(), dict(zip(names, samples, strict=True)), hops, problem)
+
+
+def summary(before: Look, now: Look) -> dict[str, Any]:
+    """What is shown: a row a service, and the totals. Rates are per second since `before`."""
+    elapsed = max(now.at - before.at, 1e-9)
+
+    def rate(service: str, name: str) -> float:
+        return (_value(now, service, name) - _value(before, service, name)) / elapsed
+
+    rows = []
+    for service in _SERVICES:
+        hop = now.hops.get(_HOPS[service])
+        batches = _value(now, service, "qrelay_batch_items_count")
+        rows.append({
+            "service": service,
+            "up": service in now.metrics,
+            "lag": hop.lag if hop else None,
+            "held": hop.held if hop else None,
+            "per_second": round(rate(service, "qrelay_items_total{ok}"), 2),
+            "mean_batch": round(_value(now, service, "qrelay_batch_items_sum") / batches, 1) if batches else None,
+            "ok": int(_value(now, service, "qrelay_items_total{ok}")),
+            "retried": int(_value(now, service, "qrelay_items_total{retried}")),
+            "dead_lettered": int(_value(now, service, "qrelay_items_total{dead_lettered}")),
+        })  # fmt: skip
+    judge = {name: int(_value(now, "judge", f"qrelay_judgments_total{{{name}}}"))
+             for name in ("graded", "cached", "missing")}  # fmt: skip
+    return {"services": rows, "judgments": judge, "problem": now.problem,
+            "judgments_per_second": round(rate("judge", "qrelay_judgments_total{graded}"), 2),
+            "prompt_tokens": int(_value(now, "judge", "qrelay_prompt_tokens_total")),
+            "prompt_tokens_per_second": round(rate("judge", "qrelay_prompt_tokens_total"), 1)}  # fmt: skip
+
+
+def _value(at: Look, service: str, name: str) -> float:
+    return at.metrics.get(service, {}).get(name, 0.0)
+
+
+def render(state: Mapping[str, Any]) -> Group:
+    """The table and the judge's line."""
+    table = Table("service", "lag", "held", "items/s", "mean batch", "done", "retried", "dead letters")
+    for row in state["services"]:
+        name = row["service"] if row["up"] else f"{row['service']} (down)"
+        values = (row[key] for key in ("lag", "held", "per_second", "mean_batch", "ok", "retried", "dead_lettered"))
+        table.add_row(name, *("-" if value is None else str(value) for value in values))
+    judged = state["judgments"]
+    line = (f"judgments: {judged['graded']} graded ({state['judgments_per_second']}/s), {judged['cached']} from "
+            f"the cache, {judged['missing']} missing; {state['prompt_tokens']} LLM tokens "
+            f"({state['prompt_tokens_per_second']}/s)")  # fmt: skip
+    return Group(table, line, state["problem"])
+
+
+@click.command()
+@data_dir_option()
+@config_option()
+@click.option("--nats", "nats_url", help="NATS URL.  [default: the one in --data-dir, else the settings']")
+@click.option("--interval", default=1.0, show_default=True, help="Seconds between looks.")
+@click.option("--once", is_flag=True, help="Show one interval and return.")
+@json_option()
+def top(
+    data_dir: Path, config: Path | None, nats_url: str | None, interval: float, once: bool, as_json: bool
+) -> None:
+    """Live lag, rates, batch sizes, cache hits, missing judgments, dead letters and tokens."""
+    settings = nats_settings(nats_url, data_dir, config)
+    try:
+        asyncio.run(_show(data_dir, settings, interval, once or as_json, as_json))
+    except KeyboardInterrupt:
+        return
+
+
+async def _show(data_dir: Path, settings: NatsSettings, interval: float, once: bool, as_json: bool) -> None:
+    try:
+        broker = await JetStreamBroker.connect(settings, name="top", timeout_s=_CONNECT_S)
+    except QrelayError:
+        broker = None
+    before = await look(data_dir, settings, broker)
+    with Live(console=Console(), auto_refresh=False, screen=not once, transient=False) as live:
+        while True:
+            await asyncio.sleep(interval)
+            now = await look(data_dir, settings, broker)
+            state = summary(before, now)
+            if as_json:
+                live.stop()
+                click.echo(json.dumps(state))
+            else:
+                live.update(render(state), refresh=True)
+            if once:
+                break
+            before = now
+    if broker:
+        await broker.close()

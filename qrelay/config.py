@@ -1,0 +1,203 @@
+"""Settings: one typed class a service, read once at start, every problem reported at once.
+
+Sources, the later winning: defaults, the YAML file (`--config FILE` or QRELAY_CONFIG), the environment.
+The file has one section for all services and one for each; the environment mirrors it with `__`:
+
+    all:                                     QRELAY_ALL__NATS__URL=nats://nats:4222
+      nats: {url: "nats://nats:4222"}
+    judge:                                   QRELAY_JUDGE__BACKEND=openai
+      backend: openai
+
+A service's own section wins over `all`, and the environment over the file. `qrelay config` prints the
+effective settings with where each field is documented.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from qrelay.errors import ConfigError
+
+S = TypeVar("S", bound="ServiceSettings")
+_PREFIX = "QRELAY_"
+SECTIONS = ("all", "retriever", "reranker", "judge", "sink")
+
+
+class Section(BaseModel):
+    """Base of every settings class: unknown names are errors, fields cannot change after start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class NatsSettings(Section):
+    """The message broker. Streams and consumers are declared from these at start, idempotently."""
+
+    url: str = Field("nats://127.0.0.1:4222", description="NATS server URL; several separated by commas")
+    credentials: Path | None = Field(None, description="Path of a .creds file; empty: no authentication")
+    replicas: int = Field(1, ge=1, le=5, description="Copies of each stream; 3 in a cluster of 3 servers")
+    max_stream_bytes: int = Field(
+        2 * 1024**3, ge=1024**2, description="Bytes a stream may hold; at the limit its producers wait"
+    )
+    max_message_bytes: int = Field(
+        960 * 1024,
+        ge=1024,
+        description="Bytes of one message; larger ones are refused. 64 KiB below the server's max_payload (1 MiB), "
+        "so that any message still fits into a dead letter",
+    )
+    duplicate_window_s: float = Field(
+        600.0, gt=0, description="Seconds in which the server drops a second message of the same Nats-Msg-Id"
+    )
+    ack_wait_s: float = Field(
+        60.0, gt=0, description="Seconds without ack or heartbeat until a held message is delivered again"
+    )
+    max_ack_pending: int = Field(
+        2048, ge=1, description="Messages that all replicas of a service may hold together; caps scale-out"
+    )
+    publish_timeout_s: float = Field(10.0, gt=0, description="Seconds to wait for a publish to be acknowledged")
+
+
+class GrpcSettings(Section):
+    """The gRPC door."""
+
+    bind: str = Field("127.0.0.1:0", description="host:port to listen on; port 0 takes a free one")
+    max_message_bytes: int = Field(32 * 1024**2, ge=1024, description="Bytes of one request or response")
+    max_pending_items: int = Field(
+        512, ge=1, description="Items (queries or sets) held at once; beyond, RESOURCE_EXHAUSTED"
+    )
+    max_items_per_request: int = Field(256, ge=1, description="Items in one request; beyond, INVALID_ARGUMENT")
+    default_deadline_s: float = Field(
+        120.0, gt=0, description="Seconds granted to a call whose client set no deadline"
+    )
+
+
+class WorkerSettings(Section):
+    """The queue's door: how messages are gathered, retried and returned."""
+
+    enabled: bool = Field(True, description="Whether to work on the queue; false: only the gRPC door")
+    max_items: int = Field(32, ge=1, description="Messages in one batch")
+    max_cost: int = Field(1_000_000, ge=1, description="Cost of one batch (tokens, as the stage counts them)")
+    max_bytes: int = Field(8 * 1024**2, ge=1024, description="Payload bytes in one batch")
+    max_delay_s: float = Field(0.02, ge=0, description="Seconds the first message of a batch waits for company")
+    batches_in_flight: int = Field(2, ge=1, description="Batches handled at once, to overlap compute and I/O")
+    max_attempts: int = Field(5, ge=1, description="Deliveries of one message before it is dead-lettered")
+    retry_delays_s: tuple[float, ...] = Field(
+        (1.0, 5.0, 30.0, 120.0), description="Seconds before attempt 2, 3, …; the last repeats"
+    )
+    heartbeat_s: float = Field(20.0, gt=0, description="Seconds between heartbeats for each held message")
+    drain_s: float = Field(30.0, ge=0, description="Seconds on SIGTERM to finish held work before returning it")
+
+
+class TelemetrySettings(Section):
+    """Logs, metrics, traces."""
+
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level logged")
+    metrics_bind: str = Field("127.0.0.1:0", description="host:port of Prometheus /metrics; port 0: a free one")
+    otlp_endpoint: str = Field("", description="OTLP/gRPC URL for spans; empty: spans are not exported")
+
+
+class ServiceSettings(Section):
+    """What every service has. Each service's class adds its own fields."""
+
+    data_dir: Path = Field(
+        Path(".qrelay"), description="Folder of this installation's state: indexes, ledger, caches"
+    )
+    replica: str = Field("", description="This replica's name in traces; empty: host name and process id")
+    run_dir: Path | None = Field(
+        None, description="Folder to write <service>.json (pid, addresses) into once listening; empty: none"
+    )
+    nats: NatsSettings = NatsSettings()
+    grpc: GrpcSettings = GrpcSettings()
+    worker: WorkerSettings = WorkerSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @model_validator(mode="after")
+    def _heartbeat_within_ack_wait(self) -> Self:
+        if self.worker.heartbeat_s >= self.nats.ack_wait_s:
+            raise ValueError(
+                f"worker.heartbeat_s ({self.worker.heartbeat_s}) must be below nats.ack_wait_s "
+                f"({self.nats.ack_wait_s}), or held messages are delivered to a second replica"
+            )
+        return self
+
+
+def load_settings(
+    settings: type[S],
+    section: str,
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> S:
+    """The effective settings of the service `section`.
+
+    Raises:
+        ConfigError: listing every problem with its field, value and source.
+    """
+    environ = os.environ if environ is None else environ
+    file = file or (Path(environ["QRELAY_CONFIG"]) if environ.get("QRELAY_CONFIG") else None)
+    document = _read_yaml(file)
+    merged: dict[str, Any] = {}
+    for part in (document.get("all"), document.get(section)):
+        _overlay(merged, part or {})
+    for name in ("all", section):
+        _overlay(merged, _from_environment(environ, f"{_PREFIX}{name.upper()}__"))
+    try:
+        return settings.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, section, file)) from error
+
+
+def _read_yaml(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        document = yaml.safe_load(file.read_text("utf8")) or {}
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {file}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from error
+    unknown = sorted(set(document) - set(SECTIONS)) if isinstance(document, dict) else ["(not a mapping)"]
+    if unknown:
+        raise ConfigError(f"{file}: unknown sections {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    return document
+
+
+def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _overlay(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _from_environment(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in sorted(environ):
+        if not name.startswith(prefix):
+            continue
+        *parents, leaf = name[len(prefix) :].lower().split("__")
+        node = found
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = _parse(environ[name])
+    return found
+
+
+def _parse(text: str) -> Any:
+    """Lists and mappings are written as YAML; everything else stays text for pydantic to convert."""
+    return yaml.safe_load(text) if text[:1] in "[{" and text else text
+
+
+def _explain(error: ValidationError, section: str, file: Path | None) -> str:
+    lines = [f"{error.error_count()} problem(s) in the settings of {section}:"]
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        variable = _PREFIX + "__".join([section, *map(str, problem["loc"])]).upper()
+        lines.append(f"  {section}.{where}: {problem['msg']} (value {problem['input']!r}; or set {variable})")
+    lines.append(f"read from {file or 'no file'} and {_PREFIX}… variables; `qrelay config` shows the result")
+    return "\n".join(lines)

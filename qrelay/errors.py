@@ -1,0 +1,151 @@
+"""Every error that qrelay raises on purpose, as one tree.
+
+    QrelayError
+    ├── InputError                 the item is wrong; trying again cannot help
+    │   ├── MalformedInput         a line, message or file that does not parse
+    │   ├── InvalidQuery           empty, too long, or an id that cannot be used
+    │   ├── UnknownCollection      no index serves this collection
+    │   ├── QueryConflict          the query_id was used before with another text
+    │   └── Oversized              a message above a byte limit; the text names the limit
+    ├── TransientError             the world is wrong; trying again later may help
+    │   ├── Overloaded             this replica holds all the work that it may hold
+    │   ├── BackendUnavailable     a model, endpoint, broker or database does not answer
+    │   ├── BackendTimeout         it did not answer in time
+    │   ├── RateLimited            it asked us to wait (`retry_after_s`)
+    │   └── Exhausted              delivered too often without an answer; its workers died
+    ├── SetupError                 the installation is wrong; somebody has to act
+    │   ├── ConfigError            settings that do not hold; all problems at once
+    │   ├── ModelError             a model that is absent, or whose bytes have another hash
+    │   ├── CorpusIndexError       an index that is absent, corrupt or of another format
+    │   └── PortInUse              another process owns the address
+    └── InternalError              a broken invariant: this is a bug in qrelay
+
+Each class is translated once, in `qrelay/runtime/translate.py`: to a gRPC status with details, and to
+what happens to a queued message (retry with delay, or dead letter). A test proves that none is unmapped.
+
+`reason` is the stable word that dashboards, dead letters and scripts match on; the text is for people and
+says what to do.
+"""
+
+from __future__ import annotations
+
+
+class QrelayError(Exception):
+    """Base of all errors raised on purpose. `str(error)` says what happened and what to do."""
+
+    reason = "error"
+
+
+class InputError(QrelayError):
+    """The item is wrong; trying again cannot help."""
+
+    reason = "bad_input"
+
+
+class MalformedInput(InputError):
+    """A line, message or file that does not parse."""
+
+    reason = "malformed"
+
+
+class InvalidQuery(InputError):
+    """A query that is empty, too long, or whose id cannot be used."""
+
+    reason = "invalid_query"
+
+
+class UnknownCollection(InputError):
+    """No index of this retriever serves the collection."""
+
+    reason = "unknown_collection"
+
+
+class QueryConflict(InputError):
+    """The query_id was used before with another text. The first text stays."""
+
+    reason = "query_conflict"
+
+
+class Oversized(InputError):
+    """A message above a byte limit; the text names the limit and the setting."""
+
+    reason = "oversized"
+
+
+class TransientError(QrelayError):
+    """The world is wrong; trying again later may help."""
+
+    reason = "transient"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(TransientError):
+    """This replica holds all the work that it may hold; another replica, or later."""
+
+    reason = "overloaded"
+
+
+class BackendUnavailable(TransientError):
+    """A model, endpoint, broker or database does not answer."""
+
+    reason = "backend_unavailable"
+
+
+class BackendTimeout(TransientError):
+    """A backend did not answer in time."""
+
+    reason = "backend_timeout"
+
+
+class RateLimited(TransientError):
+    """A backend asked us to wait; `retry_after_s` says how long, where it said so."""
+
+    reason = "rate_limited"
+
+
+class Exhausted(TransientError):
+    """A message that was delivered too often without an answer: its workers crashed or were killed."""
+
+    reason = "exhausted"
+
+
+class SetupError(QrelayError):
+    """The installation is wrong; somebody has to act."""
+
+    reason = "setup"
+
+
+class ConfigError(SetupError):
+    """Settings that do not hold; the text lists all problems at once."""
+
+    reason = "config"
+
+
+class ModelError(SetupError):
+    """A model that is absent, or whose bytes have another hash than the catalogue says."""
+
+    reason = "model"
+
+
+class CorpusIndexError(SetupError):
+    """An index that is absent, corrupt or of another format version."""
+
+    reason = "index"
+
+
+class PortInUse(SetupError):
+    """Another process owns the address."""
+
+    reason = "port_in_use"
+
+
+class InternalError(QrelayError):
+    """A broken invariant: this is a bug in qrelay."""
+
+    reason = "internal"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message} (this is a bug in qrelay: please report it)")

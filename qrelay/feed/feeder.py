@@ -1,0 +1,129 @@
+"""Publishes queries, many at once, each until the stream acknowledges it; then remembers it.
+
+Killed between acknowledgement and record, the next run publishes the same message id again: the stream
+drops it, or the ledger finds it committed. Bounded: at most `window` unacknowledged queries, and a full
+stream makes the feed wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from qrelay import wire
+from qrelay.errors import InputError, Oversized, TransientError
+from qrelay.feed.journal import Journal
+from qrelay.feed.lines import Format, parse_line
+from qrelay.identity import query_fingerprint
+from qrelay.runtime import telemetry
+from qrelay.runtime.broker import Broker
+from qrelay.runtime.topology import Hop
+from qrelay.types import Query
+
+_RETRY_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+
+
+@dataclass(slots=True)
+class FeedReport:
+    """What became of the lines. `rejected` maps line numbers to reasons; `query_ids` are those acknowledged now
+    or before, where the feeder was asked to keep them."""
+
+    accepted: int = 0
+    known: int = 0
+    rejected: dict[int, str] = field(default_factory=dict)
+    query_ids: list[str] = field(default_factory=list)
+    waiting: str = ""
+
+
+class Feeder:
+    """See the module."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        journal: Journal,
+        *,
+        collection: str,
+        window: int = 256,
+        keep_ids: bool = True,
+        on_progress: Callable[[FeedReport], None] = lambda _: None,
+    ) -> None:
+        self._broker = broker
+        self._journal = journal
+        self._collection = collection
+        self._window = window
+        self._keep_ids = keep_ids
+        self._on_progress = on_progress
+        self._batch: dict[str, tuple[int, Query]] = {}
+        self.report = FeedReport()
+
+    async def feed(self, lines: AsyncIterator[str | None], line_format: Format = "auto") -> FeedReport:
+        """Publish every line's query; None among the lines means "nothing for now": publish what waits."""
+        number = 0
+        async for line in lines:
+            if line is None:
+                await self._flush()
+                continue
+            number += 1
+            if line.strip():
+                await self._take(number, line, line_format)
+        await self._flush()
+        return self.report
+
+    async def _take(self, number: int, line: str, line_format: Format) -> None:
+        try:
+            query = parse_line(line, self._collection, line_format)
+            if query.query_id in self._batch:
+                await self._flush()  # so that the journal knows its text
+            if self._journal.accepted(query):
+                self.report.known += 1
+                self._keep(query)
+                return
+        except InputError as error:
+            self.report.rejected[number] = str(error)
+            return
+        self._batch[query.query_id] = number, replace(query, submitted_at=datetime.now(UTC))
+        if len(self._batch) >= self._window:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        if not self._batch:
+            return
+        batch = list(self._batch.values())
+        outcomes = await asyncio.gather(*(self._publish(query) for _, query in batch))
+        for (number, _), refusal in zip(batch, outcomes, strict=True):
+            if refusal:
+                self.report.rejected[number] = refusal
+        stored = [query for (_, query), refusal in zip(batch, outcomes, strict=True) if not refusal]
+        self._journal.record(stored)
+        self.report.accepted += len(stored)
+        for query in stored:
+            self._keep(query)
+        self._batch.clear()
+        self._on_progress(self.report)
+
+    def _keep(self, query: Query) -> None:
+        if self._keep_ids:  # a feed that follows for months must not remember every id
+            self.report.query_ids.append(query.query_id)
+
+    async def _publish(self, query: Query) -> str:
+        """Publish until acknowledged; the reason where the query can never be, else nothing."""
+        payload, headers = wire.encode(query)
+        with telemetry.tracer().start_as_current_span("feed"):
+            telemetry.inject_context(headers)
+        message_id = query_fingerprint(query.collection, query.query_id, query.text)[:40]
+        tries = 0
+        while True:
+            try:
+                await self._broker.publish(Hop.QUERIES.subject(query.collection), payload, headers, message_id)
+                self.report.waiting = ""
+                return ""
+            except Oversized as error:
+                return str(error)
+            except TransientError as error:
+                self.report.waiting = str(error)
+                self._on_progress(self.report)
+                await asyncio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
+                tries += 1

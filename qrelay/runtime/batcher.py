@@ -1,0 +1,82 @@
+"""Batching policy, and nothing else: when is a batch full, or old enough to go.
+
+Pure: it holds items and does arithmetic; the clock is injected and nobody waits in here. The worker asks
+`due_in()` how long it may wait for company and `take()`s when `ready()`. Batching decides who travels
+together; it cannot change answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """Limits of one batch. A single item above max_cost or max_bytes still goes, alone."""
+
+    max_items: int
+    max_cost: int
+    max_bytes: int
+    max_delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry(Generic[T]):
+    item: T
+    cost: int
+    size: int
+    added_at: float
+
+
+class Batcher(Generic[T]):
+    """First in, first out, cut into batches within the policy's limits."""
+
+    def __init__(self, policy: BatchPolicy, clock: Callable[[], float] = time.monotonic) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._entries: deque[_Entry[T]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def room(self) -> int:
+        """Items still wanted for the next batch."""
+        return max(0, self._policy.max_items - len(self._entries))
+
+    def add(self, item: T, *, cost: int = 1, size: int = 0) -> None:
+        """Queue an item of `cost` (the stage's unit) and `size` bytes."""
+        self._entries.append(_Entry(item, cost, size, self._clock()))
+
+    def due_in(self) -> float | None:
+        """Seconds until the oldest item must go; None when there is none."""
+        if not self._entries:
+            return None
+        return max(0.0, self._entries[0].added_at + self._policy.max_delay_s - self._clock())
+
+    def ready(self) -> bool:
+        """Whether a batch should go now: one is full, or its oldest item has waited long enough."""
+        if not self._entries:
+            return False
+        return self._fitting() < len(self._entries) or self.room == 0 or self.due_in() == 0.0
+
+    def take(self) -> list[T]:
+        """Remove and return the next batch, ready or not; empty only when there is nothing."""
+        return [self._entries.popleft().item for _ in range(self._fitting())]
+
+    def _fitting(self) -> int:
+        """How many of the oldest items fit one batch: at least one, if there is any."""
+        policy, cost, size = self._policy, 0, 0
+        for count, entry in enumerate(self._entries):
+            cost += entry.cost
+            size += entry.size
+            over = cost > policy.max_cost or size > policy.max_bytes or count >= policy.max_items
+            if over and count:
+                return count
+        return len(self._entries)

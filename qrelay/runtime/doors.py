@@ -1,0 +1,63 @@
+"""What every servicer does with a batch: admit, translate, compute, and answer item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from qrelay import wire
+from qrelay.errors import InternalError, QrelayError
+from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.translate import item_error
+from qrelay.runtime.worker import query_of
+from qrelay.v1 import service_info_pb2
+
+Result = TypeVar("Result")
+
+
+async def answer_items(
+    context: ServiceContext[Any, Any],
+    items: Sequence[Message],
+    compute: Callable[[list[Any]], Awaitable[Sequence[Any]]],
+    wrap: Callable[[Any], Result],
+    refuse: Callable[[service_info_pb2.ItemError], Result],
+) -> list[Result]:
+    """One result for each item, in order. An item that fails gets `refuse(ItemError)`; the others go on.
+
+    `compute` takes the records of the readable items and answers each with a value or a QrelayError.
+    """
+    with context.admission.hold(len(items)):
+        records = [_record(item) for item in items]
+        readable = [record for record in records if not isinstance(record, QrelayError)]
+        answers = iter(await compute(readable) if readable else ())
+        results = []
+        for record in records:
+            answer = record if isinstance(record, QrelayError) else next(answers)
+            if isinstance(answer, QrelayError):
+                query_id = "" if isinstance(record, QrelayError) else query_of(record).query_id
+                results.append(refuse(item_error(answer, query_id)))
+            else:
+                results.append(wrap(answer))
+        if next(answers, None) is not None:
+            raise InternalError("a core answered more items than it was asked")
+        return results
+
+
+def _record(item: Message) -> Any:
+    try:
+        return wire.from_proto(item)
+    except QrelayError as error:
+        return error
+
+
+def service_info(context: ServiceContext[Any, Any], version: str, info: Any) -> service_info_pb2.ServiceInfo:
+    """GetInfo's answer from a core's Info."""
+    return service_info_pb2.ServiceInfo(
+        service=context.service,
+        version=version,
+        replica=context.replica,
+        models=info.models,
+        details=info.details,
+    )

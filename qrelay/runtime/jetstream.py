@@ -1,0 +1,254 @@
+"""The broker port on NATS JetStream. The streams, their settings and reasons: `topology.py`.
+
+Connecting retries for ever and never fails the process: a service is ready when its model is loaded, and
+works on the queue when NATS is there. Every foreign error becomes one of qrelay's in `_translated`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+
+from qrelay.config import NatsSettings
+from qrelay.errors import BackendTimeout, BackendUnavailable, Overloaded, Oversized, QrelayError
+from qrelay.runtime.topology import Hop, HopStats
+
+log = logging.getLogger(__name__)
+
+_STREAM_FULL = (10077, 10148)  # "maximum messages/bytes exceeded", and its clustered form
+_ACK_TIMEOUT_S = 5.0
+DEAD_LETTER_MARGIN = 64 * 1024
+"""Bytes that a dead letter may add to the message that it wraps."""
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Foreign errors as qrelay's; a test asserts that none of nats-py's classes is left out."""
+    try:
+        yield
+    except QrelayError:
+        raise
+    except nats.js.errors.APIError as error:
+        if error.err_code in _STREAM_FULL or "exceeded" in (error.description or ""):
+            raise Overloaded(f"{what}: the stream is full, its consumers have to catch up first") from error
+        raise BackendUnavailable(f"{what}: JetStream answered {error.code} {error.description}") from error
+    except nats.errors.MaxPayloadError as error:
+        raise Oversized(
+            f"{what}: above the NATS server's max_payload; raise it and nats.max_message_bytes"
+        ) from error
+    except (nats.errors.TimeoutError, TimeoutError) as error:
+        raise BackendTimeout(f"{what}: NATS did not answer in time") from error
+    except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+        raise BackendUnavailable(f"{what}: {type(error).__name__}: {error}") from error
+
+
+class JetStreamMessage:
+    """One delivery from JetStream."""
+
+    def __init__(self, message: Msg) -> None:
+        self._message = message
+        self.subject = message.subject
+        self.payload = message.data
+        self.headers: Mapping[str, str] = message.headers or {}
+        self.attempt = message.metadata.num_delivered
+        self.published_at: datetime = message.metadata.timestamp.astimezone(UTC)
+
+    async def ack(self) -> None:
+        """Double-ack: returns when the server confirms."""
+        with _translated("ack"):
+            await self._message.ack_sync(timeout=_ACK_TIMEOUT_S)
+
+    async def retry(self, delay_s: float) -> None:
+        """nak with a delay in seconds."""
+        with _translated("retry"):
+            await self._message.nak(delay=delay_s)
+
+    async def heartbeat(self) -> None:
+        """in_progress: restart the ack_wait clock."""
+        with _translated("heartbeat"):
+            await self._message.in_progress()
+
+
+class JetStreamBroker:
+    """A connection that declares the streams once and then publishes and fetches.
+
+    Use `await JetStreamBroker.connect(settings)`, or as an async context manager.
+    """
+
+    def __init__(self, client: Client, settings: NatsSettings) -> None:
+        self._client = client
+        self._settings = settings
+        self._js: JetStreamContext = client.jetstream(timeout=settings.publish_timeout_s)
+        self._subscriptions: dict[Hop, JetStreamContext.PullSubscription] = {}
+
+    @classmethod
+    async def connect(cls, settings: NatsSettings, *, name: str, timeout_s: float | None = None) -> Self:
+        """Connect and declare the streams; wait for ever when `timeout_s` is None.
+
+        Raises:
+            BackendUnavailable: no server answered within `timeout_s` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await cls._connect(settings, name)
+        except TimeoutError:
+            raise BackendUnavailable(
+                f"no NATS server answers at {settings.url}: start one with `qrelay up`, or set nats.url"
+            ) from None
+
+    @classmethod
+    async def _connect(cls, settings: NatsSettings, name: str) -> Self:
+        client = Client()
+        await client.connect(
+            servers=settings.url.split(","),
+            name=f"qrelay-{name}",
+            user_credentials=str(settings.credentials) if settings.credentials else None,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            ping_interval=20,
+            pending_size=64 * 1024**2,
+            error_cb=_log_error,
+            disconnected_cb=_log_disconnected,
+            reconnected_cb=_log_reconnected,
+        )
+        broker = cls(client, settings)
+        while True:
+            try:
+                await broker.declare()
+                return broker
+            except QrelayError as error:
+                log.warning("streams not declared yet, trying again", extra={"error": str(error)})
+                await asyncio.sleep(1.0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def declare(self) -> None:
+        """Create or update every stream and consumer; does nothing where they stand as wanted."""
+        with _translated("declare streams"):
+            for hop in Hop:
+                await self._declare_stream(hop)
+                await self._js.add_consumer(hop.stream, self._consumer_config(hop))
+
+    async def _declare_stream(self, hop: Hop) -> None:
+        config = self._stream_config(hop)
+        try:
+            await self._js.add_stream(config)
+        except nats.js.errors.BadRequestError:  # exists with other values: bring it to ours
+            await self._js.update_stream(config)
+
+    def _stream_config(self, hop: Hop) -> StreamConfig:
+        settings = self._settings
+        return StreamConfig(
+            name=hop.stream,
+            subjects=[hop.subjects],
+            retention=RetentionPolicy.WORK_QUEUE,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_bytes=settings.max_stream_bytes,
+            duplicate_window=settings.duplicate_window_s,
+            num_replicas=settings.replicas,
+        )
+
+    def _consumer_config(self, hop: Hop) -> ConsumerConfig:
+        return ConsumerConfig(
+            durable_name=hop.consumer,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=self._settings.ack_wait_s,
+            max_deliver=-1,
+            max_ack_pending=self._settings.max_ack_pending,
+        )
+
+    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str) -> None:
+        """Publish and await the stream's acknowledgement."""
+        limit = self._settings.max_message_bytes
+        if subject.endswith(f".{Hop.DLQ}"):
+            limit += DEAD_LETTER_MARGIN
+        if len(payload) > limit:
+            raise Oversized(
+                f"message of {len(payload)} bytes for {subject}; nats.max_message_bytes is {limit}: "
+                "send fewer or shorter passages, or raise it together with the server's max_payload"
+            )
+        with _translated(f"publish to {subject}"):
+            await self._js.publish(
+                subject,
+                payload,
+                timeout=self._settings.publish_timeout_s,
+                headers={**headers, "Nats-Msg-Id": msg_id},
+            )
+
+    async def fetch(self, hop: Hop, max_items: int, timeout_s: float) -> Sequence[JetStreamMessage]:
+        """What is there now, else the first to come within the timeout, else none."""
+        with _translated(f"fetch from {hop.stream}"):
+            subscription = self._subscriptions.get(hop)
+            if subscription is None:
+                subscription = await self._js.pull_subscribe_bind(hop.consumer, stream=hop.stream)
+                self._subscriptions[hop] = subscription
+            try:
+                messages = await subscription.fetch(max_items, timeout=max(timeout_s, 0.001))
+            except (nats.errors.TimeoutError, TimeoutError):
+                return []
+            except nats.js.errors.NotFoundError:
+                await self.declare()  # the server lost its store: the streams are empty but must exist
+                return []
+            return [JetStreamMessage(message) for message in messages]
+
+    async def stats(self) -> Sequence[HopStats]:
+        """Every hop's load, from the server."""
+        with _translated("read consumer state"):
+            return [await self._hop_stats(hop) for hop in Hop]
+
+    async def _hop_stats(self, hop: Hop) -> HopStats:
+        consumer = await self._js.consumer_info(hop.stream, hop.consumer)
+        stream = await self._js.stream_info(hop.stream)
+        return HopStats(
+            hop,
+            pending=consumer.num_pending or 0,
+            held=consumer.num_ack_pending or 0,
+            redelivered=consumer.num_redelivered or 0,
+            bytes=stream.state.bytes,
+        )
+
+    async def close(self) -> None:
+        """Flush and disconnect."""
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            await self._client.flush(timeout=2)
+        await self._client.close()
+
+
+async def _log_error(error: Exception) -> None:
+    log.warning("NATS: %s", error)
+
+
+async def _log_disconnected() -> None:
+    log.info("NATS: disconnected")
+
+
+async def _log_reconnected() -> None:
+    log.info("NATS: reconnected")

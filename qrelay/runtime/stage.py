@@ -1,0 +1,84 @@
+"""What a service is to the runtime: a core, stages that the queue drives, and a gRPC door.
+
+The core computes on records and knows neither gRPC nor NATS. A `Stage` adapts it to the queue; a
+servicer adapts it to gRPC; a `ServiceDef` names the parts so that `qrelay.runtime.service` can run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from qrelay.config import ServiceSettings
+from qrelay.errors import QrelayError
+from qrelay.runtime.topology import Hop
+from qrelay.types import CandidateSet, DeadLetter, JudgedSet, Query
+
+Record = Query | CandidateSet | JudgedSet | DeadLetter
+I_contra = TypeVar("I_contra", contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One message for a stage: its record, which delivery this is (from 1), and whether it is the last
+    before the dead letters. A stage may settle for less on the last attempt, never lose the item."""
+
+    record: Any
+    attempt: int = 1
+    last_attempt: bool = False
+
+
+class Stage(Protocol):
+    """One service's work on one hop.
+
+    `handle` answers each item, in order, with the record to publish on `target`, None where there is
+    nothing to publish (the last hop), or the error that befell this item alone. An exception raised
+    instead befalls the whole batch, whose items are then tried one by one.
+    """
+
+    @property
+    def name(self) -> str:
+        """The stage's name in metrics, traces and dead letters."""
+
+    @property
+    def source(self) -> Hop:
+        """Where its input comes from."""
+
+    @property
+    def target(self) -> Hop | None:
+        """Where its output goes; None at the end of the line."""
+
+    def cost(self, record: Any) -> int:
+        """What the item adds to a batch, in the stage's own unit (tokens, candidates)."""
+
+    async def handle(self, works: Sequence[Work]) -> Sequence[Record | QrelayError | None]:
+        """Work on one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What a core says of itself: `models` maps a use to model@revision, `details` are notes."""
+
+    models: dict[str, str] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
+
+
+S = TypeVar("S", bound=ServiceSettings)
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDef(Generic[S, C]):
+    """A service's parts. `load` may take minutes and raises SetupError; it runs off the event loop."""
+
+    name: str
+    grpc_name: str
+    settings: type[S]
+    load: Callable[[S], C]
+    stages: Callable[[Any], Sequence[Stage]]
+    """From a ServiceContext whose core is loaded."""
+    add_servicer: Callable[[Any, Any], None]
+    """(grpc.aio.Server, ServiceContext): called before the core is loaded."""
+    info: Callable[[C], Info]
+    close: Callable[[C], None] = lambda _: None

@@ -1,0 +1,122 @@
+"""Logs, metrics and traces: how they are set up, and every metric's name in one place.
+
+Logs are one JSON object a line on standard error. They never hold a passage's or a query's text.
+Metrics are Prometheus', served at `telemetry.metrics_bind`/metrics; `qrelay top` reads them too.
+Spans are OpenTelemetry's; their context travels in gRPC metadata and in message headers as `traceparent`,
+so that one query is one trace from the feed to the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from opentelemetry import context, propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from qrelay.config import TelemetrySettings
+from qrelay.errors import PortInUse
+
+SECONDS_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+ITEMS_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+ITEMS = Counter("qrelay_items", "Queue items by what became of them", ["stage", "outcome"])
+BATCHES = Counter("qrelay_batches", "Batches handled", ["stage"])
+BATCH_ITEMS = Histogram("qrelay_batch_items", "Items in a batch", ["stage"], buckets=ITEMS_BUCKETS)
+QUEUE_SECONDS = Histogram(
+    "qrelay_queue_seconds", "From publication to the start of handling", ["stage"], buckets=SECONDS_BUCKETS
+)
+COMPUTE_SECONDS = Histogram("qrelay_compute_seconds", "Handling of a batch", ["stage"], buckets=SECONDS_BUCKETS)
+HELD_ITEMS = Gauge("qrelay_held_items", "Messages taken from the queue and not yet acked", ["stage"])
+GRPC_CALLS = Counter("qrelay_grpc_calls", "gRPC calls by method and status code", ["method", "code"])
+GRPC_SECONDS = Histogram("qrelay_grpc_seconds", "Duration of unary gRPC calls", ["method"], buckets=SECONDS_BUCKETS)
+PENDING_ITEMS = Gauge("qrelay_pending_items", "Items that gRPC calls hold now")
+READY = Gauge("qrelay_ready", "1 when the model is loaded and the service answers")
+JUDGMENTS = Counter("qrelay_judgments", "Judgments: graded, cached or missing, the latter with reason", ["outcome"])
+PROMPT_TOKENS = Counter("qrelay_prompt_tokens", "LLM tokens paid for")
+COMMITS = Counter("qrelay_commits", "Judged sets at the ledger: committed or duplicate", ["outcome"])
+
+_STANDARD_FIELDS: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; whatever `extra=` carried becomes a field."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON with time (UTC), level, service, logger, message and extras."""
+        entry: dict[str, object] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}",
+            "level": record.levelname,
+            "service": self._service,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            entry["trace_id"] = f"{span.trace_id:032x}"
+        entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS})
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str, ensure_ascii=False)
+
+
+def setup_logging(service: str, level: str) -> None:
+    """All logs to standard error as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(service))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore", "urllib3", "sentence_transformers", "bm25s", "transformers"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+def setup_tracing(service: str, settings: TelemetrySettings) -> None:
+    """Export spans to `otlp_endpoint`; without one, spans cost nothing and context still travels."""
+    if not settings.otlp_endpoint:
+        return
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    provider = TracerProvider(resource=Resource.create({"service.name": f"qrelay-{service}"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint)))
+    trace.set_tracer_provider(provider)
+
+
+def setup_metrics(bind: str) -> str:
+    """Serve /metrics; returns the address bound, as host:port.
+
+    Raises:
+        PortInUse: another process listens there.
+    """
+    host, _, port = bind.rpartition(":")
+    try:
+        server, _thread = start_http_server(int(port), addr=host or "127.0.0.1")
+    except OSError as error:
+        raise PortInUse(
+            f"telemetry.metrics_bind {bind}: {error.strerror}; stop what listens there or take port 0"
+        ) from error
+    return f"{host or '127.0.0.1'}:{server.server_port}"
+
+
+def tracer() -> trace.Tracer:
+    """qrelay's tracer; no-op spans unless tracing was set up."""
+    return trace.get_tracer("qrelay")
+
+
+def remote_context(carrier: Mapping[str, str]) -> Context:
+    """The trace context that a message or a call carries."""
+    return propagate.extract(carrier)
+
+
+def inject_context(carrier: dict[str, str], span_context: Context | None = None) -> None:
+    """Write `traceparent` of the given (or current) context into headers."""
+    propagate.inject(carrier, span_context if span_context is not None else context.get_current())

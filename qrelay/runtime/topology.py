@@ -1,0 +1,79 @@
+"""The streams between the services, with every value and its reason.
+
+One JetStream work queue a hop. A message leaves the queue when the next hop has it: publish acknowledged,
+then the input double-acked.
+
+| setting | value | why |
+|---|---|---|
+| subjects | qrelay.v1.*.<hop> | one stream serves every collection; the token is there to filter by |
+| retention | work queue | an acked message is done; the ledger, not the stream, is the record |
+| storage | file, no S2 | survives a restart; messages come zstd-compressed, S2 on top saves nothing |
+| discard | new, with max_bytes | a full stage refuses its producer instead of dropping the oldest |
+| duplicate window | 10 min | longer than a publisher's retries; never the only deduplication |
+| max_deliver | unlimited | the worker counts and dead-letters, so a crash on the last attempt strands nothing |
+| ack_wait | 60 s | the worker's heartbeat (20 s) keeps a long judgment; a dead replica's work returns in 60 s |
+| max_ack_pending | 2048 | shared by all replicas: less would cap scale-out |
+| dlq | as the others | dead letters wait for the sink to record them in the ledger; nothing pushes them out |
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+SUBJECT_ROOT: Final = "qrelay.v1"
+
+
+class Hop(enum.StrEnum):
+    """A queue between two services. The value is the last token of its subjects."""
+
+    QUERIES = "queries"
+    RETRIEVED = "retrieved"
+    RERANKED = "reranked"
+    JUDGED = "judged"
+    DLQ = "dlq"
+
+    @property
+    def stream(self) -> str:
+        """The JetStream stream's name."""
+        return f"QRELAY_V1_{self.value.upper()}"
+
+    @property
+    def subjects(self) -> str:
+        """The subjects that the stream takes."""
+        return f"{SUBJECT_ROOT}.*.{self.value}"
+
+    def subject(self, collection: str) -> str:
+        """The subject of one collection's messages."""
+        return f"{SUBJECT_ROOT}.{collection}.{self.value}"
+
+    @property
+    def consumer(self) -> str:
+        """The durable consumer's name: the service that reads this hop."""
+        return CONSUMERS[self]
+
+
+CONSUMERS: Final = {
+    Hop.QUERIES: "retriever",
+    Hop.RETRIEVED: "reranker",
+    Hop.RERANKED: "judge",
+    Hop.JUDGED: "sink",
+    Hop.DLQ: "sink-dead-letters",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HopStats:
+    """One hop's load. pending: not yet delivered; held: delivered and not acked; lag is their sum."""
+
+    hop: Hop
+    pending: int
+    held: int
+    redelivered: int
+    bytes: int
+
+    @property
+    def lag(self) -> int:
+        """Messages not yet done, which is what autoscalers watch."""
+        return self.pending + self.held

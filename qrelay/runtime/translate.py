@@ -1,0 +1,102 @@
+"""The one place where qrelay's errors become something else: a gRPC status, or a message's fate.
+
+A test walks the tree in `qrelay/errors.py` and proves that no class is unmapped.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from typing import Final
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from qrelay import errors
+from qrelay.errors import InternalError, QrelayError, TransientError
+from qrelay.v1 import service_info_pb2
+
+log = logging.getLogger(__name__)
+
+ERROR_DOMAIN: Final = "qrelay"
+
+
+class Fate(enum.Enum):
+    """What happens to a queued message whose handling ended in an error."""
+
+    RETRY = "retry"
+    """Give it back with a delay; dead-letter it after the last attempt."""
+    DEAD_LETTER = "dead_letter"
+    """Trying again cannot help."""
+
+
+_TABLE: Final[dict[type[QrelayError], tuple[grpc.StatusCode, Fate]]] = {
+    errors.MalformedInput: (grpc.StatusCode.INVALID_ARGUMENT, Fate.DEAD_LETTER),
+    errors.InvalidQuery: (grpc.StatusCode.INVALID_ARGUMENT, Fate.DEAD_LETTER),
+    errors.UnknownCollection: (grpc.StatusCode.NOT_FOUND, Fate.DEAD_LETTER),
+    errors.QueryConflict: (grpc.StatusCode.ALREADY_EXISTS, Fate.DEAD_LETTER),
+    errors.Oversized: (grpc.StatusCode.RESOURCE_EXHAUSTED, Fate.DEAD_LETTER),
+    errors.InputError: (grpc.StatusCode.INVALID_ARGUMENT, Fate.DEAD_LETTER),
+    errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, Fate.RETRY),
+    errors.BackendUnavailable: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),
+    errors.BackendTimeout: (grpc.StatusCode.DEADLINE_EXCEEDED, Fate.RETRY),
+    errors.RateLimited: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),
+    errors.Exhausted: (grpc.StatusCode.UNAVAILABLE, Fate.DEAD_LETTER),
+    errors.TransientError: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),
+    errors.ConfigError: (grpc.StatusCode.FAILED_PRECONDITION, Fate.RETRY),
+    errors.ModelError: (grpc.StatusCode.FAILED_PRECONDITION, Fate.RETRY),
+    errors.CorpusIndexError: (grpc.StatusCode.DATA_LOSS, Fate.RETRY),
+    errors.PortInUse: (grpc.StatusCode.FAILED_PRECONDITION, Fate.RETRY),
+    errors.SetupError: (grpc.StatusCode.FAILED_PRECONDITION, Fate.RETRY),
+    errors.InternalError: (grpc.StatusCode.INTERNAL, Fate.RETRY),
+}
+
+
+def as_qrelay_error(error: BaseException) -> QrelayError:
+    """The error itself if it is one of ours, else an InternalError; the original goes to the log."""
+    if isinstance(error, QrelayError):
+        return error
+    log.error("unexpected %s", type(error).__name__, exc_info=error)
+    return InternalError(f"unexpected {type(error).__name__}: {error}")
+
+
+def fate(error: QrelayError) -> Fate:
+    """What becomes of a message that ended in this error."""
+    return _TABLE[type(error)][1]
+
+
+def status_code(error: QrelayError) -> grpc.StatusCode:
+    """The gRPC status code of this error."""
+    return _TABLE[type(error)][0]
+
+
+def rich_status(error: QrelayError) -> status_pb2.Status:
+    """The error as google.rpc.Status: ErrorInfo with the stable reason, RetryInfo where waiting helps."""
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason.upper(), domain=ERROR_DOMAIN)]
+    if isinstance(error, TransientError):
+        details.append(error_details_pb2.RetryInfo(retry_delay=_duration(error.retry_after_s or 1.0)))
+    packed = []
+    for detail in details:
+        box = any_pb2.Any()
+        box.Pack(detail)
+        packed.append(box)
+    code: int = status_code(error).value[0]
+    if code not in code_pb2.Code.values():
+        raise InternalError(f"no google.rpc code for {code}")
+    return status_pb2.Status(code=code, message=str(error), details=packed)
+
+
+def item_error(error: QrelayError, query_id: str) -> service_info_pb2.ItemError:
+    """The error of one item in a batch whose others went on."""
+    return service_info_pb2.ItemError(
+        query_id=query_id,
+        reason=error.reason,
+        message=str(error),
+        retryable=fate(error) is Fate.RETRY,
+    )
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    return duration_pb2.Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))

@@ -1,0 +1,360 @@
+"""The queue's door to a stage: pull -> batch -> handle -> publish -> ack.
+
+The order is the guarantee. The output is stored by the next hop before the input is acked, so a worker
+that dies at any moment leaves its messages to be delivered again; output ids are deterministic, so the
+repetition is recognised. A message ends in exactly one of: acked with its output stored, acked with a
+dead letter stored, or not acked and delivered again.
+
+A batch that raises is tried again item by item, so that one bad item does not take its neighbours along.
+Back-pressure: a full next hop makes `publish` wait; the worker then holds what it has, heartbeats, and
+fetches no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+
+from qrelay import wire
+from qrelay.config import WorkerSettings
+from qrelay.errors import Exhausted, InternalError, MalformedInput, QrelayError, TransientError
+from qrelay.identity import digest
+from qrelay.runtime import telemetry
+from qrelay.runtime.batcher import Batcher, BatchPolicy
+from qrelay.runtime.broker import Broker, Message
+from qrelay.runtime.stage import Record, Stage, Work
+from qrelay.runtime.topology import Hop
+from qrelay.runtime.translate import Fate, as_qrelay_error, fate
+from qrelay.types import CandidateSet, DeadLetter, JudgedSet, Query, TraceStep
+
+log = logging.getLogger(__name__)
+
+REPLAY_HEADER = "Qrelay-Replay"
+"""How often the query was replayed from the dead letters: part of every message id downstream, so that a
+replay is not mistaken for a repetition."""
+_IDLE_FETCH_S = 1.0
+_LETTER_TEXT_CHARS = 16_384
+_LETTER_DETAIL_CHARS = 2_000
+"""Bounds that keep a dead letter within nats.DEAD_LETTER_MARGIN of its original; the payload is whole."""
+_PUBLISH_RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+@dataclass(eq=False, slots=True)
+class _Held:
+    """A message in this worker's hands."""
+
+    message: Message
+    record: Record
+    context: Context
+    done: bool = False
+
+
+def query_of(record: Record) -> Query:
+    """The query that a record is about."""
+    match record:
+        case Query():
+            return record
+        case CandidateSet():
+            return record.query
+        case JudgedSet():
+            return record.candidate_set.query
+        case DeadLetter():
+            return Query(record.query_id, record.query_text, record.collection)
+
+
+def message_id(stage: str, query: Query, replay: str) -> str:
+    """The deterministic Nats-Msg-Id of a stage's output for a query."""
+    return digest(stage, query.collection, query.query_id, query.text, replay)[:40]
+
+
+def with_step(record: Record, step: TraceStep) -> Record:
+    """The record with one more entry in its trace."""
+    match record:
+        case CandidateSet():
+            return replace(record, trace=(*record.trace, step))
+        case JudgedSet():
+            inner = record.candidate_set
+            return replace(record, candidate_set=replace(inner, trace=(*inner.trace, step)))
+        case _:
+            return record
+
+
+class StageWorker:
+    """Runs one stage over one broker until stopped. See the module for the guarantee."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        broker: Broker,
+        settings: WorkerSettings,
+        *,
+        replica: str = "local",
+        fingerprint: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stage = stage
+        self._broker = broker
+        self._settings = settings
+        self._replica = replica
+        self._fingerprint = fingerprint
+        self._clock = clock
+        policy = BatchPolicy(settings.max_items, settings.max_cost, settings.max_bytes, settings.max_delay_s)
+        self._batcher: Batcher[_Held] = Batcher(policy, clock)
+        self._slots = asyncio.Semaphore(settings.batches_in_flight)
+        self._held: set[_Held] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Fetch no more; `run` then finishes what is held within drain_s seconds and returns the rest."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until `stop`, then drain."""
+        heartbeat = asyncio.create_task(self._heartbeat())
+        try:
+            while not self._stopping.is_set():
+                await self._fetch_once()
+                await self._dispatch()
+        finally:
+            await self._drain()
+            heartbeat.cancel()
+
+    async def _fetch_once(self) -> None:
+        due_in = self._batcher.due_in()
+        wait_s = _IDLE_FETCH_S if due_in is None else due_in
+        if not self._batcher.room or wait_s == 0:
+            return
+        try:
+            messages = await self._broker.fetch(self._stage.source, self._batcher.room, wait_s)
+        except TransientError as error:
+            log.warning("cannot fetch", extra={"stage": self._stage.name, "error": str(error)})
+            await asyncio.sleep(_IDLE_FETCH_S)
+            return
+        for message in messages:
+            await self._accept(message)
+
+    async def _accept(self, message: Message) -> None:
+        context = telemetry.remote_context(message.headers)
+        try:
+            record = wire.decode(message.payload, message.headers)
+        except MalformedInput as error:
+            held = _Held(message, _unreadable(message), context)
+            self._hold(held)
+            await self._bury(held, error)
+            return
+        held = _Held(message, record, context)
+        self._hold(held)
+        if message.attempt > self._settings.max_attempts:
+            await self._bury(held, _exhausted(message.attempt - 1))
+            return
+        self._batcher.add(held, cost=self._stage.cost(record), size=len(message.payload))
+
+    async def _dispatch(self) -> None:
+        while self._batcher.ready():
+            await self._slots.acquire()
+            task = asyncio.create_task(self._handle(self._batcher.take()))
+            self._tasks.add(task)
+            task.add_done_callback(self._batch_done)
+
+    def _batch_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.release()
+        if not task.cancelled() and (error := task.exception()):
+            log.error("batch left unsettled, its messages will be delivered again", exc_info=error)
+
+    async def _handle(self, batch: Sequence[_Held]) -> None:
+        started = self._clock()
+        arrived = datetime.now(UTC)
+        outcomes = await self._outcomes(batch)
+        compute_s = self._clock() - started
+        name = self._stage.name
+        telemetry.BATCHES.labels(name).inc()
+        telemetry.BATCH_ITEMS.labels(name).observe(len(batch))
+        telemetry.COMPUTE_SECONDS.labels(name).observe(compute_s)
+        settled = await asyncio.gather(
+            *(
+                self._settle(held, outcome, (arrived - held.message.published_at).total_seconds(), compute_s)
+                for held, outcome in zip(batch, outcomes, strict=True)
+            ),
+            return_exceptions=True,
+        )
+        for error in settled:
+            if error is not None:
+                log.error("message left unsettled, it will be delivered again", exc_info=error)
+
+    async def _outcomes(self, batch: Sequence[_Held]) -> list[Record | QrelayError | None]:
+        """The stage's answer for each item; a batch that raises is tried again one by one."""
+        works = [
+            Work(held.record, held.message.attempt, held.message.attempt >= self._settings.max_attempts)
+            for held in batch
+        ]
+        try:
+            outcomes = list(await self._stage.handle(works))
+            if len(outcomes) != len(works):
+                raise InternalError(f"stage {self._stage.name} answered {len(outcomes)} of {len(works)} items")
+            return outcomes
+        except Exception as error:
+            if len(batch) == 1:
+                return [as_qrelay_error(error)]
+            log.warning("batch of %d failed, trying one by one", len(batch), extra={"error": str(error)})
+            return [(await self._outcomes([held]))[0] for held in batch]
+
+    async def _settle(
+        self, held: _Held, outcome: Record | QrelayError | None, queue_s: float, compute_s: float
+    ) -> None:
+        telemetry.QUEUE_SECONDS.labels(self._stage.name).observe(max(0.0, queue_s))
+        with telemetry.tracer().start_as_current_span(
+            f"{self._stage.name} process", context=held.context, kind=trace.SpanKind.CONSUMER
+        ) as span:
+            span.set_attribute("qrelay.query_id", query_of(held.record).query_id)
+            span.set_attribute("qrelay.attempt", held.message.attempt)
+            if isinstance(outcome, QrelayError):
+                span.set_status(trace.StatusCode.ERROR, outcome.reason)
+                await self._fail(held, outcome)
+                return
+            step = TraceStep(self._stage.name, self._replica, self._fingerprint, queue_s, compute_s)
+            await self._succeed(held, outcome, step)
+
+    async def _succeed(self, held: _Held, outcome: Record | None, step: TraceStep) -> None:
+        if outcome is not None and self._stage.target is not None:
+            query = query_of(outcome)
+            replay = held.message.headers.get(REPLAY_HEADER, "")
+            subject = self._stage.target.subject(query.collection)
+            try:
+                await self._publish(
+                    subject, with_step(outcome, step), message_id(self._stage.name, query, replay), replay
+                )
+            except QrelayError as error:
+                await self._fail(held, error)
+                return
+        await self._finish(held, "ok")
+
+    async def _publish(self, subject: str, record: Record, msg_id: str, replay: str) -> None:
+        """Publish until stored. Only a message that can never be stored, or a drain, ends it otherwise."""
+        payload, headers = wire.encode(record)
+        if replay:
+            headers[REPLAY_HEADER] = replay
+        telemetry.inject_context(headers)
+        tries = 0
+        while True:
+            try:
+                await self._broker.publish(subject, payload, headers, msg_id)
+                return
+            except TransientError as error:
+                if self._stopping.is_set() and tries > len(_PUBLISH_RETRY_S):
+                    raise
+                delay_s = _PUBLISH_RETRY_S[min(tries, len(_PUBLISH_RETRY_S) - 1)]
+                tries += 1
+                if tries % 10 == 1:
+                    log.warning("waiting to publish", extra={"subject": subject, "error": str(error)})
+                await asyncio.sleep(delay_s)
+
+    async def _fail(self, held: _Held, error: QrelayError) -> None:
+        attempt = held.message.attempt
+        draining = self._stopping.is_set() and isinstance(error, TransientError)
+        if fate(error) is Fate.DEAD_LETTER or (attempt >= self._settings.max_attempts and not draining):
+            await self._bury(held, error)
+            return
+        delays = self._settings.retry_delays_s
+        wanted = error.retry_after_s if isinstance(error, TransientError) else None
+        delay_s = max(wanted or 0.0, delays[min(attempt - 1, len(delays) - 1)] if delays else 0.0)
+        log.warning(
+            "will try again",
+            extra={"stage": self._stage.name, "attempt": attempt, "delay_s": delay_s, "reason": error.reason,
+                   "query_id": query_of(held.record).query_id, "error": str(error)},
+        )  # fmt: skip
+        await self._release(held, held.message.retry(delay_s), "retried")
+
+    async def _bury(self, held: _Held, error: QrelayError) -> None:
+        """Store the dead letter, then ack the original: never the other way round."""
+        message, query = held.message, query_of(held.record)
+        replay = message.headers.get(REPLAY_HEADER, "")
+        letter = DeadLetter(
+            dead_letter_id=digest("dlq", self._stage.name, message.subject, message.payload, replay)[:40],
+            stage=self._stage.name,
+            collection=query.collection,
+            query_id=query.query_id,
+            query_text=query.text[:_LETTER_TEXT_CHARS],
+            reason=error.reason,
+            detail=str(error)[:_LETTER_DETAIL_CHARS],
+            attempts=message.attempt,
+            failed_at=datetime.now(UTC),
+            subject=message.subject,
+            headers={key: value for key, value in message.headers.items() if not key.startswith("Nats-")},
+            payload=message.payload,
+        )
+        log.error(
+            "dead letter",
+            extra={"stage": letter.stage, "query_id": letter.query_id, "reason": letter.reason,
+                   "dead_letter_id": letter.dead_letter_id, "error": letter.detail},
+        )  # fmt: skip
+        subject = Hop.DLQ.subject(query.collection or "unreadable")
+        await self._publish(subject, letter, letter.dead_letter_id, "")
+        await self._finish(held, "dead_lettered")
+
+    async def _finish(self, held: _Held, outcome: str) -> None:
+        await self._release(held, held.message.ack(), outcome)
+
+    async def _release(self, held: _Held, answer: Awaitable[None], outcome: str) -> None:
+        """Tell the broker; where it does not hear, the message comes back and the repetition is harmless."""
+        try:
+            await answer
+        except TransientError as error:
+            outcome = "unconfirmed"
+            log.warning("answer not confirmed, the message may come back", extra={"error": str(error)})
+        finally:
+            held.done = True
+            self._held.discard(held)
+            telemetry.HELD_ITEMS.labels(self._stage.name).set(len(self._held))
+        telemetry.ITEMS.labels(self._stage.name, outcome).inc()
+
+    def _hold(self, held: _Held) -> None:
+        self._held.add(held)
+        telemetry.HELD_ITEMS.labels(self._stage.name).set(len(self._held))
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_s)
+            for held in list(self._held):
+                try:
+                    await held.message.heartbeat()
+                except TransientError as error:
+                    log.warning("heartbeat failed", extra={"error": str(error)})
+                    break
+
+    async def _drain(self) -> None:
+        """Finish what is being handled; return at once what waits, and at the limit what is left."""
+        waiting = []
+        while batch := self._batcher.take():
+            waiting += batch
+        for held in waiting:
+            await self._release(held, held.message.retry(0), "returned")
+        if self._tasks:
+            _done, late = await asyncio.wait(self._tasks, timeout=self._settings.drain_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        for held in list(self._held):
+            await self._release(held, held.message.retry(0), "returned")
+
+
+def _unreadable(message: Message) -> Query:
+    """A stand-in for a record that cannot be decoded: the subject still names its collection."""
+    parts: list[Any] = message.subject.split(".")
+    return Query("", "", parts[2] if len(parts) == 4 else "")
+
+
+def _exhausted(deliveries: int) -> QrelayError:
+    return Exhausted(
+        f"delivered {deliveries} times without an answer: its workers crashed or were killed; "
+        "find out why in the workers' logs, then replay it"
+    )

@@ -1,0 +1,185 @@
+"""The records that travel through qrelay, in the field's own words.
+
+Plain frozen dataclasses: the cores compute on these and know neither protobuf nor NATS. The one
+translation to and from protobuf is `qrelay/wire.py`. Times are UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, NamedTuple
+
+BM25: Final = "bm25"
+DENSE: Final = "dense"
+CROSS_ENCODER: Final = "cross_encoder"
+BI_ENCODER: Final = "bi_encoder"
+SYSTEMS: Final = (BM25, DENSE, CROSS_ENCODER, BI_ENCODER)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question to label. `query_id` is unique within `collection`; the first text for an id wins."""
+
+    query_id: str
+    text: str
+    collection: str
+    submitted_at: datetime | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    reference_answers: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a document: `passage_id` is `doc_id#n`, n counted from 0."""
+
+    passage_id: str
+    doc_id: str
+    title: str
+    text: str
+
+
+class Score(NamedTuple):
+    """What one system says of one passage; a tuple, because a set holds hundreds. `rank` counts from 1; 0 says
+    that the system scored the passage without ranking it among its own results. `score` is None where only
+    the rank is known."""
+
+    system: str
+    score: float | None
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage with every system's score and rank. `sampled` marks it for the judge."""
+
+    passage: Passage
+    scores: tuple[Score, ...]
+    sampled: bool = False
+
+    def score(self, system: str) -> Score | None:
+        """This system's score, or None where it gave none."""
+        return next((s for s in self.scores if s.system == system), None)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceStep:
+    """One stage's entry in a set's trace. Times in seconds."""
+
+    stage: str
+    replica: str
+    model: str
+    queue_s: float
+    compute_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateSet:
+    """A query with its candidates. `index_version` names the index that they came from."""
+
+    query: Query
+    candidates: tuple[Candidate, ...]
+    index_version: str
+    trace: tuple[TraceStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeIdentity:
+    """Who judged and how: everything that may change a label except the two texts.
+
+    model, revision, quantisation: the weights. prompt_hash: sha256 of the prompt template.
+    strategy and scale: e.g. "graded", "0-3". decoding: canonical text of the decoding parameters.
+    """
+
+    model: str
+    revision: str
+    quantisation: str
+    prompt_hash: str
+    strategy: str
+    scale: str
+    decoding: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The weights in one word, as `model@revision:quantisation`."""
+        return f"{self.model}@{self.revision}:{self.quantisation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """A judgment that succeeded. `probabilities[i]` belongs to grade `min_grade + i` and they sum to 1;
+    entropy in nats; `p_relevant` is the probability that the grade is at or above the scale's relevant
+    grade, calibrated where `calibration` names a map and raw where it is empty."""
+
+    grade: int
+    min_grade: int
+    probabilities: tuple[float, ...]
+    expected_relevance: float
+    entropy: float
+    p_relevant: float
+    calibration: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A judgment that failed or was not attempted: never a grade, never a negative.
+
+    `reason` is one of MISSING_REASONS; `detail` is for people.
+    """
+
+    reason: str
+    detail: str = ""
+
+
+MISSING_REASONS: Final = (
+    "timeout",
+    "unavailable",
+    "rate_limited",
+    "unparseable",
+    "filtered",
+    "too_long",
+    "error",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """One measurement of one (query, passage) pair by one judge. `judgment_key` identifies it: see
+    `qrelay.identity.judgment_key`. `prompt_tokens` is what it cost, 0 where it came from the cache."""
+
+    passage_id: str
+    judgment_key: str
+    outcome: Graded | Missing
+    judge: JudgeIdentity
+    judged_at: datetime
+    cached: bool = False
+    raw_reply: str = ""
+    prompt_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSet:
+    """A candidate set with the judgments of its sampled candidates."""
+
+    candidate_set: CandidateSet
+    judgments: tuple[Judgment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that could not be processed, with the reason and the original, so that it can be
+    replayed. `subject`, `headers` and `payload` are the original's; `stage` is where it failed."""
+
+    dead_letter_id: str
+    stage: str
+    collection: str
+    query_id: str
+    query_text: str
+    reason: str
+    detail: str
+    attempts: int
+    failed_at: datetime
+    subject: str
+    headers: Mapping[str, str]
+    payload: bytes

@@ -1,0 +1,343 @@
+"""The one translation between qrelay's records and protobuf, and between records and queue messages.
+
+`to_proto`/`from_proto` serve the gRPC doors; `encode`/`decode` serve the queue, where every message is
+an `Envelope` (protos/qrelay/v1/envelope.proto), zstd-compressed when that is worth it and marked so in
+the `Content-Encoding` header.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import zstandard
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from qrelay.errors import InternalError, MalformedInput
+from qrelay.types import (
+    Candidate,
+    CandidateSet,
+    DeadLetter,
+    Graded,
+    JudgedSet,
+    JudgeIdentity,
+    Judgment,
+    Missing,
+    Passage,
+    Query,
+    Score,
+    TraceStep,
+)
+from qrelay.v1 import envelope_pb2, records_pb2
+
+Record = Query | CandidateSet | JudgedSet | DeadLetter
+
+CONTENT_ENCODING: Final = "Content-Encoding"
+ZSTD: Final = "zstd"
+COMPRESS_FROM_BYTES: Final = 1024
+"""Smaller messages travel as they are: their zstd frame would save nothing."""
+MAX_DECODED_BYTES: Final = 64 * 1024 * 1024
+"""Refuse to inflate a message beyond this: a compressed bomb must not take the replica's memory."""
+
+
+class _Zstd(threading.local):
+    """A compressor and a decompressor for each thread: making them costs more than using them."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=1)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_ZSTD_LOCAL = _Zstd()
+
+
+def _timestamp(when: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(when)
+    return stamp
+
+
+def _datetime(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def _query_to_proto(query: Query) -> records_pb2.Query:
+    return records_pb2.Query(
+        query_id=query.query_id,
+        text=query.text,
+        collection=query.collection,
+        submitted_at=_timestamp(query.submitted_at) if query.submitted_at else None,
+        attributes=dict(query.attributes),
+        reference_answers=list(query.reference_answers),
+    )
+
+
+def _query_from_proto(message: records_pb2.Query) -> Query:
+    return Query(
+        query_id=message.query_id,
+        text=message.text,
+        collection=message.collection,
+        submitted_at=_datetime(message.submitted_at) if message.HasField("submitted_at") else None,
+        attributes=dict(message.attributes),
+        reference_answers=tuple(message.reference_answers),
+    )
+
+
+def _fill_candidate(message: records_pb2.Candidate, candidate: Candidate) -> None:
+    """Fills in place: building the parts apart and handing them over would copy every text."""
+    passage, source = message.passage, candidate.passage
+    passage.passage_id = source.passage_id
+    passage.doc_id = source.doc_id
+    passage.title = source.title
+    passage.text = source.text
+    if candidate.sampled:
+        message.sampled = True
+    for score in candidate.scores:
+        added = message.scores.add()
+        added.system = score.system
+        added.rank = score.rank
+        if score.score is not None:
+            added.score = score.score
+
+
+def _score_from_proto(score: records_pb2.Score) -> Score:
+    value: float | None = score.score
+    if value == 0.0 and not score.HasField("score"):
+        value = None
+    return Score(score.system, value, score.rank)
+
+
+def _candidate_from_proto(message: records_pb2.Candidate) -> Candidate:
+    passage = message.passage
+    return Candidate(
+        Passage(passage.passage_id, passage.doc_id, passage.title, passage.text),
+        tuple([_score_from_proto(score) for score in message.scores]),
+        message.sampled,
+    )
+
+
+def _fill_candidate_set(message: records_pb2.CandidateSet, record: CandidateSet) -> None:
+    message.query.CopyFrom(_query_to_proto(record.query))
+    message.index_version = record.index_version
+    for candidate in record.candidates:
+        _fill_candidate(message.candidates.add(), candidate)
+    for step in record.trace:
+        message.trace.add(
+            stage=step.stage,
+            replica=step.replica,
+            model=step.model,
+            queue_seconds=step.queue_s,
+            compute_seconds=step.compute_s,
+        )
+
+
+def _candidate_set_to_proto(record: CandidateSet) -> records_pb2.CandidateSet:
+    message = records_pb2.CandidateSet()
+    _fill_candidate_set(message, record)
+    return message
+
+
+def _candidate_set_from_proto(message: records_pb2.CandidateSet) -> CandidateSet:
+    return CandidateSet(
+        query=_query_from_proto(message.query),
+        candidates=tuple([_candidate_from_proto(candidate) for candidate in message.candidates]),
+        index_version=message.index_version,
+        trace=tuple(
+            TraceStep(step.stage, step.replica, step.model, step.queue_seconds, step.compute_seconds)
+            for step in message.trace
+        ),
+    )
+
+
+_JUDGE_FIELDS: Final = ("model", "revision", "quantisation", "prompt_hash", "strategy", "scale", "decoding")
+
+
+def _judge_from_proto(message: records_pb2.JudgeIdentity) -> JudgeIdentity:
+    return JudgeIdentity(**{name: getattr(message, name) for name in _JUDGE_FIELDS})
+
+
+def _fill_judgment(message: records_pb2.Judgment, judgment: Judgment) -> None:
+    message.passage_id = judgment.passage_id
+    message.judgment_key = judgment.judgment_key
+    match judgment.outcome:
+        case Graded() as graded:
+            message.graded.grade = graded.grade
+            message.graded.min_grade = graded.min_grade
+            message.graded.probabilities.extend(graded.probabilities)
+            message.graded.expected_relevance = graded.expected_relevance
+            message.graded.entropy = graded.entropy
+            message.graded.p_relevant = graded.p_relevant
+            message.graded.calibration = graded.calibration
+        case Missing() as missing:
+            message.missing.reason = missing.reason
+            message.missing.detail = missing.detail
+    for name in _JUDGE_FIELDS:
+        setattr(message.judge, name, getattr(judgment.judge, name))
+    message.judged_at.FromDatetime(judgment.judged_at)
+    message.cached = judgment.cached
+    message.raw_reply = judgment.raw_reply
+    message.prompt_tokens = judgment.prompt_tokens
+
+
+def _graded_from_proto(message: records_pb2.Graded) -> Graded:
+    return Graded(
+        grade=message.grade,
+        min_grade=message.min_grade,
+        probabilities=tuple(message.probabilities),
+        expected_relevance=message.expected_relevance,
+        entropy=message.entropy,
+        p_relevant=message.p_relevant,
+        calibration=message.calibration,
+    )
+
+
+def _judgment_from_proto(message: records_pb2.Judgment) -> Judgment:
+    outcome: Graded | Missing
+    match message.WhichOneof("outcome"):
+        case "graded":
+            outcome = _graded_from_proto(message.graded)
+        case "missing":
+            outcome = Missing(message.missing.reason, message.missing.detail)
+        case _:
+            raise MalformedInput(f"judgment of passage {message.passage_id!r} has no outcome: set graded or missing")
+    return Judgment(
+        passage_id=message.passage_id,
+        judgment_key=message.judgment_key,
+        outcome=outcome,
+        judge=_judge_from_proto(message.judge),
+        judged_at=_datetime(message.judged_at),
+        cached=message.cached,
+        raw_reply=message.raw_reply,
+        prompt_tokens=message.prompt_tokens,
+    )
+
+
+def _judged_set_to_proto(record: JudgedSet) -> records_pb2.JudgedSet:
+    message = records_pb2.JudgedSet()
+    _fill_candidate_set(message.candidate_set, record.candidate_set)
+    for judgment in record.judgments:
+        _fill_judgment(message.judgments.add(), judgment)
+    return message
+
+
+def _judged_set_from_proto(message: records_pb2.JudgedSet) -> JudgedSet:
+    return JudgedSet(
+        candidate_set=_candidate_set_from_proto(message.candidate_set),
+        judgments=tuple([_judgment_from_proto(judgment) for judgment in message.judgments]),
+    )
+
+
+def _dead_letter_to_proto(record: DeadLetter) -> records_pb2.DeadLetter:
+    return records_pb2.DeadLetter(
+        dead_letter_id=record.dead_letter_id,
+        stage=record.stage,
+        collection=record.collection,
+        query_id=record.query_id,
+        query_text=record.query_text,
+        reason=record.reason,
+        detail=record.detail,
+        attempts=record.attempts,
+        failed_at=_timestamp(record.failed_at),
+        subject=record.subject,
+        headers=dict(record.headers),
+        payload=record.payload,
+    )
+
+
+def _dead_letter_from_proto(message: records_pb2.DeadLetter) -> DeadLetter:
+    return DeadLetter(
+        dead_letter_id=message.dead_letter_id,
+        stage=message.stage,
+        collection=message.collection,
+        query_id=message.query_id,
+        query_text=message.query_text,
+        reason=message.reason,
+        detail=message.detail,
+        attempts=message.attempts,
+        failed_at=_datetime(message.failed_at),
+        subject=message.subject,
+        headers=dict(message.headers),
+        payload=message.payload,
+    )
+
+
+_TO_PROTO: Final[dict[type, Callable[[Any], Message]]] = {
+    Query: _query_to_proto,
+    CandidateSet: _candidate_set_to_proto,
+    JudgedSet: _judged_set_to_proto,
+    DeadLetter: _dead_letter_to_proto,
+}
+_FROM_PROTO: Final[dict[type, Callable[[Any], Any]]] = {
+    records_pb2.Query: _query_from_proto,
+    records_pb2.CandidateSet: _candidate_set_from_proto,
+    records_pb2.JudgedSet: _judged_set_from_proto,
+    records_pb2.DeadLetter: _dead_letter_from_proto,
+}
+_ENVELOPE_FIELD: Final[dict[type, str]] = {
+    Query: "query",
+    CandidateSet: "candidate_set",
+    JudgedSet: "judged_set",
+    DeadLetter: "dead_letter",
+}
+
+
+def to_proto(record: Record) -> Any:
+    """The protobuf message of a record."""
+    return _TO_PROTO[type(record)](record)
+
+
+def from_proto(message: Message) -> Any:
+    """The record of a protobuf message.
+
+    Raises:
+        MalformedInput: a field that must be set is not.
+    """
+    return _FROM_PROTO[type(message)](message)
+
+
+def encode(record: Record, *, compress: bool = True) -> tuple[bytes, dict[str, str]]:
+    """A record as a queue message: (payload, headers)."""
+    envelope = envelope_pb2.Envelope(**{_ENVELOPE_FIELD[type(record)]: to_proto(record)})
+    payload = envelope.SerializeToString()
+    if not compress or len(payload) < COMPRESS_FROM_BYTES:
+        return payload, {}
+    return _ZSTD_LOCAL.compressor.compress(payload), {CONTENT_ENCODING: ZSTD}
+
+
+def decode(payload: bytes, headers: Mapping[str, str]) -> Record:
+    """The record in a queue message.
+
+    Raises:
+        MalformedInput: not an Envelope, an unknown encoding, or larger than MAX_DECODED_BYTES inflated.
+    """
+    envelope = envelope_pb2.Envelope()
+    try:
+        envelope.ParseFromString(_inflate(payload, headers.get(CONTENT_ENCODING, "")))
+    except DecodeError as error:
+        raise MalformedInput(f"message of {len(payload)} bytes is not a qrelay.v1.Envelope: {error}") from error
+    field = envelope.WhichOneof("record")
+    if field is None:
+        raise MalformedInput("Envelope holds no record: a newer qrelay wrote it, or the producer forgot it")
+    record = from_proto(getattr(envelope, field))
+    if not isinstance(record, Query | CandidateSet | JudgedSet | DeadLetter):
+        raise InternalError(f"decoded an unexpected {type(record).__name__}")
+    return record
+
+
+def _inflate(payload: bytes, encoding: str) -> bytes:
+    if not encoding:
+        return payload
+    if encoding != ZSTD:
+        raise MalformedInput(f"{CONTENT_ENCODING} {encoding!r} is not known: use zstd or none")
+    try:
+        size = zstandard.frame_content_size(payload)
+        if not 0 <= size <= MAX_DECODED_BYTES:
+            raise MalformedInput(
+                f"message inflates to {size} bytes (-1: undeclared); the limit is {MAX_DECODED_BYTES}"
+            )
+        return _ZSTD_LOCAL.decompressor.decompress(payload)
+    except zstandard.ZstdError as error:
+        raise MalformedInput(f"message is marked {ZSTD} but does not decompress: {error}") from error

@@ -1,0 +1,78 @@
+"""Generated files against their sources: protobuf code and the configuration reference.
+
+    python scripts/check_generated.py            # compare; exit 1 and say what differs
+    python scripts/check_generated.py --write    # generate
+
+Also runs `buf lint`, and `buf breaking` against the main branch where git knows one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from qrelay.cli.config import reference_page
+from qrelay.cli.serve import installed_services
+
+ROOT = Path(__file__).resolve().parents[1]
+PROTOS = sorted((ROOT / "protos").rglob("*.proto"))
+GENERATED = ROOT / "qrelay" / "v1"
+REFERENCE = ROOT / "docs" / "configuration.md"
+
+
+def generate(target: Path) -> None:
+    """Python code of every proto under `target`/qrelay/v1."""
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}"]
+    command += [f"--{kind}={target}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
+    subprocess.run([*command, *map(str, PROTOS)], check=True)
+
+
+def stale(fresh: Path) -> list[str]:
+    """Names of generated files that differ from `fresh`, or should not be there."""
+    wanted = {path.name: path for path in (fresh / "qrelay" / "v1").iterdir()}
+    present = {path.name: path for path in GENERATED.glob("*_pb2*")}
+    return sorted(
+        name
+        for name in wanted.keys() | present.keys()
+        if name not in wanted or name not in present or wanted[name].read_bytes() != present[name].read_bytes()
+    )
+
+
+def buf(*arguments: str) -> int:
+    """Run buf on protos/; its findings go to standard output."""
+    binary = Path(sys.executable).parent / "buf"
+    command = [str(binary) if binary.exists() else "buf", *arguments]
+    return subprocess.run(command, cwd=ROOT / "protos", check=False).returncode
+
+
+def breaking() -> int:
+    """`buf breaking` against main, where there is a main that has protos."""
+    shown = subprocess.run(
+        ["git", "cat-file", "-e", "main:protos/buf.yaml"], cwd=ROOT, check=False, capture_output=True
+    )
+    return buf("breaking", "--against", "../.git#branch=main,subdir=protos") if shown.returncode == 0 else 0
+
+
+def main() -> int:
+    """See the module."""
+    page = reference_page(installed_services()) + "\n"
+    with tempfile.TemporaryDirectory() as folder:
+        generate(Path(folder))
+        if "--write" in sys.argv:
+            for path in (Path(folder) / "qrelay" / "v1").iterdir():
+                shutil.copy(path, GENERATED / path.name)
+            REFERENCE.write_text(page, "utf8")
+            return 0
+        problems = stale(Path(folder))
+    if not REFERENCE.exists() or REFERENCE.read_text("utf8") != page:
+        problems.append(str(REFERENCE.relative_to(ROOT)))
+    for name in problems:
+        print(f"{name} does not match its source: run `make protos` and commit")
+    return 1 if problems or buf("lint") or breaking() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""`qrelay judge`: try a judge on a passage, look into its cache."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qrelay.cli.options import config_option, json_option
+
+if TYPE_CHECKING:
+    from qrelay.types import JudgedSet, Judgment
+    from services.judge.exchange import Prompt
+    from services.judge.settings import JudgeSettings
+
+
+@click.group()
+def judge() -> None:
+    """Try the judge; inspect its cache."""
+
+
+@judge.command("try")
+@click.option("--query", required=True, help="The query.")
+@click.option("--passage", "texts", multiple=True, help="A passage; may be repeated.")
+@click.option(
+    "--passages",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help='Passages, one a line: plain text, or JSON with "text" and optionally "title".',
+)
+@click.option("--strategy", type=click.Choice(["binary", "graded"]), help="Instead of the settings' one.")
+@click.option("--scale", type=click.Choice(["0-3", "1-4"]), help="Instead of the settings' one.")
+@click.option("--model", help="Catalogue name or path:FILE, instead of the settings' one.")
+@click.option("--show-prompt/--no-prompt", default=True, help="Whether to print the prompt of the first passage.")
+@config_option()
+@json_option()
+def try_(query: str, texts: tuple[str, ...], passages: Path | None, config: Path | None, **options: Any) -> None:
+    """Judge passages for a query, without a pipeline and without the cache."""
+    as_json, show_prompt = options.pop("as_json"), options.pop("show_prompt")
+    named = [("", text) for text in texts] + (_read_passages(passages) if passages else [])
+    if not named:
+        raise click.UsageError("give --passage TEXT or --passages FILE")
+    settings = _settings(config, **{key: value for key, value in options.items() if value})
+    judged, prompt = _judge(settings, query, named)
+    if as_json:
+        click.echo(json.dumps(_as_json(judged, prompt)))
+    else:
+        _print(judged, prompt, show_prompt)
+
+
+@judge.group("cache")
+def cache() -> None:
+    """The judgment cache."""
+
+
+@cache.command("stats")
+@config_option()
+@json_option()
+def stats(config: Path | None, as_json: bool) -> None:
+    """Labels in the cache, by judge."""
+    from services.judge.cache import NO_CACHE, open_cache
+
+    path = _settings(config).cache_path
+    if path != NO_CACHE and not Path(path).exists():
+        raise click.ClickException(f"there is no cache at {path} yet: it appears with the first label")
+    store = open_cache(path)
+    counts = store.stats()
+    store.close()
+    judges = [
+        {"judge": name, "strategy": strategy, "scale": scale, "labels": labels}
+        for (name, strategy, scale), labels in counts.judges.items()
+    ]
+    if as_json:
+        summary = {"path": path, "labels": counts.labels, "prompt_tokens": counts.prompt_tokens}
+        click.echo(json.dumps(summary | {"judges": judges}))
+        return
+    click.echo(f"{path}: {counts.labels} labels, measured with {counts.prompt_tokens} prompt tokens")
+    for each in judges:
+        click.echo(f"  {each['labels']:>8}  {each['judge']}  {each['strategy']} {each['scale']}")
+
+
+def _settings(config: Path | None, **changes: Any) -> JudgeSettings:
+    from qrelay.config import load_settings
+    from services.judge.settings import JudgeSettings
+
+    settings = load_settings(JudgeSettings, "judge", file=config)
+    return settings.model_copy(update=changes)
+
+
+def _read_passages(file: Path) -> list[tuple[str, str]]:
+    """(title, text) of each line that is not blank."""
+    from qrelay.errors import MalformedInput
+
+    found = []
+    for number, line in enumerate(file.read_text("utf8").splitlines(), 1):
+        if not line.strip():
+            continue
+        if not line.lstrip().startswith("{"):
+            found.append(("", line))
+            continue
+        try:
+            record = json.loads(line)
+            found.append((str(record.get("title", "")), str(record["text"])))
+        except (ValueError, KeyError) as error:
+            raise MalformedInput(f'{file}:{number}: not JSON with a field "text" ({error})') from error
+    return found
+
+
+def _judge(settings: JudgeSettings, query: str, named: list[tuple[str, str]]) -> tuple[JudgedSet, Prompt]:
+    from qrelay.errors import QrelayError
+    from qrelay.types import Candidate, CandidateSet, Passage, Query
+    from services.judge.cache import NO_CACHE
+    from services.judge.judge import load_judge
+    from services.judge.strategies import make_strategy
+
+    passages = [Passage(f"#{n}", f"#{n}", title, text) for n, (title, text) in enumerate(named, 1)]
+    candidates = tuple(Candidate(passage, ()) for passage in passages)
+    core = load_judge(settings.model_copy(update={"cache": NO_CACHE}))
+    try:
+        (answer,) = asyncio.run(core.judge([CandidateSet(Query("try", query, "try"), candidates, "")]))
+    finally:
+        core.close()
+    if isinstance(answer, QrelayError):
+        raise answer
+    strategy = make_strategy(settings.strategy, settings.scale, min_mass=settings.min_grade_mass)
+    return answer, strategy.prompt(query, passages[0])
+
+
+def _as_json(judged: JudgedSet, prompt: Prompt) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "judge": asdict(judged.judgments[0].judge),
+        "messages": prompt.messages(),
+        "judgments": [
+            {
+                "passage_id": each.passage_id,
+                "judgment_key": each.judgment_key,
+                "outcome": asdict(each.outcome),
+                "raw_reply": each.raw_reply,
+                "prompt_tokens": each.prompt_tokens,
+            }
+            for each in judged.judgments
+        ],
+    }
+
+
+def _print(judged: JudgedSet, prompt: Prompt, show_prompt: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if show_prompt:
+        for message in prompt.messages():
+            console.rule(message["role"], style="dim")
+            console.print(Text(message["content"]))
+        console.rule(style="dim")
+    table = Table("passage", "grade", "P(relevant)", "expected", "entropy", "probabilities", "tokens")
+    for candidate, each in zip(judged.candidate_set.candidates, judged.judgments, strict=True):
+        title = candidate.passage.title or candidate.passage.text
+        table.add_row(Text(f"{each.passage_id} {title[:40]}"), *_cells(each), str(each.prompt_tokens))
+    console.print(table)
+    console.print(Text(f"judge {judged.judgments[0].judge.fingerprint}", style="dim"))
+
+
+def _cells(judgment: Judgment) -> list[str]:
+    from qrelay.types import Missing
+
+    outcome = judgment.outcome
+    if isinstance(outcome, Missing):
+        return ["missing", "", "", "", f"{outcome.reason}: {outcome.detail[:80]}"]
+    shown = "  ".join(f"{outcome.min_grade + i}: {p:.3f}" for i, p in enumerate(outcome.probabilities))
+    return [
+        str(outcome.grade),
+        f"{outcome.p_relevant:.3f}",
+        f"{outcome.expected_relevance:.2f}",
+        f"{outcome.entropy:.2f}",
+        shown,
+    ]

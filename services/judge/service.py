@@ -1,0 +1,131 @@
+"""The judge's two doors to one core: the queue's stage and the gRPC servicer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from qrelay import __version__, wire
+from qrelay.errors import BackendUnavailable, QrelayError
+from qrelay.runtime import telemetry
+from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.doors import answer_items, service_info
+from qrelay.runtime.server import answer_stream
+from qrelay.runtime.stage import ServiceDef, Work
+from qrelay.runtime.topology import Hop
+from qrelay.types import CandidateSet, Graded, JudgedSet, Missing
+from qrelay.v1 import judge_pb2 as pb
+from qrelay.v1 import judge_pb2_grpc as pb_grpc
+from services.judge.judge import Judge, load_judge, transient_missing
+from services.judge.settings import JudgeSettings
+
+Context = ServiceContext[JudgeSettings, Judge]
+_CHARS_PER_TOKEN = 4
+
+
+class JudgeStage:
+    """reranked -> judged.
+
+    A set in which the backend failed some pairs is asked for again, as long as attempts are left: what
+    succeeded is in the cache by then, so only the failures cost. On the last attempt it goes on with what
+    there is, failures marked missing; a set without a single judgment becomes a dead letter instead, so
+    that it can be replayed when the backend is back.
+    """
+
+    name = "judge"
+    source = Hop.RERANKED
+    target = Hop.JUDGED
+
+    def __init__(self, core: Judge) -> None:
+        self._core = core
+
+    def cost(self, record: CandidateSet) -> int:
+        """Tokens to read, roughly."""
+        return sum(len(candidate.passage.text) for candidate in record.candidates) // _CHARS_PER_TOKEN
+
+    async def handle(self, works: Sequence[Work]) -> Sequence[JudgedSet | QrelayError]:
+        """Judge one batch."""
+        outcomes = await self._core.judge([work.record for work in works])
+        for outcome in outcomes:
+            if isinstance(outcome, JudgedSet):
+                _count(outcome)
+        return [_settled(outcome, work) for outcome, work in zip(outcomes, works, strict=True)]
+
+
+def _settled(outcome: JudgedSet | QrelayError, work: Work) -> JudgedSet | QrelayError:
+    if isinstance(outcome, QrelayError) or not transient_missing(outcome):
+        return outcome
+    graded = sum(isinstance(judgment.outcome, Graded) for judgment in outcome.judgments)
+    if work.last_attempt and graded:
+        return outcome
+    missing = [judgment.outcome for judgment in outcome.judgments if isinstance(judgment.outcome, Missing)]
+    reasons = Counter(each.reason for each in missing).most_common()
+    return BackendUnavailable(
+        f"{len(missing)} of {len(outcome.judgments)} judgments failed "
+        f"({', '.join(f'{count} {reason}' for reason, count in reasons)}); first: {missing[0].detail[:300]}"
+    )
+
+
+def _count(judged: JudgedSet) -> None:
+    for judgment in judged.judgments:
+        kind = "missing" if isinstance(judgment.outcome, Missing) else "cached" if judgment.cached else "graded"
+        telemetry.JUDGMENTS.labels(kind).inc()
+        telemetry.PROMPT_TOKENS.inc(judgment.prompt_tokens)
+
+
+class JudgeServicer(pb_grpc.JudgeServiceServicer):
+    """The gRPC door."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def Judge(self, request: pb.JudgeRequest, context: Any) -> pb.JudgeResponse:
+        """Each set judged, in order; failures are marked missing, with the reason."""
+        results = await answer_items(
+            self._context,
+            request.candidate_sets,
+            self._judge,
+            lambda judged: pb.JudgeResult(judged_set=wire.to_proto(judged)),
+            lambda error: pb.JudgeResult(error=error),
+        )
+        return pb.JudgeResponse(results=results)
+
+    async def _judge(self, sets: Sequence[CandidateSet]) -> Sequence[JudgedSet | QrelayError]:
+        outcomes = await self._context.core.judge(sets)
+        for outcome in outcomes:
+            if isinstance(outcome, JudgedSet):
+                _count(outcome)
+        return outcomes
+
+    async def StreamJudge(
+        self, requests: AsyncIterator[pb.StreamJudgeRequest], context: Any
+    ) -> AsyncIterator[pb.StreamJudgeResponse]:
+        """Judge, request after request."""
+
+        async def answer(request: pb.StreamJudgeRequest) -> pb.StreamJudgeResponse:
+            return pb.StreamJudgeResponse(response=await self.Judge(request.request, context))
+
+        async for response in answer_stream(requests, answer):
+            yield response
+
+    async def GetInfo(
+        self,
+        request: pb.JudgeServiceGetInfoRequest,
+        context: Any,
+    ) -> pb.JudgeServiceGetInfoResponse:
+        """The judge's identity: model, prompt, scale, decoding."""
+        info = service_info(self._context, __version__, self._context.core.info())
+        return pb.JudgeServiceGetInfoResponse(info=info)
+
+
+SERVICE: ServiceDef[JudgeSettings, Judge] = ServiceDef(
+    name="judge",
+    grpc_name="qrelay.v1.JudgeService",
+    settings=JudgeSettings,
+    load=load_judge,
+    stages=lambda context: [JudgeStage(context.core)],
+    add_servicer=lambda server, context: pb_grpc.add_JudgeServiceServicer_to_server(JudgeServicer(context), server),
+    info=lambda core: core.info(),
+    close=lambda core: core.close(),
+)

@@ -1,0 +1,1 @@
+"""Second-stage ranking: scores each candidate set, keeps the best, marks the judge's sample."""

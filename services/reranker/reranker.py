@@ -1,0 +1,103 @@
+"""The reranker's core: score, keep the best, mark the sample. Knows neither gRPC nor NATS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qrelay.errors import InvalidQuery, QrelayError
+from qrelay.models.embedder import load_embedder
+from qrelay.runtime.stage import Info
+from qrelay.types import Candidate, CandidateSet, Passage, Score
+from services.reranker.sampling import sample_indices
+from services.reranker.scorers import BiEncoderScorer, CrossEncoderScorer, FakeScorer, Scorer
+from services.reranker.settings import RerankerSettings
+
+_DECIMALS = 5
+"""Scores are rounded and ties broken by passage_id, so that batching cannot reorder near-equals."""
+
+
+class Reranker:
+    """See the module."""
+
+    def __init__(self, scorer: Scorer, settings: RerankerSettings) -> None:
+        self._scorer = scorer
+        self._settings = settings
+
+    def rerank(self, sets: Sequence[CandidateSet]) -> list[CandidateSet | QrelayError]:
+        """Each set with one more score a candidate, best first, cut to `keep`, its sample marked.
+
+        A set without candidates comes back as it is: nothing was found, and that is an answer.
+        """
+        usable = [self._cut(each) for each in sets if each.query.text.strip()]
+        scored = iter(
+            self._rank(each, scores) for each, scores in zip(usable, self._scorer.score(usable), strict=True)
+        )
+        return [
+            next(scored) if each.query.text.strip() else InvalidQuery(f"query {each.query.query_id!r} has no text")
+            for each in sets
+        ]
+
+    def _cut(self, each: CandidateSet) -> CandidateSet:
+        limit = self._settings.max_candidates
+        return each if len(each.candidates) <= limit else replace(each, candidates=each.candidates[:limit])
+
+    def _rank(self, each: CandidateSet, scores: Sequence[float]) -> CandidateSet:
+        settings = self._settings
+        rounded = [round(score, _DECIMALS) for score in scores]
+        order = sorted(range(len(scores)), key=lambda i: (-rounded[i], each.candidates[i].passage.passage_id))
+        best = [
+            self._scored(each.candidates[i], rounded[i], rank) for rank, i in enumerate(order[: settings.keep], 1)
+        ]
+        chosen = sample_indices(
+            each.query,
+            best,
+            size=settings.sample,
+            head=settings.sample_head,
+            max_per_document=settings.max_per_document,
+        )
+        return replace(each, candidates=tuple(_mark(candidate, i in chosen) for i, candidate in enumerate(best)))
+
+    def _scored(self, candidate: Candidate, score: float, rank: int) -> Candidate:
+        own = Score(self._scorer.system, score, rank)
+        others = tuple(s for s in candidate.scores if s.system != own.system)
+        return Candidate(candidate.passage, (*others, own))
+
+    def info(self) -> Info:
+        """The model in use, and whether it is the fallback."""
+        details = {"system": self._scorer.system}
+        if isinstance(self._scorer, BiEncoderScorer):
+            details["fallback"] = (
+                "no cross-encoder is configured: these are the bi-encoder's scores; set reranker.cross_encoder"
+            )
+        return Info(models={self._scorer.system: self._scorer.fingerprint}, details=details)
+
+
+def _mark(candidate: Candidate, sampled: bool) -> Candidate:
+    """Text travels on only with the sample: nobody downstream reads the others', ids and scores suffice."""
+    passage = candidate.passage
+    if not sampled:
+        passage = Passage(passage.passage_id, passage.doc_id, passage.title, "")
+    return Candidate(passage, candidate.scores, sampled)
+
+
+def load_reranker(settings: RerankerSettings) -> Reranker:
+    """The core with its model.
+
+    Raises:
+        ModelError: the configured model is absent or altered.
+    """
+    return Reranker(_load_scorer(settings), settings)
+
+
+def _load_scorer(settings: RerankerSettings) -> Scorer:
+    if settings.scorer == "fake":
+        return FakeScorer()
+    if settings.cross_encoder and settings.scorer != "bi_encoder":
+        return CrossEncoderScorer(
+            settings.cross_encoder,
+            max_length=settings.max_length,
+            batch_pairs=settings.batch_pairs,
+            threads=settings.threads,
+        )
+    return BiEncoderScorer(lambda: load_embedder(settings.bi_encoder))

@@ -1,0 +1,110 @@
+"""Scorers: what gives a candidate its second-stage score. One protocol, three implementations.
+
+- `CrossEncoderScorer`: sentence-transformers' CrossEncoder over (query, title + passage) pairs, bucketed
+  by length across queries (the library sorts by length, so a batch pads little).
+- `BiEncoderScorer`: the fallback until a cross-encoder exists: the dense scores that the set already
+  carries; encodes only where it carries none.
+- `FakeScorer`: the shipped double, deterministic and nearly free.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from qrelay.models.catalogue import resolve
+from qrelay.models.embedder import Embedder
+from qrelay.types import BI_ENCODER, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Passage
+
+
+class Scorer(Protocol):
+    """Scores every candidate of every set, whatever the batch: a set alone gets the same scores (1e-4)."""
+
+    system: str
+    fingerprint: str
+
+    def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
+        """One score a candidate, higher is better, in the sets' order."""
+
+
+def passage_input(passage: Passage) -> str:
+    """What a model reads of a passage: title and text."""
+    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
+
+
+class CrossEncoderScorer:
+    """A sentence-transformers cross-encoder loaded from a folder."""
+
+    system = CROSS_ENCODER
+
+    def __init__(self, name: str, *, max_length: int, batch_pairs: int, threads: int = 0) -> None:
+        """Raises ModelError when the model is absent or its bytes are not the catalogue's."""
+        resolved = resolve(name)
+        import torch
+        from sentence_transformers import CrossEncoder
+
+        if threads:
+            torch.set_num_threads(threads)
+        self._model: Any = CrossEncoder(str(resolved.path), max_length=max_length, local_files_only=True)
+        self._batch_pairs = batch_pairs
+        self.fingerprint = f"{resolved.name}@{resolved.revision}"
+
+    def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
+        """All pairs of all sets in one call, so that lengths are bucketed across queries."""
+        pairs = [
+            (each.query.text, passage_input(candidate.passage)) for each in sets for candidate in each.candidates
+        ]
+        if not pairs:
+            return [[] for _ in sets]
+        flat = iter(self._model.predict(pairs, batch_size=self._batch_pairs, show_progress_bar=False).tolist())
+        return [[float(next(flat)) for _ in each.candidates] for each in sets]
+
+
+class BiEncoderScorer:
+    """The bi-encoder's own scores: those in the set, else encoded here by a lazily loaded embedder."""
+
+    system = BI_ENCODER
+
+    def __init__(self, load_embedder: Callable[[], Embedder]) -> None:
+        self._load_embedder = load_embedder
+        self._embedder: Embedder | None = None
+        self.fingerprint = "retriever's dense scores"
+
+    def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
+        """The sets' dense scores, or cosine of fresh embeddings where any is missing."""
+        return [self._carried(each.candidates) or self._encode(each) for each in sets]
+
+    @staticmethod
+    def _carried(candidates: Sequence[Candidate]) -> list[float] | None:
+        scores = [candidate.score(DENSE) for candidate in candidates]
+        values = [score.score for score in scores if score is not None and score.score is not None]
+        return values if len(values) == len(candidates) else None
+
+    def _encode(self, each: CandidateSet) -> list[float]:
+        if not each.candidates:
+            return []
+        if self._embedder is None:
+            self._embedder = self._load_embedder()
+            self.fingerprint = self._embedder.fingerprint
+        texts = [each.query.text, *(passage_input(candidate.passage) for candidate in each.candidates)]
+        vectors = self._embedder.encode(texts)
+        return [float(value) for value in vectors[1:] @ vectors[0]]
+
+
+class FakeScorer:
+    """A score from a checksum of the two ids: no model, no time, always the same."""
+
+    system = CROSS_ENCODER
+    fingerprint = "fake-cross-encoder@1"
+
+    def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
+        """Scores in [0, 1)."""
+        return [
+            [
+                (zlib.crc32(candidate.passage.passage_id.encode(), seed) % 65536) / 65536
+                for candidate in each.candidates
+            ]
+            for each in sets
+            for seed in [zlib.crc32(each.query.query_id.encode())]
+        ]

@@ -1,0 +1,92 @@
+"""The reranker's two doors to one core: the queue's stage and the gRPC servicer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from qrelay import __version__, wire
+from qrelay.errors import QrelayError
+from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.doors import answer_items, service_info
+from qrelay.runtime.server import answer_stream
+from qrelay.runtime.stage import ServiceDef, Work
+from qrelay.runtime.topology import Hop
+from qrelay.types import CandidateSet
+from qrelay.v1 import reranker_pb2 as pb
+from qrelay.v1 import reranker_pb2_grpc as pb_grpc
+from services.reranker.reranker import Reranker, load_reranker
+from services.reranker.settings import RerankerSettings
+
+Context = ServiceContext[RerankerSettings, Reranker]
+
+
+class RerankStage:
+    """retrieved -> reranked."""
+
+    name = "reranker"
+    source = Hop.RETRIEVED
+    target = Hop.RERANKED
+
+    def __init__(self, core: Reranker) -> None:
+        self._core = core
+
+    def cost(self, record: CandidateSet) -> int:
+        """Candidates to score."""
+        return len(record.candidates)
+
+    async def handle(self, works: Sequence[Work]) -> Sequence[CandidateSet | QrelayError]:
+        """Score one batch off the event loop."""
+        return await asyncio.to_thread(self._core.rerank, [work.record for work in works])
+
+
+class RerankerServicer(pb_grpc.RerankerServiceServicer):
+    """The gRPC door."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def Rerank(self, request: pb.RerankRequest, context: Any) -> pb.RerankResponse:
+        """Each set scored, in order."""
+        results = await answer_items(
+            self._context,
+            request.candidate_sets,
+            lambda sets: asyncio.to_thread(self._context.core.rerank, sets),
+            lambda each: pb.RerankResult(candidate_set=wire.to_proto(each)),
+            lambda error: pb.RerankResult(error=error),
+        )
+        return pb.RerankResponse(results=results)
+
+    async def StreamRerank(
+        self, requests: AsyncIterator[pb.StreamRerankRequest], context: Any
+    ) -> AsyncIterator[pb.StreamRerankResponse]:
+        """Rerank, request after request."""
+
+        async def answer(request: pb.StreamRerankRequest) -> pb.StreamRerankResponse:
+            return pb.StreamRerankResponse(response=await self.Rerank(request.request, context))
+
+        async for response in answer_stream(requests, answer):
+            yield response
+
+    async def GetInfo(
+        self,
+        request: pb.RerankerServiceGetInfoRequest,
+        context: Any,
+    ) -> pb.RerankerServiceGetInfoResponse:
+        """The model in use; says when it is the fallback."""
+        info = service_info(self._context, __version__, self._context.core.info())
+        return pb.RerankerServiceGetInfoResponse(info=info)
+
+
+SERVICE: ServiceDef[RerankerSettings, Reranker] = ServiceDef(
+    name="reranker",
+    grpc_name="qrelay.v1.RerankerService",
+    settings=RerankerSettings,
+    load=load_reranker,
+    stages=lambda context: [RerankStage(context.core)],
+    add_servicer=lambda server, context: pb_grpc.add_RerankerServiceServicer_to_server(
+        RerankerServicer(context), server
+    ),
+    info=lambda core: core.info(),
+)

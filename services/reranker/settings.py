@@ -1,0 +1,45 @@
+"""The reranker's settings."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from qrelay.config import ServiceSettings
+
+
+class RerankerSettings(ServiceSettings):
+    """See `qrelay config reranker` for the effective values."""
+
+    scorer: Literal["auto", "cross_encoder", "bi_encoder", "fake"] = Field(
+        "auto", description="auto: the cross-encoder where one is configured, else the bi-encoder's scores"
+    )
+    cross_encoder: str = Field(
+        "", description="Catalogue name or path:FOLDER of a sentence-transformers cross-encoder; empty: none"
+    )
+    bi_encoder: str = Field(
+        "all-MiniLM-L6-v2",
+        description="Embedder for sets that carry no dense scores; loaded only when such a set arrives",
+    )
+    max_length: int = Field(384, ge=16, description="Tokens of query and passage together in the cross-encoder")
+    batch_pairs: int = Field(32, ge=1, description="Pairs in one forward pass of the cross-encoder")
+    max_candidates: int = Field(100, ge=1, description="Candidates scored, taken in the set's order; the rest go")
+    keep: int = Field(40, ge=1, description="Best candidates kept in the set")
+    sample: int = Field(25, ge=1, description="Candidates marked for the judge, at most")
+    sample_head: int = Field(10, ge=0, description="How many of the sample are simply the best ranks")
+    max_per_document: int = Field(2, ge=1, description="Passages of one document in the sample, at most")
+    threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves the library's choice")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = []
+        if self.scorer == "cross_encoder" and not self.cross_encoder:
+            problems.append("scorer is cross_encoder but cross_encoder names no model")
+        if self.sample > self.keep:
+            problems.append(f"sample ({self.sample}) cannot exceed keep ({self.keep})")
+        if self.sample_head > self.sample:
+            problems.append(f"sample_head ({self.sample_head}) cannot exceed sample ({self.sample})")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self

@@ -1,0 +1,272 @@
+"""`qrelay index build`: a corpus to an immutable, versioned index, in steps that survive a kill.
+
+1. read     the corpus to a spool on disk: its hash, with the model and the parameters, is the version
+2. chunk    passages and BM25 tokens, into `.build-<version>/`
+3. embed    vectors, shard by shard (vectors.py); an interrupted build continues here
+4. postings BM25's matrix (bm25.py)
+5. seal     checksums, manifest, fsync, rename to `<version>/`, replace CURRENT
+
+Memory is bounded by one document, one shard of passages and one block of tokens, plus: BM25's vocabulary;
+about 32 bytes a document to sort ids; 24 bytes a passage of an earlier version whose vectors are reused.
+A build of the same corpus, model and parameters is not repeated. One build a collection at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
+from qrelay.files import fsync_path, write_atomic
+from qrelay.identity import valid_collection
+from qrelay.models.embedder import Embedder
+from services.retriever import bm25, spool
+from services.retriever.corpus import read_corpus
+from services.retriever.manifest import (
+    CURRENT,
+    MANIFEST,
+    SCAFFOLD,
+    Manifest,
+    checked_manifest,
+    current_version,
+    describe_files,
+    read_manifest,
+    version_of,
+    write_manifest,
+)
+from services.retriever.progress import BuildProgress
+from services.retriever.store import PassageWriter, indexed_text, write_order
+from services.retriever.vectors import VectorReuse, done_rows, embed_passages
+
+WINDOW_TOKENS: Final = 160
+STRIDE_TOKENS: Final = 80
+_CHUNKED: Final = "chunked.json"
+_REJECTED: Final = "rejected.jsonl"
+Parameters = dict[str, int | float | str]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What to build. `limit`: at most so many documents; None: all. Windows in the model's tokens."""
+
+    source: str
+    collection: str
+    out: Path
+    limit: int | None = None
+    window: int = WINDOW_TOKENS
+    stride: int = STRIDE_TOKENS
+
+    @property
+    def parameters(self) -> Parameters:
+        """What, beside corpus and model, decides the index's content."""
+        return {
+            "window_tokens": self.window,
+            "stride_tokens": self.stride,
+            "bm25_k1": bm25.K1,
+            "bm25_b": bm25.B,
+            "bm25_tokenizer": bm25.TOKENIZER,
+            "vectors": "float32",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """A finished build. `already`: this version was there, nothing was done. `rejected` and its first
+    examples are of this run's reading of the source, `resumed` counts passages found embedded."""
+
+    folder: Path
+    manifest: Manifest
+    already: bool
+    rejected: int
+    examples: tuple[str, ...]
+    resumed: int = 0
+
+
+def build_index(
+    request: BuildRequest,
+    embedder: Embedder,
+    progress: BuildProgress,
+    say: Callable[[str], None],
+) -> BuildResult:
+    """Build, continue, or find finished, the index of `request`. `say` is told of each record left out.
+
+    Raises:
+        MalformedInput: the corpus is absent, unreadable, or holds no usable document.
+        ConfigError: the collection's name or the windows cannot be used.
+        CorpusIndexError: another build of this collection runs, or the finished version is damaged.
+    """
+    _check(request)
+    home = request.out / request.collection
+    home.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with _locked(home):
+        rejections = spool.Rejections(home / _REJECTED, say)
+        progress.stage("reading documents", None)
+        spooled = _read(request, home, rejections, progress)
+        version = version_of(spooled.corpus_hash, embedder.fingerprint, request.parameters)
+        folder, work = home / version, home / f".build-{version}"
+        if (folder / MANIFEST).exists():
+            manifest = checked_manifest(folder, "size")
+            if current_version(home) != version:
+                write_atomic(home / CURRENT, version + "\n")
+            _clear(home)
+            return BuildResult(folder, manifest, True, rejections.count, tuple(rejections.examples))
+        resumed = 0
+        if not (work / MANIFEST).exists():
+            _chunk(request, embedder, home / ".spool", work, progress)
+            facts = _Facts(version, spooled, rejections.count, began)
+            resumed = _complete(request, embedder, work, facts, progress)
+        _publish(home, work, folder)
+        manifest = read_manifest(folder)
+    return BuildResult(folder, manifest, False, rejections.count, tuple(rejections.examples), resumed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    version: str
+    spooled: spool.SpoolSummary
+    rejected: int
+    began: float
+
+
+def _check(request: BuildRequest) -> None:
+    if not valid_collection(request.collection):
+        raise ConfigError(
+            f"{request.collection!r} cannot name a collection: lower-case letters, digits, - and _, at most 64"
+        )
+    if not 0 < request.stride <= request.window:
+        raise ConfigError(
+            f"a stride of {request.stride} tokens over windows of {request.window} would skip text; "
+            "use 1 <= stride <= window"
+        )
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    lock = FileLock(home / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise CorpusIndexError(f"another build writes to {home}; wait for it, or end it, and rerun") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read(
+    request: BuildRequest, home: Path, rejections: spool.Rejections, progress: BuildProgress
+) -> spool.SpoolSummary:
+    folder = home / ".spool"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    documents = read_corpus(request.source, rejections, request.limit)
+    summary = spool.fill(folder, documents, rejections, progress.advance)
+    if not summary.documents:
+        shutil.rmtree(folder)
+        raise MalformedInput(
+            f"{request.source} holds no usable document ({rejections.count} left out"
+            + (f"; the first: {rejections.examples[0]}" if rejections.examples else "")
+            + ")"
+        )
+    return summary
+
+
+def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path, progress: BuildProgress) -> None:
+    """Passages and tokens into `work`, unless an interrupted build already has them."""
+    scaffold = work / SCAFFOLD
+    if (scaffold / _CHUNKED).exists():
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    scaffold.mkdir(parents=True)
+    positions = spool.positions_by_id(spooled)
+    progress.stage("cutting passages", len(positions))
+    passages, tokens = PassageWriter(work), bm25.TokenSpool(scaffold)
+    for document in spool.read(spooled):
+        windows = embedder.windows(document.text, request.window, request.stride)
+        passages.add(document, windows)
+        for window in windows:
+            tokens.add(indexed_text(document.title, window))
+        progress.advance(1)
+    passages.close()
+    tokens.close()
+    write_order(work, positions)
+    state = {"embedder": embedder.fingerprint, "documents": passages.documents, "passages": passages.passages}
+    write_atomic(scaffold / _CHUNKED, json.dumps(state))
+
+
+def _complete(request: BuildRequest, embedder: Embedder, work: Path, facts: _Facts, progress: BuildProgress) -> int:
+    """Vectors, postings and manifest into `work`. Returns how many vectors an earlier run had left."""
+    state = json.loads((work / SCAFFOLD / _CHUNKED).read_text("utf8"))
+    progress.stage("embedding passages", state["passages"], done_rows(work))
+    start = time.monotonic()
+    reuse = VectorReuse(_earlier(work, embedder.fingerprint))
+    embedded, reused = embed_passages(work, embedder, reuse, progress.advance)
+    rate = embedded / max(time.monotonic() - start, 1e-9)
+    progress.stage("building BM25", None)
+    bm25.build_bm25(work / SCAFFOLD, work / "bm25")
+    progress.stage("sealing", None)
+    files = describe_files(work)
+    for path in [*(work / entry.path for entry in files), work / "bm25", work]:
+        fsync_path(path)
+    manifest = Manifest(
+        collection=request.collection,
+        version=facts.version,
+        source=request.source,
+        corpus_hash=facts.spooled.corpus_hash,
+        embedder=embedder.fingerprint,
+        dim=embedder.dim,
+        parameters=request.parameters,
+        documents=state["documents"],
+        passages=state["passages"],
+        rejected=facts.rejected,
+        duplicates=facts.spooled.duplicates,
+        reused=reused,
+        build_seconds=round(time.monotonic() - facts.began, 2),
+        passages_per_second=round(rate, 2),
+        size_bytes=sum(entry.size_bytes for entry in files),
+        files=files,
+    )
+    write_manifest(work, manifest)
+    return int(state["passages"]) - embedded - reused
+
+
+def _earlier(work: Path, fingerprint: str) -> list[Path]:
+    """Folders whose vectors this model made: the current version, and interrupted builds of others."""
+    folders = []
+    current = current_version(work.parent)
+    with contextlib.suppress(CorpusIndexError):
+        if current and read_manifest(work.parent / current).embedder == fingerprint:
+            folders.append(work.parent / current)
+    for other in sorted(work.parent.glob(".build-*")):
+        with contextlib.suppress(OSError, ValueError):
+            state = json.loads((other / SCAFFOLD / _CHUNKED).read_text("utf8"))
+            if other != work and state["embedder"] == fingerprint:
+                folders.append(other)
+    return folders
+
+
+def _publish(home: Path, work: Path, folder: Path) -> None:
+    """Make a sealed build the current version. A kill at any point leaves the old one, or the new."""
+    shutil.rmtree(work / SCAFFOLD, ignore_errors=True)
+    if folder.exists():  # without a manifest it is no index, but the remains of one
+        shutil.rmtree(folder)
+    work.rename(folder)
+    fsync_path(home)
+    write_atomic(home / CURRENT, folder.name + "\n")  # even the same name: services look at its time
+    _clear(home)
+
+
+def _clear(home: Path) -> None:
+    """Remove what builds that did not finish have left."""
+    for leftover in [home / ".spool", *home.glob(".build-*")]:
+        shutil.rmtree(leftover, ignore_errors=True)

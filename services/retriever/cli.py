@@ -1,0 +1,171 @@
+"""`qrelay index build|list|verify|search`. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qrelay.cli.options import json_option
+from qrelay.errors import CorpusIndexError
+from qrelay.rundir import default_data_dir
+from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
+from services.retriever.settings import DEFAULT_EMBEDDER
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def _index_dir() -> Path:
+    return default_data_dir() / "index"
+
+
+@click.group()
+def index() -> None:
+    """Build and inspect the retriever's indexes."""
+
+
+@index.command()
+@click.argument("source")
+@click.option("--collection", required=True, help="Name that queries ask for: a-z, 0-9, - and _.")
+@click.option("--out", type=_FOLDER, default=_index_dir, show_default=".qrelay/index", help="Folder of all indexes.")
+@click.option("--embedder", default=DEFAULT_EMBEDDER, show_default=True, help="Embedding model, or `hash`.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use at most so many documents.")
+@json_option()
+def build(source: str, collection: str, out: Path, embedder: str, limit: int | None, as_json: bool) -> None:
+    """Build the index of SOURCE and make it the current version of the collection.
+
+    SOURCE is a .jsonl or .jsonl.gz file (BEIR: _id, title, text), a .parquet file, a folder saved by
+    `datasets`, hf:NAME[:SPLIT[:CONFIG]], or python-docs[:MODULE,…|:@FILE]. An interrupted build goes on
+    when it is started again; services pick a new version up by themselves. Exit code 3: built, but some
+    records were left out.
+    """
+    from qrelay.models.embedder import load_embedder
+    from services.retriever.build import BuildRequest, build_index
+    from services.retriever.progress import show_progress
+
+    request = BuildRequest(source, collection, out, limit)
+    with show_progress() as progress:
+        result = build_index(request, load_embedder(embedder), progress, lambda line: click.echo(line, err=True))
+    facts = result.manifest.model_dump(exclude={"files", "rejected"})
+    summary = facts | {
+        "folder": str(result.folder),
+        "already_built": result.already,
+        "rejected": result.rejected,
+        "rejected_examples": list(result.examples),
+        "resumed_passages": result.resumed,
+    }
+    _print(summary if as_json else _sentences(summary), as_json)
+    if result.rejected:
+        raise SystemExit(EXIT_PARTIAL)
+
+
+def _sentences(summary: dict[str, Any]) -> str:
+    counts = (
+        f"{summary['documents']:,} documents, {summary['passages']:,} passages, "
+        f"{summary['size_bytes'] / 1e6:,.1f} MB, {summary['rejected']:,} records left out"
+    )
+    if summary["already_built"]:
+        return f"{summary['folder']} is already built from this corpus, model and parameters ({counts})"
+    taken = ""
+    if summary["resumed_passages"] or summary["reused"]:
+        taken = f"; {summary['resumed_passages']:,} vectors resumed, {summary['reused']:,} reused"
+    return (
+        f"built {summary['folder']} ({counts}) in {summary['build_seconds']:,.1f} s, "
+        f"embedding {summary['passages_per_second']:,.0f} passages/s{taken}"
+    )
+
+
+def _print(answer: Any, as_json: bool) -> None:
+    click.echo(json.dumps(answer, ensure_ascii=False) if as_json else answer)
+
+
+@index.command("list")
+@click.argument("folder", type=_FOLDER, default=_index_dir)
+@json_option()
+def list_(folder: Path, as_json: bool) -> None:
+    """The collections in FOLDER with their versions; * marks the current one."""
+    from services.retriever.manifest import MANIFEST, current_version, read_manifest
+
+    rows = []
+    for path in sorted(folder.glob(f"[!.]*/[!.]*/{MANIFEST}")):
+        try:
+            facts = read_manifest(path.parent)
+        except CorpusIndexError as error:
+            click.secho(str(error), fg="red", err=True)
+            continue
+        current = current_version(path.parent.parent) == facts.version
+        rows.append(facts.model_dump(exclude={"files"}) | {"current": current, "folder": str(path.parent)})
+    if as_json:
+        _print(rows, True)
+        return
+    for row in rows:
+        mark, size = "*" if row["current"] else " ", row["size_bytes"] / 1e6
+        click.echo(
+            f"{mark} {row['collection']}  {row['version']}  {row['documents']:,} documents  "
+            f"{row['passages']:,} passages  {size:,.1f} MB  {row['embedder']}"
+        )
+    if not rows:
+        click.echo(f"no index in {folder}; build one with `qrelay index build`", err=True)
+
+
+@index.command()
+@click.argument("folder", type=_FOLDER)
+@json_option()
+def verify(folder: Path, as_json: bool) -> None:
+    """Check every file's sha256 below FOLDER: a version, a collection, or the folder of all indexes."""
+    from services.retriever.manifest import MANIFEST, current_folder, problems, read_manifest
+
+    folders = sorted({path.parent for path in folder.glob(f"**/{MANIFEST}") if ".build-" not in str(path)})
+    if not folders:
+        current_folder(folder)  # says what is wrong
+        raise CorpusIndexError(f"no index below {folder}; build one with `qrelay index build`")
+    found: list[str] = []
+    for version in folders:
+        try:
+            found.extend(problems(version, read_manifest(version), "full"))
+        except CorpusIndexError as error:
+            found.append(str(error))
+    if as_json:
+        _print({"versions": [str(path) for path in folders], "problems": found}, True)
+    else:
+        click.echo("\n".join(found) or f"{len(folders)} version(s) verified, all files are whole")
+    if found:
+        raise SystemExit(EXIT_FAILED)
+
+
+@index.command()
+@click.argument("folder", type=_FOLDER)
+@click.argument("text")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates to show.")
+@click.option("--embedder", help="Embedding model; the one that the index names, unless given.")
+@json_option()
+def search(folder: Path, text: str, top: int, embedder: str | None, as_json: bool) -> None:
+    """Try an index out: the candidates of the collection FOLDER for a question TEXT."""
+    from qrelay.models.embedder import load_embedder
+    from qrelay.types import Query
+    from services.retriever.manifest import current_folder, read_manifest
+    from services.retriever.retriever import load_retriever
+    from services.retriever.settings import RetrieverSettings
+
+    folder = folder.absolute()
+    model = embedder or read_manifest(current_folder(folder)).embedder.partition("@")[0]
+    settings = RetrieverSettings(index_dir=folder.parent, collections=(folder.name,), embedder=model)
+    (found,) = load_retriever(settings, load_embedder).retrieve([Query("q", text, folder.name)], top)
+    if isinstance(found, Exception):
+        raise found
+    if as_json:
+        _print([_as_row(candidate) for candidate in found.candidates], True)
+        return
+    for place, candidate in enumerate(found.candidates, start=1):
+        row = _as_row(candidate)
+        ranks = "  ".join(f"{name} {s['score']:.3f} (rank {s['rank'] or '-'})" for name, s in row["scores"].items())
+        click.secho(f"{place:>3}  {row['passage_id']}  {row['title']}", bold=True)
+        click.echo(f"     {ranks}\n     {row['text'][:160]!r}")
+
+
+def _as_row(candidate: Any) -> dict[str, Any]:
+    passage = candidate.passage
+    scores = {score.system: {"score": score.score, "rank": score.rank} for score in candidate.scores}
+    return {"passage_id": passage.passage_id, "title": passage.title, "text": passage.text, "scores": scores}

@@ -1,0 +1,109 @@
+"""Engines: who finds the candidates. Two here; a distributed one would be one more file and a line.
+
+| engine | finds by |
+|---|---|
+| EmbeddedEngine | bm25s and exact dense search over memory-mapped vectors, on this machine |
+| SyntheticEngine (synthetic.py) | the double: made-up candidates for pipeline benchmarks, no model |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qrelay.types import BM25, DENSE, Candidate, Score
+from services.retriever.bm25 import Bm25
+from services.retriever.files import load_array
+from services.retriever.manifest import Manifest, checked_manifest
+from services.retriever.ranking import Depths, Fused, fuse, near_top
+from services.retriever.store import PassageStore
+from services.retriever.vectors import VECTORS
+
+Vectors = NDArray[np.float32]
+_SIMILARITY_BYTES: Final = 64 * 1024**2
+"""Most memory for one block of query-passage similarities."""
+
+
+class Engine(Protocol):
+    """Finds candidates in one collection. Shared between threads."""
+
+    @property
+    def version(self) -> str:
+        """The index version that answers come from."""
+
+    @property
+    def embedder(self) -> str:
+        """Fingerprint of the model whose query vectors `search` needs; "" where it needs none."""
+
+    def search(self, texts: Sequence[str], vectors: Vectors | None, limit: int) -> list[tuple[Candidate, ...]]:
+        """At most `limit` candidates for each text, best first. vectors: [len(texts), dim]."""
+
+    def describe(self) -> dict[str, str]:
+        """Facts for GetInfo, such as counts."""
+
+
+class EmbeddedEngine:
+    """One index version on this machine.
+
+    Dense search is exact: a matrix product over the memory-mapped vectors finds who may be in the top k,
+    and those are scored again pair by pair in float64, so that neither the batch's size nor the thread
+    count moves a score or a rank. BM25 is bm25s.
+    """
+
+    def __init__(self, folder: Path, depths: Depths, verify: Literal["full", "size"] = "size") -> None:
+        """Raises CorpusIndexError where the version is absent or damaged."""
+        self._manifest: Manifest = checked_manifest(folder, verify)
+        self._depths = depths
+        self._store = PassageStore(folder)
+        self._vectors: NDArray[Any] = load_array(folder / VECTORS)
+        self._order = load_array(folder / "order.npy")
+        self._bm25 = Bm25(folder / "bm25")
+
+    @property
+    def version(self) -> str:
+        return self._manifest.version
+
+    @property
+    def embedder(self) -> str:
+        return self._manifest.embedder
+
+    def describe(self) -> dict[str, str]:
+        facts = self._manifest
+        return {
+            "version": facts.version,
+            "embedder": facts.embedder,
+            "documents": str(facts.documents),
+            "passages": str(facts.passages),
+            "size_bytes": str(facts.size_bytes),
+        }
+
+    def search(self, texts: Sequence[str], vectors: Vectors | None, limit: int) -> list[tuple[Candidate, ...]]:
+        if vectors is None:
+            raise ValueError("the embedded engine needs query vectors")
+        block = max(1, _SIMILARITY_BYTES // (4 * len(self._vectors)))
+        found: list[tuple[Candidate, ...]] = []
+        for start in range(0, len(texts), block):
+            similar = vectors[start : start + block] @ self._vectors.T
+            for text, vector, row in zip(texts[start : start + block], vectors[start:], similar, strict=False):
+                found.append(self._candidates(self._fused(text, vector, row, limit)))
+        return found
+
+    def _fused(self, text: str, vector: Vectors, similar: NDArray[np.float32], limit: int) -> Fused:
+        lexical = self._bm25.scores(text)
+        by_bm25 = near_top(lexical, self._depths.bm25, positive=True)
+        by_dense = near_top(similar, self._depths.dense)
+        rows = np.union1d(by_bm25, by_dense)
+        dense = np.einsum("ij,j->i", self._vectors[rows], vector, dtype=np.float64)
+        return fuse(rows, lexical[rows].astype(np.float64), dense, self._order[rows], self._depths, limit)
+
+    def _candidates(self, fused: Fused) -> tuple[Candidate, ...]:
+        passages = self._store.passages(fused.rows)
+        columns = (fused.bm25.tolist(), fused.bm25_rank.tolist(), fused.dense.tolist(), fused.dense_rank.tolist())
+        return tuple(
+            Candidate(passage, (Score(BM25, bm25, bm25_rank), Score(DENSE, dense, dense_rank)))
+            for passage, bm25, bm25_rank, dense, dense_rank in zip(passages, *columns, strict=True)
+        )

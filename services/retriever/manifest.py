@@ -1,0 +1,160 @@
+"""The manifest: what an index version is, and the proof that its files are whole.
+
+    DIR/NAME/CURRENT                 the version that is served: one line, replaced atomically
+    DIR/NAME/<version>/manifest.json this record; a folder without one is no index
+    DIR/NAME/.build-<version>/       a build under way, or interrupted: the next one continues it
+
+A version is a hash of the corpus, the model and the parameters: the same three give the same version,
+and a version's files never change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from qrelay.errors import CorpusIndexError
+from qrelay.files import write_atomic
+from qrelay.identity import digest
+from qrelay.models.home import hash_file
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+CURRENT: Final = "CURRENT"
+SCAFFOLD: Final = ".scaffold"
+"""Folder inside an unfinished build that only the build needs."""
+VERSION_CHARS: Final = 16
+
+
+class FileEntry(BaseModel):
+    """One file of an index: `path` relative to the version's folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """One index version. Counts: `rejected` records had no usable document, `duplicates` repeated one
+    word for word, `reused` passages took their vectors from an earlier version. `build_seconds` is the
+    time of the run that finished it, and `passages_per_second` that run's embedding rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = FORMAT
+    collection: str
+    version: str
+    source: str
+    corpus_hash: str
+    embedder: str
+    dim: int
+    parameters: dict[str, int | float | str]
+    documents: int
+    passages: int
+    rejected: int
+    duplicates: int
+    reused: int
+    build_seconds: float
+    passages_per_second: float
+    size_bytes: int
+    files: tuple[FileEntry, ...]
+
+
+def version_of(corpus_hash: str, embedder: str, parameters: Mapping[str, int | float | str]) -> str:
+    """The version's name: 16 hexadecimal characters."""
+    return digest(str(FORMAT), corpus_hash, embedder, json.dumps(parameters, sort_keys=True))[:VERSION_CHARS]
+
+
+def describe_files(folder: Path) -> tuple[FileEntry, ...]:
+    """Every file under `folder` with its size and hash, by path; manifest and scaffold left out."""
+    found = [*folder.glob("*"), *folder.glob("bm25/*")]
+    paths = sorted(path for path in found if path.is_file() and path.name != MANIFEST)
+    return tuple(
+        FileEntry(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=hash_file(path))
+        for path in paths
+    )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of one version.
+
+    Raises:
+        CorpusIndexError: absent, damaged, or of another format version.
+    """
+    path = folder / MANIFEST
+    try:
+        document = json.loads(path.read_bytes())
+        found = document.get("format") if isinstance(document, dict) else None
+        if found != FORMAT:
+            raise CorpusIndexError(
+                f"{path} has index format {found}, this qrelay reads {FORMAT}; build the index again"
+            )
+        return Manifest.model_validate(document)
+    except OSError as error:
+        raise CorpusIndexError(f"{path} cannot be read ({error.strerror}); {_MEND}") from error
+    except (ValueError, ValidationError) as error:
+        raise CorpusIndexError(f"{path} is damaged ({type(error).__name__}); {_MEND}") from error
+
+
+_MEND: Final = "remove this version's folder and run `qrelay index build` again, or restore it from a copy"
+
+
+def problems(folder: Path, manifest: Manifest, verify: Literal["full", "size"]) -> Iterator[str]:
+    """What is wrong with the files: one sentence each, with what to do."""
+    for entry in manifest.files:
+        path = folder / entry.path
+        if not path.is_file():
+            yield f"{path} is missing; {_MEND}"
+        elif (size := path.stat().st_size) != entry.size_bytes:
+            yield f"{path} has {size} bytes instead of {entry.size_bytes}; {_MEND}"
+        elif verify == "full" and hash_file(path) != entry.sha256:
+            yield f"{path} is corrupt: its sha256 is not the manifest's; {_MEND}"
+
+
+def checked_manifest(folder: Path, verify: Literal["full", "size"]) -> Manifest:
+    """The manifest of a version whose files are whole.
+
+    Raises:
+        CorpusIndexError: naming each file that is not, and the mend.
+    """
+    manifest = read_manifest(folder)
+    if found := list(problems(folder, manifest, verify)):
+        raise CorpusIndexError("\n".join(found))
+    return manifest
+
+
+def current_version(collection_dir: Path) -> str | None:
+    """The version that CURRENT names, or None where nothing was built yet."""
+    try:
+        return (collection_dir / CURRENT).read_text("utf8").strip() or None
+    except OSError:
+        return None
+
+
+def collections_in(index_dir: Path) -> dict[str, Path]:
+    """The collections under an index folder that have a current version, by name."""
+    if not index_dir.is_dir():
+        return {}
+    return {path.parent.name: path.parent for path in sorted(index_dir.glob(f"[!.]*/{CURRENT}"))}
+
+
+def current_folder(collection_dir: Path) -> Path:
+    """The folder of a collection's current version.
+
+    Raises:
+        CorpusIndexError: nothing was built there.
+    """
+    version = current_version(collection_dir)
+    if version is None:
+        raise CorpusIndexError(f"{collection_dir} holds no index; build one with `qrelay index build`")
+    return collection_dir / version

@@ -1,0 +1,93 @@
+"""The retriever's two doors to one core: the queue's stage and the gRPC servicer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from qrelay import __version__, wire
+from qrelay.errors import QrelayError
+from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.doors import answer_items, service_info
+from qrelay.runtime.server import answer_stream
+from qrelay.runtime.stage import ServiceDef, Work
+from qrelay.runtime.topology import Hop
+from qrelay.types import CandidateSet, Query
+from qrelay.v1 import retriever_pb2 as pb
+from qrelay.v1 import retriever_pb2_grpc as pb_grpc
+from services.retriever.retriever import Retriever, load_retriever
+from services.retriever.settings import RetrieverSettings
+
+Context = ServiceContext[RetrieverSettings, Retriever]
+
+
+class RetrieveStage:
+    """queries -> retrieved."""
+
+    name = "retriever"
+    source = Hop.QUERIES
+    target = Hop.RETRIEVED
+
+    def __init__(self, core: Retriever) -> None:
+        self._core = core
+
+    def cost(self, record: Query) -> int:
+        """Characters to embed."""
+        return len(record.text)
+
+    async def handle(self, works: Sequence[Work]) -> Sequence[CandidateSet | QrelayError]:
+        """Search one batch off the event loop."""
+        return await asyncio.to_thread(self._core.retrieve, [work.record for work in works])
+
+
+class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
+    """The gRPC door."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def Retrieve(self, request: pb.RetrieveRequest, context: Any) -> pb.RetrieveResponse:
+        """Candidates for each query, in order."""
+        limit = request.max_candidates or None
+        results = await answer_items(
+            self._context,
+            request.queries,
+            lambda queries: asyncio.to_thread(self._context.core.retrieve, queries, limit),
+            lambda found: pb.RetrieveResult(candidate_set=wire.to_proto(found)),
+            lambda error: pb.RetrieveResult(error=error),
+        )
+        return pb.RetrieveResponse(results=results)
+
+    async def StreamRetrieve(
+        self, requests: AsyncIterator[pb.StreamRetrieveRequest], context: Any
+    ) -> AsyncIterator[pb.StreamRetrieveResponse]:
+        """Retrieve, request after request."""
+
+        async def answer(request: pb.StreamRetrieveRequest) -> pb.StreamRetrieveResponse:
+            return pb.StreamRetrieveResponse(response=await self.Retrieve(request.request, context))
+
+        async for response in answer_stream(requests, answer):
+            yield response
+
+    async def GetInfo(
+        self,
+        request: pb.RetrieverServiceGetInfoRequest,
+        context: Any,
+    ) -> pb.RetrieverServiceGetInfoResponse:
+        """The embedder and the index version of each collection."""
+        info = service_info(self._context, __version__, self._context.core.info())
+        return pb.RetrieverServiceGetInfoResponse(info=info)
+
+
+SERVICE: ServiceDef[RetrieverSettings, Retriever] = ServiceDef(
+    name="retriever",
+    grpc_name="qrelay.v1.RetrieverService",
+    settings=RetrieverSettings,
+    load=load_retriever,
+    stages=lambda context: [RetrieveStage(context.core)],
+    add_servicer=lambda server, context: pb_grpc.add_RetrieverServiceServicer_to_server(
+        RetrieverServicer(context), server
+    ),
+    info=lambda core: core.info(),
+)

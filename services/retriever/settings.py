@@ -1,0 +1,46 @@
+"""The retriever's settings, each with its unit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import Field
+
+from qrelay.config import ServiceSettings
+
+DEFAULT_EMBEDDER: Final = "all-MiniLM-L6-v2"
+
+
+class RetrieverSettings(ServiceSettings):
+    """Section `retriever`: QRELAY_RETRIEVER__… in the environment."""
+
+    engine: Literal["embedded", "synthetic"] = Field(
+        "embedded", description="embedded: indexes on this machine; synthetic: made-up candidates, no model"
+    )
+    index_dir: Path | None = Field(
+        None, description="Folder that `qrelay index build --out` wrote to; empty: <data_dir>/index"
+    )
+    collections: tuple[str, ...] = Field((), description="Collections to serve; empty: all in index_dir")
+    embedder: str = Field(DEFAULT_EMBEDDER, description="Embedding model's name; the index must be built by it")
+    bm25_top_k: int = Field(200, ge=1, le=10_000, description="Passages that BM25 proposes for a query")
+    dense_top_k: int = Field(100, ge=1, le=10_000, description="Passages that the vectors propose for a query")
+    max_candidates: int = Field(
+        100, ge=1, le=10_000, description="Candidates kept for a query, after fusing both lists"
+    )
+    rrf_k: int = Field(60, ge=1, description="Constant of reciprocal rank fusion, in ranks")
+    max_query_chars: int = Field(8192, ge=1, description="Characters of a query; longer ones are refused")
+    verify: Literal["full", "size"] = Field(
+        "size", description="Check of an index when it is loaded: every file's sha256, or only its size"
+    )
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads for embedding; 0: all cores. Search uses one a batch"
+    )
+    reload_every_s: float = Field(
+        1.0, ge=0, description="Seconds between looks for a new index version; a look costs microseconds"
+    )
+
+    @property
+    def index_folder(self) -> Path:
+        """`index_dir`, or its default."""
+        return self.index_dir or self.data_dir / "index"

@@ -1,0 +1,129 @@
+"""The passage store: texts on disk, reached by row; a passage's row is its place in the corpus.
+
+    documents.bin, documents.npy   ids and titles, and int64 offsets [2 x documents + 1] into them
+    texts.bin, texts.npy           passage texts, and int64 offsets [passages + 1]
+    passages.npy                   int32 [passages, 2]: document, and number within it
+    hashes.npy                     uint64 [passages, 2]: 128 bits of sha256 over title and text
+    order.npy                      int64 [passages]: place by (doc_id, number), which breaks ties
+
+All of it is memory-mapped: a store costs the pages that queries touch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qrelay.types import Passage
+from services.retriever.documents import Document
+from services.retriever.files import NpyWriter, RowBuffer, load_array
+
+Rows = NDArray[np.int64]
+_ORDER_BLOCK_ROWS: Final = 1 << 16
+
+
+def indexed_text(title: str, text: str) -> str:
+    """What BM25 and the embedder read of a passage: the title says what a window is about."""
+    return f"{title}\n{text}" if title and title != text else text
+
+
+class PassageWriter:
+    """Writes a store, document by document; memory holds buffers of some MiB."""
+
+    def __init__(self, folder: Path) -> None:
+        self.documents = self.passages = 0
+        self._documents = (folder / "documents.bin").open("wb")
+        self._texts = (folder / "texts.bin").open("wb")
+        self._document_ends = RowBuffer(NpyWriter(folder / "documents.npy", np.int64))
+        self._text_ends = RowBuffer(NpyWriter(folder / "texts.npy", np.int64))
+        self._rows = RowBuffer(NpyWriter(folder / "passages.npy", np.int32, (2,)))
+        self._hashes = RowBuffer(NpyWriter(folder / "hashes.npy", np.uint64, (2,)), row_bytes=16)
+        self._document_ends.add(0)
+        self._text_ends.add(0)
+
+    def add(self, document: Document, windows: Sequence[str]) -> None:
+        """Add a document as the passages `windows`."""
+        for part in (document.doc_id, document.title):
+            self._documents.write(part.encode())
+            self._document_ends.add(self._documents.tell())
+        for number, text in enumerate(windows):
+            self._texts.write(text.encode())
+            self._text_ends.add(self._texts.tell())
+            self._rows.add((self.documents, number))
+            self._hashes.add(_hash(indexed_text(document.title, text)))
+        self.documents += 1
+        self.passages += len(windows)
+
+    def close(self) -> None:
+        for buffer in (self._document_ends, self._text_ends, self._rows, self._hashes):
+            buffer.close()
+        self._documents.close()
+        self._texts.close()
+
+
+def _hash(text: str) -> NDArray[np.uint64]:
+    return np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], dtype="<u8")
+
+
+def write_order(folder: Path, positions_by_id: NDArray[np.int64]) -> None:
+    """Write order.npy. Memory: about 32 bytes a document, and a block of passages."""
+    rows = load_array(folder / "passages.npy")
+    counts = np.zeros(len(positions_by_id), np.int64)
+    for start in range(0, len(rows), _ORDER_BLOCK_ROWS):
+        documents = rows[start : start + _ORDER_BLOCK_ROWS, 0]
+        counts += np.bincount(documents, minlength=len(counts))
+    first = np.empty_like(counts)
+    sorted_counts = counts[positions_by_id]
+    first[positions_by_id] = np.cumsum(sorted_counts) - sorted_counts
+    with NpyWriter(folder / "order.npy", np.int64) as out:
+        for start in range(0, len(rows), _ORDER_BLOCK_ROWS):
+            block = rows[start : start + _ORDER_BLOCK_ROWS]
+            out.append(first[block[:, 0]] + block[:, 1])
+
+
+class PassageStore:
+    """Reads a store. Safe to share between threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._documents = _map(folder / "documents.bin")
+        self._texts = _map(folder / "texts.bin")
+        self._document_ends = load_array(folder / "documents.npy")
+        self._text_ends = load_array(folder / "texts.npy")
+        self._rows = load_array(folder / "passages.npy")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def documents(self) -> int:
+        """How many documents the passages come from."""
+        return len(self._document_ends) // 2
+
+    def passages(self, rows: Rows) -> list[Passage]:
+        """The passages at `rows`, in that order."""
+        documents, numbers = self._rows[rows].T.astype(np.int64)
+        ids, titles = self._document_ends[documents * 2], self._document_ends[documents * 2 + 1]
+        ends = self._document_ends[documents * 2 + 2]
+        starts, stops = self._text_ends[rows], self._text_ends[rows + 1]
+        columns = (numbers, ids, titles, ends, starts, stops)
+        passages = []
+        for number, id_at, title_at, end, start, stop in zip(*(c.tolist() for c in columns), strict=True):
+            doc_id, title = self._documents[id_at:title_at].decode(), self._documents[title_at:end].decode()
+            passages.append(Passage(f"{doc_id}#{number}", doc_id, title, self._texts[start:stop].decode()))
+        return passages
+
+    def indexed_texts(self, rows: Iterable[int]) -> list[str]:
+        """What the embedder reads of the passages at `rows`."""
+        found = self.passages(np.fromiter(rows, np.int64))
+        return [indexed_text(passage.title, passage.text) for passage in found]
+
+
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)

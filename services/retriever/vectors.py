@@ -1,0 +1,118 @@
+"""Passage vectors: embedded shard by shard, resumed after an interruption, reused where nothing changed.
+
+vectors.npy is float32 [passages, dim]. After each shard of `SHARD_PASSAGES` the file is synced and
+`.scaffold/vectors.done` is replaced by the number of rows that are safe; a later run drops what is beyond and goes
+on. Shards start at multiples of the shard size, so an interrupted build embeds the same batches.
+
+float32, because float16 would halve the file and cost more than that in time: an exact search of 70,000
+vectors of 384 for 32 queries took 15 ms, and 42 ms more to widen float16 (2 cores, numpy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qrelay.files import write_atomic
+from qrelay.models.embedder import Embedder
+from services.retriever.files import NpyWriter, load_array
+from services.retriever.manifest import SCAFFOLD
+from services.retriever.store import PassageStore
+
+SHARD_PASSAGES: Final = 256
+VECTORS: Final = "vectors.npy"
+DONE: Final = f"{SCAFFOLD}/vectors.done"
+HASHES: Final = "hashes.npy"
+
+
+class VectorReuse:
+    """Vectors of earlier builds by the same model, found by the passage's hash.
+
+    Memory: 24 bytes for each passage of those builds, while this build embeds.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._sources = [source for folder in folders if (source := _Source.open(folder)) is not None]
+
+    def fetch(self, hashes: NDArray[np.uint64], into: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Fill the rows of `into` [n, dim] whose hash [n, 2] is known; answers which were."""
+        found = np.zeros(len(hashes), np.bool_)
+        for source in self._sources:
+            rows = source.find(hashes)
+            hit = (rows >= 0) & ~found
+            into[hit] = source.vectors[rows[hit]]
+            found |= hit
+        return found
+
+
+class _Source:
+    def __init__(self, hashes: NDArray[Any], vectors: NDArray[Any]) -> None:
+        self.vectors = vectors
+        self._hashes = hashes
+        self._order = np.argsort(hashes[:, 0], kind="stable")
+        self._keys = hashes[self._order, 0]
+
+    @classmethod
+    def open(cls, folder: Path) -> _Source | None:
+        """A finished version, or the finished shards of an interrupted build; None where neither is."""
+        try:
+            hashes = load_array(folder / HASHES)
+            rows = done_rows(folder) if (folder / SCAFFOLD).exists() else len(hashes)
+            vectors = _open_rows(folder / VECTORS, rows)
+        except (OSError, ValueError):
+            return None  # damaged or not that far: only a reason to embed again
+        return cls(hashes[:rows], vectors)
+
+    def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The row of each hash, -1 where unknown."""
+        if not len(self._keys):
+            return np.full(len(hashes), -1)
+        place = np.minimum(np.searchsorted(self._keys, hashes[:, 0]), len(self._keys) - 1)
+        rows = self._order[place]
+        same = (self._hashes[rows] == hashes).all(axis=1)
+        return np.where(same, rows, -1)
+
+
+def _open_rows(path: Path, rows: int) -> NDArray[Any]:
+    """The first rows of a .npy file, whose header may not count them yet."""
+    with path.open("rb") as stream:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        return np.asarray(np.memmap(path, dtype, "r", stream.tell(), (rows, *shape[1:])))
+
+
+def done_rows(folder: Path) -> int:
+    """How many vectors of an unfinished build are safe."""
+    try:
+        return int((folder / DONE).read_text("utf8"))
+    except (OSError, ValueError):
+        return 0
+
+
+def embed_passages(
+    folder: Path, embedder: Embedder, reuse: VectorReuse, advance: Callable[[int], None]
+) -> tuple[int, int]:
+    """Write vectors.npy for the store in `folder`, going on where an earlier run stopped.
+
+    `advance` is told how many passages were added. Returns (embedded, reused) of this run.
+    """
+    store, hashes = PassageStore(folder), load_array(folder / HASHES)
+    start = min(done_rows(folder), len(store))
+    embedded = 0
+    with NpyWriter(folder / VECTORS, np.float32, (embedder.dim,), keep_rows=start) as out:
+        for first in range(start, len(store), SHARD_PASSAGES):
+            rows = np.arange(first, min(first + SHARD_PASSAGES, len(store)))
+            shard = np.empty((len(rows), embedder.dim), np.float32)
+            missing = ~reuse.fetch(hashes[rows], shard)
+            if missing.any():
+                shard[missing] = embedder.encode(store.indexed_texts(rows[missing].tolist()))
+            embedded += int(missing.sum())
+            out.append(shard)
+            out.sync()
+            write_atomic(folder / DONE, str(out.rows))
+            advance(len(rows))
+    return embedded, len(store) - start - embedded

@@ -1,0 +1,82 @@
+"""Candidates as one compressed value a query: columns in JSON, zstd-compressed.
+
+    {"passage_id": [...], "doc_id": [...], "text_hash": [...], "sampled": [0 or 1, ...],
+     "systems": {"bm25": [[score or null, ...], [rank or -1, ...]], ...}, "trace": [[...], ...]}
+
+All lists run in the set's order. A rank of -1 says that the system said nothing of this passage. Texts are
+not in it: `text_hash` names a row of `passages`, and is empty where the candidate came with neither title nor
+text (the reranker drops the texts of those that it does not send to the judge, and keeps their titles).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import zstandard
+
+from qrelay.identity import digest
+from qrelay.types import Candidate, CandidateSet, Passage, Score, TraceStep
+
+_SILENT = -1
+
+
+def text_hash(passage: Passage) -> str:
+    """The identity of what can be read of a passage: 128 bits of sha256 over title and text, hexadecimal;
+    empty for a passage that came without both."""
+    return digest(passage.title, passage.text)[:32] if passage.text or passage.title else ""
+
+
+def pack(record: CandidateSet, hashes: list[str]) -> bytes:
+    """The packed candidates and trace of a set; `hashes` are its passages' text hashes, in order.
+
+    A score that is not a finite number is stored as unknown (None).
+    """
+    candidates = record.candidates
+    size = len(candidates)
+    systems: dict[str, tuple[list[float | None], list[int]]] = {}
+    for i, candidate in enumerate(candidates):
+        for score in candidate.scores:
+            columns = systems.get(score.system)
+            if columns is None:
+                columns = systems[score.system] = ([None] * size, [_SILENT] * size)
+            columns[0][i] = score.score
+            columns[1][i] = score.rank
+    document = {
+        "passage_id": [candidate.passage.passage_id for candidate in candidates],
+        "doc_id": [candidate.passage.doc_id for candidate in candidates],
+        "text_hash": hashes,
+        "sampled": [int(candidate.sampled) for candidate in candidates],
+        "systems": systems,
+        "trace": [[t.stage, t.replica, t.model, t.queue_s, t.compute_s] for t in record.trace],
+    }
+    return zstandard.ZstdCompressor(level=1).compress(orjson.dumps(document))
+
+
+def unpack(packed: bytes) -> dict[str, Any]:
+    """The document that `pack` wrote."""
+    document = orjson.loads(zstandard.ZstdDecompressor().decompress(packed))
+    assert isinstance(document, dict), "packed candidates are not an object: this is a bug"
+    return document
+
+
+def candidates_of(document: Mapping[str, Any], texts: Mapping[str, tuple[str, str]]) -> tuple[Candidate, ...]:
+    """The candidates of an unpacked document. `texts` maps a text hash to (title, text); a passage whose
+    hash it lacks comes back without a text. A system's scores come back in the order of `systems`."""
+    systems = [(name, scores, ranks) for name, (scores, ranks) in document["systems"].items()]
+    return tuple(
+        Candidate(
+            Passage(passage_id, doc_id, *texts.get(hashed, ("", ""))),
+            tuple([Score(name, s[i], r[i]) for name, s, r in systems if r[i] != _SILENT]),
+            bool(sampled),
+        )
+        for i, (passage_id, doc_id, hashed, sampled) in enumerate(
+            zip(document["passage_id"], document["doc_id"], document["text_hash"], document["sampled"], strict=True)
+        )
+    )
+
+
+def trace_of(document: Mapping[str, Any]) -> tuple[TraceStep, ...]:
+    """The trace of an unpacked document."""
+    return tuple(TraceStep(*step) for step in document["trace"])

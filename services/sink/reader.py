@@ -1,0 +1,233 @@
+"""Reading the ledger: a snapshot that writers do not disturb, read in pages, never whole.
+
+Everything comes in the order of ids (compared as UTF-8 bytes), which no commit order can change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from qrelay.errors import UnknownCollection
+from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Query
+from services.sink import packing, schema, states
+from services.sink.rows import moment
+from services.sink.states import CollectionStats, Submission, query_pages
+
+_QUERIES_A_PAGE = 64
+_LABELS_PAGE = 256
+_CHUNK = 500
+"""Values in one statement: databases limit the parameters of a statement."""
+
+_queries, _judgments = schema.queries.c, schema.judgments.c
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRow:
+    """A judge as the ledger knows it; `generation` orders judges of one pair, the later winning."""
+
+    judge_no: int
+    judge_hash: str
+    identity: JudgeIdentity
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What an export needs of a judgment. `grade`, `min_grade` and `p_relevant` are None where it is
+    missing, and `missing_reason` is None where it is not."""
+
+    passage_id: str
+    judge_no: int
+    grade: int | None
+    min_grade: int | None
+    p_relevant: float | None
+    missing_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledQuery:
+    """A query with its labels, by passage_id. `candidates` is filled by `labelled_queries` only, with
+    the texts of the passages that have a label."""
+
+    query_id: str
+    text: str
+    labels: tuple[Label, ...]
+    candidates: tuple[Candidate, ...] = ()
+
+
+class Snapshot:
+    """The ledger as it was when the transaction of `connection` first read."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def stats(self, collection: str = "") -> list[CollectionStats]:
+        """Counts by collection, by name; an empty name means all. Reads indexes, not judgments."""
+        return states.collection_stats(self._connection, collection)
+
+    def require_collection(self, collection: str) -> CollectionStats:
+        """One collection's counts.
+
+        Raises:
+            UnknownCollection: the ledger holds no query of it; the text names those that it holds.
+        """
+        counts = {stats.collection: stats for stats in self.stats()}
+        if collection in counts and counts[collection].queries:
+            return counts[collection]
+        held = [name for name, stats in counts.items() if stats.queries]
+        raise UnknownCollection(
+            f"the ledger holds no judged query of collection {collection!r}; it holds"
+            f" {', '.join(held) or 'none yet: feed queries first'}"
+        )
+
+    def judges(self) -> dict[int, JudgeRow]:
+        """Every judge by its number."""
+        rows = self._connection.execute(sa.select(schema.judges))
+        return {
+            row.judge_no: JudgeRow(
+                row.judge_no,
+                row.judge_hash,
+                JudgeIdentity(
+                    row.model,
+                    row.revision,
+                    row.quantisation,
+                    row.prompt_hash,
+                    row.strategy,
+                    row.scale,
+                    row.decoding,
+                ),
+                row.generation,
+            )
+            for row in rows
+        }
+
+    def queries_with_labels(self, collection: str) -> Iterator[LabelledQuery]:
+        """Every query with its labels, without candidates, by query_id."""
+        for page in query_pages(self._connection, collection, _LABELS_PAGE):
+            labels = self._labels([row.query_no for row in page])
+            for row in page:
+                yield LabelledQuery(row.query_id, row.text, tuple(labels.get(row.query_no, ())))
+
+    def labelled_queries(self, collection: str) -> Iterator[LabelledQuery]:
+        """Every query with its labels and candidates, by query_id."""
+        for page in query_pages(self._connection, collection, _QUERIES_A_PAGE):
+            numbers = [row.query_no for row in page]
+            labels, packed = self._labels(numbers), self._packed(numbers)
+            texts = self._texts(collection, _hashes_to_read(packed, labels))
+            for row in page:
+                candidates = packing.candidates_of(packed[row.query_no], texts)
+                yield LabelledQuery(row.query_id, row.text, tuple(labels.get(row.query_no, ())), candidates)
+
+    def judged_set(self, collection: str, query_id: str) -> JudgedSet | None:
+        """One committed set, whole, as it was committed; None where there is none."""
+        row = self._connection.execute(
+            sa.select(schema.queries).where(_queries.collection == collection, _queries.query_id == query_id)
+        ).one_or_none()
+        if row is None:
+            return None
+        document = self._packed([row.query_no])[row.query_no]
+        texts = self._texts(collection, {hashed for hashed in document["text_hash"] if hashed})
+        candidate_set = CandidateSet(
+            _query_of(row), packing.candidates_of(document, texts), row.index_version, packing.trace_of(document)
+        )
+        return JudgedSet(candidate_set, self._judgments(row.query_no))
+
+    def submissions(self, collection: str, query_ids: Sequence[str] | None = None) -> Iterator[Submission]:
+        """Where every submission stands, or those of `query_ids`: the committed ones by query_id, then the
+        others by fingerprint."""
+        return states.submissions(self._connection, collection, query_ids)
+
+    def query_states(self, collection: str, query_ids: Sequence[str] | None = None) -> dict[str, str]:
+        """See `Ledger.query_states`."""
+        return states.query_states(self._connection, collection, query_ids)
+
+    def _labels(self, numbers: Sequence[int]) -> dict[int, list[Label]]:
+        chosen = sa.select(
+            _judgments.query_no,
+            _judgments.passage_id,
+            _judgments.judge_no,
+            _judgments.grade,
+            _judgments.min_grade,
+            _judgments.p_relevant,
+            _judgments.missing_reason,
+        ).where(_judgments.query_no.in_(numbers))
+        found: dict[int, list[Label]] = {}
+        for row in self._connection.execute(chosen.order_by(_judgments.query_no, _judgments.passage_id)):
+            found.setdefault(row[0], []).append(Label(*row[1:]))
+        return found
+
+    def _packed(self, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
+        columns = schema.candidate_sets.c
+        rows = self._connection.execute(
+            sa.select(columns.query_no, columns.packed).where(columns.query_no.in_(numbers))
+        )
+        return {number: packing.unpack(packed) for number, packed in rows}
+
+    def _texts(self, collection: str, hashes: set[str]) -> dict[str, tuple[str, str]]:
+        columns, wanted = schema.passages.c, sorted(hashes)
+        found: dict[str, tuple[str, str]] = {}
+        for i in range(0, len(wanted), _CHUNK):
+            chosen = sa.select(columns.text_hash, columns.title, columns.text).where(
+                columns.collection == collection, columns.text_hash.in_(wanted[i : i + _CHUNK])
+            )
+            found.update({hashed: (title, text) for hashed, title, text in self._connection.execute(chosen)})
+        return found
+
+    def _judgments(self, query_no: int) -> tuple[Judgment, ...]:
+        judges = self.judges()
+        rows = self._connection.execute(
+            sa.select(schema.judgments).where(_judgments.query_no == query_no).order_by(_judgments.passage_id)
+        )
+        return tuple(_judgment_of(row, judges[row.judge_no].identity) for row in rows)
+
+
+def _hashes_to_read(packed: Mapping[int, Mapping[str, Any]], labels: Mapping[int, Sequence[Label]]) -> set[str]:
+    """The text hashes of the passages that have a label."""
+    wanted: set[str] = set()
+    for number, document in packed.items():
+        labelled = {label.passage_id for label in labels.get(number, ())}
+        pairs = zip(document["passage_id"], document["text_hash"], strict=True)
+        wanted.update(hashed for passage_id, hashed in pairs if hashed and passage_id in labelled)
+    return wanted
+
+
+def _query_of(row: Any) -> Query:
+    return Query(
+        query_id=row.query_id,
+        text=row.text,
+        collection=row.collection,
+        submitted_at=None if row.submitted_us is None else moment(row.submitted_us),
+        attributes=orjson.loads(row.attributes),
+        reference_answers=tuple(orjson.loads(row.reference_answers)),
+    )
+
+
+def _judgment_of(row: Any, judge: JudgeIdentity) -> Judgment:
+    outcome: Graded | Missing
+    if row.grade is None:
+        outcome = Missing(row.missing_reason, row.missing_detail)
+    else:
+        outcome = Graded(
+            row.grade,
+            row.min_grade,
+            tuple(orjson.loads(row.probabilities)),
+            row.expected_relevance,
+            row.entropy,
+            row.p_relevant,
+            row.calibration,
+        )
+    return Judgment(
+        row.passage_id,
+        row.judgment_key,
+        outcome,
+        judge,
+        moment(row.judged_us),
+        row.cached,
+        row.raw_reply,
+        row.prompt_tokens,
+    )

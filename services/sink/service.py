@@ -1,0 +1,230 @@
+"""The sink's doors to one core: two stages (judged sets, dead letters) and the gRPC servicer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from qrelay import __version__, wire
+from qrelay.errors import InputError, QrelayError
+from qrelay.runtime import telemetry
+from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.doors import answer_items, service_info
+from qrelay.runtime.server import answer_stream
+from qrelay.runtime.stage import ServiceDef, Work
+from qrelay.runtime.topology import Hop
+from qrelay.runtime.worker import REPLAY_HEADER
+from qrelay.types import DeadLetter, JudgedSet
+from qrelay.v1 import sink_pb2 as pb
+from qrelay.v1 import sink_pb2_grpc as pb_grpc
+from services.sink.dead_letters import DeadLetterEntry
+from services.sink.ledger import CommitStatus
+from services.sink.settings import SinkSettings
+from services.sink.sink import Sink, load_sink
+
+Context = ServiceContext[SinkSettings, Sink]
+
+_PAGE = 100
+_PAGE_MAX = 1000
+_STATUS = {
+    CommitStatus.COMMITTED: pb.INGEST_STATUS_COMMITTED,
+    CommitStatus.DUPLICATE: pb.INGEST_STATUS_DUPLICATE,
+}
+_LETTER_STATES = {
+    "open": pb.DEAD_LETTER_STATE_OPEN,
+    "replaying": pb.DEAD_LETTER_STATE_OPEN,
+    "replayed": pb.DEAD_LETTER_STATE_REPLAYED,
+    "resolved": pb.DEAD_LETTER_STATE_RESOLVED,
+}
+_QUERY_STATES = {"committed": pb.QUERY_STATE_COMMITTED, "dead": pb.QUERY_STATE_DEAD}
+_FORMATS = {pb.EXPORT_FORMAT_QRELS: "qrels", pb.EXPORT_FORMAT_TRIPLES: "triples"}
+
+
+def commit(core: Sink, sets: Sequence[JudgedSet]) -> list[CommitStatus | QrelayError]:
+    """Commit and count."""
+    outcomes = core.ledger.commit(sets)
+    for outcome, count in Counter(o for o in outcomes if isinstance(o, CommitStatus)).items():
+        telemetry.COMMITS.labels(outcome.name.lower()).inc(count)
+    return outcomes
+
+
+class IngestStage:
+    """judged -> ledger. Acked after the commit; a set that is there already is acked too."""
+
+    name = "sink"
+    source = Hop.JUDGED
+    target = None
+
+    def __init__(self, core: Sink) -> None:
+        self._core = core
+
+    def cost(self, record: JudgedSet) -> int:
+        """Judgments to write."""
+        return len(record.judgments)
+
+    async def handle(self, works: Sequence[Work]) -> Sequence[QrelayError | None]:
+        """One durable transaction for the batch."""
+        outcomes = await asyncio.to_thread(commit, self._core, [work.record for work in works])
+        return [outcome if isinstance(outcome, QrelayError) else None for outcome in outcomes]
+
+
+class DeadLetterStage:
+    """dlq -> ledger, so that dead letters can be listed, counted and replayed beside what was committed."""
+
+    name = "sink-dead-letters"
+    source = Hop.DLQ
+    target = None
+
+    def __init__(self, core: Sink) -> None:
+        self._core = core
+
+    def cost(self, record: DeadLetter) -> int:
+        """One row."""
+        return 1
+
+    async def handle(self, works: Sequence[Work]) -> Sequence[QrelayError | None]:
+        """Record the batch; letters that are there already stay as they are."""
+        await asyncio.to_thread(self._core.ledger.record_dead_letters, [work.record for work in works])
+        return [None] * len(works)
+
+
+class SinkServicer(pb_grpc.SinkServiceServicer):
+    """The gRPC door."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def Ingest(self, request: pb.IngestRequest, context: Any) -> pb.IngestResponse:
+        """Each set committed, in order; answers after the commit."""
+        results = await answer_items(
+            self._context,
+            request.judged_sets,
+            lambda sets: asyncio.to_thread(commit, self._context.core, sets),
+            lambda status: pb.IngestResult(status=_STATUS[status]),
+            lambda error: pb.IngestResult(error=error),
+        )
+        return pb.IngestResponse(results=results)
+
+    async def StreamIngest(
+        self, requests: AsyncIterator[pb.StreamIngestRequest], context: Any
+    ) -> AsyncIterator[pb.StreamIngestResponse]:
+        """Ingest, request after request."""
+
+        async def answer(request: pb.StreamIngestRequest) -> pb.StreamIngestResponse:
+            return pb.StreamIngestResponse(response=await self.Ingest(request.request, context))
+
+        async for response in answer_stream(requests, answer):
+            yield response
+
+    async def Export(self, request: pb.ExportRequest, context: Any) -> AsyncIterator[pb.ExportResponse]:
+        """The export in chunks, then its manifest."""
+        if request.format not in _FORMATS:
+            raise InputError("set format to EXPORT_FORMAT_QRELS or EXPORT_FORMAT_TRIPLES")
+        export = self._context.core.export(request.collection, _FORMATS[request.format])
+        chunks, sha = iter(export.chunks()), hashlib.sha256()
+        while (chunk := await asyncio.to_thread(_next, chunks)) is not None:
+            sha.update(chunk)
+            yield pb.ExportResponse(chunk=chunk)
+        manifest = pb.ExportManifest(
+            collection=request.collection,
+            format=request.format,
+            rows=export.rows,
+            queries=export.queries,
+            missing_judgments=export.missing_judgments,
+            sha256=sha.hexdigest(),
+        )
+        yield pb.ExportResponse(manifest=manifest)
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
+        """Counts of a collection, or of each."""
+        stats = await asyncio.to_thread(self._context.core.ledger.stats, request.collection or None)
+        names = pb.CollectionStats.DESCRIPTOR.fields_by_name
+        rows = [pb.CollectionStats(**{name: getattr(row, name) for name in names}) for row in stats]
+        return pb.GetStatsResponse(collections=rows)
+
+    async def GetQueryStates(self, request: pb.GetQueryStatesRequest, context: Any) -> pb.GetQueryStatesResponse:
+        """Where each query has ended."""
+        found = await asyncio.to_thread(
+            self._context.core.ledger.query_states, request.collection, list(request.query_ids)
+        )
+        states = [_QUERY_STATES.get(found.get(each, ""), pb.QUERY_STATE_PENDING) for each in request.query_ids]
+        return pb.GetQueryStatesResponse(states=states)
+
+    async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
+        """A page of dead letters, oldest first."""
+        page = await asyncio.to_thread(
+            self._context.core.ledger.list_dead_letters,
+            request.collection or None,
+            request.include_closed,
+            min(request.page_size or _PAGE, _PAGE_MAX),
+            request.page_token,
+        )
+        entries = [_entry(entry) for entry in page.entries]
+        return pb.ListDeadLettersResponse(entries=entries, next_page_token=page.next_page_token)
+
+    async def ReplayDeadLetters(
+        self, request: pb.ReplayDeadLettersRequest, context: Any
+    ) -> pb.ReplayDeadLettersResponse:
+        """Publish the originals again. Marked before and after, so that a crash in between is repaired by
+        replaying again: the same message id is stored once, and a committed query cannot commit twice."""
+        ids = list(request.dead_letter_ids)
+        if bool(ids) == request.all:
+            raise InputError("give dead_letter_ids, or all, and not both")
+        started = datetime.now(UTC)
+        replayed: list[str] = []
+        while ids_now := await self._replay_page(None if request.all else ids, started):
+            replayed += ids_now
+            if ids:
+                break
+        skipped = sorted(set(ids) - set(replayed))
+        return pb.ReplayDeadLettersResponse(replayed=len(replayed), skipped_ids=skipped)
+
+    async def _replay_page(self, ids: list[str] | None, started: datetime) -> list[str]:
+        """Publish one page of letters that failed before `started`; their ids."""
+        ledger, broker = self._context.core.ledger, self._context.broker
+        limit = None if ids else _PAGE
+        letters = await asyncio.to_thread(ledger.begin_replay, ids, limit=limit, failed_before=started)
+        for letter in letters:
+            number = str(int(letter.headers.get(REPLAY_HEADER, "0")) + 1)
+            headers = {**letter.headers, REPLAY_HEADER: number}
+            await broker.publish(letter.subject, letter.payload, headers, f"{letter.dead_letter_id}-r{number}")
+        published = [letter.dead_letter_id for letter in letters]
+        await asyncio.to_thread(ledger.finish_replay, published)
+        return published
+
+    async def GetInfo(self, request: pb.SinkServiceGetInfoRequest, context: Any) -> pb.SinkServiceGetInfoResponse:
+        """The ledger in use."""
+        info = service_info(self._context, __version__, self._context.core.info())
+        return pb.SinkServiceGetInfoResponse(info=info)
+
+
+def _next(chunks: Iterator[bytes]) -> bytes | None:
+    return next(chunks, None)
+
+
+def _entry(entry: DeadLetterEntry) -> pb.DeadLetterEntry:
+    closed_at = None
+    if entry.closed_at is not None:
+        closed_at = Timestamp()
+        closed_at.FromDatetime(entry.closed_at)
+    return pb.DeadLetterEntry(
+        dead_letter=wire.to_proto(entry.letter), state=_LETTER_STATES[entry.state], closed_at=closed_at
+    )
+
+
+SERVICE: ServiceDef[SinkSettings, Sink] = ServiceDef(
+    name="sink",
+    grpc_name="qrelay.v1.SinkService",
+    settings=SinkSettings,
+    load=load_sink,
+    stages=lambda context: [IngestStage(context.core), DeadLetterStage(context.core)],
+    add_servicer=lambda server, context: pb_grpc.add_SinkServiceServicer_to_server(SinkServicer(context), server),
+    info=lambda core: core.info(),
+    close=lambda core: core.close(),
+)

@@ -1,0 +1,124 @@
+"""Where collections and queries stand: counts, and the final state of every submission."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from qrelay.identity import query_fingerprint
+from services.sink import schema
+from services.sink.dead_letters import REPLAYED, RESOLVED, WAITING
+
+COMMITTED: Final = "committed"
+DEAD: Final = "dead"
+_PAGE = 1000
+_CHUNK = 500
+"""Values in one statement: databases limit the parameters of a statement."""
+
+_queries, _letters = schema.queries.c, schema.dead_letters.c
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionStats:
+    """Counts of one collection; `judgments` includes the missing ones; `open_dead_letters` those that
+    wait for an operator."""
+
+    collection: str
+    queries: int = 0
+    judgments: int = 0
+    missing_judgments: int = 0
+    cached_judgments: int = 0
+    prompt_tokens: int = 0
+    open_dead_letters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One (query_id, text) and where it stands: committed, dead, or replayed (published again and on its
+    way). `fingerprint` is `identity.query_fingerprint`."""
+
+    query_id: str
+    fingerprint: str
+    state: str
+
+
+def collection_stats(connection: sa.Connection, collection: str) -> list[CollectionStats]:
+    """Counts by collection, by name; an empty name means all."""
+    sums = [sa.func.sum(c) for c in (_queries.judgments, _queries.missing, _queries.cached, _queries.prompt_tokens)]
+    counted = sa.select(_queries.collection, sa.func.count(), *sums).group_by(_queries.collection)
+    waiting = (
+        sa.select(_letters.collection, sa.func.count())
+        .where(_letters.state.in_(WAITING))
+        .group_by(_letters.collection)
+    )
+    if collection:
+        counted = counted.where(_queries.collection == collection)
+        waiting = waiting.where(_letters.collection == collection)
+    dead = {name: int(count) for name, count in connection.execute(waiting)}
+    found = {
+        name: CollectionStats(name, *map(int, counts), open_dead_letters=dead.get(name, 0))  # type: ignore[misc]
+        for name, *counts in connection.execute(counted)
+    }
+    unjudged = {name: CollectionStats(name, open_dead_letters=count) for name, count in dead.items()}
+    return [stats for _, stats in sorted({**unjudged, **found}.items())]
+
+
+def query_states(connection: sa.Connection, collection: str, query_ids: Sequence[str] | None) -> dict[str, str]:
+    """query_id -> state, committed before dead before replayed where its submissions differ."""
+    order = (COMMITTED, DEAD, REPLAYED)
+    states: dict[str, str] = {}
+    for found in submissions(connection, collection, query_ids):
+        known = states.get(found.query_id, REPLAYED)
+        states[found.query_id] = min(known, found.state, key=order.index)
+    return states
+
+
+def submissions(connection: sa.Connection, collection: str, query_ids: Sequence[str] | None) -> Iterator[Submission]:
+    """Every submission, or those of `query_ids`: committed ones by query_id, then others by fingerprint."""
+    if query_ids is None:
+        yield from _submissions(connection, collection, None)
+        return
+    for i in range(0, len(query_ids), _CHUNK):
+        yield from _submissions(connection, collection, query_ids[i : i + _CHUNK])
+
+
+def _submissions(connection: sa.Connection, collection: str, ids: Sequence[str] | None) -> Iterator[Submission]:
+    for page in query_pages(connection, collection, _PAGE, ids):
+        for row in page:
+            yield Submission(row.query_id, query_fingerprint(collection, row.query_id, row.text), COMMITTED)
+    waits = sa.func.max(sa.case((_letters.state.in_(WAITING), 1), else_=0))
+    chosen = (
+        sa.select(_letters.submission, sa.func.min(_letters.query_id), waits)
+        .where(_letters.collection == collection, _letters.state != RESOLVED)
+        .group_by(_letters.submission)
+        .order_by(_letters.submission)
+        .limit(_PAGE)
+    )
+    if ids is not None:
+        chosen = chosen.where(_letters.query_id.in_(ids))
+    last = ""
+    while rows := connection.execute(chosen.where(_letters.submission > last)).all():
+        for fingerprint, query_id, waiting in rows:
+            yield Submission(query_id, fingerprint, DEAD if waiting else REPLAYED)
+        last = rows[-1][0]
+
+
+def query_pages(
+    connection: sa.Connection, collection: str, size: int, ids: Sequence[str] | None = None
+) -> Iterator[Sequence[Any]]:
+    """Rows (query_no, query_id, text) by query_id, `size` at a time."""
+    chosen = (
+        sa.select(_queries.query_no, _queries.query_id, _queries.text)
+        .where(_queries.collection == collection)
+        .order_by(_queries.query_id)
+        .limit(size)
+    )
+    if ids is not None:
+        chosen = chosen.where(_queries.query_id.in_(ids))
+    last = ""
+    while rows := connection.execute(chosen.where(_queries.query_id > last)).all():
+        yield rows
+        last = rows[-1].query_id

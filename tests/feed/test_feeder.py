@@ -1,0 +1,105 @@
+"""Feeding: acknowledged, resumable, deduplicated, and nothing lost to a bad line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+from qrelay import wire
+from qrelay.feed.feeder import Feeder, FeedReport
+from qrelay.feed.journal import Journal
+from qrelay.feed.source import open_lines
+from qrelay.runtime.memory import Faults, MemoryBroker
+from qrelay.runtime.topology import Hop
+from qrelay.types import Query
+
+
+async def lines(*items: str | None) -> AsyncIterator[str | None]:
+    for item in items:
+        yield item
+
+
+async def feed(broker: MemoryBroker, path: Path, items: Iterable[str | None], window: int = 4) -> FeedReport:
+    with Journal(path) as journal:
+        return await Feeder(broker, journal, collection="docs", window=window).feed(lines(*items))
+
+
+async def queries(broker: MemoryBroker) -> list[Query]:
+    messages = await broker.fetch(Hop.QUERIES, 1000, 0.01)
+    return [record for m in messages if isinstance(record := wire.decode(m.payload, m.headers), Query)]
+
+
+async def test_bad_lines_are_named_with_their_numbers_and_the_others_go_on(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    report = await feed(broker, tmp_path / "j", ["a\tone", '{"query_id": "x", ', "", "b\t", "c\tthree"])
+    assert (report.accepted, sorted(report.rejected)) == (2, [2, 4])
+    assert "not JSON" in report.rejected[2]
+    assert [query.query_id for query in await queries(broker)] == ["a", "c"]
+    assert all(query.submitted_at for query in await queries(broker))
+
+
+async def test_feeding_again_adds_only_what_is_new(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    await feed(broker, tmp_path / "j", ["a\tone", "b\ttwo"])
+    report = await feed(broker, tmp_path / "j", ["a\tone", "b\ttwo", "c\tthree"])
+    assert (report.accepted, report.known) == (1, 2)
+    assert len(await queries(broker)) == 3
+
+
+async def test_the_same_id_with_another_text_is_rejected_within_a_file_and_across_files(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    report = await feed(broker, tmp_path / "j", ["a\tone", "a\tother", "a\tone"])
+    assert (report.accepted, report.known, list(report.rejected)) == (1, 1, [2])
+    assert "another text" in report.rejected[2]
+    again = await feed(broker, tmp_path / "j", ["a\tyet another"])
+    assert (again.accepted, list(again.rejected)) == (0, [1])
+    assert [query.text for query in await queries(broker)] == ["one"]
+
+
+async def test_unconfirmed_and_refused_publishes_are_repeated_until_stored_once(tmp_path: Path) -> None:
+    broker = MemoryBroker(faults=Faults(publish_unconfirmed=0.3, publish_refused=0.3, seed=3))
+    report = await feed(broker, tmp_path / "j", [f"q{i}\ttext {i}" for i in range(40)], window=16)
+    assert report.accepted == 40
+    assert sorted(query.query_id for query in await queries(broker)) == sorted(f"q{i}" for i in range(40))
+
+
+async def test_an_oversized_query_is_rejected_with_the_limit_and_its_line(tmp_path: Path) -> None:
+    broker = MemoryBroker(max_message_bytes=200)
+    noise = "".join(chr(0x4E00 + i * 37 % 20000) for i in range(2000))
+    report = await feed(broker, tmp_path / "j", ["a\tone", f"b\t{noise}"])
+    assert (report.accepted, list(report.rejected)) == (1, [2])
+    assert "max_message_bytes is 200" in report.rejected[2]
+
+
+async def test_a_pause_in_the_input_publishes_what_was_read(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    seen: list[int] = []
+
+    async def pausing() -> AsyncIterator[str | None]:
+        yield "a\tone"
+        yield None
+        seen.append(len(await queries(broker)))
+        yield "b\ttwo"
+
+    with Journal(tmp_path / "j") as journal:
+        await Feeder(broker, journal, collection="docs").feed(pausing())
+    assert seen == [1]
+
+
+async def test_a_followed_file_gives_whole_lines_as_they_are_appended(tmp_path: Path) -> None:
+    path = tmp_path / "queries.txt"
+    path.write_text("first\nsec")
+    source = open_lines(path, follow=True)
+    got: list[str] = []
+    async with asyncio.timeout(10):
+        async for line in source:
+            if line is None:
+                if got == ["first"]:
+                    with path.open("a") as file:
+                        file.write("ond\n")
+                continue
+            got.append(line)
+            if len(got) == 2:
+                break
+    assert got == ["first", "second"]

@@ -1,0 +1,105 @@
+"""A real HTTP endpoint on localhost that misbehaves on request."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def answer(status: int, body: object, headers: Mapping[str, str] | None = None) -> Answer:
+    """An HTTP answer; `body` is sent as it is when it is bytes, else as JSON."""
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        handler.send_response(status)
+        for name, value in (headers or {}).items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    return send
+
+
+def completion(probabilities: Mapping[str, float], headers: Mapping[str, str] | None = None) -> Answer:
+    """A chat completion with the log-probabilities of these first tokens."""
+    top = [{"token": token, "logprob": math.log(p)} for token, p in probabilities.items()]
+    text = next(iter(probabilities))
+    choice = {"message": {"content": text}, "logprobs": {"content": [{"token": text, "top_logprobs": top}]}}
+    return answer(200, {"choices": [choice], "usage": {"prompt_tokens": 50}}, headers)
+
+
+def text_only(text: str) -> Answer:
+    """A chat completion without log-probabilities."""
+    return answer(200, {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 50}})
+
+
+def hang_up(handler: BaseHTTPRequestHandler) -> None:
+    """Close the connection without a word."""
+    handler.close_connection = True
+    handler.connection.shutdown(2)
+
+
+GOOD = completion({"3": 0.7, "2": 0.2, "1": 0.05, "0": 0.01})
+
+
+class ScriptedEndpoint:
+    """Answers with `script` in order, then with `default` for ever. `requests` are the bodies it got."""
+
+    def __init__(self) -> None:
+        self.default: Answer = GOOD
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self._script: Iterator[Answer] = iter(())
+        self._lock = threading.Lock()
+        self._released = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def script(self, *answers: Answer) -> None:
+        """What to answer next."""
+        self._script = iter(answers)
+
+    def silence(self, handler: BaseHTTPRequestHandler) -> None:
+        """Never answer, until the test ends."""
+        self._released.wait(30)
+        handler.close_connection = True
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._released.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with outer._lock:
+                    outer.requests.append(body)
+                    outer.headers.append(dict(self.headers))
+                    chosen = next(outer._script, outer.default)
+                chosen(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler

@@ -1,0 +1,159 @@
+"""Waiting: backoff, what headers ask for, and giving up on a dead endpoint. On a hand-moved clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from qrelay.errors import BackendTimeout, BackendUnavailable, ConfigError, QrelayError, RateLimited
+from services.judge.backends.pacing import Pacer, Policy
+from services.judge.backends.ratelimits import asked_to_wait, used_up
+
+SUNDAY = 784111777.0
+"""Sun, 06 Nov 1994 08:49:37 GMT, RFC 9110's example."""
+
+
+class HandClock:
+    """A clock that moves by sleeping only."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def pacer(self, **policy: float) -> Pacer:
+        """Waits are the longest that jitter may draw."""
+        made = Policy(**policy)  # type: ignore[arg-type]
+        return Pacer(made, clock=lambda: self.now, sleep=self.sleep, uniform=lambda _, high: high)
+
+
+def failing(errors: Iterable[QrelayError]) -> object:
+    """A call that raises these in order, then answers "fine"."""
+    left = iter(errors)
+
+    async def call() -> str:
+        error = next(left, None)
+        if error is not None:
+            raise error
+        return "fine"
+
+    return call
+
+
+async def test_retries_wait_twice_as_long_each_time_up_to_a_ceiling() -> None:
+    clock = HandClock()
+    call = failing([BackendUnavailable("down")] * 8)
+    pacer = clock.pacer(max_retries=8, retry_base_s=1.0, total_timeout_s=1000.0)
+    assert await pacer.run(call) == "fine"  # type: ignore[arg-type]
+    assert clock.slept == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+
+
+async def test_it_gives_up_after_max_retries_with_the_last_error() -> None:
+    clock = HandClock()
+    with pytest.raises(BackendTimeout, match="slow"):
+        await clock.pacer(max_retries=2).run(failing([BackendUnavailable("down")] * 2 + [BackendTimeout("slow")] * 9))  # type: ignore[arg-type]
+    assert len(clock.slept) == 2
+
+
+async def test_it_gives_up_when_the_budget_of_the_prompt_is_spent() -> None:
+    clock = HandClock()
+    pacer = clock.pacer(max_retries=99, retry_base_s=4.0, total_timeout_s=10.0)
+    with pytest.raises(BackendUnavailable):
+        await pacer.run(failing([BackendUnavailable("down")] * 99))  # type: ignore[arg-type]
+    assert sum(clock.slept) < 10.0
+
+
+async def test_a_permanent_error_is_not_retried() -> None:
+    clock = HandClock()
+    with pytest.raises(ConfigError):
+        await clock.pacer().run(failing([ConfigError("key")]))  # type: ignore[arg-type]
+    assert clock.slept == []
+
+
+async def test_retry_after_holds_back_every_request() -> None:
+    clock = HandClock()
+    pacer = clock.pacer(retry_base_s=0.1)
+    assert await pacer.run(failing([RateLimited("slow down", retry_after_s=7.0)])) == "fine"  # type: ignore[arg-type]
+    assert clock.now >= 1007.0
+    pacer.pause(5.0)
+    before = clock.now
+    assert await pacer.run(failing([])) == "fine"  # type: ignore[arg-type]
+    assert clock.now - before >= 5.0
+
+
+async def test_a_wait_longer_than_the_budget_fails_at_once_as_rate_limited() -> None:
+    clock = HandClock()
+    with pytest.raises(RateLimited) as caught:
+        await clock.pacer(total_timeout_s=60.0).run(failing([RateLimited("tomorrow", retry_after_s=3600.0)] * 9))  # type: ignore[arg-type]
+    assert caught.value.retry_after_s == pytest.approx(3600.0, abs=60.0)
+    assert clock.now < 1060.0
+
+
+async def test_a_dead_endpoint_costs_a_few_prompts_not_all_and_is_tried_again_later() -> None:
+    clock = HandClock()
+    pacer = clock.pacer(max_retries=0, breaker_failures=3, breaker_s=15.0)
+    calls = 0
+
+    async def dead() -> str:
+        nonlocal calls
+        calls += 1
+        raise BackendTimeout("silence")
+
+    for _ in range(10):
+        with pytest.raises(BackendTimeout):
+            await pacer.run(dead)
+    assert calls == 3
+    clock.now += 16.0
+    assert await pacer.run(failing([])) == "fine"  # type: ignore[arg-type]
+    assert await pacer.run(failing([])) == "fine"  # type: ignore[arg-type]
+
+
+async def test_no_more_than_concurrency_requests_run_at_once() -> None:
+    pacer = Pacer(Policy(concurrency=3))
+    running = most = 0
+
+    async def call() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+
+    await asyncio.gather(*(pacer.run(call) for _ in range(20)))
+    assert most == 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "3"}, 3.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "Sun, 06 Nov 1994 08:49:47 GMT"}, 10.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-5"}, None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m30s"}, 90.0),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "120ms"}, 0.12),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(SUNDAY) + 20)}, 20.0),
+        ({"x-ratelimit-remaining-requests": "7", "x-ratelimit-reset-requests": "1m30s"}, None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "whenever"}, None),
+        ({}, None),
+    ],
+)
+def test_headers_are_read_in_every_common_spelling(headers: dict[str, str], seconds: float | None) -> None:
+    assert asked_to_wait(headers, now=SUNDAY) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_the_longest_of_several_used_up_windows_counts() -> None:
+    headers = {
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "1s",
+        "x-ratelimit-remaining-tokens": "0",
+        "x-ratelimit-reset-tokens": "6m0s",
+    }
+    assert used_up(headers) == 360.0

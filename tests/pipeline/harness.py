@@ -1,0 +1,119 @@
+"""A whole installation in a test: `qrelay up` as a user runs it, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qrelay.rundir import Endpoint, endpoints
+
+SERVICES = ("retriever", "reranker", "judge", "sink")
+COLLECTION = "docs"
+
+DOUBLES = {
+    "QRELAY_RETRIEVER__ENGINE": "synthetic",
+    "QRELAY_RERANKER__SCORER": "fake",
+    "QRELAY_JUDGE__BACKEND": "fake",
+    "OMP_NUM_THREADS": "1",
+}
+IMPATIENT = {
+    "QRELAY_ALL__NATS__ACK_WAIT_S": "3",
+    "QRELAY_ALL__WORKER__HEARTBEAT_S": "1",
+    "QRELAY_ALL__WORKER__RETRY_DELAYS_S": "[0.2]",
+    "QRELAY_ALL__WORKER__MAX_ATTEMPTS": "20",
+}
+
+
+def qrelay(*arguments: str, environ: dict[str, str] | None = None, stdin: str | None = None,
+           timeout: float = 120) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    """Run the command line as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "qrelay.cli.main", *arguments],
+        env={**os.environ, **(environ or {})},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+class Installation:
+    """One data folder with `qrelay up` on it. A context manager."""
+
+    def __init__(self, folder: Path, environ: dict[str, str], *arguments: str) -> None:
+        self.folder = folder
+        self.environ = {**environ, "QRELAY_DATA_DIR": str(folder)}
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Installation:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = (self.folder / "up.log").open("ab")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "qrelay.cli.main", "up", "--port-base", "0", *self._arguments],
+            env={**os.environ, **self.environ},
+            stderr=log,
+            stdout=log,
+        )
+        self.until(lambda: b"all ready" in (self.folder / "up.log").read_bytes(), 120)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(90)
+
+    def until(self, condition: Callable[[], Any], within_s: float) -> None:
+        """Wait for the condition; fail with the logs' ends when it does not come."""
+        deadline = time.monotonic() + within_s
+        while not condition():
+            if time.monotonic() > deadline or (self._process and self._process.poll() is not None):
+                raise AssertionError(f"not reached within {within_s} s:\n{self.logs()}")
+            time.sleep(0.05)
+
+    def logs(self) -> str:
+        """The last lines of every log."""
+        files = [self.folder / "up.log", *sorted((self.folder / "logs").glob("*.log"))]
+        return "\n".join(f"--- {file.name}\n" + "\n".join(file.read_text().splitlines()[-8:]) for file in files)
+
+    def endpoint(self, name: str) -> Endpoint:
+        """A running service's addresses."""
+        self.until(lambda: name in endpoints(self.folder), 60)
+        return endpoints(self.folder)[name]
+
+    def run(self, *arguments: str, stdin: str | None = None, timeout: float = 170) -> dict[str, Any]:
+        """A qrelay command with --json on this installation; its parsed answer and `exit`."""
+        done = qrelay(*arguments, "--json", environ=self.environ, stdin=stdin, timeout=timeout)
+        assert done.stdout.strip(), f"{arguments}: exit {done.returncode}\n{done.stderr}\n{self.logs()}"
+        return {**json.loads(done.stdout), "exit": done.returncode}
+
+    def export(self, kind: str, collection: str = COLLECTION) -> bytes:
+        """An export's bytes."""
+        target = self.folder / f"{kind}.{time.monotonic_ns()}"
+        done = qrelay("export", kind, "--collection", collection, "--out", str(target), environ=self.environ)
+        assert done.returncode == 0, done.stderr
+        return target.read_bytes()
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a service or nats and wait until its successor answers."""
+        old = self.endpoint(name)
+        os.kill(old.pid, signal.SIGKILL)
+        self.until(lambda: (new := endpoints(self.folder).get(name)) is not None and new.pid not in (0, old.pid), 60)
+
+
+def write_queries(path: Path, count: int, start: int = 0) -> Path:
+    """A JSONL file of made queries."""
+    rows = (
+        {"query_id": f"q{n:05d}", "text": f"how does thing {n} relate to {n * 37 % 101}?"}
+        for n in range(start, start + count)
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

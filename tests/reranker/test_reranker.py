@@ -1,0 +1,131 @@
+"""The reranker's core, with its double, the fallback, and a real (tiny, untrained) cross-encoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qrelay.errors import InvalidQuery
+from qrelay.models.embedder import HashEmbedder
+from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Query
+from services.reranker.reranker import Reranker, load_reranker
+from services.reranker.scorers import BiEncoderScorer, CrossEncoderScorer, FakeScorer
+from services.reranker.settings import RerankerSettings
+from tests import samples
+
+FAKE = RerankerSettings(scorer="fake")
+
+
+def reranked(count: int = 100, number: int = 0) -> CandidateSet:
+    (result,) = Reranker(FakeScorer(), FAKE).rerank([samples.candidate_set(number, count)])
+    assert isinstance(result, CandidateSet)
+    return result
+
+
+def test_keeps_forty_best_first_and_marks_twenty_five() -> None:
+    result = reranked()
+    scores = [candidate.score(CROSS_ENCODER) for candidate in result.candidates]
+    assert len(scores) == 40
+    assert [score.rank for score in scores if score] == list(range(1, 41))
+    values = [score.score or 0.0 for score in scores if score]
+    assert values == sorted(values, reverse=True)
+    assert sum(candidate.sampled for candidate in result.candidates) == 25
+
+
+def test_every_earlier_score_and_rank_is_kept() -> None:
+    for candidate in reranked().candidates:
+        assert candidate.score(BM25) is not None
+        assert candidate.score(DENSE) is not None
+
+
+def test_text_travels_on_only_with_the_sample() -> None:
+    for candidate in reranked().candidates:
+        assert bool(candidate.passage.text) == candidate.sampled
+
+
+def test_a_batch_equals_its_items_one_by_one() -> None:
+    sets = [samples.candidate_set(number, 30 + number) for number in range(5)]
+    core = Reranker(FakeScorer(), FAKE)
+    assert core.rerank(sets) == [core.rerank([each])[0] for each in sets]
+
+
+def test_only_the_first_hundred_are_scored() -> None:
+    (result,) = Reranker(FakeScorer(), FAKE).rerank([samples.candidate_set(0, 150)])
+    assert isinstance(result, CandidateSet)
+    assert all(int(c.passage.doc_id[1:]) < 100 for c in result.candidates)
+
+
+def test_an_empty_query_is_an_error_of_its_own_and_an_empty_set_an_answer() -> None:
+    empty_text = CandidateSet(Query("q", "  ", "docs"), samples.candidates(3), "v1")
+    nothing_found = CandidateSet(samples.query(1), (), "v1")
+    error, answer = Reranker(FakeScorer(), FAKE).rerank([empty_text, nothing_found])
+    assert isinstance(error, InvalidQuery)
+    assert answer == nothing_found
+
+
+def test_without_a_cross_encoder_the_dense_scores_serve_and_info_says_so() -> None:
+    core = load_reranker(RerankerSettings())
+    (result,) = core.rerank([samples.candidate_set(0, 50)])
+    assert isinstance(result, CandidateSet)
+    first = result.candidates[0]
+    dense = first.score(DENSE)
+    assert dense is not None
+    assert first.score(BI_ENCODER) == dense._replace(system=BI_ENCODER)
+    assert first.score(CROSS_ENCODER) is None
+    assert "no cross-encoder is configured" in core.info().details["fallback"]
+
+
+def test_the_fallback_encodes_a_set_that_carries_no_dense_scores() -> None:
+    loads: list[int] = []
+
+    def load() -> HashEmbedder:
+        loads.append(1)
+        return HashEmbedder()
+
+    scorer = BiEncoderScorer(load)
+    bare = replace(
+        samples.candidate_set(0, 4), candidates=tuple(Candidate(c.passage, ()) for c in samples.candidates(4))
+    )
+    scorer.score([samples.candidate_set(0, 4)])
+    assert not loads
+    first, second = scorer.score([bare])[0], scorer.score([bare])[0]
+    assert (len(first), len(loads)) == (4, 1)
+    assert first == second
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real BERT cross-encoder of two small layers with random weights: wiring, not quality."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    from qrelay.models.catalogue import resolve
+
+    folder = tmp_path_factory.mktemp("cross-encoder")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=30522,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=1,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    PreTrainedTokenizerFast.from_pretrained(str(resolve("all-MiniLM-L6-v2").path)).save_pretrained(folder)
+    return folder
+
+
+def test_a_cross_encoder_from_a_folder_scores_pairs_alike_alone_and_in_a_batch(cross_encoder: Path) -> None:
+    scorer = CrossEncoderScorer(f"path:{cross_encoder}", max_length=128, batch_pairs=8)
+    sets = [samples.candidate_set(number, 3 + 4 * number) for number in range(4)]
+    together = scorer.score(sets)
+    alone = [scorer.score([each])[0] for each in sets]
+    assert [len(scores) for scores in together] == [3, 7, 11, 15]
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    core = load_reranker(RerankerSettings(cross_encoder=f"path:{cross_encoder}"))
+    assert "fallback" not in core.info().details

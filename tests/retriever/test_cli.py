@@ -1,0 +1,62 @@
+"""`qrelay index`: what people and scripts see."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from services.retriever.cli import index
+from tests.retriever.conftest import made_up, write_jsonl
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(index, [str(arg) for arg in args])
+
+
+def test_build_list_verify_search(tmp_path: Path) -> None:
+    source, out = write_jsonl(tmp_path / "c.jsonl", made_up(20)), tmp_path / "index"
+    built = run("build", source, "--collection", "c", "--out", out, "--embedder", "hash", "--json")
+    assert built.exit_code == 0, built.output
+    summary = json.loads(built.stdout)
+    assert (summary["documents"], summary["rejected"], summary["already_built"]) == (20, 0, False)
+    again = run("build", source, "--collection", "c", "--out", out, "--embedder", "hash")
+    assert again.exit_code == 0 and "already built" in again.stdout
+    listed = json.loads(run("list", out, "--json").stdout)
+    assert [(row["collection"], row["version"], row["current"]) for row in listed] == [
+        ("c", summary["version"], True)
+    ]
+    assert "all files are whole" in run("verify", out).stdout
+    hits = json.loads(run("search", out / "c", "word1 word2", "--top", 3, "--json").stdout)
+    assert len(hits) == 3 and set(hits[0]["scores"]) == {"bm25", "dense"}
+    assert "bm25" in run("search", out / "c", "word1").stdout
+
+
+def test_a_build_that_left_records_out_exits_with_3_and_counts_them(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "c.jsonl", made_up(3))
+    source.write_text(source.read_text() + "{broken\n")
+    built = run("build", source, "--collection", "c", "--out", tmp_path, "--embedder", "hash", "--json")
+    assert built.exit_code == 3
+    assert json.loads(built.stdout)["rejected"] == 1
+    assert f"left out {source}:4: not JSON" in built.stderr
+
+
+def test_verify_fails_on_a_corrupt_file_and_names_it(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "c.jsonl", made_up(3))
+    run("build", source, "--collection", "c", "--out", tmp_path, "--embedder", "hash")
+    (path,) = tmp_path.glob("c/*/texts.bin")
+    path.write_bytes(path.read_bytes()[::-1])
+    checked = run("verify", tmp_path / "c", "--json")
+    assert checked.exit_code == 1
+    assert "texts.bin is corrupt" in json.loads(checked.stdout)["problems"][0]
+
+
+def test_limit_takes_the_first_documents(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "c.jsonl", made_up(9))
+    built = run("build", source, "--collection", "c", "--out", tmp_path, "--embedder", "hash", "--limit", 4, "--json")
+    assert json.loads(built.stdout)["documents"] == 4
+
+
+def test_list_of_nothing_says_how_to_begin(tmp_path: Path) -> None:
+    assert "qrelay index build" in run("list", tmp_path).stderr

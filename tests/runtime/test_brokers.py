@@ -1,0 +1,136 @@
+"""What the worker relies on, asserted of both brokers; and JetStream's declarations."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qrelay.config import NatsSettings
+from qrelay.errors import BackendUnavailable, Overloaded, Oversized, PortInUse, TransientError
+from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.memory import MemoryBroker
+from qrelay.runtime.natsserver import NatsServer
+from qrelay.runtime.topology import Hop
+from tests.conftest import eventually
+
+SUBJECT = Hop.QUERIES.subject("docs")
+
+
+async def test_a_message_arrives_with_its_headers_and_leaves_when_acked(broker: Any) -> None:
+    await broker.publish(SUBJECT, b"one", {"traceparent": "t"}, "id-1")
+    (message,) = await broker.fetch(Hop.QUERIES, 10, 1)
+    assert (message.payload, message.headers["traceparent"], message.attempt) == (b"one", "t", 1)
+    assert message.subject == SUBJECT
+    await message.ack()
+    await eventually(lambda: _lag(broker, 0))
+    assert await broker.fetch(Hop.QUERIES, 1, 0.05) == []
+
+
+async def _lag(broker: Any, lag: int) -> bool:
+    stats = {each.hop: each for each in await broker.stats()}
+    return bool(stats[Hop.QUERIES].lag == lag)
+
+
+async def test_the_same_message_id_is_stored_once(broker: Any) -> None:
+    for _ in range(3):
+        await broker.publish(SUBJECT, b"one", {}, "id-1")
+    assert len(await broker.fetch(Hop.QUERIES, 10, 1)) == 1
+
+
+async def test_a_message_given_back_comes_again_with_the_next_attempt(broker: Any) -> None:
+    await broker.publish(SUBJECT, b"one", {}, "id-1")
+    (message,) = await broker.fetch(Hop.QUERIES, 1, 1)
+    await message.retry(0.1)
+    (again,) = await broker.fetch(Hop.QUERIES, 1, 5)
+    assert again.attempt == 2
+
+
+async def test_an_oversized_message_is_refused_and_names_the_limit() -> None:
+    broker = MemoryBroker(max_message_bytes=10)
+    with pytest.raises(Oversized, match="max_message_bytes is 10"):
+        await broker.publish(SUBJECT, b"x" * 11, {}, "id")
+
+
+async def test_jetstream_refuses_an_oversized_message_and_names_the_limit(nats_settings: NatsSettings) -> None:
+    settings = nats_settings.model_copy(update={"max_message_bytes": 1024})
+    async with await JetStreamBroker.connect(settings, name="test", timeout_s=10) as broker:
+        with pytest.raises(Oversized, match="max_message_bytes is 1024"):
+            await broker.publish(SUBJECT, b"x" * 1025, {}, "id")
+
+
+async def test_a_full_stream_pushes_back_and_loses_nothing(nats_settings: NatsSettings) -> None:
+    settings = nats_settings.model_copy(update={"max_stream_bytes": 1024**2})
+    async with await JetStreamBroker.connect(settings, name="test", timeout_s=10) as broker:
+        stored = 0
+        with pytest.raises(Overloaded, match="full"):
+            while True:
+                await broker.publish(SUBJECT, bytes(100_000), {}, f"id-{stored}")
+                stored += 1
+        assert 5 <= stored <= 11
+        messages = await broker.fetch(Hop.QUERIES, 20, 1)
+        assert len(messages) == stored
+        await messages[0].ack()
+        await broker.publish(SUBJECT, bytes(100_000), {}, "one more")
+
+
+async def test_declaring_twice_changes_nothing_and_a_changed_limit_is_updated(nats_settings: NatsSettings) -> None:
+    async with await JetStreamBroker.connect(nats_settings, name="a", timeout_s=10) as broker:
+        await broker.publish(SUBJECT, b"kept", {}, "id")
+        await broker.declare()
+        changed = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2})
+        async with await JetStreamBroker.connect(changed, name="b", timeout_s=10) as second:
+            info = await second._js.stream_info(Hop.QUERIES.stream)
+            assert info.config.max_bytes == 5 * 1024**2
+            assert info.state.messages == 1
+
+
+async def test_a_message_held_by_a_dead_worker_returns_after_ack_wait(nats_settings: NatsSettings) -> None:
+    async with await JetStreamBroker.connect(nats_settings, name="dies", timeout_s=10) as dead:
+        await dead.publish(SUBJECT, b"one", {}, "id")
+        assert len(await dead.fetch(Hop.QUERIES, 1, 1)) == 1
+    async with await JetStreamBroker.connect(nats_settings, name="lives", timeout_s=10) as alive:
+        (message,) = await alive.fetch(Hop.QUERIES, 1, 10)
+        assert message.attempt == 2
+
+
+async def test_a_heartbeat_keeps_a_message_from_a_second_worker(nats_settings: NatsSettings) -> None:
+    async with await JetStreamBroker.connect(nats_settings, name="slow", timeout_s=10) as broker:
+        await broker.publish(SUBJECT, b"one", {}, "id")
+        (message,) = await broker.fetch(Hop.QUERIES, 1, 1)
+        for _ in range(6):
+            await asyncio.sleep(nats_settings.ack_wait_s / 4)
+            await message.heartbeat()
+        assert await broker.fetch(Hop.QUERIES, 1, 0.1) == []
+
+
+async def test_publishing_goes_on_after_nats_is_killed_and_restarted(
+    nats_server: NatsServer, nats_settings: NatsSettings
+) -> None:
+    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=10) as broker:
+        await broker.publish(SUBJECT, b"before", {}, "1")
+        nats_server.kill()
+        nats_server.start()
+
+        async def publish() -> bool:
+            try:
+                await broker.publish(SUBJECT, b"after", {}, "2")
+            except TransientError:
+                return False
+            return True
+
+        await eventually(publish, 30)
+        assert [m.payload for m in await broker.fetch(Hop.QUERIES, 5, 5)] == [b"before", b"after"]
+
+
+async def test_no_server_is_a_clear_error_within_the_time_given() -> None:
+    with pytest.raises(BackendUnavailable, match=r"no NATS server answers at .*: start one"):
+        await JetStreamBroker.connect(NatsSettings(url="nats://127.0.0.1:9"), name="test", timeout_s=1)
+
+
+def test_a_taken_port_is_named(nats_server: NatsServer, tmp_path: Path) -> None:
+    port = int(nats_server.url.rsplit(":", 1)[1])
+    with pytest.raises(PortInUse, match=str(port)):
+        NatsServer(tmp_path / "second", port=port).start()

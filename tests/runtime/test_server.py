@@ -1,0 +1,252 @@
+"""The gRPC frame, through a real channel, around the real reranker with its shipped double."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+
+from qrelay import wire
+from qrelay.config import GrpcSettings
+from qrelay.errors import PortInUse
+from qrelay.rundir import Endpoint, endpoints
+from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.server import LIVENESS, GrpcServer
+from qrelay.v1 import reranker_pb2, reranker_pb2_grpc
+from services.reranker.reranker import Reranker
+from services.reranker.scorers import FakeScorer
+from services.reranker.service import SERVICE
+from services.reranker.settings import RerankerSettings
+from tests import samples
+from tests.conftest import eventually
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class SlowScorer(FakeScorer):
+    """Takes its time, so that calls overlap."""
+
+    def score(self, sets: Sequence[Any]) -> list[list[float]]:
+        import time
+
+        time.sleep(0.5)
+        return super().score(sets)
+
+
+@asynccontextmanager
+async def serving(
+    scorer: Any = None, **grpc_settings: Any
+) -> AsyncIterator[tuple[GrpcServer, grpc.aio.Channel, Any]]:
+    settings = RerankerSettings(scorer="fake", grpc=GrpcSettings(**grpc_settings))
+    context: ServiceContext[Any, Any] = ServiceContext("reranker", settings, "r1")
+    server = GrpcServer(settings.grpc, SERVICE.grpc_name)
+    SERVICE.add_servicer(server.raw, context)
+    address = await server.start()
+    if scorer is not False:
+        context.core = Reranker(scorer or FakeScorer(), settings)
+        await server.ready(True)
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield server, channel, context
+    await server.drain(1)
+
+
+def request(count: int = 1, candidates: int = 3) -> reranker_pb2.RerankRequest:
+    return reranker_pb2.RerankRequest(
+        candidate_sets=[wire.to_proto(samples.candidate_set(i, candidates)) for i in range(count)]
+    )
+
+
+async def health(channel: grpc.aio.Channel, service: str = "") -> int:
+    answer = await health_pb2_grpc.HealthStub(channel).Check(
+        health_pb2.HealthCheckRequest(service=service), timeout=5
+    )
+    return int(answer.status)
+
+
+async def failure(call: Any) -> tuple[grpc.StatusCode, str, dict[str, Any]]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    status = rpc_status.from_call(caught.value)
+    details = {}
+    for packed in status.details if status else ():
+        for kind in (error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()):
+            if packed.Unpack(kind):
+                details[type(kind).__name__] = kind
+    return caught.value.code(), caught.value.details() or "", details
+
+
+async def test_alive_before_the_model_is_loaded_but_not_ready() -> None:
+    async with serving(scorer=False) as (_, channel, _context):
+        assert await health(channel, LIVENESS) == SERVING
+        assert await health(channel) == NOT_SERVING
+        assert await health(channel, SERVICE.grpc_name) == NOT_SERVING
+        stub = reranker_pb2_grpc.RerankerServiceStub(channel)
+        code, text, details = await failure(stub.Rerank(request(), timeout=5))
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert "still loading" in text
+        assert details["RetryInfo"].retry_delay.seconds == 2
+
+
+async def test_ready_answers_in_order_and_one_bad_item_does_not_fail_its_neighbours() -> None:
+    async with serving() as (_, channel, _context):
+        assert await health(channel) == SERVING
+        asked = request(3)
+        asked.candidate_sets[1].query.text = " "
+        answer = await reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(asked, timeout=5)
+        kinds = [result.WhichOneof("result") for result in answer.results]
+        assert kinds == ["candidate_set", "error", "candidate_set"]
+        assert answer.results[2].candidate_set.query.query_id == "q2"
+        error = answer.results[1].error
+        assert (error.query_id, error.reason, error.retryable) == ("q1", "invalid_query", False)
+
+
+async def test_too_much_at_once_is_resource_exhausted_with_details() -> None:
+    async with serving(SlowScorer(), max_pending_items=4) as (_, channel, _context):
+        stub = reranker_pb2_grpc.RerankerServiceStub(channel)
+        running = stub.Rerank(request(3), timeout=10)
+        await asyncio.sleep(0.2)
+        code, text, details = await failure(stub.Rerank(request(2), timeout=10))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "grpc.max_pending_items is 4" in text
+        assert details["ErrorInfo"].reason == "OVERLOADED"
+        assert details["RetryInfo"].retry_delay.seconds >= 1
+        assert len((await running).results) == 3
+
+
+async def test_an_oversized_request_is_resource_exhausted_and_names_the_limit() -> None:
+    async with serving(max_message_bytes=4096) as (_, channel, _context):
+        stub = reranker_pb2_grpc.RerankerServiceStub(channel)
+        code, text, details = await failure(stub.Rerank(request(1, 50), timeout=5))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "grpc.max_message_bytes is 4096" in text
+        assert details["ErrorInfo"].reason == "OVERSIZED"
+
+
+async def test_too_many_items_in_one_request_is_invalid_and_says_how_many() -> None:
+    async with serving(max_items_per_request=2) as (_, channel, _context):
+        code, text, _ = await failure(reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(request(3), timeout=5))
+        assert (code, "max_items_per_request is 2" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+
+
+async def test_a_call_without_a_deadline_gets_the_servers() -> None:
+    async with serving(SlowScorer(), default_deadline_s=0.1) as (_, channel, _context):
+        code, text, _ = await failure(reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(request()))
+        assert (code, "deadline" in text) == (grpc.StatusCode.DEADLINE_EXCEEDED, True)
+
+
+async def test_a_stream_is_answered_in_order_while_the_client_still_writes() -> None:
+    async with serving() as (_, channel, _context):
+
+        async def asks() -> AsyncIterator[reranker_pb2.StreamRerankRequest]:
+            for number in range(50):
+                message = request(1, 40)
+                message.candidate_sets[0].query.query_id = f"s{number}"
+                yield reranker_pb2.StreamRerankRequest(request=message)
+
+        stream = reranker_pb2_grpc.RerankerServiceStub(channel).StreamRerank(asks(), timeout=20)
+        ids = [answer.response.results[0].candidate_set.query.query_id async for answer in stream]
+        assert ids == [f"s{number}" for number in range(50)]
+
+
+async def test_an_unexpected_exception_is_internal_and_does_not_leak_a_traceback() -> None:
+    class Broken(FakeScorer):
+        def score(self, sets: Sequence[Any]) -> list[list[float]]:
+            raise KeyError("oops")
+
+    async with serving(Broken()) as (_, channel, _context):
+        code, text, _ = await failure(reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(request(), timeout=5))
+        assert code is grpc.StatusCode.INTERNAL
+        assert "bug in qrelay" in text
+        assert "Traceback" not in text
+
+
+async def test_reflection_lists_the_service() -> None:
+    async with serving() as (_, channel, _context):
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=5)
+        async for answer in call:
+            names = {service.name for service in answer.list_services_response.service}
+            break
+    assert {SERVICE.grpc_name, "grpc.health.v1.Health"} <= names
+
+
+async def test_a_taken_port_is_a_clear_error() -> None:
+    async with serving() as (_, _channel, _context):
+        pass
+    first = GrpcServer(GrpcSettings(), "x")
+    address = await first.start()
+    with pytest.raises(PortInUse, match=address.rsplit(":", 1)[1]):
+        await GrpcServer(GrpcSettings(bind=address), "x").start()
+    await first.drain(0)
+
+
+def start_process(tmp_path: Path, **environ: str) -> subprocess.Popen[bytes]:
+    wanted = {
+        "QRELAY_ALL__RUN_DIR": str(tmp_path),
+        "QRELAY_ALL__NATS__URL": "nats://127.0.0.1:9",
+        "QRELAY_RERANKER__SCORER": "fake",
+        **environ,
+    }
+    command = [sys.executable, "-m", "services.reranker"]
+    return subprocess.Popen(command, env={**os.environ, **wanted}, stderr=subprocess.PIPE)
+
+
+async def up(tmp_path: Path, name: str = "reranker") -> Endpoint:
+    await eventually(lambda: name in endpoints(tmp_path.parent), 30)
+    return endpoints(tmp_path.parent)[name]
+
+
+async def test_a_service_stands_alone_without_nats_and_drains_on_sigterm(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start_process(folder)
+    try:
+        endpoint = await up(folder)
+        async with grpc.aio.insecure_channel(endpoint.grpc) as channel:
+            await eventually(_is_serving(channel), 20)
+            answer = await reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(request(2), timeout=5)
+            assert len(answer.results) == 2
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _is_serving(channel: grpc.aio.Channel) -> Callable[[], Any]:
+    async def check() -> bool:
+        try:
+            return await health(channel) == SERVING
+        except grpc.aio.AioRpcError:
+            return False
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"QRELAY_RERANKER__SAMPLE": "99"}, b"sample (99) cannot exceed keep (40)"),
+        ({"QRELAY_RERANKER__SCORER": "cross_encoder"}, b"cross_encoder names no model"),
+        ({"QRELAY_RERANKER__SCORER": "auto", "QRELAY_RERANKER__CROSS_ENCODER": "path:/nowhere"}, b"/nowhere"),
+    ],
+)
+def test_a_bad_installation_ends_with_78_and_says_why(tmp_path: Path, environ: dict[str, str], words: bytes) -> None:
+    process = start_process(tmp_path, **environ)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 78
+    assert words in errors

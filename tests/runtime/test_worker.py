@@ -1,0 +1,289 @@
+"""The worker's guarantee, on both brokers: every message ends once, whatever the stage and the broker do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from qrelay import wire
+from qrelay.config import WorkerSettings
+from qrelay.errors import BackendUnavailable, InvalidQuery, QrelayError
+from qrelay.runtime import telemetry
+from qrelay.runtime.memory import Faults, MemoryBroker
+from qrelay.runtime.stage import Record, Work
+from qrelay.runtime.topology import Hop
+from qrelay.runtime.worker import StageWorker
+from qrelay.types import CandidateSet, DeadLetter, Query
+from tests import samples
+from tests.conftest import eventually
+
+FAST = WorkerSettings(max_items=4, max_delay_s=0.01, retry_delays_s=(0.01,), max_attempts=3, drain_s=5)
+
+
+class EchoStage:
+    """queries -> retrieved, with a hook a test can fail in."""
+
+    name = "retriever"
+    source = Hop.QUERIES
+    target = Hop.RETRIEVED
+
+    def __init__(self, answer: Callable[[Work], Any] = lambda work: None) -> None:
+        self.answer = answer
+        self.batches: list[list[str]] = []
+
+    def cost(self, record: Query) -> int:
+        return 1
+
+    async def handle(self, works: Sequence[Work]) -> Sequence[Record | QrelayError | None]:
+        self.batches.append([work.record.query_id for work in works])
+        outcomes = [self.answer(work) for work in works]
+        for index, outcome in enumerate(outcomes):
+            if asyncio.iscoroutine(outcome):
+                outcomes[index] = await outcome
+        return [
+            outcome or CandidateSet(work.record, samples.candidates(2), "v1")
+            for outcome, work in zip(outcomes, works, strict=True)
+        ]
+
+
+@asynccontextmanager
+async def running(
+    stage: EchoStage, broker: Any, worker_settings: WorkerSettings = FAST
+) -> AsyncIterator[StageWorker]:
+    worker = StageWorker(stage, broker, worker_settings)
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        await asyncio.wait_for(task, 20)
+
+
+async def publish(broker: Any, *queries: Query) -> None:
+    for query in queries:
+        payload, headers = wire.encode(query)
+        await broker.publish(Hop.QUERIES.subject(query.collection), payload, headers, f"feed-{query.query_id}")
+
+
+async def collect(broker: Any, hop: Hop, count: int, within_s: float = 15) -> list[Any]:
+    """The first `count` records of a hop."""
+    records: list[Any] = []
+    async with asyncio.timeout(within_s):
+        while len(records) < count:
+            for message in await broker.fetch(hop, count, 0.2):
+                records.append(wire.decode(message.payload, message.headers))
+                await message.ack()
+    return records
+
+
+async def idle(broker: Any, hop: Hop = Hop.QUERIES) -> bool:
+    stats = {each.hop: each for each in await broker.stats()}
+    return bool(stats[hop].lag == 0)
+
+
+async def test_every_query_comes_out_once_with_its_trace(broker: Any) -> None:
+    stage = EchoStage()
+    async with running(stage, broker):
+        await publish(broker, *(samples.query(i) for i in range(10)))
+        found = await collect(broker, Hop.RETRIEVED, 10)
+        await eventually(lambda: idle(broker))
+    assert sorted(each.query.query_id for each in found) == sorted(f"q{i}" for i in range(10))
+    assert all(each.trace[0].stage == "retriever" for each in found)
+    assert max(len(batch) for batch in stage.batches) <= 4
+
+
+async def test_a_raising_batch_is_tried_one_by_one_so_that_neighbours_survive(broker: Any) -> None:
+    def answer(work: Work) -> None:
+        if work.record.query_id == "q2":
+            raise KeyError("poison")
+
+    stage = EchoStage(answer)
+    await publish(broker, *(samples.query(i) for i in range(4)))
+    async with running(stage, broker):
+        found = await collect(broker, Hop.RETRIEVED, 3)
+        (letter,) = await collect(broker, Hop.DLQ, 1)
+        await eventually(lambda: idle(broker))
+    assert sorted(each.query.query_id for each in found) == ["q0", "q1", "q3"]
+    assert (letter.query_id, letter.reason, letter.attempts) == ("q2", "internal", 3)
+
+
+async def test_bad_input_is_a_dead_letter_at_once_with_the_original_to_replay(broker: Any) -> None:
+    query = samples.query(7)
+    async with running(EchoStage(lambda work: InvalidQuery("too long: make it shorter")), broker):
+        await publish(broker, query)
+        (letter,) = await collect(broker, Hop.DLQ, 1)
+        await eventually(lambda: idle(broker))
+    assert isinstance(letter, DeadLetter)
+    assert (letter.reason, letter.detail, letter.attempts) == ("invalid_query", "too long: make it shorter", 1)
+    assert wire.decode(letter.payload, letter.headers) == query
+    assert letter.subject == Hop.QUERIES.subject("docs")
+
+
+async def test_a_transient_error_is_retried_then_dead_lettered(broker: Any) -> None:
+    seen: list[tuple[int, bool]] = []
+
+    def answer(work: Work) -> QrelayError | None:
+        seen.append((work.attempt, work.last_attempt))
+        ends_well = work.record.query_id == "q1" and work.attempt == 2
+        return None if ends_well else BackendUnavailable("endpoint answers 503")
+
+    async with running(EchoStage(answer), broker):
+        await publish(broker, samples.query(0))
+        (letter,) = await collect(broker, Hop.DLQ, 1)
+        assert seen == [(1, False), (2, False), (3, True)]
+        await publish(broker, samples.query(1))
+        (found,) = await collect(broker, Hop.RETRIEVED, 1)
+    assert (letter.reason, letter.attempts) == ("backend_unavailable", 3)
+    assert found.query.query_id == "q1"
+
+
+async def test_a_message_that_is_no_record_is_a_dead_letter(broker: Any) -> None:
+    async with running(EchoStage(), broker):
+        await broker.publish(Hop.QUERIES.subject("docs"), b"\xff garbage", {}, "x")
+        (letter,) = await collect(broker, Hop.DLQ, 1)
+        await eventually(lambda: idle(broker))
+    assert (letter.reason, letter.collection, letter.payload) == ("malformed", "docs", b"\xff garbage")
+
+
+async def test_an_output_above_the_limit_is_a_dead_letter_that_names_it() -> None:
+    broker = MemoryBroker(max_message_bytes=3000)
+
+    def answer(work: Work) -> CandidateSet:
+        import random
+
+        text = "".join(random.Random(1).choices("abcdefghijklmnop0123456789", k=20_000))
+        return CandidateSet(work.record, samples.candidates(1), text)
+
+    async with running(EchoStage(answer), broker):
+        await publish(broker, samples.query(0))
+        (letter,) = await collect(broker, Hop.DLQ, 1)
+    assert letter.reason == "oversized"
+    assert "max_message_bytes is 3000" in letter.detail
+
+
+async def test_a_message_whose_workers_died_too_often_is_a_dead_letter_unhandled(broker: Any) -> None:
+    await publish(broker, samples.query(0))
+    for _ in range(FAST.max_attempts):
+        (message,) = await broker.fetch(Hop.QUERIES, 1, 5)
+        await message.retry(0)
+    stage = EchoStage()
+    async with running(stage, broker):
+        (letter,) = await collect(broker, Hop.DLQ, 1)
+    assert (letter.reason, stage.batches) == ("exhausted", [])
+
+
+async def test_a_full_next_hop_holds_the_worker_back_until_there_is_room() -> None:
+    broker = MemoryBroker(max_stream_bytes=900)
+    async with running(EchoStage(), broker):
+        await publish(broker, *(samples.query(i) for i in range(4)))
+        await asyncio.sleep(0.5)
+        assert not await idle(broker)
+        found = await collect(broker, Hop.RETRIEVED, 4, 30)
+        await eventually(lambda: idle(broker))
+    assert len({each.query.query_id for each in found}) == 4
+
+
+async def test_a_drain_finishes_what_is_handled_and_returns_what_waits(broker: Any) -> None:
+    gate = asyncio.Event()
+    stage = EchoStage(lambda work: _after(gate))
+    slow = FAST.model_copy(update={"max_items": 1, "batches_in_flight": 1})
+    await publish(broker, *(samples.query(i) for i in range(3)))
+    worker = StageWorker(stage, broker, slow)
+    task = asyncio.create_task(worker.run())
+    await eventually(lambda: len(stage.batches) == 1)
+    worker.stop()
+    gate.set()
+    await asyncio.wait_for(task, 10)
+    handled = len(stage.batches)
+    assert len(await collect(broker, Hop.RETRIEVED, handled)) == handled
+    async with running(EchoStage(), broker):
+        rest = await collect(broker, Hop.RETRIEVED, 3 - handled)
+    assert len(rest) == 3 - handled
+
+
+async def _after(gate: asyncio.Event) -> None:
+    await gate.wait()
+
+
+async def test_a_drain_that_takes_too_long_returns_the_message_unharmed(broker: Any) -> None:
+    never = asyncio.Event()
+    await publish(broker, samples.query(0))
+    stage = EchoStage(lambda work: _after(never))
+    async with running(stage, broker, FAST.model_copy(update={"drain_s": 0.1})):
+        await eventually(lambda: stage.batches)
+    async with running(EchoStage(), broker):
+        (found,) = await collect(broker, Hop.RETRIEVED, 1)
+    assert found.query.query_id == "q0"
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_with_every_accident_at_once_each_query_still_ends_exactly_once(seed: int) -> None:
+    asyncio.run(_accidents(seed))
+
+
+async def _accidents(seed: int) -> None:
+    faults = Faults(0.2, 0.2, 0.2, 0.2, 0.2, seed=seed)
+    broker = MemoryBroker(faults=faults)
+    queries = [samples.query(i) for i in range(12)]
+    for query in queries:
+        while True:
+            try:
+                await publish(broker, query)
+                break
+            except QrelayError:
+                continue
+
+    def answer(work: Work) -> QrelayError | None:
+        return InvalidQuery("odd") if int(work.record.query_id[1:]) % 3 == 0 else None
+
+    lenient = FAST.model_copy(update={"max_attempts": 1000})
+    async with running(EchoStage(answer), broker, lenient):
+        async with asyncio.timeout(30):
+            while not await idle(broker):
+                broker.redeliver_held(Hop.QUERIES)
+                await asyncio.sleep(0.05)
+    faults.ack_lost = faults.duplicate_delivery = 0.0
+    found = [each.query.query_id for each in await collect(broker, Hop.RETRIEVED, 8)]
+    dead = [each.query_id for each in await collect(broker, Hop.DLQ, 4)]
+    assert sorted(found) == sorted(f"q{i}" for i in range(12) if i % 3)
+    assert sorted(dead) == ["q0", "q3", "q6", "q9"]
+    assert await idle(broker, Hop.RETRIEVED)
+    assert await idle(broker, Hop.DLQ)
+
+
+@pytest.fixture(scope="module")
+def spans() -> InMemorySpanExporter:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    return exporter
+
+
+async def test_a_trace_crosses_the_queue(broker: Any, spans: InMemorySpanExporter) -> None:
+    spans.clear()
+    query = samples.query(0)
+    payload, headers = wire.encode(query)
+    with telemetry.tracer().start_as_current_span("feed"):
+        telemetry.inject_context(headers)
+    async with running(EchoStage(), broker):
+        await broker.publish(Hop.QUERIES.subject("docs"), payload, headers, "traced")
+        (message,) = await broker.fetch(Hop.RETRIEVED, 1, 10)
+        await eventually(lambda: len(spans.get_finished_spans()) >= 2)
+    by_name = {span.name: span for span in spans.get_finished_spans()}
+    feed, process = by_name["feed"], by_name["retriever process"]
+    assert process.context.trace_id == feed.context.trace_id
+    assert process.parent is not None
+    assert process.parent.span_id == feed.context.span_id
+    assert f"{process.context.span_id:016x}" in message.headers["traceparent"]

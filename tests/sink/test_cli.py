@@ -1,0 +1,124 @@
+"""`qrelay export`, as the command line runs it, and the sink's settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from qrelay.config import load_settings
+from qrelay.errors import ConfigError, InputError, UnknownCollection
+from qrelay.types import Missing
+from services.sink.cli import export
+from services.sink.ledger import Ledger
+from services.sink.settings import SinkSettings
+from services.sink.sink import load_sink
+from tests.sink.builders import judged_set
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    ledger = Ledger.open(tmp_path / "ledger.sqlite")
+    ledger.commit(
+        [judged_set("q1"), judged_set("q2"), judged_set("m1", outcomes=[Missing("error")], collection="none")]
+    )
+    ledger.close()
+    return tmp_path
+
+
+def run(data_dir: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(
+        export, [*arguments, "--data-dir", str(data_dir)], catch_exceptions=False, env=_clean()
+    )
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def _clean() -> Mapping[str, str | None]:
+    return {name: None for name in os.environ if name.startswith("QRELAY_")}
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("qrels", 4), ("triples", 2)])
+def test_export_writes_the_file_and_its_manifest(data_dir: Path, kind: str, rows: int) -> None:
+    out = data_dir / "out" / kind
+    printed = json.loads(run(data_dir, kind, "--collection", "docs", "--out", str(out), "--json"))
+    assert printed["rows"] == rows == len(out.read_text().splitlines())
+    assert printed["file"] == str(out)
+    assert json.loads((data_dir / "out" / f"{kind}.manifest.json").read_text())["sha256"] == printed["sha256"]
+
+
+def test_export_says_what_it_wrote_and_what_is_missing(data_dir: Path) -> None:
+    out = run(data_dir, "qrels", "--collection", "docs", "--out", str(data_dir / "q"))
+    assert "4 rows of 2 queries" in out
+    assert "2 timeout" in out
+
+
+def test_a_ledger_may_be_named(data_dir: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    url = f"sqlite:///{data_dir / 'ledger.sqlite'}"
+    assert "4 rows" in run(elsewhere, "qrels", "--collection", "docs", "--out", str(elsewhere / "q"), "--ledger", url)
+
+
+def test_an_unknown_collection_fails_in_words(data_dir: Path) -> None:
+    with pytest.raises(UnknownCollection, match="docs, none"):
+        run(data_dir, "qrels", "--collection", "wiki", "--out", str(data_dir / "q"))
+
+
+def test_a_collection_that_holds_nothing_to_export_fails_in_words(data_dir: Path) -> None:
+    with pytest.raises(InputError, match="no judgment has a grade among 1 queries"):
+        run(data_dir, "qrels", "--collection", "none", "--out", str(data_dir / "q"))
+    assert not (data_dir / "q").exists()
+
+
+def test_an_absent_ledger_fails_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="feed queries first"):
+        run(tmp_path, "qrels", "--collection", "docs", "--out", str(tmp_path / "q"))
+
+
+def test_exit_codes_are_0_1_and_2(data_dir: Path) -> None:
+    def code(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "qrelay.cli.main", "export", *arguments, "--data-dir", str(data_dir)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stderr
+
+    out = ("--out", str(data_dir / "q"))
+    assert code("qrels", "--collection", "docs", *out)[0] == 0
+    status, words = code("qrels", "--collection", "wiki", *out)
+    assert (status, "Traceback" in words) == (1, False)
+    assert "wiki" in words
+    assert code("parquet", "--collection", "docs", *out)[0] == 2
+
+
+def test_settings_report_every_problem_at_once() -> None:
+    bad = {"QRELAY_SINK__NEGATIVE_THRESHOLD": "2", "QRELAY_SINK__MAX_NEGATIVES": "0"}
+    with pytest.raises(ConfigError, match=r"(?s)negative_threshold.*max_negatives"):
+        load_settings(SinkSettings, "sink", environ=bad)
+
+
+def test_relevant_grades_add_to_the_known_scales() -> None:
+    with pytest.raises(ConfigError, match="built-in"):
+        load_settings(SinkSettings, "sink", environ={"QRELAY_SINK__RELEVANT_GRADES": "{stars: 3}"})
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(field.description for name, field in SinkSettings.model_fields.items() if name not in _NESTED)
+
+
+_NESTED = {"nats", "grpc", "worker", "telemetry"}
+
+
+def test_the_sink_exports_with_its_own_settings(tmp_path: Path) -> None:
+    sink = load_sink(SinkSettings(data_dir=tmp_path, negative_threshold=0.01))
+    sink.ledger.commit([judged_set()])
+    assert b"".join(sink.export("docs", "triples").chunks()) == b""
+    assert b"".join(sink.export("docs", "qrels").chunks()) != b""
+    assert sink.info().details["ledger"].endswith("ledger.sqlite")
+    assert (tmp_path / "ledger.sqlite").exists()
+    sink.close()

@@ -1,0 +1,77 @@
+"""Documents say what the code does: commands exist, links lead somewhere, the demo's files are whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from qrelay.cli.main import qrelay
+from qrelay.cli.serve import installed_services, load_definition
+from qrelay.config import load_settings
+from qrelay.feed.lines import parse_line
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md")]
+    if path.name != "CHANGELOG.md"
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_to_a_file(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def commands(page: Path) -> list[list[str]]:
+    """`qrelay …` invocations at the start of indented or fenced lines; the diagrams' arrows are none."""
+    lines = re.findall(r"^(?:    |\$ )qrelay ([a-z][^\n#|&]*)", page.read_text("utf8"), re.MULTILINE)
+    return [line.split() for line in lines if "─" not in line]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_shown_exists_with_its_options(page: Path) -> None:
+    for words in commands(page):
+        path = words[:2] if words[0] in ("models", "index", "judge", "dlq") and len(words) > 1 else words[:1]
+        result = CliRunner().invoke(qrelay, [*path, "--help"])
+        assert result.exit_code == 0, (path, result.output)
+        for option in (word for word in words if word.startswith("--")):
+            assert option.split("=")[0] in result.output, (words, option)
+
+
+def test_the_makefile_has_the_promised_targets_and_help_lists_them() -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = {line.split()[0] for line in listed.splitlines()}
+    assert {"help", "setup", "demo", "test", "check", "protos", "up", "clean", "bench"} <= names
+
+
+def test_the_demo_has_about_forty_distinct_questions_and_valid_settings() -> None:
+    lines = (ROOT / "demo" / "queries.jsonl").read_text("utf8").splitlines()
+    queries = [parse_line(line, "python-docs") for line in lines]
+    assert 35 <= len(queries) <= 45
+    assert max(Counter(query.query_id for query in queries).values()) == 1
+    assert max(Counter(query.text for query in queries).values()) == 1
+    for name in installed_services():
+        load_settings(load_definition(name).settings, name, file=ROOT / "demo" / "qrelay.yaml", environ={})
+
+
+def test_settings_shown_in_the_readme_hold() -> None:
+    text = (ROOT / "README.md").read_text("utf8")
+    shown = re.search(r"\n    judge:\n((?:      .*\n)+)", text)
+    assert shown
+    section = yaml.safe_load("judge:\n" + shown.group(1))["judge"]
+    load_definition("judge").settings.model_validate(section)
+
+
+def test_examples_of_records_in_the_readme_are_json() -> None:
+    for block in re.findall(r"-d '(\{.*?\})'", (ROOT / "README.md").read_text("utf8")):
+        json.loads(block)
