@@ -1,0 +1,10 @@
+"""Statistics on labels: agreement with people, calibration, intervals. Arrays in, numbers out; no I/O.
+
+    agreement     AUC, Cohen's kappa, Krippendorff's alpha, confusion matrix, thresholds
+    calibration   scores to probabilities and grades, and how good those are; folds over queries
+    intervals     bootstraps over queries, prediction-powered intervals
+    columns       what is accepted as input, checked in one place
+
+Whatever is empty, of unequal length or not a number is refused with `InputError`, which says what to do. Needs numpy
+and scipy; fits need scikit-learn, alpha the package krippendorff. Import the modules where they are used.
+"""

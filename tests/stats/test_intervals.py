@@ -1,0 +1,224 @@
+"""Intervals: what they cover in simulations, where the answer is known."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from qrelay.errors import InputError
+from qrelay.stats.agreement import auc
+from qrelay.stats.intervals import Interval, cluster_bootstrap, paired_bootstrap, ppi_mean, ppi_ratio
+
+Floats = NDArray[np.float64]
+DRAWS = 300
+
+
+def classical(values: Floats) -> Interval:
+    reach = NormalDist().inv_cdf(0.975) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return Interval(float(values.mean()), float(values.mean()) - reach, float(values.mean()) + reach)
+
+
+def width(interval: Interval) -> float:
+    return interval.high - interval.low
+
+
+# --- bootstrap --------------------------------------------------------------------------------------------------
+
+
+def test_the_bootstrap_of_a_mean_of_independent_rows_is_the_textbook_interval() -> None:
+    x = np.random.default_rng(0).normal(size=400)
+    found, textbook = cluster_bootstrap(lambda rows: float(x[rows].mean()), np.arange(400)), classical(x)
+    assert found.estimate == pytest.approx(x.mean())
+    assert (found.low, found.high) == pytest.approx((textbook.low, textbook.high), abs=0.01)
+
+
+def test_rows_that_copy_their_query_add_nothing() -> None:
+    """20 queries with 30 equal rows each know as much as 20 rows."""
+    x = np.random.default_rng(3).normal(size=20)
+    copied, groups = np.repeat(x, 30), np.repeat([f"q{n}" for n in range(20)], 30)
+    of_rows = cluster_bootstrap(lambda rows: float(copied[rows].mean()), groups)
+    of_queries = cluster_bootstrap(lambda rows: float(x[rows].mean()), np.arange(20))
+    as_if_independent = cluster_bootstrap(lambda rows: float(copied[rows].mean()), np.arange(600))
+    assert width(of_rows) == pytest.approx(width(of_queries), rel=0.1)
+    assert width(of_rows) > 3 * width(as_if_independent)
+
+
+def test_the_bootstrap_covers_the_mean_of_clustered_rows() -> None:
+    """Percentile intervals of 40 clusters are known to be a little short: 95% nominal, 90 to 98% of 300 here."""
+    generator, covered = np.random.default_rng(5), 0
+    groups = np.repeat(np.arange(40), 5)
+    for _ in range(DRAWS):
+        x = np.repeat(generator.normal(size=40), 5) + generator.normal(size=200)
+        found = cluster_bootstrap(lambda rows, x=x: float(x[rows].mean()), groups, n=300)  # type: ignore[misc]
+        covered += found.low <= 0.0 <= found.high
+    assert 0.90 <= covered / DRAWS <= 0.98
+
+
+def test_whole_groups_are_drawn_and_the_seed_decides_which() -> None:
+    groups = np.array(["b", "a", "b", "c"])
+    seen: list[tuple[int, ...]] = []
+    cluster_bootstrap(lambda rows: float(len(seen.append(tuple(rows.tolist())) or rows)), groups, n=50)
+    for rows in seen:
+        assert len([row for row in rows if row == 0]) == len([row for row in rows if row == 2])
+    assert len(set(seen)) > 5
+
+    def mean(rows: NDArray[np.int64]) -> float:
+        return float(rows.mean())
+
+    assert cluster_bootstrap(mean, groups, seed=1) == cluster_bootstrap(mean, groups, seed=1)
+    assert cluster_bootstrap(mean, np.arange(30), seed=1) != cluster_bootstrap(mean, np.arange(30), seed=2)
+
+
+def test_resamples_without_a_figure_are_left_out() -> None:
+    """One positive in one of two queries: a quarter of the resamples has none, and no AUC."""
+    y, s = np.array([1, 0, 0, 0]), np.array([2.0, 1.0, 3.0, 0.0])
+    found = cluster_bootstrap(lambda rows: auc(y[rows], s[rows]), [0, 0, 1, 1])
+    assert 0.0 <= found.low <= found.estimate <= found.high <= 1.0
+
+
+def test_a_higher_level_is_wider() -> None:
+    x = np.random.default_rng(0).normal(size=50)
+    low, high = (cluster_bootstrap(lambda r: float(x[r].mean()), np.arange(50), level=p) for p in (0.8, 0.99))
+    assert width(low) < width(high)
+
+
+def test_one_query_tells_nothing_about_others() -> None:
+    found = cluster_bootstrap(lambda rows: float(len(rows)), ["q", "q"])
+    assert (found.estimate, math.isnan(found.low), math.isnan(found.high)) == (2.0, True, True)
+    test = paired_bootstrap(lambda _: 1.0, lambda _: 0.0, ["q"])
+    assert (test.difference, math.isnan(test.low), test.p_value) == (1.0, True, 1.0)
+
+
+@pytest.mark.parametrize("wrong", [{"groups": []}, {"level": 1.0}, {"level": 0.0}, {"n": 0}])
+def test_a_bootstrap_of_nothing_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        cluster_bootstrap(lambda _: 0.0, **{"groups": [1, 2], **wrong})  # type: ignore[arg-type]
+
+
+# --- paired -----------------------------------------------------------------------------------------------------
+
+
+def test_pairing_takes_off_what_both_have_in_common() -> None:
+    generator = np.random.default_rng(0)
+    hard = generator.normal(size=60)
+    a, b = hard + 0.1 + generator.normal(0, 0.1, 60), hard + generator.normal(0, 0.1, 60)
+    found = paired_bootstrap(lambda rows: float(a[rows].mean()), lambda rows: float(b[rows].mean()), np.arange(60))
+    assert 0.0 < found.low < found.difference < found.high
+    assert found.p_value < 0.001
+    assert found.high - found.low < 0.2 * width(classical(a))
+
+
+def test_the_p_value_is_never_zero_and_of_equals_one() -> None:
+    x = np.arange(10.0)
+    better = paired_bootstrap(lambda r: float(x[r].mean()) + 1, lambda r: float(x[r].mean()), np.arange(10), n=99)
+    same = paired_bootstrap(lambda r: float(x[r].mean()), lambda r: float(x[r].mean()), np.arange(10), n=99)
+    assert (better.p_value, same.p_value) == (0.01, 1.0)
+
+
+def test_without_a_difference_five_percent_are_significant() -> None:
+    """Uniform p under the null: of 300 draws about 15 below 0.05 (3 standard errors: 4 to 27)."""
+    generator, below = np.random.default_rng(2), 0
+    for _ in range(DRAWS):
+        d = generator.normal(size=60)
+        found = paired_bootstrap(lambda r, d=d: float(d[r].mean()), lambda _: 0.0, np.arange(60), n=200)  # type: ignore[misc]
+        below += found.p_value < 0.05
+    assert 4 <= below <= 27
+
+
+# --- prediction-powered -----------------------------------------------------------------------------------------
+
+
+def draw(generator: np.random.Generator, n: int, m: int, noise: float, bias: float = 0.2) -> tuple[Floats, ...]:
+    """Labels of n + m units with mean 0.3, and predictions that are biased and noisy."""
+    y = (generator.random(n + m) < 0.3).astype(float)
+    f = 0.8 * y + bias + generator.normal(0, noise, n + m)
+    return y[:n], f[:n], f[n:]
+
+
+def coverage(found: list[Interval], truth: float) -> float:
+    return float(np.mean([each.low <= truth <= each.high for each in found]))
+
+
+@pytest.mark.parametrize("power_tuned", [True, False])
+@pytest.mark.parametrize("noise", [0.1, 1.0])
+def test_prediction_powered_intervals_cover_the_truth(noise: float, power_tuned: bool) -> None:
+    """95% nominal; 3 standard errors of 300 draws are 3.8 points."""
+    generator = np.random.default_rng(11)
+    found = [ppi_mean(*draw(generator, 150, 1500, noise), power_tuned=power_tuned) for _ in range(DRAWS)]
+    assert 0.91 <= coverage(found, 0.3) <= 0.99
+
+
+def test_informative_predictions_make_the_interval_narrower() -> None:
+    y, f, rest = draw(np.random.default_rng(0), 150, 1500, noise=0.1)
+    assert width(ppi_mean(y, f, rest)) < 0.5 * width(classical(y))
+
+
+def test_with_power_tuning_useless_predictions_cost_nothing() -> None:
+    generator = np.random.default_rng(0)
+    y, f, rest = draw(generator, 150, 1500, noise=0.1)
+    f, rest = generator.normal(0, 3, len(f)), generator.normal(0, 3, len(rest))
+    assert width(ppi_mean(y, f, rest)) <= 1.02 * width(classical(y))
+    assert width(ppi_mean(y, f, rest, power_tuned=False)) > 2 * width(classical(y))
+
+
+def test_constant_predictions_leave_the_classical_interval() -> None:
+    y, _, rest = draw(np.random.default_rng(0), 100, 500, noise=0.1)
+    found, textbook = ppi_mean(y, np.full(100, 0.4), np.full(len(rest), 0.4)), classical(y)
+    assert (found.estimate, found.low, found.high) == pytest.approx((textbook.estimate, textbook.low, textbook.high))
+
+
+def test_perfect_predictions_are_as_good_as_labels_everywhere() -> None:
+    y = (np.random.default_rng(0).random(1100) < 0.3).astype(float)
+    assert width(ppi_mean(y[:100], y[:100], y[100:])) == pytest.approx(width(classical(y)), rel=0.1)
+
+
+def precision_sample(
+    generator: np.random.Generator, n: int, m: int
+) -> tuple[tuple[Floats, Floats, Floats], tuple[Floats, Floats, Floats]]:
+    """Queries with 5 to 15 returned passages, 40% of them relevant; the judge is right about 80% and too strict."""
+    returned = generator.integers(5, 16, n + m)
+    relevant = generator.binomial(returned, 0.4)
+    judged = generator.binomial(relevant, 0.8) + generator.binomial(returned - relevant, 0.1)
+    top, said, bottom = relevant.astype(float), judged.astype(float), returned.astype(float)
+    return (top[:n], said[:n], said[n:]), (bottom[:n], bottom[:n], bottom[n:])
+
+
+def test_prediction_powered_precision_covers_the_truth_and_is_narrower() -> None:
+    generator = np.random.default_rng(17)
+    samples = [precision_sample(generator, 100, 900) for _ in range(DRAWS)]
+    found = [ppi_ratio(top, bottom) for top, bottom in samples]
+    assert 0.91 <= coverage(found, 0.4) <= 0.99
+    top, bottom = samples[0]
+    residual = top[0] - found[0].estimate * bottom[0]
+    assert width(found[0]) < 0.9 * width(classical(residual)) / float(bottom[0].mean())
+
+
+def test_a_ratio_over_a_constant_is_the_mean() -> None:
+    y, f, rest = draw(np.random.default_rng(0), 100, 500, noise=0.3)
+    ones = (np.ones(100), np.ones(100), np.ones(len(rest)))
+    found, mean = ppi_ratio((y, f, rest), ones), ppi_mean(y, f, rest)
+    assert (found.estimate, found.low, found.high) == pytest.approx((mean.estimate, mean.low, mean.high))
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "rest"),
+    [
+        ([1.0], [1.0], [1.0, 2.0]),
+        ([1.0, 0.0], [1.0], [1.0, 2.0]),
+        ([1.0, 0.0], [1.0, math.nan], [1.0, 2.0]),
+        ([], [], []),
+    ],
+)
+def test_too_little_to_power_is_refused(labels: list[float], predictions: list[float], rest: list[float]) -> None:
+    with pytest.raises(InputError):
+        ppi_mean(labels, predictions, rest)
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    zeros = ([0.0, 0.0], [0.0, 0.0], [0.0, 0.0])
+    with pytest.raises(InputError, match="nothing to take a share of"):
+        ppi_ratio(([1.0, 2.0], [1.0, 2.0], [1.0, 2.0]), zeros)
