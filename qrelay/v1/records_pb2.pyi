@@ -108,8 +108,20 @@ class JudgeIdentity(_message.Message):
     decoding: str
     def __init__(self, model: _Optional[str] = ..., revision: _Optional[str] = ..., quantisation: _Optional[str] = ..., prompt_hash: _Optional[str] = ..., strategy: _Optional[str] = ..., scale: _Optional[str] = ..., decoding: _Optional[str] = ...) -> None: ...
 
+class Utility(_message.Message):
+    __slots__ = ("nll", "nll_without_passage", "selected", "rank")
+    NLL_FIELD_NUMBER: _ClassVar[int]
+    NLL_WITHOUT_PASSAGE_FIELD_NUMBER: _ClassVar[int]
+    SELECTED_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    nll: float
+    nll_without_passage: float
+    selected: bool
+    rank: int
+    def __init__(self, nll: _Optional[float] = ..., nll_without_passage: _Optional[float] = ..., selected: _Optional[bool] = ..., rank: _Optional[int] = ...) -> None: ...
+
 class Graded(_message.Message):
-    __slots__ = ("grade", "min_grade", "probabilities", "expected_relevance", "entropy", "p_relevant", "calibration")
+    __slots__ = ("grade", "min_grade", "probabilities", "expected_relevance", "entropy", "p_relevant", "calibration", "utility")
     GRADE_FIELD_NUMBER: _ClassVar[int]
     MIN_GRADE_FIELD_NUMBER: _ClassVar[int]
     PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +129,7 @@ class Graded(_message.Message):
     ENTROPY_FIELD_NUMBER: _ClassVar[int]
     P_RELEVANT_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    UTILITY_FIELD_NUMBER: _ClassVar[int]
     grade: int
     min_grade: int
     probabilities: _containers.RepeatedScalarFieldContainer[float]
@@ -124,7 +137,8 @@ class Graded(_message.Message):
     entropy: float
     p_relevant: float
     calibration: str
-    def __init__(self, grade: _Optional[int] = ..., min_grade: _Optional[int] = ..., probabilities: _Optional[_Iterable[float]] = ..., expected_relevance: _Optional[float] = ..., entropy: _Optional[float] = ..., p_relevant: _Optional[float] = ..., calibration: _Optional[str] = ...) -> None: ...
+    utility: Utility
+    def __init__(self, grade: _Optional[int] = ..., min_grade: _Optional[int] = ..., probabilities: _Optional[_Iterable[float]] = ..., expected_relevance: _Optional[float] = ..., entropy: _Optional[float] = ..., p_relevant: _Optional[float] = ..., calibration: _Optional[str] = ..., utility: _Optional[_Union[Utility, _Mapping]] = ...) -> None: ...
 
 class Missing(_message.Message):
     __slots__ = ("reason", "detail")

@@ -53,10 +53,12 @@ DEAD_LETTER_STATE_REPLAYED: DeadLetterState
 DEAD_LETTER_STATE_RESOLVED: DeadLetterState
 
 class IngestRequest(_message.Message):
-    __slots__ = ("judged_sets",)
+    __slots__ = ("judged_sets", "rejudgment")
     JUDGED_SETS_FIELD_NUMBER: _ClassVar[int]
+    REJUDGMENT_FIELD_NUMBER: _ClassVar[int]
     judged_sets: _containers.RepeatedCompositeFieldContainer[_records_pb2.JudgedSet]
-    def __init__(self, judged_sets: _Optional[_Iterable[_Union[_records_pb2.JudgedSet, _Mapping]]] = ...) -> None: ...
+    rejudgment: bool
+    def __init__(self, judged_sets: _Optional[_Iterable[_Union[_records_pb2.JudgedSet, _Mapping]]] = ..., rejudgment: _Optional[bool] = ...) -> None: ...
 
 class IngestResponse(_message.Message):
     __slots__ = ("results",)
@@ -65,12 +67,30 @@ class IngestResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[IngestResult, _Mapping]]] = ...) -> None: ...
 
 class IngestResult(_message.Message):
-    __slots__ = ("status", "error")
+    __slots__ = ("status", "error", "judgments_added")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    JUDGMENTS_ADDED_FIELD_NUMBER: _ClassVar[int]
     status: IngestStatus
     error: _service_info_pb2.ItemError
-    def __init__(self, status: _Optional[_Union[IngestStatus, str]] = ..., error: _Optional[_Union[_service_info_pb2.ItemError, _Mapping]] = ...) -> None: ...
+    judgments_added: int
+    def __init__(self, status: _Optional[_Union[IngestStatus, str]] = ..., error: _Optional[_Union[_service_info_pb2.ItemError, _Mapping]] = ..., judgments_added: _Optional[int] = ...) -> None: ...
+
+class ListJudgedSetsRequest(_message.Message):
+    __slots__ = ("collection", "where", "after_query_id")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_QUERY_ID_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    where: str
+    after_query_id: str
+    def __init__(self, collection: _Optional[str] = ..., where: _Optional[str] = ..., after_query_id: _Optional[str] = ...) -> None: ...
+
+class ListJudgedSetsResponse(_message.Message):
+    __slots__ = ("judged_set",)
+    JUDGED_SET_FIELD_NUMBER: _ClassVar[int]
+    judged_set: _records_pb2.JudgedSet
+    def __init__(self, judged_set: _Optional[_Union[_records_pb2.JudgedSet, _Mapping]] = ...) -> None: ...
 
 class StreamIngestRequest(_message.Message):
     __slots__ = ("request",)
@@ -85,28 +105,36 @@ class StreamIngestResponse(_message.Message):
     def __init__(self, response: _Optional[_Union[IngestResponse, _Mapping]] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
-    __slots__ = ("collection", "format")
+    __slots__ = ("collection", "format", "judge", "unqualified")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_FIELD_NUMBER: _ClassVar[int]
+    UNQUALIFIED_FIELD_NUMBER: _ClassVar[int]
     collection: str
     format: ExportFormat
-    def __init__(self, collection: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ...) -> None: ...
+    judge: str
+    unqualified: bool
+    def __init__(self, collection: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ..., judge: _Optional[str] = ..., unqualified: _Optional[bool] = ...) -> None: ...
 
 class ExportManifest(_message.Message):
-    __slots__ = ("collection", "format", "rows", "queries", "missing_judgments", "sha256")
+    __slots__ = ("collection", "format", "rows", "queries", "missing_judgments", "sha256", "qualification", "manifest_json")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     MISSING_JUDGMENTS_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    QUALIFICATION_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_JSON_FIELD_NUMBER: _ClassVar[int]
     collection: str
     format: ExportFormat
     rows: int
     queries: int
     missing_judgments: int
     sha256: str
-    def __init__(self, collection: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ..., rows: _Optional[int] = ..., queries: _Optional[int] = ..., missing_judgments: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+    qualification: str
+    manifest_json: str
+    def __init__(self, collection: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ..., rows: _Optional[int] = ..., queries: _Optional[int] = ..., missing_judgments: _Optional[int] = ..., sha256: _Optional[str] = ..., qualification: _Optional[str] = ..., manifest_json: _Optional[str] = ...) -> None: ...
 
 class ExportResponse(_message.Message):
     __slots__ = ("chunk", "manifest")
@@ -137,7 +165,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ...) -> None: ...
 
 class CollectionStats(_message.Message):
-    __slots__ = ("collection", "queries", "judgments", "missing_judgments", "cached_judgments", "prompt_tokens", "open_dead_letters")
+    __slots__ = ("collection", "queries", "judgments", "missing_judgments", "cached_judgments", "prompt_tokens", "open_dead_letters", "judged_pairs")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     JUDGMENTS_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +173,7 @@ class CollectionStats(_message.Message):
     CACHED_JUDGMENTS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OPEN_DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_PAIRS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     queries: int
     judgments: int
@@ -152,7 +181,8 @@ class CollectionStats(_message.Message):
     cached_judgments: int
     prompt_tokens: int
     open_dead_letters: int
-    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[int] = ..., judgments: _Optional[int] = ..., missing_judgments: _Optional[int] = ..., cached_judgments: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., open_dead_letters: _Optional[int] = ...) -> None: ...
+    judged_pairs: int
+    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[int] = ..., judgments: _Optional[int] = ..., missing_judgments: _Optional[int] = ..., cached_judgments: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., open_dead_letters: _Optional[int] = ..., judged_pairs: _Optional[int] = ...) -> None: ...
 
 class GetStatsResponse(_message.Message):
     __slots__ = ("collections",)

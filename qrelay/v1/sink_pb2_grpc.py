@@ -45,6 +45,11 @@ class SinkServiceStub:
                 request_serializer=qrelay_dot_v1_dot_sink__pb2.StreamIngestRequest.SerializeToString,
                 response_deserializer=qrelay_dot_v1_dot_sink__pb2.StreamIngestResponse.FromString,
                 _registered_method=True)
+        self.ListJudgedSets = channel.unary_stream(
+                '/qrelay.v1.SinkService/ListJudgedSets',
+                request_serializer=qrelay_dot_v1_dot_sink__pb2.ListJudgedSetsRequest.SerializeToString,
+                response_deserializer=qrelay_dot_v1_dot_sink__pb2.ListJudgedSetsResponse.FromString,
+                _registered_method=True)
         self.Export = channel.unary_stream(
                 '/qrelay.v1.SinkService/Export',
                 request_serializer=qrelay_dot_v1_dot_sink__pb2.ExportRequest.SerializeToString,
@@ -90,6 +95,15 @@ class SinkServiceServicer:
 
     def StreamIngest(self, request_iterator, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJudgedSets(self, request, context):
+        """Committed sets to judge again, by query_id: those with a passage whose label matches. Only such passages are
+        marked as sampled, and only their judgments come along. Read page by page: a set that is judged again while the
+        stream is read may or may not show its new labels.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -145,6 +159,11 @@ def add_SinkServiceServicer_to_server(servicer, server):
                     servicer.StreamIngest,
                     request_deserializer=qrelay_dot_v1_dot_sink__pb2.StreamIngestRequest.FromString,
                     response_serializer=qrelay_dot_v1_dot_sink__pb2.StreamIngestResponse.SerializeToString,
+            ),
+            'ListJudgedSets': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListJudgedSets,
+                    request_deserializer=qrelay_dot_v1_dot_sink__pb2.ListJudgedSetsRequest.FromString,
+                    response_serializer=qrelay_dot_v1_dot_sink__pb2.ListJudgedSetsResponse.SerializeToString,
             ),
             'Export': grpc.unary_stream_rpc_method_handler(
                     servicer.Export,
@@ -232,6 +251,33 @@ class SinkService:
             '/qrelay.v1.SinkService/StreamIngest',
             qrelay_dot_v1_dot_sink__pb2.StreamIngestRequest.SerializeToString,
             qrelay_dot_v1_dot_sink__pb2.StreamIngestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJudgedSets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/qrelay.v1.SinkService/ListJudgedSets',
+            qrelay_dot_v1_dot_sink__pb2.ListJudgedSetsRequest.SerializeToString,
+            qrelay_dot_v1_dot_sink__pb2.ListJudgedSetsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,7 +22,14 @@ from qrelay.cli.options import config_option, data_dir_option, json_option
     help="File to write, whole or not at all.",
 )
 @click.option("--ledger", help="Path or sqlite:///PATH.  [default: ledger.sqlite in --data-dir]")
-@click.option("--judge", help="Only this judge's labels: the beginning of its hash, as manifests name it.")
+@click.option(
+    "--judge",
+    help="Only this judge's labels: the beginning of its hash, as manifests name it, or its strategy (fused, "
+    "cascade, graded, …) where one judge has it.",
+)
+@click.option(
+    "--unqualified", is_flag=True, help="Export triples even from judges that were measured and not found qualified."
+)
 @data_dir_option()
 @config_option()
 @json_option()
@@ -32,6 +39,7 @@ def export(
     out: Path,
     ledger: str | None,
     judge: str | None,
+    unqualified: bool,
     data_dir: Path,
     config: Path | None,
     as_json: bool,
@@ -39,14 +47,16 @@ def export(
     """Write FORMAT: qrels (TREC) or triples (JSONL: a query, its positives, its hard negatives).
 
     Reads the ledger directly, also while services write to it. Beside FILE lies FILE.manifest.json with
-    counts, sha256 and judges. The same ledger gives the same bytes.
+    counts, sha256, judges and what was measured of them. The same ledger gives the same bytes.
     """
     from qrelay.config import load_settings
     from services.sink.export import export_file
     from services.sink.ledger import Ledger
+    from services.sink.qualification import read_report
     from services.sink.settings import SinkSettings
 
     settings = load_settings(SinkSettings, "sink", file=config)
+    report = read_report(settings.qualification)
     opened = Ledger.open(
         ledger or settings.ledger or str(data_dir / "ledger.sqlite"),
         busy_timeout_s=settings.busy_timeout_s,
@@ -61,6 +71,8 @@ def export(
                 out,
                 rules=settings.rules,
                 judge=judge,
+                report=report,
+                unqualified=unqualified,
                 allow_empty=False,
                 on_progress=on_progress,
             )
@@ -79,6 +91,16 @@ def _report(out: Path, manifest: dict[str, Any], as_json: bool) -> None:
     if manifest["missing"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["missing"].items())
         click.echo(f"left out, for they are missing and not zero: {reasons}")
+    click.echo(_qualification(manifest["qualification"]))
+
+
+def _qualification(found: dict[str, Any]) -> str:
+    """What is known of the labels' quality, in one line."""
+    verdict = found["verdict"]
+    if verdict == "unknown":
+        return "qualification: unknown, for no report measures these judges: see `qrelay judge qualify`"
+    forced = ", exported all the same (--unqualified)" if found["unqualified"] and verdict != "qualified" else ""
+    return f"qualification: {verdict}{forced}"
 
 
 @contextmanager

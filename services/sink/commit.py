@@ -58,7 +58,7 @@ def commit_batch(
         key = (item.query.collection, item.query.query_id)
         stands = texts.get(key) or first[key].query.text
         if stands != item.query.text:
-            results.append(_conflict(item, stands))
+            results.append(conflict(item, stands))
         elif key in numbers and first[key] is item:
             results.append(CommitStatus.COMMITTED)
         else:
@@ -99,7 +99,7 @@ def _insert_sets(
 ) -> None:
     if not items:
         return
-    _number_judges(connection, {judge for _, item in items for judge in item.judges}, judge_numbers)
+    number_judges(connection, {judge for _, item in items for judge in item.judges}, judge_numbers)
     connection.execute(_INSERT_SETS, [{"query_no": number, "packed": item.packed} for number, item in items])
     passages = {(row["collection"], row["text_hash"]): row for _, item in items for row in item.passage_rows}
     if passages:
@@ -114,15 +114,16 @@ def _insert_sets(
         connection.execute(_INSERT_JUDGMENTS, judgments)
 
 
-def _number_judges(
+def number_judges(
     connection: sa.Connection, judges: set[JudgeIdentity], judge_numbers: dict[JudgeIdentity, int]
 ) -> None:
+    """Adds the numbers of `judges` to `judge_numbers`, with a row for those that the ledger does not know."""
     unknown = {judge_digest(judge): judge for judge in judges if judge not in judge_numbers}
     if not unknown:
         return
     fields = ("model", "revision", "quantisation", "prompt_hash", "strategy", "scale", "decoding")
     rows = [
-        {"judge_hash": hashed, "generation": 0, **{name: getattr(judge, name) for name in fields}}
+        {"judge_hash": hashed, **{name: getattr(judge, name) for name in fields}}
         for hashed, judge in sorted(unknown.items())
     ]
     connection.execute(_INSERT_JUDGES, rows)
@@ -132,7 +133,8 @@ def _number_judges(
         judge_numbers[unknown[hashed]] = number
 
 
-def _conflict(item: PreparedSet, stands: str) -> QueryConflict:
+def conflict(item: PreparedSet, stands: str) -> QueryConflict:
+    """The error of a set whose query_id `stands` for another text."""
     return QueryConflict(
         f"query_id {item.query.query_id} of collection {item.query.collection} stands for {_short(stands)} and was"
         f" submitted again with the text {_short(item.query.text)}: the first stays; give the other a new query_id"

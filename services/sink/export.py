@@ -9,8 +9,10 @@ qrels    TREC: `query_id 0 passage_id grade`. Judged zeros are in, missing judgm
 triples  JSONL, one object a query with at least one positive and one hard negative (`mining.py`). `grade`
          is the judge's own, on the scale that the manifest names.
 
-One label a pair: with several judges' labels for one (query, passage), a graded one before a missing one,
-then the latest generation, then the lowest judge hash; or only those of the judge that `judge` names.
+One label a pair, whoever else labelled it (`labels.py`): a cascade's before a fused one before a single judge's, then
+a graded one before a missing one, then the latest generation, then the lowest judge hash; or only those of the judge
+that `judge` names. Triples may leave out labels that lean on the stages' scores (`MiningRules.without_stage_scores`),
+and are refused where a judge that they train on was measured and found unfit (`qualification.py`).
 
     for chunk in export_bytes(ledger, "medquad", "qrels"): ...
     manifest = export_file(ledger, "medquad", "triples", Path("triples.jsonl"))
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -29,17 +31,18 @@ import orjson
 
 from qrelay.errors import BackendUnavailable, InputError, InternalError
 from qrelay.files import AtomicFiles
-from services.sink.labels import chosen_judges, one_a_pair
+from services.sink.labels import chosen_judges, leans_on_stage_scores, one_a_pair
 from services.sink.ledger import Ledger
-from services.sink.mining import NEGATIVE, POSITIVE, JudgedPassage, MiningRules, Verdict, mine
+from services.sink.mining import NEGATIVE, POSITIVE, MiningRules, Verdict, mine
+from services.sink.qualification import NEGATIVES, NO_REPORT, POSITIVES, USES, Report, Usage
 from services.sink.reader import JudgeRow, Label, LabelledQuery, Snapshot
 from services.sink.schema import SCHEMA_VERSION
+from services.sink.triples import judged_passages, triple
 
 QRELS: Final = "qrels"
 TRIPLES: Final = "triples"
 FORMATS: Final = (QRELS, TRIPLES)
 _CHUNK_BYTES = 64 * 1024
-_DECIMALS = 6
 
 
 class Export:
@@ -57,9 +60,12 @@ class Export:
         *,
         rules: MiningRules | None = None,
         judge: str | None = None,
+        report: Report = NO_REPORT,
+        unqualified: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """`judge`: a judge hash or the beginning of one; None: see the module's docstring.
+        """`judge`: a judge hash or the beginning of one, or a strategy; None: see the module's docstring.
+        `report`: what was measured of the judges; `unqualified`: train on their labels whatever it says.
         `on_progress` is called with (queries read, queries in all) after each query.
 
         Raises:
@@ -72,6 +78,7 @@ class Export:
         self._ledger = ledger
         self._rules = rules or MiningRules()
         self._judge = judge
+        self._usage = Usage(report, unqualified=unqualified)
         self._on_progress = on_progress
         self.rows = 0
         """Lines written."""
@@ -81,9 +88,15 @@ class Export:
         """Missing judgments by reason, over all queries."""
         self._queries_in_ledger = 0
         self._judges_used: dict[int, JudgeRow] = {}
+        self._generations: dict[int, set[int]] = {}
         self._grades: Counter[int] = Counter()
         self._sha = hashlib.sha256()
         self._finished = False
+
+    @property
+    def qualification(self) -> str:
+        """The least of the verdicts on the labels used so far; see `qualification.py`."""
+        return self._usage.verdict
 
     @property
     def missing_judgments(self) -> int:
@@ -95,7 +108,8 @@ class Export:
 
         Raises:
             UnknownCollection: the ledger holds no query of it.
-            InputError: no such judge, or a scale without a relevant grade.
+            InputError: no such judge, a scale without a relevant grade, or training data from a judge that is not
+                qualified.
             BackendUnavailable: the database does not answer.
         """
         buffer = bytearray()
@@ -109,7 +123,8 @@ class Export:
         self._finished = True
 
     def manifest(self) -> dict[str, Any]:
-        """What the bytes are: counts, sha256, judges, rules. A function of the ledger as the bytes are."""
+        """What the bytes are: counts, sha256, judges and what was measured of them, rules. A function of the ledger,
+        as the bytes are, and of the report."""
         if not self._finished:
             raise InternalError("an export's manifest was asked for before its chunks were read")
         judges = sorted(self._judges_used.values(), key=lambda judge: judge.judge_hash)
@@ -121,7 +136,8 @@ class Export:
             "sha256": self._sha.hexdigest(),
             "missing": dict(sorted(self.missing.items())),
             "grades": {str(grade): count for grade, count in sorted(self._grades.items())},
-            "judges": [_describe(judge) for judge in judges],
+            "judges": [_describe(judge, self._generations[judge.judge_no]) for judge in judges],
+            "qualification": self._usage.summary(),
             "ledger": {"schema_version": SCHEMA_VERSION, "queries": self._queries_in_ledger},
             **({"rules": _describe_rules(self._rules)} if self.kind == TRIPLES else {}),
         }
@@ -134,13 +150,13 @@ class Export:
 
     def _lines(self, snapshot: Snapshot) -> Iterator[bytes]:
         total = snapshot.require_collection(self.collection).queries
-        judges = chosen_judges(snapshot.judges(), self._judge)
+        judges = self._counting(snapshot)
         whole = self.kind == TRIPLES
         read = snapshot.labelled_queries if whole else snapshot.queries_with_labels
         for query in read(self.collection):
             labels = one_a_pair(query, judges)
             self._count(labels, judges)
-            lines = self._triple(query, labels, judges) if whole else _qrels(query, labels)
+            lines = self._triple(query, labels, judges) if whole else self._qrels(query, labels, judges)
             if lines:
                 self.rows += len(lines)
                 self.queries += 1
@@ -148,10 +164,24 @@ class Export:
             if self._on_progress:
                 self._on_progress(self._queries_in_ledger, total)
 
+    def _counting(self, snapshot: Snapshot) -> dict[int, JudgeRow]:
+        """The judges whose labels count in this export."""
+        judges = chosen_judges(snapshot.judges(), self._judge, lambda: snapshot.judges_of(self.collection))
+        if self.kind != TRIPLES or not self._rules.without_stage_scores:
+            return judges
+        independent = {no: judge for no, judge in judges.items() if not leans_on_stage_scores(judge.identity)}
+        if judges and not independent:
+            raise InputError(
+                "every label asked for leans on the retrieval stages' scores: choose another judge with --judge, or"
+                " set sink.without_stage_scores to false"
+            )
+        return independent
+
     def _count(self, labels: Mapping[str, Label], judges: Mapping[int, JudgeRow]) -> None:
         self._queries_in_ledger += 1
         for label in labels.values():
             self._judges_used[label.judge_no] = judges[label.judge_no]
+            self._generations.setdefault(label.judge_no, set()).add(label.generation)
             if label.grade is None:
                 self.missing[str(label.missing_reason)] += 1
             else:
@@ -160,13 +190,34 @@ class Export:
     def _triple(
         self, query: LabelledQuery, labels: Mapping[str, Label], judges: Mapping[int, JudgeRow]
     ) -> list[bytes]:
-        verdicts = mine(_judged(query, labels, judges, self._rules), self._rules)
-        positives = [_passage(verdict) for verdict in verdicts if verdict.role == POSITIVE]
-        negatives = [_passage(verdict) for verdict in verdicts if verdict.role == NEGATIVE]
+        verdicts = mine(judged_passages(query, labels, judges, self._rules), self._rules)
+        positives = [verdict for verdict in verdicts if verdict.role == POSITIVE]
+        negatives = [verdict for verdict in verdicts if verdict.role == NEGATIVE]
         if not positives or not negatives:
             return []
-        row = {"query_id": query.query_id, "query": query.text, "positives": positives, "negatives": negatives}
-        return [orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)]
+        self._train_on(positives, POSITIVES, labels, judges)
+        self._train_on(negatives, NEGATIVES, labels, judges)
+        return [orjson.dumps(triple(query, positives, negatives), option=orjson.OPT_APPEND_NEWLINE)]
+
+    def _train_on(
+        self, verdicts: Sequence[Verdict], use: str, labels: Mapping[str, Label], judges: Mapping[int, JudgeRow]
+    ) -> None:
+        for verdict in verdicts:
+            label = labels[verdict.judged.candidate.passage.passage_id]
+            judge = judges[label.judge_no]
+            self._usage.add(judge, label, (use,))
+            self._usage.require_fit(judge, label, use)
+
+    def _qrels(
+        self, query: LabelledQuery, labels: Mapping[str, Label], judges: Mapping[int, JudgeRow]
+    ) -> list[bytes]:
+        lines = []
+        for label in labels.values():
+            if label.grade is not None:
+                self._usage.add(judges[label.judge_no], label, USES)
+                grade = label.grade - (label.min_grade or 0)
+                lines.append(f"{query.query_id} 0 {label.passage_id} {grade}\n".encode())
+        return lines
 
 
 def export_bytes(
@@ -184,6 +235,8 @@ def export_file(
     *,
     rules: MiningRules | None = None,
     judge: str | None = None,
+    report: Report = NO_REPORT,
+    unqualified: bool = False,
     allow_empty: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -197,7 +250,16 @@ def export_file(
             `Export.chunks`.
         BackendUnavailable: the folder cannot be written, or the disk is full.
     """
-    export = Export(ledger, collection, kind, rules=rules, judge=judge, on_progress=on_progress)
+    export = Export(
+        ledger,
+        collection,
+        kind,
+        rules=rules,
+        judge=judge,
+        report=report,
+        unqualified=unqualified,
+        on_progress=on_progress,
+    )
     try:
         with AtomicFiles() as files:
             target = files.open(path)
@@ -226,48 +288,8 @@ def _why_empty(export: Export) -> str:
     )
 
 
-def _qrels(query: LabelledQuery, labels: Mapping[str, Label]) -> list[bytes]:
-    return [
-        f"{query.query_id} 0 {label.passage_id} {label.grade - (label.min_grade or 0)}\n".encode()
-        for label in labels.values()
-        if label.grade is not None
-    ]
-
-
-def _judged(
-    query: LabelledQuery, labels: Mapping[str, Label], judges: Mapping[int, JudgeRow], rules: MiningRules
-) -> list[JudgedPassage]:
-    """The candidates that have a label, missing ones included. One without a text teaches nothing."""
-    found = []
-    for candidate in query.candidates:
-        label = labels.get(candidate.passage.passage_id)
-        if label is None or not candidate.passage.text:
-            continue
-        scale = judges[label.judge_no].identity.scale
-        if scale not in rules.relevant_grades:
-            raise InputError(
-                f"scale {scale!r} of a judge has no relevant grade: set sink.relevant_grades, which knows"
-                f" {', '.join(sorted(rules.relevant_grades))}"
-            )
-        found.append(JudgedPassage(candidate, label.grade, label.p_relevant, scale))
-    return found
-
-
-def _passage(verdict: Verdict) -> dict[str, Any]:
-    passage, judged = verdict.judged.candidate.passage, verdict.judged
-    return {
-        "passage_id": passage.passage_id,
-        "doc_id": passage.doc_id,
-        "title": passage.title,
-        "text": passage.text,
-        "grade": judged.grade,
-        "p_relevant": round(judged.p_relevant or 0.0, _DECIMALS),
-        "reason": verdict.reason,
-    }
-
-
-def _describe(judge: JudgeRow) -> dict[str, Any]:
-    return {"judge": judge.judge_hash, **asdict(judge.identity), "generation": judge.generation}
+def _describe(judge: JudgeRow, generations: set[int]) -> dict[str, Any]:
+    return {"judge": judge.judge_hash, **asdict(judge.identity), "generations": sorted(generations)}
 
 
 def _describe_rules(rules: MiningRules) -> dict[str, Any]:

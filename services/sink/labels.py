@@ -1,20 +1,59 @@
-"""Which label counts where several judges labelled one (query, passage) pair."""
+"""Which label counts where several judges labelled one (query, passage) pair.
+
+By default: a cascade's before a fused one before a single judge's; of one kind a graded one before a missing one,
+then the latest generation, then the lowest judge hash. So the label of a cascade that is missing is not replaced by
+its small judge's, which was not sure; and a re-judgment that failed does not take an earlier grade away.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from qrelay.errors import InputError
+from qrelay.types import JudgeIdentity
 from services.sink.reader import JudgeRow, Label, LabelledQuery
 
+CASCADE: Final = "cascade"
+FUSED: Final = "fused"
+COMBINED: Final = (CASCADE, FUSED)
+"""Strategies of combined judges, whose labels are made of other judges' labels; the first counts first."""
 
-def chosen_judges(judges: Mapping[int, JudgeRow], wanted: str | None) -> dict[int, JudgeRow]:
-    """The judges whose labels count."""
-    found = {no: judge for no, judge in judges.items() if judge.judge_hash.startswith(wanted or "")}
-    if wanted is not None and len(found) != 1:
-        known = ", ".join(f"{j.judge_hash[:12]} ({j.identity.fingerprint})" for j in judges.values()) or "none"
-        raise InputError(f"judge {wanted!r} names {len(found)} judges: give the beginning of one hash of {known}")
+
+def chosen_judges(
+    judges: Mapping[int, JudgeRow], wanted: str | None, present: Callable[[], set[int]]
+) -> dict[int, JudgeRow]:
+    """The judges whose labels count. `wanted`: None for all, the beginning of one's hash, or a strategy that one
+    judge has. `present` gives the numbers of the judges that labelled the collection; it is asked only where
+    `wanted` fits several.
+
+    Raises:
+        InputError: `wanted` names no judge, or several.
+    """
+    if wanted is None:
+        return dict(judges)
+    found = judges_named(judges, wanted)
+    if len(found) > 1:
+        here = present()
+        found = {no: judge for no, judge in found.items() if no in here}
+    if len(found) != 1:
+        raise InputError(
+            f"judge {wanted!r} names {len(found)} judges: give the beginning of one hash, or the strategy where one"
+            f" judge has it, of {describe_judges(found or judges)}"
+        )
     return found
+
+
+def judges_named(judges: Mapping[int, JudgeRow], wanted: str) -> dict[int, JudgeRow]:
+    """The judges with this strategy; where there is none, those whose hash begins so."""
+    by_strategy = {no: judge for no, judge in judges.items() if judge.identity.strategy == wanted}
+    return by_strategy or {no: judge for no, judge in judges.items() if judge.judge_hash.startswith(wanted)}
+
+
+def describe_judges(judges: Mapping[int, JudgeRow]) -> str:
+    """The judges for people, in one line."""
+    named = sorted((j.judge_hash[:12], j.identity.strategy, j.identity.fingerprint) for j in judges.values())
+    return ", ".join(f"{hashed} ({strategy}, {weights})" for hashed, strategy, weights in named) or "none"
 
 
 def one_a_pair(query: LabelledQuery, judges: Mapping[int, JudgeRow]) -> dict[str, Label]:
@@ -29,6 +68,16 @@ def one_a_pair(query: LabelledQuery, judges: Mapping[int, JudgeRow]) -> dict[str
     return dict(sorted(best.items()))
 
 
-def _precedence(label: Label, judges: Mapping[int, JudgeRow]) -> tuple[bool, int, str]:
+def leans_on_stage_scores(judge: JudgeIdentity) -> bool:
+    """Whether the judge's labels lean on the retrieval stages' scores, which are the pupil's own. A combined judge
+    says so in its decoding; one that does not say is taken to lean."""
+    if "stage-scores=yes" in judge.decoding:
+        return True
+    return judge.strategy in COMBINED and "stage-scores=no" not in judge.decoding
+
+
+def _precedence(label: Label, judges: Mapping[int, JudgeRow]) -> tuple[int, bool, int, str]:
     judge = judges[label.judge_no]
-    return label.grade is None, -judge.generation, judge.judge_hash
+    strategy = judge.identity.strategy
+    kind = COMBINED.index(strategy) if strategy in COMBINED else len(COMBINED)
+    return kind, label.grade is None, -label.generation, judge.judge_hash

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -30,6 +31,7 @@ from services.sink import database, dead_letters
 from services.sink.commit import CommitStatus, commit_batch
 from services.sink.dead_letters import DeadLetterEntry, DeadLetterPage
 from services.sink.reader import Snapshot
+from services.sink.rejudge import rejudge_batch
 from services.sink.rows import PreparedSet, microseconds, prepare
 from services.sink.schema import SCHEMA_VERSION
 from services.sink.states import CollectionStats
@@ -39,6 +41,9 @@ __all__ = ["CollectionStats", "CommitStatus", "DeadLetterEntry", "DeadLetterPage
 MAX_PAGE_SIZE = 1000
 """Dead letters in one page: each carries its original message, up to a megabyte."""
 DEFAULT_PAGE_SIZE = 100
+
+T = TypeVar("T")
+_Write = Callable[[sa.Connection, Sequence[PreparedSet], dict[JudgeIdentity, int]], list[T | QrelayError]]
 
 
 def _utc_now() -> datetime:
@@ -94,23 +99,38 @@ class Ledger:
         QueryConflict: the query_id stands for another text; InvalidQuery, MalformedInput: cannot be
         stored; BackendUnavailable: nothing of this batch was written, try again later.
         """
+        return self._write_sets(
+            sets, lambda connection, batch, numbers: commit_batch(connection, batch, numbers, self._now_us())
+        )
+
+    def rejudge(self, sets: Sequence[JudgedSet]) -> list[int | QrelayError]:
+        """Adds judgments to queries that are committed and answers each set, in order, with how many were new, after
+        they are on disk; 0 where the ledger held them all. Nothing that is there changes: see `rejudge.py`.
+
+        InputError: the query is not in the ledger; QueryConflict: it stands for another text; MalformedInput: a
+        passage is none of its candidates, or has another text; BackendUnavailable: as with `commit`.
+        """
+        return self._write_sets(sets, rejudge_batch)
+
+    def _write_sets(self, sets: Sequence[JudgedSet], write: _Write[T]) -> list[T | QrelayError]:
         prepared = [prepare(record) for record in sets]
-        outcomes = iter(self._commit([item for item in prepared if isinstance(item, PreparedSet)]))
+        outcomes = iter(self._write_batch([item for item in prepared if isinstance(item, PreparedSet)], write))
         return [next(outcomes) if isinstance(item, PreparedSet) else item for item in prepared]
 
-    def _commit(self, batch: Sequence[PreparedSet]) -> list[CommitStatus | QrelayError]:
+    def _write_batch(self, batch: Sequence[PreparedSet], write: _Write[T]) -> list[T | QrelayError]:
+        """The batch in one transaction; one by one where the database refuses it over a value."""
         if not batch:
             return []
         judge_numbers = dict(self._judge_numbers)
         try:
             with self._write("commit judged sets") as connection:
-                results = commit_batch(connection, batch, judge_numbers, self._now_us())
+                results = write(connection, batch, judge_numbers)
         except (TransientError, SetupError) as error:
             return [error for _ in batch]
         except QrelayError as error:
             if len(batch) == 1:
                 return [error]
-            return [result for item in batch for result in self._commit([item])]
+            return [result for item in batch for result in self._write_batch([item], write)]
         self._judge_numbers = judge_numbers
         return results
 

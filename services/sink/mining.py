@@ -19,6 +19,9 @@ once a query, not once a passage, because ranks of two systems do not compare. I
 *teacher* scores, for it is the strongest there is beside the judge. A passage that it scored without ranking it
 (rank 0), or did not see, counts as ranked below everything.
 
+The guard's teacher is the pupil too, in part: a label that leans on the stages' scores would teach the pupil its own
+opinion. `without_stage_scores` leaves such labels out before mining, and the pair's next label counts.
+
 The positive whose score bounds the negatives is the best-scoring one. With the worst instead, one hard
 positive would throw away every negative ranked above it, which are those worth having.
 """
@@ -55,6 +58,8 @@ class MiningRules:
     hard_positive_below: int = 10
     guard_ratio: float = 0.95
     relevant_grades: Mapping[str, int] = field(default_factory=lambda: dict(RELEVANT_GRADE))
+    without_stage_scores: bool = False
+    """Count no label that leans on the retrieval stages' scores (`labels.leans_on_stage_scores`)."""
 
 
 @dataclass(frozen=True, slots=True)

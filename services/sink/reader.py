@@ -13,7 +13,17 @@ import orjson
 import sqlalchemy as sa
 
 from qrelay.errors import UnknownCollection
-from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Query
+from qrelay.types import (
+    Candidate,
+    CandidateSet,
+    Graded,
+    JudgedSet,
+    JudgeIdentity,
+    Judgment,
+    Missing,
+    Query,
+    Utility,
+)
 from services.sink import packing, schema, states
 from services.sink.rows import moment
 from services.sink.states import CollectionStats, Submission, query_pages
@@ -28,18 +38,18 @@ _queries, _judgments = schema.queries.c, schema.judgments.c
 
 @dataclass(frozen=True, slots=True)
 class JudgeRow:
-    """A judge as the ledger knows it; `generation` orders judges of one pair, the later winning."""
+    """A judge as the ledger knows it."""
 
     judge_no: int
     judge_hash: str
     identity: JudgeIdentity
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What an export needs of a judgment. `grade`, `min_grade` and `p_relevant` are None where it is
-    missing, and `missing_reason` is None where it is not."""
+    """What exports and selections need of a judgment. `grade`, `min_grade`, `p_relevant`, `entropy` (nats) and
+    `calibration` (a map's hash, or empty) are None where it is missing, and `missing_reason` is None where it is
+    not. `generation`: 0 came with the query, later ones by re-judging."""
 
     passage_id: str
     judge_no: int
@@ -47,6 +57,9 @@ class Label:
     min_grade: int | None
     p_relevant: float | None
     missing_reason: str | None
+    entropy: float | None
+    calibration: str | None
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +114,24 @@ class Snapshot:
                     row.scale,
                     row.decoding,
                 ),
-                row.generation,
             )
             for row in rows
         }
 
-    def queries_with_labels(self, collection: str) -> Iterator[LabelledQuery]:
-        """Every query with its labels, without candidates, by query_id."""
-        for page in query_pages(self._connection, collection, _LABELS_PAGE):
-            labels = self._labels([row.query_no for row in page])
-            for row in page:
+    def judges_of(self, collection: str) -> set[int]:
+        """The numbers of the judges that labelled something of the collection. Reads all of its judgments."""
+        joined = schema.judgments.join(schema.queries, _judgments.query_no == _queries.query_no)
+        chosen = sa.select(_judgments.judge_no).distinct().select_from(joined)
+        return set(self._connection.execute(chosen.where(_queries.collection == collection)).scalars())
+
+    def queries_with_labels(
+        self, collection: str, *, ids: Sequence[str] | None = None, after: str = "", page: int = _LABELS_PAGE
+    ) -> Iterator[LabelledQuery]:
+        """Every query with its labels, or those of `ids`, beyond the id `after`; without candidates, by query_id,
+        `page` of them read at a time."""
+        for rows in query_pages(self._connection, collection, page, ids, after):
+            labels = self._labels([row.query_no for row in rows])
+            for row in rows:
                 yield LabelledQuery(row.query_id, row.text, tuple(labels.get(row.query_no, ())))
 
     def labelled_queries(self, collection: str) -> Iterator[LabelledQuery]:
@@ -124,7 +145,8 @@ class Snapshot:
                 yield LabelledQuery(row.query_id, row.text, tuple(labels.get(row.query_no, ())), candidates)
 
     def judged_set(self, collection: str, query_id: str) -> JudgedSet | None:
-        """One committed set, whole, as it was committed; None where there is none."""
+        """One committed set, whole, with all its judgments by passage, the first generation first; None where there
+        is none."""
         row = self._connection.execute(
             sa.select(schema.queries).where(_queries.collection == collection, _queries.query_id == query_id)
         ).one_or_none()
@@ -155,10 +177,13 @@ class Snapshot:
             _judgments.min_grade,
             _judgments.p_relevant,
             _judgments.missing_reason,
+            _judgments.entropy,
+            _judgments.calibration,
+            _judgments.generation,
         ).where(_judgments.query_no.in_(numbers))
         found: dict[int, list[Label]] = {}
         for row in self._connection.execute(chosen.order_by(_judgments.query_no, _judgments.passage_id)):
-            found.setdefault(row[0], []).append(Label(*row[1:]))
+            found.setdefault(row[0], []).append(Label(*tuple[Any, ...](row)[1:]))
         return found
 
     def _packed(self, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
@@ -180,8 +205,9 @@ class Snapshot:
 
     def _judgments(self, query_no: int) -> tuple[Judgment, ...]:
         judges = self.judges()
+        order = _judgments.passage_id, _judgments.generation, _judgments.judgment_key
         rows = self._connection.execute(
-            sa.select(schema.judgments).where(_judgments.query_no == query_no).order_by(_judgments.passage_id)
+            sa.select(schema.judgments).where(_judgments.query_no == query_no).order_by(*order)
         )
         return tuple(_judgment_of(row, judges[row.judge_no].identity) for row in rows)
 
@@ -220,6 +246,7 @@ def _judgment_of(row: Any, judge: JudgeIdentity) -> Judgment:
             row.entropy,
             row.p_relevant,
             row.calibration,
+            Utility(*orjson.loads(row.utility)) if row.utility else None,
         )
     return Judgment(
         row.passage_id,

@@ -4,7 +4,7 @@ database's lock is taken."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -120,6 +120,7 @@ def _query_row(record: JudgedSet) -> Row:
         "submitted_us": microseconds(query.submitted_at) if query.submitted_at else None,
         "index_version": record.candidate_set.index_version,
         "judgments": len(judgments),
+        "pairs": len({judgment.passage_id for judgment in judgments}),
         "missing": sum(isinstance(judgment.outcome, Missing) for judgment in judgments),
         "cached": sum(judgment.cached for judgment in judgments),
         "prompt_tokens": sum(judgment.prompt_tokens for judgment in judgments),
@@ -143,6 +144,7 @@ _NO_GRADE = {
     "entropy": None,
     "p_relevant": None,
     "calibration": None,
+    "utility": None,
 }
 
 
@@ -157,6 +159,7 @@ def _judgment_row(judgment: Judgment) -> Row:
     return {
         "passage_id": judgment.passage_id,
         "judgment_key": judgment.judgment_key,
+        "generation": 0,
         **outcome,
         "judged_us": microseconds(judgment.judged_at),
         "cached": judgment.cached,
@@ -166,7 +169,9 @@ def _judgment_row(judgment: Judgment) -> Row:
 
 
 def _graded_columns(passage_id: str, graded: Graded) -> Row:
-    numbers = (*graded.probabilities, graded.expected_relevance, graded.entropy, graded.p_relevant)
+    numbers = [*graded.probabilities, graded.expected_relevance, graded.entropy, graded.p_relevant]
+    if graded.utility:
+        numbers += [n for n in (graded.utility.nll, graded.utility.nll_without_passage) if n is not None]
     if not all(map(math.isfinite, numbers)):
         raise MalformedInput(f"the judgment of passage {passage_id} holds a number that is not finite: {graded}")
     offset = graded.grade - graded.min_grade
@@ -184,6 +189,7 @@ def _graded_columns(passage_id: str, graded: Graded) -> Row:
         "entropy": graded.entropy,
         "p_relevant": graded.p_relevant,
         "calibration": graded.calibration,
+        "utility": orjson.dumps(astuple(graded.utility)).decode() if graded.utility else None,
         "missing_reason": None,
         "missing_detail": None,
     }

@@ -3,8 +3,9 @@
     queries          one row a committed query: its text, and counters that make statistics cheap
     candidate_sets   one row a query: its candidates with every system's score and rank, packed
     passages         title and text, once a collection and text hash
-    judges           one row a judge identity
-    judgments        one row a measurement, append-only; grade is NULL exactly where a reason says why
+    judges           one row a judge identity; a combined judge (fused, cascade) is one of them
+    judgments        one row a measurement, append-only, several a passage with several judges; grade is NULL exactly
+                     where a reason says why. `generation` 0 came with the query, the others by re-judging
     dead_letters     what could not be processed, whole, with its state
     ledger_meta      the schema version
 
@@ -53,7 +54,8 @@ queries = sa.Table(
     sa.Column("submitted_us", sa.BigInteger, comment="when the producer submitted it, if it said so"),
     sa.Column("committed_us", sa.BigInteger, nullable=False),
     sa.Column("index_version", sa.Text, nullable=False),
-    sa.Column("judgments", sa.Integer, nullable=False, comment="all of them, missing included"),
+    sa.Column("judgments", sa.Integer, nullable=False, comment="measurements: every judge's, missing included"),
+    sa.Column("pairs", sa.Integer, nullable=False, comment="passages with at least one judgment"),
     sa.Column("missing", sa.Integer, nullable=False),
     sa.Column("cached", sa.Integer, nullable=False),
     sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
@@ -63,6 +65,7 @@ sa.Index(
     "queries_statistics",
     queries.c.collection,
     queries.c.judgments,
+    queries.c.pairs,
     queries.c.missing,
     queries.c.cached,
     queries.c.prompt_tokens,
@@ -96,7 +99,6 @@ judges = sa.Table(
     sa.Column("strategy", sa.Text, nullable=False),
     sa.Column("scale", sa.Text, nullable=False),
     sa.Column("decoding", sa.Text, nullable=False),
-    sa.Column("generation", sa.Integer, nullable=False, comment="later wins in exports; 0 until set"),
 )
 
 judgments = sa.Table(
@@ -105,6 +107,7 @@ judgments = sa.Table(
     sa.Column("query_no", _KEY, sa.ForeignKey("queries.query_no"), primary_key=True, autoincrement=False),
     sa.Column("passage_id", sa.Text, primary_key=True),
     sa.Column("judgment_key", sa.String(64), primary_key=True),
+    sa.Column("generation", sa.Integer, primary_key=True, autoincrement=False, comment="later wins in exports"),
     sa.Column("judge_no", _KEY, sa.ForeignKey("judges.judge_no"), nullable=False),
     sa.Column("grade", sa.Integer, comment="NULL: missing, and then missing_reason says why"),
     sa.Column("min_grade", sa.Integer),
@@ -113,6 +116,7 @@ judgments = sa.Table(
     sa.Column("entropy", sa.Float, comment="nats"),
     sa.Column("p_relevant", sa.Float),
     sa.Column("calibration", sa.Text),
+    sa.Column("utility", sa.Text, comment="JSON list: nll, nll_without_passage, selected, rank; NULL: not measured"),
     sa.Column("missing_reason", sa.Text),
     sa.Column("missing_detail", sa.Text),
     sa.Column("judged_us", sa.BigInteger, nullable=False),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -25,9 +27,13 @@ from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc
 from services.sink.dead_letters import DeadLetterEntry
 from services.sink.ledger import CommitStatus
+from services.sink.qualification import QUALIFIED
 from services.sink.settings import SinkSettings
 from services.sink.sink import Sink, load_sink
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 Context = ServiceContext[SinkSettings, Sink]
 
 _PAGE = 100
@@ -51,6 +57,15 @@ def commit(core: Sink, sets: Sequence[JudgedSet]) -> list[CommitStatus | QrelayE
     outcomes = core.ledger.commit(sets)
     for outcome, count in Counter(o for o in outcomes if isinstance(o, CommitStatus)).items():
         telemetry.COMMITS.labels(outcome.name.lower()).inc(count)
+    return outcomes
+
+
+def rejudge(core: Sink, sets: Sequence[JudgedSet]) -> list[int | QrelayError]:
+    """Add re-judgments and count the sets that had any."""
+    outcomes = core.ledger.rejudge(sets)
+    added = Counter("rejudged" if o else "duplicate" for o in outcomes if isinstance(o, int))
+    for outcome, count in added.items():
+        telemetry.COMMITS.labels(outcome).inc(count)
     return outcomes
 
 
@@ -101,12 +116,13 @@ class SinkServicer(pb_grpc.SinkServiceServicer):
         self._context = context
 
     async def Ingest(self, request: pb.IngestRequest, context: Any) -> pb.IngestResponse:
-        """Each set committed, in order; answers after the commit."""
+        """Each set committed, or its re-judgments added, in order; answers when that is on disk."""
+        write: Any = rejudge if request.rejudgment else commit
         results = await answer_items(
             self._context,
             request.judged_sets,
-            lambda sets: asyncio.to_thread(commit, self._context.core, sets),
-            lambda status: pb.IngestResult(status=_STATUS[status]),
+            lambda sets: asyncio.to_thread(write, self._context.core, sets),
+            _added if request.rejudgment else lambda status: pb.IngestResult(status=_STATUS[status]),
             lambda error: pb.IngestResult(error=error),
         )
         return pb.IngestResponse(results=results)
@@ -122,11 +138,24 @@ class SinkServicer(pb_grpc.SinkServiceServicer):
         async for response in answer_stream(requests, answer):
             yield response
 
+    async def ListJudgedSets(
+        self, request: pb.ListJudgedSetsRequest, context: Any
+    ) -> AsyncIterator[pb.ListJudgedSetsResponse]:
+        """The sets to judge again. The client may take hours between two: nothing is held open meanwhile."""
+        sets = self._context.core.select(request.collection, request.where, request.after_query_id)
+        while (record := await asyncio.to_thread(_next, sets)) is not None:
+            yield pb.ListJudgedSetsResponse(judged_set=wire.to_proto(record))
+
     async def Export(self, request: pb.ExportRequest, context: Any) -> AsyncIterator[pb.ExportResponse]:
         """The export in chunks, then its manifest."""
         if request.format not in _FORMATS:
             raise InputError("set format to EXPORT_FORMAT_QRELS or EXPORT_FORMAT_TRIPLES")
-        export = self._context.core.export(request.collection, _FORMATS[request.format])
+        export = self._context.core.export(
+            request.collection,
+            _FORMATS[request.format],
+            request.judge or None,
+            unqualified=request.unqualified,
+        )
         chunks, sha = iter(export.chunks()), hashlib.sha256()
         while (chunk := await asyncio.to_thread(_next, chunks)) is not None:
             sha.update(chunk)
@@ -138,7 +167,11 @@ class SinkServicer(pb_grpc.SinkServiceServicer):
             queries=export.queries,
             missing_judgments=export.missing_judgments,
             sha256=sha.hexdigest(),
+            qualification=export.qualification,
+            manifest_json=json.dumps(export.manifest(), ensure_ascii=False),
         )
+        if export.qualification != QUALIFIED:
+            log.warning("exported %s of %s: qualification %s", export.kind, export.collection, export.qualification)
         yield pb.ExportResponse(manifest=manifest)
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
@@ -204,8 +237,13 @@ class SinkServicer(pb_grpc.SinkServiceServicer):
         return pb.SinkServiceGetInfoResponse(info=info)
 
 
-def _next(chunks: Iterator[bytes]) -> bytes | None:
-    return next(chunks, None)
+def _next(items: Iterator[T]) -> T | None:
+    return next(items, None)
+
+
+def _added(judgments: int) -> pb.IngestResult:
+    status = pb.INGEST_STATUS_COMMITTED if judgments else pb.INGEST_STATUS_DUPLICATE
+    return pb.IngestResult(status=status, judgments_added=judgments)
 
 
 def _entry(entry: DeadLetterEntry) -> pb.DeadLetterEntry:

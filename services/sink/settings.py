@@ -39,6 +39,17 @@ class SinkSettings(ServiceSettings):
         RELEVANT_GRADE.copy(), description="Least relevant grade of scales beside the built-in ones, by scale name"
     )
 
+    without_stage_scores: bool = Field(
+        False,
+        description="Take positives and negatives only from labels that do not lean on the retrieval stages' scores, "
+        "which are the pupil's own",
+    )
+    qualification: str = Field(
+        "",
+        description="File of a report from `qrelay judge qualify`: training data from judges that it finds not "
+        "qualified is refused; empty: the verdict of labels is unknown",
+    )
+
     @model_validator(mode="after")
     def _known_scales_stay(self) -> Self:
         missing = sorted(RELEVANT_GRADE.keys() - self.relevant_grades.keys())
@@ -62,4 +73,5 @@ class SinkSettings(ServiceSettings):
             hard_positive_below=self.hard_positive_below,
             guard_ratio=self.guard_ratio,
             relevant_grades=self.relevant_grades,
+            without_stage_scores=self.without_stage_scores,
         )

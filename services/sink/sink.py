@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from qrelay.runtime.stage import Info
+from qrelay.types import JudgedSet
 from services.sink.export import Export
 from services.sink.ledger import Ledger
+from services.sink.qualification import Report, read_report
+from services.sink.selection import select_sets
 from services.sink.settings import SinkSettings
+from services.sink.where import parse_where
 
 
 class Sink:
     """What both doors work on. Commits, dead letters and counts are the ledger's own methods."""
 
-    def __init__(self, ledger: Ledger, settings: SinkSettings) -> None:
+    def __init__(self, ledger: Ledger, settings: SinkSettings, report: Report) -> None:
+        """`report`: what was measured of the judges; see `qualification.py`."""
         self.ledger = ledger
         self.settings = settings
+        self._report = report
 
-    def export(self, collection: str, kind: str, judge: str | None = None) -> Export:
+    def export(self, collection: str, kind: str, judge: str | None = None, *, unqualified: bool = False) -> Export:
         """An export not yet read; see `services.sink.export.Export`."""
-        return Export(self.ledger, collection, kind, rules=self.settings.rules, judge=judge)
+        return Export(
+            self.ledger,
+            collection,
+            kind,
+            rules=self.settings.rules,
+            judge=judge,
+            report=self._report,
+            unqualified=unqualified,
+        )
+
+    def select(self, collection: str, where: str, after: str = "") -> Iterator[JudgedSet]:
+        """The sets that `where` means, for judging again; see `selection.select_sets` and `where.py`."""
+        return select_sets(self.ledger, collection, parse_where(where), self.settings.relevant_grades, after)
 
     def info(self) -> Info:
         """Where the ledger is and what makes a negative."""
@@ -29,6 +49,8 @@ class Sink:
                 "negative_threshold": str(settings.negative_threshold),
                 "max_negatives": str(settings.max_negatives),
                 "guard_ratio": str(settings.guard_ratio),
+                "without_stage_scores": str(settings.without_stage_scores).lower(),
+                "qualification": self._report.sha256[:12] or "none: the verdict of labels is unknown",
             }
         )
 
@@ -38,10 +60,11 @@ class Sink:
 
 
 def load_sink(settings: SinkSettings) -> Sink:
-    """Opens the ledger, creating it where there is none.
+    """Reads the report on the judges, and opens the ledger, creating it where there is none.
 
     Raises:
-        ConfigError: not a ledger, of another schema version, or an unsupported database.
+        ConfigError: not a ledger, of another schema version, or an unsupported database; a report that is none.
         BackendUnavailable: locked, or the disk refuses.
     """
-    return Sink(Ledger.open(settings.ledger_url, busy_timeout_s=settings.busy_timeout_s), settings)
+    report = read_report(settings.qualification)
+    return Sink(Ledger.open(settings.ledger_url, busy_timeout_s=settings.busy_timeout_s), settings, report)

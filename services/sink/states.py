@@ -23,12 +23,18 @@ _queries, _letters = schema.queries.c, schema.dead_letters.c
 
 @dataclass(frozen=True, slots=True)
 class CollectionStats:
-    """Counts of one collection; `judgments` includes the missing ones; `open_dead_letters` those that
-    wait for an operator."""
+    """Counts of one collection.
+
+    judgments: measurements. A pair that three judges labelled, and a fused label made of theirs, counts four; a
+    re-judgment adds to it. missing_judgments and cached_judgments are parts of it, and prompt_tokens is what all of
+    it cost. judged_pairs: (query, passage) pairs with at least one judgment, missing ones included, however many
+    judges looked. open_dead_letters: those that wait for an operator.
+    """
 
     collection: str
     queries: int = 0
     judgments: int = 0
+    judged_pairs: int = 0
     missing_judgments: int = 0
     cached_judgments: int = 0
     prompt_tokens: int = 0
@@ -47,7 +53,8 @@ class Submission:
 
 def collection_stats(connection: sa.Connection, collection: str) -> list[CollectionStats]:
     """Counts by collection, by name; an empty name means all."""
-    sums = [sa.func.sum(c) for c in (_queries.judgments, _queries.missing, _queries.cached, _queries.prompt_tokens)]
+    counters = (_queries.judgments, _queries.pairs, _queries.missing, _queries.cached, _queries.prompt_tokens)
+    sums = [sa.func.sum(counter) for counter in counters]
     counted = sa.select(_queries.collection, sa.func.count(), *sums).group_by(_queries.collection)
     waiting = (
         sa.select(_letters.collection, sa.func.count())
@@ -107,9 +114,9 @@ def _submissions(connection: sa.Connection, collection: str, ids: Sequence[str] 
 
 
 def query_pages(
-    connection: sa.Connection, collection: str, size: int, ids: Sequence[str] | None = None
+    connection: sa.Connection, collection: str, size: int, ids: Sequence[str] | None = None, after: str = ""
 ) -> Iterator[Sequence[Any]]:
-    """Rows (query_no, query_id, text) by query_id, `size` at a time."""
+    """Rows (query_no, query_id, text) by query_id, `size` at a time, of the ids beyond `after`."""
     chosen = (
         sa.select(_queries.query_no, _queries.query_id, _queries.text)
         .where(_queries.collection == collection)
@@ -118,7 +125,7 @@ def query_pages(
     )
     if ids is not None:
         chosen = chosen.where(_queries.query_id.in_(ids))
-    last = ""
+    last = after
     while rows := connection.execute(chosen.where(_queries.query_id > last)).all():
         yield rows
         last = rows[-1].query_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +26,9 @@ from qrelay.types import (
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 JUDGE = JudgeIdentity("judge-1.5b", "r1", "q4", "p" * 64, "graded", "0-3", "n=1")
 OTHER_JUDGE = JudgeIdentity("judge-7b", "r1", "q4", "p" * 64, "graded", "0-3", "n=1")
+FUSED = JudgeIdentity("fused", "c" * 64, "", "", "fused", "0-3", "of=a,b stage-scores=no")
+CASCADE = JudgeIdentity("cascade", "d" * 64, "", "", "cascade", "0-3", "of=fused,b stage-scores=no")
+LEANING = JudgeIdentity("fused", "e" * 64, "", "", "fused", "0-3", "of=a,b,bm25 stage-scores=yes")
 
 P_RELEVANT = {0: 0.05, 1: 0.2, 2: 0.8, 3: 0.95}
 
@@ -47,7 +51,8 @@ def passage(document: str, number: int = 0, text: str | None = None) -> Passage:
 
 def judgment(passage_id: str, outcome: Graded | Missing, judge: JudgeIdentity = JUDGE, **fields: Any) -> Judgment:
     values = {"raw_reply": "2", "prompt_tokens": 100, **fields}
-    return Judgment(passage_id, f"key of {passage_id} by {judge.model}", outcome, judge, NOW, **values)
+    key = f"key of {passage_id} by {judge.model} {judge.revision} {judge.strategy}"
+    return Judgment(passage_id, key, outcome, judge, NOW, **values)
 
 
 def judged_set(
@@ -70,6 +75,16 @@ def judged_set(
         CandidateSet(query, (*candidates, last), "v1"),
         tuple(judgment(c.passage.passage_id, o, judge) for c, o in zip(candidates, outcomes, strict=True)),
     )
+
+
+def with_labels(record: JudgedSet, *judgments: Judgment) -> JudgedSet:
+    """The set with these judgments besides its own, as a panel gives them."""
+    return replace(record, judgments=record.judgments + judgments)
+
+
+def relabelled(record: JudgedSet, *judgments: Judgment) -> JudgedSet:
+    """The set with these judgments instead of its own, as judging again gives them."""
+    return replace(record, judgments=judgments)
 
 
 def dead_letter(identifier: str = "l1", query_id: str = "q1", text: str = "", **fields: Any) -> DeadLetter:

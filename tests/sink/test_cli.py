@@ -20,6 +20,7 @@ from services.sink.ledger import Ledger
 from services.sink.settings import SinkSettings
 from services.sink.sink import load_sink
 from tests.sink.builders import judged_set
+from tests.sink.test_qualification import report_file, use
 
 
 @pytest.fixture
@@ -57,6 +58,30 @@ def test_export_says_what_it_wrote_and_what_is_missing(data_dir: Path) -> None:
     out = run(data_dir, "qrels", "--collection", "docs", "--out", str(data_dir / "q"))
     assert "4 rows of 2 queries" in out
     assert "2 timeout" in out
+
+
+def test_export_says_when_nothing_is_known_of_the_judges(data_dir: Path) -> None:
+    for kind in ("qrels", "triples"):
+        out = run(data_dir, kind, "--collection", "docs", "--out", str(data_dir / "q"))
+        assert "qualification: unknown" in out
+
+
+def test_unqualified_is_asked_for_by_a_flag_and_said(data_dir: Path) -> None:
+    report = report_file(data_dir, positives=use("not_qualified", "precision below 0.8", {"precision": 0.6}))
+    config = data_dir / "qrelay.yaml"
+    config.write_text(f"sink: {{qualification: {report}}}")
+    arguments = ("triples", "--collection", "docs", "--out", str(data_dir / "t"), "--config", str(config))
+    with pytest.raises(InputError, match=r"precision below 0\.8 .*--unqualified"):
+        run(data_dir, *arguments)
+    assert "qualification: not_qualified, exported all the same (--unqualified)" in run(
+        data_dir, *arguments, "--unqualified"
+    )
+
+
+def test_a_judge_may_be_named_by_its_strategy(data_dir: Path) -> None:
+    assert "4 rows" in run(
+        data_dir, "qrels", "--collection", "docs", "--out", str(data_dir / "q"), "--judge", "graded"
+    )
 
 
 def test_a_ledger_may_be_named(data_dir: Path, tmp_path: Path) -> None:

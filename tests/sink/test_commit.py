@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qrelay.errors import BackendUnavailable, InvalidQuery, MalformedInput, QrelayError, QueryConflict
-from qrelay.types import Graded, JudgedSet, Missing, TraceStep
+from qrelay.types import Graded, JudgedSet, Missing, TraceStep, Utility
 from services.sink.ledger import CommitStatus, Ledger
-from tests.sink.builders import JUDGE, NOW, OTHER_JUDGE, graded, judged_set, judgment
+from tests.sink.builders import FUSED, JUDGE, NOW, OTHER_JUDGE, graded, judged_set, judgment, with_labels
 
 COMMITTED, DUPLICATE = CommitStatus.COMMITTED, CommitStatus.DUPLICATE
 
@@ -97,6 +97,11 @@ BAD: dict[str, tuple[Any, type[QrelayError], str]] = {
     "bad collection": (lambda s: with_query(s, collection="No Such"), InvalidQuery, "collection"),
     "passage_id with a space": (lambda s: judged_set("bad", prefix="my doc"), MalformedInput, "whitespace"),
     "stranger judged": (lambda s: with_judgment(s, passage_id="zz#0"), MalformedInput, "not its candidates"),
+    "NaN utility": (
+        lambda s: with_judgment(s, outcome=dataclasses.replace(graded(1), utility=Utility(math.nan))),
+        MalformedInput,
+        "not finite",
+    ),
     "NaN": (lambda s: with_judgment(s, outcome=graded(1, math.nan)), MalformedInput, "not finite"),
     "probability above one": (lambda s: with_judgment(s, outcome=graded(1, 1.5)), MalformedInput, "0..1"),
     "grade outside": (
@@ -143,7 +148,27 @@ def test_two_judges_of_one_pair_are_two_rows(ledger: Ledger) -> None:
     record = judged_set(outcomes=[graded(3)])
     both = (*record.judgments, judgment("d0#0", graded(1), OTHER_JUDGE))
     ledger.commit([dataclasses.replace(record, judgments=both)])
-    assert ledger.stats("docs")[0].judgments == 2
+    (stats,) = ledger.stats("docs")
+    assert (stats.judgments, stats.judged_pairs) == (2, 1)
+
+
+def test_what_a_likelihood_or_listwise_judge_measured_is_read_back(ledger: Ledger) -> None:
+    measured = (Utility(1.5, 2.25, True, 3), Utility(nll=0.5), Utility(selected=False), Utility(), None)
+    record = judged_set(outcomes=[dataclasses.replace(graded(2), utility=each) for each in measured])
+    ledger.commit([record])
+    assert stored(ledger) == record
+
+
+def test_a_panels_judgments_are_all_read_back(ledger: Ledger) -> None:
+    record = judged_set(outcomes=[graded(3), graded(0)])
+    second: list[Graded | Missing] = [dataclasses.replace(graded(2), calibration="m" * 64), Missing("timeout")]
+    more = [judgment(f"d{n}#0", each, judge) for judge in (OTHER_JUDGE, FUSED) for n, each in enumerate(second)]
+    panel = with_labels(record, *more)
+    assert ledger.commit([panel]) == [COMMITTED]
+    found = stored(ledger)
+    assert found is not None
+    assert found.candidate_set == panel.candidate_set
+    assert sorted(found.judgments, key=repr) == sorted(panel.judgments, key=repr)
 
 
 def test_a_text_is_stored_once_and_a_changed_text_beside_it(ledger: Ledger, tmp_path: Path) -> None:
@@ -167,7 +192,7 @@ def test_statistics_count_what_was_committed(ledger: Ledger) -> None:
     record = judged_set(outcomes=[graded(3), Missing("timeout")])
     ledger.commit([with_judgment(record, cached=True, prompt_tokens=0), judged_set("q2")])
     (stats,) = ledger.stats("docs")
-    assert dataclasses.astuple(stats) == ("docs", 2, 5, 2, 1, 400, 0)
+    assert dataclasses.astuple(stats) == ("docs", 2, 5, 5, 2, 1, 400, 0)
     assert ledger.stats("nothing") == []
 
 

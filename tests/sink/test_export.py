@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qrelay.errors import BackendUnavailable, InputError, InternalError, UnknownCollection
-from qrelay.types import DENSE, Candidate, JudgedSet, JudgeIdentity, Missing, Score
+from qrelay.types import DENSE, Candidate, JudgedSet, Missing, Score
 from services.sink.export import FORMATS, QRELS, TRIPLES, Export, export_bytes, export_file
 from services.sink.ledger import Ledger
 from services.sink.mining import MiningRules
-from tests.sink.builders import JUDGE, NOW, OTHER_JUDGE, graded, judged_set, judgment, later
+from tests.sink.builders import JUDGE, NOW, graded, judged_set, later
 
 LOOSE = MiningRules(guard_ratio=1.0)
 
@@ -169,40 +169,6 @@ def test_no_manifest_before_the_last_byte(ledger: Ledger) -> None:
     assert b"".join(export.chunks())
     assert export.manifest()["rows"] == export.rows == 2
     assert export.missing_judgments == 1
-
-
-def two_judges(query_id: str = "q1") -> JudgedSet:
-    record = judged_set(query_id, outcomes=[graded(3), graded(0)])
-    second = [judgment("d0#0", graded(1), OTHER_JUDGE), judgment("d1#0", Missing("timeout"), OTHER_JUDGE)]
-    return dataclasses.replace(record, judgments=(*record.judgments, *second))
-
-
-def hash_of(ledger: Ledger, judge: JudgeIdentity) -> str:
-    with ledger.snapshot() as snapshot:
-        return next(row.judge_hash for row in snapshot.judges().values() if row.identity == judge)
-
-
-def test_a_named_judge_is_the_only_one_exported(ledger: Ledger) -> None:
-    ledger.commit([two_judges()])
-    assert whole(ledger, QRELS, judge=hash_of(ledger, JUDGE)[:10]) == b"q1 0 d0#0 3\nq1 0 d1#0 0\n"
-    assert whole(ledger, QRELS, judge=hash_of(ledger, OTHER_JUDGE)) == b"q1 0 d0#0 1\n"
-
-
-def test_an_unknown_judge_is_refused_naming_those_that_there_are(ledger: Ledger) -> None:
-    ledger.commit([two_judges()])
-    with pytest.raises(InputError, match=r"judge-1\.5b@r1:q4"):
-        whole(ledger, QRELS, judge="zz")
-
-
-def test_of_two_judges_the_later_generation_counts_and_a_grade_before_a_missing_one(ledger: Ledger) -> None:
-    ledger.commit([two_judges()])
-    from services.sink.schema import judges
-
-    for newest, expected in ((JUDGE, b"q1 0 d0#0 3\nq1 0 d1#0 0\n"), (OTHER_JUDGE, b"q1 0 d0#0 1\nq1 0 d1#0 0\n")):
-        with ledger._write("test") as connection:
-            connection.execute(judges.update().values(generation=0))
-            connection.execute(judges.update().where(judges.c.model == newest.model).values(generation=1))
-        assert whole(ledger, QRELS) == expected
 
 
 def test_a_scale_without_a_relevant_grade_is_refused_naming_the_setting(ledger: Ledger) -> None:
