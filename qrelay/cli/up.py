@@ -27,7 +27,7 @@ from qrelay.cli.serve import installed_services
 from qrelay.errors import BackendTimeout, ConfigError, SetupError
 from qrelay.files import write_atomic
 from qrelay.rundir import Endpoint, endpoints
-from qrelay.runtime.exitcodes import EXIT_SETUP
+from qrelay.runtime.exitcodes import EXIT_OK, EXIT_SETUP
 from qrelay.runtime.natsserver import NatsServer
 
 _RESTART_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 15.0)
@@ -106,6 +106,10 @@ class Supervisor:
             return
         if code == EXIT_SETUP:
             raise SetupError(f"{child.name} cannot run; its log {child.log} ends:\n{child.tail()}")
+        if code == EXIT_OK:  # it was told to end, or a budget is used up: starting it again would undo that
+            self.say(f"{child.name} ended as it should and stays down until the next `qrelay up` (log: {child.log})")
+            child.process = None
+            return
         now = time.monotonic()
         if not child.restart_at:
             if now - child.started_at > _STABLE_S:

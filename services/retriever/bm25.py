@@ -1,8 +1,6 @@
 """BM25 with bm25s: postings with precomputed scores, memory-mapped; built without holding the corpus.
 
-Words are runs of letters and digits (so `read_text` is found by "read text", and "vitamin C" keeps its
-C), lower case, without bm25s's English stop words, stemmed by Snowball. k1=0.9 and b=0.4 are those of
-Pyserini's baselines; on MedQuAD's dev queries this tokenisation has MRR@10 0.528, bm25s's own 0.519.
+Terms and constants: `qrelay.models.terms`.
 
 bm25s builds its score matrix from Python lists of the whole corpus; here the same matrix, in bm25s's own
 files, is written by a counting sort of spooled token ids. Memory: the vocabulary (a dict) and a block of
@@ -15,8 +13,6 @@ The formula is bm25s's "lucene" method (Kamphuis et al., ECIR 2020): score(t, p)
 from __future__ import annotations
 
 import json
-import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -24,26 +20,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from qrelay.models.terms import K1, B, tokenize
 from services.retriever.files import NpyWriter, RowBuffer, load_array
 
-K1: Final = 0.9
-B: Final = 0.4
-TOKENIZER: Final = "alnum-lower-stop_en-snowball_en"
-_WORD: Final = re.compile(r"[^\W_]+")
 _BLOCK_TOKENS: Final = 1 << 17
-_local = threading.local()
-
-
-def tokenize(text: str) -> list[str]:
-    """The terms of a text, repeats included. A stemmer a thread: Snowball's keeps state."""
-    if not hasattr(_local, "stem"):
-        import Stemmer
-        from bm25s.stopwords import STOPWORDS_EN
-
-        _local.stem, _local.stop = Stemmer.Stemmer("english").stemWords, frozenset(STOPWORDS_EN)
-    stop = _local.stop
-    terms: list[str] = _local.stem([word for word in _WORD.findall(text.lower()) if word not in stop])
-    return terms
 
 
 class TokenSpool:

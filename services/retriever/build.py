@@ -28,7 +28,9 @@ from filelock import FileLock, Timeout
 from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
 from qrelay.files import fsync_path, write_atomic
 from qrelay.identity import valid_collection
+from qrelay.models import terms
 from qrelay.models.embedder import Embedder
+from qrelay.models.terms import indexed_text
 from services.retriever import bm25, spool
 from services.retriever.corpus import read_corpus
 from services.retriever.manifest import (
@@ -44,7 +46,7 @@ from services.retriever.manifest import (
     write_manifest,
 )
 from services.retriever.progress import BuildProgress
-from services.retriever.store import PassageWriter, indexed_text, write_order
+from services.retriever.store import PassageWriter, write_order
 from services.retriever.vectors import VectorReuse, done_rows, embed_passages
 
 WINDOW_TOKENS: Final = 160
@@ -71,9 +73,9 @@ class BuildRequest:
         return {
             "window_tokens": self.window,
             "stride_tokens": self.stride,
-            "bm25_k1": bm25.K1,
-            "bm25_b": bm25.B,
-            "bm25_tokenizer": bm25.TOKENIZER,
+            "bm25_k1": terms.K1,
+            "bm25_b": terms.B,
+            "bm25_tokenizer": terms.TOKENIZER,
             "vectors": "float32",
         }
 

@@ -20,17 +20,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from qrelay.models.terms import indexed_text
 from qrelay.types import Passage
 from services.retriever.documents import Document
 from services.retriever.files import NpyWriter, RowBuffer, load_array
 
 Rows = NDArray[np.int64]
 _ORDER_BLOCK_ROWS: Final = 1 << 16
-
-
-def indexed_text(title: str, text: str) -> str:
-    """What BM25 and the embedder read of a passage: the title says what a window is about."""
-    return f"{title}\n{text}" if title and title != text else text
 
 
 class PassageWriter:
