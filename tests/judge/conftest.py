@@ -1,4 +1,4 @@
-"""Fixtures of the judge's tests: real small models, and a real HTTP endpoint (llama.cpp's own server)."""
+"""Fixtures of the judge's tests: real small models in every engine, and a real HTTP endpoint (llama.cpp's own)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import pytest
 
 from qrelay.errors import ModelError
 from qrelay.models.catalogue import resolve
+from qrelay.models.records import ResolvedModel
 from services.judge.backends.base import Weights
 from services.judge.backends.llamacpp import LlamaCppBackend
+from services.judge.backends.transformers import TransformersBackend
+from services.judge.backends.vllm import VllmBackend
 from tests.judge.endpoint import ScriptedEndpoint
 
 CONTEXT_TOKENS = 1024
+SMALL = "smollm2-135m-instruct"
 
 
 def model_path(name: str) -> Path:
@@ -25,11 +29,37 @@ def model_path(name: str) -> Path:
         pytest.fail(f"run `make setup`: {error}")
 
 
+def small_model() -> ResolvedModel:
+    """The 135M model."""
+    model_path(SMALL)
+    return resolve(SMALL)
+
+
 @pytest.fixture(scope="session")
 def small_backend() -> Iterator[LlamaCppBackend]:
     """A real llama.cpp with the 135M model."""
-    weights = Weights("smollm2-135m-instruct", "test", "q4_1")
+    weights = Weights(SMALL, "test", "q4_1")
     backend = LlamaCppBackend(model_path(weights.model), weights, context_tokens=CONTEXT_TOKENS, threads=2)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="session")
+def small_transformers() -> Iterator[TransformersBackend]:
+    """PyTorch in float32 with the 135M model; its GGUF is converted once, to the model home."""
+    model = small_model()
+    weights = Weights(model.name, model.revision, "q4_1")
+    backend = TransformersBackend(model.path, weights, dtype="float32", context_tokens=CONTEXT_TOKENS, threads=2)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="session")
+def small_vllm() -> Iterator[VllmBackend]:
+    """vLLM's engine with the 135M model; only where vLLM is installed (`make test-vllm`)."""
+    model = small_model()
+    weights = Weights(model.name, model.revision, "q4_1")
+    backend = VllmBackend(model.path, weights, context_tokens=CONTEXT_TOKENS, max_sequences=8, kv_cache_gib=0.5)
     yield backend
     backend.close()
 
@@ -49,7 +79,7 @@ def real_endpoint() -> Iterator[str]:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(model_path("smollm2-135m-instruct"))
+    params.model.path = str(model_path(SMALL))
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = 1
     params.verbosity = -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -29,15 +29,35 @@ def answer(status: int, body: object, headers: Mapping[str, str] | None = None) 
 
 def completion(probabilities: Mapping[str, float], headers: Mapping[str, str] | None = None) -> Answer:
     """A chat completion with the log-probabilities of these first tokens."""
+    return answer(200, _body(probabilities), headers)
+
+
+def _body(probabilities: Mapping[str, float]) -> dict[str, Any]:
     top = [{"token": token, "logprob": math.log(p)} for token, p in probabilities.items()]
     text = next(iter(probabilities))
     choice = {"message": {"content": text}, "logprobs": {"content": [{"token": text, "top_logprobs": top}]}}
-    return answer(200, {"choices": [choice], "usage": {"prompt_tokens": 50}}, headers)
+    return {"choices": [choice], "usage": {"prompt_tokens": 50}}
 
 
 def text_only(text: str) -> Answer:
     """A chat completion without log-probabilities."""
     return answer(200, {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 50}})
+
+
+def echo(context: Sequence[str], target: Sequence[str], logprobs: Sequence[float], model: str = "m") -> Answer:
+    """A text completion that echoes these prompt tokens and adds one of its own, as vLLM's does: `logprobs` are the
+    target's, the context's are -1, the first token has none."""
+    tokens = [*context, *target, " more"]
+    values = [None, *[-1.0] * (len(context) - 1), *logprobs, -0.1]
+    choice = {"text": "".join(tokens), "logprobs": {"tokens": tokens, "token_logprobs": values}}
+    usage = {"prompt_tokens": len(tokens) - 1, "completion_tokens": 1}
+    return answer(200, {"model": model, "choices": [choice], "usage": usage})
+
+
+def named(model: str, probabilities: Mapping[str, float], **more: object) -> Answer:
+    """A chat completion that says which model answers."""
+
+    return answer(200, {"model": model, **_body(probabilities), **more})
 
 
 def hang_up(handler: BaseHTTPRequestHandler) -> None:
@@ -50,11 +70,13 @@ GOOD = completion({"3": 0.7, "2": 0.2, "1": 0.05, "0": 0.01})
 
 
 class ScriptedEndpoint:
-    """Answers with `script` in order, then with `default` for ever. `requests` are the bodies it got."""
+    """Answers with `script` in order, then with `default` for ever. `requests` are the bodies it got, `paths`
+    where they went."""
 
     def __init__(self) -> None:
         self.default: Answer = GOOD
         self.requests: list[dict[str, Any]] = []
+        self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
         self._script: Iterator[Answer] = iter(())
         self._lock = threading.Lock()
@@ -95,6 +117,7 @@ class ScriptedEndpoint:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with outer._lock:
                     outer.requests.append(body)
+                    outer.paths.append(self.path)
                     outer.headers.append(dict(self.headers))
                     chosen = next(outer._script, outer.default)
                 chosen(self)

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from qrelay.errors import BackendUnavailable, ConfigError, MalformedInput
 from services.judge.backends.base import Weights
 from services.judge.backends.openai import OpenAIBackend
 from services.judge.backends.pacing import Policy
 from services.judge.cache import SqliteCache
-from services.judge.judge import Judge, transient_missing
-from tests.judge.endpoint import GOOD, Answer, ScriptedEndpoint, answer, completion, hang_up, text_only
+from services.judge.exchange import GENERATION, PROMPT_LOGPROBS, Chat, Continuation, Reply, TargetLogprobs
+from services.judge.failures import transient_missing
+from services.judge.judge import Judge
+from tests.judge.endpoint import GOOD, Answer, ScriptedEndpoint, answer, completion, echo, hang_up, named, text_only
 from tests.judge.samples import COPYTREE, LOCK, candidate_set, judge_one, make_judge, outcomes, reasons
 
 KEY = "sk-very-secret"
@@ -171,3 +174,135 @@ async def test_neither_key_nor_passage_reaches_the_log(
     assert KEY not in caplog.text
     assert "copytree" not in caplog.text
     assert "copytree" not in str(judged.judgments)
+
+
+@pytest.mark.parametrize(
+    "thinks",
+    [
+        completion({"<think>": 0.6, "3": 0.3, "2": 0.1}),
+        answer(200, {"choices": [{"message": {"content": None, "reasoning_content": "3"}, "logprobs": {
+            "content": [{"token": "3", "top_logprobs": [{"token": "3", "logprob": -0.01}]}]}}]}),
+        text_only("<think>Is it a 3?"),
+    ],
+    ids=["first token", "reasoning parser", "unclosed text"],
+)  # fmt: skip
+async def test_a_thought_is_never_a_grade(endpoint: ScriptedEndpoint, thinks: Answer) -> None:
+    endpoint.default = thinks
+    assert reasons(await judge_one(judge_at(endpoint.url), candidate_set(COPYTREE))) == ["unparseable"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("<think>\n\n</think>\n\n2", "graded"), ("<think>hm</think> 2 or 3", "unparseable")]
+)
+async def test_in_text_a_closed_thought_counts_only_before_exactly_a_grade(
+    endpoint: ScriptedEndpoint, text: str, reason: str
+) -> None:
+    endpoint.default = text_only(text)
+    assert reasons(await judge_one(judge_at(endpoint.url), candidate_set(COPYTREE))) == [reason]
+
+
+async def test_another_model_behind_the_endpoint_is_unavailable_and_not_cached(
+    endpoint: ScriptedEndpoint, tmp_path: Path
+) -> None:
+    judge = judge_at(endpoint.url, tmp_path / "c.sqlite")
+    endpoint.default = named("first", {"3": 0.9})
+    assert reasons(await judge_one(judge, candidate_set(COPYTREE))) == ["graded"]
+    endpoint.default = named("second", {"0": 0.9})
+    judged = await judge_one(judge, candidate_set(LOCK))
+    assert reasons(judged) == ["unavailable"]
+    assert "now answers as 'second', before as 'first'" in str(judged)
+    assert SqliteCache(tmp_path / "c.sqlite").stats().labels == 1
+    endpoint.default = named("first", {"0": 0.9})
+    assert reasons(await judge_one(judge, candidate_set(LOCK))) == ["graded"]
+
+
+async def test_another_build_of_the_same_model_is_logged_and_judged(
+    endpoint: ScriptedEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint.script(
+        named("m", {"3": 0.9}, system_fingerprint="one"), named("m", {"3": 0.9}, system_fingerprint="two")
+    )
+    judge = judge_at(endpoint.url)
+    for text in (COPYTREE, LOCK):
+        assert reasons(await judge_one(judge, candidate_set(text))) == ["graded"]
+    assert "another system_fingerprint: two" in caplog.text
+
+
+async def test_without_chat_the_messages_are_completed_as_plain_text(endpoint: ScriptedEndpoint) -> None:
+    top = {"choices": [{"text": "3", "logprobs": {"top_logprobs": [{" 3": -0.2, " 2": -2.0}]}}]}
+    endpoint.default = answer(200, top)
+    judge = judge_at(endpoint.url, chat=False)
+    judged = await judge_one(judge, candidate_set(COPYTREE))
+    assert reasons(judged) == ["graded"]
+    (body,) = endpoint.requests
+    assert endpoint.paths == ["/v1/completions"]
+    assert COPYTREE in body["prompt"]
+    assert "messages" not in body
+    assert "chat=off" in judge.identity.decoding
+
+
+async def test_a_reply_in_words_comes_without_its_thought(endpoint: ScriptedEndpoint) -> None:
+    endpoint.default = text_only("<think>The user asks.</think>\n\nParis.")
+    (reply,) = await backend(endpoint.url).generate([Chat((("user", "Capital?"),), 32)])
+    assert isinstance(reply, Reply)
+    assert reply.text == "Paris."
+    (body,) = endpoint.requests
+    assert (body["max_tokens"], body["temperature"]) == (32, 0)
+    assert body["messages"] == [{"role": "user", "content": "Capital?"}]
+    assert "logprobs" not in body
+
+
+async def test_a_targets_log_probabilities_are_the_last_of_the_echo(endpoint: ScriptedEndpoint) -> None:
+    endpoint.default = echo(["caf", "\ufffd", " is", "\n"], ["How", " so", "?"], [-0.5, -0.25, -2.0])
+    asked = Continuation("caf\ufffd is\n", "How so?")
+    reader = backend(endpoint.url, prompt_logprobs=True)
+    (found,) = await reader.loglikelihood([asked])
+    assert isinstance(found, TargetLogprobs), found
+    assert found.logprobs == (-0.5, -0.25, -2.0)
+    assert found.prompt_tokens == 7
+    assert (found.decoding,) == reader.decodings(PROMPT_LOGPROBS)
+    (body,) = endpoint.requests
+    assert endpoint.paths == ["/v1/completions"]
+    assert (body["prompt"], body["echo"], body["logprobs"]) == ("caf\ufffd is\nHow so?", True, 1)
+
+
+async def test_a_token_across_the_targets_begin_is_refused(endpoint: ScriptedEndpoint) -> None:
+    endpoint.default = echo(["a", "b c"], ["d"], [-0.5])
+    (found,) = await backend(endpoint.url, prompt_logprobs=True).loglikelihood([Continuation("ab", " cd")])
+    assert isinstance(found, MalformedInput)
+
+
+@pytest.mark.parametrize(
+    "silent",
+    [
+        answer(200, {"choices": [{"text": "3", "logprobs": {"tokens": ["3"], "token_logprobs": [-0.1]}}]}),
+        answer(200, {"choices": [{"text": "context 3 more", "logprobs": None}]}),
+        answer(400, {"error": {"message": "echo with logprobs is not supported"}}),
+    ],
+    ids=["no echo", "no logprobs", "refused"],
+)
+async def test_an_endpoint_that_echoes_nothing_is_a_settings_error_never_a_number(
+    endpoint: ScriptedEndpoint, silent: Answer
+) -> None:
+    endpoint.default = silent
+    (found,) = await backend(endpoint.url, prompt_logprobs=True).loglikelihood([Continuation("context", " 3")])
+    assert isinstance(found, ConfigError)
+    assert "judge.endpoint.prompt_logprobs" in str(found)
+
+
+async def test_log_probabilities_of_prompts_are_offered_only_where_they_are_declared(
+    endpoint: ScriptedEndpoint,
+) -> None:
+    assert PROMPT_LOGPROBS not in backend(endpoint.url).capabilities
+    assert backend(endpoint.url, prompt_logprobs=True).capabilities >= {PROMPT_LOGPROBS, GENERATION}
+
+
+async def test_every_kind_of_question_goes_through_the_same_retries(endpoint: ScriptedEndpoint) -> None:
+    endpoint.default = answer(503, {})
+    asked = backend(endpoint.url, prompt_logprobs=True)
+    failures = [
+        *await asked.generate([Chat((("user", "?"),), 4)]),
+        *await asked.loglikelihood([Continuation("a", "b")]),
+    ]
+    assert all(isinstance(each, BackendUnavailable) for each in failures)
+    assert len(endpoint.requests) == 2 * (1 + FAST.max_retries)

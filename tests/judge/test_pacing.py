@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, ConfigError, QrelayError, RateLimited
-from services.judge.backends.pacing import Pacer, Policy
+from services.judge.backends.pacing import Pacer, Policy, Window
 from services.judge.backends.ratelimits import asked_to_wait, used_up
 
 SUNDAY = 784111777.0
@@ -157,3 +157,42 @@ def test_the_longest_of_several_used_up_windows_counts() -> None:
         "x-ratelimit-reset-tokens": "6m0s",
     }
     assert used_up(headers) == 360.0
+
+
+async def test_the_window_halves_with_every_refusal_and_opens_again_with_answers() -> None:
+    window = Window(16)
+    window.refused()
+    window.refused()
+    assert window.size == 4.0
+    for _ in range(5):
+        window.answered()
+    assert 5.0 < window.size < 5.2
+    for _ in range(20):
+        window.refused()
+    assert window.size == 1.0
+    for _ in range(500):
+        window.answered()
+    assert window.size == 16.0
+
+
+async def test_a_refusing_endpoint_is_asked_less_at_once_until_it_answers() -> None:
+    running = most = 0
+    refusing = True
+
+    async def call() -> str:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        if refusing:
+            raise BackendUnavailable("busy")
+        return "fine"
+
+    pacer = Pacer(Policy(concurrency=8, max_retries=0, breaker_failures=1000))
+    await asyncio.gather(*(pacer.run(call) for _ in range(40)), return_exceptions=True)
+    refusing, most = False, 0
+    assert await asyncio.gather(*(pacer.run(call) for _ in range(4))) == ["fine"] * 4
+    assert most <= 2
+    await asyncio.gather(*(pacer.run(call) for _ in range(200)))
+    assert most == 8

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from qrelay.errors import ConfigError
 from services.judge.backends.base import Backend, Weights
+from services.judge.exchange import PROMPT_LOGPROBS
 from services.judge.settings import JudgeSettings
 
 
@@ -14,18 +15,36 @@ def make_backend(settings: JudgeSettings, *, needs: frozenset[str]) -> Backend:
     """The engine that the settings name, loaded.
 
     Raises:
-        ModelError: the model is absent, altered or not loadable.
+        ModelError: the model is absent, altered or not loadable, or its engine is not installed.
         ConfigError: the API key is not set, or the engine lacks one of `needs`.
     """
     backend = _MAKERS[settings.backend](settings)
+    try:
+        refuse_lacking(backend, settings, needs)
+    except ConfigError:
+        backend.close()
+        raise
+    return backend
+
+
+def refuse_lacking(backend: Backend, settings: JudgeSettings, needs: frozenset[str]) -> None:
+    """Raises ConfigError where the engine lacks one of `needs`, saying which and what to do."""
     lacking = needs - backend.capabilities
     if lacking:
-        backend.close()
         raise ConfigError(
             f"the strategy {settings.strategy} needs {', '.join(sorted(lacking))}, which the backend "
-            f"{settings.backend} does not give: choose another judge.backend or judge.strategy"
+            f"{settings.backend} does not give: {_remedy(settings.backend, lacking)}"
         )
-    return backend
+
+
+def _remedy(backend: str, lacking: frozenset[str]) -> str:
+    if backend == "openai" and PROMPT_LOGPROBS in lacking:
+        return (
+            "set judge.endpoint.prompt_logprobs to true if the endpoint echoes them, or choose another judge.backend"
+        )
+    if backend in ("transformers", "vllm") and PROMPT_LOGPROBS not in lacking:
+        return "the model has no chat template: choose an instruct model, or another judge.strategy"
+    return "choose another judge.backend or judge.strategy"
 
 
 def _llamacpp(settings: JudgeSettings) -> Backend:
@@ -41,6 +60,40 @@ def _llamacpp(settings: JudgeSettings) -> Backend:
         threads=own.threads,
         parallel=own.parallel,
         gpu_layers=own.gpu_layers,
+    )
+
+
+def _transformers(settings: JudgeSettings) -> Backend:
+    from qrelay.models.catalogue import resolve
+    from services.judge.backends.transformers import TransformersBackend
+
+    model = resolve(settings.model)
+    own = settings.transformers
+    return TransformersBackend(
+        model.path,
+        Weights(model.name, model.revision, model.quantisation),
+        dtype=own.dtype,
+        device=own.device,
+        threads=own.threads,
+        context_tokens=own.context_tokens,
+        batch_tokens=own.batch_tokens,
+    )
+
+
+def _vllm(settings: JudgeSettings) -> Backend:
+    from qrelay.models.catalogue import resolve
+    from services.judge.backends.vllm import VllmBackend
+
+    model = resolve(settings.model)
+    own = settings.vllm
+    return VllmBackend(
+        model.path,
+        Weights(model.name, model.revision, model.quantisation),
+        dtype=own.dtype,
+        context_tokens=own.context_tokens,
+        max_sequences=own.max_sequences,
+        gpu_memory_utilization=own.gpu_memory_utilization,
+        kv_cache_gib=own.kv_cache_gib,
     )
 
 
@@ -67,6 +120,8 @@ def _openai(settings: JudgeSettings) -> Backend:
         request_timeout_s=own.request_timeout_s,
         extra_body=own.extra_body,
         accept_text=own.accept_text,
+        prompt_logprobs=own.prompt_logprobs,
+        chat=own.chat,
     )
 
 
@@ -76,4 +131,10 @@ def _fake(settings: JudgeSettings) -> Backend:
     return FakeBackend(settings.fake.failure_rate)
 
 
-_MAKERS: dict[str, Callable[[JudgeSettings], Backend]] = {"llamacpp": _llamacpp, "openai": _openai, "fake": _fake}
+_MAKERS: dict[str, Callable[[JudgeSettings], Backend]] = {
+    "llamacpp": _llamacpp,
+    "transformers": _transformers,
+    "vllm": _vllm,
+    "openai": _openai,
+    "fake": _fake,
+}

@@ -1,4 +1,4 @@
-"""The protocol of a backend: prompts in, first-token log-probabilities out.
+"""The protocol of a backend: questions in, log-probabilities or text out.
 
 Adding one: a module, a line in `services.judge.backends.make_backend`, a parameter in tests/judge/test_backends.py.
 """
@@ -9,8 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from qrelay.errors import QrelayError
-from services.judge.exchange import Prompt, TokenLogprobs
+from qrelay.errors import ConfigError, QrelayError
+from services.judge.exchange import (
+    GENERATION,
+    PROMPT_LOGPROBS,
+    TOKEN_LOGPROBS,
+    Chat,
+    Continuation,
+    Prompt,
+    Reply,
+    TargetLogprobs,
+    TokenLogprobs,
+)
 
 TOP_LOGPROBS = 20
 """How many first tokens are asked for: the most that OpenAI's API allows."""
@@ -26,26 +36,56 @@ class Weights:
 
 
 class Backend(Protocol):
-    """An engine. A prompt's answer does not depend on its company (within 4e-2 of probability)."""
+    """An engine. An answer does not depend on its company (within 4e-2 of probability).
+
+    Every asking method takes any number of questions and gives one answer each, in order; neighbours should
+    share their prefix. A question's error says why it has no answer: Oversized (does not fit the context),
+    BackendTimeout, BackendUnavailable, RateLimited, or another QrelayError. A method that the `capabilities` do
+    not name is never called: `services.judge.backends.make_backend` refuses the combination at start.
+    """
 
     @property
     def weights(self) -> Weights:
         """The model's identity; fixed from start to end."""
 
     @property
-    def decodings(self) -> tuple[str, ...]:
-        """Canonical texts of the decoding parameters: the usual one first, then what it may fall back to."""
-
-    @property
     def capabilities(self) -> frozenset[str]:
         """What it can do: constants of `services.judge.exchange`."""
 
-    async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
-        """One answer a prompt, in order. Neighbours should share their prefix.
+    def decodings(self, capability: str) -> tuple[str, ...]:
+        """Canonical texts of the decoding parameters of one kind of question: the usual one first, then what it
+        may fall back to."""
 
-        An item's error says why it has no answer: Oversized (does not fit the context), BackendTimeout,
-        BackendUnavailable, RateLimited, or another QrelayError.
-        """
+    async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
+        """TOKEN_LOGPROBS: the distribution of each prompt's first reply token."""
+
+    async def loglikelihood(self, continuations: Sequence[Continuation]) -> list[TargetLogprobs | QrelayError]:
+        """PROMPT_LOGPROBS: the log-probability of each target's tokens."""
+
+    async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
+        """GENERATION: a greedy reply to each chat."""
 
     def close(self) -> None:
         """Free the engine. Callable from any thread; a second call does nothing."""
+
+
+class Incapable:
+    """A base for backends: the kinds of question that they do not answer."""
+
+    async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
+        """Refused."""
+        return [_incapable(self, TOKEN_LOGPROBS)] * len(prompts)
+
+    async def loglikelihood(self, continuations: Sequence[Continuation]) -> list[TargetLogprobs | QrelayError]:
+        """Refused."""
+        return [_incapable(self, PROMPT_LOGPROBS)] * len(continuations)
+
+    async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
+        """Refused."""
+        return [_incapable(self, GENERATION)] * len(chats)
+
+
+def _incapable(backend: object, capability: str) -> QrelayError:
+    return ConfigError(
+        f"the backend {type(backend).__name__} does not give {capability}: choose another judge.backend"
+    )

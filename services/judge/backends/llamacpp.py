@@ -4,37 +4,46 @@ Choices, measured on 2 cores (README.md has the figures): the work is prompt rea
 takes a query's passages one after the other and keeps the shared prefix in its KV cache is fastest; more
 slots only compute the prefix once each. `parallel` is there for GPUs.
 
-The GGUF's own chat template is used. Log-probabilities are of the whole vocabulary's softmax at
-temperature 1 (llama.cpp reports them before sampling). Reading the prefix in another batch changes the
-last digits: equal within 4e-2 of probability, see tests/judge/test_backends.py.
+The GGUF's own chat template is used, thinking off. A reply is guided to its choices by a grammar. The server gives
+no log-probabilities of the prompt itself (`echo` is not implemented): the backend `transformers` reads the same GGUF
+and does.
+
+Log-probabilities are of the whole vocabulary's softmax at temperature 1 (llama.cpp reports them before sampling).
+Reading the prefix in another batch changes the last digits: equal within 4e-2 of probability, see
+tests/judge/test_backends.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qrelay.errors import BackendUnavailable, InternalError, MalformedInput, ModelError, QrelayError
-from services.judge.backends.base import TOP_LOGPROBS, Weights
-from services.judge.backends.replies import is_too_long, read_completion, too_long
-from services.judge.exchange import TOKEN_LOGPROBS, Prompt, TokenLogprobs
+from services.judge.backends.base import TOP_LOGPROBS, Incapable, Weights
+from services.judge.backends.replies import is_too_long, read_completion, read_reply, too_long
+from services.judge.exchange import GENERATION, TOKEN_LOGPROBS, Chat, Prompt, Reply, TokenLogprobs
 
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
-_DECODING = f"engine=llamacpp;chat-template=gguf;temperature=0;max_tokens=1;top_logprobs={TOP_LOGPROBS}"
+_DECODINGS = {
+    TOKEN_LOGPROBS: f"engine=llamacpp;chat-template=gguf;temperature=0;max_tokens=1;top_logprobs={TOP_LOGPROBS}",
+    GENERATION: "engine=llamacpp;chat-template=gguf;temperature=0;thinking=off",
+}
 
 
-class LlamaCppBackend:
+class LlamaCppBackend(Incapable):
     """See the module. Blocking calls run on `parallel` threads of its own, in the order they were asked."""
 
-    decodings = (_DECODING,)
-    capabilities = frozenset({TOKEN_LOGPROBS})
+    capabilities = frozenset(_DECODINGS)
 
     def __init__(
         self,
@@ -60,32 +69,50 @@ class LlamaCppBackend:
         self._server: Any = _load(path, context_tokens, threads, parallel, gpu_layers)
         self._executor = ThreadPoolExecutor(parallel, thread_name_prefix="llamacpp")
 
+    def decodings(self, capability: str) -> tuple[str, ...]:
+        """One a capability; none for what it lacks."""
+        return (_DECODINGS[capability],) if capability in _DECODINGS else ()
+
     async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
         """One answer a prompt, off the event loop; cancelling takes back what has not begun."""
+        return await self._run(self._score, prompts)
+
+    async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
+        """One reply a chat, as `score`."""
+        return await self._run(self._generate, chats)
+
+    async def _run(self, answer: Callable[[Question], Answer], questions: Sequence[Question]) -> list[Answer]:
         if self._server is None:
             raise InternalError("the judge's engine was used after close")
         loop = asyncio.get_running_loop()
-        tasks = [loop.run_in_executor(self._executor, self._answer, prompt) for prompt in prompts]
+        tasks = [loop.run_in_executor(self._executor, answer, question) for question in questions]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
 
-    def _answer(self, prompt: Prompt) -> TokenLogprobs | QrelayError:
-        request = {
-            "messages": prompt.messages(),
-            "max_tokens": 1,
+    def _score(self, prompt: Prompt) -> TokenLogprobs | QrelayError:
+        request = {"messages": prompt.messages(), "max_tokens": 1, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        return self._ask(request, lambda body: read_completion(body, _DECODINGS[TOKEN_LOGPROBS]))
+
+    def _generate(self, chat: Chat) -> Reply | QrelayError:
+        messages = [{"role": role, "content": content} for role, content in chat.messages]
+        request: dict[str, Any] = {"messages": messages, "max_tokens": chat.max_tokens}
+        if chat.choices:
+            request["grammar"] = "root ::= " + " | ".join(json.dumps(c, ensure_ascii=False) for c in chat.choices)
+        return self._ask(request, lambda body: read_reply(body, _DECODINGS[GENERATION]))
+
+    def _ask(self, request: dict[str, Any], read: Callable[[Any], Answer]) -> Answer | QrelayError:
+        always = {
             "temperature": 0,
-            "logprobs": True,
-            "top_logprobs": TOP_LOGPROBS,
             "cache_prompt": self._prefix_cache,
             "chat_template_kwargs": {"enable_thinking": False},
         }
         try:
-            body = self._server.handle_chat_completions(request)
+            body = self._server.handle_chat_completions(request | always)
             if "error" not in body:
-                return read_completion(body, _DECODING)
+                return read(body)
         except (ValueError, TypeError) as error:
             return MalformedInput(f"llama.cpp refused the prompt ({type(error).__name__})")
         except Exception as error:  # a native library: whatever it throws costs one pair, not the batch

@@ -1,58 +1,52 @@
 """`openai`: any OpenAI-compatible endpoint, over HTTP (vLLM, llama.cpp's server, a hosted API).
 
-Asks `/chat/completions` for one token with its log-probabilities. An endpoint that gives none (it ignores
-the parameter, or answers 400 to it) is asked for text from then on: the reply is read strictly, and the
-label carries another decoding, so that the two kinds of measurement never share an identity.
+    score          `/chat/completions`, one token with its log-probabilities; `/completions` with `chat` off
+    generate       the same, with more tokens
+    loglikelihood  `/completions` with `echo` and `logprobs`, only where `prompt_logprobs` is declared: vLLM does,
+                   llama.cpp's server and most hosted chat APIs do not
 
-What comes back wrong becomes an error, never a grade:
+An endpoint that gives no log-probabilities of the first token (it ignores the parameter, or answers 400 to it) is
+asked for text from then on: the reply is read strictly, and the label carries another decoding, so that the two
+kinds of measurement never share an identity. Nothing turns a reasoning model's thinking off unless `extra_body`
+does: unknown hosts refuse unknown fields. A thought is never read as a grade (see `replies`).
 
-    429                          RateLimited          retried, after Retry-After / x-ratelimit-reset-*
-    408, 5xx, connection, JSON   BackendUnavailable   retried
-    silence                      BackendTimeout       retried
-    400 "context length"         Oversized            not retried
-    401, 403, 404                ConfigError          not retried
-    other 4xx                    InputError           not retried
-
-The API key is read from the environment variable that the settings name; it is in no log and no error.
+Errors: see `connection`. The API key is read from the environment variable that the settings name.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-import httpx
-
-from qrelay.errors import (
-    BackendTimeout,
-    BackendUnavailable,
-    ConfigError,
-    InputError,
-    QrelayError,
-    RateLimited,
+from qrelay.errors import ConfigError, QrelayError
+from services.judge.backends.base import TOP_LOGPROBS, Incapable, Weights
+from services.judge.backends.connection import Connection, LogprobsRefusedError
+from services.judge.backends.pacing import Policy
+from services.judge.backends.replies import has_logprobs, read_completion, read_echo, read_reply, without_thoughts
+from services.judge.exchange import (
+    GENERATION,
+    PROMPT_LOGPROBS,
+    TEXT,
+    TOKEN_LOGPROBS,
+    Chat,
+    Continuation,
+    Prompt,
+    Reply,
+    TargetLogprobs,
+    TokenLogprobs,
 )
-from services.judge.backends.base import TOP_LOGPROBS, Weights
-from services.judge.backends.pacing import Pacer, Policy
-from services.judge.backends.ratelimits import asked_to_wait, used_up
-from services.judge.backends.replies import is_too_long, read_completion, too_long
-from services.judge.exchange import TEXT, TOKEN_LOGPROBS, Prompt, TokenLogprobs
 
-_WITH_LOGPROBS = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
-_TEXT_ONLY: dict[str, Any] = {"max_tokens": 4, "temperature": 0, "stop": ["\n"]}
+Answer = TypeVar("Answer")
+
+_TEXT_ONLY: dict[str, Any] = {"max_tokens": 4, "stop": ["\n"]}
 """Four tokens: some vocabularies begin a reply with a token that is only a blank."""
-_SHOWN_CHARS = 200
+_START = "\n"
+"""What stands before a target without a context: its first token needs one before it."""
 
 
-class _NoLogprobsError(Exception):
-    """The endpoint gives no log-probabilities."""
-
-
-class OpenAIBackend:
+class OpenAIBackend(Incapable):
     """See the module. Use from one event loop at a time."""
-
-    capabilities = frozenset({TOKEN_LOGPROBS, TEXT})
 
     def __init__(
         self,
@@ -64,124 +58,142 @@ class OpenAIBackend:
         request_timeout_s: float = 30.0,
         extra_body: Mapping[str, Any] | None = None,
         accept_text: bool = True,
+        prompt_logprobs: bool = False,
+        chat: bool = True,
     ) -> None:
         """`url` is the base that ends in /v1. `extra_body` joins every request and the decoding identity.
-        `accept_text`: whether replies without log-probabilities count."""
+        `accept_text`: whether replies without log-probabilities count. `prompt_logprobs`: whether the endpoint
+        echoes a prompt with its log-probabilities. `chat`: False for a model without a chat template."""
         self.weights = weights
-        self._url = f"{url.rstrip('/')}/chat/completions"
-        self._api_key = api_key
-        self._policy = policy or Policy()
-        self._timeout = httpx.Timeout(request_timeout_s)
+        self._connection = Connection(
+            url, api_key=api_key, policy=policy or Policy(), request_timeout_s=request_timeout_s
+        )
         self._extra = dict(extra_body or {})
         self._accept_text = accept_text
+        self._chat = chat
         self._text_only = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: httpx.AsyncClient | None = None
-        self._pacer: Pacer | None = None
+        self.capabilities = frozenset(
+            {TOKEN_LOGPROBS, TEXT, GENERATION, *([PROMPT_LOGPROBS] if prompt_logprobs else [])}
+        )
+        self._decodings = self._name_decodings()
+
+    def _name_decodings(self) -> dict[str, tuple[str, ...]]:
+        engine = "engine=openai" if self._chat else "engine=openai;chat=off"
         extra = "".join(f";{key}={self._extra[key]!r}" for key in sorted(self._extra))
-        self._exact = f"engine=openai;temperature=0;max_tokens=1;top_logprobs={TOP_LOGPROBS}{extra}"
-        self._strict = f"engine=openai;temperature=0;max_tokens=4;stop=newline;no-logprobs;strict-text{extra}"
-        self.decodings = (self._exact, self._strict) if accept_text else (self._exact,)
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # else one line a request
+        exact = f"{engine};temperature=0;max_tokens=1;top_logprobs={TOP_LOGPROBS}{extra}"
+        strict = f"{engine};temperature=0;max_tokens=4;stop=newline;no-logprobs;strict-text{extra}"
+        named = {
+            TOKEN_LOGPROBS: (exact, strict) if self._accept_text else (exact,),
+            PROMPT_LOGPROBS: (f"engine=openai;echo;temperature=1;start=newline{extra}",),
+            GENERATION: (f"{engine};temperature=0{extra}",),
+        }
+        return {capability: texts for capability, texts in named.items() if capability in self.capabilities}
+
+    def decodings(self, capability: str) -> tuple[str, ...]:
+        """Those of `score`: with log-probabilities, then strict text where `accept_text` holds."""
+        return self._decodings.get(capability, ())
 
     async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
-        """One answer a prompt, `policy.concurrency` requests at once."""
-        client, pacer = self._bound()
-        return list(await asyncio.gather(*(self._answer(prompt, client, pacer) for prompt in prompts)))
+        """One answer a prompt, as many requests at once as the endpoint bears."""
+        return await _all(self._score, prompts)
 
-    async def _answer(self, prompt: Prompt, client: httpx.AsyncClient, pacer: Pacer) -> TokenLogprobs | QrelayError:
-        try:
+    async def loglikelihood(self, continuations: Sequence[Continuation]) -> list[TargetLogprobs | QrelayError]:
+        """One answer a continuation. An endpoint that echoes no log-probabilities is a ConfigError; one that cuts
+        its tokens across the target's begin a MalformedInput (context and target travel as one text)."""
+        if PROMPT_LOGPROBS not in self.capabilities:
+            return await super().loglikelihood(continuations)
+        return await _all(self._loglikelihood, continuations)
+
+    async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
+        """One reply a chat; choices are left to whoever reads it."""
+        return await _all(self._generate, chats)
+
+    async def _score(self, prompt: Prompt) -> TokenLogprobs:
+        if not self._text_only:
             try:
-                return await pacer.run(lambda: self._ask(prompt, client, pacer))
-            except _NoLogprobsError:
+                return await self._score_exactly(prompt)
+            except LogprobsRefusedError:
                 if not self._accept_text:
-                    return ConfigError(
+                    raise ConfigError(
                         "the endpoint gives no log-probabilities: use one that does, or set "
                         "judge.endpoint.accept_text to true to read its text (coarser, recorded in the decoding)"
-                    )
+                    ) from None
                 self._text_only = True
-                return await pacer.run(lambda: self._ask(prompt, client, pacer))
-        except QrelayError as error:
-            return error
+        return await self._score_strictly(prompt)
 
-    async def _ask(self, prompt: Prompt, client: httpx.AsyncClient, pacer: Pacer) -> TokenLogprobs:
-        """One request. Raises QrelayError, or _NoLogprobsError."""
-        text_only = self._text_only
-        parameters = _TEXT_ONLY if text_only else _WITH_LOGPROBS
-        request = {"model": self.weights.model, "messages": prompt.messages(), **parameters, **self._extra}
-        response = await self._post(client, request)
-        wait = used_up(response.headers)
-        if wait is not None:
-            pacer.pause(wait)
-        body = _json(response)
-        if response.status_code >= 400:
-            if response.status_code == 400 and not text_only and "logprobs" in str(body):
-                raise _NoLogprobsError
-            raise self._refusal(response, body)
-        try:
-            reply = read_completion(body, self._strict if text_only else self._exact)
-        except ValueError as error:
-            raise BackendUnavailable(
-                f"the endpoint answered {response.status_code} with something that is {error}: "
-                "check that judge.endpoint.url is an OpenAI-compatible API and ends in /v1"
-            ) from error
-        if not reply.tokens and not text_only:
-            raise _NoLogprobsError
+    async def _score_exactly(self, prompt: Prompt) -> TokenLogprobs:
+        asked = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self._chat else {"logprobs": TOP_LOGPROBS}
+        decoding = self._decodings[TOKEN_LOGPROBS][0]
+
+        def read(body: Any) -> tuple[bool, TokenLogprobs]:
+            return has_logprobs(body), read_completion(body, decoding)
+
+        exact, reply = await self._complete(prompt.messages(), {"max_tokens": 1, **asked}, read)
+        if not exact:
+            raise LogprobsRefusedError
         return reply
 
-    async def _post(self, client: httpx.AsyncClient, request: dict[str, Any]) -> httpx.Response:
+    async def _score_strictly(self, prompt: Prompt) -> TokenLogprobs:
+        """Of a text that thinks first, what follows the thought counts; a thought without an end stays, no grade."""
+        decoding = self._decodings[TOKEN_LOGPROBS][-1]
+        reply = await self._complete(prompt.messages(), _TEXT_ONLY, lambda body: read_completion(body, decoding))
+        text = without_thoughts(reply.text) or reply.text
+        return TokenLogprobs((), text, reply.prompt_tokens, decoding)
+
+    async def _loglikelihood(self, each: Continuation) -> TargetLogprobs:
+        prompt = (each.context or _START) + each.target
+        parameters = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+        decoding = self._decodings[PROMPT_LOGPROBS][0]
         try:
-            return await client.post(self._url, json=request)
-        except httpx.TimeoutException as error:
-            raise BackendTimeout(
-                f"the endpoint did not answer in {self._timeout.read} s (judge.endpoint.request_timeout_s)"
-            ) from error
-        except httpx.TransportError as error:
-            raise BackendUnavailable(
-                f"the endpoint does not answer ({type(error).__name__}): check judge.endpoint.url"
-            ) from error
-
-    def _refusal(self, response: httpx.Response, body: Any) -> QrelayError:
-        """The error of an HTTP status. The endpoint's words are shown where they cannot hold a passage."""
-        status = response.status_code
-        failure = body.get("error", body) if isinstance(body, dict) else {}
-        if status == 429:
-            wait = asked_to_wait(response.headers)
-            return RateLimited("the endpoint answered 429, too many requests", retry_after_s=wait)
-        if status == 408 or status >= 500:
-            wait = asked_to_wait(response.headers)
-            return BackendUnavailable(f"the endpoint answered {status}", retry_after_s=wait)
-        if is_too_long(failure):
-            return too_long(failure, "use a model with a longer context")
-        if status in (401, 403, 404):
-            said = failure.get("message", "") if isinstance(failure, dict) else ""
-            said = str(said).replace(self._api_key, "***") if self._api_key else str(said)
-            return ConfigError(
-                f"the endpoint answered {status} ({said[:_SHOWN_CHARS]}): check judge.model, "
-                "judge.endpoint.url and the key in the variable that judge.endpoint.api_key_env names"
+            answer = await self._connection.ask(
+                "/completions",
+                {"model": self.weights.model, **parameters, **self._extra},
+                lambda body: read_echo(body, prompt, each.target, decoding),
             )
-        kind = failure.get("type") or failure.get("code") if isinstance(failure, dict) else None
-        return InputError(f"the endpoint refused the request with {status} ({str(kind)[:_SHOWN_CHARS]})")
+        except LogprobsRefusedError:
+            answer = None
+        if answer is None:
+            raise ConfigError(
+                "the endpoint does not echo a prompt with its log-probabilities: use one that does (vLLM), or set "
+                "judge.endpoint.prompt_logprobs to false and choose a strategy that does not need them"
+            )
+        return answer
 
-    def _bound(self) -> tuple[httpx.AsyncClient, Pacer]:
-        loop = asyncio.get_running_loop()
-        if self._client is None or self._pacer is None or self._loop is not loop:
-            headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-            limits = httpx.Limits(max_connections=self._policy.concurrency)
-            self._client = httpx.AsyncClient(timeout=self._timeout, headers=headers, limits=limits)
-            self._pacer = Pacer(self._policy)
-            self._loop = loop
-        return self._client, self._pacer
+    async def _generate(self, chat: Chat) -> Reply:
+        messages = [{"role": role, "content": content} for role, content in chat.messages]
+        decoding = self._decodings[GENERATION][0]
+        return await self._complete(
+            messages, {"max_tokens": chat.max_tokens}, lambda body: read_reply(body, decoding)
+        )
+
+    async def _complete(
+        self, messages: list[dict[str, str]], parameters: dict[str, Any], read: Callable[[Any], Answer]
+    ) -> Answer:
+        given: dict[str, Any] = {"messages": messages} if self._chat else {"prompt": _as_text(messages)}
+        request = {"model": self.weights.model, **given, "temperature": 0, **parameters, **self._extra}
+        return await self._connection.ask("/chat/completions" if self._chat else "/completions", request, read)
 
     def close(self) -> None:
         """Close the connections, on the loop that opened them if it still runs."""
-        client, self._client = self._client, None
-        if client is not None and self._loop is not None and self._loop.is_running():
-            asyncio.run_coroutine_threadsafe(client.aclose(), self._loop)
+        self._connection.close()
 
 
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        return None
+async def _all(answer: Callable[[Any], Any], questions: Sequence[Any]) -> list[Any]:
+    """Every answer, in order; a QrelayError stands in the place of the answer that it prevented."""
+
+    async def settled(question: Any) -> Any:
+        try:
+            return await answer(question)
+        except QrelayError as error:
+            return error
+
+    return list(await asyncio.gather(*map(settled, questions)))
+
+
+def _as_text(messages: Sequence[Mapping[str, str]]) -> str:
+    """A chat as plain text for a base model: paragraphs; a reply stands on its question's last line."""
+    text = ""
+    for message in messages:
+        before = " " if message["role"] == "assistant" else "\n\n"
+        text += before + message["content"]
+    return text.strip()

@@ -1,4 +1,7 @@
-"""When to ask a remote endpoint: concurrency limit, pauses it asks for, retries, and a circuit breaker.
+"""When to ask a remote endpoint: as much at once as it bears, pauses it asks for, retries, and a circuit breaker.
+
+How many requests run at once follows the endpoint: every answer opens the window by 1/window, every refusal, failure
+or silence halves it (additive increase, multiplicative decrease, as TCP does: Chiu and Jain 1989).
 
 Retries wait a uniformly random time up to `base * 2**attempt` ("full jitter", Brooker, AWS Architecture
 Blog, 2015), or as long as the endpoint says. A pause that one answer asks for (Retry-After, or a rate-limit
@@ -23,7 +26,7 @@ _LONGEST_BACKOFF_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """concurrency: requests at once. max_retries: after the first attempt. retry_base_s: ceiling of the
+    """concurrency: the most requests at once. max_retries: after the first attempt. retry_base_s: ceiling of the
     first wait, doubling. total_timeout_s: budget of one prompt, waits included. breaker_failures: prompts
     in a row that must fail for good before `breaker_s` seconds of failing at once."""
 
@@ -33,6 +36,36 @@ class Policy:
     total_timeout_s: float = 120.0
     breaker_failures: int = 8
     breaker_s: float = 15.0
+
+
+class Window:
+    """How many requests may run at once: see the module. An asynchronous context for one request."""
+
+    def __init__(self, most: int) -> None:
+        """It begins at `most`, and never exceeds it."""
+        self._most = most
+        self._running = 0
+        self._changed = asyncio.Condition()
+        self.size = float(most)
+        """Requests that may run at once; the whole part counts."""
+
+    async def __aenter__(self) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._running < int(self.size))
+            self._running += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        async with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+
+    def answered(self) -> None:
+        """The endpoint bore a request."""
+        self.size = min(float(self._most), self.size + 1.0 / self.size)
+
+    def refused(self) -> None:
+        """The endpoint refused one, failed or was silent."""
+        self.size = max(1.0, self.size / 2)
 
 
 class Pacer:
@@ -49,7 +82,7 @@ class Pacer:
         """`clock` (seconds), `sleep` and `uniform` are replaced in tests."""
         self._policy = policy
         self._clock, self._sleep, self._uniform = clock, sleep, uniform
-        self._slots = asyncio.Semaphore(policy.concurrency)
+        self.window = Window(policy.concurrency)
         self._paused_until = 0.0
         self._failures = 0
         self._open_until = 0.0
@@ -66,7 +99,7 @@ class Pacer:
             TransientError: the last one, or at once while the breaker is open.
             QrelayError: whatever else `call` raised, unretried.
         """
-        async with self._slots:
+        async with self.window:
             self._refuse_while_open()
             try:
                 result = await self._attempts(call)
@@ -82,14 +115,18 @@ class Pacer:
         while True:
             await self._wait_out_pause(deadline)
             try:
-                return await call()
+                result = await call()
             except TransientError as error:
+                self.window.refused()
                 if error.retry_after_s is not None:
                     self.pause(error.retry_after_s)
                 ceiling = min(_LONGEST_BACKOFF_S, self._policy.retry_base_s * 2**attempt)
                 delay = self._uniform(0.0, ceiling)
                 if attempt >= self._policy.max_retries or self._clock() + delay >= deadline:
                     raise
+            else:
+                self.window.answered()
+                return result
             attempt += 1
             await self._sleep(delay)
 
