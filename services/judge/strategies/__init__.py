@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from services.judge.strategies.answer_nll import AnswerNll
 from services.judge.strategies.base import Strategy
 from services.judge.strategies.binary import binary
+from services.judge.strategies.chat import Shot
 from services.judge.strategies.graded import graded
+from services.judge.strategies.query_likelihood import QueryLikelihood
+from services.judge.strategies.utility import ListUtility
 
-_STRATEGIES: dict[str, Callable[[str, float], Strategy]] = {
-    "binary": lambda _, min_mass: binary(min_mass),
+_STRATEGIES: dict[str, Callable[[str, float, Sequence[Shot]], Strategy]] = {
+    "binary": lambda _, min_mass, shots: binary(min_mass, shots),
     "graded": graded,
+    "query_likelihood": lambda *_: QueryLikelihood(),
+    "answer_nll": lambda *_: AnswerNll(),
+    "utility": lambda *_: ListUtility(),
 }
 
 
-def make_strategy(name: str, scale: str, *, min_mass: float) -> Strategy:
-    """The strategy `name` ("binary", "graded") on `scale` ("0-3", "1-4"; binary has its own)."""
-    return _STRATEGIES[name](scale, min_mass)
+def make_strategy(name: str, scale: str, *, min_mass: float = 0.05, shots: Sequence[Shot] = ()) -> Strategy:
+    """The strategy `name` on `scale` ("0-3", "1-4": graded only). min_mass: see `grading.read_grade`; shots: worked
+    examples for the strategies that ask for a grade."""
+    return _STRATEGIES[name](scale, min_mass, shots)

@@ -1,12 +1,15 @@
-"""The protocol of a strategy: how a pair becomes a prompt and a reply becomes a grade."""
+"""The protocol of a strategy: how a query's passages become questions, and the answers measurements."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from qrelay.types import Graded, Missing, Passage
-from services.judge.exchange import Prompt, TokenLogprobs
+from qrelay.errors import QrelayError
+from qrelay.types import Graded, Missing, Passage, Query
+from services.judge.backends.base import Backend
+from services.judge.exchange import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +30,47 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class StrategySpec:
-    """What identifies a strategy. prompt_hash: sha256 of everything in the prompt but query and passage,
-    and of the spellings read as grades. needs: what it asks of a backend's `capabilities`."""
+    """What identifies a strategy.
+
+    prompt_hash: sha256 of everything in its questions but query, passage and answer, and of the spellings read as
+    grades. needs: what it asks of a backend's `capabilities`; asks: the one of them whose decoding is part of its
+    labels' identity. listwise: a label depends on the other passages of the list, so a list is measured whole or
+    not at all.
+    """
 
     name: str
     scale: Scale
     prompt_hash: str
     needs: frozenset[str]
+    asks: str
+    listwise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One pair's outcome. decoding: how the backend decoded it; prompt_tokens: what it cost, the tokens of
+    questions that several pairs share being counted once, with the first of them."""
+
+    outcome: Graded | Missing
+    decoding: str
+    raw_reply: str = ""
+    prompt_tokens: int = 0
 
 
 class Strategy(Protocol):
-    """Turns pairs into prompts and replies into grades. Pure: no I/O, no state."""
+    """Turns pairs into questions and answers into grades. It keeps no state: all I/O is the backend's."""
 
     @property
     def spec(self) -> StrategySpec:
         """Its identity and its needs."""
 
-    def prompt(self, query: str, passage: Passage) -> Prompt:
-        """The prompt of one pair."""
+    def reads(self, query: Query, passages: Sequence[Passage]) -> str:
+        """What a label depends on beside query text and passage: "" where nothing; it joins the judgment key."""
 
-    def grade(self, reply: TokenLogprobs) -> Graded | Missing:
-        """The grade in a reply; Missing("unparseable") where there is none."""
+    async def measure(
+        self, backend: Backend, query: Query, passages: Sequence[Passage]
+    ) -> list[Measured | QrelayError]:
+        """One outcome a passage, in order. May raise a QrelayError, which then stands for all of them."""
+
+    def example(self, query: Query, passage: Passage) -> list[Message]:
+        """What is asked about one pair, for people to read."""

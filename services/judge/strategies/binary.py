@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from services.judge.strategies.base import Scale, Strategy
-from services.judge.strategies.chat import ChatGrade
+from services.judge.strategies.chat import ChatGrade, Shot
 
 SCALE = Scale("0-1", min_grade=0, relevant_grade=1, variants=(("no", "n"), ("yes", "y")))
 """Single letters count: vocabularies without a token "YES" begin it with "Y"."""
@@ -18,8 +20,7 @@ Reply with one word: YES if the passage answers the query, NO if it does not.
 """
 
 
-def binary(min_mass: float) -> Strategy:
-    """The strategy; `min_mass`: see `grading.read_grade`."""
-    return ChatGrade(
-        "binary", SCALE, _INSTRUCTIONS, cue="Does the passage answer the query? YES or NO:", min_mass=min_mass
-    )
+def binary(min_mass: float, shots: Sequence[Shot] = ()) -> Strategy:
+    """The strategy; `min_mass`: see `grading.read_grade`; `shots`: worked examples."""
+    cue = "Does the passage answer the query? YES or NO:"
+    return ChatGrade("binary", SCALE, _INSTRUCTIONS, cue=cue, min_mass=min_mass, shots=shots)

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from qrelay.errors import ConfigError, QrelayError
 from qrelay.identity import digest
-from qrelay.types import Graded, Missing, Passage
-from services.judge.exchange import TOKEN_LOGPROBS, Prompt, TokenLogprobs
+from qrelay.types import Graded, Missing, Passage, Query
+from services.judge.backends.base import Backend
+from services.judge.exchange import TOKEN_LOGPROBS, Message, Prompt, TokenLogprobs
 from services.judge.strategies import hygiene
-from services.judge.strategies.base import Scale, StrategySpec
+from services.judge.strategies.base import Measured, Scale, StrategySpec
 from services.judge.strategies.grading import labels, read_grade
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A worked example: a pair that people graded, and the reply that it deserves (a label of the scale)."""
+
+    query: str
+    title: str
+    text: str
+    reply: str
 
 
 class ChatGrade:
     """Instructions and query first, passage last, one grade token as the reply."""
 
-    def __init__(self, name: str, scale: Scale, instructions: str, *, cue: str, min_mass: float) -> None:
-        """`cue` is the line after the passage; `min_mass`: see `read_grade`."""
+    def __init__(
+        self, name: str, scale: Scale, instructions: str, *, cue: str, min_mass: float, shots: Sequence[Shot] = ()
+    ) -> None:
+        """`cue` is the line after the passage; `min_mass`: see `read_grade`; `shots` stand before the query, so that
+        all passages share them too."""
         self._scale = scale
         self._labels = labels(scale)
         self._instructions = instructions.strip()
         self._cue = cue
         self._min_mass = min_mass
+        self._shots = tuple(self._worked(shot) for shot in shots)
         template = self.prompt("{query}", Passage("", "", "{title}", "{text}"))
         spellings = ["/".join(variants) for variants in scale.variants]
-        shown = (template.instructions, template.question, template.evidence)
+        shown = (template.instructions, template.question, template.evidence, *chain.from_iterable(self._shots))
         self._spec = StrategySpec(
-            name, scale, digest(hygiene.VERSION, *shown, *spellings), frozenset({TOKEN_LOGPROBS})
+            name, scale, digest(hygiene.VERSION, *shown, *spellings), frozenset({TOKEN_LOGPROBS}), TOKEN_LOGPROBS
         )
 
     @property
@@ -36,13 +56,44 @@ class ChatGrade:
         """The chat of one pair."""
         return Prompt(
             instructions=self._instructions,
-            question=f"Query: {hygiene.as_data(query)}\n\n",
-            evidence=f"{hygiene.delimited_passage(passage.title, passage.text)}\n\n{self._cue}",
+            question=_question(query),
+            evidence=self._evidence(passage.title, passage.text),
             labels=self._labels,
             query=query,
             passage=passage.text,
+            shots=self._shots,
         )
+
+    def _evidence(self, title: str, text: str) -> str:
+        return f"{hygiene.delimited_passage(title, text)}\n\n{self._cue}"
+
+    def _worked(self, shot: Shot) -> tuple[str, str]:
+        if shot.reply not in self._labels:
+            raise ConfigError(f"a worked example has the reply {shot.reply!r}: give one of {', '.join(self._labels)}")
+        return _question(shot.query) + self._evidence(shot.title, shot.text), shot.reply
+
+    def reads(self, query: Query, passages: Sequence[Passage]) -> str:  # noqa: ARG002
+        """Nothing beside the pair."""
+        return ""
+
+    async def measure(
+        self, backend: Backend, query: Query, passages: Sequence[Passage]
+    ) -> list[Measured | QrelayError]:
+        """One question a passage, adjacent, so that they share the instructions and the query."""
+        replies = await backend.score([self.prompt(query.text, passage) for passage in passages])
+        return [reply if isinstance(reply, QrelayError) else self._measured(reply) for reply in replies]
+
+    def _measured(self, reply: TokenLogprobs) -> Measured:
+        return Measured(self.grade(reply), reply.decoding, reply.text, reply.prompt_tokens)
+
+    def example(self, query: Query, passage: Passage) -> list[Message]:
+        """The chat."""
+        return self.prompt(query.text, passage).messages()
 
     def grade(self, reply: TokenLogprobs) -> Graded | Missing:
         """See `read_grade`."""
         return read_grade(reply, self._scale, min_mass=self._min_mass)
+
+
+def _question(query: str) -> str:
+    return f"Query: {hygiene.as_data(query)}\n\n"

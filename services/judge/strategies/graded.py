@@ -7,8 +7,10 @@ the grade alone, because the score is read from the first token. 1–4 is LiveQA
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from services.judge.strategies.base import Scale, Strategy
-from services.judge.strategies.chat import ChatGrade
+from services.judge.strategies.chat import ChatGrade, Shot
 
 SCALE_0_3 = Scale("0-3", min_grade=0, relevant_grade=2, variants=(("0",), ("1",), ("2",), ("3",)))
 SCALE_1_4 = Scale("1-4", min_grade=1, relevant_grade=3, variants=(("1",), ("2",), ("3",), ("4",)))
@@ -41,9 +43,9 @@ Given a query and a passage, you must grade how well the passage answers the que
 _BY_SCALE = {"0-3": (SCALE_0_3, _UMBRELA, "0, 1, 2 or 3"), "1-4": (SCALE_1_4, _FOUR, "1, 2, 3 or 4")}
 
 
-def graded(scale: str, min_mass: float) -> Strategy:
-    """The strategy on `scale`, "0-3" or "1-4"; `min_mass`: see `grading.read_grade`."""
+def graded(scale: str, min_mass: float, shots: Sequence[Shot] = ()) -> Strategy:
+    """The strategy on `scale`, "0-3" or "1-4"; `min_mass`: see `grading.read_grade`; `shots`: worked examples."""
     grades, meaning, spoken = _BY_SCALE[scale]
     instructions = meaning.rstrip() + "\n" + _RULES.format(labels=spoken)
     cue = f"Score of the passage for the query, {spoken}:"
-    return ChatGrade("graded", grades, instructions, cue=cue, min_mass=min_mass)
+    return ChatGrade("graded", grades, instructions, cue=cue, min_mass=min_mass, shots=shots)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from qrelay.types import Graded, Missing
+from qrelay.types import Graded, Missing, Utility
 from services.judge.exchange import TokenLogprobs
 from services.judge.strategies.base import Scale
 
@@ -46,7 +46,7 @@ def grade_masses(tokens: Sequence[tuple[str, float]], scale: Scale) -> list[floa
     return masses
 
 
-def graded(probabilities: tuple[float, ...], scale: Scale) -> Graded:
+def graded(probabilities: tuple[float, ...], scale: Scale, utility: Utility | None = None) -> Graded:
     """The record of a distribution over the grades, lowest first, summing to 1. Ties go to the lower grade."""
     first = scale.min_grade
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
@@ -57,6 +57,7 @@ def graded(probabilities: tuple[float, ...], scale: Scale) -> Graded:
         expected_relevance=math.fsum(p * (first + i) for i, p in enumerate(probabilities)),
         entropy=-math.fsum(p * math.log(p) for p in probabilities if p > 0.0) or 0.0,
         p_relevant=min(1.0, math.fsum(probabilities[scale.relevant_grade - first :])),
+        utility=utility,
     )
 
 

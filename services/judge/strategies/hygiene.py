@@ -32,6 +32,13 @@ def as_data(text: str) -> str:
     return text if text.isascii() and "\x00" not in text else _UNENCODABLE.sub("\ufffd", text)
 
 
+def first_words(text: str, words: int) -> str:
+    """The first `words` words on one line, and of these at most 16 bytes of UTF-8 a word: scripts without
+    blanks between their words would else have no limit. For prompts that show many passages at once."""
+    head = " ".join(text.split()[:words])
+    return head.encode("utf-8", "replace")[: 16 * words].decode("utf-8", "ignore")
+
+
 def delimited_passage(title: str, text: str) -> str:
     """The passage as the last part of the user message, its title on the first line."""
     body = f"{as_data(title)}\n{as_data(text)}" if title.strip() else as_data(text)

@@ -1,0 +1,252 @@
+"""A slice: pairs of query and passage that people graded, as a file and from a BEIR collection.
+
+The file is TSV in UTF-8, one pair a line, without quoting, under the header
+
+    query_id  passage_id  grade  query  title  text  [reference_answers]  [any other columns, not read]
+
+`grade` is an integer, or empty where nobody has graded the pair yet; `reference_answers` is a JSON list of texts.
+Fields hold no tabs and no line breaks: writing turns them into blanks.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import logging
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from qrelay.errors import MalformedInput
+from qrelay.files import write_atomic
+
+log = logging.getLogger(__name__)
+
+COLUMNS: Final = ("query_id", "passage_id", "grade", "query", "title", "text")
+ANSWERS: Final = "reference_answers"
+_BREAKS: Final = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
+
+
+@dataclass(frozen=True, slots=True)
+class GradedPair:
+    """A pair and the grade that people gave it, on the slice's own scale; None where they gave none yet."""
+
+    query_id: str
+    passage_id: str
+    grade: int | None
+    query: str
+    title: str
+    text: str
+    reference_answers: tuple[str, ...] = ()
+
+
+def read_slice(path: Path, *, ungraded: bool = False) -> list[GradedPair]:
+    """The graded pairs in `path`, in its order. Rows without a grade are left out, and their number is logged; with
+    `ungraded` they stay in.
+
+    Raises:
+        MalformedInput: the file cannot be read, lacks a column, or has a row that does not hold; names the line.
+    """
+    header, *rows = _lines(path)
+    columns = header.split("\t")
+    lacking = [name for name in COLUMNS if name not in columns]
+    if lacking:
+        raise MalformedInput(
+            f"{path}:1: the columns {', '.join(lacking)} are missing: the first line must name {', '.join(COLUMNS)}, "
+            "separated by tabs"
+        )
+    pairs: list[GradedPair] = []
+    seen: dict[tuple[str, str], int] = {}
+    for number, row in enumerate(rows, 2):
+        if not row.strip():
+            continue
+        pair = _pair(row, columns, f"{path}:{number}")
+        before = seen.setdefault((pair.query_id, pair.passage_id), number)
+        if before != number:
+            raise MalformedInput(f"{path}:{number}: the pair of line {before} again: keep one of the two")
+        pairs.append(pair)
+    graded = pairs if ungraded else [pair for pair in pairs if pair.grade is not None]
+    if len(graded) < len(pairs):
+        log.info("%d of the %d rows of %s have no grade and are left out", len(pairs) - len(graded), len(pairs), path)
+    return graded
+
+
+def write_slice(path: Path, pairs: Sequence[GradedPair]) -> None:
+    """Write the pairs, whole or not at all; those without a grade get an empty one. Raises OSError."""
+    with_answers = any(pair.reference_answers for pair in pairs)
+    lines = ["\t".join((*COLUMNS, ANSWERS) if with_answers else COLUMNS)]
+    for pair in pairs:
+        grade = "" if pair.grade is None else str(pair.grade)
+        fields = [pair.query_id, pair.passage_id, grade, pair.query, pair.title, pair.text]
+        if with_answers:
+            fields.append(json.dumps(pair.reference_answers, ensure_ascii=False))
+        lines.append("\t".join(_BREAKS.sub(" ", field) for field in fields))
+    write_atomic(path, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
+
+
+def relevant_from(grades: Iterable[int]) -> int:
+    """The least grade of the upper half of the grades' range, ends included: 3 of 1 to 4, 2 of 0 to 3 and of 0 to 2,
+    1 of 0 to 1.
+
+    Raises:
+        MalformedInput: fewer than two different grades.
+    """
+    found = set(grades)
+    if len(found) < 2:
+        raise MalformedInput("the slice needs pairs of at least two different grades: have more of them graded")
+    low, high = min(found), max(found)
+    return low + (high - low + 2) // 2
+
+
+def read_beir(
+    corpus: Path, queries: Path, qrels: Path, *, answers: Path | None = None, max_words: int = 160
+) -> list[GradedPair]:
+    """The judged pairs of a BEIR collection, in the order of the qrels.
+
+    corpus: a BEIR folder, or its JSONL, plain or .gz, with `_id`, `title`, `text`; a passage
+    is the first `max_words` words of its text.
+    queries: JSONL, plain or .gz, with `_id`, `text`. qrels: TSV under a header with query-id, corpus-id, score.
+    answers: JSONL with `_id` and `answers`, reference answers: a list, or such a list as a Python literal in a text.
+
+    Raises:
+        MalformedInput: a file cannot be read or parsed, or a qrel names a document or query that is absent.
+    """
+    judged = list(_qrels(qrels))
+    wanted = {document for _, document, _ in judged}
+    documents = {each["_id"]: each for each in _records(corpus_file(corpus)) if each["_id"] in wanted}
+    texts = {each["_id"]: str(each["text"]) for each in _records(queries, "_id", "text")}
+    references = _answers(answers) if answers else {}
+    pairs = []
+    for number, (query_id, document_id, grade) in enumerate(judged, 2):
+        if query_id not in texts or document_id not in documents:
+            what, where = (
+                (f"query {query_id!r}", queries) if query_id not in texts else (f"document {document_id!r}", corpus)
+            )
+            raise MalformedInput(f"{qrels}:{number}: the {what} is not in {where}: give the files of one collection")
+        document = documents[document_id]
+        title, text = _passage(document, max_words)
+        pair = GradedPair(query_id, document_id, grade, texts[query_id], title, text)
+        pairs.append(replace(pair, reference_answers=references.get(query_id, ())))
+    return pairs
+
+
+def corpus_texts(corpus: Path, *, max_words: int = 160) -> list[tuple[str, str]]:
+    """(title, passage) of every document of a BEIR corpus, cut as `read_beir` cuts. Raises MalformedInput."""
+    return [_passage(document, max_words) for document in _records(corpus_file(corpus))]
+
+
+def _passage(document: Mapping[str, Any], max_words: int) -> tuple[str, str]:
+    text = " ".join(str(document.get("text") or "").split()[:max_words])
+    return str(document.get("title") or ""), text
+
+
+def corpus_file(corpus: Path) -> Path:
+    """The corpus file that `corpus` is, or that lies in it under BEIR's name.
+
+    Raises:
+        MalformedInput: a folder without one.
+    """
+    if not corpus.is_dir():
+        return corpus
+    found = [path for name in ("corpus.jsonl", "corpus.jsonl.gz") if (path := corpus / name).exists()]
+    if not found:
+        raise MalformedInput(f"{corpus} holds no corpus.jsonl and no corpus.jsonl.gz: give a BEIR folder or the file")
+    return found[0]
+
+
+def _pair(row: str, columns: Sequence[str], where: str) -> GradedPair:
+    values = row.split("\t")
+    if len(values) != len(columns):
+        raise MalformedInput(
+            f"{where}: {len(values)} fields for {len(columns)} columns: separate them by single tabs"
+        )
+    fields = dict(zip(columns, values, strict=True))
+    for name in ("query_id", "passage_id", "query"):
+        if not fields[name].strip():
+            raise MalformedInput(f"{where}: {name} is empty: fill it in or remove the row")
+    return GradedPair(
+        query_id=fields["query_id"],
+        passage_id=fields["passage_id"],
+        grade=_grade(fields["grade"], where) if fields["grade"].strip() else None,
+        query=fields["query"],
+        title=fields["title"],
+        text=fields["text"],
+        reference_answers=_texts(fields.get(ANSWERS) or "[]", where),
+    )
+
+
+def _grade(text: str, where: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise MalformedInput(
+            f"{where}: the grade {text[:40]!r} is no integer: give one, or leave it empty"
+        ) from error
+
+
+def _qrels(path: Path) -> Iterator[tuple[str, str, int]]:
+    header, *rows = _lines(path)
+    if header.split("\t")[:3] != ["query-id", "corpus-id", "score"]:
+        raise MalformedInput(f"{path}:1: the first line must be query-id, corpus-id, score, separated by tabs")
+    for number, row in enumerate(rows, 2):
+        fields = row.split("\t")
+        if len(fields) != 3:
+            raise MalformedInput(f"{path}:{number}: {len(fields)} fields, a qrel has 3 separated by tabs")
+        yield fields[0], fields[1], _grade(fields[2], f"{path}:{number}")
+
+
+def _answers(path: Path) -> dict[str, tuple[str, ...]]:
+    return {
+        each["_id"]: _texts(each["answers"], f"{path}: the answers of {each['_id']!r}")
+        for each in _records(path, "_id", "answers")
+    }
+
+
+def _texts(found: Any, where: str) -> tuple[str, ...]:
+    """Texts from a list, from a list as JSON or as a Python literal in a text, or from one plain text."""
+    if isinstance(found, str) and found.lstrip().startswith("["):
+        found = _parsed(found.strip())
+    texts = [found] if isinstance(found, str) else found
+    if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
+        raise MalformedInput(f"{where}: no list of texts: give one as JSON")
+    return tuple(each for each in texts if each.strip())
+
+
+def _parsed(text: str) -> Any:
+    """What stands in `text`, which begins with a bracket; the text itself where it is neither notation."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError):
+            continue
+    return text
+
+
+def _records(path: Path, *needed: str) -> Iterator[Mapping[str, Any]]:
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict) or any(name not in record for name in ("_id", *needed)):
+                raise ValueError(f"not an object with {', '.join(dict.fromkeys(('_id', *needed)))}")
+        except ValueError as error:
+            raise MalformedInput(f"{path}:{number}: {error}") from error
+        yield {**record, "_id": str(record["_id"])}
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, plain or .gz; at least one. Only line feeds end a line."""
+    empty = True
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8-sig", newline="\n") as file:
+            for line in file:
+                empty = False
+                yield line.removesuffix("\n").removesuffix("\r")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise MalformedInput(f"{path} cannot be read ({type(error).__name__}: {error}): give a UTF-8 file") from error
+    if empty:
+        raise MalformedInput(f"{path} is empty")
