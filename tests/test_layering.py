@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if (path / "__init__.py").exists())
 CORE_BANS = ("grpc", "nats", "qrelay.v1", "qrelay.wire", "qrelay.runtime.jetstream", "qrelay.runtime.server")
-DOORS = {"service.py", "__main__.py", "cli.py"}
+DOORS = {"service.py", "__main__.py", "cli.py", "doors.py"}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -1,31 +1,44 @@
-"""The judgment cache: SQLite in WAL mode, shared by the replicas of one machine, keyed by full identity.
+"""The judgment cache, keyed by full identity: SQLite for one machine, PostgreSQL (cache_postgres.py) for many.
 
 A key covers query, passage, model, prompt, scale and decoding (`qrelay.identity.judgment_key`), so two
 judges can never share a label, and changing any of them asks anew. Only grades are ever stored: a failure
-is not a measurement. The first writer of a key wins. Killed at any moment, the file is intact and at worst
+is not a measurement. The first writer of a key wins. Killed at any moment, the cache is intact and at worst
 lacks the last moment's labels, which are judged again.
+
+Beside the labels it counts the prompt tokens spent a day, so that replicas share a day's budget (budget.py).
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from qrelay.errors import BackendUnavailable, ConfigError, InternalError
+from qrelay.errors import BackendUnavailable, ConfigError
 from qrelay.identity import judge_digest
 from qrelay.types import Graded, JudgeIdentity, Judgment
+from services.judge.cache_records import (
+    CacheRecord,
+    CacheStats,
+    JudgeStats,
+    Pruned,
+    PruneRule,
+    decode,
+    encode,
+    judge_values,
+    refuse_failures,
+)
 
 NO_CACHE = ":none:"
+POSTGRES = ("postgresql://", "postgres://")
 _BUSY_S = 10.0
 _KEYS_PER_SELECT = 500
 _SCHEMA_VERSION = 1
-_COLUMNS = "judgment_key, judge_hash, outcome, raw_reply, created_at"
+_COLUMNS = "judgment_key, judge_hash, outcome, raw_reply, prompt_tokens, created_at"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS judges(
     judge_hash TEXT PRIMARY KEY, model TEXT NOT NULL, revision TEXT NOT NULL, quantisation TEXT NOT NULL,
@@ -36,20 +49,15 @@ CREATE TABLE IF NOT EXISTS judgments(
     prompt_tokens INTEGER NOT NULL, created_at TEXT NOT NULL
 ) WITHOUT ROWID;
 """
-
-
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """What a cache holds. judges: labels by (judge fingerprint, strategy, scale). prompt_tokens: what
-    all of its labels cost when they were measured."""
-
-    labels: int
-    prompt_tokens: int
-    judges: Mapping[tuple[str, str, str], int]
+_SPEND = "CREATE TABLE IF NOT EXISTS spend(day TEXT PRIMARY KEY, tokens INTEGER NOT NULL) WITHOUT ROWID"
+"""Came later than the rest; a cache without it gets it when it is opened."""
 
 
 class JudgmentCache(Protocol):
-    """A store of graded judgments. Methods block: call them off the event loop."""
+    """A store of graded judgments. Methods block: call them off the event loop.
+
+    Every method raises BackendUnavailable where the store cannot be reached, read or written.
+    """
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Judgment]:
         """The judgments that are there, by key, `cached` and without cost; passage_id is empty."""
@@ -62,30 +70,42 @@ class JudgmentCache(Protocol):
         """
 
     def stats(self) -> CacheStats:
-        """Counts."""
+        """Counts, judge by judge."""
+
+    def records(self, after: str = "", limit: int = 1000) -> list[CacheRecord]:
+        """The next labels in the order of their keys, from above `after`; none at the end."""
+
+    def prune(self, rule: PruneRule, *, dry_run: bool = False) -> Pruned:
+        """Remove the labels of a rule, or say what it would remove."""
+
+    def spent(self, day: str) -> int:
+        """Prompt tokens counted for a day, as 2025-03-01 in UTC."""
+
+    def spend(self, day: str, tokens: int) -> None:
+        """Count prompt tokens for a day."""
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file or connection."""
 
 
 def open_cache(path: str) -> JudgmentCache:
-    """The cache at `path`, or one that holds nothing for NO_CACHE.
+    """The cache at `path` or at a postgresql:// address, or one that holds nothing for NO_CACHE.
 
     Raises:
-        ConfigError: the file cannot be opened or is no cache of this version.
+        ConfigError: it cannot be opened or is no cache of this version.
     """
+    if path.startswith(POSTGRES):
+        from services.judge.cache_postgres import PostgresCache
+
+        return PostgresCache(path)
     return NoCache() if path == NO_CACHE else SqliteCache(Path(path))
 
 
-def refuse_failures(judgments: Sequence[Judgment]) -> None:
-    """Raises InternalError unless every judgment is graded."""
-    for judgment in judgments:
-        if not isinstance(judgment.outcome, Graded):
-            raise InternalError(f"a missing judgment ({judgment.outcome.reason}) was about to be cached")
-
-
 class NoCache:
-    """Holds nothing."""
+    """Holds nothing, but counts what this process spends."""
+
+    def __init__(self) -> None:
+        self._spent: dict[str, int] = {}
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Judgment]:  # noqa: ARG002
         """Nothing."""
@@ -96,15 +116,31 @@ class NoCache:
         refuse_failures(judgments)
 
     def stats(self) -> CacheStats:
-        """Zeros."""
-        return CacheStats(0, 0, {})
+        """No judges."""
+        return CacheStats(())
+
+    def records(self, after: str = "", limit: int = 1000) -> list[CacheRecord]:  # noqa: ARG002
+        """Nothing."""
+        return []
+
+    def prune(self, rule: PruneRule, *, dry_run: bool = False) -> Pruned:  # noqa: ARG002
+        """Nothing to remove."""
+        return Pruned(0, 0)
+
+    def spent(self, day: str) -> int:
+        """By this process."""
+        return self._spent.get(day, 0)
+
+    def spend(self, day: str, tokens: int) -> None:
+        """By this process."""
+        self._spent[day] = self.spent(day) + tokens
 
     def close(self) -> None:
         """Nothing to release."""
 
 
 class SqliteCache:
-    """See the module. Safe to call from several threads and processes."""
+    """See the module. WAL mode; safe to call from several threads and processes."""
 
     def __init__(self, path: Path) -> None:
         """Open or create. Raises ConfigError when that cannot be."""
@@ -129,63 +165,100 @@ class SqliteCache:
             raise sqlite3.DatabaseError(f"its format is {version}, this qrelay's is {_SCHEMA_VERSION}")
         if version == 0:
             self._db.executescript(_SCHEMA + f"PRAGMA user_version={_SCHEMA_VERSION};")
+        self._db.execute(_SPEND)
 
-    def get_many(self, keys: Sequence[str]) -> dict[str, Judgment]:
-        """See JudgmentCache. Raises BackendUnavailable when the file cannot be read."""
-        found: dict[str, Judgment] = {}
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
             with self._lock:
-                for start in range(0, len(keys), _KEYS_PER_SELECT):
-                    part = keys[start : start + _KEYS_PER_SELECT]
-                    marks = ",".join("?" * len(part))
-                    rows = self._db.execute(
-                        f"SELECT {_COLUMNS} FROM judgments WHERE judgment_key IN ({marks})",  # noqa: S608
-                        part,
-                    )
-                    found.update((row[0], self._judgment(*row)) for row in rows.fetchall())
+                yield self._db
         except sqlite3.Error as error:
             raise BackendUnavailable(f"the judgment cache cannot be read ({error}): see judge.cache") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that holds the file's write lock: whole, or rolled back on an error."""
+        try:
+            with self._lock:
+                self._db.execute("BEGIN IMMEDIATE")
+                with self._db:
+                    yield self._db
+        except sqlite3.Error as error:
+            raise BackendUnavailable(f"the judgment cache cannot be written ({error}): see judge.cache") from error
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Judgment]:
+        """See JudgmentCache."""
+        found: dict[str, Judgment] = {}
+        with self._reading() as db:
+            for start in range(0, len(keys), _KEYS_PER_SELECT):
+                part = keys[start : start + _KEYS_PER_SELECT]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT {_COLUMNS} FROM judgments WHERE judgment_key IN ({marks})"  # noqa: S608
+                found.update((row[0], self._record(row).as_judgment()) for row in db.execute(query, part).fetchall())
         return found
 
     def put_many(self, judgments: Sequence[Judgment]) -> None:
-        """See JudgmentCache. Raises BackendUnavailable when the file cannot be written."""
+        """See JudgmentCache."""
         refuse_failures(judgments)
         rows = [
-            (each.judgment_key, self._hash(each.judge), _encode(each.outcome), each.raw_reply,
+            (each.judgment_key, self._hash(each.judge), encode(each.outcome), each.raw_reply,
              each.prompt_tokens, each.judged_at.isoformat())
             for each in judgments
             if isinstance(each.outcome, Graded)
         ]  # fmt: skip
-        try:
-            with self._lock:
-                self._db.execute("BEGIN IMMEDIATE")
-                with self._db:  # commits, or rolls back on an error
-                    self._register({each.judge for each in judgments})
-                    self._db.executemany("INSERT OR IGNORE INTO judgments VALUES(?,?,?,?,?,?)", rows)
-        except sqlite3.Error as error:
-            raise BackendUnavailable(f"the judgment cache cannot be written ({error}): see judge.cache") from error
-
-    def _register(self, judges: set[JudgeIdentity]) -> None:
-        for judge in judges:
-            values = (judge.model, judge.revision, judge.quantisation, judge.prompt_hash, judge.strategy,
-                      judge.scale, judge.decoding)  # fmt: skip
-            self._db.execute("INSERT OR IGNORE INTO judges VALUES(?,?,?,?,?,?,?,?)", (self._hash(judge), *values))
+        judges = [(self._hash(judge), *judge_values(judge)) for judge in {each.judge for each in judgments}]
+        with self._writing() as db:
+            db.executemany("INSERT OR IGNORE INTO judges VALUES(?,?,?,?,?,?,?,?)", judges)
+            db.executemany("INSERT OR IGNORE INTO judgments VALUES(?,?,?,?,?,?)", rows)
 
     def stats(self) -> CacheStats:
-        """Counts."""
-        with self._lock:
-            labels, tokens = self._db.execute(
-                "SELECT count(*), coalesce(sum(prompt_tokens), 0) FROM judgments"
-            ).fetchone()
-            per_judge = self._db.execute(
-                "SELECT judge_hash, count(*) FROM judgments GROUP BY judge_hash ORDER BY judge_hash"
+        """See JudgmentCache."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT judge_hash, count(*), sum(prompt_tokens), min(created_at), max(created_at)"
+                " FROM judgments GROUP BY judge_hash ORDER BY judge_hash"
             ).fetchall()
-            counts: dict[tuple[str, str, str], int] = {}
-            for judge_hash, count in per_judge:
-                judge = self._judge(judge_hash)
-                name = (judge.fingerprint, judge.strategy, judge.scale)
-                counts[name] = counts.get(name, 0) + count
-        return CacheStats(labels, tokens, counts)
+            return CacheStats(
+                tuple(
+                    JudgeStats(hashed, self._judge(hashed), labels, tokens, *map(datetime.fromisoformat, times))
+                    for hashed, labels, tokens, *times in rows
+                )
+            )
+
+    def records(self, after: str = "", limit: int = 1000) -> list[CacheRecord]:
+        """See JudgmentCache."""
+        query = f"SELECT {_COLUMNS} FROM judgments WHERE judgment_key > ? ORDER BY judgment_key LIMIT ?"  # noqa: S608
+        with self._reading() as db:
+            return [self._record(row) for row in db.execute(query, (after, limit)).fetchall()]
+
+    def prune(self, rule: PruneRule, *, dry_run: bool = False) -> Pruned:
+        """See JudgmentCache. The file keeps its size; new labels use the room."""
+        keep = sorted(rule.keep or ())
+        marks = ",".join(f"?{n}" for n in range(3, 3 + len(keep)))
+        kept = f" AND judge_hash NOT IN ({marks})" if keep else ""
+        chosen = "FROM judgments WHERE substr(judge_hash, 1, length(?1)) = ?1 AND created_at < ?2" + kept
+        before = rule.before.isoformat() if rule.before else "~"  # sorts after every digit
+        values = (rule.judge, before, *keep)
+        with self._writing() as db:
+            found = db.execute(f"SELECT count(*), coalesce(sum(prompt_tokens), 0) {chosen}", values)
+            pruned = Pruned(*found.fetchone())
+            if not dry_run:
+                db.execute(f"DELETE {chosen}", values)
+        return pruned
+
+    def spent(self, day: str) -> int:
+        """See JudgmentCache."""
+        with self._reading() as db:
+            row = db.execute("SELECT tokens FROM spend WHERE day=?", (day,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def spend(self, day: str, tokens: int) -> None:
+        """See JudgmentCache."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT INTO spend VALUES(?,?) ON CONFLICT(day) DO UPDATE SET tokens = tokens + excluded.tokens",
+                (day, tokens),
+            )
 
     def close(self) -> None:
         """Release the file."""
@@ -203,26 +276,7 @@ class SqliteCache:
             self._judges[judge_hash] = JudgeIdentity(*row[1:])
         return self._judges[judge_hash]
 
-    def _judgment(self, key: str, judge_hash: str, outcome: str, raw_reply: str, created_at: str) -> Judgment:
-        return Judgment(
-            passage_id="",
-            judgment_key=key,
-            outcome=_decode(outcome),
-            judge=self._judge(judge_hash),
-            judged_at=datetime.fromisoformat(created_at),
-            cached=True,
-            raw_reply=raw_reply,
-        )
-
-
-def _encode(outcome: Graded) -> str:
-    """A JSON list: floats survive it exactly."""
-    return json.dumps(
-        [outcome.grade, outcome.min_grade, outcome.probabilities, outcome.expected_relevance,
-         outcome.entropy, outcome.p_relevant, outcome.calibration]
-    )  # fmt: skip
-
-
-def _decode(text: str) -> Graded:
-    grade, min_grade, probabilities, expected, entropy, p_relevant, calibration = json.loads(text)
-    return Graded(grade, min_grade, tuple(probabilities), expected, entropy, p_relevant, calibration)
+    def _record(self, row: Sequence[Any]) -> CacheRecord:
+        key, judge_hash, outcome, raw_reply, tokens, created_at = row
+        when = datetime.fromisoformat(created_at)
+        return CacheRecord(key, judge_hash, self._judge(judge_hash), decode(outcome), raw_reply, tokens, when)

@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.options import config_option, json_option
+from services.judge.commands.cache import cache
+from services.judge.commands.measure import COMMANDS
+from services.judge.commands.preview import preview
+from services.judge.commands.rejudge import rejudge
+from services.judge.commands.slice import slice_
 
 if TYPE_CHECKING:
     from qrelay.types import JudgedSet, Judgment
-    from services.judge.exchange import Prompt
+    from services.judge.exchange import Message
     from services.judge.settings import JudgeSettings
+
+
+STRATEGIES = ["binary", "graded", "query_likelihood", "answer_nll", "utility"]
+BACKENDS = ["llamacpp", "transformers", "vllm", "openai", "fake"]
 
 
 @click.group()
@@ -30,9 +39,10 @@ def judge() -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help='Passages, one a line: plain text, or JSON with "text" and optionally "title".',
 )
-@click.option("--strategy", type=click.Choice(["binary", "graded"]), help="Instead of the settings' one.")
+@click.option("--strategy", type=click.Choice(STRATEGIES), help="Instead of the settings' one.")
 @click.option("--scale", type=click.Choice(["0-3", "1-4"]), help="Instead of the settings' one.")
 @click.option("--model", help="Catalogue name or path:FILE, instead of the settings' one.")
+@click.option("--backend", type=click.Choice(BACKENDS), help="Instead of the settings' one.")
 @click.option("--show-prompt/--no-prompt", default=True, help="Whether to print the prompt of the first passage.")
 @config_option()
 @json_option()
@@ -50,43 +60,12 @@ def try_(query: str, texts: tuple[str, ...], passages: Path | None, config: Path
         _print(judged, prompt, show_prompt)
 
 
-@judge.group("cache")
-def cache() -> None:
-    """The judgment cache."""
-
-
-@cache.command("stats")
-@config_option()
-@json_option()
-def stats(config: Path | None, as_json: bool) -> None:
-    """Labels in the cache, by judge."""
-    from services.judge.cache import NO_CACHE, open_cache
-
-    path = _settings(config).cache_path
-    if path != NO_CACHE and not Path(path).exists():
-        raise click.ClickException(f"there is no cache at {path} yet: it appears with the first label")
-    store = open_cache(path)
-    counts = store.stats()
-    store.close()
-    judges = [
-        {"judge": name, "strategy": strategy, "scale": scale, "labels": labels}
-        for (name, strategy, scale), labels in counts.judges.items()
-    ]
-    if as_json:
-        summary = {"path": path, "labels": counts.labels, "prompt_tokens": counts.prompt_tokens}
-        click.echo(json.dumps(summary | {"judges": judges}))
-        return
-    click.echo(f"{path}: {counts.labels} labels, measured with {counts.prompt_tokens} prompt tokens")
-    for each in judges:
-        click.echo(f"  {each['labels']:>8}  {each['judge']}  {each['strategy']} {each['scale']}")
-
-
 def _settings(config: Path | None, **changes: Any) -> JudgeSettings:
     from qrelay.config import load_settings
     from services.judge.settings import JudgeSettings
 
     settings = load_settings(JudgeSettings, "judge", file=config)
-    return settings.model_copy(update=changes)
+    return settings.changed(**changes)
 
 
 def _read_passages(file: Path) -> list[tuple[str, str]]:
@@ -108,32 +87,31 @@ def _read_passages(file: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _judge(settings: JudgeSettings, query: str, named: list[tuple[str, str]]) -> tuple[JudgedSet, Prompt]:
+def _judge(settings: JudgeSettings, query: str, named: list[tuple[str, str]]) -> tuple[JudgedSet, list[Message]]:
     from qrelay.errors import QrelayError
     from qrelay.types import Candidate, CandidateSet, Passage, Query
-    from services.judge.cache import NO_CACHE
-    from services.judge.judge import load_judge
-    from services.judge.strategies import make_strategy
+    from services.judge.cache import NoCache
+    from services.judge.core import load_judge
 
+    query_record = Query("try", query, "try")
     passages = [Passage(f"#{n}", f"#{n}", title, text) for n, (title, text) in enumerate(named, 1)]
     candidates = tuple(Candidate(passage, ()) for passage in passages)
-    core = load_judge(settings.model_copy(update={"cache": NO_CACHE}))
+    core = load_judge(settings, NoCache())
     try:
-        (answer,) = asyncio.run(core.judge([CandidateSet(Query("try", query, "try"), candidates, "")]))
+        (answer,) = asyncio.run(core.judge([CandidateSet(query_record, candidates, "")]))
     finally:
         core.close()
     if isinstance(answer, QrelayError):
         raise answer
-    strategy = make_strategy(settings.strategy, settings.scale, min_mass=settings.min_grade_mass)
-    return answer, strategy.prompt(query, passages[0])
+    return answer, core.strategy.example(query_record, passages[0])
 
 
-def _as_json(judged: JudgedSet, prompt: Prompt) -> dict[str, Any]:
+def _as_json(judged: JudgedSet, prompt: list[Message]) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
         "judge": asdict(judged.judgments[0].judge),
-        "messages": prompt.messages(),
+        "messages": prompt,
         "judgments": [
             {
                 "passage_id": each.passage_id,
@@ -147,14 +125,14 @@ def _as_json(judged: JudgedSet, prompt: Prompt) -> dict[str, Any]:
     }
 
 
-def _print(judged: JudgedSet, prompt: Prompt, show_prompt: bool) -> None:
+def _print(judged: JudgedSet, prompt: list[Message], show_prompt: bool) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
     if show_prompt:
-        for message in prompt.messages():
+        for message in prompt:
             console.rule(message["role"], style="dim")
             console.print(Text(message["content"]))
         console.rule(style="dim")
@@ -180,3 +158,7 @@ def _cells(judgment: Judgment) -> list[str]:
         f"{outcome.entropy:.2f}",
         shown,
     ]
+
+
+for command in (*COMMANDS, cache, preview, rejudge, slice_):
+    judge.add_command(command)

@@ -1,4 +1,4 @@
-"""The judge's core: candidate sets in, one judgment a passage out. Knows neither gRPC nor NATS.
+"""One judge: candidate sets in, one judgment a passage out. Knows neither gRPC nor NATS; `panel.py` joins several.
 
 A pair goes cache -> pre-filter -> backend. Pairs that are equal (same judgment key) are measured once, in
 one call or in several at the same time. What fails is `Missing` with its reason, and is never cached; each
@@ -14,26 +14,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from qrelay.errors import InternalError, InvalidQuery, QrelayError, TransientError
-from qrelay.identity import judge_digest, judgment_key
+from qrelay.identity import digest, judge_digest, judgment_key
 from qrelay.runtime.stage import Info
-from qrelay.types import CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Passage
-from services.judge.backends import make_backend
+from qrelay.types import CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Passage, Query
 from services.judge.backends.base import Backend
-from services.judge.cache import JudgmentCache, open_cache
-from services.judge.exchange import TokenLogprobs
-from services.judge.failures import missing_of, transient_missing
+from services.judge.cache import JudgmentCache
+from services.judge.failures import missing_of
 from services.judge.prefilter import Prefilter
-from services.judge.settings import JudgeSettings
-from services.judge.strategies import make_strategy
-from services.judge.strategies.base import Strategy
-
-__all__ = ["Judge", "load_judge", "transient_missing"]
+from services.judge.strategies.base import Measured, Strategy
 
 log = logging.getLogger(__name__)
 
 _RAW_REPLY_CHARS = 200
-Work = tuple[CandidateSet, dict[str, Passage]]
-"""A set, and the pairs of it that this call has to measure, by key."""
 
 
 def utc_now() -> datetime:
@@ -48,6 +40,16 @@ class _Plan:
     candidate_set: CandidateSet
     passages: tuple[Passage, ...]
     keys: tuple[str, ...]
+    read_text: str
+    """What the keys say of the query."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The pairs of a plan that this call has to measure, by key."""
+
+    plan: _Plan
+    pairs: dict[str, Passage]
 
 
 class Judge:
@@ -68,14 +70,15 @@ class Judge:
         self._cache = cache
         self._prefilter = prefilter or Prefilter()
         self._clock = clock
-        self._identities = {decoding: self._identity_of(decoding) for decoding in backend.decodings}
+        self._decodings = backend.decodings(strategy.spec.asks)
+        self._identities = {decoding: self._identity_of(decoding) for decoding in self._decodings}
         self._hashes = {decoding: judge_digest(identity) for decoding, identity in self._identities.items()}
         self._in_flight: dict[str, asyncio.Future[Judgment]] = {}
 
     @property
     def identity(self) -> JudgeIdentity:
         """Who judges. A label decoded by the backend's fallback carries its own identity instead."""
-        return self._identities[self._backend.decodings[0]]
+        return self._identities[self._decodings[0]]
 
     def _identity_of(self, decoding: str) -> JudgeIdentity:
         weights, spec = self._backend.weights, self._strategy.spec
@@ -100,9 +103,7 @@ class Judge:
         owned = [self._claim(plan) for plan in usable]
         waiting = [[self._in_flight[key] for key in plan.keys] for plan in usable]
         try:
-            await self._measure(
-                [(plan.candidate_set, mine) for plan, mine in zip(usable, owned, strict=True) if mine]
-            )
+            await self._measure([_Work(plan, mine) for plan, mine in zip(usable, owned, strict=True) if mine])
         finally:
             self._release([key for mine in owned for key in mine])
         done = iter(
@@ -118,9 +119,14 @@ class Judge:
             return InvalidQuery(f"query {each.query.query_id!r} has no text")
         sampled = tuple(c.passage for c in each.candidates if c.sampled)
         passages = sampled or tuple(c.passage for c in each.candidates)
-        judge_hash = self._hashes[self._backend.decodings[0]]
-        text = each.query.text
-        return _Plan(each, passages, tuple(judgment_key(text, p.title, p.text, judge_hash) for p in passages))
+        judge_hash = self._hashes[self._decodings[0]]
+        text = self._read_text(each.query, [p for p in passages if self._prefilter.check(p) is None])
+        return _Plan(each, passages, tuple(judgment_key(text, p.title, p.text, judge_hash) for p in passages), text)
+
+    def _read_text(self, query: Query, passages: Sequence[Passage]) -> str:
+        """What of the query its labels depend on: its text, and what else the strategy reads."""
+        beside = self._strategy.reads(query, passages)
+        return digest(query.text, beside) if beside else query.text
 
     def _claim(self, plan: _Plan) -> dict[str, Passage]:
         """The pairs that nobody measures yet: from here on this call does."""
@@ -140,23 +146,26 @@ class Judge:
                 reason = Missing("unavailable", "the call that measured this pair was ended; try again")
                 future.set_result(self._missing(None, key, reason))
 
-    async def _measure(self, works: Sequence[Work]) -> None:
+    async def _measure(self, works: Sequence[_Work]) -> None:
         """Resolve every pair of `works`, from the cache or the backend; sets side by side, in order."""
         known = await self._cached(works)
         async with asyncio.TaskGroup() as group:
-            for each, pairs in works:
-                for key in pairs.keys() & known.keys():
+            for work in works:
+                there = work.pairs.keys() & known.keys()
+                if self._strategy.spec.listwise and len(there) < len(work.pairs):
+                    there = set()
+                for key in there:
                     self._in_flight[key].set_result(known[key])
-                fresh = {key: passage for key, passage in pairs.items() if key not in known}
+                fresh = {key: passage for key, passage in work.pairs.items() if key not in there}
                 if fresh:
-                    group.create_task(self._measure_set(each, fresh))
+                    group.create_task(self._measure_set(_Work(work.plan, fresh)))
 
-    async def _cached(self, works: Sequence[Work]) -> dict[str, Judgment]:
+    async def _cached(self, works: Sequence[_Work]) -> dict[str, Judgment]:
         """The judgments that the cache has, under any of the backend's decodings, by primary key."""
-        keys = {key: key for _, pairs in works for key in pairs}
-        for decoding in self._backend.decodings[1:]:
-            for each, pairs in works:
-                keys |= {self._key(each, passage, decoding): key for key, passage in pairs.items()}
+        keys = {key: key for work in works for key in work.pairs}
+        for decoding in self._decodings[1:]:
+            for work in works:
+                keys |= {self._key(work.plan, passage, decoding): key for key, passage in work.pairs.items()}
         if not keys:
             return {}
         found = await asyncio.to_thread(self._cache.get_many, list(keys))
@@ -166,60 +175,60 @@ class Judge:
                 known.setdefault(primary, found[key])
         return known
 
-    def _key(self, each: CandidateSet, passage: Passage, decoding: str) -> str:
-        return judgment_key(each.query.text, passage.title, passage.text, self._hashes[decoding])
+    def _key(self, plan: _Plan, passage: Passage, decoding: str) -> str:
+        return judgment_key(plan.read_text, passage.title, passage.text, self._hashes[decoding])
 
-    async def _measure_set(self, each: CandidateSet, pairs: dict[str, Passage]) -> None:
+    async def _measure_set(self, work: _Work) -> None:
         """Filter, ask, grade, cache, resolve: one query's pairs, adjacent. A bug costs the set, not the batch."""
         try:
-            judgments = await self._judgments(each, pairs)
-            await self._remember([judgment for judgment in judgments.values() if _is_graded(judgment)])
+            judgments = await self._judgments(work)
+            await self._remember([judgment for judgment in judgments.values() if is_graded(judgment)])
         except Exception as error:
             log.error("judging a set raised %s", type(error).__name__, exc_info=error)
             bug = missing_of(InternalError(f"judging raised {type(error).__name__}"))
-            judgments = {key: self._missing(passage, key, bug) for key, passage in pairs.items()}
+            judgments = {key: self._missing(passage, key, bug) for key, passage in work.pairs.items()}
         for key, judgment in judgments.items():
             self._in_flight[key].set_result(judgment)
 
-    async def _judgments(self, each: CandidateSet, pairs: dict[str, Passage]) -> dict[str, Judgment]:
+    async def _judgments(self, work: _Work) -> dict[str, Judgment]:
         judgments: dict[str, Judgment] = {}
         asked: list[tuple[str, Passage]] = []
-        for key, passage in pairs.items():
+        for key, passage in work.pairs.items():
             filtered = self._prefilter.check(passage)
             if filtered is None:
                 asked.append((key, passage))
             else:
                 judgments[key] = self._missing(passage, key, filtered)
-        replies = await self._ask(each.query.text, [passage for _, passage in asked])
+        outcomes = await self._ask(work.plan.candidate_set.query, [passage for _, passage in asked])
         now = self._clock()
-        for (key, passage), reply in zip(asked, replies, strict=True):
-            judgments[key] = self._graded(each, key, passage, reply, now)
+        for (key, passage), outcome in zip(asked, outcomes, strict=True):
+            judgments[key] = self._judgment(work.plan, key, passage, outcome, now)
         return judgments
 
-    async def _ask(self, query: str, passages: Sequence[Passage]) -> Sequence[TokenLogprobs | QrelayError]:
+    async def _ask(self, query: Query, passages: Sequence[Passage]) -> Sequence[Measured | QrelayError]:
         if not passages:
             return []
         try:
-            return await self._backend.score([self._strategy.prompt(query, passage) for passage in passages])
+            return await self._strategy.measure(self._backend, query, passages)
         except QrelayError as error:
             return [error] * len(passages)
 
-    def _graded(
-        self, each: CandidateSet, key: str, passage: Passage, reply: TokenLogprobs | QrelayError, now: datetime
+    def _judgment(
+        self, plan: _Plan, key: str, passage: Passage, measured: Measured | QrelayError, now: datetime
     ) -> Judgment:
-        if isinstance(reply, QrelayError):
-            return self._missing(passage, key, missing_of(reply))
-        decoding = reply.decoding
-        if decoding != self._backend.decodings[0]:
-            key = self._key(each, passage, decoding)
+        if isinstance(measured, QrelayError):
+            return self._missing(passage, key, missing_of(measured))
+        decoding = measured.decoding
+        if decoding != self._decodings[0]:
+            key = self._key(plan, passage, decoding)
         return Judgment(
             passage_id=passage.passage_id,
             judgment_key=key,
-            outcome=self._strategy.grade(reply),
+            outcome=measured.outcome,
             judge=self._identities[decoding],
             judged_at=now,
-            raw_reply=reply.text[:_RAW_REPLY_CHARS],
-            prompt_tokens=reply.prompt_tokens,
+            raw_reply=measured.raw_reply[:_RAW_REPLY_CHARS],
+            prompt_tokens=measured.prompt_tokens,
         )
 
     def _missing(self, passage: Passage | None, key: str, outcome: Missing) -> Judgment:
@@ -241,20 +250,35 @@ class Judge:
             "scale": f"{spec.scale.name}, relevant from {spec.scale.relevant_grade}",
             "prompt_hash": spec.prompt_hash,
             "decoding": self.identity.decoding,
-            "judge_hash": self._hashes[self._backend.decodings[0]],
+            "judge_hash": self._hashes[self._decodings[0]],
             "calibration": "none: p_relevant is the model's own",
         }
-        for fallback in self._backend.decodings[1:]:
+        for fallback in self._decodings[1:]:
             details["fallback decoding"] = fallback
         return Info(models={"judge": self.identity.fingerprint}, details=details)
 
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """The hashes of its identities: the usual one first, then those of fallback decodings."""
+        return tuple(self._hashes.values())
+
+    @property
+    def backend(self) -> Backend:
+        """Its engine."""
+        return self._backend
+
+    @property
+    def strategy(self) -> Strategy:
+        """How it asks."""
+        return self._strategy
+
     def close(self) -> None:
-        """Free the engine and the cache."""
+        """Free the engine. The cache is shared and stays open."""
         self._backend.close()
-        self._cache.close()
 
 
-def _is_graded(judgment: Judgment) -> bool:
+def is_graded(judgment: Judgment) -> bool:
+    """Whether it measured something."""
     return isinstance(judgment.outcome, Graded)
 
 
@@ -272,25 +296,6 @@ def _assemble(plan: _Plan, mine: dict[str, Passage], judgments: Sequence[Judgmen
             unpaid.remove(key)
             own = judgment
         else:
-            own = replace(judgment, cached=_is_graded(judgment), prompt_tokens=0)
+            own = replace(judgment, cached=is_graded(judgment), prompt_tokens=0)
         answered.append(own if own.passage_id == passage.passage_id else replace(own, passage_id=passage.passage_id))
     return JudgedSet(plan.candidate_set, tuple(answered))
-
-
-def load_judge(settings: JudgeSettings) -> Judge:
-    """The core with its engine, ready to work. May take a while; run it off the event loop.
-
-    Raises:
-        ModelError: the model is absent or altered; the text says what to pull.
-        ConfigError: a strategy that the backend cannot serve, a key that is not set, an unusable cache.
-    """
-    strategy = make_strategy(settings.strategy, settings.scale, min_mass=settings.min_grade_mass)
-    cache = open_cache(settings.cache_path)
-    try:
-        backend = make_backend(settings, needs=strategy.spec.needs)
-    except BaseException:
-        cache.close()
-        raise
-    limits = settings.prefilter
-    prefilter = Prefilter(min_chars=limits.min_chars, max_chars=limits.max_chars)
-    return Judge(backend, strategy, cache, prefilter=prefilter)

@@ -17,10 +17,11 @@ from qrelay.runtime.topology import Hop
 from qrelay.types import CandidateSet, Graded, JudgedSet, Missing
 from qrelay.v1 import judge_pb2 as pb
 from qrelay.v1 import judge_pb2_grpc as pb_grpc
-from services.judge.judge import Judge, load_judge, transient_missing
+from services.judge.core import JudgeCore, load_core
+from services.judge.failures import transient_missing
 from services.judge.settings import JudgeSettings
 
-Context = ServiceContext[JudgeSettings, Judge]
+Context = ServiceContext[JudgeSettings, JudgeCore]
 _CHARS_PER_TOKEN = 4
 
 
@@ -37,7 +38,7 @@ class JudgeStage:
     source = Hop.RERANKED
     target = Hop.JUDGED
 
-    def __init__(self, core: Judge) -> None:
+    def __init__(self, core: JudgeCore) -> None:
         self._core = core
 
     def cost(self, record: CandidateSet) -> int:
@@ -119,11 +120,11 @@ class JudgeServicer(pb_grpc.JudgeServiceServicer):
         return pb.JudgeServiceGetInfoResponse(info=info)
 
 
-SERVICE: ServiceDef[JudgeSettings, Judge] = ServiceDef(
+SERVICE: ServiceDef[JudgeSettings, JudgeCore] = ServiceDef(
     name="judge",
     grpc_name="qrelay.v1.JudgeService",
     settings=JudgeSettings,
-    load=load_judge,
+    load=load_core,
     stages=lambda context: [JudgeStage(context.core)],
     add_servicer=lambda server, context: pb_grpc.add_JudgeServiceServicer_to_server(JudgeServicer(context), server),
     info=lambda core: core.info(),

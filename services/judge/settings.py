@@ -14,7 +14,14 @@ _OWN_PARAMETERS = frozenset(
 )
 
 
-_LLAMACPP_SETS: Final = 2
+_LOCAL_SETS: Final = 2
+_LOCAL_ENGINES: Final = ("transformers", "llamacpp")
+
+_PROMPT_LOGPROBS: Final = ("transformers", "vllm")
+"""Engines that serve query_likelihood without being told that they do."""
+
+BackendName = Literal["llamacpp", "transformers", "vllm", "openai", "fake"]
+StrategyName = Literal["binary", "graded", "query_likelihood", "answer_nll", "utility"]
 
 
 class EndpointSettings(Section):
@@ -24,7 +31,12 @@ class EndpointSettings(Section):
     api_key_env: str = Field("", description="Name of the environment variable with the API key; empty: no key")
     revision: str = Field("", description="The model's revision, part of every label's identity; empty: the URL")
     quantisation: str = Field("unknown", description="The weights' quantisation, part of every label's identity")
-    concurrency: int = Field(8, ge=1, le=1024, description="Requests at once")
+    concurrency: int = Field(
+        32,
+        ge=1,
+        le=1024,
+        description="The most requests at once; fewer while the endpoint refuses, fails or is silent",
+    )
     request_timeout_s: float = Field(30.0, gt=0, description="Seconds of silence until a request is given up")
     total_timeout_s: float = Field(120.0, gt=0, description="Seconds for one passage, all retries and waits included")
     max_retries: int = Field(5, ge=0, description="Attempts after the first: 429, 408, 5xx, silence, no connection")
@@ -33,6 +45,12 @@ class EndpointSettings(Section):
         8, ge=1, description="Passages failed for good in a row after which the next ones fail at once"
     )
     breaker_s: float = Field(15.0, ge=0, description="Seconds that passages fail at once before the next is tried")
+    chat: bool = Field(True, description="Ask /chat/completions; false: /completions, for models without a template")
+    prompt_logprobs: bool = Field(
+        False,
+        description="The endpoint gives log-probabilities of prompts (/completions with echo, as vLLM does): "
+        "what query_likelihood and answer_nll need",
+    )
     accept_text: bool = Field(
         True, description="Whether replies count where the endpoint gives no log-probabilities (strictly parsed)"
     )
@@ -50,6 +68,28 @@ class LlamaCppSettings(Section):
     gpu_layers: int = Field(0, ge=-1, description="Layers on the GPU, where the engine's build has one; -1: all")
 
 
+class TransformersSettings(Section):
+    """The backend `transformers`: PyTorch in this process, on the CPU or a GPU."""
+
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="Arithmetic; auto: bfloat16 where the processor computes in it, else float32"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves PyTorch's choice")
+    context_tokens: int = Field(4096, ge=256, description="Tokens of one question; longer: missing, too_long")
+    batch_tokens: int = Field(2048, ge=64, description="Tokens computed at once, padding included")
+
+
+class VllmSettings(Section):
+    """The backend `vllm`: vLLM in this process. Its scheduler decides how many questions run at once."""
+
+    dtype: str = Field("auto", description="auto, bfloat16, float16, float32")
+    context_tokens: int = Field(4096, ge=256, description="Tokens of one question; longer: missing, too_long")
+    max_sequences: int = Field(64, ge=1, description="Questions the engine may run at once")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of the GPU's memory it may take")
+    kv_cache_gib: float = Field(2.0, gt=0, description="GiB of key-value cache where it runs on the CPU")
+
+
 class FakeSettings(Section):
     """The backend `fake`: the double for tests and benchmarks."""
 
@@ -63,20 +103,119 @@ class PrefilterSettings(Section):
     max_chars: int = Field(0, ge=0, description="Characters above which a passage is not judged; 0: no limit")
 
 
+class MemberSettings(Section):
+    """One judge of several: what it does not name is the judge's own setting."""
+
+    backend: BackendName | None = Field(None, description="Engine")
+    model: str | None = Field(None, description="Catalogue name, path:FILE, or the endpoint's name for it")
+    strategy: StrategyName | None = Field(None, description="How it asks")
+    scale: Literal["0-3", "1-4"] | None = Field(None, description="Grades of the strategy graded")
+    shots: int | None = Field(None, ge=0, le=16, description="Worked examples in the prompt")
+    endpoint: EndpointSettings | None = Field(None, description="Its own endpoint (backend openai)")
+
+
+class CascadeSettings(Section):
+    """A cheap judge answers where it is sure, a dear one the rest. On when `order` is not empty."""
+
+    order: tuple[str, ...] = Field(
+        (), description='Names of two judges, small first; "fused" as the small one: all others, by their fused label'
+    )
+    calibration: str = Field(
+        "",
+        description="File of the small side's map to P(relevant), from `qrelay judge calibrate`; needed. The large "
+        "judge's, where it has one, is judge.calibration",
+    )
+    max_error: float = Field(
+        0.05, ge=0, le=0.5, description="Calibrated probability of being wrong up to which the small judge answers"
+    )
+    audit: float = Field(0.05, ge=0, le=1, description="Share of the confident answers that the large judge checks")
+    window: int = Field(200, ge=20, description="Audited pairs over which the error is watched")
+    budget_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Most of a run's pairs that may go up, audited ones included; then the small judge answers",
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.order:
+            return self
+        if len(set(self.order)) != 2 or len(self.order) != 2:
+            raise ValueError(f"order names {len(self.order)} judges: name two different ones, the small one first")
+        if not self.calibration:
+            raise ValueError("calibration is empty: fit a map of the small judge with `qrelay judge calibrate`")
+        return self
+
+
+class BudgetSettings(Section):
+    """What judging may cost. At a limit the judge stops cleanly: the queue keeps the rest for a later run."""
+
+    tokens_per_run: int = Field(0, ge=0, description="Prompt tokens of one run of the service; 0: no limit")
+    tokens_per_day: int = Field(0, ge=0, description="Prompt tokens of one day (UTC), all replicas; 0: no limit")
+    money_per_run: float = Field(0.0, ge=0, description="Money of one run, in the currency of the price; 0: no limit")
+    money_per_day: float = Field(0.0, ge=0, description="Money of one day (UTC), all replicas; 0: no limit")
+    price_per_million_tokens: float = Field(0.0, ge=0, description="Money a million prompt tokens cost")
+
+    @property
+    def run_tokens(self) -> int:
+        """Prompt tokens of one run, by whichever limit is lower; 0: no limit."""
+        return self._lowest(self.tokens_per_run, self.money_per_run)
+
+    @property
+    def day_tokens(self) -> int:
+        """Prompt tokens of one UTC day, by whichever limit is lower; 0: no limit."""
+        return self._lowest(self.tokens_per_day, self.money_per_day)
+
+    def _lowest(self, tokens: int, money: float) -> int:
+        bought = max(1, int(money / self.price_per_million_tokens * 1_000_000)) if money else 0
+        return min(filter(None, (tokens, bought)), default=0)
+
+    @model_validator(mode="after")
+    def _priced(self) -> Self:
+        if (self.money_per_run or self.money_per_day) and not self.price_per_million_tokens:
+            raise ValueError("money_per_run and money_per_day need price_per_million_tokens")
+        return self
+
+
+class EarlyStopSettings(Section):
+    """Leave out pairs of a query that cannot change what is exported. Off unless asked for. Ranks and threshold are
+    those by which the sink mines: keep them equal to its settings."""
+
+    enabled: bool = Field(False, description="Whether to stop inside a query; what is left out is counted")
+    chunk: int = Field(5, ge=1, description="Passages judged at once, by the current model's rank")
+    positives: int = Field(1, ge=1, description="Relevant passages after which a query has enough positives")
+    negatives: int = Field(10, ge=1, description="Hard negatives after which a query has enough (sink.max_negatives)")
+    negative_threshold: float = Field(
+        0.4, gt=0, le=1, description="P(relevant) below which a passage may be a negative (sink.negative_threshold)"
+    )
+    negative_rank: int = Field(
+        5, ge=1, description="Rank up to which the current model makes a negative hard (sink.negative_rank)"
+    )
+    disagreement_rank: int = Field(
+        20, ge=1, description="Rank up to which BM25 or dense, but not both, does (sink.disagreement_rank)"
+    )
+
+
 class JudgeSettings(ServiceSettings):
     """See `qrelay config judge` for the effective values."""
 
-    backend: Literal["llamacpp", "openai", "fake"] = Field(
-        "llamacpp",
-        description="Engine: embedded llama.cpp (worker.max_items is 2 then, unless set: a batch's labels go on "
-        "together, and each set is a minute's work), an OpenAI-compatible endpoint, or the double",
+    backend: BackendName = Field(
+        "transformers",
+        description="Engine: transformers (PyTorch), llamacpp (embedded llama.cpp), vllm (in this process), openai "
+        "(a compatible endpoint), fake (the double). With the first two worker.max_items is 2, unless set: a batch's "
+        "labels go on together, and a set may be a minute's work",
     )
     model: str = Field(
         "qwen2.5-coder-1.5b-instruct",
-        description="Catalogue name or path:FILE of a GGUF (llamacpp); the endpoint's own name for it (openai)",
+        description="Catalogue name, path:FILE of a GGUF, path:FOLDER of weights (transformers, vllm), or the "
+        "endpoint's own name for it (openai)",
     )
-    strategy: Literal["binary", "graded"] = Field(
-        "graded", description="binary: YES or NO. graded: a grade on `scale`"
+    strategy: StrategyName = Field(
+        "query_likelihood",
+        description="query_likelihood: how much likelier the passage makes the query; what small models know best. "
+        "graded: a grade on `scale`; the default with llamacpp, openai and fake. binary: YES or NO. answer_nll: how "
+        "much likelier the passage makes the reference answer. utility: listwise",
     )
     scale: Literal["0-3", "1-4"] = Field("0-3", description="Grades of the strategy graded; binary has its own, 0-1")
     min_grade_mass: float = Field(
@@ -86,38 +225,77 @@ class JudgeSettings(ServiceSettings):
         description="Least probability that the grades together must hold in the first reply token; "
         "below: missing, unparseable",
     )
+    shots: int = Field(0, ge=0, le=16, description="Worked examples in the prompts of binary and graded")
+    slice: str = Field("", description="TSV of pairs that people graded: where worked examples come from")
+    judges: dict[str, MemberSettings] = Field(
+        {}, description="Several judges by name, all of which label every pair; empty: the one of these settings"
+    )
+    calibration: str = Field(
+        "", description="File of a map from `qrelay judge calibrate`: adds a fused, calibrated label; empty: none"
+    )
+    cascade: CascadeSettings = CascadeSettings()
+    budget: BudgetSettings = BudgetSettings()
+    early_stop: EarlyStopSettings = EarlyStopSettings()
     cache: str = Field(
-        "", description="File of the judgment cache; :none: for no cache; empty: <data_dir>/judge-cache.sqlite"
+        "",
+        description="Judgment cache: a file, or postgresql://… for many machines; :none: for no cache; empty: "
+        "<data_dir>/judge-cache.sqlite",
     )
     endpoint: EndpointSettings = EndpointSettings()
     llamacpp: LlamaCppSettings = LlamaCppSettings()
+    transformers: TransformersSettings = TransformersSettings()
+    vllm: VllmSettings = VllmSettings()
     fake: FakeSettings = FakeSettings()
     prefilter: PrefilterSettings = PrefilterSettings()
 
     @property
     def cache_path(self) -> str:
-        """The cache's file, or :none:."""
+        """The cache's file or address, or :none:."""
         return self.cache or str(self.data_dir / "judge-cache.sqlite")
 
     @model_validator(mode="before")
     @classmethod
-    def _small_batches_for_a_slow_engine(cls, given: Any) -> Any:
+    def _what_suits_the_engine(cls, given: Any) -> Any:
+        backend = given.get("backend", _LOCAL_ENGINES[0])
+        if backend not in _PROMPT_LOGPROBS and "strategy" not in given:
+            given = {**given, "strategy": "graded"}
         worker = given.get("worker", {})
-        if given.get("backend", "llamacpp") == "llamacpp" and isinstance(worker, dict):
-            return {**given, "worker": {"max_items": _LLAMACPP_SETS, **worker}}
+        if backend in _LOCAL_ENGINES and isinstance(worker, dict):
+            return {**given, "worker": {"max_items": _LOCAL_SETS, **worker}}
         return given
+
+    def members(self) -> dict[str, JudgeSettings]:
+        """The settings of each judge, by name; one judge is named after its strategy and model."""
+        if not self.judges:
+            return {default_name(self): self}
+        return {
+            name: self.changed(judges={}, **{k: v for k, v in own if v is not None})
+            for name, own in self.judges.items()
+        }
+
+    def changed(self, **changes: Any) -> JudgeSettings:
+        """These settings with some others; another engine brings its default strategy along, unless one is named."""
+        if "backend" in changes and "strategy" not in changes and changes["backend"] not in _PROMPT_LOGPROBS:
+            changes["strategy"] = "graded" if self.strategy == "query_likelihood" else self.strategy
+        return self.model_copy(update=changes)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problems = self._endpoint_problems() if self.backend == "openai" else []
-        if self.backend != "fake" and not self.model:
-            problems.append("model is empty: name one (`qrelay models list` shows those of the catalogue)")
+        problems = [problem for each in self.members().values() for problem in each._own_problems()]
         low, high = self.prefilter.min_chars, self.prefilter.max_chars
         if high and low > high:
             problems.append(f"prefilter.min_chars ({low}) exceeds prefilter.max_chars ({high}): nothing is judged")
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _own_problems(self) -> list[str]:
+        problems = self._endpoint_problems() if self.backend == "openai" else []
+        if self.backend != "fake" and not self.model:
+            problems.append("model is empty: name one (`qrelay models list` shows those of the catalogue)")
+        if self.shots and not self.slice:
+            problems.append("shots needs judge.slice: the file of pairs that people graded (`qrelay judge slice`)")
+        return problems
 
     def _endpoint_problems(self) -> list[str]:
         endpoint, problems = self.endpoint, []
@@ -132,3 +310,10 @@ class JudgeSettings(ServiceSettings):
         if clash:
             problems.append(f"endpoint.extra_body may not set {', '.join(clash)}: the judge decides these")
         return problems
+
+
+def default_name(settings: JudgeSettings) -> str:
+    """A judge's name where none is given: strategy, scale where it has several, and model."""
+    scale = f"-{settings.scale}" if settings.strategy == "graded" else ""
+    model = "fake" if settings.backend == "fake" else settings.model
+    return f"{settings.strategy}{scale}@{model}"

@@ -14,7 +14,7 @@ from qrelay.types import Graded, JudgedSet, Judgment, Missing
 from services.judge.backends.fake import FakeBackend
 from services.judge.cache import NoCache, SqliteCache
 from services.judge.exchange import Prompt, TokenLogprobs
-from services.judge.judge import transient_missing
+from services.judge.failures import transient_missing
 from tests.judge.samples import (
     COOKING,
     COPYTREE,

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from qrelay.config import load_settings
 from qrelay.errors import ConfigError, ModelError
-from services.judge.backends import make_backend
+from services.judge.cache import NoCache
 from services.judge.cli import judge as judge_command
-from services.judge.judge import load_judge
+from services.judge.core import load_core, load_judge
 from services.judge.settings import JudgeSettings
 from tests.judge.conftest import model_path
 from tests.judge.samples import COPYTREE, LOCK, QUERY
@@ -52,22 +52,30 @@ def test_an_api_key_that_is_not_set_is_named(tmp_path: Path) -> None:
         data_dir=str(tmp_path),
     )
     with pytest.raises(ConfigError, match="QRELAY_TEST_ABSENT_KEY"):
-        load_judge(chosen)
+        load_core(chosen)
 
 
 def test_an_unknown_model_is_an_error_that_says_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="smollm2-135m-instruct"):
-        load_judge(settings(model="no-such-model", data_dir=str(tmp_path)))
+        load_core(settings(model="no-such-model", data_dir=str(tmp_path)))
 
 
 def test_a_strategy_that_the_backend_cannot_serve_is_refused_at_start() -> None:
+    chosen = settings(backend="openai", endpoint__url="http://host/v1", strategy="query_likelihood", cache=":none:")
     with pytest.raises(ConfigError, match="prompt_logprobs"):
-        make_backend(settings(backend="fake"), needs=frozenset({"prompt_logprobs"}))
+        load_core(chosen)
+
+
+def test_a_strategy_that_suits_the_engine_is_the_default() -> None:
+    assert settings().strategy == "query_likelihood"
+    assert settings(backend="llamacpp").strategy == "graded"
+    assert settings(backend="openai", endpoint__url="http://host/v1").strategy == "graded"
+    assert settings(backend="llamacpp", strategy="binary").strategy == "binary"
 
 
 def test_two_endpoints_with_the_same_model_name_are_two_judges(tmp_path: Path) -> None:
     identities = {
-        load_judge(settings(backend="openai", model="m", endpoint__url=f"http://host{n}/v1", cache=":none:")).identity
+        load_judge(settings(backend="openai", model="m", endpoint__url=f"http://host{n}/v1"), NoCache()).identity
         for n in range(2)
     }
     assert len(identities) == 2
@@ -100,7 +108,7 @@ def test_judge_try_and_cache_stats_for_people(tmp_path: Path) -> None:
     result = run.invoke(judge_command, ["cache", "stats"], env=env)
     assert result.exit_code == 1
     assert "there is no cache" in result.output
-    load_judge(load_settings(JudgeSettings, "judge", environ=env)).close()
+    load_core(load_settings(JudgeSettings, "judge", environ=env)).close()
     result = run.invoke(judge_command, ["cache", "stats", "--json"], env=env)
     assert json.loads(result.output)["labels"] == 0
 
@@ -112,7 +120,7 @@ def test_judge_try_names_the_line_that_does_not_parse(tmp_path: Path) -> None:
     assert f"{passages}:2" in str(result.exception)
 
 
-def test_llamacpp_takes_small_batches_unless_told_otherwise() -> None:
+def test_an_engine_in_this_process_takes_small_batches_unless_told_otherwise() -> None:
     assert JudgeSettings().worker.max_items == 2
     assert JudgeSettings(backend="fake").worker.max_items == 32
     assert JudgeSettings.model_validate({"worker": {"max_items": 9}}).worker.max_items == 9

@@ -11,7 +11,7 @@ import pytest
 from qrelay.errors import BackendUnavailable
 from qrelay.runtime.stage import Work
 from qrelay.types import Graded, JudgedSet, Missing
-from services.judge.judge import Judge, load_judge
+from services.judge.core import JudgeCore, load_core
 from services.judge.service import JudgeStage
 from services.judge.settings import EndpointSettings, JudgeSettings
 from tests.judge.endpoint import GOOD, Answer, ScriptedEndpoint, answer, hang_up
@@ -26,8 +26,8 @@ FAILURES: dict[str, Callable[[ScriptedEndpoint], Answer]] = {
 }
 
 
-def judge(endpoint: ScriptedEndpoint, folder: Path) -> Judge:
-    return load_judge(
+def judge(endpoint: ScriptedEndpoint, folder: Path) -> JudgeCore:
+    return load_core(
         JudgeSettings(
             backend="openai",
             model="m",

@@ -1,0 +1,1 @@
+"""The commands of `qrelay judge`, one module a subject."""

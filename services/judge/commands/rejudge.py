@@ -1,0 +1,100 @@
+"""`qrelay judge rejudge`: labels of the ledger judged again by the configured judge."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.runtime.exitcodes import EXIT_PARTIAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qrelay.types import JudgedSet
+    from services.judge.commands import doors
+    from services.judge.rejudge import Rejudged
+
+_SHOWN_FAILURES = 10
+
+
+@click.command("rejudge")
+@click.option("--collection", required=True, help="The collection whose labels are judged again.")
+@click.option(
+    "--where",
+    default="",
+    help='Which labels: terms joined by "and", like "entropy>1.0 and relevant" (see the sink\'s README); empty: all.',
+)
+@click.option("--after", default="", metavar="QUERY_ID", help="Go on behind this query, as a stopped run says.")
+@click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Queries judged at once.")
+@click.option("--sink", "sink", help="host:port of the sink.  [default: in --data-dir]")
+@click.option("--dry-run", is_flag=True, help="Count what would be judged, and judge nothing.")
+@data_dir_option()
+@config_option()
+@json_option()
+def rejudge(
+    collection: str, where: str, after: str, batch: int, sink: str | None, dry_run: bool, data_dir: Path,
+    config: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Judge labels of the ledger again, and add the new ones beside them as the next generation.
+
+    No label is changed or lost. What this judge labelled before comes from the cache or is in the ledger already.
+    Exit code 3: a budget ended it early, or some sets were not taken.
+    """
+    from qrelay.rundir import require
+    from services.judge.commands import doors
+    from services.judge.rejudge import count
+
+    address = sink or require(data_dir, "sink").grpc
+    sets = doors.judged_sets(address, collection, where, after)
+    done = count(sets) if dry_run else asyncio.run(_run(config, sets, doors.Ledger(address), batch))
+    if as_json:
+        click.echo(json.dumps({**asdict(done), "dry_run": dry_run}))
+    else:
+        _print(done, dry_run)
+    if done.stopped or done.failed:
+        raise SystemExit(EXIT_PARTIAL)
+
+
+async def _run(config: Path | None, sets: Iterator[JudgedSet], ledger: doors.Ledger, batch: int) -> Rejudged:
+    from rich.console import Console
+
+    from qrelay.config import load_settings
+    from services.judge.core import load_core
+    from services.judge.rejudge import rejudge
+    from services.judge.settings import JudgeSettings
+
+    core = await asyncio.to_thread(load_core, load_settings(JudgeSettings, "judge", file=config))
+    console = Console(stderr=True)
+    try:
+        with console.status("judging") as status:
+
+            def show(done: Rejudged) -> None:
+                status.update(
+                    f"{done.sets} queries, {done.labels} labels: {done.cached} cached, {done.missing} missing"
+                )
+
+            return await rejudge(core, sets, ledger.send, batch=batch, progress=show)
+    finally:
+        core.close()
+
+
+def _print(done: Rejudged, dry_run: bool) -> None:
+    if dry_run:
+        click.echo(f"{done.pairs} pairs of {done.sets} queries would be judged again")
+        return
+    click.echo(
+        f"{done.pairs} pairs of {done.sets} queries judged again: {done.graded} labels ({done.cached} from the "
+        f"cache), {done.missing} missing; {done.added} are new in the ledger"
+    )
+    for query_id, error in done.failed[:_SHOWN_FAILURES]:
+        click.echo(f"not taken: {query_id}: {error}", err=True)
+    if done.stopped:
+        click.echo(
+            f"stopped: {done.stopped}; go on with --after {done.last_query_id or '(nothing is done yet)'}", err=True
+        )

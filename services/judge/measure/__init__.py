@@ -1,0 +1,1 @@
+"""How good is a judge? Its labels beside people's: `table` gathers, `fitting` calibrates, `verdicts` decides."""

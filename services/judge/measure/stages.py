@@ -1,0 +1,80 @@
+"""The retrieval systems' scores of graded pairs: what a judge must know more than."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qrelay.models.embedder import load_embedder
+from qrelay.models.terms import K1, B, indexed_text, tokenize
+from qrelay.types import BM25, DENSE
+from services.judge.slices import GradedPair
+
+Scores = dict[str, NDArray[np.float64]]
+"""System -> one score a pair, nan where there is none."""
+_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class StageOptions:
+    """embedder: catalogue name of the dense system; "" for none. corpus: (title, text) of every document of the
+    collection, from which BM25 takes its statistics; empty: no BM25, for its scores mean nothing without them."""
+
+    embedder: str = "all-MiniLM-L6-v2"
+    corpus: Sequence[tuple[str, str]] = ()
+
+
+def stage_scores(pairs: Sequence[GradedPair], options: StageOptions, progress: Callable[[str], None]) -> Scores:
+    """BM25 and dense scores of the pairs, as the retriever computes them (services/retriever), but on whole passages.
+
+    Raises:
+        ModelError: the embedder is absent; the text says what to pull.
+    """
+    found: Scores = {}
+    if options.embedder:
+        progress("dense scores")
+        found[DENSE] = _dense(pairs, options.embedder)
+    if options.corpus:
+        progress("BM25 scores")
+        found[BM25] = _bm25(pairs, options.corpus)
+    return found
+
+
+def _dense(pairs: Sequence[GradedPair], name: str) -> NDArray[np.float64]:
+    embedder = load_embedder(name)
+    texts = dict.fromkeys(text for pair in pairs for text in (pair.query, indexed_text(pair.title, pair.text)))
+    vectors: dict[str, NDArray[np.float32]] = {}
+    for chunk in _chunks(list(texts)):
+        vectors.update(zip(chunk, embedder.encode(chunk), strict=True))
+    products = [float(vectors[p.query] @ vectors[indexed_text(p.title, p.text)]) for p in pairs]
+    return np.array(products, np.float64)
+
+
+def _bm25(pairs: Sequence[GradedPair], corpus: Iterable[tuple[str, str]]) -> NDArray[np.float64]:
+    """bm25s's "lucene" formula with its own index over the corpus and the pairs' passages."""
+    import bm25s
+
+    rows = {text: number for number, text in enumerate(dict.fromkeys(indexed_text(*each) for each in corpus))}
+    for pair in pairs:
+        rows.setdefault(indexed_text(pair.title, pair.text), len(rows))
+    index = bm25s.BM25(k1=K1, b=B, method="lucene")
+    index.index([tokenize(text) for text in rows], show_progress=False)
+    by_query: Mapping[str, NDArray[np.float32]] = {
+        query: _query_scores(index, query, len(rows)) for query in dict.fromkeys(pair.query for pair in pairs)
+    }
+    return np.array([by_query[p.query][rows[indexed_text(p.title, p.text)]] for p in pairs], np.float64)
+
+
+def _query_scores(index: object, query: str, documents: int) -> NDArray[np.float32]:
+    known = [term for term in tokenize(query) if term in index.vocab_dict]  # type: ignore[attr-defined]
+    if not known:
+        return np.zeros(documents, np.float32)
+    scores: NDArray[np.float32] = index.get_scores(known)  # type: ignore[attr-defined]
+    return scores
+
+
+def _chunks(texts: list[str]) -> Iterable[list[str]]:
+    return (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))

@@ -1,0 +1,17 @@
+"""The judge beside people, to be read: a report dict becomes a page, two diagrams and JSON.
+
+    {"title": str, "data": {"n", "queries", "relevant", "relevant_from", "sha256"},
+     "systems": {name: see `measure_system`},
+     "comparisons": [{"a", "b", "difference", "ci", "p"}],
+     "verdicts": {name: {"positives" | "negatives" | "gate": {"verdict", "reason", "numbers"}}},
+     "notes": [str]}
+
+A figure that is None, nan or absent is shown as a dash and written as null. Needs matplotlib and jinja2, loaded when
+a report is written.
+"""
+
+from services.judge.report.entry import measure_system
+from services.judge.report.warn import plain_warnings
+from services.judge.report.write import write_report
+
+__all__ = ["measure_system", "plain_warnings", "write_report"]
