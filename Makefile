@@ -6,7 +6,7 @@ PIP_ARGS ?=
 STAMP := $(VENV)/.setup-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check protos up clean bench models format
+.PHONY: help setup demo test test-vllm check protos up clean bench models format
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -30,6 +30,10 @@ demo: setup  ## Label how-to questions over the Python documentation with real m
 test: setup  ## Run the test suite.
 	$(BIN)/python -m pytest
 
+test-vllm: setup  ## Install vLLM for the CPU into .venv-vllm and run the judge's contract tests with it.
+	$(BIN)/python scripts/setup_vllm.py $(PIP_ARGS)
+	.venv-vllm/bin/python -m pytest --timeout 400 tests/judge/test_backends.py tests/judge/test_vllm.py -k vllm
+
 check: $(STAMP)  ## Lint, types, contracts, generated files.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,5 +55,5 @@ format: $(STAMP)  ## Format the code.
 	$(BIN)/ruff format .
 
 clean:  ## Remove the environment, state and caches of this checkout (models stay in their cache).
-	rm -rf $(VENV) .qrelay demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm .qrelay demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

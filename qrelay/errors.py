@@ -12,6 +12,7 @@
     │   ├── BackendUnavailable     a model, endpoint, broker or database does not answer
     │   ├── BackendTimeout         it did not answer in time
     │   ├── RateLimited            it asked us to wait (`retry_after_s`)
+    │   ├── BudgetExhausted        what judging may cost is used up, for now or for this run
     │   └── Exhausted              delivered too often without an answer; its workers died
     ├── SetupError                 the installation is wrong; somebody has to act
     │   ├── ConfigError            settings that do not hold; all problems at once
@@ -104,6 +105,13 @@ class RateLimited(TransientError):
     """A backend asked us to wait; `retry_after_s` says how long, where it said so."""
 
     reason = "rate_limited"
+
+
+class BudgetExhausted(TransientError):
+    """What the work may cost is used up; `retry_after_s` says when there is budget again. None: not in this run, so
+    a worker drains and ends, and its messages stay in the queue."""
+
+    reason = "budget"
 
 
 class Exhausted(TransientError):

@@ -107,10 +107,26 @@ class JudgeIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class Utility:
+    """What a passage does for a text: the query (query_likelihood), or an answer (answer_nll, utility).
+
+    nll: mean negative log-likelihood of the text's tokens given the passage, nats a token; nll_without_passage:
+    the same without any passage. selected: whether a listwise judge chose the passage; rank: its place in that
+    judge's order, from 1. None, and 0 for the rank, where the strategy does not measure it.
+    """
+
+    nll: float | None = None
+    nll_without_passage: float | None = None
+    selected: bool | None = None
+    rank: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Graded:
     """A judgment that succeeded. `probabilities[i]` belongs to grade `min_grade + i` and they sum to 1;
     entropy in nats; `p_relevant` is the probability that the grade is at or above the scale's relevant
-    grade, calibrated where `calibration` names a map and raw where it is empty."""
+    grade, calibrated where `calibration` names a map and raw where it is empty. `utility` holds what a
+    likelihood or listwise strategy measured."""
 
     grade: int
     min_grade: int
@@ -119,6 +135,7 @@ class Graded:
     entropy: float
     p_relevant: float
     calibration: str = ""
+    utility: Utility | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +155,7 @@ MISSING_REASONS: Final = (
     "rate_limited",
     "unparseable",
     "filtered",
+    "skipped",
     "too_long",
     "error",
 )

@@ -30,6 +30,7 @@ from qrelay.types import (
     Query,
     Score,
     TraceStep,
+    Utility,
 )
 from qrelay.v1 import envelope_pb2, records_pb2
 
@@ -171,6 +172,8 @@ def _fill_judgment(message: records_pb2.Judgment, judgment: Judgment) -> None:
             message.graded.entropy = graded.entropy
             message.graded.p_relevant = graded.p_relevant
             message.graded.calibration = graded.calibration
+            if graded.utility is not None:
+                _fill_utility(message.graded.utility, graded.utility)
         case Missing() as missing:
             message.missing.reason = missing.reason
             message.missing.detail = missing.detail
@@ -182,6 +185,26 @@ def _fill_judgment(message: records_pb2.Judgment, judgment: Judgment) -> None:
     message.prompt_tokens = judgment.prompt_tokens
 
 
+def _fill_utility(message: records_pb2.Utility, utility: Utility) -> None:
+    message.SetInParent()
+    if utility.nll is not None:
+        message.nll = utility.nll
+    if utility.nll_without_passage is not None:
+        message.nll_without_passage = utility.nll_without_passage
+    if utility.selected is not None:
+        message.selected = utility.selected
+    message.rank = utility.rank
+
+
+def _utility_from_proto(message: records_pb2.Utility) -> Utility:
+    return Utility(
+        nll=message.nll if message.HasField("nll") else None,
+        nll_without_passage=message.nll_without_passage if message.HasField("nll_without_passage") else None,
+        selected=message.selected if message.HasField("selected") else None,
+        rank=message.rank,
+    )
+
+
 def _graded_from_proto(message: records_pb2.Graded) -> Graded:
     return Graded(
         grade=message.grade,
@@ -191,6 +214,7 @@ def _graded_from_proto(message: records_pb2.Graded) -> Graded:
         entropy=message.entropy,
         p_relevant=message.p_relevant,
         calibration=message.calibration,
+        utility=_utility_from_proto(message.utility) if message.HasField("utility") else None,
     )
 
 

@@ -17,6 +17,7 @@ from qrelay.types import (
     Passage,
     Query,
     Score,
+    Utility,
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -44,7 +45,7 @@ def candidate_set(number: int = 0, count: int = 5, per_document: int = 1) -> Can
 
 
 def judged_set(number: int = 0) -> JudgedSet:
-    outcome = Graded(2, 0, (0.1, 0.1, 0.7, 0.1), 1.8, 0.94, 0.8)
+    outcome = Graded(2, 0, (0.1, 0.1, 0.7, 0.1), 1.8, 0.94, 0.8, "map", Utility(1.5, None, False, 2))
     return JudgedSet(
         candidate_set(number),
         (

@@ -41,6 +41,13 @@ PENDING_ITEMS = Gauge("qrelay_pending_items", "Items that gRPC calls hold now")
 READY = Gauge("qrelay_ready", "1 when the model is loaded and the service answers")
 JUDGMENTS = Counter("qrelay_judgments", "Judgments: graded, cached or missing, the latter with reason", ["outcome"])
 PROMPT_TOKENS = Counter("qrelay_prompt_tokens", "LLM tokens paid for")
+SKIPPED_PAIRS = Counter("qrelay_skipped_pairs", "Pairs that early stopping left out")
+CASCADE_PAIRS = Counter("qrelay_cascade_pairs", "Pairs that the cascade's small side judged")
+CASCADE_ESCALATIONS = Counter("qrelay_cascade_escalations", "Pairs that went up to the large judge, audits included")
+CASCADE_AUDITS = Counter("qrelay_cascade_audits", "Sure answers of the small side that the large judge checked")
+CASCADE_DISAGREEMENTS = Counter("qrelay_cascade_audit_disagreements", "Of these, those where it said otherwise")
+CASCADE_DRIFT = Gauge("qrelay_cascade_drift", "1 while audited errors exceed what the calibration promised")
+BUDGET_LEFT = Gauge("qrelay_budget_left_tokens", "Prompt tokens left of the run's or day's budget", ["period"])
 COMMITS = Counter("qrelay_commits", "Judged sets at the ledger: committed or duplicate", ["outcome"])
 
 _STANDARD_FIELDS: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}

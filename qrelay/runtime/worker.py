@@ -7,12 +7,14 @@ dead letter stored, or not acked and delivered again.
 
 A batch that raises is tried again item by item, so that one bad item does not take its neighbours along.
 Back-pressure: a full next hop makes `publish` wait; the worker then holds what it has, heartbeats, and
-fetches no more.
+fetches no more. So it does where a stage raises BudgetExhausted, until there is budget again; that is not an
+attempt. Where there will be none, it drains and ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,7 +27,7 @@ from opentelemetry.context import Context
 
 from qrelay import wire
 from qrelay.config import WorkerSettings
-from qrelay.errors import Exhausted, InternalError, MalformedInput, QrelayError, TransientError
+from qrelay.errors import BudgetExhausted, Exhausted, InternalError, MalformedInput, QrelayError, TransientError
 from qrelay.identity import digest
 from qrelay.runtime import telemetry
 from qrelay.runtime.batcher import Batcher, BatchPolicy
@@ -202,11 +204,25 @@ class StageWorker:
             if len(outcomes) != len(works):
                 raise InternalError(f"stage {self._stage.name} answered {len(outcomes)} of {len(works)} items")
             return outcomes
+        except BudgetExhausted as error:
+            return await self._outcomes(batch) if await self._wait_for_budget(error) else [error] * len(batch)
         except Exception as error:
             if len(batch) == 1:
                 return [as_qrelay_error(error)]
             log.warning("batch of %d failed, trying one by one", len(batch), extra={"error": str(error)})
             return [(await self._outcomes([held]))[0] for held in batch]
+
+    async def _wait_for_budget(self, error: BudgetExhausted) -> bool:
+        """Whether there is budget again; until then this batch is held. False: the worker stops before."""
+        if error.retry_after_s is None:
+            log.warning("stopping: %s", error, extra={"stage": self._stage.name})
+            self.stop()
+        else:
+            log.warning("pausing for %.0f s: %s", error.retry_after_s, error, extra={"stage": self._stage.name})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(error.retry_after_s):
+                await self._stopping.wait()
+        return not self._stopping.is_set()
 
     async def _settle(
         self, held: _Held, outcome: Record | QrelayError | None, queue_s: float, compute_s: float
@@ -260,6 +276,9 @@ class StageWorker:
 
     async def _fail(self, held: _Held, error: QrelayError) -> None:
         attempt = held.message.attempt
+        if isinstance(error, BudgetExhausted) and self._stopping.is_set():
+            await self._release(held, held.message.retry(0), "returned")
+            return
         draining = self._stopping.is_set() and isinstance(error, TransientError)
         if fate(error) is Fate.DEAD_LETTER or (attempt >= self._settings.max_attempts and not draining):
             await self._bury(held, error)
