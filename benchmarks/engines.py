@@ -27,9 +27,10 @@ from services.judge.slices import read_beir
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Judge the first pairs with one engine and write their expected relevance."""
+    """Judge pairs spread evenly over the collection with one engine and write their expected relevance."""
     data = arguments.data
-    pairs = read_beir(data, data / "queries.dev.jsonl", data / "qrels.dev.tsv")[: arguments.pairs]
+    every = read_beir(data, data / "queries.dev.jsonl", data / "qrels.dev.tsv")
+    pairs = every[:: max(1, len(every) // arguments.pairs)][: arguments.pairs]
     settings = JudgeSettings(backend=arguments.backend, model=arguments.model, strategy=arguments.strategy)
     judge = load_judge(settings, NoCache())
     started = time.perf_counter()
