@@ -32,8 +32,9 @@ class ChatGrade:
     def __init__(
         self, name: str, scale: Scale, instructions: str, *, cue: str, min_mass: float, shots: Sequence[Shot] = ()
     ) -> None:
-        """`cue` is the line after the passage; `min_mass`: see `read_grade`; `shots` stand before the query, so that
-        all passages share them too."""
+        """`cue` is what follows the passage, with {query} where the query is said again: a small model obeys what it
+        read last, so that should be the question and not the passage. `min_mass`: see `read_grade`; `shots` stand
+        before the query, so that all passages share them too."""
         self._scale = scale
         self._labels = labels(scale)
         self._instructions = instructions.strip()
@@ -57,20 +58,21 @@ class ChatGrade:
         return Prompt(
             instructions=self._instructions,
             question=_question(query),
-            evidence=self._evidence(passage.title, passage.text),
+            evidence=self._evidence(query, passage.title, passage.text),
             labels=self._labels,
             query=query,
             passage=passage.text,
             shots=self._shots,
         )
 
-    def _evidence(self, title: str, text: str) -> str:
-        return f"{hygiene.delimited_passage(title, text)}\n\n{self._cue}"
+    def _evidence(self, query: str, title: str, text: str) -> str:
+        cue = self._cue.replace("{query}", hygiene.as_data(query))
+        return f"{hygiene.delimited_passage(title, text)}\n\n{cue}"
 
     def _worked(self, shot: Shot) -> tuple[str, str]:
         if shot.reply not in self._labels:
             raise ConfigError(f"a worked example has the reply {shot.reply!r}: give one of {', '.join(self._labels)}")
-        return _question(shot.query) + self._evidence(shot.title, shot.text), shot.reply
+        return _question(shot.query) + self._evidence(shot.query, shot.title, shot.text), shot.reply
 
     def reads(self, query: Query, passages: Sequence[Passage]) -> str:  # noqa: ARG002
         """Nothing beside the pair."""
