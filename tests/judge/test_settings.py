@@ -92,7 +92,7 @@ def test_judge_try_shows_probabilities_and_prompt(tmp_path: Path) -> None:
     arguments = ["try", "--query", QUERY, "--passages", str(passages), "--strategy", "binary", "--json"]
     model = f"path:{model_path('smollm2-135m-instruct')}"
     result = CliRunner().invoke(judge_command, [*arguments, "--model", model], catch_exceptions=False)
-    shown = json.loads(result.output)
+    shown = json.loads(result.stdout)
     assert [each["passage_id"] for each in shown["judgments"]] == ["#1", "#2"]
     assert sum(shown["judgments"][0]["outcome"]["probabilities"]) == pytest.approx(1.0)
     assert "shutil" in shown["messages"][-1]["content"]

@@ -8,9 +8,14 @@ deleted at any time.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,8 @@ from filelock import FileLock
 
 from qrelay.errors import ModelError
 from qrelay.models.home import models_dir
+
+log = logging.getLogger(__name__)
 
 _DONE = "config.json"
 
@@ -53,13 +60,25 @@ def weights_folder(path: Path, revision: str, dtype: str, *, home: Path | None =
 def _write(path: Path, target: Path, dtype: str) -> None:
     """All of it under another name first: a killed process leaves no half copy."""
     unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    log.info("converting %s to %s: once, up to a minute for each billion weights", path.name, dtype)
     try:
         unfinished.chmod(0o755)
-        _convert(path, unfinished, dtype)
+        with _bars_for_people():
+            _convert(path, unfinished, dtype)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(unfinished, target)  # noqa: PTH105 (a folder, replaced as a whole)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _bars_for_people() -> Iterator[None]:
+    """The libraries' progress bars on a terminal only: in a service's log or a script's output they are noise. Log
+    handlers keep the stream that they were made with, so nothing else is lost."""
+    with contextlib.ExitStack() as stack:
+        if not sys.stderr.isatty():
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        yield
 
 
 def _convert(path: Path, target: Path, dtype: str) -> None:
