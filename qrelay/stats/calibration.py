@@ -1,23 +1,18 @@
-"""Calibration: from scores to probabilities and grades, and how good those are.
+"""Calibration: from scores to probabilities, and how good those are.
 
 Every fitted map is a frozen dataclass of plain numbers: `dataclasses.asdict` makes it JSON, its class makes it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from qrelay.errors import InputError
-from qrelay.stats.agreement import kappa
-from qrelay.stats.columns import Floats, Ints, codes, finite, probabilities, same_length, whole, yes_or_no
-
-_CANDIDATES: Final = 64
-_ROUNDS: Final = 20
+from qrelay.stats.columns import Floats, Ints, codes, finite, probabilities, same_length, yes_or_no
 
 
 def brier(labels: ArrayLike, p: ArrayLike) -> float:
@@ -126,48 +121,6 @@ class Logistic:
         return np.asarray(_filled(x, means) @ (np.array(self.weights) / np.array(self.scales)), np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class GradeCuts:
-    """Thresholds on one continuous score: the grade is `lowest` plus the number of `cuts` that the score reaches.
-    Cuts rise; of two equal ones the grade between them is never given."""
-
-    lowest: int
-    cuts: tuple[float, ...]
-
-    @classmethod
-    def fit(cls, scores: ArrayLike, grades: ArrayLike, scale: tuple[int, int]) -> GradeCuts:
-        """The cuts with the highest quadratic kappa found on scores [n] and grades [n]; scale: (lowest, highest).
-
-        Coordinate ascent over cuts halfway between scores, at no more than 64 quantiles, from the cuts that give each
-        grade as often as people do. It finds a cut's best place, others fixed: not always the best of all.
-
-        Raises:
-            InputError: nan, a grade off the scale, or a scale of fewer than 2 grades.
-        """
-        s, g = finite(scores), whole(grades)
-        same_length(s, g)
-        low, high = scale
-        if high <= low or g.min() < low or g.max() > high:
-            raise InputError(
-                f"grades {g.min()} to {g.max()} on the scale {low} to {high}: name a scale that holds them"
-            )
-        shares = [float((g < grade).mean()) for grade in range(low + 1, high + 1)]
-        candidates = _candidates(s)
-        start = candidates[np.abs(candidates[:, None] - np.quantile(s, shares)[None, :]).argmin(0)]
-        return cls(low, tuple(_ascend(s, g - low, np.sort(start), candidates).tolist()))
-
-    def predict(self, scores: ArrayLike) -> Ints:
-        """The grade of each score [n]. Raises InputError for a score that is not finite."""
-        return _cut(finite(scores), np.array(self.cuts)) + self.lowest
-
-
-class Predicts(Protocol):
-    """A fitted model."""
-
-    def predict(self, x: Any, /) -> NDArray[Any]:
-        """One value a row."""
-
-
 def group_folds(groups: ArrayLike, labels: ArrayLike, k: int = 5, seed: int = 0) -> Ints:
     """A fold number 0..k-1 a row [n]; no group is in two folds, and folds have about equal shares of the rows and of
     the positives (scikit-learn's StratifiedGroupKFold). The same seed gives the same folds.
@@ -189,33 +142,6 @@ def group_folds(groups: ArrayLike, labels: ArrayLike, k: int = 5, seed: int = 0)
     for number, (_, test) in enumerate(splitter.split(np.zeros(len(g)), y, g)):
         folds[test] = number
     return folds
-
-
-def cross_val_predict(
-    fit: Callable[[NDArray[Any], NDArray[Any]], Predicts],
-    x: ArrayLike,
-    y: ArrayLike,
-    groups: ArrayLike,
-    k: int = 5,
-    *,
-    seed: int = 0,
-    stratify: ArrayLike | None = None,
-) -> NDArray[Any]:
-    """What models say of rows [n] whose groups they were not fitted on: `fit` gets the rows of all folds but one.
-
-    x: [n] or [n, columns]; y: [n], labels or grades; stratify: yes or no a row [n], spread evenly over the folds, by
-    default y, which must then be yes or no.
-
-    Raises:
-        InputError: as `group_folds`, and whatever `fit` raises.
-    """
-    rows, targets = np.asarray(x), np.asarray(y)
-    same_length(rows, targets)
-    folds = group_folds(groups, targets if stratify is None else stratify, k, seed)
-    same_length(folds, targets)
-    parts = [np.flatnonzero(folds == number) for number in np.unique(folds)]
-    said = [fit(np.delete(rows, part, 0), np.delete(targets, part, 0)).predict(rows[part]) for part in parts]
-    return np.asarray(np.concatenate(said)[np.argsort(np.concatenate(parts))])
 
 
 def _outcomes(labels: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:
@@ -245,33 +171,3 @@ def _moments(x: Floats) -> tuple[Floats, Floats]:
 
 def _filled(x: Floats, means: Floats, minus: Floats | float = 0.0) -> Floats:
     return np.asarray(np.where(np.isnan(x), means, x) - minus, np.float64)
-
-
-def _candidates(scores: Floats) -> Floats:
-    """Rising places for a cut: below all scores, between neighbours, above all."""
-    values = np.unique(scores)
-    between = values[:-1] / 2 + values[1:] / 2
-    if len(between) > _CANDIDATES:
-        between = between[np.unique(np.linspace(0, len(between) - 1, _CANDIDATES).astype(int))]
-    return np.concatenate([values[:1], between, [values[-1] + max(1.0, values[-1] - values[0])]])
-
-
-def _ascend(scores: Floats, steps: Ints, cuts: Floats, candidates: Floats) -> Floats:
-    """Move one cut after another to its best place between its neighbours, until none moves."""
-    best = kappa(steps, _cut(scores, cuts), "quadratic")
-    for _ in range(_ROUNDS):
-        before = best
-        for i in range(len(cuts)):
-            low, high = (cuts[i - 1] if i else -np.inf), (cuts[i + 1] if i + 1 < len(cuts) else np.inf)
-            for place in candidates[(candidates >= low) & (candidates <= high)]:
-                tried = np.concatenate([cuts[:i], [place], cuts[i + 1 :]])
-                found = kappa(steps, _cut(scores, tried), "quadratic")
-                if found > best + 1e-12:
-                    best, cuts = found, tried
-        if best == before:
-            break
-    return cuts
-
-
-def _cut(scores: Floats, cuts: Floats | Sequence[float]) -> Ints:
-    return np.asarray(np.searchsorted(np.asarray(cuts), scores, side="right"), np.int64)

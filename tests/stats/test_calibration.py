@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from dataclasses import asdict
@@ -16,13 +15,10 @@ from sklearn.metrics import brier_score_loss
 from sklearn.preprocessing import StandardScaler
 
 from qrelay.errors import InputError
-from qrelay.stats.agreement import auc, kappa
 from qrelay.stats.calibration import (
-    GradeCuts,
     Isotonic,
     Logistic,
     brier,
-    cross_val_predict,
     ece,
     group_folds,
     reliability_curve,
@@ -237,68 +233,6 @@ def test_logistic_refuses_no_penalty_and_other_inputs_than_its_own() -> None:
         Logistic.fit(x, y).predict([[1.0]])
 
 
-# --- grades -----------------------------------------------------------------------------------------------------
-
-
-def test_cuts_of_separable_grades_are_found_and_halfway() -> None:
-    scores, grades = [0.1, 0.2, 0.4, 0.5, 0.7, 0.8, 0.9], [1, 1, 2, 2, 3, 3, 4]
-    fitted = GradeCuts.fit(scores, grades, (1, 4))
-    assert fitted.cuts == pytest.approx((0.3, 0.6, 0.85))
-    assert fitted.predict(scores).tolist() == grades
-
-
-def test_no_other_two_cuts_have_a_higher_kappa_on_small_samples() -> None:
-    """Every pair of cuts tried; the search may miss the best by a little, in one sample of ten at the most."""
-    generator, missed = np.random.default_rng(4), 0
-    for _ in range(30):
-        grades = generator.integers(0, 3, 25)
-        scores = np.round(grades + generator.normal(size=25), 1)
-        found = kappa(grades, GradeCuts.fit(scores, grades, (0, 2)).predict(scores), "quadratic")
-        places = [-99.0, *(np.unique(scores)[:-1] + np.unique(scores)[1:]) / 2, 99.0]
-        best = max(
-            kappa(grades, np.searchsorted(pair, scores, side="right"), "quadratic")
-            for pair in itertools.combinations_with_replacement(places, 2)
-        )
-        assert found <= best + 1e-9
-        assert found > best - 0.1
-        missed += found < best - 1e-9
-    assert missed <= 3
-
-
-def test_cuts_beat_the_shares_of_people() -> None:
-    """Where the score says little, giving grades as often as people do is not the best."""
-    generator = np.random.default_rng(0)
-    grades = generator.choice(4, 800, p=[0.6, 0.2, 0.12, 0.08])
-    scores = grades + 2 * generator.normal(size=800)
-    shares = np.searchsorted(np.quantile(scores, [0.6, 0.8, 0.92]), scores, side="right")
-    fitted = GradeCuts.fit(scores, grades, (0, 3)).predict(scores)
-    assert kappa(grades, fitted, "quadratic") > kappa(grades, shares, "quadratic") + 0.005
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5)), min_size=1, max_size=30))
-def test_cuts_rise_and_grades_stay_on_the_scale(rows: list[tuple[int, int]]) -> None:
-    grades, scores = map(list, zip(*rows, strict=True))
-    fitted = GradeCuts.fit(scores, grades, (0, 3))
-    assert list(fitted.cuts) == sorted(fitted.cuts)
-    again = GradeCuts(**json.loads(json.dumps(asdict(fitted))))
-    said = again.predict(np.arange(-9, 9))
-    assert (np.diff(said) >= 0).all()
-    assert 0 <= said.min() <= said.max() <= 3
-
-
-def test_constant_scores_get_one_grade() -> None:
-    assert len(set(GradeCuts.fit([1, 1, 1], [0, 1, 2], (0, 2)).predict([1, 1, 1]).tolist())) == 1
-
-
-def test_cuts_refuse_nan_and_grades_off_the_scale() -> None:
-    with pytest.raises(InputError, match="name a scale"):
-        GradeCuts.fit([1, 2], [0, 4], (0, 3))
-    with pytest.raises(InputError, match="no finite"):
-        GradeCuts.fit([1, math.nan], [0, 1], (0, 3))
-    with pytest.raises(InputError, match="no finite"):
-        GradeCuts(0, (0.5,)).predict([math.nan])
-
-
 # --- folds ------------------------------------------------------------------------------------------------------
 
 
@@ -321,36 +255,3 @@ def test_fewer_queries_than_folds_or_labels_that_cannot_be_spread_are_refused() 
         group_folds(["a", "b", "c", "d", "e", "e"], [0, 0, 0, 1, 1, 1], 5)
     with pytest.raises(InputError, match="1 folds"):
         group_folds(["a", "b"], [0, 1], 1)
-
-
-def test_cross_validated_rows_are_judged_by_models_that_never_saw_their_query() -> None:
-    groups = np.repeat(np.arange(12), 4)
-
-    class Remembers:
-        def __init__(self, seen: np.ndarray) -> None:
-            self.seen = set(seen.tolist())
-
-        def predict(self, x: np.ndarray) -> np.ndarray:
-            assert not self.seen & set(x.tolist())
-            return -x
-
-    said = cross_val_predict(lambda x, _: Remembers(x), groups, np.tile([0, 1, 0, 0], 12), groups, k=4)
-    assert (said == -groups).all()
-
-
-def test_a_label_drawn_by_lot_for_each_query_cannot_be_cross_validated() -> None:
-    """The score names the query: fitted on the same rows it knows all, across queries nothing."""
-    generator = np.random.default_rng(0)
-    groups = np.repeat(np.arange(60), 5)
-    y, score = np.repeat(generator.random(60) < 0.5, 5), np.repeat(np.eye(60), 5, axis=0)
-    assert auc(y, Logistic.fit(score, y).predict(score)) == 1.0
-    assert auc(y, cross_val_predict(Logistic.fit, score, y, groups)) < 0.6
-
-
-def test_grades_are_cross_validated_with_labels_to_stratify_by() -> None:
-    grades = np.tile([0, 1, 2, 3], 15)
-    scores = grades + 0.1
-    said = cross_val_predict(
-        lambda x, y: GradeCuts.fit(x, y, (0, 3)), scores, grades, np.repeat(np.arange(15), 4), stratify=grades >= 2
-    )
-    assert said.tolist() == grades.tolist()

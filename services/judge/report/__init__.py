@@ -1,7 +1,7 @@
 """The judge beside people, to be read: a report dict becomes a page, two diagrams and JSON.
 
     {"title": str, "data": {"n", "queries", "relevant", "relevant_from", "sha256"},
-     "systems": {name: see `measure_system`},
+     "systems": {name: see `services.judge.measure.systems`},
      "comparisons": [{"a", "b", "difference", "ci", "p"}],
      "verdicts": {name: {"positives" | "negatives" | "gate": {"verdict", "reason", "numbers"}}},
      "notes": [str]}
@@ -10,8 +10,7 @@ A figure that is None, nan or absent is shown as a dash and written as null. Nee
 a report is written.
 """
 
-from services.judge.report.entry import measure_system
 from services.judge.report.warn import plain_warnings
 from services.judge.report.write import write_report
 
-__all__ = ["measure_system", "plain_warnings", "write_report"]
+__all__ = ["plain_warnings", "write_report"]
