@@ -65,7 +65,9 @@ async def ours(judge: Judge, asked: CandidateSet) -> tuple[list[float], int]:
     """The judge's own way: raw scores, and the tokens read."""
     (judged,) = await judge.judge([asked])
     assert isinstance(judged, JudgedSet), judged
-    scores = [raw_score(each.outcome) if isinstance(each.outcome, Graded) else 0.0 for each in judged.judgments]
+    missing = [each.outcome for each in judged.judgments if not isinstance(each.outcome, Graded)]
+    assert not missing, f"{len(missing)} labels are missing, the first: {missing[0]}"
+    scores = [raw_score(each.outcome) for each in judged.judgments if isinstance(each.outcome, Graded)]
     return scores, sum(each.prompt_tokens for each in judged.judgments)
 
 

@@ -225,6 +225,14 @@ def _progress(what: str, total: int) -> Iterator[Any]:
         yield lambda done: bar.update(task, advance=done)
 
 
+def _notes(evaluation: Evaluation) -> list[str]:
+    """What a reader must know of how the figures came about."""
+    if not evaluation.in_sample:
+        return []
+    names = ", ".join(evaluation.in_sample)
+    return [f"The maps of {names} were fitted on these very pairs, so that their figures flatter them: use others."]
+
+
 def _as_json(evaluation: Evaluation) -> dict[str, Any]:
     table = evaluation.table
     rows = table.graded
@@ -236,6 +244,7 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
         "sha256": table.sha256,
         "systems": {name: system.metrics for name, system in evaluation.systems.items()},
         "comparisons": evaluation.comparisons,
+        "in_sample": list(evaluation.in_sample),
     }
 
 
@@ -261,7 +270,7 @@ def _write_report(evaluation: Evaluation, folder: Path, focus: str) -> None:
             name: {use: each for use, each in found.items() if use != "judge"}
             for name, found in verdicts(evaluation).items()
         },
-        "notes": [],
+        "notes": _notes(evaluation),
     }
     for path in write_report(report, folder, focus=focus):
         click.echo(path)
@@ -288,6 +297,8 @@ def _print(evaluation: Evaluation) -> None:
             f"{each['a']} against {each['b']}: AUC {each['difference']:+.3f} ({low:+.3f} to {high:+.3f}), "
             f"p {each['p']:.4f}"
         )
+    for note in _notes(evaluation):
+        console.print(f"warning: {note}")
 
 
 def _print_cascades(found: Sequence[Mapping[str, Any]]) -> None:

@@ -46,6 +46,9 @@ class Evaluation:
     best_stage: str
     comparisons: list[dict[str, Any]] = field(default_factory=list)
 
+    in_sample: tuple[str, ...] = ()
+    """Systems whose map was fitted on these very pairs: their figures flatter them."""
+
     @property
     def best_judge(self) -> str:
         """The judging system with the highest AUC; of several the first."""
@@ -110,7 +113,10 @@ def evaluate(
             systems[name] = _system(table, name, inputs, None, own)
     stages = [name for name in table.stages if name in systems]
     best = max(stages, key=lambda name: systems[name].metrics["auc"], default="")
-    return Evaluation(table, systems, best, _comparisons(table, systems, best))
+    in_sample = tuple(
+        name for name in systems if maps and name in maps and maps[name].fitted_on.sha256 == table.sha256
+    )
+    return Evaluation(table, systems, best, _comparisons(table, systems, best), in_sample)
 
 
 def _refuse_other_inputs(table: Table, name: str, fitted: CalibrationMap) -> None:

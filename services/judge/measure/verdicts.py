@@ -25,6 +25,7 @@ from scipy.stats import beta
 
 from qrelay.stats.agreement import kappa
 from services.judge.measure.systems import Evaluation, System
+from services.judge.measure.table import Table
 
 USES: Final = ("positives", "negatives", "gate")
 QUALIFIED: Final = "qualified"
@@ -49,16 +50,23 @@ def verdicts(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     for name, system in evaluation.systems.items():
         if name in evaluation.table.stages:
             continue
-        knows = _knows_enough(evaluation, system)
-        uses = {
-            "positives": knows or _positives(evaluation, system),
-            "negatives": knows or _negatives(evaluation, system),
-            "gate": _gate(evaluation, system),
-        }
+        single = name in evaluation.table.labels
         first, *calibrated = system.judge_hashes or (None,)
-        found[name] = {"judge": first, **uses}
-        found |= {f"{name}, calibrated": {"judge": hashed, **uses} for hashed in calibrated}
+        found[name] = {"judge": first, **_uses(evaluation, system, own=single)}
+        mapped = {f"{name}, calibrated": hashed for hashed in calibrated}
+        by_map = _uses(evaluation, system, own=False)
+        found |= {shown: {"judge": hashed, **by_map} for shown, hashed in mapped.items()}
     return found
+
+
+def _uses(evaluation: Evaluation, system: System, *, own: bool) -> dict[str, Verdict]:
+    """The verdicts on a system's labels; own: as the judge gives them, else only as a map makes them."""
+    knows = _knows_enough(evaluation, system)
+    return {
+        "positives": knows or _positives(evaluation, system, own=own),
+        "negatives": knows or _negatives(evaluation, system, own=own),
+        "gate": _gate(system, own=own),
+    }
 
 
 def unknown() -> Verdict:
@@ -96,9 +104,8 @@ def _knows_enough(evaluation: Evaluation, system: System) -> Verdict | None:
     return None
 
 
-def _positives(evaluation: Evaluation, system: System) -> Verdict:
-    table, rows = evaluation.table, evaluation.table.graded
-    raw = kappa(table.relevant[rows], table.own_decision(system.name)[rows]) if system.name in table.labels else None
+def _positives(evaluation: Evaluation, system: System, *, own: bool) -> Verdict:
+    raw = _own_kappa(evaluation.table, system.name) if own else None
     mapped = system.metrics["kappa_binary"] if system.predictions else None
     numbers = {"kappa_raw": raw, "kappa_calibrated": mapped, "kappa_needed": KAPPA}
     return _best_of(
@@ -106,11 +113,17 @@ def _positives(evaluation: Evaluation, system: System) -> Verdict:
     )
 
 
-def _negatives(evaluation: Evaluation, system: System) -> Verdict:
+def _own_kappa(table: Table, name: str) -> float | None:
+    """Binary kappa of a judge's own decisions with people's, over what it labelled; None where that is nothing."""
+    rows = table.graded[~np.isnan(table.p_relevant(name)[table.graded])]
+    return kappa(table.relevant[rows], table.own_decision(name)[rows]) if len(rows) else None
+
+
+def _negatives(evaluation: Evaluation, system: System, *, own: bool) -> Verdict:
     table, rows = evaluation.table, evaluation.table.graded
     relevant = table.relevant[rows]
     most = FALSE_NEGATIVES * float(relevant.mean())
-    raw = _safe(relevant, table.p_relevant(system.name)[rows], most) if system.name in table.labels else None
+    raw = _safe(relevant, table.p_relevant(system.name)[rows], most) if own else None
     mapped = _safe(relevant, system.predictions.p[rows], most) if system.predictions else None
     numbers = {"base_rate": float(relevant.mean()), "most": most, "raw": raw, "calibrated": mapped}
     if raw and raw["below"] >= NEGATIVE_BELOW:
@@ -140,14 +153,13 @@ def _shown_safe(found: Mapping[str, float]) -> str:
     )
 
 
-def _gate(evaluation: Evaluation, system: System) -> Verdict:
+def _gate(system: System, *, own: bool) -> Verdict:
     numbers = {"auc": system.metrics["auc"], "auc_needed": GATE_AUC}
     if system.uses_stage_scores:
         return _verdict(NOT_QUALIFIED, "its labels lean on the scores of the systems that a gate compares", numbers)
     if not system.metrics["auc"] >= GATE_AUC:  # also refuses nan: grades of one class say nothing
         return _verdict(NOT_QUALIFIED, f"AUC {system.metrics['auc']:.3f} is not at least {GATE_AUC}", numbers)
-    single = system.name in evaluation.table.labels
-    return _verdict(QUALIFIED if single else CALIBRATED_ONLY, f"AUC {system.metrics['auc']:.3f}", numbers)
+    return _verdict(QUALIFIED if own else CALIBRATED_ONLY, f"AUC {system.metrics['auc']:.3f}", numbers)
 
 
 def _best_of(raw: bool, mapped: bool, what: str, numbers: Mapping[str, Any]) -> Verdict:

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from qrelay.identity import judge_digest
+from qrelay.types import Missing
 from services.judge.measure.fitting import fit_map
 from services.judge.measure.systems import Evaluation, System, evaluate
 from services.judge.measure.verdicts import (
@@ -95,10 +96,37 @@ def test_a_label_that_leans_on_stage_scores_never_qualifies_for_a_gate(judged_we
 def test_a_judge_with_a_fitted_map_is_known_by_both_its_hashes(judged_well: Evaluation) -> None:
     table = replace(judged_well.table, stages={})
     fitted = fit_map(table, ["shy"], table.graded)
-    found = verdicts(evaluate(table, {}, {"shy": fitted}))
+    evaluation = evaluate(table, {}, {"shy": fitted})
+    assert evaluation.in_sample == ("shy",), "the map was fitted on these pairs, and the figures must say so"
+    found = verdicts(evaluation)
     assert found["shy"]["judge"] == table.judges["shy"]
     assert found["shy, calibrated"]["judge"] == judge_digest(fitted.identity)
-    assert words(found["shy, calibrated"]) == [CALIBRATED_ONLY, CALIBRATED_ONLY, QUALIFIED]
+    assert words(found["shy, calibrated"]) == [CALIBRATED_ONLY] * 3
+
+
+def test_a_map_that_spoils_a_good_judge_is_judged_by_its_own_labels(judged_well: Evaluation) -> None:
+    table = replace(judged_well.table, stages={})
+    evaluation = evaluate(table, {}, {"sharp": fit_map(table, ["sharp"], table.graded)})
+    spoiled = evaluation.systems["sharp"]
+    assert spoiled.predictions is not None
+    predictions = replace(spoiled.predictions, p=1.0 - spoiled.predictions.p)
+    metrics = {**spoiled.metrics, "kappa_binary": 0.0}
+    systems = {**evaluation.systems, "sharp": replace(spoiled, predictions=predictions, metrics=metrics)}
+    found = verdicts(replace(evaluation, systems=systems))
+    assert words(found["sharp"])[:2] == [QUALIFIED] * 2
+    assert words(found["sharp, calibrated"])[:2] == [NOT_QUALIFIED] * 2
+
+
+def test_a_missing_label_is_no_decision(judged_well: Evaluation) -> None:
+    table = judged_well.table
+    gone = np.flatnonzero(table.relevant)[:4]
+    labels = [
+        replace(each, outcome=Missing("timeout")) if row in gone else each
+        for row, each in enumerate(table.labels["sharp"])
+    ]
+    holes = replace(table, labels={**table.labels, "sharp": tuple(labels)})
+    found = verdicts(replace(judged_well, table=holes))["sharp"]
+    assert found["positives"]["numbers"]["kappa_raw"] == 1.0
 
 
 def test_retrieval_scores_get_no_verdict(judged_well: Evaluation) -> None:
