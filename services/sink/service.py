@@ -25,9 +25,9 @@ from qrelay.runtime.worker import REPLAY_HEADER
 from qrelay.types import DeadLetter, JudgedSet
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc
-from services.sink.dead_letters import DeadLetterEntry
-from services.sink.ledger import CommitStatus
-from services.sink.qualification import QUALIFIED
+from services.sink.labels.qualification import QUALIFIED
+from services.sink.ledger.dead_letters import DeadLetterEntry
+from services.sink.ledger.ledger import CommitStatus
 from services.sink.settings import SinkSettings
 from services.sink.sink import Sink, load_sink
 

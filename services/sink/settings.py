@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from qrelay.config import ServiceSettings
-from services.sink.mining import CURRENT_MODEL, RELEVANT_GRADE, MiningRules
+from services.sink.mining.mine import CURRENT_MODEL, RELEVANT_GRADE, MiningRules
 
 
 class SinkSettings(ServiceSettings):

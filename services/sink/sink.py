@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from qrelay.runtime.stage import Info
 from qrelay.types import JudgedSet
-from services.sink.export import Export
-from services.sink.ledger import Ledger
-from services.sink.qualification import Report, read_report
-from services.sink.selection import select_sets
+from services.sink.exports.export import Export
+from services.sink.labels.qualification import Report, read_report
+from services.sink.labels.selection import select_sets
+from services.sink.labels.where import parse_where
+from services.sink.ledger.ledger import Ledger
 from services.sink.settings import SinkSettings
-from services.sink.where import parse_where
 
 
 class Sink:
@@ -24,7 +24,7 @@ class Sink:
         self._report = report
 
     def export(self, collection: str, kind: str, judge: str | None = None, *, unqualified: bool = False) -> Export:
-        """An export not yet read; see `services.sink.export.Export`."""
+        """An export not yet read; see `services.sink.exports.export.Export`."""
         return Export(
             self.ledger,
             collection,

@@ -21,7 +21,7 @@ from services.judge.cache import NoCache
 from services.judge.cli import judge as judge_command
 from services.judge.rejudge import Rejudged, count, rejudge
 from services.judge.settings import BudgetSettings
-from services.sink.ledger import Ledger
+from services.sink.ledger.ledger import Ledger
 from services.sink.service import SinkServicer
 from services.sink.settings import SinkSettings
 from services.sink.sink import Sink, load_sink

@@ -2,7 +2,7 @@
 
 Each set has 40 candidates with four systems' scores, 25 of them with about 1 KB of text and a judgment.
 Prints CPU and wall microseconds a set, bytes a set, and the same candidates written as one row a
-candidate and system instead of one packed row a query: the figures behind `services/sink/schema.py`.
+candidate and system instead of one packed row a query: the figures behind `services/sink/ledger/schema.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from qrelay.types import SYSTEMS, Candidate, CandidateSet, Graded, JudgedSet, Judgment, Passage, Query, Score
-from services.sink.database import writing
-from services.sink.export import FORMATS, export_file
-from services.sink.ledger import CommitStatus, Ledger
+from services.sink.exports.export import FORMATS, export_file
+from services.sink.ledger.database import writing
+from services.sink.ledger.ledger import CommitStatus, Ledger
 from tests.sink.builders import JUDGE, NOW
 
 _WORDS = [f"w{number:05d}" for number in range(20_000)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from qrelay.types import JudgedSet
-from services.sink.ledger import CommitStatus, Ledger
+from services.sink.ledger.ledger import CommitStatus, Ledger
 from tests.sink.builders import graded, judged_set
 
 SIZE = 8

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.sink.ledger import Ledger
+from services.sink.ledger.ledger import Ledger
 from tests.sink.builders import later
 
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from qrelay.config import load_settings
 from qrelay.errors import ConfigError, InputError, UnknownCollection
 from qrelay.types import Missing
-from services.sink.cli import export
-from services.sink.ledger import Ledger
+from services.sink.commands.export import export
+from services.sink.ledger.ledger import Ledger
 from services.sink.settings import SinkSettings
 from services.sink.sink import load_sink
 from tests.sink.builders import judged_set

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from qrelay.errors import BackendUnavailable, InvalidQuery, MalformedInput, QrelayError, QueryConflict
 from qrelay.types import Graded, JudgedSet, Missing, TraceStep, Utility
-from services.sink.ledger import CommitStatus, Ledger
+from services.sink.ledger.ledger import CommitStatus, Ledger
 from tests.sink.builders import FUSED, JUDGE, NOW, OTHER_JUDGE, graded, judged_set, judgment, with_labels
 
 COMMITTED, DUPLICATE = CommitStatus.COMMITTED, CommitStatus.DUPLICATE

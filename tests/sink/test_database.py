@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import exc
 
 from qrelay.errors import BackendUnavailable, ConfigError, InternalError
-from services.sink import database
-from services.sink.ledger import Ledger
+from services.sink.ledger import database
+from services.sink.ledger.ledger import Ledger
+from services.sink.ledger.schema import SCHEMA_VERSION
 from tests.sink.builders import judged_set
 
 
@@ -21,7 +22,7 @@ def test_a_path_and_its_url_are_the_same_ledger(tmp_path: Path) -> None:
     first.close()
     second = Ledger.open(f"sqlite:///{path}", create=False)
     assert second.stats("docs")[0].queries == 1
-    assert second.schema_version == 1
+    assert second.schema_version == SCHEMA_VERSION
     second.close()
 
 

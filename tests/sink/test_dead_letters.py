@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qrelay.errors import InputError
-from services.sink.ledger import Ledger
+from services.sink.ledger.ledger import Ledger
 from tests.sink.builders import dead_letter, judged_set, later
 
 
@@ -126,7 +126,7 @@ def test_a_duplicate_commit_resolves_a_letter_that_slipped_in(ledger: Ledger) ->
     ledger.record_dead_letters([dead_letter(query_text="x")])
     with ledger._write("test") as connection:  # as two replicas on a database without one lock could leave it
         from qrelay.identity import query_fingerprint
-        from services.sink.schema import dead_letters
+        from services.sink.ledger.schema import dead_letters
 
         connection.execute(dead_letters.update().values(submission=query_fingerprint("docs", "q1", "text of q1")))
     ledger.commit([judged_set("q1")])

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from services.sink.ledger import Ledger
+from services.sink.ledger.ledger import Ledger
 from tests.sink.committer import SIZE, made
 
 ROOT = Path(__file__).resolve().parents[2]

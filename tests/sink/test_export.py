@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from qrelay.errors import BackendUnavailable, InputError, InternalError, UnknownCollection
 from qrelay.types import DENSE, Candidate, JudgedSet, Missing, Score
-from services.sink.export import FORMATS, QRELS, TRIPLES, Export, export_bytes, export_file
-from services.sink.ledger import Ledger
-from services.sink.mining import MiningRules
+from services.sink.exports.export import FORMATS, QRELS, TRIPLES, Export, export_bytes, export_file
+from services.sink.ledger.ledger import Ledger
+from services.sink.mining.mine import MiningRules
 from tests.sink.builders import JUDGE, NOW, graded, judged_set, later
 
 LOOSE = MiningRules(guard_ratio=1.0)

@@ -12,9 +12,9 @@ import pytest
 from qrelay.errors import InputError
 from qrelay.identity import judge_digest
 from qrelay.types import Graded, JudgedSet, JudgeIdentity, Missing
-from services.sink.export import QRELS, TRIPLES, export_bytes, export_file
-from services.sink.ledger import Ledger
-from services.sink.mining import MiningRules
+from services.sink.exports.export import QRELS, TRIPLES, export_bytes, export_file
+from services.sink.ledger.ledger import Ledger
+from services.sink.mining.mine import MiningRules
 from tests.sink.builders import (
     CASCADE,
     FUSED,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, Candidate, Passage, Score
-from services.sink.mining import (
+from services.sink.mining.mine import (
     NEGATIVE,
     NEITHER,
     POSITIVE,

@@ -13,9 +13,9 @@ import pytest
 from qrelay.errors import ConfigError, InputError
 from qrelay.identity import judge_digest
 from qrelay.types import JudgeIdentity
-from services.sink.export import QRELS, TRIPLES, export_file
-from services.sink.ledger import Ledger
-from services.sink.qualification import NO_REPORT, Report, read_report
+from services.sink.exports.export import QRELS, TRIPLES, export_file
+from services.sink.labels.qualification import NO_REPORT, Report, read_report
+from services.sink.ledger.ledger import Ledger
 from services.sink.settings import SinkSettings
 from services.sink.sink import load_sink
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, with_labels

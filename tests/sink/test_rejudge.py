@@ -8,9 +8,9 @@ from typing import Any
 
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput, QueryConflict
 from qrelay.types import Graded, JudgedSet, JudgeIdentity, Judgment, Missing
-from services.sink.export import QRELS, export_bytes
-from services.sink.ledger import CommitStatus, Ledger
-from services.sink.reader import Label
+from services.sink.exports.export import QRELS, export_bytes
+from services.sink.ledger.ledger import CommitStatus, Ledger
+from services.sink.ledger.reader import Label
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled
 
 LOST = Missing("timeout", "no answer in 30 s")

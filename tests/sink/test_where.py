@@ -10,10 +10,10 @@ import pytest
 from qrelay.errors import InputError, UnknownCollection
 from qrelay.identity import judge_digest
 from qrelay.types import JudgedSet, Missing
-from services.sink.ledger import Ledger
-from services.sink.mining import RELEVANT_GRADE
-from services.sink.selection import select_sets
-from services.sink.where import Term, Where, parse_where
+from services.sink.labels.selection import select_sets
+from services.sink.labels.where import Term, Where, parse_where
+from services.sink.ledger.ledger import Ledger
+from services.sink.mining.mine import RELEVANT_GRADE
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled, with_labels
 
 

@@ -12,7 +12,7 @@ from qrelay.errors import ConfigError, InputError
 from qrelay.identity import judge_digest
 from services.judge.calibration import load_map, load_maps
 from services.judge.slices import GradedPair, write_slice
-from services.sink.qualification import read_report
+from services.sink.labels.qualification import read_report
 from tests.judge.measure.running import JUDGES, overlapping, run
 
 

@@ -14,7 +14,7 @@ from qrelay.runtime.context import ServiceContext
 from qrelay.types import Candidate, CandidateSet, JudgedSet, Passage, Query
 from qrelay.v1 import sink_pb2_grpc
 from services.judge.slices import read_slice
-from services.sink.ledger import Ledger
+from services.sink.ledger.ledger import Ledger
 from services.sink.service import SinkServicer
 from services.sink.settings import SinkSettings
 from services.sink.sink import Sink, load_sink

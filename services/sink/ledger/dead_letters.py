@@ -24,9 +24,9 @@ import sqlalchemy as sa
 from qrelay.errors import InputError
 from qrelay.identity import query_fingerprint
 from qrelay.types import DeadLetter
-from services.sink import schema
-from services.sink.database import upsert
-from services.sink.rows import Row, microseconds, moment
+from services.sink.ledger import schema
+from services.sink.ledger.database import upsert
+from services.sink.ledger.rows import Row, microseconds, moment
 
 OPEN: Final = "open"
 REPLAYING: Final = "replaying"

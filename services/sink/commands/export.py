@@ -50,9 +50,9 @@ def export(
     counts, sha256, judges and what was measured of them. The same ledger gives the same bytes.
     """
     from qrelay.config import load_settings
-    from services.sink.export import export_file
-    from services.sink.ledger import Ledger
-    from services.sink.qualification import read_report
+    from services.sink.exports.export import export_file
+    from services.sink.labels.qualification import read_report
+    from services.sink.ledger.ledger import Ledger
     from services.sink.settings import SinkSettings
 
     settings = load_settings(SinkSettings, "sink", file=config)

@@ -6,8 +6,19 @@
     judges           one row a judge identity; a combined judge (fused, cascade) is one of them
     judgments        one row a measurement, append-only, several a passage with several judges; grade is NULL exactly
                      where a reason says why. `generation` 0 came with the query, the others by re-judging
+    generations      one row a time that judgments were added to a query: its commit (0), then each re-judging
+    overrides        what people decided about a pair: append-only, authored, dated; the latest row of a pair counts
     dead_letters     what could not be processed, whole, with its state
+    exports          what was exported: range of changes, counts, sha256, manifest
+    triggers         the outbox of training: one row a decision to train, written with the labels that caused it
+    training_runs    one row a job that a trigger started, with how it ended
+    collections      one row a collection: the number of its last change, and counters for the training policy
     ledger_meta      the schema version
+
+A *change* is a transaction that altered labels of a collection; changes are numbered from 1 without regard to other
+collections. A writer takes the collection's row first and holds it until it commits, so numbers become visible in
+their order: who has read up to change n will never find a new row at or below n. Each query carries the number of the
+change that touched it last, which is what an incremental export asks for.
 
 Times are integers, microseconds since 1970-01-01 UTC: exact, sortable and the same in every database.
 
@@ -28,12 +39,22 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raised with every change that an older qrelay could misread; `Ledger.open` refuses another number."""
 
 metadata = sa.MetaData()
 _KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 """SQLite gives out row numbers only to a column declared exactly INTEGER."""
+
+collections = sa.Table(
+    "collections",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True),
+    sa.Column("change_no", sa.BigInteger, nullable=False, comment="the number of its last change"),
+    sa.Column("hard_examples", sa.BigInteger, nullable=False, comment="ever verified at commit, by the policy"),
+    sa.Column("disagreements", sa.BigInteger, nullable=False, comment="of the systems, ever, as far as judged"),
+    sa.Column("judged", sa.BigInteger, nullable=False, comment="judged pairs that those two were counted among"),
+)
 
 ledger_meta = sa.Table(
     "ledger_meta",
@@ -59,8 +80,10 @@ queries = sa.Table(
     sa.Column("missing", sa.Integer, nullable=False),
     sa.Column("cached", sa.Integer, nullable=False),
     sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("change_no", sa.BigInteger, nullable=False, comment="the change that touched it last"),
     sa.UniqueConstraint("collection", "query_id", name="queries_by_id"),
 )
+sa.Index("queries_by_change", queries.c.collection, queries.c.change_no)
 sa.Index(
     "queries_statistics",
     queries.c.collection,
@@ -75,7 +98,7 @@ candidate_sets = sa.Table(
     "candidate_sets",
     metadata,
     sa.Column("query_no", _KEY, sa.ForeignKey("queries.query_no"), primary_key=True, autoincrement=False),
-    sa.Column("packed", sa.LargeBinary, nullable=False, comment="see services/sink/packing.py"),
+    sa.Column("packed", sa.LargeBinary, nullable=False, comment="see services/sink/ledger/packing.py"),
 )
 
 passages = sa.Table(
@@ -126,6 +149,80 @@ judgments = sa.Table(
     sa.CheckConstraint("(grade IS NULL) = (missing_reason IS NOT NULL)", name="missing_is_never_a_grade"),
     sa.CheckConstraint("(grade IS NULL) = (p_relevant IS NULL)", name="a_grade_has_its_probability"),
     sqlite_with_rowid=False,
+)
+
+generations = sa.Table(
+    "generations",
+    metadata,
+    sa.Column("query_no", _KEY, sa.ForeignKey("queries.query_no"), primary_key=True, autoincrement=False),
+    sa.Column("generation", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("change_no", sa.BigInteger, nullable=False),
+    sa.Column("added_us", sa.BigInteger, nullable=False),
+    sa.Column("judgments", sa.Integer, nullable=False, comment="how many were added"),
+)
+
+overrides = sa.Table(
+    "overrides",
+    metadata,
+    sa.Column("override_no", _KEY, primary_key=True, autoincrement=True),
+    sa.Column("query_no", _KEY, sa.ForeignKey("queries.query_no"), nullable=False),
+    sa.Column("passage_id", sa.Text, nullable=False),
+    sa.Column("grade", sa.Integer, comment="NULL: the override of this pair is withdrawn"),
+    sa.Column("scale", sa.Text, nullable=False, comment="the scale that the grade is on"),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("set_us", sa.BigInteger, nullable=False),
+    sa.Column("change_no", sa.BigInteger, nullable=False),
+)
+sa.Index("overrides_by_pair", overrides.c.query_no, overrides.c.passage_id, overrides.c.override_no)
+
+exports = sa.Table(
+    "exports",
+    metadata,
+    sa.Column("export_no", _KEY, primary_key=True, autoincrement=True),
+    sa.Column("collection", sa.Text, nullable=False),
+    sa.Column("format", sa.Text, nullable=False),
+    sa.Column("location", sa.Text, nullable=False, comment="the file or folder, as it was asked for"),
+    sa.Column("from_change", sa.BigInteger, nullable=False, comment="0: from the beginning; exclusive"),
+    sa.Column("to_change", sa.BigInteger, nullable=False, comment="inclusive"),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("queries", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False, comment="of the file, or of the list of a folder's files"),
+    sa.Column("manifest", sa.Text, nullable=False, comment="JSON object"),
+    sa.Column("exported_us", sa.BigInteger, nullable=False),
+)
+
+triggers = sa.Table(
+    "triggers",
+    metadata,
+    sa.Column("trigger_no", _KEY, primary_key=True, autoincrement=True),
+    sa.Column("collection", sa.Text, nullable=False),
+    sa.Column("change_no", sa.BigInteger, nullable=False, comment="train on what the ledger held up to this change"),
+    sa.Column("rule", sa.Text, nullable=False, comment="the rule of the policy that fired"),
+    sa.Column("detail", sa.Text, nullable=False, comment="JSON object: the numbers behind it"),
+    sa.Column("hard_examples", sa.BigInteger, nullable=False, comment="the collection's counter when it fired"),
+    sa.Column("disagreements", sa.BigInteger, nullable=False, comment="likewise"),
+    sa.Column("judged", sa.BigInteger, nullable=False, comment="likewise"),
+    sa.Column("job_name", sa.Text, nullable=False, unique=True),
+    sa.Column("state", sa.Text, nullable=False, comment="pending, launched or refused"),
+    sa.Column("decided_us", sa.BigInteger, nullable=False),
+    sa.Column("closed_us", sa.BigInteger, comment="when it was launched or refused"),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text, nullable=False, comment="of the last attempt; empty: none"),
+    sa.UniqueConstraint("collection", "change_no", name="triggers_by_change"),
+)
+
+training_runs = sa.Table(
+    "training_runs",
+    metadata,
+    sa.Column("job_name", sa.Text, primary_key=True),
+    sa.Column("trigger_no", _KEY, sa.ForeignKey("triggers.trigger_no"), nullable=False),
+    sa.Column("launcher", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, comment="running, succeeded or failed"),
+    sa.Column("started_us", sa.BigInteger, nullable=False),
+    sa.Column("finished_us", sa.BigInteger),
+    sa.Column("exit_code", sa.Integer),
+    sa.Column("detail", sa.Text, nullable=False, comment="JSON object: where it runs, its last lines of log"),
 )
 
 dead_letters = sa.Table(

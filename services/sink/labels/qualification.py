@@ -21,8 +21,8 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qrelay.errors import ConfigError, InputError
-from services.sink.labels import leans_on_stage_scores
-from services.sink.reader import JudgeRow, Label
+from services.sink.labels.choice import leans_on_stage_scores
+from services.sink.ledger.reader import JudgeRow, Label
 
 POSITIVES: Final = "positives"
 NEGATIVES: Final = "negatives"

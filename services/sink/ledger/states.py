@@ -9,8 +9,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from qrelay.identity import query_fingerprint
-from services.sink import schema
-from services.sink.dead_letters import REPLAYED, RESOLVED, WAITING
+from services.sink.ledger import schema
+from services.sink.ledger.dead_letters import REPLAYED, RESOLVED, WAITING
 
 COMMITTED: Final = "committed"
 DEAD: Final = "dead"

@@ -16,7 +16,7 @@ from typing import Final
 
 from qrelay.errors import InputError
 from qrelay.types import MISSING_REASONS
-from services.sink.reader import Label
+from services.sink.ledger.reader import Label
 
 _TERM: Final = re.compile(r"([a-z_]+)(?:\s*(<=|>=|=|<|>)\s*(\S+))?")
 _NUMBER: Final = re.compile(r"-?\d{1,9}(\.\d{1,15})?")

@@ -27,14 +27,14 @@ import sqlalchemy as sa
 
 from qrelay.errors import InputError, MalformedInput, QrelayError, SetupError, TransientError
 from qrelay.types import DeadLetter, JudgedSet, JudgeIdentity
-from services.sink import database, dead_letters
-from services.sink.commit import CommitStatus, commit_batch
-from services.sink.dead_letters import DeadLetterEntry, DeadLetterPage
-from services.sink.reader import Snapshot
-from services.sink.rejudge import rejudge_batch
-from services.sink.rows import PreparedSet, microseconds, prepare
-from services.sink.schema import SCHEMA_VERSION
-from services.sink.states import CollectionStats
+from services.sink.ledger import database, dead_letters
+from services.sink.ledger.commit import CommitStatus, commit_batch
+from services.sink.ledger.dead_letters import DeadLetterEntry, DeadLetterPage
+from services.sink.ledger.reader import Snapshot
+from services.sink.ledger.rejudge import rejudge_batch
+from services.sink.ledger.rows import PreparedSet, microseconds, prepare
+from services.sink.ledger.schema import SCHEMA_VERSION
+from services.sink.ledger.states import CollectionStats
 
 __all__ = ["CollectionStats", "CommitStatus", "DeadLetterEntry", "DeadLetterPage", "Ledger", "Snapshot"]
 
@@ -43,7 +43,9 @@ MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 100
 
 T = TypeVar("T")
-_Write = Callable[[sa.Connection, Sequence[PreparedSet], dict[JudgeIdentity, int]], list[T | QrelayError]]
+_Write = Callable[[sa.Connection, Sequence[PreparedSet], dict[JudgeIdentity, int], int], list[T | QrelayError]]
+AfterCommit = Callable[[sa.Connection, Sequence[JudgedSet], int], None]
+"""Called with the sets that a commit wrote, within its transaction, and the time (microseconds); see `Ledger`."""
 
 
 def _utc_now() -> datetime:
@@ -53,9 +55,17 @@ def _utc_now() -> datetime:
 class Ledger:
     """One open ledger. Every method may raise BackendUnavailable (locked, disk full: try again later)."""
 
-    def __init__(self, engine: sa.Engine, clock: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        clock: Callable[[], datetime] = _utc_now,
+        after_commit: AfterCommit | None = None,
+    ) -> None:
+        """`after_commit` decides what follows from new labels (the outbox of training): what it writes is on disk
+        exactly when the labels are."""
         self._engine = engine
         self._clock = clock
+        self._after_commit = after_commit
         self._judge_numbers: dict[JudgeIdentity, int] = {}
 
     @classmethod
@@ -66,6 +76,7 @@ class Ledger:
         busy_timeout_s: float = 10.0,
         create: bool = True,
         clock: Callable[[], datetime] = _utc_now,
+        after_commit: AfterCommit | None = None,
     ) -> Ledger:
         """Opens a ledger, creating file, folder and tables where `create` allows.
 
@@ -76,7 +87,7 @@ class Ledger:
             BackendUnavailable: locked, or the disk refuses.
         """
         url = database.resolve_url(url_or_path)
-        return cls(database.open_engine(url, busy_timeout_s=busy_timeout_s, create=create), clock)
+        return cls(database.open_engine(url, busy_timeout_s=busy_timeout_s, create=create), clock, after_commit)
 
     @property
     def url(self) -> str:
@@ -99,9 +110,16 @@ class Ledger:
         QueryConflict: the query_id stands for another text; InvalidQuery, MalformedInput: cannot be
         stored; BackendUnavailable: nothing of this batch was written, try again later.
         """
-        return self._write_sets(
-            sets, lambda connection, batch, numbers: commit_batch(connection, batch, numbers, self._now_us())
-        )
+        return self._write_sets(sets, self._commit_batch)
+
+    def _commit_batch(
+        self, connection: sa.Connection, batch: Sequence[PreparedSet], numbers: dict[JudgeIdentity, int], now_us: int
+    ) -> list[CommitStatus | QrelayError]:
+        results = commit_batch(connection, batch, numbers, now_us)
+        new = [item.record for item, result in zip(batch, results, strict=True) if result is CommitStatus.COMMITTED]
+        if self._after_commit and new:
+            self._after_commit(connection, new, now_us)
+        return results
 
     def rejudge(self, sets: Sequence[JudgedSet]) -> list[int | QrelayError]:
         """Adds judgments to queries that are committed and answers each set, in order, with how many were new, after
@@ -123,8 +141,8 @@ class Ledger:
             return []
         judge_numbers = dict(self._judge_numbers)
         try:
-            with self._write("commit judged sets") as connection:
-                results = write(connection, batch, judge_numbers)
+            with self.writing("commit judged sets") as connection:
+                results = write(connection, batch, judge_numbers, self.now_us())
         except (TransientError, SetupError) as error:
             return [error for _ in batch]
         except QrelayError as error:
@@ -137,8 +155,8 @@ class Ledger:
     def record_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Stores each letter once by its id, durably. One whose submission is committed is stored as
         resolved; one that was replayed and failed again later is reopened with the new failure."""
-        with self._write("record dead letters") as connection:
-            dead_letters.record(connection, letters, self._now_us())
+        with self.writing("record dead letters") as connection:
+            dead_letters.record(connection, letters, self.now_us())
 
     def list_dead_letters(
         self, collection: str | None = None, include_closed: bool = False, page_size: int = 0, page_token: str = ""
@@ -170,15 +188,15 @@ class Ledger:
         none is left, with a fixed `failed_before` so that letters that die again meanwhile are left alone.
         """
         before = None if failed_before is None else microseconds(failed_before)
-        with self._write("begin a replay") as connection:
+        with self.writing("begin a replay") as connection:
             entries = dead_letters.begin_replay(connection, ids, limit, before)
         return [entry.letter for entry in entries]
 
     def finish_replay(self, ids: Sequence[str]) -> None:
         """Marks letters as replayed whose originals were published and acknowledged; leaves those alone
         that were resolved, or died again, in the meantime."""
-        with self._write("finish a replay") as connection:
-            dead_letters.finish_replay(connection, ids, self._now_us())
+        with self.writing("finish a replay") as connection:
+            dead_letters.finish_replay(connection, ids, self.now_us())
 
     def stats(self, collection: str | None = None) -> list[CollectionStats]:
         """Counts by collection; no name means all."""
@@ -202,11 +220,13 @@ class Ledger:
         with self._read("read the ledger") as connection:
             yield Snapshot(connection)
 
-    def _now_us(self) -> int:
+    def now_us(self) -> int:
+        """The ledger's clock, in microseconds since 1970 UTC."""
         return microseconds(self._clock())
 
     @contextmanager
-    def _write(self, doing: str) -> Iterator[sa.Connection]:
+    def writing(self, doing: str) -> Iterator[sa.Connection]:
+        """A durable transaction, for those who write tables of their own; `doing` completes "cannot …" in errors."""
         try:
             with database.database_errors(doing), database.writing(self._engine) as connection:
                 yield connection

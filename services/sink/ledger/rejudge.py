@@ -13,28 +13,35 @@ import sqlalchemy as sa
 
 from qrelay.errors import InputError, MalformedInput, QrelayError
 from qrelay.types import JudgeIdentity
-from services.sink import schema
-from services.sink.commit import conflict, number_judges
-from services.sink.database import insert_new
-from services.sink.packing import unpack
-from services.sink.rows import PreparedSet, Row
+from services.sink.ledger import schema
+from services.sink.ledger.commit import begin_changes, conflict, number_judges
+from services.sink.ledger.database import insert_new
+from services.sink.ledger.packing import unpack
+from services.sink.ledger.rows import PreparedSet, Row
 
 _queries, _judgments = schema.queries.c, schema.judgments.c
 _INSERT = insert_new(schema.judgments)
 
 
 def rejudge_batch(
-    connection: sa.Connection, batch: Sequence[PreparedSet], judge_numbers: dict[JudgeIdentity, int]
+    connection: sa.Connection, batch: Sequence[PreparedSet], judge_numbers: dict[JudgeIdentity, int], now_us: int
 ) -> list[int | QrelayError]:
     """Adds each set's new judgments and answers each, in order, with how many there were, or its error.
 
     The connection must hold the write lock: what is new is decided by what the query holds. `judge_numbers`: see
     `commit.commit_batch`.
     """
-    return [_add(connection, item, judge_numbers) for item in batch]
+    changes = begin_changes(connection, {item.query.collection for item in batch})
+    return [_add(connection, item, judge_numbers, changes[item.query.collection], now_us) for item in batch]
 
 
-def _add(connection: sa.Connection, item: PreparedSet, judge_numbers: dict[JudgeIdentity, int]) -> int | QrelayError:
+def _add(
+    connection: sa.Connection,
+    item: PreparedSet,
+    judge_numbers: dict[JudgeIdentity, int],
+    change_no: int,
+    now_us: int,
+) -> int | QrelayError:
     number = _query_number(connection, item)
     if isinstance(number, QrelayError):
         return number
@@ -45,7 +52,8 @@ def _add(connection: sa.Connection, item: PreparedSet, judge_numbers: dict[Judge
         number_judges(connection, {judge for judge, _ in rows}, judge_numbers)
         numbered = [{**row, "query_no": number, "judge_no": judge_numbers[judge]} for judge, row in rows]
         connection.execute(_INSERT, numbered)
-        _count(connection, number, numbered)
+        _record(connection, numbered, change_no, now_us)
+        _count(connection, number, numbered, change_no)
     return len(rows)
 
 
@@ -103,7 +111,14 @@ def _new_rows(connection: sa.Connection, number: int, item: PreparedSet) -> list
     return new
 
 
-def _count(connection: sa.Connection, number: int, added: Sequence[Row]) -> None:
+def _record(connection: sa.Connection, added: Sequence[Row], change_no: int, now_us: int) -> None:
+    first = added[0]
+    row = {"query_no": first["query_no"], "generation": first["generation"], "change_no": change_no,
+           "added_us": now_us, "judgments": len(added)}  # fmt: skip
+    connection.execute(schema.generations.insert(), row)
+
+
+def _count(connection: sa.Connection, number: int, added: Sequence[Row], change_no: int) -> None:
     pairs = sa.select(sa.func.count(_judgments.passage_id.distinct())).where(_judgments.query_no == number)
     counted = {
         "judgments": _queries.judgments + len(added),
@@ -111,5 +126,6 @@ def _count(connection: sa.Connection, number: int, added: Sequence[Row]) -> None
         "missing": _queries.missing + sum(row["grade"] is None for row in added),
         "cached": _queries.cached + sum(row["cached"] for row in added),
         "prompt_tokens": _queries.prompt_tokens + sum(row["prompt_tokens"] for row in added),
+        "change_no": change_no,
     }
     connection.execute(schema.queries.update().where(_queries.query_no == number).values(counted))

@@ -14,10 +14,10 @@ from typing import Final
 
 from qrelay.errors import InputError
 from qrelay.types import JudgedSet
-from services.sink.labels import describe_judges, one_a_pair
-from services.sink.ledger import Ledger
-from services.sink.reader import JudgeRow, Label, LabelledQuery, Snapshot
-from services.sink.where import Where
+from services.sink.labels.choice import describe_judges, one_a_pair
+from services.sink.labels.where import Where
+from services.sink.ledger.ledger import Ledger
+from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
 
 _PAGE: Final = 64
 

@@ -19,7 +19,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import sqlite
 
 from qrelay.errors import BackendUnavailable, ConfigError, InternalError, MalformedInput
-from services.sink import schema
+from services.sink.ledger import schema
 
 APPLICATION_ID: Final = 0x71726C79
 """SQLite's header field for the file's owner: "qrly"."""

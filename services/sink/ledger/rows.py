@@ -13,7 +13,7 @@ import orjson
 from qrelay.errors import InvalidQuery, MalformedInput, QrelayError
 from qrelay.identity import query_fingerprint, valid_collection
 from qrelay.types import CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Query
-from services.sink.packing import pack, text_hash
+from services.sink.ledger.packing import pack, text_hash
 
 Row = dict[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -24,8 +24,9 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class PreparedSet:
-    """One judged set, checked, as rows that lack only `query_no`, `judge_no` and `committed_us`."""
+    """One judged set, checked, as rows that lack only the numbers and times that its transaction gives."""
 
+    record: JudgedSet
     query: Query
     submission: str
     query_row: Row
@@ -55,6 +56,7 @@ def prepare(record: JudgedSet) -> PreparedSet | QrelayError:
         _check_passages(record)
         rows = [_judgment_row(judgment) for judgment in record.judgments]
         return PreparedSet(
+            record=record,
             query=query,
             submission=query_fingerprint(query.collection, query.query_id, query.text),
             query_row=_query_row(record),

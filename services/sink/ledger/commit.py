@@ -7,16 +7,16 @@ holds between processes because the unique key decides, not a look before the in
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
 from qrelay.errors import QrelayError, QueryConflict
 from qrelay.identity import judge_digest
 from qrelay.types import JudgeIdentity
-from services.sink import dead_letters, schema
-from services.sink.database import insert_new
-from services.sink.rows import PreparedSet, Row
+from services.sink.ledger import dead_letters, schema
+from services.sink.ledger.database import insert_new, upsert
+from services.sink.ledger.rows import PreparedSet, Row
 
 
 class CommitStatus(enum.Enum):
@@ -34,6 +34,7 @@ _INSERT_SETS = schema.candidate_sets.insert()
 _INSERT_PASSAGES = insert_new(schema.passages)
 _INSERT_JUDGES = insert_new(schema.judges)
 _INSERT_JUDGMENTS = insert_new(schema.judgments)
+_INSERT_GENERATIONS = schema.generations.insert()
 
 
 def commit_batch(
@@ -50,9 +51,12 @@ def commit_batch(
     first: dict[tuple[str, str], PreparedSet] = {}
     for item in batch:
         first.setdefault((item.query.collection, item.query.query_id), item)
-    numbers = _insert_queries(connection, list(first.values()), now_us)
+    changes = begin_changes(connection, {collection for collection, _ in first})
+    numbers = _insert_queries(connection, list(first.values()), changes, now_us)
     texts = _texts_of(connection, [key for key in first if key not in numbers])
-    _insert_sets(connection, [(numbers[key], item) for key, item in first.items() if key in numbers], judge_numbers)
+    new = [(numbers[key], item) for key, item in first.items() if key in numbers]
+    _insert_sets(connection, new, judge_numbers)
+    _insert_generations(connection, new, changes, now_us)
     results: list[CommitStatus | QrelayError] = []
     for item in batch:
         key = (item.query.collection, item.query.query_id)
@@ -68,11 +72,26 @@ def commit_batch(
     return results
 
 
+def begin_changes(connection: sa.Connection, collections: Iterable[str]) -> dict[str, int]:
+    """collection -> the number of the change that this transaction makes to it. Holds each collection's row until the
+    transaction ends; taken in the order of their names, so that two writers cannot wait for each other."""
+    table = schema.collections
+    found = {}
+    for collection in sorted(collections):
+        row = {"collection": collection, "change_no": 1, "hard_examples": 0, "disagreements": 0, "judged": 0}
+        insert = upsert(table).values(row)
+        taken = insert.on_conflict_do_update(
+            index_elements=[table.c.collection], set_={"change_no": table.c.change_no + 1}
+        ).returning(table.c.change_no)
+        found[collection] = int(connection.execute(taken).scalar_one())
+    return found
+
+
 def _insert_queries(
-    connection: sa.Connection, items: Sequence[PreparedSet], now_us: int
+    connection: sa.Connection, items: Sequence[PreparedSet], changes: Mapping[str, int], now_us: int
 ) -> dict[tuple[str, str], int]:
     """(collection, query_id) -> query_no of the queries that were new."""
-    rows = [{**item.query_row, "committed_us": now_us} for item in items]
+    rows = [{**item.query_row, "committed_us": now_us, "change_no": changes[item.query.collection]} for item in items]
     inserted = connection.execute(_INSERT_QUERIES, rows)
     return {(collection, query_id): number for number, collection, query_id in inserted}
 
@@ -112,6 +131,26 @@ def _insert_sets(
     ]
     if judgments:
         connection.execute(_INSERT_JUDGMENTS, judgments)
+
+
+def _insert_generations(
+    connection: sa.Connection,
+    items: Sequence[tuple[int, PreparedSet]],
+    changes: Mapping[str, int],
+    now_us: int,
+) -> None:
+    rows = [
+        {
+            "query_no": number,
+            "generation": 0,
+            "change_no": changes[item.query.collection],
+            "added_us": now_us,
+            "judgments": len(item.judgment_rows),
+        }
+        for number, item in items
+    ]
+    if rows:
+        connection.execute(_INSERT_GENERATIONS, rows)
 
 
 def number_judges(

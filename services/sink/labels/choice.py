@@ -12,7 +12,7 @@ from typing import Final
 
 from qrelay.errors import InputError
 from qrelay.types import JudgeIdentity
-from services.sink.reader import JudgeRow, Label, LabelledQuery
+from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery
 
 CASCADE: Final = "cascade"
 FUSED: Final = "fused"

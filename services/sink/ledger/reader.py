@@ -24,9 +24,9 @@ from qrelay.types import (
     Query,
     Utility,
 )
-from services.sink import packing, schema, states
-from services.sink.rows import moment
-from services.sink.states import CollectionStats, Submission, query_pages
+from services.sink.ledger import packing, schema, states
+from services.sink.ledger.rows import moment
+from services.sink.ledger.states import CollectionStats, Submission, query_pages
 
 _QUERIES_A_PAGE = 64
 _LABELS_PAGE = 256
@@ -77,11 +77,12 @@ class Snapshot:
     """The ledger as it was when the transaction of `connection` first read."""
 
     def __init__(self, connection: sa.Connection) -> None:
-        self._connection = connection
+        self.connection = connection
+        """For modules that read tables of their own within the same snapshot."""
 
     def stats(self, collection: str = "") -> list[CollectionStats]:
         """Counts by collection, by name; an empty name means all. Reads indexes, not judgments."""
-        return states.collection_stats(self._connection, collection)
+        return states.collection_stats(self.connection, collection)
 
     def require_collection(self, collection: str) -> CollectionStats:
         """One collection's counts.
@@ -98,9 +99,15 @@ class Snapshot:
             f" {', '.join(held) or 'none yet: feed queries first'}"
         )
 
+    def change_no(self, collection: str) -> int:
+        """The number of the collection's last change; 0 where it has none."""
+        columns = schema.collections.c
+        chosen = sa.select(columns.change_no).where(columns.collection == collection)
+        return int(self.connection.execute(chosen).scalar() or 0)
+
     def judges(self) -> dict[int, JudgeRow]:
         """Every judge by its number."""
-        rows = self._connection.execute(sa.select(schema.judges))
+        rows = self.connection.execute(sa.select(schema.judges))
         return {
             row.judge_no: JudgeRow(
                 row.judge_no,
@@ -122,21 +129,21 @@ class Snapshot:
         """The numbers of the judges that labelled something of the collection. Reads all of its judgments."""
         joined = schema.judgments.join(schema.queries, _judgments.query_no == _queries.query_no)
         chosen = sa.select(_judgments.judge_no).distinct().select_from(joined)
-        return set(self._connection.execute(chosen.where(_queries.collection == collection)).scalars())
+        return set(self.connection.execute(chosen.where(_queries.collection == collection)).scalars())
 
     def queries_with_labels(
         self, collection: str, *, ids: Sequence[str] | None = None, after: str = "", page: int = _LABELS_PAGE
     ) -> Iterator[LabelledQuery]:
         """Every query with its labels, or those of `ids`, beyond the id `after`; without candidates, by query_id,
         `page` of them read at a time."""
-        for rows in query_pages(self._connection, collection, page, ids, after):
+        for rows in query_pages(self.connection, collection, page, ids, after):
             labels = self._labels([row.query_no for row in rows])
             for row in rows:
                 yield LabelledQuery(row.query_id, row.text, tuple(labels.get(row.query_no, ())))
 
     def labelled_queries(self, collection: str) -> Iterator[LabelledQuery]:
         """Every query with its labels and candidates, by query_id."""
-        for page in query_pages(self._connection, collection, _QUERIES_A_PAGE):
+        for page in query_pages(self.connection, collection, _QUERIES_A_PAGE):
             numbers = [row.query_no for row in page]
             labels, packed = self._labels(numbers), self._packed(numbers)
             texts = self._texts(collection, _hashes_to_read(packed, labels))
@@ -147,7 +154,7 @@ class Snapshot:
     def judged_set(self, collection: str, query_id: str) -> JudgedSet | None:
         """One committed set, whole, with all its judgments by passage, the first generation first; None where there
         is none."""
-        row = self._connection.execute(
+        row = self.connection.execute(
             sa.select(schema.queries).where(_queries.collection == collection, _queries.query_id == query_id)
         ).one_or_none()
         if row is None:
@@ -162,11 +169,11 @@ class Snapshot:
     def submissions(self, collection: str, query_ids: Sequence[str] | None = None) -> Iterator[Submission]:
         """Where every submission stands, or those of `query_ids`: the committed ones by query_id, then the
         others by fingerprint."""
-        return states.submissions(self._connection, collection, query_ids)
+        return states.submissions(self.connection, collection, query_ids)
 
     def query_states(self, collection: str, query_ids: Sequence[str] | None = None) -> dict[str, str]:
         """See `Ledger.query_states`."""
-        return states.query_states(self._connection, collection, query_ids)
+        return states.query_states(self.connection, collection, query_ids)
 
     def _labels(self, numbers: Sequence[int]) -> dict[int, list[Label]]:
         chosen = sa.select(
@@ -182,13 +189,13 @@ class Snapshot:
             _judgments.generation,
         ).where(_judgments.query_no.in_(numbers))
         found: dict[int, list[Label]] = {}
-        for row in self._connection.execute(chosen.order_by(_judgments.query_no, _judgments.passage_id)):
+        for row in self.connection.execute(chosen.order_by(_judgments.query_no, _judgments.passage_id)):
             found.setdefault(row[0], []).append(Label(*tuple[Any, ...](row)[1:]))
         return found
 
     def _packed(self, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
         columns = schema.candidate_sets.c
-        rows = self._connection.execute(
+        rows = self.connection.execute(
             sa.select(columns.query_no, columns.packed).where(columns.query_no.in_(numbers))
         )
         return {number: packing.unpack(packed) for number, packed in rows}
@@ -200,13 +207,13 @@ class Snapshot:
             chosen = sa.select(columns.text_hash, columns.title, columns.text).where(
                 columns.collection == collection, columns.text_hash.in_(wanted[i : i + _CHUNK])
             )
-            found.update({hashed: (title, text) for hashed, title, text in self._connection.execute(chosen)})
+            found.update({hashed: (title, text) for hashed, title, text in self.connection.execute(chosen)})
         return found
 
     def _judgments(self, query_no: int) -> tuple[Judgment, ...]:
         judges = self.judges()
         order = _judgments.passage_id, _judgments.generation, _judgments.judgment_key
-        rows = self._connection.execute(
+        rows = self.connection.execute(
             sa.select(schema.judgments).where(_judgments.query_no == query_no).order_by(*order)
         )
         return tuple(_judgment_of(row, judges[row.judge_no].identity) for row in rows)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from qrelay.errors import InputError
-from services.sink.mining import JudgedPassage, MiningRules, Verdict
-from services.sink.reader import JudgeRow, Label, LabelledQuery
+from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery
+from services.sink.mining.mine import JudgedPassage, MiningRules, Verdict
 
 _DECIMALS: Final = 6
 

@@ -31,13 +31,13 @@ import orjson
 
 from qrelay.errors import BackendUnavailable, InputError, InternalError
 from qrelay.files import AtomicFiles
-from services.sink.labels import chosen_judges, leans_on_stage_scores, one_a_pair
-from services.sink.ledger import Ledger
-from services.sink.mining import NEGATIVE, POSITIVE, MiningRules, Verdict, mine
-from services.sink.qualification import NEGATIVES, NO_REPORT, POSITIVES, USES, Report, Usage
-from services.sink.reader import JudgeRow, Label, LabelledQuery, Snapshot
-from services.sink.schema import SCHEMA_VERSION
-from services.sink.triples import judged_passages, triple
+from services.sink.labels.choice import chosen_judges, leans_on_stage_scores, one_a_pair
+from services.sink.labels.qualification import NEGATIVES, NO_REPORT, POSITIVES, USES, Report, Usage
+from services.sink.ledger.ledger import Ledger
+from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
+from services.sink.ledger.schema import SCHEMA_VERSION
+from services.sink.mining.mine import NEGATIVE, POSITIVE, MiningRules, Verdict, mine
+from services.sink.mining.triples import judged_passages, triple
 
 QRELS: Final = "qrels"
 TRIPLES: Final = "triples"

@@ -1,0 +1,1 @@
+"""The sink's commands, on the ledger itself."""

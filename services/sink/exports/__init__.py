@@ -1,0 +1,1 @@
+"""Files that are a function of the ledger."""

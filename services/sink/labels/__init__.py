@@ -1,0 +1,1 @@
+"""Which labels count and which are meant: precedence, overrides, conditions, qualification."""

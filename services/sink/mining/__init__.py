@@ -1,0 +1,1 @@
+"""Hard positives and hard negatives: pure functions of one query's records."""
