@@ -37,7 +37,7 @@ def test_another_schema_version_is_refused_naming_both(tmp_path: Path) -> None:
     Ledger.open(path).close()
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE ledger_meta SET value = '99'")
-    with pytest.raises(ConfigError, match=r"version 99; this qrelay reads 1"):
+    with pytest.raises(ConfigError, match=rf"version 99; this qrelay reads {SCHEMA_VERSION}"):
         Ledger.open(path)
 
 

@@ -132,18 +132,31 @@ class Snapshot:
         return set(self.connection.execute(chosen.where(_queries.collection == collection)).scalars())
 
     def queries_with_labels(
-        self, collection: str, *, ids: Sequence[str] | None = None, after: str = "", page: int = _LABELS_PAGE
+        self,
+        collection: str,
+        *,
+        ids: Sequence[str] | None = None,
+        after: str = "",
+        page: int = _LABELS_PAGE,
+        changes: tuple[int, int] | None = None,
     ) -> Iterator[LabelledQuery]:
         """Every query with its labels, or those of `ids`, beyond the id `after`; without candidates, by query_id,
-        `page` of them read at a time."""
-        for rows in query_pages(self.connection, collection, page, ids, after):
+        `page` of them read at a time. `changes`: see `states.query_pages`."""
+        for rows in query_pages(self.connection, collection, page, ids, after, changes):
             labels = self._labels([row.query_no for row in rows])
             for row in rows:
                 yield LabelledQuery(row.query_id, row.text, tuple(labels.get(row.query_no, ())))
 
-    def labelled_queries(self, collection: str) -> Iterator[LabelledQuery]:
-        """Every query with its labels and candidates, by query_id."""
-        for page in query_pages(self.connection, collection, _QUERIES_A_PAGE):
+    def labelled_queries(
+        self,
+        collection: str,
+        *,
+        ids: Sequence[str] | None = None,
+        changes: tuple[int, int] | None = None,
+    ) -> Iterator[LabelledQuery]:
+        """Every query with its labels and candidates, or those of `ids`, by query_id. `changes`: see
+        `states.query_pages`."""
+        for page in query_pages(self.connection, collection, _QUERIES_A_PAGE, ids, "", changes):
             numbers = [row.query_no for row in page]
             labels, packed = self._labels(numbers), self._packed(numbers)
             texts = self._texts(collection, _hashes_to_read(packed, labels))

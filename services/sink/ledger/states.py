@@ -114,9 +114,15 @@ def _submissions(connection: sa.Connection, collection: str, ids: Sequence[str] 
 
 
 def query_pages(
-    connection: sa.Connection, collection: str, size: int, ids: Sequence[str] | None = None, after: str = ""
+    connection: sa.Connection,
+    collection: str,
+    size: int,
+    ids: Sequence[str] | None = None,
+    after: str = "",
+    changes: tuple[int, int] | None = None,
 ) -> Iterator[Sequence[Any]]:
-    """Rows (query_no, query_id, text) by query_id, `size` at a time, of the ids beyond `after`."""
+    """Rows (query_no, query_id, text) by query_id, `size` at a time, of the ids beyond `after`. `changes`: only queries
+    that changes of these numbers touched last, the first exclusive, the second inclusive."""
     chosen = (
         sa.select(_queries.query_no, _queries.query_id, _queries.text)
         .where(_queries.collection == collection)
@@ -125,6 +131,8 @@ def query_pages(
     )
     if ids is not None:
         chosen = chosen.where(_queries.query_id.in_(ids))
+    if changes is not None:
+        chosen = chosen.where(_queries.change_no > changes[0], _queries.change_no <= changes[1])
     last = after
     while rows := connection.execute(chosen.where(_queries.query_id > last)).all():
         yield rows

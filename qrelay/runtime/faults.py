@@ -1,0 +1,51 @@
+"""Named points at which a process can be made to die, for tests of crash safety. Off, and free, in production.
+
+    faults.point("sink.commit.before")
+
+Armed by a folder that the environment variable QRELAY_FAULTS names when the process starts: a file `<point>` in it
+that holds a number n kills the process that passes the point for the n-th time since its start, by SIGKILL, as a power
+cut would. The file is removed first, so that each fault happens once, however often the process is started again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+VARIABLE: Final = "QRELAY_FAULTS"
+POINTS: Final = (
+    "sink.commit.before",
+    "sink.commit.after",
+    "sink.export.middle",
+    "sink.export.rename",
+    "sink.trigger.decided",
+    "sink.launch.after",
+    "worker.publish.after",
+    "worker.ack.before",
+)
+"""Every point there is. before/after: the database's commit; middle: the file is half written; rename: between the
+file's rename and its manifest's; decided: a trigger is on disk and its job is not launched; launch.after: the job runs
+and the ledger does not know; publish.after: the result is stored and its input not acknowledged; ack.before: all is
+done but the acknowledgement."""
+
+_folder: Final = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+_passed: Final[Counter[str]] = Counter()
+
+
+def point(name: str) -> None:
+    """Dies here if the harness asks for it; `name` is one of POINTS."""
+    if _folder is None:
+        return
+    _passed[name] += 1
+    armed = _folder / name
+    try:
+        due = _passed[name] >= int(armed.read_text())
+        if due:
+            armed.unlink()
+    except (OSError, ValueError):
+        return  # not armed, or another process took it
+    if due:
+        os.kill(os.getpid(), signal.SIGKILL)
