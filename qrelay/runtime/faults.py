@@ -3,8 +3,8 @@
     faults.point("sink.commit.before")
 
 Armed by a folder that the environment variable QRELAY_FAULTS names when the process starts: a file `<point>` in it
-that holds a number n kills the process that passes the point for the n-th time since its start, by SIGKILL, as a power
-cut would. The file is removed first, so that each fault happens once, however often the process is started again.
+that holds a number n kills the process that passes the point for the n-th time since its start, by SIGKILL, as a
+power cut would. The file is removed first: each fault happens once, however often the process starts again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POINTS: Final = (
     "worker.ack.before",
 )
 """Every point there is. before/after: the database's commit; middle: the file is half written; rename: between the
-file's rename and its manifest's; decided: a trigger is on disk and its job is not launched; launch.after: the job runs
+file's rename and its manifest's; decided: a trigger is on disk, its job not launched; launch.after: the job runs
 and the ledger does not know; publish.after: the result is stored and its input not acknowledged; ack.before: all is
 done but the acknowledgement."""
 

@@ -124,7 +124,7 @@ def test_a_redelivered_letter_does_not_undo_its_replay(ledger: Ledger) -> None:
 def test_a_duplicate_commit_resolves_a_letter_that_slipped_in(ledger: Ledger) -> None:
     ledger.commit([judged_set("q1")])
     ledger.record_dead_letters([dead_letter(query_text="x")])
-    with ledger._write("test") as connection:  # as two replicas on a database without one lock could leave it
+    with ledger.writing("test") as connection:  # as two replicas on a database without one lock could leave it
         from qrelay.identity import query_fingerprint
         from services.sink.ledger.schema import dead_letters
 

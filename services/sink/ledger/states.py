@@ -121,8 +121,8 @@ def query_pages(
     after: str = "",
     changes: tuple[int, int] | None = None,
 ) -> Iterator[Sequence[Any]]:
-    """Rows (query_no, query_id, text) by query_id, `size` at a time, of the ids beyond `after`. `changes`: only queries
-    that changes of these numbers touched last, the first exclusive, the second inclusive."""
+    """Rows (query_no, query_id, text) by query_id, `size` at a time, of the ids beyond `after`. `changes`: only
+    queries that changes of these numbers touched last, the first exclusive, the second inclusive."""
     chosen = (
         sa.select(_queries.query_no, _queries.query_id, _queries.text)
         .where(_queries.collection == collection)
