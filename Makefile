@@ -6,7 +6,7 @@ PIP_ARGS ?=
 STAMP := $(VENV)/.setup-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vllm check protos up clean bench models format
+.PHONY: help setup demo test test-vllm check protos up clean bench models format chaos
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -29,6 +29,11 @@ demo: setup  ## Label how-to questions over the Python documentation with real m
 
 test: setup  ## Run the test suite.
 	$(BIN)/python -m pytest
+
+SEEDS ?= 20
+QUERIES ?= 300
+chaos: $(STAMP)  ## Break a real installation on purpose (SEEDS=20 QUERIES=300); the last line is one JSON object.
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --queries $(QUERIES)
 
 test-vllm: setup  ## Install vLLM for the CPU into .venv-vllm and run the judge's contract tests with it.
 	$(BIN)/python scripts/setup_vllm.py $(PIP_ARGS)

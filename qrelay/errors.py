@@ -12,7 +12,9 @@
     │   ├── BackendUnavailable     a model, endpoint, broker or database does not answer
     │   ├── BackendTimeout         it did not answer in time
     │   ├── RateLimited            it asked us to wait (`retry_after_s`)
-    │   ├── BudgetExhausted        what judging may cost is used up, for now or for this run
+    │   ├── OnHold                 nothing can be done for now, and no item is to blame: not an attempt
+    │   │   ├── BudgetExhausted    what judging may cost is used up, for now or for this run
+    │   │   └── StoreUnavailable   where the results must be stored does not answer
     │   └── Exhausted              delivered too often without an answer; its workers died
     ├── SetupError                 the installation is wrong; somebody has to act
     │   ├── ConfigError            settings that do not hold; all problems at once
@@ -107,11 +109,24 @@ class RateLimited(TransientError):
     reason = "rate_limited"
 
 
-class BudgetExhausted(TransientError):
-    """What the work may cost is used up; `retry_after_s` says when there is budget again. None: not in this run, so
-    a worker drains and ends, and its messages stay in the queue."""
+class OnHold(TransientError):
+    """Nothing can be done for now, and no item is to blame: a worker holds its messages, fetches no more and tries
+    again after `retry_after_s`; no attempt is counted, so that no outage, however long, makes a dead letter. None:
+    not in this run, so a worker drains and ends, and its messages stay in the queue."""
+
+    reason = "on_hold"
+
+
+class BudgetExhausted(OnHold):
+    """What the work may cost is used up; `retry_after_s` says when there is budget again, None: not in this run."""
 
     reason = "budget"
+
+
+class StoreUnavailable(OnHold):
+    """Where the results must be stored does not answer, or its disk is full."""
+
+    reason = "store_unavailable"
 
 
 class Exhausted(TransientError):

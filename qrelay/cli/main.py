@@ -5,7 +5,7 @@ Commands load when they are called, so `qrelay --help` needs no model library. C
 `qrelay.commands` and appear where it is installed.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 finished, but some items were rejected or dead-lettered;
-78 the installation is wrong (settings, model, index, port).
+4 finished, and a condition of --fail-on holds; 78 the installation is wrong (settings, model, index, port).
 """
 
 from __future__ import annotations

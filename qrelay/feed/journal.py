@@ -1,32 +1,55 @@
-"""The feed's record: which queries the stream has acknowledged. What makes a feed resumable, and later
-the left-hand side of reconciliation. SQLite, one file a collection."""
+"""The feed's record: which queries the stream has acknowledged, and what they said. What makes a feed resumable,
+and the left-hand side of `qrelay reconcile`, which re-emits from it what was lost. SQLite, one file a collection.
+
+Journals of older versions hold ids without records; feeding the same file again fills them in.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from qrelay.errors import QueryConflict
+from qrelay import wire
+from qrelay.errors import ConfigError, QueryConflict
 from qrelay.identity import query_fingerprint
+from qrelay.runtime import faults
 from qrelay.types import Query
 
 
-class Journal:
-    """Queries accepted so far. `check` before publishing, `record` after the acknowledgement."""
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An acknowledged query. `fingerprint` is `identity.query_fingerprint`; `query` is None in a row that an older
+    version wrote."""
 
-    def __init__(self, path: Path) -> None:
+    query_id: str
+    fingerprint: str
+    query: Query | None
+
+
+class Journal:
+    """Queries accepted so far. Ask `accepted` before publishing, `record` after the acknowledgement."""
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        """Raises:
+        ConfigError: there is no journal here (and not `create`).
+        """
+        if not create and not path.exists():
+            raise ConfigError(f"no journal at {path}: nothing was fed from this --data-dir to this collection")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(path, timeout=30)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS accepted "
-            "(query_id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, accepted_at TEXT NOT NULL) WITHOUT ROWID"
+            "(query_id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, accepted_at TEXT NOT NULL, record BLOB)"
+            " WITHOUT ROWID"
         )
+        self._add_records()
 
     def __enter__(self) -> Self:
         return self
@@ -34,16 +57,28 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._connection.commit()
         self._connection.close()
 
+    def _add_records(self) -> None:
+        """Bring a journal of an older version up to this one."""
+        columns = {row[1] for row in self._connection.execute("PRAGMA table_info(accepted)")}
+        if "record" in columns:
+            return
+        try:
+            self._connection.execute("ALTER TABLE accepted ADD COLUMN record BLOB")
+        except sqlite3.OperationalError as error:
+            if "duplicate column" not in str(error):  # another process was first
+                raise
+
     def accepted(self, query: Query) -> bool:
-        """Whether this very submission was acknowledged before.
+        """Whether this very submission was acknowledged before. Completes a row that has no record.
 
         Raises:
             QueryConflict: its id was, with another text.
         """
         row = self._connection.execute(
-            "SELECT fingerprint FROM accepted WHERE query_id = ?", (query.query_id,)
+            "SELECT fingerprint, record IS NULL FROM accepted WHERE query_id = ?", (query.query_id,)
         ).fetchone()
         if row is None:
             return False
@@ -51,21 +86,48 @@ class Journal:
             raise QueryConflict(
                 f"query_id {query.query_id!r} was fed before with another text; the first stays: choose another id"
             )
+        if row[1]:  # on disk with the next `record`, or at the end
+            self._connection.execute(
+                "UPDATE accepted SET record = ? WHERE query_id = ?", (_packed(query), query.query_id)
+            )
         return True
 
     def record(self, queries: Sequence[Query]) -> None:
         """Remember acknowledged queries, durably, in one transaction."""
+        faults.point("feed.record.before")
         now = datetime.now(UTC).isoformat()
         with self._connection:
             self._connection.executemany(
-                "INSERT OR IGNORE INTO accepted VALUES (?, ?, ?)",
-                [(query.query_id, _fingerprint(query), now) for query in queries],
+                "INSERT OR IGNORE INTO accepted (query_id, fingerprint, accepted_at, record) VALUES (?, ?, ?, ?)",
+                [(query.query_id, _fingerprint(query), now, _packed(query)) for query in queries],
             )
 
     def query_ids(self) -> Iterable[str]:
         """Every accepted id, sorted."""
         return (row[0] for row in self._connection.execute("SELECT query_id FROM accepted ORDER BY query_id"))
 
+    def entries(self) -> Iterator[Accepted]:
+        """Every accepted query, by id (compared as UTF-8 bytes), read as it is asked for."""
+        chosen = self._connection.execute("SELECT query_id, fingerprint, record FROM accepted ORDER BY query_id")
+        return (Accepted(query_id, fingerprint, _unpacked(record)) for query_id, fingerprint, record in chosen)
+
+    def entry(self, query_id: str) -> Accepted | None:
+        """The accepted query of this id, or None."""
+        row = self._connection.execute(
+            "SELECT query_id, fingerprint, record FROM accepted WHERE query_id = ?", (query_id,)
+        ).fetchone()
+        return None if row is None else Accepted(row[0], row[1], _unpacked(row[2]))
+
 
 def _fingerprint(query: Query) -> str:
     return query_fingerprint(query.collection, query.query_id, query.text)
+
+
+def _packed(query: Query) -> bytes:
+    """The query as it travels, uncompressed."""
+    return wire.encode(query, compress=False)[0]
+
+
+def _unpacked(record: bytes | None) -> Query | None:
+    decoded = None if record is None else wire.decode(record, {})
+    return decoded if isinstance(decoded, Query) else None

@@ -25,11 +25,12 @@ POINTS: Final = (
     "sink.launch.after",
     "worker.publish.after",
     "worker.ack.before",
+    "feed.record.before",
 )
 """Every point there is. before/after: the database's commit; middle: the file is half written; rename: between the
 file's rename and its manifest's; decided: a trigger is on disk, its job not launched; launch.after: the job runs
 and the ledger does not know; publish.after: the result is stored and its input not acknowledged; ack.before: all is
-done but the acknowledgement."""
+done but the acknowledgement; feed.record: the stream has the queries and the feed's journal does not."""
 
 _folder: Final = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
 _passed: Final[Counter[str]] = Counter()

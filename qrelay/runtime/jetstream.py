@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -87,6 +88,16 @@ class JetStreamMessage:
         """in_progress: restart the ack_wait clock."""
         with _translated("heartbeat"):
             await self._message.in_progress()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message as it lies in a stream; nobody's delivery. `sequence` is its place, from 1."""
+
+    sequence: int
+    subject: str
+    payload: bytes
+    headers: Mapping[str, str]
 
 
 class JetStreamBroker:
@@ -218,6 +229,24 @@ class JetStreamBroker:
                 await self.declare()  # the server lost its store: the streams are empty but must exist
                 return []
             return [JetStreamMessage(message) for message in messages]
+
+    async def stored(self, hop: Hop, collection: str) -> AsyncIterator[StoredMessage]:
+        """What lies in a hop's stream for a collection, oldest first, held messages included, consuming nothing.
+
+        One request a message, one message in memory: about 0.25 ms each on a local server. A message that is acked
+        before its turn is not seen; one that is stored meanwhile is.
+        """
+        subject, sequence = hop.subject(collection), 1
+        while True:
+            with _translated(f"read {hop.stream}"):
+                try:
+                    found = await self._js.get_msg(hop.stream, seq=sequence, subject=subject, next=True)
+                except nats.js.errors.NotFoundError:
+                    return
+            if found.seq is None:
+                return
+            yield StoredMessage(found.seq, found.subject or "", found.data or b"", found.headers or {})
+            sequence = found.seq + 1
 
     async def stats(self) -> Sequence[HopStats]:
         """Every hop's load, from the server."""

@@ -66,7 +66,12 @@ async def _run(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> N
         _calm_garbage_collector()
         await server.ready(True)
         log.info("ready", extra={"grpc": address, "metrics": metrics, "replica": replica})
-        await _work(definition, context, stopping)
+        beside = asyncio.create_task(_beside(definition, context, stopping))
+        try:
+            await _work(definition, context, stopping)
+        finally:
+            stopping.set()
+            await beside
     finally:
         await server.ready(False)
         await server.drain(settings.worker.drain_s)
@@ -96,6 +101,18 @@ def _announce(name: str, settings: ServiceSettings, address: str, metrics: str) 
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     entry = {"service": name, "pid": os.getpid(), "grpc": address, "metrics": metrics}
     write_atomic(settings.run_dir / f"{name}.json", json.dumps(entry).encode())
+
+
+async def _beside(
+    definition: ServiceDef[Any, Any], context: ServiceContext[Any, Any], stopping: asyncio.Event
+) -> None:
+    """The service's background work, until `stopping`; its failure stops the workers too."""
+    try:
+        if definition.background is not None:
+            await definition.background(context, stopping)
+    except BaseException:
+        stopping.set()
+        raise
 
 
 async def _work(definition: ServiceDef[Any, Any], context: ServiceContext[Any, Any], stopping: asyncio.Event) -> None:

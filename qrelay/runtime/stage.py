@@ -6,7 +6,8 @@ servicer adapts it to gRPC; a `ServiceDef` names the parts so that `qrelay.runti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -82,3 +83,6 @@ class ServiceDef(Generic[S, C]):
     """(grpc.aio.Server, ServiceContext): called before the core is loaded."""
     info: Callable[[C], Info]
     close: Callable[[C], None] = lambda _: None
+    background: Callable[[Any, asyncio.Event], Awaitable[None]] | None = None
+    """(ServiceContext, stopping): what runs beside the stages, with or without a queue, from when the core is loaded
+    until `stopping` is set; it must then end soon. If it raises, the service stops with its error."""

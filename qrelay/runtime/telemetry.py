@@ -49,6 +49,11 @@ CASCADE_DISAGREEMENTS = Counter("qrelay_cascade_audit_disagreements", "Of these,
 CASCADE_DRIFT = Gauge("qrelay_cascade_drift", "1 while audited errors exceed what the calibration promised")
 BUDGET_LEFT = Gauge("qrelay_budget_left_tokens", "Prompt tokens left of the run's or day's budget", ["period"])
 COMMITS = Counter("qrelay_commits", "Judged sets at the ledger: committed or duplicate", ["outcome"])
+TRAINING_TRIGGERS = Counter("qrelay_training_triggers", "Triggers whose job was launched, by rule", ["rule"])
+TRAINING_RUNS = Counter("qrelay_training_runs", "Training jobs that came to run, succeed or fail", ["state"])
+TRAINING_LAUNCH_ERRORS = Counter(
+    "qrelay_training_launch_errors", "Launches that failed: retried, or refused for good", ["outcome"]
+)
 
 _STANDARD_FIELDS: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 

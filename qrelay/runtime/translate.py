@@ -44,6 +44,8 @@ _TABLE: Final[dict[type[QrelayError], tuple[grpc.StatusCode, Fate]]] = {
     errors.BackendTimeout: (grpc.StatusCode.DEADLINE_EXCEEDED, Fate.RETRY),
     errors.RateLimited: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),
     errors.BudgetExhausted: (grpc.StatusCode.RESOURCE_EXHAUSTED, Fate.RETRY),
+    errors.StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),
+    errors.OnHold: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),
     errors.Exhausted: (grpc.StatusCode.UNAVAILABLE, Fate.DEAD_LETTER),
     errors.TransientError: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),
     errors.ConfigError: (grpc.StatusCode.FAILED_PRECONDITION, Fate.RETRY),

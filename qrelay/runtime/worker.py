@@ -7,8 +7,10 @@ dead letter stored, or not acked and delivered again.
 
 A batch that raises is tried again item by item, so that one bad item does not take its neighbours along.
 Back-pressure: a full next hop makes `publish` wait; the worker then holds what it has, heartbeats, and
-fetches no more. So it does where a stage raises BudgetExhausted, until there is budget again; that is not an
-attempt. Where there will be none, it drains and ends.
+fetches no more. So it does where a stage raises OnHold (no budget, no database), until it can go on; that is not an
+attempt. Where it cannot in this run, it drains and ends.
+
+A dead letter that cannot be recorded is never buried in another one: it stays in its queue.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from opentelemetry.context import Context
 
 from qrelay import wire
 from qrelay.config import WorkerSettings
-from qrelay.errors import BudgetExhausted, Exhausted, InternalError, MalformedInput, QrelayError, TransientError
+from qrelay.errors import Exhausted, InternalError, MalformedInput, OnHold, QrelayError, TransientError
 from qrelay.identity import digest
-from qrelay.runtime import telemetry
+from qrelay.runtime import faults, telemetry
 from qrelay.runtime.batcher import Batcher, BatchPolicy
 from qrelay.runtime.broker import Broker, Message
 from qrelay.runtime.stage import Record, Stage, Work
@@ -43,7 +45,7 @@ REPLAY_HEADER = "Qrelay-Replay"
 """How often the query was replayed from the dead letters: part of every message id downstream, so that a
 replay is not mistaken for a repetition."""
 _IDLE_FETCH_S = 1.0
-_LETTER_TEXT_CHARS = 16_384
+LETTER_TEXT_CHARS = 16_384
 _LETTER_DETAIL_CHARS = 2_000
 """Bounds that keep a dead letter within nats.DEAD_LETTER_MARGIN of its original; the payload is whole."""
 _PUBLISH_RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -155,7 +157,7 @@ class StageWorker:
             return
         held = _Held(message, record, context)
         self._hold(held)
-        if message.attempt > self._settings.max_attempts:
+        if message.attempt > self._settings.max_attempts and self._stage.source is not Hop.DLQ:
             await self._bury(held, _exhausted(message.attempt - 1))
             return
         self._batcher.add(held, cost=self._stage.cost(record), size=len(message.payload))
@@ -204,16 +206,16 @@ class StageWorker:
             if len(outcomes) != len(works):
                 raise InternalError(f"stage {self._stage.name} answered {len(outcomes)} of {len(works)} items")
             return outcomes
-        except BudgetExhausted as error:
-            return await self._outcomes(batch) if await self._wait_for_budget(error) else [error] * len(batch)
+        except OnHold as error:
+            return await self._outcomes(batch) if await self._wait_out(error) else [error] * len(batch)
         except Exception as error:
             if len(batch) == 1:
                 return [as_qrelay_error(error)]
             log.warning("batch of %d failed, trying one by one", len(batch), extra={"error": str(error)})
             return [(await self._outcomes([held]))[0] for held in batch]
 
-    async def _wait_for_budget(self, error: BudgetExhausted) -> bool:
-        """Whether there is budget again; until then this batch is held. False: the worker stops before."""
+    async def _wait_out(self, error: OnHold) -> bool:
+        """Whether to try again; until then this batch is held. False: the worker stops before."""
         if error.retry_after_s is None:
             log.warning("stopping: %s", error, extra={"stage": self._stage.name})
             self.stop()
@@ -252,6 +254,7 @@ class StageWorker:
             except QrelayError as error:
                 await self._fail(held, error)
                 return
+            faults.point("worker.publish.after")
         await self._finish(held, "ok")
 
     async def _publish(self, subject: str, record: Record, msg_id: str, replay: str) -> None:
@@ -276,11 +279,12 @@ class StageWorker:
 
     async def _fail(self, held: _Held, error: QrelayError) -> None:
         attempt = held.message.attempt
-        if isinstance(error, BudgetExhausted) and self._stopping.is_set():
+        if isinstance(error, OnHold) and self._stopping.is_set():
             await self._release(held, held.message.retry(0), "returned")
             return
         draining = self._stopping.is_set() and isinstance(error, TransientError)
-        if fate(error) is Fate.DEAD_LETTER or (attempt >= self._settings.max_attempts and not draining):
+        last = attempt >= self._settings.max_attempts and self._stage.source is not Hop.DLQ
+        if fate(error) is Fate.DEAD_LETTER or (last and not draining):
             await self._bury(held, error)
             return
         delays = self._settings.retry_delays_s
@@ -302,7 +306,7 @@ class StageWorker:
             stage=self._stage.name,
             collection=query.collection,
             query_id=query.query_id,
-            query_text=query.text[:_LETTER_TEXT_CHARS],
+            query_text=query.text[:LETTER_TEXT_CHARS],
             reason=error.reason,
             detail=str(error)[:_LETTER_DETAIL_CHARS],
             attempts=message.attempt,
@@ -321,6 +325,7 @@ class StageWorker:
         await self._finish(held, "dead_lettered")
 
     async def _finish(self, held: _Held, outcome: str) -> None:
+        faults.point("worker.ack.before")
         await self._release(held, held.message.ack(), outcome)
 
     async def _release(self, held: _Held, answer: Awaitable[None], outcome: str) -> None:

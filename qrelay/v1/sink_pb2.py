@@ -27,21 +27,21 @@ from qrelay.v1 import records_pb2 as qrelay_dot_v1_dot_records__pb2
 from qrelay.v1 import service_info_pb2 as qrelay_dot_v1_dot_service__info__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qrelay/v1/sink.proto\x12\tqrelay.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17qrelay/v1/records.proto\x1a\x1cqrelay/v1/service_info.proto\"N\n\rIngestRequest\x12)\n\x0bjudged_sets\x18\x01 \x03(\x0b\x32\x14.qrelay.v1.JudgedSet\x12\x12\n\nrejudgment\x18\x02 \x01(\x08\":\n\x0eIngestResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.qrelay.v1.IngestResult\"\x83\x01\n\x0cIngestResult\x12)\n\x06status\x18\x01 \x01(\x0e\x32\x17.qrelay.v1.IngestStatusH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.qrelay.v1.ItemErrorH\x00\x12\x17\n\x0fjudgments_added\x18\x03 \x01(\rB\x08\n\x06result\"R\n\x15ListJudgedSetsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05where\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_query_id\x18\x03 \x01(\t\"B\n\x16ListJudgedSetsResponse\x12(\n\njudged_set\x18\x01 \x01(\x0b\x32\x14.qrelay.v1.JudgedSet\"@\n\x13StreamIngestRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.qrelay.v1.IngestRequest\"C\n\x14StreamIngestResponse\x12+\n\x08response\x18\x01 \x01(\x0b\x32\x19.qrelay.v1.IngestResponse\"p\n\rExportRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x17.qrelay.v1.ExportFormat\x12\r\n\x05judge\x18\x03 \x01(\t\x12\x13\n\x0bunqualified\x18\x04 \x01(\x08\"\xc5\x01\n\x0e\x45xportManifest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x17.qrelay.v1.ExportFormat\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12\x0f\n\x07queries\x18\x04 \x01(\x04\x12\x19\n\x11missing_judgments\x18\x05 \x01(\x04\x12\x0e\n\x06sha256\x18\x06 \x01(\t\x12\x15\n\rqualification\x18\x07 \x01(\t\x12\x15\n\rmanifest_json\x18\x08 \x01(\t\"X\n\x0e\x45xportResponse\x12\x0f\n\x05\x63hunk\x18\x01 \x01(\x0cH\x00\x12-\n\x08manifest\x18\x02 \x01(\x0b\x32\x19.qrelay.v1.ExportManifestH\x00\x42\x06\n\x04part\">\n\x15GetQueryStatesRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tquery_ids\x18\x02 \x03(\t\"?\n\x16GetQueryStatesResponse\x12%\n\x06states\x18\x01 \x03(\x0e\x32\x15.qrelay.v1.QueryState\"%\n\x0fGetStatsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\xc6\x01\n\x0f\x43ollectionStats\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x01(\x04\x12\x11\n\tjudgments\x18\x03 \x01(\x04\x12\x19\n\x11missing_judgments\x18\x04 \x01(\x04\x12\x18\n\x10\x63\x61\x63hed_judgments\x18\x05 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x04\x12\x19\n\x11open_dead_letters\x18\x07 \x01(\x04\x12\x14\n\x0cjudged_pairs\x18\x08 \x01(\x04\"C\n\x10GetStatsResponse\x12/\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1a.qrelay.v1.CollectionStats\"k\n\x16ListDeadLettersRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x16\n\x0einclude_closed\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"\x97\x01\n\x0f\x44\x65\x61\x64LetterEntry\x12*\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\x15.qrelay.v1.DeadLetter\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.qrelay.v1.DeadLetterState\x12-\n\tclosed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"_\n\x17ListDeadLettersResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.qrelay.v1.DeadLetterEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x18ReplayDeadLettersRequest\x12\x17\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"B\n\x19ReplayDeadLettersResponse\x12\x10\n\x08replayed\x18\x01 \x01(\r\x12\x13\n\x0bskipped_ids\x18\x02 \x03(\t\"\x1b\n\x19SinkServiceGetInfoRequest\"B\n\x1aSinkServiceGetInfoResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.qrelay.v1.ServiceInfo*g\n\x0cIngestStatus\x12\x1d\n\x19INGEST_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17INGEST_STATUS_COMMITTED\x10\x01\x12\x1b\n\x17INGEST_STATUS_DUPLICATE\x10\x02*a\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XPORT_FORMAT_QRELS\x10\x01\x12\x19\n\x15\x45XPORT_FORMAT_TRIPLES\x10\x02*s\n\nQueryState\x12\x1b\n\x17QUERY_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13QUERY_STATE_PENDING\x10\x01\x12\x19\n\x15QUERY_STATE_COMMITTED\x10\x02\x12\x14\n\x10QUERY_STATE_DEAD\x10\x03*\x90\x01\n\x0f\x44\x65\x61\x64LetterState\x12!\n\x1d\x44\x45\x41\x44_LETTER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x41\x44_LETTER_STATE_OPEN\x10\x01\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_STATE_REPLAYED\x10\x02\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_STATE_RESOLVED\x10\x03\x32\xe9\x05\n\x0bSinkService\x12=\n\x06Ingest\x12\x18.qrelay.v1.IngestRequest\x1a\x19.qrelay.v1.IngestResponse\x12S\n\x0cStreamIngest\x12\x1e.qrelay.v1.StreamIngestRequest\x1a\x1f.qrelay.v1.StreamIngestResponse(\x01\x30\x01\x12W\n\x0eListJudgedSets\x12 .qrelay.v1.ListJudgedSetsRequest\x1a!.qrelay.v1.ListJudgedSetsResponse0\x01\x12?\n\x06\x45xport\x12\x18.qrelay.v1.ExportRequest\x1a\x19.qrelay.v1.ExportResponse0\x01\x12U\n\x0eGetQueryStates\x12 .qrelay.v1.GetQueryStatesRequest\x1a!.qrelay.v1.GetQueryStatesResponse\x12\x43\n\x08GetStats\x12\x1a.qrelay.v1.GetStatsRequest\x1a\x1b.qrelay.v1.GetStatsResponse\x12X\n\x0fListDeadLetters\x12!.qrelay.v1.ListDeadLettersRequest\x1a\".qrelay.v1.ListDeadLettersResponse\x12^\n\x11ReplayDeadLetters\x12#.qrelay.v1.ReplayDeadLettersRequest\x1a$.qrelay.v1.ReplayDeadLettersResponse\x12V\n\x07GetInfo\x12$.qrelay.v1.SinkServiceGetInfoRequest\x1a%.qrelay.v1.SinkServiceGetInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qrelay/v1/sink.proto\x12\tqrelay.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17qrelay/v1/records.proto\x1a\x1cqrelay/v1/service_info.proto\"N\n\rIngestRequest\x12)\n\x0bjudged_sets\x18\x01 \x03(\x0b\x32\x14.qrelay.v1.JudgedSet\x12\x12\n\nrejudgment\x18\x02 \x01(\x08\":\n\x0eIngestResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.qrelay.v1.IngestResult\"\x83\x01\n\x0cIngestResult\x12)\n\x06status\x18\x01 \x01(\x0e\x32\x17.qrelay.v1.IngestStatusH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.qrelay.v1.ItemErrorH\x00\x12\x17\n\x0fjudgments_added\x18\x03 \x01(\rB\x08\n\x06result\"R\n\x15ListJudgedSetsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05where\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_query_id\x18\x03 \x01(\t\"B\n\x16ListJudgedSetsResponse\x12(\n\njudged_set\x18\x01 \x01(\x0b\x32\x14.qrelay.v1.JudgedSet\"@\n\x13StreamIngestRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.qrelay.v1.IngestRequest\"C\n\x14StreamIngestResponse\x12+\n\x08response\x18\x01 \x01(\x0b\x32\x19.qrelay.v1.IngestResponse\"\xa2\x01\n\rExportRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x17.qrelay.v1.ExportFormat\x12\r\n\x05judge\x18\x03 \x01(\t\x12\x13\n\x0bunqualified\x18\x04 \x01(\x08\x12\r\n\x05where\x18\x05 \x01(\t\x12\x11\n\toverrides\x18\x06 \x01(\x08\x12\x0e\n\x06system\x18\x07 \x01(\t\"\xc5\x01\n\x0e\x45xportManifest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x17.qrelay.v1.ExportFormat\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12\x0f\n\x07queries\x18\x04 \x01(\x04\x12\x19\n\x11missing_judgments\x18\x05 \x01(\x04\x12\x0e\n\x06sha256\x18\x06 \x01(\t\x12\x15\n\rqualification\x18\x07 \x01(\t\x12\x15\n\rmanifest_json\x18\x08 \x01(\t\"X\n\x0e\x45xportResponse\x12\x0f\n\x05\x63hunk\x18\x01 \x01(\x0cH\x00\x12-\n\x08manifest\x18\x02 \x01(\x0b\x32\x19.qrelay.v1.ExportManifestH\x00\x42\x06\n\x04part\">\n\x15GetQueryStatesRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tquery_ids\x18\x02 \x03(\t\"?\n\x16GetQueryStatesResponse\x12%\n\x06states\x18\x01 \x03(\x0e\x32\x15.qrelay.v1.QueryState\"%\n\x0fGetStatsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\xc6\x01\n\x0f\x43ollectionStats\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x01(\x04\x12\x11\n\tjudgments\x18\x03 \x01(\x04\x12\x19\n\x11missing_judgments\x18\x04 \x01(\x04\x12\x18\n\x10\x63\x61\x63hed_judgments\x18\x05 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x04\x12\x19\n\x11open_dead_letters\x18\x07 \x01(\x04\x12\x14\n\x0cjudged_pairs\x18\x08 \x01(\x04\"C\n\x10GetStatsResponse\x12/\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1a.qrelay.v1.CollectionStats\"k\n\x16ListDeadLettersRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x16\n\x0einclude_closed\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"\x97\x01\n\x0f\x44\x65\x61\x64LetterEntry\x12*\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\x15.qrelay.v1.DeadLetter\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.qrelay.v1.DeadLetterState\x12-\n\tclosed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"_\n\x17ListDeadLettersResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.qrelay.v1.DeadLetterEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x18ReplayDeadLettersRequest\x12\x17\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"B\n\x19ReplayDeadLettersResponse\x12\x10\n\x08replayed\x18\x01 \x01(\r\x12\x13\n\x0bskipped_ids\x18\x02 \x03(\t\"\x1b\n\x19SinkServiceGetInfoRequest\"B\n\x1aSinkServiceGetInfoResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.qrelay.v1.ServiceInfo*g\n\x0cIngestStatus\x12\x1d\n\x19INGEST_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17INGEST_STATUS_COMMITTED\x10\x01\x12\x1b\n\x17INGEST_STATUS_DUPLICATE\x10\x02*\xce\x01\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XPORT_FORMAT_QRELS\x10\x01\x12\x19\n\x15\x45XPORT_FORMAT_TRIPLES\x10\x02\x12\x15\n\x11\x45XPORT_FORMAT_RUN\x10\x03\x12\x19\n\x15\x45XPORT_FORMAT_MSMARCO\x10\x04\x12\x1d\n\x19\x45XPORT_FORMAT_MSMARCO_IDS\x10\x05\x12\x1a\n\x16\x45XPORT_FORMAT_TEVATRON\x10\x06*s\n\nQueryState\x12\x1b\n\x17QUERY_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13QUERY_STATE_PENDING\x10\x01\x12\x19\n\x15QUERY_STATE_COMMITTED\x10\x02\x12\x14\n\x10QUERY_STATE_DEAD\x10\x03*\x90\x01\n\x0f\x44\x65\x61\x64LetterState\x12!\n\x1d\x44\x45\x41\x44_LETTER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x41\x44_LETTER_STATE_OPEN\x10\x01\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_STATE_REPLAYED\x10\x02\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_STATE_RESOLVED\x10\x03\x32\xe9\x05\n\x0bSinkService\x12=\n\x06Ingest\x12\x18.qrelay.v1.IngestRequest\x1a\x19.qrelay.v1.IngestResponse\x12S\n\x0cStreamIngest\x12\x1e.qrelay.v1.StreamIngestRequest\x1a\x1f.qrelay.v1.StreamIngestResponse(\x01\x30\x01\x12W\n\x0eListJudgedSets\x12 .qrelay.v1.ListJudgedSetsRequest\x1a!.qrelay.v1.ListJudgedSetsResponse0\x01\x12?\n\x06\x45xport\x12\x18.qrelay.v1.ExportRequest\x1a\x19.qrelay.v1.ExportResponse0\x01\x12U\n\x0eGetQueryStates\x12 .qrelay.v1.GetQueryStatesRequest\x1a!.qrelay.v1.GetQueryStatesResponse\x12\x43\n\x08GetStats\x12\x1a.qrelay.v1.GetStatsRequest\x1a\x1b.qrelay.v1.GetStatsResponse\x12X\n\x0fListDeadLetters\x12!.qrelay.v1.ListDeadLettersRequest\x1a\".qrelay.v1.ListDeadLettersResponse\x12^\n\x11ReplayDeadLetters\x12#.qrelay.v1.ReplayDeadLettersRequest\x1a$.qrelay.v1.ReplayDeadLettersResponse\x12V\n\x07GetInfo\x12$.qrelay.v1.SinkServiceGetInfoRequest\x1a%.qrelay.v1.SinkServiceGetInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qrelay.v1.sink_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INGESTSTATUS']._serialized_start=2117
-  _globals['_INGESTSTATUS']._serialized_end=2220
-  _globals['_EXPORTFORMAT']._serialized_start=2222
-  _globals['_EXPORTFORMAT']._serialized_end=2319
-  _globals['_QUERYSTATE']._serialized_start=2321
-  _globals['_QUERYSTATE']._serialized_end=2436
-  _globals['_DEADLETTERSTATE']._serialized_start=2439
-  _globals['_DEADLETTERSTATE']._serialized_end=2583
+  _globals['_INGESTSTATUS']._serialized_start=2168
+  _globals['_INGESTSTATUS']._serialized_end=2271
+  _globals['_EXPORTFORMAT']._serialized_start=2274
+  _globals['_EXPORTFORMAT']._serialized_end=2480
+  _globals['_QUERYSTATE']._serialized_start=2482
+  _globals['_QUERYSTATE']._serialized_end=2597
+  _globals['_DEADLETTERSTATE']._serialized_start=2600
+  _globals['_DEADLETTERSTATE']._serialized_end=2744
   _globals['_INGESTREQUEST']._serialized_start=123
   _globals['_INGESTREQUEST']._serialized_end=201
   _globals['_INGESTRESPONSE']._serialized_start=203
@@ -56,36 +56,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMINGESTREQUEST']._serialized_end=613
   _globals['_STREAMINGESTRESPONSE']._serialized_start=615
   _globals['_STREAMINGESTRESPONSE']._serialized_end=682
-  _globals['_EXPORTREQUEST']._serialized_start=684
-  _globals['_EXPORTREQUEST']._serialized_end=796
-  _globals['_EXPORTMANIFEST']._serialized_start=799
-  _globals['_EXPORTMANIFEST']._serialized_end=996
-  _globals['_EXPORTRESPONSE']._serialized_start=998
-  _globals['_EXPORTRESPONSE']._serialized_end=1086
-  _globals['_GETQUERYSTATESREQUEST']._serialized_start=1088
-  _globals['_GETQUERYSTATESREQUEST']._serialized_end=1150
-  _globals['_GETQUERYSTATESRESPONSE']._serialized_start=1152
-  _globals['_GETQUERYSTATESRESPONSE']._serialized_end=1215
-  _globals['_GETSTATSREQUEST']._serialized_start=1217
-  _globals['_GETSTATSREQUEST']._serialized_end=1254
-  _globals['_COLLECTIONSTATS']._serialized_start=1257
-  _globals['_COLLECTIONSTATS']._serialized_end=1455
-  _globals['_GETSTATSRESPONSE']._serialized_start=1457
-  _globals['_GETSTATSRESPONSE']._serialized_end=1524
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1526
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1633
-  _globals['_DEADLETTERENTRY']._serialized_start=1636
-  _globals['_DEADLETTERENTRY']._serialized_end=1787
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1789
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1884
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=1886
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=1950
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=1952
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=2018
-  _globals['_SINKSERVICEGETINFOREQUEST']._serialized_start=2020
-  _globals['_SINKSERVICEGETINFOREQUEST']._serialized_end=2047
-  _globals['_SINKSERVICEGETINFORESPONSE']._serialized_start=2049
-  _globals['_SINKSERVICEGETINFORESPONSE']._serialized_end=2115
-  _globals['_SINKSERVICE']._serialized_start=2586
-  _globals['_SINKSERVICE']._serialized_end=3331
+  _globals['_EXPORTREQUEST']._serialized_start=685
+  _globals['_EXPORTREQUEST']._serialized_end=847
+  _globals['_EXPORTMANIFEST']._serialized_start=850
+  _globals['_EXPORTMANIFEST']._serialized_end=1047
+  _globals['_EXPORTRESPONSE']._serialized_start=1049
+  _globals['_EXPORTRESPONSE']._serialized_end=1137
+  _globals['_GETQUERYSTATESREQUEST']._serialized_start=1139
+  _globals['_GETQUERYSTATESREQUEST']._serialized_end=1201
+  _globals['_GETQUERYSTATESRESPONSE']._serialized_start=1203
+  _globals['_GETQUERYSTATESRESPONSE']._serialized_end=1266
+  _globals['_GETSTATSREQUEST']._serialized_start=1268
+  _globals['_GETSTATSREQUEST']._serialized_end=1305
+  _globals['_COLLECTIONSTATS']._serialized_start=1308
+  _globals['_COLLECTIONSTATS']._serialized_end=1506
+  _globals['_GETSTATSRESPONSE']._serialized_start=1508
+  _globals['_GETSTATSRESPONSE']._serialized_end=1575
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1577
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1684
+  _globals['_DEADLETTERENTRY']._serialized_start=1687
+  _globals['_DEADLETTERENTRY']._serialized_end=1838
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1840
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1935
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=1937
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=2001
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=2003
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=2069
+  _globals['_SINKSERVICEGETINFOREQUEST']._serialized_start=2071
+  _globals['_SINKSERVICEGETINFOREQUEST']._serialized_end=2098
+  _globals['_SINKSERVICEGETINFORESPONSE']._serialized_start=2100
+  _globals['_SINKSERVICEGETINFORESPONSE']._serialized_end=2166
+  _globals['_SINKSERVICE']._serialized_start=2747
+  _globals['_SINKSERVICE']._serialized_end=3492
 # @@protoc_insertion_point(module_scope)

@@ -23,6 +23,10 @@ class ExportFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPORT_FORMAT_UNSPECIFIED: _ClassVar[ExportFormat]
     EXPORT_FORMAT_QRELS: _ClassVar[ExportFormat]
     EXPORT_FORMAT_TRIPLES: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_RUN: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_MSMARCO: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_MSMARCO_IDS: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_TEVATRON: _ClassVar[ExportFormat]
 
 class QueryState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -43,6 +47,10 @@ INGEST_STATUS_DUPLICATE: IngestStatus
 EXPORT_FORMAT_UNSPECIFIED: ExportFormat
 EXPORT_FORMAT_QRELS: ExportFormat
 EXPORT_FORMAT_TRIPLES: ExportFormat
+EXPORT_FORMAT_RUN: ExportFormat
+EXPORT_FORMAT_MSMARCO: ExportFormat
+EXPORT_FORMAT_MSMARCO_IDS: ExportFormat
+EXPORT_FORMAT_TEVATRON: ExportFormat
 QUERY_STATE_UNSPECIFIED: QueryState
 QUERY_STATE_PENDING: QueryState
 QUERY_STATE_COMMITTED: QueryState
@@ -105,16 +113,22 @@ class StreamIngestResponse(_message.Message):
     def __init__(self, response: _Optional[_Union[IngestResponse, _Mapping]] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
-    __slots__ = ("collection", "format", "judge", "unqualified")
+    __slots__ = ("collection", "format", "judge", "unqualified", "where", "overrides", "system")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     JUDGE_FIELD_NUMBER: _ClassVar[int]
     UNQUALIFIED_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_FIELD_NUMBER: _ClassVar[int]
     collection: str
     format: ExportFormat
     judge: str
     unqualified: bool
-    def __init__(self, collection: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ..., judge: _Optional[str] = ..., unqualified: _Optional[bool] = ...) -> None: ...
+    where: str
+    overrides: bool
+    system: str
+    def __init__(self, collection: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ..., judge: _Optional[str] = ..., unqualified: _Optional[bool] = ..., where: _Optional[str] = ..., overrides: _Optional[bool] = ..., system: _Optional[str] = ...) -> None: ...
 
 class ExportManifest(_message.Message):
     __slots__ = ("collection", "format", "rows", "queries", "missing_judgments", "sha256", "qualification", "manifest_json")

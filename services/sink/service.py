@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from qrelay import __version__, wire
-from qrelay.errors import InputError, QrelayError
+from qrelay.errors import InputError, QrelayError, SetupError, StoreUnavailable, TransientError
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.doors import answer_items, service_info
@@ -25,17 +25,21 @@ from qrelay.runtime.worker import REPLAY_HEADER
 from qrelay.types import DeadLetter, JudgedSet
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc
+from services.sink.exports.request import Options
 from services.sink.labels.qualification import QUALIFIED
 from services.sink.ledger.dead_letters import DeadLetterEntry
 from services.sink.ledger.ledger import CommitStatus
 from services.sink.settings import SinkSettings
 from services.sink.sink import Sink, load_sink
+from services.sink.training.dispatcher import Dispatcher
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Context = ServiceContext[SinkSettings, Sink]
 
+_OUTAGE_POLL_S = 1.0
+"""Seconds between tries while the database does not answer; held messages are no attempts."""
 _PAGE = 100
 _PAGE_MAX = 1000
 _STATUS = {
@@ -49,7 +53,14 @@ _LETTER_STATES = {
     "resolved": pb.DEAD_LETTER_STATE_RESOLVED,
 }
 _QUERY_STATES = {"committed": pb.QUERY_STATE_COMMITTED, "dead": pb.QUERY_STATE_DEAD}
-_FORMATS = {pb.EXPORT_FORMAT_QRELS: "qrels", pb.EXPORT_FORMAT_TRIPLES: "triples"}
+_FORMATS = {
+    pb.EXPORT_FORMAT_QRELS: "qrels",
+    pb.EXPORT_FORMAT_TRIPLES: "triples",
+    pb.EXPORT_FORMAT_RUN: "run",
+    pb.EXPORT_FORMAT_MSMARCO: "msmarco",
+    pb.EXPORT_FORMAT_MSMARCO_IDS: "msmarco-ids",
+    pb.EXPORT_FORMAT_TEVATRON: "tevatron",
+}
 
 
 def commit(core: Sink, sets: Sequence[JudgedSet]) -> list[CommitStatus | QrelayError]:
@@ -86,6 +97,9 @@ class IngestStage:
     async def handle(self, works: Sequence[Work]) -> Sequence[QrelayError | None]:
         """One durable transaction for the batch."""
         outcomes = await asyncio.to_thread(commit, self._core, [work.record for work in works])
+        for outcome in outcomes:
+            if isinstance(outcome, TransientError | SetupError):  # the database's, never a set's
+                raise StoreUnavailable(str(outcome), retry_after_s=_OUTAGE_POLL_S) from outcome
         return [outcome if isinstance(outcome, QrelayError) else None for outcome in outcomes]
 
 
@@ -105,7 +119,10 @@ class DeadLetterStage:
 
     async def handle(self, works: Sequence[Work]) -> Sequence[QrelayError | None]:
         """Record the batch; letters that are there already stay as they are."""
-        await asyncio.to_thread(self._core.ledger.record_dead_letters, [work.record for work in works])
+        try:
+            await asyncio.to_thread(self._core.ledger.record_dead_letters, [work.record for work in works])
+        except (TransientError, SetupError) as error:
+            raise StoreUnavailable(str(error), retry_after_s=_OUTAGE_POLL_S) from error
         return [None] * len(works)
 
 
@@ -149,12 +166,15 @@ class SinkServicer(pb_grpc.SinkServiceServicer):
     async def Export(self, request: pb.ExportRequest, context: Any) -> AsyncIterator[pb.ExportResponse]:
         """The export in chunks, then its manifest."""
         if request.format not in _FORMATS:
-            raise InputError("set format to EXPORT_FORMAT_QRELS or EXPORT_FORMAT_TRIPLES")
+            raise InputError(f"set format to one of {', '.join(map(pb.ExportFormat.Name, _FORMATS))}")
         export = self._context.core.export(
             request.collection,
             _FORMATS[request.format],
             request.judge or None,
             unqualified=request.unqualified,
+            where=request.where,
+            overrides=request.overrides,
+            options=Options(system=request.system),
         )
         chunks, sha = iter(export.chunks()), hashlib.sha256()
         while (chunk := await asyncio.to_thread(_next, chunks)) is not None:
@@ -171,7 +191,9 @@ class SinkServicer(pb_grpc.SinkServiceServicer):
             manifest_json=json.dumps(export.manifest(), ensure_ascii=False),
         )
         if export.qualification != QUALIFIED:
-            log.warning("exported %s of %s: qualification %s", export.kind, export.collection, export.qualification)
+            log.warning(
+                "exported %s of %s: qualification %s", export.request.kind, request.collection, export.qualification
+            )
         yield pb.ExportResponse(manifest=manifest)
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
@@ -256,6 +278,12 @@ def _entry(entry: DeadLetterEntry) -> pb.DeadLetterEntry:
     )
 
 
+async def dispatch_training(context: Context, stopping: asyncio.Event) -> None:
+    """Launches and follows training jobs until `stopping`, where there is a policy or a command."""
+    if context.settings.training.active:
+        await Dispatcher(context.core.ledger, context.settings).run(stopping)
+
+
 SERVICE: ServiceDef[SinkSettings, Sink] = ServiceDef(
     name="sink",
     grpc_name="qrelay.v1.SinkService",
@@ -265,4 +293,5 @@ SERVICE: ServiceDef[SinkSettings, Sink] = ServiceDef(
     add_servicer=lambda server, context: pb_grpc.add_SinkServiceServicer_to_server(SinkServicer(context), server),
     info=lambda core: core.info(),
     close=lambda core: core.close(),
+    background=dispatch_training,
 )

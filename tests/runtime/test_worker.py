@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from qrelay import wire
 from qrelay.config import WorkerSettings
-from qrelay.errors import BackendUnavailable, InvalidQuery, QrelayError
+from qrelay.errors import BackendUnavailable, InvalidQuery, QrelayError, StoreUnavailable
 from qrelay.runtime import telemetry
 from qrelay.runtime.memory import Faults, MemoryBroker
 from qrelay.runtime.stage import Record, Work
@@ -145,6 +145,49 @@ async def test_a_transient_error_is_retried_then_dead_lettered(broker: Any) -> N
         (found,) = await collect(broker, Hop.RETRIEVED, 1)
     assert (letter.reason, letter.attempts) == ("backend_unavailable", 3)
     assert found.query.query_id == "q1"
+
+
+async def test_an_outage_of_the_store_holds_messages_and_counts_no_attempt(broker: Any) -> None:
+    tries = 0
+
+    def answer(work: Work) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= FAST.max_attempts * 3:
+            raise StoreUnavailable("the database restarts", retry_after_s=0.01)
+
+    async with running(EchoStage(answer), broker):
+        await publish(broker, samples.query(0))
+        (found,) = await collect(broker, Hop.RETRIEVED, 1)
+        await eventually(lambda: idle(broker))
+    assert found.query.query_id == "q0"
+    assert await idle(broker, Hop.DLQ)
+
+
+class LetterStage(EchoStage):
+    """Records dead letters, where its store lets it."""
+
+    name = "sink-dead-letters"
+    source = Hop.DLQ
+    target = None
+
+    async def handle(self, works: Sequence[Work]) -> Sequence[Record | QrelayError | None]:
+        return [self.answer(work) for work in works]
+
+
+async def test_a_dead_letter_that_cannot_be_recorded_is_never_buried_in_another(broker: Any) -> None:
+    attempts: list[int] = []
+
+    def answer(work: Work) -> QrelayError | None:
+        attempts.append(work.attempt)
+        return BackendUnavailable("no database") if len(attempts) <= FAST.max_attempts + 2 else None
+
+    async with running(EchoStage(lambda work: InvalidQuery("odd")), broker):
+        await publish(broker, samples.query(0))
+        async with running(LetterStage(answer), broker):
+            await eventually(lambda: len(attempts) > FAST.max_attempts + 2)
+            await eventually(lambda: idle(broker, Hop.DLQ))
+    assert attempts == list(range(1, FAST.max_attempts + 4))
 
 
 async def test_a_message_that_is_no_record_is_a_dead_letter(broker: Any) -> None:

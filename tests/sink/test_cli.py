@@ -16,6 +16,7 @@ from qrelay.config import load_settings
 from qrelay.errors import ConfigError, InputError, UnknownCollection
 from qrelay.types import Missing
 from services.sink.commands.export import export
+from services.sink.exports.catalogue import FORMATS
 from services.sink.ledger.ledger import Ledger
 from services.sink.settings import SinkSettings
 from services.sink.sink import load_sink
@@ -136,7 +137,7 @@ def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for name, field in SinkSettings.model_fields.items() if name not in _NESTED)
 
 
-_NESTED = {"nats", "grpc", "worker", "telemetry"}
+_NESTED = {"nats", "grpc", "worker", "telemetry", "training"}
 
 
 def test_the_sink_exports_with_its_own_settings(tmp_path: Path) -> None:
@@ -147,3 +148,36 @@ def test_the_sink_exports_with_its_own_settings(tmp_path: Path) -> None:
     assert sink.info().details["ledger"].endswith("ledger.sqlite")
     assert (tmp_path / "ledger.sqlite").exists()
     sink.close()
+
+
+def test_since_last_goes_on_where_the_last_export_ended(data_dir: Path) -> None:
+    arguments = ("qrels", "--collection", "docs", "--since-last", "--json")
+    first = json.loads(run(data_dir, *arguments, "--out", str(data_dir / "base")))
+    assert (first["queries"], first["changes"]["from"]) == (2, 0)
+    ledger = Ledger.open(data_dir / "ledger.sqlite")
+    ledger.commit([judged_set("q3")])
+    ledger.close()
+    second = json.loads(run(data_dir, *arguments, "--out", str(data_dir / "more")))
+    assert (second["queries"], second["changes"]["from"]) == (1, first["changes"]["to"])
+    out = run(data_dir, *arguments[:-1], "--out", str(data_dir / "none"))
+    assert f"goes on from {data_dir / 'more'}" in out
+    since = ("--since", str(first["changes"]["to"]), "--out", str(data_dir / "again"))
+    assert "2 rows of 1 queries" in run(data_dir, *arguments[:3], *since)
+
+
+def test_splits_where_and_a_licence_are_options(data_dir: Path) -> None:
+    options = ("--split", "train=0.5,test=0.5", "--group-by", "query", "--license", "mit", "--where", "grade>=0")
+    out = run(data_dir, "hf", "--collection", "docs", "--out", str(data_dir / "hf"), *options)
+    assert "train: " in out
+    assert "license: mit" in (data_dir / "hf" / "README.md").read_text()
+
+
+def test_help_lists_every_format_and_loads_none() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from services.sink.commands.export import export;"
+        "out = CliRunner().invoke(export, ['--help']).output; print(out);"
+        "sys.exit(any(name in sys.modules for name in ('sqlalchemy', 'pyarrow', 'huggingface_hub')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(f"  {name} " in done.stdout for name in FORMATS)

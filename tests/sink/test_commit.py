@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qrelay.errors import BackendUnavailable, InvalidQuery, MalformedInput, QrelayError, QueryConflict
+from qrelay.errors import BackendUnavailable, InternalError, InvalidQuery, MalformedInput, QrelayError, QueryConflict
 from qrelay.types import Graded, JudgedSet, Missing, TraceStep, Utility
+from services.sink.ledger import schema
+from services.sink.ledger.commit import begin_changes
 from services.sink.ledger.ledger import CommitStatus, Ledger
 from tests.sink.builders import FUSED, JUDGE, NOW, OTHER_JUDGE, graded, judged_set, judgment, with_labels
 
@@ -112,6 +114,17 @@ BAD: dict[str, tuple[Any, type[QrelayError], str]] = {
     "missing without reason": (lambda s: with_judgment(s, outcome=Missing("")), MalformedInput, "reason"),
     "time without zone": (lambda s: with_judgment(s, judged_at=NOW.replace(tzinfo=None)), MalformedInput, "stored"),
     "surrogate in a reply": (lambda s: with_judgment(s, raw_reply="\ud800"), MalformedInput, "stored"),
+    "NUL in the text": (lambda s: with_query(s, text="a\0b"), MalformedInput, "NUL character in a query text"),
+    "NUL in a query_id": (lambda s: with_query(s, query_id="a\0b"), MalformedInput, "query_id"),
+    "NUL in a passage": (lambda s: judged_set("bad", prefix="d\0"), MalformedInput, "passage_id"),
+    "NUL in a key": (lambda s: with_judgment(s, judgment_key="k\0"), MalformedInput, "judgment_key"),
+    "NUL in a judge": (
+        lambda s: judged_set("bad", judge=dataclasses.replace(JUDGE, prompt_hash="m\0")),
+        MalformedInput,
+        "judge's prompt_hash",
+    ),
+    "NUL in a reason": (lambda s: with_judgment(s, outcome=Missing("a\0")), MalformedInput, "missing_reason"),
+    "33 bits": (lambda s: with_judgment(s, prompt_tokens=2**31), MalformedInput, "prompt_tokens"),
     "integer too large": (lambda s: with_judgment(s, prompt_tokens=2**70), MalformedInput, "stored"),
 }
 
@@ -135,13 +148,39 @@ def test_a_passage_listed_twice_is_refused(ledger: Ledger) -> None:
     assert "d0#0" in str(result)
 
 
-def test_a_missing_judgment_is_stored_without_a_grade(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_missing_judgment_is_stored_without_a_grade(ledger: Ledger) -> None:
     ledger.commit([judged_set(outcomes=[Missing("unparseable", "said maybe")])])
-    with sqlite3.connect(tmp_path / "ledger.sqlite") as raw:
-        row = raw.execute("SELECT grade, p_relevant, missing_reason, missing_detail FROM judgments").fetchone()
-        assert row == (None, None, "unparseable", "said maybe")
-        with pytest.raises(sqlite3.IntegrityError, match="missing_is_never_a_grade"):
-            raw.execute("UPDATE judgments SET grade = 0")
+    columns = schema.judgments.c["grade", "p_relevant", "missing_reason", "missing_detail"]
+    with ledger.snapshot() as snapshot:
+        row = snapshot.connection.execute(sa.select(columns)).one()
+        assert tuple(row) == (None, None, "unparseable", "said maybe")
+    with pytest.raises(InternalError, match="missing_is_never_a_grade"), ledger.writing("test") as connection:
+        connection.execute(schema.judgments.update().values(grade=0, p_relevant=0.0))
+
+
+def test_a_nul_in_what_a_judge_said_is_kept_as_a_replacement_character(ledger: Ledger) -> None:
+    record = judged_set(outcomes=[graded(1), Missing("unparseable", "a\0b")])
+    assert ledger.commit([with_judgment(record, raw_reply="x\0y")]) == [COMMITTED]
+    found = stored(ledger)
+    assert found is not None
+    assert found.judgments[0].raw_reply == "x\ufffdy"
+    assert found.judgments[1].outcome == Missing("unparseable", "a\ufffdb")
+
+
+def test_of_two_judgments_with_one_key_the_first_counts(ledger: Ledger) -> None:
+    record = judged_set(outcomes=[graded(1)])
+    twice = with_labels(record, dataclasses.replace(record.judgments[0], outcome=graded(3)))
+    assert ledger.commit([twice]) == [COMMITTED]
+    assert stored(ledger) == record
+    assert ledger.stats()[0].judgments == 1
+
+
+def test_ids_come_in_the_order_of_their_bytes(ledger: Ledger) -> None:
+    names = ["b", "B", "a", "Z", "ä", "é", "_", "-1", "10", "9", "\U0001f600", "\uffff"]
+    ledger.commit([judged_set(name) for name in names])
+    with ledger.snapshot() as snapshot:
+        found = [query.query_id for query in snapshot.queries_with_labels("docs", page=3)]
+    assert found == sorted(names, key=str.encode)
 
 
 def test_two_judges_of_one_pair_are_two_rows(ledger: Ledger) -> None:
@@ -171,7 +210,7 @@ def test_a_panels_judgments_are_all_read_back(ledger: Ledger) -> None:
     assert sorted(found.judgments, key=repr) == sorted(panel.judgments, key=repr)
 
 
-def test_a_text_is_stored_once_and_a_changed_text_beside_it(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_text_is_stored_once_and_a_changed_text_beside_it(ledger: Ledger) -> None:
     outcomes = [graded(3)]
     ledger.commit([judged_set("q1", outcomes=outcomes), judged_set("q2", outcomes=outcomes)])
     changed = judged_set("q3", outcomes=outcomes)
@@ -181,8 +220,9 @@ def test_a_text_is_stored_once_and_a_changed_text_beside_it(ledger: Ledger, tmp_
         changed, candidate_set=dataclasses.replace(changed.candidate_set, candidates=(new, *others))
     )
     ledger.commit([changed])
-    with sqlite3.connect(tmp_path / "ledger.sqlite") as raw:
-        texts = [text for (text,) in raw.execute("SELECT text FROM passages WHERE text != '' ORDER BY text")]
+    with ledger.snapshot() as snapshot:
+        text = schema.passages.c.text
+        texts = list(snapshot.connection.execute(sa.select(text).where(text != "").order_by(text)).scalars())
     assert texts == ["rewritten", "text 0 of d0"]
     assert stored(ledger, "q3") == changed
     assert stored(ledger, "q1") == judged_set("q1", outcomes=outcomes)
@@ -196,14 +236,14 @@ def test_statistics_count_what_was_committed(ledger: Ledger) -> None:
     assert ledger.stats("nothing") == []
 
 
-def test_a_locked_ledger_is_unavailable_for_every_set_and_writes_nothing(ledger: Ledger, tmp_path: Path) -> None:
-    other = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    results = ledger.commit([judged_set("q1"), judged_set("q2")])
-    assert all(isinstance(result, BackendUnavailable) for result in results)
-    assert "locked" in str(results[0])
-    assert ledger.stats() == [], "readers go on beside the lock"
-    other.execute("ROLLBACK")
+def test_a_locked_ledger_is_unavailable_for_every_set_and_writes_nothing(ledger: Ledger, ledger_url: str) -> None:
+    other = Ledger.open(ledger_url)
+    with other.writing("hold the collection") as connection:
+        begin_changes(connection, {"docs"})
+        results = ledger.commit([judged_set("q1"), judged_set("q2")])
+        assert all(isinstance(result, BackendUnavailable) for result in results)
+        assert "lock" in str(results[0])
+        assert ledger.stats() == [], "readers go on beside the lock"
     other.close()
     assert ledger.commit([judged_set("q1"), judged_set("q2")]) == [COMMITTED, COMMITTED]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from qrelay.errors import InputError
@@ -31,6 +34,13 @@ def test_an_unreadable_message_without_query_or_collection_is_kept_too(ledger: L
     letter = dead_letter(collection="", query_id="", query_text="", payload=b"\x00")
     ledger.record_dead_letters([letter])
     assert ledger.list_dead_letters().entries[0].letter.payload == b"\x00"
+
+
+def test_a_letter_with_any_character_is_kept(ledger: Ledger) -> None:
+    ledger.record_dead_letters([dead_letter(query_text="a\0b", detail="c\0", reason="\0", subject="s\0")])
+    (entry,) = ledger.list_dead_letters().entries
+    assert (entry.letter.query_text, entry.letter.detail) == ("a\ufffdb", "c\ufffd")
+    assert entry.letter.payload == dead_letter().payload
 
 
 def test_committing_the_submission_resolves_its_letter(ledger: Ledger) -> None:
@@ -164,3 +174,26 @@ def test_states_of_chosen_ids_leave_the_others_out(ledger: Ledger) -> None:
     ledger.commit([judged_set("q1"), judged_set("q2")])
     ledger.record_dead_letters([dead_letter("l3", "q3"), dead_letter("l4", "q4")])
     assert ledger.query_states("docs", ["q2", "q3", "q9"]) == {"q2": "committed", "q3": "dead"}
+
+
+def test_a_commit_and_a_letter_of_the_same_query_cannot_pass_each_other(ledger_url: str) -> None:
+    """The letter is recorded while the commit is open: whichever comes first, it ends as resolved."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> None:
+        inside.set()
+        go_on.wait(20)
+
+    committing, recording = Ledger.open(ledger_url, after_commit=wait), Ledger.open(ledger_url)
+    with ThreadPoolExecutor(2) as pool:
+        commit = pool.submit(committing.commit, [judged_set("q1")])
+        assert inside.wait(20)
+        record = pool.submit(recording.record_dead_letters, [dead_letter(query_id="q1")])
+        with pytest.raises(TimeoutError):
+            record.result(0.3)
+        go_on.set()
+        commit.result(20)
+        record.result(20)
+    assert state(recording) == "resolved"
+    committing.close()
+    recording.close()

@@ -22,6 +22,9 @@ from qrelay.runtime.server import GrpcServer
 from qrelay.types import JudgedSet, Missing
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc
+from services.sink.exports.export import export_file
+from services.sink.exports.request import Options
+from services.sink.ledger.overrides import NewOverride, add
 from services.sink.service import SERVICE
 from services.sink.settings import SinkSettings
 from services.sink.sink import Sink, load_sink
@@ -171,3 +174,30 @@ async def test_an_export_may_name_its_judge(tmp_path: Path) -> None:
             qrels, manifest = await exported(stub, pb.EXPORT_FORMAT_QRELS, judge=judge)
             assert qrels == b"q1 0 d0#0 1\n"
             assert manifest.qualification == "unknown"
+
+
+@pytest.mark.parametrize("name", ["RUN", "MSMARCO", "MSMARCO_IDS", "TEVATRON"])
+async def test_the_door_streams_what_a_file_would_hold(tmp_path: Path, name: str) -> None:
+    async with serving(tmp_path) as (stub, core):
+        await ingest(stub, [judged_set("q1"), judged_set("q2")])
+        kind = pb.ExportFormat.Value(f"EXPORT_FORMAT_{name}")
+        data, manifest = await exported(stub, kind, system="bm25")
+        written = name.lower().replace("_", "-")
+        expected = export_file(
+            core.ledger, "docs", written, tmp_path / "f", rules=core.settings.rules, options=Options(system="bm25")
+        )
+        assert data == (tmp_path / "f").read_bytes() != b""
+        assert json.loads(manifest.manifest_json) == expected
+
+
+async def test_an_export_through_the_door_may_be_narrowed_and_let_people_win(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (stub, core):
+        await ingest(stub, [judged_set("q1")])
+        with core.ledger.writing("record overrides") as connection:
+            add(connection, "docs", [NewOverride("q1", "d1#0", 2, "0-3", "ana")], core.ledger.now_us())
+        assert (await exported(stub, pb.EXPORT_FORMAT_QRELS, where="grade>=2"))[0] == b"q1 0 d0#0 3\n"
+        asked, _ = await exported(stub, pb.EXPORT_FORMAT_QRELS, where="grade>=2", overrides=True)
+        assert asked == b"q1 0 d0#0 3\nq1 0 d1#0 2\n"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await exported(stub, pb.EXPORT_FORMAT_RUN)
+        assert "--system" in str(caught.value.details())

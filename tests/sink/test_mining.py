@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.negatives import OFF
 from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, Candidate, Passage, Score
+from services.sink.ledger.reader import LabelledQuery
+from services.sink.mining import rules as rules_module
+from services.sink.mining.examples import example_from
 from services.sink.mining.mine import (
     NEGATIVE,
     NEITHER,
@@ -20,6 +26,7 @@ from services.sink.mining.mine import (
     Verdict,
     mine,
 )
+from services.sink.mining.rules import GUARD_REASONS, REASONS
 
 RULES = MiningRules()
 
@@ -151,12 +158,126 @@ def test_the_rerankers_rank_is_the_current_models_where_there_is_one(system: str
         judged("low", dense=3, bm25=3, more=(Score(system, 0.1, 30),)),
     )
     assert verdict_on("high", *passages) == (NEGATIVE, "top_rank")
-    assert verdict_on("low", *passages) == (NEITHER, "not_hard")
+    assert verdict_on("low", *passages) == (NEGATIVE, "easy")
+    assert verdict_on("low", *passages, rules=MiningRules(easy_per_hard=0)) == (NEITHER, "not_hard")
 
 
 def test_a_passage_that_the_reranker_did_not_see_is_not_ranked_by_another_model() -> None:
     passages = positive(more=(Score(CROSS_ENCODER, 0.9, 1),)), judged("d", dense=3, bm25=3)
     assert verdict_on("d", *passages) == (NEITHER, "not_hard")
+
+
+def only(**rules: Any) -> MiningRules:
+    """The rules with no guard but these, and no easy negatives."""
+    return replace(RULES, **{**OFF, "easy_per_hard": 0.0, **rules})
+
+
+GUARD_CASES: list[tuple[dict[str, Any], str, list[JudgedPassage], JudgedPassage]] = [
+    ({"negative_threshold": 0.4}, "uncertain", [positive()], judged("d", grade=1, p=0.4)),
+    ({"confident_positive": 0.5}, "no_confident_positive", [positive(p=0.49)], judged("d")),
+    ({"confident_positive": 0.5}, "no_confident_positive", [], judged("d")),
+    ({"max_share_of_best": 0.5}, "near_best_label", [positive(p=0.5)], judged("d", p=0.26)),
+    ({"judge_rank": 1}, "best_by_judge", [positive(grade=2, p=0.3)], judged("d", grade=1, p=0.35)),
+    ({"judge_rank": 2}, "best_by_judge", [positive()], judged("d", p=0.2)),
+    ({"agreement_rank": 2}, "agreed_top", [positive()], judged("d", dense=2, bm25=1)),
+    ({"duplicates": True}, "duplicate_of_positive", [positive(text="a b c d")], judged("d", text="A b, c d!")),
+    (
+        {"near_duplicate": 0.6},
+        "near_duplicate_of_positive",
+        [positive(text="a b c d e")],
+        judged("d", text="a b c d"),
+    ),
+    ({"siblings": True}, "sibling_of_positive", [positive("d", number=1)], judged("d")),
+    ({"guard_ratio": 0.95}, "above_guard", [positive(score=0.9)], judged("d", score=0.86)),
+    ({"guard_margin": 0.05}, "within_margin", [positive(score=0.9)], judged("d", score=0.86)),
+]
+
+
+@pytest.mark.parametrize(("rule", "reason", "positives", "negative"), GUARD_CASES)
+def test_each_guard_alone_drops_what_the_others_let_through(
+    rule: dict[str, Any], reason: str, positives: list[JudgedPassage], negative: JudgedPassage
+) -> None:
+    assert verdict_of(negative, positives, only()) == (NEGATIVE, "top_rank")
+    assert verdict_of(negative, positives, only(**rule)) == (NEITHER, reason)
+
+
+def verdict_of(negative: JudgedPassage, positives: Sequence[JudgedPassage], rules: MiningRules) -> tuple[str, str]:
+    (found,) = [verdict for verdict in mine([*positives, negative], rules) if verdict.judged is negative]
+    return found.role, found.reason
+
+
+def test_every_guard_has_a_case_above_and_a_number_at_which_it_is_off() -> None:
+    assert {reason for _, reason, _, _ in GUARD_CASES} == set(GUARD_REASONS) - {"missing"}
+    assert {name for rule, *_ in GUARD_CASES for name in rule} == set(OFF)
+
+
+def test_agreement_takes_every_system_and_the_judge() -> None:
+    rules = only(agreement_rank=2)
+    assert verdict_of(judged("d", dense=2, bm25=3), [positive()], rules)[0] == NEGATIVE
+    others = [positive(), judged("e", grade=1, p=0.3, dense=9, bm25=9)]
+    assert verdict_of(judged("d", dense=2, bm25=2), others, rules)[0] == NEGATIVE
+
+
+def test_one_system_alone_agrees_with_nobody() -> None:
+    alone = [
+        JudgedPassage(
+            Candidate(each.candidate.passage, each.candidate.scores[1:]), each.grade, each.p_relevant, each.scale
+        )
+        for each in (positive(), judged("d"))
+    ]
+    assert verdict_of(alone[1], alone[:1], only(agreement_rank=2))[0] == NEGATIVE
+
+
+def test_siblings_may_be_negatives_where_the_setting_says_so() -> None:
+    sibling = judged("good", number=1)
+    assert verdict_of(sibling, [positive()], replace(RULES, siblings=False)) == (NEGATIVE, "top_rank")
+
+
+def test_a_verdict_names_the_numbers_and_the_passage_behind_it() -> None:
+    found = mine([positive(score=0.9), judged("d", score=0.86)], RULES)[-1]
+    assert found.because.value == 0.86
+    assert found.because.limit == pytest.approx(0.855)
+    assert found.because.other == "good#0"
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.5, 2), (2.0, 8), (9.0, 9)])
+def test_easy_negatives_are_as_many_for_a_hard_one_as_asked_the_surest_first(share: float, taken: int) -> None:
+    hard = [judged(f"h{i}", dense=i + 1) for i in range(4)]
+    easy = [judged(f"e{i}", dense=30, bm25=30, p=0.01 + i / 100) for i in range(9)]
+    verdicts = mine([positive(), *hard, *easy], replace(RULES, easy_per_hard=share))
+    assert [v.judged.candidate.passage.doc_id for v in verdicts if v.reason == "easy"] == [
+        f"e{i}" for i in range(taken)
+    ]
+    assert [v.hard for v in verdicts if v.role == NEGATIVE] == [True] * 4 + [False] * taken
+
+
+def test_two_easy_negatives_come_with_a_hard_one() -> None:
+    assert MiningRules().easy_per_hard == 2.0
+
+
+@pytest.mark.parametrize(("fields", "reason"), [({"p": 0.1}, "not_hard"), ({"grade": None}, "missing")])
+def test_an_easy_negative_is_judged_and_surely_not_relevant(fields: dict[str, Any], reason: str) -> None:
+    far = judged("far", dense=30, bm25=30, **fields)
+    assert verdict_on("far", positive(), judged("h", dense=1), far) == (NEITHER, reason)
+
+
+def test_without_a_hard_negative_there_is_no_easy_one() -> None:
+    assert verdict_on("far", positive(), judged("far", dense=30, bm25=30)) == (NEITHER, "not_hard")
+
+
+def test_easy_negatives_alone_make_no_example() -> None:
+    query = LabelledQuery("q1", "a question", ())
+    good, far = Verdict(positive(), POSITIVE, "relevant"), Verdict(judged("far"), NEGATIVE, "easy")
+    assert example_from(query, [good, far]) is None
+    made = example_from(query, [good, Verdict(judged("near"), NEGATIVE, "top_rank"), far])
+    assert made is not None
+    assert [each.reason for each in made.negatives] == ["top_rank", "easy"]
+
+
+def test_every_reason_that_mining_gives_is_in_the_table() -> None:
+    listed = rules_module.__doc__ or ""
+    for reason in (reason for reasons in REASONS.values() for reason in reasons):
+        assert reason in listed
 
 
 @st.composite
@@ -186,9 +307,8 @@ def test_mining_is_deterministic_in_any_order_and_says_something_of_every_passag
     rng.shuffle(shuffled)
     verdicts = mine(pool, RULES)
     assert mine(shuffled, RULES) == verdicts
-    assert sorted(v.judged.candidate.passage.passage_id for v in verdicts) == sorted(
-        j.candidate.passage.passage_id for j in pool
-    )
+    assert sorted(v.passage_id for v in verdicts) == sorted(j.candidate.passage.passage_id for j in pool)
+    assert all(v.reason in REASONS[v.role] for v in verdicts)
 
 
 @given(pools())
@@ -196,7 +316,9 @@ def test_whatever_the_pool_no_negative_breaks_a_rule(pool: list[JudgedPassage]) 
     verdicts = mine(pool, RULES)
     positives = [v.judged.candidate.passage for v in verdicts if v.role == POSITIVE]
     negatives: list[Verdict] = [v for v in verdicts if v.role == NEGATIVE]
-    assert len(negatives) <= 10
+    hard = [v for v in negatives if v.hard]
+    assert len(hard) <= 10
+    assert len(negatives) - len(hard) <= len(hard)
     for verdict in negatives:
         assert verdict.judged.grade is not None
         assert verdict.judged.grade < 2

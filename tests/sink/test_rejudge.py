@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput, QueryConflict
 from qrelay.types import Graded, JudgedSet, JudgeIdentity, Judgment, Missing
 from services.sink.exports.export import QRELS, export_bytes
+from services.sink.ledger.commit import begin_changes
 from services.sink.ledger.ledger import CommitStatus, Ledger
 from services.sink.ledger.reader import Label
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled
@@ -152,13 +152,11 @@ def test_a_refused_value_costs_its_set_and_no_other(ledger: Ledger) -> None:
     assert len(labels_of(ledger, "q1")) == 3
 
 
-def test_a_locked_ledger_is_unavailable_and_nothing_is_added(ledger: Ledger, tmp_path: Path) -> None:
-    import sqlite3
-
+def test_a_locked_ledger_is_unavailable_and_nothing_is_added(ledger: Ledger, ledger_url: str) -> None:
     ledger.commit([judged_set()])
-    other = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    assert isinstance(ledger.rejudge([again(graded(1))])[0], BackendUnavailable)
-    other.execute("ROLLBACK")
+    other = Ledger.open(ledger_url)
+    with other.writing("hold the collection") as connection:
+        begin_changes(connection, {"docs"})
+        assert isinstance(ledger.rejudge([again(graded(1))])[0], BackendUnavailable)
     other.close()
     assert ledger.rejudge([again(graded(1))]) == [1]

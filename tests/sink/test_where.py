@@ -12,7 +12,9 @@ from qrelay.identity import judge_digest
 from qrelay.types import JudgedSet, Missing
 from services.sink.labels.selection import select_sets
 from services.sink.labels.where import Term, Where, parse_where
+from services.sink.ledger import overrides
 from services.sink.ledger.ledger import Ledger
+from services.sink.ledger.overrides import NewOverride
 from services.sink.mining.mine import RELEVANT_GRADE
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled, with_labels
 
@@ -43,6 +45,7 @@ def test_terms_are_joined_by_and_with_or_without_blanks() -> None:
         "p_relevant<inf",
         "p_relevant<1e9",
         "relevant=1",
+        "human=yes",
         "judge",
         "judge>ab",
         "strategy<graded",
@@ -142,6 +145,22 @@ def test_what_was_judged_again_is_looked_up_in_its_new_label(filled: Ledger) -> 
     filled.rejudge([relabelled(judged_set("q1"), judgment("d0#0", graded(1), OTHER_JUDGE))])
     assert meant(filled, "grade=3") == {}
     assert meant(filled, "grade=1") == {"q1": ["d0"], "q2": ["d0"]}
+
+
+def test_human_means_the_pairs_that_people_decided_and_their_grade_is_then_the_one_asked_about(
+    filled: Ledger,
+) -> None:
+    said = [NewOverride("q1", "d0#0", 1, "0-3", "ana"), NewOverride("q2", "d0#0", 3, "0-3", "ana")]
+    with filled.writing("record overrides") as connection:
+        overrides.add(connection, "docs", said, filled.now_us())
+    assert meant(filled, "human") == {"q1": ["d0"], "q2": ["d0"]}
+    assert meant(filled, "human and relevant") == {"q2": ["d0"]}
+    assert meant(filled, "human and grade=1") == {"q1": ["d0"]}
+    assert meant(filled, "grade=3") == {"q1": ["d0"]}, "without it the judges' labels are meant, as ever"
+    with filled.writing("withdraw an override") as connection:
+        withdrawn = NewOverride("q1", "d0#0", None, "", "ana")
+        overrides.add(connection, "docs", [withdrawn], filled.now_us())
+    assert meant(filled, "human") == {"q2": ["d0"]}
 
 
 def test_a_judge_that_the_ledger_does_not_know_is_refused_naming_those_that_it_does(filled: Ledger) -> None:

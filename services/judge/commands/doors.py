@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,28 @@ def judged_sets(address: str, collection: str, where: str, after: str) -> Iterat
     with channel(address) as opened:
         for response in sink_pb2_grpc.SinkServiceStub(opened).ListJudgedSets(request):
             yield wire.from_proto(response.judged_set)
+
+
+def judged_pairs(
+    address: str, collection: str, pairs: Iterable[tuple[str, str]], where: str, after: str
+) -> Iterator[JudgedSet]:
+    """The ledger's sets of these (query_id, passage_id), with only those passages to be judged, by query_id, above
+    `after`; pairs that `where` does not select are left out. Raises what the sink answers."""
+    wanted: dict[str, set[str]] = {}
+    for query_id, passage_id in pairs:
+        wanted.setdefault(query_id, set()).add(passage_id)
+    for query_id in sorted(each for each in wanted if each > after):
+        term = " and ".join(filter(None, [where, f"query_id={query_id}"]))
+        for found in judged_sets(address, collection, term, ""):
+            yield _narrowed(found, wanted[query_id])
+
+
+def _narrowed(found: JudgedSet, passage_ids: Collection[str]) -> JudgedSet:
+    candidates = tuple(
+        replace(each, sampled=each.sampled and each.passage.passage_id in passage_ids)
+        for each in found.candidate_set.candidates
+    )
+    return replace(found, candidate_set=replace(found.candidate_set, candidates=candidates))
 
 
 class Ledger:

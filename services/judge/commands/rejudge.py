@@ -30,6 +30,12 @@ _SHOWN_FAILURES = 10
     default="",
     help='Which labels: terms joined by "and", like "entropy>1.0 and relevant" (see the sink\'s README); empty: all.',
 )
+@click.option(
+    "--pairs",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Only the pairs of this TSV (columns of a slice; its grades are not read), as `qrelay audit sample` and "
+    "`qrelay judge slice` write it.",
+)
 @click.option("--after", default="", metavar="QUERY_ID", help="Go on behind this query, as a stopped run says.")
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Queries judged at once.")
 @click.option("--sink", "sink", help="host:port of the sink.  [default: in --data-dir]")
@@ -38,8 +44,8 @@ _SHOWN_FAILURES = 10
 @config_option()
 @json_option()
 def rejudge(
-    collection: str, where: str, after: str, batch: int, sink: str | None, dry_run: bool, data_dir: Path,
-    config: Path | None, as_json: bool,
+    collection: str, where: str, pairs: Path | None, after: str, batch: int, sink: str | None, dry_run: bool,
+    data_dir: Path, config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Judge labels of the ledger again, and add the new ones beside them as the next generation.
 
@@ -49,9 +55,14 @@ def rejudge(
     from qrelay.rundir import require
     from services.judge.commands import doors
     from services.judge.rejudge import count
+    from services.judge.slices import read_slice
 
     address = sink or require(data_dir, "sink").grpc
-    sets = doors.judged_sets(address, collection, where, after)
+    if pairs:
+        wanted = [(each.query_id, each.passage_id) for each in read_slice(pairs, ungraded=True)]
+        sets = doors.judged_pairs(address, collection, wanted, where, after)
+    else:
+        sets = doors.judged_sets(address, collection, where, after)
     done = count(sets) if dry_run else asyncio.run(_run(config, sets, doors.Ledger(address), batch))
     if as_json:
         click.echo(json.dumps({**asdict(done), "dry_run": dry_run}))

@@ -9,76 +9,149 @@ from typing import Any
 
 import click
 
-from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.options import Decorator, config_option, data_dir_option, json_option
+from services.sink.exports.catalogue import FORMATS
+
+_HELP = """Write FORMAT to --out: a file with its manifest beside it, or a folder with a manifest inside; whole or not
+at all. The same ledger gives the same bytes.
+
+Reads the ledger directly, also while services write to it. The manifest has counts, sha256, judges and what was
+measured of them. With --split there is a file a split, in a folder.
+
+\b
+FORMAT is one of
+{formats}
+"""
 
 
-@click.command()
-@click.argument("kind", metavar="FORMAT", type=click.Choice(["qrels", "triples"]))
-@click.option("--collection", required=True, help="The collection to export.")
+def selection_options() -> Decorator:
+    """The options that `qrelay export` and `qrelay push` share: which labels, and how they are laid out."""
+    options = (
+        click.option("--collection", required=True, help="The collection to export."),
+        click.option("--ledger", help="Path or database URL.  [default: the setting sink.ledger, or ledger.sqlite]"),
+        click.option(
+            "--judge",
+            help="Only this judge's labels: the beginning of its hash, as manifests name it, or its strategy (fused, "
+            "cascade, graded, …) where one judge has it.",
+        ),
+        click.option(
+            "--where",
+            default="",
+            help='Only labels for which this holds, as in "grade>=2 and p_relevant<0.9".',
+        ),
+        click.option("--overrides", is_flag=True, help="Let people's decisions (`qrelay label`) win over judges."),
+        click.option("--split", help="Splits with their shares, as in train=0.8,dev=0.1,test=0.1."),
+        click.option(
+            "--group-by",
+            default="doc",
+            show_default=True,
+            help="What keeps queries in one split, beside an equal text: doc (a relevant document in common), "
+            "attribute:NAME, or query (nothing more).",
+        ),
+        click.option("--negatives", default=5, show_default=True, help="Negative columns of st-ntuple."),
+        click.option("--license", "licence", default="", help="Licence on the hf card, as the hub spells it."),
+        click.option(
+            "--unqualified",
+            is_flag=True,
+            help="Export training data even from judges that were measured and not found qualified.",
+        ),
+    )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.command(help=_HELP.format(formats="\n".join(f"  {name:<16} {each.about}" for name, each in FORMATS.items())))
+@click.argument("kind", metavar="FORMAT", type=click.Choice(list(FORMATS)))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="File, or folder, to write.")
+@selection_options()
+@click.option("--system", default="", help="Whose run FORMAT run is: bm25, dense, bi_encoder, cross_encoder.")
+@click.option("--since", type=int, help="Only queries that changes after this number touched, whole.")
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="File to write, whole or not at all.",
-)
-@click.option("--ledger", help="Path or sqlite:///PATH.  [default: ledger.sqlite in --data-dir]")
-@click.option(
-    "--judge",
-    help="Only this judge's labels: the beginning of its hash, as manifests name it, or its strategy (fused, "
-    "cascade, graded, …) where one judge has it.",
-)
-@click.option(
-    "--unqualified", is_flag=True, help="Export triples even from judges that were measured and not found qualified."
+    "--since-last", is_flag=True, help="The same since the last export of this collection, format and selection."
 )
 @data_dir_option()
 @config_option()
 @json_option()
 def export(
-    kind: str,
-    collection: str,
-    out: Path,
-    ledger: str | None,
-    judge: str | None,
-    unqualified: bool,
-    data_dir: Path,
-    config: Path | None,
-    as_json: bool,
+    out: Path, since: int | None, since_last: bool, data_dir: Path, config: Path | None, as_json: bool, **asked: Any
 ) -> None:
-    """Write FORMAT: qrels (TREC) or triples (JSONL: a query, its positives, its hard negatives).
+    """See _HELP."""
+    from services.sink.exports.export import write_export
 
-    Reads the ledger directly, also while services write to it. Beside FILE lies FILE.manifest.json with
-    counts, sha256, judges and what was measured of them. The same ledger gives the same bytes.
-    """
+    if since is not None and since_last:
+        raise click.UsageError("give --since or --since-last, not both")
+    with opened(data_dir, config, asked.pop("ledger")) as (ledger, settings):
+        request = request_of(settings, since=since, **asked)
+        if since_last:
+            request = _since_last(ledger, request, quiet=as_json)
+        with progress(hide=as_json) as on_progress:
+            manifest = write_export(ledger, request, out, request.since is not None, on_progress)
+    _report(out, manifest, as_json)
+
+
+@contextmanager
+def opened(data_dir: Path, config: Path | None, url: str | None) -> Iterator[tuple[Any, Any]]:
+    """The ledger that the options name, which must be there, and the sink's settings."""
     from qrelay.config import load_settings
-    from services.sink.exports.export import export_file
-    from services.sink.labels.qualification import read_report
     from services.sink.ledger.ledger import Ledger
     from services.sink.settings import SinkSettings
 
     settings = load_settings(SinkSettings, "sink", file=config)
-    report = read_report(settings.qualification)
-    opened = Ledger.open(
-        ledger or settings.ledger or str(data_dir / "ledger.sqlite"),
-        busy_timeout_s=settings.busy_timeout_s,
-        create=False,
-    )
+    where = url or settings.ledger or str(data_dir / "ledger.sqlite")
+    ledger = Ledger.open(where, busy_timeout_s=settings.busy_timeout_s, create=False)
     try:
-        with _progress(hide=as_json) as on_progress:
-            manifest = export_file(
-                opened,
-                collection,
-                kind,
-                out,
-                rules=settings.rules,
-                judge=judge,
-                report=report,
-                unqualified=unqualified,
-                allow_empty=False,
-                on_progress=on_progress,
-            )
+        yield ledger, settings
     finally:
-        opened.close()
-    _report(out, manifest, as_json)
+        ledger.close()
+
+
+def request_of(
+    settings: Any,
+    *,
+    kind: str,
+    collection: str,
+    split: str | None,
+    group_by: str,
+    negatives: int,
+    licence: str,
+    system: str = "",
+    name: str = "",
+    **fields: Any,
+) -> Any:
+    """The request that the options of `selection_options` make; `fields` are those of `Request` as they are."""
+    from services.sink.exports.request import Options, Request
+    from services.sink.exports.splits import parse_splits
+    from services.sink.labels.qualification import read_report
+
+    return Request(
+        collection,
+        kind,
+        splits=parse_splits(split, group_by) if split else None,
+        rules=settings.rules,
+        limits=settings.round_limits,
+        report=read_report(settings.qualification),
+        options=Options(negatives=negatives, system=system, license=licence, name=name),
+        **fields,
+    )
+
+
+def _since_last(ledger: Any, request: Any, *, quiet: bool) -> Any:
+    """The request as an increment on the last such export; from the beginning where there is none."""
+    from dataclasses import replace
+
+    from services.sink.ledger.export_records import last_export
+
+    request.check()
+    last = last_export(ledger, request.collection, request.kind, request.selection(), request.describe_rules())
+    if not quiet:
+        words = f"goes on from {last.location}, changes up to {last.to_change}" if last else "the first of its kind"
+        click.echo(f"since last: {words}", err=True)
+    return replace(request, since=last.to_change if last else 0)
 
 
 def _report(out: Path, manifest: dict[str, Any], as_json: bool) -> None:
@@ -88,10 +161,26 @@ def _report(out: Path, manifest: dict[str, Any], as_json: bool) -> None:
         click.echo(json.dumps({"file": str(out), **manifest}))
         return
     click.echo(f"{out}: {manifest['rows']} rows of {manifest['queries']} queries, sha256 {manifest['sha256'][:12]}")
+    for line in remarks(manifest):
+        click.echo(line)
+
+
+def remarks(manifest: dict[str, Any]) -> Iterator[str]:
+    """What else people should know of an export, a line each."""
+    if changes := manifest.get("changes"):
+        emptied = f"; {len(manifest['emptied'])} touched queries have no row now" if manifest["emptied"] else ""
+        yield f"increment: changes {changes['from']} to {changes['to']}{emptied}"
+    for name, split in manifest.get("splits", {}).items():
+        yield f"  {name}: {split['rows']} rows of {split['queries']} queries"
+    for word, count in manifest["notes"].items():
+        yield f"{word.replace('_', ' ')}: {count}"
     if manifest["missing"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["missing"].items())
-        click.echo(f"left out, for they are missing and not zero: {reasons}")
-    click.echo(_qualification(manifest["qualification"]))
+        yield f"left out, for they are missing and not zero: {reasons}"
+    if manifest["overrides"]:
+        yield f"labels set by people: {manifest['overrides']}"
+    if manifest["judges"]:
+        yield _qualification(manifest["qualification"])
 
 
 def _qualification(found: dict[str, Any]) -> str:
@@ -104,7 +193,7 @@ def _qualification(found: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _progress(*, hide: bool) -> Iterator[Callable[[int, int], None]]:
+def progress(*, hide: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal; nothing elsewhere."""
     from rich.console import Console
     from rich.progress import Progress

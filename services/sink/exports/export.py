@@ -1,230 +1,178 @@
 """Exports: files that are a function of the ledger's labels. Same ledger, same bytes.
 
-Everything is sorted by id, nothing carries a time, a cost or a cache mark, and numbers are rounded to six
-decimals, so the order in which queries were committed, a redelivery or a second sink cannot change a byte.
+    Request (what is asked for) ──► Source (one snapshot, a query at a time) ──► Writer (a format) ──► Output (files)
 
-qrels    TREC: `query_id 0 passage_id grade`. Judged zeros are in, missing judgments are out. The grade is
-         counted from the scale's lowest (scale 1-4: 1 becomes 0), so that 0 means not relevant at all on
-         every scale, as TREC's readers take it.
-triples  JSONL, one object a query with at least one positive and one hard negative (`mining.py`). `grade`
-         is the judge's own, on the scale that the manifest names.
-
-One label a pair, whoever else labelled it (`labels.py`): a cascade's before a fused one before a single judge's, then
-a graded one before a missing one, then the latest generation, then the lowest judge hash; or only those of the judge
-that `judge` names. Triples may leave out labels that lean on the stages' scores (`MiningRules.without_stage_scores`),
-and are refused where a judge that they train on was measured and found unfit (`qualification.py`).
+Everything is sorted by id, nothing carries a time, a cost or a cache mark, and numbers are rounded to six decimals,
+so the order in which queries were committed, a redelivery or a second sink cannot change a byte. Formats are in
+`catalogue.py`; a new one is a file in `formats/` and a line there.
 
     for chunk in export_bytes(ledger, "medquad", "qrels"): ...
     manifest = export_file(ledger, "medquad", "triples", Path("triples.jsonl"))
+
+An increment (`since`) holds the whole current rows of the queries that later changes touched. To merge it into what
+is there, drop the rows of its queries (those in it, and those that its manifest lists under `emptied`), and add its
+own. Only an increment's manifest names changes, for their numbers depend on how commits were batched.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from qrelay.errors import BackendUnavailable, InputError, InternalError
-from qrelay.files import AtomicFiles
-from services.sink.labels.choice import chosen_judges, leans_on_stage_scores, one_a_pair
-from services.sink.labels.qualification import NEGATIVES, NO_REPORT, POSITIVES, USES, Report, Usage
+from qrelay.runtime import faults
+from services.sink.exports.catalogue import EXAMPLES_USE, FORMATS, NO_LABELS, QRELS, TRIPLES
+from services.sink.exports.files import Folder, OneFile, Stream, described, open_output, overall_sha256
+from services.sink.exports.request import Request
+from services.sink.exports.source import Source
+from services.sink.exports.tally import Tally
+from services.sink.exports.writing import Writer
+from services.sink.ledger import export_records
 from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
 from services.sink.ledger.schema import SCHEMA_VERSION
-from services.sink.mining.mine import NEGATIVE, POSITIVE, MiningRules, Verdict, mine
-from services.sink.mining.triples import judged_passages, triple
 
-QRELS: Final = "qrels"
-TRIPLES: Final = "triples"
-FORMATS: Final = (QRELS, TRIPLES)
-_CHUNK_BYTES = 64 * 1024
+__all__ = ["FORMATS", "QRELS", "TRIPLES", "Export", "export_bytes", "export_file"]
+
+_CHUNK_BYTES: Final = 64 * 1024
+
+Progress = Callable[[int, int], None]
+"""Called with (queries read, queries in all) after each query."""
 
 
 class Export:
-    """One export: iterate `chunks()` to the end, then read the counts and `manifest()`.
+    """One export, written once: by `chunks()` read to the end, or by `write(output)`; then `manifest()`.
 
-    It reads one snapshot of the ledger in pages: memory does not grow with the ledger. May be read
-    from any thread, one at a time.
+    It reads one snapshot of the ledger in pages: memory does not grow with the ledger. May be read from any thread,
+    one at a time.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        collection: str,
-        kind: str,
-        *,
-        rules: MiningRules | None = None,
-        judge: str | None = None,
-        report: Report = NO_REPORT,
-        unqualified: bool = False,
-        on_progress: Callable[[int, int], None] | None = None,
-    ) -> None:
-        """`judge`: a judge hash or the beginning of one, or a strategy; None: see the module's docstring.
-        `report`: what was measured of the judges; `unqualified`: train on their labels whatever it says.
-        `on_progress` is called with (queries read, queries in all) after each query.
-
-        Raises:
-            InputError: no such format.
+    def __init__(self, ledger: Ledger, request: Request, on_progress: Progress | None = None) -> None:
         """
-        if kind not in FORMATS:
-            raise InputError(f"there is no export format {kind!r}: use {' or '.join(FORMATS)}")
-        self.collection = collection
-        self.kind = kind
+        Raises:
+            InputError: the request cannot be; see `Request.check`.
+        """
+        request.check()
+        names = request.splits.names if request.splits else ()
+        self.request = replace(request, options=replace(request.options, splits=names))
+        self.to_change = 0
+        """The collection's last change that was read; known once the first query is."""
         self._ledger = ledger
-        self._rules = rules or MiningRules()
-        self._judge = judge
-        self._usage = Usage(report, unqualified=unqualified)
         self._on_progress = on_progress
-        self.rows = 0
-        """Lines written."""
-        self.queries = 0
-        """Queries that have a line."""
-        self.missing: Counter[str] = Counter()
-        """Missing judgments by reason, over all queries."""
-        self._queries_in_ledger = 0
-        self._judges_used: dict[int, JudgeRow] = {}
-        self._generations: dict[int, set[int]] = {}
-        self._grades: Counter[int] = Counter()
-        self._sha = hashlib.sha256()
+        self._tally = Tally(self.request)
+        self._writer: Writer | None = None
+        self._output: Stream | OneFile | Folder | None = None
         self._finished = False
 
     @property
-    def qualification(self) -> str:
-        """The least of the verdicts on the labels used so far; see `qualification.py`."""
-        return self._usage.verdict
+    def rows(self) -> int:
+        """Rows written."""
+        return self._tally.rows
+
+    @property
+    def queries(self) -> int:
+        """Queries that have a row."""
+        return self._tally.queries
 
     @property
     def missing_judgments(self) -> int:
         """Pairs without a label, all reasons together."""
-        return self.missing.total()
+        return self._tally.missing.total()
+
+    @property
+    def qualification(self) -> str:
+        """The least of the verdicts on the labels used so far; see `qualification.py`."""
+        return self._tally.usage.verdict
 
     def chunks(self) -> Iterator[bytes]:
-        """The file's bytes, in pieces of about 64 KiB. Once.
+        """The bytes of an export of one file, in pieces of about 64 KiB. Once.
 
         Raises:
             UnknownCollection: the ledger holds no query of it.
-            InputError: no such judge, a scale without a relevant grade, or training data from a judge that is not
-                qualified.
+            InputError: no such judge, a scale without a relevant grade, training data from a judge that is not
+                qualified, or an export of several files.
             BackendUnavailable: the database does not answer.
         """
-        buffer = bytearray()
-        with self._ledger.snapshot() as snapshot:
-            for line in self._lines(snapshot):
-                buffer += line
-                if len(buffer) >= _CHUNK_BYTES:
-                    yield self._emit(buffer)
-        if buffer:
-            yield self._emit(buffer)
-        self._finished = True
+        stream = Stream()
+        for _ in self._steps(stream):
+            if stream.held >= _CHUNK_BYTES:
+                yield stream.take()
+        if stream.held:
+            yield stream.take()
+
+    def write(self, output: OneFile | Folder) -> None:
+        """Writes all of it; the output is not yet put in place. Raises as `chunks` does, and OSError."""
+        for _ in self._steps(output):
+            pass
 
     def manifest(self) -> dict[str, Any]:
-        """What the bytes are: counts, sha256, judges and what was measured of them, rules. A function of the ledger,
-        as the bytes are, and of the report."""
-        if not self._finished:
+        """What the bytes are: counts, sha256, judges and what was measured of them, rules. A function of the labels,
+        as the bytes are, and of the report; an increment's names its changes too."""
+        if not self._finished or self._output is None:
             raise InternalError("an export's manifest was asked for before its chunks were read")
-        judges = sorted(self._judges_used.values(), key=lambda judge: judge.judge_hash)
         return {
-            "format": self.kind,
-            "collection": self.collection,
-            "rows": self.rows,
-            "queries": self.queries,
-            "sha256": self._sha.hexdigest(),
-            "missing": dict(sorted(self.missing.items())),
-            "grades": {str(grade): count for grade, count in sorted(self._grades.items())},
-            "judges": [_describe(judge, self._generations[judge.judge_no]) for judge in judges],
-            "qualification": self._usage.summary(),
-            "ledger": {"schema_version": SCHEMA_VERSION, "queries": self._queries_in_ledger},
-            **({"rules": _describe_rules(self._rules)} if self.kind == TRIPLES else {}),
+            **self._facts(),
+            "sha256": overall_sha256(self._output.sinks),
+            "files": described(self._output.sinks),
         }
 
-    def _emit(self, buffer: bytearray) -> bytes:
-        chunk = bytes(buffer)
-        buffer.clear()
-        self._sha.update(chunk)
-        return chunk
+    def _steps(self, output: Stream | OneFile | Folder) -> Iterator[None]:
+        """Writes a query a step, then the end."""
+        if self._output is not None:
+            raise InternalError("an export was written twice")
+        self._output = output
+        self._writer = self.request.format.open_writer(output, self.request.options)
+        try:
+            with self._ledger.snapshot() as snapshot:
+                source = Source(snapshot, self.request)
+                self.to_change = source.change_no
+                for item in source.items():
+                    self._tally.before(item, source)
+                    self._tally.after(item, source, self._writer.write(item))
+                    faults.point("sink.export.middle")
+                    if self._on_progress:
+                        self._on_progress(self._tally.read, source.total)
+                    yield
+            if self._tally.shared_by_two_splits:
+                raise InternalError("two splits of an export share a group")
+            self._writer.close(self._facts())
+        finally:
+            self._tally.close()
+        self._finished = True
 
-    def _lines(self, snapshot: Snapshot) -> Iterator[bytes]:
-        total = snapshot.require_collection(self.collection).queries
-        judges = self._counting(snapshot)
-        whole = self.kind == TRIPLES
-        read = snapshot.labelled_queries if whole else snapshot.queries_with_labels
-        for query in read(self.collection):
-            labels = one_a_pair(query, judges)
-            self._count(labels, judges)
-            lines = self._triple(query, labels, judges) if whole else self._qrels(query, labels, judges)
-            if lines:
-                self.rows += len(lines)
-                self.queries += 1
-            yield b"".join(lines)
-            if self._on_progress:
-                self._on_progress(self._queries_in_ledger, total)
-
-    def _counting(self, snapshot: Snapshot) -> dict[int, JudgeRow]:
-        """The judges whose labels count in this export."""
-        judges = chosen_judges(snapshot.judges(), self._judge, lambda: snapshot.judges_of(self.collection))
-        if self.kind != TRIPLES or not self._rules.without_stage_scores:
-            return judges
-        independent = {no: judge for no, judge in judges.items() if not leans_on_stage_scores(judge.identity)}
-        if judges and not independent:
-            raise InputError(
-                "every label asked for leans on the retrieval stages' scores: choose another judge with --judge, or"
-                " set sink.without_stage_scores to false"
-            )
-        return independent
-
-    def _count(self, labels: Mapping[str, Label], judges: Mapping[int, JudgeRow]) -> None:
-        self._queries_in_ledger += 1
-        for label in labels.values():
-            self._judges_used[label.judge_no] = judges[label.judge_no]
-            self._generations.setdefault(label.judge_no, set()).add(label.generation)
-            if label.grade is None:
-                self.missing[str(label.missing_reason)] += 1
-            else:
-                self._grades[label.grade] += 1
-
-    def _triple(
-        self, query: LabelledQuery, labels: Mapping[str, Label], judges: Mapping[int, JudgeRow]
-    ) -> list[bytes]:
-        verdicts = mine(judged_passages(query, labels, judges, self._rules), self._rules)
-        positives = [verdict for verdict in verdicts if verdict.role == POSITIVE]
-        negatives = [verdict for verdict in verdicts if verdict.role == NEGATIVE]
-        if not positives or not negatives:
-            return []
-        self._train_on(positives, POSITIVES, labels, judges)
-        self._train_on(negatives, NEGATIVES, labels, judges)
-        return [orjson.dumps(triple(query, positives, negatives), option=orjson.OPT_APPEND_NEWLINE)]
-
-    def _train_on(
-        self, verdicts: Sequence[Verdict], use: str, labels: Mapping[str, Label], judges: Mapping[int, JudgeRow]
-    ) -> None:
-        for verdict in verdicts:
-            label = labels[verdict.judged.candidate.passage.passage_id]
-            judge = judges[label.judge_no]
-            self._usage.add(judge, label, (use,))
-            self._usage.require_fit(judge, label, use)
-
-    def _qrels(
-        self, query: LabelledQuery, labels: Mapping[str, Label], judges: Mapping[int, JudgeRow]
-    ) -> list[bytes]:
-        lines = []
-        for label in labels.values():
-            if label.grade is not None:
-                self._usage.add(judges[label.judge_no], label, USES)
-                grade = label.grade - (label.min_grade or 0)
-                lines.append(f"{query.query_id} 0 {label.passage_id} {grade}\n".encode())
-        return lines
+    def _facts(self) -> dict[str, Any]:
+        """The manifest without what is known of the bytes."""
+        request, tally = self.request, self._tally
+        rules = request.describe_rules()
+        facts: dict[str, Any] = {
+            "format": request.kind,
+            "collection": request.collection,
+            "rows": tally.rows,
+            "queries": tally.queries,
+            "selection": request.selection(),
+            "missing": dict(sorted(tally.missing.items())),
+            "grades": {str(grade): count for grade, count in sorted(tally.grades.items())},
+            "overrides": tally.overrides,
+            "judges": tally.judges(),
+            "qualification": tally.usage.summary(),
+            "ledger": {"schema_version": SCHEMA_VERSION, "queries": tally.read},
+            "notes": dict(sorted(self._writer.notes.items())) if self._writer else {},
+        }
+        if rules is not None:
+            facts["rules"] = rules
+        if request.splits:
+            facts["splits"], facts["shared_by_two_splits"] = tally.splits(), tally.shared_by_two_splits
+        if request.since is not None:
+            facts["ledger"]["change_no"] = self.to_change
+            facts["changes"] = {"from": request.since, "to": self.to_change}
+            facts["emptied"] = tally.emptied
+        return facts
 
 
-def export_bytes(
-    ledger: Ledger, collection: str, kind: str, *, rules: MiningRules | None = None, judge: str | None = None
-) -> Iterator[bytes]:
-    """The export's bytes in pieces; see `Export` for counts and errors."""
-    return Export(ledger, collection, kind, rules=rules, judge=judge).chunks()
+def export_bytes(ledger: Ledger, collection: str, kind: str, **choices: Any) -> Iterator[bytes]:
+    """The bytes of an export of one file; `choices` are fields of `Request`. See `Export.chunks` for errors."""
+    return Export(ledger, Request(collection, kind, **choices)).chunks()
 
 
 def export_file(
@@ -233,64 +181,64 @@ def export_file(
     kind: str,
     path: Path,
     *,
-    rules: MiningRules | None = None,
-    judge: str | None = None,
-    report: Report = NO_REPORT,
-    unqualified: bool = False,
     allow_empty: bool = True,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
+    **choices: Any,
 ) -> dict[str, Any]:
-    """Writes `path` and `<path>.manifest.json`, each whole or not at all, and returns the manifest.
+    """Writes a file and `<path>.manifest.json`, or a folder with `manifest.json` in it, whole or not at all; records
+    it in the ledger's table `exports`; returns the manifest. `choices` are fields of `Request`.
 
-    The file is put in place before its manifest: where a crash falls between the two, the old manifest's
-    sha256 does not match, which says so.
+    The record is written last: where a crash falls before it, the files are in place and the next increment since the
+    last export covers their changes again.
 
     Raises:
-        InputError: with `allow_empty` False, an export without a line; nothing is written then. See also
-            `Export.chunks`.
-        BackendUnavailable: the folder cannot be written, or the disk is full.
+        InputError: with `allow_empty` False, an export without a row; nothing is written then. See also
+            `Export.chunks`; and a place that holds something else.
+        BackendUnavailable: the place cannot be written, or the disk is full.
     """
-    export = Export(
-        ledger,
-        collection,
-        kind,
-        rules=rules,
-        judge=judge,
-        report=report,
-        unqualified=unqualified,
-        on_progress=on_progress,
-    )
+    return write_export(ledger, Request(collection, kind, **choices), path, allow_empty, on_progress)
+
+
+def write_export(
+    ledger: Ledger,
+    request: Request,
+    path: Path,
+    allow_empty: bool = True,
+    on_progress: Progress | None = None,
+    *,
+    record: bool = True,
+) -> dict[str, Any]:
+    """`export_file` for a request; without `record` for what does not stay at `path`."""
+    export = Export(ledger, request, on_progress)
     try:
-        with AtomicFiles() as files:
-            target = files.open(path)
-            for chunk in export.chunks():
-                target.write(chunk)
+        output = open_output(path, folder=request.folder)
+        try:
+            export.write(output)
             if not export.rows and not allow_empty:
                 raise InputError(_why_empty(export))
             manifest = export.manifest()
-            sidecar = files.open(path.with_name(path.name + ".manifest.json"))
-            sidecar.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-            files.commit()
+            output.commit(manifest)
+        finally:
+            output.abandon()
     except OSError as error:
         raise BackendUnavailable(f"cannot write {path}: {error.strerror}; nothing was changed there") from error
+    if record:
+        export_records.record(ledger, manifest, str(path), request.since or 0, export.to_change)
     return manifest
 
 
 def _why_empty(export: Export) -> str:
-    manifest = export.manifest()
+    manifest, kind = export.manifest(), export.request.kind
     missing = ", ".join(f"{count} {reason}" for reason, count in manifest["missing"].items()) or "none"
     graded = sum(manifest["grades"].values())
-    wanted = "no query has a positive and a hard negative" if export.kind == TRIPLES else "no judgment has a grade"
+    mined = export.request.format.use == EXAMPLES_USE
+    notes = "".join(f"; {word.replace('_', ' ')}: {count} queries" for word, count in manifest["notes"].items())
+    if export.request.format.use == NO_LABELS:
+        return f"nothing to export as {kind}: the system ranked no passage of collection {export.request.collection}"
+    wanted = "no query has a positive and a hard negative" if mined else "no judgment has a grade"
     return (
-        f"nothing to export as {export.kind}: {wanted} among {manifest['ledger']['queries']} queries of collection"
-        f" {export.collection} ({graded} graded judgments; missing: {missing}). Feed more queries"
-        + (", or raise sink.negative_threshold" if export.kind == TRIPLES else "")
+        f"nothing to export as {kind}: {wanted} among {manifest['ledger']['queries']} queries of collection"
+        f" {export.request.collection} ({graded} graded judgments; missing: {missing}{notes}). Feed more queries"
+        + (", or raise sink.negative_threshold" if mined else "")
+        + (", or lower --negatives" if "too_few_negatives" in manifest["notes"] else "")
     )
-
-
-def _describe(judge: JudgeRow, generations: set[int]) -> dict[str, Any]:
-    return {"judge": judge.judge_hash, **asdict(judge.identity), "generations": sorted(generations)}
-
-
-def _describe_rules(rules: MiningRules) -> dict[str, Any]:
-    return {**asdict(rules), "relevant_grades": dict(sorted(rules.relevant_grades.items()))}

@@ -1,23 +1,26 @@
 """Which label counts where several judges labelled one (query, passage) pair.
 
-By default: a cascade's before a fused one before a single judge's; of one kind a graded one before a missing one,
-then the latest generation, then the lowest judge hash. So the label of a cascade that is missing is not replaced by
-its small judge's, which was not sure; and a re-judgment that failed does not take an earlier grade away.
+By default: a person's (an override, where the reader asks for them) before a cascade's before a fused one before a
+single judge's; of one kind a graded one before a missing one, then the latest generation, then the lowest judge hash.
+So the label of a cascade that is missing is not replaced by its small judge's, which was not sure; and a re-judgment
+that failed does not take an earlier grade away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from qrelay.errors import InputError
 from qrelay.types import JudgeIdentity
+from services.sink.ledger.people import HUMAN
 from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery
 
 CASCADE: Final = "cascade"
 FUSED: Final = "fused"
 COMBINED: Final = (CASCADE, FUSED)
 """Strategies of combined judges, whose labels are made of other judges' labels; the first counts first."""
+_KINDS: Final = (HUMAN, *COMBINED)
 
 
 def chosen_judges(
@@ -25,13 +28,17 @@ def chosen_judges(
 ) -> dict[int, JudgeRow]:
     """The judges whose labels count. `wanted`: None for all, the beginning of one's hash, or a strategy that one
     judge has. `present` gives the numbers of the judges that labelled the collection; it is asked only where
-    `wanted` fits several.
+    `wanted` fits several. People are always among them, last: they have labels only where overrides are asked for,
+    and then they win. "human" wants them alone.
 
     Raises:
         InputError: `wanted` names no judge, or several.
     """
     if wanted is None:
         return dict(judges)
+    people = {no: judge for no, judge in judges.items() if judge.identity.strategy == HUMAN}
+    if wanted == HUMAN and people:
+        return people
     found = judges_named(judges, wanted)
     if len(found) > 1:
         here = present()
@@ -41,7 +48,7 @@ def chosen_judges(
             f"judge {wanted!r} names {len(found)} judges: give the beginning of one hash, or the strategy where one"
             f" judge has it, of {describe_judges(found or judges)}"
         )
-    return found
+    return found | people
 
 
 def judges_named(judges: Mapping[int, JudgeRow], wanted: str) -> dict[int, JudgeRow]:
@@ -68,6 +75,16 @@ def one_a_pair(query: LabelledQuery, judges: Mapping[int, JudgeRow]) -> dict[str
     return dict(sorted(best.items()))
 
 
+def in_order(labels: Iterable[Label], judges: Mapping[int, JudgeRow]) -> list[Label]:
+    """Labels of one pair, the one that counts first. `judges`: at least theirs."""
+    return sorted(labels, key=lambda label: _precedence(label, judges))
+
+
+def kind_of(judge: JudgeIdentity) -> int:
+    """Which kind of judge counts first, from 0."""
+    return _KINDS.index(judge.strategy) if judge.strategy in _KINDS else len(_KINDS)
+
+
 def leans_on_stage_scores(judge: JudgeIdentity) -> bool:
     """Whether the judge's labels lean on the retrieval stages' scores, which are the pupil's own. A combined judge
     says so in its decoding; one that does not say is taken to lean."""
@@ -78,6 +95,4 @@ def leans_on_stage_scores(judge: JudgeIdentity) -> bool:
 
 def _precedence(label: Label, judges: Mapping[int, JudgeRow]) -> tuple[int, bool, int, str]:
     judge = judges[label.judge_no]
-    strategy = judge.identity.strategy
-    kind = COMBINED.index(strategy) if strategy in COMBINED else len(COMBINED)
-    return kind, label.grade is None, -label.generation, judge.judge_hash
+    return kind_of(judge.identity), label.grade is None, -label.generation, judge.judge_hash

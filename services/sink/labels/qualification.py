@@ -8,6 +8,7 @@
 
 A verdict is one word a judge and use (positives, negatives, gate): qualified; calibrated_only, good enough behind a
 calibration map alone; not_qualified; unknown, never measured. Nothing is refused for being unknown: it is said.
+People are qualified: they are what judges are measured by.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qrelay.errors import ConfigError, InputError
 from services.sink.labels.choice import leans_on_stage_scores
+from services.sink.ledger.people import HUMAN
 from services.sink.ledger.reader import JudgeRow, Label
 
 POSITIVES: Final = "positives"
@@ -77,6 +79,7 @@ class Report:
 
 NO_REPORT: Final = Report()
 _UNKNOWN_USE: Final = UseVerdict(verdict="unknown", reason="no report measures this judge")
+_HUMAN_USE: Final = UseVerdict(verdict="qualified", reason="a person decided, by whom judges are measured")
 
 
 def read_report(path: str | Path) -> Report:
@@ -141,7 +144,7 @@ class Usage:
         Raises:
             InputError: it must not; with the reason, the numbers and the way round.
         """
-        found = self._verdict(judge.judge_hash, use)
+        found = self._verdict(judge, use)
         bare = found.verdict == CALIBRATED_ONLY and not label.calibration
         if self._unqualified or (found.verdict != NOT_QUALIFIED and not bare):
             return
@@ -153,14 +156,17 @@ class Usage:
             " anyway with --unqualified"
         )
 
-    def _verdict(self, judge_hash: str, use: str) -> UseVerdict:
-        judged = self._report.verdicts.get(judge_hash)
+    def _verdict(self, judge: JudgeRow, use: str) -> UseVerdict:
+        if judge.identity.strategy == HUMAN:
+            return _HUMAN_USE
+        judged = self._report.verdicts.get(judge.judge_hash)
         return judged.on(use) if judged else _UNKNOWN_USE
 
     @property
     def verdict(self) -> str:
         """The least of the verdicts on what was used; unknown where nothing was."""
-        words = {self._verdict(hashed, use).verdict for hashed, uses in self._uses.items() for use in uses}
+        uses = [(self._judges[hashed], use) for hashed, found in self._uses.items() for use in found]
+        words = {self._verdict(judge, use).verdict for judge, use in uses}
         return min(words, key=_WORST_FIRST.index, default=UNKNOWN)
 
     def summary(self) -> dict[str, Any]:
@@ -179,5 +185,5 @@ class Usage:
             "calibrations": sorted(self._calibrations[hashed] - {""}),
             "uncalibrated_labels": "" in self._calibrations[hashed],
             "stage_scores": leans_on_stage_scores(self._judges[hashed].identity),
-            **{use: self._verdict(hashed, use).model_dump() for use in (*USES, GATE)},
+            **{use: self._verdict(self._judges[hashed], use).model_dump() for use in (*USES, GATE)},
         }

@@ -1,8 +1,9 @@
 """Which judged sets a `where` means, for those who judge again.
 
-Conditions are looked up in the label that counts (`labels.py`), as an export shows it; `judge` and `strategy` say
-among whose labels. A set comes with its matching passages marked as sampled and with all their judgments; its other
-candidates are not sampled, so that a judge asks about the matching ones alone.
+Conditions are looked up in the label that counts (`choice.py`), as an export shows it; `judge` and `strategy` say
+among whose labels. Where `human` is asked for, people's overrides are labels too, and count first. A set comes with
+its matching passages marked as sampled and with all their judgments; its other candidates are not sampled, so that a
+judge asks about the matching ones alone.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ def _page(
     """(last id that was looked at, or None at the end; the matching sets)."""
     judges = _meant(snapshot.judges(), where)
     ids = [where.query_id] if where.query_id else None
-    queries = list(islice(snapshot.queries_with_labels(collection, ids=ids, after=after, page=_PAGE), _PAGE))
+    read = snapshot.queries_with_labels(
+        collection, ids=ids, after=after, page=_PAGE, overrides=where.asks_people, relevant_grades=relevant_grades
+    )
+    queries = list(islice(read, _PAGE))
     found = []
     for query in queries:
         if matching := _matching(query, where, judges, relevant_grades):

@@ -4,6 +4,7 @@
     strategy=graded and missing=timeout
 
 Terms are joined by `and`. Numbers compare with = < <= > >=; words with =. Empty means every label.
+`human`: the label that counts is a person's override; `relevant`: it is relevant on its scale.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ _COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">=": operator.ge,
 }
 NUMBERS: Final = ("grade", "p_relevant", "entropy")
-FLAGS: Final = ("relevant", "missing")
+FLAGS: Final = ("relevant", "missing", "human")
 WORDS: Final = ("judge", "strategy", "query_id", "missing")
 ALLOWED: Final = (
-    "grade=2 (also < <= > >=), p_relevant<0.6, entropy>1.0 (nats), relevant, missing,"
+    "grade=2 (also < <= > >=), p_relevant<0.6, entropy>1.0 (nats), relevant, human, missing,"
     f" missing=REASON ({', '.join(MISSING_REASONS)}), judge=HASHPREFIX, strategy=NAME, query_id=ID; joined by `and`"
 )
 """What a text may hold, for people."""
@@ -61,6 +62,11 @@ class Where:
     def asks_relevance(self) -> bool:
         """Whether a condition needs to know what is relevant on a label's scale."""
         return any(term.name == "relevant" for term in self.labels)
+
+    @property
+    def asks_people(self) -> bool:
+        """Whether a condition speaks of people's overrides, which the reader must then ask for."""
+        return any(term.name == "human" for term in self.labels)
 
     def holds(self, label: Label, *, relevant: bool) -> bool:
         """Whether every condition on a label holds; a number of a missing label satisfies none. `relevant`: whether
@@ -115,6 +121,8 @@ def _holds(term: Term, label: Label, relevant: bool) -> bool:
     match term.name:
         case "relevant":
             return relevant
+        case "human":
+            return label.human
         case "missing":
             return label.grade is None and term.value in ("", label.missing_reason)
         case "grade":

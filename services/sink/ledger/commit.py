@@ -7,7 +7,9 @@ holds between processes because the unique key decides, not a look before the in
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,8 +17,10 @@ from qrelay.errors import QrelayError, QueryConflict
 from qrelay.identity import judge_digest
 from qrelay.types import JudgeIdentity
 from services.sink.ledger import dead_letters, schema
+from services.sink.ledger.bulk import insert_absent, insert_rows
+from services.sink.ledger.changes import begin_changes
 from services.sink.ledger.database import insert_new, upsert
-from services.sink.ledger.rows import PreparedSet, Row
+from services.sink.ledger.rows import JudgmentRow, PassageRow, PreparedSet
 
 
 class CommitStatus(enum.Enum):
@@ -27,14 +31,12 @@ class CommitStatus(enum.Enum):
     """This submission was in the ledger already; nothing changed."""
 
 
-_INSERT_QUERIES = insert_new(schema.queries).returning(
-    schema.queries.c.query_no, schema.queries.c.collection, schema.queries.c.query_id
+_BY_ID = (schema.queries.c.collection, schema.queries.c.query_id)
+_INSERT_QUERIES = (
+    upsert(schema.queries).on_conflict_do_nothing(index_elements=_BY_ID).returning(schema.queries.c.query_no, *_BY_ID)
 )
-_INSERT_SETS = schema.candidate_sets.insert()
-_INSERT_PASSAGES = insert_new(schema.passages)
 _INSERT_JUDGES = insert_new(schema.judges)
-_INSERT_JUDGMENTS = insert_new(schema.judgments)
-_INSERT_GENERATIONS = schema.generations.insert()
+_GRADE, _UTILITY, _REASON = map(JudgmentRow._fields.index, ("grade", "utility", "missing_reason"))
 
 
 def commit_batch(
@@ -72,21 +74,6 @@ def commit_batch(
     return results
 
 
-def begin_changes(connection: sa.Connection, collections: Iterable[str]) -> dict[str, int]:
-    """collection -> the number of the change that this transaction makes to it. Holds each collection's row until the
-    transaction ends; taken in the order of their names, so that two writers cannot wait for each other."""
-    table = schema.collections
-    found = {}
-    for collection in sorted(collections):
-        row = {"collection": collection, "change_no": 1, "hard_examples": 0, "disagreements": 0, "judged": 0}
-        insert = upsert(table).values(row)
-        taken = insert.on_conflict_do_update(
-            index_elements=[table.c.collection], set_={"change_no": table.c.change_no + 1}
-        ).returning(table.c.change_no)
-        found[collection] = int(connection.execute(taken).scalar_one())
-    return found
-
-
 def _insert_queries(
     connection: sa.Connection, items: Sequence[PreparedSet], changes: Mapping[str, int], now_us: int
 ) -> dict[tuple[str, str], int]:
@@ -118,19 +105,48 @@ def _insert_sets(
 ) -> None:
     if not items:
         return
-    number_judges(connection, {judge for _, item in items for judge in item.judges}, judge_numbers)
-    connection.execute(_INSERT_SETS, [{"query_no": number, "packed": item.packed} for number, item in items])
-    passages = {(row["collection"], row["text_hash"]): row for _, item in items for row in item.passage_rows}
-    if passages:
-        # In key order, so that neighbours share pages of the index.
-        connection.execute(_INSERT_PASSAGES, [passages[key] for key in sorted(passages)])
-    judgments: list[Row] = [
-        {**row, "query_no": number, "judge_no": judge_numbers[judge]}
-        for number, item in items
-        for row, judge in zip(item.judgment_rows, item.judges, strict=True)
-    ]
-    if judgments:
-        connection.execute(_INSERT_JUDGMENTS, judgments)
+    packed = [(number, item.packed) for number, item in items]
+    insert_rows(connection, schema.candidate_sets, ("query_no", "packed"), packed)
+    _insert_passages(connection, [row for _, item in items for row in item.passage_rows])
+    judges = {id(judge): judge for _, item in items for judge in item.judges}  # few, and slow to hash
+    number_judges(connection, set(judges.values()), judge_numbers)
+    known = {key: judge_numbers[judge] for key, judge in judges.items()}
+    insert_judgments(
+        connection,
+        [
+            (number, known[id(judge)], row)
+            for number, item in items
+            for row, judge in zip(item.judgment_rows, item.judges, strict=True)
+        ],
+    )
+
+
+def insert_judgments(connection: sa.Connection, rows: Sequence[tuple[int, int, JudgmentRow]]) -> None:
+    """(query_no, judge_no, row): new judgments. Columns that are NULL throughout are left out: drivers are slow to
+    say NULL."""
+    plain: list[tuple[Any, ...]] = []
+    measured: list[tuple[Any, ...]] = []
+    missing: list[tuple[Any, ...]] = []
+    for query_no, judge_no, row in rows:
+        if row.missing_reason is not None:
+            missing.append((query_no, judge_no, *row[:_GRADE], *row[_REASON:]))
+        elif row.utility is not None:
+            measured.append((query_no, judge_no, *row[:_REASON]))
+        else:
+            plain.append((query_no, judge_no, *row[:_UTILITY]))
+    names = JudgmentRow._fields
+    kinds = ((names[:_UTILITY], plain), (names[:_REASON], measured), (names[:_GRADE] + names[_REASON:], missing))
+    for columns, chosen in kinds:
+        insert_rows(connection, schema.judgments, ("query_no", "judge_no", *columns), chosen)
+
+
+def _insert_passages(connection: sa.Connection, rows: Sequence[PassageRow]) -> None:
+    """Those that the ledger lacks. Nobody else adds passages of these collections: the caller holds their rows."""
+    new = [*{row[:2]: row for row in rows}.values()]
+    # In key order, so that neighbours share pages of the index. Twice by one column is faster than once by both.
+    new.sort(key=itemgetter(1))
+    new.sort(key=itemgetter(0))
+    insert_absent(connection, schema.passages, PassageRow._fields, new)
 
 
 def _insert_generations(
@@ -139,18 +155,9 @@ def _insert_generations(
     changes: Mapping[str, int],
     now_us: int,
 ) -> None:
-    rows = [
-        {
-            "query_no": number,
-            "generation": 0,
-            "change_no": changes[item.query.collection],
-            "added_us": now_us,
-            "judgments": len(item.judgment_rows),
-        }
-        for number, item in items
-    ]
-    if rows:
-        connection.execute(_INSERT_GENERATIONS, rows)
+    columns = ("query_no", "generation", "change_no", "added_us", "judgments")
+    rows = [(number, 0, changes[item.query.collection], now_us, len(item.judgment_rows)) for number, item in items]
+    insert_rows(connection, schema.generations, columns, rows)
 
 
 def number_judges(

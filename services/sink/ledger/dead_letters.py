@@ -25,8 +25,9 @@ from qrelay.errors import InputError
 from qrelay.identity import query_fingerprint
 from qrelay.types import DeadLetter
 from services.sink.ledger import schema
+from services.sink.ledger.changes import hold
 from services.sink.ledger.database import upsert
-from services.sink.ledger.rows import Row, microseconds, moment
+from services.sink.ledger.rows import Row, evidence, microseconds, moment
 
 OPEN: Final = "open"
 REPLAYING: Final = "replaying"
@@ -38,6 +39,9 @@ WAITING: Final = (OPEN, REPLAYING)
 _letters = schema.dead_letters.c
 _CHUNK = 500
 """Ids in one statement: databases limit the parameters of a statement."""
+_RESOLVE = schema.dead_letters.update().where(
+    _letters.submission.in_(sa.bindparam("wanted", expanding=True)), _letters.state != RESOLVED
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ def record(connection: sa.Connection, letters: Sequence[DeadLetter], now_us: int
     """Stores each letter once by its id. A letter whose submission is committed is stored as resolved."""
     if not letters:
         return
+    hold(connection, {evidence(letter.collection) for letter in letters})  # or a commit could pass unseen
     committed = _committed(connection, letters)
     rows = [_row(letter, letter.dead_letter_id in committed, now_us) for letter in letters]
     table = schema.dead_letters
@@ -108,17 +113,17 @@ def _committed(connection: sa.Connection, letters: Sequence[DeadLetter]) -> set[
 
 def _row(letter: DeadLetter, committed: bool, now_us: int) -> Row:
     return {
-        "dead_letter_id": letter.dead_letter_id,
+        "dead_letter_id": evidence(letter.dead_letter_id),
         "submission": query_fingerprint(letter.collection, letter.query_id, letter.query_text),
-        "stage": letter.stage,
-        "collection": letter.collection,
-        "query_id": letter.query_id,
-        "query_text": letter.query_text,
-        "reason": letter.reason,
-        "detail": letter.detail,
+        "stage": evidence(letter.stage),
+        "collection": evidence(letter.collection),
+        "query_id": evidence(letter.query_id),
+        "query_text": evidence(letter.query_text),
+        "reason": evidence(letter.reason),
+        "detail": evidence(letter.detail),
         "attempts": letter.attempts,
         "failed_us": microseconds(letter.failed_at),
-        "subject": letter.subject,
+        "subject": evidence(letter.subject),
         "headers": orjson.dumps(dict(letter.headers), option=orjson.OPT_SORT_KEYS).decode(),
         "payload": letter.payload,
         "state": RESOLVED if committed else OPEN,
@@ -130,11 +135,7 @@ def resolve(connection: sa.Connection, submissions: Sequence[str], now_us: int) 
     """Closes the letters of these submissions (`query_fingerprint`s): their queries are in the ledger."""
     if not submissions:
         return
-    connection.execute(
-        schema.dead_letters.update()
-        .where(_letters.submission.in_(submissions), _letters.state != RESOLVED)
-        .values(state=RESOLVED, closed_us=now_us)
-    )
+    connection.execute(_RESOLVE, {"wanted": list(submissions), "state": RESOLVED, "closed_us": now_us})
 
 
 def page(

@@ -25,7 +25,8 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from qrelay.errors import InputError, MalformedInput, QrelayError, SetupError, TransientError
+from qrelay.errors import InputError, QrelayError, SetupError, TransientError
+from qrelay.runtime import faults
 from qrelay.types import DeadLetter, JudgedSet, JudgeIdentity
 from services.sink.ledger import database, dead_letters
 from services.sink.ledger.commit import CommitStatus, commit_batch
@@ -92,7 +93,7 @@ class Ledger:
     @property
     def url(self) -> str:
         """Where the ledger is; without a password."""
-        return self._engine.url.render_as_string(hide_password=True)
+        return database.shown(self._engine.url)
 
     @property
     def schema_version(self) -> int:
@@ -143,6 +144,8 @@ class Ledger:
         try:
             with self.writing("commit judged sets") as connection:
                 results = write(connection, batch, judge_numbers, self.now_us())
+                faults.point("sink.commit.before")
+            faults.point("sink.commit.after")
         except (TransientError, SetupError) as error:
             return [error for _ in batch]
         except QrelayError as error:
@@ -227,11 +230,14 @@ class Ledger:
     @contextmanager
     def writing(self, doing: str) -> Iterator[sa.Connection]:
         """A durable transaction, for those who write tables of their own; `doing` completes "cannot …" in errors."""
-        try:
-            with database.database_errors(doing), database.writing(self._engine) as connection:
-                yield connection
-        except (UnicodeError, OverflowError) as error:  # SQLAlchemy lets these of the driver through
-            raise MalformedInput(f"cannot {doing}: a value cannot be stored: {error}") from error
+        with database.database_errors(doing), database.writing(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def administering(self, doing: str) -> Iterator[sa.Engine]:
+        """The engine itself, for statements that may stand in no transaction; errors as in `writing`."""
+        with database.database_errors(doing):
+            yield self._engine
 
     @contextmanager
     def _read(self, doing: str) -> Iterator[sa.Connection]:

@@ -10,8 +10,10 @@ text (the reranker drops the texts of those that it does not send to the judge, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import threading
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
 
 import orjson
 import zstandard
@@ -20,12 +22,23 @@ from qrelay.identity import digest
 from qrelay.types import Candidate, CandidateSet, Passage, Score, TraceStep
 
 _SILENT = -1
+_LEVEL: Final = 1
+_own: Final = threading.local()
+"""A compressor and a decompressor a thread: they may not be shared, and cost as much to make as to use."""
 
 
 def text_hash(passage: Passage) -> str:
     """The identity of what can be read of a passage: 128 bits of sha256 over title and text, hexadecimal;
     empty for a passage that came without both."""
-    return digest(passage.title, passage.text)[:32] if passage.text or passage.title else ""
+    if not passage.text:
+        return _title_hash(passage.title)
+    return digest(passage.title, passage.text)[:32]
+
+
+@lru_cache(4096)
+def _title_hash(title: str) -> str:
+    """Of a passage without text: a document's title comes with many of its passages."""
+    return digest(title, "")[:32] if title else ""
 
 
 def pack(record: CandidateSet, hashes: list[str]) -> bytes:
@@ -34,29 +47,42 @@ def pack(record: CandidateSet, hashes: list[str]) -> bytes:
     A score that is not a finite number is stored as unknown (None).
     """
     candidates = record.candidates
-    size = len(candidates)
-    systems: dict[str, tuple[list[float | None], list[int]]] = {}
-    for i, candidate in enumerate(candidates):
-        for score in candidate.scores:
-            columns = systems.get(score.system)
-            if columns is None:
-                columns = systems[score.system] = ([None] * size, [_SILENT] * size)
-            columns[0][i] = score.score
-            columns[1][i] = score.rank
     document = {
         "passage_id": [candidate.passage.passage_id for candidate in candidates],
         "doc_id": [candidate.passage.doc_id for candidate in candidates],
         "text_hash": hashes,
         "sampled": [int(candidate.sampled) for candidate in candidates],
-        "systems": systems,
+        "systems": _columns(candidates),
         "trace": [[t.stage, t.replica, t.model, t.queue_s, t.compute_s] for t in record.trace],
     }
-    return zstandard.ZstdCompressor(level=1).compress(orjson.dumps(document))
+    if not hasattr(_own, "compressor"):
+        _own.compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    packed: bytes = _own.compressor.compress(orjson.dumps(document))
+    return packed
+
+
+def _columns(candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """system -> (scores, ranks), each in the candidates' order."""
+    first = [score.system for score in candidates[0].scores] if candidates else []
+    if all([score.system for score in candidate.scores] == first for candidate in candidates):
+        by_system = zip(*[candidate.scores for candidate in candidates], strict=True)  # every system ranked all
+        return {name: tuple(zip(*scores, strict=True))[1:] for name, scores in zip(first, by_system, strict=True)}
+    systems: dict[str, tuple[list[float | None], list[int]]] = {}
+    for i, candidate in enumerate(candidates):
+        for score in candidate.scores:
+            columns = systems.get(score.system)
+            if columns is None:
+                columns = systems[score.system] = ([None] * len(candidates), [_SILENT] * len(candidates))
+            columns[0][i] = score.score
+            columns[1][i] = score.rank
+    return systems
 
 
 def unpack(packed: bytes) -> dict[str, Any]:
     """The document that `pack` wrote."""
-    document = orjson.loads(zstandard.ZstdDecompressor().decompress(packed))
+    if not hasattr(_own, "decompressor"):
+        _own.decompressor = zstandard.ZstdDecompressor()
+    document = orjson.loads(_own.decompressor.decompress(packed))
     assert isinstance(document, dict), "packed candidates are not an object: this is a bug"
     return document
 

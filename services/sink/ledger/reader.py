@@ -24,7 +24,7 @@ from qrelay.types import (
     Query,
     Utility,
 )
-from services.sink.ledger import packing, schema, states
+from services.sink.ledger import packing, people, schema, states
 from services.sink.ledger.rows import moment
 from services.sink.ledger.states import CollectionStats, Submission, query_pages
 
@@ -49,7 +49,8 @@ class JudgeRow:
 class Label:
     """What exports and selections need of a judgment. `grade`, `min_grade`, `p_relevant`, `entropy` (nats) and
     `calibration` (a map's hash, or empty) are None where it is missing, and `missing_reason` is None where it is
-    not. `generation`: 0 came with the query, later ones by re-judging."""
+    not. `generation`: 0 came with the query, later ones by re-judging. An override is one too, with a `judge_no`
+    below 0 and P(relevant) 1 or 0."""
 
     passage_id: str
     judge_no: int
@@ -60,6 +61,11 @@ class Label:
     entropy: float | None
     calibration: str | None
     generation: int
+
+    @property
+    def human(self) -> bool:
+        """Whether a person gave it: an override."""
+        return self.judge_no < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +112,10 @@ class Snapshot:
         return int(self.connection.execute(chosen).scalar() or 0)
 
     def judges(self) -> dict[int, JudgeRow]:
-        """Every judge by its number."""
+        """Every judge by its number; people too, as one pseudo-judge a scale that overrides are on."""
         rows = self.connection.execute(sa.select(schema.judges))
-        return {
+        found = {judge[0]: JudgeRow(*judge) for judge in people.pseudo_judges(self.connection)}
+        return found | {
             row.judge_no: JudgeRow(
                 row.judge_no,
                 row.judge_hash,
@@ -126,7 +133,7 @@ class Snapshot:
         }
 
     def judges_of(self, collection: str) -> set[int]:
-        """The numbers of the judges that labelled something of the collection. Reads all of its judgments."""
+        """The numbers of the judges that labelled something of the collection, people aside. Reads all judgments."""
         joined = schema.judgments.join(schema.queries, _judgments.query_no == _queries.query_no)
         chosen = sa.select(_judgments.judge_no).distinct().select_from(joined)
         return set(self.connection.execute(chosen.where(_queries.collection == collection)).scalars())
@@ -139,11 +146,14 @@ class Snapshot:
         after: str = "",
         page: int = _LABELS_PAGE,
         changes: tuple[int, int] | None = None,
+        overrides: bool = False,
+        relevant_grades: Mapping[str, int] | None = None,
     ) -> Iterator[LabelledQuery]:
         """Every query with its labels, or those of `ids`, beyond the id `after`; without candidates, by query_id,
-        `page` of them read at a time. `changes`: see `states.query_pages`."""
+        `page` of them read at a time. `changes`: see `states.query_pages`. `overrides`: those that stand are labels
+        too, relevant by `relevant_grades`, see `people.label_fields`."""
         for rows in query_pages(self.connection, collection, page, ids, after, changes):
-            labels = self._labels([row.query_no for row in rows])
+            labels = self._labels([row.query_no for row in rows], overrides, relevant_grades)
             for row in rows:
                 yield LabelledQuery(row.query_id, row.text, tuple(labels.get(row.query_no, ())))
 
@@ -153,12 +163,14 @@ class Snapshot:
         *,
         ids: Sequence[str] | None = None,
         changes: tuple[int, int] | None = None,
+        overrides: bool = False,
+        relevant_grades: Mapping[str, int] | None = None,
     ) -> Iterator[LabelledQuery]:
-        """Every query with its labels and candidates, or those of `ids`, by query_id. `changes`: see
-        `states.query_pages`."""
+        """Every query with its labels and candidates, or those of `ids`, by query_id. `changes`, `overrides` and
+        `relevant_grades`: see `queries_with_labels`."""
         for page in query_pages(self.connection, collection, _QUERIES_A_PAGE, ids, "", changes):
             numbers = [row.query_no for row in page]
-            labels, packed = self._labels(numbers), self._packed(numbers)
+            labels, packed = self._labels(numbers, overrides, relevant_grades), self._packed(numbers)
             texts = self._texts(collection, _hashes_to_read(packed, labels))
             for row in page:
                 candidates = packing.candidates_of(packed[row.query_no], texts)
@@ -188,7 +200,9 @@ class Snapshot:
         """See `Ledger.query_states`."""
         return states.query_states(self.connection, collection, query_ids)
 
-    def _labels(self, numbers: Sequence[int]) -> dict[int, list[Label]]:
+    def _labels(
+        self, numbers: Sequence[int], overrides: bool, relevant_grades: Mapping[str, int] | None
+    ) -> dict[int, list[Label]]:
         chosen = sa.select(
             _judgments.query_no,
             _judgments.passage_id,
@@ -204,6 +218,10 @@ class Snapshot:
         found: dict[int, list[Label]] = {}
         for row in self.connection.execute(chosen.order_by(_judgments.query_no, _judgments.passage_id)):
             found.setdefault(row[0], []).append(Label(*tuple[Any, ...](row)[1:]))
+        human = people.label_fields(self.connection, numbers, relevant_grades) if overrides else {}
+        for number, rows in human.items():
+            labels = [*found.get(number, ()), *(Label(*row) for row in rows)]
+            found[number] = sorted(labels, key=lambda label: label.passage_id)
         return found
 
     def _packed(self, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:

@@ -14,13 +14,12 @@ import sqlalchemy as sa
 from qrelay.errors import InputError, MalformedInput, QrelayError
 from qrelay.types import JudgeIdentity
 from services.sink.ledger import schema
-from services.sink.ledger.commit import begin_changes, conflict, number_judges
-from services.sink.ledger.database import insert_new
+from services.sink.ledger.changes import begin_changes
+from services.sink.ledger.commit import conflict, insert_judgments, number_judges
 from services.sink.ledger.packing import unpack
-from services.sink.ledger.rows import PreparedSet, Row
+from services.sink.ledger.rows import JudgmentRow, PreparedSet
 
 _queries, _judgments = schema.queries.c, schema.judgments.c
-_INSERT = insert_new(schema.judgments)
 
 
 def rejudge_batch(
@@ -50,10 +49,10 @@ def _add(
     rows = _new_rows(connection, number, item)
     if rows:
         number_judges(connection, {judge for judge, _ in rows}, judge_numbers)
-        numbered = [{**row, "query_no": number, "judge_no": judge_numbers[judge]} for judge, row in rows]
-        connection.execute(_INSERT, numbered)
-        _record(connection, numbered, change_no, now_us)
-        _count(connection, number, numbered, change_no)
+        insert_judgments(connection, [(number, judge_numbers[judge], row) for judge, row in rows])
+        added = [row for _, row in rows]
+        _record(connection, number, added, change_no, now_us)
+        _count(connection, number, added, change_no)
     return len(rows)
 
 
@@ -77,7 +76,7 @@ def _changed_passages(connection: sa.Connection, number: int, item: PreparedSet)
     packed = schema.candidate_sets.c
     stored = connection.execute(sa.select(packed.packed).where(packed.query_no == number)).scalar_one()
     committed, sent = _text_hashes(stored), _text_hashes(item.packed)
-    judged = {row["passage_id"] for row in item.judgment_rows}
+    judged = {row.passage_id for row in item.judgment_rows}
     other = sorted(passage_id for passage_id in judged if sent[passage_id] != committed.get(passage_id))
     if not other:
         return None
@@ -92,7 +91,7 @@ def _text_hashes(packed: bytes) -> dict[str, str]:
     return dict(zip(document["passage_id"], document["text_hash"], strict=True))
 
 
-def _new_rows(connection: sa.Connection, number: int, item: PreparedSet) -> list[tuple[JudgeIdentity, Row]]:
+def _new_rows(connection: sa.Connection, number: int, item: PreparedSet) -> list[tuple[JudgeIdentity, JudgmentRow]]:
     """(judge, row) of the judgments that the query does not hold, as its next generation."""
     columns = (_judgments.passage_id, _judgments.judgment_key, _judgments.grade, _judgments.generation)
     held: dict[tuple[str, str], bool] = {}  # (passage_id, judgment_key) -> whether it has a grade
@@ -103,29 +102,29 @@ def _new_rows(connection: sa.Connection, number: int, item: PreparedSet) -> list
         generation = max(generation, there.generation)
     new = []
     for judge, row in zip(item.judges, item.judgment_rows, strict=True):
-        key = row["passage_id"], row["judgment_key"]
-        graded = row["grade"] is not None
+        key = row.passage_id, row.judgment_key
+        graded = row.grade is not None
         if key not in held or (graded and not held[key]):
-            held[key] = True  # its first judgment in the set is the one that counts
-            new.append((judge, {**row, "generation": generation + 1}))
+            new.append((judge, row._replace(generation=generation + 1)))
     return new
 
 
-def _record(connection: sa.Connection, added: Sequence[Row], change_no: int, now_us: int) -> None:
-    first = added[0]
-    row = {"query_no": first["query_no"], "generation": first["generation"], "change_no": change_no,
-           "added_us": now_us, "judgments": len(added)}  # fmt: skip
+def _record(
+    connection: sa.Connection, number: int, added: Sequence[JudgmentRow], change_no: int, now_us: int
+) -> None:
+    row = {"query_no": number, "generation": added[0].generation, "change_no": change_no, "added_us": now_us,
+           "judgments": len(added)}  # fmt: skip
     connection.execute(schema.generations.insert(), row)
 
 
-def _count(connection: sa.Connection, number: int, added: Sequence[Row], change_no: int) -> None:
+def _count(connection: sa.Connection, number: int, added: Sequence[JudgmentRow], change_no: int) -> None:
     pairs = sa.select(sa.func.count(_judgments.passage_id.distinct())).where(_judgments.query_no == number)
     counted = {
         "judgments": _queries.judgments + len(added),
         "pairs": pairs.scalar_subquery(),
-        "missing": _queries.missing + sum(row["grade"] is None for row in added),
-        "cached": _queries.cached + sum(row["cached"] for row in added),
-        "prompt_tokens": _queries.prompt_tokens + sum(row["prompt_tokens"] for row in added),
+        "missing": _queries.missing + sum(row.grade is None for row in added),
+        "cached": _queries.cached + sum(row.cached for row in added),
+        "prompt_tokens": _queries.prompt_tokens + sum(row.prompt_tokens for row in added),
         "change_no": change_no,
     }
     connection.execute(schema.queries.update().where(_queries.query_no == number).values(counted))

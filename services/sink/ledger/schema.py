@@ -22,11 +22,10 @@ change that touched it last, which is what an incremental export asks for.
 
 Times are integers, microseconds since 1970-01-01 UTC: exact, sortable and the same in every database.
 
-Candidates are packed (`packing.py`), judgments are not. Measured with tests/sink/bench_ledger.py (40
-candidates of four systems, 25 of them with 1 KB of text and a judgment, batches of 32): a whole commit takes
-about 0.8 ms of CPU and 2.6 KB for the candidates; a row a candidate and system, 160 a query, would add
-0.7 ms and take about 13 KB. Nobody reads a candidate without its query. Judgments are what people query,
-count and append to, so they are rows.
+Candidates are packed (`packing.py`), judgments are not. Measured with benchmarks/ledger.py (40 candidates of four
+systems, 25 of them with 1 KB of text and a judgment): a whole commit takes about 0.6 ms of CPU and 2.6 KB for the
+candidates; a row a candidate and system, 160 a query, would add 0.3 ms and 9 KB. Nobody reads a candidate without its
+query. Judgments are what people query, count and append to, so they are rows.
 
 `judgments` is clustered by its key (WITHOUT ROWID): `query_no` grows with every commit, so a commit appends and a
 query's judgments lie together. `queries` has a covering index for statistics, so that asking for counts
@@ -45,11 +44,17 @@ SCHEMA_VERSION: Final = 2
 metadata = sa.MetaData()
 _KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 """SQLite gives out row numbers only to a column declared exactly INTEGER."""
+_BYTES = sa.Text(collation="C")
+_TEXT = sa.Text().with_variant(_BYTES, "postgresql")
+"""Compared and ordered by UTF-8 bytes, whatever the database's language: so the same on every database."""
+_HASH_128 = sa.String(32).with_variant(_BYTES, "postgresql")
+_HASH_256 = sa.String(64).with_variant(_BYTES, "postgresql")
+"""SQLite heeds no length, and so neither does PostgreSQL."""
 
 collections = sa.Table(
     "collections",
     metadata,
-    sa.Column("collection", sa.Text, primary_key=True),
+    sa.Column("collection", _TEXT, primary_key=True),
     sa.Column("change_no", sa.BigInteger, nullable=False, comment="the number of its last change"),
     sa.Column("hard_examples", sa.BigInteger, nullable=False, comment="ever verified at commit, by the policy"),
     sa.Column("disagreements", sa.BigInteger, nullable=False, comment="of the systems, ever, as far as judged"),
@@ -59,22 +64,22 @@ collections = sa.Table(
 ledger_meta = sa.Table(
     "ledger_meta",
     metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("name", _TEXT, primary_key=True),
+    sa.Column("value", _TEXT, nullable=False),
 )
 
 queries = sa.Table(
     "queries",
     metadata,
     sa.Column("query_no", _KEY, primary_key=True, autoincrement=True),
-    sa.Column("collection", sa.Text, nullable=False),
-    sa.Column("query_id", sa.Text, nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
-    sa.Column("attributes", sa.Text, nullable=False, comment="JSON object of text to text"),
-    sa.Column("reference_answers", sa.Text, nullable=False, comment="JSON list of text"),
+    sa.Column("collection", _TEXT, nullable=False),
+    sa.Column("query_id", _TEXT, nullable=False),
+    sa.Column("text", _TEXT, nullable=False),
+    sa.Column("attributes", _TEXT, nullable=False, comment="JSON object of text to text"),
+    sa.Column("reference_answers", _TEXT, nullable=False, comment="JSON list of text"),
     sa.Column("submitted_us", sa.BigInteger, comment="when the producer submitted it, if it said so"),
     sa.Column("committed_us", sa.BigInteger, nullable=False),
-    sa.Column("index_version", sa.Text, nullable=False),
+    sa.Column("index_version", _TEXT, nullable=False),
     sa.Column("judgments", sa.Integer, nullable=False, comment="measurements: every judge's, missing included"),
     sa.Column("pairs", sa.Integer, nullable=False, comment="passages with at least one judgment"),
     sa.Column("missing", sa.Integer, nullable=False),
@@ -104,47 +109,47 @@ candidate_sets = sa.Table(
 passages = sa.Table(
     "passages",
     metadata,
-    sa.Column("collection", sa.Text, primary_key=True),
-    sa.Column("text_hash", sa.String(32), primary_key=True, comment="first 128 bits of sha256(title, text)"),
-    sa.Column("title", sa.Text, nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("collection", _TEXT, primary_key=True),
+    sa.Column("text_hash", _HASH_128, primary_key=True, comment="first 128 bits of sha256(title, text)"),
+    sa.Column("title", _TEXT, nullable=False),
+    sa.Column("text", _TEXT, nullable=False),
 )
 
 judges = sa.Table(
     "judges",
     metadata,
     sa.Column("judge_no", _KEY, primary_key=True, autoincrement=True),
-    sa.Column("judge_hash", sa.String(64), nullable=False, unique=True),
-    sa.Column("model", sa.Text, nullable=False),
-    sa.Column("revision", sa.Text, nullable=False),
-    sa.Column("quantisation", sa.Text, nullable=False),
-    sa.Column("prompt_hash", sa.Text, nullable=False),
-    sa.Column("strategy", sa.Text, nullable=False),
-    sa.Column("scale", sa.Text, nullable=False),
-    sa.Column("decoding", sa.Text, nullable=False),
+    sa.Column("judge_hash", _HASH_256, nullable=False, unique=True),
+    sa.Column("model", _TEXT, nullable=False),
+    sa.Column("revision", _TEXT, nullable=False),
+    sa.Column("quantisation", _TEXT, nullable=False),
+    sa.Column("prompt_hash", _TEXT, nullable=False),
+    sa.Column("strategy", _TEXT, nullable=False),
+    sa.Column("scale", _TEXT, nullable=False),
+    sa.Column("decoding", _TEXT, nullable=False),
 )
 
 judgments = sa.Table(
     "judgments",
     metadata,
     sa.Column("query_no", _KEY, sa.ForeignKey("queries.query_no"), primary_key=True, autoincrement=False),
-    sa.Column("passage_id", sa.Text, primary_key=True),
-    sa.Column("judgment_key", sa.String(64), primary_key=True),
+    sa.Column("passage_id", _TEXT, primary_key=True),
+    sa.Column("judgment_key", _HASH_256, primary_key=True),
     sa.Column("generation", sa.Integer, primary_key=True, autoincrement=False, comment="later wins in exports"),
     sa.Column("judge_no", _KEY, sa.ForeignKey("judges.judge_no"), nullable=False),
     sa.Column("grade", sa.Integer, comment="NULL: missing, and then missing_reason says why"),
     sa.Column("min_grade", sa.Integer),
-    sa.Column("probabilities", sa.Text, comment="JSON list; item i belongs to grade min_grade + i"),
+    sa.Column("probabilities", _TEXT, comment="JSON list; item i belongs to grade min_grade + i"),
     sa.Column("expected_relevance", sa.Float),
     sa.Column("entropy", sa.Float, comment="nats"),
     sa.Column("p_relevant", sa.Float),
-    sa.Column("calibration", sa.Text),
-    sa.Column("utility", sa.Text, comment="JSON list: nll, nll_without_passage, selected, rank; NULL: not measured"),
-    sa.Column("missing_reason", sa.Text),
-    sa.Column("missing_detail", sa.Text),
+    sa.Column("calibration", _TEXT),
+    sa.Column("utility", _TEXT, comment="JSON list: nll, nll_without_passage, selected, rank; NULL: not measured"),
+    sa.Column("missing_reason", _TEXT),
+    sa.Column("missing_detail", _TEXT),
     sa.Column("judged_us", sa.BigInteger, nullable=False),
     sa.Column("cached", sa.Boolean, nullable=False),
-    sa.Column("raw_reply", sa.Text, nullable=False),
+    sa.Column("raw_reply", _TEXT, nullable=False),
     sa.Column("prompt_tokens", sa.Integer, nullable=False),
     sa.CheckConstraint("(grade IS NULL) = (missing_reason IS NOT NULL)", name="missing_is_never_a_grade"),
     sa.CheckConstraint("(grade IS NULL) = (p_relevant IS NULL)", name="a_grade_has_its_probability"),
@@ -166,11 +171,11 @@ overrides = sa.Table(
     metadata,
     sa.Column("override_no", _KEY, primary_key=True, autoincrement=True),
     sa.Column("query_no", _KEY, sa.ForeignKey("queries.query_no"), nullable=False),
-    sa.Column("passage_id", sa.Text, nullable=False),
+    sa.Column("passage_id", _TEXT, nullable=False),
     sa.Column("grade", sa.Integer, comment="NULL: the override of this pair is withdrawn"),
-    sa.Column("scale", sa.Text, nullable=False, comment="the scale that the grade is on"),
-    sa.Column("author", sa.Text, nullable=False),
-    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("scale", _TEXT, nullable=False, comment="the scale that the grade is on"),
+    sa.Column("author", _TEXT, nullable=False),
+    sa.Column("note", _TEXT, nullable=False),
     sa.Column("set_us", sa.BigInteger, nullable=False),
     sa.Column("change_no", sa.BigInteger, nullable=False),
 )
@@ -180,15 +185,15 @@ exports = sa.Table(
     "exports",
     metadata,
     sa.Column("export_no", _KEY, primary_key=True, autoincrement=True),
-    sa.Column("collection", sa.Text, nullable=False),
-    sa.Column("format", sa.Text, nullable=False),
-    sa.Column("location", sa.Text, nullable=False, comment="the file or folder, as it was asked for"),
+    sa.Column("collection", _TEXT, nullable=False),
+    sa.Column("format", _TEXT, nullable=False),
+    sa.Column("location", _TEXT, nullable=False, comment="the file or folder, as it was asked for"),
     sa.Column("from_change", sa.BigInteger, nullable=False, comment="0: from the beginning; exclusive"),
     sa.Column("to_change", sa.BigInteger, nullable=False, comment="inclusive"),
     sa.Column("rows", sa.BigInteger, nullable=False),
     sa.Column("queries", sa.BigInteger, nullable=False),
-    sa.Column("sha256", sa.String(64), nullable=False, comment="of the file, or of the list of a folder's files"),
-    sa.Column("manifest", sa.Text, nullable=False, comment="JSON object"),
+    sa.Column("sha256", _HASH_256, nullable=False, comment="of the file, or of the list of a folder's files"),
+    sa.Column("manifest", _TEXT, nullable=False, comment="JSON object"),
     sa.Column("exported_us", sa.BigInteger, nullable=False),
 )
 
@@ -196,53 +201,53 @@ triggers = sa.Table(
     "triggers",
     metadata,
     sa.Column("trigger_no", _KEY, primary_key=True, autoincrement=True),
-    sa.Column("collection", sa.Text, nullable=False),
+    sa.Column("collection", _TEXT, nullable=False),
     sa.Column("change_no", sa.BigInteger, nullable=False, comment="train on what the ledger held up to this change"),
-    sa.Column("rule", sa.Text, nullable=False, comment="the rule of the policy that fired"),
-    sa.Column("detail", sa.Text, nullable=False, comment="JSON object: the numbers behind it"),
+    sa.Column("rule", _TEXT, nullable=False, comment="the rule of the policy that fired"),
+    sa.Column("detail", _TEXT, nullable=False, comment="JSON object: the numbers behind it"),
     sa.Column("hard_examples", sa.BigInteger, nullable=False, comment="the collection's counter when it fired"),
     sa.Column("disagreements", sa.BigInteger, nullable=False, comment="likewise"),
     sa.Column("judged", sa.BigInteger, nullable=False, comment="likewise"),
-    sa.Column("job_name", sa.Text, nullable=False, unique=True),
-    sa.Column("state", sa.Text, nullable=False, comment="pending, launched or refused"),
+    sa.Column("job_name", _TEXT, nullable=False, unique=True),
+    sa.Column("state", _TEXT, nullable=False, comment="pending, launched or refused"),
     sa.Column("decided_us", sa.BigInteger, nullable=False),
     sa.Column("closed_us", sa.BigInteger, comment="when it was launched or refused"),
     sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("error", sa.Text, nullable=False, comment="of the last attempt; empty: none"),
+    sa.Column("error", _TEXT, nullable=False, comment="of the last attempt; empty: none"),
     sa.UniqueConstraint("collection", "change_no", name="triggers_by_change"),
 )
 
 training_runs = sa.Table(
     "training_runs",
     metadata,
-    sa.Column("job_name", sa.Text, primary_key=True),
+    sa.Column("job_name", _TEXT, primary_key=True),
     sa.Column("trigger_no", _KEY, sa.ForeignKey("triggers.trigger_no"), nullable=False),
-    sa.Column("launcher", sa.Text, nullable=False),
-    sa.Column("state", sa.Text, nullable=False, comment="running, succeeded or failed"),
+    sa.Column("launcher", _TEXT, nullable=False),
+    sa.Column("state", _TEXT, nullable=False, comment="running, succeeded or failed"),
     sa.Column("started_us", sa.BigInteger, nullable=False),
     sa.Column("finished_us", sa.BigInteger),
     sa.Column("exit_code", sa.Integer),
-    sa.Column("detail", sa.Text, nullable=False, comment="JSON object: where it runs, its last lines of log"),
+    sa.Column("detail", _TEXT, nullable=False, comment="JSON object: where it runs, its last lines of log"),
 )
 
 dead_letters = sa.Table(
     "dead_letters",
     metadata,
     sa.Column("letter_no", _KEY, primary_key=True, autoincrement=True),
-    sa.Column("dead_letter_id", sa.Text, nullable=False, unique=True),
-    sa.Column("submission", sa.String(64), nullable=False, comment="identity.query_fingerprint"),
-    sa.Column("stage", sa.Text, nullable=False),
-    sa.Column("collection", sa.Text, nullable=False),
-    sa.Column("query_id", sa.Text, nullable=False),
-    sa.Column("query_text", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("dead_letter_id", _TEXT, nullable=False, unique=True),
+    sa.Column("submission", _HASH_256, nullable=False, comment="identity.query_fingerprint"),
+    sa.Column("stage", _TEXT, nullable=False),
+    sa.Column("collection", _TEXT, nullable=False),
+    sa.Column("query_id", _TEXT, nullable=False),
+    sa.Column("query_text", _TEXT, nullable=False),
+    sa.Column("reason", _TEXT, nullable=False),
+    sa.Column("detail", _TEXT, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("failed_us", sa.BigInteger, nullable=False),
-    sa.Column("subject", sa.Text, nullable=False),
-    sa.Column("headers", sa.Text, nullable=False, comment="JSON object of text to text"),
+    sa.Column("subject", _TEXT, nullable=False),
+    sa.Column("headers", _TEXT, nullable=False, comment="JSON object of text to text"),
     sa.Column("payload", sa.LargeBinary, nullable=False),
-    sa.Column("state", sa.Text, nullable=False, comment="open, replaying, replayed or resolved"),
+    sa.Column("state", _TEXT, nullable=False, comment="open, replaying, replayed or resolved"),
     sa.Column("closed_us", sa.BigInteger, comment="when it was replayed or resolved"),
     sa.CheckConstraint("state IN ('open', 'replaying', 'replayed', 'resolved')", name="known_state"),
 )

@@ -1,0 +1,249 @@
+"""`qrelay label set | withdraw | import | list | queue`: what people decide about pairs, straight in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
+
+if TYPE_CHECKING:
+    from services.sink.labels.importing import Imported
+    from services.sink.ledger.ledger import Ledger
+    from services.sink.ledger.overrides import NewOverride, Written
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_MEASURES = click.Choice(["disagreement", "uncertainty"])
+
+
+def _ledger_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    where = "Path or URL.  [default: the sink's setting, else ledger.sqlite in --data-dir]"
+    options = click.option("--ledger", "ledger_url", help=where), data_dir_option(), config_option(), json_option()
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _pair_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = (
+        click.option("--collection", required=True, help="The collection of the query."),
+        click.option("--query-id", required=True, help="The query."),
+        click.option("--passage-id", required=True, help="The passage, as exports name it."),
+        click.option("--author", help="Who decides.  [default: sink.override_author, else the user's name]"),
+        click.option("--note", default="", help="Why, for people."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def label() -> None:
+    """People's decisions about pairs: append-only, authored, dated; they win in exports with --overrides."""
+
+
+@label.command("set")
+@_pair_options
+@click.option("--grade", type=int, required=True, help="The grade.")
+@click.option("--scale", default="0-3", show_default=True, help="The scale that the grade is on.")
+@_ledger_options
+def set_(collection: str, query_id: str, passage_id: str, grade: int, scale: str, note: str, **options: Any) -> None:
+    """Grade a pair. The same decision again by the same author changes nothing."""
+    from services.sink.ledger.overrides import NewOverride
+
+    with _opened(options) as (ledger, author):
+        written = _add(ledger, collection, NewOverride(query_id, passage_id, grade, scale, author, note))
+    _say_written(written, "set", options["as_json"])
+
+
+@label.command()
+@_pair_options
+@_ledger_options
+def withdraw(collection: str, query_id: str, passage_id: str, note: str, **options: Any) -> None:
+    """Take back what stands of a pair: the judges' labels count again."""
+    from services.sink.ledger.overrides import NewOverride
+
+    with _opened(options) as (ledger, author):
+        written = _add(ledger, collection, NewOverride(query_id, passage_id, None, "", author, note))
+    _say_written(written, "withdrawn", options["as_json"])
+
+
+@label.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--collection", required=True, help="The collection of the queries.")
+@click.option("--scale", default="0-3", show_default=True, help="The scale that the file's grades are on.")
+@click.option("--author", help="Of lines that name none.  [default: sink.override_author, else the user's name]")
+@click.option("--skip-bad", is_flag=True, help="Import the good lines of a file that has bad ones.")
+@_ledger_options
+def import_(file: Path, collection: str, scale: str, skip_bad: bool, **options: Any) -> None:
+    """Grade the pairs in FILE: TREC qrels, BEIR's qrels, or a TSV under a header with query_id, passage_id and grade
+    (author and note where there are such columns). Which one, the first line says.
+
+    Every bad line is named, and then nothing is imported. Exit code 0: all of it is in; 1: nothing; 3: with
+    --skip-bad, all but the bad lines.
+    """
+    from services.sink.labels.importing import import_file
+
+    with _opened(options) as (ledger, author):
+        found = import_file(ledger, collection, file, scale=scale, author=author, skip_bad=skip_bad)
+    _say_imported(file, found, options["as_json"])
+    if found.bad:
+        raise SystemExit(EXIT_FAILED if found.written is None else EXIT_PARTIAL)
+
+
+@label.command("list")
+@click.option("--collection", default="", help="Of this collection.  [default: of all]")
+@click.option("--query-id", default="", help="Of this query.")
+@click.option("--author", "by", default="", help="Of this author.")
+@click.option("--standing", is_flag=True, help="Only what stands: no withdrawn and no replaced ones.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Rows, at most.")
+@click.option("--page-token", default="", help="Go on where a list ended, as it said.")
+@click.option("--slice", "slice_", type=_FILE, help="Write what stands of --collection as TSV, for `qrelay judge`.")
+@click.option("--scale", default="", help="With --slice: of overrides on several scales, those on this one.")
+@_ledger_options
+def list_(slice_: Path | None, collection: str, scale: str, **options: Any) -> None:
+    """Overrides, oldest first; or with --slice all of a collection's as graded pairs for the judge's calibration."""
+    if slice_ is not None:
+        _write_slice(slice_, collection, scale, options)
+        return
+    from services.sink.commands.label_output import described_override, printed_override
+    from services.sink.ledger import overrides
+
+    with _opened(options) as (ledger, _), ledger.snapshot() as snapshot:
+        page = overrides.page(
+            snapshot.connection,
+            collection,
+            query_id=options["query_id"],
+            author=options["by"],
+            only_standing=options["standing"],
+            page_size=options["limit"],
+            page_token=options["page_token"],
+        )
+    rows = [described_override(each) for each in page.overrides]
+    if options["as_json"]:
+        _echo_json({"overrides": rows, "next_page_token": page.next_page_token})
+        return
+    for row in rows:
+        click.echo(printed_override(row))
+    _say_next(len(rows), "overrides", page.next_page_token)
+
+
+@label.command()
+@click.option("--collection", required=True, help="The collection to review.")
+@click.option("--by", "measure", type=_MEASURES, required=True, help="Of judges, or of the label that counts.")
+@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Pairs, at most.")
+@click.option("--page-token", default="", help="Go on where a list ended, as it said.")
+@click.option("--overridden", is_flag=True, help="Also pairs that have an override.")
+@_ledger_options
+def queue(collection: str, measure: str, limit: int, page_token: str, overridden: bool, **options: Any) -> None:
+    """The pairs that people should look at first: where judges differ most, or where the label is least sure."""
+    from services.sink.commands.label_output import described_pair, printed_pair
+    from services.sink.labels import review
+
+    ask = review.by_disagreement if measure == review.DISAGREEMENT else review.by_uncertainty
+    with _opened(options) as (ledger, _):
+        page = ask(ledger, collection, page_size=limit, page_token=page_token, overridden=overridden)
+    if options["as_json"]:
+        _echo_json({"pairs": [described_pair(each) for each in page.pairs], "next_page_token": page.next_page_token})
+        return
+    for pair in page.pairs:
+        click.echo(printed_pair(pair, measure))
+    _say_next(len(page.pairs), "pairs", page.next_page_token)
+
+
+@contextmanager
+def _opened(options: dict[str, Any]) -> Iterator[tuple[Ledger, str]]:
+    """The ledger that the options name, and the author."""
+    import getpass
+
+    from qrelay.config import load_settings
+    from services.sink.ledger.ledger import Ledger
+    from services.sink.settings import SinkSettings
+
+    settings = load_settings(SinkSettings, "sink", file=options["config"])
+    where = options["ledger_url"] or settings.ledger or str(options["data_dir"] / "ledger.sqlite")
+    author = options.get("author") or settings.override_author or getpass.getuser()
+    opened = Ledger.open(where, busy_timeout_s=settings.busy_timeout_s, create=False)
+    try:
+        yield opened, author
+    finally:
+        opened.close()
+
+
+def _add(ledger: Ledger, collection: str, wanted: NewOverride) -> Written:
+    from services.sink.ledger import overrides
+
+    with ledger.writing("record an override") as connection:
+        return overrides.add(connection, collection, [wanted], ledger.now_us())
+
+
+def _write_slice(path: Path, collection: str, scale: str, options: dict[str, Any]) -> None:
+    if not collection:
+        raise click.UsageError("--slice needs --collection")
+    if options["query_id"] or options["by"] or options["page_token"]:
+        raise click.UsageError(
+            "--slice writes all of a collection's: leave --query-id, --author and --page-token out"
+        )
+    from services.sink.labels.human_slice import write_slice
+
+    with _opened(options) as (ledger, _), ledger.snapshot() as snapshot:
+        written = write_slice(snapshot, collection, path, scale)
+    if options["as_json"]:
+        _echo_json({"file": str(path), "rows": written.rows, "without_text": written.without_text,
+                    "scale": written.scale})  # fmt: skip
+        return
+    lacking = f"; {written.without_text} have no text in the ledger and are left out" if written.without_text else ""
+    click.echo(f"{path}: {written.rows} graded pairs on the scale {written.scale}{lacking}")
+
+
+def _say_written(written: Written, word: str, as_json: bool) -> None:
+    if as_json:
+        _echo_json(_counts(written))
+        return
+    stranger = "; the passage is no candidate of the query: qrels will hold it, training data cannot"
+    click.echo(
+        (word + stranger * bool(written.not_candidates)) if written.added else "stood already: nothing changed"
+    )
+
+
+def _say_imported(file: Path, found: Imported, as_json: bool) -> None:
+    for each in found.bad:
+        click.echo(f"{file}:{each.number}: {each.problem}", err=True)
+    if as_json:
+        bad = [{"line": each.number, "problem": each.problem} for each in found.bad]
+        counts = _counts(found.written) if found.written else None
+        _echo_json({"format": found.format, "written": counts, "bad": bad, "ungraded": found.ungraded})
+        return
+    ungraded = f", {found.ungraded} rows without a grade left out" if found.ungraded else ""
+    if found.written is None:
+        click.echo(f"nothing imported: {len(found.bad)} bad lines{ungraded}; mend them, or use --skip-bad", err=True)
+        return
+    skipped = f", {len(found.bad)} bad lines skipped" if found.bad else ""
+    strangers = found.written.not_candidates
+    outside = f", {strangers} of them of passages that are no candidates of their query" if strangers else ""
+    click.echo(
+        f"{file} ({found.format}): {found.written.added} imported{outside},"
+        f" {found.written.unchanged} stood already{skipped}{ungraded}"
+    )
+
+
+def _counts(written: Written) -> dict[str, int]:
+    return {"added": written.added, "unchanged": written.unchanged, "not_candidates": written.not_candidates}
+
+
+def _say_next(shown: int, what: str, token: str) -> None:
+    if token:
+        click.echo(f"more {what}: --page-token {token}")
+    elif not shown:
+        click.echo(f"no {what}")
+
+
+def _echo_json(document: dict[str, Any]) -> None:
+    import json
+
+    click.echo(json.dumps(document, ensure_ascii=False))

@@ -1,0 +1,158 @@
+"""`qrelay ledger`: the ledger's version, sizes and counts; migration, retention and compaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qrelay.cli.options import Decorator, config_option, data_dir_option, json_option
+
+if TYPE_CHECKING:
+    from services.sink.ledger.ledger import Ledger
+
+_MEGABYTE = 1_000_000
+
+
+@click.group("ledger")
+def ledger() -> None:
+    """The ledger itself: info, migrate, prune, compact."""
+
+
+def _ledger_option() -> Decorator:
+    return click.option(
+        "--ledger",
+        "address",
+        help="Path, sqlite:///PATH or postgresql://…  [default: sink.ledger, or ledger.sqlite in --data-dir]",
+    )
+
+
+@ledger.command("info")
+@_ledger_option()
+@data_dir_option()
+@config_option()
+@json_option()
+def info(address: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
+    """Version, size, rows by table, and each collection with the number of its last change."""
+    from services.sink.ledger.info import describe
+
+    with _opened(address, data_dir, config) as opened:
+        found = describe(opened)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"{found['ledger']}: schema version {found['schema_version']}, {_size(found['bytes'])}")
+    for name, count in found["rows"].items():
+        click.echo(f"  {count:>12} {name}")
+    for each in found["collections"]:
+        click.echo(
+            f"{each['collection']}: {each['queries']} queries, {each['judgments']} judgments of"
+            f" {each['judged_pairs']} pairs, change {each['change_no']}"
+        )
+
+
+@ledger.command("migrate")
+@_ledger_option()
+@data_dir_option()
+@config_option()
+@json_option()
+def migrate(address: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
+    """Bring an older ledger to this version. Stop the services that use it first.
+
+    A SQLite file is copied beside itself before. Back a PostgreSQL database up yourself (pg_dump).
+    """
+    from services.sink.ledger.migrate import migrate as run
+
+    target, busy_timeout_s = _address(address, data_dir, config)
+    done = run(target, busy_timeout_s=busy_timeout_s)
+    if as_json:
+        click.echo(json.dumps({"before": done.before, "after": done.after, "copy": str(done.copy or "")}))
+    elif done.before == done.after:
+        click.echo(f"nothing to do: the ledger has schema version {done.after}")
+    else:
+        kept = f"; the file as it was: {done.copy}" if done.copy else ""
+        click.echo(f"migrated from schema version {done.before} to {done.after}{kept}")
+
+
+@ledger.command("prune")
+@click.option("--dead-letters-older-than", type=float, metavar="DAYS", help="Payloads of letters closed longer ago.")
+@click.option("--raw-replies-older-than", type=float, metavar="DAYS", help="Raw replies of judgments that old.")
+@click.option("--unused-passages", is_flag=True, help="Texts that no query names.")
+@click.option("--yes", is_flag=True, help="Do it. Without, only say what would go.")
+@_ledger_option()
+@data_dir_option()
+@config_option()
+@json_option()
+def prune(
+    dead_letters_older_than: float | None,
+    raw_replies_older_than: float | None,
+    unused_passages: bool,
+    yes: bool,
+    address: str | None,
+    data_dir: Path,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Say what may go, or with --yes let it go. Never a judgment, nor anything that a label's provenance needs."""
+    from services.sink.ledger.retention import PruneRule
+    from services.sink.ledger.retention import prune as run
+
+    rule = PruneRule(dead_letters_older_than, raw_replies_older_than, unused_passages)
+    if rule == PruneRule():
+        raise click.UsageError("say what: --dead-letters-older-than, --raw-replies-older-than or --unused-passages")
+    with _opened(address, data_dir, config) as opened:
+        found = run(opened, rule, dry_run=not yes)
+    if as_json:
+        click.echo(json.dumps({"dry_run": not yes, **asdict(found)}))
+        return
+    click.echo("pruned:" if yes else "would be pruned (--yes does it):")
+    click.echo(f"  {found.dead_letters} dead letters' payloads, {_size(found.dead_letter_bytes)}")
+    click.echo(f"  {found.raw_replies} raw replies, {found.raw_reply_characters} characters")
+    click.echo(f"  {found.passages} passages, {found.passage_characters} characters")
+
+
+@ledger.command("compact")
+@_ledger_option()
+@data_dir_option()
+@config_option()
+@json_option()
+def compact(address: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
+    """Give back the space of what was pruned, and renew the planner's statistics.
+
+    SQLite: the services that use the file must be stopped. PostgreSQL: they may go on.
+    """
+    from services.sink.ledger.retention import compact as run
+
+    with _opened(address, data_dir, config) as opened:
+        before, after = run(opened)
+    told = f"{_size(before)} before, {_size(after)} now"
+    click.echo(json.dumps({"before": before, "after": after}) if as_json else told)
+
+
+def _address(address: str | None, data_dir: Path, config: Path | None) -> tuple[str, float]:
+    from qrelay.config import load_settings
+    from services.sink.settings import SinkSettings
+
+    settings = load_settings(SinkSettings, "sink", file=config)
+    return address or settings.ledger or str(data_dir / "ledger.sqlite"), settings.busy_timeout_s
+
+
+@contextmanager
+def _opened(address: str | None, data_dir: Path, config: Path | None) -> Iterator[Ledger]:
+    from services.sink.ledger.ledger import Ledger
+
+    target, busy_timeout_s = _address(address, data_dir, config)
+    opened: Any = Ledger.open(target, busy_timeout_s=busy_timeout_s, create=False)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _size(count: int) -> str:
+    return f"{count / _MEGABYTE:.1f} MB"

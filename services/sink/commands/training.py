@@ -1,0 +1,127 @@
+"""`qrelay training`: where the policy, its triggers and their jobs stand; a trigger by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qrelay.cli.options import config_option, data_dir_option, json_option
+
+if TYPE_CHECKING:
+    from services.sink.ledger.ledger import Ledger
+    from services.sink.training.settings import TrainingSettings
+
+
+def _ledger_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--ledger, --data-dir, --config and --json."""
+    ledger = click.option("--ledger", help="Path or URL.  [default: the setting, else ledger.sqlite in --data-dir]")
+    for option in (json_option(), config_option(), data_dir_option(), ledger):
+        command = option(command)
+    return command
+
+
+@click.group()
+def training() -> None:
+    """When labels are enough for a training, and what became of its jobs."""
+
+
+@training.command()
+@click.option("--collection", default="", help="Only this collection.")
+@_ledger_options
+def status(collection: str, ledger: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
+    """Show the policy's counters, what is missing until the next trigger, triggers and runs."""
+    from services.sink.training.report import training_report
+
+    with _opened(ledger, data_dir, config) as (opened, settings):
+        report = training_report(opened, settings, collection)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(report))
+    else:
+        _print(report)
+
+
+@training.command()
+@click.option("--collection", required=True, help="The collection to train on.")
+@_ledger_options
+def run(collection: str, ledger: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
+    """Trigger a training now, whatever the policy says. A running sink launches it."""
+    from services.sink.training.decisions import trigger_manually
+
+    with _opened(ledger, data_dir, config) as (opened, settings):
+        made = trigger_manually(opened, collection, settings)
+    if as_json:
+        import json
+
+        found = {"trigger": made.trigger_no, "collection": collection, "change_no": made.change_no}
+        click.echo(json.dumps({**found, "job": made.job_name}))
+    else:
+        click.echo(f"trigger {made.trigger_no} of {collection} at change {made.change_no}: job {made.job_name}")
+        click.echo("a running sink launches it; `qrelay training status` shows it")
+
+
+@training.command()
+@click.argument("trigger", type=int)
+@_ledger_options
+def abandon(trigger: int, ledger: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
+    """Give TRIGGER up, because the machine that had it is gone.
+
+    A pending trigger is refused; the running job of a launched one counts as failed, and nobody stops it.
+    """
+    from services.sink.training.decisions import abandon as give_up
+
+    with _opened(ledger, data_dir, config) as (opened, _):
+        state = give_up(opened, trigger)
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"trigger": trigger, "state": state}))
+    else:
+        click.echo(f"trigger {trigger}: {state}")
+
+
+@contextmanager
+def _opened(ledger: str | None, data_dir: Path, config: Path | None) -> Iterator[tuple[Ledger, TrainingSettings]]:
+    from qrelay.config import load_settings
+    from services.sink.ledger.ledger import Ledger
+    from services.sink.settings import SinkSettings
+
+    settings = load_settings(SinkSettings, "sink", file=config)
+    url = ledger or settings.ledger or str(data_dir / "ledger.sqlite")
+    opened = Ledger.open(url, busy_timeout_s=settings.busy_timeout_s, create=False)
+    try:
+        yield opened, settings.training
+    finally:
+        opened.close()
+
+
+def _print(report: dict[str, Any]) -> None:
+    if not report["enabled"]:
+        click.echo("the policy is off (sink.training.enabled): only `qrelay training run` triggers")
+    for each in report["collections"]:
+        click.echo(
+            f"{each['collection']}: {each['new_hard_examples']} new hard examples, {each['new_judged']} judged pairs,"
+            f" {each['new_disagreements']} disagreements since {each['since'] or 'the beginning'}"
+        )
+        for rule in each["rules"]:
+            lacks = f"lacks {rule['lacks']}" if rule["lacks"] else "reached"
+            click.echo(f"  {rule['rule']}: {rule['have']:g} of {rule['needed']:g}, {lacks}")
+        if each["policy"]:
+            click.echo(f"  next: {each['waits'] or 'due'}")
+    for each in report["triggers"]:
+        error = f"; {each['attempts']} failed attempt(s), the last: {each['error']}" if each["error"] else ""
+        click.echo(
+            f"trigger {each['trigger']} of {each['collection']}: {each['rule']} at change {each['change_no']},"
+            f" {each['state']}, decided {each['decided']}{error}"
+        )
+    for each in report["runs"]:
+        code = "" if each["exit_code"] is None else f", exit code {each['exit_code']}"
+        why = f", {each['reason']}" if each.get("reason") and not code else ""
+        click.echo(f"run {each['job']}: {each['state']}{code}{why}, started {each['started']}")
+        for line in each.get("log", ())[-3:] if each["state"] == "failed" else ():
+            click.echo(f"  | {line}")

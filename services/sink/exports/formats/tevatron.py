@@ -1,0 +1,37 @@
+"""Tevatron's training JSONL (https://github.com/texttron/tevatron), one object a query:
+`{query_id, query, positive_passages, negative_passages}`, each passage `{docid, title, text}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+
+from services.sink.exports.item import Item
+from services.sink.exports.request import Options
+from services.sink.exports.writing import Lines, Output
+from services.sink.mining.rules import Verdict
+
+
+def open_writer(output: Output, options: Options) -> Lines:
+    """A line an example."""
+    return Lines(output, options, ".jsonl", lines)
+
+
+def lines(item: Item) -> Iterator[bytes]:
+    """The query's example."""
+    example = item.example
+    if example is not None:
+        row = {
+            "query_id": example.query_id,
+            "query": example.query,
+            "positive_passages": [_passage(each) for each in example.positives],
+            "negative_passages": [_passage(each) for each in example.negatives],
+        }
+        yield orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _passage(verdict: Verdict) -> dict[str, str]:
+    passage = verdict.judged.candidate.passage
+    return {"docid": passage.passage_id, "title": passage.title, "text": passage.text}

@@ -1,0 +1,33 @@
+"""JSONL, one object a query with at least one positive and one hard negative: `{query_id, query, positives,
+negatives}`; each passage has `passage_id, doc_id, title, text, grade, p_relevant, reason`. `grade` is the judge's
+own, on the scale that the manifest names; `reason` is the rule that chose it. The best positive and the hardest
+negative come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+
+from services.sink.exports.item import Item, verdict_row
+from services.sink.exports.request import Options
+from services.sink.exports.writing import Lines, Output
+
+
+def open_writer(output: Output, options: Options) -> Lines:
+    """A line an example."""
+    return Lines(output, options, ".jsonl", lines)
+
+
+def lines(item: Item) -> Iterator[bytes]:
+    """The query's example."""
+    example = item.example
+    if example is not None:
+        row = {
+            "query_id": example.query_id,
+            "query": example.query,
+            "positives": [verdict_row(each) for each in example.positives],
+            "negatives": [verdict_row(each) for each in example.negatives],
+        }
+        yield orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,115 @@
+"""What an export counts while it is written, for its manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from qrelay.types import JudgeIdentity
+from services.sink.exports.catalogue import EXAMPLES_USE, GRADES_USE, QRELS_USE
+from services.sink.exports.item import Item
+from services.sink.exports.request import Request
+from services.sink.exports.source import Source
+from services.sink.exports.spill import Spill
+from services.sink.exports.splits import Leaks
+from services.sink.labels.qualification import NEGATIVES, POSITIVES, USES, Usage
+from services.sink.ledger.reader import JudgeRow, Label
+from services.sink.mining.rules import Verdict
+
+
+class Tally:
+    """Counts of one export, and the check that its labels are fit for what they are used as."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.usage = Usage(request.report, unqualified=request.unqualified)
+        self.rows = 0
+        self.queries = 0
+        self.read = 0
+        self.overrides = 0
+        self.missing: Counter[str] = Counter()
+        self.grades: Counter[int] = Counter()
+        self.emptied: list[str] = []
+        self._judges: dict[int, JudgeRow] = {}
+        self._generations: dict[int, set[int]] = {}
+        self._sides: dict[str, Counter[str]] = {}
+        self._spill = Spill()
+        self._leaks = Leaks(self._spill)
+
+    def close(self) -> None:
+        """Frees what was kept."""
+        self._spill.close()
+
+    def before(self, item: Item, source: Source) -> None:
+        """A query that is about to be written.
+
+        Raises:
+            InputError: a label is used for training whose judge is not fit for it.
+        """
+        self.read += 1
+        for label in item.labels.values():
+            self._count(label, item.judges[label.judge_no])
+        use = self._request.format.use
+        if use == QRELS_USE:
+            for label in item.graded():
+                self.usage.add(item.judges[label.judge_no], label, USES)
+        elif use == GRADES_USE:
+            for label in item.graded():
+                self._train_on(label, POSITIVES if source.relevant(label) else NEGATIVES, item)
+        elif use == EXAMPLES_USE and item.example is not None:
+            self._train_on_all(item.example.positives, POSITIVES, item)
+            self._train_on_all(item.example.negatives, NEGATIVES, item)
+
+    def after(self, item: Item, source: Source, rows: int) -> None:
+        """The same query, written as so many rows."""
+        self.rows += rows
+        self.queries += bool(rows)
+        if not rows and self._request.since:
+            self.emptied.append(item.query.query_id)
+        wanted = self._request.splits
+        if wanted and rows:
+            self._leaks.add(wanted.names.index(item.split), source.shared(item))
+            side = self._sides.setdefault(item.split, Counter())
+            side["queries"] += 1
+            side["rows"] += rows
+
+    def splits(self) -> dict[str, dict[str, int]]:
+        """Queries and rows of each split, in their order."""
+        names = self._request.splits.names if self._request.splits else ()
+        return {name: {key: self._sides.get(name, Counter())[key] for key in ("queries", "rows")} for name in names}
+
+    @property
+    def shared_by_two_splits(self) -> int:
+        """Texts, documents or values of the attribute that stand on two sides: 0, or the splits leak."""
+        return self._leaks.found
+
+    def judges(self) -> list[dict[str, Any]]:
+        """The judges whose labels were read, by hash."""
+        found = sorted(self._judges.values(), key=lambda judge: judge.judge_hash)
+        return [
+            _describe(judge.judge_hash, judge.identity, sorted(self._generations[judge.judge_no])) for judge in found
+        ]
+
+    def _count(self, label: Label, judge: JudgeRow) -> None:
+        self._judges[label.judge_no] = judge
+        self._generations.setdefault(label.judge_no, set()).add(label.generation)
+        self.overrides += label.human
+        if label.grade is None:
+            self.missing[str(label.missing_reason)] += 1
+        else:
+            self.grades[label.grade] += 1
+
+    def _train_on_all(self, verdicts: Sequence[Verdict], use: str, item: Item) -> None:
+        for verdict in verdicts:
+            self._train_on(item.labels[verdict.passage_id], use, item)
+
+    def _train_on(self, label: Label, use: str, item: Item) -> None:
+        judge = item.judges[label.judge_no]
+        self.usage.add(judge, label, (use,))
+        self.usage.require_fit(judge, label, use)
+
+
+def _describe(judge_hash: str, identity: JudgeIdentity, generations: list[int]) -> dict[str, Any]:
+    return {"judge": judge_hash, **asdict(identity), "generations": generations}

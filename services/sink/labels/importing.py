@@ -1,0 +1,163 @@
+"""A file of people's grades as overrides: TREC qrels, BEIR's qrels, or TSV with named columns.
+
+    trec   query_id 0 passage_id grade                     separated by blanks or tabs, no header
+    beir   query-id  corpus-id  score                      TSV under this header
+    tsv    query_id  passage_id  grade  [author]  [note]   TSV under a header, in any order and among others
+
+Which one it is, the first line says. A slice (`qrelay judge slice`) that people filled in is such a TSV; its rows
+without a grade are left out and counted. Grades are taken as they stand, on the scale that the caller names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from qrelay.errors import InputError, MalformedInput
+from services.sink.ledger.ledger import Ledger
+from services.sink.ledger.overrides import NewOverride, Written, add, bounds, check, query_numbers
+
+TREC: Final = "trec"
+BEIR: Final = "beir"
+TSV: Final = "tsv"
+_BEIR_NAMES: Final = {"query-id": "query_id", "corpus-id": "passage_id", "score": "grade"}
+_NEEDED: Final = ("query_id", "passage_id", "grade")
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that cannot be an override. `number` counts from 1."""
+
+    number: int
+    problem: str
+
+
+@dataclass(slots=True)
+class Parsed:
+    """A file's overrides by line number, its bad lines in order, and how many rows have no grade."""
+
+    format: str
+    overrides: dict[int, NewOverride] = field(default_factory=dict)
+    bad: list[BadLine] = field(default_factory=list)
+    ungraded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of a file. `written` is None where bad lines kept all of it out."""
+
+    format: str
+    written: Written | None
+    bad: tuple[BadLine, ...]
+    ungraded: int
+
+
+def import_file(
+    ledger: Ledger, collection: str, path: Path, *, scale: str, author: str, skip_bad: bool = False
+) -> Imported:
+    """Records a file's grades in one transaction: all of its lines, or with `skip_bad` those that are not bad. A line
+    of a query that the ledger lacks is bad too. `author`: of the lines that name none.
+
+    Raises:
+        MalformedInput: the file cannot be read, or is none of the formats.
+        InputError: a scale that is none.
+    """
+    parsed = parse(path, scale, author)
+    with ledger.snapshot() as snapshot:
+        known = query_numbers(snapshot.connection, collection, _query_ids(parsed))
+    for number in [number for number, each in parsed.overrides.items() if each.query_id not in known]:
+        query_id = parsed.overrides.pop(number).query_id
+        parsed.bad.append(BadLine(number, f"the ledger holds no query {query_id[:80]!r} in collection {collection}"))
+    bad = tuple(sorted(parsed.bad, key=lambda each: each.number))
+    if bad and not skip_bad:
+        return Imported(parsed.format, None, bad, parsed.ungraded)
+    wanted = list(parsed.overrides.values())
+    if not wanted:
+        return Imported(parsed.format, Written(0, 0, 0), bad, parsed.ungraded)
+    with ledger.writing("record overrides") as connection:
+        written = add(connection, collection, wanted, ledger.now_us())
+    return Imported(parsed.format, written, bad, parsed.ungraded)
+
+
+def parse(path: Path, scale: str, author: str) -> Parsed:
+    """The file's lines, without asking the ledger. The same pair twice is bad where the grades differ.
+
+    Raises:
+        MalformedInput: see `import_file`.
+        InputError: a scale that is none.
+    """
+    bounds(scale)
+    rows = _rows(path)
+    form, columns, first = _format(path, rows[0][1] if rows else "")
+    parsed, seen = Parsed(form), dict[tuple[str, str], tuple[int, int]]()
+    for number, row in rows[first:]:
+        try:
+            override = _override(row, columns, scale, author)
+            if override is None or override.grade is None:
+                parsed.ungraded += 1
+                continue
+            line, grade = seen.setdefault((override.query_id, override.passage_id), (number, override.grade))
+            if grade != override.grade:
+                raise InputError(f"the pair of line {line} again with another grade: keep one of the two")
+            parsed.overrides[number] = override
+        except InputError as error:
+            parsed.bad.append(BadLine(number, str(error)))
+    return parsed
+
+
+def _format(path: Path, head: str) -> tuple[str, tuple[str, ...], int]:
+    """(format, the columns' names in our words; none: TREC, how many rows are the header)."""
+    names = tuple(name.strip() for name in head.split("\t"))
+    if names[:3] == tuple(_BEIR_NAMES):
+        return BEIR, tuple(_BEIR_NAMES.get(name, name) for name in names), 1
+    if all(name in names for name in _NEEDED):
+        return TSV, names, 1
+    if len(head.split()) == 4:
+        return TREC, (), 0
+    raise MalformedInput(
+        f"{path}:1: neither TREC qrels (query_id 0 passage_id grade), nor a TSV under a header with query_id,"
+        " passage_id and grade, nor BEIR's under query-id, corpus-id, score: the first line decides"
+    )
+
+
+def _override(row: str, columns: tuple[str, ...], scale: str, author: str) -> NewOverride | None:
+    """One line; None where it has no grade yet."""
+    values = row.split("\t") if columns else row.split()
+    names = columns or ("query_id", "0", "passage_id", "grade")
+    if len(values) != len(names):
+        raise InputError(f"{len(values)} fields for {len(names)} columns")
+    fields = dict(zip(names, values, strict=True))
+    grade = fields["grade"].strip()
+    if columns and not grade:
+        return None
+    named, note = fields.get("author", "").strip(), fields.get("note", "").strip()
+    found = NewOverride(fields["query_id"], fields["passage_id"], _grade(grade), scale, named or author, note)
+    check(found)
+    return found
+
+
+def _grade(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise InputError(f"the grade {text[:40]!r} is no integer") from error
+
+
+def _rows(path: Path) -> list[tuple[int, str]]:
+    """(line number, line) of the lines that are not blank. Only line feeds end a line."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            return [(number, line) for number, line in enumerate(_stripped(file), 1) if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise MalformedInput(f"{path} cannot be read ({type(error).__name__}: {error}): give a UTF-8 file") from error
+
+
+def _stripped(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        yield line.removesuffix("\n").removesuffix("\r")
+
+
+def _query_ids(parsed: Parsed) -> list[str]:
+    return list(dict.fromkeys(each.query_id for each in parsed.overrides.values()))

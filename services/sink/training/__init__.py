@@ -1,0 +1,9 @@
+"""When to train, and the jobs that do it.
+
+    settings.py  counting.py  policy.py  quiet.py     what counts, and when that is enough (pure)
+    decisions.py                                      the policy within a commit's transaction, and on a timer
+    launcher.py  subprocess_launcher.py  runner.py    one start a job, whoever dies
+    dispatcher.py  report.py                          outbox -> launcher -> ledger; where all that stands
+
+The tables are `triggers` and `training_runs`; `services/sink/ledger/outbox.py` reads and writes them.
+"""

@@ -1,0 +1,94 @@
+"""What a judged set adds to the policy's counters: pure, before anything of it is read back from the ledger.
+
+Only the set's own judgments count, by the label that counts among them (`labels/choice.py`): a human override, a
+re-judgment or the label of another set comes later and is not counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from qrelay.errors import InputError
+from qrelay.identity import judge_digest
+from qrelay.types import BM25, DENSE, Graded, JudgedSet, Judgment
+from services.sink.labels.choice import leans_on_stage_scores, one_a_pair
+from services.sink.ledger.outbox_rows import Counters
+from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery
+from services.sink.mining.examples import judged_passages
+from services.sink.mining.mine import JudgedPassage, MiningRules, is_relevant, mine, rank_of
+
+log = logging.getLogger(__name__)
+
+HARD: Final = frozenset({"hard_relevant", "top_rank", "bm25_only", "dense_only"})
+"""The reasons of mining that make an example hard."""
+
+
+def count_sets(sets: Iterable[JudgedSet], rules: MiningRules) -> Counters:
+    """The sum over the sets. One that mining refuses (a scale without a relevant grade) counts nothing and is
+    logged: its labels are committed all the same."""
+    total = Counters()
+    for record in sets:
+        try:
+            total += count_set(record, rules)
+        except InputError as error:
+            query = record.candidate_set.query
+            log.warning("a set is not counted for training", extra={"query_id": query.query_id, "error": str(error)})
+    return total
+
+
+def count_set(record: JudgedSet, rules: MiningRules) -> Counters:
+    """One set's counters.
+
+    judged: pairs whose label is a grade. disagreements: those of them that exactly one of BM25 and dense has in its
+    top `disagreement_rank`. hard_examples: hard positives and hard negatives, of a query that has a positive, for
+    without one there is nothing to train on.
+
+    Raises:
+        InputError: a judge's scale has no relevant grade.
+    """
+    passages = _labelled(record, rules)
+    judged = [each for each in passages if each.grade is not None]
+    return Counters(
+        hard_examples=_hard_examples(passages, rules),
+        disagreements=sum(_disagrees(each, rules) for each in judged),
+        judged=len(judged),
+    )
+
+
+def _hard_examples(passages: list[JudgedPassage], rules: MiningRules) -> int:
+    """Easy negatives are not asked for: they change no hard one, and cost time while the collection is locked."""
+    if not any(is_relevant(each, rules) for each in passages):
+        return 0
+    return sum(verdict.reason in HARD for verdict in mine(passages, replace(rules, easy_per_hard=0.0)))
+
+
+def _disagrees(judged: JudgedPassage, rules: MiningRules) -> bool:
+    in_bm25, in_dense = (rank_of(judged.candidate, s) <= rules.disagreement_rank for s in (BM25, DENSE))
+    return in_bm25 != in_dense
+
+
+def _labelled(record: JudgedSet, rules: MiningRules) -> list[JudgedPassage]:
+    """The set's candidates with the labels that count among its own."""
+    identities = list({id(j.judge): j.judge for j in record.judgments}.values())  # few, and slow to hash
+    digests = {id(judge): judge_digest(judge) for judge in identities}
+    numbers = {hashed: number for number, hashed in enumerate(sorted(set(digests.values())))}
+    judges = {
+        numbers[digests[id(judge)]]: JudgeRow(numbers[digests[id(judge)]], digests[id(judge)], judge)
+        for judge in identities
+        if not (rules.without_stage_scores and leans_on_stage_scores(judge))
+    }
+    labels = tuple(_label(judgment, numbers[digests[id(judgment.judge)]]) for judgment in record.judgments)
+    query, candidates = record.candidate_set.query, tuple(record.candidate_set.candidates)
+    labelled = LabelledQuery(query.query_id, query.text, labels, candidates)
+    return judged_passages(labelled, one_a_pair(labelled, judges), judges, rules)
+
+
+def _label(judgment: Judgment, judge_no: int) -> Label:
+    found = judgment.outcome
+    if isinstance(found, Graded):
+        return Label(judgment.passage_id, judge_no, found.grade, found.min_grade, found.p_relevant, None,
+                     found.entropy, found.calibration, 0)  # fmt: skip
+    return Label(judgment.passage_id, judge_no, None, None, None, found.reason, None, None, 0)

@@ -1,0 +1,97 @@
+"""Collects what is there when all is over: from the ledger's rows, the streams' messages and the jobs' file, past
+every reader of our own that might hide something."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from qrelay import wire
+from qrelay.config import NatsSettings
+from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.topology import Hop
+from qrelay.runtime.worker import query_of
+from services.sink.ledger.ledger import Ledger
+from tests.chaos.checker import Evidence
+from tests.chaos.scene import Scene
+from tests.chaos.training import jobs_file
+from tests.pipeline.harness import COLLECTION
+
+_ROWS = "SELECT query_id, text FROM queries WHERE collection = :c"
+_LABELLED = (
+    "SELECT q.query_id, COUNT(*) FROM generations g JOIN queries q ON q.query_no = g.query_no"
+    " WHERE q.collection = :c GROUP BY q.query_id"
+)
+_PAIRS = (
+    "SELECT q.query_id, j.passage_id FROM queries q JOIN judgments j ON j.query_no = q.query_no"
+    " WHERE q.collection = :c ORDER BY 1, 2"
+)
+_WAITING = "SELECT query_id, state FROM dead_letters WHERE collection = :c AND state IN ('open', 'replaying')"
+_TRIGGERS = "SELECT job_name, state FROM triggers WHERE collection = :c"
+_PENDING = (
+    "SELECT t.job_name, t.state FROM triggers t LEFT JOIN training_runs r ON r.job_name = t.job_name"
+    " WHERE t.collection = :c AND (t.state = 'pending' OR r.state = 'running')"
+)
+_CALM_LOOKS = 3
+
+
+def collect(scene: Scene) -> Evidence:
+    """The evidence of a scene in which nothing moves any more."""
+    jobs = jobs_file(scene.installation.folder.parent)
+    return Evidence(
+        committed=_rows(scene.ledger_url, _ROWS),
+        labelled=dict(_rows(scene.ledger_url, _LABELLED)),
+        pairs=_rows(scene.ledger_url, _PAIRS),
+        waiting=[row[0] for row in _rows(scene.ledger_url, _WAITING)],
+        in_flight=asyncio.run(_in_flight(_nats(scene))),
+        triggers=dict(_rows(scene.ledger_url, _TRIGGERS)),
+        jobs=jobs.read_text().split() if jobs.exists() else [],
+    )
+
+
+def _rows(ledger_url: str, query: str) -> Sequence[tuple[str, str]]:
+    ledger = Ledger.open(ledger_url, create=False)
+    try:
+        with ledger.snapshot() as snapshot:
+            return [(row[0], row[1]) for row in snapshot.connection.execute(sa.text(query), {"c": COLLECTION})]
+    finally:
+        ledger.close()
+
+
+def _nats(scene: Scene) -> NatsSettings:
+    return NatsSettings(url=scene.installation.endpoint("nats").grpc)
+
+
+async def _in_flight(settings: NatsSettings) -> list[str]:
+    async with await JetStreamBroker.connect(settings, name="evidence", timeout_s=20) as broker:
+        messages = [message for hop in Hop async for message in broker.stored(hop, COLLECTION)]
+    return [query_of(wire.decode(message.payload, message.headers)).query_id for message in messages]
+
+
+def await_calm(scene: Scene, within_s: float) -> bool:
+    """Whether in time no stream held a message and no trigger waited, several looks in a row."""
+    deadline, calm = time.monotonic() + within_s, 0
+    while calm < _CALM_LOOKS and time.monotonic() < deadline:
+        lag = asyncio.run(_lag(_nats(scene)))
+        calm = calm + 1 if lag == 0 and not _rows(scene.ledger_url, _PENDING) else 0
+        time.sleep(0.15)
+    return calm >= _CALM_LOOKS
+
+
+async def _lag(settings: NatsSettings) -> int:
+    async with await JetStreamBroker.connect(settings, name="evidence", timeout_s=20) as broker:
+        return sum(stats.lag for stats in await broker.stats())
+
+
+def exports(scene: Scene, kinds: Sequence[str]) -> dict[str, bytes]:
+    """The exports now, written over what killed exports may have left."""
+    found = {}
+    for kind in kinds:
+        target: Path = scene.installation.folder / f"killed.{kind}"
+        code = scene.start_export(kind, target).wait(120)
+        found[kind] = target.read_bytes() if code == 0 else b""
+    return found
