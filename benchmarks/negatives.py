@@ -12,7 +12,7 @@ answer counts as a false one. --set gives a rule another number than its default
 A row is one set of rules; the first takes the same passages by rank alone, as if unjudged. examples: queries that
 still give one. mined: hard negatives, with the false ones and Wilson's 95% interval of their share (negatives of one
 query are not independent, so the true interval is somewhat wider). exported: those of them in examples, which alone
-reach a file. easy: easy negatives in examples.
+reach a file. easy: easy negatives in examples. `--set 1-4=4` calls only grade 4 relevant: a stricter judge.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _described(query: str, verdict: Verdict) -> dict[str, Any]:
 
 
 def rules_with(settings: Sequence[str]) -> MiningRules:
-    """The defaults with these `name=number` instead.
+    """The defaults with these `name=number` instead; a scale's name sets its least relevant grade.
 
     Raises:
         InputError: no such rule, or not a number.
@@ -205,6 +205,9 @@ def rules_with(settings: Sequence[str]) -> MiningRules:
     known = {each.name: type(getattr(rules, each.name)) for each in fields(rules) if each.name != "relevant_grades"}
     for setting in settings:
         name, _, value = setting.partition("=")
+        if name in rules.relevant_grades and value.isdecimal():
+            rules = replace(rules, relevant_grades={**rules.relevant_grades, name: int(value)})
+            continue
         if name not in known:
             raise InputError(f"--set {setting}: there is no such rule; use {', '.join(known)}")
         try:

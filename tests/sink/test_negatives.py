@@ -69,6 +69,7 @@ def test_every_guard_is_measured_alone_and_left_out_alone() -> None:
 
 def test_a_rule_takes_another_number() -> None:
     assert rules_with(["agreement_rank=3", "siblings=0"]) == MiningRules(agreement_rank=3, siblings=False)
+    assert rules_with(["0-3=3"]).relevant_grades == {"0-1": 1, "0-3": 3, "1-4": 3}
     with pytest.raises(InputError, match="there is no such rule"):
         rules_with(["wishes=3"])
 

@@ -24,6 +24,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; } h3 { fo
 table { border-collapse: collapse; font-size: 0.88rem; }
 th, td { border-bottom: 1px solid #ccc; padding: 0.35rem 0.7rem; text-align: right; vertical-align: top; }
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
+td:first-child code { white-space: nowrap; overflow-wrap: normal; }
 small { color: #555; } .none { color: #7a4d00; }
 .passed { color: #17602b; font-weight: 600; } .failed { color: #9b1c1c; font-weight: 600; }
 .gate { border-left: 4px solid #888; padding: 0.2rem 1rem; background: #f7f7f7; }
