@@ -105,11 +105,12 @@ def report(out: Path, stats: sink_pb2.CollectionStats, seconds: float) -> None:
         table.add_row(row["query"], row["title"], str(row["grade"]), probability)
     console.print(table)
     triples = [json.loads(line) for line in (out / "triples.jsonl").read_text("utf8").splitlines()]
-    negatives = sum(len(each["negatives"]) for each in triples)
+    reasons = [negative["reason"] for each in triples for negative in each["negatives"]]
     console.print(
         f"{stats.queries} queries labelled by four processes in {seconds:.0f} s: {stats.judgments} judgments, "
         f"{stats.missing_judgments} missing, {stats.open_dead_letters} dead letters\n"
-        f"{len(triples)} queries with training triples, {negatives} verified hard negatives\n"
+        f"{len(triples)} queries with training triples, {len(reasons)} verified negatives, {reasons.count('easy')} of"
+        " them easy\n"
         f"cost: {stats.prompt_tokens} LLM tokens ({stats.cached_judgments} judgments came from the cache)"
     )
     for name, what in (("python-docs.qrels", "TREC qrels"), ("triples.jsonl", "training triples"),
