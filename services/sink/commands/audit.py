@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +10,10 @@ import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.runtime.exitcodes import EXIT_GATE
+from services.sink.commands.frame import open_ledger, progress
 
 if TYPE_CHECKING:
     from services.sink.audit.gate import Condition
-    from services.sink.ledger.ledger import Ledger
-    from services.sink.settings import SinkSettings
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _GIVEN = click.Path(path_type=Path, exists=True)
@@ -121,7 +119,10 @@ def audit(
     from services.sink.audit.report import to_json, write_report
 
     named, request, printed = _required(ctx, collection), _request(options), str(json_file) == "-"
-    with _opened(ledger, data_dir, config) as (opened, settings), _progress(hide=printed) as on_progress:
+    with (
+        open_ledger(ledger, data_dir, config) as (opened, settings),
+        progress("auditing", hide=printed) as on_progress,
+    ):
         report = run(opened, named, request, settings.rules, conditions, on_progress)
     write_report(report, as_json=None if printed else json_file, as_html=html_file)
     if printed:
@@ -158,7 +159,7 @@ def sample(
 
     named = _required(ctx, collection)
     request = Request(options["judge"], options["auditor"], sample_size=options["size"], seed=options["seed"])
-    with _opened(ledger, data_dir, config) as (opened, settings):
+    with open_ledger(ledger, data_dir, config) as (opened, settings):
         drawn, population = draw(opened, named, request, settings.rules)
     write_sample(out, drawn)
     command = rejudge_command(named, out)
@@ -207,21 +208,6 @@ def _request(options: dict[str, Any]) -> Any:
     )
 
 
-@contextmanager
-def _opened(ledger: str | None, data_dir: Path, config: Path | None) -> Iterator[tuple[Ledger, SinkSettings]]:
-    from qrelay.config import load_settings
-    from services.sink.ledger.ledger import Ledger
-    from services.sink.settings import SinkSettings
-
-    settings = load_settings(SinkSettings, "sink", file=config)
-    place = ledger or settings.ledger or str(data_dir / "ledger.sqlite")
-    opened = Ledger.open(place, busy_timeout_s=settings.busy_timeout_s, create=False)
-    try:
-        yield opened, settings
-    finally:
-        opened.close()
-
-
 def _print(report: dict[str, Any]) -> None:
     """Every figure in a line, then what the gate found."""
     from services.sink.audit.page import interval, text
@@ -242,15 +228,3 @@ def _why(violation: dict[str, Any]) -> str:
         return f"{violation['figure']} was not measured: {violation['why']}"
     bounds = f" ({interval(violation).strip()})" if interval(violation) else ""
     return f"{violation['figure']} is {text(violation['value'])}{bounds}"
-
-
-@contextmanager
-def _progress(*, hide: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=hide or not console.is_terminal) as bar:
-        task = bar.add_task("auditing", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from qrelay.cli.options import Decorator, config_option, data_dir_option, json_option
+from services.sink.commands.frame import open_ledger, progress
 from services.sink.exports.catalogue import FORMATS
 
 _HELP = """Write FORMAT to --out: a file with its manifest beside it, or a folder with a manifest inside; whole or not
@@ -85,29 +85,13 @@ def export(
 
     if since is not None and since_last:
         raise click.UsageError("give --since or --since-last, not both")
-    with opened(data_dir, config, asked.pop("ledger")) as (ledger, settings):
+    with open_ledger(asked.pop("ledger"), data_dir, config) as (ledger, settings):
         request = request_of(settings, since=since, **asked)
         if since_last:
             request = _since_last(ledger, request, quiet=as_json)
-        with progress(hide=as_json) as on_progress:
+        with progress("exporting", hide=as_json) as on_progress:
             manifest = write_export(ledger, request, out, request.since is not None, on_progress)
     _report(out, manifest, as_json)
-
-
-@contextmanager
-def opened(data_dir: Path, config: Path | None, url: str | None) -> Iterator[tuple[Any, Any]]:
-    """The ledger that the options name, which must be there, and the sink's settings."""
-    from qrelay.config import load_settings
-    from services.sink.ledger.ledger import Ledger
-    from services.sink.settings import SinkSettings
-
-    settings = load_settings(SinkSettings, "sink", file=config)
-    where = url or settings.ledger or str(data_dir / "ledger.sqlite")
-    ledger = Ledger.open(where, busy_timeout_s=settings.busy_timeout_s, create=False)
-    try:
-        yield ledger, settings
-    finally:
-        ledger.close()
 
 
 def request_of(
@@ -190,15 +174,3 @@ def _qualification(found: dict[str, Any]) -> str:
         return "qualification: unknown, for no report measures these judges: see `qrelay judge qualify`"
     forced = ", exported all the same (--unqualified)" if found["unqualified"] and verdict != "qualified" else ""
     return f"qualification: {verdict}{forced}"
-
-
-@contextmanager
-def progress(*, hide: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=hide or not console.is_terminal) as bar:
-        task = bar.add_task("exporting", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

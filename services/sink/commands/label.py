@@ -11,6 +11,7 @@ import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
+from services.sink.commands.frame import open_ledger
 
 if TYPE_CHECKING:
     from services.sink.labels.importing import Imported
@@ -161,18 +162,8 @@ def _opened(options: dict[str, Any]) -> Iterator[tuple[Ledger, str]]:
     """The ledger that the options name, and the author."""
     import getpass
 
-    from qrelay.config import load_settings
-    from services.sink.ledger.ledger import Ledger
-    from services.sink.settings import SinkSettings
-
-    settings = load_settings(SinkSettings, "sink", file=options["config"])
-    where = options["ledger_url"] or settings.ledger or str(options["data_dir"] / "ledger.sqlite")
-    author = options.get("author") or settings.override_author or getpass.getuser()
-    opened = Ledger.open(where, busy_timeout_s=settings.busy_timeout_s, create=False)
-    try:
-        yield opened, author
-    finally:
-        opened.close()
+    with open_ledger(options["ledger_url"], options["data_dir"], options["config"]) as (ledger, settings):
+        yield ledger, options.get("author") or settings.override_author or getpass.getuser()
 
 
 def _add(ledger: Ledger, collection: str, wanted: NewOverride) -> Written:

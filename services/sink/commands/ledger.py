@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from qrelay.cli.options import Decorator, config_option, data_dir_option, json_option
+from services.sink.commands.frame import open_ledger
 
 if TYPE_CHECKING:
-    from services.sink.ledger.ledger import Ledger
+    pass
 
 _MEGABYTE = 1_000_000
 
@@ -41,7 +40,7 @@ def info(address: str | None, data_dir: Path, config: Path | None, as_json: bool
     """Version, size, rows by table, and each collection with the number of its last change."""
     from services.sink.ledger.info import describe
 
-    with _opened(address, data_dir, config) as opened:
+    with open_ledger(address, data_dir, config) as (opened, _):
         found = describe(opened)
     if as_json:
         click.echo(json.dumps(found))
@@ -105,7 +104,7 @@ def prune(
     rule = PruneRule(dead_letters_older_than, raw_replies_older_than, unused_passages)
     if rule == PruneRule():
         raise click.UsageError("say what: --dead-letters-older-than, --raw-replies-older-than or --unused-passages")
-    with _opened(address, data_dir, config) as opened:
+    with open_ledger(address, data_dir, config) as (opened, _):
         found = run(opened, rule, dry_run=not yes)
     if as_json:
         click.echo(json.dumps({"dry_run": not yes, **asdict(found)}))
@@ -128,7 +127,7 @@ def compact(address: str | None, data_dir: Path, config: Path | None, as_json: b
     """
     from services.sink.ledger.retention import compact as run
 
-    with _opened(address, data_dir, config) as opened:
+    with open_ledger(address, data_dir, config) as (opened, _):
         before, after = run(opened)
     told = f"{_size(before)} before, {_size(after)} now"
     click.echo(json.dumps({"before": before, "after": after}) if as_json else told)
@@ -140,18 +139,6 @@ def _address(address: str | None, data_dir: Path, config: Path | None) -> tuple[
 
     settings = load_settings(SinkSettings, "sink", file=config)
     return address or settings.ledger or str(data_dir / "ledger.sqlite"), settings.busy_timeout_s
-
-
-@contextmanager
-def _opened(address: str | None, data_dir: Path, config: Path | None) -> Iterator[Ledger]:
-    from services.sink.ledger.ledger import Ledger
-
-    target, busy_timeout_s = _address(address, data_dir, config)
-    opened: Any = Ledger.open(target, busy_timeout_s=busy_timeout_s, create=False)
-    try:
-        yield opened
-    finally:
-        opened.close()
 
 
 def _size(count: int) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from services.sink.commands.frame import open_ledger
 
 if TYPE_CHECKING:
     from services.sink.ledger.ledger import Ledger
@@ -58,29 +59,17 @@ def mine(
     """
     from dataclasses import replace
 
-    from qrelay.config import load_settings
-    from services.sink.ledger.ledger import Ledger
-    from services.sink.settings import SinkSettings
-
-    settings = load_settings(SinkSettings, "sink", file=config)
-    opened = Ledger.open(
-        ledger or settings.ledger or str(data_dir / "ledger.sqlite"),
-        busy_timeout_s=settings.busy_timeout_s,
-        create=False,
-    )
     asked: dict[str, Any] = {"judge": judge, "overrides": overrides}
-    try:
+    with open_ledger(ledger, data_dir, config) as (opened, settings):
         if query_id is not None:
             _explain(opened, collection, query_id, settings.rules, asked, as_json)
-        else:
-            limits = settings.round_limits
-            if round_examples is not None:
-                limits = replace(limits, examples=round_examples)
-            if round_negatives is not None:
-                limits = replace(limits, negatives=round_negatives)
-            _count(opened, collection, settings.rules, limits, asked, as_json)
-    finally:
-        opened.close()
+            return
+        limits = settings.round_limits
+        if round_examples is not None:
+            limits = replace(limits, examples=round_examples)
+        if round_negatives is not None:
+            limits = replace(limits, negatives=round_negatives)
+        _count(opened, collection, settings.rules, limits, asked, as_json)
 
 
 def _explain(

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from services.sink.commands.export import opened, progress, remarks, request_of, selection_options
+from services.sink.commands.export import remarks, request_of, selection_options
+from services.sink.commands.frame import open_ledger, progress
 from services.sink.exports.catalogue import FORMATS
 
 
@@ -41,10 +42,10 @@ def push(
     check_repo(repo)
     with TemporaryDirectory(prefix="qrelay-push-") as temporary:
         folder = Path(temporary) / "export"
-        with opened(data_dir, config, asked.pop("ledger")) as (ledger, settings):
+        with open_ledger(asked.pop("ledger"), data_dir, config) as (ledger, settings):
             request = request_of(settings, name=repo, **asked)
             place = folder if request.folder else folder / f"{request.collection}{request.format.suffix}"
-            with progress(hide=as_json) as on_progress:
+            with progress("exporting", hide=as_json) as on_progress:
                 manifest = write_export(ledger, request, place, False, on_progress, record=False)
         found = {"repo": repo, "private": not public, "pushed": not dry_run, "manifest": manifest}
         found["files"] = [{"path": each.path, "bytes": each.size, "sha256": each.sha256} for each in leaving(folder)]

@@ -9,6 +9,7 @@ import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
+from services.sink.commands.frame import open_ledger
 
 if TYPE_CHECKING:
     from services.sink.reconcile.evidence import Report
@@ -43,23 +44,12 @@ def reconcile(
     import asyncio
 
     from qrelay.cli.feed import nats_settings
-    from qrelay.config import load_settings
-    from services.sink.ledger.ledger import Ledger
     from services.sink.reconcile.doors import reconcile as run
-    from services.sink.settings import SinkSettings
 
-    settings = load_settings(SinkSettings, "sink", file=config)
-    opened = Ledger.open(
-        ledger or settings.ledger or str(data_dir / "ledger.sqlite"),
-        busy_timeout_s=settings.busy_timeout_s,
-        create=False,
-    )
     journal = data_dir / "feed" / f"{collection}.sqlite"
     nats = nats_settings(nats_url, data_dir, config)
-    try:
+    with open_ledger(ledger, data_dir, config) as (opened, _):
         report = asyncio.run(run(nats, opened, journal, collection, repair=repair, pause_s=pause_s))
-    finally:
-        opened.close()
     _print(report, repair, as_json)
     if report.unsound:
         raise SystemExit(EXIT_FAILED)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from services.sink.commands.frame import open_ledger
 
 if TYPE_CHECKING:
-    from services.sink.ledger.ledger import Ledger
-    from services.sink.training.settings import TrainingSettings
+    pass
 
 
 def _ledger_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,8 +35,8 @@ def status(collection: str, ledger: str | None, data_dir: Path, config: Path | N
     """Show the policy's counters, what is missing until the next trigger, triggers and runs."""
     from services.sink.training.report import training_report
 
-    with _opened(ledger, data_dir, config) as (opened, settings):
-        report = training_report(opened, settings, collection)
+    with open_ledger(ledger, data_dir, config) as (opened, settings):
+        report = training_report(opened, settings.training, collection)
     if as_json:
         import json
 
@@ -53,8 +52,8 @@ def run(collection: str, ledger: str | None, data_dir: Path, config: Path | None
     """Trigger a training now, whatever the policy says. A running sink launches it."""
     from services.sink.training.decisions import trigger_manually
 
-    with _opened(ledger, data_dir, config) as (opened, settings):
-        made = trigger_manually(opened, collection, settings)
+    with open_ledger(ledger, data_dir, config) as (opened, settings):
+        made = trigger_manually(opened, collection, settings.training)
     if as_json:
         import json
 
@@ -75,7 +74,7 @@ def abandon(trigger: int, ledger: str | None, data_dir: Path, config: Path | Non
     """
     from services.sink.training.decisions import abandon as give_up
 
-    with _opened(ledger, data_dir, config) as (opened, _):
+    with open_ledger(ledger, data_dir, config) as (opened, _):
         state = give_up(opened, trigger)
     if as_json:
         import json
@@ -83,21 +82,6 @@ def abandon(trigger: int, ledger: str | None, data_dir: Path, config: Path | Non
         click.echo(json.dumps({"trigger": trigger, "state": state}))
     else:
         click.echo(f"trigger {trigger}: {state}")
-
-
-@contextmanager
-def _opened(ledger: str | None, data_dir: Path, config: Path | None) -> Iterator[tuple[Ledger, TrainingSettings]]:
-    from qrelay.config import load_settings
-    from services.sink.ledger.ledger import Ledger
-    from services.sink.settings import SinkSettings
-
-    settings = load_settings(SinkSettings, "sink", file=config)
-    url = ledger or settings.ledger or str(data_dir / "ledger.sqlite")
-    opened = Ledger.open(url, busy_timeout_s=settings.busy_timeout_s, create=False)
-    try:
-        yield opened, settings.training
-    finally:
-        opened.close()
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -1,0 +1,45 @@
+"""What every command of the sink begins with: the ledger that the options name, and a bar while it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from services.sink.ledger.ledger import Ledger
+    from services.sink.settings import SinkSettings
+
+
+@contextmanager
+def open_ledger(url: str | None, data_dir: Path, config: Path | None) -> Iterator[tuple[Ledger, SinkSettings]]:
+    """The ledger and the sink's settings. `url`: a path or URL; None: the settings' ledger, or the one in `data_dir`.
+
+    Raises:
+        ConfigError: settings that do not hold; no ledger there, or of another version.
+        BackendUnavailable: locked, or the database does not answer.
+    """
+    from qrelay.config import load_settings
+    from services.sink.ledger.ledger import Ledger
+    from services.sink.settings import SinkSettings
+
+    settings = load_settings(SinkSettings, "sink", file=config)
+    place = url or settings.ledger or str(data_dir / "ledger.sqlite")
+    ledger = Ledger.open(place, busy_timeout_s=settings.busy_timeout_s, create=False)
+    try:
+        yield ledger, settings
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def progress(doing: str, *, hide: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, told (done, in all); nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=hide or not console.is_terminal) as bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
