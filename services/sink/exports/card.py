@@ -18,8 +18,8 @@ _TEXT: Final = """---
 # {title}
 
 Training data for retrieval models: {rows} queries of the collection `{collection}`, each with passages that a judge
-found relevant and hard negatives that it found not relevant. Made by qrelay from its ledger of judgments: no unjudged
-passage is a negative, and a judgment that failed is left out, never taken for a zero.
+found relevant and negatives, hard and easy, that it found not relevant. Made by qrelay from its ledger of judgments:
+no unjudged passage is a negative, and a judgment that failed is left out, never taken for a zero.
 
 ## Load it
 
