@@ -38,7 +38,7 @@ async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
         opened: Any = MemoryBroker()
     else:
         settings = request.getfixturevalue("nats_settings")
-        opened = await JetStreamBroker.connect(settings, name="test", timeout_s=10)
+        opened = await JetStreamBroker.connect(settings, name="test", timeout_s=10, owner=True)
     yield opened
     await opened.close()
 

@@ -103,32 +103,37 @@ class StoredMessage:
 class JetStreamBroker:
     """A connection that declares the streams once and then publishes and fetches.
 
-    Use `await JetStreamBroker.connect(settings)`, or as an async context manager.
+    Use `await JetStreamBroker.connect(settings)`, or as an async context manager. A service owns the streams: it
+    brings them to its settings. Whoever else connects (a feed on somebody's laptop) creates what is absent and
+    changes nothing, or its own defaults would undo the installation's.
     """
 
-    def __init__(self, client: Client, settings: NatsSettings) -> None:
+    def __init__(self, client: Client, settings: NatsSettings, *, owner: bool = False) -> None:
         self._client = client
         self._settings = settings
+        self._owner = owner
         self._js: JetStreamContext = client.jetstream(timeout=settings.publish_timeout_s)
         self._subscriptions: dict[Hop, JetStreamContext.PullSubscription] = {}
 
     @classmethod
-    async def connect(cls, settings: NatsSettings, *, name: str, timeout_s: float | None = None) -> Self:
-        """Connect and declare the streams; wait for ever when `timeout_s` is None.
+    async def connect(
+        cls, settings: NatsSettings, *, name: str, timeout_s: float | None = None, owner: bool = False
+    ) -> Self:
+        """Connect and declare the streams; wait for ever when `timeout_s` is None. `owner`: see the class.
 
         Raises:
             BackendUnavailable: no server answered within `timeout_s` seconds.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                return await cls._connect(settings, name)
+                return await cls._connect(settings, name, owner)
         except TimeoutError:
             raise BackendUnavailable(
                 f"no NATS server answers at {settings.url}: start one with `qrelay up`, or set nats.url"
             ) from None
 
     @classmethod
-    async def _connect(cls, settings: NatsSettings, name: str) -> Self:
+    async def _connect(cls, settings: NatsSettings, name: str, owner: bool) -> Self:
         client = Client()
         await client.connect(
             servers=settings.url.split(","),
@@ -143,7 +148,7 @@ class JetStreamBroker:
             disconnected_cb=_log_disconnected,
             reconnected_cb=_log_reconnected,
         )
-        broker = cls(client, settings)
+        broker = cls(client, settings, owner=owner)
         while True:
             try:
                 await broker.declare()
@@ -161,18 +166,27 @@ class JetStreamBroker:
         await self.close()
 
     async def declare(self) -> None:
-        """Create or update every stream and consumer; does nothing where they stand as wanted."""
+        """Create every stream and consumer that is absent; the owner also updates those that stand otherwise."""
         with _translated("declare streams"):
             for hop in Hop:
                 await self._declare_stream(hop)
-                await self._js.add_consumer(hop.stream, self._consumer_config(hop))
+                if self._owner or not await self._has_consumer(hop):
+                    await self._js.add_consumer(hop.stream, self._consumer_config(hop))
 
     async def _declare_stream(self, hop: Hop) -> None:
         config = self._stream_config(hop)
         try:
             await self._js.add_stream(config)
-        except nats.js.errors.BadRequestError:  # exists with other values: bring it to ours
-            await self._js.update_stream(config)
+        except nats.js.errors.BadRequestError:  # exists with other values: only the owner brings it to its own
+            if self._owner:
+                await self._js.update_stream(config)
+
+    async def _has_consumer(self, hop: Hop) -> bool:
+        try:
+            await self._js.consumer_info(hop.stream, hop.consumer)
+        except nats.js.errors.NotFoundError:
+            return False
+        return True
 
     def _stream_config(self, hop: Hop) -> StreamConfig:
         settings = self._settings

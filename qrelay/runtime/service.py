@@ -120,7 +120,7 @@ async def _work(definition: ServiceDef[Any, Any], context: ServiceContext[Any, A
     if not context.settings.worker.enabled:
         await stopping.wait()
         return
-    connect = asyncio.create_task(JetStreamBroker.connect(context.settings.nats, name=definition.name))
+    connect = asyncio.create_task(JetStreamBroker.connect(context.settings.nats, name=definition.name, owner=True))
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait({connect, stop}, return_when=asyncio.FIRST_COMPLETED)
     if not connect.done():

@@ -77,14 +77,27 @@ async def test_a_full_stream_pushes_back_and_loses_nothing(nats_settings: NatsSe
 
 
 async def test_declaring_twice_changes_nothing_and_a_changed_limit_is_updated(nats_settings: NatsSettings) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="a", timeout_s=10) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="a", timeout_s=10, owner=True) as broker:
         await broker.publish(SUBJECT, b"kept", {}, "id")
         await broker.declare()
         changed = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2})
-        async with await JetStreamBroker.connect(changed, name="b", timeout_s=10) as second:
+        async with await JetStreamBroker.connect(changed, name="b", timeout_s=10, owner=True) as second:
             info = await second._js.stream_info(Hop.QUERIES.stream)
             assert info.config.max_bytes == 5 * 1024**2
             assert info.state.messages == 1
+
+
+async def test_who_is_no_owner_creates_what_is_absent_and_changes_nothing(nats_settings: NatsSettings) -> None:
+    hop = Hop.QUERIES
+    async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=10, owner=True) as service:
+        await service._js.delete_consumer(Hop.DLQ.stream, Hop.DLQ.consumer)
+        others = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2, "ack_wait_s": 77.0})
+        async with await JetStreamBroker.connect(others, name="feed", timeout_s=10) as feed:
+            stream = await feed._js.stream_info(hop.stream)
+            consumer = await feed._js.consumer_info(hop.stream, hop.consumer)
+            assert stream.config.max_bytes == nats_settings.max_stream_bytes
+            assert consumer.config.ack_wait == nats_settings.ack_wait_s
+            assert (await feed._js.consumer_info(Hop.DLQ.stream, Hop.DLQ.consumer)).config.ack_wait == 77.0
 
 
 async def test_a_message_held_by_a_dead_worker_returns_after_ack_wait(nats_settings: NatsSettings) -> None:
