@@ -197,12 +197,23 @@ def _discard(sinks: Mapping[str, Sink]) -> None:
         sink.discard()
 
 
+def _runs(process: int) -> bool:
+    """Whether there is such a process on this machine, whoever owns it."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _clear(path: Path) -> None:
     """Removes what killed exports to this place left; those of processes that still run are left alone."""
     left = list(path.parent.glob(f".{path.name}.*.old"))
     for each in path.parent.glob(f".{path.name}.*-*.tmp"):
         process = each.name.removeprefix(f".{path.name}.").split("-")[0]
-        if process.isdigit() and not Path(f"/proc/{process}").exists():
+        if process.isdigit() and not _runs(int(process)):
             left.append(each)
     for each in left:
         if each.is_dir():

@@ -23,7 +23,7 @@ from services.sink.exports.catalogue import EXAMPLES_USE, NO_LABELS, TRAINING
 from services.sink.exports.item import Item
 from services.sink.exports.request import Request
 from services.sink.exports.spill import Spill
-from services.sink.labels.choice import chosen_judges, describe_judges, leans_on_stage_scores, one_a_pair
+from services.sink.labels.choice import chosen_judges, describe_judges, independent_judges, one_a_pair
 from services.sink.ledger import schema
 from services.sink.ledger.people import HUMAN
 from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
@@ -139,15 +139,8 @@ class Source:
             raise InputError(
                 f"where: no judge of the ledger fits {request.where!r}; it knows {describe_judges(known)}"
             )
-        if request.format.use not in TRAINING or not request.rules.without_stage_scores:
-            return judges
-        independent = {no: judge for no, judge in judges.items() if not leans_on_stage_scores(judge.identity)}
-        if judges and not independent:
-            raise InputError(
-                "every label asked for leans on the retrieval stages' scores: choose another judge with --judge, or"
-                " set sink.without_stage_scores to false"
-            )
-        return independent
+        independent = request.format.use in TRAINING and request.rules.without_stage_scores
+        return independent_judges(judges) if independent else judges
 
     def _named(self, judge: JudgeRow) -> bool:
         """Whether `where` speaks of this judge: a judge must satisfy every one of its terms."""

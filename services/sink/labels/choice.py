@@ -85,6 +85,21 @@ def kind_of(judge: JudgeIdentity) -> int:
     return _KINDS.index(judge.strategy) if judge.strategy in _KINDS else len(_KINDS)
 
 
+def independent_judges(judges: Mapping[int, JudgeRow]) -> dict[int, JudgeRow]:
+    """Those whose labels do not lean on the retrieval stages' scores.
+
+    Raises:
+        InputError: there are judges, and all of them lean.
+    """
+    found = {no: judge for no, judge in judges.items() if not leans_on_stage_scores(judge.identity)}
+    if judges and not found:
+        raise InputError(
+            "every label asked for leans on the retrieval stages' scores: choose another judge with --judge, or set"
+            " sink.without_stage_scores to false"
+        )
+    return found
+
+
 def leans_on_stage_scores(judge: JudgeIdentity) -> bool:
     """Whether the judge's labels lean on the retrieval stages' scores, which are the pupil's own. A combined judge
     says so in its decoding; one that does not say is taken to lean."""

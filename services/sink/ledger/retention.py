@@ -13,7 +13,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from services.sink.ledger import on_sqlite, schema
-from services.sink.ledger.changes import begin_changes
+from services.sink.ledger.changes import hold
 from services.sink.ledger.dead_letters import REPLAYED, RESOLVED
 from services.sink.ledger.ledger import Ledger
 from services.sink.ledger.packing import unpack
@@ -117,7 +117,7 @@ def _prune_texts(ledger: Ledger, collection: str, dry_run: bool) -> tuple[int, i
     columns = schema.passages.c
     with ledger.writing("prune passages") as connection:
         if not dry_run:
-            begin_changes(connection, {collection})
+            hold(connection, {collection})
         held = connection.execute(sa.select(columns.text_hash).where(columns.collection == collection)).scalars()
         unused = sorted(set(held) - _named(connection, collection))
         size = 0

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from qrelay.errors import InputError
 from qrelay.types import Candidate
-from services.sink.labels.choice import chosen_judges, leans_on_stage_scores, one_a_pair
+from services.sink.labels.choice import chosen_judges, independent_judges, one_a_pair
 from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
 from services.sink.mining.examples import Example, example_from, judged_passages
 from services.sink.mining.mine import mine
@@ -77,12 +76,4 @@ def counting_judges(
         InputError: no such judge, or none is left.
     """
     judges = chosen_judges(snapshot.judges(), wanted, lambda: snapshot.judges_of(collection))
-    if not rules.without_stage_scores:
-        return judges
-    independent = {no: judge for no, judge in judges.items() if not leans_on_stage_scores(judge.identity)}
-    if judges and not independent:
-        raise InputError(
-            "every label asked for leans on the retrieval stages' scores: choose another judge with --judge, or set"
-            " sink.without_stage_scores to false"
-        )
-    return independent
+    return independent_judges(judges) if rules.without_stage_scores else judges
