@@ -1,0 +1,1 @@
+"""How good a retriever or reranker is: runs, measures, paired tests, report."""

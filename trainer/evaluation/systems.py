@@ -1,0 +1,151 @@
+"""Systems that answer the queries of a collection with a run: BM25, a bi-encoder, a cross-encoder over a run."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from qrelay.errors import ModelError
+from qrelay.files import write_atomic
+from qrelay.models.terms import K1, B, tokenize
+from trainer.evaluation.collection import Collection, Run
+
+DEPTH: Final = 100
+Progress = Callable[[str, int, int], None]
+"""(what, done, in all)."""
+_QUERIES_AT_ONCE: Final = 256
+_TEXTS_A_REPORT: Final = 512
+
+
+def bm25_run(collection: Collection, depth: int = DEPTH) -> Run:
+    """bm25s over whole documents, with the terms and constants of the retriever."""
+    import bm25s
+
+    index = bm25s.BM25(k1=K1, b=B)
+    index.index([tokenize(text) for text in collection.texts], show_progress=False)
+    run: Run = {}
+    depth = min(depth, len(collection.texts))
+    for query_id, text in collection.queries.items():
+        terms = [term for term in tokenize(text) if term in index.vocab_dict]
+        if not terms:
+            run[query_id] = {}
+            continue
+        found, scores = index.retrieve([terms], k=depth, show_progress=False, n_threads=1)
+        pairs = zip(found[0], scores[0], strict=True)
+        run[query_id] = {collection.doc_ids[i]: float(score) for i, score in pairs if score > 0}
+    return run
+
+
+def bi_encoder_run(
+    collection: Collection,
+    model: Any,
+    *,
+    depth: int = DEPTH,
+    vectors: Path | None = None,
+    progress: Progress = lambda *_: None,
+) -> Run:
+    """`model`: a SentenceTransformer. Exact search over the whole corpus. vectors: a .npy file that keeps the corpus's
+    vectors from one evaluation of these weights to the next; written where it is not there."""
+    corpus = _corpus_vectors(collection, model, vectors, progress)
+    ids = list(collection.queries)
+    run: Run = {}
+    for start in range(0, len(ids), _QUERIES_AT_ONCE):
+        part = ids[start : start + _QUERIES_AT_ONCE]
+        scores = _encode(model, [collection.queries[query_id] for query_id in part]) @ corpus.T
+        for query_id, row in zip(part, scores, strict=True):
+            run[query_id] = _best(row, collection.doc_ids, depth)
+    return run
+
+
+def cross_encoder_run(
+    collection: Collection,
+    model: Any,
+    first: Run,
+    *,
+    depth: int = DEPTH,
+    batch: int = 32,
+    progress: Progress = lambda *_: None,
+) -> Run:
+    """`model`: a CrossEncoder; it orders the first `depth` documents of each query of `first` anew. Documents below
+    keep nothing: what the first run did not find, this one cannot."""
+    texts = dict(zip(collection.doc_ids, collection.texts, strict=True))
+    run: Run = {}
+    for done, (query_id, query) in enumerate(collection.queries.items()):
+        progress("reranking queries", done, len(collection.queries))
+        scores = first.get(query_id, {})
+        found = sorted(scores, key=lambda doc_id: (-scores[doc_id], doc_id))[:depth]
+        if found:
+            pairs = [(query, texts[doc_id]) for doc_id in found]
+            new = model.predict(pairs, batch_size=batch, show_progress_bar=False)
+            run[query_id] = {doc_id: float(score) for doc_id, score in zip(found, new, strict=True)}
+    return run
+
+
+def is_cross_encoder(folder: Path) -> bool:
+    """Whether the folder's model scores pairs: its architecture classifies sequences."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return any("SequenceClassification" in each for each in config.get("architectures") or [])
+
+
+def load_bi_encoder(folder: Path, *, max_length: int = 256, device: str = "") -> Any:
+    """A SentenceTransformer from a folder. Raises ModelError where there is none."""
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(str(folder), local_files_only=True, device=device or None)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(f"sentence-transformers cannot load {folder} as a bi-encoder ({error})") from error
+    model.max_seq_length = min(max_length, model.max_seq_length or max_length)
+    return model
+
+
+def load_cross_encoder(folder: Path, *, max_length: int = 384, device: str = "") -> Any:
+    """A CrossEncoder from a folder. Raises ModelError where there is none."""
+    from sentence_transformers import CrossEncoder
+
+    try:
+        return CrossEncoder(str(folder), local_files_only=True, max_length=max_length, device=device or None)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(f"sentence-transformers cannot load {folder} as a cross-encoder ({error})") from error
+
+
+def _corpus_vectors(
+    collection: Collection, model: Any, path: Path | None, progress: Progress
+) -> npt.NDArray[np.float32]:
+    if path is not None and path.exists():
+        kept: npt.NDArray[np.float32] = np.load(path)
+        if len(kept) == len(collection.texts):
+            return kept
+    parts = []
+    for start in range(0, len(collection.texts), _TEXTS_A_REPORT):
+        progress("embedding documents", start, len(collection.texts))
+        parts.append(_encode(model, collection.texts[start : start + _TEXTS_A_REPORT]))
+    vectors = np.concatenate(parts)
+    if path is not None:
+        buffer = io.BytesIO()
+        np.save(buffer, vectors)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, buffer.getvalue())
+    return vectors
+
+
+def _encode(model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    batch = 16 if model.device.type == "cpu" else 128
+    vectors: npt.NDArray[np.float32] = model.encode(
+        list(texts), batch_size=batch, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
+    )
+    return vectors
+
+
+def _best(scores: npt.NDArray[np.float32], ids: Sequence[str], depth: int) -> dict[str, float]:
+    top = np.argpartition(-scores, min(depth, len(scores)) - 1)[:depth]
+    return {ids[i]: float(scores[i]) for i in top}
