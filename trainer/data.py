@@ -71,7 +71,7 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     """The files that globs name, sorted, each once. Raises ConfigError where one names none."""
     found: dict[Path, None] = {}
     for pattern in patterns:
-        paths = sorted(glob.glob(pattern)  # noqa: PTH207)
+        paths = sorted(glob.glob(pattern))  # noqa: PTH207
         if not paths:
             raise ConfigError(f"no training data at {pattern!r}: write it with `qrelay export triples`")
         found.update(dict.fromkeys(map(Path, paths)))
@@ -148,9 +148,7 @@ def as_dataset(rows: Iterable[Row], *, seed: int) -> Any:
 
     held = list(rows)
     if not held:
-        raise ConfigError(
-            "the training data holds no example: judge more queries, or loosen the mining rules"
-        )
+        raise ConfigError("the training data holds no example: judge more queries, or loosen the mining rules")
     random.Random(seed).shuffle(held)
     width = len(held[0][1])
     columns: dict[str, list[Any]] = {"query": [query for query, _, _ in held]}
