@@ -107,6 +107,9 @@ class ServiceSettings(Section):
     data_dir: Path = Field(
         Path(".qrelay"), description="Folder of this installation's state: indexes, ledger, caches"
     )
+    registry: Path | None = Field(
+        None, description="Folder of the model registry, shared with the trainer; empty: <data_dir>/registry"
+    )
     replica: str = Field("", description="This replica's name in traces; empty: host name and process id")
     run_dir: Path | None = Field(
         None, description="Folder to write <service>.json (pid, addresses) into once listening; empty: none"
@@ -115,6 +118,11 @@ class ServiceSettings(Section):
     grpc: GrpcSettings = GrpcSettings()
     worker: WorkerSettings = WorkerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+
+    @property
+    def registry_folder(self) -> Path:
+        """`registry`, or its default."""
+        return self.registry or self.data_dir / "registry"
 
     @model_validator(mode="after")
     def _heartbeat_within_ack_wait(self) -> Self:

@@ -1,0 +1,25 @@
+"""The model registry: trained versions, what the gate said of them, and which one serves.
+
+    manifest.py   what a version is: its bytes, and everything that made them
+    events.py     the append-only history, one file an event
+    state.py      what the history says: states, serving versions, taints (pure)
+    registry.py   publish, gate, promote, roll back
+
+A folder on a disk that the trainer, the sink and the services share:
+
+    registry/
+      versions/<version>/manifest.json   written once, with the folder
+      versions/<version>/model/          a sentence-transformers folder
+      events/00000001.json               one file an event, numbered without gaps
+
+There is no file that says which version serves: that follows from the events, so no crash can leave two answers.
+"""
+
+from qrelay.registry.manifest import BI_ENCODER, CROSS_ENCODER, SLOTS, DataSource, JudgeRef, Manifest
+from qrelay.registry.registry import Registry, ServedVersion
+from qrelay.registry.state import State, VersionState
+
+__all__ = [
+    "BI_ENCODER", "CROSS_ENCODER", "SLOTS", "DataSource", "JudgeRef", "Manifest", "Registry", "ServedVersion", "State",
+    "VersionState",
+]  # fmt: skip
