@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from services.judge.settings import JudgeSettings
 
 
-STRATEGIES = ["binary", "graded", "query_likelihood", "answer_nll", "utility"]
+STRATEGIES = ["binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility"]
 BACKENDS = ["llamacpp", "transformers", "vllm", "openai", "fake"]
 
 

@@ -21,7 +21,7 @@ _PROMPT_LOGPROBS: Final = ("transformers", "vllm")
 """Engines that serve query_likelihood without being told that they do."""
 
 BackendName = Literal["llamacpp", "transformers", "vllm", "openai", "fake"]
-StrategyName = Literal["binary", "graded", "query_likelihood", "answer_nll", "utility"]
+StrategyName = Literal["binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility"]
 
 
 class EndpointSettings(Section):

@@ -155,10 +155,10 @@ class TransformersBackend(Incapable):
     def _loglikelihood(
         self, continuations: Sequence[Continuation], cancelled: threading.Event
     ) -> list[TargetLogprobs | QrelayError]:
-        """Computed by length: what is alike in length is padded little."""
+        """Computed by length: what is alike in length is padded little. Targets of one context stay together, so that
+        it is read once."""
         read = [self._tokens.of_continuation(each.context, each.target) for each in continuations]
-        sizes = [len(each.ids) if isinstance(each, TokenQuery) else 0 for each in read]
-        order = sorted(range(len(read)), key=sizes.__getitem__)
+        order = sorted(range(len(read)), key=lambda n: _by_length(read[n]))
         answers = dict(zip(order, self._answers([read[n] for n in order], cancelled, self._target), strict=True))
         return [answers[n] for n in range(len(read))]
 
@@ -232,6 +232,12 @@ class TransformersBackend(Incapable):
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._model = None
         self._forward.forget()
+
+
+def _by_length(query: TokenQuery | QrelayError) -> tuple[int, tuple[int, ...], int]:
+    if isinstance(query, QrelayError):
+        return 0, (), 0
+    return query.shareable, query.ids[: query.shareable], len(query.ids)
 
 
 def native_dtype(device: str) -> str:

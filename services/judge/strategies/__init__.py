@@ -8,6 +8,7 @@ from services.judge.strategies.answer_nll import AnswerNll
 from services.judge.strategies.base import Strategy
 from services.judge.strategies.binary import binary
 from services.judge.strategies.chat import Shot
+from services.judge.strategies.contrastive import ContrastiveLikelihood
 from services.judge.strategies.graded import graded
 from services.judge.strategies.query_likelihood import QueryLikelihood
 from services.judge.strategies.utility import ListUtility
@@ -16,6 +17,7 @@ _STRATEGIES: dict[str, Callable[[str, float, Sequence[Shot]], Strategy]] = {
     "binary": lambda _, min_mass, shots: binary(min_mass, shots),
     "graded": graded,
     "query_likelihood": lambda *_: QueryLikelihood(),
+    "contrastive_likelihood": lambda *_: ContrastiveLikelihood(),
     "answer_nll": lambda *_: AnswerNll(),
     "utility": lambda *_: ListUtility(),
 }
