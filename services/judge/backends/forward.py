@@ -136,7 +136,7 @@ def _with_exact_head(model: Any) -> Any:
 
 
 def _multiply_by(precision: str) -> None:
-    """What oneDNN may round the factors of float32 products to. Around the head only: rotary angles need them whole."""
+    """What oneDNN may round the factors of float32 products to. Around the head only: rotary angles need them all."""
     torch.backends.mkldnn.matmul.fp32_precision = precision  # type: ignore[attr-defined]
 
 
