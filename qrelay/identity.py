@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from qrelay.types import JudgeIdentity
+from qrelay.types import JudgeIdentity, Query
 
 _COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -46,8 +46,20 @@ def judgment_key(query_text: str, passage_title: str, passage_text: str, judge_h
 
 
 def query_fingerprint(collection: str, query_id: str, text: str) -> str:
-    """The identity of one submission: the same id with another text is another submission."""
+    """The identity of one submission: the same id with another text is another submission. Its rounds share it, as
+    they are ordered: what is done for one is done for those before."""
     return digest(collection, query_id, text)
+
+
+def round_fields(query_round: int) -> tuple[str, ...]:
+    """What a message's identity gains by its query's round, so that no stream takes a later round for a repetition.
+    Nothing for round 0, whose messages keep the ids that they had before there were rounds."""
+    return (f"round {query_round}",) if query_round else ()
+
+
+def feed_message_id(query: Query) -> str:
+    """The deterministic Nats-Msg-Id under which a query is fed."""
+    return digest(query.collection, query.query_id, query.text, *round_fields(query.round))[:40]
 
 
 def valid_collection(name: str) -> bool:

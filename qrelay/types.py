@@ -16,11 +16,14 @@ DENSE: Final = "dense"
 CROSS_ENCODER: Final = "cross_encoder"
 BI_ENCODER: Final = "bi_encoder"
 SYSTEMS: Final = (BM25, DENSE, CROSS_ENCODER, BI_ENCODER)
+MAX_ROUND: Final = 2**31 - 1
+"""Of a query: what every database's INTEGER holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question to label. `query_id` is unique within `collection`; the first text for an id wins."""
+    """A question to label. `query_id` is unique within `collection`; the first text for an id wins. `round`: 0 the
+    first time; in a higher one it is retrieved, reranked and judged again by the models that then serve."""
 
     query_id: str
     text: str
@@ -28,6 +31,7 @@ class Query:
     submitted_at: datetime | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     reference_answers: Sequence[str] = ()
+    round: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +191,8 @@ class JudgedSet:
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A message that could not be processed, with the reason and the original, so that it can be
-    replayed. `subject`, `headers` and `payload` are the original's; `stage` is where it failed."""
+    replayed. `subject`, `headers` and `payload` are the original's; `stage` is where it failed; `round` is the
+    query's."""
 
     dead_letter_id: str
     stage: str
@@ -201,3 +206,4 @@ class DeadLetter:
     subject: str
     headers: Mapping[str, str]
     payload: bytes
+    round: int = 0

@@ -73,6 +73,7 @@ def _query_to_proto(query: Query) -> records_pb2.Query:
         submitted_at=_timestamp(query.submitted_at) if query.submitted_at else None,
         attributes=dict(query.attributes),
         reference_answers=list(query.reference_answers),
+        round=query.round,
     )
 
 
@@ -84,6 +85,7 @@ def _query_from_proto(message: records_pb2.Query) -> Query:
         submitted_at=_datetime(message.submitted_at) if message.HasField("submitted_at") else None,
         attributes=dict(message.attributes),
         reference_answers=tuple(message.reference_answers),
+        round=message.round,
     )
 
 
@@ -268,6 +270,7 @@ def _dead_letter_to_proto(record: DeadLetter) -> records_pb2.DeadLetter:
         subject=record.subject,
         headers=dict(record.headers),
         payload=record.payload,
+        round=record.round,
     )
 
 
@@ -285,6 +288,7 @@ def _dead_letter_from_proto(message: records_pb2.DeadLetter) -> DeadLetter:
         subject=message.subject,
         headers=dict(message.headers),
         payload=message.payload,
+        round=message.round,
     )
 
 

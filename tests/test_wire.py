@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qrelay import wire
 from qrelay.errors import MalformedInput
-from qrelay.types import Candidate, CandidateSet, DeadLetter, Passage, Query, Score, TraceStep
+from qrelay.types import MAX_ROUND, Candidate, CandidateSet, DeadLetter, Passage, Query, Score, TraceStep
 from qrelay.v1 import records_pb2
 from tests import samples
 
@@ -22,7 +22,15 @@ CANDIDATES = st.builds(
 )
 SETS = st.builds(
     CandidateSet,
-    st.builds(Query, TEXT, TEXT, TEXT, st.none() | st.just(samples.NOW), st.dictionaries(TEXT, TEXT, max_size=2)),
+    st.builds(
+        Query,
+        TEXT,
+        TEXT,
+        TEXT,
+        st.none() | st.just(samples.NOW),
+        st.dictionaries(TEXT, TEXT, max_size=2),
+        round=st.integers(0, MAX_ROUND),
+    ),
     st.lists(CANDIDATES, max_size=4).map(tuple),
     TEXT,
     st.lists(st.just(TraceStep("judge", "r-1", "m@1", 0.5, 0.25)), max_size=2).map(tuple),
@@ -40,7 +48,7 @@ def test_a_candidate_set_survives_the_queue(record: CandidateSet, compress: bool
         samples.query(),
         samples.candidate_set(count=50),
         samples.judged_set(),
-        DeadLetter("id", "judge", "c", "q", "t", "timeout", "d", 5, samples.NOW, "s.u.b", {"a": "b"}, b"\x00\xff"),
+        DeadLetter("id", "judge", "c", "q", "t", "timeout", "d", 5, samples.NOW, "s.u.b", {"a": "b"}, b"\x00\xff", 2),
     ],
 )
 def test_every_record_survives_the_queue_and_grpc(record: wire.Record) -> None:

@@ -33,6 +33,7 @@ from qrelay.rundir import endpoints, require
 from qrelay.runtime.client import channel
 from qrelay.runtime.exitcodes import EXIT_PARTIAL
 from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.types import MAX_ROUND
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
 _CONNECT_S = 10.0
@@ -46,6 +47,8 @@ _SHOWN_REJECTIONS = 20
 @click.option("--collection", required=True, help="The corpus that the queries are asked of.")
 @click.option("--format", "line_format", type=click.Choice(["auto", "jsonl", "tsv", "plain"]), default="auto",
               show_default=True, help="auto tells each line apart.")  # fmt: skip
+@click.option("--round", "query_round", type=click.IntRange(0, MAX_ROUND), default=0, show_default=True,
+              help="Queries that were fed in an earlier round are retrieved and judged again.")  # fmt: skip
 @click.option("--follow", is_flag=True, help="Go on as the file grows, until Ctrl-C.")
 @click.option("--wait", is_flag=True, help="Return when every query is in the ledger or in the dead letters.")
 @click.option("--nats", "nats_url", help="NATS URL.  [default: the one in --data-dir, else the settings']")
@@ -53,12 +56,15 @@ _SHOWN_REJECTIONS = 20
 @data_dir_option()
 @config_option()
 @json_option()
-def feed(file: Path, collection: str, line_format: Format, follow: bool, wait: bool, nats_url: str | None,
-         sink_address: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:  # fmt: skip
+def feed(file: Path, collection: str, line_format: Format, query_round: int, follow: bool, wait: bool,
+         nats_url: str | None, sink_address: str | None, data_dir: Path, config: Path | None,
+         as_json: bool) -> None:  # fmt: skip
     """Stream the queries of FILE (JSONL, TSV or plain lines, .gz too; - reads standard input).
 
     Each query is acknowledged by the stream and remembered, so feeding the same file again only adds what
-    is new. Exit code 3: some lines were rejected, or (with --wait) some queries are dead letters.
+    is new. With a higher --round every query goes through again, by the models that serve now, and what that
+    adds joins the same query in the ledger. Exit code 3: some lines were rejected, or (with --wait) some
+    queries are dead letters.
     """
     if not valid_collection(collection):
         raise InvalidQuery(f"collection {collection!r}: use 1 to 64 of a-z, 0-9, - and _, a letter or digit first")
@@ -67,9 +73,10 @@ def feed(file: Path, collection: str, line_format: Format, follow: bool, wait: b
     console = Console(stderr=True)
     with _progress(console) as progress:
         show = _publishing_display(progress)
-        report = asyncio.run(_publish(settings, data_dir, collection, path, line_format, follow, wait, show))
+        publishing = _publish(settings, data_dir, collection, path, line_format, query_round, follow, wait, show)
+        report = asyncio.run(publishing)
         states = _await_all(sink_address or (require(data_dir, "sink").grpc), collection, report.query_ids,
-                            progress) if wait else None  # fmt: skip
+                            query_round, progress) if wait else None  # fmt: skip
     _print(console, report, states, as_json)
     if report.rejected or (states and states["dead"]):
         raise SystemExit(EXIT_PARTIAL)
@@ -104,6 +111,7 @@ async def _publish(
     collection: str,
     path: Path | None,
     line_format: Format,
+    query_round: int,
     follow: bool,
     wait: bool,
     show: Callable[[FeedReport], None],
@@ -112,20 +120,23 @@ async def _publish(
     lines = open_lines(path, follow=follow)
     async with await JetStreamBroker.connect(settings, name="feed", timeout_s=_CONNECT_S) as broker:
         with Journal(data_dir / "feed" / f"{collection}.sqlite") as journal:
-            feeder = Feeder(broker, journal, collection=collection, keep_ids=wait, on_progress=show)
+            feeder = Feeder(broker, journal, collection=collection, query_round=query_round, keep_ids=wait,
+                            on_progress=show)  # fmt: skip
             try:
                 return await feeder.feed(lines, line_format)
             except (KeyboardInterrupt, asyncio.CancelledError):
                 return feeder.report  # what was acknowledged is remembered; the rest is fed next time
 
 
-def _await_all(address: str, collection: str, query_ids: list[str], progress: Progress) -> dict[str, int]:
-    """Poll the sink until every query has ended; counts by state."""
+def _await_all(
+    address: str, collection: str, query_ids: list[str], query_round: int, progress: Progress
+) -> dict[str, int]:
+    """Poll the sink until every query has ended in this round; counts by state."""
     pending = list(dict.fromkeys(query_ids))
     counts: Counter[str] = Counter()
     task = progress.add_task("labelling", total=len(pending), note="")
     while pending:
-        states = _states(address, collection, pending)
+        states = _states(address, collection, pending, query_round)
         counts.update(state for state in states if state != "pending")
         pending = [query_id for query_id, state in zip(pending, states, strict=True) if state == "pending"]
         progress.update(task, completed=sum(counts.values()), note=f"{counts['dead']} dead letters")
@@ -134,14 +145,14 @@ def _await_all(address: str, collection: str, query_ids: list[str], progress: Pr
     return {"committed": counts["committed"], "dead": counts["dead"]}
 
 
-def _states(address: str, collection: str, query_ids: list[str]) -> list[str]:
+def _states(address: str, collection: str, query_ids: list[str], query_round: int) -> list[str]:
     states: list[str] = []
     try:
         with channel(address) as opened:
             stub = sink_pb2_grpc.SinkServiceStub(opened)
             for start in range(0, len(query_ids), _STATES_PAGE):
                 request = sink_pb2.GetQueryStatesRequest(
-                    collection=collection, query_ids=query_ids[start : start + _STATES_PAGE]
+                    collection=collection, query_ids=query_ids[start : start + _STATES_PAGE], round=query_round
                 )
                 states += [_state_name(state) for state in stub.GetQueryStates(request, timeout=30).states]
     except BackendUnavailable:

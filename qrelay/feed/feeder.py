@@ -16,7 +16,7 @@ from qrelay import wire
 from qrelay.errors import InputError, Oversized, TransientError
 from qrelay.feed.journal import Journal
 from qrelay.feed.lines import Format, parse_line
-from qrelay.identity import query_fingerprint
+from qrelay.identity import feed_message_id
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
 from qrelay.runtime.topology import Hop
@@ -46,13 +46,17 @@ class Feeder:
         journal: Journal,
         *,
         collection: str,
+        query_round: int = 0,
         window: int = 256,
         keep_ids: bool = True,
         on_progress: Callable[[FeedReport], None] = lambda _: None,
     ) -> None:
+        """`query_round`: the round in which the queries are asked, see `types.Query`. A query that was fed in this
+        round or a later one is known."""
         self._broker = broker
         self._journal = journal
         self._collection = collection
+        self._round = query_round
         self._window = window
         self._keep_ids = keep_ids
         self._on_progress = on_progress
@@ -74,7 +78,7 @@ class Feeder:
 
     async def _take(self, number: int, line: str, line_format: Format) -> None:
         try:
-            query = parse_line(line, self._collection, line_format)
+            query = replace(parse_line(line, self._collection, line_format), round=self._round)
             if query.query_id in self._batch:
                 await self._flush()  # so that the journal knows its text
             if self._journal.accepted(query):
@@ -113,7 +117,7 @@ class Feeder:
         payload, headers = wire.encode(query)
         with telemetry.tracer().start_as_current_span("feed"):
             telemetry.inject_context(headers)
-        message_id = query_fingerprint(query.collection, query.query_id, query.text)[:40]
+        message_id = feed_message_id(query)
         tries = 0
         while True:
             try:

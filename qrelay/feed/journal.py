@@ -1,6 +1,8 @@
 """The feed's record: which queries the stream has acknowledged, and what they said. What makes a feed resumable,
 and the left-hand side of `qrelay reconcile`, which re-emits from it what was lost. SQLite, one file a collection.
 
+A query has one row, of the latest round in which it was accepted: who is done with a round is done with those before.
+
 Journals of older versions hold ids without records; feeding the same file again fills them in.
 """
 
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Final, Self
 
 from qrelay import wire
 from qrelay.errors import ConfigError, QueryConflict
@@ -20,14 +22,22 @@ from qrelay.identity import query_fingerprint
 from qrelay.runtime import faults
 from qrelay.types import Query
 
+_ENTRIES: Final = "SELECT query_id, fingerprint, round, record FROM accepted"
+_RECORD: Final = (
+    "INSERT INTO accepted (query_id, fingerprint, accepted_at, record, round) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (query_id) DO UPDATE SET accepted_at = excluded.accepted_at, record = excluded.record,"
+    " round = excluded.round WHERE excluded.round > round AND excluded.fingerprint = fingerprint"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An acknowledged query. `fingerprint` is `identity.query_fingerprint`; `query` is None in a row that an older
-    version wrote."""
+    """An acknowledged query, in its latest `round`. `fingerprint` is `identity.query_fingerprint`; `query` is None in
+    a row that an older version wrote."""
 
     query_id: str
     fingerprint: str
+    round: int
     query: Query | None
 
 
@@ -46,10 +56,11 @@ class Journal:
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS accepted "
-            "(query_id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, accepted_at TEXT NOT NULL, record BLOB)"
-            " WITHOUT ROWID"
+            "(query_id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, accepted_at TEXT NOT NULL, record BLOB,"
+            " round INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID"
         )
-        self._add_records()
+        self._add_column("record", "BLOB")
+        self._add_column("round", "INTEGER NOT NULL DEFAULT 0")
 
     def __enter__(self) -> Self:
         return self
@@ -60,25 +71,26 @@ class Journal:
         self._connection.commit()
         self._connection.close()
 
-    def _add_records(self) -> None:
+    def _add_column(self, name: str, declared: str) -> None:
         """Bring a journal of an older version up to this one."""
         columns = {row[1] for row in self._connection.execute("PRAGMA table_info(accepted)")}
-        if "record" in columns:
+        if name in columns:
             return
         try:
-            self._connection.execute("ALTER TABLE accepted ADD COLUMN record BLOB")
+            self._connection.execute(f"ALTER TABLE accepted ADD COLUMN {name} {declared}")
         except sqlite3.OperationalError as error:
             if "duplicate column" not in str(error):  # another process was first
                 raise
 
     def accepted(self, query: Query) -> bool:
-        """Whether this very submission was acknowledged before. Completes a row that has no record.
+        """Whether this very submission was acknowledged before, in its round or a later one. Completes a row that has
+        no record.
 
         Raises:
             QueryConflict: its id was, with another text.
         """
         row = self._connection.execute(
-            "SELECT fingerprint, record IS NULL FROM accepted WHERE query_id = ?", (query.query_id,)
+            "SELECT fingerprint, round, record IS NULL FROM accepted WHERE query_id = ?", (query.query_id,)
         ).fetchone()
         if row is None:
             return False
@@ -86,20 +98,22 @@ class Journal:
             raise QueryConflict(
                 f"query_id {query.query_id!r} was fed before with another text; the first stays: choose another id"
             )
-        if row[1]:  # on disk with the next `record`, or at the end
+        if row[1] < query.round:
+            return False
+        if row[2] and row[1] == query.round:  # on disk with the next `record`, or at the end
             self._connection.execute(
                 "UPDATE accepted SET record = ? WHERE query_id = ?", (_packed(query), query.query_id)
             )
         return True
 
     def record(self, queries: Sequence[Query]) -> None:
-        """Remember acknowledged queries, durably, in one transaction."""
+        """Remember acknowledged queries, durably, in one transaction; a later round takes an earlier one's place."""
         faults.point("feed.record.before")
         now = datetime.now(UTC).isoformat()
         with self._connection:
             self._connection.executemany(
-                "INSERT OR IGNORE INTO accepted (query_id, fingerprint, accepted_at, record) VALUES (?, ?, ?, ?)",
-                [(query.query_id, _fingerprint(query), now, _packed(query)) for query in queries],
+                _RECORD,
+                [(query.query_id, _fingerprint(query), now, _packed(query), query.round) for query in queries],
             )
 
     def query_ids(self) -> Iterable[str]:
@@ -108,15 +122,18 @@ class Journal:
 
     def entries(self) -> Iterator[Accepted]:
         """Every accepted query, by id (compared as UTF-8 bytes), read as it is asked for."""
-        chosen = self._connection.execute("SELECT query_id, fingerprint, record FROM accepted ORDER BY query_id")
-        return (Accepted(query_id, fingerprint, _unpacked(record)) for query_id, fingerprint, record in chosen)
+        chosen = self._connection.execute(f"{_ENTRIES} ORDER BY query_id")
+        return (_accepted(row) for row in chosen)
 
     def entry(self, query_id: str) -> Accepted | None:
         """The accepted query of this id, or None."""
-        row = self._connection.execute(
-            "SELECT query_id, fingerprint, record FROM accepted WHERE query_id = ?", (query_id,)
-        ).fetchone()
-        return None if row is None else Accepted(row[0], row[1], _unpacked(row[2]))
+        row = self._connection.execute(f"{_ENTRIES} WHERE query_id = ?", (query_id,)).fetchone()
+        return None if row is None else _accepted(row)
+
+
+def _accepted(row: tuple[Any, ...]) -> Accepted:
+    query_id, fingerprint, query_round, record = row
+    return Accepted(query_id, fingerprint, query_round, _unpacked(record))
 
 
 def _fingerprint(query: Query) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -10,8 +11,10 @@ from google.protobuf.message import Message
 from qrelay import wire
 from qrelay.errors import InternalError, QrelayError
 from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.trace import closed, is_open
 from qrelay.runtime.translate import item_error
 from qrelay.runtime.worker import query_of
+from qrelay.types import TraceStep
 from qrelay.v1 import service_info_pb2
 
 Result = TypeVar("Result")
@@ -31,7 +34,9 @@ async def answer_items(
     with context.admission.hold(len(items)):
         records = [_record(item) for item in items]
         readable = [record for record in records if not isinstance(record, QrelayError)]
+        began = time.monotonic()
         answers = iter(await compute(readable) if readable else ())
+        compute_s = time.monotonic() - began
         results = []
         for record in records:
             answer = record if isinstance(record, QrelayError) else next(answers)
@@ -39,10 +44,17 @@ async def answer_items(
                 query_id = "" if isinstance(record, QrelayError) else query_of(record).query_id
                 results.append(refuse(item_error(answer, query_id)))
             else:
-                results.append(wrap(answer))
+                results.append(wrap(_traced(answer, context, compute_s)))
         if next(answers, None) is not None:
             raise InternalError("a core answered more items than it was asked")
         return results
+
+
+def _traced(answer: Any, context: ServiceContext[Any, Any], compute_s: float) -> Any:
+    """Completes the step that the core opened, if it did; a call waits in no queue."""
+    if not is_open(answer, context.service):
+        return answer
+    return closed(answer, TraceStep(context.service, context.replica, "", 0.0, compute_s))
 
 
 def _record(item: Message) -> Any:

@@ -27,17 +27,25 @@ POINTS: Final = (
     "worker.ack.before",
     "feed.record.before",
 )
-"""Every point there is. before/after: the database's commit; middle: the file is half written; rename: between the
-file's rename and its manifest's; decided: a trigger is on disk, its job not launched; launch.after: the job runs
+"""Every point of the pipeline. before/after: the database's commit; middle: the file is half written; rename: between
+the file's rename and its manifest's; decided: a trigger is on disk, its job not launched; launch.after: the job runs
 and the ledger does not know; publish.after: the result is stored and its input not acknowledged; ack.before: all is
 done but the acknowledgement; feed.record: the stream has the queries and the feed's journal does not."""
+REGISTRY_POINTS: Final = (
+    "registry.version.staged",
+    "registry.version.placed",
+    "registry.event.written",
+    "registry.event.linked",
+)
+"""Those of the model registry. staged: a model's copy is whole and not in place; placed: in place, and the history
+does not know; written: an event's file is whole and has no number; linked: it has."""
 
 _folder: Final = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
 _passed: Final[Counter[str]] = Counter()
 
 
 def point(name: str) -> None:
-    """Dies here if the harness asks for it; `name` is one of POINTS."""
+    """Dies here if the harness asks for it; `name` is one of POINTS or REGISTRY_POINTS."""
     if _folder is None:
         return
     _passed[name] += 1

@@ -20,7 +20,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,12 +30,13 @@ from opentelemetry.context import Context
 from qrelay import wire
 from qrelay.config import WorkerSettings
 from qrelay.errors import Exhausted, InternalError, MalformedInput, OnHold, QrelayError, TransientError
-from qrelay.identity import digest
+from qrelay.identity import digest, round_fields
 from qrelay.runtime import faults, telemetry
 from qrelay.runtime.batcher import Batcher, BatchPolicy
 from qrelay.runtime.broker import Broker, Message
 from qrelay.runtime.stage import Record, Stage, Work
 from qrelay.runtime.topology import Hop
+from qrelay.runtime.trace import closed
 from qrelay.runtime.translate import Fate, as_qrelay_error, fate
 from qrelay.types import CandidateSet, DeadLetter, JudgedSet, Query, TraceStep
 
@@ -71,24 +72,12 @@ def query_of(record: Record) -> Query:
         case JudgedSet():
             return record.candidate_set.query
         case DeadLetter():
-            return Query(record.query_id, record.query_text, record.collection)
+            return Query(record.query_id, record.query_text, record.collection, round=record.round)
 
 
 def message_id(stage: str, query: Query, replay: str) -> str:
     """The deterministic Nats-Msg-Id of a stage's output for a query."""
-    return digest(stage, query.collection, query.query_id, query.text, replay)[:40]
-
-
-def with_step(record: Record, step: TraceStep) -> Record:
-    """The record with one more entry in its trace."""
-    match record:
-        case CandidateSet():
-            return replace(record, trace=(*record.trace, step))
-        case JudgedSet():
-            inner = record.candidate_set
-            return replace(record, candidate_set=replace(inner, trace=(*inner.trace, step)))
-        case _:
-            return record
+    return digest(stage, query.collection, query.query_id, query.text, replay, *round_fields(query.round))[:40]
 
 
 class StageWorker:
@@ -249,7 +238,7 @@ class StageWorker:
             subject = self._stage.target.subject(query.collection)
             try:
                 await self._publish(
-                    subject, with_step(outcome, step), message_id(self._stage.name, query, replay), replay
+                    subject, closed(outcome, step), message_id(self._stage.name, query, replay), replay
                 )
             except QrelayError as error:
                 await self._fail(held, error)
@@ -314,6 +303,7 @@ class StageWorker:
             subject=message.subject,
             headers={key: value for key, value in message.headers.items() if not key.startswith("Nats-")},
             payload=message.payload,
+            round=query.round,
         )
         log.error(
             "dead letter",

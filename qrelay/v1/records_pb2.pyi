@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Query(_message.Message):
-    __slots__ = ("query_id", "text", "collection", "submitted_at", "attributes", "reference_answers")
+    __slots__ = ("query_id", "text", "collection", "submitted_at", "attributes", "reference_answers", "round")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -24,13 +24,15 @@ class Query(_message.Message):
     SUBMITTED_AT_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
     query_id: str
     text: str
     collection: str
     submitted_at: _timestamp_pb2.Timestamp
     attributes: _containers.ScalarMap[str, str]
     reference_answers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, query_id: _Optional[str] = ..., text: _Optional[str] = ..., collection: _Optional[str] = ..., submitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., reference_answers: _Optional[_Iterable[str]] = ...) -> None: ...
+    round: int
+    def __init__(self, query_id: _Optional[str] = ..., text: _Optional[str] = ..., collection: _Optional[str] = ..., submitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., reference_answers: _Optional[_Iterable[str]] = ..., round: _Optional[int] = ...) -> None: ...
 
 class Passage(_message.Message):
     __slots__ = ("passage_id", "doc_id", "title", "text")
@@ -179,7 +181,7 @@ class JudgedSet(_message.Message):
     def __init__(self, candidate_set: _Optional[_Union[CandidateSet, _Mapping]] = ..., judgments: _Optional[_Iterable[_Union[Judgment, _Mapping]]] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
-    __slots__ = ("dead_letter_id", "stage", "collection", "query_id", "query_text", "reason", "detail", "attempts", "failed_at", "subject", "headers", "payload")
+    __slots__ = ("dead_letter_id", "stage", "collection", "query_id", "query_text", "reason", "detail", "attempts", "failed_at", "subject", "headers", "payload", "round")
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -199,6 +201,7 @@ class DeadLetter(_message.Message):
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
     dead_letter_id: str
     stage: str
     collection: str
@@ -211,4 +214,5 @@ class DeadLetter(_message.Message):
     subject: str
     headers: _containers.ScalarMap[str, str]
     payload: bytes
-    def __init__(self, dead_letter_id: _Optional[str] = ..., stage: _Optional[str] = ..., collection: _Optional[str] = ..., query_id: _Optional[str] = ..., query_text: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., attempts: _Optional[int] = ..., failed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., subject: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    round: int
+    def __init__(self, dead_letter_id: _Optional[str] = ..., stage: _Optional[str] = ..., collection: _Optional[str] = ..., query_id: _Optional[str] = ..., query_text: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., attempts: _Optional[int] = ..., failed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., subject: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., payload: _Optional[bytes] = ..., round: _Optional[int] = ...) -> None: ...

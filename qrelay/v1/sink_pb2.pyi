@@ -41,6 +41,14 @@ class DeadLetterState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEAD_LETTER_STATE_OPEN: _ClassVar[DeadLetterState]
     DEAD_LETTER_STATE_REPLAYED: _ClassVar[DeadLetterState]
     DEAD_LETTER_STATE_RESOLVED: _ClassVar[DeadLetterState]
+
+class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODEL_STATE_UNSPECIFIED: _ClassVar[ModelState]
+    MODEL_STATE_CANDIDATE: _ClassVar[ModelState]
+    MODEL_STATE_PROMOTED: _ClassVar[ModelState]
+    MODEL_STATE_REJECTED: _ClassVar[ModelState]
+    MODEL_STATE_RETIRED: _ClassVar[ModelState]
 INGEST_STATUS_UNSPECIFIED: IngestStatus
 INGEST_STATUS_COMMITTED: IngestStatus
 INGEST_STATUS_DUPLICATE: IngestStatus
@@ -59,6 +67,11 @@ DEAD_LETTER_STATE_UNSPECIFIED: DeadLetterState
 DEAD_LETTER_STATE_OPEN: DeadLetterState
 DEAD_LETTER_STATE_REPLAYED: DeadLetterState
 DEAD_LETTER_STATE_RESOLVED: DeadLetterState
+MODEL_STATE_UNSPECIFIED: ModelState
+MODEL_STATE_CANDIDATE: ModelState
+MODEL_STATE_PROMOTED: ModelState
+MODEL_STATE_REJECTED: ModelState
+MODEL_STATE_RETIRED: ModelState
 
 class IngestRequest(_message.Message):
     __slots__ = ("judged_sets", "rejudgment")
@@ -159,12 +172,14 @@ class ExportResponse(_message.Message):
     def __init__(self, chunk: _Optional[bytes] = ..., manifest: _Optional[_Union[ExportManifest, _Mapping]] = ...) -> None: ...
 
 class GetQueryStatesRequest(_message.Message):
-    __slots__ = ("collection", "query_ids")
+    __slots__ = ("collection", "query_ids", "round")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERY_IDS_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
     collection: str
     query_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, collection: _Optional[str] = ..., query_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    round: int
+    def __init__(self, collection: _Optional[str] = ..., query_ids: _Optional[_Iterable[str]] = ..., round: _Optional[int] = ...) -> None: ...
 
 class GetQueryStatesResponse(_message.Message):
     __slots__ = ("states",)
@@ -249,6 +264,96 @@ class ReplayDeadLettersResponse(_message.Message):
     replayed: int
     skipped_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, replayed: _Optional[int] = ..., skipped_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StartTrainingRequest(_message.Message):
+    __slots__ = ("collection",)
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    def __init__(self, collection: _Optional[str] = ...) -> None: ...
+
+class StartTrainingResponse(_message.Message):
+    __slots__ = ("trigger", "change_no", "job")
+    TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_NO_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    trigger: int
+    change_no: int
+    job: str
+    def __init__(self, trigger: _Optional[int] = ..., change_no: _Optional[int] = ..., job: _Optional[str] = ...) -> None: ...
+
+class ModelVersion(_message.Message):
+    __slots__ = ("version", "slot", "state", "serving", "parent", "base", "created_at", "passed", "against", "tainted_by", "pruned", "manifest_json")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    PASSED_FIELD_NUMBER: _ClassVar[int]
+    AGAINST_FIELD_NUMBER: _ClassVar[int]
+    TAINTED_BY_FIELD_NUMBER: _ClassVar[int]
+    PRUNED_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_JSON_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    slot: str
+    state: ModelState
+    serving: bool
+    parent: str
+    base: str
+    created_at: _timestamp_pb2.Timestamp
+    passed: bool
+    against: str
+    tainted_by: _containers.RepeatedScalarFieldContainer[str]
+    pruned: bool
+    manifest_json: str
+    def __init__(self, version: _Optional[str] = ..., slot: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., serving: _Optional[bool] = ..., parent: _Optional[str] = ..., base: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., passed: _Optional[bool] = ..., against: _Optional[str] = ..., tainted_by: _Optional[_Iterable[str]] = ..., pruned: _Optional[bool] = ..., manifest_json: _Optional[str] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ("slot",)
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    slot: str
+    def __init__(self, slot: _Optional[str] = ...) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelVersion]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
+
+class PromoteModelRequest(_message.Message):
+    __slots__ = ("version", "by", "reason")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    by: str
+    reason: str
+    def __init__(self, version: _Optional[str] = ..., by: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PromoteModelResponse(_message.Message):
+    __slots__ = ("changed",)
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    changed: bool
+    def __init__(self, changed: _Optional[bool] = ...) -> None: ...
+
+class RollbackModelRequest(_message.Message):
+    __slots__ = ("slot", "to", "by", "reason")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    slot: str
+    to: str
+    by: str
+    reason: str
+    def __init__(self, slot: _Optional[str] = ..., to: _Optional[str] = ..., by: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RollbackModelResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    def __init__(self, version: _Optional[str] = ...) -> None: ...
 
 class SinkServiceGetInfoRequest(_message.Message):
     __slots__ = ()

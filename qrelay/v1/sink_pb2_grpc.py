@@ -75,6 +75,26 @@ class SinkServiceStub:
                 request_serializer=qrelay_dot_v1_dot_sink__pb2.ReplayDeadLettersRequest.SerializeToString,
                 response_deserializer=qrelay_dot_v1_dot_sink__pb2.ReplayDeadLettersResponse.FromString,
                 _registered_method=True)
+        self.StartTraining = channel.unary_unary(
+                '/qrelay.v1.SinkService/StartTraining',
+                request_serializer=qrelay_dot_v1_dot_sink__pb2.StartTrainingRequest.SerializeToString,
+                response_deserializer=qrelay_dot_v1_dot_sink__pb2.StartTrainingResponse.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/qrelay.v1.SinkService/ListModels',
+                request_serializer=qrelay_dot_v1_dot_sink__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=qrelay_dot_v1_dot_sink__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.PromoteModel = channel.unary_unary(
+                '/qrelay.v1.SinkService/PromoteModel',
+                request_serializer=qrelay_dot_v1_dot_sink__pb2.PromoteModelRequest.SerializeToString,
+                response_deserializer=qrelay_dot_v1_dot_sink__pb2.PromoteModelResponse.FromString,
+                _registered_method=True)
+        self.RollbackModel = channel.unary_unary(
+                '/qrelay.v1.SinkService/RollbackModel',
+                request_serializer=qrelay_dot_v1_dot_sink__pb2.RollbackModelRequest.SerializeToString,
+                response_deserializer=qrelay_dot_v1_dot_sink__pb2.RollbackModelResponse.FromString,
+                _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/qrelay.v1.SinkService/GetInfo',
                 request_serializer=qrelay_dot_v1_dot_sink__pb2.SinkServiceGetInfoRequest.SerializeToString,
@@ -141,6 +161,34 @@ class SinkServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartTraining(self, request, context):
+        """Triggers a training of the collection now, whatever the policy says; this or another sink launches its job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """The versions of the model registry, in the order of their publication.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteModel(self, request, context):
+        """Lets a version serve that the gate passed against what serves now; FAILED_PRECONDITION where it did not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackModel(self, request, context):
+        """Takes the serving version of a slot back; FAILED_PRECONDITION where there is nothing to go back from or to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInfo(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -189,6 +237,26 @@ def add_SinkServiceServicer_to_server(servicer, server):
                     servicer.ReplayDeadLetters,
                     request_deserializer=qrelay_dot_v1_dot_sink__pb2.ReplayDeadLettersRequest.FromString,
                     response_serializer=qrelay_dot_v1_dot_sink__pb2.ReplayDeadLettersResponse.SerializeToString,
+            ),
+            'StartTraining': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartTraining,
+                    request_deserializer=qrelay_dot_v1_dot_sink__pb2.StartTrainingRequest.FromString,
+                    response_serializer=qrelay_dot_v1_dot_sink__pb2.StartTrainingResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=qrelay_dot_v1_dot_sink__pb2.ListModelsRequest.FromString,
+                    response_serializer=qrelay_dot_v1_dot_sink__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'PromoteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteModel,
+                    request_deserializer=qrelay_dot_v1_dot_sink__pb2.PromoteModelRequest.FromString,
+                    response_serializer=qrelay_dot_v1_dot_sink__pb2.PromoteModelResponse.SerializeToString,
+            ),
+            'RollbackModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackModel,
+                    request_deserializer=qrelay_dot_v1_dot_sink__pb2.RollbackModelRequest.FromString,
+                    response_serializer=qrelay_dot_v1_dot_sink__pb2.RollbackModelResponse.SerializeToString,
             ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
@@ -413,6 +481,114 @@ class SinkService:
             '/qrelay.v1.SinkService/ReplayDeadLetters',
             qrelay_dot_v1_dot_sink__pb2.ReplayDeadLettersRequest.SerializeToString,
             qrelay_dot_v1_dot_sink__pb2.ReplayDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartTraining(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qrelay.v1.SinkService/StartTraining',
+            qrelay_dot_v1_dot_sink__pb2.StartTrainingRequest.SerializeToString,
+            qrelay_dot_v1_dot_sink__pb2.StartTrainingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qrelay.v1.SinkService/ListModels',
+            qrelay_dot_v1_dot_sink__pb2.ListModelsRequest.SerializeToString,
+            qrelay_dot_v1_dot_sink__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qrelay.v1.SinkService/PromoteModel',
+            qrelay_dot_v1_dot_sink__pb2.PromoteModelRequest.SerializeToString,
+            qrelay_dot_v1_dot_sink__pb2.PromoteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qrelay.v1.SinkService/RollbackModel',
+            qrelay_dot_v1_dot_sink__pb2.RollbackModelRequest.SerializeToString,
+            qrelay_dot_v1_dot_sink__pb2.RollbackModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

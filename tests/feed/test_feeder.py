@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
@@ -20,9 +21,12 @@ async def lines(*items: str | None) -> AsyncIterator[str | None]:
         yield item
 
 
-async def feed(broker: MemoryBroker, path: Path, items: Iterable[str | None], window: int = 4) -> FeedReport:
+async def feed(
+    broker: MemoryBroker, path: Path, items: Iterable[str | None], window: int = 4, query_round: int = 0
+) -> FeedReport:
     with Journal(path) as journal:
-        return await Feeder(broker, journal, collection="docs", window=window).feed(lines(*items))
+        feeder = Feeder(broker, journal, collection="docs", query_round=query_round, window=window)
+        return await feeder.feed(lines(*items))
 
 
 async def queries(broker: MemoryBroker) -> list[Query]:
@@ -45,6 +49,34 @@ async def test_feeding_again_adds_only_what_is_new(tmp_path: Path) -> None:
     report = await feed(broker, tmp_path / "j", ["a\tone", "b\ttwo", "c\tthree"])
     assert (report.accepted, report.known) == (1, 2)
     assert len(await queries(broker)) == 3
+
+
+async def test_a_later_round_is_fed_again_and_an_earlier_one_is_known(tmp_path: Path) -> None:
+    broker, path = MemoryBroker(), tmp_path / "j"
+    await feed(broker, path, ["a\tone", "b\ttwo"])
+    again = await feed(broker, path, ["a\tone", "a\tother"], query_round=2)
+    assert (again.accepted, again.known, list(again.rejected)) == (1, 0, [2])
+    for query_round in (2, 1, 0):
+        assert (await feed(broker, path, ["a\tone"], query_round=query_round)).known == 1
+    assert [(query.query_id, query.round) for query in await queries(broker)] == [("a", 0), ("b", 0), ("a", 2)]
+    with Journal(path) as journal:
+        assert [(e.query_id, e.round, e.query.round) for e in journal.entries() if e.query] == [
+            ("a", 2, 2),
+            ("b", 0, 0),
+        ]
+
+
+async def test_a_journal_from_before_rounds_holds_round_0(tmp_path: Path) -> None:
+    broker, path = MemoryBroker(), tmp_path / "j"
+    await feed(broker, path, ["a\tone"])
+    with sqlite3.connect(path) as raw:
+        raw.execute("ALTER TABLE accepted DROP COLUMN round")
+    raw.close()
+    assert (await feed(broker, path, ["a\tone"])).known == 1
+    assert (await feed(broker, path, ["a\tone"], query_round=1)).accepted == 1
+    with Journal(path) as journal:
+        entry = journal.entry("a")
+    assert entry is not None and entry.round == 1
 
 
 async def test_the_same_id_with_another_text_is_rejected_within_a_file_and_across_files(tmp_path: Path) -> None:

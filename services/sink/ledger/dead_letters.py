@@ -2,7 +2,7 @@
 
     open ──begin_replay──► replaying ──finish_replay──► replayed
       │                        │                            │
-      └────────────────────────┴──── its query committed ───┴──► resolved
+      └── its query committed ─┴── in its round or a later ─┴──► resolved
 
 `replaying` is written before the originals are published and `replayed` after, so that a crash between the
 two leaves letters that the next replay takes again: at least once, and the ledger's first-commit rule
@@ -13,7 +13,7 @@ These functions work inside a transaction that the caller opened.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -40,7 +40,9 @@ _letters = schema.dead_letters.c
 _CHUNK = 500
 """Ids in one statement: databases limit the parameters of a statement."""
 _RESOLVE = schema.dead_letters.update().where(
-    _letters.submission.in_(sa.bindparam("wanted", expanding=True)), _letters.state != RESOLVED
+    _letters.submission.in_(sa.bindparam("wanted", expanding=True)),
+    _letters.round <= sa.bindparam("latest"),
+    _letters.state != RESOLVED,
 )
 
 
@@ -97,17 +99,21 @@ def record(connection: sa.Connection, letters: Sequence[DeadLetter], now_us: int
 
 
 def _committed(connection: sa.Connection, letters: Sequence[DeadLetter]) -> set[str]:
-    """The ids of the letters whose very submission (id and text) is in the ledger."""
+    """The ids of the letters whose very submission (id and text) is in the ledger, in their round or a later one."""
     by_query: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
         by_query.setdefault((letter.collection, letter.query_id), []).append(letter)
     queries = schema.queries.c
     found: set[str] = set()
     for (collection, query_id), same in by_query.items():
-        text = connection.execute(
-            sa.select(queries.text).where(queries.collection == collection, queries.query_id == query_id)
-        ).scalar()
-        found.update(letter.dead_letter_id for letter in same if letter.query_text == text)
+        stands = connection.execute(
+            sa.select(queries.text, queries.round).where(
+                queries.collection == collection, queries.query_id == query_id
+            )
+        ).one_or_none()
+        if stands is not None:
+            served = (each for each in same if each.query_text == stands.text and each.round <= stands.round)
+            found.update(letter.dead_letter_id for letter in served)
     return found
 
 
@@ -128,14 +134,18 @@ def _row(letter: DeadLetter, committed: bool, now_us: int) -> Row:
         "payload": letter.payload,
         "state": RESOLVED if committed else OPEN,
         "closed_us": now_us if committed else None,
+        "round": letter.round,
     }
 
 
-def resolve(connection: sa.Connection, submissions: Sequence[str], now_us: int) -> None:
-    """Closes the letters of these submissions (`query_fingerprint`s): their queries are in the ledger."""
-    if not submissions:
-        return
-    connection.execute(_RESOLVE, {"wanted": list(submissions), "state": RESOLVED, "closed_us": now_us})
+def resolve(connection: sa.Connection, submissions: Iterable[tuple[str, int]], now_us: int) -> None:
+    """Closes the letters of these submissions (`query_fingerprint`s), each up to its round: their queries are in the
+    ledger."""
+    by_round: dict[int, list[str]] = {}
+    for submission, query_round in submissions:
+        by_round.setdefault(query_round, []).append(submission)
+    for latest, wanted in sorted(by_round.items()):
+        connection.execute(_RESOLVE, {"wanted": wanted, "latest": latest, "state": RESOLVED, "closed_us": now_us})
 
 
 def page(
@@ -220,5 +230,6 @@ def _entry(row: Any) -> DeadLetterEntry:
         subject=row.subject,
         headers=orjson.loads(row.headers),
         payload=bytes(row.payload),
+        round=row.round,
     )
     return DeadLetterEntry(letter, row.state, None if row.closed_us is None else moment(row.closed_us))

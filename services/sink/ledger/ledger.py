@@ -31,13 +31,14 @@ from qrelay.types import DeadLetter, JudgedSet, JudgeIdentity
 from services.sink.ledger import database, dead_letters
 from services.sink.ledger.commit import CommitStatus, commit_batch
 from services.sink.ledger.dead_letters import DeadLetterEntry, DeadLetterPage
+from services.sink.ledger.merge import Added
 from services.sink.ledger.reader import Snapshot
 from services.sink.ledger.rejudge import rejudge_batch
 from services.sink.ledger.rows import PreparedSet, microseconds, prepare
 from services.sink.ledger.schema import SCHEMA_VERSION
 from services.sink.ledger.states import CollectionStats
 
-__all__ = ["CollectionStats", "CommitStatus", "DeadLetterEntry", "DeadLetterPage", "Ledger", "Snapshot"]
+__all__ = ["Added", "CollectionStats", "CommitStatus", "DeadLetterEntry", "DeadLetterPage", "Ledger", "Snapshot"]
 
 MAX_PAGE_SIZE = 1000
 """Dead letters in one page: each carries its original message, up to a megabyte."""
@@ -45,7 +46,7 @@ DEFAULT_PAGE_SIZE = 100
 
 T = TypeVar("T")
 _Write = Callable[[sa.Connection, Sequence[PreparedSet], dict[JudgeIdentity, int], int], list[T | QrelayError]]
-AfterCommit = Callable[[sa.Connection, Sequence[JudgedSet], int], None]
+AfterCommit = Callable[[sa.Connection, Sequence[Added], int], None]
 """Called with the sets that a commit wrote, within its transaction, and the time (microseconds); see `Ledger`."""
 
 
@@ -107,7 +108,8 @@ class Ledger:
     def commit(self, sets: Sequence[JudgedSet]) -> list[CommitStatus | QrelayError]:
         """Commits each set at most once and answers each, in order, after the data is on disk.
 
-        COMMITTED: written by this call; DUPLICATE: the same query_id and text was there, nothing changed;
+        COMMITTED: written by this call, as a query or as another round of one; DUPLICATE: the same query_id and
+        text was there in this round, nothing changed;
         QueryConflict: the query_id stands for another text; InvalidQuery, MalformedInput: cannot be
         stored; BackendUnavailable: nothing of this batch was written, try again later.
         """
@@ -116,10 +118,9 @@ class Ledger:
     def _commit_batch(
         self, connection: sa.Connection, batch: Sequence[PreparedSet], numbers: dict[JudgeIdentity, int], now_us: int
     ) -> list[CommitStatus | QrelayError]:
-        results = commit_batch(connection, batch, numbers, now_us)
-        new = [item.record for item, result in zip(batch, results, strict=True) if result is CommitStatus.COMMITTED]
-        if self._after_commit and new:
-            self._after_commit(connection, new, now_us)
+        results, added = commit_batch(connection, batch, numbers, now_us)
+        if self._after_commit and added:
+            self._after_commit(connection, added, now_us)
         return results
 
     def rejudge(self, sets: Sequence[JudgedSet]) -> list[int | QrelayError]:
@@ -206,15 +207,17 @@ class Ledger:
         with self.snapshot() as snapshot:
             return snapshot.stats(collection or "")
 
-    def query_states(self, collection: str, query_ids: Sequence[str] | None = None) -> dict[str, str]:
+    def query_states(
+        self, collection: str, query_ids: Sequence[str] | None = None, query_round: int = 0
+    ) -> dict[str, str]:
         """query_id -> "committed", "dead" (a letter waits) or "replayed" (published again, on its way), of
-        these ids or of all; an id that the ledger does not know is absent.
+        these ids or of all, in this round or a later one; an id that the ledger does not know so is absent.
 
         An id whose first text is committed is committed, even if another text for it is dead; for every
         submission apart, and without holding them all, see `Snapshot.submissions`.
         """
         with self.snapshot() as snapshot:
-            return snapshot.query_states(collection, query_ids)
+            return snapshot.query_states(collection, query_ids, query_round)
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:

@@ -3,9 +3,10 @@
     {"passage_id": [...], "doc_id": [...], "text_hash": [...], "sampled": [0 or 1, ...],
      "systems": {"bm25": [[score or null, ...], [rank or -1, ...]], ...}, "trace": [[...], ...]}
 
-All lists run in the set's order. A rank of -1 says that the system said nothing of this passage. Texts are
-not in it: `text_hash` names a row of `passages`, and is empty where the candidate came with neither title nor
-text (the reranker drops the texts of those that it does not send to the judge, and keeps their titles).
+Of several rounds, `union.py` adds "rounds" and "earlier". All lists run in the set's order. A rank of -1 says that
+the system said nothing of this passage. Texts are not in it: `text_hash` names a row of `passages`, and is empty
+where the candidate came with neither title nor text (the reranker drops the texts of those that it does not send to
+the judge, and keeps their titles).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import zstandard
 from qrelay.identity import digest
 from qrelay.types import Candidate, CandidateSet, Passage, Score, TraceStep
 
-_SILENT = -1
+SILENT: Final = -1
 _LEVEL: Final = 1
 _own: Final = threading.local()
 """A compressor and a decompressor a thread: they may not be shared, and cost as much to make as to use."""
@@ -55,6 +56,11 @@ def pack(record: CandidateSet, hashes: list[str]) -> bytes:
         "systems": _columns(candidates),
         "trace": [[t.stage, t.replica, t.model, t.queue_s, t.compute_s] for t in record.trace],
     }
+    return compress(document)
+
+
+def compress(document: dict[str, Any]) -> bytes:
+    """A document as it is stored."""
     if not hasattr(_own, "compressor"):
         _own.compressor = zstandard.ZstdCompressor(level=_LEVEL)
     packed: bytes = _own.compressor.compress(orjson.dumps(document))
@@ -72,7 +78,7 @@ def _columns(candidates: Sequence[Candidate]) -> dict[str, Any]:
         for score in candidate.scores:
             columns = systems.get(score.system)
             if columns is None:
-                columns = systems[score.system] = ([None] * len(candidates), [_SILENT] * len(candidates))
+                columns = systems[score.system] = ([None] * len(candidates), [SILENT] * len(candidates))
             columns[0][i] = score.score
             columns[1][i] = score.rank
     return systems
@@ -94,7 +100,7 @@ def candidates_of(document: Mapping[str, Any], texts: Mapping[str, tuple[str, st
     return tuple(
         Candidate(
             Passage(passage_id, doc_id, *texts.get(hashed, ("", ""))),
-            tuple([Score(name, s[i], r[i]) for name, s, r in systems if r[i] != _SILENT]),
+            tuple([Score(name, s[i], r[i]) for name, s, r in systems if r[i] != SILENT]),
             bool(sampled),
         )
         for i, (passage_id, doc_id, hashed, sampled) in enumerate(

@@ -1,5 +1,7 @@
 """Reading the ledger: a snapshot that writers do not disturb, read in pages, never whole.
 
+Labels of retracted judges (`retractions.py`) are not among those that are read; `judged_set` alone shows them.
+
 Everything comes in the order of ids (compared as UTF-8 bytes), which no commit order can change.
 """
 
@@ -7,26 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 
 from qrelay.errors import UnknownCollection
 from qrelay.types import (
     Candidate,
     CandidateSet,
-    Graded,
     JudgedSet,
     JudgeIdentity,
     Judgment,
-    Missing,
-    Query,
-    Utility,
 )
-from services.sink.ledger import packing, people, schema, states
-from services.sink.ledger.rows import moment
+from services.sink.ledger import packing, people, retractions, schema, states
+from services.sink.ledger.records import judgment_of, query_of
 from services.sink.ledger.states import CollectionStats, Submission, query_pages
+from services.sink.ledger.union import earlier_passages
 
 _QUERIES_A_PAGE = 64
 _LABELS_PAGE = 256
@@ -49,8 +48,8 @@ class JudgeRow:
 class Label:
     """What exports and selections need of a judgment. `grade`, `min_grade`, `p_relevant`, `entropy` (nats) and
     `calibration` (a map's hash, or empty) are None where it is missing, and `missing_reason` is None where it is
-    not. `generation`: 0 came with the query, later ones by re-judging. An override is one too, with a `judge_no`
-    below 0 and P(relevant) 1 or 0."""
+    not. `generation`: 0 came with the query, others with later rounds or by re-judging. An override is one too, with
+    a `judge_no` below 0 and P(relevant) 1 or 0."""
 
     passage_id: str
     judge_no: int
@@ -71,12 +70,13 @@ class Label:
 @dataclass(frozen=True, slots=True)
 class LabelledQuery:
     """A query with its labels, by passage_id. `candidates` is filled by `labelled_queries` only, with
-    the texts of the passages that have a label."""
+    the texts of the passages that have a label; `earlier` names those that only rounds before the latest returned."""
 
     query_id: str
     text: str
     labels: tuple[Label, ...]
     candidates: tuple[Candidate, ...] = ()
+    earlier: frozenset[str] = frozenset()
 
 
 class Snapshot:
@@ -111,8 +111,18 @@ class Snapshot:
         chosen = sa.select(columns.change_no).where(columns.collection == collection)
         return int(self.connection.execute(chosen).scalar() or 0)
 
-    def judges(self) -> dict[int, JudgeRow]:
-        """Every judge by its number; people too, as one pseudo-judge a scale that overrides are on."""
+    @cached_property
+    def retracted(self) -> dict[int, retractions.Retraction]:
+        """The judges whose labels count no more, by number, with the decision that says so."""
+        return retractions.standing(self.connection)
+
+    def judges(self, *, retracted: bool = False) -> dict[int, JudgeRow]:
+        """The judges by number; people too, as one pseudo-judge a scale that overrides are on. `retracted`: also
+        those that are."""
+        every = self._every_judge()
+        return every if retracted else {no: judge for no, judge in every.items() if no not in self.retracted}
+
+    def _every_judge(self) -> dict[int, JudgeRow]:
         rows = self.connection.execute(sa.select(schema.judges))
         found = {judge[0]: JudgeRow(*judge) for judge in people.pseudo_judges(self.connection)}
         return found | {
@@ -173,8 +183,9 @@ class Snapshot:
             labels, packed = self._labels(numbers, overrides, relevant_grades), self._packed(numbers)
             texts = self._texts(collection, _hashes_to_read(packed, labels))
             for row in page:
-                candidates = packing.candidates_of(packed[row.query_no], texts)
-                yield LabelledQuery(row.query_id, row.text, tuple(labels.get(row.query_no, ())), candidates)
+                document = packed[row.query_no]
+                candidates, earlier = packing.candidates_of(document, texts), earlier_passages(document)
+                yield LabelledQuery(row.query_id, row.text, tuple(labels.get(row.query_no, ())), candidates, earlier)
 
     def judged_set(self, collection: str, query_id: str) -> JudgedSet | None:
         """One committed set, whole, with all its judgments by passage, the first generation first; None where there
@@ -187,7 +198,7 @@ class Snapshot:
         document = self._packed([row.query_no])[row.query_no]
         texts = self._texts(collection, {hashed for hashed in document["text_hash"] if hashed})
         candidate_set = CandidateSet(
-            _query_of(row), packing.candidates_of(document, texts), row.index_version, packing.trace_of(document)
+            query_of(row), packing.candidates_of(document, texts), row.index_version, packing.trace_of(document)
         )
         return JudgedSet(candidate_set, self._judgments(row.query_no))
 
@@ -196,9 +207,11 @@ class Snapshot:
         others by fingerprint."""
         return states.submissions(self.connection, collection, query_ids)
 
-    def query_states(self, collection: str, query_ids: Sequence[str] | None = None) -> dict[str, str]:
+    def query_states(
+        self, collection: str, query_ids: Sequence[str] | None = None, query_round: int = 0
+    ) -> dict[str, str]:
         """See `Ledger.query_states`."""
-        return states.query_states(self.connection, collection, query_ids)
+        return states.query_states(self.connection, collection, query_ids, query_round)
 
     def _labels(
         self, numbers: Sequence[int], overrides: bool, relevant_grades: Mapping[str, int] | None
@@ -214,7 +227,7 @@ class Snapshot:
             _judgments.entropy,
             _judgments.calibration,
             _judgments.generation,
-        ).where(_judgments.query_no.in_(numbers))
+        ).where(_judgments.query_no.in_(numbers), _judgments.judge_no.not_in(list(self.retracted)))
         found: dict[int, list[Label]] = {}
         for row in self.connection.execute(chosen.order_by(_judgments.query_no, _judgments.passage_id)):
             found.setdefault(row[0], []).append(Label(*tuple[Any, ...](row)[1:]))
@@ -242,12 +255,12 @@ class Snapshot:
         return found
 
     def _judgments(self, query_no: int) -> tuple[Judgment, ...]:
-        judges = self.judges()
+        judges = self.judges(retracted=True)
         order = _judgments.passage_id, _judgments.generation, _judgments.judgment_key
         rows = self.connection.execute(
             sa.select(schema.judgments).where(_judgments.query_no == query_no).order_by(*order)
         )
-        return tuple(_judgment_of(row, judges[row.judge_no].identity) for row in rows)
+        return tuple(judgment_of(row, judges[row.judge_no].identity) for row in rows)
 
 
 def _hashes_to_read(packed: Mapping[int, Mapping[str, Any]], labels: Mapping[int, Sequence[Label]]) -> set[str]:
@@ -258,41 +271,3 @@ def _hashes_to_read(packed: Mapping[int, Mapping[str, Any]], labels: Mapping[int
         pairs = zip(document["passage_id"], document["text_hash"], strict=True)
         wanted.update(hashed for passage_id, hashed in pairs if hashed and passage_id in labelled)
     return wanted
-
-
-def _query_of(row: Any) -> Query:
-    return Query(
-        query_id=row.query_id,
-        text=row.text,
-        collection=row.collection,
-        submitted_at=None if row.submitted_us is None else moment(row.submitted_us),
-        attributes=orjson.loads(row.attributes),
-        reference_answers=tuple(orjson.loads(row.reference_answers)),
-    )
-
-
-def _judgment_of(row: Any, judge: JudgeIdentity) -> Judgment:
-    outcome: Graded | Missing
-    if row.grade is None:
-        outcome = Missing(row.missing_reason, row.missing_detail)
-    else:
-        outcome = Graded(
-            row.grade,
-            row.min_grade,
-            tuple(orjson.loads(row.probabilities)),
-            row.expected_relevance,
-            row.entropy,
-            row.p_relevant,
-            row.calibration,
-            Utility(*orjson.loads(row.utility)) if row.utility else None,
-        )
-    return Judgment(
-        row.passage_id,
-        row.judgment_key,
-        outcome,
-        judge,
-        moment(row.judged_us),
-        row.cached,
-        row.raw_reply,
-        row.prompt_tokens,
-    )

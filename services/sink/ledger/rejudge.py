@@ -1,8 +1,6 @@
 """Re-judgments: new labels beside those that the ledger holds, within a transaction that the caller opened.
 
-Append-only as a commit is: no row is changed, and the judgment's key decides what is new. A grade stands for ever; a
-judgment that is missing may get a grade of the same judge beside it, for nothing was measured. What is added to a
-query is its next generation: one above the highest that any of its labels has.
+What is new is decided as in `additions.py`; what is added to a query is its next generation.
 """
 
 from __future__ import annotations
@@ -14,12 +12,13 @@ import sqlalchemy as sa
 from qrelay.errors import InputError, MalformedInput, QrelayError
 from qrelay.types import JudgeIdentity
 from services.sink.ledger import schema
+from services.sink.ledger.additions import add_judgments, insert_generations, new_judgments, next_generation
 from services.sink.ledger.changes import begin_changes
-from services.sink.ledger.commit import conflict, insert_judgments, number_judges
+from services.sink.ledger.commit import conflict
 from services.sink.ledger.packing import unpack
-from services.sink.ledger.rows import JudgmentRow, PreparedSet
+from services.sink.ledger.rows import PreparedSet
 
-_queries, _judgments = schema.queries.c, schema.judgments.c
+_queries = schema.queries.c
 
 
 def rejudge_batch(
@@ -46,13 +45,13 @@ def _add(
         return number
     if (changed := _changed_passages(connection, number, item)) is not None:
         return changed
-    rows = _new_rows(connection, number, item)
+    rows = new_judgments(connection, number, item)
     if rows:
-        number_judges(connection, {judge for judge, _ in rows}, judge_numbers)
-        insert_judgments(connection, [(number, judge_numbers[judge], row) for judge, row in rows])
-        added = [row for _, row in rows]
-        _record(connection, number, added, change_no, now_us)
-        _count(connection, number, added, change_no)
+        generation = next_generation(connection, number)
+        add_judgments(connection, number, rows, generation, judge_numbers)
+        insert_generations(connection, [(number, generation, change_no, now_us, len(rows), None, 0)])
+        touched = schema.queries.update().where(_queries.query_no == number)
+        connection.execute(touched.values(change_no=change_no))
     return len(rows)
 
 
@@ -89,42 +88,3 @@ def _changed_passages(connection: sa.Connection, number: int, item: PreparedSet)
 def _text_hashes(packed: bytes) -> dict[str, str]:
     document = unpack(packed)
     return dict(zip(document["passage_id"], document["text_hash"], strict=True))
-
-
-def _new_rows(connection: sa.Connection, number: int, item: PreparedSet) -> list[tuple[JudgeIdentity, JudgmentRow]]:
-    """(judge, row) of the judgments that the query does not hold, as its next generation."""
-    columns = (_judgments.passage_id, _judgments.judgment_key, _judgments.grade, _judgments.generation)
-    held: dict[tuple[str, str], bool] = {}  # (passage_id, judgment_key) -> whether it has a grade
-    generation = 0
-    for there in connection.execute(sa.select(*columns).where(_judgments.query_no == number)):
-        key = there.passage_id, there.judgment_key
-        held[key] = held.get(key, False) or there.grade is not None
-        generation = max(generation, there.generation)
-    new = []
-    for judge, row in zip(item.judges, item.judgment_rows, strict=True):
-        key = row.passage_id, row.judgment_key
-        graded = row.grade is not None
-        if key not in held or (graded and not held[key]):
-            new.append((judge, row._replace(generation=generation + 1)))
-    return new
-
-
-def _record(
-    connection: sa.Connection, number: int, added: Sequence[JudgmentRow], change_no: int, now_us: int
-) -> None:
-    row = {"query_no": number, "generation": added[0].generation, "change_no": change_no, "added_us": now_us,
-           "judgments": len(added)}  # fmt: skip
-    connection.execute(schema.generations.insert(), row)
-
-
-def _count(connection: sa.Connection, number: int, added: Sequence[JudgmentRow], change_no: int) -> None:
-    pairs = sa.select(sa.func.count(_judgments.passage_id.distinct())).where(_judgments.query_no == number)
-    counted = {
-        "judgments": _queries.judgments + len(added),
-        "pairs": pairs.scalar_subquery(),
-        "missing": _queries.missing + sum(row.grade is None for row in added),
-        "cached": _queries.cached + sum(row.cached for row in added),
-        "prompt_tokens": _queries.prompt_tokens + sum(row.prompt_tokens for row in added),
-        "change_no": change_no,
-    }
-    connection.execute(schema.queries.update().where(_queries.query_no == number).values(counted))

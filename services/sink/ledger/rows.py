@@ -13,7 +13,7 @@ import orjson
 
 from qrelay.errors import InvalidQuery, MalformedInput, QrelayError
 from qrelay.identity import query_fingerprint, valid_collection
-from qrelay.types import CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Query
+from qrelay.types import MAX_ROUND, CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Query
 from services.sink.ledger.packing import pack, text_hash
 
 Row = dict[str, Any]
@@ -140,6 +140,8 @@ def _check_query(query: Query) -> None:
         )
     if not query.text.strip():
         raise InvalidQuery(f"query {query.query_id} has an empty text: give it one or leave it out")
+    if not 0 <= query.round <= MAX_ROUND:
+        raise InvalidQuery(f"query {query.query_id} is of round {query.round}: use 0 to {MAX_ROUND}")
 
 
 def _check_passages(record: JudgedSet) -> None:
@@ -208,6 +210,7 @@ def _query_row(record: JudgedSet, judgments: Sequence[Judgment]) -> Row:
         "missing": sum(isinstance(judgment.outcome, Missing) for judgment in judgments),
         "cached": sum(judgment.cached for judgment in judgments),
         "prompt_tokens": sum(judgment.prompt_tokens for judgment in judgments),
+        "round": query.round,
     }
 
 

@@ -5,9 +5,13 @@
     passages         title and text, once a collection and text hash
     judges           one row a judge identity; a combined judge (fused, cascade) is one of them
     judgments        one row a measurement, append-only, several a passage with several judges; grade is NULL exactly
-                     where a reason says why. `generation` 0 came with the query, the others by re-judging
-    generations      one row a time that judgments were added to a query: its commit (0), then each re-judging
+                     where a reason says why. `generation` 0 came with the query, the others with later rounds and by
+                     re-judging
+    generations      one row a time that something was added to a query: its commit (0), each other round, each
+                     re-judging; `round` says which round it was, and so that this round is in
     overrides        what people decided about a pair: append-only, authored, dated; the latest row of a pair counts
+    judge_retractions
+                     whose labels count no more: append-only, authored, dated; the latest row of a judge counts
     dead_letters     what could not be processed, whole, with its state
     exports          what was exported: range of changes, counts, sha256, manifest
     triggers         the outbox of training: one row a decision to train, written with the labels that caused it
@@ -38,7 +42,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Raised with every change that an older qrelay could misread; `Ledger.open` refuses another number."""
 
 metadata = sa.MetaData()
@@ -50,6 +54,8 @@ _TEXT = sa.Text().with_variant(_BYTES, "postgresql")
 _HASH_128 = sa.String(32).with_variant(_BYTES, "postgresql")
 _HASH_256 = sa.String(64).with_variant(_BYTES, "postgresql")
 """SQLite heeds no length, and so neither does PostgreSQL."""
+_ZERO = sa.text("0")
+"""Of columns that came later: with a default, a migration adds them without copying the table."""
 
 collections = sa.Table(
     "collections",
@@ -86,6 +92,7 @@ queries = sa.Table(
     sa.Column("cached", sa.Integer, nullable=False),
     sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
     sa.Column("change_no", sa.BigInteger, nullable=False, comment="the change that touched it last"),
+    sa.Column("round", sa.Integer, nullable=False, server_default=_ZERO, comment="the latest that is in"),
     sa.UniqueConstraint("collection", "query_id", name="queries_by_id"),
 )
 sa.Index("queries_by_change", queries.c.collection, queries.c.change_no)
@@ -164,6 +171,8 @@ generations = sa.Table(
     sa.Column("change_no", sa.BigInteger, nullable=False),
     sa.Column("added_us", sa.BigInteger, nullable=False),
     sa.Column("judgments", sa.Integer, nullable=False, comment="how many were added"),
+    sa.Column("round", sa.Integer, comment="the round that came with it; NULL: judged again"),
+    sa.Column("left_out", sa.Integer, nullable=False, server_default=_ZERO, comment="judgments of changed texts"),
 )
 
 overrides = sa.Table(
@@ -180,6 +189,18 @@ overrides = sa.Table(
     sa.Column("change_no", sa.BigInteger, nullable=False),
 )
 sa.Index("overrides_by_pair", overrides.c.query_no, overrides.c.passage_id, overrides.c.override_no)
+
+judge_retractions = sa.Table(
+    "judge_retractions",
+    metadata,
+    sa.Column("retraction_no", _KEY, primary_key=True, autoincrement=True),
+    sa.Column("judge_no", _KEY, sa.ForeignKey("judges.judge_no"), nullable=False),
+    sa.Column("retracted", sa.Boolean, nullable=False, comment="false: its labels count again"),
+    sa.Column("author", _TEXT, nullable=False),
+    sa.Column("reason", _TEXT, nullable=False),
+    sa.Column("set_us", sa.BigInteger, nullable=False),
+    sa.Column("changes", _TEXT, nullable=False, comment="JSON object: collection to the number of its change"),
+)
 
 exports = sa.Table(
     "exports",
@@ -249,6 +270,7 @@ dead_letters = sa.Table(
     sa.Column("payload", sa.LargeBinary, nullable=False),
     sa.Column("state", _TEXT, nullable=False, comment="open, replaying, replayed or resolved"),
     sa.Column("closed_us", sa.BigInteger, comment="when it was replayed or resolved"),
+    sa.Column("round", sa.Integer, nullable=False, server_default=_ZERO, comment="the query's"),
     sa.CheckConstraint("state IN ('open', 'replaying', 'replayed', 'resolved')", name="known_state"),
 )
 sa.Index("dead_letters_by_submission", dead_letters.c.submission)

@@ -44,11 +44,12 @@ class CollectionStats:
 @dataclass(frozen=True, slots=True)
 class Submission:
     """One (query_id, text) and where it stands: committed, dead, or replayed (published again and on its
-    way). `fingerprint` is `identity.query_fingerprint`."""
+    way). `fingerprint` is `identity.query_fingerprint`; `round` is the latest of which that is so."""
 
     query_id: str
     fingerprint: str
     state: str
+    round: int = 0
 
 
 def collection_stats(connection: sa.Connection, collection: str) -> list[CollectionStats]:
@@ -73,11 +74,16 @@ def collection_stats(connection: sa.Connection, collection: str) -> list[Collect
     return [stats for _, stats in sorted({**unjudged, **found}.items())]
 
 
-def query_states(connection: sa.Connection, collection: str, query_ids: Sequence[str] | None) -> dict[str, str]:
-    """query_id -> state, committed before dead before replayed where its submissions differ."""
+def query_states(
+    connection: sa.Connection, collection: str, query_ids: Sequence[str] | None, query_round: int = 0
+) -> dict[str, str]:
+    """query_id -> state in this round or a later one, committed before dead before replayed where its submissions
+    differ."""
     order = (COMMITTED, DEAD, REPLAYED)
     states: dict[str, str] = {}
     for found in submissions(connection, collection, query_ids):
+        if found.round < query_round:
+            continue
         known = states.get(found.query_id, REPLAYED)
         states[found.query_id] = min(known, found.state, key=order.index)
     return states
@@ -95,10 +101,11 @@ def submissions(connection: sa.Connection, collection: str, query_ids: Sequence[
 def _submissions(connection: sa.Connection, collection: str, ids: Sequence[str] | None) -> Iterator[Submission]:
     for page in query_pages(connection, collection, _PAGE, ids):
         for row in page:
-            yield Submission(row.query_id, query_fingerprint(collection, row.query_id, row.text), COMMITTED)
-    waits = sa.func.max(sa.case((_letters.state.in_(WAITING), 1), else_=0))
+            fingerprint = query_fingerprint(collection, row.query_id, row.text)
+            yield Submission(row.query_id, fingerprint, COMMITTED, row.round)
+    waits = sa.func.max(sa.case((_letters.state.in_(WAITING), _letters.round)))  # NULL: none does
     chosen = (
-        sa.select(_letters.submission, sa.func.min(_letters.query_id), waits)
+        sa.select(_letters.submission, sa.func.min(_letters.query_id), waits, sa.func.max(_letters.round))
         .where(_letters.collection == collection, _letters.state != RESOLVED)
         .group_by(_letters.submission)
         .order_by(_letters.submission)
@@ -108,8 +115,11 @@ def _submissions(connection: sa.Connection, collection: str, ids: Sequence[str] 
         chosen = chosen.where(_letters.query_id.in_(ids))
     last = ""
     while rows := connection.execute(chosen.where(_letters.submission > last)).all():
-        for fingerprint, query_id, waiting in rows:
-            yield Submission(query_id, fingerprint, DEAD if waiting else REPLAYED)
+        for fingerprint, query_id, waiting, latest in rows:
+            if waiting is None:
+                yield Submission(query_id, fingerprint, REPLAYED, latest)
+            else:
+                yield Submission(query_id, fingerprint, DEAD, waiting)
         last = rows[-1][0]
 
 
@@ -121,10 +131,10 @@ def query_pages(
     after: str = "",
     changes: tuple[int, int] | None = None,
 ) -> Iterator[Sequence[Any]]:
-    """Rows (query_no, query_id, text) by query_id, `size` at a time, of the ids beyond `after`. `changes`: only
-    queries that changes of these numbers touched last, the first exclusive, the second inclusive."""
+    """Rows (query_no, query_id, text, round) by query_id, `size` at a time, of the ids beyond `after`. `changes`:
+    only queries that changes of these numbers touched last, the first exclusive, the second inclusive."""
     chosen = (
-        sa.select(_queries.query_no, _queries.query_id, _queries.text)
+        sa.select(_queries.query_no, _queries.query_id, _queries.text, _queries.round)
         .where(_queries.collection == collection)
         .order_by(_queries.query_id)
         .limit(size)

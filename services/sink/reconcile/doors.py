@@ -23,7 +23,7 @@ from qrelay import wire
 from qrelay.config import NatsSettings
 from qrelay.errors import MalformedInput
 from qrelay.feed.journal import Journal
-from qrelay.identity import query_fingerprint
+from qrelay.identity import feed_message_id, query_fingerprint
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Hop
 from qrelay.runtime.worker import LETTER_TEXT_CHARS, REPLAY_HEADER, query_of
@@ -57,7 +57,7 @@ async def reconcile(
             if not repair:
                 return report
             reemitted = await reemit(broker, journal, evidence.lost(emittable=True))
-            resolved = resolve(ledger, [submission for _, submission in evidence.duplicated()])
+            resolved = resolve(ledger, list(evidence.duplicated()))
             return replace(report, reemitted=reemitted, resolved=resolved)
 
 
@@ -85,7 +85,7 @@ async def _look_at_streams(broker: JetStreamBroker, collection: str, evidence: E
             except MalformedInput:
                 continue  # about no query; its worker makes a dead letter of it
             fingerprint = query_fingerprint(query.collection, query.query_id, query.text)
-            evidence.see_in_flight(hop, fingerprint, query.query_id)
+            evidence.see_in_flight(hop, fingerprint, query.query_id, query.round)
 
 
 async def reemit(broker: JetStreamBroker, journal: Journal, query_ids: Iterable[str]) -> int:
@@ -107,14 +107,13 @@ async def reemit(broker: JetStreamBroker, journal: Journal, query_ids: Iterable[
 
 async def _reemit(broker: JetStreamBroker, query: Query, number: str) -> None:
     payload, headers = wire.encode(query)
-    fingerprint = query_fingerprint(query.collection, query.query_id, query.text)
-    msg_id = f"{fingerprint[:40]}-r{number}"
+    msg_id = f"{feed_message_id(query)}-r{number}"
     subject = Hop.QUERIES.subject(query.collection)
     await broker.publish(subject, payload, {**headers, REPLAY_HEADER: number}, msg_id)
 
 
-def resolve(ledger: Ledger, submissions: list[str]) -> int:
-    """Close the waiting letters of committed submissions; how many submissions."""
+def resolve(ledger: Ledger, submissions: list[tuple[str, int]]) -> int:
+    """Close the waiting letters of committed submissions, each up to its round; how many submissions."""
     for i in range(0, len(submissions), 500):
         with ledger.writing("close the letters of committed queries") as connection:
             dead_letters.resolve(connection, submissions[i : i + 500], ledger.now_us())

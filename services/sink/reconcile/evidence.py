@@ -12,6 +12,9 @@ Facts lie in a temporary SQLite file, about 150 bytes a query, so that memory do
 | no | yes, or a letter waits || any | unexpected: another feeder's, or nobody's |
 
 A copy in a stream beside a final state is no second state: it is recognised when it arrives.
+
+A query is accepted in a round, and everything above is of that round or a later one: committed in an earlier round
+only, it is in flight or lost. A letter waits beside a commit only where it is of no later round than the commit.
 """
 
 from __future__ import annotations
@@ -36,14 +39,21 @@ SHOWN: Final = 1000
 """Ids of one kind in a report, at most; the counts are whole."""
 
 _TABLES = """
-CREATE TABLE accepted (fingerprint TEXT PRIMARY KEY, query_id TEXT, emittable INTEGER) WITHOUT ROWID;
+CREATE TABLE accepted (fingerprint TEXT PRIMARY KEY, query_id TEXT, round INTEGER, emittable INTEGER) WITHOUT ROWID;
 CREATE TABLE aliases (letter TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE seen (fingerprint TEXT, place INTEGER, query_id TEXT, PRIMARY KEY (fingerprint, place)) WITHOUT ROWID;
-CREATE VIEW standing AS
-  SELECT a.fingerprint, a.query_id, a.emittable,
-    COALESCE(MAX(s.place = -2), 0) AS committed, COALESCE(MAX(s.place = -1), 0) AS dead,
-    MAX(CASE WHEN s.place >= 0 THEN s.place END) AS hop
+CREATE TABLE seen (fingerprint TEXT, place INTEGER, query_id TEXT, round INTEGER, PRIMARY KEY (fingerprint, place))
+  WITHOUT ROWID;
+CREATE VIEW rounds AS
+  SELECT a.fingerprint, a.query_id, a.round, a.emittable,
+    MAX(CASE WHEN s.place = -2 AND s.round >= a.round THEN s.round END) AS commit_round,
+    MAX(CASE WHEN s.place = -1 THEN s.round END) AS letter_round,
+    MAX(CASE WHEN s.place >= 0 AND s.round >= a.round THEN s.place END) AS hop
   FROM accepted a LEFT JOIN seen s ON s.fingerprint = a.fingerprint GROUP BY a.fingerprint;
+CREATE VIEW standing AS
+  SELECT fingerprint, query_id, emittable, hop, commit_round, commit_round IS NOT NULL AS committed,
+    COALESCE(CASE WHEN commit_round IS NULL THEN letter_round >= round
+                  ELSE letter_round <= commit_round END, 0) AS dead
+  FROM rounds;
 CREATE VIEW strangers AS
   SELECT fingerprint, MIN(query_id) AS query_id FROM seen
   WHERE place < 0 AND fingerprint NOT IN (SELECT fingerprint FROM accepted) GROUP BY fingerprint;
@@ -116,28 +126,29 @@ class Evidence:
             ):
                 continue
             self._facts.execute(
-                "INSERT OR IGNORE INTO accepted VALUES (?, ?, ?)",
-                (entry.fingerprint, entry.query_id, entry.query is not None),
+                "INSERT OR IGNORE INTO accepted VALUES (?, ?, ?, ?)",
+                (entry.fingerprint, entry.query_id, entry.round, entry.query is not None),
             )
             if entry.query is not None and len(entry.query.text) > self._letter_chars:
                 cut = query_fingerprint(self._collection, entry.query_id, entry.query.text[: self._letter_chars])
                 self._facts.execute("INSERT OR IGNORE INTO aliases VALUES (?, ?)", (cut, entry.fingerprint))
 
-    def see_in_flight(self, hop: Hop, fingerprint: str, query_id: str) -> None:
+    def see_in_flight(self, hop: Hop, fingerprint: str, query_id: str, query_round: int = 0) -> None:
         """A message about this submission lies in the hop's stream."""
-        self._see(fingerprint, str(hop), query_id)
+        self._see(fingerprint, str(hop), query_id, query_round)
 
     def see_ledger(self, submissions: Iterable[Submission]) -> None:
         """The ledger as it is now, instead of what it was before."""
         self._facts.execute("DELETE FROM seen WHERE place < 0")
         for each in submissions:
             if each.state in _LEDGER:  # replayed is not final: it is in a stream, or lost
-                self._see(each.fingerprint, each.state, each.query_id)
+                self._see(each.fingerprint, each.state, each.query_id, each.round)
 
-    def _see(self, fingerprint: str, place: str, query_id: str) -> None:
+    def _see(self, fingerprint: str, place: str, query_id: str, query_round: int) -> None:
         row = self._facts.execute("SELECT fingerprint FROM aliases WHERE letter = ?", (fingerprint,)).fetchone()
         self._facts.execute(
-            "INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (row[0] if row else fingerprint, _PLACES[place], query_id)
+            "INSERT INTO seen VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET round = MAX(round, excluded.round)",
+            (row[0] if row else fingerprint, _PLACES[place], query_id, query_round),
         )
 
     @property
@@ -158,10 +169,11 @@ class Evidence:
         )
         return (row[0] for row in rows)
 
-    def duplicated(self) -> Iterator[tuple[str, str]]:
-        """(query_id, submission of the letter) of those that are committed and whose letter waits."""
+    def duplicated(self) -> Iterator[tuple[str, int]]:
+        """(submission of the letter, committed round) of those that are committed and whose letter waits, by
+        query_id."""
         rows = self._facts.execute(
-            "SELECT query_id, COALESCE(letter, s.fingerprint) FROM standing s"
+            "SELECT COALESCE(letter, s.fingerprint), commit_round FROM standing s"
             " LEFT JOIN aliases a ON a.fingerprint = s.fingerprint WHERE committed AND dead ORDER BY query_id"
         )
         return ((row[0], row[1]) for row in rows)
