@@ -26,7 +26,7 @@ from qrelay.errors import ConfigError
 
 S = TypeVar("S", bound="ServiceSettings")
 _PREFIX = "QRELAY_"
-SECTIONS = ("all", "retriever", "reranker", "judge", "sink")
+SECTIONS = ("all", "retriever", "reranker", "judge", "sink", "trainer")
 
 
 class Section(BaseModel):

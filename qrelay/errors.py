@@ -6,6 +6,8 @@
     │   ├── InvalidQuery           empty, too long, or an id that cannot be used
     │   ├── UnknownCollection      no index serves this collection
     │   ├── QueryConflict          the query_id was used before with another text
+    │   ├── UnknownVersion         the registry has no such model version
+    │   ├── NotPromotable          the registry's rules do not let this version serve, or the slot go back there
     │   └── Oversized              a message above a byte limit; the text names the limit
     ├── TransientError             the world is wrong; trying again later may help
     │   ├── Overloaded             this replica holds all the work that it may hold
@@ -67,6 +69,18 @@ class QueryConflict(InputError):
     """The query_id was used before with another text. The first text stays."""
 
     reason = "query_conflict"
+
+
+class UnknownVersion(InputError):
+    """The registry has no such model version."""
+
+    reason = "unknown_version"
+
+
+class NotPromotable(InputError):
+    """The registry's rules do not let this version serve, or the slot go back there; the text says why."""
+
+    reason = "not_promotable"
 
 
 class Oversized(InputError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,35 @@ from qrelay.cli.options import config_option, json_option
 from qrelay.cli.serve import installed_services, load_definition
 from qrelay.config import ServiceSettings, load_settings
 
+_JOBS = "qrelay.settings"
+"""Entry points of settings classes whose section is no service's."""
+
+
+def installed_sections() -> list[str]:
+    """Every section of settings beside `all`: the services', then those of jobs."""
+    return [*installed_services(), *sorted(point.name for point in entry_points(group=_JOBS))]
+
+
+def settings_of(section: str) -> type[ServiceSettings]:
+    """The section's settings class, imported now. Raises ConfigError: its libraries are not installed."""
+    for point in entry_points(group=_JOBS, name=section):
+        found: type[ServiceSettings] = point.load()
+        return found
+    return load_definition(section).settings
+
 
 @click.command()
-@click.argument("service", required=False, type=click.Choice(installed_services()))
+@click.argument("service", required=False, type=click.Choice(installed_sections()))
 @config_option()
 @json_option()
 @click.option("--reference", is_flag=True, help="Print the table of all fields, defaults and meanings (Markdown).")
 def config(service: str | None, config: Path | None, as_json: bool, reference: bool) -> None:
-    """Print the effective settings of SERVICE, or of all."""
-    names = [service] if service else installed_services()
+    """Print the effective settings of SERVICE (or of the job `trainer`), or of all."""
+    names = [service] if service else installed_sections()
     if reference:
         click.echo(reference_page(names))
         return
-    effective = {
-        name: load_settings(load_definition(name).settings, name, file=config).model_dump(mode="json")
-        for name in names
-    }
+    effective = {name: load_settings(settings_of(name), name, file=config).model_dump(mode="json") for name in names}
     if as_json:
         import json
 
@@ -52,7 +66,7 @@ def reference_page(names: list[str]) -> str:
         *_table(ServiceSettings, set()),
     ]
     for name in names:
-        settings = load_definition(name).settings
+        settings = settings_of(name)
         lines += ["", f"## {name}", "", *_table(settings, _inherited(settings))]
     return "\n".join(lines)
 

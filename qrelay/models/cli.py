@@ -1,4 +1,7 @@
-"""`qrelay models`: list, pull and verify the models of the catalogue.
+"""`qrelay models`: the catalogue's models (list, pull, verify), and the registry's versions.
+
+The registry's commands are in `qrelay/registry/commands`, and installed parts add theirs through the entry point
+group `qrelay.commands.models`; both load when they are called.
 
 Exit codes: 0 all is well; 1 a model could not be pulled or did not verify; 2 wrong usage.
 Results go to standard output, progress to standard error.
@@ -7,9 +10,11 @@ Results go to standard output, progress to standard error.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
 import click
@@ -34,9 +39,47 @@ EXIT_FAILED = 1
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 
 
-@click.group()
+_REGISTRY = {
+    "versions": "reading:versions",
+    "show": "reading:show",
+    "history": "reading:history",
+    "tainted": "reading:tainted",
+    "verify-version": "reading:verify_version",
+    "lineage": "lineage:lineage",
+    "promote": "deciding:promote",
+    "rollback": "deciding:rollback",
+    "prune": "deciding:prune",
+    "retract-judge": "judges:retract_judge",
+    "restore-judge": "judges:restore_judge",
+    "push": "push:push",
+}
+"""Command -> module of `qrelay.registry.commands` and name in it."""
+_ADDED = "qrelay.commands.models"
+
+
+class ModelCommands(click.Group):
+    """The commands below, the registry's, and those that installed parts bring."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, sorted."""
+        added = (point.name for point in entry_points(group=_ADDED))
+        return sorted({*super().list_commands(ctx), *_REGISTRY, *added})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name in _REGISTRY:
+            module, _, name = _REGISTRY[cmd_name].partition(":")
+            command: click.Command = getattr(importlib.import_module(f"qrelay.registry.commands.{module}"), name)
+            return command
+        for point in entry_points(group=_ADDED, name=cmd_name):
+            loaded: click.Command = point.load()
+            return loaded
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=ModelCommands)
 def models() -> None:
-    """List, pull and verify models."""
+    """Models of the catalogue, and the versions that were trained."""
 
 
 @models.command("list")

@@ -1,14 +1,13 @@
 """The registry's history: events/00000001.json, 00000002.json, … each written once, whole, never changed.
 
-Who appends says which number the event shall have; where another has taken it, nothing is written and the caller looks
-again. So decisions that two processes take at once are taken one after the other.
+Who appends says which number the event shall have; where another has taken it, nothing is written and the caller
+looks again. So decisions that two processes take at once are taken one after the other.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any, Final
 
 from qrelay.errors import ModelError
 from qrelay.files import fsync_path
+from qrelay.registry.staging import Staging
+from qrelay.runtime import faults
 
 PUBLISHED: Final = "published"
 GATED: Final = "gated"
@@ -23,14 +24,15 @@ PROMOTED: Final = "promoted"
 ROLLED_BACK: Final = "rolled_back"
 JUDGE_RETRACTED: Final = "judge_retracted"
 JUDGE_RESTORED: Final = "judge_restored"
-KINDS: Final = (PUBLISHED, GATED, PROMOTED, ROLLED_BACK, JUDGE_RETRACTED, JUDGE_RESTORED)
+PRUNED: Final = "pruned"
+KINDS: Final = (PUBLISHED, GATED, PROMOTED, ROLLED_BACK, JUDGE_RETRACTED, JUDGE_RESTORED, PRUNED)
 _DIGITS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happened. `version`: whose; of `rolled_back` the one that serves from then on, empty: the configured model.
-    `detail`: of `gated` the gate's whole report with `passed` and `against`."""
+    """What happened. `version`: whose; of `rolled_back` the one that serves from then on, empty: the configured
+    model. `detail`: of `gated` the gate's whole report with `passed` and `against`."""
 
     number: int
     at_us: int
@@ -44,8 +46,9 @@ class Event:
 class History:
     """The events of one folder; what was read once is kept."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, staging: Staging) -> None:
         self._folder = folder
+        self._staging = staging
         self._read: list[Event] = []
 
     def events(self) -> list[Event]:
@@ -68,13 +71,15 @@ class History:
         self._folder.mkdir(parents=True, exist_ok=True)
         document = {"at_us": event.at_us, "kind": event.kind, "slot": event.slot, "version": event.version,
                     "by": event.by, "detail": dict(event.detail)}  # fmt: skip
-        temporary = self._folder / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        temporary = self._staging.path("event")
         with temporary.open("x", encoding="utf8") as file:
             json.dump(document, file, ensure_ascii=False, indent=1)
             file.flush()
             os.fsync(file.fileno())
+        faults.point("registry.event.written")
         try:
             os.link(temporary, self._path(event.number))
+            faults.point("registry.event.linked")
         except FileExistsError:
             return False
         finally:

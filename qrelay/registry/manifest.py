@@ -47,8 +47,8 @@ class Manifest:
     """See the module.
 
     parent: the version that training began from; empty: `base`. base: fingerprint of the model that training began
-    from. files: path inside the model's folder -> sha256. metrics: of training, as far as it measured itself; the gate's
-    are in the history.
+    from. files: path inside the model's folder -> sha256. metrics: of training, as far as it measured itself; the
+    gate's are in the history.
     """
 
     version: str

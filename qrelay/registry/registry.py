@@ -1,4 +1,4 @@
-"""The registry: publish, gate, promote, roll back, retract. See the package for the files.
+"""The registry: publish, gate, promote, roll back, retract, prune. See the package for the files.
 
     registry = Registry(data_dir / "registry")
     version = registry.publish(out / "model", slot=BI_ENCODER, base="all-MiniLM-L6-v2@1a2b", …)
@@ -11,26 +11,22 @@ Every change is one event, appended if nothing has happened since the decision w
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from qrelay import __version__
 from qrelay.errors import BackendUnavailable, InputError, ModelError
-from qrelay.files import fsync_path, write_atomic
-from qrelay.models.home import hash_file
 from qrelay.registry import events as ev
+from qrelay.registry import rules
 from qrelay.registry.events import Event, History
-from qrelay.registry.manifest import SLOTS, DataSource, JudgeRef, Manifest, from_json, version_of
+from qrelay.registry.manifest import DataSource, JudgeRef, Manifest, version_of
+from qrelay.registry.staging import Staging
 from qrelay.registry.state import Standing, State, standing, tainted
-
-_MANIFEST: Final = "manifest.json"
-_MODEL: Final = "model"
+from qrelay.registry.versions import Versions, hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +48,9 @@ class Registry:
 
     def __init__(self, folder: Path, clock: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
         self.folder = folder
-        self._versions = folder / "versions"
-        self._history = History(folder / "events")
+        self._staging = Staging(folder / "staging")
+        self._versions = Versions(folder / "versions", self._staging)
+        self._history = History(folder / "events", self._staging)
         self._clock = clock
 
     # -- reading
@@ -72,13 +69,8 @@ class Registry:
         return ServedVersion(version, slot, self.model_dir(version)) if version else None
 
     def manifest(self, version: str) -> Manifest:
-        """Raises InputError: there is no such version. ModelError: its manifest is damaged."""
-        path = self._versions / version / _MANIFEST
-        try:
-            return from_json(path.read_bytes(), str(path))
-        except (FileNotFoundError, NotADirectoryError):
-            known = ", ".join(self.standing().versions) or "none yet"
-            raise InputError(f"the registry {self.folder} has no version {version!r}; it has {known}") from None
+        """Raises UnknownVersion: there is no such version. ModelError: its manifest is damaged."""
+        return self._versions.manifest(version)
 
     def manifests(self) -> dict[str, Manifest]:
         """version -> manifest, in the order of publication."""
@@ -86,21 +78,14 @@ class Registry:
 
     def model_dir(self, version: str) -> Path:
         """The folder of the version's model."""
-        return self._versions / version / _MODEL
+        return self._versions.model_dir(version)
 
     def verify(self, version: str) -> None:
-        """Raises ModelError that names every file whose bytes are not the manifest's."""
-        folder, wrong = self.model_dir(version), []
-        for path, sha256 in self.manifest(version).files.items():
-            file = folder / path
-            if not file.is_file():
-                wrong.append(f"{path} is missing")
-            elif hash_file(file) != sha256:
-                wrong.append(f"{path} has other bytes")
-        if wrong:
-            raise ModelError(
-                f"version {version} in {self.folder} is damaged: {'; '.join(wrong)}; roll back, or restore it"
-            )
+        """Raises ModelError: the version was pruned, or names every file whose bytes are not the manifest's."""
+        known = self.standing().versions.get(version)
+        if known is not None and known.pruned:
+            raise ModelError(f"version {version} was pruned: its manifest is kept and its model is gone")
+        self._versions.verify(version)
 
     def taints(self) -> dict[str, list[str]]:
         """version -> hashes of retracted judges whose labels made it; only versions that have some."""
@@ -126,15 +111,15 @@ class Registry:
         by: str = "",
     ) -> str:
         """Copies the model's folder in as a candidate and returns its version. Again with the same bytes and the same
-        makings: the same version, and nothing changes.
+        makings: the same version, and nothing changes, but that the model of a pruned version comes back. What killed
+        publications left is removed.
 
         Raises:
             InputError: no such slot, or the folder holds no model.
             BackendUnavailable: the registry's folder cannot be written.
         """
-        if slot not in SLOTS:
-            raise InputError(f"there is no slot {slot!r}: a version is of {' or '.join(SLOTS)}")
-        files = _hashes(model)
+        rules.require_slot(slot)
+        files = hashes(model)
         made_by = {"base": base, "parent": parent, "experiment": dict(experiment or {}),
                    "data": [source.sha256 for source in data]}  # fmt: skip
         version = version_of(slot, files, made_by)
@@ -142,9 +127,15 @@ class Registry:
             version, slot, self._clock(), parent, base, tuple(collections), dict(experiment or {}), tuple(data),
             tuple(judges), files, dict(metrics or {}), job, __version__,
         )  # fmt: skip
+
+        def decide(at: Standing) -> Event | None:
+            there = version in at.versions and not at.versions[version].pruned
+            return None if there else _event(ev.PUBLISHED, slot, version, by)
+
         with _writing(self.folder):
-            self._put(model, manifest)
-            self._decide(lambda at: None if version in at.versions else _event(ev.PUBLISHED, slot, version, by))
+            self._staging.sweep()
+            self._versions.put(model, manifest)
+            self._decide(decide)
         return version
 
     def record_gate(self, version: str, report: Mapping[str, Any], *, by: str = "") -> State:
@@ -152,14 +143,15 @@ class Registry:
         (version, empty: the configured model).
 
         Raises:
-            InputError: there is no such version, or the report lacks one of the two.
+            UnknownVersion: there is no such version.
+            InputError: the report lacks one of the two.
         """
         if not isinstance(report.get("passed"), bool) or not isinstance(report.get("against"), str):
             raise InputError("a gate's report says `passed` (true or false) and `against` (a version, or empty)")
         manifest = self.manifest(version)
 
         def decide(at: Standing) -> Event:
-            _require(at, version)
+            rules.require_published(at, version)
             return _event(ev.GATED, manifest.slot, version, by, report)
 
         with _writing(self.folder):
@@ -170,21 +162,19 @@ class Registry:
         """Lets the version serve. False: it serves already.
 
         Raises:
-            InputError: the gate has not passed it against the version that serves now, or it is tainted.
+            UnknownVersion: there is no such version.
+            NotPromotable: the gate has not passed it against the version that serves now, it is tainted, or pruned.
             ModelError: its bytes are not the manifest's.
         """
         manifest = self.manifest(version)
-        self.verify(version)
 
         def decide(at: Standing) -> Event | None:
-            _require(at, version)
+            rules.require_published(at, version)
             serving = at.serving(manifest.slot)
             if serving == version:
                 return None
-            if judges := tainted(version, self.manifests(), at.retracted):
-                raise InputError(f"version {version} learnt from retracted judges: {', '.join(judges)}")
-            if not at.versions[version].passed_against(serving):
-                raise InputError(_why_not(at, version, serving))
+            rules.require_passed(at, version, tainted(version, self.manifests(), at.retracted))
+            self.verify(version)
             return _event(ev.PROMOTED, manifest.slot, version, by, {"reason": reason, "instead_of": serving})
 
         with _writing(self.folder):
@@ -195,16 +185,16 @@ class Registry:
         service's configured model.
 
         Raises:
-            InputError: nothing is promoted in the slot, or `to` did not serve before.
+            InputError: there is no such slot.
+            NotPromotable: nothing is promoted in the slot, or `to` did not serve before.
             ModelError: the bytes of the version to go back to are not its manifest's.
         """
-        if slot not in SLOTS:
-            raise InputError(f"there is no slot {slot!r}: it is {' or '.join(SLOTS)}")
+        rules.require_slot(slot)
         target = ""
 
         def decide(at: Standing) -> Event:
             nonlocal target
-            target = _target(at, slot, to)
+            target = rules.rollback_target(at, slot, to)
             if target:
                 self.verify(target)
             detail = {"reason": reason, "from": at.serving(slot)}
@@ -216,19 +206,44 @@ class Registry:
 
     def retract_judge(self, judge: str, *, by: str = "", reason: str = "") -> bool:
         """From now on versions that learnt from this judge's labels are tainted. False: it was retracted already."""
-        detail = {"judge": judge, "reason": reason}
-        with _writing(self.folder):
-            return self._decide(
-                lambda at: None if judge in at.retracted else _event(ev.JUDGE_RETRACTED, by=by, detail=detail)
-            )
+        return self._on_judge(ev.JUDGE_RETRACTED, judge, by, reason)
 
     def restore_judge(self, judge: str, *, by: str = "", reason: str = "") -> bool:
         """Undoes `retract_judge`. False: it was not retracted."""
-        detail = {"judge": judge, "reason": reason}
+        return self._on_judge(ev.JUDGE_RESTORED, judge, by, reason)
+
+    def prune(self, keep: int, *, by: str = "", dry_run: bool = False) -> dict[str, int]:
+        """Drops the models of rejected and retired versions that nobody can roll back to, but of each slot the `keep`
+        latest; manifests stay. Version -> bytes that went (would go, with `dry_run`); also what a killed call left.
+
+        Raises:
+            InputError: `keep` is negative.
+        """
+        if keep < 0:
+            raise InputError(f"keep {keep} is negative: say how many models of each slot stay, 0 or more")
+        if dry_run:
+            return {
+                version: self._versions.model_bytes(version) for version in rules.droppable(self.standing(), keep)
+            }
+
+        def decide(at: Standing) -> Event | None:
+            version = next(iter(rules.droppable(at, keep)), None)
+            return _event(ev.PRUNED, at.versions[version].slot, version, by) if version else None
+
         with _writing(self.folder):
-            return self._decide(
-                lambda at: _event(ev.JUDGE_RESTORED, by=by, detail=detail) if judge in at.retracted else None
-            )
+            while self._decide(decide):
+                pass
+            pruned = [found.version for found in self.standing().versions.values() if found.pruned]
+            dropped = {version: self._versions.drop_model(version) for version in pruned}
+        return {version: size for version, size in dropped.items() if size}
+
+    def _on_judge(self, kind: str, judge: str, by: str, reason: str) -> bool:
+        def decide(at: Standing) -> Event | None:
+            done = (judge in at.retracted) == (kind == ev.JUDGE_RETRACTED)
+            return None if done else _event(kind, by=by, detail={"judge": judge, "reason": reason})
+
+        with _writing(self.folder):
+            return self._decide(decide)
 
     def _decide(self, decide: Callable[[Standing], Event | None]) -> bool:
         """Appends what `decide` answers to the present standing; again where another was faster. False: nothing."""
@@ -243,69 +258,11 @@ class Registry:
             if self._history.append(numbered):
                 return True
 
-    def _put(self, model: Path, manifest: Manifest) -> None:
-        """The version's folder, whole or not there."""
-        home = self._versions / manifest.version
-        if home.exists():
-            return
-        staging = self.folder / "staging" / f"{manifest.version}-{time.time_ns()}"
-        shutil.copytree(model, staging / _MODEL)  # makes its parents
-        for path in sorted((staging / _MODEL).rglob("*")):
-            fsync_path(path)
-        write_atomic(staging / _MANIFEST, json.dumps(manifest.as_json(), indent=1, ensure_ascii=False))
-        self._versions.mkdir(exist_ok=True)
-        try:
-            staging.rename(home)
-        except OSError:
-            if not home.exists():
-                raise
-            shutil.rmtree(staging)  # another process has published the same version
-        fsync_path(self._versions)
-
-
-def _hashes(model: Path) -> dict[str, str]:
-    files = sorted(path for path in model.rglob("*") if path.is_file()) if model.is_dir() else []
-    if not any(path.name == "config.json" for path in files):
-        raise InputError(f"{model} is no model's folder: it has no config.json")
-    return {path.relative_to(model).as_posix(): hash_file(path) for path in files}
-
 
 def _event(
     kind: str, slot: str = "", version: str = "", by: str = "", detail: Mapping[str, Any] | None = None
 ) -> Event:
     return Event(0, 0, kind, slot, version, by, detail or {})
-
-
-def _require(at: Standing, version: str) -> None:
-    if version not in at.versions:
-        raise InputError(f"version {version} was never published: run its job again, which finishes it")
-
-
-def _why_not(at: Standing, version: str, serving: str) -> str:
-    gate = at.versions[version].gate
-    against = serving or "the configured model"
-    if gate is None:
-        return (
-            f"version {version} has not been through the gate against {against}: run `qrelay models gate {version}`"
-        )
-    if not gate.detail["passed"]:
-        return f"the gate failed version {version}: {gate.detail.get('why', 'see `qrelay models show`')}"
-    return (
-        f"version {version} passed the gate against {gate.detail['against'] or 'the configured model'}, but {against}"
-        f" serves now: run `qrelay models gate {version}` again"
-    )
-
-
-def _target(at: Standing, slot: str, to: str | None) -> str:
-    stack = at.stack.get(slot) or []
-    if not stack:
-        raise InputError(f"nothing is promoted as {slot}: the service runs its configured model already")
-    if to is None:
-        return stack[-2] if len(stack) > 1 else ""
-    if to and to not in stack[:-1]:
-        before = ", ".join(stack[:-1]) or "only the configured model"
-        raise InputError(f"{slot} cannot go back to {to!r}: before {stack[-1]} served {before}")
-    return to
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import enum
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from qrelay.errors import ModelError
 from qrelay.registry import events as ev
 from qrelay.registry.events import Event
 from qrelay.registry.manifest import Manifest
@@ -32,12 +33,14 @@ class State(enum.StrEnum):
 
 @dataclass(slots=True)
 class VersionState:
-    """One version as of the last event. `gate`: its latest verdict, None: not gated."""
+    """One version as of the last event. `gate`: its latest verdict, None: not gated. `pruned`: its model was dropped;
+    publishing the same again brings it back."""
 
     version: str
     slot: str
     state: State = State.CANDIDATE
     gate: Event | None = None
+    pruned: bool = False
 
     def passed_against(self, serving: str) -> bool:
         """Whether its latest verdict is a pass against the version that serves (empty: the configured model)."""
@@ -61,9 +64,11 @@ class Standing:
 
 
 def standing(events: Iterable[Event]) -> Standing:
-    """The fold over a history, from its beginning."""
+    """The fold over a history, from its beginning. Raises ModelError at a kind of event that it does not know."""
     found = Standing()
     for event in events:
+        if event.kind not in _STEPS:
+            raise ModelError(f"event {event.number} is {event.kind!r}, of a newer qrelay: use the one that wrote it")
         _STEPS[event.kind](found, event)
         found.last = event.number
     return found
@@ -80,7 +85,11 @@ def tainted(version: str, manifests: Mapping[str, Manifest], retracted: Iterable
 
 
 def _published(found: Standing, event: Event) -> None:
-    found.versions.setdefault(event.version, VersionState(event.version, event.slot))
+    found.versions.setdefault(event.version, VersionState(event.version, event.slot)).pruned = False
+
+
+def _pruned(found: Standing, event: Event) -> None:
+    found.versions[event.version].pruned = True
 
 
 def _gated(found: Standing, event: Event) -> None:
@@ -121,4 +130,5 @@ _STEPS: dict[str, Callable[[Standing, Event], None]] = {
     ev.ROLLED_BACK: _rolled_back,
     ev.JUDGE_RETRACTED: _retracted,
     ev.JUDGE_RESTORED: _restored,
+    ev.PRUNED: _pruned,
 }

@@ -32,6 +32,7 @@ from services.sink.ledger.ledger import CommitStatus
 from services.sink.settings import SinkSettings
 from services.sink.sink import Sink, load_sink
 from services.sink.training.dispatcher import Dispatcher
+from services.sink.training.doors import ModelsServicer
 
 log = logging.getLogger(__name__)
 
@@ -126,11 +127,8 @@ class DeadLetterStage:
         return [None] * len(works)
 
 
-class SinkServicer(pb_grpc.SinkServiceServicer):
-    """The gRPC door."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
+class SinkServicer(ModelsServicer):
+    """The gRPC door; training and models are in `training/doors.py`."""
 
     async def Ingest(self, request: pb.IngestRequest, context: Any) -> pb.IngestResponse:
         """Each set committed, or its re-judgments added, in order; answers when that is on disk."""
@@ -206,7 +204,7 @@ class SinkServicer(pb_grpc.SinkServiceServicer):
     async def GetQueryStates(self, request: pb.GetQueryStatesRequest, context: Any) -> pb.GetQueryStatesResponse:
         """Where each query has ended."""
         found = await asyncio.to_thread(
-            self._context.core.ledger.query_states, request.collection, list(request.query_ids)
+            self._context.core.ledger.query_states, request.collection, list(request.query_ids), request.round
         )
         states = [_QUERY_STATES.get(found.get(each, ""), pb.QUERY_STATE_PENDING) for each in request.query_ids]
         return pb.GetQueryStatesResponse(states=states)

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from qrelay.errors import InputError, ModelError
-from qrelay.registry import BI_ENCODER, CROSS_ENCODER, DataSource, JudgeRef, Registry, State
-
-
-def a_model(folder: Path, weights: str) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "sub").mkdir()
-    (folder / "sub" / "weights").write_text(weights)
-    return folder
+from qrelay.errors import InputError, ModelError, NotPromotable
+from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry, State
+from qrelay.registry.staging import Staging
+from tests.registry.models import a_model, passed, published
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "registry")
-
-
-def published(registry: Registry, weights: str, slot: str = BI_ENCODER, parent: str = "", judge: str = "j1") -> str:
-    model = registry.folder.parent / f"trained-{weights}"
-    model = model if model.exists() else a_model(model, weights)
-    judges = (JudgeRef(judge, "qwen", "1", "graded"),)
-    return registry.publish(
-        model, slot=slot, base="base@1", parent=parent, data=(DataSource("d", weights, 1),), judges=judges
-    )
-
-
-def passed(registry: Registry, version: str, against: str = "") -> str:
-    registry.record_gate(version, {"passed": True, "against": against})
-    return version
 
 
 def test_a_published_version_is_a_candidate_that_does_not_serve(registry: Registry) -> None:
@@ -150,3 +134,65 @@ def test_a_folder_without_a_model_is_refused(registry: Registry, tmp_path: Path)
         registry.publish(tmp_path / "none", slot=BI_ENCODER, base="b")
     with pytest.raises(InputError, match="slot"):
         registry.publish(a_model(tmp_path / "m", "x"), slot="reader", base="b")
+
+
+def test_a_pruned_version_keeps_its_manifest_says_so_and_is_not_promoted(registry: Registry) -> None:
+    bad, kept = published(registry, "a"), published(registry, "b")
+    for version in (bad, kept):
+        registry.record_gate(version, {"passed": False, "against": ""})
+    assert list(registry.prune(1, dry_run=True)) == [bad]
+    assert registry.model_dir(bad).exists()
+    assert list(registry.prune(1)) == [bad]
+    assert not registry.model_dir(bad).exists() and registry.model_dir(kept).exists()
+    assert registry.manifest(bad).files and registry.standing().versions[bad].pruned
+    registry.record_gate(bad, {"passed": True, "against": ""})
+    with pytest.raises(NotPromotable, match="was pruned"):
+        registry.promote(bad)
+    assert registry.prune(1) == {}
+
+
+def test_publishing_a_pruned_version_again_brings_its_model_back(registry: Registry) -> None:
+    version = published(registry, "a")
+    registry.record_gate(version, {"passed": False, "against": ""})
+    registry.prune(0)
+    assert published(registry, "a") == version
+    registry.verify(version)
+    assert registry.promote(passed(registry, version))
+
+
+def test_what_serves_or_can_be_rolled_back_to_is_never_pruned(registry: Registry) -> None:
+    first, second, candidate = (published(registry, name) for name in "abc")
+    registry.promote(passed(registry, first))
+    registry.promote(passed(registry, second, against=first))
+    assert registry.prune(0) == {}
+    assert registry.rollback(BI_ENCODER) == first
+    assert list(registry.prune(0)) == [second]
+    for version in (first, candidate):
+        registry.verify(version)
+
+
+def test_leavings_of_dead_processes_are_removed_by_the_next_publication(registry: Registry) -> None:
+    published(registry, "a")
+    staging = registry.folder / "staging"
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    own = Staging(staging).path("bi-encoder-0000000000")
+    machine = own.name.split(".")[1]
+    now = time.time_ns()
+    names = {
+        f"v.{machine}.{dead.stdout.strip()}.{now}": False,
+        f"v.{machine}.{os.getpid()}.{now}": True,
+        f"v.00000000.1.{now}": True,
+        f"v.00000000.1.{now - 25 * 3600 * 10**9}": False,
+    }
+    for name in names:
+        (staging / name).mkdir()
+    published(registry, "b")
+    assert {name: (staging / name).exists() for name in names} == names
+
+
+def test_an_event_of_a_newer_qrelay_is_refused_in_words(registry: Registry) -> None:
+    published(registry, "a")
+    first = registry.folder / "events" / "00000001.json"
+    (registry.folder / "events" / "00000002.json").write_text(first.read_text().replace("published", "melted"))
+    with pytest.raises(ModelError, match="'melted', of a newer qrelay"):
+        Registry(registry.folder).standing()

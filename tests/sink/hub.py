@@ -1,4 +1,5 @@
-"""A hub on this machine: the calls that huggingface_hub makes to create a dataset repository and upload a folder.
+"""A hub on this machine: the calls that huggingface_hub makes to create a dataset or model repository and upload a
+folder.
 
 It keeps what it is sent, remembers every request, asks for a token, and fails on order: `fail(part, status)` answers
 the next request that holds `part` (of "METHOD /path") with that status.
@@ -25,6 +26,7 @@ class Repository:
     """path -> content, as the last commit has it."""
 
     private: bool
+    kind: str = "dataset"
     files: dict[str, bytes] = field(default_factory=dict)
     commits: int = 0
 
@@ -75,12 +77,11 @@ class Hub:
 
     def _create(self, asked: dict[str, Any]) -> tuple[int, Any]:
         repo = f"{asked['organization']}/{asked['name']}"
-        url = f"{self.endpoint}/datasets/{repo}"
-        if asked["type"] != "dataset":
-            return 400, {"error": "this hub keeps datasets"}
+        kind = asked.get("type", "model")
+        url = f"{self.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo}"
         if repo in self.repositories:
-            return 409, {"error": "You already created this dataset repo", "url": url}
-        self.repositories[repo] = Repository(private=asked.get("visibility") == "private")
+            return 409, {"error": f"You already created this {kind} repo", "url": url}
+        self.repositories[repo] = Repository(asked.get("visibility") == "private", kind)
         return 200, {"url": url, "name": repo}
 
     def _batch(self, asked: dict[str, Any]) -> tuple[int, Any]:
@@ -91,9 +92,9 @@ class Hub:
         return 200, {"transfer": "basic", "objects": objects}
 
     def _on_repository(self, path: str, body: bytes) -> tuple[int, Any]:
-        _, _, _, owner, name, *rest = path.split("/")
+        _, _, kinds, owner, name, *rest = path.split("/")
         repo = self.repositories.get(f"{owner}/{name}")
-        if repo is None:
+        if repo is None or kinds != f"{repo.kind}s":
             return 404, {"error": "Repository not found"}
         if not rest or rest[0] == "revision":
             return 200, {"id": f"{owner}/{name}", "private": repo.private, "sha": f"{repo.commits:040d}", "tags": []}
@@ -107,7 +108,7 @@ class Hub:
         return self._commit(f"{owner}/{name}", body)
 
     def _mode(self, repo: Repository, file: dict[str, Any]) -> dict[str, Any]:
-        lfs = file["path"].endswith((".parquet", ".jsonl"))
+        lfs = file["path"].endswith((".parquet", ".jsonl", ".safetensors"))
         held = repo.files.get(file["path"])
         oid = None if held is None else hashlib.sha256(held).hexdigest() if lfs else _git_oid(held)
         return {"path": file["path"], "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False, "oid": oid}

@@ -76,11 +76,13 @@ def test_a_triple_is_a_query_with_positives_and_hard_negatives(ledger: Ledger) -
             "query": "text of q1",
             "positives": [
                 {"passage_id": "d0#0", "doc_id": "d0", "title": "title of d0", "text": "text 0 of d0",
-                 "grade": 3, "p_relevant": 0.95, "reason": "relevant"}
+                 "grade": 3, "p_relevant": 0.95, "reason": "relevant",
+                 "expected_relevance": 1.0, "answer_nll": None, "human": False}
             ],
             "negatives": [
                 {"passage_id": "d1#0", "doc_id": "d1", "title": "title of d1", "text": "text 0 of d1",
-                 "grade": 0, "p_relevant": 0.05, "reason": "top_rank"}
+                 "grade": 0, "p_relevant": 0.05, "reason": "top_rank",
+                 "expected_relevance": 0.0, "answer_nll": None, "human": False}
             ],
         }
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from alembic.migration import MigrationContext
 from qrelay.errors import ConfigError
 from services.sink.exports.export import QRELS, TRIPLES, export_bytes
 from services.sink.ledger import database, schema
-from services.sink.ledger.ledger import Ledger
+from services.sink.ledger.ledger import CommitStatus, Ledger
 from services.sink.ledger.migrate import migrate, upgrade
 from tests.sink.builders import OTHER_JUDGE, dead_letter, graded, judged_set, judgment, relabelled
 
@@ -88,6 +89,30 @@ def test_a_migrated_ledger_exports_what_it_held_and_takes_more(ledger_url: str, 
     opened.commit([judged_set("q3")])
     with opened.snapshot() as snapshot:
         assert [q.query_id for q in snapshot.queries_with_labels("docs", changes=(1, 2))] == ["q3"]
+    opened.close()
+    today.close()
+
+
+def test_what_is_in_a_ledger_of_schema_2_is_round_0_and_takes_round_1(ledger_url: str, today: Ledger) -> None:
+    fill(ledger_url, today)
+    engine = database.make_engine(database.resolve_url(ledger_url), busy_timeout_s=1, create=False)
+    with database.writing(engine) as connection:
+        upgrade(connection, 1, "0002")
+    engine.dispose()
+    assert migrate(ledger_url).before == 2
+    opened = Ledger.open(ledger_url, create=False)
+    assert exported(opened) == exported(today)
+    with opened.snapshot() as snapshot:
+        generations = sa.select(schema.generations.c["generation", "round", "left_out"]).distinct()
+        assert set(snapshot.connection.execute(generations)) == {(0, 0, 0), (1, None, 0)}
+        assert set(snapshot.connection.execute(sa.select(schema.queries.c.round)).scalars()) == {0}
+    old = opened.get_dead_letter("l1")
+    assert old is not None and old.letter.round == 0
+    first = judged_set("q1", outcomes=[graded(3)] * 4)
+    query = replace(first.candidate_set.query, round=1)
+    again = replace(first, candidate_set=replace(first.candidate_set, query=query))
+    assert opened.commit([first, again]) == [CommitStatus.DUPLICATE, CommitStatus.COMMITTED]
+    assert opened.query_states("docs", ["q1"], 1) == {"q1": "committed"}
     opened.close()
     today.close()
 

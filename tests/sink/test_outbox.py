@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from qrelay.errors import ConfigError, InputError, UnknownCollection
-from qrelay.types import JudgeIdentity
+from qrelay.types import JudgeIdentity, Missing
 from services.sink.ledger import outbox
 from services.sink.ledger.ledger import CommitStatus, Ledger
 from services.sink.ledger.outbox import Counters, Standing, Trigger
@@ -98,6 +99,16 @@ def test_a_duplicate_counts_once(opened: Open) -> None:
     commit(ledger, "q1")
     commit(ledger, "q1", "q1", "q2", "q2")
     assert stand(ledger).total == Counters(2, 0, 4)
+
+
+def test_a_later_round_counts_the_pairs_that_it_adds(opened: Open) -> None:
+    ledger = opened(min_new_hard_examples=99)
+    commit(ledger, "q1")
+    before = stand(ledger).total
+    again = judged_set("q1", outcomes=[*HARD, graded(0), Missing("timeout")])
+    query = replace(again.candidate_set.query, round=1)
+    ledger.commit([replace(again, candidate_set=replace(again.candidate_set, query=query))])
+    assert stand(ledger).total == before + Counters(1, 0, 1), "its positive came with the round before, and counted"
 
 
 def test_a_commit_that_is_rolled_back_counts_and_decides_nothing(ledger_url: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from qrelay.config import load_settings
 from qrelay.errors import ConfigError
 from qrelay.types import BM25, DENSE, Candidate, CandidateSet, JudgedSet, JudgeIdentity, Missing, Score
+from services.sink.ledger.merge import Added
 from services.sink.ledger.outbox_rows import Counters, Standing
 from services.sink.ledger.rows import microseconds
 from services.sink.mining.mine import MiningRules
@@ -194,5 +195,5 @@ def test_a_set_on_an_unknown_scale_counts_nothing_and_fails_nobody(caplog: pytes
     strange = JudgeIdentity(JUDGE.model, "r1", "q4", "p" * 64, "graded", "0-9", "n=1")
     good = judged_set("q1", outcomes=[graded(3), graded(0)])
     bad = judged_set("q2", outcomes=[graded(3), graded(0)], judge=strange)
-    assert count_sets([bad, good], MiningRules()) == count_set(good, MiningRules())
+    assert count_sets([Added(bad), Added(good)], MiningRules()) == count_set(good, MiningRules())
     assert "not counted for training" in caplog.text

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import InputError
-from services.sink.exports.push import check_repo, leaving
+from qrelay.models.pushing import check_repo, leaving
 from services.sink.ledger.ledger import Ledger
 from tests.sink.builders import judged_set
 from tests.sink.hub import TOKEN, Hub, running_hub

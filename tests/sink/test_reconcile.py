@@ -40,13 +40,13 @@ def journal_path(tmp_path: Path) -> Path:
     return tmp_path / "feed" / "docs.sqlite"
 
 
-async def feed(broker: JetStreamBroker, journal_path: Path, *ids: str, text: str = "") -> None:
+async def feed(broker: JetStreamBroker, journal_path: Path, *ids: str, text: str = "", query_round: int = 0) -> None:
     async def lines() -> AsyncIterator[str]:
         for query_id in ids:
             yield f"{query_id}\t{text or f'text of {query_id}'}"
 
     with Journal(journal_path) as journal:
-        report = await Feeder(broker, journal, collection="docs").feed(lines())
+        report = await Feeder(broker, journal, collection="docs", query_round=query_round).feed(lines())
     assert not report.rejected
 
 
@@ -58,9 +58,11 @@ async def label(broker: JetStreamBroker, ledger: Ledger, *, dying: Sequence[str]
         assert isinstance(query, Query)
         if query.query_id in dying:
             cut = query.text[:LETTER_TEXT_CHARS]
-            ledger.record_dead_letters([dead_letter(f"l-{query.query_id}", query.query_id, cut)])
+            letter = dead_letter(f"l-{query.query_id}", query.query_id, cut, round=query.round)
+            ledger.record_dead_letters([letter])
         else:
-            ledger.commit([judged_set(query.query_id, query.text)])
+            made = judged_set(query.query_id, query.text)
+            ledger.commit([replace(made, candidate_set=replace(made.candidate_set, query=query))])
         await message.ack()
     return len(messages)
 
@@ -109,6 +111,27 @@ async def test_every_query_is_counted_in_the_state_that_it_is_in(
     assert (report.accepted, report.committed, report.dead) == (4, 1, 1)
     assert report.in_flight == {"queries": 1, "judged": 1}
     assert (report.lost, report.duplicated, report.unexpected, report.unsound) == (0, 0, 0, 0)
+
+
+async def test_a_query_is_where_its_latest_round_is(
+    broker: JetStreamBroker, nats_settings: NatsSettings, ledger: Ledger, journal_path: Path
+) -> None:
+    await feed(broker, journal_path, "a", "b", "c")
+    await label(broker, ledger)
+    await feed(broker, journal_path, "a", "b", query_round=2)
+    found = await look(nats_settings, ledger, journal_path)
+    assert (found.accepted, found.committed, found.in_flight) == (3, 1, {"queries": 2})
+    await delete(broker, "a")
+    await label(broker, ledger, dying=["b"])
+    found = await look(nats_settings, ledger, journal_path)
+    assert (found.committed, found.dead, found.lost_ids, found.unexpected) == (1, 1, ["a"], 0)
+    await feed(broker, journal_path, "b", query_round=3)
+    assert (await look(nats_settings, ledger, journal_path, repair=True)).reemitted == 1
+    assert (await look(nats_settings, ledger, journal_path)).in_flight == {"queries": 2}
+    assert await label(broker, ledger) == 2
+    done = await look(nats_settings, ledger, journal_path)
+    assert (done.committed, done.dead, done.lost, done.duplicated, done.in_flight) == (3, 0, 0, 0, {})
+    assert ledger.query_states("docs", ["a", "b", "c"], 2) == {"a": "committed", "b": "committed"}
 
 
 async def test_a_committed_query_whose_letter_waits_is_duplicated_until_the_letter_is_closed(

@@ -1,9 +1,9 @@
 """Coverage: how much of what the systems returned has a graded label, what is missing and why, what was cached.
 
 judged@k of a system is, of the passages that it ranked from 1 to k, the share with a graded label that counts, as a
-mean over queries (ir-measures' Judged@k). A ranked passage that the pipeline dropped before the ledger is unjudged
-too: the divisor is k, or the system's worst rank in the set where that is less. All queries are counted, so there is
-no interval.
+mean over queries (ir-measures' Judged@k), each in its latest round. A ranked passage that the pipeline dropped before
+the ledger is unjudged too: the divisor is k, or the system's worst rank in the set where that is less. All queries
+are counted, so there is no interval.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Judged:
         """One query's candidates."""
         ranks: dict[str, list[tuple[int, bool]]] = {}
         for candidate in record.query.candidates:
+            if candidate.passage.passage_id in record.query.earlier:
+                continue
             label = record.labels.get(candidate.passage.passage_id)
             graded = label is not None and label.grade is not None
             for score in candidate.scores:

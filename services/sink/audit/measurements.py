@@ -51,30 +51,32 @@ def measurements(snapshot: Snapshot, collection: str, bins: int | None = BINS) -
         raise InputError(
             f"the labels span {(last - first) // WEEK_US} weeks, which no ledger does: ask for --drift-periods N"
         )
-    rows = snapshot.connection.execute(_grouped(collection, first, width))
+    rows = snapshot.connection.execute(_grouped(snapshot, collection, first, width))
     groups = (Group(no, int(at), gen, grade, why, bool(hit), int(n)) for no, at, gen, grade, why, hit, n in rows)
     return Measurements(tuple(sorted(groups, key=_order)), first, width)
 
 
-def _grouped(collection: str, start_us: int, width_us: int) -> sa.Select[Any]:
+def _grouped(snapshot: Snapshot, collection: str, start_us: int, width_us: int) -> sa.Select[Any]:
     """(judge_no, period, generation, grade, missing_reason, cached, count). The periods are made in a subquery, for a
     parameter within GROUP BY is not the same expression twice to PostgreSQL."""
     names = ("judge_no", "generation", "grade", "missing_reason", "cached")
     period = ((_judgments.judged_us - start_us) // width_us).label("period")
-    each = _of(sa.select(period, *(_judgments[name] for name in names)), collection).subquery().c
+    each = _of(sa.select(period, *(_judgments[name] for name in names)), snapshot, collection).subquery().c
     by = (each.judge_no, each.period, each.generation, each.grade, each.missing_reason, each.cached)
     return sa.select(*by, sa.func.count()).group_by(*by)
 
 
 def _span(snapshot: Snapshot, collection: str) -> tuple[int, int]:
     chosen = sa.select(sa.func.min(_judgments.judged_us), sa.func.max(_judgments.judged_us))
-    first, last = snapshot.connection.execute(_of(chosen, collection)).one()
+    first, last = snapshot.connection.execute(_of(chosen, snapshot, collection)).one()
     return int(first or 0), int(last or 0)
 
 
-def _of(chosen: sa.Select[Any], collection: str) -> sa.Select[Any]:
+def _of(chosen: sa.Select[Any], snapshot: Snapshot, collection: str) -> sa.Select[Any]:
+    """Of the collection, and of judges that are not retracted."""
     joined = schema.judgments.join(schema.queries, _judgments.query_no == _queries.query_no)
-    return chosen.select_from(joined).where(_queries.collection == collection)
+    counts = _judgments.judge_no.not_in(list(snapshot.retracted))
+    return chosen.select_from(joined).where(_queries.collection == collection, counts)
 
 
 def _order(group: Group) -> tuple[int, int, int, int, str, bool]:

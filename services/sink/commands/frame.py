@@ -33,6 +33,15 @@ def open_ledger(url: str | None, data_dir: Path, config: Path | None) -> Iterato
         ledger.close()
 
 
+def ledger_place(data_dir: Path, config: Path | None) -> str | None:
+    """Where the settings have the ledger, or the one in `data_dir` if it is there; None where there is none."""
+    from qrelay.config import load_settings
+    from services.sink.settings import SinkSettings
+
+    own = data_dir / "ledger.sqlite"
+    return load_settings(SinkSettings, "sink", file=config).ledger or (str(own) if own.exists() else None)
+
+
 @contextmanager
 def progress(doing: str, *, hide: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, told (done, in all); nothing elsewhere."""

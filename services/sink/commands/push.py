@@ -36,8 +36,8 @@ def push(
     """
     from tempfile import TemporaryDirectory
 
+    from qrelay.models.pushing import check_repo, leaving, push_folder
     from services.sink.exports.export import write_export
-    from services.sink.exports.push import check_repo, leaving, push_folder
 
     check_repo(repo)
     with TemporaryDirectory(prefix="qrelay-push-") as temporary:

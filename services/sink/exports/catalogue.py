@@ -24,7 +24,8 @@ TRAINING: Final = (GRADES_USE, EXAMPLES_USE)
 class Format:
     """One format. `module` in `formats/` has `open_writer(output, options) -> Writer`; `use` is one of the words
     above. `suffix` is of its file; empty: it is a folder. `candidates`: it needs passages, not labels alone. `text`:
-    its file may be streamed as text."""
+    its file may be streamed as text. `measured`: its rows tell what was measured beyond the grade. `verdicts`: they
+    tell what mining makes of every passage."""
 
     name: str
     about: str
@@ -33,6 +34,8 @@ class Format:
     suffix: str = ""
     candidates: bool = True
     text: bool = False
+    measured: bool = False
+    verdicts: bool = False
 
     @property
     def folder(self) -> bool:
@@ -50,7 +53,10 @@ _TABLE: Final = (
     Format("runs", "folder: a TREC run a system", "runs", NO_LABELS),
     Format("beir", "folder: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv", "beir", QRELS_USE),
     Format("ir_datasets", "folder: docs.tsv, queries and qrels for ir_datasets", "ir_datasets", QRELS_USE),
-    Format("triples", "JSONL: a query, its positives, its negatives", "triples", EXAMPLES_USE, ".jsonl", True, True),
+    Format("triples", "JSONL: a query, its positives, its negatives", "triples", EXAMPLES_USE, ".jsonl", True, True,
+           measured=True),
+    Format("labels", "JSONL: a query and all graded passages, soft", "labels", GRADES_USE, ".jsonl", True, True,
+           measured=True, verdicts=True),
     Format("tevatron", "Tevatron's JSONL", "tevatron", EXAMPLES_USE, ".jsonl", True, True),
     Format("msmarco", "TSV of texts: query, positive, negative", "msmarco", EXAMPLES_USE, ".tsv", True, True),
     Format("msmarco-ids", "TSV of ids: query, positive, negative", "msmarco_ids", EXAMPLES_USE, ".tsv", True, True),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from qrelay.models.terms import indexed_text
 from qrelay.types import Candidate, Passage
+from services.sink.exports.measured import Measured
 from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery
 from services.sink.mining.examples import Example
 from services.sink.mining.rules import Verdict
@@ -19,13 +20,16 @@ DECIMALS = 6
 @dataclass(frozen=True, slots=True)
 class Item:
     """One query with the labels that are meant, by passage_id. `split` is empty where there are none; `example` is
-    there for mined formats, None where the query teaches nothing."""
+    there for mined formats, None where the query teaches nothing; `verdicts` and `measured` (by passage_id) are for
+    formats that write them."""
 
     query: LabelledQuery
     labels: Mapping[str, Label]
     judges: Mapping[int, JudgeRow]
     split: str = ""
     example: Example | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    measured: Mapping[str, Measured] = field(default_factory=dict)
 
     def graded(self) -> Iterator[Label]:
         """The labels that are a grade, by passage_id."""
@@ -64,13 +68,27 @@ def verdict_text(verdict: Verdict) -> str:
 
 def verdict_row(verdict: Verdict) -> dict[str, Any]:
     """A mined passage as JSON and Hugging Face rows have it; `grade` is the judge's own."""
-    passage, judged = verdict.judged.candidate.passage, verdict.judged
+    judged = verdict.judged
+    return {**passage_row(judged.candidate.passage, judged.grade, judged.p_relevant), "reason": verdict.reason}
+
+
+def passage_row(passage: Passage, grade: int | None, p_relevant: float | None) -> dict[str, Any]:
+    """A labelled passage: ids, texts, the judge's own grade, and P(relevant)."""
     return {
         "passage_id": passage.passage_id,
         "doc_id": passage.doc_id,
         "title": passage.title,
         "text": passage.text,
-        "grade": judged.grade,
-        "p_relevant": round(judged.p_relevant or 0.0, DECIMALS),
-        "reason": verdict.reason,
+        "grade": grade,
+        "p_relevant": round(p_relevant or 0.0, DECIMALS),
+    }
+
+
+def measured_row(item: Item, passage_id: str) -> dict[str, Any]:
+    """What was measured of the passage's label beyond its grade; see `measured.py`."""
+    found = item.measured[passage_id]
+    return {
+        "expected_relevance": round(found.expected_relevance, DECIMALS),
+        "answer_nll": None if found.answer_nll is None else round(found.answer_nll, DECIMALS),
+        "human": found.human,
     }

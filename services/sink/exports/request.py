@@ -113,10 +113,11 @@ class Request:
 
     def describe_rules(self) -> dict[str, Any] | None:
         """The rules of mining, where the format is mined."""
-        if self.format.use != EXAMPLES_USE:
+        mined = self.format.use == EXAMPLES_USE
+        if not mined and not self.format.verdicts:
             return None
-        grades = dict(sorted(self.rules.relevant_grades.items()))
-        return {**asdict(self.rules), "relevant_grades": grades, "round": asdict(self.limits)}
+        rules = {**asdict(self.rules), "relevant_grades": dict(sorted(self.rules.relevant_grades.items()))}
+        return {**rules, "round": asdict(self.limits)} if mined else rules
 
     def _options(self) -> dict[str, Any]:
         """The options that reach this format's bytes."""

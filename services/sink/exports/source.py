@@ -21,13 +21,15 @@ from qrelay.errors import InputError, InternalError
 from services.sink.exports import splits
 from services.sink.exports.catalogue import EXAMPLES_USE, NO_LABELS, TRAINING
 from services.sink.exports.item import Item
+from services.sink.exports.measured import Measured, measured
 from services.sink.exports.request import Request
 from services.sink.exports.spill import Spill
 from services.sink.labels.choice import chosen_judges, describe_judges, independent_judges, one_a_pair
 from services.sink.ledger import schema
 from services.sink.ledger.people import HUMAN
 from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
-from services.sink.mining.examples import Example, example_of
+from services.sink.mining.examples import Example, example_from, judged_passages
+from services.sink.mining.mine import mine
 from services.sink.mining.rounds import ExampleSize, choose, size_of, taken
 from services.sink.mining.rules import Verdict
 
@@ -91,13 +93,32 @@ class Source:
         use = self._request.format.use
         counting = {} if use == NO_LABELS else one_a_pair(query, self._judges)
         meant = {passage_id: label for passage_id, label in counting.items() if self._meant(label)}
-        example = None
-        if use == EXAMPLES_USE:
-            found = example_of(query, counting, self._judges, self._request.rules)
-            example = _only(found, meant) if found else None
-            if example and self._chosen is not None:
-                example = taken(example, self._chosen)
-        return Item(query, meant, self._judges, split, example)
+        verdicts = self._verdicts(query, counting)
+        example = self._example(query, verdicts, meant) if use == EXAMPLES_USE else None
+        numbers = self._measured(query, meant, example) if self._request.format.measured else {}
+        kept = tuple(each for each in verdicts if each.passage_id in meant) if self._request.format.verdicts else ()
+        return Item(query, meant, self._judges, split, example, kept, numbers)
+
+    def _verdicts(self, query: LabelledQuery, counting: Mapping[str, Label]) -> list[Verdict]:
+        """What mining makes of every passage; nothing for formats that do not ask."""
+        wanted, rules = self._request.format, self._request.rules
+        if wanted.use != EXAMPLES_USE and not wanted.verdicts:
+            return []
+        return mine(judged_passages(query, counting, self._judges, rules), rules)
+
+    def _example(self, query: LabelledQuery, verdicts: list[Verdict], meant: Mapping[str, Label]) -> Example | None:
+        found = example_from(query, verdicts)
+        example = _only(found, meant) if found else None
+        if example and self._chosen is not None:
+            return taken(example, self._chosen)
+        return example
+
+    def _measured(
+        self, query: LabelledQuery, meant: Mapping[str, Label], example: Example | None
+    ) -> Mapping[str, Measured]:
+        if self._request.format.use == EXAMPLES_USE and example is None:
+            return {}
+        return measured(self._snapshot.connection, self._request.collection, query, meant, self._judges)
 
     def _sizes(self) -> Iterator[ExampleSize]:
         """Every example's size: what a round's limits choose by."""

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Final
 
 from qrelay.errors import InputError
-from qrelay.types import JudgedSet
+from qrelay.types import JudgedSet, JudgeIdentity
 from services.sink.labels.choice import describe_judges, one_a_pair
 from services.sink.labels.where import Where
 from services.sink.ledger.ledger import Ledger
@@ -48,6 +48,8 @@ def _page(
 ) -> tuple[str | None, list[JudgedSet]]:
     """(last id that was looked at, or None at the end; the matching sets)."""
     judges = _meant(snapshot.judges(), where)
+    every = snapshot.judges(retracted=True)
+    retracted = {every[number].identity for number in snapshot.retracted}
     ids = [where.query_id] if where.query_id else None
     read = snapshot.queries_with_labels(
         collection, ids=ids, after=after, page=_PAGE, overrides=where.asks_people, relevant_grades=relevant_grades
@@ -58,7 +60,7 @@ def _page(
         if matching := _matching(query, where, judges, relevant_grades):
             record = snapshot.judged_set(collection, query.query_id)
             assert record is not None, "a query vanished from its snapshot: this is a bug"
-            found.append(_narrowed(record, matching))
+            found.append(_narrowed(record, matching, retracted))
     return (queries[-1].query_id if len(queries) == _PAGE else None), [each for each in found if each.judgments]
 
 
@@ -81,8 +83,9 @@ def _relevant(label: Label, judges: Mapping[int, JudgeRow], relevant_grades: Map
     return label.grade is not None and label.grade >= relevant_grades[scale]
 
 
-def _narrowed(record: JudgedSet, matching: set[str]) -> JudgedSet:
-    """The set with the matching passages that have a text as its sampled ones, and their judgments."""
+def _narrowed(record: JudgedSet, matching: set[str], retracted: set[JudgeIdentity]) -> JudgedSet:
+    """The set with the matching passages that have a text as its sampled ones, and their judgments but those of
+    retracted judges."""
     chosen = {
         c.passage.passage_id
         for c in record.candidate_set.candidates
@@ -91,7 +94,11 @@ def _narrowed(record: JudgedSet, matching: set[str]) -> JudgedSet:
     candidates = tuple(replace(c, sampled=c.passage.passage_id in chosen) for c in record.candidate_set.candidates)
     return JudgedSet(
         replace(record.candidate_set, candidates=candidates),
-        tuple(judgment for judgment in record.judgments if judgment.passage_id in chosen),
+        tuple(
+            judgment
+            for judgment in record.judgments
+            if judgment.passage_id in chosen and judgment.judge not in retracted
+        ),
     )
 
 

@@ -4,6 +4,7 @@
     decisions.py                                      the policy within a commit's transaction, and on a timer
     launcher.py  subprocess_launcher.py  runner.py    one start a job, whoever dies
     dispatcher.py  report.py                          outbox -> launcher -> ledger; where all that stands
+    doors.py                                          the gRPC calls about training and the model registry
 
 The tables are `triggers` and `training_runs`; `services/sink/ledger/outbox.py` reads and writes them.
 """

@@ -1,13 +1,14 @@
 """What a judged set adds to the policy's counters: pure, before anything of it is read back from the ledger.
 
 Only the set's own judgments count, by the label that counts among them (`labels/choice.py`): a human override, a
-re-judgment or the label of another set comes later and is not counted.
+re-judgment or the label of another set comes later and is not counted. A later round is mined whole, as its cached
+labels come with it, and counts the pairs that no round before had judged.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -15,6 +16,7 @@ from qrelay.errors import InputError
 from qrelay.identity import judge_digest
 from qrelay.types import BM25, DENSE, Graded, JudgedSet, Judgment
 from services.sink.labels.choice import leans_on_stage_scores, one_a_pair
+from services.sink.ledger.merge import Added
 from services.sink.ledger.outbox_rows import Counters
 from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery
 from services.sink.mining.examples import judged_passages
@@ -26,21 +28,21 @@ HARD: Final = frozenset({"hard_relevant", "top_rank", "bm25_only", "dense_only"}
 """The reasons of mining that make an example hard."""
 
 
-def count_sets(sets: Iterable[JudgedSet], rules: MiningRules) -> Counters:
+def count_sets(sets: Iterable[Added], rules: MiningRules) -> Counters:
     """The sum over the sets. One that mining refuses (a scale without a relevant grade) counts nothing and is
     logged: its labels are committed all the same."""
     total = Counters()
-    for record in sets:
+    for added in sets:
         try:
-            total += count_set(record, rules)
+            total += count_set(added.record, rules, added.passage_ids)
         except InputError as error:
-            query = record.candidate_set.query
+            query = added.record.candidate_set.query
             log.warning("a set is not counted for training", extra={"query_id": query.query_id, "error": str(error)})
     return total
 
 
-def count_set(record: JudgedSet, rules: MiningRules) -> Counters:
-    """One set's counters.
+def count_set(record: JudgedSet, rules: MiningRules, only: frozenset[str] | None = None) -> Counters:
+    """One set's counters; `only`: of these passages.
 
     judged: pairs whose label is a grade. disagreements: those of them that exactly one of BM25 and dense has in its
     top `disagreement_rank`. hard_examples: hard positives and hard negatives, of a query that has a positive, for
@@ -50,19 +52,36 @@ def count_set(record: JudgedSet, rules: MiningRules) -> Counters:
         InputError: a judge's scale has no relevant grade.
     """
     passages = _labelled(record, rules)
-    judged = [each for each in passages if each.grade is not None]
+    judged = [
+        each for each in passages if each.grade is not None and _counts(each.candidate.passage.passage_id, only)
+    ]
     return Counters(
-        hard_examples=_hard_examples(passages, rules),
+        hard_examples=_hard_examples(passages, rules, only),
         disagreements=sum(_disagrees(each, rules) for each in judged),
         judged=len(judged),
     )
 
 
-def _hard_examples(passages: list[JudgedPassage], rules: MiningRules) -> int:
+def _counts(passage_id: str, only: frozenset[str] | None) -> bool:
+    return only is None or passage_id in only
+
+
+def without_judges(sets: Sequence[Added], hashes: Collection[str]) -> list[Added]:
+    """The sets without the judgments of these judges, by hash (`identity.judge_digest`)."""
+    return [added._replace(record=_without(added.record, hashes)) for added in sets] if hashes else list(sets)
+
+
+def _without(record: JudgedSet, hashes: Collection[str]) -> JudgedSet:
+    dropped = {judge for judge in {j.judge for j in record.judgments} if judge_digest(judge) in hashes}
+    return JudgedSet(record.candidate_set, tuple(j for j in record.judgments if j.judge not in dropped))
+
+
+def _hard_examples(passages: list[JudgedPassage], rules: MiningRules, only: frozenset[str] | None) -> int:
     """Easy negatives are not asked for: they change no hard one, and cost time while the collection is locked."""
     if not any(is_relevant(each, rules) for each in passages):
         return 0
-    return sum(verdict.reason in HARD for verdict in mine(passages, replace(rules, easy_per_hard=0.0)))
+    verdicts = mine(passages, replace(rules, easy_per_hard=0.0))
+    return sum(verdict.reason in HARD and _counts(verdict.passage_id, only) for verdict in verdicts)
 
 
 def _disagrees(judged: JudgedPassage, rules: MiningRules) -> bool:

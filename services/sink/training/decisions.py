@@ -12,13 +12,13 @@ from itertools import groupby
 import sqlalchemy as sa
 
 from qrelay.errors import ConfigError, InputError, UnknownCollection
-from qrelay.types import JudgedSet
-from services.sink.ledger import outbox
+from services.sink.ledger import outbox, retractions
 from services.sink.ledger.changes import begin_changes
 from services.sink.ledger.ledger import Ledger
+from services.sink.ledger.merge import Added
 from services.sink.ledger.outbox import Trigger
 from services.sink.mining.mine import MiningRules
-from services.sink.training.counting import count_sets
+from services.sink.training.counting import count_sets, without_judges
 from services.sink.training.launcher import job_name
 from services.sink.training.policy import MANUAL, decide
 from services.sink.training.settings import TrainingSettings
@@ -31,9 +31,11 @@ class Decisions:
         self._settings = settings
         self._rules = rules
 
-    def after_commit(self, connection: sa.Connection, sets: Sequence[JudgedSet], now_us: int) -> None:
+    def after_commit(self, connection: sa.Connection, sets: Sequence[Added], now_us: int) -> None:
         """Counts the new sets and decides, in the transaction that wrote them: see `ledger.AfterCommit`."""
-        for collection, group in groupby(sorted(sets, key=_collection), _collection):
+        retracted = {row.judge_hash for row in retractions.standing(connection).values()}
+        counted = without_judges(sets, retracted)
+        for collection, group in groupby(sorted(counted, key=_collection), _collection):
             if self._settings.covers(collection):
                 outbox.add_counts(connection, collection, count_sets(group, self._rules))
                 self._decide(connection, collection, now_us)
@@ -120,5 +122,5 @@ def abandon(ledger: Ledger, trigger_no: int) -> str:
     return outbox.FAILED
 
 
-def _collection(record: JudgedSet) -> str:
-    return record.candidate_set.query.collection
+def _collection(added: Added) -> str:
+    return added.record.candidate_set.query.collection

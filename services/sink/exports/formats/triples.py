@@ -1,18 +1,20 @@
 """JSONL, one object a query with at least one positive and one hard negative: `{query_id, query, positives,
-negatives}`; each passage has `passage_id, doc_id, title, text, grade, p_relevant, reason`. `grade` is the judge's
-own, on the scale that the manifest names; `reason` is the rule that chose it. The best positive and the hardest
-negative come first.
+negatives}`; each passage has `passage_id, doc_id, title, text, grade, p_relevant, reason`, and `expected_relevance,
+answer_nll, human` as in `measured.py`. `grade` is the judge's own, on the scale that the manifest names; `reason` is
+the rule that chose it. The best positive and the hardest negative come first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import orjson
 
-from services.sink.exports.item import Item, verdict_row
+from services.sink.exports.item import Item, measured_row, verdict_row
 from services.sink.exports.request import Options
 from services.sink.exports.writing import Lines, Output
+from services.sink.mining.rules import Verdict
 
 
 def open_writer(output: Output, options: Options) -> Lines:
@@ -27,7 +29,11 @@ def lines(item: Item) -> Iterator[bytes]:
         row = {
             "query_id": example.query_id,
             "query": example.query,
-            "positives": [verdict_row(each) for each in example.positives],
-            "negatives": [verdict_row(each) for each in example.negatives],
+            "positives": [_row(item, each) for each in example.positives],
+            "negatives": [_row(item, each) for each in example.negatives],
         }
         yield orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _row(item: Item, verdict: Verdict) -> dict[str, Any]:
+    return {**verdict_row(verdict), **measured_row(item, verdict.passage_id)}

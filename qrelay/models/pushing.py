@@ -1,9 +1,9 @@
-"""Pushing an export to a Hugging Face hub, as a dataset repository.
+"""Pushing a folder to a Hugging Face hub, as a dataset or a model.
 
 Private unless it is asked for in words, never into a repository that is public already by surprise. Resumable: the
-hub keeps files by their hash, the same ledger gives the same bytes, and so a push that is run again sends only what
-is not there. The token is what `hf auth login` or HF_TOKEN gave to huggingface_hub; it is never read, shown or kept
-here. `HF_ENDPOINT` and the proxy variables mean what they mean to huggingface_hub.
+hub keeps files by their hash, so a push of the same bytes that is run again sends only what is not there. The token
+is what `hf auth login` or HF_TOKEN gave to huggingface_hub; it is never read, shown or kept here. `HF_ENDPOINT` and
+the proxy variables mean what they mean to huggingface_hub.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from qrelay.errors import BackendUnavailable, ConfigError, InputError, QrelayError
 
 _DENIED: Final = (401, 403)
 _NOT_FOUND: Final = 404
 _CHUNK: Final = 1 << 20
+RepoType = Literal["dataset", "model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,9 @@ def check_repo(repo: str) -> None:
         raise InputError(f"--repo {repo!r} names no owner: write owner/name")
 
 
-def push_folder(folder: Path, repo: str, *, public: bool, message: str, replaces: str = "") -> str:
+def push_folder(
+    folder: Path, repo: str, *, public: bool, message: str, replaces: str = "", repo_type: RepoType = "dataset"
+) -> str:
     """Sends every file below `folder`, creating the repository where there is none; the commit's address.
     `replaces`: files of the repository with such a path (`data/*`) that the folder lacks are deleted.
 
@@ -69,15 +72,15 @@ def push_folder(folder: Path, repo: str, *, public: bool, message: str, replaces
         raise ConfigError("no token for the hub: run `hf auth login`, or set HF_TOKEN")
     api = HfApi()
     with _hub_errors(repo):
-        api.create_repo(repo, repo_type="dataset", private=not public, exist_ok=True)
-        if not public and not api.repo_info(repo, repo_type="dataset").private:
+        api.create_repo(repo, repo_type=repo_type, private=not public, exist_ok=True)
+        if not public and not api.repo_info(repo, repo_type=repo_type).private:
             raise InputError(
-                f"{repo} is there and public: push with --public if the data may be, or make it private first;"
+                f"{repo} is there and public: push with --public if what is sent may be, or make it private first;"
                 " nothing was sent"
             )
         commit = api.upload_folder(
             repo_id=repo,
-            repo_type="dataset",
+            repo_type=repo_type,
             folder_path=folder,
             commit_message=message,
             delete_patterns=replaces or None,

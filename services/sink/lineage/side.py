@@ -1,0 +1,78 @@
+"""The ledger as the registry's commands see it: the entry point `qrelay.ledgers`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qrelay.registry.manifest import DataSource
+    from services.sink.ledger.ledger import Ledger
+
+
+class SinkLedger:
+    """One open ledger; `qrelay.registry.ledgerside.LedgerSide` says what each method answers."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def where(self) -> str:
+        """The ledger's address."""
+        return self._ledger.url
+
+    def retract(self, judge: str, *, author: str, reason: str) -> Mapping[str, Any]:
+        """See `services.sink.ledger.retractions`."""
+        return self._decide(judge, True, author, reason)
+
+    def restore(self, judge: str, *, author: str, reason: str) -> Mapping[str, Any]:
+        """Likewise."""
+        return self._decide(judge, False, author, reason)
+
+    def covered(self, source: DataSource) -> Mapping[str, Any]:
+        """See `covered.py`."""
+        from services.sink.lineage.covered import covered
+
+        with self._ledger.snapshot() as snapshot:
+            found = covered(snapshot.connection, source.manifest, source.sha256)
+        return {"collection": found.collection, "from": found.from_change, "to": found.to_change,
+                "judges": sorted(found.judges)}  # fmt: skip
+
+    def counts(self, source: DataSource) -> Mapping[str, Any]:
+        """See `trace.py`."""
+        from services.sink.lineage.covered import covered
+        from services.sink.lineage.trace import counts
+
+        with self._ledger.snapshot() as snapshot:
+            return counts(snapshot, covered(snapshot.connection, source.manifest, source.sha256))
+
+    def judgments(self, source: DataSource, query_id: str = "") -> Iterator[Mapping[str, Any]]:
+        """See `trace.py`; one snapshot for as long as it is read."""
+        from services.sink.lineage.covered import covered
+        from services.sink.lineage.trace import judgments
+
+        with self._ledger.snapshot() as snapshot:
+            yield from judgments(snapshot, covered(snapshot.connection, source.manifest, source.sha256), query_id)
+
+    def _decide(self, judge: str, retract: bool, author: str, reason: str) -> Mapping[str, Any]:
+        from services.sink.ledger import retractions
+
+        write = retractions.retract if retract else retractions.restore
+        with self._ledger.writing("retract a judge" if retract else "restore a judge") as connection:
+            found = write(connection, judge, author=author, reason=reason, now_us=self._ledger.now_us())
+        return {"judge": found.judge_hash, "changed": found.changed, "labels": found.labels,
+                "queries": found.queries, "collections": list(found.collections)}  # fmt: skip
+
+
+@contextmanager
+def open_side(ledger: str | None, data_dir: Path, config: Path | None) -> Iterator[SinkLedger | None]:
+    """The ledger that the options name, or the sink's settings; None where nothing names one and the data folder has
+    none."""
+    from services.sink.commands.frame import ledger_place, open_ledger
+
+    if ledger is None and ledger_place(data_dir, config) is None:
+        yield None
+        return
+    with open_ledger(ledger, data_dir, config) as (opened, _):
+        yield SinkLedger(opened)
