@@ -7,12 +7,16 @@ from dataclasses import replace
 
 from qrelay.errors import InvalidQuery, QrelayError
 from qrelay.models.embedder import load_embedder
+from qrelay.runtime.following import free_when_unused
 from qrelay.runtime.stage import Info
+from qrelay.runtime.trace import opened
 from qrelay.types import Candidate, CandidateSet, Passage, Score
+from services.reranker.promoted import Promoted
 from services.reranker.sampling import sample_indices
 from services.reranker.scorers import BiEncoderScorer, CrossEncoderScorer, FakeScorer, Scorer
 from services.reranker.settings import RerankerSettings
 
+STAGE = "reranker"
 _DECIMALS = 5
 """Scores are rounded and ties broken by passage_id, so that batching cannot reorder near-equals."""
 
@@ -20,18 +24,23 @@ _DECIMALS = 5
 class Reranker:
     """See the module."""
 
-    def __init__(self, scorer: Scorer, settings: RerankerSettings) -> None:
+    def __init__(self, scorer: Scorer, settings: RerankerSettings, promoted: Promoted | None = None) -> None:
+        """`promoted`: where a scorer that replaces this one comes from."""
         self._scorer = scorer
         self._settings = settings
+        self._promoted = promoted
 
     def rerank(self, sets: Sequence[CandidateSet]) -> list[CandidateSet | QrelayError]:
         """Each set with one more score a candidate, best first, cut to `keep`, its sample marked.
 
-        A set without candidates comes back as it is: nothing was found, and that is an answer.
+        A set without candidates keeps none: nothing was found, and that is an answer. All are scored by the scorer
+        that serves when the call begins, and the trace names it.
         """
+        scorer = self._scorer
         usable = [self._cut(each) for each in sets if each.query.text.strip()]
         scored = iter(
-            self._rank(each, scores) for each, scores in zip(usable, self._scorer.score(usable), strict=True)
+            opened(self._rank(each, scores, scorer.system), STAGE, scorer.fingerprint)
+            for each, scores in zip(usable, scorer.score(usable), strict=True)
         )
         return [
             next(scored) if each.query.text.strip() else InvalidQuery(f"query {each.query.query_id!r} has no text")
@@ -42,12 +51,20 @@ class Reranker:
         limit = self._settings.max_candidates
         return each if len(each.candidates) <= limit else replace(each, candidates=each.candidates[:limit])
 
-    def _rank(self, each: CandidateSet, scores: Sequence[float]) -> CandidateSet:
+    def look(self) -> None:
+        """Take up what the registry serves by now; calls in flight finish on the scorer that they began with."""
+        scorer = self._promoted.look() if self._promoted else None
+        if scorer is not None:
+            free_when_unused(self._scorer)
+            self._scorer = scorer
+
+    def _rank(self, each: CandidateSet, scores: Sequence[float], system: str) -> CandidateSet:
         settings = self._settings
         rounded = [round(score, _DECIMALS) for score in scores]
         order = sorted(range(len(scores)), key=lambda i: (-rounded[i], each.candidates[i].passage.passage_id))
         best = [
-            self._scored(each.candidates[i], rounded[i], rank) for rank, i in enumerate(order[: settings.keep], 1)
+            _scored(each.candidates[i], Score(system, rounded[i], rank))
+            for rank, i in enumerate(order[: settings.keep], 1)
         ]
         chosen = sample_indices(
             each.query,
@@ -58,19 +75,21 @@ class Reranker:
         )
         return replace(each, candidates=tuple(_mark(candidate, i in chosen) for i, candidate in enumerate(best)))
 
-    def _scored(self, candidate: Candidate, score: float, rank: int) -> Candidate:
-        own = Score(self._scorer.system, score, rank)
-        others = tuple(s for s in candidate.scores if s.system != own.system)
-        return Candidate(candidate.passage, (*others, own))
-
     def info(self) -> Info:
         """The model in use, and whether it is the fallback."""
-        details = {"system": self._scorer.system}
-        if isinstance(self._scorer, BiEncoderScorer):
+        scorer = self._scorer
+        details = {"system": scorer.system, **(self._promoted.details() if self._promoted else {})}
+        if isinstance(scorer, BiEncoderScorer):
             details["fallback"] = (
-                "no cross-encoder is configured: these are the bi-encoder's scores; set reranker.cross_encoder"
+                "no cross-encoder is configured or promoted: these are the bi-encoder's scores; set "
+                "reranker.cross_encoder, or train and promote one"
             )
-        return Info(models={self._scorer.system: self._scorer.fingerprint}, details=details)
+        return Info(models={scorer.system: scorer.fingerprint}, details=details)
+
+
+def _scored(candidate: Candidate, own: Score) -> Candidate:
+    others = tuple(s for s in candidate.scores if s.system != own.system)
+    return Candidate(candidate.passage, (*others, own))
 
 
 def _mark(candidate: Candidate, sampled: bool) -> Candidate:
@@ -82,12 +101,13 @@ def _mark(candidate: Candidate, sampled: bool) -> Candidate:
 
 
 def load_reranker(settings: RerankerSettings) -> Reranker:
-    """The core with its model.
+    """The core with its model: the promoted one, else the configured one.
 
     Raises:
-        ModelError: the configured model is absent or altered.
+        ModelError: that model is absent or altered.
     """
-    return Reranker(_load_scorer(settings), settings)
+    promoted = Promoted(settings, lambda: _load_scorer(settings))
+    return Reranker(promoted.first(), settings, promoted)
 
 
 def _load_scorer(settings: RerankerSettings) -> Scorer:

@@ -9,13 +9,19 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
+from qrelay.errors import ModelError
 from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import Embedder
 from qrelay.types import BI_ENCODER, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Passage
+
+_MOST_TOKENS: Final = 1 << 20
+"""Above it a tokenizer's own limit is the library's word for "none"."""
 
 
 class Scorer(Protocol):
@@ -38,17 +44,21 @@ class CrossEncoderScorer:
 
     system = CROSS_ENCODER
 
-    def __init__(self, name: str, *, max_length: int, batch_pairs: int, threads: int = 0) -> None:
-        """Raises ModelError when the model is absent or its bytes are not the catalogue's."""
-        resolved = resolve(name)
-        import torch
-        from sentence_transformers import CrossEncoder
+    def __init__(
+        self, name: str, *, max_length: int, batch_pairs: int, threads: int = 0, fingerprint: str = ""
+    ) -> None:
+        """fingerprint: of a registry's version, which also says itself how many tokens it reads, where it says so.
 
-        if threads:
-            torch.set_num_threads(threads)
-        self._model: Any = CrossEncoder(str(resolved.path), max_length=max_length, local_files_only=True)
+        Raises:
+            ModelError: the model is absent, its bytes are not the catalogue's, or it cannot be loaded.
+        """
+        resolved = resolve(name)
+        self._model = _load(resolved.path, None if fingerprint else max_length, threads)
+        if fingerprint and not 0 < (self._model.max_seq_length or 0) <= _MOST_TOKENS:
+            self._model.max_seq_length = max_length
         self._batch_pairs = batch_pairs
-        self.fingerprint = f"{resolved.name}@{resolved.revision}"
+        self._one_at_a_time = threading.Lock()  # the library sets padding on a tokenizer that calls share
+        self.fingerprint = fingerprint or f"{resolved.name}@{resolved.revision}"
 
     def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
         """All pairs of all sets in one call, so that lengths are bucketed across queries."""
@@ -57,8 +67,25 @@ class CrossEncoderScorer:
         ]
         if not pairs:
             return [[] for _ in sets]
-        flat = iter(self._model.predict(pairs, batch_size=self._batch_pairs, show_progress_bar=False).tolist())
+        with self._one_at_a_time:
+            found = self._model.predict(pairs, batch_size=self._batch_pairs, show_progress_bar=False)
+        flat = iter(found.tolist())
         return [[float(next(flat)) for _ in each.candidates] for each in sets]
+
+
+def _load(path: Path, max_length: int | None, threads: int) -> Any:
+    """The library's model. Raises ModelError where it cannot be had."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        return CrossEncoder(str(path), max_length=max_length, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(
+            f"sentence-transformers cannot load {path} ({error}). Give a folder that holds a cross-encoder."
+        ) from error
 
 
 class BiEncoderScorer:

@@ -10,13 +10,14 @@ from qrelay import __version__, wire
 from qrelay.errors import QrelayError
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.doors import answer_items, service_info
+from qrelay.runtime.following import every
 from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Hop
 from qrelay.types import CandidateSet
 from qrelay.v1 import reranker_pb2 as pb
 from qrelay.v1 import reranker_pb2_grpc as pb_grpc
-from services.reranker.reranker import Reranker, load_reranker
+from services.reranker.reranker import STAGE, Reranker, load_reranker
 from services.reranker.settings import RerankerSettings
 
 Context = ServiceContext[RerankerSettings, Reranker]
@@ -25,7 +26,7 @@ Context = ServiceContext[RerankerSettings, Reranker]
 class RerankStage:
     """retrieved -> reranked."""
 
-    name = "reranker"
+    name = STAGE
     source = Hop.RETRIEVED
     target = Hop.RERANKED
 
@@ -79,6 +80,12 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
         return pb.RerankerServiceGetInfoResponse(info=info)
 
 
+async def follow_registry(context: Context, stopping: asyncio.Event) -> None:
+    """Takes up each promoted version until `stopping`."""
+    settings = context.settings
+    await every(settings.registry_poll_s if settings.follows_registry else 0, context.core.look, stopping)
+
+
 SERVICE: ServiceDef[RerankerSettings, Reranker] = ServiceDef(
     name="reranker",
     grpc_name="qrelay.v1.RerankerService",
@@ -89,4 +96,5 @@ SERVICE: ServiceDef[RerankerSettings, Reranker] = ServiceDef(
         RerankerServicer(context), server
     ),
     info=lambda core: core.info(),
+    background=follow_registry,
 )

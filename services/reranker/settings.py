@@ -13,7 +13,9 @@ class RerankerSettings(ServiceSettings):
     """See `qrelay config reranker` for the effective values."""
 
     scorer: Literal["auto", "cross_encoder", "bi_encoder", "fake"] = Field(
-        "auto", description="auto: the cross-encoder where one is configured, else the bi-encoder's scores"
+        "auto",
+        description="auto: the promoted cross-encoder, else the configured one, else the bi-encoder's scores; "
+        "bi_encoder and fake leave the registry aside",
     )
     cross_encoder: str = Field(
         "", description="Catalogue name or path:FOLDER of a sentence-transformers cross-encoder; empty: none"
@@ -30,6 +32,17 @@ class RerankerSettings(ServiceSettings):
     sample_head: int = Field(10, ge=0, description="How many of the sample are simply the best ranks")
     max_per_document: int = Field(2, ge=1, description="Passages of one document in the sample, at most")
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves the library's choice")
+    registry_poll_s: float = Field(
+        5.0,
+        ge=0,
+        description="Seconds between looks for a promoted cross-encoder in the registry; 0: the registry is never "
+        "looked at and the configured model serves",
+    )
+
+    @property
+    def follows_registry(self) -> bool:
+        """Whether a promoted cross-encoder takes the configured model's place."""
+        return self.registry_poll_s > 0 and self.scorer in ("auto", "cross_encoder")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

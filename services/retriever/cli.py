@@ -1,20 +1,24 @@
-"""`qrelay index build|list|verify|search`. Heavy imports happen inside the commands."""
+"""`qrelay index build|list|verify|search|passages|corpus`. Heavy imports happen inside the commands."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from qrelay.cli.options import json_option
 from qrelay.errors import CorpusIndexError
+from qrelay.files import AtomicFiles
 from qrelay.rundir import default_data_dir
 from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
 from services.retriever.settings import DEFAULT_EMBEDDER
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_BLOCK_PASSAGES: Final = 4096
 
 
 def _index_dir() -> Path:
@@ -81,6 +85,41 @@ def _print(answer: Any, as_json: bool) -> None:
     click.echo(json.dumps(answer, ensure_ascii=False) if as_json else answer)
 
 
+@index.command()
+@click.option("--model", required=True, help="`registry` for the promoted bi-encoder, or an embedding model's name.")
+@click.option("--out", type=_FOLDER, default=_index_dir, show_default=".qrelay/index", help="Folder of all indexes.")
+@click.option("--collection", "collections", multiple=True, help="Collection to re-embed; all in --out unless given.")
+@click.option("--registry", type=_FOLDER, help="The model registry; unless given, `registry` in the data folder.")
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads; 0: the library's choice.")
+@click.option("--niceness", type=click.IntRange(0, 19), default=0, help="How far to step back for other processes.")
+@click.option("--parent", type=int, hidden=True, help="Process id of the service that asked: end when it ends.")
+@json_option()
+def reembed(
+    model: str, out: Path, collections: tuple[str, ...], registry: Path | None, threads: int, niceness: int,
+    parent: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Embed the passages of the indexes in --out with another model, and switch to it.
+
+    Texts and BM25 are kept as they are; no corpus is needed. An interrupted run goes on when it is started again. A
+    version that is there already is only switched to. Retrievers pick it up by themselves, and do all this on their
+    own unless retriever.reembed is false.
+    """
+    from services.retriever.reembed_job import Job, run
+
+    job = Job(out, collections, model, registry or default_data_dir() / "registry", threads, niceness, parent)
+    rows = run(job)
+    if as_json:
+        _print(rows, True)
+        return
+    for row in rows:
+        _print(
+            f"{row['collection']}: {'switched to' if row['switched'] else 'made'} {row['folder']} "
+            f"({row['passages']:,} passages by {row['embedder']}"
+            + ("; it was there already)" if row["already"] else f", {row['passages_per_second']:,.0f} passages/s)"),
+            False,
+        )
+
+
 @index.command("list")
 @click.argument("folder", type=_FOLDER, default=_index_dir)
 @json_option()
@@ -117,7 +156,7 @@ def verify(folder: Path, as_json: bool) -> None:
     """Check every file's sha256 below FOLDER: a version, a collection, or the folder of all indexes."""
     from services.retriever.manifest import MANIFEST, current_folder, problems, read_manifest
 
-    folders = sorted({path.parent for path in folder.glob(f"**/{MANIFEST}") if ".build-" not in str(path)})
+    folders = sorted({path.parent for path in folder.glob(f"**/{MANIFEST}") if not _unfinished(path)})
     if not folders:
         current_folder(folder)  # says what is wrong
         raise CorpusIndexError(f"no index below {folder}; build one with `qrelay index build`")
@@ -133,6 +172,10 @@ def verify(folder: Path, as_json: bool) -> None:
         click.echo("\n".join(found) or f"{len(folders)} version(s) verified, all files are whole")
     if found:
         raise SystemExit(EXIT_FAILED)
+
+
+def _unfinished(path: Path) -> bool:
+    return path.parent.name.startswith((".build-", ".reembed-"))
 
 
 @index.command()
@@ -151,7 +194,13 @@ def search(folder: Path, text: str, top: int, embedder: str | None, as_json: boo
 
     folder = folder.absolute()
     model = embedder or read_manifest(current_folder(folder)).embedder.partition("@")[0]
-    settings = RetrieverSettings(index_dir=folder.parent, collections=(folder.name,), embedder=model)
+    settings = RetrieverSettings(
+        index_dir=folder.parent,
+        collections=(folder.name,),
+        embedder=model,
+        data_dir=default_data_dir(),
+        registry_poll_s=0,
+    )
     (found,) = load_retriever(settings, load_embedder).retrieve([Query("q", text, folder.name)], top)
     if isinstance(found, Exception):
         raise found
@@ -163,6 +212,49 @@ def search(folder: Path, text: str, top: int, embedder: str | None, as_json: boo
         ranks = "  ".join(f"{name} {s['score']:.3f} (rank {s['rank'] or '-'})" for name, s in row["scores"].items())
         click.secho(f"{place:>3}  {row['passage_id']}  {row['title']}", bold=True)
         click.echo(f"     {ranks}\n     {row['text'][:160]!r}")
+
+
+@index.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--out", required=True, type=_FILE, help="JSONL to write: passage_id, doc_id, title, text.")
+def passages(folder: Path, out: Path) -> None:
+    """Write the passages of the collection FOLDER's current version, as its queries find them."""
+    import numpy as np
+
+    from services.retriever.manifest import current_folder
+    from services.retriever.store import PassageStore
+
+    store = PassageStore(current_folder(folder.absolute()))
+    starts = range(0, len(store), _BLOCK_PASSAGES)
+    blocks = (store.passages(np.arange(start, min(start + _BLOCK_PASSAGES, len(store)))) for start in starts)
+    fields = ("passage_id", "doc_id", "title", "text")
+    _write_lines(out, ({name: getattr(each, name) for name in fields} for block in blocks for each in block))
+    click.echo(f"wrote {len(store):,} passages to {out}")
+
+
+@index.command()
+@click.argument("source")
+@click.option("--out", required=True, type=_FILE, help="JSONL to write, in BEIR's layout: _id, title, text.")
+def corpus(source: str, out: Path) -> None:
+    """Write the documents of SOURCE (see `qrelay index build`) as a BEIR corpus. Exit code 3: some were left out."""
+    from services.retriever.corpus import read_corpus
+
+    left_out: list[str] = []
+    documents = read_corpus(source, lambda where, why: left_out.append(f"left out {where}: {why}"))
+    _write_lines(out, ({"_id": each.doc_id, "title": each.title, "text": each.text} for each in documents))
+    click.echo(f"wrote the documents of {source} to {out}")
+    if left_out:
+        click.echo("\n".join(left_out), err=True)
+        raise SystemExit(EXIT_PARTIAL)
+
+
+def _write_lines(out: Path, rows: Iterable[dict[str, str]]) -> None:
+    """Whole or absent, one row in memory at a time."""
+    with AtomicFiles() as files:
+        file = files.open(out)
+        for row in rows:
+            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        files.commit()
 
 
 def _as_row(candidate: Any) -> dict[str, Any]:

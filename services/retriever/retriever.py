@@ -7,152 +7,44 @@ tokenizers may not be shared, and searching overlaps with it.
 from __future__ import annotations
 
 import gc
-import logging
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Final
 
-from qrelay.errors import CorpusIndexError, InvalidQuery, QrelayError, UnknownCollection
+import numpy as np
+
+from qrelay.errors import InvalidQuery, QrelayError, UnknownCollection
 from qrelay.models.embedder import Embedder, load_embedder
+from qrelay.registry import Registry
 from qrelay.runtime.stage import Info
-from qrelay.types import Candidate, CandidateSet, Query
-from services.retriever.engine import EmbeddedEngine, Engine, Vectors
-from services.retriever.manifest import CURRENT, collections_in, current_folder
-from services.retriever.ranking import Depths
+from qrelay.runtime.trace import opened
+from qrelay.types import CandidateSet, Query
+from services.retriever.embedders import Embedders
+from services.retriever.engine import Vectors
+from services.retriever.follow import Follower
+from services.retriever.index import IndexFolder, Served, SyntheticIndex
 from services.retriever.settings import RetrieverSettings
-from services.retriever.synthetic import SyntheticEngine
 
-_log = logging.getLogger(__name__)
-_Mark = tuple[int, int]
-
-
-class IndexFolder:
-    """The engines of an index folder, kept up with its CURRENT files.
-
-    `engines` is replaced whole, never changed: a call in flight keeps the versions that it began with.
-    """
-
-    def __init__(self, settings: RetrieverSettings, fingerprint: str) -> None:
-        self._settings, self._fingerprint = settings, fingerprint
-        self._marks: dict[str, _Mark] = {}
-        self._lock = threading.Lock()
-        self._looked_at = time.monotonic()
-        self.engines: Mapping[str, Engine] = {}
-        self.problems: Mapping[str, str] = {}
-
-    def load(self) -> None:
-        """The first load. Raises CorpusIndexError where a version is damaged or of another model."""
-        self.reload()
-        if self.problems:
-            raise CorpusIndexError("\n".join(self.problems.values()))
-
-    def refresh(self) -> None:
-        """Reload where the last look is `reload_every_s` old; one caller looks, the others go on."""
-        if time.monotonic() - self._looked_at >= self._settings.reload_every_s and self._lock.acquire(False):
-            try:
-                self._reload()
-            finally:
-                self._lock.release()
-
-    def reload(self) -> None:
-        """Take up new versions now. One that cannot be loaded leaves the former in service."""
-        with self._lock:
-            self._reload()
-
-    def _reload(self) -> None:
-        self._looked_at = time.monotonic()
-        wanted = self._settings.collections
-        homes = {
-            name: home
-            for name, home in collections_in(self._settings.index_folder).items()
-            if not wanted or name in wanted
-        }
-        marks = {name: _mark(home / CURRENT) for name, home in homes.items()}
-        if marks == self._marks:
-            return
-        engines = {name: engine for name, engine in self.engines.items() if name in homes}
-        problems = {name: text for name, text in self.problems.items() if name in homes}
-        for name, home in homes.items():
-            if marks[name] == self._marks.get(name):
-                continue
-            problems.pop(name, None)
-            try:
-                engines[name] = self._open(home)
-                _log.info("serving %s version %s", name, engines[name].version)
-            except CorpusIndexError as error:
-                problems[name] = str(error)
-                _log.error("cannot load the index of %s: %s", name, error)
-        self.engines, self.problems, self._marks = engines, problems, marks
-
-    def _open(self, home: Path) -> Engine:
-        settings = self._settings
-        depths = Depths(settings.bm25_top_k, settings.dense_top_k, settings.rrf_k)
-        engine = EmbeddedEngine(current_folder(home), depths, settings.verify)
-        if engine.embedder != self._fingerprint:
-            raise CorpusIndexError(
-                f"the index {home / engine.version} was built with the model {engine.embedder}, this service "
-                f"runs {self._fingerprint}; build it again, or set retriever.embedder to the index's model"
-            )
-        return engine
-
-
-def _mark(path: Path) -> _Mark:
-    """Changes whenever the file is replaced."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return (0, 0)
-    return (stat.st_mtime_ns, stat.st_ino)
-
-
-class SyntheticIndex:
-    """Stands for an index folder: the synthetic engine for the collections named, or for any."""
-
-    problems: Mapping[str, str] = {}
-
-    def __init__(self, collections: Sequence[str]) -> None:
-        engine = SyntheticEngine()
-        self.engines: Mapping[str, Engine] = dict.fromkeys(collections, engine) if collections else _Anything(engine)
-
-    def refresh(self) -> None:
-        """Nothing ever changes."""
-
-    def reload(self) -> None:
-        """Nothing ever changes."""
-
-
-class _Anything(dict[str, Engine]):
-    """Answers every key with one engine, and lists none."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__()
-        self._engine = engine
-
-    def __missing__(self, key: str) -> Engine:
-        return self._engine
-
-    def __contains__(self, key: object) -> bool:
-        return True
+STAGE: Final = "retriever"
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
     """The queries of one batch for one collection: their places in the batch."""
 
-    engine: Engine
+    served: Served
     places: list[int]
 
 
 class Retriever:
-    """Finds candidates. `embedder` is None only where no engine needs vectors."""
+    """Finds candidates. `follower`: what looks after the registry; None: nobody does."""
 
     def __init__(
-        self, settings: RetrieverSettings, index: IndexFolder | SyntheticIndex, embedder: Embedder | None
+        self, settings: RetrieverSettings, index: IndexFolder | SyntheticIndex, follower: Follower | None = None
     ) -> None:
-        self._settings, self._index, self._embedder = settings, index, embedder
+        self._settings, self._index, self._follower = settings, index, follower
         self._embedding = threading.Lock()
 
     def retrieve(
@@ -164,44 +56,49 @@ class Retriever:
         system, and its rank where it is in that system's own top list.
         """
         self._index.refresh()
-        engines = self._index.engines
+        collections = self._index.served
         results: list[CandidateSet | QrelayError | None] = [None] * len(queries)
         groups: dict[str, _Group] = {}
         for place, query in enumerate(queries):
-            problem = self._problem(query, engines)
+            problem = self._problem(query, collections)
             if problem is not None:
                 results[place] = problem
             else:
-                group = groups.setdefault(query.collection, _Group(engines[query.collection], []))
+                group = groups.setdefault(query.collection, _Group(collections[query.collection], []))
                 group.places.append(place)
         limit = max_candidates or self._settings.max_candidates
-        for place, candidates, version in self._search(queries, list(groups.values()), limit):
-            results[place] = CandidateSet(queries[place], candidates, version)
+        vectors = self._encode(queries, list(groups.values()))
+        for group in groups.values():
+            for place, found in self._search(queries, group, vectors, limit):
+                results[place] = found
         return [result for result in results if result is not None]
 
     def _search(
-        self, queries: Sequence[Query], groups: Sequence[_Group], limit: int
-    ) -> list[tuple[int, tuple[Candidate, ...], str]]:
-        """(place, candidates, index version) of every query in `groups`; all are embedded at once."""
-        places = [place for group in groups if group.engine.embedder for place in group.places]
-        vectors = self._encode([queries[place].text for place in places])
-        row_of = {place: row for row, place in enumerate(places)}
-        found = []
+        self, queries: Sequence[Query], group: _Group, vectors: Mapping[int, Vectors], limit: int
+    ) -> Iterator[tuple[int, CandidateSet]]:
+        """(place, candidates) of every query in the group, found by one engine with one embedder."""
+        served, places = group.served, group.places
+        own = np.stack([vectors[place] for place in places]) if served.embedder else None
+        answers = served.engine.search([queries[place].text for place in places], own, limit)
+        for place, candidates in zip(places, answers, strict=True):
+            found = CandidateSet(queries[place], candidates, served.engine.version)
+            yield place, opened(found, STAGE, served.model)
+
+    def _encode(self, queries: Sequence[Query], groups: Sequence[_Group]) -> dict[int, Vectors]:
+        """place -> vector [dim]; all queries of one embedder at once, whatever their collections."""
+        places: dict[str, list[int]] = {}
+        embedders = {group.served.model: group.served.embedder for group in groups}
         for group in groups:
-            texts = [queries[place].text for place in group.places]
-            rows = [row_of[place] for place in group.places if place in row_of]
-            own = vectors[rows] if vectors is not None and rows else None
-            for place, candidates in zip(group.places, group.engine.search(texts, own, limit), strict=True):
-                found.append((place, candidates, group.engine.version))
-        return found
+            places.setdefault(group.served.model, []).extend(group.places)
+        vectors: dict[int, Vectors] = {}
+        for model, embedder in embedders.items():
+            if embedder is not None:
+                with self._embedding:
+                    found = embedder.encode([queries[place].text for place in places[model]])
+                vectors.update(zip(places[model], found, strict=True))
+        return vectors
 
-    def _encode(self, texts: Sequence[str]) -> Vectors | None:
-        if self._embedder is None or not texts:
-            return None
-        with self._embedding:
-            return self._embedder.encode(texts)
-
-    def _problem(self, query: Query, engines: Mapping[str, Engine]) -> QrelayError | None:
+    def _problem(self, query: Query, served: Mapping[str, Served]) -> QrelayError | None:
         limit = self._settings.max_query_chars
         if not query.text.strip():
             return InvalidQuery("the query is empty; send a question of at least one word")
@@ -212,10 +109,10 @@ class Retriever:
             )
         if not query.text.isascii() and not _is_text(query.text):
             return InvalidQuery("the query holds a lone surrogate, which is no text; send valid Unicode")
-        if query.collection in engines:
+        if query.collection in served:
             return None
         broken = self._index.problems.get(query.collection)
-        known = ", ".join(sorted(engines)) or "none yet"
+        known = ", ".join(sorted(served)) or "none yet"
         return UnknownCollection(
             f"no index of the collection {query.collection!r} is served (there are: {known}); "
             + (f"its index cannot be loaded: {broken}" if broken else "build it with `qrelay index build`")
@@ -225,21 +122,31 @@ class Retriever:
         """Take up new index versions now, rather than at the next look."""
         self._index.reload()
 
+    def look(self) -> None:
+        """Take up what the registry and the index folder hold by now. May take as long as loading a model."""
+        if self._follower is not None:
+            self._follower.look()
+
+    def close(self) -> None:
+        """End what runs beside."""
+        if self._follower is not None:
+            self._follower.close()
+
     @property
     def fingerprint(self) -> str:
-        """The embedder as model@revision; "synthetic" where there is none."""
-        return self._embedder.fingerprint if self._embedder is not None else "synthetic"
+        """The embedders in service as model@revision, one unless a swap is under way; "synthetic" for none."""
+        return " ".join(self._index.models())
 
     def info(self) -> Info:
-        """The embedder, and of each collection its version and counts."""
+        """The embedder, of each collection its version and counts, and what the registry asks for."""
         details: dict[str, str] = {"engine": self._settings.engine}
-        for name, engine in sorted(self._index.engines.items()):
-            details |= {f"collection.{name}.{key}": value for key, value in engine.describe().items()}
+        for name, served in sorted(self._index.served.items()):
+            details |= {f"collection.{name}.{key}": value for key, value in served.engine.describe().items()}
         for name, problem in sorted(self._index.problems.items()):
-            details[f"collection.{name}.problem"] = problem
-        if not self._index.engines and self._settings.engine == "embedded":
+            details[f"collection.{name}.problem"] = str(problem)
+        if not self._index.served and self._settings.engine == "embedded":
             details["note"] = f"no index in {self._settings.index_folder} yet; build one with `qrelay index build`"
-        return Info(models={"embedder": self.fingerprint}, details=details)
+        return Info({"embedder": self.fingerprint}, details | (self._follower.details() if self._follower else {}))
 
 
 def _is_text(text: str) -> bool:
@@ -254,17 +161,17 @@ def load_retriever(settings: RetrieverSettings, load: Callable[[str], Embedder] 
     """A retriever that is ready to serve; without any index it starts and waits for the first.
 
     Raises:
-        ModelError: the embedder is absent or damaged.
+        ModelError: the model of an index, or of the first one to come, is absent or damaged.
         CorpusIndexError: an index is damaged, or was built by another model.
     """
     if settings.engine == "synthetic":
-        return Retriever(settings, SyntheticIndex(settings.collections), None)
-    embedder = load(settings.embedder)
-    _limit_threads(settings.threads)
-    index = IndexFolder(settings, embedder.fingerprint)
-    index.load()
+        return Retriever(settings, SyntheticIndex(settings.collections))
+    embedders = Embedders(settings.embedder, Registry(settings.registry_folder), load, settings.threads)
+    index = IndexFolder(settings, embedders)
+    follower = Follower(settings, index, embedders) if settings.registry_poll_s else None
+    index.load(follower.switch_back() if follower else "")
     _spare_the_collector()
-    return Retriever(settings, index, embedder)
+    return Retriever(settings, index, follower)
 
 
 def _spare_the_collector() -> None:
@@ -273,13 +180,3 @@ def _spare_the_collector() -> None:
     if "torch" in sys.modules:
         gc.collect()
         gc.freeze()
-
-
-def _limit_threads(threads: int) -> None:
-    """Embedding gets `threads`; numpy's BLAS one, because its idle workers spin and take the embedder's cores:
-    with one each, 32 queries took 190 ms instead of 260 (2 busy cores, 51,000 passages)."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    threadpool_limits(limits=1, user_api="blas")
-    if threads and (torch := sys.modules.get("torch")):
-        torch.set_num_threads(threads)

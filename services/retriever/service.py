@@ -10,13 +10,14 @@ from qrelay import __version__, wire
 from qrelay.errors import QrelayError
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.doors import answer_items, service_info
+from qrelay.runtime.following import every
 from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Hop
 from qrelay.types import CandidateSet, Query
 from qrelay.v1 import retriever_pb2 as pb
 from qrelay.v1 import retriever_pb2_grpc as pb_grpc
-from services.retriever.retriever import Retriever, load_retriever
+from services.retriever.retriever import STAGE, Retriever, load_retriever
 from services.retriever.settings import RetrieverSettings
 
 Context = ServiceContext[RetrieverSettings, Retriever]
@@ -25,7 +26,7 @@ Context = ServiceContext[RetrieverSettings, Retriever]
 class RetrieveStage:
     """queries -> retrieved."""
 
-    name = "retriever"
+    name = STAGE
     source = Hop.QUERIES
     target = Hop.RETRIEVED
 
@@ -80,6 +81,11 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         return pb.RetrieverServiceGetInfoResponse(info=info)
 
 
+async def follow_registry(context: Context, stopping: asyncio.Event) -> None:
+    """Takes up promoted versions and new indexes until `stopping`."""
+    await every(context.settings.registry_poll_s, context.core.look, stopping)
+
+
 SERVICE: ServiceDef[RetrieverSettings, Retriever] = ServiceDef(
     name="retriever",
     grpc_name="qrelay.v1.RetrieverService",
@@ -90,4 +96,6 @@ SERVICE: ServiceDef[RetrieverSettings, Retriever] = ServiceDef(
         RetrieverServicer(context), server
     ),
     info=lambda core: core.info(),
+    close=lambda core: core.close(),
+    background=follow_registry,
 )

@@ -39,6 +39,20 @@ class RetrieverSettings(ServiceSettings):
     reload_every_s: float = Field(
         1.0, ge=0, description="Seconds between looks for a new index version; a look costs microseconds"
     )
+    registry_poll_s: float = Field(
+        5.0,
+        ge=0,
+        description="Seconds between looks for a promoted bi-encoder in the registry; 0: the registry is never "
+        "looked at, and each index is served with the model that built it",
+    )
+    reembed: bool = Field(
+        True,
+        description="Whether this service re-embeds its collections for a promoted bi-encoder, in a process beside "
+        "it; false: it waits until `qrelay index reembed` was run elsewhere on the same folder",
+    )
+    reembed_threads: int = Field(
+        1, ge=1, le=1024, description="CPU threads of the process that re-embeds, which runs at low priority"
+    )
 
     @property
     def index_folder(self) -> Path:

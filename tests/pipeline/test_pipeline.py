@@ -20,7 +20,7 @@ from qrelay.rundir import endpoints
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.topology import Hop
 from qrelay.runtime.worker import StageWorker
-from qrelay.types import Query
+from qrelay.types import JudgedSet, Query
 from tests.conftest import eventually
 from tests.pipeline.harness import COLLECTION, DOUBLES, IMPATIENT, SERVICES, Installation, qrelay, write_queries
 
@@ -28,10 +28,10 @@ FAST = WorkerSettings(max_delay_s=0.01, retry_delays_s=(0.01,), drain_s=5)
 
 
 @asynccontextmanager
-async def four_stages(broker: Any, folder: Path) -> AsyncIterator[dict[str, Any]]:
-    """Every service's core and stages in this process, on one broker."""
+async def four_stages(broker: Any, folder: Path, **settings: str) -> AsyncIterator[dict[str, Any]]:
+    """Every service's core and stages in this process, on one broker; `settings` as environment variables."""
     cores, workers = {}, []
-    environ = {**DOUBLES, "QRELAY_ALL__DATA_DIR": str(folder)}
+    environ = {**DOUBLES, "QRELAY_ALL__DATA_DIR": str(folder), **settings}
     for name in SERVICES:
         definition = load_definition(name)
         settings = load_settings(definition.settings, name, environ=environ)
@@ -63,6 +63,31 @@ async def test_queries_become_judgments_in_the_ledger_on_both_brokers(broker: An
         (stats,) = ledger.stats(COLLECTION)
     assert report.accepted == stats.queries == 20
     assert stats.judgments == 20 * 25
+
+
+async def label_in_round(broker: Any, folder: Path, number: int, **settings: str) -> tuple[JudgedSet, Any]:
+    """Three queries fed twice in a round to services with these settings: q0 in the ledger then, and its counts."""
+    async with four_stages(broker, folder, **settings) as cores:
+        for _ in range(2):  # the second time all of it is known
+            with Journal(folder / "feed") as journal:
+                await Feeder(broker, journal, collection=COLLECTION, query_round=number).feed(lines(3))
+        ledger = cores["sink"].ledger
+        await eventually(lambda: len(ledger.query_states(COLLECTION, ["q0", "q1", "q2"], number)) == 3, 30)
+        (stats,) = ledger.stats(COLLECTION)
+        with ledger.snapshot() as snapshot:
+            return snapshot.judged_set(COLLECTION, "q0"), stats
+
+
+async def test_a_query_that_is_fed_in_a_later_round_is_one_query_with_the_union(broker: Any, tmp_path: Path) -> None:
+    first, _ = await label_in_round(broker, tmp_path, 0, QRELAY_RERANKER__MAX_CANDIDATES="30")
+    both, stats = await label_in_round(broker, tmp_path, 1)
+    before, after = ({each.passage.passage_id for each in one.candidate_set.candidates} for one in (first, both))
+    assert (stats.queries, stats.open_dead_letters, both.candidate_set.query.round) == (3, 0, 1)
+    assert len(before) == 30 and before < after and len(after) > 40, "40 are kept of 100: some were kept before only"
+    assert set(first.judgments) < set(both.judgments)
+    assert len({each.judgment_key for each in both.judgments}) == len(both.judgments), "the cache's are not doubled"
+    texts = {each.passage.passage_id: each.passage.text for each in both.candidate_set.candidates}
+    assert all(texts[judgment.passage_id] for judgment in both.judgments)
 
 
 async def test_what_cannot_be_labelled_is_a_dead_letter_with_its_reason(broker: Any, tmp_path: Path) -> None:
@@ -100,6 +125,9 @@ def test_four_processes_label_what_is_fed_and_counts_agree(installation: Install
     assert report == {"accepted": 200, "known": 0, "rejected": {}, "committed": 200, "dead": 0, "exit": 0}
     again = installation.run("feed", str(tmp_path / "q.jsonl"), "--collection", "counts", "--wait")
     assert (again["accepted"], again["known"], again["committed"]) == (0, 200, 200)
+    file = str(tmp_path / "q.jsonl")
+    later = installation.run("feed", file, "--collection", "counts", "--round", "1", "--wait")
+    assert (later["accepted"], later["known"], later["committed"]) == (200, 0, 200)
     qrels = installation.export("qrels", "counts").decode().splitlines()
     assert len({line.split()[0] for line in qrels}) == 200
     assert len(qrels) == 200 * 25

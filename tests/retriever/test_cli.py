@@ -7,8 +7,12 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
+from qrelay.errors import CorpusIndexError, InputError
+from services.retriever.build import BuildRequest, build_index
 from services.retriever.cli import index
+from services.retriever.progress import Silent
 from tests.retriever.conftest import made_up, write_jsonl
+from tests.retriever.versions import Times
 
 
 def run(*args: object) -> Result:
@@ -60,3 +64,28 @@ def test_limit_takes_the_first_documents(tmp_path: Path) -> None:
 
 def test_list_of_nothing_says_how_to_begin(tmp_path: Path) -> None:
     assert "qrelay index build" in run("list", tmp_path).stderr
+
+
+def test_reembed_switches_every_collection_and_the_second_time_there_is_nothing_to_do(tmp_path: Path) -> None:
+    for name in "ab":
+        source = write_jsonl(tmp_path / f"{name}.jsonl", made_up(5))
+        build_index(BuildRequest(str(source), name, tmp_path / "index"), Times(2), Silent(), print)
+    arguments = ("reembed", "--model", "hash", "--out", tmp_path / "index", "--json")
+    first, second = (json.loads(run(*arguments).stdout) for _ in range(2))
+    assert [(row["collection"], row["embedder"], row["switched"], row["already"]) for row in first] == [
+        ("a", "hash@1", True, False),
+        ("b", "hash@1", True, False),
+    ]
+    assert [row["already"] for row in second] == [True, True]
+    assert [row["version"] for row in first] == [row["version"] for row in second]
+    assert "all files are whole" in run("verify", tmp_path / "index").stdout
+
+
+def test_reembed_says_what_is_missing(tmp_path: Path) -> None:
+    arguments = ("--out", tmp_path / "index", "--registry", tmp_path / "registry")
+    nothing = run("reembed", "--model", "hash", *arguments)
+    assert isinstance(nothing.exception, CorpusIndexError) and "qrelay index build" in str(nothing.exception)
+    source = write_jsonl(tmp_path / "c.jsonl", made_up(3))
+    run("build", source, "--collection", "c", "--out", tmp_path / "index", "--embedder", "hash")
+    unpromoted = run("reembed", "--model", "registry", *arguments)
+    assert isinstance(unpromoted.exception, InputError) and "no bi-encoder is promoted" in str(unpromoted.exception)

@@ -1,0 +1,94 @@
+"""The process that re-embeds beside the service: `qrelay index reembed`, at low priority, on threads of its own.
+
+A process and not a thread, because it then shares neither Python's lock nor torch's thread pool with the requests,
+can be ended at any moment, and is the very command that a job elsewhere would run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from services.retriever.embedders import REGISTERED
+from services.retriever.reembed_job import EXIT_BUSY
+from services.retriever.settings import RetrieverSettings
+
+log = logging.getLogger(__name__)
+
+RETRY_LOOKS: Final = 12
+_STOP_S: Final = 5.0
+_LAST_CHARS: Final = 600
+
+
+class Builder:
+    """At most one process. `target`: fingerprint of the model that it embeds with."""
+
+    def __init__(self, settings: RetrieverSettings, registry: Path) -> None:
+        self._settings, self._registry = settings, registry
+        self._process: subprocess.Popen[bytes] | None = None
+        self._again_at = 0.0
+        self.target = self.problem = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process whose end was not yet seen."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process."""
+        return self._process.pid if self._process else None
+
+    def due(self, now: float) -> bool:
+        """Whether one may be started: not before a failed one's time is over."""
+        return not self.problem or now >= self._again_at
+
+    def start(self, target: str, collections: Sequence[str], now: float) -> None:
+        """Start re-embedding `collections` for `target`. `now`: from when a failure's time is counted."""
+        settings = self._settings
+        model = "registry" if target.endswith(REGISTERED) else settings.embedder
+        command = [sys.executable, "-m", "qrelay.cli.main", "index", "reembed", "--model", model]
+        command += ["--out", str(settings.index_folder), "--registry", str(self._registry)]
+        command += ["--threads", str(settings.reembed_threads), "--niceness", "10", "--parent", str(os.getpid())]
+        command += [word for name in collections for word in ("--collection", name)]
+        threads = str(settings.reembed_threads)
+        environ = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        with self._log().open("wb") as errors:
+            self._process = subprocess.Popen(
+                command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+            )
+        self.target, self._again_at = target, now + RETRY_LOOKS * settings.registry_poll_s
+        log.info("re-embedding %s for %s", ", ".join(collections), target, extra={"pid": self._process.pid})
+
+    def poll(self) -> None:
+        """See whether the process has ended, and how."""
+        code = self._process.poll() if self._process else None
+        if code is None:
+            return
+        said = self._log().read_text("utf8", errors="replace").strip()[-_LAST_CHARS:]
+        self._log().unlink(missing_ok=True)
+        self._process, self.problem = None, ""
+        if code and code != EXIT_BUSY:
+            self.problem = f"re-embedding for {self.target} ended with exit code {code}: {said or 'it said nothing'}"
+
+    def stop(self) -> None:
+        """End the process, if there is one; what it has embedded stays for the next."""
+        self.problem = ""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        self._log().unlink(missing_ok=True)
+
+    def _log(self) -> Path:
+        return self._settings.index_folder / f".reembed-{self._settings.replica or os.getpid()}.log"

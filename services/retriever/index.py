@@ -1,0 +1,202 @@
+"""What is served: of every collection an engine together with the embedder that its vectors were made by.
+
+The two change as one, so that a query's vector is never compared with vectors of another model.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qrelay.errors import CorpusIndexError, ModelError, SetupError
+from qrelay.models.embedder import Embedder
+from qrelay.runtime.following import free_when_unused
+from services.retriever.embedders import Embedders
+from services.retriever.engine import EmbeddedEngine, Engine
+from services.retriever.manifest import CURRENT, collections_in, current_folder
+from services.retriever.ranking import Depths
+from services.retriever.settings import RetrieverSettings
+from services.retriever.synthetic import SyntheticEngine
+
+_log = logging.getLogger(__name__)
+_Mark = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One version of one collection. `embedder` is None only where the engine needs no vectors."""
+
+    engine: Engine
+    embedder: Embedder | None
+
+    @property
+    def model(self) -> str:
+        """The embedder as model@revision; "synthetic" where there is none."""
+        return self.embedder.fingerprint if self.embedder else "synthetic"
+
+
+class IndexFolder:
+    """The collections of an index folder, kept up with its CURRENT files.
+
+    `served` is replaced whole, never changed: a call in flight keeps the versions that it began with.
+    """
+
+    def __init__(self, settings: RetrieverSettings, embedders: Embedders) -> None:
+        self._settings, self._embedders = settings, embedders
+        self._marks: dict[str, _Mark] = {}
+        self._lock = threading.Lock()
+        self._loading: threading.Thread | None = None
+        self._standby: Embedder | None = None
+        self._looked_at = time.monotonic()
+        self.served: Mapping[str, Served] = {}
+        self.problems: Mapping[str, SetupError] = {}
+
+    def load(self, standby: str) -> None:
+        """The first load. standby: fingerprint of the model to load where there is no index yet.
+
+        Raises:
+            CorpusIndexError: a version is damaged or of another model.
+            ModelError: a version's model is absent or damaged.
+        """
+        self._reload(may_load=True)
+        if self.problems:
+            first = next(iter(self.problems.values()))
+            raise type(first)("\n".join(map(str, self.problems.values())))
+        if not self.served:
+            self._standby = self._embedders.of(standby)
+        self._embedders.let_go()
+
+    def homes(self) -> dict[str, Path]:
+        """The folder of each collection that has a version and shall be served."""
+        wanted, found = self._settings.collections, collections_in(self._settings.index_folder)
+        return {name: home for name, home in found.items() if not wanted or name in wanted}
+
+    def models(self) -> list[str]:
+        """Fingerprints of the embedders in memory."""
+        found = {served.model for served in self.served.values()}
+        return sorted(found) or ([self._standby.fingerprint] if self._standby else [])
+
+    def refresh(self) -> None:
+        """Reload where the last look is `reload_every_s` old; one caller looks, the others go on. A version whose
+        model is not in memory is loaded aside: calls go on with the former until it is there."""
+        if time.monotonic() - self._looked_at < self._settings.reload_every_s or not self._lock.acquire(False):
+            return
+        try:
+            aside = self._reload(may_load=False)
+        finally:
+            self._lock.release()
+        if aside:
+            self._reload_aside()
+
+    def reload(self, *, again: bool = False) -> None:
+        """Take up new versions now. One that cannot be loaded leaves the former in service, and is tried anew when
+        CURRENT changes, or with `again`."""
+        with self._lock:
+            if again:
+                self._marks = {name: mark for name, mark in self._marks.items() if name not in self.problems}
+            self._reload(may_load=True)
+            self._embedders.let_go()
+
+    def _reload_aside(self) -> None:
+        if self._loading is None or not self._loading.is_alive():
+            self._loading = threading.Thread(target=self.reload, name="load-index", daemon=True)
+            self._loading.start()
+
+    def _reload(self, *, may_load: bool) -> bool:
+        """Whether a version was left for later, because its model must be loaded first."""
+        self._looked_at, homes = time.monotonic(), self.homes()
+        marks = {name: _mark(home / CURRENT) for name, home in homes.items()}
+        if marks == self._marks:
+            return False
+        found = {name: served for name, served in self.served.items() if name in homes}
+        problems = {name: error for name, error in self.problems.items() if name in homes}
+        later = []
+        for name in [name for name in homes if marks[name] != self._marks.get(name)]:
+            try:
+                served = self._open(homes[name], may_load=may_load)
+            except (CorpusIndexError, ModelError) as error:
+                problems[name] = error
+                _log.error("cannot load the index of %s: %s", name, error)
+                continue
+            if served is None:
+                later.append(name)
+                continue
+            problems.pop(name, None)
+            found[name] = served
+            _log.info("serving %s version %s with %s", name, served.engine.version, served.model)
+        former, self.served = self.served, found
+        self._let_go(former)
+        self._marks = {name: mark for name, mark in marks.items() if name not in later}
+        self.problems = problems
+        return bool(later)
+
+    def _open(self, home: Path, *, may_load: bool) -> Served | None:
+        settings = self._settings
+        depths = Depths(settings.bm25_top_k, settings.dense_top_k, settings.rrf_k)
+        engine = EmbeddedEngine(current_folder(home), depths, settings.verify)
+        if not may_load and not self._embedders.has(engine.embedder):
+            return None
+        embedder = self._embedders.of(engine.embedder)
+        if engine.embedder != embedder.fingerprint:
+            raise CorpusIndexError(
+                f"the index {home / engine.version} was built with the model {engine.embedder}, this service "
+                f"runs {embedder.fingerprint}; build it again, or set retriever.embedder to the index's model"
+            )
+        return Served(engine, embedder)
+
+    def _let_go(self, former: Mapping[str, Served]) -> None:
+        """Free the models that no collection uses any more, once the last call with them has ended."""
+        if self.served:
+            self._standby = None
+        kept = {id(served.embedder) for served in self.served.values()}
+        gone = {id(served.embedder): served.embedder for served in former.values() if served.embedder}
+        for key, embedder in gone.items():
+            if key not in kept:
+                free_when_unused(embedder)
+
+
+def _mark(path: Path) -> _Mark:
+    """Changes whenever the file is replaced."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return (0, 0)
+    return (stat.st_mtime_ns, stat.st_ino)
+
+
+class SyntheticIndex:
+    """Stands for an index folder: the synthetic engine for the collections named, or for any."""
+
+    problems: Mapping[str, SetupError] = {}
+
+    def __init__(self, collections: Sequence[str]) -> None:
+        served = Served(SyntheticEngine(), None)
+        self.served: Mapping[str, Served] = dict.fromkeys(collections, served) if collections else _Anything(served)
+
+    def models(self) -> list[str]:
+        """There are none."""
+        return ["synthetic"]
+
+    def refresh(self) -> None:
+        """Nothing ever changes."""
+
+    def reload(self) -> None:
+        """Nothing ever changes."""
+
+
+class _Anything(dict[str, Served]):
+    """Answers every key with one engine, and lists none."""
+
+    def __init__(self, served: Served) -> None:
+        super().__init__()
+        self._served = served
+
+    def __missing__(self, key: str) -> Served:
+        return self._served
+
+    def __contains__(self, key: object) -> bool:
+        return True

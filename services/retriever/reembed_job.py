@@ -1,0 +1,125 @@
+"""What `qrelay index reembed` does: each collection of a folder re-embedded by one model, one after another."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from qrelay.errors import CorpusIndexError, InputError
+from qrelay.models.embedder import Embedder, load_embedder
+from qrelay.registry import BI_ENCODER, Registry
+from qrelay.runtime.exitcodes import EXIT_FAILED
+from services.retriever.embedders import load_version
+from services.retriever.manifest import collections_in
+from services.retriever.progress import BuildProgress, show_progress
+from services.retriever.reembed import Reembedded, only_one, reembed_held
+
+FROM_REGISTRY: Final = "registry"
+EXIT_BUSY: Final = 75
+"""Another process re-embeds already: no failure to a service that asked (sysexits' EX_TEMPFAIL)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`model`: "registry" for the promoted version, or an embedding model's name. `collections`: empty: all in `out`.
+    `threads`: of torch, 0: its choice. `parent`: process that it ends with."""
+
+    out: Path
+    collections: tuple[str, ...]
+    model: str
+    registry: Path
+    threads: int = 0
+    niceness: int = 0
+    parent: int | None = None
+
+
+def run(job: Job) -> list[dict[str, Any]]:
+    """Do it; one row a collection.
+
+    Raises:
+        InputError: nothing is promoted.
+        ModelError: the model is absent or damaged.
+        CorpusIndexError: there is no such index, or another process re-embeds it.
+    """
+    if job.niceness:
+        os.nice(job.niceness)
+    homes = collections_in(job.out)
+    unknown = sorted(set(job.collections) - set(homes))
+    if unknown or not homes:
+        raise CorpusIndexError(
+            f"{job.out} has no index of {', '.join(unknown) or 'any collection'}; build it with `qrelay index build`"
+        )
+    chosen = {name: homes[name] for name in job.collections or homes}
+    with ExitStack() as held, show_progress() as progress:
+        _hold(held, chosen.values(), job)
+        embedder, version = _model(job)
+        bound, wanted = _Bound(progress, job.parent), _still_serves(job, version)
+        return [_row(name, reembed_held(home, embedder, bound, wanted)) for name, home in chosen.items()]
+
+
+def _hold(held: ExitStack, homes: Iterable[Path], job: Job) -> None:
+    """Be the only process that re-embeds these, before a model is loaded for nothing."""
+    try:
+        for home in homes:
+            held.enter_context(only_one(home))
+    except CorpusIndexError:
+        if job.parent is None:
+            raise
+        sys.exit(EXIT_BUSY)
+
+
+def _still_serves(job: Job, version: str) -> Callable[[], bool]:
+    registry = Registry(job.registry)
+
+    def answer() -> bool:
+        served = registry.serving(BI_ENCODER) if version else None
+        return not version or (served is not None and served.version == version)
+
+    return answer
+
+
+def _model(job: Job) -> tuple[Embedder, str]:
+    """(the embedder, its version in the registry or "")."""
+    if job.model != FROM_REGISTRY:
+        return load_embedder(job.model, threads=job.threads), ""
+    registry = Registry(job.registry)
+    served = registry.serving(BI_ENCODER)
+    if served is None:
+        raise InputError(f"no bi-encoder is promoted in {job.registry}: give --model the name of an embedding model")
+    return load_version(registry, served.version, lambda n: load_embedder(n, threads=job.threads)), served.version
+
+
+def _row(name: str, made: Reembedded) -> dict[str, Any]:
+    facts = made.manifest
+    return {
+        "collection": name,
+        "folder": str(made.folder),
+        "version": facts.version,
+        "embedder": facts.embedder,
+        "passages": facts.passages,
+        "passages_per_second": facts.passages_per_second,
+        "already": made.already,
+        "switched": made.switched,
+        "resumed_passages": made.resumed,
+        "reused": facts.reused,
+    }
+
+
+class _Bound:
+    """Progress that ends the process, between two shards, once the one that started it has ended."""
+
+    def __init__(self, inner: BuildProgress, parent: int | None) -> None:
+        self._inner, self._parent = inner, parent
+
+    def stage(self, name: str, total: int | None, done: int = 0) -> None:
+        self._inner.stage(name, total, done)
+
+    def advance(self, count: int) -> None:
+        self._inner.advance(count)
+        if self._parent is not None and os.getppid() != self._parent:
+            sys.exit(EXIT_FAILED)

@@ -1,0 +1,49 @@
+"""A registry whose bi-encoders are doubles: a version's vectors are the hash embedder's times a factor of its own, so
+that a dense score tells which models computed both its vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qrelay.models.embedder import Embedder, HashEmbedder, Vectors
+from qrelay.registry import BI_ENCODER, Registry
+
+
+class Times(HashEmbedder):
+    """See the module."""
+
+    def __init__(self, factor: int) -> None:
+        self.factor, self.texts = factor, 0
+        self.name, self.fingerprint = f"times{factor}", f"times{factor}@1"
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        self.texts += len(texts)
+        vectors: Vectors = super().encode(texts) * np.float32(self.factor)
+        return vectors
+
+
+def load(name: str) -> Embedder:
+    """What the service is given in place of `load_embedder`."""
+    if name == "hash":
+        return HashEmbedder()
+    return Times(json.loads((Path(name.removeprefix("path:")) / "config.json").read_text())["factor"])
+
+
+def published(registry: Registry, factor: int) -> str:
+    """A candidate of this factor that has passed the gate against what serves."""
+    folder = registry.folder.parent / f"trained-{factor}"
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"factor": factor}))
+    return registry.publish(folder, slot=BI_ENCODER, base="hash@1")
+
+
+def promoted(registry: Registry, factor: int) -> str:
+    """Publish and promote."""
+    version = published(registry, factor)
+    registry.record_gate(version, {"passed": True, "against": registry.standing().serving(BI_ENCODER)})
+    registry.promote(version)
+    return version
