@@ -1,63 +1,134 @@
-"""Evaluation: collections read strictly, measures against hand-computed values, systems on a corpus that shows them."""
+"""Evaluation: collections read strictly, measures against hand-computed values and trec_eval's."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 from pathlib import Path
 
+import ir_measures
 import numpy as np
 import pytest
+import pytrec_eval
 
 from qrelay.errors import InputError, MalformedInput
-from trainer.evaluation.collection import Collection, read_collection, read_qrels, read_run
-from trainer.evaluation.measures import compare, per_query, randomisation_test, wins_and_losses
-from trainer.evaluation.systems import bm25_run, cross_encoder_run
+from tests.trainer.beir import beir_folder, lines, qrels_file
+from trainer.evaluation.collection import (
+    Qrels,
+    Run,
+    ranked,
+    read_collection,
+    read_qrels,
+    read_queries,
+    read_run,
+    run_lines,
+)
+from trainer.evaluation.measures import STANDARD, per_query
 
-QRELS = {"q1": {"a": 1, "b": 2}, "q2": {"c": 1}}
+SMALL = {"q1": {"a": 1, "b": 2}, "q2": {"c": 1}}
+HEADER = "query-id\tcorpus-id\tscore"
 
 
-def written(folder: Path, name: str, rows: list[object], *, packed: bool = False) -> Path:
-    path = folder / name
-    text = "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
-    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
-    return path
+def made_up(*, ties: bool) -> tuple[Qrels, Run]:
+    """40 queries over 60 documents, grades 0 to 3; with `ties`, scores are whole numbers from 0 to 9."""
+    random = np.random.default_rng(7)
+    qrels: Qrels = {}
+    run: Run = {}
+    for q in range(40):
+        judged, found = random.permutation(60)[:15], random.permutation(60)[:50]
+        qrels[f"q{q}"] = {f"d{d}": int(random.integers(0, 4)) for d in judged}
+        scores = random.integers(0, 10, 50).astype(float) if ties else random.random(50)
+        run[f"q{q}"] = {f"d{d}": float(score) for d, score in zip(found, scores, strict=True)}
+    return qrels, run
 
 
 def test_a_folder_in_beirs_layout_is_read_and_unjudged_queries_are_left_out(tmp_path: Path) -> None:
-    written(
-        tmp_path, "corpus.jsonl.gz", [{"_id": "a", "title": "T", "text": "x"}, {"_id": "b", "text": "y"}], packed=True
+    lines(
+        tmp_path / "corpus.jsonl.gz",
+        [{"_id": "a", "title": "T", "text": "x"}, {"_id": "b", "text": "y"}],
+        packed=True,
     )
-    queries = written(tmp_path, "queries.jsonl", [{"_id": "q1", "text": "one"}, {"_id": "q9", "text": "unjudged"}])
-    qrels = written(tmp_path, "dev.tsv", ["query-id\tcorpus-id\tscore", "q1\ta\t1", "q1\tb\t0"])
+    queries = lines(tmp_path / "queries.jsonl", [{"_id": "q1", "text": "one"}, {"_id": "q9", "text": "unjudged"}])
+    qrels = lines(tmp_path / "dev.tsv", [HEADER, "q1\ta\t1", "q1\tb\t0", "q1\tgone\t1"])
     collection = read_collection(tmp_path, queries, qrels)
     assert collection.texts == ["T\nx", "y"]
     assert collection.queries == {"q1": "one"}
-    assert collection.qrels == {"q1": {"a": 1, "b": 0}}
+    assert collection.qrels == {"q1": {"a": 1, "b": 0, "gone": 1}}
+    assert collection.absent == 1
 
 
-def test_trec_files_are_read_too(tmp_path: Path) -> None:
-    assert read_qrels(written(tmp_path, "qrels.txt", ["q1 0 a 2"])) == {"q1": {"a": 2}}
-    assert read_run(written(tmp_path, "run.txt", ["q1 Q0 a 1 3.5 bm25"])) == {"q1": {"a": 3.5}}
+def test_a_query_counts_where_a_grade_reaches_the_least_relevant_one(tmp_path: Path) -> None:
+    folder = beir_folder(tmp_path)
+    files = (folder, folder / "queries.jsonl", folder / "qrels" / "test.tsv")
+    assert set(read_collection(*files).queries) == {"q1", "q2", "q3"}
+    assert set(read_collection(*files, relevant_from=2).queries) == {"q2"}
+    with pytest.raises(MalformedInput, match="grade 3 or more"):
+        read_collection(*files, relevant_from=3)
 
 
-@pytest.mark.parametrize("line", ["q1 a", "q1\ta\thigh", "1 2 3 4 5"])
+def test_hashes_tell_collections_apart(tmp_path: Path) -> None:
+    folder = beir_folder(tmp_path)
+    files = (folder, folder / "queries.jsonl", folder / "qrels" / "test.tsv")
+    first = read_collection(*files)
+    qrels_file(files[2], {"q1": {"d2": 1}, "q2": {"d1": 2, "d3": 1}, "q3": {"d4": 1, "d3": 1}})
+    second = read_collection(*files)
+    assert first.corpus_hash == second.corpus_hash
+    assert first.hash != second.hash
+    assert read_collection(*files, relevant_from=2).hash != second.hash
+
+
+def test_trec_files_are_read_too_and_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    assert read_qrels(lines(tmp_path / "qrels.txt", ["q1 0 a 2"])) == {"q1": {"a": 2}}
+    run = {"q1": {"a": 0.1 + 0.2, "b": -1.0}, "q2": {"c": 1e-9}}
+    path = tmp_path / "run.txt"
+    path.write_text("".join(run_lines(run, "mine")))
+    assert path.read_text().splitlines()[0] == "q1 Q0 a 1 0.30000000000000004 mine"
+    assert read_run(path) == run
+    with pytest.raises(MalformedInput, match="blank"):
+        list(run_lines({"q1": {"a b": 1.0}}, "mine"))
+
+
+@pytest.mark.parametrize("line", ["q1 a", "q1\ta\thigh", "q1\ta\t0.5", "1 2 3 4 5", "q1\ta\t2"])
 def test_a_bad_line_of_qrels_is_named(tmp_path: Path, line: str) -> None:
-    path = written(tmp_path, "qrels.tsv", ["query-id\tcorpus-id\tscore", line])
-    with pytest.raises(MalformedInput, match=r"qrels\.tsv:2"):
+    path = lines(tmp_path / "qrels.tsv", [HEADER, "q1\ta\t1", line])
+    with pytest.raises(MalformedInput, match=r"qrels\.tsv:3"):
         read_qrels(path)
 
 
-def test_queries_and_qrels_of_two_collections_are_refused(tmp_path: Path) -> None:
-    corpus = written(tmp_path, "corpus.jsonl", [{"_id": "a", "text": "x"}])
-    queries = written(tmp_path, "queries.jsonl", [{"_id": "q1", "text": "one"}])
+@pytest.mark.parametrize("line", ["q1 Q0 a 1 3.5", "q1 Q0 a 1 high tag", "q1 Q0 z 2 1.0 tag"])
+def test_a_bad_line_of_a_run_is_named(tmp_path: Path, line: str) -> None:
+    with pytest.raises(MalformedInput, match=r"run\.txt:2"):
+        read_run(lines(tmp_path / "run.txt", ["q1 Q0 z 1 3.5 tag", line]))
+
+
+@pytest.mark.parametrize("row", ['{"_id": "q2"}', '{"text": "two"}', '{"_id": "q1", "text": "again"}', "[1]", "{"])
+def test_a_bad_line_of_queries_or_corpus_is_named(tmp_path: Path, row: str) -> None:
+    path = lines(tmp_path / "queries.jsonl", [{"_id": "q1", "text": "one"}, row])
+    with pytest.raises(MalformedInput, match=r"queries\.jsonl:2"):
+        list(read_queries(path))
+    corpus = lines(tmp_path / "corpus.jsonl", [{"_id": "q1", "text": "one"}, row])
+    queries = lines(tmp_path / "q.jsonl", [{"_id": "q1", "text": "one"}])
+    with pytest.raises(MalformedInput, match=r"corpus\.jsonl:2"):
+        read_collection(corpus, queries, lines(tmp_path / "qrels.tsv", [HEADER, "q1\tq1\t1"]))
+
+
+def test_files_of_two_collections_are_refused(tmp_path: Path) -> None:
+    corpus = lines(tmp_path / "corpus.jsonl", [{"_id": "a", "text": "x"}])
+    queries = lines(tmp_path / "queries.jsonl", [{"_id": "q1", "text": "one"}])
     with pytest.raises(MalformedInput, match="of one collection"):
-        read_collection(corpus, queries, written(tmp_path, "qrels.txt", ["other 0 a 1"]))
+        read_collection(corpus, queries, lines(tmp_path / "qrels.txt", ["other 0 a 1"]))
+    with pytest.raises(MalformedInput, match="of one collection"):
+        read_collection(corpus, queries, lines(tmp_path / "qrels.txt", ["q1 0 b 1"]))
+
+
+def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
+    path = lines(tmp_path / "queries.jsonl.gz", [{"_id": "q1", "text": "one"}] * 50, packed=True)
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(MalformedInput, match=r"queries\.jsonl\.gz"):
+        list(read_queries(path))
 
 
 def test_measures_are_those_of_a_hand_computation_and_unanswered_queries_count_as_zero() -> None:
-    values = per_query(QRELS, {"q1": {"x": 3.0, "a": 2.0, "b": 1.0}}, ["RR@5", "DCG@2", "DCG@5", "nDCG@5", "P@5"])
+    values = per_query(SMALL, {"q1": {"x": 3.0, "a": 2.0, "b": 1.0}}, ["RR@5", "DCG@2", "DCG@5", "nDCG@5", "P@5"])
     gain = 1 / math.log2(3) + 2 / math.log2(4)
     assert values["RR@5"].tolist() == [0.5, 0.0]
     assert values["DCG@2"].tolist() == pytest.approx([1 / math.log2(3), 0.0])
@@ -66,43 +137,56 @@ def test_measures_are_those_of_a_hand_computation_and_unanswered_queries_count_a
     assert values["P@5"].tolist() == [0.4, 0.0]
 
 
-def test_an_unknown_measure_is_refused() -> None:
+def test_every_measure_is_what_ir_measures_says_itself() -> None:
+    qrels, run = made_up(ties=False)
+    names = [name for name in STANDARD if not name.startswith("DCG")]
+    values = per_query(qrels, run, names)
+    said = {(str(m.measure), m.query_id): m.value for m in ir_measures.iter_calc(
+        [ir_measures.parse_measure(name) for name in names], qrels, run)}  # fmt: skip
+    for name in names:
+        assert values[name].tolist() == pytest.approx([said[name, query_id] for query_id in sorted(qrels)])
+
+
+def test_with_tied_scores_every_measure_is_trec_evals() -> None:
+    qrels, run = made_up(ties=True)
+    pairs = {"AP": "map", "nDCG@10": "ndcg_cut_10", "P@5": "P_5", "R@5": "recall_5", "RR@100": "recip_rank"}
+    values = per_query(qrels, run, list(pairs))
+    told = pytrec_eval.RelevanceEvaluator(qrels, {"map", "ndcg_cut", "P", "recall", "recip_rank"}).evaluate(run)
+    for name, theirs in pairs.items():
+        assert values[name].tolist() == pytest.approx([told[query_id][theirs] for query_id in sorted(qrels)])
+
+
+def test_dcg_over_its_best_is_ndcg_also_with_ties() -> None:
+    qrels, run = made_up(ties=True)
+    best = {
+        query_id: {doc_id: float(grade) for doc_id, grade in grades.items()} for query_id, grades in qrels.items()
+    }
+    got, ideal = (per_query(qrels, each, ["DCG@5", "nDCG@5"]) for each in (run, best))
+    assert (got["DCG@5"] / ideal["DCG@5"]).tolist() == pytest.approx(got["nDCG@5"].tolist())
+
+
+def test_two_names_of_one_measure_have_the_same_values() -> None:
+    qrels, run = made_up(ties=False)
+    values = per_query(qrels, run, ["MRR@5", "RR@5", "MAP", "AP"])
+    assert values["MRR@5"].tolist() == values["RR@5"].tolist()
+    assert values["MAP"].tolist() == values["AP"].tolist()
+    assert values["RR@5"].any()
+
+
+def test_the_least_relevant_grade_holds_for_measures_of_two_grades_only() -> None:
+    run = {"q1": {"a": 2.0, "b": 1.0}, "q2": {"c": 1.0}}
+    strict = per_query(SMALL, run, ["RR@5", "P@5", "nDCG@5", "RR(rel=1)@5"], relevant_from=2)
+    assert strict["RR@5"].tolist() == [0.5, 0.0]
+    assert strict["P@5"].tolist() == [0.2, 0.0]
+    assert strict["RR(rel=1)@5"].tolist() == [1.0, 1.0]
+    assert strict["nDCG@5"].tolist() == per_query(SMALL, run, ["nDCG@5"])["nDCG@5"].tolist()
+
+
+def test_ties_are_broken_by_id_the_greater_first() -> None:
+    assert ranked({"a": 1.0, "c": 1.0, "b": 2.0}) == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize("name", ["MAP_at_last", "DCG@0", "nDCG@", "P@x"])
+def test_an_unknown_measure_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="names of ir-measures"):
-        per_query(QRELS, {}, ["MAP_at_last"])
-
-
-def test_the_randomisation_test_counts_every_assignment_of_signs() -> None:
-    """All six differences are positive: 2 of the 64 assignments are as far from 0."""
-    assert randomisation_test(np.array([1.0, 2, 3, 4, 5, 6]), n=20_000) == pytest.approx(2 / 64, abs=0.005)
-    assert randomisation_test(np.zeros(10)) == 1.0
-
-
-def test_a_comparison_says_who_won_how_often_and_by_how_much() -> None:
-    old, new = np.array([0.5, 0.5, 0.2, 0.4]), np.array([1.0, 0.5, 0.1, 0.9])
-    found = compare("RR@5", old, new)
-    assert (found.wins, found.losses, found.ties) == (2, 1, 1)
-    assert found.difference == pytest.approx(0.225)
-    assert found.relative == pytest.approx(0.225 / 0.4)
-    assert found.low <= found.difference <= found.high
-    assert wins_and_losses(["a", "b", "c", "d"], old, new)["losses"] == [("c", 0.2, 0.1)]
-
-
-def collection() -> Collection:
-    texts = ["a cat sleeps on the mat", "dogs bark at night", "the cat chases a mouse"]
-    return Collection(["d1", "d2", "d3"], texts, {"q1": "what does a dog do?", "q2": "zzz"}, {"q1": {"d2": 1}})
-
-
-def test_bm25_finds_by_stems_and_gives_nothing_where_no_term_is_known() -> None:
-    assert bm25_run(collection()) == {"q1": {"d2": pytest.approx(bm25_run(collection())["q1"]["d2"])}, "q2": {}}
-
-
-class Lengths:
-    """A cross-encoder that likes short passages."""
-
-    def predict(self, pairs: list[tuple[str, str]], **_: object) -> list[float]:
-        return [-float(len(text)) for _, text in pairs]
-
-
-def test_a_cross_encoder_orders_the_head_of_a_run_and_drops_the_rest() -> None:
-    first = {"q1": {"d1": 3.0, "d3": 2.0, "d2": 1.0}}
-    assert cross_encoder_run(collection(), Lengths(), first, depth=2) == {"q1": {"d1": -23.0, "d3": -22.0}}
+        per_query(SMALL, {}, [name])

@@ -1,15 +1,13 @@
 """A test collection in BEIR's layout: documents, queries, and who is relevant to what.
 
 corpus.jsonl[.gz]: `_id`, `title`, `text`. queries.jsonl[.gz]: `_id`, `text`. qrels: TSV with the header `query-id`,
-`corpus-id`, `score`, or TREC's four columns; .gz too.
+`corpus-id`, `score`, or TREC's four columns; .gz too. Errors name file and line.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,122 +15,189 @@ from typing import Any, Final
 
 from qrelay.errors import MalformedInput
 from qrelay.models.terms import indexed_text
+from trainer.evaluation.lines import file_in, numbered_lines, numbered_rows
 
 Qrels = dict[str, dict[str, int]]
 """query_id -> document id -> grade."""
 Run = dict[str, dict[str, float]]
-"""query_id -> document id -> score; a higher one ranks earlier, ties by id."""
+"""query_id -> document id -> score; a higher one ranks earlier (see `ranked`)."""
 _HEADER: Final = ("query-id", "corpus-id", "score")
 
 
 @dataclass(frozen=True)
 class Collection:
     """doc_ids[i] is the id of texts[i] (title and text as the retrieval models read them). queries: id -> text, those
-    with a relevant document only: the others have no measure."""
+    with a relevant document only: the others have no measure. relevant_from: the least grade that is relevant to
+    measures of two grades (RR, P, R, AP); gains of DCG are the grades themselves."""
 
     doc_ids: list[str]
     texts: list[str]
     queries: dict[str, str]
     qrels: Qrels
+    relevant_from: int = 1
 
     @cached_property
     def corpus_hash(self) -> str:
         """Of ids and texts in order: what cached vectors belong to."""
-        digest = hashlib.sha256()
-        for doc_id, text in zip(self.doc_ids, self.texts, strict=True):
-            for part in (doc_id, text):
-                encoded = part.encode()
-                digest.update(len(encoded).to_bytes(8, "big") + encoded)
-        return digest.hexdigest()
+        return _hash(part for pair in zip(self.doc_ids, self.texts, strict=True) for part in pair)
+
+    @cached_property
+    def hash(self) -> str:
+        """Of corpus, queries and qrels: evaluations with one hash can be compared."""
+        asked = (part for query_id in sorted(self.queries) for part in (query_id, self.queries[query_id]))
+        judged = (
+            part
+            for query_id, grades in sorted(self.qrels.items())
+            for doc_id, grade in sorted(grades.items())
+            for part in (query_id, doc_id, str(grade))
+        )
+        return _hash((self.corpus_hash, str(self.relevant_from), _hash(asked), _hash(judged)))
+
+    @cached_property
+    def text_of(self) -> Mapping[str, str]:
+        """document id -> text."""
+        return dict(zip(self.doc_ids, self.texts, strict=True))
+
+    @cached_property
+    def absent(self) -> int:
+        """Relevant pairs whose document is not in the corpus: no system can find them, and Recall counts them."""
+        return sum(
+            grade >= self.relevant_from and doc_id not in self.text_of
+            for grades in self.qrels.values()
+            for doc_id, grade in grades.items()
+        )
 
 
-def read_collection(corpus: Path, queries: Path, qrels: Path) -> Collection:
+def read_collection(corpus: Path, queries: Path, qrels: Path, *, relevant_from: int = 1) -> Collection:
     """Reads the three files; `corpus` may be the folder that holds corpus.jsonl[.gz].
 
     Raises:
-        MalformedInput: a file that cannot be read, a line that is not what it must be (named by number), or nothing
-            in common between queries and qrels.
+        MalformedInput: a file that cannot be read, a line that is not what it must be (named by number), an id that
+            occurs twice, or nothing in common between queries, qrels and corpus.
     """
     judged = read_qrels(qrels)
-    asked = dict(_queries(queries))
-    kept = {
-        query_id: text for query_id, text in asked.items() if any(g > 0 for g in judged.get(query_id, {}).values())
-    }
+    asked = dict(read_queries(queries))
+    kept = {query_id: text for query_id, text in asked.items() if _relevant(judged, query_id, relevant_from)}
     if not kept:
         raise MalformedInput(
-            f"no query of {queries} has a relevant document in {qrels}: are the two of one collection, and ids spelt"
-            " alike?"
+            f"no query of {queries} has a relevant document (grade {relevant_from} or more) in {qrels}: are the two"
+            " of one collection, and ids spelt alike?"
         )
-    documents = list(_documents(_corpus_file(corpus)))
-    return Collection([d for d, _ in documents], [text for _, text in documents], kept, {q: judged[q] for q in kept})
+    documents = read_documents(corpus)
+    found = Collection(
+        [doc_id for doc_id, _ in documents],
+        [text for _, text in documents],
+        kept,
+        {query_id: judged[query_id] for query_id in kept},
+        relevant_from,
+    )
+    if not any(doc_id in found.text_of for query_id in kept for doc_id in judged[query_id]):
+        raise MalformedInput(f"no document of {qrels} is in {corpus}: are the two of one collection?")
+    return found
+
+
+def _hash(parts: Iterable[str]) -> str:
+    """sha256 over texts, each after its length."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()
+
+
+def _relevant(qrels: Qrels, query_id: str, least: int) -> bool:
+    return any(grade >= least for grade in qrels.get(query_id, {}).values())
 
 
 def read_qrels(path: Path) -> Qrels:
-    """BEIR's or TREC's judgments."""
+    """BEIR's or TREC's judgments. Raises MalformedInput: a line that is none, or a pair with two grades."""
     found: Qrels = {}
-    for number, line in _lines(path):
-        fields = line.split()
+    for number, line in numbered_lines(path):
+        fields = line.split("\t") if line.count("\t") in (2, 3) else line.split()
+        fields = [each.strip() for each in fields]
         if number == 1 and tuple(fields[:3]) == _HEADER:
             continue
-        row = (fields[0], fields[2], fields[3]) if len(fields) == 4 else tuple(fields)
-        if len(row) != 3 or not row[2].lstrip("-").isdecimal():
-            raise MalformedInput(f"{path}:{number}: expected `query-id corpus-id score` or `query 0 document grade`")
-        found.setdefault(row[0], {})[row[1]] = int(row[2])
+        query_id, doc_id, grade = _qrel(path, number, fields)
+        if found.setdefault(query_id, {}).setdefault(doc_id, grade) != grade:
+            raise MalformedInput(f"{path}:{number}: {query_id} and {doc_id} have another grade above: keep one")
     return found
+
+
+def _qrel(path: Path, number: int, fields: list[str]) -> tuple[str, str, int]:
+    row = (fields[0], fields[2], fields[3]) if len(fields) == 4 else tuple(fields)
+    try:
+        query_id, doc_id, grade = row
+        return query_id, doc_id, int(grade)
+    except ValueError:
+        raise MalformedInput(
+            f"{path}:{number}: expected `query-id corpus-id score` or `query 0 document grade`, the grade whole"
+        ) from None
 
 
 def read_run(path: Path) -> Run:
-    """A TREC run: query, Q0, document, rank, score, tag."""
+    """A TREC run: query, Q0, document, rank, score, tag. Raises MalformedInput: another line, or a document twice."""
     found: Run = {}
-    for number, line in _lines(path):
-        fields = line.split()
+    for number, line in numbered_lines(path):
         try:
-            query_id, _, doc_id, _, score, _ = fields
-            found.setdefault(query_id, {})[doc_id] = float(score)
+            query_id, _, doc_id, _, score, _ = line.split()
+            value = float(score)
         except ValueError:
             raise MalformedInput(f"{path}:{number}: expected `query Q0 document rank score tag`") from None
+        if doc_id in found.setdefault(query_id, {}):
+            raise MalformedInput(f"{path}:{number}: {doc_id} is in the ranking of {query_id} twice")
+        found[query_id][doc_id] = value
     return found
 
 
-def _corpus_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    for name in ("corpus.jsonl", "corpus.jsonl.gz"):
-        if (path / name).is_file():
-            return path / name
-    raise MalformedInput(f"{path} holds neither corpus.jsonl nor corpus.jsonl.gz")
+def run_lines(run: Run, tag: str) -> Iterator[str]:
+    """The run in TREC's format. An id or a tag with a blank would be another line: MalformedInput."""
+    for query_id in sorted(run):
+        for rank, doc_id in enumerate(ranked(run[query_id]), 1):
+            for word in (query_id, doc_id, tag):
+                if not word or len(word.split()) != 1:
+                    raise MalformedInput(f"{word!r} has a blank, which a TREC run cannot hold: write --json instead")
+            yield f"{query_id} Q0 {doc_id} {rank} {run[query_id][doc_id]!r} {tag}\n"
 
 
-def _documents(path: Path) -> Iterator[tuple[str, str]]:
-    for number, row in _rows(path):
-        if not isinstance(row.get("_id"), str) or not isinstance(row.get("text"), str):
-            raise MalformedInput(f"{path}:{number}: a document needs the texts `_id` and `text`")
-        yield row["_id"], indexed_text(row.get("title") or "", row["text"])
+def ranked(scores: Mapping[str, float]) -> list[str]:
+    """Documents by score, best first; ties by id, the greater first, as trec_eval breaks them."""
+    return sorted(scores, key=lambda doc_id: (scores[doc_id], doc_id), reverse=True)
 
 
-def _queries(path: Path) -> Iterator[tuple[str, str]]:
-    for number, row in _rows(path):
-        query_id = row.get("_id", row.get("query_id"))
-        if not isinstance(query_id, str) or not isinstance(row.get("text"), str):
-            raise MalformedInput(f"{path}:{number}: a query needs the texts `_id` and `text`")
+def read_queries(path: Path) -> Iterator[tuple[str, str]]:
+    """(id, text) of each query; `path` may be the folder. Raises MalformedInput, as `read_collection`."""
+    file = file_in(path, "queries.jsonl")
+    rows = ((number, row, row.get("_id", row.get("query_id"))) for number, row in numbered_rows(file))
+    for number, row, query_id in _once(file, rows):
+        if not isinstance(row.get("text"), str) or not row["text"].strip():
+            raise MalformedInput(f"{file}:{number}: a query needs the texts `_id` and `text`")
         yield query_id, row["text"]
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise MalformedInput(f"{path}:{number}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise MalformedInput(f"{path}:{number}: not a JSON object")
-        yield number, row
+def read_documents(corpus: Path) -> list[tuple[str, str]]:
+    """(id, title and text) of each document; `corpus` may be the folder. Raises MalformedInput: also where there is
+    none."""
+    found = list(_documents(file_in(corpus, "corpus.jsonl")))
+    if not found:
+        raise MalformedInput(f"{corpus} holds no document: give a corpus that does")
+    return found
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, line) of every line that is not blank."""
-    try:
-        with gzip.open(path, "rt", encoding="utf8") if path.suffix == ".gz" else path.open(encoding="utf8") as lines:
-            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise MalformedInput(f"cannot read {path}: {error}") from error
+def _documents(path: Path) -> Iterator[tuple[str, str]]:
+    rows = ((number, row, row.get("_id")) for number, row in numbered_rows(path))
+    for number, row, doc_id in _once(path, rows):
+        if not isinstance(row.get("text"), str) or not isinstance(row.get("title") or "", str):
+            raise MalformedInput(f"{path}:{number}: a document needs the texts `_id` and `text`")
+        yield doc_id, indexed_text(row.get("title") or "", row["text"])
+
+
+def _once(path: Path, rows: Iterable[tuple[int, dict[str, Any], Any]]) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """The rows, each with an id of its own. Raises MalformedInput."""
+    seen: set[str] = set()
+    for number, row, identifier in rows:
+        if not isinstance(identifier, str) or not identifier:
+            raise MalformedInput(f"{path}:{number}: the text `_id` is missing")
+        if identifier in seen:
+            raise MalformedInput(f"{path}:{number}: the id {identifier} occurs twice: keep one of the two")
+        seen.add(identifier)
+        yield number, row, identifier

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from qrelay.errors import ModelError
-from qrelay.files import write_atomic
+from qrelay.errors import InputError, ModelError
 from qrelay.models.terms import K1, B, tokenize
-from trainer.evaluation.collection import Collection, Run
+from trainer.evaluation.collection import Collection, Run, ranked
+from trainer.evaluation.embedding import Arithmetic, Progress, Prompts, VectorCache, corpus_vectors, encode_queries
 
 DEPTH: Final = 100
-Progress = Callable[[str, int, int], None]
-"""(what, done, in all)."""
 _QUERIES_AT_ONCE: Final = 256
-_TEXTS_A_REPORT: Final = 512
 
 
 def bm25_run(collection: Collection, depth: int = DEPTH) -> Run:
@@ -47,17 +43,22 @@ def bi_encoder_run(
     model: Any,
     *,
     depth: int = DEPTH,
-    vectors: Path | None = None,
+    prompts: Prompts = Prompts(),  # noqa: B008 (frozen)
+    arithmetic: Arithmetic = "float32",
+    cache: VectorCache | None = None,
     progress: Progress = lambda *_: None,
 ) -> Run:
-    """`model`: a SentenceTransformer. Exact search over the whole corpus. vectors: a .npy file that keeps the corpus's
-    vectors from one evaluation of these weights to the next; written where it is not there."""
-    corpus = _corpus_vectors(collection, model, vectors, progress)
+    """`model`: a SentenceTransformer. Exact search over the whole corpus by cosine; `cache` keeps the corpus's
+    vectors from one evaluation to the next."""
+    corpus = corpus_vectors(
+        collection, model, prompt=prompts.document, arithmetic=arithmetic, cache=cache, progress=progress
+    )
     ids = list(collection.queries)
     run: Run = {}
     for start in range(0, len(ids), _QUERIES_AT_ONCE):
         part = ids[start : start + _QUERIES_AT_ONCE]
-        scores = _encode(model, [collection.queries[query_id] for query_id in part]) @ corpus.T
+        texts = [collection.queries[query_id] for query_id in part]
+        scores = encode_queries(model, texts, prompt=prompts.query) @ corpus.T
         for query_id, row in zip(part, scores, strict=True):
             run[query_id] = _best(row, collection.doc_ids, depth)
     return run
@@ -73,15 +74,21 @@ def cross_encoder_run(
     progress: Progress = lambda *_: None,
 ) -> Run:
     """`model`: a CrossEncoder; it orders the first `depth` documents of each query of `first` anew. Documents below
-    keep nothing: what the first run did not find, this one cannot."""
-    texts = dict(zip(collection.doc_ids, collection.texts, strict=True))
+    are dropped: what the first run did not find, this one cannot.
+
+    Raises:
+        InputError: the run names a document that the corpus does not hold.
+    """
     run: Run = {}
     for done, (query_id, query) in enumerate(collection.queries.items()):
         progress("reranking queries", done, len(collection.queries))
-        scores = first.get(query_id, {})
-        found = sorted(scores, key=lambda doc_id: (-scores[doc_id], doc_id))[:depth]
+        found = ranked(first.get(query_id, {}))[:depth]
+        if unknown := [doc_id for doc_id in found if doc_id not in collection.text_of]:
+            raise InputError(
+                f"the run ranks {unknown[0]} for {query_id}, which the corpus lacks: is it another one's?"
+            )
         if found:
-            pairs = [(query, texts[doc_id]) for doc_id in found]
+            pairs = [(query, collection.text_of[doc_id]) for doc_id in found]
             new = model.predict(pairs, batch_size=batch, show_progress_bar=False)
             run[query_id] = {doc_id: float(score) for doc_id, score in zip(found, new, strict=True)}
     return run
@@ -116,34 +123,6 @@ def load_cross_encoder(folder: Path, *, max_length: int = 384, device: str = "")
         return CrossEncoder(str(folder), local_files_only=True, max_length=max_length, device=device or None)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(f"sentence-transformers cannot load {folder} as a cross-encoder ({error})") from error
-
-
-def _corpus_vectors(
-    collection: Collection, model: Any, path: Path | None, progress: Progress
-) -> npt.NDArray[np.float32]:
-    if path is not None and path.exists():
-        kept: npt.NDArray[np.float32] = np.load(path)
-        if len(kept) == len(collection.texts):
-            return kept
-    parts = []
-    for start in range(0, len(collection.texts), _TEXTS_A_REPORT):
-        progress("embedding documents", start, len(collection.texts))
-        parts.append(_encode(model, collection.texts[start : start + _TEXTS_A_REPORT]))
-    vectors = np.concatenate(parts)
-    if path is not None:
-        buffer = io.BytesIO()
-        np.save(buffer, vectors)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, buffer.getvalue())
-    return vectors
-
-
-def _encode(model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    batch = 16 if model.device.type == "cpu" else 128
-    vectors: npt.NDArray[np.float32] = model.encode(
-        list(texts), batch_size=batch, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
-    )
-    return vectors
 
 
 def _best(scores: npt.NDArray[np.float32], ids: Sequence[str], depth: int) -> dict[str, float]:

@@ -1,0 +1,71 @@
+"""`qrelay eval`: models on a collection, against the first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trainer.evaluation.commands.options import collection_of, options_of, progress_bar, required, write_json
+
+
+def run(given: Mapping[str, Any]) -> None:
+    """Evaluates what the options name, prints it and writes what they ask for."""
+    from qrelay.files import write_atomic
+    from trainer.evaluation.evaluate import from_json
+    from trainer.evaluation.measures import STANDARD
+    from trainer.evaluation.reporting import document_of, evaluate_models, write_runs
+
+    models = required(given, "model")
+    against = given["against"]
+    baseline = from_json(_read(against)) if against else None
+    collection = collection_of(given)
+    with progress_bar() as progress:
+        evaluated = evaluate_models(collection, models, options_of(given), given["measures"] or STANDARD, progress)
+    document = document_of(collection, evaluated, baseline)
+    write_json(given["json_file"], document)
+    if given["run_out"]:
+        write_runs(given["run_out"], evaluated)
+    if given["html"]:
+        from trainer.evaluation.page import page_of
+
+        write_atomic(given["html"], page_of(document))
+    _print(document)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    from qrelay.errors import MalformedInput
+
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise MalformedInput(f"cannot read {path}: {error}; give what `qrelay eval --json` wrote") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _print(document: Mapping[str, Any]) -> None:
+    from trainer.evaluation.reporting import comparisons_in, systems_in
+
+    comparisons = {each["new"]: each for each in comparisons_in(document)}
+    for system in systems_in(document):
+        found = comparisons.get(system["system"])
+        click.echo(
+            f"{system['system']}: {system['queries']} queries" + (f", against {found['old']}" if found else "")
+        )
+        for name, value in system["means"].items():
+            test = found["measures"].get(name) if found else None
+            click.echo(f"  {name:<8} {value:.4f}{_tested(test)}")
+
+
+def _tested(test: Mapping[str, Any] | None) -> str:
+    if test is None:
+        return ""
+    relative = "" if test["relative"] is None else f"{test['relative']:+.1%} on "
+    interval = "" if test["low"] is None else f"95% {test['low']:+.4f} to {test['high']:+.4f}, "
+    return (
+        f"  {relative}{test['old']:.4f} ({interval}p {test['p_bootstrap']:.4f} bootstrap, {test['p_fisher']:.4f}"
+        f" randomisation, {test['p_fisher_holm']:.4f} with Holm); {test['wins']} wins, {test['losses']} losses"
+    )

@@ -1,0 +1,60 @@
+"""`qrelay eval freeze`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trainer.evaluation.commands.options import FILE, PLACE, files_of
+
+
+@click.command("freeze")
+@click.option(
+    "--corpus", type=PLACE, required=True, help="BEIR folder (also of `qrelay export beir`) or corpus file."
+)
+@click.option("--queries", type=FILE, help="queries.jsonl[.gz].  [default: the BEIR folder's]")
+@click.option("--qrels", type=FILE, help="BEIR's TSV or TREC's; .gz too.  [default: qrels/test.tsv there]")
+@click.option(
+    "--labels",
+    type=click.Choice(["human", "gold", "judge"]),
+    help="Whose the labels are: people's, the data's own, an LLM judge's.  [default: what an export's manifest says]",
+)
+@click.option("--judge-model", multiple=True, help="With --labels judge: the model that judged; repeatable.")
+@click.option("--judge-revision", default="", help="Its revision.")
+@click.option("--judge-strategy", default="", help="Its strategy.")
+@click.option(
+    "--relevant-from",
+    type=click.IntRange(1),
+    help="Least relevant grade.  [default: that of the export's scale, else 1]",
+)
+@click.option("--name", required=True, help="Name of the set, for people and reports.")
+@click.option("--about", default="", help="A sentence about it.")
+@click.option("--sample", type=click.IntRange(1), help="Keep this many queries.  [default: all]")
+@click.option("--seed", default=0, show_default=True, help="Of the sample.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must not exist.")
+def freeze_command(**given: Any) -> None:
+    """Make a frozen evaluation set, which a gate can trust not to change."""
+    from trainer.evaluation.freezing import freeze, labels_of
+
+    judges = [
+        {"model": model, "revision": given["judge_revision"], "strategy": given["judge_strategy"]}
+        for model in given["judge_model"]
+    ]
+    labels = labels_of(given["labels"], judges, given["corpus"], given["relevant_from"])
+    found = freeze(
+        given["out"],
+        files_of(given),
+        name=given["name"],
+        labels=labels,
+        about=given["about"],
+        sample=given["sample"],
+        seed=given["seed"],
+    )
+    judged = ", ".join(judge["model"] for judge in found.judges)
+    click.echo(
+        f"{found.name}: {len(found.collection.queries)} queries, {len(found.collection.doc_ids)} documents, labels:"
+        f" {found.source}{f' ({judged})' if judged else ''}, relevant from grade {found.collection.relevant_from}\n"
+        f"sha256 {found.sha256}\n{given['out']}"
+    )
