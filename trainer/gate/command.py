@@ -1,0 +1,71 @@
+"""`qrelay models gate`: a version against what serves, by the rules; the verdict is recorded.
+
+Exit codes: 0 passed; 1 failed to decide; 4 rejected; 78 settings, sets or models are wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.runtime.exitcodes import EXIT_GATE
+
+if TYPE_CHECKING:
+    from trainer.gate.rules import GateRules
+
+
+@click.command("gate")
+@click.argument("version", required=False)
+@click.option("--rules", "rules_file", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="YAML file of rules.  [default: the setting trainer.gate_rules, else trainer.gate]")  # fmt: skip
+@click.option("--promote", is_flag=True, help="Let it serve if it passes.")
+@click.option("--show-rules", is_flag=True, help="Print the rules in force (YAML) and end.")
+@data_dir_option()
+@config_option()
+@json_option()
+def gate_command(version: str | None, rules_file: Path | None, promote: bool, show_rules: bool, data_dir: Path,
+                 config: Path | None, as_json: bool) -> None:  # fmt: skip
+    """Measure VERSION against what serves now: better on the frozen set, no worse on the guards.
+
+    The verdict is recorded in the registry, and `qrelay models promote` takes only what passed against the version
+    that serves. Exit code 4: rejected.
+    """
+    from trainer.settings import trainer_settings
+
+    settings = trainer_settings(config, data_dir)
+    rules = settings.rules(rules_file)
+    if show_rules:
+        import yaml
+
+        click.echo(yaml.safe_dump(rules.model_dump(mode="json"), sort_keys=False), nl=False)
+        return
+    if version is None:
+        raise click.UsageError("name the version: `qrelay models versions` lists them; or give --show-rules")
+    _gate(version, settings.registry_folder, rules, config, promote, as_json)
+
+
+def _gate(version: str, folder: Path, rules: GateRules, config: Path | None, promote: bool, as_json: bool) -> None:
+    from rich.console import Console
+
+    from qrelay.registry import Registry
+    from trainer.gate.gate import gate
+    from trainer.gate.table import decision_table
+    from trainer.settings import configured_models
+
+    registry, console = Registry(folder), Console(stderr=True)
+    with console.status("measuring") as status:
+        decision = gate(registry, version, rules, configured_models(config), by="qrelay models gate",
+                        say=status.update)  # fmt: skip
+    promoted = promote and decision.passed and registry.promote(version, by="qrelay models gate", reason=decision.why)
+    if as_json:
+        click.echo(json.dumps({**decision.as_json(), "promoted": promoted}))
+    else:
+        Console(width=None if console.is_terminal else 160).print(decision_table(decision))
+        if promoted:
+            click.echo(f"{version} serves as {decision.slot}: running services take it up")
+    sys.exit(0 if decision.passed else EXIT_GATE)

@@ -1,0 +1,74 @@
+"""What `qrelay train --job FILE` does: run the job, say how it goes, end with a code that scripts can trust.
+
+Exit codes: 0 the job ended (its versions passed or not); 1 failed, run it again; 5 not enough data, nothing was
+published; 78 settings or models are wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from qrelay.cli.options import config_option
+from qrelay.errors import QrelayError, SetupError
+from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_SETUP
+from trainer.job.result import JobResult
+
+EXIT_NOT_ENOUGH: Final = 5
+"""Too few training queries: nothing was published."""
+
+
+def run_job_file(file: Path, config: Path | None) -> JobResult:
+    """Runs the job of a job.json; what happens goes to standard output, the job's log. Raises as `run_job` does."""
+    from trainer.job.job import read_job
+    from trainer.job.run import run_job
+    from trainer.settings import trainer_settings
+
+    _log()
+    job = read_job(file)
+    settings = trainer_settings(config, job.data_dir)
+    result = run_job(job, settings, config, say=lambda text: click.echo(text))
+    for each in result.slots:
+        click.echo(f"{each.slot}: {each.outcome}{f' {each.version}' if each.version else ''}: {each.why}")
+    return result
+
+
+def _log() -> None:
+    """Training's progress as lines in the job's log, and the libraries' bars off."""
+    import logging
+    import os
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    log = logging.getLogger("qrelay.train")
+    log.handlers[:] = [logging.StreamHandler(sys.stdout)]
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def end(result: JobResult) -> None:
+    """Ends the process with the result's exit code."""
+    sys.exit(EXIT_NOT_ENOUGH if result.nothing_learnt else 0)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@config_option()
+def job(file: Path, config: Path | None) -> None:
+    """Do what is left of the training job of FILE, a job.json."""
+    end(run_job_file(file, config))
+
+
+def main() -> None:
+    """Entry point: errors of qrelay's own become one line and an exit code."""
+    try:
+        job()
+    except QrelayError as error:
+        click.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(EXIT_SETUP if isinstance(error, SetupError) else EXIT_FAILED)

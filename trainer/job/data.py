@@ -1,0 +1,219 @@
+"""A job's data: one export of the ledger, its queries divided into training and dev by hash.
+
+Queries of the gate's sets are left out, whatever their case and punctuation: what is measured must not be learnt.
+Others with the same words stay on one side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qrelay.errors import BackendUnavailable, MalformedInput
+from qrelay.files import AtomicFiles, write_atomic
+from qrelay.registry import DataSource, JudgeRef
+from trainer.gate.facts import HUMAN, query_hash
+from trainer.gate.rules import GateRules
+from trainer.job.job import Job
+from trainer.settings import TrainerSettings
+
+if TYPE_CHECKING:
+    from services.sink.exports.request import Request
+    from services.sink.ledger.ledger import Ledger
+
+TRAIN: Final = "train"
+DEV: Final = "dev"
+HELD_BACK: Final = "held_back"
+
+
+@dataclass(frozen=True, slots=True)
+class JobData:
+    """train, dev: files of one export format. Counts are of queries; labels: graded, of the whole export. held_back:
+    queries that are in the gate's sets. manifest: the export's own. judges: whose labels were learnt from; of a
+    label that is made of others' (fused, cascade), all that graded in the collection."""
+
+    kind: str
+    train: Path
+    dev: Path
+    sha256: str
+    queries: int
+    dev_queries: int
+    held_back: int
+    labels: int
+    manifest: Mapping[str, Any]
+    judges: tuple[JudgeRef, ...]
+
+    def sources(self) -> tuple[DataSource, ...]:
+        """What the version's manifest says of it."""
+        return (DataSource(f"{self.kind}/{TRAIN}", self.sha256, self.queries, self.manifest),)
+
+
+def query_texts(path: Path) -> list[str]:
+    """The queries of a file of ours, in their order."""
+    with path.open("rb") as lines:
+        return [json.loads(line)["query"] for line in lines]
+
+
+def prepare(job: Job, kind: str, settings: TrainerSettings, rules: GateRules, config: Path | None) -> JobData:
+    """Exports and divides, or takes what an earlier run of the job made.
+
+    Raises:
+        UnknownCollection, InputError: there is nothing to export, or a judge is not fit to train on.
+        ConfigError: there is no ledger.
+        MalformedInput: a set of the gate's is not what it must be.
+    """
+    folder = job.folder / "data" / kind
+    summary = folder / "summary.json"
+    if not summary.exists():
+        exported = job.folder / f"{kind}.jsonl"
+        manifest = _export(job, kind, exported, settings, config)
+        found = divide(exported, folder, settings.dev_share, frozen_hashes(rules))
+        judges = [asdict(each) for each in _judges(job, manifest, config)]
+        write_atomic(summary, json.dumps({**asdict(found), "manifest": manifest, "judges": judges}))
+    told = json.loads(summary.read_bytes())
+    return JobData(
+        kind, folder / f"{TRAIN}.jsonl", folder / f"{DEV}.jsonl", told["sha256"], told["train"], told["dev"],
+        told["held_back"], sum(told["manifest"]["grades"].values()), told["manifest"],
+        tuple(JudgeRef(**each) for each in told["judges"]),
+    )  # fmt: skip
+
+
+def frozen_hashes(rules: GateRules) -> frozenset[str]:
+    """Hashes of all queries of the sets of both slots. Raises MalformedInput: a set that cannot be read."""
+    from trainer.evaluation.collection import read_queries
+
+    folders = {
+        path
+        for slot in (rules.bi_encoder, rules.cross_encoder)
+        for path in (slot.frozen, *(guard.set for guard in slot.guard))
+        if path is not None
+    }
+    return frozenset(query_hash(text) for folder in folders for _, text in read_queries(folder))
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """Queries on each side. sha256: of the training file."""
+
+    train: int
+    dev: int
+    held_back: int
+    sha256: str
+
+
+def divide(exported: Path, folder: Path, dev_share: float, held_back: Collection[str]) -> Division:
+    """Writes train.jsonl and dev.jsonl, whole or not at all.
+
+    Raises:
+        MalformedInput: a line that is no query's.
+    """
+    counts: Counter[str] = Counter()
+    sha = hashlib.sha256()
+    with AtomicFiles() as files, exported.open("rb") as lines:
+        out = {side: files.open(folder / f"{side}.jsonl") for side in (TRAIN, DEV)}
+        for number, line in enumerate(lines, 1):
+            side = _side(line, f"{exported}:{number}", dev_share, held_back)
+            counts[side] += 1
+            if side in out:
+                out[side].write(line)
+            if side == TRAIN:
+                sha.update(line)
+        files.commit()
+    return Division(counts[TRAIN], counts[DEV], counts[HELD_BACK], sha.hexdigest())
+
+
+def _side(line: bytes, where: str, dev_share: float, held_back: Collection[str]) -> str:
+    try:
+        hashed = query_hash(json.loads(line)["query"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MalformedInput(f"{where}: no line of an export ({error}): export again") from error
+    if hashed in held_back:
+        return HELD_BACK
+    return DEV if int(hashed[:8], 16) / 2**32 < dev_share else TRAIN
+
+
+def _export(job: Job, kind: str, path: Path, settings: TrainerSettings, config: Path | None) -> dict[str, Any]:
+    """The export's manifest; made once. It is not noted in the ledger: increments of others do not go on from it."""
+    beside = path.with_name(f"{path.name}.manifest.json")
+    if beside.exists():
+        found: dict[str, Any] = json.loads(beside.read_bytes())
+        return found
+    from services.sink.commands.export import request_of
+
+    with _ledger(job, config) as (ledger, sink):
+        request = request_of(
+            sink, kind=kind, collection=job.collection, split=None, group_by="query", negatives=1, licence="",
+            overrides=settings.human_labels,
+        )  # fmt: skip
+        return _write(ledger, request, path)
+
+
+def _write(ledger: Ledger, request: Request, path: Path) -> dict[str, Any]:
+    """The file and its manifest, which names the changes that are in it, for lineage."""
+    from services.sink.exports.export import Export
+    from services.sink.exports.files import open_output
+
+    export = Export(ledger, request)
+    try:
+        output = open_output(path, folder=False)
+        try:
+            export.write(output)
+            manifest = {**export.manifest(), "changes": {"from": 0, "to": export.to_change}}
+            output.commit(manifest)
+        finally:
+            output.abandon()
+    except OSError as error:
+        raise BackendUnavailable(f"cannot write {path}: {error.strerror}; run the job again") from error
+    return manifest
+
+
+def _ledger(job: Job, config: Path | None) -> Any:
+    """The ledger of the settings (QRELAY_SINK__LEDGER brings its password), else the job's, else the data
+    folder's."""
+    import os
+
+    from services.sink.commands.frame import open_ledger
+    from services.sink.training.launcher import LEDGER_VARIABLE
+
+    return open_ledger(None if os.environ.get(LEDGER_VARIABLE) else job.ledger or None, job.data_dir, config)
+
+
+def _judges(job: Job, manifest: Mapping[str, Any], config: Path | None) -> list[JudgeRef]:
+    """By hash, with their graded labels in the collection; people's are the overrides that the export counted."""
+    from services.sink.labels.choice import COMBINED
+
+    told = {each["judge"]: each for each in manifest["judges"]}
+    made_of_others = any(each["strategy"] in COMBINED for each in told.values())
+    with _ledger(job, config) as (ledger, _):
+        graded = _graded_by(ledger, job.collection)
+    people = [
+        JudgeRef(hashed, each["model"], each["revision"], each["strategy"], manifest["overrides"])
+        for hashed, each in told.items()
+        if each["strategy"] == HUMAN
+    ]
+    learnt = [each for each in graded if each.hash in told or made_of_others]
+    return sorted([*learnt, *people], key=lambda each: each.hash)
+
+
+def _graded_by(ledger: Ledger, collection: str) -> list[JudgeRef]:
+    """Every judge that gave a grade in the collection, and how many."""
+    import sqlalchemy as sa
+
+    from services.sink.ledger import schema
+
+    judgments, judges, queries = schema.judgments.c, schema.judges.c, schema.queries.c
+    named = (judges.judge_hash, judges.model, judges.revision, judges.strategy)
+    chosen = (
+        sa.select(*named, sa.func.count())
+        .join(schema.judgments, judgments.judge_no == judges.judge_no)
+        .join(schema.queries, queries.query_no == judgments.query_no)
+        .where(queries.collection == collection, judgments.grade.is_not(None))
+        .group_by(*named)
+    )
+    with ledger.snapshot() as snapshot:
+        return [JudgeRef(*row) for row in snapshot.connection.execute(chosen)]

@@ -1,0 +1,92 @@
+"""`qrelay rounds`: the loop from queries to better models, as often as asked or until it no longer helps."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from qrelay.cli.options import config_option, data_dir_option, json_option
+
+if TYPE_CHECKING:
+    from trainer.rounds.rounds import Rounds
+    from trainer.rounds.state import Series
+
+
+@click.command()
+@click.option("--n", type=click.IntRange(1), default=2, show_default=True, help="Rounds in all.")
+@click.option("--queries", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=True,
+              help="Queries to feed (JSONL, TSV or plain lines, .gz too).")  # fmt: skip
+@click.option("--collection", required=True, help="The corpus that the queries are asked of.")
+@click.option("--restart", is_flag=True, help="Begin a new series; models, labels and the old series stay.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and the most judgments it costs, and end.")
+@data_dir_option()
+@config_option()
+@json_option()
+def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool, data_dir: Path,
+           config: Path | None, as_json: bool) -> None:  # fmt: skip
+    """Feed, judge, train, gate, promote, swap; N times, or until the gate lets nothing through.
+
+    Uses the services that run in --data-dir, or starts and stops `qrelay up`. What is done is in
+    <data-dir>/rounds/<collection>/rounds.json: run the same command again after a failure, and it goes on there.
+    """
+    from rich.console import Console
+
+    from qrelay.errors import InvalidQuery
+    from qrelay.identity import valid_collection
+    from trainer.rounds.installation import Installation
+    from trainer.rounds.plan import plan
+    from trainer.rounds.rounds import Rounds
+    from trainer.settings import require_followed, trainer_settings
+
+    if not valid_collection(collection):
+        raise InvalidQuery(f"collection {collection!r}: use 1 to 64 of a-z, 0-9, - and _, a letter or digit first")
+    data_dir, config = data_dir.resolve(), config and config.resolve()
+    console = Console(stderr=True)
+    loop = Rounds(
+        Installation(data_dir, config), collection, queries.resolve(), trainer_settings(config, data_dir),
+        lambda text: console.print(text, highlight=False, markup=False),
+    )  # fmt: skip
+    require_followed(loop.settings, config)
+    if dry_run:
+        for line in plan(loop, n, config):
+            click.echo(line)
+        return
+    if restart:
+        loop.file.restart()
+    _run(loop, n, as_json)
+
+
+def _run(loop: Rounds, n: int, as_json: bool) -> None:
+    from filelock import FileLock, Timeout
+    from rich.console import Console
+
+    from qrelay.errors import BackendUnavailable
+    from trainer.rounds.table import rounds_table
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # services that we started are stopped as by Ctrl-C
+    loop.file.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(loop.file.path.with_name("working"), timeout=0):
+            series = _loop(loop, n)
+    except Timeout:
+        raise BackendUnavailable(f"another `qrelay rounds` works on {loop.collection}: wait for it to end") from None
+    if as_json:
+        click.echo(json.dumps(asdict(series)))
+        return
+    console = Console()
+    Console(width=None if console.is_terminal else 200).print(rounds_table(series))
+    if series.stopped:
+        click.echo(f"stopped: {series.stopped}; feed other queries, or see docs/loop.md")
+
+
+def _loop(loop: Rounds, n: int) -> Series:
+    series = loop.file.read()
+    if series.done >= n or series.stopped:
+        return series
+    with loop.installation.running():
+        return loop.run(n)

@@ -1,0 +1,190 @@
+"""The running services that rounds use: found in the data folder, or started for as long as the rounds take."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from qrelay.errors import BackendTimeout, BackendUnavailable, QrelayError, SetupError
+from qrelay.registry import BI_ENCODER, CROSS_ENCODER
+from qrelay.rundir import DATA_DIR_VARIABLE, endpoints, require
+from qrelay.runtime.exitcodes import EXIT_PARTIAL
+
+SERVICE_OF: Final = {BI_ENCODER: "retriever", CROSS_ENCODER: "reranker"}
+_NEEDED: Final = ("retriever", "reranker", "judge", "sink")
+_READY_S: Final = 300.0
+_STOP_S: Final = 90.0
+_POLL_S: Final = 0.3
+_INFO_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """How the queries of one round ended."""
+
+    committed: int
+    dead: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """One data folder. `config`: settings file for what is started."""
+
+    data_dir: Path
+    config: Path | None = None
+
+    @property
+    def missing(self) -> list[str]:
+        """Services that do not run."""
+        found = endpoints(self.data_dir)
+        return [name for name in _NEEDED if name not in found]
+
+    @contextmanager
+    def running(self) -> Iterator[bool]:
+        """The services run within it; True: they were started for it, and are stopped after it.
+
+        Raises:
+            SetupError: `qrelay up` ended; its last words are in the text.
+            BackendTimeout: the services were not ready in time.
+            BackendUnavailable: some run, and others do not.
+        """
+        missing = self.missing
+        if not missing:
+            yield False
+            return
+        if len(missing) < len(_NEEDED):
+            raise BackendUnavailable(
+                f"of the services on {self.data_dir}, {', '.join(missing)} do not run: wait for `qrelay up` to start"
+                " them, or stop the others"
+            )
+        log = self.data_dir / "logs" / "rounds-up.log"
+        process = self._start(log)
+        try:
+            self._await_ready(process, log)
+            yield True
+        finally:
+            process.terminate()
+            process.wait(_STOP_S)
+
+    def _start(self, log: Path) -> subprocess.Popen[bytes]:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "qrelay.cli.main", "up", "--port-base", "0", *self._options()],
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                env=self._environ(),
+                start_new_session=True,  # Ctrl-C reaches us, and we stop it when the round is safe
+            )
+
+    def _await_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        from qrelay.cli.up import is_ready
+
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise SetupError(f"`qrelay up` ended with {process.returncode}; {log} says:\n{_tail(log)}")
+            found = endpoints(self.data_dir)
+            if all(name in found and is_ready(found[name]) for name in _NEEDED):
+                return
+            time.sleep(_POLL_S)
+        raise BackendTimeout(f"the services were not ready within {_READY_S:g} s; see {self.data_dir / 'logs'}")
+
+    def feed(self, queries: Path, collection: str, number: int) -> Fed:
+        """Feeds every query in this round and waits until each is committed or a dead letter. What was fed in it
+        before is not fed again.
+
+        Raises:
+            BackendUnavailable: feeding failed; its last words are in the text.
+        """
+        done = self.command(
+            "feed", str(queries), "--collection", collection, "--round", str(number), "--wait", "--json"
+        )
+        if done.returncode not in (0, EXIT_PARTIAL):
+            raise BackendUnavailable(
+                f"feeding round {number} ended with {done.returncode}: {done.stderr.strip()[-500:]}"
+            )
+        told = json.loads(done.stdout.splitlines()[-1])
+        return Fed(told["committed"], told["dead"], len(told["rejected"]))
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A qrelay command on this installation, its output caught."""
+        return subprocess.run(
+            [sys.executable, "-m", "qrelay.cli.main", *arguments, *self._options()],
+            check=False, env=self._environ(), capture_output=True, text=True,
+        )  # fmt: skip
+
+    def job(self, file: Path) -> int:
+        """Runs a training job in a process of its own, which frees its memory; its exit code. What it says is
+        shown."""
+        config = ("--config", str(self.config)) if self.config else ()
+        command = [sys.executable, "-m", "trainer.job", str(file), *config]
+        return subprocess.run(command, check=False, env=self._environ(), stdout=sys.stderr).returncode
+
+    def served(self, slot: str, collection: str) -> Sequence[str]:
+        """Fingerprints of the models that the slot's service has loaded. Raises TransientError: it does not
+        answer."""
+        service = SERVICE_OF[slot]
+        info = _info(service, require(self.data_dir, service).grpc)
+        if (embedder := f"collection.{collection}.embedder") in info.details:
+            return [info.details[embedder]]
+        return [*info.models.values()]
+
+    def await_served(self, slot: str, collection: str, version: str, timeout_s: float) -> None:
+        """Returns once the slot's service names the version.
+
+        Raises:
+            BackendTimeout: it does not in time; the text says what it serves.
+        """
+        deadline, last = time.monotonic() + timeout_s, "nothing"
+        while True:
+            try:
+                models = self.served(slot, collection)
+                if any(model.split("@")[0] == version for model in models):
+                    return
+                last = ", ".join(models) or "nothing"
+            except QrelayError as error:
+                last = str(error)
+            if time.monotonic() > deadline:
+                raise BackendTimeout(
+                    f"the {SERVICE_OF[slot]} does not serve {version} after {timeout_s:g} s (it says: {last}): look"
+                    f" at {self.data_dir / 'logs' / SERVICE_OF[slot]}.log, or raise trainer.swap_timeout_s; run again"
+                    " to go on"
+                )
+            time.sleep(_POLL_S)
+
+    def _options(self) -> list[str]:
+        config = ["--config", str(self.config)] if self.config else []
+        return ["--data-dir", str(self.data_dir), *config]
+
+    def _environ(self) -> dict[str, str]:
+        return {**os.environ, DATA_DIR_VARIABLE: str(self.data_dir)}
+
+
+def _info(service: str, address: str) -> Any:
+    from qrelay.runtime.client import channel
+
+    with channel(address) as opened:
+        if service == "retriever":
+            from qrelay.v1 import retriever_pb2, retriever_pb2_grpc
+
+            retriever = retriever_pb2_grpc.RetrieverServiceStub(opened)
+            return retriever.GetInfo(retriever_pb2.RetrieverServiceGetInfoRequest(), timeout=_INFO_S).info
+        from qrelay.v1 import reranker_pb2, reranker_pb2_grpc
+
+        reranker = reranker_pb2_grpc.RerankerServiceStub(opened)
+        return reranker.GetInfo(reranker_pb2.RerankerServiceGetInfoRequest(), timeout=_INFO_S).info
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text("utf8", "replace").splitlines()[-8:])
