@@ -5,25 +5,34 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from qrelay.errors import BackendTimeout, MalformedInput, QrelayError
+from qrelay.errors import BackendTimeout, InputError, MalformedInput, QrelayError
+from qrelay.feed.lines import parse_line
+from qrelay.models.embedder import HashEmbedder
 from qrelay.types import Graded, Passage, Query
 from services.judge.backends.fake import FakeBackend
 from services.judge.exchange import Continuation, TargetLogprobs
-from services.judge.querygen.alternatives import annotated, nearest
+from services.judge.querygen.alternatives import annotated, nearest, read_queries
+from services.judge.querygen.cli import queries
 from services.judge.strategies import make_strategy
 from services.judge.strategies.base import Measured
+from services.judge.strategies.contrastive import alternatives
 
-PASSAGE = Passage("d#0", "d", "Lowe syndrome", "Lowe syndrome is inherited in an X-linked pattern.")
+INHERITED = Passage("d#0", "d", "Lowe syndrome", "Lowe syndrome is inherited in an X-linked pattern.")
+SYMPTOMS = Passage("d#1", "d", "Lowe syndrome", "Signs are cataracts and kidney problems.")
 STRATEGY = make_strategy("contrastive_likelihood", "0-3")
+Table = dict[tuple[str, str], float]
+"""(question, passage's first word) -> log-probability."""
 
 
 class Told(FakeBackend):
-    """Says the log-probabilities that it was told, by context and target; -20 for what it was not told."""
+    """Says the log-probabilities that it was told."""
 
-    def __init__(self, table: dict[str, float], alone: float) -> None:
+    def __init__(self, table: Table, alone: float) -> None:
         super().__init__()
         self._table, self._alone = table, alone
 
@@ -31,7 +40,7 @@ class Told(FakeBackend):
         return [self._of(each) for each in continuations]
 
     def _of(self, each: Continuation) -> TargetLogprobs | QrelayError:
-        value = self._table.get(each.query, -20.0) if each.passage else self._alone
+        value = self._table[each.query, each.passage.split()[0]] if each.passage else self._alone
         return BackendTimeout("slow") if math.isnan(value) else TargetLogprobs((value,), 10, "told")
 
 
@@ -39,71 +48,107 @@ def asked(text: str, *others: str) -> Query:
     return Query("q", text, "docs", attributes={"alternatives": json.dumps(others)} if others else {})
 
 
-async def label(query: Query, table: dict[str, float], alone: float = -5.0) -> Graded:
-    (found,) = await STRATEGY.measure(Told(table, alone), query, [PASSAGE])
-    assert isinstance(found, Measured) and isinstance(found.outcome, Graded)
-    return found.outcome
+async def labels(query: Query, table: Table, alone: float = -5.0) -> list[Graded]:
+    found = await STRATEGY.measure(Told(table, alone), query, [INHERITED, SYMPTOMS])
+    outcomes = [each.outcome for each in found if isinstance(each, Measured)]
+    return [each for each in outcomes if isinstance(each, Graded)]
 
 
-async def test_the_probability_is_the_topical_one_times_the_share_among_all_questions() -> None:
-    topical = 1 / (1 + math.exp(-2.24 * (3.0 - 0.79)))  # gain = 5 - 2 nats a token
-    alone = await label(asked("inherited?"), {"inherited?": -2.0})
-    assert alone.p_relevant == pytest.approx(topical)
-    both = await label(asked("inherited?", "symptoms?"), {"inherited?": -2.0, "symptoms?": -2.0})
-    assert both.p_relevant == pytest.approx(topical / 2)
-    worse = await label(asked("symptoms?", "inherited?"), {"inherited?": -2.0, "symptoms?": -4.0}, alone=-7.0)
-    assert worse.p_relevant == pytest.approx(topical / (1 + math.exp(2.0)))
-    assert (worse.grade, worse.min_grade) == (0, 0)
+def topical(gain: float) -> float:
+    return 1 / (1 + math.exp(-2.24 * (gain - 0.79)))
+
+
+async def test_without_alternatives_the_label_is_the_topical_one() -> None:
+    found = await labels(asked("inherited?"), {("inherited?", "Lowe"): -2.0, ("inherited?", "Signs"): -4.0})
+    assert [each.p_relevant for each in found] == pytest.approx([topical(3.0), topical(1.0)])
+
+
+async def test_what_a_passage_does_for_every_question_counts_for_nothing() -> None:
+    table = {("inherited?", "Lowe"): -2.0, ("inherited?", "Signs"): -4.0,
+             ("symptoms?", "Lowe"): -3.0, ("symptoms?", "Signs"): -5.0}  # fmt: skip
+    found = await labels(asked("inherited?", "symptoms?"), table)
+    assert [each.p_relevant for each in found] == pytest.approx([topical(3.0) / 2, topical(1.0) / 2])
+
+
+async def test_the_passage_that_favours_the_query_over_its_alternative_wins_the_share() -> None:
+    table = {("inherited?", "Lowe"): -2.0, ("inherited?", "Signs"): -4.0,
+             ("symptoms?", "Lowe"): -9.0, ("symptoms?", "Signs"): -5.0}  # fmt: skip
+    one, other = await labels(asked("inherited?", "symptoms?"), table)
+    # centred by question: +1, -1 for the query and -2, +2 for its alternative
+    assert one.p_relevant == pytest.approx(topical(3.0) / (1 + math.exp(-3.0)))
+    assert other.p_relevant == pytest.approx(topical(1.0) / (1 + math.exp(3.0)))
+    assert (one.grade, other.grade, one.min_grade) == (1, 0, 0)
 
 
 async def test_far_likelier_alternatives_do_not_overflow() -> None:
-    found = await label(asked("a", "b"), {"a": -4000.0, "b": -1.0}, alone=-4003.0)
-    assert found.p_relevant == pytest.approx(0.0)
+    table = {("a", "Lowe"): -9000.0, ("a", "Signs"): -1.0, ("b", "Lowe"): -1.0, ("b", "Signs"): -9000.0}
+    found = await labels(asked("a", "b"), table, alone=-9003.0)
+    assert found[0].p_relevant == pytest.approx(0.0)
 
 
-async def test_an_alternative_that_failed_fails_the_pair() -> None:
-    backend = Told({"a": -1.0, "b": math.nan}, -3.0)
-    (found,) = await STRATEGY.measure(backend, asked("a", "b"), [PASSAGE])
-    assert isinstance(found, BackendTimeout)
+async def test_an_alternative_that_failed_fails_its_passage_alone() -> None:
+    table = {("a", "Lowe"): -1.0, ("b", "Lowe"): math.nan, ("a", "Signs"): -2.0, ("b", "Signs"): -2.0}
+    found = await STRATEGY.measure(Told(table, -3.0), asked("a", "b"), [INHERITED, SYMPTOMS])
+    assert isinstance(found[0], BackendTimeout)
+    assert isinstance(found[1], Measured)
 
 
 async def test_alternatives_that_are_no_list_of_texts_are_refused() -> None:
     for given in ("what?", '{"a": 1}', "[1]", '[" "]'):
         query = Query("q", "a", "docs", attributes={"alternatives": given})
         with pytest.raises(MalformedInput, match="qrelay queries alternatives"):
-            await STRATEGY.measure(FakeBackend(), query, [PASSAGE])
+            await STRATEGY.measure(FakeBackend(), query, [INHERITED])
 
 
-def test_the_alternatives_are_part_of_the_identity_whatever_their_order() -> None:
+def test_alternatives_and_passages_are_part_of_the_identity_whatever_their_order() -> None:
     bare, one, two = asked("a"), asked("a", "b", "c"), asked("a", "c", "b", "a")
-    assert STRATEGY.reads(bare, [PASSAGE]) == ""
-    assert STRATEGY.reads(one, [PASSAGE]) == STRATEGY.reads(two, [PASSAGE])
-    assert STRATEGY.reads(one, [PASSAGE]) != STRATEGY.reads(asked("a", "b"), [PASSAGE])
+    both = [INHERITED, SYMPTOMS]
+    assert STRATEGY.reads(bare, both) == ""
+    assert STRATEGY.reads(one, both) == STRATEGY.reads(two, both[::-1])
+    assert STRATEGY.reads(one, both) != STRATEGY.reads(asked("a", "b"), both)
+    assert STRATEGY.reads(one, both) != STRATEGY.reads(one, both[:1])
 
 
-LOG = [
-    "What are the symptoms of Lowe syndrome ?",
-    "Is Lowe syndrome inherited ?",
-    "What causes asthma ?",
-    "is lowe  syndrome inherited ?",
-    "What are the treatments for Lowe syndrome ?",
-]
+LOG = ["Is Lowe syndrome inherited ?", "What causes asthma ?", "is lowe  syndrome inherited ?", "Who treats asthma ?"]
 
 
-def test_a_rare_name_makes_questions_alike_and_a_question_is_no_alternative_of_itself() -> None:
-    (found,) = nearest(["Is Lowe syndrome inherited ?"], LOG, 2)
-    assert sorted(found) == [
-        "What are the symptoms of Lowe syndrome ?",
-        "What are the treatments for Lowe syndrome ?",
-    ]
+def test_a_question_is_no_alternative_of_itself_and_equal_ones_count_once() -> None:
+    (found,) = nearest(["Is Lowe syndrome inherited ?"], LOG, 5, HashEmbedder())
+    assert sorted(found) == ["What causes asthma ?", "Who treats asthma ?"]
 
 
-def test_a_question_that_shares_no_word_has_no_alternatives() -> None:
-    assert list(nearest(["Zebra?"], LOG, 3)) == [[]]
+def test_the_most_alike_come_first() -> None:
+    (found,) = nearest(["What causes asthma ?"], LOG, 1, HashEmbedder())
+    vectors = HashEmbedder().encode(["What causes asthma ?", *LOG])
+    alike = {text: float(vector @ vectors[0]) for text, vector in zip(LOG, vectors[1:], strict=True)}
+    del alike["What causes asthma ?"]
+    assert found == [max(alike, key=alike.__getitem__)]
 
 
 def test_annotated_queries_keep_their_attributes() -> None:
-    queries = [{"query_id": "1", "text": "What causes asthma ?", "attributes": {"from": "log"}}]
-    (found,) = annotated(queries, LOG, 1)
+    given = [{"query_id": "1", "text": "What causes asthma ?", "attributes": {"from": "log"}}]
+    (found,) = annotated(given, LOG, 1, HashEmbedder())
     assert found["attributes"]["from"] == "log"
     assert len(json.loads(found["attributes"]["alternatives"])) == 1
+
+
+def test_an_empty_log_is_refused() -> None:
+    with pytest.raises(InputError, match="no question"):
+        list(nearest(["a"], [" "], 3, HashEmbedder()))
+
+
+def test_the_command_writes_a_file_that_feed_takes(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("\n".join(LOG))
+    (tmp_path / "queries.jsonl").write_text('{"query_id": "q1", "text": "What causes asthma ?"}\n')
+    out = tmp_path / "out.jsonl"
+    arguments = ["alternatives", str(tmp_path / "queries.jsonl"), "--log", str(tmp_path / "log.txt"), "--embedder",
+                 "hash", "--n", "2", "--out", str(out)]  # fmt: skip
+    assert CliRunner().invoke(queries, arguments, catch_exceptions=False).exit_code == 0
+    query = parse_line(out.read_text(), "docs")
+    assert len(alternatives(query)) == 2
+
+
+def test_a_bad_line_of_the_log_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"query_id": "1", "text": "a"}\n{"text": \n')
+    with pytest.raises(MalformedInput, match=r"log\.jsonl:2"):
+        list(read_queries(tmp_path / "log.jsonl"))

@@ -1,58 +1,78 @@
 """The questions of a log that are most alike: what `contrastive_likelihood` measures a query against.
 
-Likeness is the cosine of TF-IDF vectors of words: a rare word, such as a name, weighs most, so the alternatives of
-"What are the symptoms of Lowe syndrome?" are the other questions about Lowe syndrome. No model is needed, and the
-answer is the same everywhere.
+Likeness is the cosine of embeddings. So the alternatives of "What are the treatments for Farber lipogranulomatosis?"
+are the other questions about it, and the same question about what is easily taken for it.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
-from qrelay.errors import InputError
+from qrelay.errors import InputError, MalformedInput
+from qrelay.feed.lines import parse_line
+from qrelay.models.embedder import Embedder
 from services.judge.strategies.contrastive import ALTERNATIVES
 
-_AT_ONCE: Final = 1024
+_AT_ONCE: Final = 256
 
 
-def nearest(texts: Sequence[str], log: Sequence[str], n: int) -> Iterator[list[str]]:
-    """For each of `texts` the `n` texts of the log that are most alike, the nearest first, its own left out; fewer
-    where no more share a word with it. Texts are equal where only case and blanks differ.
-
-    Raises:
-        InputError: the log holds no words.
-    """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    known = list({_plain(text): text for text in reversed(log)}.values())[::-1]
-    vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+")  # noqa: S106 (no password)
-    try:
-        vectors = vectorizer.fit_transform(known)
-    except ValueError as error:
-        raise InputError(f"the query log holds nothing to compare with ({error})") from error
-    for start in range(0, len(texts), _AT_ONCE):
-        part = texts[start : start + _AT_ONCE]
-        likeness = vectorizer.transform(part) @ vectors.T
-        for row, text in enumerate(part):
-            yield list(islice(_best(likeness[row], known, text), n))
-
-
-def annotated(queries: Iterable[dict[str, Any]], log: Sequence[str], n: int) -> Iterator[dict[str, Any]]:
-    """The queries, each with its alternatives in the attribute that the judge reads."""
+def annotated(
+    queries: Iterable[dict[str, Any]], log: Sequence[str], n: int, embedder: Embedder
+) -> Iterator[dict[str, Any]]:
+    """The queries, each with its alternatives in the attribute that the judge reads. Raises as `nearest`."""
     held = list(queries)
-    for query, found in zip(held, nearest([query["text"] for query in held], log, n), strict=True):
+    for query, found in zip(held, nearest([query["text"] for query in held], log, n, embedder), strict=True):
         attributes = {**query.get("attributes", {}), ALTERNATIVES: json.dumps(found, ensure_ascii=False)}
         yield {**query, "attributes": attributes}
 
 
-def _best(row: Any, known: Sequence[str], text: str) -> Iterator[str]:
-    own = _plain(text)
-    for _, column in sorted(zip(-row.data, row.indices, strict=True)):
-        if _plain(known[column]) != own:
-            yield known[column]
+def read_queries(path: Path) -> Iterator[dict[str, Any]]:
+    """The queries of a file, as `qrelay feed` reads it (JSONL, TSV or plain lines, .gz).
+
+    Raises:
+        MalformedInput: a line is no query; it is named.
+    """
+    with gzip.open(path, "rt", encoding="utf8") if path.suffix == ".gz" else path.open(encoding="utf8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                query = parse_line(line, "")
+            except InputError as error:
+                raise MalformedInput(f"{path}:{number}: {error}") from error
+            found: dict[str, Any] = {"query_id": query.query_id, "text": query.text}
+            found |= {"attributes": dict(query.attributes)} if query.attributes else {}
+            yield found | ({"reference_answers": list(query.reference_answers)} if query.reference_answers else {})
+
+
+def nearest(texts: Sequence[str], log: Sequence[str], n: int, embedder: Embedder) -> Iterator[list[str]]:
+    """For each of `texts` the `n` texts of the log that are most alike, the nearest first, its own left out. Texts
+    are equal where only case and blanks differ, and each counts once.
+
+    Raises:
+        InputError: the log is empty.
+    """
+    known = list({_plain(text): text for text in reversed(log) if text.strip()}.values())[::-1]
+    if not known:
+        raise InputError("the query log holds no question to compare with")
+    names = [_plain(text) for text in known]
+    vectors = _embedded(known, embedder)
+    for start in range(0, len(texts), _AT_ONCE):
+        part = texts[start : start + _AT_ONCE]
+        for text, row in zip(part, _embedded(part, embedder) @ vectors.T, strict=True):
+            order = (-row).argsort(kind="stable")[: n + 1]
+            yield [known[i] for i in order if names[i] != _plain(text)][:n]
+
+
+def _embedded(texts: Sequence[str], embedder: Embedder) -> Any:
+    import numpy as np
+
+    parts = [embedder.encode(texts[start : start + _AT_ONCE]) for start in range(0, len(texts), _AT_ONCE)]
+    return np.concatenate(parts)
 
 
 def _plain(text: str) -> str:

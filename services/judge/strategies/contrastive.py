@@ -1,19 +1,23 @@
-"""`contrastive_likelihood`: does the passage make this query likely, more than its alternatives?
+"""`contrastive_likelihood`: does the passage make this query likelier, more than it does its alternatives?
 
 A query's likelihood given a passage (query_likelihood.py) says above all whether both are about the same thing: the
-tokens of a disease's name weigh more than the two words that ask for its symptoms rather than its treatment. Where
-the corpus answers several questions about one thing, that is where it errs. So the other questions are measured too:
+tokens of a disease's name weigh more than the two words that ask for its symptoms rather than its treatment, and some
+passages make any question likelier. So other questions are measured on the same passages, and what is common is taken
+out. With s(a, p) = log P(a | p), summed over the question's tokens, for the query q and its alternatives a:
 
-    P(relevant) = P(on topic) * P(q | p) / (P(q | p) + sum over alternatives a of P(a | p))
+    d(a, p)     = s(a, p) - mean over the list's passages of s(a, .)
+    share(p)    = exp d(q, p) / (exp d(q, p) + sum over alternatives of exp d(a, p))
+    P(relevant) = P(on topic) * share(p)
 
-P(on topic) is the query likelihood's own, of the gain; the second factor is the posterior of the query among
-questions that could be meant, all equally likely beforehand: the noise-contrastive form of "which question does this
-passage answer?" (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748, equation 4).
+d is a two-way centring: of the log-likelihoods' table the part that neither the question nor, in the share, the
+passage explains by itself. The share is the noise-contrastive posterior of "which of these questions does this
+passage answer?" (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748, equation 4); P(on topic) is the query
+likelihood's own.
 
 The alternatives travel with the query, as a JSON list of texts in its attribute `alternatives`; `qrelay queries
-alternatives` finds them in a query log: the questions most alike. They are part of what a label depends on (`reads`).
-A query without any gets the first factor alone. A passage is read once for all of them, so eight alternatives cost
-half as much again as none.
+alternatives` finds them in a query log. They and the list's passages are part of what a label depends on (`reads`). A
+query without any gets P(on topic) alone. A passage is read once for all questions: eight alternatives cost a half to
+once more than none.
 """
 
 from __future__ import annotations
@@ -50,17 +54,19 @@ class ContrastiveLikelihood:
             digest(hygiene.VERSION, "contrastive_likelihood", _CONTEXT, repr(_TOPIC)),
             frozenset({PROMPT_LOGPROBS}),
             PROMPT_LOGPROBS,
+            listwise=True,
         )
 
     @property
     def spec(self) -> StrategySpec:
-        """Name, scale, prompt hash."""
+        """Name, scale, prompt hash. Listwise, because what is common to the list's passages is taken out."""
         return self._spec
 
-    def reads(self, query: Query, passages: Sequence[Passage]) -> str:  # noqa: ARG002
-        """The alternatives, in any order."""
+    def reads(self, query: Query, passages: Sequence[Passage]) -> str:
+        """The alternatives and the passages, each in any order."""
         found = alternatives(query)
-        return digest(ALTERNATIVES, *found) if found else ""
+        texts = sorted(digest(passage.title, passage.text) for passage in passages)
+        return digest(ALTERNATIVES, *found, "passages", *texts) if found else ""
 
     async def measure(
         self, backend: Backend, query: Query, passages: Sequence[Passage]
@@ -73,7 +79,7 @@ class ContrastiveLikelihood:
         alone, *replies = await backend.loglikelihood(asked)
         rows = [replies[at : at + len(texts)] for at in range(0, len(replies), len(texts))]
         topical = measured([row[0] for row in rows], alone, _TOPIC)
-        return [_contrasted(found, row) for found, row in zip(topical, rows, strict=True)]
+        return _contrasted(topical, rows)
 
     def example(self, query: Query, passage: Passage) -> list[Message]:
         """The text whose end, the query, is measured; each alternative is measured in its place."""
@@ -106,19 +112,41 @@ def _continuation(text: str, passage: Passage | None) -> Continuation:
     return Continuation(context, " " + hygiene.as_data(text), text, passage.text if passage else "")
 
 
-def _contrasted(found: Measured | QrelayError, row: Sequence[TargetLogprobs | QrelayError]) -> Measured | QrelayError:
-    """The topical label of a passage, times the query's share among all texts. An alternative that failed might have
-    been the likeliest, so it fails the pair."""
-    replies: list[TargetLogprobs] = []
-    for reply in row:
-        if isinstance(reply, QrelayError):
-            return reply
-        replies.append(reply)
-    if isinstance(found, QrelayError) or not isinstance(found.outcome, Graded):
-        return found
-    own, *others = (math.fsum(reply.logprobs) for reply in replies)
-    share = 1.0 / (1.0 + math.fsum(math.exp(min(700.0, other - own)) for other in others))
-    p_relevant = found.outcome.p_relevant * share
-    outcome = graded((1.0 - p_relevant, p_relevant), BINARY, found.outcome.utility)
-    tokens = found.prompt_tokens + sum(len(reply.logprobs) for reply in replies[1:])
-    return Measured(outcome, found.decoding, prompt_tokens=tokens)
+def _contrasted(
+    topical: Sequence[Measured | QrelayError], rows: Sequence[Sequence[TargetLogprobs | QrelayError]]
+) -> list[Measured | QrelayError]:
+    """The topical labels times the query's shares; rows[p][a]: passage p, question a, the query first. A question
+    that failed might have been the likeliest, so it fails its passage; the list's means are of the others."""
+    failures = [next((reply for reply in row if isinstance(reply, QrelayError)), None) for row in rows]
+    whole = [_sums(row) for row, failure in zip(rows, failures, strict=True) if failure is None]
+    means = [math.fsum(column) / len(whole) for column in zip(*whole, strict=True)]
+    sums = iter(whole)
+    found: list[Measured | QrelayError] = []
+    for label, row, failure in zip(topical, rows, failures, strict=True):
+        if failure is None:
+            found.append(_scaled(label, _share(next(sums), means), sum(map(_tokens, row[1:]))))
+        else:
+            found.append(failure)
+    return found
+
+
+def _share(sums: Sequence[float], means: Sequence[float]) -> float:
+    own, *others = (value - mean for value, mean in zip(sums, means, strict=True))
+    return 1.0 / (1.0 + math.fsum(math.exp(min(700.0, other - own)) for other in others))
+
+
+def _scaled(label: Measured | QrelayError, share: float, tokens: int) -> Measured | QrelayError:
+    """The label with P(relevant) times the share; `tokens`: what the alternatives cost."""
+    if isinstance(label, QrelayError) or not isinstance(label.outcome, Graded):
+        return label
+    p_relevant = label.outcome.p_relevant * share
+    outcome = graded((1.0 - p_relevant, p_relevant), BINARY, label.outcome.utility)
+    return Measured(outcome, label.decoding, prompt_tokens=label.prompt_tokens + tokens)
+
+
+def _sums(row: Sequence[TargetLogprobs | QrelayError]) -> list[float]:
+    return [math.fsum(reply.logprobs) for reply in row if not isinstance(reply, QrelayError)]
+
+
+def _tokens(reply: TargetLogprobs | QrelayError) -> int:
+    return 0 if isinstance(reply, QrelayError) else len(reply.logprobs)

@@ -1,0 +1,153 @@
+"""One whole turn of the loop over the Python documentation: labels, two trained models, the gate, the hot swap.
+
+    make demo-loop       # or: python -m demo.loop.run [--queries N] [--out demo-loop-output]
+
+What it runs is what a user would type: `qrelay index build`, `qrelay index corpus`, `qrelay up`, and `qrelay rounds`,
+which feeds, judges, mines, trains, evaluates, gates and promotes. It shows what the services serve before and after,
+and ends with the gate's table. A model that is not better is rejected, and that is a result too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from demo.run import COLLECTION, qrelay, start_services, stop
+from qrelay.rundir import require
+from qrelay.runtime.client import channel
+from qrelay.v1 import reranker_pb2, reranker_pb2_grpc, retriever_pb2, retriever_pb2_grpc
+from trainer.gate.decide import decision_of
+from trainer.gate.table import decision_table
+from trainer.rounds.state import StateFile
+
+HERE = Path(__file__).parent
+DEMO = HERE.parent
+SETS = ("frozen", "guard")
+_INFO_S = 30
+
+
+def training_queries(out: Path, limit: int | None) -> int:
+    """Write the demo's queries and this folder's into one file; how many."""
+    lines = [line for file in (DEMO / "queries.jsonl", HERE / "queries.jsonl") for line in _lines(file)][:limit]
+    (out / "queries.jsonl").write_text("\n".join(lines) + "\n", "utf8")
+    return len(lines)
+
+
+def evaluation_set(name: str, corpus: Path, out: Path) -> None:
+    """Complete the committed queries and labels by the corpus of this very Python, as a frozen set in `out`/`name`.
+
+    Labels of documents that another version of Python lacks are left out, and said; so are queries without any other.
+    """
+    source, target = HERE / name, out / name
+    (target / "qrels").mkdir(parents=True)
+    shutil.copy(corpus, target / "corpus.jsonl")
+    known = {json.loads(line)["_id"] for line in _lines(corpus)}
+    header, *rows = _lines(source / "qrels" / "test.tsv")
+    held = [row for row in rows if row.split("\t")[1] in known]
+    answered = {row.split("\t")[0] for row in held}
+    asked = [line for line in _lines(source / "queries.jsonl") if json.loads(line)["_id"] in answered]
+    (target / "qrels" / "test.tsv").write_text("\n".join([header, *held]) + "\n", "utf8")
+    (target / "queries.jsonl").write_text("\n".join(asked) + "\n", "utf8")
+    shutil.copy(source / "set.json", target / "set.json")
+    if len(held) < len(rows):
+        _say(f"{name}: {len(rows) - len(held)} labels name documents that this Python does not have; left out")
+
+
+def _lines(file: Path) -> Iterator[str]:
+    return (line for line in file.read_text("utf8").splitlines() if line.strip())
+
+
+def served(state: Path) -> dict[str, str]:
+    """service -> what the retriever and the reranker say that they serve: models, and details such as versions."""
+    with channel(require(state, "retriever").grpc) as opened:
+        retriever = retriever_pb2_grpc.RetrieverServiceStub(opened)
+        asked = retriever.GetInfo(retriever_pb2.RetrieverServiceGetInfoRequest(), timeout=_INFO_S).info
+    with channel(require(state, "reranker").grpc) as opened:
+        reranker = reranker_pb2_grpc.RerankerServiceStub(opened)
+        ranked = reranker.GetInfo(reranker_pb2.RerankerServiceGetInfoRequest(), timeout=_INFO_S).info
+    return {
+        name: ", ".join(f"{role}: {model}" for role, model in sorted({**info.models, **info.details}.items()))
+        for name, info in (("retriever", asked), ("reranker", ranked))
+    }
+
+
+def show_swap(before: dict[str, str], after: dict[str, str]) -> None:
+    """What served, and what serves."""
+    table = Table("service", "before", "after", title="Hot swap, as GetInfo tells it", expand=True)
+    for service in before:
+        table.add_row(service, before[service], after[service])
+    Console(width=max(120, Console().width)).print(table)
+
+
+def show_gate(state: Path) -> None:
+    """The gate's table of every slot that was trained."""
+    console = Console(width=max(160, Console().width))
+    for at in StateFile(state, COLLECTION).read().rounds:
+        for slot in at.slots:
+            console.rule(f"{slot.slot}: {slot.outcome}")
+            console.print(decision_table(decision_of(slot.decision)) if slot.decision else slot.why)
+
+
+def prepare(out: Path, environ: dict[str, str], limit: int | None) -> int:
+    """Index, evaluation sets, the gate's rules beside them, training queries; how many of these."""
+    source = f"python-docs:@{DEMO / 'modules.txt'}"
+    qrelay(
+        "index", "build", source, "--collection", COLLECTION, "--out", str(out / "state" / "index"), environ=environ
+    )
+    qrelay("index", "corpus", source, "--out", str(out / "corpus.jsonl"), environ=environ)
+    for name in SETS:
+        evaluation_set(name, out / "corpus.jsonl", out)
+    shutil.copy(HERE / "gate.yaml", out / "gate.yaml")
+    return training_queries(out, limit)
+
+
+def turn(out: Path, environ: dict[str, str]) -> None:
+    """One round on running services, with what they serve before and after it."""
+    state = out / "state"
+    services = start_services(state, environ)
+    try:
+        before = served(state)
+        qrelay(
+            "rounds", "--n", "1", "--queries", str(out / "queries.jsonl"), "--collection", COLLECTION, environ=environ
+        )
+        show_swap(before, served(state))
+    finally:
+        stop(services)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, markup=False)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("demo-loop-output"))
+    parser.add_argument("--queries", type=int, help="At most so many training queries; all of them unless given")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
+    shutil.rmtree(out, ignore_errors=True)
+    (out / "state").mkdir(parents=True)
+    environ = {
+        **os.environ,
+        "QRELAY_DATA_DIR": str(out / "state"),
+        "QRELAY_CONFIG": str(HERE / "qrelay.yaml"),
+        "QRELAY_TRAINER__GATE_RULES": str(out / "gate.yaml"),
+    }
+    started = time.monotonic()
+    count = prepare(out, environ, arguments.queries)
+    turn(out, environ)
+    _say(f"one turn over {count} training queries in {time.monotonic() - started:.0f} s; everything is in {out}")
+    show_gate(out / "state")
+
+
+if __name__ == "__main__":
+    main()
