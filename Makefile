@@ -6,7 +6,7 @@ PIP_ARGS ?=
 STAMP := $(VENV)/.setup-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vllm check protos up clean bench models format chaos
+.PHONY: help setup demo demo-loop test test-vllm check protos up clean bench models format chaos
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -26,6 +26,9 @@ models: $(STAMP)
 demo: setup  ## Label how-to questions over the Python documentation with real models (about 6 minutes).
 	$(BIN)/qrelay models pull qwen2.5-coder-1.5b-instruct
 	$(BIN)/python -m demo.run
+
+demo-loop: setup  ## One turn of the loop on the Python documentation: labels, training, gate, hot swap (at most 15 minutes).
+	$(BIN)/python -m demo.loop.run
 
 test: setup  ## Run the test suite.
 	$(BIN)/python -m pytest
@@ -60,5 +63,5 @@ format: $(STAMP)  ## Format the code.
 	$(BIN)/ruff format .
 
 clean:  ## Remove the environment, state and caches of this checkout (models stay in their cache).
-	rm -rf $(VENV) .venv-vllm .qrelay demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm .qrelay demo-output demo-loop-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Generated files against their sources: protobuf code and the configuration reference.
+"""Generated files against their sources: protobuf code, the configuration reference, the fields of experiments.
 
     python scripts/check_generated.py            # compare; exit 1 and say what differs
     python scripts/check_generated.py --write    # generate
@@ -14,13 +14,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from qrelay.cli.config import reference_page
-from qrelay.cli.serve import installed_services
+from training_page import filled
+
+from qrelay.cli.config import installed_sections, reference_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOS = sorted((ROOT / "protos").rglob("*.proto"))
 GENERATED = ROOT / "qrelay" / "v1"
 REFERENCE = ROOT / "docs" / "configuration.md"
+TRAINING = ROOT / "docs" / "training.md"
 
 
 def generate(target: Path) -> None:
@@ -58,17 +60,21 @@ def breaking() -> int:
 
 def main() -> int:
     """See the module."""
-    page = reference_page(installed_services()) + "\n"
+    page = reference_page(installed_sections()) + "\n"
+    training = filled(TRAINING.read_text("utf8"))
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
         if "--write" in sys.argv:
             for path in (Path(folder) / "qrelay" / "v1").iterdir():
                 shutil.copy(path, GENERATED / path.name)
             REFERENCE.write_text(page, "utf8")
+            TRAINING.write_text(training, "utf8")
             return 0
         problems = stale(Path(folder))
     if not REFERENCE.exists() or REFERENCE.read_text("utf8") != page:
         problems.append(str(REFERENCE.relative_to(ROOT)))
+    if TRAINING.read_text("utf8") != training:
+        problems.append(str(TRAINING.relative_to(ROOT)))
     for name in problems:
         print(f"{name} does not match its source: run `make protos` and commit")
     return 1 if problems or buf("lint") or breaking() else 0

@@ -1,70 +1,78 @@
-"""Training data: exports of the sink (`qrelay export triples`) as rows of one width.
+"""Training data: exports of the sink (`qrelay export triples`, `qrelay export labels`) as examples.
 
-A row is a query with N documents: at most `max_positives` of its positives, then negatives, the hardest first, then
-padding. A query with more positives gives more rows, so an epoch sees each positive once; the negatives go round.
-Labels are those of `losses.batch.BLOCKS`: relevance, soft target, key of the text.
+    examples, dropped = load_examples(expand(["exports/*.jsonl"]), reading)
 
-    rows = rows_of(read_examples(paths), documents=8, max_positives=2)
-    dataset = as_dataset(rows, seed=13)      # columns query, document_0 … document_7, label
+A line is told by its keys. Of `triples` the positives and negatives are those that mining chose; of `labels` every
+graded passage comes, and its `role` says what mining made of it. What is neither positive nor negative (a guard kept
+it out: it may be relevant) is never pushed away; it teaches through its soft target alone.
+
+Soft targets (`Reading.target`): p_relevant; expected_relevance, in 0..1; grade, brought to 0..1 by the least and the
+highest grade that the data hold; answer_nll, as -nll in nats a token, so that a higher one is better here too.
 """
 
 from __future__ import annotations
 
 import glob
-import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import chain, islice
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 
 from qrelay.errors import ConfigError, MalformedInput
 from qrelay.models.terms import indexed_text
-from trainer.losses.batch import PADDING
 
-HUMAN: Final = "human"
+Target = Literal["p_relevant", "expected_relevance", "answer_nll", "grade"]
 WEAK: Final = "weak"
+HUMAN: Final = "human"
 MIXED: Final = "mixed"
-_EXACT: Final = 2**24
-"""Keys travel as float32, which holds integers exactly below it."""
+_POSITIVE: Final = "positive"
+_NEGATIVE: Final = "negative"
+_EXPORT: Final = {WEAK: "export without --overrides", HUMAN: "export with --judge human --overrides"}
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A passage as the model reads it, with its soft target in 0..1."""
+    """A passage as the model reads it, with its soft target, a higher one being better."""
 
     text: str
     target: float
+    human: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A query with its positives, the best first, and its negatives, the hardest first."""
+    """A query with its positives, the best first, its negatives, the hardest first, and its other labelled
+    documents, which are neither."""
 
     query_id: str
     query: str
     positives: tuple[Document, ...]
     negatives: tuple[Document, ...]
+    others: tuple[Document, ...] = ()
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        """All of them, in that order."""
+        return self.positives + self.negatives + self.others
 
 
-@dataclass(slots=True)
-class Keys:
-    """Numbers for texts: equal for equal texts."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How lines become examples.
 
-    numbers: dict[str, int] = field(default_factory=dict)
+    positives: "roles", mining's; "target", those whose target is at least `relevant_from`, so a line without roles is
+    read too. others: whether documents that are neither are kept. need_positive: whether an example without a
+    positive is dropped.
+    """
 
-    def of(self, text: str) -> float:
-        """The text's number. Raises ConfigError beyond 16 million texts."""
-        number = self.numbers.setdefault(text, len(self.numbers))
-        if number >= _EXACT:
-            raise ConfigError(f"more than {_EXACT:,} distinct texts: train on fewer examples a stage")
-        return float(number)
-
-
-Row = tuple[str, list[str], list[float]]
-"""Query, N texts, 3 N labels."""
+    target: Target = "p_relevant"
+    positives: Literal["roles", "target"] = "roles"
+    relevant_from: float = 0.5
+    others: bool = False
+    need_positive: bool = True
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
@@ -73,86 +81,153 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         paths = sorted(glob.glob(pattern))  # noqa: PTH207
         if not paths:
-            raise ConfigError(f"no training data at {pattern!r}: write it with `qrelay export triples`")
+            raise ConfigError(
+                f"no training data at {pattern!r}: write it with `qrelay export triples` or `qrelay export labels`"
+            )
         found.update(dict.fromkeys(map(Path, paths)))
+    if not found:
+        raise ConfigError("no training data: give --data, or name it in the experiment's stages")
     return list(found)
 
 
-def read_examples(paths: Iterable[Path]) -> Iterator[Example]:
-    """The examples in exports of format `triples`, in their order.
+def load_examples(paths: Iterable[Path], reading: Reading) -> tuple[list[Example], Counter[str]]:
+    """The examples that teach something, and how many were dropped by reason.
+
+    Reasons: `documents_without_target`; `no_positive`; `no_other_document`, where there is nothing to set against the
+    positive; `one_target`, where without a positive all targets are equal. The first counts documents.
 
     Raises:
-        MalformedInput: a line that is none; it is named.
+        MalformedInput: see `read_examples`.
     """
+    dropped: Counter[str] = Counter()
+    read = list(read_examples(paths, reading, dropped))
+    if reading.target == "grade":
+        read = _scaled(read)
+    kept = []
+    for example in read:
+        if reason := _useless(example, reading):
+            dropped[reason] += 1
+        else:
+            kept.append(example)
+    return kept, dropped
+
+
+def read_examples(
+    paths: Iterable[Path], reading: Reading = Reading(), dropped: Counter[str] | None = None
+) -> Iterator[Example]:
+    """Every line as an example, in their order, whether it teaches anything or not.
+
+    Raises:
+        MalformedInput: a file that cannot be read, or a line that is none; it is named.
+    """
+    counts: Counter[str] = Counter() if dropped is None else dropped
     for path in paths:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    yield _example(orjson.loads(line))
-                except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-                    raise MalformedInput(
-                        f"{path}:{number}: no line of `qrelay export triples` ({type(error).__name__}: {error})"
-                    ) from error
+        try:
+            with path.open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    yield _example(line, f"{path}:{number}", reading, counts)
+        except OSError as error:
+            raise MalformedInput(f"cannot read {path}: {error.strerror}") from error
 
 
-def _example(row: dict[str, Any]) -> Example:
-    return Example(
-        row["query_id"],
-        row["query"],
-        tuple(_document(each) for each in row["positives"]),
-        tuple(_document(each) for each in row["negatives"]),
-    )
+def require_labels(examples: Iterable[Example], wanted: str, stage: str) -> None:
+    """Refuses people's labels in a stage of weak ones and the reverse; "mixed" takes both.
 
-
-def _document(passage: dict[str, Any]) -> Document:
-    return Document(indexed_text(passage["title"], passage["text"]), float(passage["p_relevant"]))
-
-
-def rows_of(
-    examples: Iterable[Example], *, documents: int, max_positives: int, keys: Keys | None = None
-) -> Iterator[Row]:
-    """Every example's rows; see the module."""
-    known = keys or Keys()
+    Raises:
+        ConfigError: it names the first offender and how many there are.
+    """
+    if wanted == MIXED:
+        return
+    first, count = "", 0
     for example in examples:
-        offset = 0
-        for start in range(0, len(example.positives), max_positives):
-            positives = example.positives[start : start + max_positives]
-            room = documents - len(positives)
-            negatives = _round_robin(example.negatives, offset, room)
-            offset += room
-            yield _row(example.query, positives, negatives, documents, known)
+        offenders = [each for each in example.documents if each.human != (wanted == HUMAN)]
+        if offenders and not count:
+            first = f"query {example.query_id}, {offenders[0].text[:60]!r}"
+        count += len(offenders)
+    if count:
+        found = "judges'" if wanted == HUMAN else "people's"
+        raise ConfigError(
+            f"stage {stage} takes {wanted} labels alone, and {count} of its labels are {found}, the first of {first}:"
+            f" {_EXPORT[wanted]}, put them into a stage of their own, or set the stage's labels to mixed"
+        )
 
 
-def _round_robin(items: Sequence[Document], offset: int, count: int) -> list[Document]:
-    """`count` of the items from `offset` on, round and round, none twice."""
-    if not items:
-        return []
-    start = offset % len(items)
-    return list(islice(chain(items[start:], items[:start]), count))
+def _example(line: bytes, where: str, reading: Reading, dropped: Counter[str]) -> Example:
+    try:
+        row = orjson.loads(line)
+        passages = list(_with_roles(row))
+        documents = [(role, _document(each, reading.target)) for role, each in passages]
+        present = [(role, document) for role, document in documents if document is not None]
+        dropped["documents_without_target"] += len(documents) - len(present)
+        sides = _sides(present, reading)
+        return Example(row["query_id"], row["query"], *sides)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MalformedInput(
+            f"{where}: no line of `qrelay export triples` or `qrelay export labels`"
+            f" ({type(error).__name__}: {error}); with target {reading.target} each passage needs that key"
+        ) from error
 
 
-def _row(query: str, positives: Sequence[Document], negatives: Sequence[Document], width: int, keys: Keys) -> Row:
-    present = [*positives, *negatives]
-    empty = width - len(present)
-    texts = [document.text for document in present]
-    relevance = [1.0] * len(positives) + [0.0] * len(negatives)
-    targets = [document.target for document in present]
-    blocks = (relevance, 0.0), (targets, 0.0), ([keys.of(text) for text in texts], PADDING)
-    labels = [value for block, fill in blocks for value in [*block, *[fill] * empty]]
-    return query, texts + [""] * empty, labels
+def _with_roles(row: Mapping[str, Any]) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """The passages with their roles; None where the line says nothing of roles."""
+    if "passages" not in row:
+        yield from ((_POSITIVE, each) for each in row["positives"])
+        yield from ((_NEGATIVE, each) for each in row["negatives"])
+        return
+    ordered = sorted(row["passages"], key=lambda each: (not each.get("hard", False), -float(each["p_relevant"])))
+    yield from ((each.get("role"), each) for each in ordered)
 
 
-def as_dataset(rows: Iterable[Row], *, seed: int) -> Any:
-    """A `datasets.Dataset` of the rows, shuffled by the seed. Raises ConfigError where there is none."""
-    from datasets import Dataset
+def _document(passage: Mapping[str, Any], target: str) -> Document | None:
+    """None where its target was not measured."""
+    value = passage[target]
+    if value is None:
+        return None
+    text = indexed_text(passage["title"], passage["text"])
+    return Document(text, -float(value) if target == "answer_nll" else float(value), bool(passage.get("human")))
 
-    held = list(rows)
-    if not held:
-        raise ConfigError("the training data holds no example: judge more queries, or loosen the mining rules")
-    random.Random(seed).shuffle(held)
-    width = len(held[0][1])
-    columns: dict[str, list[Any]] = {"query": [query for query, _, _ in held]}
-    for i in range(width):
-        columns[f"document_{i}"] = [texts[i] for _, texts, _ in held]
-    columns["label"] = [labels for _, _, labels in held]
-    return Dataset.from_dict(columns)
+
+def _sides(
+    documents: Sequence[tuple[str | None, Document]], reading: Reading
+) -> tuple[tuple[Document, ...], tuple[Document, ...], tuple[Document, ...]]:
+    """(positives, negatives, others)."""
+    sides: dict[str, list[Document]] = {_POSITIVE: [], _NEGATIVE: [], "": []}
+    for role, document in documents:
+        sides[_side(role, document.target, reading)].append(document)
+    if reading.positives == "target":
+        sides[_POSITIVE].sort(key=lambda document: -document.target)
+    others = sides[""] if reading.others else []
+    return tuple(sides[_POSITIVE]), tuple(sides[_NEGATIVE]), tuple(others)
+
+
+def _side(role: str | None, target: float, reading: Reading) -> str:
+    if role is not None and reading.positives == "roles":
+        return role
+    if target >= reading.relevant_from:
+        return _POSITIVE
+    return _NEGATIVE if role in (None, _NEGATIVE) else ""
+
+
+def _scaled(examples: Sequence[Example]) -> list[Example]:
+    """Grades brought to 0..1."""
+    grades = [document.target for example in examples for document in example.documents]
+    if not grades:
+        return list(examples)
+    low, span = min(grades), (max(grades) - min(grades)) or 1.0
+
+    def scaled(documents: tuple[Document, ...]) -> tuple[Document, ...]:
+        return tuple(replace(each, target=(each.target - low) / span) for each in documents)
+
+    return [
+        replace(each, positives=scaled(each.positives), negatives=scaled(each.negatives), others=scaled(each.others))
+        for each in examples
+    ]
+
+
+def _useless(example: Example, reading: Reading) -> str:
+    """Why it teaches nothing, in a word; empty where it does."""
+    if not example.positives and reading.need_positive:
+        return "no_positive"
+    if not example.positives and len({document.target for document in example.documents}) < 2:
+        return "one_target"
+    return ""

@@ -24,6 +24,11 @@ BI_ENCODER_LOSSES: Final = (
     "infonce", "triplet", "cosine", "kl", "mse", "margin", "sum_marginal", "joint", "rand1", "lsepair",
 )  # fmt: skip
 CROSS_ENCODER_LOSSES: Final = ("bce", "pairwise", "listwise", "mse")
+SOFT_LOSSES: Final = ("cosine", "kl", "mse", "margin", *CROSS_ENCODER_LOSSES)
+"""Those that learn from soft targets, and so from a query without a positive too."""
+ABSOLUTE_LOSSES: Final = ("cosine", "bce")
+"""Those that fit the target itself, so it must be in 0..1; the mse of a cross-encoder is a third."""
+PAIR_LENGTH: Final = 384
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -35,7 +40,7 @@ class Stage(_Strict):
     """One stage of the curriculum: the model that leaves it enters the next."""
 
     name: str = Field("train", pattern="^[a-z0-9-]+$", description="Its name in logs and checkpoints")
-    data: tuple[str, ...] = Field((), description="Exports (labeled lists or triples), a glob each; empty: --data")
+    data: tuple[str, ...] = Field((), description="Exports (labels or triples), a glob each; empty: --data")
     labels: Literal["weak", "human", "mixed"] = Field(
         "weak",
         description="Whose labels it may hold: judges', people's, or both. Anything else in its data is refused",
@@ -70,24 +75,38 @@ class Experiment(_Strict):
     )
     losses: dict[str, Weight] = Field({"infonce": 1.0}, description="Terms of the loss with their weights")
     stages: tuple[Stage, ...] = Field((Stage(),), min_length=1, description="The curriculum, in order")
+    target: Literal["p_relevant", "expected_relevance", "answer_nll", "grade"] = Field(
+        "p_relevant",
+        description="Soft target of a document: the calibrated P(relevant); the expected relevance in 0..1; the loss"
+        " of the answer's tokens (lower is better; a passage without one is left out); the grade, brought to 0..1",
+    )
+    positives: Literal["roles", "target"] = Field(
+        "roles", description="What is relevant: mining's positives, or whose target is at least `relevant_from`"
+    )
+    need_positive: bool = Field(
+        True, description="Drop queries without a positive; false: soft losses learn from them, others skip them"
+    )
+    every_label: bool = Field(
+        False, description="An epoch shows every labelled document once, not only every positive"
+    )
     documents: int = Field(8, ge=2, description="Documents a query, positives and negatives together")
     max_positives: int = Field(2, ge=1, description="Positives among them, at most; others wait for the next epoch")
     relevant_from: float = Field(
-        0.5, ge=0, le=1, description="Soft target from which a labelled document is relevant"
+        0.5, ge=0, description="Soft target (of answer_nll: gain in nats a token) that makes a document relevant"
     )
     temperature: float = Field(0.05, gt=0, description="Scores are divided by it")
     teacher_temperature: float = Field(
         0.3, gt=0, description="Soft targets are divided by it; 0.01 makes them one-hot"
     )
     margin: float = Field(0.1, gt=0, description="Of triplet and margin, in cosine")
-    batch_size: int = Field(16, ge=1, description="Queries a step and device")
+    batch_size: int = Field(16, ge=1, description="Queries a step and device; pairs in a cross-encoder's bce and mse")
     mini_batch_size: int = Field(0, ge=0, description="Texts embedded at once, by GradCache; 0: the whole batch")
     accumulate: int = Field(1, ge=1, description="Steps whose gradients are added")
     learning_rate: float = Field(2e-5, gt=0, description="Peak; linear warm-up, linear decay")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps")
     weight_decay: float = Field(0.01, ge=0, description="Of AdamW")
     max_length: int = Field(
-        256, ge=8, description="Tokens of a text; of query and passage together in a cross-encoder"
+        256, ge=8, description="Tokens of a text; 384 for a cross-encoder, of query and passage together"
     )
     merge: float = Field(
         1.0, gt=0, le=1, description="Share of the trained weights in the result; the rest is the base's"
@@ -104,11 +123,19 @@ class Experiment(_Strict):
         (), description="Where progress is logged"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pairs_are_longer(cls, values: Any) -> Any:
+        """A cross-encoder reads query and passage together."""
+        if isinstance(values, dict) and values.get("kind") == "cross_encoder":
+            return {"max_length": PAIR_LENGTH, **values}
+        return values
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         known = BI_ENCODER_LOSSES if self.kind == "bi_encoder" else CROSS_ENCODER_LOSSES
         unknown = sorted(set(self.losses) - set(known))
-        problems = []
+        problems = self._problems_of_targets()
         if unknown:
             problems.append(f"losses {', '.join(unknown)} are none of a {self.kind}: it has {', '.join(known)}")
         if not any(self.losses.values()):
@@ -122,6 +149,22 @@ class Experiment(_Strict):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _problems_of_targets(self) -> list[str]:
+        absolute = ABSOLUTE_LOSSES if self.kind == "bi_encoder" else (*ABSOLUTE_LOSSES, "mse")
+        problems = []
+        if not self.need_positive and not self.soft:
+            problems.append(
+                f"need_positive: false needs a loss that learns from soft targets: {', '.join(SOFT_LOSSES)}"
+            )
+        if self.target == "answer_nll" and (fitted := sorted(set(self.terms) & set(absolute))):
+            problems.append(f"losses {', '.join(fitted)} fit a target in 0..1, which answer_nll is not")
+        return problems
+
+    @property
+    def soft(self) -> bool:
+        """Whether a term learns from soft targets."""
+        return any(name in SOFT_LOSSES for name in self.terms)
 
     @property
     def terms(self) -> dict[str, float]:

@@ -71,6 +71,9 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ("kind: cross_encoder\nlosses: {bce: 1, listwise: 1}", "one loss"),
         ("documents: 3\nmax_positives: 3", "leaves no negative"),
         ("stages: [{name: a}, {name: a}]", "one name"),
+        ("need_positive: false", "need_positive"),
+        ("losses: {cosine: 1}\ntarget: answer_nll", "0..1"),
+        ("kind: cross_encoder\nlosses: {mse: 1}\ntarget: answer_nll", "0..1"),
         ("- a list", "not a mapping"),
         ("a: [", "not YAML"),
     ],
@@ -78,6 +81,13 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
 def test_what_cannot_be_run_is_refused_with_its_reason(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_experiment(written(tmp_path, "wrong", text))
+
+
+def test_a_cross_encoder_reads_384_tokens_unless_it_is_told_otherwise(tmp_path: Path) -> None:
+    text = "kind: cross_encoder\nlosses: {bce: 1}\n"
+    assert load_experiment(written(tmp_path, "long", text)).max_length == 384
+    assert load_experiment(written(tmp_path, "short", text + "max_length: 128\n")).max_length == 128
+    assert load_experiment("infonce_only").max_length == 256
 
 
 def test_an_unknown_experiment_names_those_that_there_are() -> None:

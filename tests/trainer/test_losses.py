@@ -1,4 +1,4 @@
-"""Every loss term: its value by hand, its gradient by finite differences, and that it goes down when it is followed."""
+"""Every loss term: its value by hand, its gradient by finite differences, and that following it reduces it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.losses.batch import PADDING, Batch
-from trainer.losses.terms import TERMS, LossRules
+from trainer.losses.batch import Batch
+from trainer.losses.terms import SOFT, TERMS, LossRules
+from trainer.rows import PADDING
 
 RULES = LossRules(temperature=0.5, teacher_temperature=0.25, margin=0.3)
 # Two queries with three documents each; the second has one document less. Scores as if embedded.
@@ -164,3 +165,37 @@ def test_an_own_negative_with_the_text_of_a_positive_is_left_out() -> None:
 def test_labels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected \(2, 9\)"):
         Batch.of(torch.zeros(2, 4), torch.zeros(2, 3, 4), torch.zeros(2, 6))
+
+
+NEITHER = [[-1.0, 0.0, -1.0], [-1.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("name", sorted(TERMS))
+def test_soft_terms_alone_learn_from_queries_without_a_positive(name: str) -> None:
+    scores = torch.tensor(SCORES, dtype=torch.float64, requires_grad=True)
+    labels = [torch.tensor(rows, dtype=torch.float64) for rows in (NEITHER, TARGET, KEY)]
+    TERMS[name](Batch(scores, *labels), RULES).backward()
+    assert scores.grad is not None
+    assert bool((scores.grad != 0).any()) == (name in SOFT)
+
+
+def test_without_a_positive_mse_fits_every_margin_that_the_teacher_orders() -> None:
+    errors = [(0.9 - 0.7) - 0.3, (0.9 - 0.2) - 0.8, (0.7 - 0.2) - 0.5, (0.6 - 0.8) - 0.5]
+    assert value("mse", relevance=NEITHER) == pytest.approx(sum(error**2 for error in errors) / 4)
+
+
+@pytest.mark.parametrize("name", ["infonce", "triplet", "sum_marginal", "joint", "lsepair"])
+def test_a_document_that_is_neither_is_not_pushed_away(name: str) -> None:
+    raised = torch.tensor(SCORES, dtype=torch.float64)
+    raised[0, 2] += 0.3
+    kept = [[1.0, 1.0, -1.0], [1.0, 0.0, 0.0]]
+    assert TERMS[name](batch(raised, relevance=kept), RULES) == value(name, relevance=kept)
+    assert TERMS[name](batch(raised), RULES) > value(name)
+
+
+def test_a_teacher_temperature_of_a_hundredth_makes_soft_targets_one_hot() -> None:
+    """Measured, and why the default is not that: nothing is left of the teacher's second choice."""
+    rules = LossRules(temperature=0.5, teacher_temperature=0.01)
+    found = TERMS["kl"](batch(), rules).item()
+    first, second = -math.log(e(0.9) / (e(0.9) + e(0.7) + e(0.2))), -math.log(e(0.6) / (e(0.6) + e(0.8)))
+    assert found == pytest.approx((first + second) / 2, abs=1e-9)

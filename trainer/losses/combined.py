@@ -14,6 +14,7 @@ from sentence_transformers.base.losses.gradcache import CachedLossMixin
 from torch import Tensor, nn
 
 from trainer.losses.batch import Batch
+from trainer.losses.embedding import embed
 from trainer.losses.terms import TERMS, LossRules
 
 
@@ -22,8 +23,8 @@ def weighted_terms(batch: Batch, weights: Mapping[str, float], rules: LossRules)
     return {name: weight * TERMS[name](batch, rules) for name, weight in weights.items()}
 
 
-class RetrievalLoss(nn.Module):
-    """All embeddings of the batch at once: memory grows with batch size times documents a query."""
+class _Weighted(nn.Module):
+    """What both have: the model, the terms' weights, their numbers."""
 
     def __init__(self, model: Any, weights: Mapping[str, float], rules: LossRules) -> None:
         super().__init__()
@@ -31,17 +32,21 @@ class RetrievalLoss(nn.Module):
         self.weights = dict(weights)
         self.rules = rules
 
-    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
-        """features: the query's, then each document's; labels: (B, 3 N)."""
-        queries, *documents = [self.model(features)["sentence_embedding"] for features in sentence_features]
-        return weighted_terms(Batch.of(queries, torch.stack(documents, 1), labels), self.weights, self.rules)
-
     def get_config_dict(self) -> dict[str, Any]:
         """For the model card."""
         return {"weights": self.weights, **vars(self.rules)}
 
 
-class CachedRetrievalLoss(CachedLossMixin, RetrievalLoss):
+class RetrievalLoss(_Weighted):
+    """All embeddings of the batch at once: memory grows with batch size times documents a query."""
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
+        """features: the query's, then each document's; labels: (B, 3 N)."""
+        queries, *documents = embed(self.model, list(sentence_features))
+        return weighted_terms(Batch.of(queries, torch.stack(documents, 1), labels), self.weights, self.rules)
+
+
+class CachedRetrievalLoss(CachedLossMixin, _Weighted):  # type: ignore[misc]  # the library has no types
     """The same loss in memory of `mini_batch_size` texts, by GradCache (Gao et al. 2021,
     https://arxiv.org/abs/2101.06983), at the price of a second forward pass."""
 
@@ -55,7 +60,8 @@ class CachedRetrievalLoss(CachedLossMixin, RetrievalLoss):
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """As `RetrievalLoss.forward`; one number, for the gradients are cached for the sum."""
-        return self.forward_cached(sentence_features, labels)
+        loss: Tensor = super().forward_cached(sentence_features, labels)
+        return loss
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
@@ -66,6 +72,6 @@ class CachedRetrievalLoss(CachedLossMixin, RetrievalLoss):
         terms = weighted_terms(Batch.of(queries, torch.stack(documents, 1), labels), self.weights, self.rules)
         loss = torch.stack(list(terms.values())).sum()
         if with_backward:
-            loss.backward()
+            torch.autograd.backward(loss)
             loss = loss.detach()
         return loss

@@ -11,14 +11,16 @@ cosine         mean of (s - t)^2 over own documents: the similarity itself is fi
 kl             KL(softmax(t/Tt) || softmax(s/T)) over own documents; Tt the teacher's temperature
                (Hinton et al. 2015, https://arxiv.org/abs/1503.02531)
 mse            mean over own pairs of ((s_p - s_n) - (t_p - t_n))^2: MarginMSE
-               (Hofstätter et al. 2020, https://arxiv.org/abs/2010.02666)
+               (Hofstätter et al. 2020, https://arxiv.org/abs/2010.02666); n: every own document that is not a
+               positive; of a query without a positive, every pair with t_p > t_n
 margin         mean over own pairs with t_i > t_j of max(0, margin - s_i + s_j), weighted by t_i - t_j
 sum_marginal   -log of the sum over D+ of P(p), P = softmax over D+ and D-
 joint          -sum over D+ of log P(p): -log of the product
 rand1          -log P(p) of one p drawn from D+ a step, with the other positives left out of the softmax
 lsepair        log(1 + sum over D+ and D- of e^((s_n - s_p)/T))
 
-The last four are the multi-positive family; docs/training.md says when to take which.
+SOFT ones learn from targets alone and so from a query without a positive; to the others it gives nothing. The last
+four are the multi-positive family; docs/training.md says when to take which.
 """
 
 from __future__ import annotations
@@ -73,14 +75,16 @@ def kl(batch: Batch, rules: LossRules) -> Tensor:
 
 def mse(batch: Batch, rules: LossRules) -> Tensor:
     """The student's margins as the teacher's."""
-    return _mean((_differences(batch) - _target_differences(batch)) ** 2, _pairs(batch))
+    wanted = _target_differences(batch)
+    against = batch.positive.unsqueeze(2) & batch.not_positive.unsqueeze(1)
+    without_positive = ~batch.positive.any(1)[:, None, None]
+    return _mean((_differences(batch) - wanted) ** 2, against | (_ordered(batch, wanted) & without_positive))
 
 
 def margin(batch: Batch, rules: LossRules) -> Tensor:
     """Own documents in the teacher's order; what it holds nearly equal weighs little."""
     wanted = _target_differences(batch)
-    there = batch.present.unsqueeze(2) & batch.present.unsqueeze(1) & (wanted > 0)
-    return _mean(wanted * torch.relu(rules.margin - _differences(batch)), there)
+    return _mean(wanted * torch.relu(rules.margin - _differences(batch)), _ordered(batch, wanted))
 
 
 def sum_marginal(batch: Batch, rules: LossRules) -> Tensor:
@@ -109,6 +113,8 @@ def lsepair(batch: Batch, rules: LossRules) -> Tensor:
     return _mean_of_rows_summed(torch.nn.functional.softplus(negatives + positives).unsqueeze(1), batch.positive)
 
 
+SOFT: Final = ("cosine", "kl", "mse", "margin")
+"""Terms that learn from soft targets, with or without a positive."""
 TERMS: Final[Mapping[str, Term]] = {
     term.__name__: term for term in (infonce, triplet, cosine, kl, mse, margin, sum_marginal, joint, rand1, lsepair)
 }
@@ -141,6 +147,11 @@ def _differences(batch: Batch) -> Tensor:
 
 def _target_differences(batch: Batch) -> Tensor:
     return batch.target.unsqueeze(2) - batch.target.unsqueeze(1)
+
+
+def _ordered(batch: Batch, wanted: Tensor) -> Tensor:
+    """(B, N, N) bool: i and j are there, and the teacher puts i before j."""
+    return batch.present.unsqueeze(2) & batch.present.unsqueeze(1) & (wanted > 0)
 
 
 def _pairs(batch: Batch) -> Tensor:

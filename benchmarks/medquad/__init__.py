@@ -1,0 +1,1 @@
+"""The recipe of the result on MedQuAD: see `__main__.py`."""

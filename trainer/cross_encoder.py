@@ -1,0 +1,91 @@
+"""Cross-encoders: query and passage read together, the library's losses, sentence-transformers' CrossEncoderTrainer.
+
+Any encoder can be the body, a bi-encoder's too: it gets a new head with one output, drawn by the experiment's seed.
+
+bce        pointwise: binary cross-entropy against the soft target (BinaryCrossEntropyLoss)
+mse        pointwise: squared distance of sigmoid(score) to the soft target (MSELoss)
+pairwise   RankNet: log(1 + e^(s_j - s_i)) of every pair that the targets order (RankNetLoss)
+           (Burges et al. 2005, https://icml.cc/Conferences/2005/proceedings/papers/012_LearningToRank_BurgesEtAl.pdf)
+listwise   LambdaLoss with the NDCGLoss2++ weights (LambdaLoss)
+           (Wang et al. 2018, https://dl.acm.org/doi/10.1145/3269206.3271784)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from trainer.data import Document, Example
+from trainer.dev import DevSet
+from trainer.evaluator import Ranker
+from trainer.experiment import Experiment
+from trainer.rows import as_lists, as_pairs, portions
+
+_POINTWISE: Final = ("bce", "mse")
+
+
+class CrossEncoderKind:
+    """How `trainer.stages` trains a cross-encoder; see `trainer.stages.Kind`."""
+
+    def load(self, experiment: Experiment, path: Path) -> Any:
+        """A CrossEncoder with one output from a folder, with the experiment's length and attention."""
+        from sentence_transformers import CrossEncoder
+
+        attention = {} if experiment.attention == "auto" else {"attn_implementation": experiment.attention}
+        return CrossEncoder(
+            str(path), local_files_only=True, num_labels=1, max_length=experiment.max_length, model_kwargs=attention
+        )
+
+    def dataset(self, examples: Sequence[Example], experiment: Experiment) -> Any:
+        """Columns query, document, label for pointwise losses; query, docs, labels for the others."""
+        lists = _lists(examples, experiment)
+        if _loss_name(experiment) in _POINTWISE:
+            return as_pairs(lists, seed=experiment.seed)
+        return as_lists(lists, seed=experiment.seed)
+
+    def loss(self, experiment: Experiment, model: Any) -> Any:
+        """The library's loss of that name."""
+        from sentence_transformers.cross_encoder import losses
+        from torch import nn
+
+        name, size = _loss_name(experiment), experiment.mini_batch_size or -1
+        if name == "bce":
+            return losses.BinaryCrossEntropyLoss(model)
+        if name == "mse":
+            return losses.MSELoss(model, activation_fn=nn.Sigmoid())
+        if name == "pairwise":
+            return losses.RankNetLoss(model, mini_batch_size=size)
+        return losses.LambdaLoss(model, mini_batch_size=size)
+
+    def arguments(self, **values: Any) -> Any:
+        """The trainer's arguments."""
+        from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
+
+        return CrossEncoderTrainingArguments(**values)
+
+    def trainer(self, model: Any, **values: Any) -> Any:
+        """The trainer."""
+        from sentence_transformers.cross_encoder import CrossEncoderTrainer
+
+        return CrossEncoderTrainer(model=model, **values)
+
+    def ranker(self, dev: DevSet) -> Ranker:
+        """BM25's top 100 of each dev query in the model's order."""
+        from trainer.evaluation.systems import bm25_run, cross_encoder_run
+
+        first = bm25_run(dev.collection)
+        return lambda model: cross_encoder_run(dev.collection, model, first)
+
+
+def _loss_name(experiment: Experiment) -> str:
+    (name,) = experiment.terms
+    return name
+
+
+def _lists(examples: Sequence[Example], experiment: Experiment) -> Iterator[tuple[str, list[Document]]]:
+    """The rows of `trainer.rows`, without padding; a text once a row."""
+    for example in examples:
+        for judged in portions(example, experiment.documents, experiment.max_positives, experiment.every_label):
+            once = {document.text: document for document, _ in reversed(judged)}
+            yield example.query, list(reversed(once.values()))

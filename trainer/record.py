@@ -1,0 +1,79 @@
+"""A run's record, `run.json`: what was trained, from which bytes, by which versions, and what came out.
+
+It is written when the run begins and again when it ends (`state`: running, done), and keeps a folder to one run: what
+goes on in it must be the same experiment on the same data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from qrelay.errors import ConfigError
+from qrelay.files import write_atomic
+
+NAME: Final = "run.json"
+_PACKAGES: Final = ("qrelay", "sentence-transformers", "transformers", "torch", "peft", "datasets")
+
+
+def hashes(paths: Iterable[Path]) -> dict[str, str]:
+    """path -> sha256 of its bytes."""
+    found = {}
+    for path in paths:
+        with path.open("rb") as file:
+            found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def begin(out: Path, experiment: dict[str, Any], data: dict[str, str]) -> dict[str, Any]:
+    """The record of a run that begins, or goes on.
+
+    Raises:
+        ConfigError: the folder holds another run.
+    """
+    path = out / NAME
+    if path.exists():
+        held: dict[str, Any] = orjson.loads(path.read_bytes())
+        differing = [
+            name
+            for name, mine in (("experiment", experiment), ("data", sorted(data.values())))
+            if mine != (sorted(held["data"].values()) if name == "data" else held[name])
+        ]
+        if differing:
+            raise ConfigError(
+                f"{out} holds a run of another {' and other '.join(differing)}: choose another --out, or delete it"
+            )
+        return held
+    record = {"state": "running", "experiment": experiment, "data": data, "versions": versions()}
+    write(out, record)
+    return record
+
+
+def write(out: Path, record: dict[str, Any]) -> None:
+    """Keeps the record; of several processes the first one does."""
+    if first_process():
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / NAME, orjson.dumps(record, option=orjson.OPT_INDENT_2))
+
+
+def first_process() -> bool:
+    """Whether this is the process that writes: always, without torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def versions() -> dict[str, str]:
+    """Package -> version, of what a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
