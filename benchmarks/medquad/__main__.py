@@ -1,127 +1,184 @@
 """Better retrieval from an LLM judge's labels alone: the whole recipe on MedQuAD, step by step.
 
-    python -m benchmarks.medquad index    --data FOLDER --out WORK    # passages and vectors of the corpus
-    python -m benchmarks.medquad queries  --data FOLDER --out WORK --n 600
-    python -m benchmarks.medquad label    --out WORK                  # hours; killed, it goes on
-    python -m benchmarks.medquad train    --out WORK --data FOLDER    # round1, gold: the same recipe on both labels
-    python -m benchmarks.medquad evaluate --out WORK --data FOLDER --split dev
-    python -m benchmarks.medquad evaluate --out WORK --data FOLDER --split test --final
+    python -m benchmarks.medquad index    --data FOLDER --out WORK --round 1    # passages, BM25, vectors
+    python -m benchmarks.medquad label    --data FOLDER --out WORK --round 1    # hours; killed, it goes on
+    python -m benchmarks.medquad train    --data FOLDER --out WORK --round 1
+    … the same three with --round 2, which retrieves with the model of round 1 and learns from the labels of both …
+    python -m benchmarks.medquad ceiling  --data FOLDER --out WORK --round 1    # the same recipe on the answer key
+    python -m benchmarks.medquad reranker --data FOLDER --out WORK --round 1
+    python -m benchmarks.medquad evaluate --data FOLDER --out WORK --split dev
+    python -m benchmarks.medquad evaluate --data FOLDER --out WORK --split test --final
 
-FOLDER is MedQuAD in BEIR layout (corpus.jsonl.gz, queries.SPLIT.jsonl.gz, qrels/SPLIT.tsv.gz). Judged are a sample of
-the train queries, which no test topic shares, by `contrastive_likelihood` of the 0.5B model against their neighbours
-among the train queries: no answer key is read before `train --only gold`, the ceiling. What is chosen is chosen on
-dev; test is measured once, with --final. docs/log.md has the figures.
+FOLDER is MedQuAD in BEIR layout (corpus.jsonl.gz, queries.SPLIT.jsonl.gz, qrels/SPLIT.tsv.gz). A round judges `--n`
+further train queries, which no test topic shares, by `contrastive_likelihood` of the 0.5B model against their
+neighbours among the train queries. No answer key is read before `ceiling`. What is chosen is chosen on dev; test is
+measured once, with --final. docs/log.md has the figures.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.medquad.gold import gold_labels
+from benchmarks.medquad.gold import gold_labels, lines
 
 HERE = Path(__file__).parent
 COLLECTION = "medquad"
+BASE = "all-MiniLM-L6-v2"
 SEED = 7
+RERANKED = 200
+"""Test queries of the cross-encoder: 100 pairs each."""
 
 
-def qrelay(*arguments: str | Path, state: Path | None = None) -> None:
-    """A qrelay command; the recipe ends where it fails."""
-    environ = {**os.environ, "QRELAY_CONFIG": str(HERE / "qrelay.yaml")}
-    if state:
-        environ["QRELAY_DATA_DIR"] = str(state)
-    command = [sys.executable, "-m", "qrelay.cli.main", *map(str, arguments)]
-    if code := subprocess.run(command, env=environ, check=False).returncode:
-        raise SystemExit(f"qrelay {arguments[0]} ended with {code}; its output above says why")
+class Recipe:
+    """One working folder: roundR/ with its state, queries, labels and runs."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.data: Path = arguments.data
+        self.out: Path = arguments.out
+        self.round: int = arguments.round
+        self.n: int = arguments.n
+        self.split: str = arguments.split
+        self.final: bool = arguments.final
+
+    def folder(self, number: int) -> Path:
+        """What the round made."""
+        return self.out / f"round{number}"
+
+    @property
+    def embedder(self) -> str:
+        """The model that the round retrieves with."""
+        return f"path:{self.folder(self.round - 1) / 'bi_encoder' / 'model'}" if self.round > 1 else BASE
+
+    @property
+    def labels(self) -> list[Path]:
+        """The labels of all rounds so far."""
+        return [self.folder(number) / "weak.jsonl" for number in range(1, self.round + 1)]
+
+    def environ(self) -> dict[str, str]:
+        """The round's settings."""
+        return {
+            **os.environ,
+            "QRELAY_CONFIG": str(HERE / "qrelay.yaml"),
+            "QRELAY_DATA_DIR": str(self.folder(self.round) / "state"),
+            "QRELAY_RETRIEVER__EMBEDDER": self.embedder,
+        }
+
+    def qrelay(self, *arguments: str | Path) -> None:
+        """A qrelay command; the recipe ends where it fails."""
+        command = [sys.executable, "-m", "qrelay.cli.main", *map(str, arguments)]
+        if code := subprocess.run(command, env=self.environ(), check=False).returncode:
+            raise SystemExit(f"qrelay {arguments[0]} ended with {code}; its output above says why")
+
+    def index(self) -> None:
+        """Passages of 160 tokens, BM25 and the vectors of the round's model."""
+        out = self.folder(self.round) / "state" / "index"
+        self.qrelay("index", "build", self.data / "corpus.jsonl.gz", "--collection", COLLECTION, "--out", out,
+                    "--embedder", self.embedder)  # fmt: skip
+
+    def label(self) -> None:
+        """The pipeline over the round's queries, and what the judge said of every passage."""
+        home = self.folder(self.round)
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / "queries.jsonl").exists():
+            self._queries(home)
+        up = [sys.executable, "-m", "qrelay.cli.main", "up", "--port-base", "0"]
+        with subprocess.Popen(up, env=self.environ()) as services:
+            try:
+                self.qrelay("feed", home / "queries.jsonl", "--collection", COLLECTION, "--wait")
+            finally:
+                services.terminate()
+        self.qrelay("export", "labels", "--collection", COLLECTION, "--out", home / "weak.jsonl")
+
+    def _queries(self, home: Path) -> None:
+        """The round's share of the train queries in a random order, each with its alternatives among all of them."""
+        log = list(lines(self.data / "queries.train.jsonl.gz"))
+        mixed = random.Random(SEED).sample(log, len(log))
+        _write(home / "log.jsonl", log)
+        _write(home / "sample.jsonl", mixed[(self.round - 1) * self.n : self.round * self.n])
+        self.qrelay("queries", "alternatives", home / "sample.jsonl", "--log", home / "log.jsonl",
+                    "--out", home / "queries.jsonl")  # fmt: skip
+
+    def train(self) -> None:
+        """The base model on the judge's labels of all rounds."""
+        self._train("bi_encoder.yaml", self.labels, self.folder(self.round) / "bi_encoder")
+
+    def ceiling(self) -> None:
+        """The same on the answer key's labels of the same passages."""
+        home = self.folder(self.round)
+        found = [row for weak in self.labels for row in gold_labels(weak, self.data, split="train")]
+        (home / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+        self._train("bi_encoder.yaml", [home / "gold.jsonl"], home / "gold")
+
+    def reranker(self) -> None:
+        """A cross-encoder from the base model's body on the judge's labels."""
+        self._train("cross_encoder.yaml", self.labels, self.folder(self.round) / "cross_encoder")
+
+    def _train(self, experiment: str, labels: list[Path], out: Path) -> None:
+        data = [word for path in labels for word in ("--data", str(path))]
+        self.qrelay("train", "--experiment", HERE / experiment, *data, "--out", out)
+
+    def evaluate(self) -> None:
+        """Whole documents: the base, BM25 and every model that was trained; the rerankers over BM25's first 100."""
+        if self.split == "test" and not self.final:
+            raise SystemExit("test is measured once, when everything is chosen: add --final")
+        queries, qrels = self.data / f"queries.{self.split}.jsonl.gz", self.data / "qrels" / f"{self.split}.tsv.gz"
+        files = [
+            "--corpus",
+            self.data / "corpus.jsonl.gz",
+            "--vectors",
+            self.out / "vectors",
+            "--arithmetic",
+            "bfloat16",
+        ]
+        retrievers = [BASE, "bm25", *self._models("bi_encoder"), *self._models("gold")]
+        self._evaluate(retrievers, [*files, "--queries", queries, "--qrels", qrels], self.out / self.split)
+        sample = self.out / f"{self.split}-sample.jsonl"
+        _write(sample, random.Random(SEED).sample(list(lines(queries)), RERANKED))
+        asked = {row["_id"] for row in lines(sample)}
+        some = self.out / f"{self.split}-sample.tsv"
+        some.write_text("query-id\tcorpus-id\tscore\n" + "".join(_rows(qrels, asked)))
+        rerankers = ["bm25", BASE, *self._models("cross_encoder")]
+        self._evaluate(rerankers, [*files, "--queries", sample, "--qrels", some], self.out / f"{self.split}-reranked")
+
+    def _models(self, kind: str) -> list[str]:
+        return [str(path) for path in sorted(self.out.glob(f"round*/{kind}/model"))]
+
+    def _evaluate(self, models: list[str], files: list[str | Path], out: Path) -> None:
+        named = [word for model in models for word in ("--model", model)]
+        self.qrelay("eval", *named, *files, "--json", out.with_suffix(".json"), "--html", out.with_suffix(".html"))
 
 
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file, .gz or not."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as opened:
-        for line in opened:
-            yield json.loads(line)
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps({"_id": row["_id"], "text": row["text"]}) + "\n" for row in rows))
 
 
-def index(arguments: argparse.Namespace) -> None:
-    """Passages of 160 tokens, BM25 and vectors of the base model."""
-    corpus, out = arguments.data / "corpus.jsonl.gz", arguments.out / "state" / "index"
-    qrelay("index", "build", corpus, "--collection", COLLECTION, "--out", out)
+def _rows(qrels: Path, asked: set[str]) -> list[str]:
+    import gzip
 
-
-def queries(arguments: argparse.Namespace) -> None:
-    """A sample of the train queries, each with its alternatives among all of them."""
-    log = list(lines(arguments.data / "queries.train.jsonl.gz"))
-    chosen = random.Random(SEED).sample(log, arguments.n)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("log", log), ("sample", chosen)):
-        text = "".join(json.dumps({"query_id": row["_id"], "text": row["text"]}) + "\n" for row in rows)
-        (arguments.out / f"{name}.jsonl").write_text(text)
-    sample, log, found = (arguments.out / f"{name}.jsonl" for name in ("sample", "log", "queries"))
-    qrelay("queries", "alternatives", sample, "--log", log, "--out", found)
-
-
-def label(arguments: argparse.Namespace) -> None:
-    """The pipeline over the queries, and what the judge said of every passage."""
-    state, out = arguments.out / "state", arguments.out
-    up = [sys.executable, "-m", "qrelay.cli.main", "up", "--port-base", "0"]
-    environ = {**os.environ, "QRELAY_CONFIG": str(HERE / "qrelay.yaml"), "QRELAY_DATA_DIR": str(state)}
-    with subprocess.Popen(up, env=environ) as services:
-        try:
-            qrelay("feed", out / "queries.jsonl", "--collection", COLLECTION, "--wait", state=state)
-        finally:
-            services.terminate()
-    qrelay("export", "labels", "--collection", COLLECTION, "--out", out / "weak.jsonl", state=state)
-
-
-def train(arguments: argparse.Namespace) -> None:
-    """The same experiment on the judge's labels and on the answer key's, of the same queries."""
-    out = arguments.out
-    if "gold" in arguments.only:
-        gold = gold_labels(out / "weak.jsonl", arguments.data, split="train")
-        (out / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in gold))
-    for name in arguments.only:
-        data = "gold" if name == "gold" else "weak"
-        experiment = "cross_encoder.yaml" if name == "cross_encoder" else "bi_encoder.yaml"
-        qrelay("train", "--experiment", HERE / experiment, "--data", out / f"{data}.jsonl", "--out", out / name)
-
-
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Whole documents; base, BM25, and every model that was trained, against the base. A cross-encoder reorders
-    BM25's first 100, on a sample of the queries."""
-    if arguments.split == "test" and not arguments.final:
-        raise SystemExit("test is measured once, when everything is chosen: add --final")
-    data, out, split = arguments.data, arguments.out, arguments.split
-    models = [name for name in ("round1", "round2", "gold") if (out / name / "model").is_dir()]
-    folders = [word for name in models for word in ("--model", str(out / name / "model"))]
-    files = ("--corpus", data / "corpus.jsonl.gz", "--queries", data / f"queries.{split}.jsonl.gz",
-             "--qrels", data / "qrels" / f"{split}.tsv.gz")  # fmt: skip
-    kept = ("--vectors", out / "vectors", "--arithmetic", "bfloat16")
-    qrelay("eval", "--model", "all-MiniLM-L6-v2", "--model", "bm25", *folders, *files, *kept,
-           "--json", out / f"{split}.json", "--html", out / f"{split}.html")  # fmt: skip
+    with gzip.open(qrels, "rt") as found:
+        return [row for row in found if row.split("\t")[0] in asked]
 
 
 def main() -> None:
     """See the module."""
+    steps = ("index", "label", "train", "ceiling", "reranker", "evaluate")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("index", "queries", "label", "train", "evaluate"))
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--n", type=int, default=600, help="train queries to judge")
-    parser.add_argument("--only", nargs="+", default=["round1", "gold", "cross_encoder"])
+    parser.add_argument("step", choices=steps)
+    parser.add_argument("--data", type=Path, required=True, help="MedQuAD in BEIR layout")
+    parser.add_argument("--out", type=Path, required=True, help="working folder")
+    parser.add_argument("--round", type=int, default=1)
+    parser.add_argument("--n", type=int, default=400, help="train queries that a round judges")
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
     parser.add_argument("--final", action="store_true")
     arguments = parser.parse_args()
-    {"index": index, "queries": queries, "label": label, "train": train, "evaluate": evaluate}[arguments.step](
-        arguments
-    )
+    getattr(Recipe(arguments), arguments.step)()
 
 
 if __name__ == "__main__":

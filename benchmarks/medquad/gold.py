@@ -17,7 +17,7 @@ def gold_labels(weak: Path, data: Path, *, split: str) -> Iterator[dict[str, Any
     """The lines of an export of `labels` with what the key says in place of what the judge said; an answer that no
     judged passage is of comes in by its beginning. Queries without one are none: every query has an answer."""
     answers = _qrels(data / "qrels" / f"{split}.tsv.gz")
-    documents = {row["_id"]: row for row in _lines(data / "corpus.jsonl.gz")}
+    documents = {row["_id"]: row for row in lines(data / "corpus.jsonl.gz")}
     for line in weak.open():
         row = json.loads(line)
         wanted = answers[row["query_id"]]
@@ -50,7 +50,8 @@ def _qrels(path: Path) -> dict[str, set[str]]:
     return found
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with gzip.open(path, "rt") as opened:
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file, .gz or not."""
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as opened:
         for line in opened:
             yield json.loads(line)
