@@ -30,8 +30,9 @@ demo: setup  ## Label how-to questions over the Python documentation with real m
 demo-loop: setup  ## One turn of the loop on the Python documentation: labels, training, gate, hot swap (at most 15 minutes).
 	$(BIN)/python -m demo.loop.run
 
-test: setup  ## Run the test suite.
-	$(BIN)/python -m pytest
+JOBS ?= 2
+test: setup  ## Run the test suite (JOBS=2 processes side by side).
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 SEEDS ?= 20
 QUERIES ?= 300

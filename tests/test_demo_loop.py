@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from demo.loop.run import SETS, evaluation_set, training_queries
+from demo.loop.run import ALTERNATIVES, SETS, evaluation_set, training_queries
 from qrelay.cli.serve import installed_services, load_definition
 from qrelay.config import load_settings
 from qrelay.feed.lines import parse_line
+from services.judge.strategies.contrastive import alternatives
 from services.retriever.corpus import read_corpus
 from trainer.evaluation.frozen import FrozenSet
 from trainer.experiment import load_experiment
@@ -77,11 +79,13 @@ def test_guard_and_frozen_set_ask_about_different_modules(out: Path) -> None:
 
 
 def test_no_training_query_is_a_query_of_a_set_or_close_to_one(tmp_path: Path) -> None:
-    count = training_queries(tmp_path, None)
+    count = 160
+    training_queries(tmp_path, count, dict(os.environ))
     lines = (tmp_path / "queries.jsonl").read_text("utf8").splitlines()
     trained = [parse_line(line, "python-docs") for line in lines]
-    assert 120 <= count == len(trained) == len({query.query_id for query in trained})
+    assert count == len(trained) == len({query.query_id for query in trained})
     assert count == len({query.text for query in trained})
+    assert all(len(alternatives(query)) == ALTERNATIVES for query in trained)
     tested = [text for name in SETS for text in texts(LOOP / name / "queries.jsonl")]
     close = [
         (query.text, text)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import time
 from collections.abc import Iterator
@@ -32,13 +33,20 @@ HERE = Path(__file__).parent
 DEMO = HERE.parent
 SETS = ("frozen", "guard")
 _INFO_S = 30
+ALTERNATIVES = 5
+QUERIES = 100
 
 
-def training_queries(out: Path, limit: int | None) -> int:
-    """Write the demo's queries and this folder's into one file; how many."""
-    lines = [line for file in (DEMO / "queries.jsonl", HERE / "queries.jsonl") for line in _lines(file)][:limit]
-    (out / "queries.jsonl").write_text("\n".join(lines) + "\n", "utf8")
-    return len(lines)
+def training_queries(out: Path, limit: int, environ: dict[str, str]) -> None:
+    """Write `limit` of the demo's queries and this folder's into one file, each with its neighbours among all of
+    them, which the judge compares it with."""
+    lines = [line for file in (DEMO / "queries.jsonl", HERE / "queries.jsonl") for line in _lines(file)]
+    log, chosen = out / "log.jsonl", out / "chosen.jsonl"
+    log.write_text("\n".join(lines) + "\n", "utf8")
+    sample = random.Random(0).sample(lines, min(limit, len(lines)))
+    chosen.write_text("\n".join(sample) + "\n", "utf8")
+    qrelay("queries", "alternatives", str(chosen), "--log", str(log), "--n", str(ALTERNATIVES),
+           "--out", str(out / "queries.jsonl"), environ=environ)  # fmt: skip
 
 
 def evaluation_set(name: str, corpus: Path, out: Path) -> None:
@@ -96,8 +104,8 @@ def show_gate(state: Path) -> None:
             console.print(decision_table(decision_of(slot.decision)) if slot.decision else slot.why)
 
 
-def prepare(out: Path, environ: dict[str, str], limit: int | None) -> int:
-    """Index, evaluation sets, the gate's rules beside them, training queries; how many of these."""
+def prepare(out: Path, environ: dict[str, str], limit: int) -> None:
+    """Index, evaluation sets, the gate's rules beside them, training queries."""
     source = f"python-docs:@{DEMO / 'modules.txt'}"
     qrelay(
         "index", "build", source, "--collection", COLLECTION, "--out", str(out / "state" / "index"), environ=environ
@@ -106,7 +114,7 @@ def prepare(out: Path, environ: dict[str, str], limit: int | None) -> int:
     for name in SETS:
         evaluation_set(name, out / "corpus.jsonl", out)
     shutil.copy(HERE / "gate.yaml", out / "gate.yaml")
-    return training_queries(out, limit)
+    training_queries(out, limit, environ)
 
 
 def turn(out: Path, environ: dict[str, str]) -> None:
@@ -131,7 +139,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo-loop-output"))
-    parser.add_argument("--queries", type=int, help="At most so many training queries; all of them unless given")
+    parser.add_argument("--queries", type=int, default=QUERIES, help="Training queries, at most")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
@@ -143,9 +151,11 @@ def main() -> None:
         "QRELAY_TRAINER__GATE_RULES": str(out / "gate.yaml"),
     }
     started = time.monotonic()
-    count = prepare(out, environ, arguments.queries)
+    prepare(out, environ, arguments.queries)
     turn(out, environ)
-    _say(f"one turn over {count} training queries in {time.monotonic() - started:.0f} s; everything is in {out}")
+    _say(
+        f"one turn over {arguments.queries} training queries in {time.monotonic() - started:.0f} s; everything is in {out}"
+    )
     show_gate(out / "state")
 
 
