@@ -153,9 +153,8 @@ def main() -> None:
     started = time.monotonic()
     prepare(out, environ, arguments.queries)
     turn(out, environ)
-    _say(
-        f"one turn over {arguments.queries} training queries in {time.monotonic() - started:.0f} s; everything is in {out}"
-    )
+    seconds = time.monotonic() - started
+    _say(f"one turn over {arguments.queries} training queries in {seconds:.0f} s; everything is in {out}")
     show_gate(out / "state")
 
 
