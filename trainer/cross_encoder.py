@@ -20,7 +20,7 @@ from trainer.data import Document, Example
 from trainer.dev import DevSet
 from trainer.evaluator import Ranker
 from trainer.experiment import Experiment
-from trainer.rows import as_lists, as_pairs, portions
+from trainer.rows import as_lists, as_pairs, portions, with_strangers
 
 _POINTWISE: Final = ("bce", "mse")
 
@@ -39,7 +39,7 @@ class CrossEncoderKind:
 
     def dataset(self, examples: Sequence[Example], experiment: Experiment) -> Any:
         """Columns query, document, label for pointwise losses; query, docs, labels for the others."""
-        lists = _lists(examples, experiment)
+        lists = with_strangers(_lists(examples, experiment), experiment.strangers, seed=experiment.seed)
         if _loss_name(experiment) in _POINTWISE:
             return as_pairs(lists, seed=experiment.seed)
         return as_lists(lists, seed=experiment.seed)

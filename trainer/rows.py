@@ -95,6 +95,23 @@ def _row(query: str, judged: Sequence[_Judged], width: int, keys: Keys) -> Row:
     return query, texts + [""] * empty, labels
 
 
+def with_strangers(
+    lists: Iterable[tuple[str, Sequence[Document]]], count: int, *, seed: int
+) -> Iterator[tuple[str, list[Document]]]:
+    """Each list with `count` documents of other queries behind it, target 0; none that one of the query's own lists
+    holds, by its text, and fewer where there are no more."""
+    held = [(query, list(documents)) for query, documents in lists]
+    own: dict[str, set[str]] = {}
+    for query, documents in held:
+        own.setdefault(query, set()).update(document.text for document in documents)
+    pool = list(dict.fromkeys(document.text for _, documents in held for document in documents))
+    drawn = random.Random(seed)
+    for query, documents in held:
+        chosen = drawn.sample(pool, min(len(pool), count + len(own[query])))
+        strangers = [Document(text, 0.0) for text in chosen if text not in own[query]][:count]
+        yield query, documents + strangers
+
+
 def as_dataset(rows: Iterable[Row], *, seed: int) -> Any:
     """A `datasets.Dataset` of the rows, shuffled by the seed. Raises ConfigError where there is none."""
     held = _shuffled(rows, seed)

@@ -10,7 +10,7 @@ import pytest
 from qrelay.errors import ConfigError, MalformedInput
 from tests.trainer import tiny
 from trainer.data import Document, Example, Reading, expand, load_examples, read_examples, require_labels
-from trainer.rows import PADDING, as_dataset, as_lists, as_pairs, rows_of
+from trainer.rows import PADDING, as_dataset, as_lists, as_pairs, rows_of, with_strangers
 
 
 def example(positives: int, negatives: int, others: int = 0) -> Example:
@@ -178,3 +178,18 @@ def test_lists_start_at_zero_and_one_of_equal_targets_is_left_out() -> None:
 def test_pairs_come_once_each() -> None:
     found = as_pairs([("q", [Document("a", 0.9)]), ("q", [Document("a", 0.9), Document("b", 0.1)])], seed=1)
     assert sorted(found["document"]) == ["a", "b"]
+
+
+def test_strangers_are_documents_of_other_queries_and_never_ones_own() -> None:
+    shared = Document("shared", 0.9)
+    lists = [("a", [shared, Document("a1", 0.1)]), ("b", [shared, Document("b1", 0.8)]), ("a", [Document("a2", 0.0)])]
+    found = list(with_strangers(lists, 1, seed=3))
+    assert [query for query, _ in found] == ["a", "b", "a"]
+    assert found[0][1][:2] == lists[0][1]
+    assert found[0][1][2:] == [Document("b1", 0.0)] == found[2][1][1:]
+    assert {each.text for each in found[1][1][2:]} <= {"a1", "a2"}
+
+
+def test_without_strangers_lists_stay_as_they_are() -> None:
+    lists = [("a", [Document("a1", 0.1)]), ("b", [Document("b1", 0.8)])]
+    assert list(with_strangers(lists, 0, seed=3)) == lists
