@@ -23,6 +23,7 @@ import orjson
 
 from qrelay.errors import ConfigError, MalformedInput
 from qrelay.models.terms import indexed_text
+from trainer.posterior import with_posterior
 
 Target = Literal["p_relevant", "expected_relevance", "answer_nll", "grade"]
 WEAK: Final = "weak"
@@ -64,8 +65,8 @@ class Reading:
     """How lines become examples.
 
     positives: "roles", mining's; "target", those whose target is at least `relevant_from`, so a line without roles is
-    read too. others: whether documents that are neither are kept. need_positive: whether an example without a
-    positive is dropped.
+    read too. prior: the system whose scores `labels` are combined with, see `trainer.posterior`. others: whether
+    documents that are neither are kept. need_positive: whether an example without a positive is dropped.
     """
 
     target: Target = "p_relevant"
@@ -73,6 +74,8 @@ class Reading:
     relevant_from: float = 0.5
     others: bool = False
     need_positive: bool = True
+    prior: str = ""
+    prior_temperature: float = 0.05
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
@@ -155,6 +158,8 @@ def require_labels(examples: Iterable[Example], wanted: str, stage: str) -> None
 def _example(line: bytes, where: str, reading: Reading, dropped: Counter[str]) -> Example:
     try:
         row = orjson.loads(line)
+        if reading.prior and "passages" in row:
+            row["passages"] = with_posterior(row["passages"], reading.prior, reading.prior_temperature)
         passages = list(_with_roles(row))
         documents = [(role, _document(each, reading.target)) for role, each in passages]
         present = [(role, document) for role, document in documents if document is not None]
@@ -174,7 +179,7 @@ def _with_roles(row: Mapping[str, Any]) -> Iterator[tuple[str | None, dict[str, 
         yield from ((_POSITIVE, each) for each in row["positives"])
         yield from ((_NEGATIVE, each) for each in row["negatives"])
         return
-    ordered = sorted(row["passages"], key=lambda each: (not each.get("hard", False), -float(each["p_relevant"])))
+    ordered = sorted(row["passages"], key=lambda each: (not each.get("hard", False), -float(each["p_relevant"] or 0)))
     yield from ((each.get("role"), each) for each in ordered)
 
 

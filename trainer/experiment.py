@@ -80,6 +80,11 @@ class Experiment(_Strict):
         description="Soft target of a document: the calibrated P(relevant); the expected relevance in 0..1; the loss"
         " of the answer's tokens (lower is better; a passage without one is left out); the grade, brought to 0..1",
     )
+    prior: str = Field(
+        "",
+        description="System of the export whose scores, divided by `temperature`, are the prior that P(relevant) is"
+        " combined with to a posterior over the query's documents: dense for the retriever's; empty: none",
+    )
     positives: Literal["roles", "target"] = Field(
         "roles", description="What is relevant: mining's positives, or whose target is at least `relevant_from`"
     )
@@ -163,6 +168,8 @@ class Experiment(_Strict):
             problems.append(
                 f"need_positive: false needs a loss that learns from soft targets: {', '.join(SOFT_LOSSES)}"
             )
+        if self.prior and self.target != "p_relevant":
+            problems.append(f"prior combines with p_relevant, not with {self.target}: leave one of the two out")
         if self.target == "answer_nll" and (fitted := sorted(set(self.terms) & set(absolute))):
             problems.append(f"losses {', '.join(fitted)} fit a target in 0..1, which answer_nll is not")
         return problems

@@ -112,6 +112,8 @@ def reading_of(experiment: Experiment) -> Reading:
         relevant_from=experiment.relevant_from,
         others=experiment.soft,
         need_positive=experiment.need_positive,
+        prior=experiment.prior,
+        prior_temperature=experiment.temperature,
     )
 
 

@@ -114,15 +114,16 @@ class Recipe:
         home = self.folder(self.round)
         found = [row for weak in self.labels for row in gold_labels(weak, self.data, split="train")]
         (home / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
-        self._train("bi_encoder.yaml", [home / "gold.jsonl"], home / "gold")
+        self._train("bi_encoder.yaml", [home / "gold.jsonl"], home / "gold", "prior=''")
 
     def reranker(self) -> None:
         """A cross-encoder from the base model's body on the judge's labels."""
         self._train("cross_encoder.yaml", self.labels, self.folder(self.round) / "cross_encoder")
 
-    def _train(self, experiment: str, labels: list[Path], out: Path) -> None:
+    def _train(self, experiment: str, labels: list[Path], out: Path, *overrides: str) -> None:
         data = [word for path in labels for word in ("--data", str(path))]
-        self.qrelay("train", "--experiment", HERE / experiment, *data, "--out", out)
+        changed = [word for each in overrides for word in ("--set", each)]
+        self.qrelay("train", "--experiment", HERE / experiment, *data, *changed, "--out", out)
 
     def evaluate(self) -> None:
         """Whole documents: the base, BM25 and every model that was trained; the rerankers over BM25's first 100."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from qrelay.errors import ConfigError, MalformedInput
 from tests.trainer import tiny
 from trainer.data import Document, Example, Reading, expand, load_examples, read_examples, require_labels
+from trainer.posterior import LEAST, with_posterior
 from trainer.rows import PADDING, as_dataset, as_lists, as_pairs, rows_of, with_strangers
 
 
@@ -193,3 +195,27 @@ def test_strangers_are_documents_of_other_queries_and_never_ones_own() -> None:
 def test_without_strangers_lists_stay_as_they_are() -> None:
     lists = [("a", [Document("a1", 0.1)]), ("b", [Document("b1", 0.8)])]
     assert list(with_strangers(lists, 0, seed=3)) == lists
+
+
+def labelled(passage_id: str, p_relevant: float, **scores: float) -> dict[str, object]:
+    return {"passage_id": passage_id, "title": "", "text": passage_id, "p_relevant": p_relevant, "role": "",
+            "human": False, "hard": False, "scores": scores}  # fmt: skip
+
+
+def test_a_prior_makes_the_posterior_of_bayes_rule() -> None:
+    passages = [labelled("a", 0.6, dense=0.5), labelled("b", 0.3, dense=0.6), labelled("c", 0.0, dense=0.5)]
+    found = [each["p_relevant"] for each in with_posterior(passages, "dense", 0.1)]
+    weights = [0.6 * math.exp(5.0), 0.3 * math.exp(6.0), LEAST * math.exp(5.0)]
+    assert found == pytest.approx([weight / sum(weights) for weight in weights])
+
+
+def test_a_document_without_the_priors_score_has_no_target(tmp_path: Path) -> None:
+    negative = {**labelled("c", 0.1, dense=0.2), "role": "negative"}
+    passages = [labelled("a", 0.9, dense=0.9), labelled("b", 0.8, bm25=3.0), negative]
+    row = {"query_id": "q", "query": "?", "passages": passages}
+    path = tmp_path / "labels.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    (example,), dropped = load_examples([path], Reading(positives="target", prior="dense"))
+    assert [each.text for each in example.documents] == ["a", "c"]
+    assert dropped["documents_without_target"] == 1
+    assert sum(each.target for each in example.documents) == pytest.approx(1.0)
