@@ -158,7 +158,7 @@ def require_labels(examples: Iterable[Example], wanted: str, stage: str) -> None
 def _example(line: bytes, where: str, reading: Reading, dropped: Counter[str]) -> Example:
     try:
         row = orjson.loads(line)
-        if reading.prior and "passages" in row:
+        if reading.prior:  # lines of triples hold no scores
             row["passages"] = with_posterior(row["passages"], reading.prior, reading.prior_temperature)
         passages = list(_with_roles(row))
         documents = [(role, _document(each, reading.target)) for role, each in passages]
@@ -169,7 +169,8 @@ def _example(line: bytes, where: str, reading: Reading, dropped: Counter[str]) -
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedInput(
             f"{where}: no line of `qrelay export triples` or `qrelay export labels`"
-            f" ({type(error).__name__}: {error}); with target {reading.target} each passage needs that key"
+            f" ({type(error).__name__}: {error}); with target {reading.target} each passage needs that key, with a"
+            " prior also the scores that `qrelay export labels` writes"
         ) from error
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from qrelay.errors import BackendTimeout, InputError, MalformedInput, QrelayError
+from qrelay.errors import BackendTimeout, InputError, MalformedInput, Oversized, QrelayError
 from qrelay.feed.lines import parse_line
 from qrelay.models.embedder import HashEmbedder
 from qrelay.types import Graded, Passage, Query
@@ -41,6 +41,8 @@ class Told(FakeBackend):
 
     def _of(self, each: Continuation) -> TargetLogprobs | QrelayError:
         value = self._table[each.query, each.passage.split()[0]] if each.passage else self._alone
+        if math.isinf(value):
+            return Oversized("too long")
         return BackendTimeout("slow") if math.isnan(value) else TargetLogprobs((value,), 10, "told")
 
 
@@ -86,11 +88,21 @@ async def test_far_likelier_alternatives_do_not_overflow() -> None:
     assert found[0].p_relevant == pytest.approx(0.0)
 
 
-async def test_an_alternative_that_failed_fails_its_passage_alone() -> None:
-    table = {("a", "Lowe"): -1.0, ("b", "Lowe"): math.nan, ("a", "Signs"): -2.0, ("b", "Signs"): -2.0}
+async def test_an_alternative_that_never_succeeds_fails_its_passage_alone() -> None:
+    table = {("a", "Lowe"): -1.0, ("b", "Lowe"): math.inf, ("a", "Signs"): -2.0, ("b", "Signs"): -2.0}
     found = await STRATEGY.measure(Told(table, -3.0), asked("a", "b"), [INHERITED, SYMPTOMS])
-    assert isinstance(found[0], BackendTimeout)
+    assert isinstance(found[0], Oversized)
     assert isinstance(found[1], Measured)
+
+
+async def test_one_that_may_succeed_later_fails_the_list_for_its_means_would_be_others() -> None:
+    table = {("a", "Lowe"): -1.0, ("b", "Lowe"): math.nan, ("a", "Signs"): -2.0, ("b", "Signs"): -2.0}
+    backend = Told(table, -3.0)
+    found = await STRATEGY.measure(backend, asked("a", "b"), [INHERITED, SYMPTOMS])
+    assert all(isinstance(each, BackendTimeout) for each in found)
+    alone = await STRATEGY.measure(Told({("a", "Lowe"): math.nan, ("a", "Signs"): -2.0}, -3.0), asked("a"),
+                                   [INHERITED, SYMPTOMS])  # fmt: skip
+    assert isinstance(alone[0], BackendTimeout) and isinstance(alone[1], Measured)
 
 
 async def test_alternatives_that_are_no_list_of_texts_are_refused() -> None:

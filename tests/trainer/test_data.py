@@ -10,9 +10,12 @@ import pytest
 
 from qrelay.errors import ConfigError, MalformedInput
 from tests.trainer import tiny
+from trainer.cross_encoder import CrossEncoderKind
 from trainer.data import Document, Example, Reading, expand, load_examples, read_examples, require_labels
+from trainer.experiment import load_experiment
 from trainer.posterior import LEAST, with_posterior
 from trainer.rows import PADDING, as_dataset, as_lists, as_pairs, rows_of, with_strangers
+from trainer.stages import reading_of
 
 
 def example(positives: int, negatives: int, others: int = 0) -> Example:
@@ -219,3 +222,22 @@ def test_a_document_without_the_priors_score_has_no_target(tmp_path: Path) -> No
     assert [each.text for each in example.documents] == ["a", "c"]
     assert dropped["documents_without_target"] == 1
     assert sum(each.target for each in example.documents) == pytest.approx(1.0)
+
+
+def test_a_prior_needs_scores_which_triples_have_not(tmp_path: Path) -> None:
+    path = tmp_path / "triples.jsonl"
+    positive = {key: value for key, value in labelled("a", 0.9).items() if key != "scores"}
+    path.write_text(json.dumps({"query_id": "q", "query": "?", "positives": [positive], "negatives": []}) + "\n")
+    with pytest.raises(MalformedInput, match="qrelay export labels"):
+        load_examples([path], Reading(prior="dense"))
+
+
+def test_an_experiments_prior_and_strangers_reach_the_data() -> None:
+    overrides = ("prior=dense", "temperature=0.1", "strangers=1", "documents=3", "max_positives=1")
+    bi_encoder = load_experiment("kl_margin", overrides)
+    assert (reading_of(bi_encoder).prior, reading_of(bi_encoder).prior_temperature) == ("dense", 0.1)
+    examples = [Example(name, name, (Document(f"{name}+", 1.0),), (Document(f"{name}-", 0.0),)) for name in "abc"]
+    pairs = CrossEncoderKind().dataset(examples, load_experiment("cross_encoder", overrides))
+    assert sorted(pairs["query"]) == sorted("abc" * 3)
+    strangers = [row for row in pairs if row["document"][0] != row["query"]]
+    assert len(strangers) == 3 and not any(row["label"] for row in strangers)

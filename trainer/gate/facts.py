@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from qrelay.files import write_atomic
 from qrelay.registry import JudgeRef, Manifest, Registry
+from trainer.evaluation.families import families
 from trainer.gate.decide import Row
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ HUMAN: Final = "human"
 """The strategy under which exports name people (services/sink/ledger/people.py)."""
 _HEX: Final = 32
 _WORD: Final = re.compile(r"\w+")
-_FAMILY: Final = re.compile(r"[a-z]+")
 
 
 def query_hash(text: str) -> str:
@@ -84,16 +84,9 @@ def _same(model: str, revision: str, miner: JudgeRef, demand: str) -> str:
         return ""
     if model == miner.model and (revision == miner.revision or not (revision and miner.revision)):
         return "the same model"
-    if demand == "other_family" and family(model) == family(miner.model):
-        return f"both of the family {family(model)}"
+    if demand == "other_family" and (shared := families(model) & families(miner.model)):
+        return f"both of the family {', '.join(sorted(shared))}"
     return ""
-
-
-def family(model: str) -> str:
-    """The letters that a model's own name begins with: `Qwen/Qwen2.5-1.5B` and `qwen3-8b` are both "qwen"."""
-    name = model.rsplit("/", 1)[-1].casefold()
-    found = _FAMILY.match(name)
-    return found.group() if found else name
 
 
 def unseen_row(registry: Registry, version: str, frozen: FrozenSet) -> Row:

@@ -27,7 +27,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from qrelay.errors import MalformedInput, QrelayError
+from qrelay.errors import MalformedInput, QrelayError, TransientError
 from qrelay.identity import digest
 from qrelay.types import Graded, Passage, Query
 from services.judge.backends.base import Backend
@@ -115,9 +115,15 @@ def _continuation(text: str, passage: Passage | None) -> Continuation:
 def _contrasted(
     topical: Sequence[Measured | QrelayError], rows: Sequence[Sequence[TargetLogprobs | QrelayError]]
 ) -> list[Measured | QrelayError]:
-    """The topical labels times the query's shares; rows[p][a]: passage p, question a, the query first. A question
-    that failed might have been the likeliest, so it fails its passage; the list's means are of the others."""
+    """The topical labels times the query's shares; rows[p][a]: passage p, question a, the query first.
+
+    A question that failed might have been the likeliest, so it fails its passage, and the list's means are of the
+    others. Where it may succeed another time, it fails the whole list: the same list must get the same labels.
+    """
     failures = [next((reply for reply in row if isinstance(reply, QrelayError)), None) for row in rows]
+    passing = next((failure for failure in failures if isinstance(failure, TransientError)), None)
+    if passing is not None and len(rows[0]) > 1:
+        return [passing] * len(rows)
     whole = [_sums(row) for row, failure in zip(rows, failures, strict=True) if failure is None]
     means = [math.fsum(column) / len(whole) for column in zip(*whole, strict=True)]
     sums = iter(whole)
