@@ -20,8 +20,8 @@ from qrelay.runtime.exitcodes import EXIT_PARTIAL
 
 SERVICE_OF: Final = {BI_ENCODER: "retriever", CROSS_ENCODER: "reranker"}
 _NEEDED: Final = ("retriever", "reranker", "judge", "sink")
-_READY_S: Final = 300.0
-_STOP_S: Final = 90.0
+_WORDS: Final = 1000
+"""Characters of a command's last words in an error."""
 _POLL_S: Final = 0.3
 _INFO_S: Final = 10.0
 
@@ -54,7 +54,6 @@ class Installation:
 
         Raises:
             SetupError: `qrelay up` ended; its last words are in the text.
-            BackendTimeout: the services were not ready in time.
             BackendUnavailable: some run, and others do not.
         """
         missing = self.missing
@@ -66,39 +65,15 @@ class Installation:
                 f"of the services on {self.data_dir}, {', '.join(missing)} do not run: wait for `qrelay up` to start"
                 " them, or stop the others"
             )
-        log = self.data_dir / "logs" / "rounds-up.log"
-        process = self._start(log)
+        done = self.command("up", "--detach", "--port-base", "0", *self._config())
+        if done.returncode:
+            raise SetupError(f"the services did not start: {done.stderr.strip()[-_WORDS:]}")
         try:
-            self._await_ready(process, log)
             yield True
         finally:
-            process.terminate()
-            process.wait(_STOP_S)
-
-    def _start(self, log: Path) -> subprocess.Popen[bytes]:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", "qrelay.cli.main", "up", "--port-base", "0", *self._options()],
-                stdout=output,
-                stderr=output,
-                stdin=subprocess.DEVNULL,
-                env=self._environ(),
-                start_new_session=True,  # Ctrl-C reaches us, and we stop it when the round is safe
-            )
-
-    def _await_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        from qrelay.cli.up import is_ready
-
-        deadline = time.monotonic() + _READY_S
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise SetupError(f"`qrelay up` ended with {process.returncode}; {log} says:\n{_tail(log)}")
-            found = endpoints(self.data_dir)
-            if all(name in found and is_ready(found[name]) for name in _NEEDED):
-                return
-            time.sleep(_POLL_S)
-        raise BackendTimeout(f"the services were not ready within {_READY_S:g} s; see {self.data_dir / 'logs'}")
+            stopped = self.command("down")
+            if stopped.returncode:
+                raise BackendUnavailable(f"the services did not stop: {stopped.stderr.strip()[-_WORDS:]}")
 
     def feed(self, queries: Path, collection: str, number: int) -> Fed:
         """Feeds every query in this round and waits until each is committed or a dead letter. What was fed in it
@@ -108,11 +83,12 @@ class Installation:
             BackendUnavailable: feeding failed; its last words are in the text.
         """
         done = self.command(
-            "feed", str(queries), "--collection", collection, "--round", str(number), "--wait", "--json"
-        )
+            "feed", str(queries), "--collection", collection, "--round", str(number), "--wait", "--json",
+            *self._config(),
+        )  # fmt: skip
         if done.returncode not in (0, EXIT_PARTIAL):
             raise BackendUnavailable(
-                f"feeding round {number} ended with {done.returncode}: {done.stderr.strip()[-500:]}"
+                f"feeding round {number} ended with {done.returncode}: {done.stderr.strip()[-_WORDS:]}"
             )
         told = json.loads(done.stdout.splitlines()[-1])
         return Fed(told["committed"], told["dead"], len(told["rejected"]))
@@ -120,15 +96,14 @@ class Installation:
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A qrelay command on this installation, its output caught."""
         return subprocess.run(
-            [sys.executable, "-m", "qrelay.cli.main", *arguments, *self._options()],
+            [sys.executable, "-m", "qrelay.cli.main", *arguments, "--data-dir", str(self.data_dir)],
             check=False, env=self._environ(), capture_output=True, text=True,
         )  # fmt: skip
 
     def job(self, file: Path) -> int:
         """Runs a training job in a process of its own, which frees its memory; its exit code. What it says is
         shown."""
-        config = ("--config", str(self.config)) if self.config else ()
-        command = [sys.executable, "-m", "trainer.job", str(file), *config]
+        command = [sys.executable, "-m", "trainer.job", str(file), *self._config()]
         return subprocess.run(command, check=False, env=self._environ(), stdout=sys.stderr).returncode
 
     def served(self, slot: str, collection: str) -> Sequence[str]:
@@ -163,9 +138,8 @@ class Installation:
                 )
             time.sleep(_POLL_S)
 
-    def _options(self) -> list[str]:
-        config = ["--config", str(self.config)] if self.config else []
-        return ["--data-dir", str(self.data_dir), *config]
+    def _config(self) -> tuple[str, ...]:
+        return ("--config", str(self.config)) if self.config else ()
 
     def _environ(self) -> dict[str, str]:
         return {**os.environ, DATA_DIR_VARIABLE: str(self.data_dir)}
@@ -184,7 +158,3 @@ def _info(service: str, address: str) -> Any:
 
         reranker = reranker_pb2_grpc.RerankerServiceStub(opened)
         return reranker.GetInfo(reranker_pb2.RerankerServiceGetInfoRequest(), timeout=_INFO_S).info
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text("utf8", "replace").splitlines()[-8:])
