@@ -26,12 +26,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.medquad.distil import distilled
 from benchmarks.medquad.gold import gold_labels, lines
 
 HERE = Path(__file__).parent
 COLLECTION = "medquad"
 BASE = "all-MiniLM-L6-v2"
 SEED = 7
+DISTILLED = 2400
+"""Train queries whose candidates the cross-encoder learns from before it sees a judge's label."""
 RERANKED = 200
 """Test queries of the cross-encoder: 100 pairs each."""
 
@@ -98,12 +101,16 @@ class Recipe:
 
     def _queries(self, home: Path) -> None:
         """The round's share of the train queries in a random order, each with its alternatives among all of them."""
-        log = list(lines(self.data / "queries.train.jsonl.gz"))
-        mixed = random.Random(SEED).sample(log, len(log))
-        _write(home / "log.jsonl", log)
+        mixed = self._mixed()
+        _write(home / "log.jsonl", mixed)
         _write(home / "sample.jsonl", mixed[(self.round - 1) * self.n : self.round * self.n])
         self.qrelay("queries", "alternatives", home / "sample.jsonl", "--log", home / "log.jsonl",
                     "--out", home / "queries.jsonl")  # fmt: skip
+
+    def _mixed(self) -> list[dict[str, Any]]:
+        """The train queries in a random order."""
+        log = list(lines(self.data / "queries.train.jsonl.gz"))
+        return random.Random(SEED).sample(log, len(log))
 
     def train(self) -> None:
         """The base model on the judge's labels of all rounds."""
@@ -117,8 +124,17 @@ class Recipe:
         self._train("bi_encoder.yaml", [home / "gold.jsonl"], home / "gold", "prior=''")
 
     def reranker(self) -> None:
-        """A cross-encoder from the base model's body on the judge's labels."""
-        self._train("cross_encoder.yaml", self.labels, self.folder(self.round) / "cross_encoder")
+        """A cross-encoder from the base model's body: what the round's retriever believes of every train query's
+        candidates, then the judge's labels."""
+        home = self.folder(self.round)
+        with (home / "distilled.jsonl").open("w") as file:
+            for line in distilled(home / "state" / "index", self.embedder, COLLECTION, self._mixed()[:DISTILLED]):
+                file.write(json.dumps(line) + "\n")
+        stages = [
+            {"name": "distilled", "data": [str(home / "distilled.jsonl")], "epochs": 1},
+            {"name": "judged", "epochs": 2},
+        ]
+        self._train("cross_encoder.yaml", self.labels, home / "cross_encoder", f"stages={json.dumps(stages)}")
 
     def _train(self, experiment: str, labels: list[Path], out: Path, *overrides: str) -> None:
         data = [word for path in labels for word in ("--data", str(path))]

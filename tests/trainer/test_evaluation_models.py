@@ -182,3 +182,11 @@ def test_progress_says_how_far_it_is(collection: Collection, bi: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     bi_encoder_run(collection, load_bi_encoder(bi), progress=lambda *each: seen.append(each))
     assert seen == [("embedding documents", 0, 4)]
+
+
+def test_a_cross_encoder_computes_in_bfloat16_when_asked(collection: Collection, cross: Path) -> None:
+    exact, fast = answer(collection, cross), answer(collection, cross, Options(arithmetic="bfloat16"))
+    assert fast.keys() == exact.keys()
+    for query_id, scores in exact.items():
+        assert fast[query_id] == pytest.approx(scores, abs=0.02)
+    assert fast != exact

@@ -77,7 +77,9 @@ def answer(
 def _reranked(collection: Collection, folder: Path, options: Options, progress: Progress) -> Run:
     first = options.first if options.first is not None else systems.bm25_run(collection, options.depth)
     encoder = systems.load_cross_encoder(folder, max_length=options.max_length or 384, device=options.device)
-    return systems.cross_encoder_run(collection, encoder, first, depth=options.depth, progress=progress)
+    return systems.cross_encoder_run(
+        collection, encoder, first, depth=options.depth, arithmetic=options.arithmetic, progress=progress
+    )
 
 
 def _searched(collection: Collection, folder: Path, options: Options, progress: Progress) -> Run:

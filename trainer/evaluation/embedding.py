@@ -142,7 +142,7 @@ def encode_documents(
     done = 0
     for part in _batches(_lengths(model, texts), _CPU_TOKENS if model.device.type == "cpu" else _GPU_TOKENS):
         progress("embedding documents", done, len(texts))
-        with _arithmetic(model, arithmetic):
+        with computing(model, arithmetic):
             found: Vectors = model.encode_document(
                 [texts[i] for i in part],
                 prompt=prompt,
@@ -179,7 +179,8 @@ def _batches(lengths: npt.NDArray[np.int64], tokens: int) -> Iterator[npt.NDArra
         at += many
 
 
-def _arithmetic(model: Any, arithmetic: Arithmetic) -> Any:
+def computing(model: Any, arithmetic: Arithmetic) -> Any:
+    """The context in which the model computes so; a no-op for float32."""
     import torch
 
     if arithmetic == "float32":

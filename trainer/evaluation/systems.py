@@ -13,7 +13,7 @@ import numpy.typing as npt
 from qrelay.errors import InputError, ModelError
 from qrelay.models.terms import K1, B, tokenize
 from trainer.evaluation.collection import Collection, Run, ranked
-from trainer.evaluation.embedding import Arithmetic, Progress, Prompts, VectorCache, corpus_vectors, encode_queries
+from trainer.evaluation.embedding import Arithmetic, Progress, Prompts, VectorCache, computing, corpus_vectors, encode_queries
 
 DEPTH: Final = 100
 _QUERIES_AT_ONCE: Final = 256
@@ -71,6 +71,7 @@ def cross_encoder_run(
     *,
     depth: int = DEPTH,
     batch: int = 32,
+    arithmetic: Arithmetic = "float32",
     progress: Progress = lambda *_: None,
 ) -> Run:
     """`model`: a CrossEncoder; it orders the first `depth` documents of each query of `first` anew. Documents below
@@ -89,7 +90,8 @@ def cross_encoder_run(
             )
         if found:
             pairs = [(query, collection.text_of[doc_id]) for doc_id in found]
-            new = model.predict(pairs, batch_size=batch, show_progress_bar=False)
+            with computing(model, arithmetic):
+                new = model.predict(pairs, batch_size=batch, show_progress_bar=False)
             run[query_id] = {doc_id: float(score) for doc_id, score in zip(found, new, strict=True)}
     return run
 

@@ -47,7 +47,7 @@ _MODELS = (
         default="float32",
         show_default=True,
         type=click.Choice(["float32", "bfloat16"]),
-        help="Of the corpus's vectors; bfloat16 is faster where the processor has it, and not exact.",
+        help="Of a corpus's vectors and of pairs; bfloat16 is faster where the processor has it, and not exact.",
     ),
     click.option("--device", default="", help="cpu, cuda, cuda:1, …  [default: a GPU where there is one]"),
 )

@@ -1,0 +1,59 @@
+"""Labels without a judge: what the round's retriever believes of passages that BM25 finds, for a cross-encoder to
+start from. It will meet BM25's first 100, and the judge was asked about the retriever's first six alone.
+
+P(relevant) is 1 throughout, so that `prior: dense` turns the retriever's cosines into the soft targets of a list.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from qrelay.types import Candidate, CandidateSet, Query
+from services.retriever.retriever import load_retriever
+from services.retriever.settings import RetrieverSettings
+
+FOUND = 100
+HEAD = 3
+DRAWN = 5
+SEED = 7
+_AT_ONCE = 64
+
+
+def distilled(index: Path, embedder: str, collection: str, queries: Sequence[dict[str, Any]]) -> Iterator[Any]:
+    """For each query a line in the format of an export of `labels`: of BM25's first 100 passages the three that the
+    retriever likes best and five of the others."""
+    settings = RetrieverSettings(
+        index_dir=index, embedder=embedder, bm25_top_k=FOUND, dense_top_k=1, max_candidates=FOUND, registry_poll_s=0
+    )
+    retriever = load_retriever(settings)
+    for start in range(0, len(queries), _AT_ONCE):
+        part = [Query(row["_id"], row["text"], collection) for row in queries[start : start + _AT_ONCE]]
+        for found in retriever.retrieve(part):
+            if not isinstance(found, CandidateSet):
+                raise SystemExit(f"the retriever refused a query: {found}")
+            yield _line(found, random.Random(f"{SEED} {found.query.query_id}"))
+
+
+def _line(found: CandidateSet, drawn: random.Random) -> dict[str, Any]:
+    liked = sorted(found.candidates, key=lambda candidate: -_score(candidate))
+    chosen = liked[:HEAD] + drawn.sample(liked[HEAD:], min(DRAWN, max(0, len(liked) - HEAD)))
+    return {"query_id": found.query.query_id, "query": found.query.text, "passages": list(_passages(chosen))}
+
+
+def _passages(candidates: Iterable[Candidate]) -> Iterator[dict[str, Any]]:
+    for candidate in candidates:
+        told = {"passage_id": candidate.passage.passage_id, "doc_id": candidate.passage.doc_id,
+                "title": candidate.passage.title, "text": candidate.passage.text}  # fmt: skip
+        label = {"grade": 1, "p_relevant": 1.0, "expected_relevance": 1.0, "answer_nll": None, "human": False}
+        found = {"role": "", "hard": False, "reason": "unjudged", "scores": {"dense": _score(candidate)}}
+        yield {**told, **label, **found}
+
+
+def _score(candidate: Candidate) -> float:
+    dense = candidate.score("dense")
+    if dense is None or dense.score is None:
+        raise SystemExit(f"{candidate.passage.passage_id} has no dense score: is the index one of vectors?")
+    return dense.score
