@@ -14,6 +14,7 @@ from trainer.losses.combined import CachedRetrievalLoss, RetrievalLoss
 from trainer.losses.terms import LossRules
 from trainer.rows import as_dataset, rows_of
 from trainer.tokens import TokenCache
+from trainer.weights import loading
 
 
 class BiEncoder:
@@ -23,8 +24,7 @@ class BiEncoder:
         """A SentenceTransformer from a folder, with the experiment's length and attention."""
         from sentence_transformers import SentenceTransformer
 
-        attention = {} if experiment.attention == "auto" else {"attn_implementation": experiment.attention}
-        model = SentenceTransformer(str(path), local_files_only=True, model_kwargs=attention)
+        model = SentenceTransformer(str(path), **loading(experiment))
         model.max_seq_length = experiment.max_length
         return model
 

@@ -21,6 +21,7 @@ from trainer.dev import DevSet
 from trainer.evaluator import Ranker
 from trainer.experiment import Experiment
 from trainer.rows import as_lists, as_pairs, portions, with_strangers
+from trainer.weights import loading
 
 _POINTWISE: Final = ("bce", "mse")
 
@@ -32,10 +33,7 @@ class CrossEncoderKind:
         """A CrossEncoder with one output from a folder, with the experiment's length and attention."""
         from sentence_transformers import CrossEncoder
 
-        attention = {} if experiment.attention == "auto" else {"attn_implementation": experiment.attention}
-        return CrossEncoder(
-            str(path), local_files_only=True, num_labels=1, max_length=experiment.max_length, model_kwargs=attention
-        )
+        return CrossEncoder(str(path), num_labels=1, max_length=experiment.max_length, **loading(experiment))
 
     def dataset(self, examples: Sequence[Example], experiment: Experiment) -> Any:
         """Columns query, document, label for pointwise losses; query, docs, labels for the others."""

@@ -1,4 +1,4 @@
-"""A model's weights: kept, merged with the base's, and low-rank adapters put on and folded in."""
+"""A model's weights: loaded, kept, merged with the base's, and low-rank adapters put on and folded in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from typing import Any
 
 from qrelay.errors import ConfigError
 from trainer.experiment import Experiment, Lora
+
+
+def loading(experiment: Experiment) -> dict[str, Any]:
+    """What a model of the library is loaded with: from this machine, with the experiment's attention."""
+    model = {} if experiment.attention == "auto" else {"attn_implementation": experiment.attention}
+    share = experiment.attention_dropout
+    config = {} if share is None else dict.fromkeys(("attention_probs_dropout_prob", "attention_dropout"), share)
+    return {"local_files_only": True, "model_kwargs": model, "config_kwargs": config}
 
 
 def weights(model: Any) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class Recipe:
                 file.write(json.dumps(line) + "\n")
         stages = [
             {"name": "distilled", "data": [str(home / "distilled.jsonl")], "epochs": 1},
-            {"name": "judged", "epochs": 2},
+            {"name": "judged", "epochs": 2, "learning_rate": 2.0e-5},
         ]
         self._train("cross_encoder.yaml", self.labels, home / "cross_encoder", f"stages={json.dumps(stages)}")
 

@@ -17,8 +17,11 @@ import torch
 
 from qrelay.errors import ConfigError, InputError
 from tests.trainer import tiny
+from trainer.bi_encoder import BiEncoder
+from trainer.cross_encoder import CrossEncoderKind
 from trainer.dev import DevSet
 from trainer.experiment import load_experiment, shipped
+from trainer.stages import Kind
 from trainer.train import train
 
 FAST = ["batch_size=8", "documents=4", "max_positives=1", "learning_rate=3.0e-3", "max_length=32"]
@@ -285,6 +288,17 @@ def test_a_reporter_that_is_not_installed_is_named(name: str, model: str, labels
 def test_bf16_and_eager_attention_train(model: str, labels: str, tmp_path: Path) -> None:
     train(experiment("infonce_only", model, "bf16=true", "attention=eager"), [labels], tmp_path)
     assert record(tmp_path)["state"] == "done"
+
+
+@pytest.mark.parametrize("kind", [BiEncoder(), CrossEncoderKind()])
+def test_attention_is_dropped_as_the_experiment_says_or_else_the_model(kind: Kind, model: str) -> None:
+    def dropped(*overrides: str) -> set[tuple[bool, float]]:
+        loaded = kind.load(load_experiment("infonce_only", overrides), Path(model.removeprefix("path:")))
+        layers = ((name, part) for name, part in loaded.named_modules() if isinstance(part, torch.nn.Dropout))
+        return {(".attention.self." in name, part.p) for name, part in layers}
+
+    assert {(True, 0.1), (False, 0.1)} <= dropped()
+    assert {(True, 0.0), (False, 0.1)} == dropped("attention_dropout=0")
 
 
 def test_two_processes_train_one_model_and_one_of_them_saves(model: str, labels: str, tmp_path: Path) -> None:

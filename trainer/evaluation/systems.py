@@ -13,7 +13,15 @@ import numpy.typing as npt
 from qrelay.errors import InputError, ModelError
 from qrelay.models.terms import K1, B, tokenize
 from trainer.evaluation.collection import Collection, Run, ranked
-from trainer.evaluation.embedding import Arithmetic, Progress, Prompts, VectorCache, computing, corpus_vectors, encode_queries
+from trainer.evaluation.embedding import (
+    Arithmetic,
+    Progress,
+    Prompts,
+    VectorCache,
+    computing,
+    corpus_vectors,
+    encode_queries,
+)
 
 DEPTH: Final = 100
 _QUERIES_AT_ONCE: Final = 256

@@ -27,7 +27,7 @@ def plan(rounds: Rounds, n: int, config: Path | None) -> Iterator[str]:
     yield f"services: {'`qrelay up` is started for the rounds' if missing else 'those that run are used'}"
     yield (
         f"judgments: at most {asked} queries x {sample} (reranker.sample) = {asked * sample} a round,"
-        f" {asked * sample * left} in all; a pair that was judged before costs nothing"
+        f" {asked * sample * left} in all; what the cache knows costs nothing"
     )
     yield from _slots(rounds)
 
