@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,19 +86,41 @@ def served(installation: Installation) -> str:
     return found.version if found else ""
 
 
+def killed_at(running: Installation, words: str, *command: str) -> None:
+    """Run a qrelay command and kill it, and all that it has started, the moment it says these words."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qrelay.cli.main", *command], env={**os.environ, **running.environ},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if words in line:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert words in said[-1], "".join(said)
+
+
 @pytest.mark.timeout(400)
-def test_a_round_ends_with_a_better_model_that_the_retriever_serves(running: Installation, tmp_path: Path) -> None:
+def test_a_round_killed_at_every_step_ends_with_a_better_model_that_the_retriever_serves(
+    running: Installation, tmp_path: Path
+) -> None:
     asked = queries(tmp_path / "queries.jsonl", "c{}", "of c{}", "in c{}", "is c{}")
     loop = ["rounds", "--n", "1", "--queries", str(asked), "--collection", COLLECTION]
     dry = qrelay(*loop, "--dry-run", environ=running.environ)
     assert "at most 64 queries x 25 (reranker.sample) = 1600 a round" in dry.stdout, dry.stderr
     assert "those that run are used" in dry.stdout
+    for words in ("feeding", "training job", "step 8/", "waiting until"):
+        killed_at(running, words, *loop)
     found = running.run(*loop, timeout=350)
     (turn,) = found["rounds"]
     (slot,) = turn["slots"]
     assert (turn["committed"], turn["dead"], turn["done"]) == (64, 0, True)
     assert slot["outcome"] == PROMOTED, slot["why"]
     assert served(running) == slot["version"]
+    assert len(list((running.folder / "registry" / "versions").iterdir())) == 1
     info = Served(running.folder).served(BI_ENCODER, COLLECTION)
     assert [each.split("@")[0] for each in info] == [slot["version"]]
     events = len(Registry(running.folder / "registry").history())
