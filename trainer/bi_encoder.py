@@ -38,6 +38,9 @@ class BiEncoder:
         )
         return as_dataset(rows, seed=experiment.seed)
 
+    def begin(self, experiment: Experiment, model: Any, dataset: Any) -> None:
+        """It has no head."""
+
     def loss(self, experiment: Experiment, model: Any) -> Any:
         """The weighted sum that the experiment names, with GradCache where it asks for it."""
         rules = LossRules(experiment.temperature, experiment.teacher_temperature, experiment.margin)

@@ -12,6 +12,7 @@ listwise   LambdaLoss with the NDCGLoss2++ weights (LambdaLoss)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,8 @@ from trainer.rows import as_lists, as_pairs, portions, with_strangers
 from trainer.weights import loading
 
 _POINTWISE: Final = ("bce", "mse")
+_EDGE: Final = 1e-3
+"""Of a mean target: 0 and 1 have no log-odds."""
 
 
 class CrossEncoderKind:
@@ -41,6 +44,17 @@ class CrossEncoderKind:
         if _loss_name(experiment) in _POINTWISE:
             return as_pairs(lists, seed=experiment.seed)
         return as_lists(lists, seed=experiment.seed)
+
+    def begin(self, experiment: Experiment, model: Any, dataset: Any) -> None:
+        """A new head's bias starts at the log-odds of the mean target where the loss fits targets: else the first
+        hundreds of steps go into it, and the body learns to say the mean whatever it reads (Lin et al. 2017, section
+        4.1, https://arxiv.org/abs/1708.02002)."""
+        import torch
+
+        head = [part for part in model.modules() if isinstance(part, torch.nn.Linear)][-1]
+        if _loss_name(experiment) in _POINTWISE and head.bias is not None and not head.bias.any():
+            mean = sum(dataset["label"]) / len(dataset)
+            torch.nn.init.constant_(head.bias, math.log(max(mean, _EDGE) / max(1 - mean, _EDGE)))
 
     def loss(self, experiment: Experiment, model: Any) -> Any:
         """The library's loss of that name."""

@@ -40,6 +40,9 @@ class Kind(Protocol):
     def dataset(self, examples: Sequence[Example], experiment: Experiment) -> Any:
         """A `datasets.Dataset`. Raises ConfigError where no example is left."""
 
+    def begin(self, experiment: Experiment, model: Any, dataset: Any) -> None:
+        """Fits a head that is new to the data that it will see first."""
+
     def loss(self, experiment: Experiment, model: Any) -> Any:
         """The loss, as the trainer takes it."""
 
@@ -75,6 +78,7 @@ def run_stage(
         return found
     dataset, record = _prepared(kind, experiment, stage, data)
     LOG.info("stage %s: %d rows of %d examples", stage.name, record["rows"], record["examples"])
+    kind.begin(experiment, model, dataset)
     began = time.monotonic()
     trainer = _trainer(kind, model, experiment, stage, dataset, folder, evaluator)
     trainer.train(resume_from_checkpoint=_last_checkpoint(folder))

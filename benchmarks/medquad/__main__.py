@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 COLLECTION = "medquad"
 BASE = "all-MiniLM-L6-v2"
 SEED = 7
-DISTILLED = 2400
+DISTILLED = 1800
 """Train queries whose candidates the cross-encoder learns from before it sees a judge's label."""
 RERANKED = 200
 """Test queries of the cross-encoder: 100 pairs each."""
@@ -132,7 +132,7 @@ class Recipe:
                 file.write(json.dumps(line) + "\n")
         stages = [
             {"name": "distilled", "data": [str(home / "distilled.jsonl")], "epochs": 1},
-            {"name": "judged", "epochs": 2, "learning_rate": 2.0e-5},
+            {"name": "judged", "epochs": 1, "learning_rate": 3.0e-5},
         ]
         self._train("cross_encoder.yaml", self.labels, home / "cross_encoder", f"stages={json.dumps(stages)}")
 

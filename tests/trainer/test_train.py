@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from qrelay.errors import ConfigError, InputError
 from tests.trainer import tiny
@@ -299,6 +300,23 @@ def test_attention_is_dropped_as_the_experiment_says_or_else_the_model(kind: Kin
 
     assert {(True, 0.1), (False, 0.1)} <= dropped()
     assert {(True, 0.0), (False, 0.1)} == dropped("attention_dropout=0")
+
+
+def test_a_new_head_starts_at_the_log_odds_of_the_mean_target(model: str, labels: str, tmp_path: Path) -> None:
+    kind, path = CrossEncoderKind(), Path(model.removeprefix("path:"))
+    data = {"label": [0.9, 0.1, 0.0, 0.0]}
+
+    def bias(folder: Path, loss: str = "bce", targets: dict[str, list[float]] = data) -> float:
+        asked = load_experiment("cross_encoder", ["losses.bce=0", f"losses.{loss}=1"])
+        loaded = kind.load(asked, folder)
+        kind.begin(asked, loaded, Dataset.from_dict(targets))
+        return float(loaded.model.classifier.bias.detach())
+
+    assert bias(path) == bias(path, "mse") == pytest.approx(math.log(0.25 / 0.75))
+    assert bias(path, targets={"label": [0.0]}) == pytest.approx(math.log(0.001))
+    assert bias(path, "pairwise") == 0
+    train(experiment("cross_encoder", model), [labels], tmp_path)
+    assert bias(tmp_path / "model") == pytest.approx(bias(tmp_path / "model", targets={"label": [0.9]})) != 0
 
 
 def test_two_processes_train_one_model_and_one_of_them_saves(model: str, labels: str, tmp_path: Path) -> None:
