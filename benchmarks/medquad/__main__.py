@@ -5,14 +5,14 @@
     python -m benchmarks.medquad train    --data FOLDER --out WORK --round 1
     … the same three with --round 2, which retrieves with the model of round 1 and learns from the labels of both …
     python -m benchmarks.medquad ceiling  --data FOLDER --out WORK --round 1    # the same recipe on the answer key
-    python -m benchmarks.medquad reranker --data FOLDER --out WORK --round 1
+    python -m benchmarks.medquad reranker --data FOLDER --out WORK --round 2
     python -m benchmarks.medquad evaluate --data FOLDER --out WORK --split dev
     python -m benchmarks.medquad evaluate --data FOLDER --out WORK --split test --final
 
-FOLDER is MedQuAD in BEIR layout (corpus.jsonl.gz, queries.SPLIT.jsonl.gz, qrels/SPLIT.tsv.gz). A round judges `--n`
-further train queries, which no test topic shares, by `contrastive_likelihood` of the 0.5B model against their
-neighbours among the train queries. No answer key is read before `ceiling`. What is chosen is chosen on dev; test is
-measured once, with --final. docs/log.md has the figures.
+FOLDER is MedQuAD in BEIR layout (corpus.jsonl.gz, queries.SPLIT.jsonl.gz, qrels/SPLIT.tsv.gz). A round judges further train
+queries, which no test topic shares, by `contrastive_likelihood` of the 0.5B model against their neighbours among the
+train queries. No answer key is read before `ceiling`. What is chosen is chosen on dev; test is measured once, with
+--final. docs/log.md has the figures.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ HERE = Path(__file__).parent
 COLLECTION = "medquad"
 BASE = "all-MiniLM-L6-v2"
 SEED = 7
+JUDGED = (400, 600)
+"""Train queries that each round judges."""
 DISTILLED = 1800
 """Train queries whose candidates the cross-encoder learns from before it sees a judge's label."""
 RERANKED = 200
@@ -46,7 +48,6 @@ class Recipe:
         self.data: Path = arguments.data
         self.out: Path = arguments.out
         self.round: int = arguments.round
-        self.n: int = arguments.n
         self.split: str = arguments.split
         self.final: bool = arguments.final
 
@@ -103,7 +104,8 @@ class Recipe:
         """The round's share of the train queries in a random order, each with its alternatives among all of them."""
         mixed = self._mixed()
         _write(home / "log.jsonl", mixed)
-        _write(home / "sample.jsonl", mixed[(self.round - 1) * self.n : self.round * self.n])
+        before = sum(JUDGED[: self.round - 1])
+        _write(home / "sample.jsonl", mixed[before : before + JUDGED[self.round - 1]])
         self.qrelay("queries", "alternatives", home / "sample.jsonl", "--log", home / "log.jsonl",
                     "--out", home / "queries.jsonl")  # fmt: skip
 
@@ -161,8 +163,9 @@ class Recipe:
         asked = {row["_id"] for row in lines(sample)}
         some = self.out / f"{self.split}-sample.tsv"
         some.write_text("query-id\tcorpus-id\tscore\n" + "".join(_rows(qrels, asked)))
-        rerankers = ["bm25", BASE, *self._models("cross_encoder")]
-        self._evaluate(rerankers, [*files, "--queries", sample, "--qrels", some], self.out / f"{self.split}-reranked")
+        rerankers = [*self._models("cross_encoder"), "bm25", BASE, *self._models("bi_encoder")]
+        few = [*files, "--queries", sample, "--qrels", some, "--max-length", "256"]
+        self._evaluate(rerankers, few, self.out / f"{self.split}-reranked")
 
     def _models(self, kind: str) -> list[str]:
         return [str(path) for path in sorted(self.out.glob(f"round*/{kind}/model"))]
@@ -190,8 +193,7 @@ def main() -> None:
     parser.add_argument("step", choices=steps)
     parser.add_argument("--data", type=Path, required=True, help="MedQuAD in BEIR layout")
     parser.add_argument("--out", type=Path, required=True, help="working folder")
-    parser.add_argument("--round", type=int, default=1)
-    parser.add_argument("--n", type=int, default=400, help="train queries that a round judges")
+    parser.add_argument("--round", type=int, default=1, choices=range(1, len(JUDGED) + 1))
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
     parser.add_argument("--final", action="store_true")
     arguments = parser.parse_args()
