@@ -9,10 +9,10 @@
     python -m benchmarks.medquad evaluate --data FOLDER --out WORK --split dev
     python -m benchmarks.medquad evaluate --data FOLDER --out WORK --split test --final
 
-FOLDER is MedQuAD in BEIR layout (corpus.jsonl.gz, queries.SPLIT.jsonl.gz, qrels/SPLIT.tsv.gz). A round judges further train
-queries, which no test topic shares, by `contrastive_likelihood` of the 0.5B model against their neighbours among the
-train queries. No answer key is read before `ceiling`. What is chosen is chosen on dev; test is measured once, with
---final. docs/log.md has the figures.
+FOLDER is MedQuAD in BEIR layout (corpus.jsonl.gz, queries.SPLIT.jsonl.gz, qrels/SPLIT.tsv.gz). A round judges
+further train queries, which no test topic shares, by `contrastive_likelihood` of the 0.5B model against their
+neighbours among the train queries. No answer key is read before `ceiling`. What is chosen is chosen on dev; test is
+measured once, with --final. docs/log.md has the figures.
 """
 
 from __future__ import annotations
