@@ -126,8 +126,8 @@ class Recipe:
         self._train("bi_encoder.yaml", [home / "gold.jsonl"], home / "gold", "prior=''")
 
     def reranker(self) -> None:
-        """A cross-encoder from the base model's body: what the round's retriever believes of every train query's
-        candidates, then the judge's labels."""
+        """A cross-encoder from the base model's body: first what the round's retriever believes of the candidates of
+        train queries that nobody judged, then the judge's labels."""
         home = self.folder(self.round)
         with (home / "distilled.jsonl").open("w") as file:
             for line in distilled(home / "state" / "index", self.embedder, COLLECTION, self._mixed()[:DISTILLED]):
