@@ -127,7 +127,7 @@ class Recipe:
 
     def reranker(self) -> None:
         """A cross-encoder from the base model's body: first what the round's retriever believes of the candidates of
-        train queries that nobody judged, then the judge's labels."""
+        1,800 train queries, judged or not, then the judge's labels."""
         home = self.folder(self.round)
         with (home / "distilled.jsonl").open("w") as file:
             for line in distilled(home / "state" / "index", self.embedder, COLLECTION, self._mixed()[:DISTILLED]):
