@@ -255,6 +255,14 @@ def _outcome(state: Any) -> dict[str, Any]:
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    from transformers.trainer_utils import get_last_checkpoint
+    """The latest that is whole: the trainer writes a checkpoint's state last, and may be killed while it does."""
+    whole = {int(path.name.partition("-")[2]): path for path in folder.glob("checkpoint-[0-9]*") if _is_whole(path)}
+    return str(whole[max(whole)]) if whole else None
 
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        orjson.loads((checkpoint / "trainer_state.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from trainer.bi_encoder import BiEncoder
 from trainer.cross_encoder import CrossEncoderKind
 from trainer.dev import DevSet
 from trainer.experiment import load_experiment, shipped
-from trainer.stages import Kind
+from trainer.stages import Kind, _last_checkpoint
 from trainer.train import train
 
 FAST = ["batch_size=8", "documents=4", "max_positives=1", "learning_rate=3.0e-3", "max_length=32"]
@@ -300,6 +301,26 @@ def test_attention_is_dropped_as_the_experiment_says_or_else_the_model(kind: Kin
 
     assert {(True, 0.1), (False, 0.1)} <= dropped()
     assert {(True, 0.0), (False, 0.1)} == dropped("attention_dropout=0")
+
+
+def test_a_checkpoint_that_a_kill_tore_is_passed_over(model: str, labels: str, tmp_path: Path) -> None:
+    wanted = experiment("infonce_only", model, "stages=[{name: one, epochs: 3}]", "checkpoint_every=1")
+    train(wanted, [labels], tmp_path)
+    (tmp_path / "run.json").unlink()
+    folder = tmp_path / "checkpoints" / "one"
+    (folder / "done").unlink()
+    whole, last = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))[-2:]
+    assert _last_checkpoint(folder) == str(last)
+    (last / "trainer_state.json").write_text('{"epoch"')
+    assert _last_checkpoint(folder) == str(whole)
+    shutil.rmtree(last)
+    last.mkdir()
+    (last / "model.safetensors").write_bytes(b"torn")
+    train(wanted, [labels], tmp_path)
+    assert record(tmp_path)["state"] == "done"
+    (whole / "trainer_state.json").unlink()
+    shutil.rmtree(last)
+    assert _last_checkpoint(folder) is None
 
 
 def test_a_new_head_starts_at_the_log_odds_of_the_mean_target(model: str, labels: str, tmp_path: Path) -> None:
