@@ -159,7 +159,8 @@ class Recipe:
         retrievers = [BASE, "bm25", *self._models("bi_encoder"), *self._models("gold")]
         self._evaluate(retrievers, [*files, "--queries", queries, "--qrels", qrels], self.out / self.split)
         sample = self.out / f"{self.split}-sample.jsonl"
-        _write(sample, random.Random(SEED).sample(list(lines(queries)), RERANKED))
+        asking = list(lines(queries))
+        _write(sample, random.Random(SEED).sample(asking, min(RERANKED, len(asking))))
         asked = {row["_id"] for row in lines(sample)}
         some = self.out / f"{self.split}-sample.tsv"
         some.write_text("query-id\tcorpus-id\tscore\n" + "".join(_rows(qrels, asked)))

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from qrelay.errors import BackendTimeout
+from qrelay.errors import BackendTimeout, SetupError
 from qrelay.registry import BI_ENCODER, Registry
-from tests.pipeline.harness import Installation, qrelay
+from tests.pipeline.harness import DOUBLES, SERVICES, Installation, qrelay
 from tests.trainer import sets
 from tests.trainer.tiny import COUNT, tiny_model
 from trainer.job.result import PROMOTED, REJECTED, SlotResult
@@ -149,6 +149,28 @@ def _ended(running: Installation) -> str:
 def test_a_version_that_no_service_takes_up_is_said_so(running: Installation) -> None:
     with pytest.raises(BackendTimeout, match=r"retriever does not serve bi-encoder-none .*swap_timeout_s"):
         Served(running.folder).await_served(BI_ENCODER, COLLECTION, "bi-encoder-none", 0.0)
+
+
+def test_services_that_do_not_run_are_started_for_the_rounds_and_stopped_after_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in DOUBLES.items():
+        monkeypatch.setenv(name, value)
+    installation = Served(tmp_path)
+    with pytest.raises(ZeroDivisionError), installation.running() as started:
+        assert started
+        assert not installation.missing
+        with installation.running() as again:
+            assert not again
+        raise ZeroDivisionError
+    assert set(installation.missing) == set(SERVICES)
+
+
+def test_services_that_cannot_start_say_why(tmp_path: Path) -> None:
+    config = tmp_path / "qrelay.yaml"
+    config.write_text("judge: {backend: nonsense}\n")
+    with pytest.raises(SetupError, match="nonsense"), Served(tmp_path, config).running():
+        pass
 
 
 def test_services_that_would_never_serve_the_result_are_refused_before_anything_is_fed(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Installation:
 
         Raises:
             SetupError: `qrelay up` ended; its last words are in the text.
-            BackendUnavailable: some run, and others do not.
+            BackendUnavailable: some run, and others do not; or they did not stop.
         """
         missing = self.missing
         if not missing:
@@ -72,8 +72,8 @@ class Installation:
             yield True
         finally:
             stopped = self.command("down")
-            if stopped.returncode:
-                raise BackendUnavailable(f"the services did not stop: {stopped.stderr.strip()[-_WORDS:]}")
+        if stopped.returncode:
+            raise BackendUnavailable(f"the services did not stop: {stopped.stderr.strip()[-_WORDS:]}")
 
     def feed(self, queries: Path, collection: str, number: int) -> Fed:
         """Feeds every query in this round and waits until each is committed or a dead letter. What was fed in it
