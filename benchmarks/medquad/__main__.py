@@ -92,12 +92,11 @@ class Recipe:
         home.mkdir(parents=True, exist_ok=True)
         if not (home / "queries.jsonl").exists():
             self._queries(home)
-        up = [sys.executable, "-m", "qrelay.cli.main", "up", "--port-base", "0"]
-        with subprocess.Popen(up, env=self.environ()) as services:
-            try:
-                self.qrelay("feed", home / "queries.jsonl", "--collection", COLLECTION, "--wait")
-            finally:
-                services.terminate()
+        self.qrelay("up", "--detach", "--port-base", "0")
+        try:
+            self.qrelay("feed", home / "queries.jsonl", "--collection", COLLECTION, "--wait")
+        finally:
+            self.qrelay("down")
         self.qrelay("export", "labels", "--collection", COLLECTION, "--out", home / "weak.jsonl")
 
     def _queries(self, home: Path) -> None:
