@@ -1,0 +1,1 @@
+"""`qrelay bench …`: the commands."""
