@@ -28,6 +28,7 @@ _OWN = {
     "top": "qrelay.cli.top:top",
     "dlq": "qrelay.cli.dlq:dlq",
     "config": "qrelay.cli.config:config",
+    "healthcheck": "qrelay.cli.healthcheck:healthcheck",
     "models": "qrelay.models.cli:models",
 }
 

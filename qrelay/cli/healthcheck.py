@@ -1,0 +1,49 @@
+"""`qrelay healthcheck ADDRESS`: one look at a service's gRPC health, for container engines and scripts.
+
+Kubernetes asks a service's gRPC health by itself; Docker runs a command inside the container, and this is that
+command. It imports gRPC and nothing of a service, because it runs for as long as the container does.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from qrelay.errors import BackendUnavailable, InputError
+
+_NOT_SERVING: Final = "wait until its model is loaded, or read its log"
+
+
+@click.command()
+@click.argument("address")
+@click.option("--service", default="", help="Whose health: a gRPC service's full name, or liveness.  [default: all]")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True,
+              help="Seconds to wait for the answer.")  # fmt: skip
+def healthcheck(address: str, service: str, timeout_s: float) -> None:
+    """Exit with 0 when the service at ADDRESS (host:port) is ready, with 1 when it is not or does not answer."""
+    check(address, service, timeout_s)
+    click.echo("SERVING")
+
+
+def check(address: str, service: str, timeout_s: float) -> None:
+    """Return when `service` ("": the whole server) at host:port is SERVING; ask once, `timeout_s` seconds at most.
+
+    Raises:
+        BackendUnavailable: it does not answer, or answers something else.
+        InputError: the server has no service of this name.
+    """
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    request = health_pb2.HealthCheckRequest(service=service)
+    with grpc.insecure_channel(address) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise InputError(f"{address} knows no {service!r}: leave --service out, or say liveness") from error
+            raise BackendUnavailable(f"{address} does not answer: {error.details()}") from error
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        state = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+        raise BackendUnavailable(f"{address} is {state}: {_NOT_SERVING}")
