@@ -90,7 +90,9 @@ class WorkerSettings(Section):
         (1.0, 5.0, 30.0, 120.0), description="Seconds before attempt 2, 3, …; the last repeats"
     )
     heartbeat_s: float = Field(20.0, gt=0, description="Seconds between heartbeats for each held message")
-    drain_s: float = Field(30.0, ge=0, description="Seconds on SIGTERM to finish held work before returning it")
+    drain_s: float = Field(
+        30.0, ge=0, description="Seconds on SIGTERM to finish held work, and running calls, before returning it"
+    )
 
 
 class TelemetrySettings(Section):
@@ -99,6 +101,9 @@ class TelemetrySettings(Section):
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level logged")
     metrics_bind: str = Field("127.0.0.1:0", description="host:port of Prometheus /metrics; port 0: a free one")
     otlp_endpoint: str = Field("", description="OTLP/gRPC URL for spans; empty: spans are not exported")
+    lag_every_s: float = Field(
+        15.0, ge=0, description="Seconds between readings of every queue's lag for the metrics; 0: none"
+    )
 
 
 class ServiceSettings(Section):

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from qrelay import wire
 from qrelay.errors import InternalError, QrelayError
+from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.trace import closed, is_open
 from qrelay.runtime.translate import item_error
@@ -37,6 +38,8 @@ async def answer_items(
         began = time.monotonic()
         answers = iter(await compute(readable) if readable else ())
         compute_s = time.monotonic() - began
+        telemetry.GRPC_BATCH_ITEMS.labels(context.service).observe(len(items))
+        telemetry.GRPC_COMPUTE_SECONDS.labels(context.service).observe(compute_s)
         results = []
         for record in records:
             answer = record if isinstance(record, QrelayError) else next(answers)

@@ -3,8 +3,10 @@
 Start: settings -> logs and metrics -> gRPC listening (alive, not ready) -> core loaded off the event loop
 (ready) -> NATS connected, workers fetching. Readiness does not wait for NATS; liveness waits for nothing.
 
-Stop (SIGTERM, SIGINT): NOT_SERVING -> workers stop fetching, finish or return what they hold -> running
-calls finish -> connection closed -> exit 0. A second signal ends it at once.
+Stop (SIGTERM, SIGINT): NOT_SERVING -> workers stop fetching, finish or return what they hold; beside that
+running calls finish -> connection closed -> exit 0, all within `worker.drain_s` and the moment that returning
+takes. A model that still computes then is not waited for: its messages are back in the queue. A second signal
+ends it at once.
 
 Exit codes: 0 stopped in order, 78 settings, model, index or port wrong (a person has to act), 1 a bug.
 """
@@ -24,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.config import ServiceSettings, load_settings
-from qrelay.errors import SetupError
+from qrelay.errors import QrelayError, SetupError
 from qrelay.files import write_atomic
 from qrelay.runtime import telemetry
+from qrelay.runtime.broker import Broker
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.exitcodes import EXIT_SETUP
 from qrelay.runtime.jetstream import JetStreamBroker
@@ -42,14 +45,18 @@ def main(definition: ServiceDef[Any, Any], config: Path | None = None) -> int:
     try:
         settings = load_settings(definition.settings, definition.name, file=config)
         telemetry.setup_logging(definition.name, settings.telemetry.log_level)
-        asyncio.run(_run(definition, settings))
+        with asyncio.Runner() as runner:
+            if not runner.run(_run(definition, settings)):
+                sys.stderr.flush()
+                os._exit(0)  # a thread still computes what was given up and returned: nobody waits for it
         return 0
     except SetupError as error:
         print(f"{definition.name}: {error}", file=sys.stderr)
         return EXIT_SETUP
 
 
-async def _run(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> None:
+async def _run(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> bool:
+    """Whether all ended in order; False: threads still compute what was given up."""
     telemetry.setup_tracing(definition.name, settings.telemetry)
     metrics = telemetry.setup_metrics(settings.telemetry.metrics_bind)
     replica = settings.replica or f"{socket.gethostname()}-{os.getpid()}"
@@ -61,23 +68,66 @@ async def _run(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> N
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _on_signal, stopping)
+    leaving = asyncio.create_task(_leave(server, settings.worker.drain_s, stopping))
+    in_order = False
     try:
-        context.core = await asyncio.to_thread(definition.load, settings)
-        _calm_garbage_collector()
-        await server.ready(True)
-        log.info("ready", extra={"grpc": address, "metrics": metrics, "replica": replica})
-        beside = asyncio.create_task(_beside(definition, context, stopping))
-        try:
-            await _work(definition, context, stopping)
-        finally:
-            stopping.set()
-            await beside
+        if await _loaded(definition, context, stopping):
+            await server.ready(not stopping.is_set())
+            log.info("ready", extra={"grpc": address, "metrics": metrics, "replica": replica})
+            in_order = await _serve(definition, context, stopping)
     finally:
-        await server.ready(False)
-        await server.drain(settings.worker.drain_s)
-        if context.loaded:
+        stopping.set()
+        await leaving
+        if in_order:
             definition.close(context.core)
-        log.info("stopped")
+        log.info("stopped", extra={"in_order": in_order})
+    return in_order
+
+
+async def _leave(server: GrpcServer, drain_s: float, stopping: asyncio.Event) -> None:
+    """The gRPC door on the way out: not ready at once, no new calls, running ones end; beside the workers' drain."""
+    await stopping.wait()
+    await server.ready(False)
+    await server.drain(drain_s)
+
+
+async def _loaded(
+    definition: ServiceDef[Any, Any], context: ServiceContext[Any, Any], stopping: asyncio.Event
+) -> bool:
+    """Loads the core off the event loop. False: told to stop before it was there."""
+    loading = asyncio.ensure_future(asyncio.to_thread(definition.load, context.settings))
+    if not await _before(stopping, loading):
+        return False
+    context.core = loading.result()
+    _calm_garbage_collector()
+    return True
+
+
+async def _before(stopping: asyncio.Event, awaited: asyncio.Future[Any]) -> bool:
+    """Waits for the one or the other; whether `awaited` is there. If not, it is cancelled."""
+    stop = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({awaited, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if not awaited.done():
+        awaited.cancel()
+    return awaited.done()
+
+
+async def _serve(
+    definition: ServiceDef[Any, Any], context: ServiceContext[Any, Any], stopping: asyncio.Event
+) -> bool:
+    """Works until `stopping`. Whether all of it ended within `worker.drain_s` of that."""
+    beside = asyncio.create_task(_beside(definition, context, stopping))
+    try:
+        in_order = await _work(definition, context, stopping)
+    finally:
+        stopping.set()
+        await asyncio.wait({beside}, timeout=context.settings.worker.drain_s)
+        if not beside.done():
+            beside.cancel()
+        else:
+            beside.result()
+    return in_order and not beside.cancelling()
 
 
 def _calm_garbage_collector() -> None:
@@ -115,28 +165,41 @@ async def _beside(
         raise
 
 
-async def _work(definition: ServiceDef[Any, Any], context: ServiceContext[Any, Any], stopping: asyncio.Event) -> None:
-    """Connect when NATS is there, and run the workers until `stopping`."""
+async def _work(definition: ServiceDef[Any, Any], context: ServiceContext[Any, Any], stopping: asyncio.Event) -> bool:
+    """Connect when NATS is there, and run the workers until `stopping`. Whether they gave nothing up in the end."""
     if not context.settings.worker.enabled:
         await stopping.wait()
-        return
+        return True
     connect = asyncio.create_task(JetStreamBroker.connect(context.settings.nats, name=definition.name, owner=True))
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait({connect, stop}, return_when=asyncio.FIRST_COMPLETED)
-    if not connect.done():
-        connect.cancel()
-        return
-    broker = await connect
-    context.broker = broker
+    if not await _before(stopping, connect):
+        return True
+    broker = context.broker = await connect
     workers = _workers(definition, context, broker)
+    stop = asyncio.create_task(stopping.wait())
+    watching = asyncio.create_task(_watch_lag(broker, context.settings.telemetry.lag_every_s))
     running = [asyncio.create_task(worker.run()) for worker in workers]
     try:
         await asyncio.wait({stop, *running}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.set()
         for worker in workers:
             worker.stop()
         await asyncio.gather(*running)
     finally:
+        watching.cancel()
         await broker.close()
+    return not any(worker.gave_up for worker in workers)
+
+
+async def _watch_lag(broker: Broker, every_s: float) -> None:
+    """Every queue's length into the metrics; every service tells of all, as any of them may be scaled to zero."""
+    while every_s > 0:
+        try:
+            for hop in await broker.stats():
+                telemetry.LAG_ITEMS.labels(hop.hop.value).set(hop.lag)
+                telemetry.QUEUE_BYTES.labels(hop.hop.value).set(hop.bytes)
+        except QrelayError as error:
+            log.debug("cannot read the queues' lag", extra={"error": str(error)})
+        await asyncio.sleep(every_s)
 
 
 def _workers(

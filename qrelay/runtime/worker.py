@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -105,10 +106,17 @@ class StageWorker:
         self._held: set[_Held] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._stopped_at = 0.0
+        self._drained: Counter[str] = Counter()
+        """Since the stop: messages held then or taken after, and how many had each outcome."""
+        self.gave_up = False
+        """Whether the drain ended with batches still being handled; their threads may compute on."""
 
     def stop(self) -> None:
-        """Fetch no more; `run` then finishes what is held within drain_s seconds and returns the rest."""
-        self._stopping.set()
+        """Fetch no more; `run` then finishes what is held within drain_s seconds from now and returns the rest."""
+        if not self._stopping.is_set():
+            self._stopped_at, self._drained["held"] = self._clock(), len(self._held)
+            self._stopping.set()
 
     async def run(self) -> None:
         """Work until `stop`, then drain."""
@@ -152,11 +160,27 @@ class StageWorker:
         self._batcher.add(held, cost=self._stage.cost(record), size=len(message.payload))
 
     async def _dispatch(self) -> None:
-        while self._batcher.ready():
-            await self._slots.acquire()
+        while self._batcher.ready() and await self._slot():
             task = asyncio.create_task(self._handle(self._batcher.take()))
             self._tasks.add(task)
             task.add_done_callback(self._batch_done)
+
+    async def _slot(self) -> bool:
+        """Takes a place for one more batch. False: told to stop before there was one."""
+        if self._slots.locked():
+            acquiring = asyncio.ensure_future(self._slots.acquire())
+            stopping = asyncio.ensure_future(self._stopping.wait())
+            await asyncio.wait({acquiring, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if not acquiring.done():
+                acquiring.cancel()
+                return False
+        else:
+            await self._slots.acquire()
+        if self._stopping.is_set():
+            self._slots.release()
+            return False
+        return True
 
     def _batch_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -330,9 +354,13 @@ class StageWorker:
             self._held.discard(held)
             telemetry.HELD_ITEMS.labels(self._stage.name).set(len(self._held))
         telemetry.ITEMS.labels(self._stage.name, outcome).inc()
+        if self._stopping.is_set():
+            self._drained[outcome] += 1
 
     def _hold(self, held: _Held) -> None:
         self._held.add(held)
+        if self._stopping.is_set():
+            self._drained["held"] += 1
         telemetry.HELD_ITEMS.labels(self._stage.name).set(len(self._held))
 
     async def _heartbeat(self) -> None:
@@ -347,18 +375,32 @@ class StageWorker:
 
     async def _drain(self) -> None:
         """Finish what is being handled; return at once what waits, and at the limit what is left."""
+        self.stop()  # where the loop ended otherwise
         waiting = []
         while batch := self._batcher.take():
             waiting += batch
         for held in waiting:
             await self._release(held, held.message.retry(0), "returned")
         if self._tasks:
-            _done, late = await asyncio.wait(self._tasks, timeout=self._settings.drain_s)
+            left_s = self._stopped_at + self._settings.drain_s - self._clock()
+            _done, late = await asyncio.wait(self._tasks, timeout=max(0.0, left_s))
+            self.gave_up = bool(late)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         for held in list(self._held):
             await self._release(held, held.message.retry(0), "returned")
+        self._report_drain()
+
+    def _report_drain(self) -> None:
+        """What became of the messages in hand. An unconfirmed one may have ended; if not, it comes back by itself."""
+        count = self._drained
+        log.info(
+            "drained",
+            extra={"stage": self._stage.name, "held": count["held"], "finished": count["ok"] + count["dead_lettered"],
+                   "returned": count["returned"] + count["retried"], "unconfirmed": count["unconfirmed"],
+                   "seconds": round(self._clock() - self._stopped_at, 3)},
+        )  # fmt: skip
 
 
 def _unreadable(message: Message) -> Query:

@@ -94,6 +94,12 @@ class FakeSettings(Section):
     """The backend `fake`: the double for tests and benchmarks."""
 
     failure_rate: float = Field(0.0, ge=0, le=1, description="Share of pairs that fail the first time, 0 to 1")
+    service_time_s: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds that each call takes (with most strategies a query's passages are one call), one after "
+        "another, whatever the batch",
+    )
 
 
 class PrefilterSettings(Section):

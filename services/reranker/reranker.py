@@ -112,7 +112,7 @@ def load_reranker(settings: RerankerSettings) -> Reranker:
 
 def _load_scorer(settings: RerankerSettings) -> Scorer:
     if settings.scorer == "fake":
-        return FakeScorer()
+        return FakeScorer(settings.fake.service_time_s)
     if settings.cross_encoder and settings.scorer != "bi_encoder":
         return CrossEncoderScorer(
             settings.cross_encoder,

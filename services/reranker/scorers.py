@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from qrelay.errors import ModelError
 from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import Embedder
+from qrelay.simulated import ServiceTime
 from qrelay.types import BI_ENCODER, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Passage
 
 _MOST_TOKENS: Final = 1 << 20
@@ -120,13 +121,18 @@ class BiEncoderScorer:
 
 
 class FakeScorer:
-    """A score from a checksum of the two ids: no model, no time, always the same."""
+    """A score from a checksum of the two ids: no model, always the same; takes no time unless it is told to."""
 
     system = CROSS_ENCODER
     fingerprint = "fake-cross-encoder@1"
 
+    def __init__(self, service_time_s: float = 0.0) -> None:
+        """service_time_s: seconds that each set takes, one after another."""
+        self._service_time = ServiceTime(service_time_s)
+
     def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
         """Scores in [0, 1)."""
+        self._service_time.spend(len(sets))
         return [
             [
                 (zlib.crc32(candidate.passage.passage_id.encode(), seed) % 65536) / 65536

@@ -6,7 +6,17 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from qrelay.config import ServiceSettings
+from qrelay.config import Section, ServiceSettings
+
+
+class FakeSettings(Section):
+    """The scorer `fake`: the double for tests and benchmarks."""
+
+    service_time_s: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds that each query's candidates take, one query after another, whatever the batch",
+    )
 
 
 class RerankerSettings(ServiceSettings):
@@ -38,6 +48,8 @@ class RerankerSettings(ServiceSettings):
         description="Seconds between looks for a promoted cross-encoder in the registry; 0: the registry is never "
         "looked at and the configured model serves",
     )
+
+    fake: FakeSettings = FakeSettings()
 
     @property
     def follows_registry(self) -> bool:

@@ -173,8 +173,8 @@ class SyntheticIndex:
 
     problems: Mapping[str, SetupError] = {}
 
-    def __init__(self, collections: Sequence[str]) -> None:
-        served = Served(SyntheticEngine(), None)
+    def __init__(self, collections: Sequence[str], service_time_s: float = 0.0) -> None:
+        served = Served(SyntheticEngine(service_time_s), None)
         self.served: Mapping[str, Served] = dict.fromkeys(collections, served) if collections else _Anything(served)
 
     def models(self) -> list[str]:

@@ -165,7 +165,7 @@ def load_retriever(settings: RetrieverSettings, load: Callable[[str], Embedder] 
         CorpusIndexError: an index is damaged, or was built by another model.
     """
     if settings.engine == "synthetic":
-        return Retriever(settings, SyntheticIndex(settings.collections))
+        return Retriever(settings, SyntheticIndex(settings.collections, settings.synthetic.service_time_s))
     embedders = Embedders(settings.embedder, Registry(settings.registry_folder), load, settings.threads)
     index = IndexFolder(settings, embedders)
     follower = Follower(settings, index, embedders) if settings.registry_poll_s else None

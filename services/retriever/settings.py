@@ -7,9 +7,17 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from qrelay.config import ServiceSettings
+from qrelay.config import Section, ServiceSettings
 
 DEFAULT_EMBEDDER: Final = "all-MiniLM-L6-v2"
+
+
+class SyntheticSettings(Section):
+    """The engine `synthetic`: the double for tests and benchmarks."""
+
+    service_time_s: float = Field(
+        0.0, ge=0, description="Seconds that each query takes, one after another, whatever the batch"
+    )
 
 
 class RetrieverSettings(ServiceSettings):
@@ -53,6 +61,8 @@ class RetrieverSettings(ServiceSettings):
     reembed_threads: int = Field(
         1, ge=1, le=1024, description="CPU threads of the process that re-embeds, which runs at low priority"
     )
+
+    synthetic: SyntheticSettings = SyntheticSettings()
 
     @property
     def index_folder(self) -> Path:

@@ -1,4 +1,4 @@
-"""SyntheticEngine: made-up candidates for pipeline benchmarks and tests. No model, no index, no waiting."""
+"""SyntheticEngine: made-up candidates for pipeline benchmarks and tests. No model, no index."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
+from qrelay.simulated import ServiceTime
 from qrelay.types import BM25, DENSE, Candidate, Passage, Score
 from services.retriever.engine import Vectors
 
@@ -22,7 +23,9 @@ class SyntheticEngine:
     version = "synthetic-1"
     embedder = ""
 
-    def __init__(self) -> None:
+    def __init__(self, service_time_s: float = 0.0) -> None:
+        """service_time_s: seconds that each query takes, one after another."""
+        self._service_time = ServiceTime(service_time_s)
         self._sets = [_candidate_set(number) for number in range(_SETS)]
 
     def search(
@@ -31,6 +34,7 @@ class SyntheticEngine:
         vectors: Vectors | None,  # noqa: ARG002  the protocol's; no model here
         limit: int,
     ) -> list[tuple[Candidate, ...]]:
+        self._service_time.spend(len(texts))
         return [self._sets[crc32(text.encode()) % _SETS][:limit] for text in texts]
 
     def describe(self) -> dict[str, str]:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qrelay import wire
 from qrelay.config import TelemetrySettings, WorkerSettings
 from qrelay.errors import ConfigError
+from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
-from qrelay.runtime.service import _run
+from qrelay.runtime.service import _run, _watch_lag
+from qrelay.runtime.topology import Hop
 from services.reranker.service import SERVICE
 from services.reranker.settings import RerankerSettings
+from tests import samples
 from tests.conftest import eventually
 
 SETTINGS = RerankerSettings(scorer="fake", worker=WorkerSettings(enabled=False), telemetry=TelemetrySettings())
@@ -56,3 +64,81 @@ async def test_background_work_that_fails_stops_the_service_with_its_error() -> 
 
     with pytest.raises(ConfigError, match="the background cannot work"):
         await asyncio.wait_for(_run(replace(SERVICE, background=work), SETTINGS), 20)
+
+
+async def test_every_queues_lag_is_in_the_metrics(broker: Any) -> None:
+    for number in range(3):
+        payload, headers = wire.encode(samples.query(number))
+        await broker.publish(Hop.QUERIES.subject("docs"), payload, headers, f"feed-{number}")
+    watching = asyncio.create_task(_watch_lag(broker, 60))
+    await eventually(lambda: telemetry.LAG_ITEMS.labels("queries")._value.get() == 3)
+    watching.cancel()
+    assert telemetry.LAG_ITEMS.labels("judged")._value.get() == 0
+    assert telemetry.QUEUE_BYTES.labels("queries")._value.get() > 0
+
+
+async def test_the_door_says_not_serving_while_held_work_is_still_being_finished() -> None:
+    told = asyncio.Event()
+    answers: list[int] = []
+
+    async def work(context: ServiceContext[Any, Any], stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        await eventually(lambda: telemetry.READY._value.get() == 0)
+        answers.append(1)
+        told.set()
+
+    service = asyncio.create_task(_run(replace(SERVICE, background=work), SETTINGS))
+    await eventually(lambda: telemetry.READY._value.get() == 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(service, 20) is True
+    assert told.is_set() and answers == [1]
+
+
+async def test_what_does_not_end_within_the_drain_is_not_waited_for() -> None:
+    async def work(context: ServiceContext[Any, Any], stopping: asyncio.Event) -> None:
+        await asyncio.Event().wait()
+
+    hasty = SETTINGS.model_copy(update={"worker": WorkerSettings(enabled=False, drain_s=0.1)})
+    service = asyncio.create_task(_run(replace(SERVICE, background=work), hasty))
+    await eventually(lambda: telemetry.READY._value.get() == 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(service, 20) is False
+
+
+async def test_a_service_that_still_loads_its_model_ends_when_told_to() -> None:
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load(settings: Any) -> Any:
+        loading.set()
+        go_on.wait(30)
+        return SERVICE.load(settings)
+
+    service = asyncio.create_task(_run(replace(SERVICE, load=load), SETTINGS))
+    await eventually(loading.is_set)
+    os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        assert await asyncio.wait_for(service, 20) is False
+    finally:
+        go_on.set()
+
+
+def test_a_process_whose_thread_still_computes_ends_all_the_same(tmp_path: Path) -> None:
+    """asyncio would wait for the thread; what it computes was given up and returned to the queue."""
+    program = """
+import sys, threading, time
+from dataclasses import replace
+from qrelay.runtime.service import main
+from services.reranker.service import SERVICE
+def load(settings):
+    print("loading", flush=True)
+    time.sleep(300)
+sys.exit(main(replace(SERVICE, load=load)))
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"loading\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()

@@ -269,6 +269,43 @@ async def test_a_drain_that_takes_too_long_returns_the_message_unharmed(broker: 
     assert found.query.query_id == "q0"
 
 
+async def test_a_worker_that_is_told_to_stop_waits_for_no_free_place(broker: Any) -> None:
+    """Else the batch in hand, and the next one after it, would each take as long as they like before the drain."""
+    never = asyncio.Event()
+    stage = EchoStage(lambda work: _after(never))
+    narrow = FAST.model_copy(update={"max_items": 1, "batches_in_flight": 1, "drain_s": 0.1})
+    await publish(broker, *(samples.query(i) for i in range(3)))
+    worker = StageWorker(stage, broker, narrow)
+    task = asyncio.create_task(worker.run())
+    await eventually(lambda: stage.batches)
+    await asyncio.sleep(0.1)
+    worker.stop()
+    await asyncio.wait_for(task, 10)
+    assert worker.gave_up and len(stage.batches) == 1
+    async with running(EchoStage(), broker):
+        assert len(await collect(broker, Hop.RETRIEVED, 3)) == 3
+
+
+async def test_the_drain_says_what_became_of_every_held_message(
+    broker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    never, gate = asyncio.Event(), asyncio.Event()
+    stage = EchoStage(lambda work: _after(gate if work.record.query_id == "q0" else never))
+    each_alone = FAST.model_copy(update={"max_items": 1, "batches_in_flight": 2, "drain_s": 1.0})
+    await publish(broker, *(samples.query(i) for i in range(2)))
+    worker = StageWorker(stage, broker, each_alone)
+    task = asyncio.create_task(worker.run())
+    await eventually(lambda: len(stage.batches) == 2)
+    with caplog.at_level("INFO", "qrelay.runtime.worker"):
+        worker.stop()
+        gate.set()
+        await asyncio.wait_for(task, 10)
+    (said,) = (record for record in caplog.records if record.message == "drained")
+    found = {name: getattr(said, name) for name in ("stage", "held", "finished", "returned", "unconfirmed")}
+    assert found == {"stage": "retriever", "held": 2, "finished": 1, "returned": 1, "unconfirmed": 0}
+    assert said.__dict__["seconds"] >= 1.0
+
+
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_with_every_accident_at_once_each_query_still_ends_exactly_once(seed: int) -> None:

@@ -128,7 +128,7 @@ def _openai(settings: JudgeSettings) -> Backend:
 def _fake(settings: JudgeSettings) -> Backend:
     from services.judge.backends.fake import FakeBackend
 
-    return FakeBackend(settings.fake.failure_rate)
+    return FakeBackend(settings.fake.failure_rate, settings.fake.service_time_s)
 
 
 _MAKERS: dict[str, Callable[[JudgeSettings], Backend]] = {

@@ -1,4 +1,4 @@
-"""`fake`: the shipped double of every capability. Deterministic lexical overlap, no model, no waiting.
+"""`fake`: the shipped double of every capability. Deterministic lexical overlap, no model; waits where it is told to.
 
     score          the share of the query's words that the passage contains sets the likely grade
     loglikelihood  a target word that the passage holds costs 0.5 nats, one that only the context holds 3, any other 5
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from qrelay.errors import BackendUnavailable, QrelayError
+from qrelay.simulated import ServiceTime
 from services.judge.backends.base import Weights
 from services.judge.exchange import (
     GENERATION,
@@ -53,8 +54,10 @@ class FakeBackend:
     weights = Weights("fake-judge", "1", "none")
     capabilities = frozenset({TOKEN_LOGPROBS, PROMPT_LOGPROBS, GENERATION})
 
-    def __init__(self, failure_rate: float = 0.0) -> None:
-        """`failure_rate`: share of questions, 0 to 1, that fail when first asked."""
+    def __init__(self, failure_rate: float = 0.0, service_time_s: float = 0.0) -> None:
+        """`failure_rate`: share of questions, 0 to 1, that fail when first asked; `service_time_s`: seconds that each
+        call takes, one after another."""
+        self._service_time = ServiceTime(service_time_s)
         self._threshold = int(failure_rate * 2**32)
         self._failed: set[int] = set()
         self.asked = 0
@@ -67,16 +70,19 @@ class FakeBackend:
     async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
         """One answer a prompt."""
         self.asked += len(prompts)
+        await self._service_time.pass_by()
         return [self._failure(prompt.query, prompt.passage) or _score(prompt) for prompt in prompts]
 
     async def loglikelihood(self, continuations: Sequence[Continuation]) -> list[TargetLogprobs | QrelayError]:
         """One answer a continuation; a log-probability a word of the target."""
         self.asked += len(continuations)
+        await self._service_time.pass_by()
         return [self._failure(each.context, each.target) or _loglikelihood(each) for each in continuations]
 
     async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
         """One reply a chat."""
         self.asked += len(chats)
+        await self._service_time.pass_by()
         return [self._failure(*(content for _, content in chat.messages)) or _generate(chat) for chat in chats]
 
     def _failure(self, *texts: str) -> BackendUnavailable | None:
