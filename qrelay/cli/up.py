@@ -54,13 +54,14 @@ class Child:
     started_at: float = 0.0
     restarts: int = 0
     restart_at: float = 0.0
+    service: str = ""  # where a replica's own name is not its service's
 
     def start(self) -> None:
         """Start the process; its log is appended to `log`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "qrelay.cli.main", "serve", self.name],
+                [sys.executable, "-m", "qrelay.cli.main", "serve", self.service or self.name],
                 stdout=log,
                 stderr=log,
                 env=dict(self.environ),
@@ -148,13 +149,13 @@ def is_ready(endpoint: Endpoint) -> bool:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _environ(
-    base: Mapping[str, str], name: str, data_dir: Path, nats_url: str, ports: tuple[int, int]
-) -> dict[str, str]:
+def service_environ(base: Mapping[str, str], name: str, data_dir: Path, nats_url: str,
+                    ports: tuple[int, int] = (0, 0), run_dir: Path | None = None) -> dict[str, str]:  # fmt: skip
+    """The environment of one process of a service. ports: of gRPC and metrics. Replicas need a `run_dir` each."""
     section = f"QRELAY_{name.upper()}__"
     ours = {
         "QRELAY_ALL__DATA_DIR": str(data_dir),
-        "QRELAY_ALL__RUN_DIR": str(data_dir / "run"),
+        "QRELAY_ALL__RUN_DIR": str(run_dir or data_dir / "run"),
         "QRELAY_ALL__NATS__URL": nats_url,
         f"{section}GRPC__BIND": f"127.0.0.1:{ports[0]}",
         f"{section}TELEMETRY__METRICS_BIND": f"127.0.0.1:{ports[1]}",
@@ -178,7 +179,7 @@ def build(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: 
         if name not in services:
             continue
         ports = (port_base + number, port_base + 10 + number) if port_base else (0, 0)
-        environ = _environ(base, name, data_dir, nats_url or (nats.url if nats else ""), ports)
+        environ = service_environ(base, name, data_dir, nats_url or (nats.url if nats else ""), ports)
         children.append(Child(name, data_dir / "logs" / f"{name}.log", environ))
     children.sort(key=lambda child: ORDER.index(child.name))
     return Supervisor(children, nats, say)

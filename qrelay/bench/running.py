@@ -1,0 +1,219 @@
+"""The processes of a benchmark that were started here: services, replicas of them, and NATS.
+
+The settings in force apply (file and environment); on top come free ports, the data folder, whether there is a queue,
+and the doubles with their simulated times. Logs and announcements are in a folder of the run's own, so a benchmark
+neither finds nor disturbs a `qrelay up`; with the default data folder, which is temporary, not even its data.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from qrelay.bench.probe import Process
+from qrelay.cli.up import Child, Supervisor, is_ready, service_environ
+from qrelay.errors import ConfigError, QrelayError, SetupError
+from qrelay.rundir import Endpoint, endpoints
+from qrelay.runtime.natsserver import NatsServer
+
+NATS: Final = "nats-server"
+READY_S: Final = 900.0
+"""A large model may take minutes to load; a process that ends says so at once."""
+_NO_NATS: Final = "nats://127.0.0.1:9"
+_POLL_S: Final = 0.05
+_STUB_TIMES: Final = {
+    "retriever": ({"ENGINE": "synthetic"}, "SYNTHETIC__SERVICE_TIME_S"),
+    "reranker": ({"SCORER": "fake"}, "FAKE__SERVICE_TIME_S"),
+    "judge": ({"BACKEND": "fake", "CACHE": ":none:"}, "FAKE__SERVICE_TIME_S"),
+}
+"""The shipped double of each service that has a model, and where its simulated time is set."""
+
+
+def simulated(times: Mapping[str, float]) -> dict[str, str]:
+    """The environment in which these services run their doubles, each query taking so many seconds.
+
+    Raises:
+        ConfigError: a service without a double.
+    """
+    environ: dict[str, str] = {}
+    for service, seconds in times.items():
+        if service not in _STUB_TIMES:
+            raise ConfigError(
+                f"--service-time {service}=…: only {', '.join(_STUB_TIMES)} have a double; leave it out"
+            )
+        settings, time_setting = _STUB_TIMES[service]
+        chosen = {**settings, time_setting: str(seconds)}
+        environ |= {f"QRELAY_{service.upper()}__{name}": value for name, value in chosen.items()}
+    return environ
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How services are started. `environ` comes on top of this process's own."""
+
+    config: Path | None = None
+    data_dir: Path | None = None
+    """Empty: a temporary one."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    queue: bool = False
+    """With NATS; otherwise the services have only their gRPC doors."""
+
+
+class Fleet:
+    """Processes of one run; a context manager that stops what still runs. Names: judge, judge-2, judge-3, …"""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._temporary = tempfile.TemporaryDirectory(prefix="qrelay-bench-", ignore_cleanup_errors=True)
+        self._work = Path(self._temporary.name)
+        self.data_dir = plan.data_dir.resolve() if plan.data_dir else self._work / "data"
+        self._nats = NatsServer(self._work / "nats") if plan.queue else None
+        self._supervisor = Supervisor([], self._nats, lambda _: None)
+        self._gone: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self._supervisor.start()
+        except BaseException:
+            self._temporary.cleanup()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._supervisor.stop()
+        self._temporary.cleanup()
+
+    @property
+    def nats_url(self) -> str:
+        """The NATS server's URL."""
+        return self._nats.url if self._nats else _NO_NATS
+
+    def launch(self, service: str, environ: Mapping[str, str] | None = None) -> str:
+        """Start one more process of the service, without waiting; its name."""
+        number = 1 + sum(child.service == service for child in self._supervisor.children)
+        name = service if number == 1 else f"{service}-{number}"
+        base = {**os.environ, **self._plan.environ, **(environ or {})}
+        base[f"QRELAY_{service.upper()}__WORKER__ENABLED"] = str(self._plan.queue).lower()
+        if self._plan.config:
+            base["QRELAY_CONFIG"] = str(self._plan.config.resolve())
+        run_dir = self._work / name / "run"
+        child = Child(
+            name,
+            self._work / "logs" / f"{name}.log",
+            service_environ(base, service, self.data_dir, self.nats_url, run_dir=run_dir),
+            service=service,
+        )
+        child.start()
+        self._supervisor.children.append(child)
+        return name
+
+    def start(self, services: Sequence[str]) -> dict[str, Endpoint]:
+        """Start one process each, and wait until all are ready; their endpoints by name.
+
+        Raises:
+            SetupError: one ended, or was not ready in READY_S; its log's end is in the text.
+        """
+        return self.wait_ready([self.launch(service) for service in services])
+
+    def wait_ready(self, names: Sequence[str]) -> dict[str, Endpoint]:
+        """Wait until these answer as ready. Raises as `start`."""
+        deadline = time.monotonic() + READY_S
+        return {name: self._ready(self._child(name), deadline) for name in names}
+
+    def _ready(self, child: Child, deadline: float) -> Endpoint:
+        while time.monotonic() < deadline:
+            found = self.endpoint(child.name)
+            if found and is_ready(found):
+                return found
+            if child.process is None or child.process.poll() is not None:
+                raise SetupError(self._ended(child))
+            time.sleep(_POLL_S)
+        raise SetupError(f"{child.name} was not ready within {READY_S:.0f} s; its log ends:\n{child.tail()}")
+
+    def _ended(self, child: Child) -> str:
+        hint = "" if self._plan.data_dir else (
+            "\nIt was started with the settings in force on a temporary data folder: give --data-dir for an index, "
+            "models or a cache that are there already, or --service-time for the double."
+        )  # fmt: skip
+        code = child.process.poll() if child.process else None
+        return f"{child.name} ended with {code}; its log ends:\n{child.tail()}{hint}"
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        """Where a process listens; None before it does."""
+        return endpoints(self._work / name).get(self._child(name).service)
+
+    def names(self, service: str) -> list[str]:
+        """The processes of a service that run, oldest first."""
+        return [child.name for child in self._supervisor.children if child.service == service and _runs(child)]
+
+    def processes(self) -> dict[str, Process]:
+        """For the probe: every process that runs."""
+        running = [child for child in self._supervisor.children if _runs(child)]
+        found = {child.name: Process(end.metrics, end.pid) for child in running if (end := self.endpoint(child.name))}
+        if self._nats and self._nats.pid:
+            found[NATS] = Process(pid=self._nats.pid)
+        return found
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """SIGKILL or SIGTERM one process; `check` no longer minds that it ends."""
+        child = self._child(name)
+        self._gone.add(name)
+        if child.process:
+            child.process.send_signal(number)
+
+    def wait_ended(self, name: str, within_s: float) -> int | None:
+        """The exit code, as soon as it has ended; None where it still runs after so many seconds."""
+        child, deadline = self._child(name), time.monotonic() + within_s
+        while child.process and time.monotonic() < deadline:
+            if (code := child.process.poll()) is not None:
+                return code
+            time.sleep(_POLL_S / 5)
+        return None
+
+    def log_entries(self, name: str) -> list[dict[str, Any]]:
+        """The JSON lines of a process's log so far."""
+        return json_lines(self._child(name).log)
+
+    def check(self) -> None:
+        """Whether all that should run still does.
+
+        Raises:
+            SetupError: a process ended by itself.
+        """
+        for child in self._supervisor.children:
+            if child.name not in self._gone and not _runs(child):
+                raise SetupError(f"the run is void: {self._ended(child)}")
+
+    def _child(self, name: str) -> Child:
+        for child in self._supervisor.children:
+            if child.name == name:
+                return child
+        raise QrelayError(f"no process {name}: there are {[each.name for each in self._supervisor.children]}")
+
+
+def _runs(child: Child) -> bool:
+    return child.process is not None and child.process.poll() is None
+
+
+def json_lines(log: Path) -> list[dict[str, Any]]:
+    """The lines of a log that are JSON objects; others (a traceback, a library's words) are passed over."""
+    import json
+
+    found = []
+    for line in log.read_text("utf8", "replace").splitlines():
+        if line.startswith("{"):
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue  # the process was killed in the middle of it
+    return found
