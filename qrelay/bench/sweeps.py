@@ -1,0 +1,107 @@
+"""Levels one after another: concurrency until throughput is flat, and rates up to and past what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from qrelay.bench.load import Target, closed_loop, open_loop
+from qrelay.bench.report import Level
+from qrelay.bench.usage import Probe
+from qrelay.bench.windows import WindowPolicy
+from qrelay.errors import InputError
+
+SHARES: Final = (0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 1.05)
+Progress = Callable[[Level], None]
+
+
+def best_of(levels: Sequence[Level]) -> Level:
+    """The level of highest throughput.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not levels:
+        raise InputError("no levels: measure at least one")
+    return max(levels, key=lambda level: level.throughput.value)
+
+
+def rates_of(best: Level, shares: Sequence[float] = SHARES) -> list[float]:
+    """Requests a second, rising: these shares of what was answered a second at the level `best`.
+
+    Raises:
+        InputError: nothing was answered there, or a share is not above 0.
+    """
+    seconds = sum(window.seconds for window in best.windows)
+    if best.items == 0 or seconds <= 0:
+        raise InputError("nothing was answered without an error in the closed loop: mend that, or give rates")
+    if not all(share > 0 for share in shares):
+        raise InputError(f"shares {list(shares)}: use shares above 0, such as 0.5")
+    return [share * best.requests / seconds for share in sorted(shares)]
+
+
+async def sweep_closed(
+    target: Target,
+    policy: WindowPolicy,
+    probe: Probe,
+    numbers: Iterator[int],
+    *,
+    start: int = 1,
+    factor: float = 2,
+    limit: int = 256,
+    flat: float = 0.03,
+    progress: Progress | None = None,
+) -> list[Level]:
+    """Closed loops of `start`, `start * factor`, … requests, at most `limit`: until throughput has grown by less than
+    `flat` over the best so far twice in a row, or fell by more than that, or nothing is answered.
+
+    Raises:
+        InputError: bounds that do not make a sweep.
+    """
+    if not (1 <= start <= limit and factor > 1 and flat >= 0):
+        raise InputError(
+            f"a sweep from {start} by {factor} up to {limit}: use 1 <= start <= limit and a factor above 1"
+        )
+    levels: list[Level] = []
+    concurrency = start
+    while concurrency <= limit and not _is_flat([level.throughput.value for level in levels], flat):
+        levels.append(await closed_loop(target, concurrency, policy, probe, numbers))
+        if progress:
+            progress(levels[-1])
+        concurrency = max(concurrency + 1, round(concurrency * factor))
+    return levels
+
+
+async def sweep_open(
+    target: Target,
+    rates: Sequence[float],
+    policy: WindowPolicy,
+    probe: Probe,
+    numbers: Iterator[int],
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Level]:
+    """Open loops at these requests a second, in this order: rising rates keep the backlog of a saturated level out of
+    the next one. Each level has gaps of its own, all fixed by the seed."""
+    levels = []
+    for number, rate in enumerate(rates):
+        levels.append(await open_loop(target, rate, policy, probe, numbers, seed + number))
+        if progress:
+            progress(levels[-1])
+    return levels
+
+
+def _is_flat(rates: Sequence[float], flat: float) -> bool:
+    """Whether a further step of the sweep is not worth it; rates: items/s of the levels so far."""
+    if not rates:
+        return False
+    gains = [
+        rate / best - 1 if best > 0 else 0.0 for rate, best in zip(rates[1:], _running_best(rates), strict=False)
+    ]
+    fell = bool(gains) and gains[-1] < -flat
+    return rates[-1] == 0 or fell or (len(gains) >= 2 and max(gains[-2:]) < flat)
+
+
+def _running_best(rates: Sequence[float]) -> list[float]:
+    return [max(rates[: end + 1]) for end in range(len(rates))]
