@@ -9,6 +9,7 @@ next step, of any sink of that place, brings to its end. A launch that fails is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from services.sink.ledger.ledger import Ledger
 from services.sink.ledger.outbox import FAILED, RUNNING, Run, Trigger
 from services.sink.settings import SinkSettings
 from services.sink.training.decisions import Decisions
+from services.sink.training.kubernetes_launcher import kubernetes_launcher
 from services.sink.training.launcher import JobStatus, Launched, Launcher, TrainingJob
 from services.sink.training.subprocess_launcher import SubprocessLauncher
 
@@ -32,9 +34,15 @@ log = logging.getLogger(__name__)
 
 LAUNCHERS: Final[dict[str, Callable[[SinkSettings], Launcher]]] = {
     "subprocess": lambda settings: SubprocessLauncher(settings.data_dir),
+    "kubernetes": kubernetes_launcher,
 }
 _RETRY_MAX_S: Final = 600.0
-_GONE: Final = JobStatus(FAILED, None, "its launcher does not know it any more: its folder was removed")
+_GONE: Final = JobStatus(
+    FAILED,
+    None,
+    "its launcher does not know it any more: its folder or its Job was removed (by hand, or a Job by its ttl after "
+    "it ended) before a sink had read how it ended; it may have succeeded",
+)
 
 
 class Dispatcher:
@@ -55,16 +63,18 @@ class Dispatcher:
         self._not_before: dict[int, float] = {}
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """A step every `poll_s` seconds until `stopping`. What fails is logged and tried again at the next one."""
-        while not stopping.is_set():
-            try:
-                await asyncio.to_thread(self.step)
-            except QrelayError as error:
-                log.warning("cannot dispatch training", extra={"error": str(error)})
-            try:
-                await asyncio.wait_for(stopping.wait(), self._settings.training.poll_s)
-            except TimeoutError:
-                continue
+        """A step every `poll_s` seconds until `stopping`; then closes the launcher. What fails is logged and tried
+        again at the next step."""
+        try:
+            while not stopping.is_set():
+                try:
+                    await asyncio.to_thread(self.step)
+                except QrelayError as error:
+                    log.warning("cannot dispatch training", extra={"error": str(error)})
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), self._settings.training.poll_s)
+        finally:
+            await asyncio.to_thread(self._launcher.close)
 
     def step(self) -> None:
         """Everything that is due now.

@@ -112,6 +112,9 @@ class Launcher(Protocol):
     def tail(self, name: str, lines: int = 20) -> list[str]:
         """The last lines of its log, the last one last; none where there is no log."""
 
+    def close(self) -> None:
+        """Lets go of what it holds in this process (threads, connections); jobs go on."""
+
 
 def job_name(collection: str, change_no: int, command: Sequence[str], decided_us: int) -> str:
     """A trigger's job: the same trigger has the same name, another one another. The time is in it because a ledger

@@ -36,6 +36,9 @@ class MemoryLauncher:
         """See `Launcher`."""
         return [f"log of {name}"][:lines] if name in self.jobs else []
 
+    def close(self) -> None:
+        """See `Launcher`: there is nothing to let go of."""
+
     def end(self, name: str, status: JobStatus) -> None:
         """The job ends so."""
         self.states[name] = status

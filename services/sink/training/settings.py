@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from qrelay.config import Section
 from qrelay.identity import valid_collection
+from services.sink.training.kubernetes_settings import KubernetesSettings
 from services.sink.training.quiet import QuietHours
 
 PLACEHOLDERS: Final = ("job", "name", "collection", "change_no", "rule", "ledger", "data_dir")
@@ -57,7 +58,12 @@ class TrainingSettings(Section):
         description=f"The job's command, a list of words; may hold {_IN_BRACES}",
         validate_default=True,
     )
-    launcher: Literal["subprocess"] = Field("subprocess", description="What starts jobs: a process on this machine")
+    launcher: Literal["subprocess", "kubernetes"] = Field(
+        "subprocess", description="What starts jobs: a process on this machine, or a Job of a Kubernetes cluster"
+    )
+    kubernetes: KubernetesSettings = Field(
+        KubernetesSettings(), description="The Jobs of launcher kubernetes", validate_default=True
+    )
     poll_s: float = Field(
         2.0, gt=0, description="Seconds between looks at the clock, at waiting triggers and at running jobs"
     )
@@ -106,6 +112,13 @@ class TrainingSettings(Section):
             raise ValueError(
                 f"the command holds {', '.join(f'{{{name}}}' for name in unknown)}; there are {_IN_BRACES}"
             )
+        return value
+
+    @field_validator("kubernetes")
+    @classmethod
+    def _image(cls, value: KubernetesSettings, info: ValidationInfo) -> KubernetesSettings:
+        if info.data.get("launcher") == "kubernetes" and not value.image.strip():
+            raise ValueError("the launcher is kubernetes: set sink.training.kubernetes.image to the trainer's image")
         return value
 
     @property

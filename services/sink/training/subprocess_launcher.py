@@ -130,6 +130,10 @@ class SubprocessLauncher:
                 text = file.read().decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
         return [line[:_LINE_CHARS] for line in text.splitlines()[-lines:]]
 
+    def close(self) -> None:
+        """See `Launcher`."""
+        self._reap()
+
     def _folder(self, name: str) -> JobFolder:
         return JobFolder(self._root / name)
 
