@@ -4,7 +4,7 @@
     sweeps        levels one after another: until throughput is flat, or at given rates
     windows       how long a level is measured: warm-up, windows until stable
     recording     answers on their way into windows
-    latencies     quantiles, and latencies kept as counts in narrow buckets
+    latencies     quantiles
     usage         what a service used: CPU, memory, batches, queue and compute time
     estimates     95% intervals over windows
     environment   the machine and the versions

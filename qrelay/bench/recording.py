@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from qrelay.bench.estimates import mean_interval
-from qrelay.bench.latencies import Quantiles, bucketed, nearest_rank
+from qrelay.bench.latencies import Quantiles, nearest_rank
 from qrelay.bench.report import Estimate, LateStarts, Level, Window
 from qrelay.bench.usage import Probe, Reading, cpu_between, usage
 from qrelay.bench.windows import WindowPolicy, keeps_up
@@ -46,7 +46,6 @@ class Stretch:
             refused=self.refused,
             arrived=self.arrived or None,
             latency_s=Quantiles.of(self.latencies),
-            buckets=bucketed(self.latencies),
             cpu_seconds=cpu_seconds,
         )
 

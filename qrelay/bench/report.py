@@ -69,8 +69,6 @@ class Window:
     arrived: int | None = None
     """Requests due in this window; open loop only."""
     latency_s: Quantiles | None = None
-    buckets: Mapping[int, int] = field(default_factory=dict)
-    """Requests by latency, as `latencies.bucketed` counts them."""
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
     """By process name."""
 

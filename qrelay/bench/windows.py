@@ -1,8 +1,8 @@
 """When a level was measured for long enough.
 
-After the warm-up every window counts, also those before the last ones agreed: leaving the worse ones out would
-hide stalls and make intervals too narrow. Where the first windows were still warming up, the table of windows shows it, and
-a longer warm-up mends it.
+After the warm-up every window counts, also those before the last ones agreed: leaving the worse ones out would hide
+stalls and make intervals too narrow. Where the first windows were still warming up, the windows in report.json show
+it, and a longer warm-up mends it.
 """
 
 from __future__ import annotations

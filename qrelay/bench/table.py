@@ -1,0 +1,230 @@
+"""A report as tables: markdown for a file, and for a terminal. Every header has its unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from qrelay.bench.environment import summary
+from qrelay.bench.report import Estimate, Level, Quantiles, Report
+from qrelay.bench.usage import Usage
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_NONE: Final = "-"
+_LONGEST_LIST: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One table: a header and rows of as many cells."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def grids(report: Report) -> Iterator[Grid]:
+    """All tables of a report, those without rows left out."""
+    closed = [level for level in report.levels if level.kind == "closed"]
+    opened = [level for level in report.levels if level.kind == "open"]
+    extras = (_extra(name, value) for name, value in report.extra.items())
+    for grid in (_closed(closed), _open(opened), _usage(report.levels), *extras):
+        if grid.rows:
+            yield grid
+
+
+def markdown(report: Report) -> str:
+    """The report as a markdown page."""
+    lines = [
+        f"# {report.service}",
+        "",
+        f"{summary(report.environment)}; {report.created}",
+        "",
+        f"    {report.command}",
+    ]
+    for grid in grids(report):
+        lines += ["", f"## {grid.title}", "", *markdown_lines(grid)]
+    remarks = [*report.notes, *warnings(report)]
+    if remarks:
+        lines += ["", *(f"- {remark}" for remark in remarks)]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_lines(grid: Grid) -> list[str]:
+    """One table in markdown, without its title; numbers to the right."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in (grid.header, *grid.rows)]
+    rule = ["---", *("---:" for _ in grid.header[1:])]
+    return [f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])]
+
+
+def show(report: Report, console: Console) -> None:
+    """The report on a terminal."""
+    console.print(f"[bold]{report.service}[/bold]  {summary(report.environment)}", highlight=False)
+    for grid in grids(report):
+        show_grid(grid, console)
+    for remark in [*report.notes, *warnings(report)]:
+        console.print(f"- {remark}", highlight=False, markup=False)
+
+
+def show_grid(grid: Grid, console: Console) -> None:
+    """One table on a terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(grid.title), title_justify="left", title_style="bold")
+    for number, name in enumerate(grid.header):
+        table.add_column(escape(name), justify="right" if number else "left")
+    for row in grid.rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+
+
+def warnings(report: Report) -> Iterator[str]:
+    """What a reader must know before believing a figure, a sentence each."""
+    texts: tuple[tuple[Callable[[Level], bool], str], ...] = (
+        (lambda level: not level.stable, "not stable: throughput still moved when the last window ended"),
+        (
+            lambda level: level.saturated,
+            "saturated: less was served than offered, latency grows with the time measured",
+        ),
+        (_client_limited, "limited by the load generator, which sent more than 1% of the requests 10 ms late"),
+        (
+            lambda level: level.capped > 0,
+            "reached the most requests that may be outstanding; what came beyond was not sent",
+        ),
+    )
+    for holds, text in texts:
+        found = [load(level) for level in report.levels if holds(level)]
+        if found:
+            yield f"{', '.join(found)}: {text}"
+
+
+def load(level: Level) -> str:
+    """The level's load in words."""
+    return f"{level.concurrency} outstanding" if level.kind == "closed" else f"{level.rate:.3g} requests/s"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, whole from 100 on; a dash where it is not known."""
+    if value is None:
+        return _NONE
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def _client_limited(level: Level) -> bool:
+    return level.late_starts is not None and level.late_starts.client_limited
+
+
+def _closed(levels: Sequence[Level]) -> Grid:
+    header = ("outstanding requests", "items/s", "95% interval", *_LATENCY, *_OUTCOME)
+    rows = [
+        (
+            f"{level.concurrency}",
+            number(level.throughput.value),
+            _interval(level.throughput),
+            *_latency(level.latency_s),
+            *_outcome(level),
+        )
+        for level in levels
+    ]
+    return Grid("Closed loop", header, rows)
+
+
+def _open(levels: Sequence[Level]) -> Grid:
+    header = ("offered items/s", "served items/s", "95% interval", *_LATENCY, "unanswered requests", *_OUTCOME)
+    rows = [
+        (
+            number(level.offered),
+            number(level.throughput.value),
+            _interval(level.throughput),
+            *_latency(level.latency_s),
+            f"{level.unanswered:,}",
+            *_outcome(level),
+        )
+        for level in levels
+    ]
+    return Grid("Open loop, latency from the intended start", header, rows)
+
+
+_LATENCY: Final = ("p50 ms", "p90 ms", "p95 ms", "p99 ms", "max ms")
+_OUTCOME: Final = ("requests", "failed items", "refused items", "windows", "state")
+
+
+def _latency(found: Quantiles | None) -> list[str]:
+    values = (found.p50, found.p90, found.p95, found.p99, found.max) if found else (None,) * 5
+    return [number(_thousand(value)) for value in values]
+
+
+def _outcome(level: Level) -> list[str]:
+    failed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(level.failed.items())) or "0"
+    state = "saturated" if level.saturated else "stable" if level.stable else "not stable"
+    return [f"{level.requests:,}", failed, f"{level.refused:,}", str(len(level.windows)), state]
+
+
+def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return _NONE
+    return f"{number(estimate.low)} to {number(estimate.high)}"
+
+
+def _usage(levels: Sequence[Level]) -> Grid:
+    header = (
+        "load",
+        "process",
+        "CPU-s per 1,000 items",
+        "peak RSS MiB",
+        "mean batch items",
+        "queue p50 ms",
+        "queue p99 ms",
+        "compute ms per batch",
+        "compute ms per item",
+    )
+    rows = [(load(level), name, *_used(used)) for level in levels for name, used in level.usage.items()]
+    return Grid("What the processes used", header, rows)
+
+
+def _used(used: Usage) -> list[str]:
+    queue, compute = used.queue_s, used.compute_s_per_batch
+    values = (
+        used.cpu_seconds_per_1000,
+        used.peak_rss_mib,
+        used.mean_batch,
+        _thousand(queue.p50 if queue else None),
+        _thousand(queue.p99 if queue else None),
+        _thousand(compute.mean if compute else None),
+        _thousand(used.compute_s_per_item),
+    )
+    return [number(value) for value in values]
+
+
+def _thousand(value: float | None) -> float | None:
+    return None if value is None else 1000 * value
+
+
+def _extra(name: str, value: Any) -> Grid:
+    """Plain JSON as a table: records side by side, anything else as keys and values."""
+    if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
+        flat = [dict(_flat(row)) for row in value]
+        header = list(dict.fromkeys(key for row in flat for key in row))
+        return Grid(name, header, [[row.get(key, _NONE) for key in header] for row in flat])
+    return Grid(name, ("what", "value"), [(key or name, text) for key, text in _flat(value)])
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list | tuple):
+        long = len(value) > _LONGEST_LIST
+        yield prefix, f"{len(value)} values, see report.json" if long else ", ".join(map(_plain, value))
+    else:
+        yield prefix, _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float) or value is None:
+        return number(value)
+    return str(value)
