@@ -30,6 +30,7 @@ _OWN = {
     "config": "qrelay.cli.config:config",
     "healthcheck": "qrelay.cli.healthcheck:healthcheck",
     "models": "qrelay.models.cli:models",
+    "bench": "qrelay.bench.commands.group:bench",
 }
 
 

@@ -1,0 +1,43 @@
+"""`qrelay bench`: what each service can do, and the whole pipeline."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import click
+
+_COMMANDS: Final = {
+    "pipeline": "qrelay.bench.commands.pipeline:pipeline",
+    "compare": "qrelay.bench.commands.compare:compare",
+    "record": "qrelay.bench.commands.record:record",
+}
+
+
+class BenchCommands(click.Group):
+    """One command a service, and those of _COMMANDS; each loads when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The services, the pipeline, then what works on reports and records."""
+        from qrelay.bench.commands.single import COMMANDS
+
+        return [*COMMANDS, *_COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command, imported now."""
+        from qrelay.bench.commands.single import COMMANDS
+
+        if cmd_name in _COMMANDS:
+            module, _, name = _COMMANDS[cmd_name].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), name)
+            return command
+        return COMMANDS.get(cmd_name)
+
+
+@click.command(cls=BenchCommands)
+def bench() -> None:
+    """Measure services and the pipeline: throughput, latency under load, and what they use.
+
+    A closed loop (a fixed number of requests outstanding) finds the highest throughput; an open loop (arrivals at
+    random, at a fixed rate) shows what callers then wait. Reports go into a folder: JSON, a table, diagrams.
+    """

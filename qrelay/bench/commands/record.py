@@ -1,0 +1,84 @@
+"""`qrelay bench record`: what real services make of real queries, kept for `--sets` of the benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from qrelay import wire
+from qrelay.bench.commands.options import file_option
+from qrelay.bench.targets.recorded import read_queries, write_records
+from qrelay.errors import InputError
+from qrelay.identity import valid_collection
+from qrelay.runtime.client import channel
+from qrelay.v1 import (
+    judge_pb2,
+    judge_pb2_grpc,
+    reranker_pb2,
+    reranker_pb2_grpc,
+    retriever_pb2,
+    retriever_pb2_grpc,
+)
+
+_BATCH = 4
+_DEADLINE_S = 600.0
+
+
+@click.command()
+@file_option("--queries", "Queries, as `qrelay feed` reads them.")
+@click.option("--collection", required=True, help="The corpus that the queries are asked of.")
+@click.option("--retriever", required=True, metavar="HOST:PORT", help="gRPC address of a running retriever.")
+@click.option("--reranker", metavar="HOST:PORT", help="Of a reranker: adds what the judge's benchmark sends.")
+@click.option("--judge", metavar="HOST:PORT", help="Of a judge: adds what the sink's benchmark sends.")
+@click.option("--limit", type=click.IntRange(1), help="Only so many queries.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write.")
+def record(queries: Path | None, collection: str, retriever: str, reranker: str | None, judge: str | None,
+           limit: int | None, out: Path) -> None:  # fmt: skip
+    """Ask running services and keep their answers: the benchmarks of reranker, judge and sink send them again."""
+    if queries is None:
+        raise click.UsageError("--queries is missing: a file with one query a line")
+    if judge and not reranker:
+        raise click.UsageError("--judge needs --reranker: the judge reads the reranker's sets")
+    if not valid_collection(collection):
+        raise InputError(f"collection {collection!r}: use 1 to 64 of a-z, 0-9, - and _, a letter or digit first")
+    asked = read_queries(queries, collection)[:limit]
+    with Console(stderr=True).status("") as status:
+
+        def records() -> Iterator[wire.Record]:
+            for start in range(0, len(asked), _BATCH):
+                status.update(f"{start} of {len(asked)} queries")
+                yield from _asked(asked[start : start + _BATCH], retriever, reranker, judge)
+
+        count = write_records(out, records())
+    click.echo(f"{count} records of {len(asked)} queries in {out}")
+
+
+def _asked(queries: Sequence[Any], retriever: str, reranker: str | None, judge: str | None) -> Iterator[wire.Record]:
+    with channel(retriever) as opened:
+        stub = retriever_pb2_grpc.RetrieverServiceStub(opened)
+        answer = stub.Retrieve(retriever_pb2.RetrieveRequest(queries=queries), timeout=_DEADLINE_S)
+    found = [_result(each, "candidate_set", retriever) for each in answer.results]
+    yield from map(wire.from_proto, found)
+    if not reranker:
+        return
+    with channel(reranker) as opened:
+        request = reranker_pb2.RerankRequest(candidate_sets=found)
+        answer = reranker_pb2_grpc.RerankerServiceStub(opened).Rerank(request, timeout=_DEADLINE_S)
+    found = [_result(each, "candidate_set", reranker) for each in answer.results]
+    yield from map(wire.from_proto, found)
+    if not judge:
+        return
+    with channel(judge) as opened:
+        request = judge_pb2.JudgeRequest(candidate_sets=found)
+        answer = judge_pb2_grpc.JudgeServiceStub(opened).Judge(request, timeout=_DEADLINE_S)
+    yield from (wire.from_proto(_result(each, "judged_set", judge)) for each in answer.results)
+
+
+def _result(result: Any, field: str, address: str) -> Any:
+    if result.WhichOneof("result") == "error":
+        raise InputError(f"{address} answered {result.error.query_id}: {result.error.message}; nothing was kept")
+    return getattr(result, field)
