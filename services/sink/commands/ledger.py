@@ -1,4 +1,4 @@
-"""`qrelay ledger`: the ledger's version, sizes and counts; migration, retention and compaction."""
+"""`qrelay ledger`: the ledger's version, sizes and counts; backup, migration, retention and compaction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MEGABYTE = 1_000_000
 
 @click.group("ledger")
 def ledger() -> None:
-    """The ledger itself: info, migrate, prune, compact."""
+    """The ledger itself: info, backup, migrate, prune, compact."""
 
 
 def _ledger_option() -> Decorator:
@@ -53,6 +53,25 @@ def info(address: str | None, data_dir: Path, config: Path | None, as_json: bool
             f"{each['collection']}: {each['queries']} queries, {each['judgments']} judgments of"
             f" {each['judged_pairs']} pairs, change {each['change_no']}"
         )
+
+
+@ledger.command("backup")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The copy; must not exist.")
+@_ledger_option()
+@data_dir_option()
+@config_option()
+@json_option()
+def backup(out: Path, address: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
+    """Copy a SQLite ledger while services use it. For PostgreSQL it says what to run.
+
+    To restore: stop the sinks, put the copy in the ledger's place, remove the -wal and -shm files beside it, start
+    them, and let `qrelay reconcile --repair` feed again what was accepted since.
+    """
+    from services.sink.ledger.backup import backup as run
+
+    target, _ = _address(address, data_dir, config)
+    size = run(target, out)
+    click.echo(json.dumps({"out": str(out), "bytes": size}) if as_json else f"{out}: {_size(size)}, checked")
 
 
 @ledger.command("migrate")
