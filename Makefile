@@ -6,7 +6,7 @@ PIP_ARGS ?=
 STAMP := $(VENV)/.setup-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-loop test test-vllm check protos up clean bench models format chaos
+.PHONY: help setup demo demo-loop test test-images test-vllm check protos up clean bench models format chaos
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -39,6 +39,9 @@ QUERIES ?= 300
 chaos: $(STAMP)  ## Break a real installation on purpose (SEEDS=20 QUERIES=300); the last line is one JSON object.
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --queries $(QUERIES)
 
+test-images: setup  ## Install each image's libraries on their own, start its command, see that it holds no other's (5 minutes).
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" -rP --timeout 900 tests/deploy/docker/test_images.py
+
 test-vllm: setup  ## Install vLLM for the CPU into .venv-vllm and run the judge's contract tests with it.
 	$(BIN)/python scripts/setup_vllm.py $(PIP_ARGS)
 	.venv-vllm/bin/python -m pytest --timeout 400 tests/judge/test_backends.py tests/judge/test_vllm.py -k vllm
@@ -48,6 +51,8 @@ check: $(STAMP)  ## Lint, types, contracts, generated files.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/check_generated.py
+	$(BIN)/hadolint deploy/docker/*.Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/docker/compose*.yaml
 
 protos: $(STAMP)  ## Generate qrelay/v1 from protos/, and docs/configuration.md from the settings.
 	$(BIN)/python scripts/check_generated.py --write

@@ -1,0 +1,66 @@
+"""What each image installs, installed: its command starts, and it holds nothing of the other services.
+
+The sink's, which is small, is part of every run of the tests; the others are marked `images`: `make test-images`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.docker.extras import foreign
+from tests.deploy.docker.installed import DOUBLES, Installed, clean, install, serving
+from tests.deploy.docker.recipes import IMAGES, read
+
+WITHOUT: Mapping[str, set[str]] = {
+    "sink": {"bm25s", "Stemmer"},  # the retriever's tokenizer, in a module of which the sink uses the other half
+    "judge": {"vllm", "bm25s", "Stemmer"},  # another extra; `qrelay judge eval` beside the retriever's scores
+    "trainer": {"vllm", "xllamacpp", "httpx"},  # answers by a judge's engine: needs the judge's extra beside
+}
+"""Libraries that an image's code can import and that are not in the image, by choice; what needs them says so."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=() if name == "sink" else pytest.mark.images) for name in IMAGES],
+)
+def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """One image's environment; how long it took, how large it is and why go to the test's output."""
+    started = time.monotonic()
+    installed = install(read(request.param), tmp_path_factory.mktemp(request.param))
+    sizes = ", ".join(f"{name} {size}" for size, name in installed.largest())
+    seconds = time.monotonic() - started
+    print(f"{request.param}: {installed.megabytes} MB, installed in {seconds:.0f} s; largest in MB: {sizes}")
+    return installed
+
+
+def test_an_image_holds_nothing_that_only_another_part_needs(image: Installed) -> None:
+    assert image.distributions() & foreign(image.recipe.extras) == set()
+
+
+def test_what_the_code_imports_at_any_depth_is_in_its_image(image: Installed) -> None:
+    package = "trainer" if image.recipe.name == "trainer" else f"services.{image.recipe.name}"
+    missing = image.missing(package, "qrelay.cli", "qrelay.runtime")
+    assert missing.keys() == WITHOUT.get(image.recipe.name, set()), missing
+
+
+def test_its_versions_fit_together(image: Installed) -> None:
+    assert "No broken requirements" in image.output("-m", "pip", "check")
+
+
+def test_its_command_starts_and_writes_nothing_but_state(image: Installed, tmp_path: Path) -> None:
+    if image.recipe.name not in DOUBLES:
+        entry, *arguments = image.recipe.command
+        command = [str(image.venv / "bin" / entry), *arguments]
+        shown = subprocess.run(command, cwd=tmp_path, env=clean(), capture_output=True, text=True, check=False)
+        assert (shown.returncode, "--job" in shown.stdout) == (0, True), shown.stderr
+        image.output("-c", "import trainer.commands.train, trainer.job.command")
+        return
+    with serving(image, tmp_path) as folder:
+        pass
+    for name in ("home", "tmp", "cwd"):
+        assert list((folder / name).iterdir()) == []
