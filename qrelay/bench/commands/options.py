@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from qrelay.bench.disturb import SERVICES, SIGNALS, Disturbance
 from qrelay.bench.targets.services import CHANNELS
 from qrelay.bench.windows import WindowPolicy
 from qrelay.cli.options import Decorator, config_option, json_option
@@ -89,6 +90,31 @@ class ServiceTimes(click.ParamType):  # type: ignore[type-arg]  # generic only i
             return {name if equals else "judge": seconds(time if equals else name) for name, equals, time in parts}
         except ValueError as error:
             self.fail(f"{error}; for several services judge=20ms,reranker=2ms", param, ctx)
+
+
+class Disturbances(click.ParamType):  # type: ignore[type-arg]  # generic only in click's newest stubs
+    """`kill:judge@10s,drain:judge@25s`, as a tuple in the order of time."""
+
+    name = "disturbances"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Disturbance, ...]:
+        """See click."""
+        if isinstance(value, tuple):
+            return value
+        found = []
+        for part in value.split(","):
+            action, _, rest = part.strip().partition(":")
+            service, _, at = rest.partition("@")
+            try:
+                at_s = seconds(at)
+            except ValueError:
+                at_s = 0.0
+            if action not in SIGNALS or service not in SERVICES or at_s <= 0:
+                self.fail(f"{part!r}: write kill:judge@10s or drain:judge@25s, several with commas", param, ctx)
+            found.append(Disturbance(action, service, at_s))
+        return tuple(sorted(found, key=lambda each: each.at_s))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,10 @@ from rich.console import Console
 from qrelay import wire
 from qrelay.bench.commands.options import file_option
 from qrelay.bench.targets.recorded import read_queries, write_records
+from qrelay.bench.targets.services import DOORS
 from qrelay.errors import InputError
 from qrelay.identity import valid_collection
 from qrelay.runtime.client import channel
-from qrelay.v1 import (
-    judge_pb2,
-    judge_pb2_grpc,
-    reranker_pb2,
-    reranker_pb2_grpc,
-    retriever_pb2,
-    retriever_pb2_grpc,
-)
 
 _BATCH = 4
 _DEADLINE_S = 600.0
@@ -46,39 +39,32 @@ def record(queries: Path | None, collection: str, retriever: str, reranker: str 
     if not valid_collection(collection):
         raise InputError(f"collection {collection!r}: use 1 to 64 of a-z, 0-9, - and _, a letter or digit first")
     asked = read_queries(queries, collection)[:limit]
+    stages = {"retriever": retriever, "reranker": reranker, "judge": judge}
+    addresses = {service: address for service, address in stages.items() if address}
     with Console(stderr=True).status("") as status:
 
         def records() -> Iterator[wire.Record]:
             for start in range(0, len(asked), _BATCH):
                 status.update(f"{start} of {len(asked)} queries")
-                yield from _asked(asked[start : start + _BATCH], retriever, reranker, judge)
+                yield from _asked(asked[start : start + _BATCH], addresses)
 
         count = write_records(out, records())
     click.echo(f"{count} records of {len(asked)} queries in {out}")
 
 
-def _asked(queries: Sequence[Any], retriever: str, reranker: str | None, judge: str | None) -> Iterator[wire.Record]:
-    with channel(retriever) as opened:
-        stub = retriever_pb2_grpc.RetrieverServiceStub(opened)
-        answer = stub.Retrieve(retriever_pb2.RetrieveRequest(queries=queries), timeout=_DEADLINE_S)
-    found = [_result(each, "candidate_set", retriever) for each in answer.results]
-    yield from map(wire.from_proto, found)
-    if not reranker:
-        return
-    with channel(reranker) as opened:
-        request = reranker_pb2.RerankRequest(candidate_sets=found)
-        answer = reranker_pb2_grpc.RerankerServiceStub(opened).Rerank(request, timeout=_DEADLINE_S)
-    found = [_result(each, "candidate_set", reranker) for each in answer.results]
-    yield from map(wire.from_proto, found)
-    if not judge:
-        return
-    with channel(judge) as opened:
-        request = judge_pb2.JudgeRequest(candidate_sets=found)
-        answer = judge_pb2_grpc.JudgeServiceStub(opened).Judge(request, timeout=_DEADLINE_S)
-    yield from (wire.from_proto(_result(each, "judged_set", judge)) for each in answer.results)
+def _asked(queries: Sequence[Any], addresses: Mapping[str, str]) -> Iterator[wire.Record]:
+    """What each stage, in order, makes of what the one before made."""
+    items = queries
+    for service, address in addresses.items():
+        items = _answers(service, address, items)
+        yield from map(wire.from_proto, items)
 
 
-def _result(result: Any, field: str, address: str) -> Any:
-    if result.WhichOneof("result") == "error":
-        raise InputError(f"{address} answered {result.error.query_id}: {result.error.message}; nothing was kept")
-    return getattr(result, field)
+def _answers(service: str, address: str, items: Sequence[Any]) -> list[Any]:
+    door = DOORS[service]
+    with channel(address) as opened:
+        answer = getattr(door.stub(opened), door.method)(door.request(items), timeout=_DEADLINE_S)
+    for result in answer.results:
+        if result.WhichOneof("result") == "error":
+            raise InputError(f"{address} answered {result.error.query_id}: {result.error.message}; nothing was kept")
+    return [getattr(result, result.WhichOneof("result")) for result in answer.results]

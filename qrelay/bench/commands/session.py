@@ -82,14 +82,19 @@ def settings_of(plan: LoadPlan, **others: Any) -> dict[str, Any]:
     return {"policy": asdict(plan.policy), "quick": plan.quick, "seed": plan.seed, **others}
 
 
-def changed_settings(service: str, config: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Which settings of a service differ from their defaults, flat by dotted name. Folders and addresses are left
-    out: they name places, not what was measured."""
+def settings_in_force(service: str, config: Path | None, environ: Mapping[str, str]) -> ServiceSettings:
+    """The effective settings of a service that is installed here."""
     from qrelay.cli.serve import load_definition
 
     settings: type[ServiceSettings] = load_definition(service).settings
-    effective = load_settings(settings, service, file=config, environ=environ)
-    given, default = _flat(effective.model_dump()), _flat(settings().model_dump())
+    return load_settings(settings, service, file=config, environ=environ)
+
+
+def changed_settings(service: str, config: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Which settings of a service differ from their defaults, flat by dotted name. Folders and addresses are left
+    out: they name places, not what was measured."""
+    effective = settings_in_force(service, config, environ)
+    given, default = _flat(effective.model_dump()), _flat(type(effective)().model_dump())
     return {name: _plain(value) for name, value in given.items() if value != default.get(name) and not _place(value)}
 
 

@@ -95,14 +95,15 @@ def _query(path: Path, number: int, line: str, collection: str) -> Message:
 
 
 def write_records(path: Path, records: Iterable[wire.Record]) -> int:
-    """Writes a record file; how many records. See the module for the format."""
-    count = 0
-    with path.open("wb") as file, zstandard.ZstdCompressor(level=3).stream_writer(file) as out:
+    """Writes a record file, whole or not at all; how many records. See the module for the format."""
+    count, part = 0, path.with_name(f"{path.name}.part")
+    with part.open("wb") as file, zstandard.ZstdCompressor(level=3).stream_writer(file) as out:
         for record in records:
             field = "judged_set" if isinstance(record, JudgedSet) else "candidate_set"
             envelope = envelope_pb2.Envelope(**{field: wire.to_proto(record)})
             serialize_length_prefixed(envelope, cast(io.BytesIO, out))  # any writer will do
             count += 1
+    part.replace(path)
     return count
 
 

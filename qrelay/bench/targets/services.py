@@ -46,7 +46,8 @@ class Door:
 
     kind: str
     """Of its items, as data.Generated and recorded.KINDS name them."""
-    stub: Callable[[grpc.aio.Channel], Any]
+    stub: Callable[[Any], Any]
+    """From a channel, blocking or asynchronous."""
     method: str
     request: Callable[[Sequence[Any]], Any]
     info: Any

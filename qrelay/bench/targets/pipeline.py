@@ -1,0 +1,246 @@
+"""The whole pipeline as a target: a query is published as the feed does, and answered when the ledger has it.
+
+One poller asks the sink's GetQueryStates for all queries on their way, every POLL_S: a latency is that much too long
+at most, and half of it on average. The ledger, not a count in this process, says what was committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, Self
+
+import grpc
+import grpc.aio
+
+from qrelay import wire
+from qrelay.bench.data import Source
+from qrelay.bench.load import Answer
+from qrelay.config import NatsSettings
+from qrelay.errors import BackendTimeout, TransientError
+from qrelay.identity import feed_message_id
+from qrelay.runtime.client import OPTIONS, from_rpc_error
+from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.topology import Hop
+from qrelay.types import Query
+from qrelay.v1 import sink_pb2, sink_pb2_grpc
+
+POLL_S: Final = 0.05
+_PAGE: Final = 5_000
+_CONNECT_S: Final = 10.0
+_RPC_S: Final = 30.0
+_RETRY_S: Final = 0.05
+_ENDS: Final[dict[int, str]] = {sink_pb2.QUERY_STATE_COMMITTED: "", sink_pb2.QUERY_STATE_DEAD: "dead_letter"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A collection's counts at one moment, from the sink's GetStats."""
+
+    queries: int = 0
+    judgments: int = 0
+    pairs: int = 0
+
+    def since(self, earlier: Ledger) -> Ledger:
+        """What was added."""
+        return Ledger(self.queries - earlier.queries, self.judgments - earlier.judgments, self.pairs - earlier.pairs)
+
+
+@dataclass
+class PipelineTarget:
+    """load.Target. An async context manager, to be entered in the loop that sends."""
+
+    nats_url: str
+    sink: str
+    """gRPC address."""
+    source: Source
+    poll_s: float = POLL_S
+    name: str = "pipeline"
+    sent: int = 0
+    dead: int = 0
+    commits: array[float] = field(default_factory=lambda: array("d"))
+    """When each commit was seen, monotonic seconds, rising."""
+    errors: dict[str, str] = field(default_factory=dict)
+
+    async def __aenter__(self) -> Self:
+        """Connects.
+
+        Raises:
+            BackendUnavailable: NATS or the sink does not answer.
+        """
+        self._waiting: dict[str, asyncio.Future[str] | None] = {}
+        settings = NatsSettings(url=self.nats_url)
+        self.broker = await JetStreamBroker.connect(settings, name="bench", timeout_s=_CONNECT_S)
+        self._channel = grpc.aio.insecure_channel(self.sink, options=OPTIONS)
+        self._stub: Any = sink_pb2_grpc.SinkServiceStub(self._channel)
+        self.collection = wire.from_proto(self.source.item(0)).collection
+        self._before = await self._stats()
+        self._poller = asyncio.create_task(self._poll())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._poller.cancel()
+        await asyncio.gather(self._poller, return_exceptions=True)
+        await self._channel.close()
+        await self.broker.close()
+
+    async def send(self, number: int) -> Answer:
+        """See load.Target: one query, from its publication to its commit."""
+        query = replace(wire.from_proto(self.source.item(number)), submitted_at=datetime.now(UTC))
+        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        await self._publish(query)
+        self.sent += 1
+        self._waiting[query.query_id] = ended
+        try:
+            reason = await ended
+        except asyncio.CancelledError:
+            self._waiting[query.query_id] = None  # nobody waits, but it must end all the same: see `settle`
+            raise
+        return Answer(0, {reason: 1}) if reason else Answer(1)
+
+    async def settle(self, within_s: float) -> list[str]:
+        """Wait until all that was sent has ended; the ids of those that have not within so many seconds."""
+        deadline = time.monotonic() + within_s
+        while self._waiting and time.monotonic() < deadline and not self._poller.done():
+            await asyncio.sleep(self.poll_s)
+        return sorted(self._waiting)
+
+    async def added(self) -> Ledger:
+        """What the ledger gained in this collection since the target was entered."""
+        return (await self._stats()).since(self._before)
+
+    @property
+    def outstanding(self) -> int:
+        """Queries on their way."""
+        return len(self._waiting)
+
+    async def _publish(self, query: Query) -> None:
+        """Publish until acknowledged, as the feed does."""
+        payload, headers = wire.encode(query)
+        subject, message_id = Hop.QUERIES.subject(query.collection), feed_message_id(query)
+        while True:
+            try:
+                await self.broker.publish(subject, payload, headers, message_id)
+                return
+            except TransientError as error:
+                self.errors.setdefault(error.reason, str(error))
+                await asyncio.sleep(_RETRY_S)
+
+    async def _poll(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(self.poll_s)
+                for page in _pages(self._waiting):
+                    self._ended(page, await self._states(page))
+        except Exception as error:  # whoever waits must not wait for ever
+            for future in self._waiting.values():
+                if future and not future.done():
+                    future.set_exception(error)
+            raise
+
+    def _ended(self, query_ids: Sequence[str], states: Sequence[int]) -> None:
+        now = time.monotonic()
+        for query_id, state in zip(query_ids, states, strict=True):
+            if state not in _ENDS:
+                continue
+            future = self._waiting.pop(query_id)
+            if state == sink_pb2.QUERY_STATE_COMMITTED:
+                self.commits.append(now)
+            else:
+                self.dead += 1
+            if future and not future.done():
+                future.set_result(_ENDS[state])
+
+    async def _states(self, query_ids: Sequence[str]) -> Sequence[int]:
+        """Nothing has ended for a sink that restarts or is slow."""
+        request = sink_pb2.GetQueryStatesRequest(collection=self.collection, query_ids=query_ids)
+        try:
+            answer = await self._stub.GetQueryStates(request, timeout=_RPC_S)
+        except grpc.aio.AioRpcError as error:
+            ours = from_rpc_error(self.sink, error)
+            if not isinstance(ours, TransientError):
+                raise ours from error
+            self.errors.setdefault(ours.reason, str(ours))
+            return [sink_pb2.QUERY_STATE_PENDING] * len(query_ids)
+        states: Sequence[int] = answer.states
+        return states
+
+    async def _stats(self) -> Ledger:
+        request = sink_pb2.GetStatsRequest(collection=self.collection)
+        try:
+            answer = await self._stub.GetStats(request, timeout=_RPC_S)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(self.sink, error) from error
+        for row in answer.collections:
+            return Ledger(row.queries, row.judgments, row.judged_pairs)
+        return Ledger()
+
+
+@dataclass
+class JudgeQueueTarget:
+    """The judge alone, through its queue: sets are published to `reranked` and answered on `judged`. A Target, for
+    an installation in which nothing else reads `judged`."""
+
+    nats_url: str
+    source: Source
+    name: str = "judge"
+
+    async def __aenter__(self) -> Self:
+        """Connects.
+
+        Raises:
+            BackendUnavailable: NATS does not answer.
+        """
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        settings = NatsSettings(url=self.nats_url)
+        self._broker = await JetStreamBroker.connect(settings, name="bench", timeout_s=_CONNECT_S)
+        self._reader = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+        await self._broker.close()
+
+    async def send(self, number: int) -> Answer:
+        """See load.Target."""
+        record = wire.from_proto(self.source.item(number))
+        query = record.query
+        payload, headers = wire.encode(record)
+        judged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[query.query_id] = judged
+        try:
+            await self._broker.publish(
+                Hop.RERANKED.subject(query.collection), payload, headers, f"bench-{feed_message_id(query)}"
+            )
+            await asyncio.wait_for(judged, _RPC_S)
+        except (TransientError, TimeoutError) as error:
+            self._waiting.pop(query.query_id, None)
+            return Answer(0, {getattr(error, "reason", BackendTimeout.reason): 1})
+        return Answer(1)
+
+    async def _read(self) -> None:
+        while True:
+            messages = await self._broker.fetch(Hop.JUDGED, 64, 1.0)
+            for message in messages:
+                record: Any = wire.decode(message.payload, message.headers)
+                future = self._waiting.pop(record.candidate_set.query.query_id, None)
+                if future and not future.done():
+                    future.set_result(None)
+            with contextlib.suppress(TransientError):
+                await asyncio.gather(*(message.ack() for message in messages))
+
+
+def _pages(query_ids: Iterable[str]) -> list[list[str]]:
+    known = list(query_ids)
+    return [known[start : start + _PAGE] for start in range(0, len(known), _PAGE)]
