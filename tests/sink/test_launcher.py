@@ -10,8 +10,9 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ import pytest
 from qrelay.errors import BackendTimeout, BackendUnavailable, InputError
 from services.sink.training.dispatcher import addresses
 from services.sink.training.folder import JobFolder
+from services.sink.training.kubernetes_launcher import KubernetesLauncher
+from services.sink.training.kubernetes_settings import KubernetesSettings
 from services.sink.training.launcher import JobStatus, Launched, Launcher, TrainingJob, job_name
 from services.sink.training.memory_launcher import MemoryLauncher
 from services.sink.training.subprocess_launcher import SubprocessLauncher
+from tests.sink.kubernetes_api import ApiServer, serving
 
 APPEND = ("sh", "-c", 'echo "$0" >> "$1"', "{name}")
 
@@ -69,9 +73,16 @@ def launcher(tmp_path: Path) -> SubprocessLauncher:
     return SubprocessLauncher(tmp_path)
 
 
-@pytest.fixture(params=["memory", "subprocess"])
-def either(request: pytest.FixtureRequest, tmp_path: Path) -> Launcher:
-    return MemoryLauncher() if request.param == "memory" else SubprocessLauncher(tmp_path)
+@pytest.fixture(params=["memory", "subprocess", "kubernetes"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launcher]:
+    """Every launcher; what it needs runs as long as the test does."""
+    with ExitStack() as held:
+        made: Launcher = MemoryLauncher() if request.param == "memory" else SubprocessLauncher(tmp_path)
+        if request.param == "kubernetes":
+            kubeconfig = held.enter_context(serving(ApiServer())).kubeconfig(tmp_path)
+            made = KubernetesLauncher(KubernetesSettings(image="trainer", kubeconfig=kubeconfig))
+        held.callback(made.close)
+        yield made
 
 
 def test_a_launcher_starts_a_name_once_and_knows_it(either: Launcher, tmp_path: Path) -> None:
@@ -81,6 +92,8 @@ def test_a_launcher_starts_a_name_once_and_knows_it(either: Launcher, tmp_path: 
     assert either.status("train-docs-1") is not None
     assert either.launch(job(tmp_path, name="train-docs-2")) is Launched.STARTED
     assert either.place == either.place != ""
+    either.close()
+    assert either.status("train-docs-2") is not None, "what it let go of was no job"
 
 
 def test_a_job_that_succeeds_says_so_and_keeps_its_log(launcher: SubprocessLauncher, tmp_path: Path) -> None:

@@ -62,6 +62,11 @@ class Dispatcher:
         self._clock = clock
         self._not_before: dict[int, float] = {}
 
+    @property
+    def launcher(self) -> Launcher:
+        """What starts the jobs; `run` closes it."""
+        return self._launcher
+
     async def run(self, stopping: asyncio.Event) -> None:
         """A step every `poll_s` seconds until `stopping`; then closes the launcher. What fails is logged and tried
         again at the next step."""

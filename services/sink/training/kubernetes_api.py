@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import yaml
+
 from qrelay.errors import BackendTimeout, BackendUnavailable, ConfigError, InputError
 from services.sink.training.kubernetes_job import SELECTOR
 from services.sink.training.kubernetes_settings import KubernetesSettings
@@ -129,7 +131,7 @@ class KubernetesApi:
     def _errors(self, verb: str, resource: str) -> Iterator[None]:
         """Translates what the client library raises."""
         from kubernetes.client.exceptions import ApiException, OpenApiException
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError, NewConnectionError
         from urllib3.exceptions import TimeoutError as NoAnswer
 
         where = f"{verb} {resource} in namespace {self._namespace}"
@@ -137,11 +139,11 @@ class KubernetesApi:
             yield
         except ApiException as error:
             raise _translated(error, verb, resource, self._namespace) from error
-        except NoAnswer as error:
-            raise BackendTimeout(
-                f"the Kubernetes API does not answer within {self._timeout_s:g} s ({where}): {error}"
-            ) from error
         except (HTTPError, OSError) as error:
+            if isinstance(error, NoAnswer) and not isinstance(error, NewConnectionError):  # which urllib3 makes one
+                raise BackendTimeout(
+                    f"the Kubernetes API does not answer within {self._timeout_s:g} s ({where}): {error}"
+                ) from error
             raise BackendUnavailable(f"the Kubernetes API cannot be reached ({where}): {error}") from error
         except (OpenApiException, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BackendUnavailable(
@@ -164,7 +166,7 @@ def _configuration(settings: KubernetesSettings) -> Any:
         else:
             file = str(settings.kubeconfig)
             config.load_kube_config(file, client_configuration=configuration, persist_config=False)
-    except (config.ConfigException, OSError, ValueError) as error:
+    except (config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
         found = settings.kubeconfig or "no kubeconfig, and this is not a pod with a service account's token"
         raise ConfigError(
             f"cannot reach a Kubernetes cluster: {found}: {error}; set sink.training.kubernetes.kubeconfig"

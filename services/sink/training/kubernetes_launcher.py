@@ -101,11 +101,13 @@ class KubernetesLauncher:
         return status_of.job_status(found, self._api.list_pods(name) if failed else ())
 
     def tail(self, name: str, lines: int = 20) -> list[str]:
-        """See `Launcher`: the last pod's log; where there is none, why. Lines are cut at 500 characters."""
+        """See `Launcher`: the log of the last pod that ever ran, and why a later one did not. Lines are cut at 500
+        characters."""
         pods = self._api.list_pods(name)
-        if not pods:
-            return []
-        found = self._log(pods[-1], lines) if status_of.started(pods[-1]) else status_of.waiting_lines(pods[-1])
+        ran = [pod for pod in pods if status_of.started(pod)]
+        found = self._log(ran[-1], lines) if ran else []
+        if pods and pods[-1] not in ran:
+            found += status_of.waiting_lines(pods[-1])
         return [_CONTROL.sub("\N{REPLACEMENT CHARACTER}", line)[:_LINE_CHARS] for line in found[-lines:]]
 
     def _log(self, pod: Object, lines: int) -> list[str]:

@@ -10,6 +10,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from typing import Any, Final
@@ -58,11 +59,13 @@ class JobView:
             if self._thread is None and not self._stopping.is_set():
                 self._thread = threading.Thread(target=self._run, name="training-jobs", daemon=True)
                 self._thread.start()
+                atexit.register(self.close)  # a daemon thread that logs while the interpreter ends aborts it
 
     def close(self) -> None:
         """Ends the watch and waits for its thread: at once where it waits for events, and as long as one request may
         take where it lists. A daemon thread besides: it cannot keep the process."""
         self._stopping.set()
+        atexit.unregister(self.close)
         with self._lock:
             thread = self._thread
         while thread is not None and thread.is_alive():
