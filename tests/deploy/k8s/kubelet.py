@@ -1,12 +1,13 @@
 """A tiny kubelet: runs rendered pods as processes of this machine, by what their manifests say.
 
-Every container gets its exact command, arguments and environment (ConfigMaps, Secrets and fields of the pod resolved),
-its volumes at their mount paths and nothing else that it may write to; init containers run first, Jobs to their end;
-probes are those of the manifest with their numbers; the end is preStop, SIGTERM, and the grace period.
+Every container gets its exact command, arguments and environment (ConfigMaps, Secrets and fields of the pod
+resolved), its volumes at their mount paths and nothing else that it may write to; init containers run first, Jobs to
+their end; probes are those of the manifest with their numbers; the end is preStop, SIGTERM, and the grace period.
 
-To be run in a user, mount and network namespace of its own (`local_run.py`), where all pods share one address: ports
-must differ, and the Services' names all mean 127.0.0.1. What it does not do: images (the programs are this
-environment's), users and groups (user 0 of the namespace), memory and CPU limits, NetworkPolicies, scheduling, restarts.
+To be run in a user, mount and network namespace of its own (`local_run.py`), where all pods share one address:
+ports must differ, and the Services' names all mean 127.0.0.1. What it does not do: images (the programs are this
+environment's), users and groups (user 0 of the namespace), memory and CPU limits, NetworkPolicies, scheduling,
+restarts.
 """
 
 from __future__ import annotations
@@ -142,12 +143,12 @@ class Pod:
         source = variable["valueFrom"]
         if "fieldRef" in source:
             path = source["fieldRef"]["fieldPath"]
-            return {"metadata.name": self.name, "metadata.namespace": self.metadata["namespace"]}[path]
+            return {"metadata.name": self.name, "metadata.namespace": str(self.metadata["namespace"])}[path]
         kind, key = ("Secret", "secretKeyRef") if "secretKeyRef" in source else ("ConfigMap", "configMapKeyRef")
         data = self.node.data(kind, source[key]["name"])
         if source[key]["key"] not in data:
             raise Broken(f"{kind} {source[key]['name']} has no key {source[key]['key']}, which {self.name} needs")
-        return data[source[key]["key"]]
+        return data[str(source[key]["key"])]
 
     def _mount(self, mounted: Object) -> Object:
         path = mounted["mountPath"]

@@ -46,4 +46,5 @@ def test_the_local_overlay_runs_as_rendered_and_gives_labels(tmp_path: Path) -> 
     assert judged == {"q1", "q2", "q3", "q4"}
     assert len(found["qrels"]) > len(judged)
     assert set(found["ready_s"]) == {"nats-0", "retriever-0", "reranker-0", "judge-0", "sink-0"}
-    assert {pod: set(codes.values()) for pod, codes in found["exits"].items()} == dict.fromkeys(found["ready_s"], {0})
+    codes = {(pod, name): code for pod, each in found["exits"].items() for name, code in each.items()}
+    assert codes == {(pod, pod.rpartition("-")[0]): 0 for pod in found["ready_s"]}
