@@ -112,14 +112,13 @@ def assert_one_job_a_trigger(ledger: Ledger, cluster: Cluster) -> None:
 def test_a_sink_killed_at_each_point_in_turn_creates_one_job_a_trigger(
     ledger: Ledger, ledger_url: str, server: ApiServer, tmp_path: Path
 ) -> None:
-    for number, point in enumerate(["sink.trigger.decided", "sink.launch.after"] * 2):
+    for number, point in enumerate(["sink.trigger.decided", "sink.launch.after"]):
         (tmp_path / "faults").mkdir(exist_ok=True)
         (tmp_path / "faults" / point).write_text("1")
         assert start(ledger_url, tmp_path, server, f"q{number}").wait(60) == -signal.SIGKILL, point
         assert outcome(ledger)[0][0].state == "pending", "on disk, and the ledger does not know of its Job"
     assert start(ledger_url, tmp_path, server, "q9").wait(60) == 0
     assert_one_job_a_trigger(ledger, server.cluster)
-    assert len(server.cluster.created) >= 2
 
 
 def test_two_sinks_at_once_create_each_job_once(

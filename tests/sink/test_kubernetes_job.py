@@ -19,6 +19,7 @@ from services.sink.training.kubernetes_settings import KubernetesSettings
 from services.sink.training.launcher import TrainingJob, job_name
 from services.sink.training.settings import TrainingSettings
 from tests.sink.kubernetes_validation import VERSIONS, problems
+from trainer.job.job import read_job
 
 SECRET = "postgresql://sink:s3cret@db.internal/labels"
 COMMAND = ("qrelay", "train", "--job", "{job}", "--name", "{name}", "--from", "{data_dir}")
@@ -125,6 +126,13 @@ def test_the_job_reads_its_description_from_a_file_that_the_pods_annotation_beco
     words = ["qrelay", "train", "--job", file, "--name", training().name, "--from", "/srv/qrelay/state"]
     assert container(found)["command"] == document(found)["command"] == words
     assert document(found)["data_dir"] == variables(found)["QRELAY_DATA_DIR"] == "/srv/qrelay/state"
+
+
+def test_the_trainer_understands_the_description(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text(json.dumps(document(made(ledger_secret="ledger"))), "utf8")
+    read = read_job(tmp_path / "job.json")
+    assert (read.name, read.collection, read.change_no) == (training().name, "docs", 7)
+    assert read.data_dir == Path("/srv/qrelay/state") and not read.ledger, "QRELAY_SINK__LEDGER brings it"
 
 
 def test_a_word_of_the_command_reaches_the_container_as_it_is() -> None:
