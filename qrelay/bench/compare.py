@@ -146,7 +146,9 @@ def _rows(a: Level, b: Level) -> Iterator[Row]:
         # An open loop that keeps up serves what arrives: its throughput says nothing of the service.
         if metric.name == "throughput" and a.kind == "open" and not (a.saturated or b.saturated):
             continue
-        yield _row(metric, a, b)
+        row = _row(metric, a, b)
+        if row.a is not None or row.b is not None:
+            yield row
 
 
 def _row(metric: _Metric, a: Level, b: Level) -> Row:

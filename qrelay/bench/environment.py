@@ -34,11 +34,9 @@ _CGROUP: Final = Path("/sys/fs/cgroup")
 _GIB: Final = 1024**3
 
 
-def begin() -> dict[str, Any]:
-    """At the start of a run; `end` adds what is known at its end. Keys whose value is not known are left out."""
+def environment() -> dict[str, Any]:
+    """What stays the same from run to run. Keys whose value is not known are left out."""
     found = {
-        "started": _now(),
-        "load_average_start": _load_average(),
         **_machine(),
         "python": platform.python_version(),
         "qrelay": _version("qrelay"),
@@ -47,6 +45,11 @@ def begin() -> dict[str, Any]:
         "threads": {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ},
     }
     return {key: value for key, value in found.items() if value not in (None, {})}
+
+
+def begin() -> dict[str, Any]:
+    """The environment, with the time and the load average at the start of a run; `end` adds those of its end."""
+    return {**environment(), "started": _now(), "load_average_start": _load_average()}
 
 
 def end(environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ _DPI: Final = 130
 _GRID: Final = "#e5e5e5"
 _GREY: Final = "#666666"
 _BLUE: Final = "#0072B2"
+_FEW_TICKS: Final = 20
 _QUANTILES: Final[tuple[tuple[str, str, str, Callable[[Quantiles], float]], ...]] = (
     ("p99", "#D55E00", "^", lambda latency: latency.p99),
     ("p95", "#E69F00", "s", lambda latency: latency.p95),
@@ -58,14 +59,14 @@ def throughput_png(report: Report, levels: Sequence[Level]) -> bytes:
 
 
 def latency_closed_png(report: Report, levels: Sequence[Level]) -> bytes:
-    """Latency quantiles against the throughput that came with them."""
+    """Latency quantiles against the throughput that came with them; concurrency beside each."""
     figure, axes = _canvas(report, "latency against throughput, closed loop")
     levels = sorted(levels, key=lambda level: level.concurrency or 0)
     _latencies(axes, levels, [level.throughput.value for level in levels])
     for level in levels:
         if level.latency_s:
             at = (level.throughput.value, 1000 * level.latency_s.p50)
-            axes.annotate(str(level.concurrency), at, (0, -12), textcoords="offset points", ha="center", fontsize=7)
+            axes.annotate(str(level.concurrency), at, (-6, 4), textcoords="offset points", ha="right", fontsize=7)
     axes.set(xlabel="throughput (items/s); small figures: requests outstanding", xlim=(0, None))
     return _finish(figure, axes, levels)
 
@@ -85,6 +86,8 @@ def latency_open_png(report: Report, levels: Sequence[Level]) -> bytes:
 
 
 def _latencies(axes: Axes, levels: Sequence[Level], x: Sequence[float]) -> None:
+    from matplotlib.ticker import NullFormatter
+
     for name, color, marker, of in _QUANTILES:
         known = [
             (at, 1000 * of(level.latency_s), level) for at, level in zip(x, levels, strict=True) if level.latency_s
@@ -96,6 +99,10 @@ def _latencies(axes: Axes, levels: Sequence[Level], x: Sequence[float]) -> None:
     axes.set_yscale("log")
     axes.set_ylabel("latency (ms)")
     axes.yaxis.set_major_formatter("{x:g}")
+    bottom, top = axes.get_ylim()
+    # Within one decade the ticks at 2, 3, … would be the only ones, and unreadable as powers of ten.
+    axes.yaxis.set_minor_formatter("{x:g}" if top / bottom < _FEW_TICKS else NullFormatter())
+    axes.tick_params(axis="y", which="minor", labelsize=8)
 
 
 def _points(

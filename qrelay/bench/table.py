@@ -88,7 +88,7 @@ def warnings(report: Report) -> Iterator[str]:
         (lambda level: not level.stable, "not stable: throughput still moved when the last window ended"),
         (
             lambda level: level.saturated,
-            "saturated: less was served than offered, latency grows with the time measured",
+            "saturated: less was served than offered, so its latency grows for as long as the load lasts",
         ),
         (_client_limited, "limited by the load generator, which sent more than 1% of the requests 10 ms late"),
         (
@@ -134,9 +134,18 @@ def _closed(levels: Sequence[Level]) -> Grid:
 
 
 def _open(levels: Sequence[Level]) -> Grid:
-    header = ("offered items/s", "served items/s", "95% interval", *_LATENCY, "unanswered requests", *_OUTCOME)
+    header = (
+        "due requests/s",
+        "offered items/s",
+        "served items/s",
+        "95% interval",
+        *_LATENCY,
+        "unanswered requests",
+        *_OUTCOME,
+    )
     rows = [
         (
+            number(level.rate),
             number(level.offered),
             number(level.throughput.value),
             _interval(level.throughput),

@@ -7,6 +7,7 @@ it, and a longer warm-up mends it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 from qrelay.bench.report import Window
 from qrelay.errors import InputError
 
-SERVED_SHARE: Final = 0.95
+_UNSERVED: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +79,23 @@ class WindowPolicy:
 
 
 def keeps_up(windows: Sequence[Window]) -> bool:
-    """Whether an open loop was served: at least 95% of what arrived in these windows was answered, and at most 5% of
-    the items were refused for load."""
+    """Whether an open loop was served: over these windows no backlog grew, and at most 2% of the items were refused
+    for load.
+
+    A backlog grew when more requests arrived than were answered by 2%, and by more than chance moves the number L
+    outstanding in a service that keeps up: three standard deviations of the difference of two Poisson numbers of mean
+    L. L is arrivals times mean latency (Little, Operations Research 9, 1961).
+    """
     arrived = sum(window.arrived or 0 for window in windows)
-    answered = sum(window.requests for window in windows)
+    behind = arrived - sum(window.requests for window in windows)
     refused = sum(window.refused for window in windows)
     items = refused + sum(window.items + sum(window.failed.values()) for window in windows)
-    return answered >= SERVED_SHARE * arrived and refused <= (1 - SERVED_SHARE) * items
+    by_chance = 3 * math.sqrt(2 * _outstanding(windows))
+    return behind <= max(_UNSERVED * arrived, by_chance) and refused <= _UNSERVED * items
+
+
+def _outstanding(windows: Sequence[Window]) -> float:
+    """Requests outstanding on average."""
+    seconds = sum(window.seconds for window in windows)
+    waited = sum(window.requests * window.latency_s.mean for window in windows if window.latency_s)
+    return waited / seconds if seconds > 0 else 0.0

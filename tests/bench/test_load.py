@@ -116,6 +116,7 @@ class LateService(FakeService):
 def test_a_generator_that_is_late_itself_is_told_apart_from_a_slow_service() -> None:
     late, prompt = opened(LateService(0.001), 50), opened(FakeService(0.005), 50)
     assert late.late_starts and late.late_starts.client_limited and late.late_starts.max_s > 0.01
+    assert late.latency_s and late.latency_s.max >= late.late_starts.max_s  # from when it was due, not from sending
     assert prompt.late_starts and not prompt.late_starts.client_limited and prompt.late_starts.late == 0
     assert prompt.late_starts.sent == pytest.approx(prompt.requests, abs=5)
 

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from qrelay.bench.estimates import mean_interval, ratio_interval
+from qrelay.bench.latencies import Quantiles
 from qrelay.bench.load import Answer, closed_loop
 from qrelay.bench.report import Window
 from qrelay.bench.usage import NoProbe
@@ -46,8 +47,17 @@ def test_random_arrivals_that_are_all_served_are_stable_and_falling_behind_is_no
 
 
 def test_items_refused_for_load_are_not_keeping_up() -> None:
-    assert keeps_up([Window(1.0, 100, 96, refused=4, arrived=100)])
-    assert not keeps_up([Window(1.0, 100, 94, refused=6, arrived=100)])
+    assert keeps_up([Window(1.0, 100, 98, refused=2, arrived=100)])
+    assert not keeps_up([Window(1.0, 100, 97, refused=3, arrived=100)])
+
+
+def test_a_backlog_must_grow_by_more_than_chance_moves_the_number_outstanding() -> None:
+    def window(answered: int, latency_s: float) -> Window:
+        return Window(10.0, answered, answered, arrived=1000, latency_s=Quantiles.of([latency_s] * answered))
+
+    assert keeps_up([window(980, 0.01)]) and not keeps_up([window(960, 0.01)])
+    assert keeps_up([window(960, 2.0)])  # about 200 outstanding: 40 more or fewer are chance
+    assert not keeps_up([window(930, 2.0)])
 
 
 class Wavering(FakeService):
