@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from qrelay.bench.environment import VOLATILE
 from qrelay.bench.estimates import Ratio, ratio_interval
+from qrelay.bench.probe import CLIENT
 from qrelay.bench.report import Level, Report, Window
 from qrelay.bench.table import Grid, load
 from qrelay.errors import InputError
@@ -174,12 +175,14 @@ def _verdict(metric: _Metric, ratio: Ratio | None) -> str:
 
 
 def _cpu_of_window(window: Window) -> float | None:
-    """CPU-seconds of all processes for a thousand items."""
-    return 1000 * sum(window.cpu_seconds.values()) / window.items if window.cpu_seconds and window.items else None
+    """CPU-seconds of all measured processes, without the load generator's, for a thousand items."""
+    spent = [seconds for name, seconds in window.cpu_seconds.items() if name != CLIENT]
+    return 1000 * sum(spent) / window.items if spent and window.items else None
 
 
 def _cpu_of_level(level: Level) -> float | None:
-    known = [used.cpu_seconds_per_1000 for used in level.usage.values() if used.cpu_seconds_per_1000 is not None]
+    measured = [used.cpu_seconds_per_1000 for name, used in level.usage.items() if name != CLIENT]
+    known = [seconds for seconds in measured if seconds is not None]
     return sum(known) if known else None
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from qrelay.bench.compare import SAME, Comparison, compare, grid, remarks
 from qrelay.bench.report import Report
 from qrelay.errors import InputError
-from tests.bench.made import ENVIRONMENT, level, report
+from tests.bench.made import ENVIRONMENT, level, report, used
 
 
 def verdicts(throughput: float, seed: int) -> dict[str, str]:
@@ -94,6 +95,16 @@ def test_what_one_side_does_not_know_is_said_and_not_compared() -> None:
     assert [row.verdict for row in rows if row.metric.startswith("CPU")] == ["not measured in both"]
     lone = compare(report(level(windows=1)), report(level(windows=1)))
     assert {row.verdict for row in lone.rows} == {"too few windows for an interval"}
+
+
+def test_the_cpu_time_compared_is_that_of_all_processes_but_the_load_generator() -> None:
+    both = level(usage={"judge": used(), "judge-2": used(), "client": used()})
+    row = compare(report(both), report(both)).rows[-1]
+    assert row.metric.startswith("CPU") and row.a == row.b == 2 * 5.25
+    windows = [replace(both.windows[0], cpu_seconds={"judge": 1.0, "client": own}) for own in (1.0, 9.0, 4.0)]
+    noisy = report(replace(both, windows=tuple(windows)))
+    ratio = compare(noisy, noisy).rows[-1].ratio
+    assert ratio and ratio.low == ratio.high == 1
 
 
 def test_a_comparison_is_plain_json_and_a_table() -> None:
