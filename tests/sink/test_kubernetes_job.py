@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,13 @@ def test_gpus_are_requested_and_limited_alike() -> None:
     assert "gpu" not in json.dumps(container(made())["resources"])
 
 
+def test_several_gpus_get_shared_memory_to_talk_through() -> None:
+    def mounted(gpus: int) -> bool:
+        return "/dev/shm" in [each["mountPath"] for each in container(made(gpus=gpus))["volumeMounts"]]
+
+    assert [mounted(gpus) for gpus in (0, 1, 2)] == [False, False, True]
+
+
 def test_the_pod_satisfies_the_restricted_pod_security_standard() -> None:
     found = made(**FULL)
     inner, outer = container(found)["securityContext"], pod(found)["securityContext"]
@@ -219,6 +228,19 @@ def test_a_password_that_would_have_to_be_in_the_object_is_refused_at_start() ->
         with pytest.raises(ConfigError, match=r"sink\.training\.kubernetes\.ledger_secret") as raised:
             kubernetes_launcher(kubernetes(ledger=url))
         assert "s3cret" not in str(raised.value)
+
+
+def test_without_its_client_library_the_error_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)  # as where it is not installed
+    with pytest.raises(ConfigError, match=r"qrelay\[sink-kubernetes\]"):
+        LAUNCHERS["kubernetes"](kubernetes(kubeconfig=tmp_path / "any"))
+
+
+def test_the_client_library_is_loaded_only_by_a_sink_that_uses_it() -> None:
+    code = "import sys, services.sink.service as s; sys.exit('kubernetes' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_without_a_cluster_the_error_names_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,8 @@ def _volumes(settings: KubernetesSettings) -> tuple[list[dict[str, Any]], list[d
         ("scratch", {"emptyDir": {}}, _SCRATCH, False),
         ("job", {"downwardAPI": {"items": [item]}}, str(JOB_FILE.parent), True),
     ]
+    if settings.gpus > 1:  # NCCL's processes share memory there, and a container has 64 MiB of it
+        sources.append(("shared-memory", {"emptyDir": {"medium": "Memory"}}, "/dev/shm", False))  # noqa: S108
     if settings.config_map:
         sources.append(("config", {"configMap": {"name": settings.config_map}}, str(CONFIG_FILE.parent), True))
     for number, (claim, path) in enumerate(sorted(settings.volumes.items())):

@@ -22,8 +22,8 @@ _NOT_ENOUGH: Final = 5
 """`qrelay train --job`: too little data; the same again changes nothing (docs/loop.md, The job)."""
 RESERVED: Final = ("QRELAY_JOB", "QRELAY_DATA_DIR", "QRELAY_SINK__LEDGER", "QRELAY_CONFIG")
 """Environment variables of a Job that the launcher sets itself."""
-PLACES: Final = ("/tmp", "/srv/qrelay/job", "/srv/qrelay/config")  # noqa: S108 - a folder of the container
-"""Folders of a Job's container that the launcher mounts itself: scratch, job.json, settings."""
+PLACES: Final = ("/tmp", "/dev/shm", "/srv/qrelay/job", "/srv/qrelay/config")  # noqa: S108 - of the container
+"""Folders of a Job's container that the launcher mounts itself: scratch, shared memory, job.json, settings."""
 
 
 class Toleration(Section):

@@ -20,8 +20,9 @@ from services.sink.training.kubernetes_api import KubernetesApi, Object
 
 log = logging.getLogger(__name__)
 
-_WATCH_S: Final = 300
-"""Seconds of one watch; then everything is listed again."""
+_WATCH_S: Final = 120
+"""Seconds of one watch; then everything is listed again. A connection that dies without a word hides so long what
+happens."""
 _PAUSE_S: Final = 1.0
 _PAUSE_MAX_S: Final = 60.0
 _STOP_POLL_S: Final = 0.02
@@ -69,8 +70,8 @@ class JobView:
         with self._lock:
             thread = self._thread
         while thread is not None and thread.is_alive():
-            if self._watch is not None:
-                self._watch.stop()  # again and again: a stream that begins just now forgets the last one
+            if (watch := self._watch) is not None:
+                watch.stop()  # again and again: a stream that begins just now forgets the last one
             thread.join(_STOP_POLL_S)
 
     def _run(self) -> None:
