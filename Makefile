@@ -61,9 +61,9 @@ protos: $(STAMP)  ## Generate qrelay/v1 from protos/, and docs/configuration.md 
 up: setup  ## Run the four services here until Ctrl-C.
 	$(BIN)/qrelay up
 
-bench: setup  ## Measure the pipeline with doubles and the retriever with its model; prints figures.
-	$(BIN)/python -m benchmarks.pipeline
-	$(BIN)/python -m benchmarks.retriever
+bench: setup  ## Measure every service, the pipeline and the bare libraries; writes docs/benchmarks.md (about 45 minutes).
+	$(BIN)/python -m benchmarks.suite
+	$(BIN)/python scripts/check_generated.py --write
 
 format: $(STAMP)  ## Format the code.
 	$(BIN)/ruff check --fix .

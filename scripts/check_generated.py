@@ -1,4 +1,5 @@
-"""Generated files against their sources: protobuf code, the configuration reference, the fields of experiments.
+"""Generated files against their sources: protobuf code, the configuration reference, the fields of experiments,
+the benchmarks' page and sizing.
 
     python scripts/check_generated.py            # compare; exit 1 and say what differs
     python scripts/check_generated.py --write    # generate
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks_page import pages
 from training_page import filled
 
 from qrelay.cli.config import installed_sections, reference_page
@@ -69,12 +71,17 @@ def main() -> int:
                 shutil.copy(path, GENERATED / path.name)
             REFERENCE.write_text(page, "utf8")
             TRAINING.write_text(training, "utf8")
+            for path, text in pages():
+                path.write_text(text, "utf8")
             return 0
         problems = stale(Path(folder))
     if not REFERENCE.exists() or REFERENCE.read_text("utf8") != page:
         problems.append(str(REFERENCE.relative_to(ROOT)))
     if TRAINING.read_text("utf8") != training:
         problems.append(str(TRAINING.relative_to(ROOT)))
+    problems += [
+        str(path.relative_to(ROOT)) for path, text in pages() if not path.exists() or path.read_text("utf8") != text
+    ]
     for name in problems:
         print(f"{name} does not match its source: run `make protos` and commit")
     return 1 if problems or buf("lint") or breaking() else 0

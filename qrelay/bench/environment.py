@@ -84,7 +84,7 @@ def _machine() -> dict[str, Any]:
         "memory_limit_gib": limit,
         "gpus": _gpus(),
         "system": platform.system(),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "architecture": platform.machine(),
     }
 
