@@ -143,9 +143,10 @@ def _beside(references: dict[str, Any] | None) -> str:
 
 BESIDE = """What the service does and the library does not: **retriever** reads the passages, fuses two lists, gives
 every candidate both systems' scores, and answers in protobuf (100 passages with text a query); bm25s and FAISS return
-row numbers. **Reranker**: keeps 40, samples, answers. **Judge**: reads grades out of log-probabilities, keys, provenance;
-each request to the engine is the same. **Sink**: checks, hashes, packs, deduplicates, numbers changes; the driver
-inserts rows that are ready, without any check. [ledger.md](ledger.md#size-and-speed) has the same without gRPC."""
+row numbers. **Reranker**: keeps 40, samples, answers. **Judge**: reads grades out of log-probabilities, keys,
+provenance; each request to the engine is the same. **Sink**: checks, hashes, packs, deduplicates, numbers changes; the
+driver inserts rows that are ready, without any check. [ledger.md](ledger.md#size-and-speed) has the same without
+gRPC."""
 
 
 def _section(name: str, report: Report) -> str:
