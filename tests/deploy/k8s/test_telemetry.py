@@ -1,0 +1,181 @@
+"""Alerts, dashboard and ServiceMonitors ask only for what the code exports."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+from prometheus_client import Counter, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+from qrelay.cli.serve import installed_services
+from qrelay.runtime import telemetry
+from qrelay.runtime.topology import Hop
+from services.sink.ledger.outbox_rows import FAILED, RUNNING, SUCCEEDED
+from tests.deploy.k8s.rendering import ROOT, SERVICES, Object, generated, of_kind, one, overlay
+
+PROD = overlay("prod")
+TARGET_LABELS = {"job", "pod", "namespace", "instance", "service", "endpoint", "container"}
+"""Which the Prometheus operator adds to every series; job is the service, by jobLabel."""
+VALUES = {
+    "hop": {each.value for each in Hop},
+    "stage": {*SERVICES, "sink-dead-letters"},
+    "job": {*SERVICES},
+    "period": {"run", "day"},
+    "state": {RUNNING, SUCCEEDED, FAILED},
+}
+OUTCOMES = {
+    "qrelay_items": {"ok", "retried", "returned", "dead_lettered", "unconfirmed"},
+    "qrelay_judgments": {"graded", "cached", "missing"},
+    "qrelay_commits": {"committed", "duplicate", "conflict"},
+    "qrelay_training_launch_errors": {"refused", "retried"},
+}
+"""The values of the label `outcome`, a metric each."""
+
+
+def exported() -> dict[str, tuple[str, set[str]]]:
+    """Series name -> (metric, label names) of everything in qrelay.runtime.telemetry."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    for metric in vars(telemetry).values():
+        if not isinstance(metric, MetricWrapperBase):
+            continue
+        name, labels = metric._name, set(metric._labelnames)
+        if isinstance(metric, Histogram):
+            found |= {f"{name}_bucket": (name, labels | {"le"})}
+            found |= {f"{name}_{suffix}": (name, labels) for suffix in ("sum", "count")}
+        else:
+            found[f"{name}_total" if isinstance(metric, Counter) else name] = (name, labels)
+    return found
+
+
+def alerts() -> list[Object]:
+    """The alert rules."""
+    return [each for group in one(PROD, "PrometheusRule", "qrelay")["spec"]["groups"] for each in group["rules"]]
+
+
+def panels() -> list[Object]:
+    """The dashboard's panels."""
+    dashboard = json.loads(one(PROD, "ConfigMap", "qrelay-dashboard")["data"]["qrelay.json"])
+    found: list[Object] = dashboard["panels"]
+    return found
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """(where, PromQL) of every alert and panel."""
+    for rule in alerts():
+        yield rule["alert"], rule["expr"]
+    for panel in panels():
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"].replace("$__rate_interval", "5m")
+
+
+def nodes(expression: Any) -> Iterator[Any]:
+    """The expression and everything below it."""
+    yield expression
+    for name in ("expr", "lhs", "rhs", "vector_selector", "param"):
+        child = getattr(expression, name, None)
+        if child is not None and not isinstance(child, str):
+            yield from nodes(child)
+    for child in getattr(expression, "args", None) or ():
+        yield from nodes(child)
+
+
+def selectors(query: str) -> list[Any]:
+    """The vector selectors of a query."""
+    return [each for each in nodes(promql_parser.parse(query)) if type(each).__name__ == "VectorSelector"]
+
+
+def matched(matcher: Any) -> set[str]:
+    """The values that a matcher names; a regular expression only as alternatives."""
+    return set(matcher.value.split("|"))
+
+
+ALL = list(queries())
+
+
+@pytest.mark.parametrize(("where", "query"), ALL, ids=[where for where, _ in ALL])
+def test_a_query_names_only_series_labels_and_values_that_the_code_exports(where: str, query: str) -> None:
+    found = selectors(query)
+    assert len(found) == len(re.findall(r"qrelay_\w+", query)) > 0
+    for selector in found:
+        assert selector.name in exported(), selector.name
+        metric, labels = exported()[selector.name]
+        for matcher in selector.matchers.matchers:
+            assert matcher.name in labels | TARGET_LABELS, (selector.name, matcher.name)
+            known = OUTCOMES[metric] if matcher.name == "outcome" else VALUES.get(matcher.name)
+            assert known is None or matched(matcher) <= known, (selector.name, matcher.name, matcher.value)
+
+
+@pytest.mark.parametrize(("where", "query"), ALL, ids=[where for where, _ in ALL])
+def test_a_query_groups_only_by_labels_that_its_series_have(where: str, query: str) -> None:
+    labels = {label for selector in selectors(query) for label in exported()[selector.name][1]} | TARGET_LABELS
+    for node in nodes(promql_parser.parse(query)):
+        if type(node).__name__ == "AggregateExpr" and node.modifier is not None:
+            assert set(node.modifier.labels) <= labels, where
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
+def test_an_alert_says_what_to_do_with_labels_that_it_has(rule: Object) -> None:
+    assert rule["labels"]["severity"] in ("warning", "critical")
+    assert rule["annotations"]["summary"] and rule["annotations"]["description"]
+    named = set(re.findall(r"\$labels\.(\w+)", "".join(rule["annotations"].values())))
+    series = {label for selector in selectors(rule["expr"]) for label in exported()[selector.name][1]}
+    assert named <= series | TARGET_LABELS
+
+
+def test_values_of_the_label_outcome_are_those_in_the_code() -> None:
+    code = "".join(path.read_text("utf8") for folder in ("qrelay/runtime", "services")
+                   for path in (ROOT / folder).rglob("*.py"))  # fmt: skip
+    for value in set().union(*OUTCOMES.values()):
+        assert re.search(rf'"{value}"|\b{value.upper()}\b', code), value
+
+
+def test_stages_are_named_as_the_services_name_them() -> None:
+    code = "".join(path.read_text("utf8") for path in (ROOT / "services").rglob("*.py"))
+    assert set(installed_services()) == {*SERVICES}
+    for stage in VALUES["stage"]:
+        assert f'"{stage}"' in code
+
+
+def test_every_service_is_scraped_at_its_metrics_port_under_its_own_name() -> None:
+    monitors = {each["metadata"]["name"]: each["spec"] for each in of_kind(PROD, "ServiceMonitor")}
+    assert set(monitors) == {*SERVICES}
+    for name, spec in monitors.items():
+        service = one(PROD, "Service", name)
+        assert spec["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        assert service["metadata"]["labels"][spec["jobLabel"]] == name
+        assert spec["endpoints"][0]["port"] in [port["name"] for port in service["spec"]["ports"]]
+
+
+def test_each_queue_has_an_alert_that_nobody_takes_from_it() -> None:
+    exprs = {rule["alert"]: rule["expr"] for rule in alerts()}
+    for hop in (Hop.QUERIES, Hop.RETRIEVED, Hop.RERANKED, Hop.JUDGED):
+        expr = exprs[f"Qrelay{hop.consumer.capitalize()}TakesNothing"]
+        assert f'hop="{hop.value}"' in expr and f'stage="{hop.consumer}"' in expr
+
+
+def test_the_alert_on_a_full_queue_has_the_limit_of_the_settings() -> None:
+    limit = yaml.safe_load(generated(PROD, "qrelay-config")["qrelay.yaml"])["all"]["nats"]["max_stream_bytes"]
+    (expr,) = [rule["expr"] for rule in alerts() if rule["alert"] == "QrelayQueueFull"]
+    assert expr.endswith(str(limit))
+
+
+def test_grpc_codes_in_alerts_are_codes_of_grpc() -> None:
+    import grpc
+
+    codes = {each.name for each in grpc.StatusCode}
+    for _, query in ALL:
+        for selector in selectors(query):
+            for matcher in selector.matchers.matchers:
+                assert matcher.name != "code" or matched(matcher) <= codes
+
+
+def test_the_dashboard_is_found_by_grafanas_sidecar_and_its_panels_do_not_overlap() -> None:
+    assert one(PROD, "ConfigMap", "qrelay-dashboard")["metadata"]["labels"]["grafana_dashboard"] == "1"
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels()]
+    assert len(places) == len(set(places)) == len({panel["id"] for panel in panels()})
