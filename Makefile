@@ -41,7 +41,7 @@ chaos: $(STAMP)  ## Break a real installation on purpose (SEEDS=20 QUERIES=300);
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --queries $(QUERIES)
 
 test-images: setup  ## Install each image's libraries on their own, start its command, see that it holds no other's (5 minutes).
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" -rP --timeout 900 tests/deploy/docker/test_images.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" -rP tests/deploy/docker/test_images.py
 
 test-vllm: setup  ## Install vLLM for the CPU into .venv-vllm and run the judge's contract tests with it.
 	$(BIN)/python scripts/setup_vllm.py $(PIP_ARGS)

@@ -5,9 +5,10 @@ The sink's, which is small, is part of every run of the tests; the others are ma
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ import pytest
 from tests.deploy.docker.extras import foreign
 from tests.deploy.docker.installed import DOUBLES, Installed, clean, install, serving
 from tests.deploy.docker.recipes import IMAGES, read
+
+pytestmark = pytest.mark.timeout(900)
+"""Seconds a test: pip installs up to 2 GB in its first one, on machines that are busy."""
 
 WITHOUT: Mapping[str, set[str]] = {
     "sink": {"bm25s", "Stemmer"},  # the retriever's tokenizer, in a module of which the sink uses the other half
@@ -28,14 +32,16 @@ WITHOUT: Mapping[str, set[str]] = {
     scope="module",
     params=[pytest.param(name, marks=() if name == "sink" else pytest.mark.images) for name in IMAGES],
 )
-def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """One image's environment; how long it took, how large it is and why go to the test's output."""
+def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """One image's environment, removed in the end; how long it took, how large it is and why go to the output."""
     started = time.monotonic()
-    installed = install(read(request.param), tmp_path_factory.mktemp(request.param))
+    folder = tmp_path_factory.mktemp(request.param)
+    installed = install(read(request.param), folder)
     sizes = ", ".join(f"{name} {size}" for size, name in installed.largest())
     seconds = time.monotonic() - started
     print(f"{request.param}: {installed.megabytes} MB, installed in {seconds:.0f} s; largest in MB: {sizes}")
-    return installed
+    yield installed
+    shutil.rmtree(folder)
 
 
 def test_an_image_holds_nothing_that_only_another_part_needs(image: Installed) -> None:
