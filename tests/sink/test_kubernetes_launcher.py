@@ -122,6 +122,15 @@ def test_a_job_that_was_created_without_an_answer_is_found_again(
     assert cluster.created == [NAME]
 
 
+def test_the_client_asks_once_and_leaves_trying_again_to_the_dispatcher(
+    launcher: KubernetesLauncher, server: ApiServer
+) -> None:
+    server.misbehave("get", "namespaces", "lost")
+    with pytest.raises(BackendUnavailable, match="cannot be reached"):
+        launcher.place  # noqa: B018 - reading it asks
+    assert server.count("get", "namespaces") == 1
+
+
 @pytest.mark.parametrize("what", [400, 422])
 def test_an_object_that_the_server_finds_invalid_is_refused_for_good(
     launcher: KubernetesLauncher, server: ApiServer, what: int

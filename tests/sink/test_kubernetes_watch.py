@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,28 @@ def test_a_job_that_ends_while_there_is_no_watch_is_seen_by_asking(server: ApiSe
     server.cluster.exits(NAME, 78)
     assert ended(launcher).exit_code == 78
     launcher.close()
+
+
+def test_what_a_broken_watch_last_saw_is_not_believed(
+    launcher: KubernetesLauncher, server: ApiServer, cluster: Cluster
+) -> None:
+    launcher.launch(training())
+    watching(launcher)
+    server.rules -= {("batch", "jobs", "watch"), ("batch", "jobs", "list")}
+    server.misbehave("watch", "jobs", "drop")
+    until(lambda: not launcher.watching)
+    cluster.exits(NAME, 78)
+    assert ended(launcher).exit_code == 78
+
+
+def test_a_quiet_watch_ends_with_the_launcher_and_not_with_its_time(server: ApiServer, tmp_path: Path) -> None:
+    launcher = connected(server, tmp_path)
+    watching(launcher)
+    until(lambda: server.watching)
+    closing = threading.Thread(target=launcher.close)
+    closing.start()
+    closing.join(60)  # half of a watch's time
+    assert not closing.is_alive()
 
 
 def test_a_refused_watch_is_asked_for_later_each_time(
