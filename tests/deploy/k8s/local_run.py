@@ -1,16 +1,19 @@
 """Runs a rendered installation and a rendered feeder in namespaces of this machine; prints what came of it as JSON.
 
-    unshare --user --map-root-user --mount --net python -m tests.deploy.k8s.local_run FOLDER
+    unshare NAMESPACES python -m tests.deploy.k8s.local_run FOLDER      # see `NAMESPACES`
 
 FOLDER holds installation.yaml and feeder.yaml; claims named in claims.json (name -> folder) are these folders.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
-import subprocess
+import os
+import socket
+import struct
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ import yaml
 
 from tests.deploy.k8s.kubelet import Broken, Node, Pod, pods_of
 
+NAMESPACES = ("--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""For unshare(1). The process namespace ends every container with this process, however that ends."""
 SERVING = ("StatefulSet", "Deployment")
 QRELS = "/srv/qrelay/state/qrels.txt"
 
@@ -31,17 +36,13 @@ def come_up(node: Node) -> tuple[list[Pod], dict[str, float]]:
     """Start everything at once, as `kubectl apply` does. The serving pods, and seconds until each was ready."""
     serving = [pod for each in node.objects if each["kind"] in SERVING for pod in pods_of(node, each)]
     jobs = [pod for each in node.objects if each["kind"] == "Job" for pod in pods_of(node, each)]
-    with ThreadPoolExecutor(len(serving) + len(jobs)) as threads:
-        done = [threads.submit(run_job, pod) for pod in jobs]
-        ready = {pod.name: threads.submit(bring_up, pod) for pod in serving}
-        try:
-            seconds = {name: each.result() for name, each in ready.items()}
-            for each in done:
-                each.result()
-        except Broken:
-            stop(serving)
-            raise
-    return serving, seconds
+    threads = ThreadPoolExecutor(len(serving) + len(jobs))
+    done = [threads.submit(run_job, pod) for pod in jobs]
+    ready = {pod.name: threads.submit(bring_up, pod) for pod in serving}
+    started: list[Future[Any]] = [*done, *ready.values()]
+    for each in as_completed(started):
+        each.result()  # the first that breaks ends it all
+    return serving, {name: seconds.result() for name, seconds in ready.items()}
 
 
 def bring_up(pod: Pod) -> float:
@@ -58,28 +59,31 @@ def run_job(pod: Pod) -> None:
 
 def stop(pods: list[Pod]) -> dict[str, dict[str, int]]:
     """Stop all at once; exit codes by pod and container."""
-    running = [pod for pod in pods if pod.processes]
-    with ThreadPoolExecutor(max(1, len(running))) as threads:
-        return dict(zip((pod.name for pod in running), threads.map(Pod.stop, running), strict=True))
+    with ThreadPoolExecutor(len(pods)) as threads:
+        return dict(zip((pod.name for pod in pods), threads.map(Pod.stop, pods), strict=True))
+
+
+def loopback_up() -> None:
+    """`ip link set lo up`, without ip(8)."""
+    set_flags, up_and_running = 0x8914, 0x1 | 0x40
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh14x", b"lo", up_and_running))
 
 
 def main(folder: Path) -> dict[str, Any]:
     """Up, feed, export, down."""
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    loopback_up()
     claims = {name: Path(path) for name, path in json.loads((folder / "claims.json").read_text("utf8")).items()}
     node = Node(folder, load(folder / "installation.yaml"), claims)
     serving, seconds = come_up(node)
-    exits: dict[str, dict[str, int]] = {}
-    try:
-        node.objects += load(folder / "feeder.yaml")
-        feeder = pods_of(node, node.find("Job", "feed"))[0]
-        run_job(feeder)
-        sink = next(pod for pod in serving if pod.name == "sink-0")
-        export = ["qrelay", "export", "qrels", "--collection", "docs", "--out", QRELS, "--ledger"]
-        sink.execute("sink", [*export, "/srv/qrelay/state/ledger.sqlite"])
-    finally:
-        services = [pod for pod in serving if pod.name != "nats-0"]
-        exits = stop(services) | stop([pod for pod in serving if pod.name == "nats-0"])
+    node.objects += load(folder / "feeder.yaml")
+    feeder = pods_of(node, node.find("Job", "feed"))[0]
+    run_job(feeder)
+    sink = next(pod for pod in serving if pod.name == "sink-0")
+    ledger = ["--ledger", "/srv/qrelay/state/ledger.sqlite"]
+    sink.execute("sink", ["qrelay", "export", "qrels", "--collection", "docs", "--out", QRELS, *ledger])
+    nats = [pod for pod in serving if pod.name == "nats-0"]
+    exits = stop([pod for pod in serving if pod not in nats]) | stop(nats)
     fed = json.loads(feeder.log_tail("feed").splitlines()[-1])
     qrels = (node.claim("sink-state") / Path(QRELS).name).read_text("utf8").splitlines()
     return {"ready_s": seconds, "fed": fed, "qrels": qrels, "exits": exits}
@@ -87,7 +91,7 @@ def main(folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(main(Path(sys.argv[1]))))
+        print(json.dumps(main(Path(sys.argv[1]))), flush=True)
     except Broken as error:
-        print(json.dumps({"broken": str(error)}))
-        sys.exit(1)
+        print(json.dumps({"broken": str(error)}), flush=True)
+        os._exit(1)  # threads may still wait for pods that will never be ready

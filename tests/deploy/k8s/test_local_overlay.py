@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +13,18 @@ from pathlib import Path
 import pytest
 
 from qrelay.models.home import models_dir
+from tests.deploy.k8s.local_run import NAMESPACES
 from tests.deploy.k8s.rendering import K8S, ROOT, render
 
-_NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount", "--net"]
+_UNSHARE = ["unshare", *NAMESPACES]
 
 
 def _needs_namespaces() -> None:
     """Skip where the machine's kernel forbids unprivileged user namespaces: there is no other way to give each
     container its own file system."""
-    trial = subprocess.run([*_NAMESPACES, "mount", "-t", "tmpfs", "tmpfs", "/srv"], capture_output=True, text=True)
+    if not shutil.which("unshare"):
+        pytest.skip("no unshare(1) on this machine: install util-linux")
+    trial = subprocess.run([*_UNSHARE, "mount", "-t", "tmpfs", "tmpfs", "/srv"], capture_output=True, text=True)
     if trial.returncode:
         pytest.skip(f"no user namespaces on this machine: {trial.stderr.strip()}")
 
@@ -32,7 +36,7 @@ def test_the_local_overlay_runs_as_rendered_and_gives_labels(tmp_path: Path) -> 
     (tmp_path / "feeder.yaml").write_text(render(K8S / "overlays" / "local-feed"), "utf8")
     (tmp_path / "claims.json").write_text(json.dumps({"qrelay-models": str(models_dir())}), "utf8")
     done = subprocess.run(
-        [*_NAMESPACES, sys.executable, "-m", "tests.deploy.k8s.local_run", str(tmp_path)],
+        [*_UNSHARE, sys.executable, "-m", "tests.deploy.k8s.local_run", str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

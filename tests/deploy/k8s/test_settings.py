@@ -43,7 +43,7 @@ def longest_batch_s(service: str, settings: Any, sample: int) -> float:
     if service != "judge":
         return float(sets) * {"retriever": SEARCH_S, "reranker": RERANK_S, "sink": COMMIT_S}[service]
     if settings.backend == "openai":
-        waves = math.ceil(sets * sample / settings.endpoint.concurrency)
+        waves: int = math.ceil(sets * sample / settings.endpoint.concurrency)
         return waves * float(settings.endpoint.request_timeout_s)
     each_s = GPU_SET_S if settings.backend == "vllm" else CPU_SET_S
     return float(sets * each_s)
