@@ -25,6 +25,7 @@ from typing import Any, Final
 from qrelay.bench.probe import scrape
 from qrelay.bench.running import Fleet
 from qrelay.bench.targets.pipeline import PipelineTarget
+from qrelay.bench.targets.tasks import end
 from qrelay.errors import QrelayError
 
 SIGNALS: Final = {"kill": signal.SIGKILL, "drain": signal.SIGTERM}
@@ -73,9 +74,7 @@ async def disturb(
         ended = time.monotonic()
         records = await asyncio.gather(*events)
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        await end(workers)
     return _report(records, list(target.commits), began, ended, limits)
 
 

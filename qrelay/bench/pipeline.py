@@ -25,6 +25,7 @@ from qrelay.bench.report import Level
 from qrelay.bench.running import Fleet, Plan
 from qrelay.bench.targets.pipeline import JudgeQueueTarget, PipelineTarget
 from qrelay.bench.targets.services import ServiceTarget
+from qrelay.bench.targets.tasks import end
 from qrelay.bench.windows import WindowPolicy
 from qrelay.errors import QrelayError
 
@@ -88,8 +89,7 @@ class LagLog:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end([task])
 
     async def _watch(self, target: PipelineTarget) -> None:
         clock = asyncio.get_running_loop().time

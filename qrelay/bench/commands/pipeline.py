@@ -110,9 +110,9 @@ class Run:
                 with Scraper(installation.processes) as probe:
                     found = await session.levels(target, self.load, probe, numbers, session.progress(self.console))
                 if self.disturbances and installation.fleet:
-                    self.extra["disturbed"] = await disturb(
-                        installation.fleet, target, numbers, self.disturbances, self._limits()
-                    )
+                    plan, limits = self.disturbances, self._limits()
+                    disturbed = await disturb(installation.fleet, target, numbers, plan, limits)
+                    self.extra |= {"disturbances": disturbed.pop("events"), "disturbed": disturbed}
                 lost = await target.settle(self._judge().nats.ack_wait_s + _SETTLE_MARGIN_S)
             self.extra["queries"] = measuring.accounting(
                 target, lost, await target.added(), measuring.duplicates(installation.processes())
@@ -127,8 +127,9 @@ class Run:
             return
         best = best_of([level for level in found if level.kind == "closed"])
         self.console.print("the judge alone, through its queue and through gRPC", highlight=False)
-        policy, seed = self.load.policy, self.load.seed
-        alone = measuring.judge_alone(self.plan, self.shape.judges, best.concurrency or 1, policy, seed)
+        policy, seed, judges = self.load.policy, self.load.seed, self.shape.judges
+        in_flight = max(best.concurrency or 1, _IN_FLIGHT * judges)  # what the judge can do at most
+        alone = measuring.judge_alone(self.plan, judges, in_flight, policy, seed)
         for level in alone.values():
             session.progress(self.console)(level)
         time = self.service_times.get("judge")

@@ -22,6 +22,7 @@ import grpc.aio
 from qrelay import wire
 from qrelay.bench.data import Source
 from qrelay.bench.load import Answer
+from qrelay.bench.targets.tasks import end
 from qrelay.config import NatsSettings
 from qrelay.errors import BackendTimeout, TransientError
 from qrelay.identity import feed_message_id
@@ -87,8 +88,7 @@ class PipelineTarget:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._poller.cancel()
-        await asyncio.gather(self._poller, return_exceptions=True)
+        await end([self._poller])
         await self._channel.close()
         await self.broker.close()
 
@@ -208,8 +208,7 @@ class JudgeQueueTarget:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
+        await end([self._reader])
         await self._broker.close()
 
     async def send(self, number: int) -> Answer:
