@@ -2,7 +2,8 @@
 
 A record file is a zstd stream of Envelopes (protos/qrelay/v1/envelope.proto), each preceded by its length as a
 varint. It holds, for each query, what each stage that was asked made of it: the retriever's candidate set, the
-reranker's (some candidates are sampled), the judge's judged set.
+reranker's (some candidates are sampled), the judge's judged set. An empty Envelope ends it: a file that was cut short
+would otherwise look like a shorter one.
 
 Items are repeated in order when they run out. A ledger would take the repetition for a duplicate, so where `tag` is
 given every query gets a new id, different in each lap; its text, and so what the judge's cache knows, stays.
@@ -103,6 +104,7 @@ def write_records(path: Path, records: Iterable[wire.Record]) -> int:
             envelope = envelope_pb2.Envelope(**{field: wire.to_proto(record)})
             serialize_length_prefixed(envelope, cast(io.BytesIO, out))  # any writer will do
             count += 1
+        serialize_length_prefixed(envelope_pb2.Envelope(), cast(io.BytesIO, out))
     part.replace(path)
     return count
 
@@ -151,6 +153,9 @@ def _envelopes(path: Path, raw: Any) -> Iterator[Message]:
     reader = cast(io.BytesIO, io.BufferedReader(raw, _READ_AHEAD))  # any reader will do
     while (envelope := parse_length_prefixed(envelope_pb2.Envelope, reader)) is not None:
         field = envelope.WhichOneof("record")
+        if field is None:
+            return
         if field not in ("candidate_set", "judged_set"):
             raise MalformedInput(f"{path} holds a record of type {field}: record it with `qrelay bench record`")
         yield getattr(envelope, field)
+    raise ValueError("its end is missing")
