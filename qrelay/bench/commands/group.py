@@ -10,6 +10,7 @@ import click
 _COMMANDS: Final = {
     "pipeline": "qrelay.bench.commands.pipeline:pipeline",
     "compare": "qrelay.bench.commands.compare:compare",
+    "sizing": "qrelay.bench.commands.sizing:sizing",
     "record": "qrelay.bench.commands.record:record",
 }
 
