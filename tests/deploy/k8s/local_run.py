@@ -80,8 +80,7 @@ def main(folder: Path) -> dict[str, Any]:
     feeder = pods_of(node, node.find("Job", "feed"))[0]
     run_job(feeder)
     sink = next(pod for pod in serving if pod.name == "sink-0")
-    ledger = ["--ledger", "/srv/qrelay/state/ledger.sqlite"]
-    sink.execute("sink", ["qrelay", "export", "qrels", "--collection", "docs", "--out", QRELS, *ledger])
+    sink.execute("sink", ["qrelay", "export", "qrels", "--collection", "docs", "--out", QRELS])
     nats = [pod for pod in serving if pod.name == "nats-0"]
     exits = stop([pod for pod in serving if pod not in nats]) | stop(nats)
     fed = json.loads(feeder.log_tail("feed").splitlines()[-1])
