@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -31,6 +32,7 @@ from qrelay.errors import QrelayError
 
 LAG_EVERY_S: Final = 1.0
 _SETTLED_S: Final = 2.0
+_GRADES: Final = ("graded", "cached")
 _GRPC_MOST: Final = 256
 """Requests at once through a judge's gRPC door, below its grpc.max_pending_items."""
 
@@ -132,6 +134,18 @@ def duplicates(processes: Mapping[str, Process]) -> float | None:
     with contextlib.suppress(QrelayError):
         return scrape(sink.metrics).values.get("qrelay_commits_total{duplicate}", 0.0)
     return None
+
+
+def cached_share(processes: Mapping[str, Process]) -> float | None:
+    """Which share of the grades that the running judges gave since they started came from the cache; None where their
+    metrics are not known."""
+    totals: Counter[str] = Counter()
+    for name, process in processes.items():
+        if name.startswith("judge") and process.metrics:
+            with contextlib.suppress(QrelayError):
+                values = scrape(process.metrics).values
+                totals.update({kind: values.get(f"qrelay_judgments_total{{{kind}}}", 0) for kind in _GRADES})
+    return totals["cached"] / totals.total() if totals.total() else None
 
 
 async def idle(processes: Callable[[], Mapping[str, Process]], seconds: float) -> list[dict[str, Any]]:

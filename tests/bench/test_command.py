@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from qrelay.bench import pipeline as measuring
 from qrelay.bench.commands.options import Numbers, seconds
+from qrelay.bench.commands.single import source_of
 from qrelay.bench.data import Generated
 from qrelay.bench.disturb import Disturbance, Limits, disturb, recovery_s
 from qrelay.bench.report import read
@@ -94,6 +95,8 @@ async def test_what_was_sent_through_the_pipeline_is_in_the_ledger(installation:
     assert sum(answer.ok for answer in answers) == account["sent"] == account["committed"] == added.queries == 60
     assert (account["lost"], account["dead"], account["committed_twice"]) == (0, 0, 0)
     assert added.judgments == added.pairs == 60 * 25
+    assert measuring.cached_share(installation.processes()) == 0.0
+    assert measuring.duplicates(installation.processes()) == 0.0
 
 
 async def test_the_recorded_sets_of_real_services_are_sent_again(
@@ -206,6 +209,15 @@ def test_a_service_that_does_not_answer_ends_the_run_with_a_clear_error(tmp_path
     assert done.returncode == 1
     assert "no sink answers at 127.0.0.1:1" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_real_queries_are_sent_in_order_and_the_ledgers_get_new_ids(tmp_path: Path) -> None:
+    file = tmp_path / "queries.tsv"
+    file.write_text("q1\tfirst?\nq2\tsecond?\n")
+    source = source_of("retriever", 1, "docs", file, None)
+    assert [source.item(n).query_id for n in range(3)] == ["q1", "q2", "q1"]
+    assert {source.item(n).collection for n in range(2)} == {"docs"}
+    assert source_of("sink", 1, "docs", None, None).item(0).candidate_set.query.query_id.startswith("b")
 
 
 def test_durations_and_numbers_are_read_as_people_write_them() -> None:

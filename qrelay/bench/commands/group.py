@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
+import sys
+import threading
 from typing import Final
 
 import click
@@ -13,6 +16,7 @@ _COMMANDS: Final = {
     "sizing": "qrelay.bench.commands.sizing:sizing",
     "record": "qrelay.bench.commands.record:record",
 }
+_TERMINATED: Final = 128 + signal.SIGTERM
 
 
 class BenchCommands(click.Group):
@@ -42,3 +46,6 @@ def bench() -> None:
     A closed loop (a fixed number of requests outstanding) finds the highest throughput; an open loop (arrivals at
     random, at a fixed rate) shows what callers then wait. Reports go into a folder: JSON, a table, diagrams.
     """
+    if threading.current_thread() is threading.main_thread():
+        # What was started here must end with this process, also where a job's time limit ends it.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))

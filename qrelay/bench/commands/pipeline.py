@@ -89,7 +89,10 @@ class Run:
             environment=environment.end(machine),
             levels=tuple(found),
             extra=self.extra,
-            notes=(*session.general_notes(self.load, found), *self._notes()),
+            notes=(
+                *session.general_notes(self.load, found, self.source, self.extra["queries"]["sent"]),
+                *self._notes(),
+            ),
         )
 
     @contextlib.contextmanager
@@ -114,9 +117,10 @@ class Run:
                     disturbed = await disturb(installation.fleet, target, numbers, plan, limits)
                     self.extra |= {"disturbances": disturbed.pop("events"), "disturbed": disturbed}
                 lost = await target.settle(self._judge().nats.ack_wait_s + _SETTLE_MARGIN_S)
+            processes = installation.processes()
             self.extra["queries"] = measuring.accounting(
-                target, lost, await target.added(), measuring.duplicates(installation.processes())
-            )
+                target, lost, await target.added(), measuring.duplicates(processes)
+            ) | {"cached_share": measuring.cached_share(processes)}
             if self.idle_s:
                 self.extra["idle"] = await measuring.idle(installation.processes, self.idle_s)
             self.extra |= {"lag": lag.series} | ({"errors": target.errors} if target.errors else {})
@@ -171,6 +175,11 @@ class Run:
             times = ", ".join(f"{service} {time * 1000:g} ms" for service, time in self.service_times.items())
             yield f"Models are doubles with simulated times a query: {times}."
         queries = self.extra["queries"]
+        if queries["cached_share"]:
+            yield (
+                f"{queries['cached_share']:.1%} of the judgments came from the cache: these figures are not the "
+                "model's alone."
+            )
         if queries["lost"] or queries["dead"] or queries["committed_twice"]:
             yield (
                 f"NOT as it must be: {queries['lost']} queries lost, {queries['dead']} dead letters, "
@@ -232,6 +241,7 @@ def pipeline(nats_url: str, sink: str, metrics: tuple[str, ...], retrievers: int
     Without --nats and --sink all of it is started here: NATS, a retriever, a reranker, judges and a sink, with the
     settings in force.
     """
+    session.need_extra()
     running = _running(nats_url, sink, metrics)
     if running and (service_time or efficiency or scale or disturb or data_dir):
         raise click.UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -13,16 +14,28 @@ import click
 from rich.console import Console
 
 from qrelay.bench.commands.options import LoadPlan
+from qrelay.bench.data import Source
 from qrelay.bench.load import Target, closed_loop
 from qrelay.bench.probe import CLIENT
 from qrelay.bench.report import Level, Probe, Report, as_json, write
 from qrelay.bench.sweeps import best_of, rates_of, sweep_closed, sweep_open
 from qrelay.config import ServiceSettings, load_settings
-from qrelay.errors import InputError
+from qrelay.errors import ConfigError, InputError
 
 Say = Callable[[Level], None]
 _FILE_WIDTH: Final = 200
 """Columns of the tables where standard output is no terminal."""
+
+
+def need_extra() -> None:
+    """Before anything is measured: what draws the diagrams and computes the intervals.
+
+    Raises:
+        ConfigError: not installed.
+    """
+    absent = [name for name in ("matplotlib", "numpy", "scipy") if importlib.util.find_spec(name) is None]
+    if absent:
+        raise ConfigError(f"a benchmark's report needs {', '.join(absent)}: pip install 'qrelay[bench]'")
 
 
 async def first_request(target: Target, numbers: Iterator[int], errors: Mapping[str, str]) -> None:
@@ -119,9 +132,13 @@ def typed() -> str:
     return " ".join(["qrelay", *words])
 
 
-def general_notes(plan: LoadPlan, found: list[Level]) -> list[str]:
-    """What a reader must know of any run beside what its table warns of: a quick look, a busy load generator."""
+def general_notes(plan: LoadPlan, found: list[Level], source: Source, sent: int) -> list[str]:
+    """What a reader must know of any run beside what its table warns of: a quick look, items that were sent again,
+    a busy load generator. sent: items."""
     notes = []
+    distinct = source.describe().get("distinct")
+    if distinct and sent > distinct:
+        notes.append(f"{sent} items of {distinct} different ones were sent: each about {sent / distinct:.1f} times.")
     if plan.quick:
         notes.append("A quick look: short windows; the figures are no measurement.")
     if busy := [level for level in found if _client_cores(level) > 0.8]:

@@ -101,7 +101,10 @@ class Run:
             environment=environment.end(machine),
             levels=tuple(found),
             extra=_judgments(target.tally) | ({"errors": target.errors} if target.errors else {}),
-            notes=(*session.general_notes(self.plan, found), *self._notes(target, sent)),
+            notes=(
+                *session.general_notes(self.plan, found, self.source, sent * self.items),
+                *self._notes(target),
+            ),
         )
 
     async def _measure(self, target: ServiceTarget, probe: Scraper) -> tuple[dict[str, Any], list[Level], int]:
@@ -129,10 +132,7 @@ class Run:
             service=changed,
         )
 
-    def _notes(self, target: ServiceTarget, requests: int) -> Iterator[str]:
-        distinct, sent = self.source.describe().get("distinct"), requests * self.items
-        if distinct and sent > distinct:
-            yield f"{sent} items of {distinct} different ones were sent: each about {sent / distinct:.1f} times."
+    def _notes(self, target: ServiceTarget) -> Iterator[str]:
         if target.tally["cached"]:
             share = target.tally["cached"] / target.tally["judgments"]
             yield f"{share:.1%} of the judgments came from the cache: these figures are not the model's alone."
@@ -168,6 +168,7 @@ def _command(service: str) -> click.Command:
     def run(address: str, metrics: str, service_time: float | None, collection: str, items_per_request: int,
             channels: int, timeout: float, config: Path | None, data_dir: Path | None, out: Path | None,
             as_json: bool, **given: Any) -> None:  # fmt: skip
+        session.need_extra()
         queries, sets = given.pop("queries", None), given.pop("sets", None)
         source = source_of(service, given["seed"], collection, queries, sets)
         plan, console = load_plan(given), Console(stderr=True)
