@@ -4,10 +4,10 @@ Every container gets its exact command, arguments and environment (ConfigMaps, S
 resolved), its volumes at their mount paths and nothing else that it may write to; init containers run first, Jobs to
 their end; probes are those of the manifest with their numbers; the end is preStop, SIGTERM, and the grace period.
 
-To be run in a user, mount and network namespace of its own (`local_run.py`), where all pods share one address:
-ports must differ, and the Services' names all mean 127.0.0.1. What it does not do: images (the programs are this
-environment's), users and groups (user 0 of the namespace), memory and CPU limits, NetworkPolicies, scheduling,
-restarts.
+To be run in a user, mount and network namespace of its own (namespaces.py), where pods share one address, 127.0.0.1
+(their ports differ), unless the node gives them addresses of their own (cluster_run.py). What it does not do: images
+(the programs are this environment's), users and groups (user 0 of the namespace), memory and CPU limits,
+NetworkPolicies, scheduling, restarts.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.deploy.k8s.probes import passes
 
 Object = dict[str, Any]
 IMAGE_CWD = "/srv/qrelay"
@@ -42,6 +42,8 @@ class Node:
     folder: Path
     objects: list[Object]
     claims: dict[str, Path] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+    """Pod -> address, of pods that have a network namespace of their own (by the pod's name, see `ip netns`)."""
 
     def find(self, kind: str, name: str) -> Object:
         """The object of this kind and name."""
@@ -59,16 +61,21 @@ class Node:
 
     def hosts(self) -> Path:
         """/etc/hosts with every Service, and every pod of a StatefulSet below its Service."""
-        names = ["localhost"]
+        names = [("localhost", "")]
         for each in self.objects:
             if each["kind"] == "Service":
-                names.append(each["metadata"]["name"])
+                names.append((each["metadata"]["name"], ""))
             if each["kind"] == "StatefulSet":
-                service, replicas = each["spec"]["serviceName"], each["spec"].get("replicas", 1)
-                names += [f"{each['metadata']['name']}-{number}.{service}" for number in range(replicas)]
+                pods = [f"{each['metadata']['name']}-{n}" for n in range(each["spec"].get("replicas", 1))]
+                names += [(f"{pod}.{each['spec']['serviceName']}", pod) for pod in pods]
         file = self.folder / "hosts"
-        file.write_text("".join(f"127.0.0.1 {name}\n" for name in names), "utf8")
+        lines = [f"{self.address(pod)} {name}\n" for name, pod in names]
+        file.write_text("".join(lines), "utf8")
         return file
+
+    def address(self, pod: str) -> str:
+        """Where the pod answers."""
+        return self.addresses.get(pod, "127.0.0.1")
 
     def claim(self, name: str, *, templated: bool = False) -> Path:
         """The folder of a claim; one that is not declared is an error, as the pod would wait for it."""
@@ -119,9 +126,20 @@ class Pod:
         spec = self._folder("specs") / f"{name}.json"
         spec.write_text(json.dumps(inside), "utf8")
         entry = Path(__file__).with_name("container.py")
+        network = ["ip", "netns", "exec", self.name] if self.name in self.node.addresses else []
         with (self._folder("logs") / f"{name}.log").open("ab") as output:
             return subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "--", sys.executable, str(entry), str(spec)],
+                [
+                    *network,
+                    "unshare",
+                    "--mount",
+                    "--propagation",
+                    "private",
+                    "--",
+                    sys.executable,
+                    str(entry),
+                    str(spec),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -203,7 +221,7 @@ class Pod:
         time.sleep(probe.get("initialDelaySeconds", 0))
         for _ in range(probe.get("failureThreshold", 3)):
             due = time.monotonic() + probe.get("periodSeconds", 10)
-            if passes(probe):
+            if passes(probe, self.node.address(self.name)):
                 return
             self.check_running(container["name"])
             time.sleep(max(0.0, due - time.monotonic()))
@@ -252,32 +270,6 @@ class Pod:
                 process.kill()
                 codes[name] = process.wait()
         return codes
-
-
-def passes(probe: Object) -> bool:
-    """One probe, gRPC or HTTP, against 127.0.0.1."""
-    timeout = probe.get("timeoutSeconds", 1)
-    if "grpc" in probe:
-        return _grpc_serving(probe["grpc"]["port"], probe["grpc"].get("service", ""), timeout)
-    get = probe["httpGet"]
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{get['port']}{get['path']}", timeout=timeout) as answer:
-            return bool(200 <= answer.status < 400)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def _grpc_serving(port: int, service: str, timeout_s: float) -> bool:
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        request = health_pb2.HealthCheckRequest(service=service)
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
-        except grpc.RpcError:
-            return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def pods_of(node: Node, workload: Object) -> list[Pod]:

@@ -1,17 +1,14 @@
 """Runs a rendered installation and a rendered feeder in namespaces of this machine; prints what came of it as JSON.
 
-    unshare NAMESPACES python -m tests.deploy.k8s.local_run FOLDER      # see `NAMESPACES`
+    unshare NAMESPACES python -m tests.deploy.k8s.local_run FOLDER      # see namespaces.py
 
 FOLDER holds installation.yaml and feeder.yaml; claims named in claims.json (name -> folder) are these folders.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import socket
-import struct
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -20,9 +17,8 @@ from typing import Any
 import yaml
 
 from tests.deploy.k8s.kubelet import Broken, Node, Pod, pods_of
+from tests.deploy.k8s.namespaces import loopback_up
 
-NAMESPACES = ("--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
-"""For unshare(1). The process namespace ends every container with this process, however that ends."""
 SERVING = ("StatefulSet", "Deployment")
 QRELS = "/srv/qrelay/state/qrels.txt"
 
@@ -61,13 +57,6 @@ def stop(pods: list[Pod]) -> dict[str, dict[str, int]]:
     """Stop all at once; exit codes by pod and container."""
     with ThreadPoolExecutor(len(pods)) as threads:
         return dict(zip((pod.name for pod in pods), threads.map(Pod.stop, pods), strict=True))
-
-
-def loopback_up() -> None:
-    """`ip link set lo up`, without ip(8)."""
-    set_flags, up_and_running = 0x8914, 0x1 | 0x40
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh14x", b"lo", up_and_running))
 
 
 def main(folder: Path) -> dict[str, Any]:

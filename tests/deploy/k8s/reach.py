@@ -81,6 +81,11 @@ def reaches(objects: Sequence[Object], source: Peer, target: Peer, port: int) ->
     return _open(policies, source, "Egress", target, port) and _open(policies, target, "Ingress", source, port)
 
 
+def admits(objects: Sequence[Object], source: Peer, target: Peer, port: int) -> bool:
+    """Whether `target` would take the connection, whatever `source` may do."""
+    return _open(of_kind(objects, "NetworkPolicy"), target, "Ingress", source, port)
+
+
 def outside_ports(objects: Sequence[Object], pod: Peer) -> set[int]:
     """TCP ports at which the pod may reach addresses outside the cluster."""
     found: set[int] = set()

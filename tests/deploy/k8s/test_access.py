@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from services.sink.training.kubernetes_api import VERBS
-from tests.deploy.k8s.reach import Peer, outside_ports, reaches
+from tests.deploy.k8s.reach import Peer, admits, outside_ports, reaches
 from tests.deploy.k8s.rendering import (
     SERVICES,
     WORKLOADS,
@@ -16,6 +16,7 @@ from tests.deploy.k8s.rendering import (
     everything,
     identity,
     of_kind,
+    one,
     overlay,
     template,
 )
@@ -83,8 +84,10 @@ def test_only_a_labelled_pod_may_call_a_service() -> None:
     for name, port in GRPC.items():
         assert reaches(objects, client, services[name], port)
         assert not reaches(objects, client, services[name], METRICS[name])
-        assert not reaches(objects, stranger, services[name], port)
-        assert not reaches(objects, foreign, services[name], port)
+        assert not admits(objects, stranger, services[name], port)
+        assert not admits(objects, foreign, services[name], port)
+    nats = peer(one(objects, "StatefulSet", "nats"))
+    assert not any(admits(objects, each, nats, port) for each in (stranger, foreign) for port in PORTS)
 
 
 def test_the_feeder_reaches_nats_and_the_sink() -> None:
