@@ -136,6 +136,10 @@ class Run:
         if target.tally["cached"]:
             share = target.tally["cached"] / target.tally["judgments"]
             yield f"{share:.1%} of the judgments came from the cache: these figures are not the model's alone."
+        yield (
+            f"Latencies contain making the request here: {1000 * target.building[0] / target.building[1]:.2g} ms on "
+            "average."
+        )
         if self.place.address and not self.place.metrics:
             yield "Batches, CPU and memory of the service are unknown: give --metrics with its address."
         if self.place.service_time is not None:
