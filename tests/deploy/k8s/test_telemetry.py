@@ -153,15 +153,23 @@ def test_every_service_is_scraped_at_its_metrics_port_under_its_own_name() -> No
 
 
 def test_each_queue_has_an_alert_that_nobody_takes_from_it() -> None:
-    exprs = {rule["alert"]: rule["expr"] for rule in alerts()}
+    exprs = {
+        rule["labels"]["stage"]: rule["expr"] for rule in alerts() if rule["alert"] == "QrelayLagWithoutProgress"
+    }
     for hop in (Hop.QUERIES, Hop.RETRIEVED, Hop.RERANKED, Hop.JUDGED):
-        expr = exprs[f"Qrelay{hop.consumer.capitalize()}TakesNothing"]
+        expr = exprs[hop.consumer]
         assert f'hop="{hop.value}"' in expr and f'stage="{hop.consumer}"' in expr
+
+
+def test_every_alert_that_the_operations_page_explains_exists() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf8")
+    explained = set(re.findall(r"^\| (Qrelay\w+) \|", page, re.MULTILINE))
+    assert explained and explained <= {rule["alert"] for rule in alerts()}
 
 
 def test_the_alert_on_a_full_queue_has_the_limit_of_the_settings() -> None:
     limit = yaml.safe_load(generated(PROD, "qrelay-config")["qrelay.yaml"])["all"]["nats"]["max_stream_bytes"]
-    (expr,) = [rule["expr"] for rule in alerts() if rule["alert"] == "QrelayQueueFull"]
+    (expr,) = [rule["expr"] for rule in alerts() if rule["alert"] == "QrelayStreamNearlyFull"]
     assert expr.endswith(str(limit))
 
 
