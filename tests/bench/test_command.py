@@ -211,6 +211,14 @@ def test_a_service_that_does_not_answer_ends_the_run_with_a_clear_error(tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_a_first_request_that_fails_ends_the_run_and_says_what_to_give(tmp_path: Path) -> None:
+    done = run("bench", "retriever", "--quick", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out"),
+               environ={"QRELAY_RETRIEVER__EMBEDDER": "hash"})  # fmt: skip
+    assert done.returncode == 1
+    assert "nothing was measured: unknown_collection" in done.stderr
+    assert "--service-time" in done.stderr
+
+
 def test_real_queries_are_sent_in_order_and_the_ledgers_get_new_ids(tmp_path: Path) -> None:
     file = tmp_path / "queries.tsv"
     file.write_text("q1\tfirst?\nq2\tsecond?\n")

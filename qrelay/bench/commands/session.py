@@ -38,9 +38,9 @@ def need_extra() -> None:
         raise ConfigError(f"a benchmark's report needs {', '.join(absent)}: pip install 'qrelay[bench]'")
 
 
-async def first_request(target: Target, numbers: Iterator[int], errors: Mapping[str, str]) -> None:
-    """One request before all others: what cannot work at all should say so at once. `errors`: texts by reason, as the
-    target keeps them.
+async def first_request(target: Target, numbers: Iterator[int], errors: Mapping[str, str], hint: str = "") -> None:
+    """One request before all others: what cannot work at all should say so at once. errors: texts by reason, as the
+    target keeps them; hint: what to do beside.
 
     Raises:
         InputError: no item of it succeeded.
@@ -48,7 +48,7 @@ async def first_request(target: Target, numbers: Iterator[int], errors: Mapping[
     answer = await target.send(next(numbers))
     if not answer.ok and not answer.refused:
         why = "; ".join(f"{reason}: {errors.get(reason, 'no text')}" for reason in answer.failed) or "no answer"
-        raise InputError(f"the first request to the {target.name} failed, nothing was measured: {why}")
+        raise InputError(f"the first request to the {target.name} failed, nothing was measured: {why}{hint}")
 
 
 async def levels(target: Target, plan: LoadPlan, probe: Probe, numbers: Iterator[int], say: Say) -> list[Level]:

@@ -112,9 +112,17 @@ class Run:
         numbers = itertools.count()
         async with target:
             info = await target.info()
-            await session.first_request(target, numbers, target.errors)
+            await session.first_request(target, numbers, target.errors, self._hint())
             found = await session.levels(target, self.plan, probe, numbers, session.progress(self.console))
         return info, found, next(numbers)
+
+    def _hint(self) -> str:
+        if self.place.address or self.place.service_time is not None:
+            return ""
+        return (
+            "\nIt was started with the settings in force: give --config or --data-dir for an installation's own, "
+            "and --collection for one of its corpora; or --service-time for the double."
+        )
 
     def _settings(self, info: dict[str, Any]) -> dict[str, Any]:
         changed = {} if self.place.address else session.changed_settings(
