@@ -2,8 +2,8 @@
 #
 #     docker build -f deploy/docker/judge.Dockerfile -t qrelay-judge .
 #
-# PyPI's Linux build of PyTorch brings CUDA, gigabytes of it. For an image without, give PyTorch's index of CPU builds:
-# --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# PyPI's Linux build of PyTorch brings CUDA, gigabytes of it. For an image without, give PyTorch's index of CPU builds
+# (its install page names the URL): --build-arg PIP_EXTRA_INDEX_URL=URL
 #
 # With vLLM, which needs other versions of some packages, and at run time a C compiler:
 #

@@ -2,8 +2,8 @@
 #
 #     docker build -f deploy/docker/retriever.Dockerfile -t qrelay-retriever .
 #
-# PyPI's Linux build of PyTorch brings CUDA, gigabytes of it. For an image without, give PyTorch's index of CPU builds:
-# --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# PyPI's Linux build of PyTorch brings CUDA, gigabytes of it. For an image without, give PyTorch's index of CPU builds
+# (its install page names the URL): --build-arg PIP_EXTRA_INDEX_URL=URL
 #
 # The base is pinned by digest, the same in every recipe here. To renew it:
 # docker buildx imagetools inspect python:3.11-slim-bookworm

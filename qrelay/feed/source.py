@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
+import stat
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,7 +28,7 @@ def open_lines(path: Path | None, *, follow: bool) -> AsyncIterator[str | None]:
         MalformedInput: a compressed file cannot be followed.
     """
     if path is None:
-        return _stdin()
+        return _stdin() if _waits(sys.stdin.fileno()) else _whole(sys.stdin)
     if path.suffix == ".gz":
         if follow:
             raise MalformedInput(f"{path} is compressed and cannot be followed: follow a plain file")
@@ -40,6 +42,12 @@ async def _whole(file: TextIO) -> AsyncIterator[str | None]:
             yield line
             if number % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
+
+
+def _waits(descriptor: int) -> bool:
+    """Whether reading may have to wait, as from a pipe or a terminal: a regular file (`feed - < FILE`) never does."""
+    kind = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(descriptor)
 
 
 async def _stdin() -> AsyncIterator[str | None]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -138,6 +141,18 @@ def test_a_file_with_bad_lines_feeds_the_good_ones_names_the_bad_and_exits_3(ins
     report = installation.run("feed", "-", "--collection", "lines", "--wait", stdin=text)
     assert (report["accepted"], report["committed"], report["exit"]) == (2, 2, 3)
     assert sorted(report["rejected"]) == ["2", "4"]
+
+
+def test_standard_input_may_be_a_file_as_well_as_a_pipe(installation: Installation, tmp_path: Path) -> None:
+    write_queries(tmp_path / "queries.jsonl", 3)
+    with (tmp_path / "queries.jsonl").open() as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "qrelay.cli.main", "feed", "-", "--collection", "redirected", "--wait", "--json"],
+            env={**os.environ, **installation.environ}, stdin=file, capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["committed"] == 3
 
 
 def test_a_dead_letter_is_listed_shown_and_replayed(installation: Installation) -> None:
