@@ -71,8 +71,8 @@ def _judge(backend: str, strategy: str) -> Callable[[Material], dict[str, str]]:
 
 
 def _small_batches(_: Material) -> dict[str, str]:
-    """As a real judge's (worker.max_items is 2 there): with 32 queries of 200 ms commits come in bursts 6 s apart."""
-    return {"QRELAY_JUDGE__WORKER__MAX_ITEMS": "2"}
+    """Nearer to a real judge's (2): with batches of 32 queries of 100 ms commits come in bursts 3 s apart."""
+    return {"QRELAY_JUDGE__WORKER__MAX_ITEMS": "4"}
 
 
 _SLOW = ["--concurrency", "1,2,4", "--rates", "none", "--max-windows", "3"]
@@ -85,10 +85,10 @@ RUNS = (
         _judge("transformers", "query_likelihood")),
     Run("sink", lambda m: ["sink", "--items-per-request", "32"]),
     Run("pipeline", lambda m: ["pipeline", "--service-time", "judge=20ms", "--efficiency", "--idle", "60s"]),
-    Run("pipeline-scale", lambda m: ["pipeline", "--service-time", "judge=200ms", "--scale", "1,2,4,8",
-                                     "--concurrency", "64", "--rates", "none"], _small_batches),
+    Run("pipeline-scale", lambda m: ["pipeline", "--service-time", "judge=100ms", "--scale", "1,2,4,8",
+                                     "--concurrency", "40", "--rates", "none", "--window", "8s"], _small_batches),
     Run("pipeline-disturbed", lambda m: ["pipeline", "--service-time", "judge=100ms", "--judges", "3",
-                                         "--disturb", "kill:judge@20s,drain:judge@45s", "--concurrency", "64",
+                                         "--disturb", "kill:judge@20s,drain:judge@45s", "--concurrency", "300",
                                          "--rates", "none"], _small_batches),
 )  # fmt: skip
 SERVICES = ("retriever", "reranker", "judge", "sink")
