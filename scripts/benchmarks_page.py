@@ -41,8 +41,8 @@ TITLES = {
     "sink": ("Sink", "Judged sets of 25 judgments in requests of 32 into SQLite, a durable transaction each."),
     "pipeline": ("Pipeline", "All of it: NATS and four processes, models replaced by doubles, the judge taking 20 ms "
                  "a query: what qrelay itself adds, and whether the slowest stage is kept busy."),
-    "pipeline-scale": ("Pipeline with more judges", "The judge takes 100 ms a query. Two cores carry about 150 queries/s "
-                       "of the pipeline, so eight judges of 20 ms would measure the machine."),
+    "pipeline-scale": ("Pipeline with more judges", "The judge takes 100 ms a query. Two cores carry about 150 "
+                       "queries/s of the pipeline, so eight judges of 20 ms would measure the machine."),
     "pipeline-disturbed": ("Judges killed and drained under load", "Three judges at 100 ms a query; one gets SIGKILL "
                            "after 20 s, one SIGTERM after 45 s, and each a successor at once."),
 }  # fmt: skip
@@ -145,9 +145,9 @@ def _beside(references: dict[str, Any] | None) -> str:
 BESIDE = """What the service does and the library does not: **retriever** reads the passages, fuses two lists, gives
 every candidate both systems' scores, and answers in protobuf (100 passages with text a query); bm25s and FAISS return
 row numbers. **Reranker**: keeps 40, samples, answers. **Judge**: reads grades out of log-probabilities, keys,
-provenance; each request to the engine is the same. **Sink**: checks, hashes, packs, deduplicates, numbers changes; the
-driver inserts rows that are ready, without any check. [ledger.md](ledger.md#size-and-speed) has the same without
-gRPC."""
+provenance; each request to the engine is the same. **Sink**: checks, hashes, packs, deduplicates, numbers changes;
+the driver inserts rows that are ready, without any check. [ledger.md](ledger.md#size-and-speed) has the same
+without gRPC."""
 
 
 def _section(name: str, report: Report) -> str:
