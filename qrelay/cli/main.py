@@ -66,6 +66,16 @@ def main() -> None:
     except QrelayError as error:
         click.secho(f"error: {error}", fg="red", err=True)
         sys.exit(EXIT_SETUP if isinstance(error, SetupError) else EXIT_FAILED)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("qrelay", "services", "trainer"):
+            raise  # a bug of ours, not a library that this installation does without
+        click.secho(
+            f"error: this command needs the package {error.name}, which is not installed here: an image or a virtual "
+            "environment of one service has only that service's; pip install 'qrelay[local]' brings all",
+            fg="red",
+            err=True,
+        )
+        sys.exit(EXIT_SETUP)
 
 
 if __name__ == "__main__":

@@ -92,11 +92,12 @@ def _print(answer: Any, as_json: bool) -> None:
 @click.option("--registry", type=_FOLDER, help="The model registry; unless given, `registry` in the data folder.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads; 0: the library's choice.")
 @click.option("--niceness", type=click.IntRange(0, 19), default=0, help="How far to step back for other processes.")
+@click.option("--if-promoted", is_flag=True, help="With `--model registry`: nothing promoted yet is no error.")
 @click.option("--parent", type=int, hidden=True, help="Process id of the service that asked: end when it ends.")
 @json_option()
 def reembed(
     model: str, out: Path, collections: tuple[str, ...], registry: Path | None, threads: int, niceness: int,
-    parent: int | None, as_json: bool,
+    if_promoted: bool, parent: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Embed the passages of the indexes in --out with another model, and switch to it.
 
@@ -104,9 +105,12 @@ def reembed(
     version that is there already is only switched to. Retrievers pick it up by themselves, and do all this on their
     own unless retriever.reembed is false.
     """
-    from services.retriever.reembed_job import Job, run
+    from services.retriever.reembed_job import Job, nothing_promoted, run
 
     job = Job(out, collections, model, registry or default_data_dir() / "registry", threads, niceness, parent)
+    if if_promoted and nothing_promoted(job):
+        _print([] if as_json else "no bi-encoder is promoted yet: nothing to do", as_json)
+        return
     rows = run(job)
     if as_json:
         _print(rows, True)

@@ -62,6 +62,11 @@ def run(job: Job) -> list[dict[str, Any]]:
         return [_row(name, reembed_held(home, embedder, bound, wanted)) for name, home in chosen.items()]
 
 
+def nothing_promoted(job: Job) -> bool:
+    """Whether the job is for the promoted version and there is none: so it is until the first one."""
+    return job.model == FROM_REGISTRY and Registry(job.registry).serving(BI_ENCODER) is None
+
+
 def _hold(held: ExitStack, homes: Iterable[Path], job: Job) -> None:
     """Be the only process that re-embeds these, before a model is loaded for nothing."""
     try:

@@ -89,3 +89,14 @@ def test_reembed_says_what_is_missing(tmp_path: Path) -> None:
     run("build", source, "--collection", "c", "--out", tmp_path / "index", "--embedder", "hash")
     unpromoted = run("reembed", "--model", "registry", *arguments)
     assert isinstance(unpromoted.exception, InputError) and "no bi-encoder is promoted" in str(unpromoted.exception)
+
+
+def test_before_the_first_promotion_there_is_nothing_to_re_embed_and_that_is_no_failure_if_asked(
+    tmp_path: Path,
+) -> None:
+    source, out = write_jsonl(tmp_path / "c.jsonl", made_up(5)), tmp_path / "index"
+    run("build", source, "--collection", "c", "--out", out, "--embedder", "hash")
+    asked = ("reembed", "--model", "registry", "--registry", tmp_path / "registry", "--out", out)
+    assert run(*asked).exit_code != 0
+    patient = run(*asked, "--if-promoted")
+    assert patient.exit_code == 0 and "nothing to do" in patient.stdout

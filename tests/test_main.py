@@ -1,0 +1,31 @@
+"""The command line's own frame: a library that this installation does without is named, and what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+sys.modules[{absent!r}] = None  # as if it were not installed
+sys.argv = ["qrelay", *{arguments!r}]
+from qrelay.cli.main import main
+main()
+"""
+
+
+def run_without(absent: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = PROGRAM.format(absent=absent, arguments=arguments)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_command_whose_library_is_absent_says_which_and_how_to_get_it() -> None:
+    done = run_without("sqlalchemy", "ledger", "info")
+    assert done.returncode == 78
+    assert "needs the package sqlalchemy" in done.stderr and "pip install" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_part_of_qrelay_itself_is_a_bug_and_shows_its_traceback() -> None:
+    done = run_without("services.sink.ledger.ledger", "ledger", "info")
+    assert done.returncode == 1 and "Traceback" in done.stderr
