@@ -75,7 +75,7 @@ def _small_batches(_: Material) -> dict[str, str]:
     return {"QRELAY_JUDGE__WORKER__MAX_ITEMS": "4"}
 
 
-_SLOW = ["--concurrency", "1,2,4", "--rates", "none", "--max-windows", "3"]
+_SLOW = ["--concurrency", "1,2", "--rates", "none", "--max-windows", "2"]
 RUNS = (
     Run("retriever", lambda m: ["retriever", *_queries(m)], _index),
     Run("retriever-32", lambda m: ["retriever", *_queries(m), "--items-per-request", "32"], _index),
