@@ -90,7 +90,7 @@ them.
 
 def page(reports: dict[str, Report], references: dict[str, Any] | None) -> str:
     """The whole page."""
-    parts = [HEAD, _overview(reports), _beside(references), METHOD]
+    parts = [HEAD, _overview(reports), _pipeline(reports), _beside(references), METHOD]
     parts += [_section(name, reports[name]) for name in TITLES if name in reports]
     return "\n".join(part.strip("\n") + "\n" for part in parts if part)
 
@@ -123,6 +123,40 @@ def _overview_row(name: str, title: str, best: Level) -> str:
 
 def _anchor(title: str) -> str:
     return title.lower().replace(",", "").replace(".", "").replace(" ", "-")
+
+
+def _pipeline(reports: dict[str, Report]) -> str:
+    """What the pipeline's runs say of the whole, a line each."""
+    runs = [report.extra for report in reports.values() if report.service == "pipeline"]
+    wanted = ("efficiency", "idle", "judges", "disturbances")
+    found = {key: value for extra in runs for key, value in extra.items() if key in wanted}
+    if len(found) < 4:
+        return ""
+    alone = found["efficiency"][1]
+    services = [row for row in found["idle"] if row["process"] != "nats-server"]
+    scaled = ", ".join(f"{row['judges']}: {row['over 1']:.2f}" for row in found["judges"])
+    lost = sum(extra["queries"]["lost"] for extra in runs)
+    return "\n".join([
+        "## The pipeline in short", "",
+        f"- **Efficiency**: {number(alone['pipeline queries/s'])} queries/s from end to end, the judge alone "
+        f"{number(alone['queries/s'])}: {alone['ratio']:.1%} of it ({alone['low']:.0%} to {alone['high']:.0%}).",
+        f"- **Replicas**: throughput over one judge's, by judges: {scaled}.",
+        f"- **Idle**: at most {max(row['percent of a core'] for row in services):.2f} % of a core a service.",
+        *map(_disturbance, found["disturbances"]),
+        f"- **Lost** in all of these runs: {lost} queries.", "",
+    ])  # fmt: skip
+
+
+def _disturbance(event: dict[str, Any]) -> str:
+    recovered = event["recovered_s"]
+    fell = f"throughput back after {recovered:.1f} s" if recovered else "throughput did not visibly fall"
+    back = "not seen to recover" if recovered is None else fell
+    if event["action"] == "kill":
+        return f"- **A judge killed** under load: {event['held_at_signal']:.0f} messages in hand, {back}."
+    drained = event["drained"]
+    hands = f"{drained['held']} messages in hand, {drained['finished']} finished, {drained['returned']} returned"
+    gone = f"gone after {event['exit_s']:.1f} s of {event['grace_s']:.0f} s grace"
+    return f"- **A judge drained** under load (SIGTERM): {hands}, {gone}, {back}."
 
 
 def _beside(references: dict[str, Any] | None) -> str:
