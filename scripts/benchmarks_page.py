@@ -209,7 +209,7 @@ def _short(grid: Grid, best: Level | None) -> Grid:
 
 def sizing(reports: dict[str, Report]) -> str:
     """The block of docs/operations.md."""
-    wanted = ("retriever-32", "reranker", "judge-llamacpp", "sink")
+    wanted = ("retriever-32", "reranker", "judge-transformers", "sink")
     if not all(name in reports for name in wanted):
         return ""
     services = [reports[name].service for name in wanted]
@@ -219,10 +219,11 @@ def sizing(reports: dict[str, Report]) -> str:
     return (
         "Computed from the reports of [benchmarks.md](benchmarks.md): two-core machines without a GPU, at "
         f"{PRICE_PER_HOUR:.2f} an hour each\n(an assumption: put your own in), {PASSAGES_A_QUERY} passages a "
-        "query.\n\n"
+        "query, the 0.5B judge.\n\n"
         f"{table}\n\n"
-        "Judging on CPUs is for trials and small collections, as the table shows. A GPU's figure is not in it, for "
-        "none was at hand\nto measure: run `qrelay bench judge` on yours."
+        "The passages are the Python documentation's, which are short: longer ones cost in proportion, in reranker "
+        "and judge.\nA GPU's figure is not in the table, for none was at hand to measure: run `qrelay bench judge` on "
+        "yours."
     )
 
 
