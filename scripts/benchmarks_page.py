@@ -222,8 +222,8 @@ def sizing(reports: dict[str, Report]) -> str:
         "query, the 0.5B judge.\n\n"
         f"{table}\n\n"
         "The passages are the Python documentation's, which are short: longer ones cost in proportion, in reranker "
-        "and judge.\nA GPU's figure is not in the table, for none was at hand to measure: run `qrelay bench judge` on "
-        "yours."
+        "and judge.\nA GPU's figure is not in the table, for none was at hand to measure: run `qrelay bench judge` "
+        "on yours."
     )
 
 
