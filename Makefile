@@ -61,7 +61,7 @@ protos: $(STAMP)  ## Generate qrelay/v1 from protos/, and docs/configuration.md 
 up: setup  ## Run the four services here until Ctrl-C.
 	$(BIN)/qrelay up
 
-bench: setup  ## Measure every service, the pipeline and the bare libraries; writes docs/benchmarks.md (about 45 minutes).
+bench: setup  ## Measure every service, the pipeline and the bare libraries; writes docs/benchmarks.md (about an hour).
 	$(BIN)/python -m benchmarks.suite
 	$(BIN)/python scripts/check_generated.py --write
 

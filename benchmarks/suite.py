@@ -5,7 +5,7 @@
 The runs are `qrelay bench` commands with the demo's corpus and questions (Python documentation), then each service
 beside its bare library (`python -m benchmarks.references`). Each leaves its report.json and diagrams in a folder of
 --out; `scripts/benchmarks_page.py` makes docs/benchmarks.md and the sizing table of docs/operations.md of them.
-About 45 minutes on two cores. Leave the machine alone meanwhile; reports say how busy it was.
+About an hour on two cores. Leave the machine alone meanwhile; reports say how busy it was.
 """
 
 from __future__ import annotations
