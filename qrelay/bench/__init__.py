@@ -8,9 +8,17 @@
     usage         what a service used: CPU, memory, batches, queue and compute time
     estimates     95% intervals over windows
     environment   the machine and the versions
-    report        what one run found, as JSON; writes the folder of a run
+    report        what one run found, as JSON
     table, plots  the same for people
+    folder        all three in the folder of a run
     compare       two reports: ratios with intervals
+    sizing        machines, hours and cost from reports
 
-Nothing here knows gRPC or the queue: a target does.
+Nothing of these knows gRPC or the queue. What does:
+
+    targets/      the services' doors and the pipeline as targets; data, made or recorded
+    data, probe   what is sent; what processes say of themselves
+    running       services started here, in any number of replicas
+    pipeline, disturb   the pipeline's own measurements; replicas killed and drained
+    commands/     `qrelay bench …`
 """

@@ -1,6 +1,4 @@
-"""What one benchmark run found: plain records, their JSON, and the folder of a run.
-
-    bench-judge-…/report.json  table.md  *.png
+"""What one benchmark run found: plain records and their JSON.
 
 Times are seconds, rates are per second, memory is MiB; None: not known.
 """
@@ -19,7 +17,6 @@ from pydantic import TypeAdapter, ValidationError
 from qrelay.bench.latencies import Quantiles
 from qrelay.bench.usage import Histogram, NoProbe, Probe, Reading, Sample, Spread, Usage
 from qrelay.errors import InputError, MalformedInput
-from qrelay.files import AtomicFiles
 
 __all__ = [
     "Estimate",
@@ -38,7 +35,6 @@ __all__ = [
     "as_json",
     "from_json",
     "read",
-    "write",
 ]
 
 FORMAT: Final = "qrelay-bench-report"
@@ -202,24 +198,6 @@ def read(path: Path) -> Report:
         raise InputError(f"{file}: {error.strerror}; give a report.json or the folder of a run") from error
     except InputError as error:
         raise type(error)(f"{file}: {error}") from error
-
-
-def write(report: Report, folder: Path) -> list[Path]:
-    """report.json, table.md and the diagrams into `folder`, all or none; returns their paths. Needs the extra
-    `bench` for the diagrams.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    from qrelay.bench.plots import diagrams
-    from qrelay.bench.table import markdown
-
-    contents = {"report.json": as_json(report).encode(), "table.md": markdown(report).encode(), **diagrams(report)}
-    with AtomicFiles() as files:
-        for name, data in contents.items():
-            files.open(folder / name).write(data)
-        files.commit()
-    return [folder / name for name in contents]
 
 
 @cache

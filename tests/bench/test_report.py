@@ -13,9 +13,10 @@ import pytest
 from rich.console import Console
 
 from qrelay.bench import environment
+from qrelay.bench.folder import write
 from qrelay.bench.load import closed_loop, open_loop
 from qrelay.bench.plots import diagrams
-from qrelay.bench.report import Report, as_json, from_json, read, write
+from qrelay.bench.report import Report, as_json, from_json, read
 from qrelay.bench.table import markdown, show
 from qrelay.bench.usage import NoProbe
 from qrelay.bench.windows import WindowPolicy

@@ -15,9 +15,10 @@ from rich.console import Console
 
 from qrelay.bench.commands.options import LoadPlan
 from qrelay.bench.data import Source
+from qrelay.bench.folder import write
 from qrelay.bench.load import Target, closed_loop
 from qrelay.bench.probe import CLIENT
-from qrelay.bench.report import Level, Probe, Report, as_json, write
+from qrelay.bench.report import Level, Probe, Report, as_json
 from qrelay.bench.sweeps import best_of, rates_of, sweep_closed, sweep_open
 from qrelay.config import ServiceSettings, load_settings
 from qrelay.errors import ConfigError, InputError
