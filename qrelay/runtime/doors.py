@@ -12,9 +12,9 @@ from qrelay import wire
 from qrelay.errors import InternalError, QrelayError
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.letters import query_of
 from qrelay.runtime.trace import closed, is_open
 from qrelay.runtime.translate import item_error
-from qrelay.runtime.worker import query_of
 from qrelay.types import TraceStep
 from qrelay.v1 import service_info_pb2
 

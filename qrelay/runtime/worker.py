@@ -23,33 +23,26 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 
 from qrelay import wire
 from qrelay.config import WorkerSettings
-from qrelay.errors import Exhausted, InternalError, MalformedInput, OnHold, QrelayError, TransientError
-from qrelay.identity import digest, round_fields
+from qrelay.errors import InternalError, MalformedInput, OnHold, QrelayError, TransientError
 from qrelay.runtime import faults, telemetry
 from qrelay.runtime.batcher import Batcher, BatchPolicy
 from qrelay.runtime.broker import Broker, Message
+from qrelay.runtime.letters import REPLAY_HEADER, dead_letter, exhausted, message_id, query_of, unreadable
 from qrelay.runtime.stage import Record, Stage, Work
 from qrelay.runtime.topology import Hop
 from qrelay.runtime.trace import closed
 from qrelay.runtime.translate import Fate, as_qrelay_error, fate
-from qrelay.types import CandidateSet, DeadLetter, JudgedSet, Query, TraceStep
+from qrelay.types import TraceStep
 
 log = logging.getLogger(__name__)
 
-REPLAY_HEADER = "Qrelay-Replay"
-"""How often the query was replayed from the dead letters: part of every message id downstream, so that a
-replay is not mistaken for a repetition."""
 _IDLE_FETCH_S = 1.0
-LETTER_TEXT_CHARS = 16_384
-_LETTER_DETAIL_CHARS = 2_000
-"""Bounds that keep a dead letter within nats.DEAD_LETTER_MARGIN of its original; the payload is whole."""
 _PUBLISH_RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -61,24 +54,6 @@ class _Held:
     record: Record
     context: Context
     done: bool = False
-
-
-def query_of(record: Record) -> Query:
-    """The query that a record is about."""
-    match record:
-        case Query():
-            return record
-        case CandidateSet():
-            return record.query
-        case JudgedSet():
-            return record.candidate_set.query
-        case DeadLetter():
-            return Query(record.query_id, record.query_text, record.collection, round=record.round)
-
-
-def message_id(stage: str, query: Query, replay: str) -> str:
-    """The deterministic Nats-Msg-Id of a stage's output for a query."""
-    return digest(stage, query.collection, query.query_id, query.text, replay, *round_fields(query.round))[:40]
 
 
 class StageWorker:
@@ -148,14 +123,14 @@ class StageWorker:
         try:
             record = wire.decode(message.payload, message.headers)
         except MalformedInput as error:
-            held = _Held(message, _unreadable(message), context)
+            held = _Held(message, unreadable(message), context)
             self._hold(held)
             await self._bury(held, error)
             return
         held = _Held(message, record, context)
         self._hold(held)
         if message.attempt > self._settings.max_attempts and self._stage.source is not Hop.DLQ:
-            await self._bury(held, _exhausted(message.attempt - 1))
+            await self._bury(held, exhausted(message.attempt - 1))
             return
         self._batcher.add(held, cost=self._stage.cost(record), size=len(message.payload))
 
@@ -312,23 +287,8 @@ class StageWorker:
 
     async def _bury(self, held: _Held, error: QrelayError) -> None:
         """Store the dead letter, then ack the original: never the other way round."""
-        message, query = held.message, query_of(held.record)
-        replay = message.headers.get(REPLAY_HEADER, "")
-        letter = DeadLetter(
-            dead_letter_id=digest("dlq", self._stage.name, message.subject, message.payload, replay)[:40],
-            stage=self._stage.name,
-            collection=query.collection,
-            query_id=query.query_id,
-            query_text=query.text[:LETTER_TEXT_CHARS],
-            reason=error.reason,
-            detail=str(error)[:_LETTER_DETAIL_CHARS],
-            attempts=message.attempt,
-            failed_at=datetime.now(UTC),
-            subject=message.subject,
-            headers={key: value for key, value in message.headers.items() if not key.startswith("Nats-")},
-            payload=message.payload,
-            round=query.round,
-        )
+        query = query_of(held.record)
+        letter = dead_letter(self._stage.name, held.message, query, error)
         log.error(
             "dead letter",
             extra={"stage": letter.stage, "query_id": letter.query_id, "reason": letter.reason,
@@ -401,16 +361,3 @@ class StageWorker:
                    "returned": count["returned"] + count["retried"], "unconfirmed": count["unconfirmed"],
                    "seconds": round(self._clock() - self._stopped_at, 3)},
         )  # fmt: skip
-
-
-def _unreadable(message: Message) -> Query:
-    """A stand-in for a record that cannot be decoded: the subject still names its collection."""
-    parts: list[Any] = message.subject.split(".")
-    return Query("", "", parts[2] if len(parts) == 4 else "")
-
-
-def _exhausted(deliveries: int) -> QrelayError:
-    return Exhausted(
-        f"delivered {deliveries} times without an answer: its workers crashed or were killed; "
-        "find out why in the workers' logs, then replay it"
-    )

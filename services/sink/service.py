@@ -18,10 +18,10 @@ from qrelay.errors import InputError, QrelayError, SetupError, StoreUnavailable,
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.doors import answer_items, service_info
+from qrelay.runtime.letters import REPLAY_HEADER
 from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Hop
-from qrelay.runtime.worker import REPLAY_HEADER
 from qrelay.types import DeadLetter, JudgedSet
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc

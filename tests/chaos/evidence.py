@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from qrelay import wire
 from qrelay.config import NatsSettings
 from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.letters import query_of
 from qrelay.runtime.topology import Hop
-from qrelay.runtime.worker import query_of
 from services.sink.ledger.ledger import Ledger
 from tests.chaos.checker import Evidence
 from tests.chaos.scene import Scene

@@ -16,8 +16,8 @@ from qrelay.config import NatsSettings
 from qrelay.identity import query_fingerprint
 from qrelay.rundir import endpoints
 from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.letters import query_of
 from qrelay.runtime.topology import Hop
-from qrelay.runtime.worker import query_of
 from tests.chaos import evidence as collecting
 from tests.chaos import material
 from tests.chaos.checker import classify

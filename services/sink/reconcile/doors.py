@@ -25,8 +25,8 @@ from qrelay.errors import MalformedInput
 from qrelay.feed.journal import Journal
 from qrelay.identity import feed_message_id, query_fingerprint
 from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.letters import LETTER_TEXT_CHARS, REPLAY_HEADER, query_of
 from qrelay.runtime.topology import Hop
-from qrelay.runtime.worker import LETTER_TEXT_CHARS, REPLAY_HEADER, query_of
 from qrelay.types import Query
 from services.sink.ledger import dead_letters
 from services.sink.ledger.ledger import Ledger
