@@ -318,7 +318,7 @@ def test_whatever_the_pool_no_negative_breaks_a_rule(pool: list[JudgedPassage]) 
     negatives: list[Verdict] = [v for v in verdicts if v.role == NEGATIVE]
     hard = [v for v in negatives if v.hard]
     assert len(hard) <= 10
-    assert len(negatives) - len(hard) <= len(hard)
+    assert len(negatives) - len(hard) <= RULES.easy_per_hard * len(hard)
     for verdict in negatives:
         assert verdict.judged.grade is not None
         assert verdict.judged.grade < 2

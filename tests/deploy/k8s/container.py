@@ -14,13 +14,24 @@ from pathlib import Path
 from typing import Any
 
 
-def mount(*arguments: str) -> None:
-    """mount(8), loudly."""
-    subprocess.run(["mount", *arguments], check=True)
+def mount(*arguments: str, keep: tuple[int, ...] = ()) -> None:
+    """mount(8), loudly; `keep`: descriptors that it inherits."""
+    subprocess.run(["mount", *arguments], check=True, pass_fds=keep)
+
+
+def put_back(programs: dict[str, int]) -> None:
+    """The programs that a volume has hidden, where they were: an image would bring its own. path -> descriptor,
+    which still holds what was there; without -c mount(8) would look the path up again."""
+    for path, descriptor in programs.items():
+        if not Path(path).exists():
+            Path(path).mkdir(parents=True)
+            mount("-c", "--bind", f"/proc/self/fd/{descriptor}", path, keep=(descriptor,))
+            mount("-o", "remount,bind,ro", path)
 
 
 def make_root(spec: dict[str, Any]) -> None:
     """An empty /srv, the volumes, the Services' names, and everything else read-only."""
+    programs = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in spec["programs"]}
     mount("-t", "tmpfs", "tmpfs", "/srv")
     mount("--bind", spec["hosts"], "/etc/hosts")
     Path(spec["cwd"]).mkdir(parents=True, exist_ok=True)
@@ -31,6 +42,7 @@ def make_root(spec: dict[str, Any]) -> None:
         mount("--bind", each["source"], each["path"])
         if each["read_only"]:
             mount("-o", "remount,bind,ro", each["path"])
+    put_back(programs)
     if spec["read_only_root"]:
         mount("-o", "remount,bind,ro", "/")
         mount("-o", "remount,ro", "/srv")

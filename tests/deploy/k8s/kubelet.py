@@ -27,6 +27,7 @@ from tests.deploy.k8s.probes import passes
 
 Object = dict[str, Any]
 IMAGE_CWD = "/srv/qrelay"
+CHECKOUT = Path(__file__).resolve().parents[3]
 _TAIL_LINES = 15
 _MOUNTABLE = ("/srv/", "/tmp", "/dev/shm")
 
@@ -120,6 +121,7 @@ class Pod:
             "cwd": container.get("workingDir", IMAGE_CWD),
             "hosts": str(self.node.hosts()),
             "mounts": [self._mount(each) for each in container.get("volumeMounts", [])],
+            "programs": [str(CHECKOUT), sys.prefix, sys.base_prefix],
             "read_only_root": container.get("securityContext", {}).get("readOnlyRootFilesystem", False),
         }
         name = log or container["name"]
