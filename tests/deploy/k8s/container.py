@@ -23,8 +23,8 @@ def put_back(programs: dict[str, int]) -> None:
     """The programs that a volume has hidden, where they were: an image would bring its own. path -> descriptor,
     which still holds what was there; without -c mount(8) would look the path up again."""
     for path, descriptor in programs.items():
-        if not Path(path).exists():
-            Path(path).mkdir(parents=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
+        if not os.path.samestat(Path(path).stat(), os.fstat(descriptor)):
             mount("-c", "--bind", f"/proc/self/fd/{descriptor}", path, keep=(descriptor,))
             mount("-o", "remount,bind,ro", path)
 
