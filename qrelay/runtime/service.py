@@ -69,19 +69,21 @@ async def _run(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> b
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _on_signal, stopping)
     leaving = asyncio.create_task(_leave(server, settings.worker.drain_s, stopping))
-    in_order = False
+    gave_up = False
     try:
         if await _loaded(definition, context, stopping):
             await server.ready(not stopping.is_set())
             log.info("ready", extra={"grpc": address, "metrics": metrics, "replica": replica})
-            in_order = await _serve(definition, context, stopping)
+            gave_up = not await _serve(definition, context, stopping)
+        else:
+            gave_up = True
     finally:
         stopping.set()
         await leaving
-        if in_order:
+        if context.loaded and not gave_up:  # else a thread still uses it
             definition.close(context.core)
-        log.info("stopped", extra={"in_order": in_order})
-    return in_order
+        log.info("stopped", extra={"in_order": not gave_up})
+    return not gave_up
 
 
 async def _leave(server: GrpcServer, drain_s: float, stopping: asyncio.Event) -> None:
@@ -118,16 +120,24 @@ async def _serve(
 ) -> bool:
     """Works until `stopping`. Whether all of it ended within `worker.drain_s` of that."""
     beside = asyncio.create_task(_beside(definition, context, stopping))
+    limit = asyncio.create_task(_limit(stopping, context.settings.worker.drain_s))
     try:
         in_order = await _work(definition, context, stopping)
     finally:
         stopping.set()
-        await asyncio.wait({beside}, timeout=context.settings.worker.drain_s)
+        await asyncio.wait({beside, limit}, return_when=asyncio.FIRST_COMPLETED)
+        limit.cancel()
         if not beside.done():
             beside.cancel()
         else:
             beside.result()
     return in_order and not beside.cancelling()
+
+
+async def _limit(stopping: asyncio.Event, drain_s: float) -> None:
+    """Ends so many seconds after `stopping`."""
+    await stopping.wait()
+    await asyncio.sleep(drain_s)
 
 
 def _calm_garbage_collector() -> None:

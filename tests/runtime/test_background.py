@@ -98,11 +98,24 @@ async def test_what_does_not_end_within_the_drain_is_not_waited_for() -> None:
     async def work(context: ServiceContext[Any, Any], stopping: asyncio.Event) -> None:
         await asyncio.Event().wait()
 
+    closed: list[Any] = []
     hasty = SETTINGS.model_copy(update={"worker": WorkerSettings(enabled=False, drain_s=0.1)})
-    service = asyncio.create_task(_run(replace(SERVICE, background=work), hasty))
+    service = asyncio.create_task(_run(replace(SERVICE, background=work, close=closed.append), hasty))
     await eventually(lambda: telemetry.READY._value.get() == 1)
     os.kill(os.getpid(), signal.SIGTERM)
     assert await asyncio.wait_for(service, 20) is False
+    assert not closed, "what was not waited for may still use the core"
+
+
+async def test_the_core_is_closed_also_when_the_service_ends_with_an_error() -> None:
+    closed: list[Any] = []
+
+    async def work(context: ServiceContext[Any, Any], stopping: asyncio.Event) -> None:
+        raise ConfigError("the background cannot work")
+
+    with pytest.raises(ConfigError):
+        await asyncio.wait_for(_run(replace(SERVICE, background=work, close=closed.append), SETTINGS), 20)
+    assert len(closed) == 1
 
 
 async def test_a_service_that_still_loads_its_model_ends_when_told_to() -> None:
