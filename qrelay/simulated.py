@@ -20,6 +20,8 @@ class ServiceTime:
         self._seconds = seconds
         self._clock = clock
         self._free_at = 0.0
+        self.busy_s = 0.0
+        """Seconds booked in all, for tests that count."""
         self._lock = threading.Lock()
 
     def book(self, items: int = 1) -> float:
@@ -29,6 +31,7 @@ class ServiceTime:
         with self._lock:
             now = self._clock()
             self._free_at = max(now, self._free_at) + items * self._seconds
+            self.busy_s += items * self._seconds
             return self._free_at - now
 
     def spend(self, items: int = 1) -> None:

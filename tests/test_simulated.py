@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from qrelay.simulated import ServiceTime
-from services.judge.settings import FakeSettings
+from services.judge.backends import make_backend
+from services.judge.backends.fake import FakeBackend
+from services.judge.exchange import Prompt
+from services.judge.settings import FakeSettings, JudgeSettings
+from services.reranker.scorers import FakeScorer
 from services.reranker.settings import RerankerSettings
 from services.retriever.settings import RetrieverSettings
+from services.retriever.synthetic import SyntheticEngine
+from tests import samples
 
 
 class Clock:
@@ -58,6 +66,17 @@ async def test_waiting_leaves_the_event_loop_free() -> None:
 
     await asyncio.gather(customer("first"), customer("second"), bystander())
     assert order == ["bystander", "first", "second"]
+
+
+async def test_every_double_takes_its_service_time_for_each_query() -> None:
+    engine, scorer = SyntheticEngine(0.001), FakeScorer(0.001)
+    judge = make_backend(JudgeSettings(backend="fake", fake=FakeSettings(service_time_s=0.001)), needs=frozenset())
+    assert isinstance(judge, FakeBackend)
+    engine.search(["one", "two", "three"], None, 5)
+    scorer.score([samples.candidate_set(number) for number in range(2)])
+    await judge.score([Prompt("rules", "query", "passage", ("0", "1"), query="q", passage="p")] * 5)
+    busy = (engine.service_time.busy_s, scorer.service_time.busy_s, judge.service_time.busy_s)
+    assert busy == pytest.approx((0.003, 0.002, 0.001)), "five passages of one query are one call of the judge"
 
 
 def test_every_double_has_the_setting_and_it_is_off() -> None:

@@ -128,11 +128,11 @@ class FakeScorer:
 
     def __init__(self, service_time_s: float = 0.0) -> None:
         """service_time_s: seconds that each set takes, one after another."""
-        self._service_time = ServiceTime(service_time_s)
+        self.service_time = ServiceTime(service_time_s)
 
     def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
         """Scores in [0, 1)."""
-        self._service_time.spend(len(sets))
+        self.service_time.spend(len(sets))
         return [
             [
                 (zlib.crc32(candidate.passage.passage_id.encode(), seed) % 65536) / 65536

@@ -25,7 +25,7 @@ class SyntheticEngine:
 
     def __init__(self, service_time_s: float = 0.0) -> None:
         """service_time_s: seconds that each query takes, one after another."""
-        self._service_time = ServiceTime(service_time_s)
+        self.service_time = ServiceTime(service_time_s)
         self._sets = [_candidate_set(number) for number in range(_SETS)]
 
     def search(
@@ -34,7 +34,7 @@ class SyntheticEngine:
         vectors: Vectors | None,  # noqa: ARG002  the protocol's; no model here
         limit: int,
     ) -> list[tuple[Candidate, ...]]:
-        self._service_time.spend(len(texts))
+        self.service_time.spend(len(texts))
         return [self._sets[crc32(text.encode()) % _SETS][:limit] for text in texts]
 
     def describe(self) -> dict[str, str]:

@@ -57,7 +57,7 @@ class FakeBackend:
     def __init__(self, failure_rate: float = 0.0, service_time_s: float = 0.0) -> None:
         """`failure_rate`: share of questions, 0 to 1, that fail when first asked; `service_time_s`: seconds that each
         call takes, one after another."""
-        self._service_time = ServiceTime(service_time_s)
+        self.service_time = ServiceTime(service_time_s)
         self._threshold = int(failure_rate * 2**32)
         self._failed: set[int] = set()
         self.asked = 0
@@ -70,19 +70,19 @@ class FakeBackend:
     async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
         """One answer a prompt."""
         self.asked += len(prompts)
-        await self._service_time.pass_by()
+        await self.service_time.pass_by()
         return [self._failure(prompt.query, prompt.passage) or _score(prompt) for prompt in prompts]
 
     async def loglikelihood(self, continuations: Sequence[Continuation]) -> list[TargetLogprobs | QrelayError]:
         """One answer a continuation; a log-probability a word of the target."""
         self.asked += len(continuations)
-        await self._service_time.pass_by()
+        await self.service_time.pass_by()
         return [self._failure(each.context, each.target) or _loglikelihood(each) for each in continuations]
 
     async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
         """One reply a chat."""
         self.asked += len(chats)
-        await self._service_time.pass_by()
+        await self.service_time.pass_by()
         return [self._failure(*(content for _, content in chat.messages)) or _generate(chat) for chat in chats]
 
     def _failure(self, *texts: str) -> BackendUnavailable | None:
