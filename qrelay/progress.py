@@ -1,0 +1,182 @@
+"""How far a long step is: whoever does it reports, whoever waits listens.
+
+    with step("converting qwen2.5-coder-1.5b-instruct to 8 bits", total=338, unit="tensors") as converting:
+        converting.advance(1)
+
+The work knows no listener and no terminal. A command listens with `shown()`: a live bar on a terminal, plain lines
+at intervals on a pipe. A service listens with its log and its context, so that health and GetInfo can answer how far
+loading is. Without a listener nothing is said. The listener is a context variable: `asyncio.to_thread` hands it on,
+a thread started by hand must be given `contextvars.copy_context().run`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+LINE_EVERY_S: Final = 10.0
+"""Seconds between two lines of one step where lines are printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a step is. total: in `unit`s, 0 where nobody knows; finished: the step has ended, well or not."""
+
+    name: str
+    done: float = 0
+    total: float = 0
+    unit: str = ""
+    finished: bool = False
+
+    def __str__(self) -> str:
+        """One plain line without the time: "converting x: 12 of 338 tensors"."""
+        if not self.total and not self.done:
+            return self.name
+        of = f" of {_quantity(self.total, self.unit)}" if self.total else ""
+        done = _quantity(self.done, "" if self.total else self.unit, self.unit)
+        return f"{self.name}: {done}{of}"
+
+
+def _quantity(count: float, unit: str, scale: str = "") -> str:
+    if (scale or unit) == "bytes":
+        return f"{count / 1e6:,.0f}" + (" MB" if unit else "")
+    return f"{count:,.0f}" + (f" {unit}" if unit else "")
+
+
+Listener = Callable[[Progress], None]
+_LISTENER: ContextVar[Listener | None] = ContextVar("qrelay_progress_listener", default=None)
+
+
+class Step:
+    """One long step: says what is done of it."""
+
+    def __init__(self, progress: Progress, listener: Listener | None) -> None:
+        self._progress = progress
+        self._listener = listener
+
+    def advance(self, count: float) -> None:
+        """This many more units are done."""
+        self.at(self._progress.done + count)
+
+    def at(self, done: float, *, total: float | None = None) -> None:
+        """So many units are done, of so many where that is known only now."""
+        self._progress = replace(
+            self._progress, done=done, total=self._progress.total if total is None else total
+        )
+        self._tell()
+
+    def finish(self) -> None:
+        """The step has ended."""
+        self._progress = replace(self._progress, finished=True)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._listener:
+            self._listener(self._progress)
+
+
+@contextmanager
+def step(name: str, *, total: float = 0, unit: str = "", done: float = 0) -> Iterator[Step]:
+    """A long step, reported from its begin to its end. done: units that an earlier run left."""
+    running = Step(Progress(name, done, total, unit), _LISTENER.get())
+    running._tell()
+    try:
+        yield running
+    finally:
+        running.finish()
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """While it lasts, `listener` hears of every step of this context, in the thread that does the work."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+class Lines:
+    """A listener that hands plain lines to `say`: at a step's begin, every `LINE_EVERY_S` seconds, and at its end if
+    anything was said between."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._name = ""
+        self._said = 0.0
+        self._began = 0.0
+        self._began_at = 0.0
+        self._told = 0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.name != self._name:
+            self._name, self._began, self._began_at, self._told = progress.name, now, progress.done, 0
+        elif progress.finished and self._told <= 1:
+            self._name = ""
+            return
+        elif not progress.finished and now - self._said < LINE_EVERY_S:
+            return
+        self._said = now
+        self._told += 1
+        self._say(f"{progress}{self._rest(progress, now)}")
+        if progress.finished:
+            self._name = ""
+
+    def _rest(self, progress: Progress, now: float) -> str:
+        """Seconds so far and, where a total is known, seconds left."""
+        passed, gained = now - self._began, progress.done - self._began_at
+        if progress.finished:
+            return f" ({passed:,.0f} s)"
+        if self._told == 0:
+            return ""
+        if not progress.total or gained <= 0:
+            return f" ({passed:,.0f} s so far)"
+        return f" (about {(progress.total - progress.done) * passed / gained:,.0f} s left)"
+
+
+class Bars:
+    """A listener with live bars of rich, for a terminal."""
+
+    def __init__(self, bars: RichProgress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        task = self._tasks.get(progress.name)
+        if task is None:
+            task = self._tasks[progress.name] = self._bars.add_task(progress.name, total=None, said="")
+        said = str(progress).removeprefix(progress.name).removeprefix(": ")
+        total = progress.total or (progress.done or 1 if progress.finished else None)
+        self._bars.update(task, completed=progress.done, total=total, said=said)
+        if progress.finished:
+            self._bars.stop_task(task)
+            del self._tasks[progress.name]
+
+
+@contextmanager
+def shown(stream: TextIO | None = None) -> Iterator[None]:
+    """Listen and show it on `stream` (standard error): live bars on a terminal, else plain lines."""
+    from rich.console import Console
+
+    console = Console(file=stream or sys.stderr)
+    if not console.is_terminal:
+        with listening(Lines(lambda line: print(line, file=console.file, flush=True))):
+            yield
+        return
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
+               TextColumn("{task.fields[said]}", markup=False), TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+    with RichProgress(*columns, console=console) as bars, listening(Bars(bars)):
+        yield
