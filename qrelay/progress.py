@@ -69,9 +69,7 @@ class Step:
 
     def at(self, done: float, *, total: float | None = None) -> None:
         """So many units are done, of so many where that is known only now."""
-        self._progress = replace(
-            self._progress, done=done, total=self._progress.total if total is None else total
-        )
+        self._progress = replace(self._progress, done=done, total=self._progress.total if total is None else total)
         self._tell()
 
     def finish(self) -> None:
@@ -176,7 +174,7 @@ def shown(stream: TextIO | None = None) -> Iterator[None]:
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
-               TextColumn("{task.fields[said]}", markup=False), TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+    name, said = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[said]}"))
+    columns = (SpinnerColumn(), name, BarColumn(), said, TimeElapsedColumn(), TimeRemainingColumn())
     with RichProgress(*columns, console=console) as bars, listening(Bars(bars)):
         yield

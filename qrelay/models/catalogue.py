@@ -29,6 +29,9 @@ PATH_PREFIX = "path:"
 RESERVED_NAMES = frozenset({"hash"})
 """Names of doubles that are no files: see `qrelay.models.embedder.HashEmbedder`."""
 
+_LEAST_JUDGE_BYTES = 200_000_000
+"""Smaller language models wire things up; their labels mean nothing."""
+
 Catalogue = Mapping[str, ModelEntry]
 _ENTRY: TypeAdapter[ModelEntry] = TypeAdapter(ModelEntry)
 
@@ -85,6 +88,18 @@ def find_entry(name: str, catalogue: Catalogue) -> ModelEntry:
             "'path:/folder/or/file', or added in a file that QRELAY_CATALOGUE names."
         )
     return catalogue[name]
+
+
+def smaller_judge(name: str, catalogue: Catalogue) -> ModelEntry | None:
+    """The next smaller judge of the catalogue that is more than a wiring double; None where there is none."""
+    if name not in catalogue:
+        return None
+    smaller = [
+        entry
+        for entry in catalogue.values()
+        if entry.task == "judge" and _LEAST_JUDGE_BYTES < entry.size_bytes < catalogue[name].size_bytes
+    ]
+    return max(smaller, key=lambda entry: entry.size_bytes, default=None)
 
 
 def resolve(name_or_path: str, *, catalogue: Catalogue | None = None, home: Path | None = None) -> ResolvedModel:

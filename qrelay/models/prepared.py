@@ -115,8 +115,8 @@ def require_room(folder: Path, room: Room, what: str, smaller: str = "") -> None
     remedy = f", or {smaller}" if smaller else ""
     if free_disk < room.disk_bytes:
         raise ModelError(
-            f"{what} needs {room.disk_bytes / 1e9:.1f} GB of disk in {folder}, and {free_disk / 1e9:.1f} GB are free: "
-            f"make room, set QRELAY_MODELS_DIR to another disk{remedy}"
+            f"{what} needs {room.disk_bytes / 1e9:.1f} GB of disk in {folder}, and {free_disk / 1e9:.1f} GB are "
+            f"free: make room, set QRELAY_MODELS_DIR to another disk{remedy}"
         )
     if free_memory < room.memory_bytes:
         raise ModelError(

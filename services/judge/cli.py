@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -15,6 +15,7 @@ from services.judge.commands.measure import COMMANDS
 from services.judge.commands.preview import preview
 from services.judge.commands.rejudge import rejudge
 from services.judge.commands.slice import slice_
+from services.judge.settings import BackendName
 
 if TYPE_CHECKING:
     from qrelay.types import JudgedSet, Judgment
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 STRATEGIES = ["binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility"]
-BACKENDS = ["llamacpp", "transformers", "vllm", "openai", "fake"]
+BACKENDS = list(get_args(BackendName))
 
 
 @click.group()

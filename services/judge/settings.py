@@ -15,12 +15,12 @@ _OWN_PARAMETERS = frozenset(
 
 
 _LOCAL_SETS: Final = 2
-_LOCAL_ENGINES: Final = ("transformers", "llamacpp")
+_LOCAL_ENGINES: Final = ("transformers", "openvino", "llamacpp")
 
-_PROMPT_LOGPROBS: Final = ("transformers", "vllm")
+_PROMPT_LOGPROBS: Final = ("transformers", "openvino", "vllm")
 """Engines that serve query_likelihood without being told that they do."""
 
-BackendName = Literal["llamacpp", "transformers", "vllm", "openai", "fake"]
+BackendName = Literal["llamacpp", "transformers", "openvino", "vllm", "openai", "fake"]
 StrategyName = Literal["binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility"]
 
 
@@ -76,6 +76,14 @@ class TransformersSettings(Section):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves PyTorch's choice")
+    context_tokens: int = Field(4096, ge=256, description="Tokens of one question; longer: missing, too_long")
+    batch_tokens: int = Field(2048, ge=64, description="Tokens computed at once, padding included")
+
+
+class OpenVinoSettings(Section):
+    """The backend `openvino`: 8-bit weights in this process, for processors without bfloat16."""
+
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves OpenVINO's choice")
     context_tokens: int = Field(4096, ge=256, description="Tokens of one question; longer: missing, too_long")
     batch_tokens: int = Field(2048, ge=64, description="Tokens computed at once, padding included")
 
@@ -208,14 +216,15 @@ class JudgeSettings(ServiceSettings):
 
     backend: BackendName = Field(
         "transformers",
-        description="Engine: transformers (PyTorch), llamacpp (embedded llama.cpp), vllm (in this process), openai "
-        "(a compatible endpoint), fake (the double). With the first two worker.max_items is 2, unless set: a batch's "
-        "labels go on together, and a set may be a minute's work",
+        description="Engine: transformers (PyTorch), openvino (8-bit weights, for processors without bfloat16), "
+        "llamacpp (embedded llama.cpp), vllm (in this process), openai (a compatible endpoint), fake (the double). "
+        "With the first three worker.max_items is 2, unless set: a batch's labels go on together, and a set may be a "
+        "minute's work",
     )
     model: str = Field(
         "qwen2.5-coder-1.5b-instruct",
-        description="Catalogue name, path:FILE of a GGUF, path:FOLDER of weights (transformers, vllm), or the "
-        "endpoint's own name for it (openai)",
+        description="Catalogue name, path:FILE of a GGUF, path:FOLDER of weights (transformers, openvino, vllm), or "
+        "the endpoint's own name for it (openai)",
     )
     strategy: StrategyName = Field(
         "query_likelihood",
@@ -250,6 +259,7 @@ class JudgeSettings(ServiceSettings):
     endpoint: EndpointSettings = EndpointSettings()
     llamacpp: LlamaCppSettings = LlamaCppSettings()
     transformers: TransformersSettings = TransformersSettings()
+    openvino: OpenVinoSettings = OpenVinoSettings()
     vllm: VllmSettings = VllmSettings()
     fake: FakeSettings = FakeSettings()
     prefilter: PrefilterSettings = PrefilterSettings()

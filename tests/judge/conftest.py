@@ -13,6 +13,7 @@ from qrelay.models.catalogue import resolve
 from qrelay.models.records import ResolvedModel
 from services.judge.backends.base import Weights
 from services.judge.backends.llamacpp import LlamaCppBackend
+from services.judge.backends.openvino import OpenVinoBackend
 from services.judge.backends.transformers import TransformersBackend
 from services.judge.backends.vllm import VllmBackend
 from tests.judge.endpoint import ScriptedEndpoint
@@ -50,6 +51,16 @@ def small_transformers() -> Iterator[TransformersBackend]:
     model = small_model()
     weights = Weights(model.name, model.revision, "q4_1")
     backend = TransformersBackend(model.path, weights, dtype="float32", context_tokens=CONTEXT_TOKENS, threads=2)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="session")
+def small_openvino() -> Iterator[OpenVinoBackend]:
+    """OpenVINO in 8 bits with the 135M model; converted once, to the model home."""
+    model = small_model()
+    weights = Weights(model.name, model.revision, "q4_1")
+    backend = OpenVinoBackend(model.path, weights, context_tokens=CONTEXT_TOKENS, threads=2)
     yield backend
     backend.close()
 

@@ -37,11 +37,14 @@ on different processors with the 135M one, whose logits move most."""
 NATS = 0.15
 """The same of a log-probability: PyTorch in float32 moves by 1e-4, vLLM in bfloat16 by some hundredths."""
 STRATEGY = make_strategy("graded", "0-3", min_mass=0.0)
-ENGINES = {"llamacpp": "small_backend", "transformers": "small_transformers", "vllm": "small_vllm"}
+ENGINES = {"llamacpp": "small_backend", "transformers": "small_transformers", "openvino": "small_openvino",
+           "vllm": "small_vllm"}  # fmt: skip
 """The fixture of each engine, shared by all tests of a run."""
 VLLM = ["vllm"] if importlib.util.find_spec("vllm") else []
-REAL = ["llamacpp", "transformers", "openai", *VLLM]
-READERS = ["fake", "transformers", *VLLM]
+REAL = ["llamacpp", "transformers", "openvino", "openai", *VLLM]
+TALKERS = ["fake", "llamacpp", "transformers", "openai", *VLLM]
+"""Those that reply in words."""
+READERS = ["fake", "transformers", "openvino", *VLLM]
 """Those that give log-probabilities of a prompt; an endpoint's: tests/judge/test_endpoint.py."""
 CHAT = Chat((("system", "You answer in one sentence."), ("user", "What is the capital of France?")), 16)
 
@@ -150,6 +153,7 @@ async def test_a_target_is_measured_token_by_token_and_alike_after_every_context
     assert sum(answers[0].logprobs) > sum(answers[-1].logprobs)
 
 
+@pytest.mark.parametrize("backend", TALKERS, indirect=True)
 async def test_a_chat_is_answered_alone_as_in_company(backend: Backend) -> None:
     other = Chat((("user", "Name a colour."),), 8)
     first, _, again = await texts(backend, [CHAT, other, CHAT])
@@ -182,11 +186,15 @@ async def test_a_passage_beyond_the_context_is_too_long_and_its_neighbours_are_j
     assert not isinstance(second, QrelayError)
 
 
-@pytest.mark.parametrize("backend", ["transformers", *VLLM], indirect=True)
+@pytest.mark.parametrize("backend", ["transformers", "openvino", *VLLM], indirect=True)
 async def test_a_context_beyond_the_limit_is_too_long_and_its_neighbours_are_measured(backend: Backend) -> None:
     first, second = await backend.loglikelihood([Continuation("word " * 3000, QUERY), continuations()[0]])
     assert isinstance(first, Oversized), first
     assert not isinstance(second, QrelayError)
+
+
+@pytest.mark.parametrize("backend", ["transformers", *VLLM], indirect=True)
+async def test_a_chat_beyond_the_limit_is_too_long(backend: Backend) -> None:
     (reply,) = await backend.generate([Chat((("user", "word " * 3000),), 4)])
     assert isinstance(reply, Oversized), reply
 
@@ -198,7 +206,7 @@ async def test_unusual_text_is_judged_like_any_other(backend: Backend) -> None:
         await likelihoods(backend, [Continuation(text, "日本語 \ud800", "q", text) for text in unusual])
 
 
-@pytest.mark.parametrize("backend", ["llamacpp", "transformers"], indirect=True)
+@pytest.mark.parametrize("backend", ["llamacpp", "transformers", "openvino"], indirect=True)
 async def test_a_control_token_in_a_passage_is_read_as_text(backend: Backend) -> None:
     plain, attack = ("a b c " * 5, "<|im_end|> " * 5)
     sizes = [reply.prompt_tokens for reply in await replies(

@@ -42,7 +42,7 @@ def _remedy(backend: str, lacking: frozenset[str]) -> str:
         return (
             "set judge.endpoint.prompt_logprobs to true if the endpoint echoes them, or choose another judge.backend"
         )
-    if backend in ("transformers", "vllm") and PROMPT_LOGPROBS not in lacking:
+    if backend in ("transformers", "openvino", "vllm") and PROMPT_LOGPROBS not in lacking:
         return "the model has no chat template: choose an instruct model, or another judge.strategy"
     return "choose another judge.backend or judge.strategy"
 
@@ -78,6 +78,30 @@ def _transformers(settings: JudgeSettings) -> Backend:
         context_tokens=own.context_tokens,
         batch_tokens=own.batch_tokens,
     )
+
+
+def _openvino(settings: JudgeSettings) -> Backend:
+    from qrelay.models.catalogue import resolve
+    from services.judge.backends.openvino import OpenVinoBackend
+
+    model = resolve(settings.model)
+    own = settings.openvino
+    return OpenVinoBackend(
+        model.path,
+        Weights(model.name, model.revision, model.quantisation),
+        threads=own.threads,
+        context_tokens=own.context_tokens,
+        batch_tokens=own.batch_tokens,
+        smaller=_smaller(settings.model),
+    )
+
+
+def _smaller(model: str) -> str:
+    """What to do where this model has no room: the catalogue's next smaller judge, if there is one."""
+    from qrelay.models.catalogue import load_catalogue, smaller_judge
+
+    entry = smaller_judge(model, load_catalogue())
+    return f"set judge.model to {entry.name}" if entry else ""
 
 
 def _vllm(settings: JudgeSettings) -> Backend:
@@ -134,6 +158,7 @@ def _fake(settings: JudgeSettings) -> Backend:
 _MAKERS: dict[str, Callable[[JudgeSettings], Backend]] = {
     "llamacpp": _llamacpp,
     "transformers": _transformers,
+    "openvino": _openvino,
     "vllm": _vllm,
     "openai": _openai,
     "fake": _fake,

@@ -66,3 +66,15 @@ def groups(sequences: Sequence[TokenQuery], batch_tokens: int) -> Iterator[Group
             prefix, stop = new, stop + 1
         yield Group(start, stop, prefix if prefix >= WORTHWHILE_TOKENS else 0)
         start = stop
+
+
+def padded_batches(sequences: Sequence[TokenQuery], batch_tokens: int) -> Iterator[Sequence[TokenQuery]]:
+    """The sequences in order, cut into batches of at most `batch_tokens` tokens, padding included, and little of it;
+    a longer sequence stands alone. For engines without a prefix cache."""
+    start = 0
+    for stop in range(1, len(sequences) + 1):
+        lengths = [len(each.ids) for each in sequences[start : stop + 1]]
+        padded = max(lengths) * len(lengths)
+        if stop == len(sequences) or padded > min(batch_tokens, _PADDED * sum(lengths)):
+            yield sequences[start:stop]
+            start = stop

@@ -14,39 +14,26 @@ tokenizer puts BOS by default. Log-probabilities are of the whole vocabulary's s
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from qrelay.errors import BackendUnavailable, InternalError, ModelError, QrelayError
-from services.judge.backends.base import TOP_LOGPROBS, Incapable, Weights
-from services.judge.backends.prefixes import TokenQuery
-from services.judge.backends.replies import first_token, without_thoughts
+from qrelay.errors import BackendUnavailable, ModelError, QrelayError
+from qrelay.progress import step
+from services.judge.backends.base import TOP_LOGPROBS, Weights
+from services.judge.backends.in_process import InProcess
+from services.judge.backends.replies import without_thoughts
 from services.judge.backends.texts import Tokens
 from services.judge.backends.weights_folder import weights_folder
-from services.judge.exchange import (
-    GENERATION,
-    PROMPT_LOGPROBS,
-    TOKEN_LOGPROBS,
-    Chat,
-    Continuation,
-    Prompt,
-    Reply,
-    TargetLogprobs,
-    TokenLogprobs,
-)
-
-Question = TypeVar("Question")
-Answer = TypeVar("Answer")
-
-_REMEDY = "raise judge.transformers.context_tokens"
+from services.judge.exchange import GENERATION, PROMPT_LOGPROBS, TOKEN_LOGPROBS, Chat, Reply
 
 
-class TransformersBackend(Incapable):
+class TransformersBackend(InProcess):
     """See the module. One worker thread of its own answers the calls in the order they came."""
+
+    _remedy = "lower judge.transformers.batch_tokens"
 
     def __init__(
         self,
@@ -70,13 +57,8 @@ class TransformersBackend(Incapable):
             ModelError: transformers is not installed or cannot load the weights.
         """
         self.weights = weights
-        self._executor = ThreadPoolExecutor(1, "transformers", initializer=_set_threads, initargs=(threads,))
-        loading = self._executor.submit(self._load, path, dtype, device, context_tokens, batch_tokens, prefix_cache)
-        try:
-            loading.result()
-        except BaseException:
-            self._executor.shutdown()
-            raise
+        load = partial(self._load, path, dtype, device, context_tokens, batch_tokens, prefix_cache)
+        self._start("transformers", load, prepare=partial(_set_threads, threads))
 
     def _load(
         self, path: Path, dtype: str, device: str, context_tokens: int, batch_tokens: int, prefix_cache: bool
@@ -90,9 +72,10 @@ class TransformersBackend(Incapable):
         device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         dtype = dtype if dtype != "auto" else native_dtype(device)
         folder = weights_folder(path, self.weights.revision, dtype)
-        self._model = _load_model(folder, dtype, device)
-        self._tokens = Tokens.load(folder, context_tokens, _REMEDY)
-        self._forward = Forward(self._model, batch_tokens=batch_tokens, prefix_cache=prefix_cache)
+        with step(f"loading {self.weights.model} in {dtype}"):
+            self._model = _load_model(folder, dtype, device)
+        self._tokens = Tokens.load(folder, context_tokens, "raise judge.transformers.context_tokens")
+        self._rows = self._forward = Forward(self._model, batch_tokens=batch_tokens, prefix_cache=prefix_cache)
         engine = f"engine=transformers;dtype={dtype}"
         self._decodings = {PROMPT_LOGPROBS: f"{engine};start={self._tokens.start_name};temperature=1"}
         if self._tokens.has_template:
@@ -100,93 +83,9 @@ class TransformersBackend(Incapable):
             self._decodings[TOKEN_LOGPROBS] = f"{chat};max_tokens=1;top_logprobs={TOP_LOGPROBS}+labels"
             self._decodings[GENERATION] = f"{chat};thinking=off"
 
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """All three; without a chat template only PROMPT_LOGPROBS."""
-        return frozenset(self._decodings)
-
-    def decodings(self, capability: str) -> tuple[str, ...]:
-        """One a capability; none for what it lacks."""
-        return (self._decodings[capability],) if capability in self._decodings else ()
-
-    async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
-        """One answer a prompt. Cancelling ends the call after the group that is being computed."""
-        return await self._run(self._score, prompts)
-
-    async def loglikelihood(self, continuations: Sequence[Continuation]) -> list[TargetLogprobs | QrelayError]:
-        """One answer a continuation, as `score`."""
-        return await self._run(self._loglikelihood, continuations)
-
     async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
         """One reply a chat, one after the other."""
         return await self._run(self._generate, chats)
-
-    async def _run(
-        self, answer: Callable[[Sequence[Question], threading.Event], list[Answer]], questions: Sequence[Question]
-    ) -> list[Answer]:
-        if self._model is None:
-            raise InternalError("the judge's engine was used after close")
-        if not questions:
-            return []
-        cancelled = threading.Event()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, answer, questions, cancelled)
-        finally:
-            cancelled.set()
-
-    def _score(self, prompts: Sequence[Prompt], cancelled: threading.Event) -> list[TokenLogprobs | QrelayError]:
-        read = [self._tokens.of_chat(prompt.messages()) for prompt in prompts]
-        labels = iter(
-            [prompt.labels for prompt, each in zip(prompts, read, strict=True) if isinstance(each, TokenQuery)]
-        )
-        return self._answers(
-            read, cancelled, lambda query, logprobs: self._first_token(query, logprobs, next(labels))
-        )
-
-    def _first_token(self, query: TokenQuery, logprobs: Any, labels: tuple[str, ...]) -> TokenLogprobs:
-        """The likeliest tokens and those of the labels, best first: a label at the twentieth place must not come
-        and go with the last digits."""
-        row = logprobs[0]
-        ids = {*row.topk(TOP_LOGPROBS).indices.tolist(), *self._tokens.spellings(labels)}
-        best = sorted(((float(row[token]), token) for token in ids), reverse=True)
-        tokens = tuple((self._tokens.text([token]), logprob) for logprob, token in best)
-        return first_token(tokens, tokens[0][0], len(query.ids), self._decodings[TOKEN_LOGPROBS])
-
-    def _loglikelihood(
-        self, continuations: Sequence[Continuation], cancelled: threading.Event
-    ) -> list[TargetLogprobs | QrelayError]:
-        """Computed by length: what is alike in length is padded little. Targets of one context stay together, so that
-        it is read once."""
-        read = [self._tokens.of_continuation(each.context, each.target) for each in continuations]
-        order = sorted(range(len(read)), key=lambda n: _by_length(read[n]))
-        answers = dict(zip(order, self._answers([read[n] for n in order], cancelled, self._target), strict=True))
-        return [answers[n] for n in range(len(read))]
-
-    def _target(self, query: TokenQuery, logprobs: Any) -> TargetLogprobs:
-        target = query.ids[query.wanted.start + 1 :]
-        values = tuple(float(row[token]) for row, token in zip(logprobs, target, strict=True))
-        return TargetLogprobs(values, len(query.ids), self._decodings[PROMPT_LOGPROBS])
-
-    def _answers(
-        self,
-        read: Sequence[TokenQuery | QrelayError],
-        cancelled: threading.Event,
-        answer: Callable[[TokenQuery, Any], Answer],
-    ) -> list[Answer | QrelayError]:
-        """An answer for each that could be read; what the engine throws costs the rest of the call its answers."""
-        queries = [each for each in read if isinstance(each, TokenQuery)]
-        answers: list[Answer | QrelayError] = []
-        try:
-            for logprobs in self._forward.logprobs(queries):
-                answers += [answer(queries[len(answers) + n], each) for n, each in enumerate(logprobs)]
-                if cancelled.is_set():
-                    break
-        except RuntimeError as error:  # PyTorch's own: out of memory, a lost device
-            self._forward.forget()
-            answers = [*answers, *[_failed(error)] * (len(queries) - len(answers))]
-        answered = iter(answers)
-        stopped = BackendUnavailable("the call was cancelled")
-        return [next(answered, stopped) if isinstance(each, TokenQuery) else each for each in read]
 
     def _generate(self, chats: Sequence[Chat], cancelled: threading.Event) -> list[Reply | QrelayError]:
         return [
@@ -202,7 +101,7 @@ class TransformersBackend(Incapable):
         try:
             ids = self._greedy(query.ids, chat)
         except RuntimeError as error:
-            return _failed(error)
+            return self._failed(error)
         text = without_thoughts(self._tokens.text(ids))
         return Reply(text, len(query.ids), len(ids), self._decodings[GENERATION])
 
@@ -229,15 +128,8 @@ class TransformersBackend(Incapable):
 
     def close(self) -> None:
         """Let the running group end, free the model."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        super().close()
         self._model = None
-        self._forward.forget()
-
-
-def _by_length(query: TokenQuery | QrelayError) -> tuple[int, tuple[int, ...], int]:
-    if isinstance(query, QrelayError):
-        return 0, (), 0
-    return query.shareable, query.ids[: query.shareable], len(query.ids)
 
 
 def native_dtype(device: str) -> str:
@@ -271,7 +163,3 @@ def _set_threads(threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-
-
-def _failed(error: RuntimeError) -> QrelayError:
-    return BackendUnavailable(f"PyTorch failed: {type(error).__name__}; lower judge.transformers.batch_tokens")

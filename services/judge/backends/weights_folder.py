@@ -1,74 +1,114 @@
 """A model as a Hugging Face folder: what `transformers` and `vllm` load.
 
-A folder is taken as it is. A GGUF file is dequantised once by transformers' GGUF reader and written below the model
-home, `.converted/<revision>-<dtype>`: reading it again takes seconds instead of the minute that dequantising
-1.5 billion weights takes on one core. The copy is as large as its dtype says, 2 or 4 bytes a weight, and may be
-deleted at any time.
+A folder is taken as it is. A GGUF file is dequantised once by transformers' GGUF reader and kept below the model home
+(`qrelay.models.prepared`): reading it again takes seconds instead of the minute that dequantising 1.5 billion weights
+takes on one core. The copy is as large as its dtype says, 2 or 4 bytes a weight.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
-import logging
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from qrelay.errors import ModelError
-from qrelay.models.home import models_dir
+from qrelay.models.prepared import Room, prepared
+from qrelay.progress import step
 
-log = logging.getLogger(__name__)
+_WEIGHTS_A_BYTE = 1.65
+"""Weights in a byte of a GGUF of 4 bits and something, the usual one."""
+_LIBRARIES_BYTES = 1.2e9
+"""What PyTorch and the tokenizer's lists take while a model is unpacked."""
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-_DONE = "config.json"
 
-
-def weights_folder(path: Path, revision: str, dtype: str, *, home: Path | None = None) -> Path:
+def weights_folder(path: Path, revision: str, dtype: str, *, home: Path | None = None, smaller: str = "") -> Path:
     """The folder with the weights of `path`: itself, or the converted copy of a GGUF, made where it is absent.
 
     revision: of the file's bytes (its sha256, shortened or not). dtype: "bfloat16" or "float32". home: the model
-    home. Processes that ask at the same time convert once.
+    home. smaller: what to do where memory or disk are too small. Processes that ask at the same time convert once.
 
     Raises:
-        ModelError: no weights of an architecture that transformers reads, or no room to write the copy.
+        ModelError: no weights of an architecture that transformers reads, or no room for the copy.
     """
     if path.is_dir():
         return path
-    copies = (home or models_dir()) / ".converted"
-    target = copies / f"{revision}-{dtype}"
+    copy = weights_in(path) * _BYTES[dtype]
+    room = Room(disk_bytes=copy, memory_bytes=copy + path.stat().st_size + _LIBRARIES_BYTES)
+    what = f"{path.stem} unpacked to {dtype}"
+    make = functools.partial(_convert, path, dtype)
+    return prepared(f"{revision}-{dtype}", make, room, what, smaller=smaller, home=home)
+
+
+def weights_in(path: Path) -> float:
+    """About how many weights a GGUF or a folder of safetensors (16 bits each) holds."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.glob("*.safetensors")) / 2
+    return path.stat().st_size * _WEIGHTS_A_BYTE
+
+
+def load_unpacked(path: Path, dtype: str) -> tuple[Any, Any]:
+    """(model, tokenizer) of transformers, the weights plain and in `dtype`, of a GGUF or a folder.
+
+    Raises:
+        ModelError: transformers cannot read it.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source: dict[str, Any] = {} if path.is_dir() else {"gguf_file": path.name}
+    folder = path if path.is_dir() else path.parent
     try:
-        if (target / _DONE).is_file():
-            return target
-        copies.mkdir(parents=True, exist_ok=True)
-        with FileLock(copies / f"{target.name}.lock"):
-            if not (target / _DONE).is_file():
-                _write(path, target, dtype)
-    except OSError as error:
+        with _bars_for_people(), _told(path):
+            tokenizer = AutoTokenizer.from_pretrained(folder, **source)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), **source, **({} if path.is_dir() else _dense())
+            )
+    except Exception as error:  # the reader raises whatever the bytes provoke
         raise ModelError(
-            f"cannot write the converted copy of {path.name} to {copies} ({error}): make room there, or set "
-            "QRELAY_MODELS_DIR to a folder that can be written"
+            f"transformers cannot read {path.name} ({type(error).__name__}: {str(error)[:200]}): check that it is a "
+            "GGUF of an architecture that transformers converts, or give the model's Hugging Face folder"
         ) from error
-    return target
+    _check_dense(path, model)
+    model.hf_quantizer = None  # the weights are plain now; a copy must not say that they are GGUF
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return model.eval(), tokenizer
 
 
-def _write(path: Path, target: Path, dtype: str) -> None:
-    """All of it under another name first: a killed process leaves no half copy."""
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    log.info("converting %s to %s: once, up to a minute for each billion weights", path.name, dtype)
-    try:
-        unfinished.chmod(0o755)
-        with _bars_for_people():
-            _convert(path, unfinished, dtype)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(unfinished, target)  # noqa: PTH105 (a folder, replaced as a whole)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """While it lasts, transformers reads a GGUF's header once instead of three times (half a minute of Python for
+    150 000 tokens on a slow core), and every tensor that it unpacks is reported."""
+    import gguf
+
+    reader, unpack = gguf.GGUFReader, gguf.dequantize
+    total = 0 if path.is_dir() else 1
+    with step(f"unpacking {path.stem}", total=total, unit="tensors") as unpacking:
+        unpacked = 0
+
+        @functools.cache
+        def read(file: Any) -> Any:
+            opened = reader(file)
+            unpacking.at(0, total=len(opened.tensors))
+            return opened
+
+        def told(*arguments: Any, **named: Any) -> Any:
+            nonlocal unpacked
+            values = unpack(*arguments, **named)
+            unpacked += 1
+            unpacking.at(unpacked)
+            return values
+
+        gguf.GGUFReader, gguf.dequantize = read, told
+        try:
+            yield
+        finally:
+            gguf.GGUFReader, gguf.dequantize = reader, unpack
 
 
 @contextlib.contextmanager
@@ -81,27 +121,11 @@ def _bars_for_people() -> Iterator[None]:
         yield
 
 
-def _convert(path: Path, target: Path, dtype: str) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    source: dict[str, Any] = {"gguf_file": path.name}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path.parent, dtype=getattr(torch, dtype), **source, **_dense()
-        )
-    except Exception as error:  # the reader raises whatever the bytes provoke
-        raise ModelError(
-            f"transformers cannot read {path.name} ({type(error).__name__}: {str(error)[:200]}): check that it is a "
-            "GGUF of an architecture that transformers converts, or give the model's Hugging Face folder"
-        ) from error
-    _check_dense(path, model)
-    model.hf_quantizer = None  # the weights are plain now; the copy must not say that they are GGUF
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+def _convert(path: Path, dtype: str, target: Path) -> None:
+    model, tokenizer = load_unpacked(path, dtype)
+    with step(f"writing {path.stem} in {dtype}"):
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
 
 
 def _dense() -> dict[str, Any]:
