@@ -29,9 +29,6 @@ PATH_PREFIX = "path:"
 RESERVED_NAMES = frozenset({"hash"})
 """Names of doubles that are no files: see `qrelay.models.embedder.HashEmbedder`."""
 
-_LEAST_JUDGE_BYTES = 200_000_000
-"""Smaller language models wire things up; their labels mean nothing."""
-
 Catalogue = Mapping[str, ModelEntry]
 _ENTRY: TypeAdapter[ModelEntry] = TypeAdapter(ModelEntry)
 
@@ -90,16 +87,16 @@ def find_entry(name: str, catalogue: Catalogue) -> ModelEntry:
     return catalogue[name]
 
 
+def judges(catalogue: Catalogue) -> list[ModelEntry]:
+    """The judges that may be chosen for a machine, largest first: those whose weights are counted."""
+    found = [entry for entry in catalogue.values() if entry.task == "judge" and entry.weights]
+    return sorted(found, key=lambda entry: -entry.weights)
+
+
 def smaller_judge(name: str, catalogue: Catalogue) -> ModelEntry | None:
-    """The next smaller judge of the catalogue that is more than a wiring double; None where there is none."""
-    if name not in catalogue:
-        return None
-    smaller = [
-        entry
-        for entry in catalogue.values()
-        if entry.task == "judge" and _LEAST_JUDGE_BYTES < entry.size_bytes < catalogue[name].size_bytes
-    ]
-    return max(smaller, key=lambda entry: entry.size_bytes, default=None)
+    """The next smaller judge of the catalogue; None where there is none."""
+    named = catalogue.get(name)
+    return next((entry for entry in judges(catalogue) if named and entry.weights < named.weights), None)
 
 
 def resolve(name_or_path: str, *, catalogue: Catalogue | None = None, home: Path | None = None) -> ResolvedModel:

@@ -54,6 +54,8 @@ _REGISTRY = {
     "push": "push:push",
 }
 """Command -> module of `qrelay.registry.commands` and name in it."""
+_LATE = {"prepare": "prepare", "tune": "tune"}
+"""Command -> name in `qrelay.models.commands`: they need the services' definitions."""
 _ADDED = "qrelay.commands.models"
 
 
@@ -63,7 +65,7 @@ class ModelCommands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names, sorted."""
         added = (point.name for point in entry_points(group=_ADDED))
-        return sorted({*super().list_commands(ctx), *_REGISTRY, *added})
+        return sorted({*super().list_commands(ctx), *_REGISTRY, *_LATE, *added})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported now."""
@@ -71,6 +73,9 @@ class ModelCommands(click.Group):
             module, _, name = _REGISTRY[cmd_name].partition(":")
             command: click.Command = getattr(importlib.import_module(f"qrelay.registry.commands.{module}"), name)
             return command
+        if cmd_name in _LATE:
+            late: click.Command = getattr(importlib.import_module("qrelay.models.commands"), _LATE[cmd_name])
+            return late
         for point in entry_points(group=_ADDED, name=cmd_name):
             loaded: click.Command = point.load()
             return loaded
@@ -123,6 +128,19 @@ def verify_models(names: tuple[str, ...], as_json: bool) -> None:
     with Console(stderr=True).status("hashing") as status:
         results = [_verify_one(entry, status.update) for entry in entries]
     _finish(results, as_json)
+
+
+def fetch(names: Sequence[str]) -> None:
+    """Pull the named models; names that are not the catalogue's (paths, doubles) need none.
+
+    Raises:
+        ModelError: one cannot be fetched; the text lists each source with its reason.
+    """
+    catalogue = load_catalogue()
+    with _reporter() as reporter:
+        for name in dict.fromkeys(names):
+            if name in catalogue:
+                pull(catalogue[name], progress=reporter)
 
 
 def _entries(names: Sequence[str], catalogue: Catalogue) -> list[ModelEntry]:

@@ -98,6 +98,18 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of a model with an engine. memory_bytes: the process's peak."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    engine: Text
+    processor: Text
+    speed: Text
+    quality: Text
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEntry:
     """A model of the catalogue. Installed as `<model home>/<name>/<file.path>`."""
 
@@ -109,6 +121,9 @@ class ModelEntry:
     files: Annotated[tuple[ModelFile, ...], Field(min_length=1)]
     sources: tuple[Source, ...] = ()
     description: str = ""
+    weights: int = 0
+    """How many a token is multiplied by: the head included, the embedding not. 0: not to be chosen for a machine."""
+    measured: tuple[Measured, ...] = ()
 
     @property
     def size_bytes(self) -> int:

@@ -23,6 +23,9 @@ class LedgerSide(Protocol):
     def where(self) -> str:
         """The ledger's address, without a password."""
 
+    def has_labels(self) -> bool:
+        """Whether it holds a judgment of any collection."""
+
     def retract(self, judge: str, *, author: str, reason: str) -> Mapping[str, Any]:
         """Labels of the judge count no more. `judge`: the beginning of its hash. What that touched: `judge` (the
         whole hash), `changed`, `labels`, `queries`, `collections`. Raises InputError: no such judge, or several."""

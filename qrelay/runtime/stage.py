@@ -83,6 +83,10 @@ class ServiceDef(Generic[S, C]):
     """(grpc.aio.Server, ServiceContext): called before the core is loaded."""
     info: Callable[[C], Info]
     close: Callable[[C], None] = lambda _: None
+    models: Callable[[S], Sequence[str]] = lambda _: ()
+    """Names of the models that these settings need: of the catalogue (fetched by `qrelay models prepare`), or paths."""
+    prepare: Callable[[S], None] = lambda _: None
+    """Convert those models, which are on this machine, so that `load` finds them ready; reports its progress."""
     background: Callable[[Any, asyncio.Event], Awaitable[None]] | None = None
     """(ServiceContext, stopping): what runs beside the stages, with or without a queue, from when the core is loaded
     until `stopping` is set; it must then end soon. If it raises, the service stops with its error."""

@@ -17,6 +17,7 @@ from qrelay.runtime.topology import Hop
 from qrelay.types import CandidateSet, Graded, JudgedSet, Missing
 from qrelay.v1 import judge_pb2 as pb
 from qrelay.v1 import judge_pb2_grpc as pb_grpc
+from services.judge.backends import needed_models, prepare_models
 from services.judge.core import JudgeCore, load_core
 from services.judge.failures import transient_missing
 from services.judge.settings import JudgeSettings
@@ -129,4 +130,6 @@ SERVICE: ServiceDef[JudgeSettings, JudgeCore] = ServiceDef(
     add_servicer=lambda server, context: pb_grpc.add_JudgeServiceServicer_to_server(JudgeServicer(context), server),
     info=lambda core: core.info(),
     close=lambda core: core.close(),
+    models=needed_models,
+    prepare=prepare_models,
 )

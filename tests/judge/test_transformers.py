@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qrelay.errors import ConfigError, MalformedInput, ModelError
+from qrelay.models.dtypes import native_dtype
 from qrelay.types import Graded
 from services.judge.backends import make_backend
 from services.judge.backends.base import Weights
 from services.judge.backends.prefixes import TokenQuery, common, groups
-from services.judge.backends.transformers import TransformersBackend, native_dtype
+from services.judge.backends.transformers import TransformersBackend
 from services.judge.backends.weights_folder import weights_folder
 from services.judge.exchange import (
     PROMPT_LOGPROBS,
@@ -198,7 +199,7 @@ def test_a_gguf_is_converted_once(tmp_path: Path) -> None:
     second = weights_folder(model.path, model.revision, "bfloat16", home=tmp_path)
     assert first == second
     assert written == {path.name: path.stat().st_mtime_ns for path in second.iterdir()}
-    assert not [path for path in (tmp_path / ".converted").iterdir() if path.name.startswith(".")], "no half copies"
+    assert not list((tmp_path / ".converted").glob("*.unfinished")), "no half copies"
 
 
 def test_a_file_that_is_no_model_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def _transformers(settings: JudgeSettings) -> Backend:
         threads=own.threads,
         context_tokens=own.context_tokens,
         batch_tokens=own.batch_tokens,
+        smaller=_smaller(settings.model),
     )
 
 
@@ -153,6 +154,45 @@ def _fake(settings: JudgeSettings) -> Backend:
     from services.judge.backends.fake import FakeBackend
 
     return FakeBackend(settings.fake.failure_rate, settings.fake.service_time_s)
+
+
+def needed_models(settings: JudgeSettings) -> list[str]:
+    """Names of the models of every judge that computes on this machine."""
+    own = (each for each in settings.members().values() if each.backend not in ("openai", "fake"))
+    return list(dict.fromkeys(each.model for each in own))
+
+
+def prepare_models(settings: JudgeSettings) -> None:
+    """Make the copies that the judges' engines read, where they are absent.
+
+    Raises:
+        ModelError: a model is absent, altered or not convertible, or memory or disk are too small.
+    """
+    for each in settings.members().values():
+        if each.backend in _COPIES:
+            _COPIES[each.backend](each)
+
+
+def _unpacked(settings: JudgeSettings) -> None:
+    from qrelay.models.catalogue import resolve
+    from services.judge.backends.transformers import arithmetic
+    from services.judge.backends.weights_folder import weights_folder
+
+    model, own = resolve(settings.model), settings.transformers
+    _, dtype = arithmetic(own.device, own.dtype)
+    weights_folder(model.path, model.revision, dtype, smaller=_smaller(settings.model))
+
+
+def _in_8_bits(settings: JudgeSettings) -> None:
+    from qrelay.models.catalogue import resolve
+    from services.judge.backends.openvino_model import openvino_folder
+
+    model = resolve(settings.model)
+    openvino_folder(model.path, model.revision, smaller=_smaller(settings.model))
+
+
+_COPIES: dict[str, Callable[[JudgeSettings], None]] = {"transformers": _unpacked, "openvino": _in_8_bits}
+"""Backends that read a copy of their model: how it is made. vLLM makes its own at its start."""
 
 
 _MAKERS: dict[str, Callable[[JudgeSettings], Backend]] = {

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.errors import BackendUnavailable, ModelError, QrelayError
+from qrelay.models.dtypes import native_dtype
 from qrelay.progress import step
 from services.judge.backends.base import TOP_LOGPROBS, Weights
 from services.judge.backends.in_process import InProcess
@@ -46,22 +47,30 @@ class TransformersBackend(InProcess):
         context_tokens: int = 4096,
         batch_tokens: int = 2048,
         prefix_cache: bool = True,
+        smaller: str = "",
     ) -> None:
         """Load the folder or GGUF at `path`; a GGUF is converted once, see `weights_folder`.
 
         dtype: "auto", "bfloat16", "float32". device: "auto" or PyTorch's name for one. threads: of the CPU, 0
         leaves PyTorch's choice. context_tokens: of one question. batch_tokens: computed at once, padding included.
-        prefix_cache: off only to measure what it brings.
+        prefix_cache: off only to measure what it brings. smaller: what to do where there is no room to convert.
 
         Raises:
             ModelError: transformers is not installed or cannot load the weights.
         """
         self.weights = weights
-        load = partial(self._load, path, dtype, device, context_tokens, batch_tokens, prefix_cache)
+        load = partial(self._load, path, dtype, device, context_tokens, batch_tokens, prefix_cache, smaller)
         self._start("transformers", load, prepare=partial(_set_threads, threads))
 
     def _load(
-        self, path: Path, dtype: str, device: str, context_tokens: int, batch_tokens: int, prefix_cache: bool
+        self,
+        path: Path,
+        dtype: str,
+        device: str,
+        context_tokens: int,
+        batch_tokens: int,
+        prefix_cache: bool,
+        smaller: str,
     ) -> None:
         try:
             import torch
@@ -69,9 +78,8 @@ class TransformersBackend(InProcess):
             from services.judge.backends.forward import Forward
         except ImportError as error:
             raise ModelError(f"{error.name} is not installed: run `pip install qrelay[judge]`") from error
-        device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = dtype if dtype != "auto" else native_dtype(device)
-        folder = weights_folder(path, self.weights.revision, dtype)
+        device, dtype = arithmetic(device, dtype)
+        folder = weights_folder(path, self.weights.revision, dtype, smaller=smaller)
         with step(f"loading {self.weights.model} in {dtype}"):
             self._model = _load_model(folder, dtype, device)
         self._tokens = Tokens.load(folder, context_tokens, "raise judge.transformers.context_tokens")
@@ -132,15 +140,12 @@ class TransformersBackend(InProcess):
         self._model = None
 
 
-def native_dtype(device: str) -> str:
-    """ "bfloat16" where the processor computes in it (AVX-512 BF16, AMX; CUDA from capability 8 on), else
-    "float32"."""
+def arithmetic(device: str, dtype: str) -> tuple[str, str]:
+    """(device, dtype) that these settings mean on this machine."""
     import torch
 
-    if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float32"
-    able = torch.cpu.get_capabilities()
-    return "bfloat16" if any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "amx_tile")) else "float32"
+    device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return device, dtype if dtype != "auto" else native_dtype(device)
 
 
 def _load_model(folder: Path, dtype: str, device: str) -> Any:

@@ -76,7 +76,7 @@ class VllmBackend(Incapable):
         """
         self.weights = weights
         _require_vllm()
-        from services.judge.backends.transformers import native_dtype
+        from qrelay.models.dtypes import native_dtype
 
         device = _device()
         dtype = native_dtype(device) if dtype == "auto" else dtype

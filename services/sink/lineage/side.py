@@ -22,6 +22,11 @@ class SinkLedger:
         """The ledger's address."""
         return self._ledger.url
 
+    def has_labels(self) -> bool:
+        """See `qrelay.registry.ledgerside.LedgerSide`."""
+        with self._ledger.snapshot() as snapshot:
+            return any(each.judgments for each in snapshot.stats())
+
     def retract(self, judge: str, *, author: str, reason: str) -> Mapping[str, Any]:
         """See `services.sink.ledger.retractions`."""
         return self._decide(judge, True, author, reason)

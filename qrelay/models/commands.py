@@ -1,0 +1,138 @@
+"""`qrelay models prepare` and `qrelay models tune`: everything that takes long, before a service starts.
+
+`prepare` has what the installation's services need: models fetched, verified, converted. `tune` chooses engine and
+judge for this machine first. Both show progress, do nothing twice, and remove what killed tries left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.errors import ConfigError
+from qrelay.models import tuning
+from qrelay.models.catalogue import load_catalogue
+from qrelay.models.home import models_dir
+from qrelay.models.prepared import available_memory, remove_leftovers
+from qrelay.progress import shown
+
+
+@click.command()
+@data_dir_option()
+@config_option()
+@json_option()
+def prepare(data_dir: Path, config: Path | None, as_json: bool) -> None:
+    """Fetch, verify and convert every model that this installation's services need; nothing is done twice.
+
+    A service that finds its model unprepared does the same by itself when it starts, without fetching.
+    """
+    with shown():
+        done = prepare_all(data_dir, config)
+    if as_json:
+        click.echo(json.dumps({"models_dir": str(models_dir()), "prepared": done}))
+        return
+    for service, models in done.items():
+        click.echo(f"{service}: {', '.join(models) or 'needs no model'}")
+    click.echo(f"everything is prepared in {models_dir()}")
+
+
+def prepare_all(data_dir: Path, config: Path | None) -> dict[str, list[str]]:
+    """What `prepare` does; each installed service's models.
+
+    Raises:
+        ModelError: one cannot be fetched or converted, or memory or disk are too small.
+        ConfigError: a service's settings do not hold.
+    """
+    from qrelay.models.cli import fetch
+
+    remove_leftovers()
+    found = [(name, *definition) for name, *definition in _services(data_dir, config)]
+    needed = {name: list(dict.fromkeys(definition.models(settings))) for name, definition, settings in found}
+    fetch([model for models in needed.values() for model in models])
+    for _, definition, settings in found:
+        definition.prepare(settings)
+    return needed
+
+
+def _services(data_dir: Path, config: Path | None) -> Iterator[tuple[str, Any, Any]]:
+    """(name, definition, settings) of every installed service."""
+    from qrelay.cli.serve import installed_services, load_definition
+    from qrelay.config import load_settings
+
+    for name in installed_services():
+        definition = load_definition(name)
+        yield name, definition, load_settings(definition.settings, name, file=config, data_dir=data_dir)
+
+
+@click.command()
+@data_dir_option()
+@config_option()
+@click.option("--fetch/--no-fetch", default=True, show_default=True, help="Fetch and prepare what was chosen.")
+@click.option("--again", is_flag=True, help="Measure and choose anew, where there are no labels yet.")
+@json_option()
+def tune(data_dir: Path, config: Path | None, fetch: bool, again: bool, as_json: bool) -> None:
+    """Choose engine and judge for this machine, once an installation; fetch and prepare them.
+
+    Measures the processor for some seconds. The choice is kept in the data directory as the lowest layer of its
+    settings: what your own file says wins. An installation that has labels keeps the judge that made them.
+    """
+    with shown():
+        chosen = choice(data_dir, config, again=again)
+        done = prepare_all(data_dir, config) if fetch else {}
+    if as_json:
+        click.echo(json.dumps({**chosen, "file": str(data_dir / tuning.TUNED), "prepared": done}))
+        return
+    for line in told(chosen):
+        click.echo(line)
+
+
+def choice(data_dir: Path, config: Path | None, *, again: bool = False) -> dict[str, Any]:
+    """The installation's choice: the one it has, or one made now and kept.
+
+    Raises:
+        ConfigError: it has labels and no choice, or labels and `again`.
+    """
+    known = tuning.read(data_dir)
+    if known is not None and not again:
+        return known
+    if has_labels(data_dir, config):
+        raise ConfigError(
+            f"the installation in {data_dir} has labels, and goes on with the judge that made them: for another one "
+            "choose another --data-dir, or name judge.backend and judge.model in its settings file"
+        )
+    from qrelay.models.dtypes import native_dtype
+    from qrelay.models.speed import weights_per_second
+
+    rates = weights_per_second()
+    chosen, looked_at = tuning.choose(rates, native_dtype("cpu"), available_memory(), load_catalogue())
+    made = tuning.document(chosen, looked_at, rates, {})
+    tuning.write(data_dir, made)
+    return made
+
+
+def has_labels(data_dir: Path, config: Path | None) -> bool:
+    """Whether the installation's ledger holds a label."""
+    from qrelay.registry.ledgerside import ledger_side
+
+    with ledger_side(None, data_dir, config) as side:
+        return side is not None and side.has_labels()
+
+
+def told(chosen: dict[str, Any]) -> list[str]:
+    """The choice and its reasons, in lines for people."""
+    judge, why = chosen["settings"]["judge"], chosen["chosen"]
+    looked_at = (
+        f"{each['model']} {each['tokens_per_second']} prompt tokens a second, {each['memory_gb']} GB"
+        for each in why["judges"]
+    )
+    return [
+        f"judge: {judge['model']} on {judge['backend']}",
+        f"because: {why['processor']}; {'; '.join(looked_at)} (by estimate; wanted: "
+        f"{why['wanted_tokens_per_second']:.0f} a second)",
+        "another one: `judge: {model: NAME}` in qrelay.yaml (`qrelay models list` shows the names)",
+    ]
