@@ -125,7 +125,7 @@ def read(data_dir: Path) -> dict[str, Any] | None:
 
 def write(data_dir: Path, chosen: Mapping[str, Any]) -> Path:
     """Keep the choice; the file."""
-    head = "# Written by `qrelay models tune`. Your own settings win over it: name judge.backend and judge.model there.\n"
+    head = "# Written by `qrelay models tune`. Your own settings win: name judge.backend and judge.model there.\n"
     write_atomic(data_dir / TUNED, head + yaml.safe_dump(dict(chosen), sort_keys=False))
     return data_dir / TUNED
 

@@ -73,8 +73,6 @@ class TransformersBackend(InProcess):
         smaller: str,
     ) -> None:
         try:
-            import torch
-
             from services.judge.backends.forward import Forward
         except ImportError as error:
             raise ModelError(f"{error.name} is not installed: run `pip install qrelay[judge]`") from error
