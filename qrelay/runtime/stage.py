@@ -84,7 +84,7 @@ class ServiceDef(Generic[S, C]):
     info: Callable[[C], Info]
     close: Callable[[C], None] = lambda _: None
     models: Callable[[S], Sequence[str]] = lambda _: ()
-    """The models that these settings need: names of the catalogue, which `qrelay models prepare` fetches, or paths."""
+    """The models these settings need: names of the catalogue, which `qrelay models prepare` fetches, or paths."""
     prepare: Callable[[S], None] = lambda _: None
     """Convert those models, which are on this machine, so that `load` finds them ready; reports its progress."""
     background: Callable[[Any, asyncio.Event], Awaitable[None]] | None = None
