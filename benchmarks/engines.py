@@ -55,8 +55,15 @@ def run(arguments: argparse.Namespace) -> None:
     outcomes = [each.outcome for one in judged if isinstance(one, JudgedSet) for each in one.judgments]
     scores = [each.expected_relevance if isinstance(each, Graded) else None for each in outcomes]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    found = {"engine": arguments.backend, "peak_gb": peak, "model": identity.fingerprint,
-             "decoding": identity.decoding, "strategy": identity.strategy, "labels_per_s": len(scores) / seconds, "scores": scores}  # fmt: skip
+    found = {
+        "engine": arguments.backend,
+        "peak_gb": peak,
+        "model": identity.fingerprint,
+        "decoding": identity.decoding,
+        "strategy": identity.strategy,
+        "labels_per_s": len(scores) / seconds,
+        "scores": scores,
+    }
     arguments.out.write_text(json.dumps(found))
     print(f"{arguments.backend}: {len(scores)} labels, {len(scores) / seconds:.2f} a second, peak {peak:.2f} GB")
 
