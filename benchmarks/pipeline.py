@@ -25,7 +25,8 @@ import nats
 
 from benchmarks.processes import cpu_seconds, environment, peak_rss_mib
 from qrelay import wire
-from qrelay.cli.up import Supervisor, build, is_ready
+from qrelay.cli.supervisor import Supervisor
+from qrelay.cli.up import build
 from qrelay.config import NatsSettings
 from qrelay.feed.feeder import Feeder
 from qrelay.feed.journal import Journal
@@ -71,14 +72,8 @@ def start(folder: Path, sync: str) -> Supervisor:
     port = int(supervisor.nats.url.rsplit(":", 1)[1])
     supervisor.nats = NatsServer(folder / "nats", port=port, sync=sync)
     supervisor.start()
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        supervisor.watch_once()
-        found = endpoints(folder)
-        if all(name in found and is_ready(found[name]) for name in SERVICES):
-            return supervisor
-        time.sleep(0.1)
-    raise SystemExit("the services did not become ready within 60 s")
+    supervisor.await_ready(lambda: endpoints(folder))
+    return supervisor
 
 
 async def feed(url: str, folder: Path, numbers: range) -> None:

@@ -11,15 +11,15 @@ a thread started by hand must be given `contextvars.copy_context().run`.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
@@ -103,43 +103,53 @@ def listening(listener: Listener) -> Iterator[None]:
         _LISTENER.reset(token)
 
 
+def tell(progress: Progress) -> None:
+    """Hand on what another process said of a step of its own."""
+    if listener := _LISTENER.get():
+        listener(progress)
+
+
+@dataclass(slots=True)
+class _Told:
+    """What was said of one running step. Times: monotonic seconds."""
+
+    began: float
+    began_at: float
+    said: float
+    times: int = 1
+
+
 class Lines:
     """A listener that hands plain lines to `say`: at a step's begin, every `LINE_EVERY_S` seconds, and at its end if
-    anything was said between."""
+    anything was said between. Steps may stand in one another."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._name = ""
-        self._said = 0.0
-        self._began = 0.0
-        self._began_at = 0.0
-        self._told = 0
+        self._running: dict[str, _Told] = {}
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if progress.name != self._name:
-            self._name, self._began, self._began_at, self._told = progress.name, now, progress.done, 0
-        elif progress.finished and self._told <= 1:
-            self._name = ""
+        told = self._running.get(progress.name)
+        if told is None:
+            if not progress.finished:
+                self._running[progress.name] = _Told(now, progress.done, now)
+                self._say(str(progress))
             return
-        elif not progress.finished and now - self._said < LINE_EVERY_S:
-            return
-        self._said = now
-        self._told += 1
-        self._say(f"{progress}{self._rest(progress, now)}")
         if progress.finished:
-            self._name = ""
+            del self._running[progress.name]
+            if told.times > 1:
+                self._say(f"{progress} ({now - told.began:,.0f} s)")
+        elif now - told.said >= LINE_EVERY_S:
+            told.said, told.times = now, told.times + 1
+            self._say(f"{progress}{_rest(progress, told, now)}")
 
-    def _rest(self, progress: Progress, now: float) -> str:
-        """Seconds so far and, where a total is known, seconds left."""
-        passed, gained = now - self._began, progress.done - self._began_at
-        if progress.finished:
-            return f" ({passed:,.0f} s)"
-        if self._told == 0:
-            return ""
-        if not progress.total or gained <= 0:
-            return f" ({passed:,.0f} s so far)"
-        return f" (about {(progress.total - progress.done) * passed / gained:,.0f} s left)"
+
+def _rest(progress: Progress, told: _Told, now: float) -> str:
+    """Seconds left where a total is known, else seconds so far."""
+    passed, gained = now - told.began, progress.done - told.began_at
+    if not progress.total or gained <= 0:
+        return f" ({passed:,.0f} s so far)"
+    return f" (about {(progress.total - progress.done) * passed / gained:,.0f} s left)"
 
 
 class Bars:
@@ -162,13 +172,15 @@ class Bars:
 
 
 @contextmanager
-def shown(stream: TextIO | None = None) -> Iterator[None]:
-    """Listen and show it on `stream` (standard error): live bars on a terminal, else plain lines."""
+def shown(console: Console | None = None) -> Iterator[None]:
+    """Listen and show it on `console` (standard error): live bars on a terminal, else plain lines. Give the console
+    that prints other lines meanwhile, or they break the bars."""
     from rich.console import Console
 
-    console = Console(file=stream or sys.stderr)
+    console = console or Console(stderr=True)
     if not console.is_terminal:
-        with listening(Lines(lambda line: print(line, file=console.file, flush=True))):
+        file = console.file
+        with listening(Lines(lambda line: print(line, file=file, flush=True))):
             yield
         return
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn

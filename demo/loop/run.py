@@ -23,8 +23,7 @@ from rich.table import Table
 
 from demo.run import COLLECTION, qrelay, start_services, stop
 from qrelay.rundir import require
-from qrelay.runtime.client import channel
-from qrelay.v1 import reranker_pb2, reranker_pb2_grpc, retriever_pb2, retriever_pb2_grpc
+from qrelay.runtime.client import get_info
 from trainer.gate.decide import decision_of
 from trainer.gate.table import decision_table
 from trainer.rounds.state import StateFile
@@ -75,15 +74,10 @@ def _lines(file: Path) -> Iterator[str]:
 
 def served(state: Path) -> dict[str, str]:
     """service -> what the retriever and the reranker say that they serve: models, and details such as versions."""
-    with channel(require(state, "retriever").grpc) as opened:
-        retriever = retriever_pb2_grpc.RetrieverServiceStub(opened)
-        asked = retriever.GetInfo(retriever_pb2.RetrieverServiceGetInfoRequest(), timeout=_INFO_S).info
-    with channel(require(state, "reranker").grpc) as opened:
-        reranker = reranker_pb2_grpc.RerankerServiceStub(opened)
-        ranked = reranker.GetInfo(reranker_pb2.RerankerServiceGetInfoRequest(), timeout=_INFO_S).info
+    infos = {name: get_info(name, require(state, name).grpc, _INFO_S) for name in ("retriever", "reranker")}
     return {
         name: ", ".join(f"{role}: {model}" for role, model in sorted({**info.models, **info.details}.items()))
-        for name, info in (("retriever", asked), ("reranker", ranked))
+        for name, info in infos.items()
     }
 
 

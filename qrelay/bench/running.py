@@ -18,14 +18,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from qrelay.bench.probe import Process
-from qrelay.cli.up import Child, Supervisor, is_ready, service_environ
+from qrelay.cli.supervisor import Child, Supervisor, service_environ
 from qrelay.errors import ConfigError, QrelayError, SetupError
 from qrelay.rundir import Endpoint, endpoints
+from qrelay.runtime.lookout import refuse_stillness
 from qrelay.runtime.natsserver import NatsServer
 
 NATS: Final = "nats-server"
-READY_S: Final = 900.0
-"""A large model may take minutes to load; a process that ends says so at once."""
 _NO_NATS: Final = "nats://127.0.0.1:9"
 _POLL_S: Final = 0.05
 _STUB_TIMES: Final = {
@@ -118,27 +117,25 @@ class Fleet:
         return name
 
     def start(self, services: Sequence[str]) -> dict[str, Endpoint]:
-        """Start one process each, and wait until all are ready; their endpoints by name.
-
-        Raises:
-            SetupError: one ended, or was not ready in READY_S; its log's end is in the text.
-        """
+        """Start one process each, and wait until all are ready; their endpoints by name. Raises as `wait_ready`."""
         return self.wait_ready([self.launch(service) for service in services])
 
     def wait_ready(self, names: Sequence[str]) -> dict[str, Endpoint]:
-        """Wait until these answer as ready. Raises as `start`."""
-        deadline = time.monotonic() + READY_S
-        return {name: self._ready(self._child(name), deadline) for name in names}
+        """Wait until these answer as ready, for as long as they get on.
 
-    def _ready(self, child: Child, deadline: float) -> Endpoint:
-        while time.monotonic() < deadline:
-            found = self.endpoint(child.name)
-            if found and is_ready(found):
-                return found
-            if child.process is None or child.process.poll() is not None:
-                raise SetupError(self._ended(child))
+        Raises:
+            SetupError: one ended; its last words are in the text.
+            BackendTimeout: none of them shows a sign of life any more.
+        """
+        waited = [self._child(name) for name in names]
+        while not all(child.watch.ready for child in waited):
+            for child in waited:
+                if not child.runs:
+                    raise SetupError(self._ended(child))
+                child.look(self.endpoint(child.name))
+            refuse_stillness([child.watch for child in waited], hint=f"their logs are in {self._work / 'logs'}")
             time.sleep(_POLL_S)
-        raise SetupError(f"{child.name} was not ready within {READY_S:.0f} s; its log ends:\n{child.tail()}")
+        return {child.name: found for child in waited if (found := self.endpoint(child.name))}
 
     def _ended(self, child: Child) -> str:
         hint = "" if self._plan.data_dir else (
@@ -146,7 +143,7 @@ class Fleet:
             "models or a cache that are there already, or --service-time for the double."
         )  # fmt: skip
         code = child.process.poll() if child.process else None
-        return f"{child.name} ended with {code}; its log ends:\n{child.tail()}{hint}"
+        return f"{child.name} ended with {code}:\n{child.last_words()}{hint}"
 
     def endpoint(self, name: str) -> Endpoint | None:
         """Where a process listens; None before it does."""
@@ -154,11 +151,11 @@ class Fleet:
 
     def names(self, service: str) -> list[str]:
         """The processes of a service that run, oldest first."""
-        return [child.name for child in self._supervisor.children if child.service == service and _runs(child)]
+        return [child.name for child in self._supervisor.children if child.service == service and child.runs]
 
     def processes(self) -> dict[str, Process]:
         """For the probe: every process that runs."""
-        running = [child for child in self._supervisor.children if _runs(child)]
+        running = [child for child in self._supervisor.children if child.runs]
         found = {child.name: Process(end.metrics, end.pid) for child in running if (end := self.endpoint(child.name))}
         if self._nats and self._nats.pid:
             found[NATS] = Process(pid=self._nats.pid)
@@ -191,7 +188,7 @@ class Fleet:
             SetupError: a process ended by itself.
         """
         for child in self._supervisor.children:
-            if child.name not in self._gone and not _runs(child):
+            if child.name not in self._gone and not child.runs:
                 raise SetupError(f"the run is void: {self._ended(child)}")
 
     def _child(self, name: str) -> Child:
@@ -199,10 +196,6 @@ class Fleet:
             if child.name == name:
                 return child
         raise QrelayError(f"no process {name}: there are {[each.name for each in self._supervisor.children]}")
-
-
-def _runs(child: Child) -> bool:
-    return child.process is not None and child.process.poll() is None
 
 
 def json_lines(log: Path) -> list[dict[str, Any]]:

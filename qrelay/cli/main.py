@@ -22,7 +22,7 @@ from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_SETUP
 
 _OWN = {
     "up": "qrelay.cli.up:up",
-    "down": "qrelay.cli.up:down",
+    "down": "qrelay.cli.down:down",
     "serve": "qrelay.cli.serve:serve",
     "feed": "qrelay.cli.feed:feed",
     "top": "qrelay.cli.top:top",

@@ -7,160 +7,40 @@ each within its `worker.drain_s`, then NATS. Nothing is lost in either case: str
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO, Final
 
 import click
-import grpc
 from filelock import FileLock, Timeout
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
+from qrelay.cli import orphans
+from qrelay.cli.checks import checked_settings, refuse_taken
+from qrelay.cli.down import LOCK, PID_FILE
 from qrelay.cli.options import config_option, data_dir_option
 from qrelay.cli.serve import installed_services
-from qrelay.errors import BackendTimeout, ConfigError, SetupError
+from qrelay.cli.supervisor import Child, Supervisor, service_environ
+from qrelay.errors import ConfigError, QrelayError, SetupError
 from qrelay.files import write_atomic
-from qrelay.rundir import Endpoint, endpoints
-from qrelay.runtime.exitcodes import EXIT_OK, EXIT_SETUP
+from qrelay.progress import shown
+from qrelay.rundir import endpoints
+from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_SETUP
+from qrelay.runtime.lookout import LOOK_S
 from qrelay.runtime.natsserver import NatsServer
 
-_RESTART_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 15.0)
-_STABLE_S = 60.0
-"""A service that ran this long before it died starts over with the shortest pause."""
-_STOP_S = 45.0
-_LOG_TAIL_LINES = 5
-
-PID_FILE = "up.pid"
+_POLL_S: Final = 0.2
 _ALL_READY = "all ready"
+_STILL_STARTING: Final = "it goes on starting in the background: `qrelay top` shows it, `qrelay down` stops it"
 
 ORDER = ("sink", "judge", "reranker", "retriever")
 """Start from the end of the line, so that the first query finds its whole way open."""
-
-
-@dataclass
-class Child:
-    """One service process and its restarts."""
-
-    name: str
-    log: Path
-    environ: Mapping[str, str]
-    process: subprocess.Popen[bytes] | None = None
-    started_at: float = 0.0
-    restarts: int = 0
-    restart_at: float = 0.0
-    service: str = ""  # where a replica's own name is not its service's
-
-    def start(self) -> None:
-        """Start the process; its log is appended to `log`."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "qrelay.cli.main", "serve", self.service or self.name],
-                stdout=log,
-                stderr=log,
-                env=dict(self.environ),
-                start_new_session=True,
-            )
-        self.started_at = time.monotonic()
-
-    def tail(self) -> str:
-        """The last lines of its log."""
-        return "\n".join(self.log.read_text("utf8", "replace").splitlines()[-_LOG_TAIL_LINES:])
-
-
-@dataclass
-class Supervisor:
-    """Keeps the children running until told to stop."""
-
-    children: list[Child]
-    nats: NatsServer | None
-    say: Callable[[str], None]
-    stopping: bool = field(default=False)
-
-    def start(self) -> None:
-        """NATS, then the services."""
-        if self.nats:
-            self.nats.start()
-        for child in self.children:
-            child.start()
-
-    def watch_once(self) -> None:
-        """Start again what died.
-
-        Raises:
-            SetupError: a child exited with 78: starting it again cannot help.
-        """
-        if self.nats and not self.nats.pid:
-            self.say("nats-server died; starting it again")
-            self.nats.start()
-        for child in self.children:
-            self._watch(child)
-
-    def _watch(self, child: Child) -> None:
-        if child.process is None or (code := child.process.poll()) is None:
-            return
-        if code == EXIT_SETUP:
-            raise SetupError(f"{child.name} cannot run; its log {child.log} ends:\n{child.tail()}")
-        if code == EXIT_OK:  # it was told to end, or a budget is used up: starting it again would undo that
-            self.say(f"{child.name} ended as it should and stays down until the next `qrelay up` (log: {child.log})")
-            child.process = None
-            return
-        now = time.monotonic()
-        if not child.restart_at:
-            if now - child.started_at > _STABLE_S:
-                child.restarts = 0
-            pause = _RESTART_PAUSES_S[min(child.restarts, len(_RESTART_PAUSES_S) - 1)]
-            child.restart_at, child.restarts = now + pause, child.restarts + 1
-            self.say(f"{child.name} ended with {code}; starting it again in {pause:g} s (log: {child.log})")
-        elif now >= child.restart_at:
-            child.restart_at = 0.0
-            child.start()
-
-    def stop(self) -> None:
-        """Drain the services, then stop NATS."""
-        self.stopping = True
-        running = [child.process for child in self.children if child.process and child.process.poll() is None]
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_S
-        for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if self.nats:
-            self.nats.stop()
-
-
-def is_ready(endpoint: Endpoint) -> bool:
-    """Whether the service's gRPC health says SERVING."""
-    with grpc.insecure_channel(endpoint.grpc) as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
-        except grpc.RpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def service_environ(base: Mapping[str, str], name: str, data_dir: Path, nats_url: str,
-                    ports: tuple[int, int] = (0, 0), run_dir: Path | None = None) -> dict[str, str]:  # fmt: skip
-    """The environment of one process of a service. ports: of gRPC and metrics. Replicas need a `run_dir` each."""
-    section = f"QRELAY_{name.upper()}__"
-    ours = {
-        "QRELAY_ALL__DATA_DIR": str(data_dir),
-        "QRELAY_ALL__RUN_DIR": str(run_dir or data_dir / "run"),
-        "QRELAY_ALL__NATS__URL": nats_url,
-        f"{section}GRPC__BIND": f"127.0.0.1:{ports[0]}",
-        f"{section}TELEMETRY__METRICS_BIND": f"127.0.0.1:{ports[1]}",
-    }
-    return {**base, **ours}
 
 
 def build(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int | None, port_base: int,
@@ -171,7 +51,7 @@ def build(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: 
     nats = None if nats_url else NatsServer(data_dir / "nats", port=nats_port)
     if nats and not nats_port:
         nats.reserve_port()
-    base = dict(os.environ)
+    base = {**os.environ, orphans.MARK: str(data_dir / "run")}
     if config:
         base["QRELAY_CONFIG"] = str(config.resolve())
     children = []
@@ -195,45 +75,74 @@ def build(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: 
 @click.option("--only", "services", multiple=True, type=click.Choice(installed_services()),
               help="Start just this service (repeatable).")  # fmt: skip
 @click.option("--detach", is_flag=True, help="Return when all are ready; `qrelay down` stops them.")
+@click.option("--detached", is_flag=True, hidden=True, help="This is the process that --detach left running.")
 def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int | None, port_base: int,
-       services: tuple[str, ...], detach: bool) -> None:  # fmt: skip
-    """Run the four services here until Ctrl-C."""
+       services: tuple[str, ...], detach: bool, detached: bool) -> None:  # fmt: skip
+    """Run the four services here until Ctrl-C.
+
+    Settings and ports are checked before anything starts. Starting takes as long as it takes: what each service does
+    is shown, and one that ends with an error ends all, with its error.
+    """
     console = Console(stderr=True)
     data_dir = data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(data_dir / "up.lock")
+    lock = FileLock(data_dir / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(f"another `qrelay up` runs on {data_dir}: stop it, or choose --data-dir") from None
     if detach:
         lock.release()
-        _detach(data_dir / "logs" / "up.log", console)
+        _detach(data_dir / "logs" / "up.log")
         return
     (data_dir / PID_FILE).write_text(str(os.getpid()))
-    for stale in (data_dir / "run").glob("*.json"):
-        stale.unlink()
+    say = _plainly(console)
     wanted = services or tuple(installed_services())
-    supervisor = build(data_dir, config, nats_url, nats_port, port_base, wanted, console.print)
+    supervisor = build(data_dir, config, nats_url, nats_port, port_base, wanted, say)
+    _check(supervisor, data_dir, nats_port or port_base)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(supervisor, "stopping", True))
+    stops = "`qrelay down` stops" if detached else "Ctrl-C or `qrelay down` stops"
+    failed: QrelayError | None = None
     try:
-        _run(supervisor, data_dir, console)
+        _run(supervisor, data_dir, console, stops)
+    except QrelayError as error:  # said now: to stop what runs takes a while
+        failed = error
+        click.secho(f"error: {error}", fg="red", err=True)
     finally:
-        console.print("stopping: services finish or return what they hold")
+        say("stopping: services finish or return what they hold")
         supervisor.stop()
         lock.release()
-    console.print("stopped")
+    say("stopped")
+    if failed:
+        raise SystemExit(EXIT_SETUP if isinstance(failed, SetupError) else EXIT_FAILED)
 
 
-def _detach(log: Path, console: Console) -> None:
-    """The same command in a session of its own; returns when it says that all are ready.
+def _plainly(console: Console) -> Callable[[str], None]:
+    """Prints lines as they are, whatever the terminal's width."""
+    return lambda line: console.print(line, soft_wrap=True, highlight=False, markup=False)
 
-    Raises:
-        SetupError: it ended instead; its last words are in the text.
-    """
+
+def _check(supervisor: Supervisor, data_dir: Path, nats_port: int) -> None:
+    """All that can be checked before anything is started, and a former run's leftovers ended. Raises SetupError."""
+    settings = checked_settings({child.name: child.environ for child in supervisor.children})
+    for child in supervisor.children:
+        child.drain_s = settings[child.name].worker.drain_s
+    orphans.end(orphans.left_behind(data_dir), supervisor.say)
+    for stale in (data_dir / "run").glob("*.json"):
+        stale.unlink()
+    addresses = [(f"{name}'s {what}", address) for name, its in settings.items()
+                 for what, address in (("gRPC", its.grpc.bind), ("metrics", its.telemetry.metrics_bind))]  # fmt: skip
+    if supervisor.nats:
+        addresses.append(("NATS", f"127.0.0.1:{nats_port}"))
+    refuse_taken(addresses)
+
+
+def _detach(log: Path) -> None:
+    """The same command in a session of its own; returns when it says that all are ready, and passes on what it says
+    until then. Ends with its exit code where it ends instead."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    arguments = [argument for argument in sys.argv[1:] if argument != "--detach"]
+    arguments = ["--detached" if argument == "--detach" else argument for argument in sys.argv[1:]]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "qrelay.cli.main", *arguments],
@@ -242,52 +151,60 @@ def _detach(log: Path, console: Console) -> None:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-    with console.status("starting; models take a while to load"):
-        while (said := log.read_text("utf8", "replace")).find(_ALL_READY) < 0:
-            if process.poll() is not None:
-                raise SetupError(f"`qrelay up` ended with {process.returncode}; {log} says:\n{said}")
-            time.sleep(0.1)
-    console.print(said.rstrip(), highlight=False, markup=False)
+    with log.open("rb") as said:
+        try:
+            _pass_on(said, process)
+        except KeyboardInterrupt:
+            click.echo(f"\nnot waited for: {_STILL_STARTING}", err=True)
+            raise click.Abort from None
 
 
-@click.command()
-@data_dir_option()
-def down(data_dir: Path) -> None:
-    """Stop what `qrelay up` runs on this folder: services drain, then NATS stops."""
-    lock, pid_file = FileLock(data_dir / "up.lock"), data_dir / PID_FILE
-    try:
-        lock.acquire(timeout=0)
-        lock.release()
-        click.echo(f"nothing runs on {data_dir}")
-        return
-    except Timeout:
-        os.kill(int(pid_file.read_text()), signal.SIGTERM)
-    try:
-        with Console(stderr=True).status("services finish or return what they hold"):
-            lock.acquire(timeout=_STOP_S + 15)
-    except Timeout:
-        raise BackendTimeout(f"`qrelay up` did not stop; its log is in {data_dir / 'logs'}") from None
-    lock.release()
-    click.echo("stopped")
+def _pass_on(said: BinaryIO, process: subprocess.Popen[bytes]) -> None:
+    shown_so_far = b""
+    while _ALL_READY.encode() not in shown_so_far:
+        code = process.poll()  # before the read, so that its last words are in it
+        if new := said.read():
+            sys.stderr.buffer.write(new)
+            sys.stderr.flush()
+            shown_so_far += new
+        elif code is not None:
+            raise SystemExit(code or EXIT_FAILED)
+        else:
+            time.sleep(_POLL_S)
 
 
-def _run(supervisor: Supervisor, data_dir: Path, console: Console) -> None:
-    supervisor.start()
-    if supervisor.nats:
-        _announce_nats(data_dir, supervisor.nats)
-        console.print(f"nats      {supervisor.nats.url}  (store: {data_dir / 'nats'})")
-    announced: set[str] = set()
-    while not supervisor.stopping:
-        supervisor.watch_once()
+def _run(supervisor: Supervisor, data_dir: Path, console: Console, stops: str) -> None:
+    """Start all, and keep them running until told to stop. A start without a sign of life ends; on a terminal it
+    is only told, and a person decides."""
+    say = supervisor.say
+    with contextlib.ExitStack() as starting:
+        starting.enter_context(shown(console))
+        supervisor.start()
         if supervisor.nats:
             _announce_nats(data_dir, supervisor.nats)
-        for name, endpoint in endpoints(data_dir).items():
-            if name not in announced and name != "nats" and is_ready(endpoint):
-                announced.add(name)
-                console.print(f"{name:<9} ready  grpc {endpoint.grpc}  metrics http://{endpoint.metrics}/metrics")
-                if len(announced) == len(supervisor.children):
-                    console.print(f"{_ALL_READY}: `qrelay feed FILE --collection NAME`, `qrelay top`; Ctrl-C stops")
-        time.sleep(0.2)
+            say(f"nats      {supervisor.nats.url}  (store: {data_dir / 'nats'})")
+        all_ready, next_look = False, 0.0
+        while not supervisor.stopping:
+            supervisor.watch_once()
+            if supervisor.nats:
+                _announce_nats(data_dir, supervisor.nats)
+            if time.monotonic() >= next_look:
+                _look(supervisor, data_dir)
+                if not console.is_terminal:
+                    supervisor.refuse_stillness()
+                next_look = time.monotonic() + LOOK_S
+            if supervisor.ready and not all_ready:
+                all_ready = True
+                starting.close()
+                say(f"{_ALL_READY}: `qrelay feed FILE --collection NAME`, `qrelay top`; {stops}")
+            time.sleep(_POLL_S)
+
+
+def _look(supervisor: Supervisor, data_dir: Path) -> None:
+    found = endpoints(data_dir)
+    for child in supervisor.look(found):
+        at = found[child.service]
+        supervisor.say(f"{child.name:<9} ready  grpc {at.grpc}  metrics http://{at.metrics}/metrics")
 
 
 def _announce_nats(data_dir: Path, nats: NatsServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import grpc
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, InputError, Overloaded, QrelayError
+from qrelay.v1 import service_info_pb2
 
 _RETRIES = json.dumps(
     {
@@ -42,6 +44,23 @@ def channel(address: str) -> Iterator[grpc.Channel]:
     """A channel to host:port or dns:///name:port; foreign errors leave the block as qrelay's."""
     with grpc.insecure_channel(address, options=OPTIONS) as opened, translated(address):
         yield opened
+
+
+def get_info(service: str, address: str, timeout_s: float) -> service_info_pb2.ServiceInfo:
+    """What the service (retriever, reranker, judge or sink) at the address says of itself, asked once.
+
+    Raises:
+        TransientError: nothing answers within `timeout_s` seconds.
+        InputError: something else than this service does.
+    """
+    messages = importlib.import_module(f"qrelay.v1.{service}_pb2")
+    stubs = importlib.import_module(f"qrelay.v1.{service}_pb2_grpc")
+    name = f"{service.capitalize()}Service"
+    with grpc.insecure_channel(address) as opened, translated(address):
+        stub = getattr(stubs, f"{name}Stub")(opened)
+        request = getattr(messages, f"{name}GetInfoRequest")()
+        info: service_info_pb2.ServiceInfo = stub.GetInfo(request, timeout=timeout_s).info
+    return info
 
 
 @contextlib.contextmanager

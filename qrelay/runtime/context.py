@@ -1,14 +1,17 @@
-"""What a running service hands to its doors: settings, the core once loaded, the broker once connected,
-and admission: how much work may be held at once."""
+"""What a running service hands to its doors: settings, what it does until it is ready, the core once loaded, the
+broker once connected, and admission: how much work may be held at once."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from qrelay.config import ServiceSettings
 from qrelay.errors import BackendUnavailable, InputError, Overloaded
+from qrelay.progress import Progress
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
 
@@ -50,6 +53,37 @@ class Admission:
             telemetry.PENDING_ITEMS.set(self._pending)
 
 
+class Preparation:
+    """The long steps that a service is at, as they are reported: a listener of `qrelay.progress`, in any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._running: dict[str, Progress] = {}
+        self._advanced_at = clock()
+
+    def __call__(self, progress: Progress) -> None:
+        with self._lock:
+            if self._running.get(progress.name) == progress:
+                return
+            if progress.finished:
+                self._running.pop(progress.name, None)
+            else:
+                self._running[progress.name] = progress
+            self._advanced_at = self._clock()
+
+    @property
+    def current(self) -> Progress | None:
+        """The innermost step; None: there is none."""
+        with self._lock:
+            return next(reversed(self._running.values()), None)
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since anything advanced."""
+        return self._clock() - self._advanced_at
+
+
 class ServiceContext(Generic[S, C]):
     """See the module. `core` and `broker` raise until they are there: doors open before the model is loaded."""
 
@@ -57,6 +91,7 @@ class ServiceContext(Generic[S, C]):
         self.service = service
         self.settings = settings
         self.replica = replica
+        self.preparation = Preparation()
         self.admission = Admission(settings.grpc.max_pending_items, settings.grpc.max_items_per_request)
         self._core: C | None = None
         self._broker: Broker | None = None
@@ -69,7 +104,12 @@ class ServiceContext(Generic[S, C]):
             BackendUnavailable: still loading.
         """
         if self._core is None:
-            raise BackendUnavailable(f"{self.service} is still loading its model; try again", retry_after_s=2.0)
+            step = self.preparation.current
+            doing = f" ({step})" if step else ""
+            raise BackendUnavailable(
+                f"{self.service} is still loading its model{doing}; try again, GetInfo says how far it is",
+                retry_after_s=2.0,
+            )
         return self._core
 
     @core.setter

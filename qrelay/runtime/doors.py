@@ -13,10 +13,11 @@ from qrelay.errors import InternalError, QrelayError
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.letters import query_of
+from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import closed, is_open
 from qrelay.runtime.translate import item_error
 from qrelay.types import TraceStep
-from qrelay.v1 import service_info_pb2
+from qrelay.v1 import service_info_pb2 as pb
 
 Result = TypeVar("Result")
 
@@ -26,7 +27,7 @@ async def answer_items(
     items: Sequence[Message],
     compute: Callable[[list[Any]], Awaitable[Sequence[Any]]],
     wrap: Callable[[Any], Result],
-    refuse: Callable[[service_info_pb2.ItemError], Result],
+    refuse: Callable[[pb.ItemError], Result],
 ) -> list[Result]:
     """One result for each item, in order. An item that fails gets `refuse(ItemError)`; the others go on.
 
@@ -67,12 +68,21 @@ def _record(item: Message) -> Any:
         return error
 
 
-def service_info(context: ServiceContext[Any, Any], version: str, info: Any) -> service_info_pb2.ServiceInfo:
-    """GetInfo's answer from a core's Info."""
-    return service_info_pb2.ServiceInfo(
+def service_info(context: ServiceContext[Any, Any], version: str) -> pb.ServiceInfo:
+    """GetInfo's answer: what the core says of itself once it is loaded, and how far the service is before that."""
+    info = context.core.info() if context.loaded else Info()
+    state = pb.SERVICE_STATE_READY if context.loaded else pb.SERVICE_STATE_PREPARING
+    answer = pb.ServiceInfo(
         service=context.service,
         version=version,
         replica=context.replica,
         models=info.models,
         details=info.details,
+        state=state,
     )
+    if step := context.preparation.current:
+        preparation = pb.Preparation(
+            step=step.name, done=step.done, total=step.total, unit=step.unit, idle_s=context.preparation.idle_s
+        )
+        answer.preparation.CopyFrom(preparation)
+    return answer

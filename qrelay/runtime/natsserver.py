@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from qrelay.errors import PortInUse, SetupError
+from qrelay.progress import step
+from qrelay.runtime.lookout import STILL_LOOKS, Pulse
 
-_START_TIMEOUT_S: Final = 15.0
+_POLL_S: Final = 0.05
 _STOP_TIMEOUT_S: Final = 10.0
 
 
@@ -89,15 +91,17 @@ class NatsServer:
         )
 
     def _await_listening(self, log_path: Path) -> None:
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self._process is None or self._process.poll() is not None:
-                break
-            with socket.socket() as probe:
-                probe.settimeout(0.5)
-                if probe.connect_ex(("127.0.0.1", self._port)) == 0 and probe.recv(4) == b"INFO":
-                    return
-            time.sleep(0.02)
+        """A large store is read before the server listens: that takes as long as it takes."""
+        process, pulse = self._process, Pulse()
+        with step("starting nats-server") as starting:
+            while process and process.poll() is None and pulse.still < STILL_LOOKS:
+                with socket.socket() as probe:
+                    probe.settimeout(0.5)
+                    if probe.connect_ex(("127.0.0.1", self._port)) == 0 and probe.recv(4) == b"INFO":
+                        return
+                pulse.look(process.pid)
+                starting.at(0)
+                time.sleep(_POLL_S)
         tail = "\n".join(log_path.read_text("utf8", "replace").splitlines()[-5:])
         self.kill()
         raise SetupError(f"nats-server did not start; its log {log_path} ends:\n{tail}")

@@ -2,6 +2,7 @@
 
 Start: settings -> logs and metrics -> gRPC listening (alive, not ready) -> core loaded off the event loop
 (ready) -> NATS connected, workers fetching. Readiness does not wait for NATS; liveness waits for nothing.
+Until the core is there, GetInfo and the log say how far loading is.
 
 Stop (SIGTERM, SIGINT): NOT_SERVING -> workers stop fetching, finish or return what they hold; beside that
 running calls finish -> connection closed -> exit 0, all within `worker.drain_s` and the moment that returning
@@ -28,9 +29,10 @@ from typing import Any
 from qrelay.config import ServiceSettings, load_settings
 from qrelay.errors import QrelayError, SetupError
 from qrelay.files import write_atomic
+from qrelay.progress import Lines, Listener, Progress, listening, step
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
-from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.context import Preparation, ServiceContext
 from qrelay.runtime.exitcodes import EXIT_SETUP
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.server import GrpcServer
@@ -97,12 +99,29 @@ async def _loaded(
     definition: ServiceDef[Any, Any], context: ServiceContext[Any, Any], stopping: asyncio.Event
 ) -> bool:
     """Loads the core off the event loop. False: told to stop before it was there."""
-    loading = asyncio.ensure_future(asyncio.to_thread(definition.load, context.settings))
+    with listening(_reporter(context.preparation)):
+        loading = asyncio.ensure_future(asyncio.to_thread(_load, definition, context.settings))
     if not await _before(stopping, loading):
         return False
     context.core = loading.result()
     _calm_garbage_collector()
     return True
+
+
+def _load(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> Any:
+    with step("loading"):
+        return definition.load(settings)
+
+
+def _reporter(preparation: Preparation) -> Listener:
+    """Long steps into GetInfo, and into the log at intervals."""
+    lines = Lines(lambda line: log.info("preparing", extra={"step": line}))
+
+    def report(progress: Progress) -> None:
+        preparation(progress)
+        lines(progress)
+
+    return report
 
 
 async def _before(stopping: asyncio.Event, awaited: asyncio.Future[Any]) -> bool:
@@ -169,7 +188,8 @@ async def _beside(
     """The service's background work, until `stopping`; its failure stops the workers too."""
     try:
         if definition.background is not None:
-            await definition.background(context, stopping)
+            with listening(_reporter(context.preparation)):
+                await definition.background(context, stopping)
     except BaseException:
         stopping.set()
         raise

@@ -87,6 +87,9 @@ class ServiceDef(Generic[S, C]):
     """The models these settings need: names of the catalogue, which `qrelay models prepare` fetches, or paths."""
     prepare: Callable[[S], None] = lambda _: None
     """Convert those models, which are on this machine, so that `load` finds them ready; reports its progress."""
+    check: Callable[[S], None] = lambda _: None
+    """Raises SetupError for what would keep `load` from beginning, found in a moment (an absent model, an unset key),
+    so that whoever starts several services is told before any has started."""
     background: Callable[[Any, asyncio.Event], Awaitable[None]] | None = None
     """(ServiceContext, stopping): what runs beside the stages, with or without a queue, from when the core is loaded
     until `stopping` is set; it must then end soon. If it raises, the service stops with its error."""

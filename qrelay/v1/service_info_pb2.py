@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cqrelay/v1/service_info.proto\x12\tqrelay.v1\"Q\n\tItemError\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\"\x89\x02\n\x0bServiceInfo\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07replica\x18\x03 \x01(\t\x12\x32\n\x06models\x18\x04 \x03(\x0b\x32\".qrelay.v1.ServiceInfo.ModelsEntry\x12\x34\n\x07\x64\x65tails\x18\x05 \x03(\x0b\x32#.qrelay.v1.ServiceInfo.DetailsEntry\x1a-\n\x0bModelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cqrelay/v1/service_info.proto\x12\tqrelay.v1\"Q\n\tItemError\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\"V\n\x0bPreparation\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\x12\r\n\x05total\x18\x03 \x01(\x01\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x0e\n\x06idle_s\x18\x05 \x01(\x01\"\xde\x02\n\x0bServiceInfo\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07replica\x18\x03 \x01(\t\x12\x32\n\x06models\x18\x04 \x03(\x0b\x32\".qrelay.v1.ServiceInfo.ModelsEntry\x12\x34\n\x07\x64\x65tails\x18\x05 \x03(\x0b\x32#.qrelay.v1.ServiceInfo.DetailsEntry\x12&\n\x05state\x18\x06 \x01(\x0e\x32\x17.qrelay.v1.ServiceState\x12+\n\x0bpreparation\x18\x07 \x01(\x0b\x32\x16.qrelay.v1.Preparation\x1a-\n\x0bModelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*c\n\x0cServiceState\x12\x1d\n\x19SERVICE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SERVICE_STATE_PREPARING\x10\x01\x12\x17\n\x13SERVICE_STATE_READY\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVICEINFO_MODELSENTRY']._serialized_options = b'8\001'
   _globals['_SERVICEINFO_DETAILSENTRY']._loaded_options = None
   _globals['_SERVICEINFO_DETAILSENTRY']._serialized_options = b'8\001'
+  _globals['_SERVICESTATE']._serialized_start=567
+  _globals['_SERVICESTATE']._serialized_end=666
   _globals['_ITEMERROR']._serialized_start=43
   _globals['_ITEMERROR']._serialized_end=124
-  _globals['_SERVICEINFO']._serialized_start=127
-  _globals['_SERVICEINFO']._serialized_end=392
-  _globals['_SERVICEINFO_MODELSENTRY']._serialized_start=299
-  _globals['_SERVICEINFO_MODELSENTRY']._serialized_end=344
-  _globals['_SERVICEINFO_DETAILSENTRY']._serialized_start=346
-  _globals['_SERVICEINFO_DETAILSENTRY']._serialized_end=392
+  _globals['_PREPARATION']._serialized_start=126
+  _globals['_PREPARATION']._serialized_end=212
+  _globals['_SERVICEINFO']._serialized_start=215
+  _globals['_SERVICEINFO']._serialized_end=565
+  _globals['_SERVICEINFO_MODELSENTRY']._serialized_start=472
+  _globals['_SERVICEINFO_MODELSENTRY']._serialized_end=517
+  _globals['_SERVICEINFO_DETAILSENTRY']._serialized_start=519
+  _globals['_SERVICEINFO_DETAILSENTRY']._serialized_end=565
 # @@protoc_insertion_point(module_scope)

@@ -16,7 +16,7 @@ from typing import Protocol
 from qrelay.errors import ConfigError, QrelayError
 from qrelay.runtime.stage import Info
 from qrelay.types import CandidateSet, JudgedSet
-from services.judge.backends import make_backend, refuse_lacking
+from services.judge.backends import check_backend, make_backend, refuse_lacking
 from services.judge.backends.base import Backend
 from services.judge.budget import within_budget
 from services.judge.cache import JudgmentCache, open_cache
@@ -58,6 +58,12 @@ def load_core(settings: JudgeSettings) -> JudgeCore:
     except BaseException:
         panel.close()
         raise
+
+
+def check_core(settings: JudgeSettings) -> None:
+    """What would keep `load_core` from beginning. Raises as it, for absent models and keys."""
+    for own in settings.members().values():
+        check_backend(own)
 
 
 def load_panel(settings: JudgeSettings) -> Panel:

@@ -18,7 +18,7 @@ from qrelay.types import CandidateSet, Graded, JudgedSet, Missing
 from qrelay.v1 import judge_pb2 as pb
 from qrelay.v1 import judge_pb2_grpc as pb_grpc
 from services.judge.backends import needed_models, prepare_models
-from services.judge.core import JudgeCore, load_core
+from services.judge.core import JudgeCore, check_core, load_core
 from services.judge.failures import transient_missing
 from services.judge.settings import JudgeSettings
 
@@ -117,7 +117,7 @@ class JudgeServicer(pb_grpc.JudgeServiceServicer):
         context: Any,
     ) -> pb.JudgeServiceGetInfoResponse:
         """The judge's identity: model, prompt, scale, decoding."""
-        info = service_info(self._context, __version__, self._context.core.info())
+        info = service_info(self._context, __version__)
         return pb.JudgeServiceGetInfoResponse(info=info)
 
 
@@ -126,6 +126,7 @@ SERVICE: ServiceDef[JudgeSettings, JudgeCore] = ServiceDef(
     grpc_name="qrelay.v1.JudgeService",
     settings=JudgeSettings,
     load=load_core,
+    check=check_core,
     stages=lambda context: [JudgeStage(context.core)],
     add_servicer=lambda server, context: pb_grpc.add_JudgeServiceServicer_to_server(JudgeServicer(context), server),
     info=lambda core: core.info(),

@@ -108,6 +108,8 @@ class FakeSettings(Section):
         description="Seconds that each call takes (with most strategies a query's passages are one call), one after "
         "another, whatever the batch",
     )
+    load_steps: int = Field(0, ge=0, description="Steps that loading reports before the judge is ready")
+    load_step_s: float = Field(0.0, ge=0, description="Seconds that each of them takes")
 
 
 class PrefilterSettings(Section):

@@ -76,7 +76,7 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
         context: Any,
     ) -> pb.RerankerServiceGetInfoResponse:
         """The model in use; says when it is the fallback."""
-        info = service_info(self._context, __version__, self._context.core.info())
+        info = service_info(self._context, __version__)
         return pb.RerankerServiceGetInfoResponse(info=info)
 
 

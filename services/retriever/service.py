@@ -77,7 +77,7 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         context: Any,
     ) -> pb.RetrieverServiceGetInfoResponse:
         """The embedder and the index version of each collection."""
-        info = service_info(self._context, __version__, self._context.core.info())
+        info = service_info(self._context, __version__)
         return pb.RetrieverServiceGetInfoResponse(info=info)
 
 

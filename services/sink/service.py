@@ -253,7 +253,7 @@ class SinkServicer(ModelsServicer):
 
     async def GetInfo(self, request: pb.SinkServiceGetInfoRequest, context: Any) -> pb.SinkServiceGetInfoResponse:
         """The ledger in use."""
-        info = service_info(self._context, __version__, self._context.core.info())
+        info = service_info(self._context, __version__)
         return pb.SinkServiceGetInfoResponse(info=info)
 
 

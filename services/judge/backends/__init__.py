@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from qrelay import simulated
 from qrelay.errors import ConfigError
 from services.judge.backends.base import Backend, Weights
 from services.judge.exchange import PROMPT_LOGPROBS
@@ -25,6 +26,16 @@ def make_backend(settings: JudgeSettings, *, needs: frozenset[str]) -> Backend:
         backend.close()
         raise
     return backend
+
+
+def check_backend(settings: JudgeSettings) -> None:
+    """What can be said of the engine without loading it. Raises as `make_backend`."""
+    if settings.backend == "openai":
+        _api_key(settings)
+    elif settings.backend != "fake":
+        from qrelay.models.catalogue import resolve
+
+        resolve(settings.model)
 
 
 def refuse_lacking(backend: Backend, settings: JudgeSettings, needs: frozenset[str]) -> None:
@@ -127,13 +138,10 @@ def _openai(settings: JudgeSettings) -> Backend:
     from services.judge.backends.pacing import Policy
 
     own = settings.endpoint
-    api_key = os.environ.get(own.api_key_env, "") if own.api_key_env else ""
-    if own.api_key_env and not api_key:
-        raise ConfigError(f"judge.endpoint.api_key_env names {own.api_key_env}, which is not set: export it")
     return OpenAIBackend(
         own.url,
         Weights(settings.model, own.revision or own.url.rstrip("/"), own.quantisation),
-        api_key=api_key,
+        api_key=_api_key(settings),
         policy=Policy(
             concurrency=own.concurrency,
             max_retries=own.max_retries,
@@ -150,9 +158,19 @@ def _openai(settings: JudgeSettings) -> Backend:
     )
 
 
+def _api_key(settings: JudgeSettings) -> str:
+    """Empty where none is asked for. Raises ConfigError: its variable is not set."""
+    variable = settings.endpoint.api_key_env
+    key = os.environ.get(variable, "") if variable else ""
+    if variable and not key:
+        raise ConfigError(f"judge.endpoint.api_key_env names {variable}, which is not set: export it")
+    return key
+
+
 def _fake(settings: JudgeSettings) -> Backend:
     from services.judge.backends.fake import FakeBackend
 
+    simulated.load(settings.fake.load_steps, settings.fake.load_step_s)
     return FakeBackend(settings.fake.failure_rate, settings.fake.service_time_s)
 
 

@@ -1,0 +1,57 @@
+"""What can be found wrong before anything is started: settings, ports, models. All problems at once."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping
+
+from qrelay.cli.serve import load_definition
+from qrelay.config import ServiceSettings, load_settings
+from qrelay.errors import ConfigError, PortInUse, SetupError
+
+
+def checked_settings(environs: Mapping[str, Mapping[str, str]]) -> dict[str, ServiceSettings]:
+    """Every service's settings, as its process will read them from its environment, by service.
+
+    Raises:
+        ConfigError: some do not hold, or their service cannot load with them; all of them are in the text.
+    """
+    settings: dict[str, ServiceSettings] = {}
+    problems = []
+    for name, environ in environs.items():
+        try:
+            definition = load_definition(name)
+            settings[name] = load_settings(definition.settings, name, environ=environ)
+            definition.check(settings[name])
+        except SetupError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise ConfigError("nothing was started:\n" + "\n".join(problems))
+    return settings
+
+
+def refuse_taken(addresses: Iterable[tuple[str, str]]) -> None:
+    """addresses: (what for, host:port); port 0 is always free.
+
+    Raises:
+        PortInUse: some are taken; all of them are in the text.
+    """
+    taken = [f"{what} {address}" for what, address in addresses if not _free(address)]
+    if taken:
+        raise PortInUse(
+            f"taken: {', '.join(taken)}. Stop what listens there (another `qrelay up` on another folder?), or choose"
+            " --port-base; 0 takes free ports"
+        )
+
+
+def _free(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    if port == "0":
+        return True
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError:
+            return False
+    return True
