@@ -190,3 +190,8 @@ def shown(console: Console | None = None) -> Iterator[None]:
     columns = (SpinnerColumn(), name, BarColumn(), said, TimeElapsedColumn(), TimeRemainingColumn())
     with RichProgress(*columns, console=console) as bars, listening(Bars(bars)):
         yield
+
+
+def plainly(console: Console) -> Callable[[str], None]:
+    """Prints lines on the console as they are, whatever its width; also beside bars."""
+    return lambda line: console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -14,7 +14,7 @@ from rich.console import Console
 from qrelay.cli.options import data_dir_option
 from qrelay.cli.orphans import end, left_behind
 from qrelay.errors import BackendUnavailable
-from qrelay.progress import Step, shown, step
+from qrelay.progress import Step, plainly, shown, step
 from qrelay.rundir import endpoints
 
 LOCK: Final = "up.lock"
@@ -43,7 +43,7 @@ def down(data_dir: Path) -> None:
 
 def _end_orphans(data_dir: Path, console: Console) -> None:
     orphans = left_behind(data_dir)
-    end(orphans, lambda line: console.print(line, soft_wrap=True, highlight=False, markup=False))
+    end(orphans, plainly(console))
     click.echo("stopped" if orphans else f"nothing runs on {data_dir}")
 
 

@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.waiting import ATTEMPTS, SinkDoor, Waiting, standing
 from qrelay.config import NatsSettings, ServiceSettings, load_settings
-from qrelay.errors import BackendUnavailable, InvalidQuery
+from qrelay.errors import InvalidQuery, TransientError
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.lines import Format
 from qrelay.feed.source import open_lines
 from qrelay.identity import valid_collection
-from qrelay.rundir import endpoints, require
-from qrelay.runtime.client import channel
+from qrelay.progress import Progress, Step, plainly, shown, step, tell
+from qrelay.rundir import endpoints
 from qrelay.runtime.exitcodes import EXIT_PARTIAL
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.types import MAX_ROUND
-from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
 _CONNECT_S = 10.0
-_POLL_S = 0.5
-_STATES_PAGE = 5_000
 _SHOWN_REJECTIONS = 20
 
 
@@ -71,12 +60,18 @@ def feed(file: Path, collection: str, line_format: Format, query_round: int, fol
     settings = nats_settings(nats_url, data_dir, config)
     path = None if str(file) == "-" else file
     console = Console(stderr=True)
-    with _progress(console) as progress:
-        show = _publishing_display(progress)
-        publishing = _publish(settings, data_dir, collection, path, line_format, query_round, follow, wait, show)
-        report = asyncio.run(publishing)
-        states = _await_all(sink_address or (require(data_dir, "sink").grpc), collection, report.query_ids,
-                            query_round, progress) if wait else None  # fmt: skip
+    say = plainly(console)
+    door = SinkDoor(sink_address, data_dir)
+    if wait:
+        _warn(door, say)
+    states = None
+    with shown(console):
+        with step("feeding", unit="queries") as feeding:
+            publishing = _publish(settings, data_dir, collection, path, line_format, query_round, follow, wait,
+                                  _shown(feeding))  # fmt: skip
+            report = asyncio.run(publishing)
+        if wait:
+            states = _awaited(door, settings, collection, query_round, say).until_ended(report.query_ids)
     _print(console, report, states, as_json)
     if report.rejected or (states and states["dead"]):
         raise SystemExit(EXIT_PARTIAL)
@@ -89,20 +84,37 @@ def nats_settings(url: str | None, data_dir: Path, config: Path | None) -> NatsS
     return nats.model_copy(update={"url": chosen}) if chosen else nats
 
 
-def _progress(console: Console) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    note = TextColumn("{task.fields[note]}")
-    return Progress(*columns, TimeElapsedColumn(), note, console=console, transient=True)
-
-
-def _publishing_display(progress: Progress) -> Callable[[FeedReport], None]:
-    task = progress.add_task("feeding", total=None, note="")
+def _shown(feeding: Step) -> Callable[[FeedReport], None]:
+    """What the feeder reports, as progress; a stream that takes nothing for now as a step of its own."""
+    waits: list[Progress] = []
 
     def show(report: FeedReport) -> None:
-        note = f"waiting: {report.waiting}" if report.waiting else f"{report.known} known"
-        progress.update(task, completed=report.accepted, note=note)
+        feeding.at(report.accepted + report.known)
+        if waits and f"feeding waits: {report.waiting}" != waits[0].name:
+            tell(replace(waits.pop(), finished=True))
+        if report.waiting:
+            waits[:] = [Progress(f"feeding waits: {report.waiting}")]
+            tell(waits[0])
 
     return show
+
+
+def _awaited(door: SinkDoor, nats: NatsSettings, collection: str, query_round: int,
+             say: Callable[[str], None]) -> Waiting:  # fmt: skip
+    return Waiting(
+        ask=lambda query_ids: door.states(collection, query_ids, query_round),
+        preparing=door.preparing,
+        look=lambda: standing(nats, door.data_dir),
+        say=say,
+    )
+
+
+def _warn(door: SinkDoor, say: Callable[[str], None]) -> None:
+    """Before feeding, which needs no sink, and may take long. Raises InputError: it is no sink that answers."""
+    try:
+        door.info()
+    except TransientError as error:
+        say(f"warning: the sink does not answer: {error}\nFeeding goes on; --wait asks it again {ATTEMPTS} times")
 
 
 async def _publish(
@@ -126,42 +138,6 @@ async def _publish(
                 return await feeder.feed(lines, line_format)
             except (KeyboardInterrupt, asyncio.CancelledError):
                 return feeder.report  # what was acknowledged is remembered; the rest is fed next time
-
-
-def _await_all(
-    address: str, collection: str, query_ids: list[str], query_round: int, progress: Progress
-) -> dict[str, int]:
-    """Poll the sink until every query has ended in this round; counts by state."""
-    pending = list(dict.fromkeys(query_ids))
-    counts: Counter[str] = Counter()
-    task = progress.add_task("labelling", total=len(pending), note="")
-    while pending:
-        states = _states(address, collection, pending, query_round)
-        counts.update(state for state in states if state != "pending")
-        pending = [query_id for query_id, state in zip(pending, states, strict=True) if state == "pending"]
-        progress.update(task, completed=sum(counts.values()), note=f"{counts['dead']} dead letters")
-        if pending:
-            time.sleep(_POLL_S)
-    return {"committed": counts["committed"], "dead": counts["dead"]}
-
-
-def _states(address: str, collection: str, query_ids: list[str], query_round: int) -> list[str]:
-    states: list[str] = []
-    try:
-        with channel(address) as opened:
-            stub = sink_pb2_grpc.SinkServiceStub(opened)
-            for start in range(0, len(query_ids), _STATES_PAGE):
-                request = sink_pb2.GetQueryStatesRequest(
-                    collection=collection, query_ids=query_ids[start : start + _STATES_PAGE], round=query_round
-                )
-                states += [_state_name(state) for state in stub.GetQueryStates(request, timeout=30).states]
-    except BackendUnavailable:
-        return ["pending"] * len(query_ids)  # the sink restarts; ask again
-    return states
-
-
-def _state_name(state: sink_pb2.QueryState) -> str:
-    return sink_pb2.QueryState.Name(state).removeprefix("QUERY_STATE_").lower()
 
 
 def _print(console: Console, report: FeedReport, states: dict[str, int] | None, as_json: bool) -> None:

@@ -7,12 +7,14 @@ missing judgments, tokens). Rates are differences between two looks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,7 @@ def summary(before: Look, now: Look) -> dict[str, Any]:
         rows.append({
             "service": service,
             "up": service in now.metrics,
+            "ready": _value(now, service, "qrelay_ready") > 0,
             "lag": hop.lag if hop else None,
             "held": hop.held if hop else None,
             "per_second": round(rate(service, "qrelay_items_total{ok}"), 2),
@@ -114,7 +117,8 @@ def render(state: Mapping[str, Any]) -> Group:
     """The table and the judge's line."""
     table = Table("service", "lag", "held", "items/s", "mean batch", "done", "retried", "dead letters")
     for row in state["services"]:
-        name = row["service"] if row["up"] else f"{row['service']} (down)"
+        state_of = "" if row["ready"] else " (not ready)" if row["up"] else " (down)"
+        name = row["service"] + state_of
         values = (row[key] for key in ("lag", "held", "per_second", "mean_batch", "ok", "retried", "dead_lettered"))
         table.add_row(name, *("-" if value is None else str(value) for value in values))
     judged = state["judgments"]
@@ -143,23 +147,34 @@ def top(
 
 
 async def _show(data_dir: Path, settings: NatsSettings, interval: float, once: bool, as_json: bool) -> None:
-    try:
-        broker = await JetStreamBroker.connect(settings, name="top", timeout_s=_CONNECT_S)
-    except QrelayError:
-        broker = None
+    """Look after look. On a terminal in place; on a pipe one table after another, flushed."""
+    console = Console()
+    broker = await _connected(settings)
     before = await look(data_dir, settings, broker)
-    with Live(console=Console(), auto_refresh=False, screen=not once, transient=False) as live:
+    with contextlib.ExitStack() as closing:
+        show: Callable[[Group], None] = console.print
+        if console.is_terminal and not as_json:
+            live = closing.enter_context(Live(console=console, auto_refresh=False, screen=not once))
+            show = partial(live.update, refresh=True)
         while True:
             await asyncio.sleep(interval)
+            broker = broker or await _connected(settings)
             now = await look(data_dir, settings, broker)
             state = summary(before, now)
             if as_json:
-                live.stop()
                 click.echo(json.dumps(state))
             else:
-                live.update(render(state), refresh=True)
+                show(render(state))
             if once:
                 break
             before = now
     if broker:
         await broker.close()
+
+
+async def _connected(settings: NatsSettings) -> JetStreamBroker | None:
+    """A connection; None: NATS does not answer now, and the next look asks again."""
+    try:
+        return await JetStreamBroker.connect(settings, name="top", timeout_s=_CONNECT_S)
+    except QrelayError:
+        return None

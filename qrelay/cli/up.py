@@ -29,7 +29,7 @@ from qrelay.cli.serve import installed_services
 from qrelay.cli.supervisor import Child, Supervisor, service_environ
 from qrelay.errors import ConfigError, QrelayError, SetupError
 from qrelay.files import write_atomic
-from qrelay.progress import shown
+from qrelay.progress import plainly, shown
 from qrelay.rundir import endpoints
 from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.runtime.lookout import LOOK_S
@@ -96,7 +96,7 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
         _detach(data_dir / "logs" / "up.log")
         return
     (data_dir / PID_FILE).write_text(str(os.getpid()))
-    say = _plainly(console)
+    say = plainly(console)
     wanted = services or tuple(installed_services())
     supervisor = build(data_dir, config, nats_url, nats_port, port_base, wanted, say)
     _check(supervisor, data_dir, nats_port or port_base)
@@ -116,11 +116,6 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     say("stopped")
     if failed:
         raise SystemExit(EXIT_SETUP if isinstance(failed, SetupError) else EXIT_FAILED)
-
-
-def _plainly(console: Console) -> Callable[[str], None]:
-    """Prints lines as they are, whatever the terminal's width."""
-    return lambda line: console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _check(supervisor: Supervisor, data_dir: Path, nats_port: int) -> None:

@@ -1,0 +1,201 @@
+"""`feed --wait`: until every query is in the ledger or a dead letter.
+
+A sink that does not answer is asked again a bounded number of times; one that prepares itself is waited for. While
+nothing ends, it is said what waits where; when nothing is on its way either, the wait ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from qrelay.config import NatsSettings
+from qrelay.errors import BackendUnavailable, InputError, QrelayError, TransientError
+from qrelay.progress import Progress, step, tell
+from qrelay.rundir import Endpoint, endpoints, require
+from qrelay.runtime.client import channel, get_info
+from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.lookout import is_ready, preparing
+from qrelay.runtime.topology import Hop, HopStats
+from qrelay.v1 import service_info_pb2, sink_pb2, sink_pb2_grpc
+
+ATTEMPTS: Final = 10
+"""Times in a row that a sink which does not answer is asked."""
+_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 10.0)
+_POLL_S: Final = 0.5
+_QUIET_POLLS: Final = 20
+"""Polls without an end after which it is said what waits where, and again after each so many."""
+_EMPTY_LOOKS: Final = 3
+"""Such looks in a row that find nothing on its way, after which nobody waits any longer."""
+_STATES_PAGE: Final = 5_000
+_INFO_S: Final = 5.0
+_CONNECT_S: Final = 5.0
+_SAFE: Final = "What was fed is safe, in the streams and in the feed's journal"
+_SERVICE_OF: Final = {Hop.QUERIES: "retriever", Hop.RETRIEVED: "reranker", Hop.RERANKED: "judge",
+                      Hop.JUDGED: "sink", Hop.DLQ: "sink"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SinkDoor:
+    """The sink to ask. address: host:port; None: the one that runs from `data_dir`, wherever it listens by then."""
+
+    address: str | None
+    data_dir: Path
+
+    @property
+    def place(self) -> str:
+        """host:port. Raises BackendUnavailable: none runs from the data folder."""
+        return self.address or require(self.data_dir, "sink").grpc
+
+    def info(self) -> service_info_pb2.ServiceInfo:
+        """What it says of itself.
+
+        Raises:
+            TransientError: it does not answer.
+            InputError: something else answers.
+        """
+        try:
+            return get_info("sink", self.place, _INFO_S)
+        except InputError as error:
+            raise InputError(f"{self.place} is no sink ({error}): give --sink the address of one") from error
+
+    def states(self, collection: str, query_ids: Sequence[str], query_round: int) -> list[str]:
+        """How each query has ended: committed, dead, or pending. Raises TransientError: it does not answer."""
+        found: list[str] = []
+        with channel(self.place) as opened:
+            stub = sink_pb2_grpc.SinkServiceStub(opened)
+            for start in range(0, len(query_ids), _STATES_PAGE):
+                request = sink_pb2.GetQueryStatesRequest(
+                    collection=collection, query_ids=query_ids[start : start + _STATES_PAGE], round=query_round
+                )
+                found += [_state_name(state) for state in stub.GetQueryStates(request, timeout=30).states]
+        return found
+
+    def preparing(self) -> Progress | None:
+        """What it prepares, where it answers that it does."""
+        try:
+            info = self.info()
+        except QrelayError:
+            return None
+        if info.state != service_info_pb2.SERVICE_STATE_PREPARING:
+            return None
+        return preparing(info) or Progress("sink: starting")
+
+
+def _state_name(state: sink_pb2.QueryState) -> str:
+    return sink_pb2.QueryState.Name(state).removeprefix("QUERY_STATE_").lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is on its way. messages: in all streams; None: not known."""
+
+    messages: int | None
+    text: str
+
+
+def standing(nats: NatsSettings, data_dir: Path) -> Standing:
+    """What waits where, and for whom."""
+    try:
+        hops = asyncio.run(_hops(nats))
+    except QrelayError as error:
+        return Standing(None, f"what waits where is not known: {error}")
+    here = {name: end for name, end in endpoints(data_dir).items() if name != "nats"}
+    waiting = [
+        f"{hop.lag} for the {_SERVICE_OF[hop.hop]}{_state(here, _SERVICE_OF[hop.hop])}" for hop in hops if hop.lag
+    ]
+    return Standing(sum(hop.lag for hop in hops), f"on their way: {', '.join(waiting) or 'none'}")
+
+
+async def _hops(nats: NatsSettings) -> Sequence[HopStats]:
+    async with await JetStreamBroker.connect(nats, name="wait", timeout_s=_CONNECT_S) as broker:
+        return await broker.stats()
+
+
+def _state(here: Mapping[str, Endpoint], service: str) -> str:
+    """Why a service may take nothing: only where some run from the data folder is that known."""
+    if not here:
+        return ""
+    if service not in here:
+        return " (not running)"
+    return "" if is_ready(here[service]) else " (not ready)"
+
+
+@dataclass
+class Waiting:
+    """One wait. ask: the state of each of these queries, raises TransientError; preparing: what the sink prepares, if
+    it does; look: what is on its way; say: prints a line."""
+
+    ask: Callable[[Sequence[str]], Sequence[str]]
+    preparing: Callable[[], Progress | None]
+    look: Callable[[], Standing]
+    say: Callable[[str], None]
+    sleep: Callable[[float], None] = time.sleep
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def until_ended(self, query_ids: Sequence[str]) -> dict[str, int]:
+        """Ask until every query has ended; how many are committed, and how many dead.
+
+        Raises:
+            BackendUnavailable: the sink did not answer in ATTEMPTS attempts, or nothing is on its way any more.
+        """
+        pending = list(dict.fromkeys(query_ids))
+        quiet = empty = 0
+        with step("labelling", total=len(pending), unit="queries") as labelling:
+            while pending:
+                left = self._ask(pending)
+                quiet, empty = (quiet + 1, empty) if len(left) == len(pending) else (0, 0)
+                pending = left
+                labelling.at(sum(self.counts.values()))
+                if quiet and quiet % _QUIET_POLLS == 0:
+                    empty = self._tell(len(pending), empty)
+                if pending:
+                    self.sleep(_POLL_S)
+        return {"committed": self.counts["committed"], "dead": self.counts["dead"]}
+
+    def _ask(self, pending: Sequence[str]) -> list[str]:
+        """Those that have not ended; the others are counted."""
+        states = self._states(pending)
+        self.counts.update(state for state in states if state != "pending")
+        return [query_id for query_id, state in zip(pending, states, strict=True) if state == "pending"]
+
+    def _states(self, pending: Sequence[str]) -> Sequence[str]:
+        attempt = 0
+        while True:
+            try:
+                return self.ask(pending)
+            except TransientError as error:
+                if doing := self.preparing():
+                    tell(doing)
+                    self.sleep(_POLL_S)
+                    continue
+                attempt += 1
+                self._pause(attempt, error)
+
+    def _pause(self, attempt: int, error: TransientError) -> None:
+        if attempt == ATTEMPTS:
+            raise BackendUnavailable(
+                f"the sink did not answer in {ATTEMPTS} attempts: {error}\n{_SAFE}: start the services, or give"
+                " --sink the right address, and run the same command again: it feeds nothing twice and goes on"
+                " waiting"
+            ) from error
+        pause = _PAUSES_S[min(attempt, len(_PAUSES_S)) - 1]
+        self.say(f"the sink does not answer (attempt {attempt} of {ATTEMPTS}): {error}; again in {pause:g} s")
+        self.sleep(pause)
+
+    def _tell(self, pending: int, empty: int) -> int:
+        """Say what is on its way; how many looks in a row found nothing."""
+        found = self.look()
+        self.say(f"{pending} queries have not ended; {found.text}")
+        empty = empty + 1 if found.messages == 0 else 0
+        if empty == _EMPTY_LOOKS:
+            raise BackendUnavailable(
+                f"nothing is on its way, and the sink knows no end of {pending} queries: is it the sink of this NATS"
+                f" (--sink, --nats)? {_SAFE}: `qrelay reconcile` says where each is"
+            )
+        return empty
