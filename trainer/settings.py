@@ -62,7 +62,10 @@ class TrainerSettings(ServiceSettings):
     )
     gate: GateRules = Field(GateRules(), description="The gate's rules")
     swap_timeout_s: float = Field(
-        900.0, gt=0, description="Seconds in which a service must serve what `qrelay rounds` promoted"
+        900.0,
+        gt=0,
+        description="Seconds without progress until `qrelay rounds` gives up on a service that shall serve what it "
+        "promoted",
     )
 
     def of(self, slot: str) -> SlotTraining:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from qrelay.errors import ModelError, QrelayError
+from qrelay.progress import step
 from qrelay.registry import CROSS_ENCODER, Registry, ServedVersion
 from qrelay.types import Candidate, CandidateSet, Passage, Query
 from services.reranker.scorers import CrossEncoderScorer, Scorer
@@ -50,7 +51,8 @@ class Promoted:
         """
         served = self._registry.serving(CROSS_ENCODER) if self._follows else None
         try:
-            scorer = self._load(served)
+            with step(f"loading {self._loading}"):
+                scorer = self._load(served)
         except ModelError as error:
             if served is None:
                 raise
@@ -81,7 +83,8 @@ class Promoted:
     def _replace(self, served: ServedVersion | None, version: str) -> Scorer | None:
         self._loading = version or "the configured model"
         try:
-            scorer = self._load(served)
+            with step(f"loading {self._loading}"):
+                scorer = self._load(served)
         except Exception as error:  # whatever a model library raises: the former goes on serving
             self._fail(version, f"{self._loading} cannot be loaded: {error}; {self._version or 'the former'} serves")
             return None

@@ -14,6 +14,7 @@ from typing import Final
 
 from qrelay.errors import ModelError
 from qrelay.models.embedder import Embedder, load_embedder
+from qrelay.progress import step
 from qrelay.registry import BI_ENCODER, Registry, ServedVersion
 
 REGISTERED: Final = "@registry"
@@ -28,8 +29,9 @@ def load_version(registry: Registry, version: str, load: Load = load_embedder) -
     """
     served = ServedVersion(version, BI_ENCODER, registry.model_dir(version))
     try:
-        registry.verify(version)
-        embedder = load(f"path:{served.path}")
+        with step(f"loading {version}"):
+            registry.verify(version)
+            embedder = load(f"path:{served.path}")
     except Exception as error:  # whatever a model library raises
         raise ModelError(
             f"the embedder {version} of the registry {registry.folder} cannot be loaded: {error}. Restore it, or go "

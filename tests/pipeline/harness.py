@@ -63,7 +63,10 @@ class Installation:
             stderr=log,
             stdout=log,
         )
-        self.until(lambda: b"all ready" in (self.folder / "up.log").read_bytes(), 120)
+        while b"all ready" not in (self.folder / "up.log").read_bytes():
+            if self._process.poll() is not None:
+                raise AssertionError(f"`qrelay up` ended with {self._process.returncode}:\n{self.logs()}")
+            time.sleep(0.05)
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -6,17 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, QrelayError, SetupError
 from qrelay.registry import BI_ENCODER, CROSS_ENCODER
 from qrelay.rundir import DATA_DIR_VARIABLE, endpoints, require
+from qrelay.runtime.client import get_info
 from qrelay.runtime.exitcodes import EXIT_PARTIAL
+from qrelay.runtime.lookout import preparing
+from qrelay.v1.service_info_pb2 import SERVICE_STATE_PREPARING, ServiceInfo
 
 SERVICE_OF: Final = {BI_ENCODER: "retriever", CROSS_ENCODER: "reranker"}
 _NEEDED: Final = ("retriever", "reranker", "judge", "sink")
@@ -94,11 +98,21 @@ class Installation:
         return Fed(told["committed"], told["dead"], len(told["rejected"]))
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A qrelay command on this installation, its output caught."""
-        return subprocess.run(
-            [sys.executable, "-m", "qrelay.cli.main", *arguments, "--data-dir", str(self.data_dir)],
-            check=False, env=self._environ(), capture_output=True, text=True,
-        )  # fmt: skip
+        """A qrelay command on this installation. Its output is caught; what it says beside it, its progress, is also
+        passed on as it comes."""
+        line = [sys.executable, "-m", "qrelay.cli.main", *arguments, "--data-dir", str(self.data_dir)]
+        said = []
+        with (
+            tempfile.TemporaryFile("w+") as output,
+            subprocess.Popen(line, env=self._environ(), stdout=output, stderr=subprocess.PIPE, text=True) as process,
+        ):
+            for text in process.stderr or ():
+                said.append(text)
+                sys.stderr.write(text)
+                sys.stderr.flush()
+            code = process.wait()
+            output.seek(0)
+            return subprocess.CompletedProcess(line, code, output.read(), "".join(said))
 
     def job(self, file: Path) -> int:
         """Runs a training job in a process of its own, which frees its memory; its exit code. What it says is
@@ -107,36 +121,43 @@ class Installation:
         return subprocess.run(command, check=False, env=self._environ(), stdout=sys.stderr).returncode
 
     def served(self, slot: str, collection: str) -> Sequence[str]:
-        """Fingerprints of the models that the slot's service has loaded. Raises TransientError: it does not
-        answer."""
-        service = SERVICE_OF[slot]
-        info = _info(service, require(self.data_dir, service).grpc)
-        if (embedder := f"collection.{collection}.embedder") in info.details:
-            return [info.details[embedder]]
-        return [*info.models.values()]
+        """Fingerprints of the models that the slot's service has loaded. Raises TransientError: it does not answer,
+        or is not ready."""
+        info = self._info(slot)
+        if info.state == SERVICE_STATE_PREPARING:
+            raise BackendUnavailable(f"the {SERVICE_OF[slot]} is not ready: {preparing(info) or 'it starts'}")
+        return _models(info, collection)
 
     def await_served(self, slot: str, collection: str, version: str, timeout_s: float) -> None:
-        """Returns once the slot's service names the version.
+        """Returns once the slot's service names the version. While the service gets on with it (its GetInfo changes),
+        it is waited for.
 
         Raises:
-            BackendTimeout: it does not in time; the text says what it serves.
+            BackendTimeout: it does not, and nothing has changed for so many seconds; the text says what it serves.
         """
-        deadline, last = time.monotonic() + timeout_s, "nothing"
+        since, last, seen = time.monotonic(), "nothing", None
         while True:
             try:
-                models = self.served(slot, collection)
+                info = self._info(slot)
+                models = _models(info, collection)
                 if any(model.split("@")[0] == version for model in models):
                     return
-                last = ", ".join(models) or "nothing"
+                last = ", ".join([*models, str(preparing(info) or "")]).strip(", ") or "nothing"
+                if (sign := (preparing(info), dict(info.models), dict(info.details))) != seen:
+                    since, seen = time.monotonic(), sign
             except QrelayError as error:
                 last = str(error)
-            if time.monotonic() > deadline:
+            if time.monotonic() - since > timeout_s:
                 raise BackendTimeout(
-                    f"the {SERVICE_OF[slot]} does not serve {version} after {timeout_s:g} s (it says: {last}): look"
-                    f" at {self.data_dir / 'logs' / SERVICE_OF[slot]}.log, or raise trainer.swap_timeout_s; run again"
-                    " to go on"
+                    f"the {SERVICE_OF[slot]} does not serve {version}, and has not got on with it for {timeout_s:g} s"
+                    f" (it says: {last}): look at {self.data_dir / 'logs' / SERVICE_OF[slot]}.log, or raise"
+                    " trainer.swap_timeout_s; run again to go on"
                 )
             time.sleep(_POLL_S)
+
+    def _info(self, slot: str) -> ServiceInfo:
+        service = SERVICE_OF[slot]
+        return get_info(service, require(self.data_dir, service).grpc, _INFO_S)
 
     def _config(self) -> tuple[str, ...]:
         return ("--config", str(self.config)) if self.config else ()
@@ -145,16 +166,7 @@ class Installation:
         return {**os.environ, DATA_DIR_VARIABLE: str(self.data_dir)}
 
 
-def _info(service: str, address: str) -> Any:
-    from qrelay.runtime.client import channel
-
-    with channel(address) as opened:
-        if service == "retriever":
-            from qrelay.v1 import retriever_pb2, retriever_pb2_grpc
-
-            retriever = retriever_pb2_grpc.RetrieverServiceStub(opened)
-            return retriever.GetInfo(retriever_pb2.RetrieverServiceGetInfoRequest(), timeout=_INFO_S).info
-        from qrelay.v1 import reranker_pb2, reranker_pb2_grpc
-
-        reranker = reranker_pb2_grpc.RerankerServiceStub(opened)
-        return reranker.GetInfo(reranker_pb2.RerankerServiceGetInfoRequest(), timeout=_INFO_S).info
+def _models(info: ServiceInfo, collection: str) -> Sequence[str]:
+    if (embedder := f"collection.{collection}.embedder") in info.details:
+        return [info.details[embedder]]
+    return [*info.models.values()]

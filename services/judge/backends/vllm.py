@@ -49,7 +49,6 @@ _TOP = 100
 """First tokens asked for: so many that a label at the end of the list has no probability worth mentioning."""
 _REMEDY = "raise judge.vllm.context_tokens"
 _GIB = 1 << 30
-_START_S = 900.0
 
 
 class VllmBackend(Incapable):
@@ -94,7 +93,7 @@ class VllmBackend(Incapable):
         try:
             # one token more than is asked of a question: vLLM wants room for a reply
             starting = _start(folder, dtype, context_tokens + 1, max_sequences, by_device)
-            self._engine = asyncio.run_coroutine_threadsafe(starting, self._loop).result(_START_S)
+            self._engine = asyncio.run_coroutine_threadsafe(starting, self._loop).result()
         except Exception as error:  # the engine's process dies of many things
             self.close()
             raise ModelError(

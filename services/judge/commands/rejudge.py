@@ -73,26 +73,24 @@ def rejudge(
 
 
 async def _run(config: Path | None, sets: Iterator[JudgedSet], ledger: doors.Ledger, batch: int) -> Rejudged:
-    from rich.console import Console
-
     from qrelay.config import load_settings
+    from qrelay.progress import shown, step
     from services.judge.core import load_core
     from services.judge.rejudge import rejudge
     from services.judge.settings import JudgeSettings
 
-    core = await asyncio.to_thread(load_core, load_settings(JudgeSettings, "judge", file=config))
-    console = Console(stderr=True)
-    try:
-        with console.status("judging") as status:
+    with shown():
+        with step("loading the judge"):
+            core = await asyncio.to_thread(load_core, load_settings(JudgeSettings, "judge", file=config))
+        try:
+            with step("judging again", unit="queries") as judging:
 
-            def show(done: Rejudged) -> None:
-                status.update(
-                    f"{done.sets} queries, {done.labels} labels: {done.cached} cached, {done.missing} missing"
-                )
+                def show(done: Rejudged) -> None:
+                    judging.at(done.sets)
 
-            return await rejudge(core, sets, ledger.send, batch=batch, progress=show)
-    finally:
-        core.close()
+                return await rejudge(core, sets, ledger.send, batch=batch, progress=show)
+        finally:
+            core.close()
 
 
 def _print(done: Rejudged, dry_run: bool) -> None:

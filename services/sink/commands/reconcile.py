@@ -44,11 +44,12 @@ def reconcile(
     import asyncio
 
     from qrelay.cli.feed import nats_settings
+    from qrelay.progress import shown
     from services.sink.reconcile.doors import reconcile as run
 
     journal = data_dir / "feed" / f"{collection}.sqlite"
     nats = nats_settings(nats_url, data_dir, config)
-    with open_ledger(ledger, data_dir, config) as (opened, _):
+    with shown(), open_ledger(ledger, data_dir, config) as (opened, _):
         report = asyncio.run(run(nats, opened, journal, collection, repair=repair, pause_s=pause_s))
     _print(report, repair, as_json)
     if report.unsound:

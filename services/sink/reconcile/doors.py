@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,8 @@ from qrelay.config import NatsSettings
 from qrelay.errors import MalformedInput
 from qrelay.feed.journal import Journal
 from qrelay.identity import feed_message_id, query_fingerprint
-from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.progress import step
+from qrelay.runtime.jetstream import JetStreamBroker, StoredMessage
 from qrelay.runtime.letters import LETTER_TEXT_CHARS, REPLAY_HEADER, query_of
 from qrelay.runtime.topology import Hop
 from qrelay.types import Query
@@ -78,14 +79,22 @@ async def collect(
 
 
 async def _look_at_streams(broker: JetStreamBroker, collection: str, evidence: Evidence) -> None:
-    for hop in Hop:
-        async for message in broker.stored(hop, collection):
+    with step("reading what lies in the streams", unit="messages") as reading:
+        async for hop, message in _stored(broker, collection):
+            reading.advance(1)
             try:
                 query = query_of(wire.decode(message.payload, message.headers))
             except MalformedInput:
                 continue  # about no query; its worker makes a dead letter of it
             fingerprint = query_fingerprint(query.collection, query.query_id, query.text)
             evidence.see_in_flight(hop, fingerprint, query.query_id, query.round)
+
+
+async def _stored(broker: JetStreamBroker, collection: str) -> AsyncIterator[tuple[Hop, StoredMessage]]:
+    """Front to back."""
+    for hop in Hop:
+        async for message in broker.stored(hop, collection):
+            yield hop, message
 
 
 async def reemit(broker: JetStreamBroker, journal: Journal, query_ids: Iterable[str]) -> int:
@@ -97,11 +106,13 @@ async def reemit(broker: JetStreamBroker, journal: Journal, query_ids: Iterable[
     number = str(int(time.time()))
     done = 0
     remaining = iter(query_ids)
-    while window := list(islice(remaining, _WINDOW)):
-        entries = [journal.entry(query_id) for query_id in window]
-        queries = [entry.query for entry in entries if entry and entry.query]
-        await asyncio.gather(*(_reemit(broker, query, number) for query in queries))
-        done += len(queries)
+    with step("feeding the lost again", unit="queries") as feeding:
+        while window := list(islice(remaining, _WINDOW)):
+            entries = [journal.entry(query_id) for query_id in window]
+            queries = [entry.query for entry in entries if entry and entry.query]
+            await asyncio.gather(*(_reemit(broker, query, number) for query in queries))
+            done += len(queries)
+            feeding.at(done)
     return done
 
 
