@@ -1,15 +1,26 @@
-"""`qrelay up` keeps its services running, and knows when one was meant to end."""
+"""`qrelay up` keeps its services running, waits while they get on, and knows when one was meant to end."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from qrelay.cli.up import Child, Supervisor
-from qrelay.errors import SetupError
+from qrelay.cli.supervisor import Child, Supervisor, service_environ
+from qrelay.errors import BackendTimeout, BackendUnavailable, SetupError
+from qrelay.rundir import endpoints
+from tests.pipeline.harness import DOUBLES, Installation, qrelay
+
+SERVICES = {"retriever", "reranker", "judge", "sink"}
+HUNG = {"QRELAY_JUDGE__FAKE__LOAD_STEPS": "1", "QRELAY_JUDGE__FAKE__LOAD_STEP_S": "600"}
 
 
 def ended(tmp_path: Path, code: int) -> tuple[Supervisor, Child, list[str]]:
@@ -36,10 +47,170 @@ def test_a_service_that_failed_is_started_again(tmp_path: Path) -> None:
     supervisor, child, said = ended(tmp_path, 1)
     supervisor.watch_once()
     assert child.restart_at > 0
-    assert "starting it again" in said[0]
+    assert "the last words; starting it again" in said[0]
 
 
 def test_a_service_that_cannot_run_ends_everything_with_its_last_words(tmp_path: Path) -> None:
     supervisor, _, _ = ended(tmp_path, 78)
     with pytest.raises(SetupError, match="the last words"):
         supervisor.watch_once()
+
+
+def test_a_service_that_dies_again_and_again_before_it_was_ever_ready_ends_the_wait(tmp_path: Path) -> None:
+    supervisor, child, _ = ended(tmp_path, 1)
+    child.failures = 2
+    with pytest.raises(BackendUnavailable, match=r"ended with 1 3 times before it was ever ready"):
+        supervisor.watch_once()
+
+
+def test_a_service_that_was_ready_is_started_again_however_often(tmp_path: Path) -> None:
+    supervisor, child, _ = ended(tmp_path, 1)
+    child.was_ready, child.failures = True, 99
+    supervisor.watch_once()
+    assert child.restart_at > 0
+
+
+def test_last_words_are_the_whole_traceback_of_this_run_alone(tmp_path: Path) -> None:
+    _, child, _ = ended(tmp_path, 1)
+    child.log.write_text("Traceback (most recent call last):\n  of the former run\nValueError: old\n")
+    child.log_from = child.log.stat().st_size
+    traceback = "Traceback (most recent call last):\n" + "  a line\n" * 20 + "ValueError: new"
+    with child.log.open("a") as log:
+        log.write('{"message": "preparing"}\na warning of a library\n' + traceback + "\n")
+    assert child.last_words() == traceback
+
+
+def test_last_words_are_an_error_of_several_lines_whole(tmp_path: Path) -> None:
+    _, child, _ = ended(tmp_path, 78)
+    child.log.write_text("judge: 2 problem(s) in the settings of judge:\n  one\n  two\nread from no file\n")
+    assert child.last_words() == "2 problem(s) in the settings of judge:\n  one\n  two\nread from no file"
+
+
+@contextmanager
+def loading_judge(tmp_path: Path, **fake: str) -> Iterator[tuple[Supervisor, Child]]:
+    """A real judge's process that loads as `fake` says, with no NATS."""
+    environ = service_environ({**os.environ, **DOUBLES, **fake}, "judge", tmp_path, "nats://127.0.0.1:9")
+    child = Child("judge", tmp_path / "judge.log", environ)
+    supervisor = Supervisor([child], None, lambda _: None)
+    supervisor.start()
+    yield supervisor, child
+    supervisor.stop()
+
+
+def test_a_service_is_waited_for_while_its_steps_advance(tmp_path: Path) -> None:
+    """Looks beyond the number that ends a wait for what is still, and no look at a clock."""
+    limit, looks, steps = 25, 0, set()
+    fake = {"QRELAY_JUDGE__FAKE__LOAD_STEPS": "30", "QRELAY_JUDGE__FAKE__LOAD_STEP_S": "0.3"}
+    with loading_judge(tmp_path, **fake) as (supervisor, child):
+        while not supervisor.ready:
+            supervisor.watch_once()
+            supervisor.look(endpoints(tmp_path))
+            if child.watch.doing.total:
+                looks += 1
+                steps.add(child.watch.doing.done)
+                supervisor.refuse_stillness(looks=limit)
+            time.sleep(0.1)
+    assert looks > limit
+    assert len(steps) > 5
+    assert child.watch.doing.name == "judge: loading the double"
+
+
+def test_a_service_that_hangs_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    with (
+        loading_judge(tmp_path, **HUNG) as (supervisor, child),
+        pytest.raises(BackendTimeout, match=r"judge: loading the double: 0 of 1 steps \(no sign of life for"),
+    ):
+        while not supervisor.ready:
+            supervisor.look(endpoints(tmp_path))
+            if child.watch.doing.total:
+                supervisor.refuse_stillness(looks=10)
+            time.sleep(0.1)
+
+
+def up(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """`qrelay up` with everything faked, until it ends."""
+    return qrelay("up", *arguments, environ={**DOUBLES, "QRELAY_DATA_DIR": str(folder), **environ})
+
+
+def test_every_service_with_wrong_settings_is_told_before_anything_starts(tmp_path: Path) -> None:
+    wrong = {"QRELAY_JUDGE__BACKEND": "nonsense", "QRELAY_SINK__GRPC__MAX_PENDING_ITEMS": "-1"}
+    done = up(tmp_path, "--port-base", "0", **wrong)
+    assert done.returncode == 78
+    assert "judge.backend" in done.stderr
+    assert "sink.grpc.max_pending_items" in done.stderr
+    assert not (tmp_path / "nats").exists()
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_judge_without_its_model_is_told_before_anything_starts(tmp_path: Path) -> None:
+    absent = {"QRELAY_JUDGE__BACKEND": "transformers", "QRELAY_JUDGE__MODEL": "qwen2.5-coder-0.5b-instruct"}
+    done = up(tmp_path, "--port-base", "0", QRELAY_MODELS_DIR=str(tmp_path / "none"), **absent)
+    assert done.returncode == 78
+    assert "qrelay models pull qwen2.5-coder-0.5b-instruct" in done.stderr
+    assert not (tmp_path / "nats").exists()
+
+
+def test_taken_ports_are_told_together_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as first, socket.socket() as second:
+        ports = []
+        for each in (first, second):
+            each.bind(("127.0.0.1", 0))
+            each.listen()
+            ports.append(each.getsockname()[1])
+        done = up(tmp_path, "--port-base", "0", "--nats-port", str(ports[0]),
+                  QRELAY_JUDGE__TELEMETRY__METRICS_BIND=f"127.0.0.1:{ports[1]}")  # fmt: skip
+    assert done.returncode == 78
+    assert f"NATS 127.0.0.1:{ports[0]}" in done.stderr
+    assert not (tmp_path / "logs").exists()
+
+
+def test_up_shows_each_services_steps_as_plain_lines_and_down_names_itself(tmp_path: Path) -> None:
+    fake = {"QRELAY_JUDGE__FAKE__LOAD_STEPS": "3", "QRELAY_JUDGE__FAKE__LOAD_STEP_S": "1"}
+    done = up(tmp_path, "--detach", "--port-base", "0", **fake)
+    try:
+        assert done.returncode == 0, done.stderr
+        assert "judge: loading the double: 0 of 3 steps\n" in done.stderr
+        assert "all ready" in done.stderr
+        assert "`qrelay down` stops" in done.stderr
+        assert "Ctrl-C" not in done.stderr
+        assert "\x1b" not in done.stderr
+        assert all(f"{name:<9} ready" in done.stderr for name in SERVICES)
+    finally:
+        stopped = qrelay("down", environ={"QRELAY_DATA_DIR": str(tmp_path)})
+    assert (stopped.returncode, stopped.stdout) == (0, "stopped\n")
+    assert "stopping: services finish" in stopped.stderr
+
+
+def killed(running: Installation) -> dict[str, int]:
+    """Kill `up` alone; the processes that it leaves."""
+    left = {name: running.endpoint(name).pid for name in SERVICES}
+    assert running._process is not None
+    running._process.kill()
+    running._process.wait(30)
+    (running.folder / "up.log").unlink()
+    return left
+
+
+def test_a_killed_up_leaves_nothing_that_blocks_the_next_and_down_ends_it(tmp_path: Path) -> None:
+    with Installation(tmp_path, DOUBLES) as first:
+        left = killed(first)
+        with Installation(tmp_path, DOUBLES) as second:
+            assert "a former `qrelay up` was killed and left" in (tmp_path / "up.log").read_text()
+            assert not set(left.values()) & set(killed(second).values())
+            stopped = qrelay("down", environ=second.environ)
+            assert stopped.stdout == "stopped\n"
+            assert endpoints(tmp_path) == {}
+            assert "nothing runs" in qrelay("down", environ=second.environ).stdout
+
+
+def test_down_does_not_signal_a_process_that_only_has_the_number(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as stranger:
+        (tmp_path / "up.pid").write_text(str(stranger.pid))
+        from filelock import FileLock
+
+        with FileLock(tmp_path / "up.lock"):
+            done = qrelay("down", environ={"QRELAY_DATA_DIR": str(tmp_path)})
+        assert stranger.poll() is None
+        stranger.kill()
+    assert done.returncode == 1
+    assert "does not name its process" in done.stderr

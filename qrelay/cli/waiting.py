@@ -191,11 +191,11 @@ class Waiting:
     def _tell(self, pending: int, empty: int) -> int:
         """Say what is on its way; how many looks in a row found nothing."""
         found = self.look()
-        self.say(f"{pending} queries have not ended; {found.text}")
+        self.say(f"queries that have not ended: {pending}; {found.text}")
         empty = empty + 1 if found.messages == 0 else 0
         if empty == _EMPTY_LOOKS:
             raise BackendUnavailable(
-                f"nothing is on its way, and the sink knows no end of {pending} queries: is it the sink of this NATS"
-                f" (--sink, --nats)? {_SAFE}: `qrelay reconcile` says where each is"
+                f"nothing is on its way, and the sink does not know how {pending} of the queries ended: is it the sink of"
+                f" this NATS (--sink, --nats)? {_SAFE}: `qrelay reconcile` says where each is"
             )
         return empty
