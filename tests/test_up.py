@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -142,11 +141,16 @@ def test_every_service_with_wrong_settings_is_told_before_anything_starts(tmp_pa
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_judge_without_its_model_is_told_before_anything_starts(tmp_path: Path) -> None:
-    absent = {"QRELAY_JUDGE__BACKEND": "transformers", "QRELAY_JUDGE__MODEL": "qwen2.5-coder-0.5b-instruct"}
+def test_models_that_are_absent_are_told_together_before_anything_starts(tmp_path: Path) -> None:
+    absent = {
+        "QRELAY_JUDGE__BACKEND": "transformers",
+        "QRELAY_JUDGE__MODEL": "qwen2.5-coder-0.5b-instruct",
+        "QRELAY_RETRIEVER__ENGINE": "embedded",
+    }
     done = up(tmp_path, "--port-base", "0", QRELAY_MODELS_DIR=str(tmp_path / "none"), **absent)
     assert done.returncode == 78
     assert "qrelay models pull qwen2.5-coder-0.5b-instruct" in done.stderr
+    assert "qrelay models pull all-MiniLM-L6-v2" in done.stderr
     assert not (tmp_path / "nats").exists()
 
 

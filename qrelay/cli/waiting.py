@@ -195,7 +195,7 @@ class Waiting:
         empty = empty + 1 if found.messages == 0 else 0
         if empty == _EMPTY_LOOKS:
             raise BackendUnavailable(
-                f"nothing is on its way, and the sink does not know how {pending} of the queries ended: is it the sink of"
-                f" this NATS (--sink, --nats)? {_SAFE}: `qrelay reconcile` says where each is"
+                f"nothing is on its way, and the sink does not know how {pending} of the queries ended: is it the"
+                f" sink of this NATS (--sink, --nats)? {_SAFE}: `qrelay reconcile` says where each is"
             )
         return empty

@@ -16,7 +16,8 @@ from typing import Final
 import numpy as np
 
 from qrelay.errors import InvalidQuery, QrelayError, UnknownCollection
-from qrelay.models.embedder import Embedder, load_embedder
+from qrelay.models.catalogue import resolve
+from qrelay.models.embedder import HASH_NAME, Embedder, load_embedder
 from qrelay.registry import Registry
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import opened
@@ -25,6 +26,7 @@ from services.retriever.embedders import Embedders
 from services.retriever.engine import Vectors
 from services.retriever.follow import Follower
 from services.retriever.index import IndexFolder, Served, SyntheticIndex
+from services.retriever.manifest import collections_in
 from services.retriever.settings import RetrieverSettings
 
 STAGE: Final = "retriever"
@@ -172,6 +174,14 @@ def load_retriever(settings: RetrieverSettings, load: Callable[[str], Embedder] 
     index.load(follower.switch_back() if follower else "")
     _spare_the_collector()
     return Retriever(settings, index, follower)
+
+
+def check_retriever(settings: RetrieverSettings) -> None:
+    """What would keep `load_retriever` from beginning. Raises ModelError: there is neither an index nor a registry,
+    which name the model, and the one for the first index is absent."""
+    named = settings.registry_folder.exists() or collections_in(settings.index_folder)
+    if settings.engine != "synthetic" and settings.embedder != HASH_NAME and not named:
+        resolve(settings.embedder)
 
 
 def _spare_the_collector() -> None:

@@ -17,7 +17,7 @@ from qrelay.runtime.topology import Hop
 from qrelay.types import CandidateSet, Query
 from qrelay.v1 import retriever_pb2 as pb
 from qrelay.v1 import retriever_pb2_grpc as pb_grpc
-from services.retriever.retriever import STAGE, Retriever, load_retriever
+from services.retriever.retriever import STAGE, Retriever, check_retriever, load_retriever
 from services.retriever.settings import RetrieverSettings
 
 Context = ServiceContext[RetrieverSettings, Retriever]
@@ -91,6 +91,7 @@ SERVICE: ServiceDef[RetrieverSettings, Retriever] = ServiceDef(
     grpc_name="qrelay.v1.RetrieverService",
     settings=RetrieverSettings,
     load=load_retriever,
+    check=check_retriever,
     stages=lambda context: [RetrieveStage(context.core)],
     add_servicer=lambda server, context: pb_grpc.add_RetrieverServiceServicer_to_server(
         RetrieverServicer(context), server

@@ -34,6 +34,7 @@ from qrelay.v1 import (
     sink_pb2,
     sink_pb2_grpc,
 )
+from qrelay.v1.service_info_pb2 import SERVICE_STATE_PREPARING
 
 CHANNELS: Final = 2
 DEADLINE_S: Final = 120.0
@@ -146,6 +147,8 @@ class ServiceTarget:
             raise _unusable(self.name, self.address, error) from error
         if answer.service != self.name:
             raise InputError(f"{self.address} is a {answer.service}, not a {self.name}: give the address of one")
+        if answer.state == SERVICE_STATE_PREPARING:
+            raise BackendUnavailable(f"the {self.name} at {self.address} is not ready: wait until it has loaded")
         return {"models": dict(answer.models), "details": dict(answer.details), "version": answer.version}
 
     async def send(self, number: int) -> Answer:
