@@ -161,11 +161,14 @@ class Bars:
 
     def __call__(self, progress: Progress) -> None:
         task = self._tasks.get(progress.name)
+        if task is None and progress.finished:
+            return  # nobody heard of its begin
         if task is None:
             task = self._tasks[progress.name] = self._bars.add_task(progress.name, total=None, said="")
         said = str(progress).removeprefix(progress.name).removeprefix(": ")
-        total = progress.total or (progress.done or 1 if progress.finished else None)
-        self._bars.update(task, completed=progress.done, total=total, said=said)
+        whole = progress.finished and not progress.total  # nobody knew how much it was: now it is all
+        done = progress.done or float(whole)
+        self._bars.update(task, completed=done, total=done if whole else progress.total or None, said=said)
         if progress.finished:
             self._bars.stop_task(task)
             del self._tasks[progress.name]

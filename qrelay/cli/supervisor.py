@@ -92,10 +92,10 @@ class Child:
             log.seek(self.log_from)
             lines = log.read().decode("utf8", "replace").splitlines()
         printed = [line for line in lines if not line.startswith("{")]  # log entries are JSON
-        for begin in (f"{self.service}: ", _TRACEBACK):
+        for begin in (f"{self.service}: ", "error: ", _TRACEBACK):
             at = [number for number, line in enumerate(printed) if line.startswith(begin)]
             if at:
-                return "\n".join(printed[at[0] :]).removeprefix(f"{self.service}: ")
+                return "\n".join(printed[at[0] :]).removeprefix(f"{self.service}: ").removeprefix("error: ")
         return "\n".join((printed or lines)[-_LOG_TAIL_LINES:]) or "(it said nothing)"
 
 
@@ -149,8 +149,8 @@ class Supervisor:
             child.failures += 1
             if child.failures >= _START_ATTEMPTS:
                 raise BackendUnavailable(
-                    f"{child.name} {_ending(code)} {child.failures} times before it was ever ready, the last time "
-                    f"with:\n{child.last_words()}\n(its log: {child.log})"
+                    f"{child.name} died {child.failures} times before it was ever ready; the last time it "
+                    f"{_ending(code)}:\n{child.last_words()}\n(its log: {child.log})"
                 )
         if now - child.started_at > _STABLE_S:
             child.restarts = 0
