@@ -296,7 +296,7 @@ def test_the_command_reports_repairs_and_exits_as_documented(
     assert "--repair" in told.output
     repaired = CliRunner().invoke(command, [*arguments, "--repair", "--json"])
     assert repaired.exit_code == 3
-    assert json.loads(repaired.output)["reemitted"] == 1
+    assert json.loads(repaired.stdout)["reemitted"] == 1
     absent = CliRunner().invoke(command, [*arguments, "--collection", "nothing"])
     assert isinstance(absent.exception, ConfigError)
     opened.close()
