@@ -99,7 +99,7 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     say = plainly(console)
     wanted = services or tuple(installed_services())
     supervisor = build(data_dir, config, nats_url, nats_port, port_base, wanted, say)
-    _check(supervisor, data_dir, nats_port or port_base)
+    _check(supervisor, data_dir, port_base if nats_port is None else nats_port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(supervisor, "stopping", True))
     stops = "`qrelay down` stops" if detached else "Ctrl-C or `qrelay down` stops"
