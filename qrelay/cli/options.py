@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from qrelay.rundir import DATA_DIR_VARIABLE, default_data_dir
+from qrelay.rundir import default_data_dir
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -18,11 +18,16 @@ def data_dir_option() -> Decorator:
     return click.option(
         "--data-dir",
         type=click.Path(path_type=Path, file_okay=False),
-        default=default_data_dir,
-        show_default=".qrelay",
-        envvar=DATA_DIR_VARIABLE,
-        help="Folder of streams, ledger, indexes, logs.",
+        callback=_data_dir,
+        help="Folder of streams, ledger, indexes, logs.  [default: the settings' one, else .qrelay]",
     )
+
+
+def _data_dir(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path | None:
+    """`--config` is read before it, because a settings file may name the folder."""
+    if given is None and not ctx.resilient_parsing:
+        return default_data_dir(ctx.params.get("config"))
+    return given
 
 
 def json_option() -> Decorator:
@@ -36,5 +41,6 @@ def config_option() -> Decorator:
         "--config",
         type=click.Path(path_type=Path, dir_okay=False, exists=True),
         envvar="QRELAY_CONFIG",
-        help="Settings file (YAML).",
+        is_eager=True,
+        help="Settings file (YAML).  [default: what `qrelay up` recorded, else ./qrelay.yaml]",
     )

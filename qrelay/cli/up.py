@@ -22,13 +22,17 @@ from filelock import FileLock, Timeout
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
+from qrelay.cli.config import installed_classes
 from qrelay.cli.options import config_option, data_dir_option
 from qrelay.cli.serve import installed_services
 from qrelay.errors import BackendTimeout, ConfigError, SetupError
 from qrelay.files import write_atomic
-from qrelay.rundir import Endpoint, endpoints
+from qrelay.rundir import DATA_DIR_VARIABLE, Endpoint, endpoints
 from qrelay.runtime.exitcodes import EXIT_OK, EXIT_SETUP
 from qrelay.runtime.natsserver import NatsServer
+from qrelay.settings import find
+from qrelay.settings.effective import renewed
+from qrelay.settings.record import changes, recorded_environ, write_record
 
 _RESTART_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 15.0)
 _STABLE_S = 60.0
@@ -154,6 +158,7 @@ def service_environ(base: Mapping[str, str], name: str, data_dir: Path, nats_url
     """The environment of one process of a service. ports: of gRPC and metrics. Replicas need a `run_dir` each."""
     section = f"QRELAY_{name.upper()}__"
     ours = {
+        DATA_DIR_VARIABLE: str(data_dir),
         "QRELAY_ALL__DATA_DIR": str(data_dir),
         "QRELAY_ALL__RUN_DIR": str(run_dir or data_dir / "run"),
         "QRELAY_ALL__NATS__URL": nats_url,
@@ -163,17 +168,15 @@ def service_environ(base: Mapping[str, str], name: str, data_dir: Path, nats_url
     return {**base, **ours}
 
 
-def build(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int | None, port_base: int,
+def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base: int,
           services: tuple[str, ...], say: Callable[[str], None]) -> Supervisor:  # fmt: skip
-    """The supervisor with nothing started yet. Port base 0: free ports."""
+    """The supervisor with nothing started yet; services run with what is recorded. Port base 0: free ports."""
     if nats_port is None:
         nats_port = port_base
     nats = None if nats_url else NatsServer(data_dir / "nats", port=nats_port)
     if nats and not nats_port:
         nats.reserve_port()
-    base = dict(os.environ)
-    if config:
-        base["QRELAY_CONFIG"] = str(config.resolve())
+    base = recorded_environ(os.environ, data_dir)
     children = []
     for number, name in enumerate(("retriever", "reranker", "judge", "sink"), 1):
         if name not in services:
@@ -200,6 +203,8 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     """Run the four services here until Ctrl-C."""
     console = Console(stderr=True)
     data_dir = data_dir.resolve()
+    settings, classes = find(config, data_dir), installed_classes()
+    renewed(settings).check(classes)
     data_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(data_dir / "up.lock")
     try:
@@ -213,8 +218,11 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     (data_dir / PID_FILE).write_text(str(os.getpid()))
     for stale in (data_dir / "run").glob("*.json"):
         stale.unlink()
+    for change in changes(settings, classes):
+        console.print(f"changed: {change}", highlight=False, markup=False)
+    write_record(renewed(settings), classes)
     wanted = services or tuple(installed_services())
-    supervisor = build(data_dir, config, nats_url, nats_port, port_base, wanted, console.print)
+    supervisor = build(data_dir, nats_url, nats_port, port_base, wanted, console.print)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(supervisor, "stopping", True))
     try:
