@@ -260,6 +260,7 @@ def _detach(log: Path, console: Console) -> None:
 
 @click.command()
 @data_dir_option()
+@config_option(used=False)
 def down(data_dir: Path) -> None:
     """Stop what `qrelay up` runs on this folder: services drain, then NATS stops."""
     lock, pid_file = FileLock(data_dir / "up.lock"), data_dir / PID_FILE

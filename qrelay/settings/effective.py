@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -90,7 +90,10 @@ class Effective:
         merged: Tree = {}
         for source in self.sources:
             for part in ("all", section):
-                overlay(merged, located(settings, source.sections.get(part, {}), source.folder))
+                given = located(settings, source.sections.get(part, {}), source.folder)
+                if source is not self.variables:
+                    _forget_mappings(settings, merged, given)
+                overlay(merged, given)
         return merged
 
     def origin(self, section: str, path: tuple[str, ...]) -> str:
@@ -124,6 +127,18 @@ class Effective:
                     if source_has(source, part, path[:length]):
                         return part, source.written(part, path[:length])
         return section, DEFAULT
+
+
+def _forget_mappings(settings: type[BaseModel], merged: Tree, given: Mapping[str, Any]) -> None:
+    """A file's mapping by free names (judges, relevant_grades) is the whole mapping: no entry beneath it shows
+    through. Variables add to it and change it."""
+    for name in given.keys() & merged.keys() & settings.model_fields.keys():
+        kind = settings.model_fields[name].annotation
+        if get_origin(kind) is dict:
+            del merged[name]
+        elif isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(given[name], Mapping):
+            if isinstance(merged[name], dict):
+                _forget_mappings(kind, merged[name], given[name])
 
 
 def source_has(source: Source, part: str, path: tuple[str, ...]) -> bool:
@@ -193,7 +208,7 @@ def find(
 
 
 def _if_there(file: Path) -> Source | None:
-    return read_file(file) if file.is_file() else None
+    return read_file(file, nested=True) if file.is_file() else None
 
 
 def renewed(effective: Effective) -> Effective:

@@ -83,8 +83,8 @@ def _copied(value: Any) -> Any:
     return {key: _copied(each) for key, each in value.items()} if isinstance(value, Mapping) else value
 
 
-def read_file(file: Path) -> Source:
-    """The settings of a file: sections at its top, or (a record, tuned.yaml) under `settings`.
+def read_file(file: Path, *, nested: bool = False) -> Source:
+    """The settings of a file: sections at its top, or (a record, tuned.yaml) under `settings`. nested: the latter.
 
     Raises:
         ConfigError: it cannot be read, or is not YAML.
@@ -97,10 +97,10 @@ def read_file(file: Path) -> Source:
         raise ConfigError(f"{file} is not YAML: {error}") from error
     folder = file.absolute().parent
     names: Mapping[str, str] = {}
-    if isinstance(document, dict) and "settings" in document:
+    if isinstance(document, dict) and (nested or "settings" in document):
         given = document.get("from")
         names = {str(key): f"{file} (from {name})" for key, name in given.items()} if isinstance(given, dict) else {}
-        document = document["settings"]
+        document = document.get("settings")
     if not isinstance(document, dict | None):
         return Source(str(file), {}, folder, problems=(f"{file}: unknown sections (not a mapping); {_there_are()}",))
     sections = {str(name): part for name, part in (document or {}).items() if part is not None}

@@ -205,6 +205,7 @@ def _unfinished(path: Path) -> bool:
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates to show.")
 @click.option("--embedder", help="Embedding model; the one that the index names, unless given.")
 @data_dir_option()
+@config_option(used=False)
 @json_option()
 def search(folder: Path, text: str, top: int, embedder: str | None, data_dir: Path, as_json: bool) -> None:
     """Try an index out: the candidates of the collection FOLDER for a question TEXT."""
