@@ -20,6 +20,7 @@ from qrelay.settings.sources import (
     Source,
     Tree,
     data_folder,
+    has,
     named_file,
     overlay,
     read_environment,
@@ -32,6 +33,8 @@ Classes = Mapping[str, type[ServiceSettings]]
 """Section -> its settings class."""
 
 DEFAULT: Final = "default"
+_GUARDS: Final = (("sink", "qualification"), ("judge", "budget"))
+"""Settings that only ever forbid: stated in a file that is not in force, they hold where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,19 @@ class Effective:
     @property
     def sources(self) -> tuple[Source, ...]:
         """Those in force, the later winning."""
-        file = None if self.shadowed else self.file
+        file = self._guards() if self.shadowed else self.file
         return tuple(each for each in (self.tuned, self.record, file, self.variables) if each)
+
+    def _guards(self) -> Source | None:
+        """What the shadowed file forbids and the record is silent of: a report that was named after `qrelay up`
+        guards every command at once."""
+        new = [
+            (section, name)
+            for section, name in _GUARDS
+            if has(self.shadowed.sections.get(section, {}), (name,))
+            and not has(self.record.sections.get(section, {}), (name,))
+        ] if self.shadowed and self.record else []  # fmt: skip
+        return self.shadowed.only(new) if self.shadowed and new else None
 
     def settings(self, settings: type[S], section: str) -> S:
         """The section's settings. Raises ConfigError: every problem, with its field, value and source."""
@@ -136,9 +150,8 @@ def _forget_mappings(settings: type[BaseModel], merged: Tree, given: Mapping[str
         kind = settings.model_fields[name].annotation
         if get_origin(kind) is dict:
             del merged[name]
-        elif isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(given[name], Mapping):
-            if isinstance(merged[name], dict):
-                _forget_mappings(kind, merged[name], given[name])
+        elif isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(merged[name], dict):
+            _forget_mappings(kind, merged[name], given[name] if isinstance(given[name], Mapping) else {})
 
 
 def source_has(source: Source, part: str, path: tuple[str, ...]) -> bool:

@@ -171,13 +171,19 @@ def _found_differs(effective: Effective, settings: type[ServiceSettings], sectio
     assert effective.record and effective.shadowed
     file, record = effective.shadowed.name, effective.record
     in_force = leaves(effective.settings(settings, section))
+    running = leaves(replace(effective, file=None).settings(settings, section))
     try:
         theirs = leaves(replace(effective, record=None).settings(settings, section))
     except ConfigError as error:
         return f"note: {file} does not hold and is not in force ({record.name} is): {' '.join(str(error).split())}"
     found = [
-        f"{section}.{'.'.join(leaf)} is {_shown(leaf, theirs[leaf])} there, {_shown(leaf, value)} in force"
-        for leaf, value in in_force.items()
+        f"{section}.{'.'.join(leaf)} is {_shown(leaf, theirs[leaf])} there"
+        + (
+            f", {_shown(leaf, value)} in force"
+            if in_force[leaf] != theirs[leaf]
+            else f" and holds for commands, but is {_shown(leaf, value)} in the services"
+        )
+        for leaf, value in running.items()
         if value != theirs[leaf] and ".".join(leaf) not in _PLACES and not _by_variable(effective, section, leaf)
     ]
     return (found and (

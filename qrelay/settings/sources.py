@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,11 +46,19 @@ class Source:
     def without(self, fields: Iterable[tuple[str, str]]) -> Source:
         """The same but for these (section, field)."""
         left = set(fields)
-        kept = {
-            section: {name: value for name, value in tree.items() if (section, name) not in left}
+        return self._kept(lambda section, name: (section, name) not in left)
+
+    def only(self, fields: Iterable[tuple[str, str]]) -> Source:
+        """Of these (section, field) what it says, and no problem of the rest."""
+        kept = set(fields)
+        return replace(self._kept(lambda section, name: (section, name) in kept), problems=())
+
+    def _kept(self, wanted: Callable[[str, str], bool]) -> Source:
+        sections = {
+            section: {name: value for name, value in tree.items() if wanted(section, name)}
             for section, tree in self.sections.items()
         }
-        return replace(self, sections=kept)
+        return replace(self, sections=sections)
 
     def written(self, part: str, path: tuple[str, ...]) -> str:
         """Where a value of the section `part` itself was written: the nearest name, else this source's."""

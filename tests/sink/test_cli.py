@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from qrelay.config import load_settings
 from qrelay.errors import ConfigError, InputError, UnknownCollection
 from qrelay.settings import find
-from qrelay.settings.record import write_record
+from qrelay.settings.record import difference, write_record
 from qrelay.types import Missing
 from services.sink.commands.export import export
 from services.sink.exports.catalogue import FORMATS
@@ -113,6 +113,20 @@ def test_a_recorded_qualification_holds_without_the_file_in_any_folder_and_besid
     (elsewhere / "qrelay.yaml").write_text("sink: {qualification: ''}")  # found, not asked for
     with pytest.raises(InputError, match=r"precision below 0\.8 .*--unqualified"):
         run(measured, *TRIPLES)
+
+
+def test_a_qualification_that_was_named_after_up_guards_commands_at_once_and_is_told(measured: Path) -> None:
+    """The way of the README: label, then measure, then name the report."""
+    file = measured / "qrelay.yaml"
+    report = file.read_text()
+    file.write_text("sink: {max_negatives: 3}")
+    write_record(find(None, measured, {}), {"sink": SinkSettings})
+    file.write_text(report)
+    with pytest.raises(InputError, match=r"precision below 0\.8 .*--unqualified"):
+        run(measured, *TRIPLES)
+    told = difference(find(None, measured, {}), SinkSettings, "sink") or ""
+    assert "and holds for commands, but is unset in the services" in told
+    assert "sink.max_negatives is 10 there, 3 in force" in told
 
 
 def test_a_file_that_differs_from_what_the_services_run_with_is_told_on_standard_error(measured: Path) -> None:
