@@ -211,12 +211,14 @@ def test_up_without_a_file_goes_on_with_the_record_and_with_a_file_takes_the_fil
     (here / "qrelay.yaml").write_text("sink: {max_negatives: 4, judge_rank: 2}")
     up()
     (here / "qrelay.yaml").unlink()
+    (said,) = changes(find(None, None, {}), CLASSES)
+    assert "as recorded in .qrelay/settings.yaml" in said
     up()
     assert (sink().max_negatives, sink().judge_rank) == (4, 2)
     (here / "qrelay.yaml").write_text("sink: {max_negatives: 5}")
     assert changes(find(None, None, {}), CLASSES) == [
-        "sink: max_negatives was 4, is now 5 (qrelay.yaml)",
-        f"sink: judge_rank was 2, is now {SinkSettings().judge_rank} (default)",
+        "changed: sink: max_negatives was 4, is now 5 (qrelay.yaml)",
+        f"changed: sink: judge_rank was 2, is now {SinkSettings().judge_rank} (default)",
     ]
     up()
     assert (sink().max_negatives, sink().judge_rank) == (5, SinkSettings().judge_rank)

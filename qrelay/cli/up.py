@@ -218,8 +218,8 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     (data_dir / PID_FILE).write_text(str(os.getpid()))
     for stale in (data_dir / "run").glob("*.json"):
         stale.unlink()
-    for change in changes(settings, classes):
-        console.print(f"changed: {change}", highlight=False, markup=False)
+    for line in changes(settings, classes):
+        console.print(line, highlight=False, markup=False)
     write_record(renewed(settings), classes)
     wanted = services or tuple(installed_services())
     supervisor = build(data_dir, nats_url, nats_port, port_base, wanted, console.print)

@@ -119,9 +119,11 @@ def recorded_environ(environ: Mapping[str, str], data_dir: Path) -> dict[str, st
 
 
 def changes(effective: Effective, classes: Classes) -> list[str]:
-    """What `qrelay up` changes against the record, a line a setting. Empty: nothing, or there is no record."""
+    """What `qrelay up` says of its settings beside a record, a line each: that it goes on with them, for want of a
+    file; and what changes against them. Empty: there is no record, or the file says the same."""
     if effective.record is None:
         return []
+    origin = f"settings: as recorded in {effective.record.name}; no file was given, and there is none here"
     before, after = _recorded_alone(effective), renewed(effective)
     sections: dict[tuple[Leaf, str, str, str], list[str]] = {}
     for section, each in classes.items():
@@ -134,10 +136,11 @@ def changes(effective: Effective, classes: Classes) -> list[str]:
                 continue
             change = (leaf, _shown(leaf, old[leaf]), _shown(leaf, value), after.origin(section, leaf))
             sections.setdefault(change, []).append(section)
-    return [
-        f"{', '.join(names)}: {'.'.join(leaf)} was {old}, is now {new} ({origin})"
-        for (leaf, old, new, origin), names in sections.items()
+    changed = [
+        f"changed: {', '.join(names)}: {'.'.join(leaf)} was {old}, is now {new} ({source})"
+        for (leaf, old, new, source), names in sections.items()
     ]
+    return changed if effective.file else [origin, *changed]
 
 
 def _recorded_alone(effective: Effective) -> Effective:
