@@ -17,6 +17,7 @@ from qrelay.errors import BackendTimeout, BackendUnavailable, QrelayError, Setup
 from qrelay.registry import BI_ENCODER, CROSS_ENCODER
 from qrelay.rundir import DATA_DIR_VARIABLE, endpoints, require
 from qrelay.runtime.exitcodes import EXIT_PARTIAL
+from qrelay.settings.sources import RECORD_NAME
 
 SERVICE_OF: Final = {BI_ENCODER: "retriever", CROSS_ENCODER: "reranker"}
 _NEEDED: Final = ("retriever", "reranker", "judge", "sink")
@@ -65,7 +66,7 @@ class Installation:
                 f"of the services on {self.data_dir}, {', '.join(missing)} do not run: wait for `qrelay up` to start"
                 " them, or stop the others"
             )
-        done = self.command("up", "--detach", "--port-base", "0", *self._config())
+        done = self.command("up", "--detach", "--port-base", "0", *self._recorded())
         if done.returncode:
             raise SetupError(f"the services did not start: {done.stderr.strip()[-_WORDS:]}")
         try:
@@ -137,6 +138,11 @@ class Installation:
                     " to go on"
                 )
             time.sleep(_POLL_S)
+
+    def _recorded(self) -> tuple[str, ...]:
+        """What services are started with: what the rounds' own settings come from, not a file that lies about."""
+        record = self.data_dir / RECORD_NAME
+        return ("--config", str(record)) if record.exists() and not self.config else self._config()
 
     def _config(self) -> tuple[str, ...]:
         return ("--config", str(self.config)) if self.config else ()
