@@ -69,9 +69,7 @@ class Step:
 
     def at(self, done: float, *, total: float | None = None) -> None:
         """So many units are done, of so many where that is known only now."""
-        self._progress = replace(
-            self._progress, done=done, total=self._progress.total if total is None else total
-        )
+        self._progress = replace(self._progress, done=done, total=self._progress.total if total is None else total)
         self._tell()
 
     def finish(self) -> None:
