@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from qrelay.config import load_settings
 from qrelay.rundir import endpoints, require
 from qrelay.runtime.client import channel
 from qrelay.runtime.lookout import LOOK_S, is_ready
@@ -61,7 +62,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def best_passages(state: Path) -> list[dict[str, Any]]:
     """For each query its best judged passage, read from the ledger, and what else was judged."""
-    sink = load_sink(SinkSettings(data_dir=state))
+    sink = load_sink(load_settings(SinkSettings, "sink", file=HERE / "qrelay.yaml", data_dir=state))
     rows = []
     with sink.ledger.snapshot() as snapshot:
         for query in snapshot.labelled_queries(COLLECTION):

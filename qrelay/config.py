@@ -1,31 +1,26 @@
 """Settings: one typed class a service, read once at start, every problem reported at once.
 
-Sources, the later winning: defaults, the YAML file (`--config FILE` or QRELAY_CONFIG), the environment.
-The file has one section for all services and one for each; the environment mirrors it with `__`:
+A settings file has one section for all services and one for each; the environment mirrors it with `__`:
 
     all:                                     QRELAY_ALL__NATS__URL=nats://nats:4222
       nats: {url: "nats://nats:4222"}
     judge:                                   QRELAY_JUDGE__BACKEND=openai
       backend: openai
 
-A service's own section wins over `all`, and the environment over the file. `qrelay config` prints the
-effective settings with where each field is documented.
+A service's own section wins over `all`, and the environment over the file. Which file, and what an installation
+recorded: `qrelay.settings`. `qrelay config` prints the effective settings and where each value came from.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from qrelay.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 S = TypeVar("S", bound="ServiceSettings")
-_PREFIX = "QRELAY_"
 SECTIONS = ("all", "retriever", "reranker", "judge", "sink", "trainer")
 
 
@@ -33,6 +28,18 @@ class Section(BaseModel):
     """Base of every settings class: unknown names are errors, fields cannot change after start."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+@dataclass(frozen=True, slots=True)
+class NamesFile:
+    """Marks a text setting that may name a file; a relative one is beside the settings file that it stands in.
+    suffixes: those of texts that do; empty: every text but URLs."""
+
+    suffixes: tuple[str, ...] = ()
+
+    def names(self, text: str) -> bool:
+        """Whether this text names a file."""
+        return not self.suffixes or text.endswith(self.suffixes)
 
 
 class NatsSettings(Section):
@@ -110,7 +117,9 @@ class ServiceSettings(Section):
     """What every service has. Each service's class adds its own fields."""
 
     data_dir: Path = Field(
-        Path(".qrelay"), description="Folder of this installation's state: indexes, ledger, caches"
+        Path(".qrelay"),
+        description="Folder of this installation's state: indexes, ledger, caches. `--data-dir` and QRELAY_DATA_DIR "
+        "win over it",
     )
     registry: Path | None = Field(
         None, description="Folder of the model registry, shared with the trainer; empty: <data_dir>/registry"
@@ -144,73 +153,22 @@ def load_settings(
     section: str,
     *,
     file: Path | None = None,
+    data_dir: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> S:
-    """The effective settings of the service `section`.
+    """The effective settings of the service `section` in the installation of `data_dir` (empty: the one that the
+    settings name); on standard error, how they differ from what its services run with. file: asked for by name.
+    environ: the variables of another process, which has `file` and no installation here.
 
     Raises:
         ConfigError: listing every problem with its field, value and source.
     """
-    environ = os.environ if environ is None else environ
-    file = file or (Path(environ["QRELAY_CONFIG"]) if environ.get("QRELAY_CONFIG") else None)
-    document = _read_yaml(file)
-    merged: dict[str, Any] = {}
-    for part in (document.get("all"), document.get(section)):
-        _overlay(merged, part or {})
-    for name in ("all", section):
-        _overlay(merged, _from_environment(environ, f"{_PREFIX}{name.upper()}__"))
-    try:
-        return settings.model_validate(merged)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, section, file)) from error
+    from qrelay.settings import alone, find
+    from qrelay.settings.record import tell
 
-
-def _read_yaml(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        document = yaml.safe_load(file.read_text("utf8")) or {}
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration file {file}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML: {error}") from error
-    unknown = sorted(set(document) - set(SECTIONS)) if isinstance(document, dict) else ["(not a mapping)"]
-    if unknown:
-        raise ConfigError(f"{file}: unknown sections {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
-    return document
-
-
-def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> None:
-    for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _overlay(base[key], value)
-        else:
-            base[key] = dict(value) if isinstance(value, Mapping) else value
-
-
-def _from_environment(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in sorted(environ):
-        if not name.startswith(prefix):
-            continue
-        *parents, leaf = name[len(prefix) :].lower().split("__")
-        node = found
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = _parse(environ[name])
+    if environ is not None:
+        return alone(file, environ).settings(settings, section)
+    effective = find(file, data_dir)
+    found = effective.settings(settings, section)
+    tell(effective, settings, section)
     return found
-
-
-def _parse(text: str) -> Any:
-    """Lists and mappings are written as YAML; everything else stays text for pydantic to convert."""
-    return yaml.safe_load(text) if text[:1] in "[{" and text else text
-
-
-def _explain(error: ValidationError, section: str, file: Path | None) -> str:
-    lines = [f"{error.error_count()} problem(s) in the settings of {section}:"]
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        variable = _PREFIX + "__".join([section, *map(str, problem["loc"])]).upper()
-        lines.append(f"  {section}.{where}: {problem['msg']} (value {problem['input']!r}; or set {variable})")
-    lines.append(f"read from {file or 'no file'} and {_PREFIX}… variables; `qrelay config` shows the result")
-    return "\n".join(lines)

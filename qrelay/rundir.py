@@ -1,6 +1,6 @@
 """Where things run: the data folder of `qrelay up`, and the addresses that its services announced in it.
 
-<data>/nats/  ledger.sqlite  judge-cache.sqlite  index/  feed/  logs/  run/<service>.json
+<data>/settings.yaml  nats/  ledger.sqlite  judge-cache.sqlite  index/  feed/  logs/  run/<service>.json
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from qrelay.errors import BackendUnavailable
 DATA_DIR_VARIABLE = "QRELAY_DATA_DIR"
 
 
-def default_data_dir() -> Path:
-    """QRELAY_DATA_DIR, else `.qrelay` in the current folder."""
-    return Path(os.environ.get(DATA_DIR_VARIABLE, ".qrelay"))
+def default_data_dir(config: Path | None = None) -> Path:
+    """The data folder where no `--data-dir` names one: QRELAY_DATA_DIR, else QRELAY_ALL__DATA_DIR, else
+    `all.data_dir` of the settings file, else `.qrelay` in the current folder. Raises ConfigError."""
+    from qrelay.settings.sources import data_folder, settings_file
+
+    return data_folder(settings_file(config, os.environ), os.environ)[0]
 
 
 @dataclass(frozen=True, slots=True)

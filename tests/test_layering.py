@@ -73,3 +73,21 @@ def test_the_command_line_loads_without_model_libraries() -> None:
         if name.split(".")[0] in heavy
     ]
     assert tops == []
+
+
+def test_whoever_loads_settings_says_of_which_data_folder() -> None:
+    """Or the record of the installation is passed by, and with it a qualification, a budget, a threshold."""
+    calls = [
+        (path, call)
+        for folder in ("qrelay", "services", "trainer")
+        for path in modules(folder)
+        for call in ast.walk(ast.parse(path.read_text("utf8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "load_settings"
+    ]
+    assert len(calls) > 10
+    forgotten = [
+        f"{path.relative_to(ROOT)}:{call.lineno}"
+        for path, call in calls
+        if not {"data_dir", "environ"} & {keyword.arg for keyword in call.keywords}
+    ]
+    assert forgotten == []

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from qrelay.cli.supervisor import Child, Supervisor, service_environ
+from qrelay.cli.up import build
 from qrelay.errors import BackendTimeout, BackendUnavailable, SetupError
 from qrelay.rundir import endpoints
 from tests.pipeline.harness import DOUBLES, Installation, qrelay
@@ -221,3 +223,52 @@ def test_down_does_not_signal_a_process_that_only_has_the_number(tmp_path: Path)
         stranger.kill()
     assert done.returncode == 1
     assert "does not name its process" in done.stderr
+
+
+def in_folder(folder: Path, *arguments: str, code: int = 0, **environ: str) -> str:
+    """A command in the folder without any other QRELAY_ variable; what it says on both outputs."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("QRELAY_")}
+    root = str(Path(__file__).resolve().parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "qrelay.cli.main", *arguments], cwd=folder, capture_output=True, text=True,
+        env={**clean, "PYTHONPATH": root, **environ}, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_wrong_settings_of_any_service_are_all_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "qrelay.yaml").write_text("judge: {backend: fak}\nsink: {max_negativs: 3}\n")
+    said = in_folder(tmp_path, "up", "--only", "sink", code=78)
+    assert "judge.backend" in said
+    assert "did you mean max_negatives?" in said
+    assert not (tmp_path / ".qrelay").exists()
+
+
+def test_up_records_what_its_services_run_with_and_says_what_the_file_changes(tmp_path: Path) -> None:
+    file, up = tmp_path / "qrelay.yaml", ("up", "--detach", "--only", "sink", "--port-base", "0")
+    file.write_text("sink: {max_negatives: 4}\njudge: {backend: fake}\n")
+    try:
+        in_folder(tmp_path, *up, QRELAY_SINK__JUDGE_RANK="3")
+        record = yaml.safe_load((tmp_path / ".qrelay" / "settings.yaml").read_text())
+        assert record["settings"]["sink"] == {"max_negatives": 4, "judge_rank": "3"}
+        assert record["from"]["sink.judge_rank"] == "QRELAY_SINK__JUDGE_RANK"
+        file.write_text("sink: {max_negatives: 5}\n")
+        told = in_folder(tmp_path, "config", "sink")
+        assert "max_negatives: 4  # .qrelay/settings.yaml (from qrelay.yaml)" in told
+        assert "sink.max_negatives is 5 there, 4 in force" in told
+        in_folder(tmp_path, "down")
+        said = in_folder(tmp_path, *up)
+        assert "changed: sink: max_negatives was 4, is now 5 (qrelay.yaml)" in said
+        assert "changed: sink: judge_rank was 3, is now 1 (default)" in said
+    finally:
+        in_folder(tmp_path, "down")
+
+
+def test_a_service_of_up_is_started_with_the_record_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QRELAY_SINK__MAX_NEGATIVES", "3")
+    monkeypatch.setenv("QRELAY_CONFIG", "elsewhere.yaml")
+    (child,) = build(tmp_path, "nats://127.0.0.1:1", None, 0, ("sink",), print).children
+    assert "QRELAY_SINK__MAX_NEGATIVES" not in child.environ
+    assert child.environ["QRELAY_CONFIG"] == str(tmp_path / "settings.yaml")
+    assert child.environ["QRELAY_DATA_DIR"] == str(tmp_path)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from qrelay.config import Section, ServiceSettings, load_settings
+from qrelay.config import NamesFile, Section, ServiceSettings, load_settings
 from qrelay.errors import ConfigError
 from qrelay.registry import BI_ENCODER, CROSS_ENCODER, SLOTS
 from trainer.gate.rules import GateRules, read_rules
@@ -30,7 +30,9 @@ class SlotTraining(Section):
     """How one slot's versions are trained."""
 
     train: bool = Field(True, description="Whether a job trains this slot")
-    experiment: str = Field(description="A shipped experiment (`qrelay train --list`) or a YAML file")
+    experiment: Annotated[str, NamesFile((".yaml", ".yml"))] = Field(
+        description="A shipped experiment (`qrelay train --list`) or a YAML file"
+    )
     overrides: tuple[str, ...] = Field((), description="Fields of the experiment, such as learning_rate=1e-5")
     export: Literal["triples", "labels"] = Field(
         "triples", description="What is learnt from: mined examples, or every graded passage with its soft label"
@@ -83,19 +85,18 @@ class TrainerSettings(ServiceSettings):
         return read_rules(chosen) if chosen else self.gate
 
 
-def trainer_settings(config: Path | None, data_dir: Path | None = None) -> TrainerSettings:
-    """The effective settings; `data_dir` wins over theirs. Raises ConfigError: every problem at once."""
-    found = load_settings(TrainerSettings, SECTION, file=config)
-    return found.model_copy(update={"data_dir": data_dir}) if data_dir else found
+def trainer_settings(config: Path | None, data_dir: Path) -> TrainerSettings:
+    """The effective settings of the installation in `data_dir`. Raises ConfigError: every problem at once."""
+    return load_settings(TrainerSettings, SECTION, file=config, data_dir=data_dir)
 
 
-def require_followed(settings: TrainerSettings, config: Path | None) -> None:
+def require_followed(settings: TrainerSettings, config: Path | None, data_dir: Path) -> None:
     """Raises ConfigError where a service would never serve what is trained for it: every problem at once."""
     from services.reranker.settings import RerankerSettings
     from services.retriever.settings import RetrieverSettings
 
-    retriever = load_settings(RetrieverSettings, "retriever", file=config)
-    reranker = load_settings(RerankerSettings, "reranker", file=config)
+    retriever = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
+    reranker = load_settings(RerankerSettings, "reranker", file=config, data_dir=data_dir)
     follows = {
         BI_ENCODER: retriever.engine == "embedded" and retriever.registry_poll_s > 0,
         CROSS_ENCODER: reranker.follows_registry,
@@ -110,12 +111,12 @@ def require_followed(settings: TrainerSettings, config: Path | None) -> None:
         )
 
 
-def configured_models(config: Path | None) -> dict[str, str]:
+def configured_models(config: Path | None, data_dir: Path) -> dict[str, str]:
     """slot -> the model that its service runs where nothing is promoted; empty: none. Raises ConfigError."""
     from services.reranker.settings import RerankerSettings
     from services.retriever.settings import RetrieverSettings
 
-    retriever = load_settings(RetrieverSettings, "retriever", file=config)
-    reranker = load_settings(RerankerSettings, "reranker", file=config)
+    retriever = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
+    reranker = load_settings(RerankerSettings, "reranker", file=config, data_dir=data_dir)
     cross_encoder = reranker.cross_encoder if reranker.scorer in ("auto", "cross_encoder") else ""
     return {BI_ENCODER: retriever.embedder, CROSS_ENCODER: cross_encoder}

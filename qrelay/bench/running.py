@@ -18,15 +18,20 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from qrelay.bench.probe import Process
+from qrelay.cli.config import installed_classes
 from qrelay.cli.supervisor import Child, Supervisor, service_environ
 from qrelay.errors import ConfigError, QrelayError, SetupError
 from qrelay.rundir import Endpoint, endpoints
 from qrelay.runtime.lookout import refuse_stillness
 from qrelay.runtime.natsserver import NatsServer
+from qrelay.settings import Effective, find
+from qrelay.settings.record import write_settings
 
 NATS: Final = "nats-server"
 _NO_NATS: Final = "nats://127.0.0.1:9"
 _POLL_S: Final = 0.05
+_STORES: Final = (("sink", "ledger"), ("judge", "cache"), ("all", "registry"), ("sink", "registry"))
+"""Settings of what an installation writes to."""
 _STUB_TIMES: Final = {
     "retriever": ({"ENGINE": "synthetic"}, "SYNTHETIC__SERVICE_TIME_S"),
     "reranker": ({"SCORER": "fake"}, "FAKE__SERVICE_TIME_S"),
@@ -64,6 +69,13 @@ class Plan:
     queue: bool = False
     """With NATS; otherwise the services have only their gRPC doors."""
 
+    @property
+    def settings(self) -> Effective:
+        """What is in force for the services: of the installation in `data_dir`, or of the one here. The stores of
+        one that was merely found stay its own: what is measured writes to the folder of the run."""
+        found = find(self.config, self.data_dir, {**os.environ, **self.environ})
+        return found if found.named or self.data_dir else found.without(_STORES)
+
 
 class Fleet:
     """Processes of one run; a context manager that stops what still runs. Names: judge, judge-2, judge-3, …"""
@@ -73,6 +85,7 @@ class Fleet:
         self._temporary = tempfile.TemporaryDirectory(prefix="qrelay-bench-", ignore_cleanup_errors=True)
         self._work = Path(self._temporary.name)
         self.data_dir = plan.data_dir.resolve() if plan.data_dir else self._work / "data"
+        self._settings = self._work / "settings.yaml"
         self._nats = NatsServer(self._work / "nats") if plan.queue else None
         self._supervisor = Supervisor([], self._nats, lambda _: None)
         self._gone: set[str] = set()
@@ -80,6 +93,7 @@ class Fleet:
     def __enter__(self) -> Self:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         try:
+            write_settings(self._settings, self._plan.settings.without_variables(), installed_classes())
             self._supervisor.start()
         except BaseException:
             self._temporary.cleanup()
@@ -103,8 +117,7 @@ class Fleet:
         name = service if number == 1 else f"{service}-{number}"
         base = {**os.environ, **self._plan.environ, **(environ or {})}
         base[f"QRELAY_{service.upper()}__WORKER__ENABLED"] = str(self._plan.queue).lower()
-        if self._plan.config:
-            base["QRELAY_CONFIG"] = str(self._plan.config.resolve())
+        base["QRELAY_CONFIG"] = str(self._settings)
         run_dir = self._work / name / "run"
         child = Child(
             name,

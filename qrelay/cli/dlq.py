@@ -10,7 +10,7 @@ from google.protobuf.json_format import MessageToDict, MessageToJson
 from rich.console import Console
 from rich.table import Table
 
-from qrelay.cli.options import data_dir_option, json_option
+from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.rundir import require
 from qrelay.runtime.client import channel
 from qrelay.runtime.exitcodes import EXIT_FAILED
@@ -28,6 +28,7 @@ def dlq() -> None:
 
 @dlq.command("list")
 @data_dir_option()
+@config_option(used=False)
 @_sink_option
 @click.option("--collection", default="", help="Only this collection.")
 @click.option("--all", "include_closed", is_flag=True, help="Also those replayed or resolved.")
@@ -52,6 +53,7 @@ def list_(data_dir: Path, address: str | None, collection: str, include_closed: 
 @dlq.command()
 @click.argument("dead_letter_id")
 @data_dir_option()
+@config_option(used=False)
 @_sink_option
 def show(dead_letter_id: str, data_dir: Path, address: str | None) -> None:
     """One dead letter whole, as JSON. The id may be shortened."""
@@ -66,6 +68,7 @@ def show(dead_letter_id: str, data_dir: Path, address: str | None) -> None:
 @click.argument("ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All open ones.")
 @data_dir_option()
+@config_option(used=False)
 @_sink_option
 @json_option()
 def replay(ids: tuple[str, ...], everything: bool, data_dir: Path, address: str | None, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import psutil
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from qrelay.cli.options import data_dir_option
+from qrelay.cli.options import config_option, data_dir_option
 from qrelay.cli.orphans import end, left_behind
 from qrelay.errors import BackendUnavailable
 from qrelay.progress import Step, plainly, shown, step
@@ -24,6 +24,7 @@ _POLL_S: Final = 0.2
 
 @click.command()
 @data_dir_option()
+@config_option(used=False)
 def down(data_dir: Path) -> None:
     """Stop what `qrelay up` runs on this folder: services drain, then NATS stops."""
     data_dir = data_dir.resolve()

@@ -78,7 +78,7 @@ def feed(file: Path, collection: str, line_format: Format, query_round: int, fol
 
 
 def nats_settings(url: str | None, data_dir: Path, config: Path | None) -> NatsSettings:
-    nats = load_settings(ServiceSettings, "all", file=config).nats
+    nats = load_settings(ServiceSettings, "all", file=config, data_dir=data_dir).nats
     running = endpoints(data_dir).get("nats")
     chosen = url or (running.grpc if running else None)
     return nats.model_copy(update={"url": chosen}) if chosen else nats

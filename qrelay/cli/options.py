@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
-from qrelay.rundir import DATA_DIR_VARIABLE, default_data_dir
+from qrelay.rundir import default_data_dir
 
+_CONFIG = "qrelay.config"
+"""Where a context keeps what --config was given."""
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -18,11 +20,21 @@ def data_dir_option() -> Decorator:
     return click.option(
         "--data-dir",
         type=click.Path(path_type=Path, file_okay=False),
-        default=default_data_dir,
-        show_default=".qrelay",
-        envvar=DATA_DIR_VARIABLE,
-        help="Folder of streams, ledger, indexes, logs.",
+        callback=_data_dir,
+        help="Folder of streams, ledger, indexes, logs.  [default: the settings' one, else .qrelay]",
     )
+
+
+def _data_dir(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path | None:
+    """`--config` is read before it, because a settings file may name the folder."""
+    if given is None and not ctx.resilient_parsing:
+        return default_data_dir(ctx.meta.get(_CONFIG))
+    return given
+
+
+def _config(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path | None:
+    ctx.meta[_CONFIG] = given
+    return given
 
 
 def json_option() -> Decorator:
@@ -30,11 +42,14 @@ def json_option() -> Decorator:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 
 
-def config_option() -> Decorator:
-    """--config: the settings file."""
+def config_option(*, used: bool = True) -> Decorator:
+    """--config: the settings file. used: the command takes it; else it only says where the data folder is."""
     return click.option(
         "--config",
         type=click.Path(path_type=Path, dir_okay=False, exists=True),
         envvar="QRELAY_CONFIG",
-        help="Settings file (YAML).",
+        is_eager=True,
+        expose_value=used,
+        callback=_config,
+        help="Settings file (YAML).  [default: what `qrelay up` recorded, else ./qrelay.yaml]",
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from qrelay.errors import BackendUnavailable, SetupError
-from qrelay.rundir import Endpoint
+from qrelay.rundir import DATA_DIR_VARIABLE, Endpoint
 from qrelay.runtime.exitcodes import EXIT_OK, EXIT_SETUP
 from qrelay.runtime.lookout import LOOK_S, STILL_LOOKS, Watch, refuse_stillness
 from qrelay.runtime.natsserver import NatsServer
@@ -234,6 +234,7 @@ def service_environ(base: Mapping[str, str], name: str, data_dir: Path, nats_url
     """The environment of one process of a service. ports: of gRPC and metrics. Replicas need a `run_dir` each."""
     section = f"QRELAY_{name.upper()}__"
     ours = {
+        DATA_DIR_VARIABLE: str(data_dir),
         "QRELAY_ALL__DATA_DIR": str(data_dir),
         "QRELAY_ALL__RUN_DIR": str(run_dir or data_dir / "run"),
         "QRELAY_ALL__NATS__URL": nats_url,

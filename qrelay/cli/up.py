@@ -23,17 +23,22 @@ from rich.console import Console
 
 from qrelay.cli import orphans
 from qrelay.cli.checks import checked_settings, refuse_taken
+from qrelay.cli.config import installed_classes
 from qrelay.cli.down import LOCK, PID_FILE
 from qrelay.cli.options import config_option, data_dir_option
 from qrelay.cli.serve import installed_services
 from qrelay.cli.supervisor import Child, Supervisor, service_environ
 from qrelay.errors import ConfigError, QrelayError, SetupError
 from qrelay.files import write_atomic
+from qrelay.models.commands import choose_if_open
 from qrelay.progress import plainly, shown
 from qrelay.rundir import endpoints
 from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.runtime.lookout import LOOK_S
 from qrelay.runtime.natsserver import NatsServer
+from qrelay.settings import find
+from qrelay.settings.effective import renewed
+from qrelay.settings.record import changes, recorded_environ, write_record
 
 _POLL_S: Final = 0.2
 _ALL_READY = "all ready"
@@ -43,17 +48,15 @@ ORDER = ("sink", "judge", "reranker", "retriever")
 """Start from the end of the line, so that the first query finds its whole way open."""
 
 
-def build(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int | None, port_base: int,
+def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base: int,
           services: tuple[str, ...], say: Callable[[str], None]) -> Supervisor:  # fmt: skip
-    """The supervisor with nothing started yet. Port base 0: free ports."""
+    """The supervisor with nothing started yet; services run with what is recorded. Port base 0: free ports."""
     if nats_port is None:
         nats_port = port_base
     nats = None if nats_url else NatsServer(data_dir / "nats", port=nats_port)
     if nats and not nats_port:
         nats.reserve_port()
-    base = {**os.environ, orphans.MARK: str(data_dir / "run")}
-    if config:
-        base["QRELAY_CONFIG"] = str(config.resolve())
+    base = {**recorded_environ(os.environ, data_dir), orphans.MARK: str(data_dir / "run")}
     children = []
     for number, name in enumerate(("retriever", "reranker", "judge", "sink"), 1):
         if name not in services:
@@ -85,6 +88,8 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     """
     console = Console(stderr=True)
     data_dir = data_dir.resolve()
+    settings, classes = find(config, data_dir), installed_classes()
+    renewed(settings).check(classes)
     data_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(data_dir / LOCK)
     try:
@@ -97,8 +102,15 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
         return
     (data_dir / PID_FILE).write_text(str(os.getpid()))
     say = plainly(console)
+    with shown(console):
+        for line in choose_if_open(data_dir, config):
+            say(line)
+    settings = find(config, data_dir)
+    for line in changes(settings, classes):
+        say(line)
+    write_record(renewed(settings), classes)
     wanted = services or tuple(installed_services())
-    supervisor = build(data_dir, config, nats_url, nats_port, port_base, wanted, say)
+    supervisor = build(data_dir, nats_url, nats_port, port_base, wanted, say)
     _check(supervisor, data_dir, port_base if nats_port is None else nats_port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(supervisor, "stopping", True))

@@ -20,6 +20,7 @@ from qrelay.models.catalogue import load_catalogue
 from qrelay.models.home import models_dir
 from qrelay.models.prepared import available_memory, remove_leftovers
 from qrelay.progress import shown
+from qrelay.settings.sources import TUNED_NAME
 
 
 @click.command()
@@ -85,10 +86,23 @@ def tune(data_dir: Path, config: Path | None, fetch: bool, again: bool, as_json:
         chosen = choice(data_dir, config, again=again)
         done = prepare_all(data_dir, config) if fetch else {}
     if as_json:
-        click.echo(json.dumps({**chosen, "file": str(data_dir / tuning.TUNED), "prepared": done}))
+        click.echo(json.dumps({**chosen, "file": str(data_dir / TUNED_NAME), "prepared": done}))
         return
     for line in told(chosen):
         click.echo(line)
+
+
+def choose_if_open(data_dir: Path, config: Path | None) -> list[str]:
+    """For `up`: make the choice where nobody has, neither here nor in the settings, and nothing was labelled yet; in
+    lines for people, empty where nothing was chosen."""
+    from qrelay.settings import find
+    from qrelay.settings.effective import DEFAULT
+
+    settings = find(config, data_dir)
+    named = any(settings.origin("judge", (field,)) != DEFAULT for field in ("backend", "model", "judges"))
+    if named or has_labels(data_dir, config):
+        return []
+    return told(choice(data_dir, config))
 
 
 def choice(data_dir: Path, config: Path | None, *, again: bool = False) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from qrelay.files import write_atomic
 from qrelay.models.catalogue import Catalogue, judges
 from qrelay.models.records import ModelEntry
 from qrelay.models.speed import OPENVINO, TRANSFORMERS
+from qrelay.settings.sources import TUNED_NAME
 
-TUNED: Final = "tuned.yaml"
 WANTED: Final = 80.0
 """Prompt tokens a second: some 25 passages of 150 words, a query's, in a minute and a half."""
 _ALIKE: Final = 0.9
@@ -84,7 +84,7 @@ def _judging(engine: str, entry: ModelEntry, rate: float, dtype: str) -> Judging
 def document(
     chosen: Judging, looked_at: list[Judging], rates: Mapping[str, float], encoders: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What `TUNED` holds: the settings, and what they follow from. encoders: settings of retriever and reranker."""
+    """What `tuned.yaml` holds: the settings, and what they follow from. encoders: settings of retriever and reranker."""
     return {
         "settings": {"judge": {"backend": chosen.engine, "model": chosen.model}, **encoders},
         "chosen": {
@@ -111,15 +111,15 @@ def read(data_dir: Path) -> dict[str, Any] | None:
         ConfigError: the file is not what `write` writes.
     """
     try:
-        found = yaml.safe_load((data_dir / TUNED).read_text("utf8"))
+        found = yaml.safe_load((data_dir / TUNED_NAME).read_text("utf8"))
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"cannot read {data_dir / TUNED} ({error}): remove it and run `qrelay models tune`"
+            f"cannot read {data_dir / TUNED_NAME} ({error}): remove it and run `qrelay models tune`"
         ) from error
     if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
-        raise ConfigError(f"{data_dir / TUNED} has no settings: remove it and run `qrelay models tune`")
+        raise ConfigError(f"{data_dir / TUNED_NAME} has no settings: remove it and run `qrelay models tune`")
     return found
 
 
@@ -127,7 +127,7 @@ def write(data_dir: Path, chosen: Mapping[str, Any]) -> Path:
     """Keep the choice; the file."""
     head = "# Written by `qrelay models tune`. Your own settings win: name judge.backend and judge.model there.\n"
     write_atomic(data_dir / TUNED, head + yaml.safe_dump(dict(chosen), sort_keys=False))
-    return data_dir / TUNED
+    return data_dir / TUNED_NAME
 
 
 def processor() -> str:

@@ -19,8 +19,7 @@ def open_registry(folder: Path | None, data_dir: Path, config: Path | None) -> R
         ConfigError: settings that do not hold, or a folder that is no registry.
     """
     if folder is None:
-        settings = load_settings(ServiceSettings, SECTION, file=config)
-        return Registry(settings.registry or data_dir / "registry")
+        return Registry(load_settings(ServiceSettings, SECTION, file=config, data_dir=data_dir).registry_folder)
     if not (folder / "events").is_dir():
         raise ConfigError(f"{folder} is no model registry: it has no events; name another one with --registry")
     return Registry(folder)

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 def main(definition: ServiceDef[Any, Any], config: Path | None = None) -> int:
     """Run the service until it is told to stop; returns the exit code."""
     try:
-        settings = load_settings(definition.settings, definition.name, file=config)
+        settings = load_settings(definition.settings, definition.name, file=config, data_dir=None)
         telemetry.setup_logging(definition.name, settings.telemetry.log_level)
         with asyncio.Runner() as runner:
             if not runner.run(_run(definition, settings)):

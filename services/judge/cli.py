@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from qrelay.cli.options import config_option, json_option
+from qrelay.cli.options import config_option, data_dir_option, json_option
 from services.judge.commands.cache import cache
 from services.judge.commands.measure import COMMANDS
 from services.judge.commands.preview import preview
@@ -45,15 +45,18 @@ def judge() -> None:
 @click.option("--model", help="Catalogue name or path:FILE, instead of the settings' one.")
 @click.option("--backend", type=click.Choice(BACKENDS), help="Instead of the settings' one.")
 @click.option("--show-prompt/--no-prompt", default=True, help="Whether to print the prompt of the first passage.")
+@data_dir_option()
 @config_option()
 @json_option()
-def try_(query: str, texts: tuple[str, ...], passages: Path | None, config: Path | None, **options: Any) -> None:
+def try_(
+    query: str, texts: tuple[str, ...], passages: Path | None, data_dir: Path, config: Path | None, **options: Any
+) -> None:
     """Judge passages for a query, without a pipeline and without the cache."""
     as_json, show_prompt = options.pop("as_json"), options.pop("show_prompt")
     named = [("", text) for text in texts] + (_read_passages(passages) if passages else [])
     if not named:
         raise click.UsageError("give --passage TEXT or --passages FILE")
-    settings = _settings(config, **{key: value for key, value in options.items() if value})
+    settings = _settings(config, data_dir, **{key: value for key, value in options.items() if value})
     judged, prompt = _judge(settings, query, named)
     if as_json:
         click.echo(json.dumps(_as_json(judged, prompt)))
@@ -61,11 +64,11 @@ def try_(query: str, texts: tuple[str, ...], passages: Path | None, config: Path
         _print(judged, prompt, show_prompt)
 
 
-def _settings(config: Path | None, **changes: Any) -> JudgeSettings:
+def _settings(config: Path | None, data_dir: Path, **changes: Any) -> JudgeSettings:
     from qrelay.config import load_settings
     from services.judge.settings import JudgeSettings
 
-    settings = load_settings(JudgeSettings, "judge", file=config)
+    settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
     return settings.changed(**changes)
 
 

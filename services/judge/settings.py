@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from qrelay.config import Section, ServiceSettings
+from qrelay.config import NamesFile, Section, ServiceSettings
 
 _OWN_PARAMETERS = frozenset(
     {"model", "messages", "max_tokens", "temperature", "logprobs", "top_logprobs", "stop", "stream", "n"}
@@ -136,7 +136,7 @@ class CascadeSettings(Section):
     order: tuple[str, ...] = Field(
         (), description='Names of two judges, small first; "fused" as the small one: all others, by their fused label'
     )
-    calibration: str = Field(
+    calibration: Annotated[str, NamesFile()] = Field(
         "",
         description="File of the small side's map to P(relevant), from `qrelay judge calibrate`; needed. The large "
         "judge's, where it has one, is judge.calibration",
@@ -243,17 +243,19 @@ class JudgeSettings(ServiceSettings):
         "below: missing, unparseable",
     )
     shots: int = Field(0, ge=0, le=16, description="Worked examples in the prompts of binary and graded")
-    slice: str = Field("", description="TSV of pairs that people graded: where worked examples come from")
+    slice: Annotated[str, NamesFile()] = Field(
+        "", description="TSV of pairs that people graded: where worked examples come from"
+    )
     judges: dict[str, MemberSettings] = Field(
         {}, description="Several judges by name, all of which label every pair; empty: the one of these settings"
     )
-    calibration: str = Field(
+    calibration: Annotated[str, NamesFile()] = Field(
         "", description="File of a map from `qrelay judge calibrate`: adds a fused, calibrated label; empty: none"
     )
     cascade: CascadeSettings = CascadeSettings()
     budget: BudgetSettings = BudgetSettings()
     early_stop: EarlyStopSettings = EarlyStopSettings()
-    cache: str = Field(
+    cache: Annotated[str, NamesFile()] = Field(
         "",
         description="Judgment cache: a file, or postgresql://… for many machines; :none: for no cache; empty: "
         "<data_dir>/judge-cache.sqlite",

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from qrelay.cli.options import json_option
+from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.config import load_settings
 from qrelay.errors import CorpusIndexError
 from qrelay.files import AtomicFiles
-from qrelay.rundir import default_data_dir
 from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
-from services.retriever.settings import DEFAULT_EMBEDDER
+from services.retriever.settings import RetrieverSettings
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_INDEXES: Final = "Folder of all indexes.  [default: retriever.index_dir, else in --data-dir]"
 _BLOCK_PASSAGES: Final = 4096
 
 
-def _index_dir() -> Path:
-    return default_data_dir() / "index"
+def _settings(data_dir: Path, config: Path | None) -> RetrieverSettings:
+    return load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
+
+
+def _installation(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--data-dir and --config, which say where the indexes are and what embeds them."""
+    return data_dir_option()(config_option()(command))
 
 
 @click.group()
@@ -33,11 +39,15 @@ def index() -> None:
 @index.command()
 @click.argument("source")
 @click.option("--collection", required=True, help="Name that queries ask for: a-z, 0-9, - and _.")
-@click.option("--out", type=_FOLDER, default=_index_dir, show_default=".qrelay/index", help="Folder of all indexes.")
-@click.option("--embedder", default=DEFAULT_EMBEDDER, show_default=True, help="Embedding model, or `hash`.")
+@click.option("--out", type=_FOLDER, help=_INDEXES)
+@click.option("--embedder", help="Embedding model, or `hash`.  [default: the setting retriever.embedder]")
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most so many documents.")
+@_installation
 @json_option()
-def build(source: str, collection: str, out: Path, embedder: str, limit: int | None, as_json: bool) -> None:
+def build(
+    source: str, collection: str, out: Path | None, embedder: str | None, limit: int | None, data_dir: Path,
+    config: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Build the index of SOURCE and make it the current version of the collection.
 
     SOURCE is a .jsonl or .jsonl.gz file (BEIR: _id, title, text), a .parquet file, a folder saved by
@@ -49,9 +59,11 @@ def build(source: str, collection: str, out: Path, embedder: str, limit: int | N
     from services.retriever.build import BuildRequest, build_index
     from services.retriever.progress import show_progress
 
-    request = BuildRequest(source, collection, out, limit)
+    settings = _settings(data_dir, config)
+    request = BuildRequest(source, collection, out or settings.index_folder, limit)
+    embed = load_embedder(embedder or settings.embedder)
     with show_progress() as progress:
-        result = build_index(request, load_embedder(embedder), progress, lambda line: click.echo(line, err=True))
+        result = build_index(request, embed, progress, lambda line: click.echo(line, err=True))
     facts = result.manifest.model_dump(exclude={"files", "rejected"})
     summary = facts | {
         "folder": str(result.folder),
@@ -87,17 +99,18 @@ def _print(answer: Any, as_json: bool) -> None:
 
 @index.command()
 @click.option("--model", required=True, help="`registry` for the promoted bi-encoder, or an embedding model's name.")
-@click.option("--out", type=_FOLDER, default=_index_dir, show_default=".qrelay/index", help="Folder of all indexes.")
+@click.option("--out", type=_FOLDER, help=_INDEXES)
 @click.option("--collection", "collections", multiple=True, help="Collection to re-embed; all in --out unless given.")
-@click.option("--registry", type=_FOLDER, help="The model registry; unless given, `registry` in the data folder.")
+@click.option("--registry", type=_FOLDER, help="The model registry.  [default: all.registry, else in --data-dir]")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads; 0: the library's choice.")
 @click.option("--niceness", type=click.IntRange(0, 19), default=0, help="How far to step back for other processes.")
 @click.option("--if-promoted", is_flag=True, help="With `--model registry`: nothing promoted yet is no error.")
 @click.option("--parent", type=int, hidden=True, help="Process id of the service that asked: end when it ends.")
+@_installation
 @json_option()
 def reembed(
-    model: str, out: Path, collections: tuple[str, ...], registry: Path | None, threads: int, niceness: int,
-    if_promoted: bool, parent: int | None, as_json: bool,
+    model: str, out: Path | None, collections: tuple[str, ...], registry: Path | None, threads: int, niceness: int,
+    if_promoted: bool, parent: int | None, data_dir: Path, config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Embed the passages of the indexes in --out with another model, and switch to it.
 
@@ -107,7 +120,9 @@ def reembed(
     """
     from services.retriever.reembed_job import Job, nothing_promoted, run
 
-    job = Job(out, collections, model, registry or default_data_dir() / "registry", threads, niceness, parent)
+    settings = _settings(data_dir, config)
+    folder, registry = out or settings.index_folder, registry or settings.registry_folder
+    job = Job(folder, collections, model, registry, threads, niceness, parent)
     if if_promoted and nothing_promoted(job):
         _print([] if as_json else "no bi-encoder is promoted yet: nothing to do", as_json)
         return
@@ -125,12 +140,14 @@ def reembed(
 
 
 @index.command("list")
-@click.argument("folder", type=_FOLDER, default=_index_dir)
+@click.argument("folder", type=_FOLDER, required=False)
+@_installation
 @json_option()
-def list_(folder: Path, as_json: bool) -> None:
-    """The collections in FOLDER with their versions; * marks the current one."""
+def list_(folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
+    """The collections in FOLDER (the installation's, unless given) with their versions; * marks the current one."""
     from services.retriever.manifest import MANIFEST, current_version, read_manifest
 
+    folder = folder or _settings(data_dir, config).index_folder
     rows = []
     for path in sorted(folder.glob(f"[!.]*/[!.]*/{MANIFEST}")):
         try:
@@ -187,14 +204,15 @@ def _unfinished(path: Path) -> bool:
 @click.argument("text")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates to show.")
 @click.option("--embedder", help="Embedding model; the one that the index names, unless given.")
+@data_dir_option()
+@config_option(used=False)
 @json_option()
-def search(folder: Path, text: str, top: int, embedder: str | None, as_json: bool) -> None:
+def search(folder: Path, text: str, top: int, embedder: str | None, data_dir: Path, as_json: bool) -> None:
     """Try an index out: the candidates of the collection FOLDER for a question TEXT."""
     from qrelay.models.embedder import load_embedder
     from qrelay.types import Query
     from services.retriever.manifest import current_folder, read_manifest
     from services.retriever.retriever import load_retriever
-    from services.retriever.settings import RetrieverSettings
 
     folder = folder.absolute()
     model = embedder or read_manifest(current_folder(folder)).embedder.partition("@")[0]
@@ -202,7 +220,7 @@ def search(folder: Path, text: str, top: int, embedder: str | None, as_json: boo
         index_dir=folder.parent,
         collections=(folder.name,),
         embedder=model,
-        data_dir=default_data_dir(),
+        data_dir=data_dir,
         registry_poll_s=0,
     )
     (found,) = load_retriever(settings, load_embedder).retrieve([Query("q", text, folder.name)], top)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qrelay.config import ServiceSettings
+from qrelay.config import NamesFile, ServiceSettings
 from services.sink.mining.mine import CURRENT_MODEL, RELEVANT_GRADE, MiningRules
 from services.sink.mining.rounds import RoundLimits
 from services.sink.training.settings import TrainingSettings
@@ -16,7 +16,7 @@ from services.sink.training.settings import TrainingSettings
 class SinkSettings(ServiceSettings):
     """See `qrelay config sink` for the effective values."""
 
-    ledger: str = Field(
+    ledger: Annotated[str, NamesFile()] = Field(
         "",
         description="Ledger: a path, sqlite:///PATH or postgresql://USER@HOST/DATABASE (its password may stand in a "
         "PGPASSFILE); empty: ledger.sqlite in data_dir. Shared by replicas",
@@ -91,7 +91,7 @@ class SinkSettings(ServiceSettings):
         description="Take positives and negatives only from labels that do not lean on the retrieval stages' scores, "
         "which are the pupil's own",
     )
-    qualification: str = Field(
+    qualification: Annotated[str, NamesFile()] = Field(
         "",
         description="File of a report from `qrelay judge qualify`: training data from judges that it finds not "
         "qualified is refused; empty: the verdict of labels is unknown",

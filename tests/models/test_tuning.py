@@ -13,6 +13,7 @@ from qrelay.models import tuning
 from qrelay.models.catalogue import judges, load_catalogue, smaller_judge
 from qrelay.models.cli import models
 from qrelay.models.speed import OPENVINO, TRANSFORMERS, weights_per_second
+from qrelay.settings.sources import TUNED_NAME
 
 LARGE, SMALL = "qwen2.5-coder-1.5b-instruct", "qwen2.5-coder-0.5b-instruct"
 PLENTY = 24e9
@@ -68,9 +69,9 @@ def test_a_choice_is_made_once_kept_and_shown(tmp_path: Path) -> None:
         return answer
 
     first = tuned()
-    kept = (tmp_path / tuning.TUNED).read_bytes()
+    kept = (tmp_path / TUNED_NAME).read_bytes()
     assert tuned() == first
-    assert (tmp_path / tuning.TUNED).read_bytes() == kept
+    assert (tmp_path / TUNED_NAME).read_bytes() == kept
     assert first["settings"]["judge"]["model"] in (LARGE, SMALL)  # type: ignore[index]
     shown = CliRunner().invoke(models, ["tune", "--data-dir", str(tmp_path), "--no-fetch"]).output
     assert "because:" in shown
@@ -78,6 +79,6 @@ def test_a_choice_is_made_once_kept_and_shown(tmp_path: Path) -> None:
 
 
 def test_a_damaged_choice_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / tuning.TUNED).write_text("settings: 3")
+    (tmp_path / TUNED_NAME).write_text("settings: 3")
     with pytest.raises(ConfigError, match="remove it and run `qrelay models tune`"):
         tuning.read(tmp_path)

@@ -77,7 +77,8 @@ def test_queues_that_were_lost_with_their_disk_are_filled_again_from_the_feeds_j
         installation.run("feed", str(write_queries(tmp_path / "q.jsonl", 60)), "--collection", COLLECTION)
     assert (folder / "nats").is_dir()
     shutil.rmtree(folder / "nats")
-    with Installation(folder, ENVIRON) as installation:
+    quick = {**ENVIRON, "QRELAY_JUDGE__FAKE__SERVICE_TIME_S": "0"}  # else it stays as `up` recorded it
+    with Installation(folder, quick) as installation:
         lost = reconcile(installation)["lost"]
         assert lost > 0, "all was judged before the queues were lost: make the judge slower"
         assert reconcile(installation, "--repair")["reemitted"] == lost

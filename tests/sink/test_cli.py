@@ -14,6 +14,8 @@ from click.testing import CliRunner
 
 from qrelay.config import load_settings
 from qrelay.errors import ConfigError, InputError, UnknownCollection
+from qrelay.settings import find
+from qrelay.settings.record import difference, write_record
 from qrelay.types import Missing
 from services.sink.commands.export import export
 from services.sink.exports.catalogue import FORMATS
@@ -77,6 +79,66 @@ def test_unqualified_is_asked_for_by_a_flag_and_said(data_dir: Path) -> None:
     assert "qualification: not_qualified, exported all the same (--unqualified)" in run(
         data_dir, *arguments, "--unqualified"
     )
+
+
+@pytest.fixture
+def measured(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the ledger and a qrelay.yaml that names a report by which the judge is not qualified."""
+    report_file(data_dir, positives=use("not_qualified", "precision below 0.8", {"precision": 0.6}))
+    (data_dir / "qrelay.yaml").write_text("sink: {qualification: qualification.json}")
+    monkeypatch.chdir(data_dir)
+    return data_dir
+
+
+TRIPLES = ("triples", "--collection", "docs", "--out", "t")
+
+
+def test_no_flag_is_needed_for_a_qualification_in_the_folders_file(measured: Path) -> None:
+    with pytest.raises(InputError, match=r"precision below 0\.8 .*--unqualified"):
+        run(measured, *TRIPLES)
+
+
+def test_a_recorded_qualification_holds_without_the_file_in_any_folder_and_beside_any_other_file(
+    measured: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = {"sink": SinkSettings}
+    write_record(find(None, measured, {}), classes)
+    (measured / "qrelay.yaml").unlink()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    (elsewhere / "other.yaml").write_text("sink: {max_negatives: 3}")
+    for more in ((), ("--config", "other.yaml")):
+        with pytest.raises(InputError, match=r"precision below 0\.8 .*--unqualified"):
+            run(measured, *TRIPLES, *more)
+    (elsewhere / "qrelay.yaml").write_text("sink: {qualification: ''}")  # found, not asked for
+    with pytest.raises(InputError, match=r"precision below 0\.8 .*--unqualified"):
+        run(measured, *TRIPLES)
+
+
+def test_a_qualification_that_was_named_after_up_guards_commands_at_once_and_is_told(measured: Path) -> None:
+    """The way of the README: label, then measure, then name the report."""
+    file = measured / "qrelay.yaml"
+    report = file.read_text()
+    file.write_text("sink: {max_negatives: 3}")
+    write_record(find(None, measured, {}), {"sink": SinkSettings})
+    file.write_text(report)
+    with pytest.raises(InputError, match=r"precision below 0\.8 .*--unqualified"):
+        run(measured, *TRIPLES)
+    told = difference(find(None, measured, {}), SinkSettings, "sink") or ""
+    assert "and holds for commands, but is unset in the services" in told
+    assert "sink.max_negatives is 10 there, 3 in force" in told
+
+
+def test_a_file_that_differs_from_what_the_services_run_with_is_told_on_standard_error(measured: Path) -> None:
+    write_record(find(None, measured, {}), {"sink": SinkSettings})
+    (measured / "qrelay.yaml").write_text("sink: {max_negatives: 3}")
+    qrels = ["qrels", "--collection", "docs", "--out", "q", "--data-dir", str(measured), "--json"]
+    done = CliRunner().invoke(export, qrels, catch_exceptions=False, env=_clean())
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("note:")]
+    assert "sink.max_negatives is 3 there, 10 in force" in line
+    assert f'sink.qualification is unset there, "{measured}/qualification.json" in force' in line
+    assert "take the file's" in line
+    assert json.loads(done.stdout)
 
 
 def test_a_judge_may_be_named_by_its_strategy(data_dir: Path) -> None:

@@ -17,6 +17,7 @@ from qrelay.runtime.exitcodes import EXIT_GATE
 
 if TYPE_CHECKING:
     from trainer.gate.rules import GateRules
+    from trainer.settings import TrainerSettings
 
 
 @click.command("gate")
@@ -46,10 +47,12 @@ def gate_command(version: str | None, rules_file: Path | None, promote: bool, sh
         return
     if version is None:
         raise click.UsageError("name the version: `qrelay models versions` lists them; or give --show-rules")
-    _gate(version, settings.registry_folder, rules, config, promote, as_json)
+    _gate(version, settings, rules, config, promote, as_json)
 
 
-def _gate(version: str, folder: Path, rules: GateRules, config: Path | None, promote: bool, as_json: bool) -> None:
+def _gate(
+    version: str, settings: TrainerSettings, rules: GateRules, config: Path | None, promote: bool, as_json: bool
+) -> None:
     from rich.console import Console
 
     from qrelay.registry import Registry
@@ -57,9 +60,10 @@ def _gate(version: str, folder: Path, rules: GateRules, config: Path | None, pro
     from trainer.gate.table import decision_table
     from trainer.settings import configured_models
 
-    registry, console = Registry(folder), Console(stderr=True)
+    registry, console = Registry(settings.registry_folder), Console(stderr=True)
     with console.status("measuring") as status:
-        decision = gate(registry, version, rules, configured_models(config), by="qrelay models gate",
+        models = configured_models(config, settings.data_dir)
+        decision = gate(registry, version, rules, models, by="qrelay models gate",
                         say=status.update)  # fmt: skip
     promoted = promote and decision.passed and registry.promote(version, by="qrelay models gate", reason=decision.why)
     if as_json:

@@ -51,7 +51,7 @@ def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool,
         Installation(data_dir, config), collection, queries.resolve(), trainer_settings(config, data_dir),
         lambda text: console.print(text, highlight=False, markup=False),
     )  # fmt: skip
-    require_followed(loop.settings, config)
+    require_followed(loop.settings, config, data_dir)
     if dry_run:
         for line in plan(loop, n, config):
             click.echo(line)

@@ -20,6 +20,7 @@ from qrelay.rundir import DATA_DIR_VARIABLE, endpoints, require
 from qrelay.runtime.client import get_info
 from qrelay.runtime.exitcodes import EXIT_PARTIAL
 from qrelay.runtime.lookout import preparing
+from qrelay.settings.sources import RECORD_NAME
 from qrelay.v1.service_info_pb2 import SERVICE_STATE_PREPARING, ServiceInfo
 
 SERVICE_OF: Final = {BI_ENCODER: "retriever", CROSS_ENCODER: "reranker"}
@@ -69,7 +70,7 @@ class Installation:
                 f"of the services on {self.data_dir}, {', '.join(missing)} do not run: wait for `qrelay up` to start"
                 " them, or stop the others"
             )
-        done = self.command("up", "--detach", "--port-base", "0", *self._config())
+        done = self.command("up", "--detach", "--port-base", "0", *self._recorded())
         if done.returncode:
             raise SetupError(f"the services did not start: {done.stderr.strip()[-_WORDS:]}")
         try:
@@ -158,6 +159,11 @@ class Installation:
     def _info(self, slot: str) -> ServiceInfo:
         service = SERVICE_OF[slot]
         return get_info(service, require(self.data_dir, service).grpc, _INFO_S)
+
+    def _recorded(self) -> tuple[str, ...]:
+        """What services are started with: what the rounds' own settings come from, not a file that lies about."""
+        record = self.data_dir / RECORD_NAME
+        return ("--config", str(record)) if record.exists() and not self.config else self._config()
 
     def _config(self) -> tuple[str, ...]:
         return ("--config", str(self.config)) if self.config else ()

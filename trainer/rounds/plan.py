@@ -20,7 +20,8 @@ def plan(rounds: Rounds, n: int, config: Path | None) -> Iterator[str]:
 
     series = rounds.file.read()
     asked = count_queries(rounds.queries)
-    sample = load_settings(RerankerSettings, "reranker", file=config).sample
+    data_dir = rounds.installation.data_dir
+    sample = load_settings(RerankerSettings, "reranker", file=config, data_dir=data_dir).sample
     left = max(0, n - series.done) if not series.stopped else 0
     yield f"rounds: {series.done} done, {left} to go{f'; stopped: {series.stopped}' if series.stopped else ''}"
     missing = rounds.installation.missing

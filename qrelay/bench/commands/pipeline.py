@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -153,11 +152,11 @@ class Run:
         """Its settings where it is started here; else what is known of any service: the defaults."""
         if self.running:
             return ServiceSettings()
-        return session.settings_in_force("judge", self.plan.config, {**os.environ, **self.plan.environ})
+        return session.settings_in_force("judge", self.plan)
 
     def _settings(self) -> dict[str, Any]:
         services = {} if self.running else {
-            service: session.changed_settings(service, self.plan.config, {**os.environ, **self.plan.environ})
+            service: session.changed_settings(service, self.plan)
             for service in ("retriever", "reranker", "judge", "sink")
         }  # fmt: skip
         return session.settings_of(

@@ -19,8 +19,9 @@ from qrelay.bench.folder import write
 from qrelay.bench.load import Target, closed_loop
 from qrelay.bench.probe import CLIENT
 from qrelay.bench.report import Level, Probe, Report, as_json
+from qrelay.bench.running import Plan
 from qrelay.bench.sweeps import best_of, rates_of, sweep_closed, sweep_open
-from qrelay.config import ServiceSettings, load_settings
+from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError, InputError
 
 Say = Callable[[Level], None]
@@ -96,18 +97,18 @@ def settings_of(plan: LoadPlan, **others: Any) -> dict[str, Any]:
     return {"policy": asdict(plan.policy), "quick": plan.quick, "seed": plan.seed, **others}
 
 
-def settings_in_force(service: str, config: Path | None, environ: Mapping[str, str]) -> ServiceSettings:
-    """The effective settings of a service that is installed here."""
+def settings_in_force(service: str, plan: Plan) -> ServiceSettings:
+    """The effective settings of a service that is started here."""
     from qrelay.cli.serve import load_definition
 
     settings: type[ServiceSettings] = load_definition(service).settings
-    return load_settings(settings, service, file=config, environ=environ)
+    return plan.settings.settings(settings, service)
 
 
-def changed_settings(service: str, config: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
+def changed_settings(service: str, plan: Plan) -> dict[str, Any]:
     """Which settings of a service differ from their defaults, flat by dotted name. Folders and addresses are left
     out: they name places, not what was measured."""
-    effective = settings_in_force(service, config, environ)
+    effective = settings_in_force(service, plan)
     given, default = _flat(effective.model_dump()), _flat(type(effective)().model_dump())
     return {name: _plain(value) for name, value in given.items() if value != default.get(name) and not _place(value)}
 

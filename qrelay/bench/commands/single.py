@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -125,8 +124,7 @@ class Run:
         )
 
     def _settings(self, info: dict[str, Any]) -> dict[str, Any]:
-        changed = {} if self.place.address else session.changed_settings(
-            self.service, self.place.plan.config, {**os.environ, **self.place.plan.environ})  # fmt: skip
+        changed = {} if self.place.address else session.changed_settings(self.service, self.place.plan)
         return session.settings_of(
             self.plan,
             items_per_request=self.items,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qrelay.cli.options import config_option, json_option
+from qrelay.cli.options import config_option, data_dir_option, json_option
 
 if TYPE_CHECKING:
     from services.judge.cache import JudgmentCache
@@ -28,11 +28,12 @@ def cache() -> None:
 
 
 @cache.command("stats")
+@data_dir_option()
 @config_option()
 @json_option()
-def stats(config: Path | None, as_json: bool) -> None:
+def stats(data_dir: Path, config: Path | None, as_json: bool) -> None:
     """Labels in the cache, by judge."""
-    settings, store = _open(config)
+    settings, store = _open(data_dir, config)
     counts = store.stats()
     store.close()
     summary = {"path": _shown(settings), "labels": counts.labels, "prompt_tokens": counts.prompt_tokens}
@@ -61,10 +62,17 @@ def stats(config: Path | None, as_json: bool) -> None:
     "--not-configured", is_flag=True, help="Only labels of judges that the settings do not name (loads them)."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@data_dir_option()
 @config_option()
 @json_option()
 def prune(
-    judge_hash: str, older_than: str | None, not_configured: bool, dry_run: bool, config: Path | None, as_json: bool
+    judge_hash: str,
+    older_than: str | None,
+    not_configured: bool,
+    dry_run: bool,
+    data_dir: Path,
+    config: Path | None,
+    as_json: bool,
 ) -> None:
     """Remove labels for which all given options hold. They are judged again when they are next needed.
 
@@ -75,7 +83,7 @@ def prune(
     if not re.fullmatch("[0-9a-f]*", judge_hash):
         raise click.UsageError(f"--judge {judge_hash}: give the beginning of a hash, as `cache stats` shows it")
     before = datetime.now(UTC) - _age(older_than) if older_than else None
-    settings, store = _open(config)
+    settings, store = _open(data_dir, config)
     rule = PruneRule(judge_hash, before, _configured(settings) if not_configured else None)
     if rule.empty:
         raise click.UsageError("say what to remove: --judge, --older-than or --not-configured")
@@ -92,12 +100,13 @@ def prune(
 
 @cache.command("export")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSONL file to write.")
+@data_dir_option()
 @config_option()
-def export(out: Path, config: Path | None) -> None:
+def export(out: Path, data_dir: Path, config: Path | None) -> None:
     """Every label with its judge, cost and time, one JSON object a line. Texts are not in the cache."""
     from qrelay.files import AtomicFiles
 
-    settings, store = _open(config)
+    settings, store = _open(data_dir, config)
     count = 0
     with AtomicFiles() as files:
         file = files.open(out)
@@ -146,12 +155,12 @@ def _configured(settings: JudgeSettings) -> frozenset[str]:
         panel.close()
 
 
-def _open(config: Path | None) -> tuple[JudgeSettings, JudgmentCache]:
+def _open(data_dir: Path, config: Path | None) -> tuple[JudgeSettings, JudgmentCache]:
     from qrelay.config import load_settings
     from services.judge.cache import NO_CACHE, POSTGRES, open_cache
     from services.judge.settings import JudgeSettings
 
-    settings = load_settings(JudgeSettings, "judge", file=config)
+    settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
     path = settings.cache_path
     if path != NO_CACHE and not path.startswith(POSTGRES) and not Path(path).exists():
         raise click.ClickException(f"there is no cache at {path} yet: it appears with the first label")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qrelay.cli.options import config_option, json_option
+from qrelay.cli.options import config_option, data_dir_option, json_option
 
 if TYPE_CHECKING:
     from services.judge.calibration import CalibrationMap
@@ -44,6 +44,7 @@ def _pairs_options(command: Any) -> Any:
         click.option(
             "--fuse", "fusions", multiple=True, metavar="NAME=A,B,…", help="One more fusion, of judges and scores."
         ),
+        data_dir_option(),
     ]
     for option in reversed(options):
         command = option(command)
@@ -182,7 +183,7 @@ async def _table(config: Path | None, options: dict[str, Any]) -> Table:
 
     pairs, corpus = _pairs(options)
     stages = stage_scores(pairs, StageOptions(options["embedder"], corpus), lambda what: click.echo(what, err=True))
-    panel = load_panel(_settings(config))
+    panel = load_panel(_settings(config, options["data_dir"]))
     try:
         with _progress("judging", len(pairs)) as advance:
             return await measure(panel, pairs, stages, options["relevant_from"], advance)
@@ -205,11 +206,11 @@ def _pairs(options: dict[str, Any]) -> tuple[list[GradedPair], list[tuple[str, s
     return pairs + rest, corpus_texts(options["corpus"], max_words=words)
 
 
-def _settings(config: Path | None) -> JudgeSettings:
+def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
     from qrelay.config import load_settings
     from services.judge.settings import JudgeSettings
 
-    return load_settings(JudgeSettings, "judge", file=config)
+    return load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
 
 
 @contextmanager

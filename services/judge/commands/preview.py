@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +48,7 @@ def preview(
     from services.judge.preview import estimate, examples, sampled
     from services.judge.preview import preview as run
 
-    settings = _settings(config)
+    settings = _settings(config, source["data_dir"])
     found, marked = _sets(source)
     chosen = sampled(found, pairs)
     core = load_core(settings)
@@ -58,7 +57,7 @@ def preview(
     finally:
         core.close()
     price = settings.budget.price_per_million_tokens
-    size = per_query or marked or _reranker_sample(config)
+    size = per_query or marked or _reranker_sample(config, source["data_dir"])
     whole = estimate(seen, feed_size, size, price) if feed_size else None
     prompts = examples(settings, chosen)
     if as_json:
@@ -67,13 +66,13 @@ def preview(
         _print(seen, whole, prompts, price)
 
 
-def _settings(config: Path | None) -> JudgeSettings:
+def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
     """The settings, but without cache and budget."""
     from qrelay.config import load_settings
     from services.judge.cache import NO_CACHE
     from services.judge.settings import BudgetSettings, JudgeSettings
 
-    settings = load_settings(JudgeSettings, "judge", file=config)
+    settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
     price = BudgetSettings(price_per_million_tokens=settings.budget.price_per_million_tokens)
     return settings.model_copy(update={"cache": NO_CACHE, "budget": price})
 
@@ -111,12 +110,12 @@ def _queries(file: Path, collection: str, count: int = 6) -> list[Query]:
     return [parse_line(line, collection) for line in random.Random(SEED).sample(lines, min(count, len(lines)))]
 
 
-def _reranker_sample(config: Path | None) -> float:
+def _reranker_sample(config: Path | None, data_dir: Path) -> float:
     """The reranker's setting, read without the reranker: it may not be installed beside the judge."""
-    import yaml
+    from qrelay.config import ServiceSettings
+    from qrelay.settings import find
 
-    from_file = (yaml.safe_load(config.read_text("utf8")) or {}).get("reranker") or {} if config else {}
-    return float(os.environ.get("QRELAY_RERANKER__SAMPLE") or from_file.get("sample", _PER_QUERY))
+    return float(find(config, data_dir).tree(ServiceSettings, "reranker").get("sample", _PER_QUERY))
 
 
 def _as_json(seen: Preview, whole: Estimate | None, prompts: dict[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def rejudge(
         sets = doors.judged_pairs(address, collection, wanted, where, after)
     else:
         sets = doors.judged_sets(address, collection, where, after)
-    done = count(sets) if dry_run else asyncio.run(_run(config, sets, doors.Ledger(address), batch))
+    done = count(sets) if dry_run else asyncio.run(_run(config, data_dir, sets, doors.Ledger(address), batch))
     if as_json:
         click.echo(json.dumps({**asdict(done), "dry_run": dry_run}))
     else:
@@ -72,7 +72,9 @@ def rejudge(
         raise SystemExit(EXIT_PARTIAL)
 
 
-async def _run(config: Path | None, sets: Iterator[JudgedSet], ledger: doors.Ledger, batch: int) -> Rejudged:
+async def _run(
+    config: Path | None, data_dir: Path, sets: Iterator[JudgedSet], ledger: doors.Ledger, batch: int
+) -> Rejudged:
     from qrelay.config import load_settings
     from qrelay.progress import shown, step
     from services.judge.core import load_core
@@ -81,7 +83,8 @@ async def _run(config: Path | None, sets: Iterator[JudgedSet], ledger: doors.Led
 
     with shown():
         with step("loading the judge"):
-            core = await asyncio.to_thread(load_core, load_settings(JudgeSettings, "judge", file=config))
+            settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
+            core = await asyncio.to_thread(load_core, settings)
         try:
             with step("judging again", unit="queries") as judging:
 

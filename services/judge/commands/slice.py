@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qrelay.cli.options import data_dir_option
+from qrelay.cli.options import config_option, data_dir_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="TSV to write.")
 @click.option("--sink", help="host:port of the sink.  [default: in --data-dir]")
 @data_dir_option()
+@config_option(used=False)
 def slice_(collection: str, count: int, where: str, seed: int, out: Path, sink: str | None, data_dir: Path) -> None:
     """Pick pairs from the ledger for people to grade: half where the judge is unsure, half over its whole range.
 

@@ -65,7 +65,7 @@ def generate(data_dir: Path, config: Path | None, as_json: bool, **options: Any)
     from services.judge.querygen.passages import sample
 
     trip = _round_trip(data_dir, **options)
-    settings = _settings(config, **options)
+    settings = _settings(config, data_dir, **options)
     pool = max(_LEAST_POOL, _POOL_A_QUERY * options["n"])
     found = sample(options["corpus"], seed=options["seed"], pool=pool, min_words=options["min_words"])
     facts = asyncio.run(_generated(_Run(settings, trip, found, options), journal_path(options["out"])))
@@ -120,7 +120,7 @@ def _round_trip(
 
 
 def _settings(
-    config: Path | None, llm: str | None, llm_model: str | None, backend: str | None, **_: Any
+    config: Path | None, data_dir: Path, llm: str | None, llm_model: str | None, backend: str | None, **_: Any
 ) -> JudgeSettings:
     """The judge's settings with the engine that the options name, checked as a whole."""
     from pydantic import ValidationError
@@ -128,7 +128,7 @@ def _settings(
     from qrelay.config import load_settings
     from services.judge.settings import JudgeSettings
 
-    given = load_settings(JudgeSettings, "judge", file=config).model_dump()
+    given = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir).model_dump()
     given |= {"backend": backend} if backend else {}
     if llm and llm.startswith(("http://", "https://")):
         if not llm_model:

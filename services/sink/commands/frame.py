@@ -24,9 +24,8 @@ def open_ledger(url: str | None, data_dir: Path, config: Path | None) -> Iterato
     from services.sink.ledger.ledger import Ledger
     from services.sink.settings import SinkSettings
 
-    settings = load_settings(SinkSettings, "sink", file=config)
-    place = url or settings.ledger or str(data_dir / "ledger.sqlite")
-    ledger = Ledger.open(place, busy_timeout_s=settings.busy_timeout_s, create=False)
+    settings = load_settings(SinkSettings, "sink", file=config, data_dir=data_dir)
+    ledger = Ledger.open(url or settings.ledger_url, busy_timeout_s=settings.busy_timeout_s, create=False)
     try:
         yield ledger, settings
     finally:
@@ -38,8 +37,8 @@ def ledger_place(data_dir: Path, config: Path | None) -> str | None:
     from qrelay.config import load_settings
     from services.sink.settings import SinkSettings
 
-    own = data_dir / "ledger.sqlite"
-    return load_settings(SinkSettings, "sink", file=config).ledger or (str(own) if own.exists() else None)
+    settings = load_settings(SinkSettings, "sink", file=config, data_dir=data_dir)
+    return settings.ledger_url if settings.ledger or Path(settings.ledger_url).exists() else None
 
 
 @contextmanager

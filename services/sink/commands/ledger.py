@@ -156,8 +156,8 @@ def _address(address: str | None, data_dir: Path, config: Path | None) -> tuple[
     from qrelay.config import load_settings
     from services.sink.settings import SinkSettings
 
-    settings = load_settings(SinkSettings, "sink", file=config)
-    return address or settings.ledger or str(data_dir / "ledger.sqlite"), settings.busy_timeout_s
+    settings = load_settings(SinkSettings, "sink", file=config, data_dir=data_dir)
+    return address or settings.ledger_url, settings.busy_timeout_s
 
 
 def _size(count: int) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from qrelay.errors import ConfigError, InputError
 from qrelay.identity import judge_digest
 from services.judge.calibration import load_map, load_maps
+from services.judge.cli import judge as judge_command
 from services.judge.slices import GradedPair, write_slice
 from services.sink.labels.qualification import read_report
 from tests.judge.measure.running import JUDGES, overlapping, run
@@ -39,6 +41,20 @@ def strict(path: Path) -> dict[str, Any]:
         raise AssertionError(f"{name} in {path}")
 
     return dict(json.loads(path.read_text(), parse_constant=refuse))
+
+
+def test_the_cache_lies_in_the_data_folder_of_the_installation(
+    tmp_path: Path, graded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, state = tmp_path / "here", tmp_path / "state"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "qrelay.yaml").write_text("judge: {backend: fake}")
+    monkeypatch.setenv("QRELAY_DATA_DIR", str(state))
+    done = CliRunner().invoke(judge_command, ["eval", *graded], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert (state / "judge-cache.sqlite").exists()
+    assert sorted(path.name for path in here.iterdir()) == ["qrelay.yaml"]
 
 
 # --- eval -------------------------------------------------------------------------------------------------------
