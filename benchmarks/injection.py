@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.config import load_settings
+from qrelay.rundir import default_data_dir
 from qrelay.errors import QrelayError
 from qrelay.types import Graded, Passage, Query
 from services.judge.backends import make_backend
@@ -159,7 +160,7 @@ def measure(settings: JudgeSettings, name: str, cases: Sequence[Case]) -> dict[s
 
 def settings_of(arguments: argparse.Namespace) -> JudgeSettings:
     """The settings with what the command line changes."""
-    settings = load_settings(JudgeSettings, "judge")
+    settings = load_settings(JudgeSettings, "judge", data_dir=default_data_dir())
     changed = {name: getattr(arguments, name) for name in ("backend", "model", "scale") if getattr(arguments, name)}
     engines = {
         name: getattr(settings, name).model_copy(update={"threads": arguments.threads})

@@ -84,7 +84,7 @@ def _judging(engine: str, entry: ModelEntry, rate: float, dtype: str) -> Judging
 def document(
     chosen: Judging, looked_at: list[Judging], rates: Mapping[str, float], encoders: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What `tuned.yaml` holds: the settings, and what they follow from. encoders: settings of retriever and reranker."""
+    """What tuned.yaml holds: the settings, and what they follow from. encoders: those of retriever and reranker."""
     return {
         "settings": {"judge": {"backend": chosen.engine, "model": chosen.model}, **encoders},
         "chosen": {
@@ -126,7 +126,7 @@ def read(data_dir: Path) -> dict[str, Any] | None:
 def write(data_dir: Path, chosen: Mapping[str, Any]) -> Path:
     """Keep the choice; the file."""
     head = "# Written by `qrelay models tune`. Your own settings win: name judge.backend and judge.model there.\n"
-    write_atomic(data_dir / TUNED, head + yaml.safe_dump(dict(chosen), sort_keys=False))
+    write_atomic(data_dir / TUNED_NAME, head + yaml.safe_dump(dict(chosen), sort_keys=False))
     return data_dir / TUNED_NAME
 
 
