@@ -263,7 +263,7 @@ WAYS: dict[str, Way] = {
         f"qrelay export {kind} --split train": lambda place, flags, kind=kind: exported(kind, place, flags, *SPLIT)
         for kind in JUDGMENT_KINDS
     },
-    **{f"qrelay push --format {kind}": partial(pushed, kind) for kind in TRAINING_KINDS},
+    **{f"qrelay push --format {kind}": partial(pushed, kind) for kind in ("hf", "labels")},
     **{f"Export {pb.ExportFormat.Name(number)}": partial(called, number) for number in CALLED},
     "StartTraining": started,
     "qrelay training run": ran,

@@ -110,7 +110,9 @@ def test_dispatchers_of_two_places_do_not_both_start_a_job(ledger: Ledger, ledge
 
 def manual(ledger: Ledger, tmp_path: Path, **fields: Any) -> tuple[SinkSettings, Trigger]:
     """Settings with a command and without a policy, and a pending trigger."""
-    settings = SinkSettings(data_dir=tmp_path, training=TrainingSettings(command=("train", "{name}"), **fields))
+    settings = SinkSettings(
+        data_dir=tmp_path, training=TrainingSettings(command=("train", "{name}"), unmeasured=True, **fields)
+    )
     ledger.commit([judged_set("q1", outcomes=HARD)])
     return settings, trigger_manually(ledger, "docs", settings.training)
 
