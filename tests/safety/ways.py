@@ -147,7 +147,9 @@ def ran(place: Place, flags: Flags) -> None:
 def triggered(launcher: str, place: Place, flags: Flags) -> None:
     """A trigger of the policy, whose dispatcher launches by `launcher`; the settings allow."""
     if launcher == "subprocess":
-        dispatched(place, place.sink_settings(enabled=True, min_judged=1, **_said(flags)), policy=True)
+        name = dispatched(place, place.sink_settings(enabled=True, min_judged=1, **_said(flags)), policy=True)
+        document = json.loads((place.folder / "training" / name / "job.json").read_text())
+        assert {flag for flag in ("unmeasured", "unqualified") if document.get(flag)} == set(flags)
         return
     with serving_cluster(ApiServer()) as server:
         kubernetes = {"kubeconfig": server.kubeconfig(place.folder), "image": "trainer", "ledger_secret": "ledger"}
