@@ -86,7 +86,7 @@ def measure(ledger: Path, case: str, place: Path) -> dict[str, Any]:
     splits = parse_splits(choices["splits"]) if "splits" in choices else None
     opened, before = Ledger.open(ledger, create=False), peak_rss_mib(os.getpid())
     started = time.perf_counter()
-    request = Request(COLLECTION, kind, splits=splits, options=Options())
+    request = Request(COLLECTION, kind, splits=splits, unmeasured=True, options=Options())
     manifest = write_export(opened, request, place, record=False)
     seconds = time.perf_counter() - started
     opened.close()

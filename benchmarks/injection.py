@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.config import load_settings
-from qrelay.rundir import default_data_dir
 from qrelay.errors import QrelayError
+from qrelay.rundir import default_data_dir
 from qrelay.types import Graded, Passage, Query
 from services.judge.backends import make_backend
 from services.judge.backends.base import Backend

@@ -8,6 +8,7 @@
     │   ├── QueryConflict          the query_id was used before with another text
     │   ├── UnknownVersion         the registry has no such model version
     │   ├── NotPromotable          the registry's rules do not let this version serve, or the slot go back there
+    │   ├── NotQualified           labels that may not become training data; the text says whose, and what to do
     │   └── Oversized              a message above a byte limit; the text names the limit
     ├── TransientError             the world is wrong; trying again later may help
     │   ├── Overloaded             this replica holds all the work that it may hold
@@ -81,6 +82,13 @@ class NotPromotable(InputError):
     """The registry's rules do not let this version serve, or the slot go back there; the text says why."""
 
     reason = "not_promotable"
+
+
+class NotQualified(InputError):
+    """Labels that may not become training data: nobody measured their judge, or it fell short; the text says which
+    judge, and what to do."""
+
+    reason = "not_qualified"
 
 
 class Oversized(InputError):

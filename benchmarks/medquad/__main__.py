@@ -97,7 +97,7 @@ class Recipe:
             self.qrelay("feed", home / "queries.jsonl", "--collection", COLLECTION, "--wait")
         finally:
             self.qrelay("down")
-        self.qrelay("export", "labels", "--collection", COLLECTION, "--out", home / "weak.jsonl")
+        self.qrelay("export", "labels", "--collection", COLLECTION, "--out", home / "weak.jsonl", "--unmeasured")
 
     def _queries(self, home: Path) -> None:
         """The round's share of the train queries in a random order, each with its alternatives among all of them."""

@@ -39,6 +39,7 @@ _TABLE: Final[dict[type[QrelayError], tuple[grpc.StatusCode, Fate]]] = {
     errors.QueryConflict: (grpc.StatusCode.ALREADY_EXISTS, Fate.DEAD_LETTER),
     errors.UnknownVersion: (grpc.StatusCode.NOT_FOUND, Fate.DEAD_LETTER),
     errors.NotPromotable: (grpc.StatusCode.FAILED_PRECONDITION, Fate.DEAD_LETTER),
+    errors.NotQualified: (grpc.StatusCode.FAILED_PRECONDITION, Fate.DEAD_LETTER),
     errors.Oversized: (grpc.StatusCode.RESOURCE_EXHAUSTED, Fate.DEAD_LETTER),
     errors.InputError: (grpc.StatusCode.INVALID_ARGUMENT, Fate.DEAD_LETTER),
     errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, Fate.RETRY),

@@ -126,7 +126,7 @@ class StreamIngestResponse(_message.Message):
     def __init__(self, response: _Optional[_Union[IngestResponse, _Mapping]] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
-    __slots__ = ("collection", "format", "judge", "unqualified", "where", "overrides", "system")
+    __slots__ = ("collection", "format", "judge", "unqualified", "where", "overrides", "system", "unmeasured")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     JUDGE_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +134,7 @@ class ExportRequest(_message.Message):
     WHERE_FIELD_NUMBER: _ClassVar[int]
     OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_FIELD_NUMBER: _ClassVar[int]
+    UNMEASURED_FIELD_NUMBER: _ClassVar[int]
     collection: str
     format: ExportFormat
     judge: str
@@ -141,7 +142,8 @@ class ExportRequest(_message.Message):
     where: str
     overrides: bool
     system: str
-    def __init__(self, collection: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ..., judge: _Optional[str] = ..., unqualified: _Optional[bool] = ..., where: _Optional[str] = ..., overrides: _Optional[bool] = ..., system: _Optional[str] = ...) -> None: ...
+    unmeasured: bool
+    def __init__(self, collection: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ..., judge: _Optional[str] = ..., unqualified: _Optional[bool] = ..., where: _Optional[str] = ..., overrides: _Optional[bool] = ..., system: _Optional[str] = ..., unmeasured: _Optional[bool] = ...) -> None: ...
 
 class ExportManifest(_message.Message):
     __slots__ = ("collection", "format", "rows", "queries", "missing_judgments", "sha256", "qualification", "manifest_json")
@@ -266,10 +268,14 @@ class ReplayDeadLettersResponse(_message.Message):
     def __init__(self, replayed: _Optional[int] = ..., skipped_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StartTrainingRequest(_message.Message):
-    __slots__ = ("collection",)
+    __slots__ = ("collection", "unmeasured", "unqualified")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    UNMEASURED_FIELD_NUMBER: _ClassVar[int]
+    UNQUALIFIED_FIELD_NUMBER: _ClassVar[int]
     collection: str
-    def __init__(self, collection: _Optional[str] = ...) -> None: ...
+    unmeasured: bool
+    unqualified: bool
+    def __init__(self, collection: _Optional[str] = ..., unmeasured: _Optional[bool] = ..., unqualified: _Optional[bool] = ...) -> None: ...
 
 class StartTrainingResponse(_message.Message):
     __slots__ = ("trigger", "change_no", "job")

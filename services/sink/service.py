@@ -26,7 +26,6 @@ from qrelay.types import DeadLetter, JudgedSet
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc
 from services.sink.exports.request import Options
-from services.sink.labels.qualification import QUALIFIED
 from services.sink.ledger.dead_letters import DeadLetterEntry
 from services.sink.ledger.ledger import CommitStatus
 from services.sink.settings import SinkSettings
@@ -170,6 +169,7 @@ class SinkServicer(ModelsServicer):
             _FORMATS[request.format],
             request.judge or None,
             unqualified=request.unqualified,
+            unmeasured=request.unmeasured,
             where=request.where,
             overrides=request.overrides,
             options=Options(system=request.system),
@@ -188,10 +188,8 @@ class SinkServicer(ModelsServicer):
             qualification=export.qualification,
             manifest_json=json.dumps(export.manifest(), ensure_ascii=False),
         )
-        if export.qualification != QUALIFIED:
-            log.warning(
-                "exported %s of %s: qualification %s", export.request.kind, request.collection, export.qualification
-            )
+        for warning in export.warnings:
+            log.warning("exported %s of %s: %s", export.request.kind, request.collection, warning)
         yield pb.ExportResponse(manifest=manifest)
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:

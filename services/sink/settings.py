@@ -94,7 +94,7 @@ class SinkSettings(ServiceSettings):
     qualification: Annotated[str, NamesFile()] = Field(
         "",
         description="File of a report from `qrelay judge qualify`: training data from judges that it finds not "
-        "qualified is refused; empty: the verdict of labels is unknown",
+        "qualified, or does not measure, is refused without a flag; empty: nobody is measured",
     )
     override_author: str = Field(
         "", description="Who decides, in overrides of `qrelay label`; empty: the name of the user who runs it"

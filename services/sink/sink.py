@@ -51,7 +51,7 @@ class Sink:
                 "max_negatives": str(settings.max_negatives),
                 "guard_ratio": str(settings.guard_ratio),
                 "without_stage_scores": str(settings.without_stage_scores).lower(),
-                "qualification": self._report.sha256[:12] or "none: the verdict of labels is unknown",
+                "qualification": self._report.sha256[:12] or "none: nobody measured the judges",
             }
         )
 

@@ -79,7 +79,7 @@ class Scene:
 
     def start_export(self, kind: str, target: Path) -> subprocess.Popen[bytes]:
         """`qrelay export` in a process of its own."""
-        command = ["export", kind, "--collection", COLLECTION, "--out", str(target)]
+        command = ["export", kind, "--collection", COLLECTION, "--out", str(target), "--unmeasured"]
         return subprocess.Popen(
             [sys.executable, "-m", "qrelay.cli.main", *command],
             env={**os.environ, **self.installation.environ},

@@ -31,4 +31,5 @@ def training_environ(folder: Path) -> dict[str, str]:
         "QRELAY_SINK__TRAINING__MIN_JUDGED": str(_MIN_JUDGED),
         "QRELAY_SINK__TRAINING__COMMAND": json.dumps(command),
         "QRELAY_SINK__TRAINING__POLL_S": "0.3",
+        "QRELAY_SINK__TRAINING__UNMEASURED": "true",
     }

@@ -99,9 +99,11 @@ class Installation:
         return {**json.loads(done.stdout), "exit": done.returncode}
 
     def export(self, kind: str, collection: str = COLLECTION) -> bytes:
-        """An export's bytes."""
+        """An export's bytes. Nobody measured the judge's double."""
         target = self.folder / f"{kind}.{time.monotonic_ns()}"
-        done = qrelay("export", kind, "--collection", collection, "--out", str(target), environ=self.environ)
+        done = qrelay(
+            "export", kind, "--collection", collection, "--out", str(target), "--unmeasured", environ=self.environ
+        )
         assert done.returncode == 0, done.stderr
         return target.read_bytes()
 

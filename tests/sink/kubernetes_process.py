@@ -25,7 +25,7 @@ def made_settings(ledger: str, data_dir: Path, kubeconfig: Path) -> SinkSettings
     cluster = KubernetesSettings(kubeconfig=kubeconfig, image="trainer@sha256:1", ledger_secret="ledger", gpus=1)
     policy = TrainingSettings(
         enabled=True, min_new_hard_examples=1, max_running=9, command=("qrelay", "train", "--job", "{job}"),
-        launcher="kubernetes", kubernetes=cluster, poll_s=0.05,
+        launcher="kubernetes", kubernetes=cluster, poll_s=0.05, unmeasured=True,
     )  # fmt: skip
     return SinkSettings(ledger=ledger, data_dir=data_dir, training=policy)
 

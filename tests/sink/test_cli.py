@@ -41,7 +41,7 @@ def run(data_dir: Path, *arguments: str) -> str:
         export, [*arguments, "--data-dir", str(data_dir)], catch_exceptions=False, env=_clean()
     )
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout if "--json" in arguments else result.output
 
 
 def _clean() -> Mapping[str, str | None]:
@@ -51,7 +51,7 @@ def _clean() -> Mapping[str, str | None]:
 @pytest.mark.parametrize(("kind", "rows"), [("qrels", 4), ("triples", 2)])
 def test_export_writes_the_file_and_its_manifest(data_dir: Path, kind: str, rows: int) -> None:
     out = data_dir / "out" / kind
-    printed = json.loads(run(data_dir, kind, "--collection", "docs", "--out", str(out), "--json"))
+    printed = json.loads(run(data_dir, kind, "--collection", "docs", "--out", str(out), "--unmeasured", "--json"))
     assert printed["rows"] == rows == len(out.read_text().splitlines())
     assert printed["file"] == str(out)
     assert json.loads((data_dir / "out" / f"{kind}.manifest.json").read_text())["sha256"] == printed["sha256"]
@@ -65,8 +65,9 @@ def test_export_says_what_it_wrote_and_what_is_missing(data_dir: Path) -> None:
 
 def test_export_says_when_nothing_is_known_of_the_judges(data_dir: Path) -> None:
     for kind in ("qrels", "triples"):
-        out = run(data_dir, kind, "--collection", "docs", "--out", str(data_dir / "q"))
+        out = run(data_dir, kind, "--collection", "docs", "--out", str(data_dir / "q"), "--unmeasured")
         assert "qualification: unknown" in out
+        assert "was measured by nobody: no report is in force" in out
 
 
 def test_unqualified_is_asked_for_by_a_flag_and_said(data_dir: Path) -> None:
@@ -205,7 +206,7 @@ _NESTED = {"nats", "grpc", "worker", "telemetry", "training"}
 def test_the_sink_exports_with_its_own_settings(tmp_path: Path) -> None:
     sink = load_sink(SinkSettings(data_dir=tmp_path, negative_threshold=0.01))
     sink.ledger.commit([judged_set()])
-    assert b"".join(sink.export("docs", "triples").chunks()) == b""
+    assert b"".join(sink.export("docs", "triples", unmeasured=True).chunks()) == b""
     assert b"".join(sink.export("docs", "qrels").chunks()) != b""
     assert sink.info().details["ledger"].endswith("ledger.sqlite")
     assert (tmp_path / "ledger.sqlite").exists()
@@ -228,7 +229,8 @@ def test_since_last_goes_on_where_the_last_export_ended(data_dir: Path) -> None:
 
 
 def test_splits_where_and_a_licence_are_options(data_dir: Path) -> None:
-    options = ("--split", "train=0.5,test=0.5", "--group-by", "query", "--license", "mit", "--where", "grade>=0")
+    options = ("--split", "train=0.5,test=0.5", "--group-by", "query", "--license", "mit", "--where", "grade>=0",
+               "--unmeasured")  # fmt: skip
     out = run(data_dir, "hf", "--collection", "docs", "--out", str(data_dir / "hf"), *options)
     assert "train: " in out
     assert "license: mit" in (data_dir / "hf" / "README.md").read_text()

@@ -28,6 +28,7 @@ from services.sink.training.settings import TrainingSettings
 from services.sink.training.subprocess_launcher import SubprocessLauncher
 from tests.conftest import eventually
 from tests.sink.builders import graded, judged_set
+from tests.sink.test_qualification import report_file
 from tests.sink.training_process import made_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,7 +111,9 @@ def test_dispatchers_of_two_places_do_not_both_start_a_job(ledger: Ledger, ledge
 
 def manual(ledger: Ledger, tmp_path: Path, **fields: Any) -> tuple[SinkSettings, Trigger]:
     """Settings with a command and without a policy, and a pending trigger."""
-    settings = SinkSettings(data_dir=tmp_path, training=TrainingSettings(command=("train", "{name}"), **fields))
+    settings = SinkSettings(
+        data_dir=tmp_path, training=TrainingSettings(**{"command": ("train", "{name}"), "unmeasured": True, **fields})
+    )
     ledger.commit([judged_set("q1", outcomes=HARD)])
     return settings, trigger_manually(ledger, "docs", settings.training)
 
@@ -170,6 +173,35 @@ def test_a_trigger_whose_job_never_can_start_is_refused_with_the_reason(ledger: 
     Dispatcher(ledger, settings, MemoryLauncher(errors=[InputError("the folder of another job")])).step()
     (found,), runs = outcome(ledger)
     assert (found.state, found.error, found.attempts, runs) == ("refused", "the folder of another job", 1, [])
+
+
+def test_a_trigger_whose_labels_may_not_teach_waits_says_why_and_goes_ahead_once_they_may(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    settings, trigger = manual(ledger, tmp_path, unmeasured=False)
+    launcher, clock = MemoryLauncher(), Paused()
+    dispatcher = Dispatcher(ledger, settings, launcher, clock)
+    for attempts in (1, 2):
+        dispatcher.step()
+        dispatcher.step()
+        waiting = outcome(ledger)[0][0]
+        assert (waiting.state, waiting.attempts, launcher.jobs) == ("pending", attempts, {})
+        assert "measured by nobody" in waiting.error
+        clock.now += 600
+    measured = settings.model_copy(update={"qualification": str(report_file(tmp_path))})
+    Dispatcher(ledger, measured, launcher).step()
+    assert list(launcher.jobs) == [trigger.job_name]
+    assert outcome(ledger)[0][0].error == ""
+
+
+def test_a_job_that_began_before_its_sink_died_is_recorded_whatever_is_known_of_its_labels_now(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    settings, trigger = manual(ledger, tmp_path, unmeasured=False)
+    launcher = MemoryLauncher(states={trigger.job_name: JobStatus("running")})
+    launcher.jobs[trigger.job_name] = Dispatcher(ledger, settings, launcher)._job(trigger)
+    Dispatcher(ledger, settings, launcher).step()
+    assert [each.state for each in outcome(ledger)[0]] == ["launched"]
 
 
 def test_a_run_is_followed_by_the_launchers_of_its_place_alone(ledger: Ledger, tmp_path: Path) -> None:

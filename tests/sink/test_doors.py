@@ -154,7 +154,7 @@ async def test_training_data_of_an_unqualified_judge_is_refused_unless_it_is_ask
         await ingest(stub, [judged_set()])
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await exported(stub, pb.EXPORT_FORMAT_TRIPLES)
-        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
         assert "npv 0.71" in str(caught.value.details())
         triples, manifest = await exported(stub, pb.EXPORT_FORMAT_TRIPLES, unqualified=True)
         assert triples
@@ -181,11 +181,12 @@ async def test_the_door_streams_what_a_file_would_hold(tmp_path: Path, name: str
     async with serving(tmp_path) as (stub, core):
         await ingest(stub, [judged_set("q1"), judged_set("q2")])
         kind = pb.ExportFormat.Value(f"EXPORT_FORMAT_{name}")
-        data, manifest = await exported(stub, kind, system="bm25")
+        data, manifest = await exported(stub, kind, system="bm25", unmeasured=True)
         written = name.lower().replace("_", "-")
         expected = export_file(
-            core.ledger, "docs", written, tmp_path / "f", rules=core.settings.rules, options=Options(system="bm25")
-        )
+            core.ledger, "docs", written, tmp_path / "f", rules=core.settings.rules, options=Options(system="bm25"),
+            unmeasured=True,
+        )  # fmt: skip
         assert data == (tmp_path / "f").read_bytes() != b""
         assert json.loads(manifest.manifest_json) == expected
 

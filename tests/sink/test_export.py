@@ -35,7 +35,7 @@ def hard_set(query_id: str, **fields: Any) -> JudgedSet:
 
 
 def whole(ledger: Ledger, kind: str, collection: str = "docs", **fields: Any) -> bytes:
-    return b"".join(export_bytes(ledger, collection, kind, **fields))
+    return b"".join(export_bytes(ledger, collection, kind, unmeasured=True, **fields))
 
 
 def triples(ledger: Ledger, **fields: Any) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ def export_all(ledger: Ledger, folder: Path) -> None:
         for splits in (None, parse_splits("train=0.5,test=0.5")):
             options = Options(negatives=1, system=DENSE)
             place = folder / f"{kind}{'-split' if splits else ''}"
-            export_file(ledger, "docs", kind, place, splits=splits, options=options, rules=LOOSE)
+            export_file(ledger, "docs", kind, place, splits=splits, options=options, rules=LOOSE, unmeasured=True)
 
 
 def bytes_below(folder: Path) -> dict[str, bytes]:
@@ -169,7 +169,7 @@ def test_the_manifest_has_counts_missing_by_reason_judges_and_the_sha256_of_the_
     ledger.commit([hard_set("q1"), judged_set("q2", outcomes=[graded(0), Missing("filtered"), Missing("timeout")])])
     for kind, rows, queries in ((QRELS, 3, 2), (TRIPLES, 1, 1)):
         path = tmp_path / kind
-        manifest = export_file(ledger, "docs", kind, path)
+        manifest = export_file(ledger, "docs", kind, path, unmeasured=True)
         assert manifest == json.loads((tmp_path / f"{kind}.manifest.json").read_text())
         assert manifest["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert (manifest["rows"], manifest["queries"]) == (rows, queries)
@@ -216,7 +216,7 @@ def test_a_failed_export_leaves_the_former_file_and_no_litter(ledger: Ledger, tm
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     ledger.commit([judged_set("q2", judge=dataclasses.replace(JUDGE, scale="stars"))])
     with pytest.raises(InputError):
-        export_file(ledger, "docs", TRIPLES, folder / "qrels")
+        export_file(ledger, "docs", TRIPLES, folder / "qrels", unmeasured=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -252,7 +252,7 @@ def test_memory_does_not_grow_with_the_ledger(sqlite_ledger: Ledger) -> None:
     def peak(queries: int) -> int:
         sqlite_ledger.commit([big(n) for n in range(queries)])
         tracemalloc.start()
-        for _ in export_bytes(sqlite_ledger, "docs", TRIPLES, rules=LOOSE):
+        for _ in export_bytes(sqlite_ledger, "docs", TRIPLES, rules=LOOSE, unmeasured=True):
             pass
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()

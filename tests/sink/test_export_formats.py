@@ -70,7 +70,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
 
 
 def write(ledger: Ledger, kind: str, path: Path, **choices: Any) -> dict[str, Any]:
-    return export_file(ledger, "docs", kind, path, **{"rules": RULES, **choices})
+    return export_file(ledger, "docs", kind, path, **{"rules": RULES, "unmeasured": True, **choices})
 
 
 def parquet(path: Path) -> Any:

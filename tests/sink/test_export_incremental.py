@@ -25,12 +25,12 @@ from tests.sink.builders import JUDGE, OTHER_JUDGE, graded, judged_set, judgment
 
 
 def export(ledger: Ledger, path: Path, kind: str = "qrels", **choices: Any) -> dict[str, Any]:
-    return export_file(ledger, "docs", kind, path, **choices)
+    return export_file(ledger, "docs", kind, path, unmeasured=True, **choices)
 
 
 def since_last(ledger: Ledger, path: Path, kind: str = "qrels", **choices: Any) -> dict[str, Any]:
     """As `--since-last` does it."""
-    request = Request("docs", kind, **choices)
+    request = Request("docs", kind, unmeasured=True, **choices)
     last = last_export(ledger, "docs", kind, request.selection(), request.describe_rules())
     return export(ledger, path, kind, since=last.to_change if last else 0, **choices)
 
@@ -122,7 +122,7 @@ from services.sink.exports.export import export_file
 from services.sink.ledger.ledger import Ledger
 from services.sink.ledger.overrides import NewOverride, add
 folder, kind = Path(sys.argv[1]), sys.argv[2]
-export_file(Ledger.open(folder / "ledger.sqlite"), "docs", kind, folder / "out" / kind)
+export_file(Ledger.open(folder / "ledger.sqlite"), "docs", kind, folder / "out" / kind, unmeasured=True)
 """
 
 
@@ -138,10 +138,10 @@ def test_a_killed_export_is_whole_or_absent_is_not_recorded_and_is_made_again(
     command = [sys.executable, "-c", _KILLED, str(tmp_path), kind]
     done = subprocess.run(command, env={**os.environ, "QRELAY_FAULTS": str(armed)}, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
-    request = Request("docs", kind)
+    request = Request("docs", kind, unmeasured=True)
     assert last_export(sqlite_ledger, "docs", kind, request.selection(), None) is None
     place = tmp_path / "out" / kind
-    data = export_file(sqlite_ledger, "docs", kind, tmp_path / "reference" / kind)
+    data = export_file(sqlite_ledger, "docs", kind, tmp_path / "reference" / kind, unmeasured=True)
     if place.is_file():
         assert place.read_bytes() == (tmp_path / "reference" / kind).read_bytes()
     else:
@@ -218,16 +218,16 @@ def test_a_positive_that_where_leaves_out_still_guards_its_document(sqlite_ledge
     candidates[2] = dataclasses.replace(candidates[2], passage=sibling)
     sets = dataclasses.replace(record.candidate_set, candidates=tuple(candidates))
     sqlite_ledger.commit([dataclasses.replace(record, candidate_set=sets)])
-    assert b"".join(export_bytes(sqlite_ledger, "docs", "triples")) == b""
-    assert b"".join(export_bytes(sqlite_ledger, "docs", "triples", where="p_relevant>0.9")) == b""
+    assert b"".join(export_bytes(sqlite_ledger, "docs", "triples", unmeasured=True)) == b""
+    assert b"".join(export_bytes(sqlite_ledger, "docs", "triples", unmeasured=True, where="p_relevant>0.9")) == b""
 
 
 def test_where_narrows_an_example_to_the_labels_that_are_meant(sqlite_ledger: Ledger) -> None:
     sqlite_ledger.commit([judged_set("q1", outcomes=[graded(3), graded(2), graded(0)])])
     where = "entropy>0.1"
-    whole = json.loads(b"".join(export_bytes(sqlite_ledger, "docs", "triples", where=where)))
+    whole = json.loads(b"".join(export_bytes(sqlite_ledger, "docs", "triples", unmeasured=True, where=where)))
     assert len(whole["positives"]) == 2
-    assert b"".join(export_bytes(sqlite_ledger, "docs", "triples", where="relevant")) == b""
+    assert b"".join(export_bytes(sqlite_ledger, "docs", "triples", unmeasured=True, where="relevant")) == b""
 
 
 def decide(ledger: Ledger, passage_id: str, grade: int | None) -> None:
@@ -280,6 +280,6 @@ def test_a_rounds_limits_hold_for_each_increment_and_earlier_rounds_stay(ledger:
     rows = by_query(merged(tmp_path / "first", [tmp_path / "second"], "triples"), "triples")
     assert len(rows) == 6
     assert sum(query_id.startswith("a") for query_id in rows) == 3
-    whole = b"".join(export_bytes(ledger, "docs", "triples", limits=RoundLimits(negatives=2)))
+    whole = b"".join(export_bytes(ledger, "docs", "triples", unmeasured=True, limits=RoundLimits(negatives=2)))
     examples = [json.loads(line) for line in whole.splitlines()]
     assert sum(len(each["negatives"]) for each in examples) == 2

@@ -25,7 +25,10 @@ OUTCOMES = (graded(3), graded(0), Missing("timeout"), graded(1))
 
 def labels(ledger: Ledger, **fields: Any) -> list[dict[str, Any]]:
     fields = {"rules": MiningRules(guard_ratio=1.0), **fields}
-    return [json.loads(line) for line in b"".join(export_bytes(ledger, "docs", "labels", **fields)).splitlines()]
+    return [
+        json.loads(line)
+        for line in b"".join(export_bytes(ledger, "docs", "labels", **{"unmeasured": True, **fields})).splitlines()
+    ]
 
 
 def test_every_graded_passage_is_there_and_what_is_missing_is_not(sqlite_ledger: Ledger) -> None:
@@ -96,7 +99,7 @@ def test_labels_of_a_judge_that_is_not_qualified_are_refused(sqlite_ledger: Ledg
 
 def test_the_manifest_has_the_rules_that_gave_the_roles_and_where_narrows_the_passages(sqlite_ledger: Ledger) -> None:
     sqlite_ledger.commit([judged_set("q1", outcomes=OUTCOMES), judged_set("q2", outcomes=(graded(0),))])
-    export = Export(sqlite_ledger, Request("docs", "labels"))
+    export = Export(sqlite_ledger, Request("docs", "labels", unmeasured=True))
     assert b"".join(export.chunks()).count(b"\n") == 2
     manifest = export.manifest()
     assert manifest["rules"]["negative_threshold"] == 0.4 and "round" not in manifest["rules"]

@@ -107,7 +107,7 @@ def test_an_unknown_judge_is_refused_naming_those_that_there_are(ledger: Ledger,
 
 
 def triples(ledger: Ledger, rules: MiningRules, judge: str | None = None) -> list[dict[str, object]]:
-    chunks = export_bytes(ledger, "docs", TRIPLES, rules=rules, judge=judge)
+    chunks = export_bytes(ledger, "docs", TRIPLES, rules=rules, judge=judge, unmeasured=True)
     return [json.loads(line) for line in b"".join(chunks).splitlines()]
 
 
@@ -150,7 +150,7 @@ def test_where_every_label_leans_the_export_is_refused_naming_the_setting(ledger
 
 def test_the_manifest_says_whether_labels_may_lean_and_whether_they_do(ledger: Ledger, tmp_path: Path) -> None:
     ledger.commit([fused_set(FUSED)])
-    manifest = export_file(ledger, "docs", TRIPLES, tmp_path / "t", rules=WITHOUT, judge="graded")
+    manifest = export_file(ledger, "docs", TRIPLES, tmp_path / "t", rules=WITHOUT, judge="graded", unmeasured=True)
     assert manifest["rules"]["without_stage_scores"] is True
     assert [each["stage_scores"] for each in manifest["qualification"]["judges"].values()] == [False]
     ledger.commit([dataclasses.replace(fused_set(LEANING), candidate_set=judged_set("q2").candidate_set)])

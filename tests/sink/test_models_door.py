@@ -90,7 +90,7 @@ async def test_tainted_versions_say_so(tmp_path: Path) -> None:
 
 
 async def test_a_training_is_triggered_once_until_it_is_launched(tmp_path: Path) -> None:
-    settings = TrainingSettings(command=("train", "{collection}"))
+    settings = TrainingSettings(command=("train", "{collection}"), unmeasured=True)
     async with serving(tmp_path, training=settings) as (stub, _):
         code, words, _ = await refused(stub.StartTraining(pb.StartTrainingRequest(collection="docs"), timeout=10))
         assert (code, "holds nothing" in words) == (grpc.StatusCode.NOT_FOUND, True)

@@ -12,7 +12,8 @@ from qrelay.errors import InputError
 from qrelay.identity import judge_digest
 from services.sink.exports.export import QRELS, TRIPLES, export_bytes
 from services.sink.labels.choice import chosen_judges, one_a_pair
-from services.sink.labels.qualification import NEGATIVES, POSITIVES, QUALIFIED, Report, Usage
+from services.sink.labels.permission import Usage
+from services.sink.labels.qualification import NEGATIVES, POSITIVES, QUALIFIED, Report
 from services.sink.ledger import overrides, schema
 from services.sink.ledger.ledger import Ledger
 from services.sink.ledger.overrides import NewOverride, Override, Written
@@ -105,7 +106,7 @@ def test_a_passage_that_is_no_candidate_is_counted_and_is_in_qrels_but_not_in_tr
     assert add(filled, said("elsewhere#4", 3), said("d1#0", 1)) == Written(2, 0, 1)
     assert labels_of(filled, overrides=True)["elsewhere#4"].grade == 3
     assert b"q1 0 elsewhere#4 3\n" in b"".join(export_bytes(filled, "docs", QRELS, overrides=True))
-    assert b"elsewhere" not in b"".join(export_bytes(filled, "docs", TRIPLES, overrides=True))
+    assert b"elsewhere" not in b"".join(export_bytes(filled, "docs", TRIPLES, overrides=True, unmeasured=True))
 
 
 @pytest.mark.parametrize(
@@ -249,10 +250,9 @@ def test_peoples_labels_are_fit_for_training_without_a_report(filled: Ledger) ->
         judges = snapshot.judges()
         [query] = snapshot.queries_with_labels("docs", ids=["q1"], overrides=True)
     [label] = [label for label in query.labels if label.human]
-    usage = Usage(Report(), unqualified=False)
-    usage.add(judges[label.judge_no], label, (POSITIVES, NEGATIVES))
-    usage.require_fit(judges[label.judge_no], label, POSITIVES)
-    assert usage.verdict == QUALIFIED
+    usage = Usage(Report())
+    usage.add(judges[label.judge_no], label, (POSITIVES, NEGATIVES), teaches=True)
+    assert (usage.verdict, usage.warnings) == (QUALIFIED, [])
     [judged] = [judge for judge in judges.values() if judge.identity == JUDGE]
-    usage.add(judged, label, (POSITIVES,))
+    usage.add(judged, label, (POSITIVES,), teaches=False)
     assert usage.verdict == "unknown", "what judges say is known no better for that"

@@ -43,7 +43,17 @@ def push(hub: Hub, data_dir: Path, *arguments: str, token: str = TOKEN) -> tuple
     # Xet is a protocol and a service of its own; without it huggingface_hub speaks git-LFS, as our hub does.
     extra = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(data_dir / "hf"), "HF_HUB_DISABLE_XET": "1"}
     extra |= {"HF_TOKEN": token} if token else {}
-    command = [sys.executable, "-m", "qrelay.cli.main", "push", "--repo", REPO, "--collection", "docs"]
+    command = [
+        sys.executable,
+        "-m",
+        "qrelay.cli.main",
+        "push",
+        "--repo",
+        REPO,
+        "--collection",
+        "docs",
+        "--unmeasured",
+    ]
     done = subprocess.run(
         [*command, "--data-dir", str(data_dir), *arguments],
         env={**kept, **extra, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},

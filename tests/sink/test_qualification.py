@@ -98,7 +98,7 @@ def test_only_labels_that_are_trained_on_are_held_against_the_report(ledger: Led
     fused = [judgment("d0#0", graded(3), FUSED), judgment("d1#0", graded(0), FUSED)]
     ledger.commit([with_labels(record, *fused)])
     found = report(tmp_path, positives=use("not_qualified"), negatives=use("not_qualified"))
-    manifest = export(ledger, tmp_path, TRIPLES, found)
+    manifest = export(ledger, tmp_path, TRIPLES, found, unmeasured=True)
     assert list(manifest["qualification"]["judges"]) == [judge_digest(FUSED)]
     with pytest.raises(InputError, match="not qualified"):
         export(ledger, tmp_path, TRIPLES, found, judge="graded")
@@ -111,7 +111,7 @@ def test_without_a_report_or_a_verdict_labels_are_exported_as_unknown(
     ledger.commit([judged_set()])
     found = report(tmp_path, measured) if measured else NO_REPORT
     for kind in (QRELS, TRIPLES):
-        manifest = export(ledger, tmp_path, kind, found)
+        manifest = export(ledger, tmp_path, kind, found, unmeasured=True)
         assert manifest["rows"] > 0
         assert manifest["qualification"]["verdict"] == "unknown"
         (judge,) = manifest["qualification"]["judges"].values()
@@ -127,6 +127,8 @@ def test_the_manifest_names_judge_uses_numbers_and_the_report(ledger: Ledger, tm
     assert manifest["judges"] == {
         judge_digest(JUDGE): {
             "strategy": "graded",
+            "verdict": "qualified",
+            "let_through_by": [],
             "used_for": ["negatives", "positives"],
             "calibrations": [],
             "uncalibrated_labels": True,

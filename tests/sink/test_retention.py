@@ -23,7 +23,7 @@ DAYS = 86_400.0
 
 
 def exported(ledger: Ledger) -> list[bytes]:
-    return [b"".join(export_bytes(ledger, "docs", kind)) for kind in (QRELS, TRIPLES)]
+    return [b"".join(export_bytes(ledger, "docs", kind, unmeasured=True)) for kind in (QRELS, TRIPLES)]
 
 
 def rows(ledger: Ledger, table: sa.Table) -> list[dict[str, Any]]:

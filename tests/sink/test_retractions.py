@@ -62,9 +62,9 @@ def test_labels_of_a_retracted_judge_leave_exports_and_other_judges_count_instea
 
 def test_mining_makes_no_example_of_a_retracted_judges_labels(filled: Ledger) -> None:
     filled.commit([judged_set("q5")])
-    assert b'"q5"' in b"".join(export_bytes(filled, "docs", TRIPLES))
+    assert b'"q5"' in b"".join(export_bytes(filled, "docs", TRIPLES, unmeasured=True))
     decide(filled, JUDGE)
-    assert b'"q5"' not in b"".join(export_bytes(filled, "docs", TRIPLES))
+    assert b'"q5"' not in b"".join(export_bytes(filled, "docs", TRIPLES, unmeasured=True))
 
 
 def test_an_incremental_export_brings_the_queries_that_a_retraction_touched_and_no_others(filled: Ledger) -> None:

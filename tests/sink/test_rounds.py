@@ -81,7 +81,7 @@ def generations(ledger: Ledger) -> list[tuple[Any, ...]]:
 
 
 def exported(ledger: Ledger, kind: str, **fields: Any) -> list[str]:
-    return b"".join(export_bytes(ledger, "docs", kind, **fields)).decode().splitlines()
+    return b"".join(export_bytes(ledger, "docs", kind, unmeasured=True, **fields)).decode().splitlines()
 
 
 def test_a_later_round_joins_its_query_as_its_next_generation(ledger: Ledger) -> None:

@@ -47,7 +47,9 @@ def sides(folder: Path) -> dict[str, str]:
 
 
 def split(ledger: Ledger, folder: Path, group_by: str, kind: str = "qrels", **choices: Any) -> dict[str, Any]:
-    return export_file(ledger, "docs", kind, folder, splits=parse_splits(SHARES, group_by), **choices)
+    return export_file(
+        ledger, "docs", kind, folder, splits=parse_splits(SHARES, group_by), unmeasured=True, **choices
+    )
 
 
 def words(record: JudgedSet) -> str:

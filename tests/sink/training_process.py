@@ -21,7 +21,7 @@ from tests.sink.builders import graded, judged_set
 
 def made_settings(ledger: str, data_dir: Path, jobs: Path) -> SinkSettings:
     command = ("sh", "-c", 'echo "$0" >> "$1"; echo trained', "{name}", str(jobs))
-    policy = TrainingSettings(enabled=True, min_new_hard_examples=1, max_running=9, command=command)
+    policy = TrainingSettings(enabled=True, min_new_hard_examples=1, max_running=9, command=command, unmeasured=True)
     return SinkSettings(ledger=ledger, data_dir=data_dir, training=policy)
 
 

@@ -47,7 +47,10 @@ def config(folder: Path, model: Path, *, rate: float = 1e-2, epochs: int = 6, **
     gate = {"frozen": str(folder / "frozen"), "baseline": ""}
     document = {
         "retriever": {"embedder": f"path:{model}"},
-        "sink": {"guard_ratio": 0.0},  # the toy's wrong answers score above the right one
+        "sink": {
+            "guard_ratio": 0.0,  # the toy's wrong answers score above the right one
+            "training": {"unmeasured": True},
+        },
         "trainer": {
             "bi_encoder": {"experiment": "infonce_only", "overrides": train},
             "cross_encoder": {"train": False, "experiment": "cross_encoder", "overrides": train},

@@ -50,6 +50,7 @@ def settings(folder: Path, model: Path) -> Path:
             "training": {
                 "command": [sys.executable, "-m", "qrelay.cli.main", "train", "--job", "{job}"],
                 "poll_s": 0.2,
+                "unmeasured": True,
             },
         },
         "trainer": {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.options import config_option, json_option
+from services.sink.commands.frame import allowing_options
 
 if TYPE_CHECKING:
     from trainer.dev import DevSet
@@ -34,12 +35,13 @@ _PLACE = click.Path(path_type=Path, exists=True)
 @click.option("--list", "only_list", is_flag=True, help="Show the shipped experiments.")
 @click.option("--show", is_flag=True, help="Show the experiment as it would run, and stop.")
 @click.option("--job", "job_file", type=_FILE, help="Do a sink's job: export, train, gate, promote (docs/loop.md).")
+@allowing_options("With --job, train on labels")
 @config_option()
 @json_option()
 def train_command(
     name: str | None, data: tuple[str, ...], out: Path, dev: Path | None, dev_corpus: Path | None,
     dev_queries: Path | None, dev_qrels: Path | None, overrides: tuple[str, ...], only_list: bool, show: bool,
-    job_file: Path | None, config: Path | None, as_json: bool,
+    job_file: Path | None, unmeasured: bool, unqualified: bool, config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a bi-encoder or a cross-encoder as an experiment says.
 
@@ -53,7 +55,9 @@ def train_command(
     if job_file is not None:
         from trainer.job.command import end, run_job_file
 
-        return end(run_job_file(job_file, config))
+        return end(run_job_file(job_file, config, unmeasured=unmeasured, unqualified=unqualified))
+    if unmeasured or unqualified:
+        raise click.UsageError("--unmeasured and --unqualified are of a --job: exports of --data were let through")
     if name is None:
         raise click.UsageError("name an experiment with --experiment; --list shows those that are shipped")
     experiment = load_experiment(name, overrides)

@@ -7,6 +7,7 @@ published; 78 settings or models are wrong.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -21,14 +22,18 @@ EXIT_NOT_ENOUGH: Final = 5
 """Too few training queries: nothing was published."""
 
 
-def run_job_file(file: Path, config: Path | None) -> JobResult:
-    """Runs the job of a job.json; what happens goes to standard output, the job's log. Raises as `run_job` does."""
+def run_job_file(
+    file: Path, config: Path | None, *, unmeasured: bool = False, unqualified: bool = False
+) -> JobResult:
+    """Runs the job of a job.json; what happens goes to standard output, the job's log. `unmeasured` and
+    `unqualified` are allowed beside what the file allows. Raises as `run_job` does."""
     from trainer.job.job import read_job
     from trainer.job.run import run_job
     from trainer.settings import trainer_settings
 
     _log()
     job = read_job(file)
+    job = replace(job, unmeasured=job.unmeasured or unmeasured, unqualified=job.unqualified or unqualified)
     settings = trainer_settings(config, job.data_dir)
     result = run_job(job, settings, config, say=lambda text: click.echo(text))
     for each in result.slots:

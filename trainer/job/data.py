@@ -10,11 +10,12 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qrelay.errors import BackendUnavailable, MalformedInput
+from qrelay.errors import BackendUnavailable, MalformedInput, UnknownCollection
 from qrelay.files import AtomicFiles, write_atomic
 from qrelay.registry import DataSource, JudgeRef
 from trainer.gate.facts import HUMAN, query_hash
@@ -25,6 +26,7 @@ from trainer.settings import TrainerSettings
 if TYPE_CHECKING:
     from services.sink.exports.request import Request
     from services.sink.ledger.ledger import Ledger
+    from services.sink.settings import SinkSettings
 
 TRAIN: Final = "train"
 DEV: Final = "dev"
@@ -63,7 +65,8 @@ def prepare(job: Job, kind: str, settings: TrainerSettings, rules: GateRules, co
     """Exports and divides, or takes what an earlier run of the job made.
 
     Raises:
-        UnknownCollection, InputError: there is nothing to export, or a judge is not fit to train on.
+        UnknownCollection, InputError: there is nothing to export.
+        NotQualified: a judge's labels may not teach.
         ConfigError: there is no ledger.
         MalformedInput: a set of the gate's is not what it must be.
     """
@@ -143,14 +146,39 @@ def _export(job: Job, kind: str, path: Path, settings: TrainerSettings, config: 
     if beside.exists():
         found: dict[str, Any] = json.loads(beside.read_bytes())
         return found
+    with _ledger(job, config) as (ledger, sink):
+        return _write(ledger, _request(job, kind, settings, sink), path)
+
+
+def require_permitted(job: Job, settings: TrainerSettings, config: Path | None) -> None:
+    """Whether the job could learn from what the ledger holds now; nothing is written, and a collection without labels
+    passes.
+
+    Raises:
+        NotQualified: a judge's labels may not teach.
+    """
+    from services.sink.commands.frame import ledger_place
+    from services.sink.exports import export
+
+    if not job.ledger and ledger_place(job.data_dir, config) is None:
+        return
+    with _ledger(job, config) as (ledger, sink):
+        for kind in {settings.of(slot).export: None for slot in settings.slots}:
+            with suppress(UnknownCollection):
+                export.require_permitted(ledger, _request(job, kind, settings, sink))
+
+
+def _request(job: Job, kind: str, settings: TrainerSettings, sink: SinkSettings) -> Request:
+    """The export that the job learns from."""
     from services.sink.commands.export import request_of
 
-    with _ledger(job, config) as (ledger, sink):
-        request = request_of(
-            sink, kind=kind, collection=job.collection, split=None, group_by="query", negatives=1, licence="",
-            overrides=settings.human_labels,
-        )  # fmt: skip
-        return _write(ledger, request, path)
+    found: Request = request_of(
+        sink, kind=kind, collection=job.collection, split=None, group_by="query", negatives=1, licence="",
+        overrides=settings.human_labels,
+        unmeasured=job.unmeasured or sink.training.unmeasured,
+        unqualified=job.unqualified or sink.training.unqualified,
+    )  # fmt: skip
+    return found
 
 
 def _write(ledger: Ledger, request: Request, path: Path) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from qrelay.files import write_atomic
 @dataclass(frozen=True, slots=True)
 class Job:
     """name: unique within `data_dir`. change_no: of the trigger, for people; the export takes what the ledger holds
-    when it begins. ledger: path or URL without a password; empty: the settings'."""
+    when it begins. ledger: path or URL without a password; empty: the settings'. unmeasured, unqualified: let labels
+    teach whose judge nobody measured, or fell short; `sink.training` may allow it too."""
 
     name: str
     collection: str
@@ -21,6 +22,8 @@ class Job:
     change_no: int = 0
     rule: str = ""
     ledger: str = ""
+    unmeasured: bool = False
+    unqualified: bool = False
 
     @property
     def folder(self) -> Path:
@@ -52,7 +55,8 @@ def read_job(file: Path) -> Job:
         found = json.loads(file.read_bytes())
         return Job(
             str(found["name"]), str(found["collection"]), Path(found["data_dir"]), int(found.get("change_no", 0)),
-            str(found.get("rule", "")), str(found.get("ledger", "")),
+            str(found.get("rule", "")), str(found.get("ledger", "")), bool(found.get("unmeasured")),
+            bool(found.get("unqualified")),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MalformedInput(

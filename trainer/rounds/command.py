@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from services.sink.commands.frame import allowing_options
 
 if TYPE_CHECKING:
     from trainer.rounds.rounds import Rounds
@@ -24,20 +25,24 @@ if TYPE_CHECKING:
 @click.option("--collection", required=True, help="The corpus that the queries are asked of.")
 @click.option("--restart", is_flag=True, help="Begin a new series; models, labels and the old series stay.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and the most judgments it costs, and end.")
+@allowing_options("Train on labels")
 @data_dir_option()
 @config_option()
 @json_option()
-def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool, data_dir: Path,
-           config: Path | None, as_json: bool) -> None:  # fmt: skip
+def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool, unmeasured: bool, unqualified: bool,
+           data_dir: Path, config: Path | None, as_json: bool) -> None:  # fmt: skip
     """Feed, judge, train, gate, promote, swap; N times, or until the gate lets nothing through.
 
     Uses the services that run in --data-dir, or starts and stops `qrelay up`. What is done is in
     <data-dir>/rounds/<collection>/rounds.json: run the same command again after a failure, and it goes on there.
+    Labels of judges that nobody measured, or that fell short, are not trained on without a flag.
     """
     from rich.console import Console
 
     from qrelay.errors import InvalidQuery
     from qrelay.identity import valid_collection
+    from services.sink.labels.permission import Allowed
+    from trainer.job.data import require_permitted
     from trainer.rounds.installation import Installation
     from trainer.rounds.plan import plan
     from trainer.rounds.rounds import Rounds
@@ -49,13 +54,14 @@ def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool,
     console = Console(stderr=True)
     loop = Rounds(
         Installation(data_dir, config), collection, queries.resolve(), trainer_settings(config, data_dir),
-        lambda text: console.print(text, highlight=False, markup=False),
+        lambda text: console.print(text, highlight=False, markup=False), Allowed(unmeasured, unqualified),
     )  # fmt: skip
     require_followed(loop.settings, config, data_dir)
     if dry_run:
         for line in plan(loop, n, config):
             click.echo(line)
         return
+    require_permitted(loop.job("asked"), loop.settings, config)
     if restart:
         loop.file.restart()
     _run(loop, n, as_json)

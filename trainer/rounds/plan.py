@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qrelay.config import load_settings
+from qrelay.errors import NotQualified
+from trainer.job.data import require_permitted
 from trainer.rounds.rounds import Rounds
 
 
@@ -30,7 +32,17 @@ def plan(rounds: Rounds, n: int, config: Path | None) -> Iterator[str]:
         f"judgments: at most {asked} queries x {sample} (reranker.sample) = {asked * sample} a round,"
         f" {asked * sample * left} in all; what the cache knows costs nothing"
     )
+    yield f"training data: {_teaches(rounds, config)}"
     yield from _slots(rounds)
+
+
+def _teaches(rounds: Rounds, config: Path | None) -> str:
+    """Whether the labels that are there may teach."""
+    try:
+        require_permitted(rounds.job("asked"), rounds.settings, config)
+    except NotQualified as error:
+        return f"refused; {error}"
+    return "of the labels that are there, none is refused"
 
 
 def _slots(rounds: Rounds) -> Iterator[str]:

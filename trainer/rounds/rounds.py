@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qrelay.errors import BackendUnavailable, InternalError, SetupError
 from qrelay.runtime.exitcodes import EXIT_SETUP
+from services.sink.labels.permission import NOTHING, Allowed
 from trainer.job.command import EXIT_NOT_ENOUGH
 from trainer.job.job import Job
 from trainer.job.result import PROMOTED, read_result
@@ -33,6 +34,8 @@ class Rounds:
     queries: Path
     settings: TrainerSettings
     say: Say = lambda _: None
+    allowed: Allowed = NOTHING
+    """Which labels may teach beside those of qualified judges."""
 
     @property
     def file(self) -> StateFile:
@@ -51,6 +54,13 @@ class Rounds:
         while series.done < n and not series.stopped:
             self._round(series, series.current())
         return series
+
+    def job(self, name: str, rule: str = "") -> Job:
+        """A training job of these rounds."""
+        return Job(
+            name, self.collection, self.installation.data_dir, rule=rule, unmeasured=self.allowed.unmeasured,
+            unqualified=self.allowed.unqualified,
+        )  # fmt: skip
 
     def _round(self, series: Series, at: Round) -> None:
         if not at.fed:
@@ -74,7 +84,7 @@ class Rounds:
     def _job(self, series: Series, at: Round) -> None:
         """Trains, gates and promotes, in a process of its own."""
         at.job = f"rounds-{self.collection}-{series.name}-{at.number}"
-        job = Job(at.job, self.collection, self.installation.data_dir, rule=f"round {at.number}")
+        job = self.job(at.job, rule=f"round {at.number}")
         self.file.write(series)
         self.say(f"round {at.number}: training job {at.job}")
         code = self.installation.job(job.write())

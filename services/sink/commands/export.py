@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from qrelay.cli.options import Decorator, config_option, data_dir_option, json_option
-from services.sink.commands.frame import open_ledger, progress
+from services.sink.commands.frame import allowing_options, open_ledger, progress
 from services.sink.exports.catalogue import FORMATS
 
 _HELP = """Write FORMAT to --out: a file with its manifest beside it, or a folder with a manifest inside; whole or not
@@ -17,6 +17,10 @@ at all. The same ledger gives the same bytes.
 
 Reads the ledger directly, also while services write to it. The manifest has counts, sha256, judges and what was
 measured of them. With --split there is a file a split, in a folder.
+
+Judgments for evaluation (qrels, beir, ir_datasets) are written with a warning where nobody measured their judge.
+Training data (every other format with labels, and a split named train) are refused then: grade 50 labels, `qrelay
+judge qualify`, and name the report in sink.qualification; or --unmeasured.
 
 \b
 FORMAT is one of
@@ -50,11 +54,7 @@ def selection_options() -> Decorator:
         ),
         click.option("--negatives", default=5, show_default=True, help="Negative columns of st-ntuple."),
         click.option("--license", "licence", default="", help="Licence on the hf card, as the hub spells it."),
-        click.option(
-            "--unqualified",
-            is_flag=True,
-            help="Export training data even from judges that were measured and not found qualified.",
-        ),
+        allowing_options("Export training data"),
     )
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,6 +91,7 @@ def export(
             request = _since_last(ledger, request, quiet=as_json)
         with progress("exporting", hide=as_json) as on_progress:
             manifest = write_export(ledger, request, out, request.since is not None, on_progress)
+    warn(manifest)
     _report(out, manifest, as_json)
 
 
@@ -167,10 +168,19 @@ def remarks(manifest: dict[str, Any]) -> Iterator[str]:
         yield _qualification(manifest["qualification"])
 
 
+def warn(manifest: dict[str, Any]) -> None:
+    """On standard error, whose labels were measured by nobody, or fell short."""
+    for line in manifest["qualification"]["warnings"]:
+        click.secho(f"warning: {line}", fg="yellow", err=True)
+    if manifest["qualification"]["warnings"]:
+        click.echo(
+            "  look before you rely on them: `qrelay judge slice --n 50`, grade, `qrelay judge qualify`", err=True
+        )
+
+
 def _qualification(found: dict[str, Any]) -> str:
     """What is known of the labels' quality, in one line."""
-    verdict = found["verdict"]
-    if verdict == "unknown":
-        return "qualification: unknown, for no report measures these judges: see `qrelay judge qualify`"
-    forced = ", exported all the same (--unqualified)" if found["unqualified"] and verdict != "qualified" else ""
-    return f"qualification: {verdict}{forced}"
+    flags = sorted({flag for judge in found["judges"].values() for flag in judge["let_through_by"]})
+    forced = f", exported all the same ({', '.join(flags)})" if flags else ""
+    unknown = ", for no report measures these judges" if found["verdict"] == "unknown" else ""
+    return f"qualification: {found['verdict']}{unknown}{forced}"

@@ -1,4 +1,5 @@
-"""What every command of the sink begins with: the ledger that the options name, and a bar while it is read."""
+"""What every command of the sink begins with: the ledger that the options name, a bar while it is read, and the two
+options that let labels teach."""
 
 from __future__ import annotations
 
@@ -7,9 +8,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from qrelay.cli.options import Decorator
+
 if TYPE_CHECKING:
     from services.sink.ledger.ledger import Ledger
     from services.sink.settings import SinkSettings
+
+
+def allowing_options(doing: str) -> Decorator:
+    """--unmeasured and --unqualified, the same in every command that leads to training data. `doing`: what they let
+    it do, the beginning of their help."""
+    unmeasured = click.option(
+        "--unmeasured",
+        is_flag=True,
+        help=f"{doing} of judges that nobody measured (`qrelay judge qualify`), at your own risk.",
+    )
+    unqualified = click.option(
+        "--unqualified",
+        is_flag=True,
+        help=f"{doing} of judges that were measured and not found qualified, at your own risk.",
+    )
+    return lambda command: unmeasured(unqualified(command))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from services.sink.commands.export import remarks, request_of, selection_options
+from services.sink.commands.export import remarks, request_of, selection_options, warn
 from services.sink.commands.frame import open_ledger, progress
 from services.sink.exports.catalogue import FORMATS
 
@@ -31,8 +31,8 @@ def push(
     """Export a collection and push it to a Hugging Face hub as a dataset, private unless --public.
 
     Needs a token with write access: `hf auth login`, or HF_TOKEN. A push that was interrupted goes on where it
-    stopped when it is run again. Training data of judges that were found unfit is refused, as `qrelay export` refuses
-    it.
+    stopped when it is run again. Training data of judges that nobody measured, or that fell short, is refused, as
+    `qrelay export` refuses it.
     """
     from tempfile import TemporaryDirectory
 
@@ -47,6 +47,7 @@ def push(
             place = folder if request.folder else folder / f"{request.collection}{request.format.suffix}"
             with progress("exporting", hide=as_json) as on_progress:
                 manifest = write_export(ledger, request, place, False, on_progress, record=False)
+        warn(manifest)
         found = {"repo": repo, "private": not public, "pushed": not dry_run, "manifest": manifest}
         found["files"] = [{"path": each.path, "bytes": each.size, "sha256": each.sha256} for each in leaving(folder)]
         if not as_json:

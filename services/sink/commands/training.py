@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from services.sink.commands.frame import open_ledger
+from services.sink.commands.frame import allowing_options, open_ledger
 
 if TYPE_CHECKING:
     pass
@@ -47,13 +47,21 @@ def status(collection: str, ledger: str | None, data_dir: Path, config: Path | N
 
 @training.command()
 @click.option("--collection", required=True, help="The collection to train on.")
+@allowing_options("Train on labels")
 @_ledger_options
-def run(collection: str, ledger: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
-    """Trigger a training now, whatever the policy says. A running sink launches it."""
-    from services.sink.training.decisions import trigger_manually
+def run(
+    collection: str, unmeasured: bool, unqualified: bool, ledger: str | None, data_dir: Path, config: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Trigger a training now, whatever the policy says. A running sink launches it.
+
+    Refused where its labels may not teach, as `qrelay export triples` refuses them.
+    """
+    from services.sink.labels.permission import Allowed
+    from services.sink.training.teaching import start_training
 
     with open_ledger(ledger, data_dir, config) as (opened, settings):
-        made = trigger_manually(opened, collection, settings.training)
+        made = start_training(opened, collection, settings, Allowed(unmeasured, unqualified))
     if as_json:
         import json
 

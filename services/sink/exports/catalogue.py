@@ -12,12 +12,13 @@ from typing import Any, Final
 NO_LABELS: Final = "none"
 """Rankings alone: no label is read."""
 QRELS_USE: Final = "qrels"
-"""Every graded label, as it is: written whatever is known of its judge."""
+"""Every graded label, as a judgment to evaluate with: written whatever is known of its judge, with a warning."""
 GRADES_USE: Final = "grades"
-"""Every graded label as training data: refused where its judge is not qualified."""
+"""Every graded label as training data: refused where its judge may not teach, see `labels/permission.py`."""
 EXAMPLES_USE: Final = "examples"
-"""Mined positives and negatives: refused where their judge is not qualified."""
+"""Mined positives and negatives: refused where their judge may not teach."""
 TRAINING: Final = (GRADES_USE, EXAMPLES_USE)
+_TRAIN: Final = "train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ class Format:
     def folder(self) -> bool:
         """Whether it is always a folder."""
         return not self.suffix
+
+    def teaches(self, split: str) -> bool:
+        """Whether what it writes to this split (empty: there are none) is training data. Judgments are where their
+        split says so by its name: BEIR's readers take qrels/train.tsv for that."""
+        return self.use in TRAINING or (self.use == QRELS_USE and split.lower().startswith(_TRAIN))
 
     def open_writer(self, output: Any, options: Any) -> Any:
         """The writer of this format; see `writing.Writer`."""

@@ -85,13 +85,18 @@ class Export:
         """The least of the verdicts on the labels used so far; see `qualification.py`."""
         return self._tally.usage.verdict
 
+    @property
+    def warnings(self) -> list[str]:
+        """Whose labels, of those used so far, were measured by nobody, or fell short; a line each."""
+        return self._tally.usage.warnings
+
     def chunks(self) -> Iterator[bytes]:
         """The bytes of an export of one file, in pieces of about 64 KiB. Once.
 
         Raises:
             UnknownCollection: the ledger holds no query of it.
-            InputError: no such judge, a scale without a relevant grade, training data from a judge that is not
-                qualified, or an export of several files.
+            InputError: no such judge, a scale without a relevant grade, or an export of several files.
+            NotQualified: training data of a judge that may not teach; see `labels/permission.py`.
             BackendUnavailable: the database does not answer.
         """
         stream = Stream()
@@ -168,6 +173,24 @@ class Export:
             facts["changes"] = {"from": request.since, "to": self.to_change}
             facts["emptied"] = tally.emptied
         return facts
+
+
+def require_permitted(ledger: Ledger, request: Request) -> None:
+    """Reads what an export would read, and writes nothing. Stops at the first label that may not teach.
+
+    Raises:
+        NotQualified: there is one; see `labels/permission.py`.
+        UnknownCollection, InputError, BackendUnavailable: as `Export.chunks`.
+    """
+    request.check()
+    tally = Tally(request)
+    try:
+        with ledger.snapshot() as snapshot:
+            source = Source(snapshot, request)
+            for item in source.items():
+                tally.before(item, source)
+    finally:
+        tally.close()
 
 
 def export_bytes(ledger: Ledger, collection: str, kind: str, **choices: Any) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from qrelay.errors import InputError
 from qrelay.types import SYSTEMS
 from services.sink.exports.catalogue import EXAMPLES_USE, FORMATS, NO_LABELS, Format
 from services.sink.exports.splits import BY_QUERY, Splits
+from services.sink.labels.permission import Allowed
 from services.sink.labels.qualification import NO_REPORT, Report
 from services.sink.labels.where import Where, parse_where
 from services.sink.mining.rounds import RoundLimits
@@ -41,8 +42,8 @@ class Request:
     judge: a judge hash, the beginning of one, or a strategy; None: see `labels/choice.py`. where: which of the labels
     that count are meant. overrides: people's decisions win. since: only queries that changes after this number
     touched, whole; None: all. rules: of mining; limits: of what one round of training takes: an increment is a round,
-    and so is an export of everything. report: what was measured of the judges; unqualified: train on their
-    labels whatever it says.
+    and so is an export of everything. report: what was measured of the judges; unmeasured, unqualified: let labels
+    teach all the same whose judge it does not name, or finds short.
     """
 
     collection: str
@@ -56,12 +57,18 @@ class Request:
     limits: RoundLimits = field(default_factory=RoundLimits)
     report: Report = NO_REPORT
     unqualified: bool = False
+    unmeasured: bool = False
     options: Options = Options()
 
     @property
     def format(self) -> Format:
         """The format asked for."""
         return FORMATS[self.kind]
+
+    @property
+    def allowed(self) -> Allowed:
+        """What was allowed, for training data."""
+        return Allowed(self.unmeasured, self.unqualified)
 
     @property
     def folder(self) -> bool:

@@ -14,17 +14,18 @@ from services.sink.exports.request import Request
 from services.sink.exports.source import Source
 from services.sink.exports.spill import Spill
 from services.sink.exports.splits import Leaks
-from services.sink.labels.qualification import NEGATIVES, POSITIVES, USES, Usage
+from services.sink.labels.permission import Usage
+from services.sink.labels.qualification import NEGATIVES, POSITIVES, USES
 from services.sink.ledger.reader import JudgeRow, Label
 from services.sink.mining.rules import Verdict
 
 
 class Tally:
-    """Counts of one export, and the check that its labels are fit for what they are used as."""
+    """Counts of one export, and the check that its labels may be what they are used as."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self.usage = Usage(request.report, unqualified=request.unqualified)
+        self.usage = Usage(request.report, request.allowed)
         self.rows = 0
         self.queries = 0
         self.read = 0
@@ -46,21 +47,20 @@ class Tally:
         """A query that is about to be written.
 
         Raises:
-            InputError: a label is used for training whose judge is not fit for it.
+            NotQualified: a label would teach whose judge may not; see `labels/permission.py`.
         """
         self.read += 1
         for label in item.labels.values():
             self._count(label, item.judges[label.judge_no])
-        use = self._request.format.use
-        if use == QRELS_USE:
-            for label in item.graded():
-                self.usage.add(item.judges[label.judge_no], label, USES)
-        elif use == GRADES_USE:
-            for label in item.graded():
-                self._train_on(label, POSITIVES if source.relevant(label) else NEGATIVES, item)
-        elif use == EXAMPLES_USE and item.example is not None:
+        kind = self._request.format
+        if kind.use == EXAMPLES_USE and item.example is not None:
             self._train_on_all(item.example.positives, POSITIVES, item)
             self._train_on_all(item.example.negatives, NEGATIVES, item)
+        elif kind.use in (QRELS_USE, GRADES_USE):
+            teaches = kind.teaches(item.split)
+            for label in item.graded():
+                uses = (POSITIVES if source.relevant(label) else NEGATIVES,) if teaches else USES
+                self.usage.add(item.judges[label.judge_no], label, uses, teaches=teaches)
 
     def after(self, item: Item, source: Source, rows: int) -> None:
         """The same query, written as so many rows."""
@@ -103,12 +103,8 @@ class Tally:
 
     def _train_on_all(self, verdicts: Sequence[Verdict], use: str, item: Item) -> None:
         for verdict in verdicts:
-            self._train_on(item.labels[verdict.passage_id], use, item)
-
-    def _train_on(self, label: Label, use: str, item: Item) -> None:
-        judge = item.judges[label.judge_no]
-        self.usage.add(judge, label, (use,))
-        self.usage.require_fit(judge, label, use)
+            label = item.labels[verdict.passage_id]
+            self.usage.add(item.judges[label.judge_no], label, (use,), teaches=True)
 
 
 def _describe(judge_hash: str, identity: JudgeIdentity, generations: list[int]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ count as the last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -118,15 +119,21 @@ def pending_triggers(connection: sa.Connection, collection: str = "") -> list[Tr
 
 
 def insert_trigger(
-    connection: sa.Connection, at: Standing, rule: str, numbers: dict[str, Any], job_name: str, now_us: int
+    connection: sa.Connection,
+    at: Standing,
+    rule: str,
+    numbers: dict[str, Any],
+    job_name: str,
+    now_us: int,
+    allowed: Mapping[str, bool] = MappingProxyType({}),
 ) -> int | None:
     """The number of the new pending trigger; None where one of this collection and change is there already. The
-    caller holds the collection's row and found no pending trigger."""
+    caller holds the collection's row and found no pending trigger. `allowed`: see `labels/permission.py`."""
     row = {
         "collection": at.collection,
         "change_no": at.change_no,
         "rule": rule,
-        "detail": orjson.dumps({"numbers": numbers}).decode(),
+        "detail": orjson.dumps({"numbers": numbers, **allowed}).decode(),
         "hard_examples": at.total.hard_examples,
         "disagreements": at.total.disagreements,
         "judged": at.total.judged,

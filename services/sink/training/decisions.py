@@ -12,6 +12,7 @@ from itertools import groupby
 import sqlalchemy as sa
 
 from qrelay.errors import ConfigError, InputError, UnknownCollection
+from services.sink.labels.permission import NOTHING, Allowed
 from services.sink.ledger import outbox, retractions
 from services.sink.ledger.changes import begin_changes
 from services.sink.ledger.ledger import Ledger
@@ -71,8 +72,10 @@ class Decisions:
         return made is not None
 
 
-def trigger_manually(ledger: Ledger, collection: str, settings: TrainingSettings) -> Trigger:
-    """A trigger of rule "manual", whatever the policy says; a sink launches it.
+def trigger_manually(
+    ledger: Ledger, collection: str, settings: TrainingSettings, allowed: Allowed = NOTHING
+) -> Trigger:
+    """A trigger of rule "manual", whatever the policy says; a sink launches it. Its record has what was `allowed`.
 
     Raises:
         ConfigError: there is no command to run.
@@ -96,7 +99,7 @@ def trigger_manually(ledger: Ledger, collection: str, settings: TrainingSettings
             at = outbox.standing(connection, collection) or at
         now_us = ledger.now_us()
         name = job_name(collection, at.change_no, settings.command, now_us)
-        number = outbox.insert_trigger(connection, at, MANUAL, {}, name, now_us)
+        number = outbox.insert_trigger(connection, at, MANUAL, {}, name, now_us, allowed.fields)
         made = outbox.get_trigger(connection, number) if number is not None else None
     assert made is not None, "a trigger's row is not there after its insert: this is a bug"
     return made

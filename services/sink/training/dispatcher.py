@@ -3,7 +3,8 @@
 One step: let time decide (`Decisions.on_timer`), launch what is pending, look at what runs. Any number of sinks may
 take steps at once. A trigger is claimed for this launcher's place first; then the job is launched, which happens once
 however often it is asked; then that is recorded. So a sink that dies anywhere in between leaves a trigger that the
-next step, of any sink of that place, brings to its end. A launch that fails is tried again, later each time.
+next step, of any sink of that place, brings to its end. A launch that fails is tried again, later each time; so is
+one whose labels may not teach (`teaching.py`), which waits, and says so, until they may or somebody abandons it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from qrelay.errors import InputError, QrelayError
+from qrelay.errors import InputError, NotQualified, QrelayError
 from qrelay.runtime import faults, telemetry
+from services.sink.labels.permission import Allowed
 from services.sink.ledger import outbox
 from services.sink.ledger.database import resolve_url
 from services.sink.ledger.ledger import Ledger
@@ -29,6 +31,7 @@ from services.sink.training.decisions import Decisions
 from services.sink.training.kubernetes_launcher import kubernetes_launcher
 from services.sink.training.launcher import JobStatus, Launched, Launcher, TrainingJob
 from services.sink.training.subprocess_launcher import SubprocessLauncher
+from services.sink.training.teaching import allowed_of, require_teachable
 
 log = logging.getLogger(__name__)
 
@@ -110,12 +113,22 @@ class Dispatcher:
             return
         faults.point("sink.trigger.decided")
         try:
+            self._require_teachable(trigger)
             launched = self._launcher.launch(self._job(trigger))
         except QrelayError as error:
             self._failed(trigger, error)
             return
         faults.point("sink.launch.after")
         self._launched(trigger, launched, place)
+
+    def _require_teachable(self, trigger: Trigger) -> None:
+        """Raises NotQualified where the labels may not teach, and the job has not begun either (before a sink could
+        record it)."""
+        try:
+            require_teachable(self._ledger, trigger.collection, self._settings, _allowed(trigger))
+        except NotQualified:
+            if self._launcher.status(trigger.job_name) is None:
+                raise
 
     def _launched(self, trigger: Trigger, launched: Launched, place: str) -> None:
         with self._ledger.writing("record a launch") as connection:
@@ -129,7 +142,7 @@ class Dispatcher:
 
     def _failed(self, trigger: Trigger, error: QrelayError) -> None:
         """Records the error; the trigger is refused where its job never can start, and else tried again."""
-        final = isinstance(error, InputError)
+        final = isinstance(error, InputError) and not isinstance(error, NotQualified)
         with self._ledger.writing("record a failed launch") as connection:
             outbox.record_failure(connection, trigger.trigger_no, str(error))
             if final:
@@ -173,6 +186,7 @@ class Dispatcher:
             data_dir=Path(self._settings.data_dir).absolute(),
             command=self._settings.training.command,
             secret_ledger=secret_ledger,
+            allowed=_allowed(trigger) | allowed_of(self._settings),
         )
 
 
@@ -186,6 +200,11 @@ def addresses(ledger_url: str) -> tuple[str, str]:
     bare = whole.difference_update_query(["password"])
     public = sa.URL.create(bare.drivername, bare.username, None, bare.host, bare.port, bare.database, bare.query)
     return public.render_as_string(), whole.render_as_string(hide_password=False)
+
+
+def _allowed(trigger: Trigger) -> Allowed:
+    """What was allowed with the trigger itself."""
+    return Allowed(bool(trigger.detail.get("unmeasured")), bool(trigger.detail.get("unqualified")))
 
 
 def _about(trigger: Trigger) -> dict[str, object]:

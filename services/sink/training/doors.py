@@ -17,9 +17,10 @@ from qrelay.registry.rules import require_slot
 from qrelay.runtime.context import ServiceContext
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc
+from services.sink.labels.permission import Allowed
 from services.sink.settings import SinkSettings
 from services.sink.sink import Sink
-from services.sink.training.decisions import trigger_manually
+from services.sink.training.teaching import start_training
 
 _STATES = {
     State.CANDIDATE: pb.MODEL_STATE_CANDIDATE,
@@ -39,8 +40,9 @@ class ModelsServicer(pb_grpc.SinkServiceServicer):
 
     async def StartTraining(self, request: pb.StartTrainingRequest, context: Any) -> pb.StartTrainingResponse:
         """A trigger by hand, as `qrelay training run`."""
+        allowed = Allowed(request.unmeasured, request.unqualified)
         made = await asyncio.to_thread(
-            trigger_manually, self._context.core.ledger, request.collection, self._context.settings.training
+            start_training, self._context.core.ledger, request.collection, self._context.settings, allowed
         )
         return pb.StartTrainingResponse(trigger=made.trigger_no, change_no=made.change_no, job=made.job_name)
 

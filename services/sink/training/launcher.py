@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from qrelay.identity import digest
+from services.sink.labels.permission import NOTHING, Allowed
 from services.sink.training.settings import fill
 
 LEDGER_VARIABLE: Final = "QRELAY_SINK__LEDGER"
@@ -26,7 +27,8 @@ _NAME_CHARS: Final = 63
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
     """What is to be started. `ledger` is its URL without a password, `secret_ledger` the whole one; `data_dir` is
-    absolute; `command` may hold placeholders, see `filled`."""
+    absolute; `command` may hold placeholders, see `filled`; `allowed`: which labels may teach, see
+    `labels/permission.py`."""
 
     name: str
     collection: str
@@ -36,6 +38,7 @@ class TrainingJob:
     data_dir: Path
     command: tuple[str, ...]
     secret_ledger: str = ""
+    allowed: Allowed = NOTHING
 
     def __repr__(self) -> str:
         return f"TrainingJob({self.name!r}, change {self.change_no} of {self.collection}, {self.rule})"
@@ -63,6 +66,7 @@ class TrainingJob:
             "ledger": self.ledger,
             "data_dir": str(self.data_dir),
             "command": self.filled(job_file),
+            **self.allowed.fields,
         }
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 

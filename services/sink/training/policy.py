@@ -2,7 +2,7 @@
 
 The rules, the first that is reached naming the trigger:
 
-    min_new_hard_examples   hard positives and hard negatives, verified by a judge, since the last trigger
+    min_new_hard_examples   hard positives and hard negatives, judged so, since the last trigger
     min_judged              judged pairs since then
     disagreement_rate       share of those that exactly one of BM25 and dense has in its top, of enough pairs
     max_age                 time since then (before the first trigger: since the collection's first query), and

@@ -25,7 +25,7 @@ class TrainingSettings(Section):
     enabled: bool = Field(False, description="Whether the policy decides; off: nothing is counted or decided")
     collections: tuple[str, ...] = Field((), description="Collections that the policy is for; empty: all")
     min_new_hard_examples: int | None = Field(
-        None, ge=1, description="Train after so many new verified hard examples; empty: no rule"
+        None, ge=1, description="Train after so many new judged hard examples; empty: no rule"
     )
     min_judged: int | None = Field(None, ge=1, description="Train after so many new judged pairs; empty: no rule")
     disagreement_min_judged: int = Field(
@@ -63,6 +63,16 @@ class TrainingSettings(Section):
     )
     kubernetes: KubernetesSettings = Field(
         KubernetesSettings(), description="The Jobs of launcher kubernetes", validate_default=True
+    )
+    unmeasured: bool = Field(
+        False,
+        description="Train even on labels of judges that no report (sink.qualification) measures; off: a trigger "
+        "waits and says why",
+    )
+    unqualified: bool = Field(
+        False,
+        description="Train even on labels of judges that the report finds not qualified; off: a trigger waits and "
+        "says why",
     )
     poll_s: float = Field(
         2.0, gt=0, description="Seconds between looks at the clock, at waiting triggers and at running jobs"
