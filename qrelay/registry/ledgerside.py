@@ -1,4 +1,5 @@
-"""What the registry asks the ledger, which the sink answers where it is installed: an entry point, no import.
+"""What the registry and `qrelay judge check` ask the ledger, which the sink answers where it is installed: an entry
+point, no import.
 
 The group `qrelay.ledgers` names a context manager `open_side(ledger, data_dir, config)` that yields a `LedgerSide`,
 or None where there is no ledger.
@@ -8,13 +9,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from qrelay.registry.manifest import DataSource
+from qrelay.types import JudgedSet, JudgeIdentity
 
 GROUP = "qrelay.ledgers"
+
+
+class LedgerLabel(NamedTuple):
+    """One judge's latest grade of a pair, as P(relevant) and as a decision on the judge's scale."""
+
+    p_relevant: float
+    relevant: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPair:
+    """A pair that a judge was asked about. `scores`: by system, those that are known; `labels`: by judge hash, those
+    that have a grade; `counts`: hash of the judge whose label an export takes, missing ones included, or empty;
+    `mined`: its role in the example that an export writes now: positive, hard, easy, or empty; `person`: whether the
+    override that stands calls it relevant, None where there is none."""
+
+    passage_id: str
+    doc_id: str
+    scores: Mapping[str, float]
+    labels: Mapping[str, LedgerLabel]
+    counts: str
+    mined: str
+    person: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerQuery:
+    """A query with its pairs, by passage_id."""
+
+    query_id: str
+    text: str
+    pairs: tuple[LedgerPair, ...]
 
 
 class LedgerSide(Protocol):
@@ -42,6 +77,16 @@ class LedgerSide(Protocol):
 
     def judgments(self, source: DataSource, query_id: str = "") -> Iterator[Mapping[str, Any]]:
         """Every judgment that the data's change range covers, or the query's, by query_id and passage_id."""
+
+    def judges(self) -> Mapping[str, JudgeIdentity]:
+        """Every judge by hash, retracted ones and people aside."""
+
+    def labelled(self, collection: str, judge: str | None = None) -> Iterator[LedgerQuery]:
+        """The collection's queries by query_id, in one snapshot. `judge`: whose labels count, as exports name judges;
+        None: as exports choose. Raises UnknownCollection; InputError: no such judge."""
+
+    def judged_set(self, collection: str, query_id: str) -> JudgedSet | None:
+        """One query's set, whole, with the judgments of all judges; None where there is none."""
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from services.judge.commands.cache import cache
+from services.judge.commands.check import check
 from services.judge.commands.measure import COMMANDS
 from services.judge.commands.preview import preview
 from services.judge.commands.rejudge import rejudge
@@ -164,5 +165,5 @@ def _cells(judgment: Judgment) -> list[str]:
     ]
 
 
-for command in (*COMMANDS, cache, preview, rejudge, slice_):
+for command in (*COMMANDS, cache, check, preview, rejudge, slice_):
     judge.add_command(command)

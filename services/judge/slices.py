@@ -51,7 +51,7 @@ def read_slice(path: Path, *, ungraded: bool = False) -> list[GradedPair]:
     Raises:
         MalformedInput: the file cannot be read, lacks a column, or has a row that does not hold; names the line.
     """
-    header, *rows = _lines(path)
+    header, *rows = text_lines(path)
     columns = header.split("\t")
     lacking = [name for name in COLUMNS if name not in columns]
     if lacking:
@@ -189,7 +189,7 @@ def _grade(text: str, where: str) -> int:
 
 
 def _qrels(path: Path) -> Iterator[tuple[str, str, int]]:
-    header, *rows = _lines(path)
+    header, *rows = text_lines(path)
     if header.split("\t")[:3] != ["query-id", "corpus-id", "score"]:
         raise MalformedInput(f"{path}:1: the first line must be query-id, corpus-id, score, separated by tabs")
     for number, row in enumerate(rows, 2):
@@ -227,7 +227,7 @@ def _parsed(text: str) -> Any:
 
 
 def _records(path: Path, *needed: str) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(text_lines(path), 1):
         try:
             record = json.loads(line)
             if not isinstance(record, dict) or any(name not in record for name in ("_id", *needed)):
@@ -237,7 +237,7 @@ def _records(path: Path, *needed: str) -> Iterator[Mapping[str, Any]]:
         yield {**record, "_id": str(record["_id"])}
 
 
-def _lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[str]:
     """The lines of a text file, plain or .gz; at least one. Only line feeds end a line."""
     empty = True
     try:

@@ -1,4 +1,4 @@
-"""The ledger as the registry's commands see it: the entry point `qrelay.ledgers`."""
+"""The ledger as the registry's commands and `qrelay judge check` see it: the entry point `qrelay.ledgers`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qrelay.registry.ledgerside import LedgerQuery
     from qrelay.registry.manifest import DataSource
+    from qrelay.types import JudgedSet, JudgeIdentity
     from services.sink.ledger.ledger import Ledger
+    from services.sink.mining.rules import MiningRules
 
 
 class SinkLedger:
     """One open ledger; `qrelay.registry.ledgerside.LedgerSide` says what each method answers."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, rules: MiningRules) -> None:
         self._ledger = ledger
+        self._rules = rules
 
     def where(self) -> str:
         """The ledger's address."""
@@ -60,6 +64,23 @@ class SinkLedger:
         with self._ledger.snapshot() as snapshot:
             yield from judgments(snapshot, covered(snapshot.connection, source.manifest, source.sha256), query_id)
 
+    def judges(self) -> Mapping[str, JudgeIdentity]:
+        """See `services.sink.ledger.reader`."""
+        with self._ledger.snapshot() as snapshot:
+            return {row.judge_hash: row.identity for row in snapshot.judges().values() if row.judge_no >= 0}
+
+    def labelled(self, collection: str, judge: str | None = None) -> Iterator[LedgerQuery]:
+        """See `labelled.py`; one snapshot for as long as it is read."""
+        from services.sink.lineage.labelled import labelled
+
+        with self._ledger.snapshot() as snapshot:
+            yield from labelled(snapshot, collection, self._rules, judge)
+
+    def judged_set(self, collection: str, query_id: str) -> JudgedSet | None:
+        """See `services.sink.ledger.reader`."""
+        with self._ledger.snapshot() as snapshot:
+            return snapshot.judged_set(collection, query_id)
+
     def _decide(self, judge: str, retract: bool, author: str, reason: str) -> Mapping[str, Any]:
         from services.sink.ledger import retractions
 
@@ -79,5 +100,5 @@ def open_side(ledger: str | None, data_dir: Path, config: Path | None) -> Iterat
     if ledger is None and ledger_place(data_dir, config) is None:
         yield None
         return
-    with open_ledger(ledger, data_dir, config) as (opened, _):
-        yield SinkLedger(opened)
+    with open_ledger(ledger, data_dir, config) as (opened, settings):
+        yield SinkLedger(opened, settings.rules)
