@@ -51,9 +51,10 @@ def check(
     paraphrases, and known answers among negatives.
 
     Reads the ledger, needs no service and changes nothing. It is a diagnosis and qualifies nothing: a judge that
-    copies the retriever agrees with it best. Example:
+    copies the retriever agrees with it best.
 
-        qrelay judge check --collection mine --known clicks.tsv --paraphrases 20
+    \b
+    Example: qrelay judge check --collection mine --known clicks.tsv --paraphrases 20
     """
     from qrelay.errors import ConfigError
     from qrelay.files import write_atomic
