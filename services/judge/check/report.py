@@ -75,7 +75,7 @@ def _meaning(found: Mapping[str, Any], system: str, reads_scores: bool) -> str:
     if not is_known(found["low"]):
         return f"was compared with {system} on one query only: that says nothing yet."
     if found["low"] <= 0 <= found["high"]:
-        return f"has nothing in common with {system} that can be told from chance: look at its labels, or feed more queries."
+        return f"has nothing in common with {system} that can be told from chance: look at its labels."
     if found["high"] < 0:
         return f"contradicts {system}: look whether its grades stand upside down."
     return f"agrees with {system} in part, as a judge that reads may, be it right or wrong."
