@@ -71,7 +71,7 @@ def _overturned(relevant: NDArray[np.bool_], scores: Floats) -> int:
 def between_judges(evidence: Evidence) -> list[dict[str, Any]]:
     """One entry a pair of judges that graded the same pairs: `kappa` of their decisions, `rank_correlation`,
     `disputed`: pairs that one calls relevant and the other not, and `most_disputed`, ids with both P(relevant);
-    `akin`: why they agree by construction, or empty."""
+    `akin`: why agreement would say little, or empty."""
     found = []
     for one, other in combinations(evidence.judges, 2):
         both = np.flatnonzero(~np.isnan(evidence.p[one]) & ~np.isnan(evidence.p[other]))

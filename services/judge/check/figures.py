@@ -1,4 +1,4 @@
-"""A figure of the check: value, low, high (95%, whole queries drawn anew) and n; nan where the data give none."""
+"""A figure of the check: value, low, high (95%; of means over queries, drawn anew) and n; nan where the data give none."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from qrelay.stats.columns import codes
 from qrelay.stats.intervals import Interval, Statistic, cluster_bootstrap
+from services.judge.report.diagrams import wilson
 
 _RESAMPLES: Final = 500
 """Bounds are read to two digits; on a million pairs each resample costs a tenth of a second."""
@@ -33,6 +34,13 @@ def mean_by(values: ArrayLike, groups: ArrayLike) -> Figure:
     """The mean of values [n], each of a group."""
     known = np.asarray(values, np.float64)
     return figure(lambda i: float(known[i].mean()), groups)
+
+
+def share(flags: Sequence[bool]) -> Figure:
+    """The share of rows that are so, with Wilson's interval, which holds where none is; rows taken as independent."""
+    n, value = len(flags), float(np.mean(flags)) if flags else float("nan")
+    low, high = wilson(value, n) if n else (value, value)
+    return _shown(Interval(value, low, high), n)
 
 
 def _shown(interval: Interval, n: int) -> Figure:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from qrelay.errors import MalformedInput
 from qrelay.registry.ledgerside import LedgerPair, LedgerQuery
-from services.judge.check.figures import mean_by
+from services.judge.check.figures import share
 from services.judge.slices import text_lines
 
 _QUERY: Final = ("query_id", "query-id", "query")
@@ -76,8 +76,8 @@ class KnownAnswers:
 
     wanted: Mapping[str, Iterable[str]] | None
     counts: Counter[str] = field(default_factory=Counter)
-    _refused: list[tuple[str, bool]] = field(default_factory=list)
-    """Of each known answer with a grade: its query, and whether it is called not relevant."""
+    _refused: list[bool] = field(default_factory=list)
+    """Of each known answer with a grade: whether it is called not relevant."""
     _examples: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, query: LedgerQuery) -> None:
@@ -89,7 +89,7 @@ class KnownAnswers:
                 self.counts["missing" if pairs else "not_judged"] += 1
                 continue
             refused = not any(label.relevant for label in labels if label)
-            self._refused.append((query.query_id, refused))
+            self._refused.append(refused)
             if refused:
                 mined = next((role for role in _NEGATIVE if any(pair.mined == role for pair in pairs)), "")
                 self.counts[mined] += 1
@@ -109,7 +109,7 @@ class KnownAnswers:
         """source; known: pairs given (of people: found); looked_up: of a query that the ledger holds; not_judged,
         missing: of those; graded; refused: called not relevant, with its share; hard, easy: that an export would
         write as negatives; examples, those that it would write first."""
-        refused = [each for _, each in self._refused]
+        refused = self._refused
         self._examples.sort(key=lambda each: ((*_NEGATIVE, "").index(each["mined"]), each["p"]))
         given = None if self.wanted is None else sum(len(set(each)) for each in self.wanted.values())
         return {
@@ -118,6 +118,6 @@ class KnownAnswers:
             **{name: self.counts[name] for name in ("looked_up", "not_judged", "missing", "hard", "easy")},
             "graded": len(refused),
             "refused": sum(refused),
-            "share": mean_by(refused, [query_id for query_id, _ in self._refused]),
+            "share": share(refused),
             "examples": self._examples[:_SHOWN],
         }

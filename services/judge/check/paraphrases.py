@@ -17,7 +17,7 @@ from qrelay.identity import judge_digest
 from qrelay.progress import Step, step
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment
 from services.judge.check.evidence import Evidence
-from services.judge.check.figures import mean_by
+from services.judge.check.figures import mean_by, share
 from services.judge.core import JudgeCore
 from services.judge.measure.sampling import Judged, choose
 from services.judge.preview import shown_name
@@ -165,7 +165,7 @@ def _compared(hashed: str, name: str, said: Mapping[str, Mapping[tuple[str, str,
         "missing": len(both) - len(known),
         "mean_change": mean_by(changes, queries),
         "largest": max(changes, default=float("nan")),
-        "flips": mean_by([(before >= RELEVANT) != (after >= RELEVANT) for _, before, after in known], queries),
+        "flips": share([(before >= RELEVANT) != (after >= RELEVANT) for _, before, after in known]),
     }
 
 

@@ -96,7 +96,7 @@ def _judges(found: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Sec
     for each in found:
         one, other = (names[hashed] for hashed in each["judges"])
         if each["akin"]:
-            said.append(f"{one} and {other} agree by construction: {each['akin']}.")
+            said.append(f"That {one} and {other} agree would say little: {each['akin']}.")
         if each["most_disputed"]:
             ids = "; ".join(
                 f"{pair['query_id']} {pair['passage_id']} ({pair['p'][0]:.2f}, {pair['p'][1]:.2f})"
