@@ -388,9 +388,11 @@ def exported(folder: Path, out: Path, **settings: str) -> tuple[int, str, str]:
     return result.exit_code, str(result.exception), json.dumps(manifest.get("qualification"))
 
 
-def test_the_best_check_there_can_be_qualifies_nothing_and_leaves_everything_as_it_was(tmp_path: Path) -> None:
+def test_training_data_of_an_unmeasured_judge_stays_refused_after_the_best_check_there_can_be(tmp_path: Path) -> None:
     folder = planted(tmp_path / "here", lambda _, rank: 0.95 if rank == 0 else 0.01, COPIER)
     refused = exported(folder, tmp_path / "before.jsonl")
+    assert refused[0] != 0
+    assert "--unmeasured" in refused[1]
     files = fingerprints(folder)
     report = check(folder)
     assert report["qualifies"] is False

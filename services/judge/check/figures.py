@@ -1,4 +1,4 @@
-"""A figure of the check: value, low, high (95%) and n; nan where the data give none. Means draw whole queries anew."""
+"""A figure of the check: value, low, high (95%) and n; nan where there is none. Means draw whole queries anew."""
 
 from __future__ import annotations
 
