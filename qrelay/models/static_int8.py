@@ -4,8 +4,8 @@
 
 Every product of a sequence with a constant matrix is quantised: its weights symmetrically with a scale a row, its
 activations with one scale and one zero point. What leads up to few large channels, as in every transformer, is
-evened out between the two beforehand (SmoothQuant, alpha 0.5): each channel of the activations is divided, and the
-weights that read it multiplied, by sqrt(largest activation / largest weight). Attention, norms, embeddings and heads
+evened out between the two beforehand (SmoothQuant, alpha 0.8): each channel of the activations is divided, and the
+weights that read it multiplied, by (largest activation)^0.8 / (largest weight)^0.2. Attention, norms, embeddings and heads
 over one vector a text stay float32.
 """
 
@@ -21,6 +21,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 _LEVELS: Final = 256
+_ALPHA: Final = 0.8
+"""Cosine of MiniLM's vectors with float32's, on average: 0.9975; 0.9884 with 0.5, 0.9947 without evening out."""
 _TINY: Final = np.float32(1e-5)
 
 
@@ -86,7 +88,8 @@ def _quantise_site(site: _Site, low: Floats, high: Floats) -> None:
 
     weights = [_rows(product) for product in site.products]
     largest = np.max([np.abs(weight).max(0) for weight in weights], axis=0)
-    even = np.sqrt(np.maximum(np.maximum(-low, high), _TINY) / np.maximum(largest, _TINY)).astype(np.float32)
+    reached = np.maximum(np.maximum(-low, high), _TINY)
+    even = (reached**_ALPHA / np.maximum(largest, _TINY) ** (1 - _ALPHA)).astype(np.float32)
     evened = ops.multiply(site.activations, ops.constant((1 / even)[None, None]))
     start, end = (ops.constant(np.float32(bound)) for bound in _bounds(float((low / even).min()),
                                                                        float((high / even).max())))  # fmt: skip
