@@ -5,8 +5,8 @@
 Every product of a sequence with a constant matrix is quantised: its weights symmetrically with a scale a row, its
 activations with one scale and one zero point. What leads up to few large channels, as in every transformer, is
 evened out between the two beforehand (SmoothQuant, alpha 0.8): each channel of the activations is divided, and the
-weights that read it multiplied, by (largest activation)^0.8 / (largest weight)^0.2. Attention, norms, embeddings and heads
-over one vector a text stay float32.
+weights that read it multiplied, by (largest activation)^0.8 / (largest weight)^0.2. Attention, norms, embeddings
+and heads over one vector a text stay float32.
 """
 
 from __future__ import annotations

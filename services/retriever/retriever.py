@@ -17,7 +17,7 @@ import numpy as np
 
 from qrelay.errors import InvalidQuery, QrelayError, UnknownCollection
 from qrelay.models.catalogue import resolve
-from qrelay.models.embedder import HASH_NAME, Embedder, load_embedder
+from qrelay.models.embedder import HASH_NAME, load_embedder
 from qrelay.registry import Registry
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import opened
