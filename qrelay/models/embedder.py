@@ -1,6 +1,7 @@
 """Embedders: texts to vectors, and texts to token windows. One protocol, two implementations.
 
-- `SentenceTransformerEmbedder`: a folder that sentence-transformers can load; CPU or GPU; never a hub.
+- `SentenceTransformerEmbedder`: a folder that sentence-transformers can load; CPU or GPU; never a hub. Its engine is
+  torch, or openvino: 8-bit integers, on the CPU (`openvino_encoders`).
 - `HashEmbedder`: the shipped double. Its vectors hold small integers, so that every dot product is exact in
   float32 whatever the batch, the order of summation or the BLAS: runs with it can be compared byte by byte.
 
@@ -22,6 +23,7 @@ import numpy.typing as npt
 
 from qrelay.errors import ConfigError, ModelError
 from qrelay.models.catalogue import resolve
+from qrelay.models.engines import EncoderEngine, fingerprint
 
 Vectors = npt.NDArray[np.float32]
 HASH_NAME: Final = "hash"
@@ -33,11 +35,12 @@ _MAX_COUNT: Final = 8
 
 
 class Embedder(Protocol):
-    """A model of one vector space. A text's vector does not depend on what it is encoded with (1e-5)."""
+    """A model of one vector space. A text's vector does not depend on what it is encoded with: in torch within 1e-5;
+    in openvino within a cosine of 0.999, as a last digit may carry an activation over the edge of an integer."""
 
     name: str
     fingerprint: str
-    """model@revision: vectors of different fingerprints are never compared."""
+    """model@revision, and the engine where it is not torch: vectors of different fingerprints are never compared."""
     dim: int
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -48,19 +51,21 @@ class Embedder(Protocol):
         a text of at most `size` tokens stays whole."""
 
 
-def load_embedder(name: str, *, threads: int = 0, device: str = "") -> Embedder:
+def load_embedder(name: str, *, engine: EncoderEngine = "torch", threads: int = 0, device: str = "") -> Embedder:
     """ "hash" for the double, else a catalogue name or `path:FOLDER`.
 
-    threads: of torch, for the whole process; 0: the library's choice. Several services on few cores do better
-    with 1 each. device: as torch names it ("cpu", "cuda", "cuda:1"); "": a GPU where there is one.
+    engine: of whatever model; the double has none. threads: of torch, for the whole process, or of OpenVINO, for this
+    model; 0: the library's choice. Several services on few cores do better
+    with 1 each. device: as torch names it ("cpu", "cuda", "cuda:1"); "": a GPU where there is one;
+    openvino runs on the CPU.
 
     Raises:
         ModelError: the model is absent (the text says how to pull it), its bytes are not the catalogue's, or
-            sentence-transformers cannot load it.
+            sentence-transformers cannot load it, or OpenVINO cannot convert it.
     """
     if name == HASH_NAME:
         return HashEmbedder()
-    return SentenceTransformerEmbedder(name, threads=threads, device=device)
+    return SentenceTransformerEmbedder(name, engine=engine, threads=threads, device=device)
 
 
 def cut(text: str, offsets: Sequence[tuple[int, int]], size: int, stride: int) -> list[str]:
@@ -82,15 +87,19 @@ def cut(text: str, offsets: Sequence[tuple[int, int]], size: int, stride: int) -
 class SentenceTransformerEmbedder:
     """A sentence-transformers model loaded from a folder. May be called from several threads."""
 
-    def __init__(self, name: str, *, threads: int = 0, device: str = "") -> None:
+    def __init__(self, name: str, *, engine: EncoderEngine = "torch", threads: int = 0, device: str = "") -> None:
         resolved = resolve(name)
-        self._model = _load(resolved.path, threads, device)
+        self._model = _load(resolved.path, threads, "cpu" if engine == "openvino" else device)
         self._model.max_seq_length = min(_MAX_SEQ_TOKENS, self._model.max_seq_length or _MAX_SEQ_TOKENS)
         self._batch_texts = _CPU_BATCH_TEXTS if self._model.device.type == "cpu" else _GPU_BATCH_TEXTS
         self._tokenizer = _tokenizer(self._model)
+        if engine == "openvino":
+            from qrelay.models.openvino_encoders import use_openvino
+
+            use_openvino(self._model, resolved, pairs=False, threads=threads)
         self._one_at_a_time = threading.Lock()  # the library sets padding on a tokenizer that it shares
         self.name = resolved.name
-        self.fingerprint = f"{resolved.name}@{resolved.revision}"
+        self.fingerprint = fingerprint(f"{resolved.name}@{resolved.revision}", engine)
         self.dim = int(self._model.get_embedding_dimension())
 
     def encode(self, texts: Sequence[str]) -> Vectors:

@@ -77,8 +77,14 @@ def _quantised(layer: torch.nn.Module) -> _Int8 | None:
 
 
 def save_traced(module: torch.nn.Module, example: dict[str, torch.Tensor], file: Path) -> None:
-    """Write the module as `file` (.xml) and its weights beside it (.bin). example: inputs by name, whose sizes mean
-    nothing: every dimension is free.
+    """Write the module as `file` (.xml) and its weights beside it (.bin); see `traced`."""
+    from qrelay.models.openvino import library
+
+    library().save_model(traced(module, example), file, compress_to_fp16=False)
+
+
+def traced(module: torch.nn.Module, example: dict[str, torch.Tensor]) -> Any:
+    """The module as an OpenVINO model. example: inputs by name, whose sizes mean nothing: every dimension is free.
 
     Raises:
         ModelError: OpenVINO is not installed, or does not know an operation of the module.
@@ -89,13 +95,12 @@ def save_traced(module: torch.nn.Module, example: dict[str, torch.Tensor], file:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of tracing: which branches were taken
-            model = openvino.convert_model(module, example_input=example, extension=_extensions())
+            return openvino.convert_model(module, example_input=example, extension=_extensions())
     except Exception as error:  # the converter raises whatever the module provokes
         raise ModelError(
             f"OpenVINO cannot convert this model ({type(error).__name__}: {str(error).splitlines()[0][:200]}): "
             "choose another engine for it"
         ) from error
-    openvino.save_model(model, file, compress_to_fp16=False)
 
 
 def _extensions() -> list[Any]:

@@ -118,6 +118,7 @@ def _load_scorer(settings: RerankerSettings) -> Scorer:
             settings.cross_encoder,
             max_length=settings.max_length,
             batch_pairs=settings.batch_pairs,
+            engine=settings.engine,
             threads=settings.threads,
         )
     return BiEncoderScorer(lambda: load_embedder(settings.bi_encoder))

@@ -1,7 +1,8 @@
 """Scorers: what gives a candidate its second-stage score. One protocol, three implementations.
 
 - `CrossEncoderScorer`: sentence-transformers' CrossEncoder over (query, title + passage) pairs, bucketed
-  by length across queries (the library sorts by length, so a batch pads little).
+  by length across queries (the library sorts by length, so a batch pads little). Its engine is torch, or openvino:
+  8-bit integers (`qrelay.models.openvino_encoders`).
 - `BiEncoderScorer`: the fallback until a cross-encoder exists: the dense scores that the set already
   carries; encodes only where it carries none.
 - `FakeScorer`: the shipped double, deterministic and nearly free.
@@ -18,6 +19,8 @@ from typing import Any, Final, Protocol
 from qrelay.errors import ModelError
 from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import Embedder
+from qrelay.models.engines import EncoderEngine
+from qrelay.models.engines import fingerprint as identity
 from qrelay.simulated import ServiceTime
 from qrelay.types import BI_ENCODER, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Passage
 
@@ -26,7 +29,8 @@ _MOST_TOKENS: Final = 1 << 20
 
 
 class Scorer(Protocol):
-    """Scores every candidate of every set, whatever the batch: a set alone gets the same scores (1e-4)."""
+    """Scores every candidate of every set, whatever the batch: a set alone gets the same scores, in torch within
+    1e-4, in openvino within 0.02 of the scores' range: a last digit may carry an activation to the next integer."""
 
     system: str
     fingerprint: str
@@ -46,20 +50,32 @@ class CrossEncoderScorer:
     system = CROSS_ENCODER
 
     def __init__(
-        self, name: str, *, max_length: int, batch_pairs: int, threads: int = 0, fingerprint: str = ""
+        self,
+        name: str,
+        *,
+        max_length: int,
+        batch_pairs: int,
+        engine: EncoderEngine = "torch",
+        threads: int = 0,
+        fingerprint: str = "",
     ) -> None:
         """fingerprint: of a registry's version, which also says itself how many tokens it reads, where it says so.
 
         Raises:
-            ModelError: the model is absent, its bytes are not the catalogue's, or it cannot be loaded.
+            ModelError: the model is absent, its bytes are not the catalogue's, or it cannot be loaded or
+                converted.
         """
         resolved = resolve(name)
-        self._model = _load(resolved.path, None if fingerprint else max_length, threads)
+        self._model = _load(resolved.path, None if fingerprint else max_length, engine, threads)
         if fingerprint and not 0 < (self._model.max_seq_length or 0) <= _MOST_TOKENS:
             self._model.max_seq_length = max_length
+        if engine == "openvino":
+            from qrelay.models.openvino_encoders import use_openvino
+
+            use_openvino(self._model, resolved, pairs=True, threads=threads)
         self._batch_pairs = batch_pairs
         self._one_at_a_time = threading.Lock()  # the library sets padding on a tokenizer that calls share
-        self.fingerprint = fingerprint or f"{resolved.name}@{resolved.revision}"
+        self.fingerprint = identity(fingerprint or f"{resolved.name}@{resolved.revision}", engine)
 
     def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
         """All pairs of all sets in one call, so that lengths are bucketed across queries."""
@@ -74,7 +90,7 @@ class CrossEncoderScorer:
         return [[float(next(flat)) for _ in each.candidates] for each in sets]
 
 
-def _load(path: Path, max_length: int | None, threads: int) -> Any:
+def _load(path: Path, max_length: int | None, engine: EncoderEngine, threads: int) -> Any:
     """The library's model. Raises ModelError where it cannot be had."""
     import torch
     from sentence_transformers import CrossEncoder
@@ -82,7 +98,8 @@ def _load(path: Path, max_length: int | None, threads: int) -> Any:
     if threads:
         torch.set_num_threads(threads)
     try:
-        return CrossEncoder(str(path), max_length=max_length, local_files_only=True)
+        device = "cpu" if engine == "openvino" else None
+        return CrossEncoder(str(path), max_length=max_length, device=device, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(
             f"sentence-transformers cannot load {path} ({error}). Give a folder that holds a cross-encoder."

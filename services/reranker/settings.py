@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from qrelay.config import Section, ServiceSettings
+from qrelay.models.engines import EncoderEngine
 
 
 class FakeSettings(Section):
@@ -29,6 +30,11 @@ class RerankerSettings(ServiceSettings):
     )
     cross_encoder: str = Field(
         "", description="Catalogue name or path:FOLDER of a sentence-transformers cross-encoder; empty: none"
+    )
+    engine: EncoderEngine = Field(
+        "torch",
+        description="What computes the configured cross-encoder: torch, or openvino (8-bit integers, on the CPU); "
+        "promoted versions run in torch, in which the gate measured them",
     )
     bi_encoder: str = Field(
         "all-MiniLM-L6-v2",

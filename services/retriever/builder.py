@@ -51,8 +51,10 @@ class Builder:
     def start(self, target: str, collections: Sequence[str], now: float) -> None:
         """Start re-embedding `collections` for `target`. `now`: from when a failure's time is counted."""
         settings = self._settings
-        model = "registry" if target.endswith(REGISTERED) else settings.embedder
-        command = [sys.executable, "-m", "qrelay.cli.main", "index", "reembed", "--model", model]
+        model = ["registry"]
+        if not target.endswith(REGISTERED):
+            model = [settings.embedder, "--engine", settings.embedder_engine]
+        command = [sys.executable, "-m", "qrelay.cli.main", "index", "reembed", "--model", *model]
         command += ["--out", str(settings.index_folder), "--registry", str(self._registry)]
         command += ["--threads", str(settings.reembed_threads), "--niceness", "10", "--parent", str(os.getpid())]
         command += [word for name in collections for word in ("--collection", name)]

@@ -13,6 +13,8 @@ from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.config import load_settings
 from qrelay.errors import CorpusIndexError
 from qrelay.files import AtomicFiles
+from qrelay.models.engines import ENGINES, EncoderEngine
+from qrelay.progress import shown
 from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
 from services.retriever.settings import RetrieverSettings
 
@@ -31,6 +33,11 @@ def _installation(command: Callable[..., Any]) -> Callable[..., Any]:
     return data_dir_option()(config_option()(command))
 
 
+def _engine_option() -> Callable[[Any], Any]:
+    said = "What computes the vectors.  [default: the setting retriever.embedder_engine]"
+    return click.option("--engine", type=click.Choice(ENGINES), help=said)
+
+
 @click.group()
 def index() -> None:
     """Build and inspect the retriever's indexes."""
@@ -41,12 +48,13 @@ def index() -> None:
 @click.option("--collection", required=True, help="Name that queries ask for: a-z, 0-9, - and _.")
 @click.option("--out", type=_FOLDER, help=_INDEXES)
 @click.option("--embedder", help="Embedding model, or `hash`.  [default: the setting retriever.embedder]")
+@_engine_option()
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most so many documents.")
 @_installation
 @json_option()
 def build(
-    source: str, collection: str, out: Path | None, embedder: str | None, limit: int | None, data_dir: Path,
-    config: Path | None, as_json: bool,
+    source: str, collection: str, out: Path | None, embedder: str | None, engine: EncoderEngine | None,
+    limit: int | None, data_dir: Path, config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Build the index of SOURCE and make it the current version of the collection.
 
@@ -61,7 +69,8 @@ def build(
 
     settings = _settings(data_dir, config)
     request = BuildRequest(source, collection, out or settings.index_folder, limit)
-    embed = load_embedder(embedder or settings.embedder)
+    with shown():
+        embed = load_embedder(embedder or settings.embedder, engine=engine or settings.embedder_engine)
     with show_progress() as progress:
         result = build_index(request, embed, progress, lambda line: click.echo(line, err=True))
     facts = result.manifest.model_dump(exclude={"files", "rejected"})
@@ -99,6 +108,7 @@ def _print(answer: Any, as_json: bool) -> None:
 
 @index.command()
 @click.option("--model", required=True, help="`registry` for the promoted bi-encoder, or an embedding model's name.")
+@_engine_option()
 @click.option("--out", type=_FOLDER, help=_INDEXES)
 @click.option("--collection", "collections", multiple=True, help="Collection to re-embed; all in --out unless given.")
 @click.option("--registry", type=_FOLDER, help="The model registry.  [default: all.registry, else in --data-dir]")
@@ -109,8 +119,9 @@ def _print(answer: Any, as_json: bool) -> None:
 @_installation
 @json_option()
 def reembed(
-    model: str, out: Path | None, collections: tuple[str, ...], registry: Path | None, threads: int, niceness: int,
-    if_promoted: bool, parent: int | None, data_dir: Path, config: Path | None, as_json: bool,
+    model: str, engine: EncoderEngine | None, out: Path | None, collections: tuple[str, ...],
+    registry: Path | None, threads: int, niceness: int, if_promoted: bool, parent: int | None, data_dir: Path,
+    config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Embed the passages of the indexes in --out with another model, and switch to it.
 
@@ -118,11 +129,12 @@ def reembed(
     version that is there already is only switched to. Retrievers pick it up by themselves, and do all this on their
     own unless retriever.reembed is false.
     """
-    from services.retriever.reembed_job import Job, nothing_promoted, run
+    from services.retriever.reembed_job import FROM_REGISTRY, Job, nothing_promoted, run
 
     settings = _settings(data_dir, config)
     folder, registry = out or settings.index_folder, registry or settings.registry_folder
-    job = Job(folder, collections, model, registry, threads, niceness, parent)
+    engine = engine or ("torch" if model == FROM_REGISTRY else settings.embedder_engine)
+    job = Job(folder, collections, model, registry, threads, niceness, parent, engine)
     if if_promoted and nothing_promoted(job):
         _print([] if as_json else "no bi-encoder is promoted yet: nothing to do", as_json)
         return

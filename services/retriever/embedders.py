@@ -1,7 +1,8 @@
 """The embedding models in service: each loaded once, shared between collections, gone when no index uses it.
 
-An index names the model whose vectors it holds: the configured one, or a version of the registry
-(`bi-encoder-…@registry`). Its queries are embedded by that model and no other.
+An index names the model whose vectors it holds, and the engine that computed them: the configured model in torch or
+openvino, or a version of the registry (`bi-encoder-…@registry`), which runs in torch, as the gate measured it. Its
+queries are embedded by that model in that engine and no other.
 """
 
 from __future__ import annotations
@@ -9,19 +10,25 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from qrelay.errors import ModelError
 from qrelay.models.embedder import Embedder, load_embedder
+from qrelay.models.engines import EncoderEngine, engine_of
 from qrelay.progress import step
 from qrelay.registry import BI_ENCODER, Registry, ServedVersion
 
 REGISTERED: Final = "@registry"
-Load = Callable[[str], Embedder]
 
 
-def load_version(registry: Registry, version: str, load: Load = load_embedder) -> Embedder:
+class Load(Protocol):
+    """What loads an embedding model; `load_embedder`, or a test's."""
+
+    def __call__(self, name: str, *, engine: EncoderEngine = "torch", threads: int = 0) -> Embedder:
+        """name: "hash", a catalogue name or `path:FOLDER`."""
+
+
+def load_version(registry: Registry, version: str, load: Load = load_embedder, threads: int = 0) -> Embedder:
     """A registry's version, its files checked against its manifest, under its own name.
 
     Raises:
@@ -31,7 +38,7 @@ def load_version(registry: Registry, version: str, load: Load = load_embedder) -
     try:
         with step(f"loading {version}"):
             registry.verify(version)
-            embedder = load(f"path:{served.path}")
+            embedder = load(f"path:{served.path}", threads=threads)
     except Exception as error:  # whatever a model library raises
         raise ModelError(
             f"the embedder {version} of the registry {registry.folder} cannot be loaded: {error}. Restore it, or go "
@@ -42,12 +49,20 @@ def load_version(registry: Registry, version: str, load: Load = load_embedder) -
 
 
 class Embedders:
-    """See the module. `configured`: the name in the settings; `threads`: of torch, for the process."""
+    """See the module. `configured`: the name in the settings, `engine`: what computes it where no index says it;
+    `threads`: of torch, for the process, and of each model in openvino."""
 
-    def __init__(self, configured: str, registry: Registry, load: Load, threads: int = 0) -> None:
+    def __init__(
+        self,
+        configured: str,
+        registry: Registry,
+        load: Load,
+        threads: int = 0,
+        engine: EncoderEngine = "torch",
+    ) -> None:
         self.registry = registry
-        self._configured, self._load, self._threads = configured, load, threads
-        self._configured_fingerprint = ""
+        self._configured, self._load, self._threads, self._engine = configured, load, threads, engine
+        self._fingerprints: dict[EncoderEngine, str] = {}
         self._kept: Embedder | None = None
         self._loaded: weakref.WeakValueDictionary[str, Embedder] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
@@ -57,16 +72,19 @@ class Embedders:
         return fingerprint in self._loaded
 
     def of(self, fingerprint: str) -> Embedder:
-        """The registry's version of this fingerprint, or else the configured model, whose fingerprint may differ.
+        """The registry's version of this fingerprint, or else the configured model in the fingerprint's engine ("":
+        in the configured one); its fingerprint may differ.
 
         Raises:
-            ModelError: it is absent or damaged.
+            ModelError: it is absent or damaged, or its engine is not to be had.
         """
-        name = fingerprint if fingerprint.endswith(REGISTERED) else self._configured_fingerprint
+        registered = fingerprint.endswith(REGISTERED)
+        engine = engine_of(fingerprint) if fingerprint else self._engine
+        name = fingerprint if registered else self._fingerprints.get(engine, "")
         with self._lock:
             found = self._loaded.get(name)
             if found is None:
-                found = self._kept = self._fresh(fingerprint)
+                found = self._kept = self._version(fingerprint) if registered else self._model(engine)
                 self._loaded[found.fingerprint] = found
                 limit_threads(self._threads)
             return found
@@ -75,11 +93,12 @@ class Embedders:
         """Keep no model any longer only because it was the last one loaded."""
         self._kept = None
 
-    def _fresh(self, fingerprint: str) -> Embedder:
-        if fingerprint.endswith(REGISTERED):
-            return load_version(self.registry, fingerprint.removesuffix(REGISTERED), self._load)
-        found = self._load(self._configured)
-        self._configured_fingerprint = found.fingerprint
+    def _version(self, fingerprint: str) -> Embedder:
+        return load_version(self.registry, fingerprint.removesuffix(REGISTERED), self._load)
+
+    def _model(self, engine: EncoderEngine) -> Embedder:
+        found = self._load(self._configured, engine=engine, threads=self._threads)
+        self._fingerprints[engine] = found.fingerprint
         return found
 
     def wanted(self) -> str:
@@ -93,7 +112,7 @@ class Embedders:
 
     def configured(self) -> str:
         """Fingerprint of the configured model; loads it once to know."""
-        return self._configured_fingerprint or self.of("").fingerprint
+        return self._fingerprints.get(self._engine) or self.of("").fingerprint
 
 
 def limit_threads(threads: int) -> None:

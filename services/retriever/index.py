@@ -14,6 +14,7 @@ from pathlib import Path
 
 from qrelay.errors import CorpusIndexError, ModelError, SetupError
 from qrelay.models.embedder import Embedder
+from qrelay.models.engines import EncoderEngine
 from qrelay.runtime.following import free_when_unused
 from services.retriever.embedders import Embedders
 from services.retriever.engine import EmbeddedEngine, Engine
@@ -140,13 +141,30 @@ class IndexFolder:
         engine = EmbeddedEngine(current_folder(home), depths, settings.verify)
         if not may_load and not self._embedders.has(engine.embedder):
             return None
-        embedder = self._embedders.of(engine.embedder)
+        embedder = self._embedder(home, engine.embedder)
         if engine.embedder != embedder.fingerprint:
             raise CorpusIndexError(
                 f"the index {home / engine.version} was built with the model {engine.embedder}, this service "
-                f"runs {embedder.fingerprint}; build it again, or set retriever.embedder to the index's model"
+                f"runs {embedder.fingerprint}; set retriever.embedder to the index's model, or embed it again: "
+                f"`{self._reembed(home, self._settings.embedder_engine)}`"
             )
         return Served(engine, embedder)
+
+    def _embedder(self, home: Path, fingerprint: str) -> Embedder:
+        """The index's model in the engine that it names. Raises ModelError that says how to do without it."""
+        try:
+            return self._embedders.of(fingerprint)
+        except ModelError as error:
+            if "+" not in fingerprint:
+                raise
+            raise ModelError(
+                f"{error}. The index of {home.name} was embedded by {fingerprint}; to embed it again by torch: "
+                f"`{self._reembed(home, 'torch')}`"
+            ) from error
+
+    def _reembed(self, home: Path, engine: EncoderEngine) -> str:
+        model, where = self._settings.embedder, f"--collection {home.name} --out {home.parent}"
+        return f"qrelay index reembed --model {model} --engine {engine} {where}"
 
     def _let_go(self, former: Mapping[str, Served]) -> None:
         """Free the models that no collection uses any more, once the last call with them has ended."""

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from qrelay.errors import CorpusIndexError, InputError
 from qrelay.models.embedder import Embedder, load_embedder
+from qrelay.models.engines import EncoderEngine
+from qrelay.progress import shown
 from qrelay.registry import BI_ENCODER, Registry
 from qrelay.runtime.exitcodes import EXIT_FAILED
 from services.retriever.embedders import load_version
@@ -27,7 +29,8 @@ EXIT_BUSY: Final = 75
 @dataclass(frozen=True, slots=True)
 class Job:
     """`model`: "registry" for the promoted version, or an embedding model's name. `collections`: empty: all in `out`.
-    `threads`: of torch, 0: its choice. `parent`: process that it ends with."""
+    `threads`: of the engine, 0: its choice. `parent`: process that it ends with. `engine`: of a model that is not
+    from the registry, whose versions run in torch."""
 
     out: Path
     collections: tuple[str, ...]
@@ -36,16 +39,19 @@ class Job:
     threads: int = 0
     niceness: int = 0
     parent: int | None = None
+    engine: EncoderEngine = "torch"
 
 
 def run(job: Job) -> list[dict[str, Any]]:
     """Do it; one row a collection.
 
     Raises:
-        InputError: nothing is promoted.
+        InputError: nothing is promoted, or a promoted version is wanted in another engine than torch.
         ModelError: the model is absent or damaged.
         CorpusIndexError: there is no such index, or another process re-embeds it.
     """
+    if job.model == FROM_REGISTRY and job.engine != "torch":
+        raise InputError("promoted versions run in torch, in which the gate measured them: leave --engine away")
     if job.niceness:
         os.nice(job.niceness)
     homes = collections_in(job.out)
@@ -55,9 +61,11 @@ def run(job: Job) -> list[dict[str, Any]]:
             f"{job.out} has no index of {', '.join(unknown) or 'any collection'}; build it with `qrelay index build`"
         )
     chosen = {name: homes[name] for name in job.collections or homes}
-    with ExitStack() as held, show_progress() as progress:
+    with ExitStack() as held:
         _hold(held, chosen.values(), job)
-        embedder, version = _model(job)
+        with shown():
+            embedder, version = _model(job)
+        progress = held.enter_context(show_progress())
         bound, wanted = _Bound(progress, job.parent), _still_serves(job, version)
         return [_row(name, reembed_held(home, embedder, bound, wanted)) for name, home in chosen.items()]
 
@@ -91,12 +99,12 @@ def _still_serves(job: Job, version: str) -> Callable[[], bool]:
 def _model(job: Job) -> tuple[Embedder, str]:
     """(the embedder, its version in the registry or "")."""
     if job.model != FROM_REGISTRY:
-        return load_embedder(job.model, threads=job.threads), ""
+        return load_embedder(job.model, engine=job.engine, threads=job.threads), ""
     registry = Registry(job.registry)
     served = registry.serving(BI_ENCODER)
     if served is None:
         raise InputError(f"no bi-encoder is promoted in {job.registry}: give --model the name of an embedding model")
-    return load_version(registry, served.version, lambda n: load_embedder(n, threads=job.threads)), served.version
+    return load_version(registry, served.version, load_embedder, job.threads), served.version
 
 
 def _row(name: str, made: Reembedded) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,12 +17,12 @@ import numpy as np
 
 from qrelay.errors import InvalidQuery, QrelayError, UnknownCollection
 from qrelay.models.catalogue import resolve
-from qrelay.models.embedder import HASH_NAME, Embedder, load_embedder
+from qrelay.models.embedder import HASH_NAME, load_embedder
 from qrelay.registry import Registry
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import opened
 from qrelay.types import CandidateSet, Query
-from services.retriever.embedders import Embedders
+from services.retriever.embedders import Embedders, Load
 from services.retriever.engine import Vectors
 from services.retriever.follow import Follower
 from services.retriever.index import IndexFolder, Served, SyntheticIndex
@@ -159,7 +159,7 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def load_retriever(settings: RetrieverSettings, load: Callable[[str], Embedder] = load_embedder) -> Retriever:
+def load_retriever(settings: RetrieverSettings, load: Load = load_embedder) -> Retriever:
     """A retriever that is ready to serve; without any index it starts and waits for the first.
 
     Raises:
@@ -168,7 +168,8 @@ def load_retriever(settings: RetrieverSettings, load: Callable[[str], Embedder] 
     """
     if settings.engine == "synthetic":
         return Retriever(settings, SyntheticIndex(settings.collections, settings.synthetic.service_time_s))
-    embedders = Embedders(settings.embedder, Registry(settings.registry_folder), load, settings.threads)
+    registry = Registry(settings.registry_folder)
+    embedders = Embedders(settings.embedder, registry, load, settings.threads, settings.embedder_engine)
     index = IndexFolder(settings, embedders)
     follower = Follower(settings, index, embedders) if settings.registry_poll_s else None
     index.load(follower.switch_back() if follower else "")

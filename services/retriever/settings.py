@@ -8,6 +8,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from qrelay.config import Section, ServiceSettings
+from qrelay.models.engines import EncoderEngine
 
 DEFAULT_EMBEDDER: Final = "all-MiniLM-L6-v2"
 
@@ -31,6 +32,11 @@ class RetrieverSettings(ServiceSettings):
     )
     collections: tuple[str, ...] = Field((), description="Collections to serve; empty: all in index_dir")
     embedder: str = Field(DEFAULT_EMBEDDER, description="Embedding model's name; the index must be built by it")
+    embedder_engine: EncoderEngine = Field(
+        "torch",
+        description="What computes the vectors of indexes that are built or re-embedded: torch, or openvino (8-bit "
+        "integers, on the CPU). Each index is served with the engine that it names; promoted versions run in torch",
+    )
     bm25_top_k: int = Field(200, ge=1, le=10_000, description="Passages that BM25 proposes for a query")
     dense_top_k: int = Field(100, ge=1, le=10_000, description="Passages that the vectors propose for a query")
     max_candidates: int = Field(

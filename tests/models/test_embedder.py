@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qrelay.errors import ConfigError, ModelError
-from qrelay.models.embedder import HashEmbedder, SentenceTransformerEmbedder, cut, load_embedder
+from qrelay.models.embedder import (
+    Embedder,
+    HashEmbedder,
+    SentenceTransformerEmbedder,
+    Vectors,
+    cut,
+    load_embedder,
+)
 
 TEXTS = ["a", "How do I read a file line by line?", "", "sort " * 400, "Ärger über naïve Straße 日本語 🙂", "a"]
 words = st.lists(st.text(st.characters(blacklist_categories=["Z", "C"]), min_size=1, max_size=8), max_size=60)
@@ -81,22 +88,49 @@ def test_a_folder_that_is_no_embedding_model_is_a_model_error(tmp_path: Path) ->
         load_embedder(f"path:{tmp_path}")
 
 
-def test_real_model_batch_equals_singles(minilm: SentenceTransformerEmbedder) -> None:
-    batch = minilm.encode(TEXTS)
-    singles = np.concatenate([minilm.encode([text]) for text in TEXTS])
+@pytest.fixture(params=[("torch", 1e-9), ("openvino", 1e-3)], ids=["torch", "openvino"])
+def real(request: pytest.FixtureRequest, minilm: SentenceTransformerEmbedder) -> tuple[Embedder, float]:
+    """The real model in each engine, and by how much a cosine may differ from 1 where vectors are one text's."""
+    engine, tolerance = request.param
+    return (minilm if engine == "torch" else load_embedder("all-MiniLM-L6-v2", engine="openvino")), tolerance
 
-    assert batch.shape == (len(TEXTS), minilm.dim) == (6, 384)
+
+def same(ours: Vectors, theirs: Vectors, tolerance: float) -> None:
+    """Vectors of the same texts: 1e-9 below a cosine of 1 is 4e-5 of distance, 1e-3 is 0.045."""
+    assert np.square(ours - theirs).sum(1).max() / 2 <= tolerance
+
+
+def test_real_model_batch_equals_singles(real: tuple[Embedder, float]) -> None:
+    embedder, tolerance = real
+    batch = embedder.encode(TEXTS)
+    singles = np.concatenate([embedder.encode([text]) for text in TEXTS])
+
+    assert batch.shape == (len(TEXTS), embedder.dim) == (6, 384)
     assert batch.dtype == np.float32
-    np.testing.assert_allclose(batch, singles, atol=1e-5)
+    if embedder.fingerprint.endswith("@f64e2d9f0d70"):
+        np.testing.assert_allclose(batch, singles, atol=1e-5)
+    same(batch, singles, tolerance)
     np.testing.assert_allclose(np.linalg.norm(batch, axis=1), 1, atol=1e-5)
-    assert minilm.encode([]).shape == (0, 384)
+    assert embedder.encode([]).shape == (0, 384)
 
 
-def test_real_model_serves_several_threads(minilm: SentenceTransformerEmbedder) -> None:
-    alone = minilm.encode(TEXTS)
+def test_real_model_serves_several_threads(real: tuple[Embedder, float]) -> None:
+    embedder, tolerance = real
+    alone = embedder.encode(TEXTS)
     with ThreadPoolExecutor(4) as pool:
-        for vectors in pool.map(minilm.encode, [TEXTS] * 8):
-            np.testing.assert_allclose(vectors, alone, atol=1e-5)
+        for vectors in pool.map(embedder.encode, [TEXTS] * 8):
+            same(vectors, alone, tolerance)
+
+
+def test_openvino_agrees_with_torch_and_says_that_it_is_another_space(minilm: SentenceTransformerEmbedder) -> None:
+    integers = load_embedder("all-MiniLM-L6-v2", engine="openvino")
+    texts = [text for text in TEXTS if text] + ["Iron is absorbed in the upper part of the small intestine."]
+
+    cosines = (integers.encode(texts) * minilm.encode(texts)).sum(1)
+
+    assert cosines.mean() >= 0.99 and cosines.min() >= 0.97
+    assert integers.fingerprint == f"{minilm.fingerprint}+openvino-int8-static1"
+    assert integers.windows("a b c", 2, 2) == minilm.windows("a b c", 2, 2)
 
 
 @settings(max_examples=60, deadline=None)

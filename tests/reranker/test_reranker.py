@@ -10,11 +10,12 @@ import pytest
 
 from qrelay.errors import InvalidQuery
 from qrelay.models.embedder import HashEmbedder
+from qrelay.models.engines import ENGINES, EncoderEngine
 from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Query
 from services.reranker.reranker import Reranker, load_reranker
 from services.reranker.scorers import BiEncoderScorer, CrossEncoderScorer, FakeScorer
 from services.reranker.settings import RerankerSettings
-from tests import samples
+from tests import samples, tiny
 
 FAKE = RerankerSettings(scorer="fake")
 
@@ -119,13 +120,29 @@ def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_cross_encoder_from_a_folder_scores_pairs_alike_alone_and_in_a_batch(cross_encoder: Path) -> None:
-    scorer = CrossEncoderScorer(f"path:{cross_encoder}", max_length=128, batch_pairs=8)
+@pytest.mark.parametrize(("engine", "tolerance"), [("torch", 1e-4), ("openvino", 0.02)])
+def test_a_cross_encoder_from_a_folder_scores_pairs_alike_alone_and_in_a_batch(
+    cross_encoder: Path, engine: EncoderEngine, tolerance: float
+) -> None:
+    scorer = CrossEncoderScorer(f"path:{cross_encoder}", max_length=128, batch_pairs=8, engine=engine)
     sets = [samples.candidate_set(number, 3 + 4 * number) for number in range(4)]
     together = scorer.score(sets)
     alone = [scorer.score([each])[0] for each in sets]
     assert [len(scores) for scores in together] == [3, 7, 11, 15]
     for a, b in zip(together, alone, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
-    core = load_reranker(RerankerSettings(cross_encoder=f"path:{cross_encoder}"))
+        np.testing.assert_allclose(a, b, atol=tolerance)
+    core = load_reranker(RerankerSettings(cross_encoder=f"path:{cross_encoder}", engine=engine))
     assert "fallback" not in core.info().details
+    assert core.info().models == {CROSS_ENCODER: scorer.fingerprint}
+    assert scorer.fingerprint.endswith("+openvino-int8-static1") == (engine == "openvino")
+
+
+def test_openvino_ranks_pairs_as_torch_does(tmp_path: Path) -> None:
+    words = ["how", "to", "do", "thing", "text", "title", *map(str, range(40))]
+    folder = f"path:{tiny.cross_encoder(tmp_path / 'ce', words, seed=3)}"
+    sets = [samples.candidate_set(number, 40) for number in range(3)]
+    ours, theirs = (
+        np.concatenate(CrossEncoderScorer(folder, max_length=64, batch_pairs=8, engine=engine).score(sets))
+        for engine in ENGINES
+    )
+    assert np.corrcoef(ours.argsort().argsort(), theirs.argsort().argsort())[0, 1] >= 0.98

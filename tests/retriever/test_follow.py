@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,11 +105,11 @@ def test_requests_go_on_with_the_former_pair_while_the_new_model_is_loaded(
 ) -> None:
     loading, go_on = threading.Event(), threading.Event()
 
-    def slow(name: str) -> Embedder:
+    def slow(name: str, **options: Any) -> Embedder:
         if name != "hash":
             loading.set()
             assert go_on.wait(20)
-        return load(name)
+        return load(name, **options)
 
     retriever = load_retriever(waiting, slow)
     before = found(retriever)
@@ -194,8 +195,8 @@ def test_the_former_model_is_freed_when_the_last_call_with_it_has_ended(
 ) -> None:
     held: list[weakref.ref[Embedder]] = []
 
-    def remembering(name: str) -> Embedder:
-        embedder = load(name)
+    def remembering(name: str, **options: Any) -> Embedder:
+        embedder = load(name, **options)
         held.append(weakref.ref(embedder))
         return embedder
 

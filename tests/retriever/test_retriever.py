@@ -255,7 +255,7 @@ def test_info_names_model_version_and_counts(retriever: Retriever) -> None:
 
 
 def test_the_synthetic_engine_needs_no_model_and_is_a_function_of_the_text() -> None:
-    def no_model(name: str) -> Embedder:
+    def no_model(name: str, **options: object) -> Embedder:
         raise AssertionError("no model is needed")
 
     settings = RetrieverSettings(engine="synthetic")
@@ -280,7 +280,7 @@ def test_a_batch_equals_singles_with_the_real_model(build: Build, settings: Retr
     documents = list(read_corpus("python-docs:json,random,shlex", print))[:24]
     rows = [{"_id": each.doc_id, "title": each.title, "text": each.text} for each in documents]
     build([row | {"text": row["text"][:300]} for row in rows], by=real)
-    retriever = load_retriever(settings, lambda name: real)
+    retriever = load_retriever(settings, lambda name, **options: real)
     queries = [ask(f"What is {row['title']} and {n} more?", query_id=f"q{n}") for n, row in enumerate(rows[::3])]
     for query, together in zip(queries, retriever.retrieve(queries), strict=True):
         alone = found(retriever, query.text)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from qrelay.models.embedder import Embedder, HashEmbedder, Vectors
+from qrelay.models.engines import EncoderEngine
 from qrelay.registry import BI_ENCODER, Registry
 
 
@@ -26,7 +27,7 @@ class Times(HashEmbedder):
         return vectors
 
 
-def load(name: str) -> Embedder:
+def load(name: str, *, engine: EncoderEngine = "torch", threads: int = 0) -> Embedder:
     """What the service is given in place of `load_embedder`."""
     if name == "hash":
         return HashEmbedder()
