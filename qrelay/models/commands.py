@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.errors import ConfigError
+from qrelay.errors import ConfigError, ModelError
 from qrelay.models import tuning
 from qrelay.models.catalogue import load_catalogue
 from qrelay.models.home import models_dir
@@ -83,7 +83,7 @@ def tune(data_dir: Path, config: Path | None, fetch: bool, again: bool, as_json:
     settings: what your own file says wins. An installation that has labels keeps the judge that made them.
     """
     with shown():
-        chosen = choice(data_dir, config, again=again)
+        chosen = choice(data_dir, config, again=again, fetching=fetch)
         done = prepare_all(data_dir, config) if fetch else {}
     if as_json:
         click.echo(json.dumps({**chosen, "file": str(data_dir / TUNED_NAME), "prepared": done}))
@@ -105,11 +105,13 @@ def choose_if_open(data_dir: Path, config: Path | None) -> list[str]:
     return told(choice(data_dir, config))
 
 
-def choice(data_dir: Path, config: Path | None, *, again: bool = False) -> dict[str, Any]:
-    """The installation's choice: the one it has, or one made now and kept.
+def choice(data_dir: Path, config: Path | None, *, again: bool = False, fetching: bool = False) -> dict[str, Any]:
+    """The installation's choice: the one it has, or one made now and kept. fetching: the embedder, to measure it, where
+    it is not on this machine; else it stays PyTorch's.
 
     Raises:
         ConfigError: it has labels and no choice, or labels and `again`.
+        ModelError: a model cannot be fetched.
     """
     known = tuning.read(data_dir)
     if known is not None and not again:
@@ -124,9 +126,26 @@ def choice(data_dir: Path, config: Path | None, *, again: bool = False) -> dict[
 
     rates = weights_per_second()
     chosen, looked_at = tuning.choose(rates, native_dtype("cpu"), available_memory(), load_catalogue())
-    made = tuning.document(chosen, looked_at, rates, {})
+    made = tuning.document(chosen, looked_at, rates, _texts_per_second(data_dir, config, fetching))
     tuning.write(data_dir, made)
     return made
+
+
+def _texts_per_second(data_dir: Path, config: Path | None, fetching: bool) -> dict[str, float]:
+    """Of the configured embedder by engine; empty where it is not to be had."""
+    from qrelay.models.catalogue import resolve
+    from qrelay.models.cli import fetch
+    from qrelay.models.engines import ENGINES
+    from qrelay.models.tuning_encoders import measure_embedder
+
+    embedder = next((each.embedder for name, _, each in _services(data_dir, config) if name == "retriever"), "")
+    if fetching:
+        fetch([embedder])
+    try:
+        resolve(embedder)
+        return measure_embedder(embedder, ENGINES, threads=0)
+    except ModelError:  # absent, a double, or an engine that is not installed
+        return {}
 
 
 def has_labels(data_dir: Path, config: Path | None) -> bool:
@@ -144,8 +163,9 @@ def told(chosen: dict[str, Any]) -> list[str]:
         f"{each['model']} {each['tokens_per_second']} prompt tokens a second, {each['memory_gb']} GB"
         for each in why["judges"]
     )
+    encoders = chosen["settings"].get("retriever", {}).get("embedder_engine", "torch")
     return [
-        f"judge: {judge['model']} on {judge['backend']}",
+        f"judge: {judge['model']} on {judge['backend']}; embedder and cross-encoder: {encoders}",
         f"because: {why['processor']}; {'; '.join(looked_at)} (by estimate; wanted: "
         f"{why['wanted_tokens_per_second']:.0f} a second)",
         "another one: `judge: {model: NAME}` in qrelay.yaml (`qrelay models list` shows the names)",

@@ -54,6 +54,13 @@ def test_judges_that_only_wire_things_up_are_not_chosen() -> None:
         tuning.choose({TRANSFORMERS: FAST}, "float32", PLENTY, {})
 
 
+def test_encoders_are_in_8_bits_only_where_that_is_faster() -> None:
+    faster = {"retriever": {"embedder_engine": "openvino"}, "reranker": {"engine": "openvino"}}
+    assert tuning.encoders({"torch": 30.0, "openvino": 60.0}) == faster
+    assert tuning.encoders({"torch": 30.0, "openvino": 32.0}) == {}
+    assert tuning.encoders({}) == {}
+
+
 def test_the_processor_is_measured_without_a_model() -> None:
     rates = weights_per_second()
     assert set(rates) == {TRANSFORMERS, OPENVINO}
