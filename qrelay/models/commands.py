@@ -106,8 +106,8 @@ def choose_if_open(data_dir: Path, config: Path | None) -> list[str]:
 
 
 def choice(data_dir: Path, config: Path | None, *, again: bool = False, fetching: bool = False) -> dict[str, Any]:
-    """The installation's choice: the one it has, or one made now and kept. fetching: the embedder, to measure it, where
-    it is not on this machine; else it stays PyTorch's.
+    """The installation's choice: the one it has, or one made now and kept. fetching: fetch the embedder, to measure
+    it; else it stays PyTorch's where it is not on this machine.
 
     Raises:
         ConfigError: it has labels and no choice, or labels and `again`.
