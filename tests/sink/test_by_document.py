@@ -44,7 +44,7 @@ def documents_set(query_id: str, documents: dict[str, Sequence[Outcome]], ranks:
     )
 
 
-MANY = {
+MANY: dict[str, Sequence[Outcome]] = {
     "good": [graded(1), graded(3, 0.9), graded(3, 0.97)],
     "bad": [graded(0, 0.02), graded(1, 0.03)],
     "part": [Missing("timeout"), graded(0, 0.01)],
@@ -92,11 +92,11 @@ def test_training_data_names_documents_with_the_deciding_passages_text(filled: L
     example = json.loads(line)
     [positive] = example["positives"]
     assert (positive["passage_id"], positive["doc_id"], positive["text"]) == ("good#2", "good", "text 2 of good")
-    assert [each["doc_id"] for each in example["negatives"]] == ["bad", "part"]
-    assert [each["passage_id"] for each in example["negatives"]] == ["bad#1", "part#1"]
-    assert whole(filled, "msmarco-ids") == b"q1\tgood\tbad\nq1\tgood\tpart\n"
+    assert [each["doc_id"] for each in example["negatives"]] == ["bad", "part", "long#1"]
+    assert [each["passage_id"] for each in example["negatives"]] == ["bad#1", "part#1", "long#1#0"]
+    assert whole(filled, "msmarco-ids") == b"q1\tgood\tbad\nq1\tgood\tpart\nq1\tgood\tlong#1\n"
     [row] = map(json.loads, whole(filled, "tevatron").splitlines())
-    assert [each["docid"] for each in row["negative_passages"]] == ["bad", "part"]
+    assert [each["docid"] for each in row["negative_passages"]] == ["bad", "part", "long#1"]
     [row] = map(json.loads, whole(filled, "labels").splitlines())
     assert [each["passage_id"] for each in row["passages"]] == ["bad#1", "good#2", "long#1#0", "part#1"]
 
@@ -109,7 +109,9 @@ def test_a_run_has_a_document_where_its_first_passage_stands(filled: Ledger) -> 
     assert float(lines[0][4]) > float(lines[1][4]) > float(lines[4][4])
 
 
-@pytest.mark.parametrize("kind", [kind for kind, each in FORMATS.items() if each.suffix != ".parquet" and kind != "hf"])
+@pytest.mark.parametrize(
+    "kind", [kind for kind, each in FORMATS.items() if each.suffix != ".parquet" and kind != "hf"]
+)
 def test_every_format_of_ids_names_documents_alone(filled: Ledger, tmp_path: Path, kind: str) -> None:
     choices: dict[str, Any] = {"rules": RULES, "options": Options(system=BM25)}
     manifest = export_file(filled, "docs", kind, tmp_path / "out", by="document", **choices)

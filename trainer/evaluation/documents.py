@@ -52,9 +52,9 @@ def to_one_level(sources: Iterable[Mapping[str, Mapping[str, Any]]]) -> frozense
 
 def nothing_shared(run: Run, qrels: Qrels, run_name: str, qrels_name: str) -> str:
     """What to tell where a run ranks no document that is judged, whatever the query; empty where it does."""
-    judged = {doc_id for grades in qrels.values() for doc_id in grades}
+    judged = {doc_id: None for grades in qrels.values() for doc_id in grades}
     ranked = {doc_id: None for query_id in qrels for doc_id in run.get(query_id, {})}
-    if not judged or not ranked or not judged.isdisjoint(ranked):
+    if not judged or not ranked or judged.keys() & ranked.keys():
         return ""
     return f"{run_name} ranks nothing that is judged: {absent(next(iter(ranked)), judged, qrels_name)}"
 

@@ -83,10 +83,12 @@ def _by_document(
     from trainer.evaluation.documents import fold_qrels, fold_run, nothing_shared, to_one_level
 
     documents = to_one_level((a.qrels, b.qrels, *runs.values()))
-    sides, folded = list[Judged](), 0
+    sides: list[Judged] = []
+    folded = 0
     for side, name in ((a, given["qrels_a"]), (b, given["qrels_b"])):
         qrels, count = fold_qrels(side.qrels, documents, str(name))
-        sides, folded = [*sides, replace(side, qrels=qrels)], folded + count
+        sides.append(replace(side, qrels=qrels))
+        folded += count
     found: dict[str, Run] = {}
     for name, run in runs.items():
         found[name], count = fold_run(run, documents)
