@@ -29,7 +29,10 @@ def document_fields(record: object) -> tuple[str, str, str]:
     row = _object(record, "_id and text")
     doc_id = _id(row, DOCUMENT_IDS)
     title = row.get("title") or ""
-    text = next((row[name] for name in DOCUMENT_TEXTS if row.get(name) is not None), "")
+    text = next((row[name] for name in DOCUMENT_TEXTS if row.get(name) is not None), None)
+    if text is None and not title:
+        raise BadRecord(f"{doc_id!r} has neither title nor text")
+    text = "" if text is None else text
     if not isinstance(text, str) or not isinstance(title, str):
         raise BadRecord(f"title and text of {doc_id!r} must be strings")
     return doc_id, title, text if text.strip() else title

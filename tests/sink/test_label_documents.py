@@ -104,6 +104,8 @@ def test_a_document_cannot_be_graded_as_a_passage_but_what_was_may_be_withdrawn(
     pair = ("--collection", "docs", "--query-id", "q1", "--passage-id")
     refused = run("set", *pair, "d4", "--grade", "0", code=1)
     assert "'d4' is a document, and its passages are 'd4#0', 'd4#1'" in str(refused.exception)
+    unknown = run("set", *pair, "d77", "--grade", "0", code=1)
+    assert "'d77' is no passage_id, as 'd3#0'" in str(unknown.exception)
     assert "no candidate" in run("set", *pair, "d3#9", "--grade", "0").output, "another passage may be graded"
     from services.sink.ledger import schema
 

@@ -178,9 +178,13 @@ def _opened(options: dict[str, Any]) -> Iterator[tuple[Ledger, str]]:
 
 
 def _add(ledger: Ledger, collection: str, wanted: NewOverride) -> Written:
+    from services.sink.labels.targets import require_passage
     from services.sink.ledger import overrides
 
     with ledger.writing("record an override") as connection:
+        known = overrides.query_numbers(connection, collection, [wanted.query_id])
+        if wanted.grade is not None and known:
+            require_passage(connection, known[wanted.query_id], wanted.passage_id)
         return overrides.add(connection, collection, [wanted], ledger.now_us())
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
+from qrelay.errors import InputError
 from qrelay.naming import examples
 from services.sink.ledger.names import Names, names_of
 from services.sink.ledger.overrides import NewOverride, bounds
@@ -45,6 +46,13 @@ def resolve(
         for number in by_query[query_no]:
             _add(resolved, number, lines[number], names, documents)
     return resolved
+
+
+def require_passage(connection: sa.Connection, query_no: int, passage_id: str) -> None:
+    """Refuses an id that is a document's, or has not the form of the passages' ids. Raises InputError."""
+    for _, names in names_of(connection, [query_no]):
+        if problem := names.no_passage(passage_id):
+            raise InputError(problem)
 
 
 def _add(resolved: Resolved, number: int, line: NewOverride, names: Names, documents: bool) -> None:

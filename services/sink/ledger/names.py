@@ -27,18 +27,21 @@ class Names:
         """The judged passages of a document, by passage_id."""
         return sorted(each for each in self.judged if self.documents.get(each, document_of(each)) == document)
 
-    def no_passage(self, identifier: str) -> str:
-        """Why the id names no passage but a document, with passages' ids; empty where it may name one, retrieved or
-        not."""
-        if identifier in self.documents:
-            return ""
+    def a_document(self, identifier: str) -> str:
+        """That the id is a document's of which passages were retrieved, with their ids; empty where it is not."""
         passages = sorted(each for each, document in self.documents.items() if document == identifier)
-        if passages:
-            return f"{identifier!r} is a document, and its passages are {examples(passages)}: name a passage"
-        if self.documents and not _numbered(identifier) and all(map(_numbered, self.documents)):
-            known = examples(sorted(self.documents))
-            return f"{identifier!r} is no passage_id, as {known} are: if it is a document, name a passage of it"
-        return ""
+        if identifier in self.documents or not passages:
+            return ""
+        return f"{identifier!r} is a document, and its passages are {examples(passages)}: name a passage"
+
+    def no_passage(self, identifier: str) -> str:
+        """The same, and of an id that nobody retrieved why its form is no passage's; empty where it may name one."""
+        numbered = bool(self.documents) and all(map(_numbered, self.documents))
+        if identifier in self.documents or _numbered(identifier) or not numbered:
+            return self.a_document(identifier)
+        known = examples(sorted(self.documents))
+        unknown = f"{identifier!r} is no passage_id, as {known} are: if it is a document, name a passage of it"
+        return self.a_document(identifier) or unknown
 
     def no_document(self, identifier: str) -> str:
         """Why the id names no document but a passage; empty where it may name a document."""

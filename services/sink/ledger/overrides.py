@@ -251,7 +251,7 @@ def _require_passages(chunk: Mapping[int, Sequence[NewOverride]], names: Mapping
     """What was recorded under another id may be withdrawn; nothing is graded under one."""
     for number, wanted in chunk.items():
         for each in wanted:
-            if each.grade is not None and (problem := names[number].no_passage(each.passage_id)):
+            if each.grade is not None and (problem := names[number].a_document(each.passage_id)):
                 raise InputError(f"query {each.query_id}: {problem}")
 
 
