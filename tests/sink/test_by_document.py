@@ -62,7 +62,9 @@ def filled(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def whole(ledger: Ledger, kind: str, **choices: Any) -> bytes:
-    return b"".join(export_bytes(ledger, "docs", kind, **{"rules": RULES, "by": "document", **choices}))
+    return b"".join(
+        export_bytes(ledger, "docs", kind, **{"rules": RULES, "by": "document", "unmeasured": True, **choices})
+    )
 
 
 def test_a_document_has_its_best_passages_grade_and_is_missing_where_all_are(filled: Ledger, tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_a_run_has_a_document_where_its_first_passage_stands(filled: Ledger) -> 
     "kind", [kind for kind, each in FORMATS.items() if each.suffix != ".parquet" and kind != "hf"]
 )
 def test_every_format_of_ids_names_documents_alone(filled: Ledger, tmp_path: Path, kind: str) -> None:
-    choices: dict[str, Any] = {"rules": RULES, "options": Options(system=BM25)}
+    choices: dict[str, Any] = {"rules": RULES, "unmeasured": True, "options": Options(system=BM25)}
     manifest = export_file(filled, "docs", kind, tmp_path / "out", by="document", **choices)
     assert manifest["rows"]
     place = tmp_path / "out"

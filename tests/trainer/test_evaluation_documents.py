@@ -64,7 +64,9 @@ def test_what_is_absent_is_told_with_the_ids_that_are_there() -> None:
 @pytest.mark.parametrize("kind", ["qrels", "beir", "ir_datasets", "splits"])
 def test_an_exports_manifest_says_from_which_grade_on_relevant_is(ledger: Ledger, tmp_path: Path, kind: str) -> None:
     splits = parse_splits("train=0.5,dev=0.5", "query") if kind == "splits" else None
-    export_file(ledger, "docs", "qrels" if splits else kind, tmp_path / "out", by="document", splits=splits)
+    export_file(
+        ledger, "docs", "qrels" if splits else kind, tmp_path / "out", by="document", splits=splits, unmeasured=True
+    )
     files = {"qrels": "out", "beir": "out/qrels/test.tsv", "ir_datasets": "out/qrels.txt", "splits": "out/dev.qrels"}
     found, remark = relevant_from(None, tmp_path / files[kind])
     assert found == 2, "3 of 1-4, counted from 0"
