@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.errors import InputError, MalformedInput
+from qrelay.naming import document_of
 from services.sink.audit.figures import estimate
 from services.sink.labels.choice import one_a_pair
 from services.sink.ledger.ledger import Ledger
@@ -107,11 +108,6 @@ class Tally:
             "false_by_reason": dict(sorted(self.by_reason.items())),
             "false_negatives": self.found[:show],
         }
-
-
-def document_of(passage_id: str) -> str:
-    """`doc#n` -> `doc`; an id without a number is the document's own."""
-    return passage_id.rpartition("#")[0] or passage_id
 
 
 def read_gold(paths: Sequence[Path]) -> Gold:

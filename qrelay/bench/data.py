@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 from google.protobuf.message import Message
 
 from qrelay import wire
+from qrelay.naming import passage_name
 from qrelay.types import (
     BM25,
     DENSE,
@@ -177,7 +178,9 @@ class _Corpus:
         """Passage `number` of DOCUMENTS * PASSAGES_EACH."""
         document, place = divmod(number, PASSAGES_EACH)
         doc_id = f"library/doc{document}.html"
-        return Passage(f"{doc_id}#{place}", doc_id, f"Document {document}", self._words(number) if with_text else "")
+        return Passage(
+            passage_name(doc_id, place), doc_id, f"Document {document}", self._words(number) if with_text else ""
+        )
 
     def _words(self, number: int) -> str:
         first = number * 7919 % (_TEXT_WORDS - PASSAGE_WORDS)  # coprime: different passages begin at different words

@@ -1,6 +1,6 @@
 """Lines to queries: JSONL, TSV or plain text, told apart line by line unless the format is given.
 
-- JSONL: `query_id` (or `_id`, `id`), `text` (or `query`), optional `attributes`, `reference_answers`.
+- JSONL: `query_id` (or `_id`, `id`, `qid`), `text` (or `query`), optional `attributes`, `reference_answers`.
 - TSV: `query_id<TAB>text`.
 - plain: the line is the text; its id is `q-` and 16 characters of the text's hash, so that the same line
   is the same query whenever it comes.
@@ -11,16 +11,14 @@ A bad line is an error that names its number; the others go on.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from qrelay.errors import InvalidQuery, MalformedInput
 from qrelay.identity import digest
+from qrelay.records import query_fields
 from qrelay.types import Query
 
 Format = Literal["auto", "jsonl", "tsv", "plain"]
-_ID_NAMES = ("query_id", "_id", "id")
-_TEXT_NAMES = ("text", "query")
 MAX_ID_CHARS = 256
 
 
@@ -55,31 +53,20 @@ def _from_json(line: str, collection: str) -> Query:
         entry = json.loads(line)
     except ValueError as error:
         raise MalformedInput(f"not JSON: {error}") from error
-    if not isinstance(entry, dict):
-        raise MalformedInput(f"a JSON line must be an object with query_id and text, not {type(entry).__name__}")
+    query_id, text = query_fields(entry)
     attributes = entry.get("attributes") or {}
     answers = entry.get("reference_answers") or []
     if not isinstance(attributes, dict) or not isinstance(answers, list):
         raise MalformedInput("attributes must be an object and reference_answers a list")
     return _checked(
         Query(
-            query_id=_first(entry, _ID_NAMES),
-            text=_first(entry, _TEXT_NAMES).strip(),
+            query_id=query_id,
+            text=text.strip(),
             collection=collection,
             attributes={str(key): str(value) for key, value in attributes.items()},
             reference_answers=tuple(str(answer) for answer in answers),
         )
     )
-
-
-def _first(entry: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    for name in names:
-        if name in entry:
-            value = entry[name]
-            if isinstance(value, str | int):
-                return str(value)
-            raise MalformedInput(f"{name} must be text, not {type(value).__name__}")
-    raise MalformedInput(f"no {names[0]} (nor {', '.join(names[1:])})")
 
 
 def _checked(query: Query) -> Query:

@@ -16,18 +16,22 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from qrelay.errors import MalformedInput
 from qrelay.files import write_atomic
+from qrelay.naming import absent
+from qrelay.records import BadRecord, document_fields, query_fields
+from qrelay.records import query_id as id_of
 
 log = logging.getLogger(__name__)
 
 COLUMNS: Final = ("query_id", "passage_id", "grade", "query", "title", "text")
 ANSWERS: Final = "reference_answers"
+_Fields = TypeVar("_Fields")
 _BREAKS: Final = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 
 
@@ -107,9 +111,9 @@ def read_beir(
 ) -> list[GradedPair]:
     """The judged pairs of a BEIR collection, in the order of the qrels.
 
-    corpus: a BEIR folder, or its JSONL, plain or .gz, with `_id`, `title`, `text`; a passage
-    is the first `max_words` words of its text.
-    queries: JSONL, plain or .gz, with `_id`, `text`. qrels: TSV under a header with query-id, corpus-id, score.
+    corpus: a BEIR folder, or its JSONL, plain or .gz; what is judged is the first `max_words` words of a text.
+    queries: JSONL, plain or .gz; fields of both as everywhere (`qrelay.records`).
+    qrels: TSV under a header with query-id, corpus-id, score.
     answers: JSONL with `_id` and `answers`, reference answers: a list, or such a list as a Python literal in a text.
 
     Raises:
@@ -117,31 +121,33 @@ def read_beir(
     """
     judged = list(_qrels(qrels))
     wanted = {document for _, document, _ in judged}
-    documents = {each["_id"]: each for each in _records(corpus_file(corpus)) if each["_id"] in wanted}
-    texts = {each["_id"]: str(each["text"]) for each in _records(queries, "_id", "text")}
+    documents = {
+        doc_id: (title, _cut(text, max_words)) if doc_id in wanted else ("", "")
+        for doc_id, title, text in _read(corpus_file(corpus), document_fields)
+    }
+    texts = dict(_read(queries, query_fields))
     references = _answers(answers) if answers else {}
     pairs = []
     for number, (query_id, document_id, grade) in enumerate(judged, 2):
-        if query_id not in texts or document_id not in documents:
-            what, where = (
-                (f"query {query_id!r}", queries) if query_id not in texts else (f"document {document_id!r}", corpus)
+        if query_id not in texts:
+            raise MalformedInput(
+                f"{qrels}:{number}: the query {query_id!r} is not in {queries}: give the files of one collection"
             )
-            raise MalformedInput(f"{qrels}:{number}: the {what} is not in {where}: give the files of one collection")
-        document = documents[document_id]
-        title, text = _passage(document, max_words)
-        pair = GradedPair(query_id, document_id, grade, texts[query_id], title, text)
+        if document_id not in documents:
+            raise MalformedInput(f"{qrels}:{number}: {absent(document_id, documents, str(corpus))}")
+        pair = GradedPair(query_id, document_id, grade, texts[query_id], *documents[document_id])
         pairs.append(replace(pair, reference_answers=references.get(query_id, ())))
     return pairs
 
 
 def corpus_texts(corpus: Path, *, max_words: int = 160) -> list[tuple[str, str]]:
     """(title, passage) of every document of a BEIR corpus, cut as `read_beir` cuts. Raises MalformedInput."""
-    return [_passage(document, max_words) for document in _records(corpus_file(corpus))]
+    found = _read(corpus_file(corpus), document_fields)
+    return [(title, _cut(text, max_words)) for _, title, text in found]
 
 
-def _passage(document: Mapping[str, Any], max_words: int) -> tuple[str, str]:
-    text = " ".join(str(document.get("text") or "").split()[:max_words])
-    return str(document.get("title") or ""), text
+def _cut(text: str, max_words: int) -> str:
+    return " ".join(text.split()[:max_words])
 
 
 def corpus_file(corpus: Path) -> Path:
@@ -201,9 +207,15 @@ def _qrels(path: Path) -> Iterator[tuple[str, str, int]]:
 
 def _answers(path: Path) -> dict[str, tuple[str, ...]]:
     return {
-        each["_id"]: _texts(each["answers"], f"{path}: the answers of {each['_id']!r}")
-        for each in _records(path, "_id", "answers")
+        query_id: _texts(answers, f"{path}: the answers of {query_id!r}") for query_id, answers in _read(path, _told)
     }
+
+
+def _told(record: object) -> tuple[str, Any]:
+    found = id_of(record)
+    if not isinstance(record, dict) or "answers" not in record:
+        raise BadRecord(f"no answers of {found!r}")
+    return found, record["answers"]
 
 
 def _texts(found: Any, where: str) -> tuple[str, ...]:
@@ -226,15 +238,13 @@ def _parsed(text: str) -> Any:
     return text
 
 
-def _records(path: Path, *needed: str) -> Iterator[Mapping[str, Any]]:
+def _read(path: Path, fields: Callable[[object], _Fields]) -> Iterator[_Fields]:
+    """What `fields` makes of each line of a JSONL file."""
     for number, line in enumerate(text_lines(path), 1):
         try:
-            record = json.loads(line)
-            if not isinstance(record, dict) or any(name not in record for name in ("_id", *needed)):
-                raise ValueError(f"not an object with {', '.join(dict.fromkeys(('_id', *needed)))}")
-        except ValueError as error:
+            yield fields(json.loads(line))
+        except (ValueError, BadRecord) as error:
             raise MalformedInput(f"{path}:{number}: {error}") from error
-        yield {**record, "_id": str(record["_id"])}
 
 
 def text_lines(path: Path) -> Iterator[str]:

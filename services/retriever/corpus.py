@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from qrelay.errors import BackendUnavailable, MalformedInput
+from qrelay.records import DOCUMENT_IDS, DOCUMENT_TEXTS, BadRecord
 from services.retriever import pydocs
-from services.retriever.documents import ID_FIELDS, TEXT_FIELDS, BadRecord, Document, Reject, document_from
+from services.retriever.documents import Document, Reject, document_from
 
 PARQUET_BATCH_ROWS: Final = 1024
 _SAVED_MARKERS: Final = ("state.json", "dataset_dict.json")
@@ -121,7 +122,7 @@ def read_parquet(path: Path, reject: Reject) -> Iterator[Document]:
 
     try:
         with parquet.ParquetFile(path) as file:
-            known = {*ID_FIELDS, *TEXT_FIELDS, "title"}
+            known = {*DOCUMENT_IDS, *DOCUMENT_TEXTS, "title"}
             columns = [name for name in file.schema_arrow.names if name in known]
             batches = file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=columns)
             yield from _documents((row for batch in batches for row in batch.to_pylist()), str(path), reject)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.models.terms import indexed_text
+from qrelay.naming import passage_name
 from qrelay.types import Passage
 from services.retriever.documents import Document
 from services.retriever.files import NpyWriter, RowBuffer, load_array
@@ -111,7 +112,7 @@ class PassageStore:
         passages = []
         for number, id_at, title_at, end, start, stop in zip(*(c.tolist() for c in columns), strict=True):
             doc_id, title = self._documents[id_at:title_at].decode(), self._documents[title_at:end].decode()
-            passages.append(Passage(f"{doc_id}#{number}", doc_id, title, self._texts[start:stop].decode()))
+            passages.append(Passage(passage_name(doc_id, number), doc_id, title, self._texts[start:stop].decode()))
         return passages
 
     def indexed_texts(self, rows: Iterable[int]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
+from qrelay.naming import passage_name
 from qrelay.simulated import ServiceTime
 from qrelay.types import BM25, DENSE, Candidate, Passage, Score
 from services.retriever.engine import Vectors
@@ -50,7 +51,7 @@ def _candidate_set(number: int) -> tuple[Candidate, ...]:
         text = ""
         while len(text) < PASSAGE_BYTES:
             text += f"{random_words.choice(_WORDS)}{random_words.randrange(100)} "
-        passage = Passage(f"{doc_id}#0", doc_id, f"Synthetic document {rank}", text[:PASSAGE_BYTES])
+        passage = Passage(passage_name(doc_id, 0), doc_id, f"Synthetic document {rank}", text[:PASSAGE_BYTES])
         scores = (Score(BM25, round(20 / bm25_rank, 5), bm25_rank), Score(DENSE, round(1 / rank, 5), rank))
         candidates.append(Candidate(passage, scores))
     return tuple(candidates)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.negatives import OFF, document_of, main, measure, read_gold, rules_with, variants
+from benchmarks.negatives import OFF, main, measure, read_gold, rules_with, variants
 from qrelay.errors import InputError, MalformedInput
 from services.sink.ledger.ledger import Ledger
 from services.sink.mining.mine import MiningRules
@@ -31,11 +31,6 @@ def filled(ledger: Ledger) -> Ledger:
     ledger.commit([judged_set("q1", outcomes=doubtful), judged_set("q2"), judged_set("q3", outcomes=[graded(0)] * 3)])
     ledger.commit([judged_set("q4")])
     return ledger
-
-
-def test_a_passage_belongs_to_the_document_before_its_last_number_sign() -> None:
-    assert document_of("page#part#3") == "page#part"
-    assert document_of("page") == "page"
 
 
 def test_gold_is_what_has_a_score_above_zero(gold_file: Path) -> None:

@@ -1,26 +1,29 @@
 """A test collection in BEIR's layout: documents, queries, and who is relevant to what.
 
-corpus.jsonl[.gz]: `_id`, `title`, `text`. queries.jsonl[.gz]: `_id`, `text`. qrels: TSV with the header `query-id`,
-`corpus-id`, `score`, or TREC's four columns; .gz too. Errors name file and line.
+corpus.jsonl[.gz], queries.jsonl[.gz]: fields as everywhere (`qrelay.records`). qrels: TSV with the header `query-id`,
+`corpus-id`, `score`, or TREC's four columns; .gz too. Qrels of passages beside a corpus of documents are folded
+(`documents.py`). Errors name file and line.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from qrelay.errors import MalformedInput
 from qrelay.models.terms import indexed_text
+from qrelay.naming import absent
+from qrelay.records import BadRecord, document_fields, query_fields
+from trainer.evaluation.documents import Qrels, Run, fold_qrels
 from trainer.evaluation.lines import file_in, numbered_lines, numbered_rows
 
-Qrels = dict[str, dict[str, int]]
-"""query_id -> document id -> grade."""
-Run = dict[str, dict[str, float]]
-"""query_id -> document id -> score; a higher one ranks earlier (see `ranked`)."""
+__all__ = ["Collection", "Qrels", "Run"]
+
+_Fields = TypeVar("_Fields", tuple[str, str], tuple[str, str, str])
 _HEADER: Final = ("query-id", "corpus-id", "score")
 
 
@@ -28,13 +31,15 @@ _HEADER: Final = ("query-id", "corpus-id", "score")
 class Collection:
     """doc_ids[i] is the id of texts[i] (title and text as the retrieval models read them). queries: id -> text, those
     with a relevant document only: the others have no measure. relevant_from: the least grade that is relevant to
-    measures of two grades (RR, P, R, AP); gains of DCG are the grades themselves."""
+    measures of two grades (RR, P, R, AP); gains of DCG are the grades themselves. folded: judged passages that stand
+    for their documents."""
 
     doc_ids: list[str]
     texts: list[str]
     queries: dict[str, str]
     qrels: Qrels
     relevant_from: int = 1
+    folded: int = 0
 
     @cached_property
     def corpus_hash(self) -> str:
@@ -61,11 +66,24 @@ class Collection:
     @cached_property
     def absent(self) -> int:
         """Relevant pairs whose document is not in the corpus: no system can find them, and Recall counts them."""
-        return sum(
-            grade >= self.relevant_from and doc_id not in self.text_of
+        return len(self._absent)
+
+    @cached_property
+    def _absent(self) -> list[str]:
+        return [
+            doc_id
             for grades in self.qrels.values()
             for doc_id, grade in grades.items()
-        )
+            if grade >= self.relevant_from and doc_id not in self.text_of
+        ]
+
+    def remarks(self) -> Iterator[str]:
+        """What people should know of it, a line each."""
+        if self.folded:
+            yield f"{self.folded} passages of the qrels stand for their documents, each with its best passage's grade"
+        if self._absent:
+            why = absent(self._absent[0], self.text_of, "the corpus")
+            yield f"{self.absent} relevant documents of the qrels are not in the corpus: {why}"
 
 
 def read_collection(corpus: Path, queries: Path, qrels: Path, *, relevant_from: int = 1) -> Collection:
@@ -73,27 +91,22 @@ def read_collection(corpus: Path, queries: Path, qrels: Path, *, relevant_from: 
 
     Raises:
         MalformedInput: a file that cannot be read, a line that is not what it must be (named by number), an id that
-            occurs twice, or nothing in common between queries, qrels and corpus.
+            occurs twice, a document that is graded beside a better passage of it, or nothing in common between
+            queries, qrels and corpus.
     """
-    judged = read_qrels(qrels)
-    asked = dict(read_queries(queries))
+    asked, documents = dict(read_queries(queries)), dict(read_documents(corpus))
+    judged, folded = fold_qrels(read_qrels(qrels), documents, str(qrels))
     kept = {query_id: text for query_id, text in asked.items() if _relevant(judged, query_id, relevant_from)}
     if not kept:
         raise MalformedInput(
             f"no query of {queries} has a relevant document (grade {relevant_from} or more) in {qrels}: are the two"
             " of one collection, and ids spelt alike?"
         )
-    documents = read_documents(corpus)
-    found = Collection(
-        [doc_id for doc_id, _ in documents],
-        [text for _, text in documents],
-        kept,
-        {query_id: judged[query_id] for query_id in kept},
-        relevant_from,
-    )
-    if not any(doc_id in found.text_of for query_id in kept for doc_id in judged[query_id]):
-        raise MalformedInput(f"no document of {qrels} is in {corpus}: are the two of one collection?")
-    return found
+    grades = {query_id: judged[query_id] for query_id in kept}
+    named = [doc_id for each in grades.values() for doc_id in each]
+    if not any(doc_id in documents for doc_id in named):
+        raise MalformedInput(f"no document of {qrels}: {absent(named[0], documents, str(corpus))}")
+    return Collection(list(documents), list(documents.values()), kept, grades, relevant_from, folded)
 
 
 def _hash(parts: Iterable[str]) -> str:
@@ -167,37 +180,31 @@ def ranked(scores: Mapping[str, float]) -> list[str]:
 def read_queries(path: Path) -> Iterator[tuple[str, str]]:
     """(id, text) of each query; `path` may be the folder. Raises MalformedInput, as `read_collection`."""
     file = file_in(path, "queries.jsonl")
-    rows = ((number, row, row.get("_id", row.get("query_id"))) for number, row in numbered_rows(file))
-    for number, row, query_id in _once(file, rows):
-        if not isinstance(row.get("text"), str) or not row["text"].strip():
-            raise MalformedInput(f"{file}:{number}: a query needs the texts `_id` and `text`")
-        yield query_id, row["text"]
+    for number, (query_id, text) in _once(file, query_fields):
+        if not text.strip():
+            raise MalformedInput(f"{file}:{number}: the query {query_id!r} has an empty text")
+        yield query_id, text
 
 
 def read_documents(corpus: Path) -> list[tuple[str, str]]:
     """(id, title and text) of each document; `corpus` may be the folder. Raises MalformedInput: also where there is
     none."""
-    found = list(_documents(file_in(corpus, "corpus.jsonl")))
+    rows = _once(file_in(corpus, "corpus.jsonl"), document_fields)
+    found = [(doc_id, indexed_text(title, text)) for _, (doc_id, title, text) in rows]
     if not found:
         raise MalformedInput(f"{corpus} holds no document: give a corpus that does")
     return found
 
 
-def _documents(path: Path) -> Iterator[tuple[str, str]]:
-    rows = ((number, row, row.get("_id")) for number, row in numbered_rows(path))
-    for number, row, doc_id in _once(path, rows):
-        if not isinstance(row.get("text"), str) or not isinstance(row.get("title") or "", str):
-            raise MalformedInput(f"{path}:{number}: a document needs the texts `_id` and `text`")
-        yield doc_id, indexed_text(row.get("title") or "", row["text"])
-
-
-def _once(path: Path, rows: Iterable[tuple[int, dict[str, Any], Any]]) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """The rows, each with an id of its own. Raises MalformedInput."""
+def _once(path: Path, fields: Callable[[object], _Fields]) -> Iterator[tuple[int, _Fields]]:
+    """(number, fields) of each line, whose first field is an id of its own. Raises MalformedInput."""
     seen: set[str] = set()
-    for number, row, identifier in rows:
-        if not isinstance(identifier, str) or not identifier:
-            raise MalformedInput(f"{path}:{number}: the text `_id` is missing")
-        if identifier in seen:
-            raise MalformedInput(f"{path}:{number}: the id {identifier} occurs twice: keep one of the two")
-        seen.add(identifier)
-        yield number, row, identifier
+    for number, row in numbered_rows(path):
+        try:
+            found = fields(row)
+        except BadRecord as error:
+            raise MalformedInput(f"{path}:{number}: {error}") from error
+        if found[0] in seen:
+            raise MalformedInput(f"{path}:{number}: the id {found[0]} occurs twice: keep one of the two")
+        seen.add(found[0])
+        yield number, found

@@ -11,22 +11,22 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from qrelay.errors import ConfigError, InputError, MalformedInput
+from qrelay.errors import ConfigError, InputError
 from qrelay.files import write_atomic
 from qrelay.models.home import hash_file
+from qrelay.records import document_fields
 from trainer.evaluation.collection import Collection, read_collection
-from trainer.evaluation.frozen import SET_FILE, FrozenSet, JudgeFacts, Source, data_files
+from trainer.evaluation.frozen import SET_FILE, FrozenSet, Source, data_files
 from trainer.evaluation.lines import file_in, numbered_rows
+from trainer.evaluation.manifests import JudgeFacts, manifest_in
 
-_MANIFEST: Final = "manifest.json"
 _PEOPLE: Final = "human"
 """The strategy of people in an export's manifest."""
-_IDENTITY: Final = ("model", "revision", "quantisation", "strategy", "scale", "prompt_hash", "decoding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ def labels_of(source: Source | None, judges: Sequence[JudgeFacts], corpus: Path,
         ConfigError: nothing says whose labels they are, who judged, or what is relevant; or the manifest says
             otherwise.
     """
-    told = _manifest(corpus) if corpus.is_dir() else None
-    known = tuple(_identity(each) for each in (told or {}).get("judges", ()))
+    told = manifest_in(corpus) if corpus.is_dir() else None
+    known = told.judges if told else ()
     machines = [each for each in known if each["strategy"] != _PEOPLE]
     if machines and source not in (None, "judge"):
         raise ConfigError(f"the export's manifest names the judge {machines[0]['model']}: say --labels judge")
@@ -58,7 +58,7 @@ def labels_of(source: Source | None, judges: Sequence[JudgeFacts], corpus: Path,
         raise ConfigError(
             "--labels judge: name the model that judged with --judge-model, or freeze an export's folder"
         )
-    return Labels(found, named, relevant_from or _relevant_from(known))
+    return Labels(found, named, relevant_from or (told.relevant_from if told else 1))
 
 
 def freeze(
@@ -70,10 +70,11 @@ def freeze(
     about: str = "",
     sample: int | None = None,
     seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
 ) -> FrozenSet:
     """Writes the set to the folder `out`, whole or not at all. files: corpus, queries, qrels. sample: this many of
     the queries that have a relevant document, drawn by `seed`; the corpus stays whole, so that each is as hard as
-    it was.
+    it was. say: told what people should know of the files.
 
     Raises:
         ConfigError: `out` is there already.
@@ -83,6 +84,8 @@ def freeze(
     if out.exists():
         raise ConfigError(f"{out} is there already, and a frozen set does not change: name another folder")
     collection = read_collection(*files, relevant_from=labels.relevant_from)
+    for remark in collection.remarks():
+        say(remark)
     kept = _drawn(sorted(collection.queries), sample, seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -105,8 +108,8 @@ def _drawn(query_ids: list[str], sample: int | None, seed: int) -> list[str]:
 
 
 def _write(folder: Path, corpus: Path, collection: Collection, kept: Sequence[str]) -> None:
-    rows = (row for _, row in numbered_rows(file_in(corpus, "corpus.jsonl")))
-    documents = ({"_id": row["_id"], "title": row.get("title") or "", "text": row["text"]} for row in rows)
+    rows = (document_fields(row) for _, row in numbered_rows(file_in(corpus, "corpus.jsonl")))
+    documents = ({"_id": doc_id, "title": title, "text": text} for doc_id, title, text in rows)
     _write_packed(folder / "corpus.jsonl.gz", map(_line, documents))
     queries = ({"_id": query_id, "text": collection.queries[query_id]} for query_id in kept)
     write_atomic(folder / "queries.jsonl", "".join(map(_line, queries)))
@@ -140,34 +143,3 @@ def _write_packed(path: Path, lines: Iterable[str]) -> None:
 
 def _line(row: Mapping[str, str]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _manifest(folder: Path) -> dict[str, Any] | None:
-    path = folder / _MANIFEST
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise MalformedInput(f"cannot read {path}: {error}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("judges", []), list):
-        raise MalformedInput(f"{path} is not the manifest of an export of qrelay")
-    return found
-
-
-def _identity(judge: Mapping[str, Any]) -> dict[str, str]:
-    return {key: str(judge.get(key) or "") for key in _IDENTITY}
-
-
-def _relevant_from(judges: Sequence[JudgeFacts]) -> int:
-    """The least relevant grade as exports count grades: from the scale's lowest, which is 0. 1 where no scale is
-    known."""
-    from services.sink.mining.rules import RELEVANT_GRADE
-
-    scales = {judge["scale"] for judge in judges}
-    if unknown := scales - RELEVANT_GRADE.keys():
-        raise ConfigError(f"the scale {min(unknown)} has no known least relevant grade: say --relevant-from")
-    found = {RELEVANT_GRADE[scale] - int(scale.split("-")[0]) for scale in scales}
-    if len(found) > 1:
-        raise ConfigError(f"the scales {', '.join(sorted(scales))} differ in what is relevant: say --relevant-from")
-    return found.pop() if found else 1

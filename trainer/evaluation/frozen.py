@@ -27,12 +27,11 @@ from trainer.evaluation.collection import Collection, read_collection
 from trainer.evaluation.embedding import Progress
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.evaluation.lines import file_in
+from trainer.evaluation.manifests import JudgeFacts
 from trainer.evaluation.measures import STANDARD
 
 SET_FILE: Final = "set.json"
 Source = Literal["human", "gold", "judge"]
-JudgeFacts = Mapping[str, str]
-"""A judge's identity as `qrelay.types.JudgeIdentity` has it: at least `model`; "" where nothing is known."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.errors import InputError, MalformedInput
+from qrelay.records import BadRecord, query_id
 from trainer.evaluation.collection import Collection, read_documents, read_queries
 from trainer.evaluation.lines import file_in, numbered_rows
 
@@ -54,19 +55,20 @@ def _from_queries(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         told = row.get("metadata") or {}
         if not isinstance(told, dict):
             raise MalformedInput(f"{path}:{number}: `metadata` is not an object")
-        yield str(row.get("_id", row.get("query_id"))), _texts(path, number, told)
+        yield query_id(row), _texts(path, number, told)
 
 
 def _from_answers(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     seen: set[str] = set()
     for number, row in numbered_rows(path):
-        query_id = row.get("query_id", row.get("_id"))
-        if not isinstance(query_id, str):
-            raise MalformedInput(f"{path}:{number}: the text `query_id` is missing")
-        if query_id in seen:
-            raise MalformedInput(f"{path}:{number}: {query_id} occurs twice: put its answers into one line")
-        seen.add(query_id)
-        yield query_id, _texts(path, number, row)
+        try:
+            found = query_id(row)
+        except BadRecord as error:
+            raise MalformedInput(f"{path}:{number}: {error}") from error
+        if found in seen:
+            raise MalformedInput(f"{path}:{number}: {found} occurs twice: put its answers into one line")
+        seen.add(found)
+        yield found, _texts(path, number, row)
 
 
 def _texts(path: Path, number: int, row: dict[str, Any]) -> tuple[str, ...]:

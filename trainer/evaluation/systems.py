@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from qrelay.errors import InputError, ModelError
 from qrelay.models.terms import K1, B, tokenize
+from qrelay.naming import absent
 from trainer.evaluation.collection import Collection, Run, ranked
 from trainer.evaluation.embedding import (
     Arithmetic,
@@ -93,9 +94,7 @@ def cross_encoder_run(
         progress("reranking queries", done, len(collection.queries))
         found = ranked(first.get(query_id, {}))[:depth]
         if unknown := [doc_id for doc_id in found if doc_id not in collection.text_of]:
-            raise InputError(
-                f"the run ranks {unknown[0]} for {query_id}, which the corpus lacks: is it another one's?"
-            )
+            raise InputError(f"the run of {query_id}: {absent(unknown[0], collection.text_of, 'the corpus')}")
         if found:
             pairs = [(query, collection.text_of[doc_id]) for doc_id in found]
             with computing(model, arithmetic):

@@ -1,6 +1,6 @@
 """Evaluation sets that training data must not hold: queries, passages and qrels as BEIR lays them out, plain or .gz.
 
-queries, corpus: JSONL, one object a line with `_id`, `text` and for passages `title`; a folder stands for the
+queries, corpus: JSONL, one object a line, read as everywhere (`qrelay.records`); a folder stands for the
 queries.jsonl or corpus.jsonl in it. qrels: TSV under the header query-id, corpus-id, score, or TREC's four columns.
 """
 
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from qrelay.errors import InputError, MalformedInput
+from qrelay.records import BadRecord, document_fields, query_fields
 
+_Fields = Callable[[object], tuple[str, str]]
+"""(id, text) of a record."""
 _HEADER: Final = ["query-id", "corpus-id", "score"]
 
 
@@ -37,22 +40,22 @@ class EvaluationSet:
             InputError: nothing in it counts.
         """
         wanted = {query_id for query_id, _, _ in _qrels(self.qrels)} if self.qrels else None
-        return _of(self.queries, "queries", wanted)
+        return _of(self.queries, "queries", wanted, query_fields)
 
     def read_passages(self) -> Iterator[tuple[str, str]]:
         """(id, text) of each passage, without titles. Raises: as `read_queries`."""
         wanted = {passage_id for _, passage_id, score in _qrels(self.qrels) if score > 0} if self.qrels else None
-        return _of(self.corpus, "corpus", wanted)
+        return _of(self.corpus, "corpus", wanted, _passage)
 
 
-def _of(path: Path | None, name: str, wanted: set[str] | None) -> Iterator[tuple[str, str]]:
+def _of(path: Path | None, name: str, wanted: set[str] | None, fields: _Fields) -> Iterator[tuple[str, str]]:
     if path is None:
         return
     file, found = _file(path, name), 0
-    for record in _records(file):
-        if wanted is None or record["_id"] in wanted:
+    for identifier, text in _records(file, fields):
+        if wanted is None or identifier in wanted:
             found += 1
-            yield record["_id"], str(record["text"])
+            yield identifier, text
     if not found:
         narrowed = " that the qrels name" if wanted is not None else ""
         raise InputError(f"{file} holds nothing{narrowed}: give the files of one evaluation set")
@@ -67,15 +70,19 @@ def _file(path: Path, name: str) -> Path:
     return found[0]
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
+def _passage(record: object) -> tuple[str, str]:
+    doc_id, _, text = document_fields(record)
+    return doc_id, text
+
+
+def _records(path: Path, fields: _Fields) -> Iterator[tuple[str, str]]:
     for number, line in _lines(path):
         try:
-            record = orjson.loads(line)
+            yield fields(orjson.loads(line))
         except ValueError as error:
             raise MalformedInput(f"{path}:{number}: no JSON: {error}") from error
-        if not isinstance(record, dict) or not {"_id", "text"} <= record.keys():
-            raise MalformedInput(f"{path}:{number}: not an object with _id and text")
-        yield {**record, "_id": str(record["_id"])}
+        except BadRecord as error:
+            raise MalformedInput(f"{path}:{number}: not an object with _id and text ({error})") from error
 
 
 def _qrels(path: Path) -> Iterator[tuple[str, str, float]]:

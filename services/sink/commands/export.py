@@ -43,6 +43,13 @@ def selection_options() -> Decorator:
             default="",
             help='Only labels for which this holds, as in "grade>=2 and p_relevant<0.9".',
         ),
+        click.option(
+            "--by",
+            type=click.Choice(["passage", "document"]),
+            default="passage",
+            show_default=True,
+            help="What a row is about; by document its best passage decides: see the sink's README.",
+        ),
         click.option("--overrides", is_flag=True, help="Let people's decisions (`qrelay label`) win over judges."),
         click.option("--split", help="Splits with their shares, as in train=0.8,dev=0.1,test=0.1."),
         click.option(

@@ -78,20 +78,31 @@ def withdraw(collection: str, query_id: str, passage_id: str, note: str, **optio
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--collection", required=True, help="The collection of the queries.")
 @click.option("--scale", default="0-3", show_default=True, help="The scale that the file's grades are on.")
+@click.option("--documents", is_flag=True, help="The file grades documents, not passages.")
+@click.option("--scale-map", metavar="THEIRS=OURS,…", help="The file's grades on --scale, as in 1=0,2=1,3=2,4=3.")
 @click.option("--author", help="Of lines that name none.  [default: sink.override_author, else the user's name]")
 @click.option("--skip-bad", is_flag=True, help="Import the good lines of a file that has bad ones.")
 @_ledger_options
-def import_(file: Path, collection: str, scale: str, skip_bad: bool, **options: Any) -> None:
+def import_(
+    file: Path, collection: str, scale: str, documents: bool, scale_map: str | None, skip_bad: bool, **options: Any
+) -> None:
     """Grade the pairs in FILE: TREC qrels, BEIR's qrels, or a TSV under a header with query_id, passage_id and grade
     (author and note where there are such columns). Which one, the first line says.
+
+    With --documents a grade of 0 (the scale's lowest, or below 0) is that of each judged passage of the document, and
+    a higher one that of its only judged passage; where there are several, the line is bad and names them.
 
     Every bad line is named, and then nothing is imported. Exit code 0: all of it is in; 1: nothing; 3: with
     --skip-bad, all but the bad lines.
     """
-    from services.sink.labels.importing import import_file
+    from services.sink.labels.importing import import_file, parse_scale_map
 
+    mapped = parse_scale_map(scale_map, scale) if scale_map else None
     with _opened(options) as (ledger, author):
-        found = import_file(ledger, collection, file, scale=scale, author=author, skip_bad=skip_bad)
+        found = import_file(
+            ledger, collection, file,
+            scale=scale, author=author, skip_bad=skip_bad, documents=documents, scale_map=mapped,
+        )  # fmt: skip
     _say_imported(file, found, options["as_json"])
     if found.bad:
         raise SystemExit(EXIT_FAILED if found.written is None else EXIT_PARTIAL)
@@ -167,9 +178,13 @@ def _opened(options: dict[str, Any]) -> Iterator[tuple[Ledger, str]]:
 
 
 def _add(ledger: Ledger, collection: str, wanted: NewOverride) -> Written:
+    from services.sink.labels.targets import require_passage
     from services.sink.ledger import overrides
 
     with ledger.writing("record an override") as connection:
+        known = overrides.query_numbers(connection, collection, [wanted.query_id])
+        if wanted.grade is not None and known:
+            require_passage(connection, known[wanted.query_id], wanted.passage_id)
         return overrides.add(connection, collection, [wanted], ledger.now_us())
 
 
@@ -208,9 +223,12 @@ def _say_imported(file: Path, found: Imported, as_json: bool) -> None:
     if as_json:
         bad = [{"line": each.number, "problem": each.problem} for each in found.bad]
         counts = _counts(found.written) if found.written else None
-        _echo_json({"format": found.format, "written": counts, "bad": bad, "ungraded": found.ungraded})
+        left_out = {"ungraded": found.ungraded, "unjudged": found.unjudged}
+        _echo_json({"format": found.format, "written": counts, "bad": bad, **left_out})
         return
     ungraded = f", {found.ungraded} rows without a grade left out" if found.ungraded else ""
+    if found.unjudged:
+        ungraded += f", {found.unjudged} documents without a judged passage left out"
     if found.written is None:
         click.echo(f"nothing imported: {len(found.bad)} bad lines{ungraded}; mend them, or use --skip-bad", err=True)
         return

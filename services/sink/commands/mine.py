@@ -75,14 +75,20 @@ def mine(
 def _explain(
     ledger: Ledger, collection: str, query_id: str, rules: MiningRules, asked: dict[str, Any], as_json: bool
 ) -> None:
+    from itertools import islice
+
     from qrelay.errors import InputError
     from services.sink.mining.explain import explain
     from services.sink.mining.survey import survey
 
     with ledger.snapshot() as snapshot:
         mined = next(survey(snapshot, collection, rules, query_id=query_id, **asked), None)
-    if mined is None:
-        raise InputError(f"the ledger holds no judged query {query_id!r} of collection {collection}: check the id")
+        if mined is None:
+            known = [each.query_id for each in islice(snapshot.queries_with_labels(collection, page=3), 3)]
+            raise InputError(
+                f"the ledger holds no judged query {query_id!r} of collection {collection}, whose queries are"
+                f" {', '.join(map(repr, known))}, …: give a query's id, no passage's and no document's"
+            )
     rows = explain(mined, rules)
     if as_json:
         import json

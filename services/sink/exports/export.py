@@ -160,6 +160,7 @@ class Export:
             "grades": {str(grade): count for grade, count in sorted(tally.grades.items())},
             "overrides": tally.overrides,
             "judges": tally.judges(),
+            "relevant_grades": tally.relevant_grades(),
             "qualification": tally.usage.summary(),
             "ledger": {"schema_version": SCHEMA_VERSION, "queries": tally.read},
             "notes": dict(sorted(self._writer.notes.items())) if self._writer else {},

@@ -21,7 +21,8 @@ DECIMALS = 6
 class Item:
     """One query with the labels that are meant, by passage_id. `split` is empty where there are none; `example` is
     there for mined formats, None where the query teaches nothing; `verdicts` and `measured` (by passage_id) are for
-    formats that write them."""
+    formats that write them. By document (`documents.py`) labels and verdicts are of each document's best passage, and
+    `documents` names the document of each passage_id."""
 
     query: LabelledQuery
     labels: Mapping[str, Label]
@@ -30,6 +31,11 @@ class Item:
     example: Example | None = None
     verdicts: tuple[Verdict, ...] = ()
     measured: Mapping[str, Measured] = field(default_factory=dict)
+    documents: Mapping[str, str] = field(default_factory=dict)
+
+    def name_of(self, passage_id: str) -> str:
+        """The id under which the passage is written: its own, or by document the document's."""
+        return self.documents.get(passage_id, passage_id)
 
     def graded(self) -> Iterator[Label]:
         """The labels that are a grade, by passage_id."""

@@ -16,6 +16,9 @@ from services.sink.labels.where import Where, parse_where
 from services.sink.mining.rounds import RoundLimits
 from services.sink.mining.rules import MiningRules
 
+BY_PASSAGE: Final = "passage"
+BY_DOCUMENT: Final = "document"
+"""What a row is about: see `documents.py`."""
 MAX_NEGATIVE_COLUMNS: Final = 64
 
 
@@ -43,7 +46,7 @@ class Request:
     that count are meant. overrides: people's decisions win. since: only queries that changes after this number
     touched, whole; None: all. rules: of mining; limits: of what one round of training takes: an increment is a round,
     and so is an export of everything. report: what was measured of the judges; unmeasured, unqualified: let labels
-    teach all the same whose judge it does not name, or finds short.
+    teach all the same whose judge it does not name, or finds short. by: what a row is about.
     """
 
     collection: str
@@ -59,6 +62,7 @@ class Request:
     unqualified: bool = False
     unmeasured: bool = False
     options: Options = Options()
+    by: str = BY_PASSAGE
 
     @property
     def format(self) -> Format:
@@ -93,6 +97,8 @@ class Request:
         """
         if self.kind not in FORMATS:
             raise InputError(f"there is no export format {self.kind!r}: use {', '.join(FORMATS)}")
+        if self.by not in (BY_PASSAGE, BY_DOCUMENT):
+            raise InputError(f"there is no export by {self.by[:40]!r}: use {BY_PASSAGE} or {BY_DOCUMENT}")
         conditions = self.parsed_where
         if self.format.use == NO_LABELS and (conditions.labels or conditions.judges or conditions.strategies):
             raise InputError(f"{self.kind} holds no labels: of --where, only query_id=ID can choose what is in it")
@@ -110,7 +116,9 @@ class Request:
 
     def selection(self) -> dict[str, Any]:
         """What was asked for, as the manifest says it: equal for exports that go on from each other."""
+        by = {} if self.by == BY_PASSAGE else {"by": self.by}
         return {
+            **by,
             "judge": self.judge,
             "where": " ".join(self.where.split()),
             "overrides": self.people,

@@ -18,11 +18,13 @@ import orjson
 import sqlalchemy as sa
 
 from qrelay.errors import InputError, InternalError
+from qrelay.naming import document_of
 from services.sink.exports import splits
 from services.sink.exports.catalogue import EXAMPLES_USE, NO_LABELS, TRAINING
+from services.sink.exports.documents import by_document, deciding, documents_of
 from services.sink.exports.item import Item
 from services.sink.exports.measured import Measured, measured
-from services.sink.exports.request import Request
+from services.sink.exports.request import BY_DOCUMENT, Request
 from services.sink.exports.spill import Spill
 from services.sink.labels.choice import chosen_judges, describe_judges, independent_judges, one_a_pair
 from services.sink.ledger import schema
@@ -92,12 +94,16 @@ class Source:
     def _item(self, query: LabelledQuery, split: str) -> Item:
         use = self._request.format.use
         counting = {} if use == NO_LABELS else one_a_pair(query, self._judges)
-        meant = {passage_id: label for passage_id, label in counting.items() if self._meant(label)}
         verdicts = self._verdicts(query, counting)
+        documents = documents_of(query) if self._request.by == BY_DOCUMENT else {}
+        if documents:
+            counting = deciding(counting, documents, self._judges, self._request.rules.relevant_grades)
+            verdicts = by_document(verdicts, documents, counting)
+        meant = {passage_id: label for passage_id, label in counting.items() if self._meant(label)}
         example = self._example(query, verdicts, meant) if use == EXAMPLES_USE else None
         numbers = self._measured(query, meant, example) if self._request.format.measured else {}
         kept = tuple(each for each in verdicts if each.passage_id in meant) if self._request.format.verdicts else ()
-        return Item(query, meant, self._judges, split, example, kept, numbers)
+        return Item(query, meant, self._judges, split, example, kept, numbers, documents)
 
     def _verdicts(self, query: LabelledQuery, counting: Mapping[str, Label]) -> list[Verdict]:
         """What mining makes of every passage; nothing for formats that do not ask."""
@@ -142,7 +148,7 @@ class Source:
         if self._where.query_id:
             fields["ids"] = [self._where.query_id]
         by_doc = request.splits is not None and request.splits.group_by == splits.BY_DOC
-        whole = request.format.candidates or by_doc
+        whole = request.format.candidates or by_doc or request.by == BY_DOCUMENT
         read = self._snapshot.labelled_queries if whole else self._snapshot.queries_with_labels
         return read(request.collection, **fields)
 
@@ -194,7 +200,7 @@ class Source:
             documents = {each.passage.passage_id: each.passage.doc_id for each in query.candidates}
             relevant = [label.passage_id for label in labels.values() if self.relevant(label)]
             # An override may be of a passage that no system found: its document is in its id.
-            shared = {documents.get(each, each.rpartition("#")[0] or each) for each in relevant}
+            shared = {documents.get(each, document_of(each)) for each in relevant}
             found += [splits.key("doc", document) for document in sorted(shared)]
         return found
 

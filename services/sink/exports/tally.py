@@ -16,6 +16,7 @@ from services.sink.exports.spill import Spill
 from services.sink.exports.splits import Leaks
 from services.sink.labels.permission import Usage
 from services.sink.labels.qualification import NEGATIVES, POSITIVES, USES
+from services.sink.ledger.people import HUMAN, relevant_grade
 from services.sink.ledger.reader import JudgeRow, Label
 from services.sink.mining.rules import Verdict
 
@@ -91,6 +92,15 @@ class Tally:
         return [
             _describe(judge.judge_hash, judge.identity, sorted(self._generations[judge.judge_no])) for judge in found
         ]
+
+    def relevant_grades(self) -> dict[str, int]:
+        """scale -> the least relevant grade on it, of the judges' scales as far as it is known."""
+        known, found = self._request.rules.relevant_grades, dict[str, int]()
+        for judge in self._judges.values():
+            scale = judge.identity.scale
+            if judge.identity.strategy == HUMAN or scale in known:
+                found[scale] = relevant_grade(scale, known)
+        return dict(sorted(found.items()))
 
     def _count(self, label: Label, judge: JudgeRow) -> None:
         self._judges[label.judge_no] = judge

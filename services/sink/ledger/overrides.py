@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from qrelay.errors import InputError
 from services.sink.ledger import schema
 from services.sink.ledger.changes import begin_changes
-from services.sink.ledger.packing import unpack
+from services.sink.ledger.names import Names, names_of
 from services.sink.ledger.rows import moment, unfit_for_trec
 
 MAX_PAGE_SIZE: Final = 1000
@@ -111,7 +111,8 @@ def add(connection: sa.Connection, collection: str, wanted: Sequence[NewOverride
     number stays unused where nothing is new.
 
     Raises:
-        InputError: see `check`; a query that the ledger does not hold; a withdrawal where no override ever was.
+        InputError: see `check`; a query that the ledger does not hold; a document's id for a passage's; a withdrawal
+            where no override ever was.
     """
     for each in wanted:
         check(each)
@@ -210,6 +211,8 @@ def _add_chunk(
     connection: sa.Connection, chunk: Mapping[int, Sequence[NewOverride]], change_no: int, now_us: int
 ) -> Written:
     """`chunk`: query_no -> what is said of its pairs."""
+    names = dict(names_of(connection, list(chunk)))
+    _require_passages(chunk, names)
     held = latest(connection, list(chunk))
     common = {"set_us": now_us, "change_no": change_no}
     rows: list[dict[str, Any]] = []
@@ -222,8 +225,7 @@ def _add_chunk(
         connection.execute(schema.overrides.insert(), rows)
         changed = schema.queries.update().where(_queries.query_no.in_(touched))
         connection.execute(changed.values(change_no=change_no))
-    candidates = _candidates(connection, touched)
-    strangers = sum(row["passage_id"] not in candidates[row["query_no"]] for row in rows)
+    strangers = sum(row["passage_id"] not in names[row["query_no"]].documents for row in rows)
     return Written(len(rows), sum(map(len, chunk.values())) - len(rows), strangers)
 
 
@@ -245,10 +247,12 @@ def _row(wanted: NewOverride, now: dict[str, tuple[int | None, str, str]]) -> di
             "note": wanted.note}  # fmt: skip
 
 
-def _candidates(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, set[str]]:
-    columns = schema.candidate_sets.c
-    rows = connection.execute(sa.select(columns.query_no, columns.packed).where(columns.query_no.in_(numbers)))
-    return {number: set(unpack(packed)["passage_id"]) for number, packed in rows}
+def _require_passages(chunk: Mapping[int, Sequence[NewOverride]], names: Mapping[int, Names]) -> None:
+    """What was recorded under another id may be withdrawn; nothing is graded under one."""
+    for number, wanted in chunk.items():
+        for each in wanted:
+            if each.grade is not None and (problem := names[number].a_document(each.passage_id)):
+                raise InputError(f"query {each.query_id}: {problem}")
 
 
 def _require_known(collection: str, unknown: Sequence[str]) -> None:

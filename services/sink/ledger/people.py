@@ -52,8 +52,19 @@ def label_fields(
     return found
 
 
+def relevant_grade(scale: str, relevant_grades: Mapping[str, int]) -> int:
+    """The least grade by which people call a passage relevant: the named one, else that of the scale's upper half.
+
+    Raises:
+        InputError: another scale than the named ones, and no LOW-HIGH.
+    """
+    if scale in relevant_grades:
+        return relevant_grades[scale]
+    low, high = bounds(scale)
+    return low + (high - low + 2) // 2
+
+
 def _fields(row: Any, relevant_grades: Mapping[str, int]) -> tuple[Any, ...]:
-    low, high = bounds(row.scale)
-    relevant = relevant_grades.get(row.scale, low + (high - low + 2) // 2)
-    p_relevant = 1.0 if row.grade >= relevant else 0.0
+    low, _ = bounds(row.scale)
+    p_relevant = 1.0 if row.grade >= relevant_grade(row.scale, relevant_grades) else 0.0
     return row.passage_id, pseudo_judge(row.scale)[0], row.grade, low, p_relevant, None, 0.0, "", 0

@@ -13,9 +13,11 @@ from trainer.evaluation.commands.options import (
     OUT,
     corpus_options,
     model_options,
+    note,
     options_of,
     progress_bar,
     required,
+    system_of,
     write_json,
 )
 
@@ -24,12 +26,15 @@ if TYPE_CHECKING:
     from trainer.evaluation.collection import Collection, Run
 
 
+_DEFAULT = "[default: that of the export's scale by its manifest, else 1]"
+
+
 @click.command("agreement")
 @corpus_options
 @click.option("--qrels-a", type=FILE, required=True, help="The reference: people's or gold labels.")
 @click.option("--qrels-b", type=FILE, required=True, help="The labels in question, such as an LLM judge's.")
-@click.option("--relevant-from-a", default=1, show_default=True, type=click.IntRange(1), help="Least relevant grade.")
-@click.option("--relevant-from-b", default=1, show_default=True, type=click.IntRange(1), help="Least relevant grade.")
+@click.option("--relevant-from-a", type=click.IntRange(1), help=f"Least relevant grade.  {_DEFAULT}")
+@click.option("--relevant-from-b", type=click.IntRange(1), help=f"Least relevant grade.  {_DEFAULT}")
 @click.option("--run", "runs", type=FILE, multiple=True, help="TREC run of a system, named as its file; repeatable.")
 @click.option("--model", "models", multiple=True, help="Model to run as a system, or `bm25`; repeatable.")
 @model_options
@@ -39,17 +44,18 @@ if TYPE_CHECKING:
 @click.option("--json", "json_file", type=OUT, help="JSON to write.")
 @click.option("--plot", type=OUT, help="PNG to write: every system under both, by the first measure.")
 def agreement_command(**given: Any) -> None:
-    """Compare the order of systems under two qrels: Kendall's tau, tau_AP, rank-biased overlap."""
+    """Compare the order of systems under two qrels: Kendall's tau, tau_AP, rank-biased overlap.
+
+    Where some of the files are of documents and others of passages, all are taken by document.
+    """
     from qrelay.files import write_atomic
-    from trainer.evaluation.agreement import Judged, agreement
-    from trainer.evaluation.collection import read_qrels
+    from trainer.evaluation.agreement import agreement
     from trainer.evaluation.measures import STANDARD
     from trainer.evaluation.plots import agreement_png
 
-    a = Judged(read_qrels(given["qrels_a"]), given["relevant_from_a"])
-    b = Judged(read_qrels(given["qrels_b"]), given["relevant_from_b"])
+    a, b = _judged(given, "a"), _judged(given, "b")
     measures = given["measures"] or STANDARD
-    runs = {**_read_runs(given["runs"]), **_answered(given, a)}
+    a, b, runs = _by_document(given, a, b, {**_read_runs(given["runs"]), **_answered(given, a)})
     found = agreement(a, b, runs, measures, rbo_p=given["rbo_p"], seed=given["seed"])
     write_json(given["json_file"], found)
     if given["plot"]:
@@ -57,11 +63,48 @@ def agreement_command(**given: Any) -> None:
     _print(found)
 
 
+def _judged(given: Mapping[str, Any], side: str) -> Judged:
+    from trainer.evaluation.agreement import Judged
+    from trainer.evaluation.collection import read_qrels
+    from trainer.evaluation.manifests import relevant_from
+
+    path = given[f"qrels_{side}"]
+    least, remark = relevant_from(given[f"relevant_from_{side}"], path)
+    note(remark)
+    return Judged(read_qrels(path), least)
+
+
+def _by_document(
+    given: Mapping[str, Any], a: Judged, b: Judged, runs: Mapping[str, Run]
+) -> tuple[Judged, Judged, dict[str, Run]]:
+    """All of it by document where some is, with notes on what was folded and on what no side judged."""
+    from dataclasses import replace
+
+    from trainer.evaluation.documents import fold_qrels, fold_run, nothing_shared, to_one_level
+
+    documents = to_one_level((a.qrels, b.qrels, *runs.values()))
+    sides: list[Judged] = []
+    folded = 0
+    for side, name in ((a, given["qrels_a"]), (b, given["qrels_b"])):
+        qrels, count = fold_qrels(side.qrels, documents, str(name))
+        sides.append(replace(side, qrels=qrels))
+        folded += count
+    found: dict[str, Run] = {}
+    for name, run in runs.items():
+        found[name], count = fold_run(run, documents)
+        folded += count
+        for side, path in zip(sides, (given["qrels_a"], given["qrels_b"]), strict=True):
+            note(nothing_shared(found[name], side.qrels, name, str(path)))
+    if folded:
+        note(f"some files are of documents: {folded} passages stand for theirs, each with its best one's value")
+    return sides[0], sides[1], found
+
+
 def _read_runs(files: tuple[Path, ...]) -> dict[str, Run]:
     from qrelay.errors import ConfigError
     from trainer.evaluation.collection import read_run
 
-    names = [file.name.removesuffix(".gz").rsplit(".", 1)[0] for file in files]
+    names = [system_of(file) for file in files]
     if len(set(names)) < len(names):
         raise ConfigError("two runs have files of one name, which is their system's name: rename one")
     return {name: read_run(file) for name, file in zip(names, files, strict=True)}
@@ -75,7 +118,7 @@ def _answered(given: Mapping[str, Any], a: Judged) -> dict[str, Run]:
 
     collection = _collection(given, a)
     with progress_bar() as progress:
-        evaluated = evaluate_models(collection, given["models"], options_of(given), ("RR@10",), progress)
+        evaluated = evaluate_models(collection, given["models"], options_of(given, collection), ("RR@10",), progress)
     return {each.evaluation.system: each.run for each in evaluated}
 
 

@@ -106,7 +106,7 @@ def _run(given: Mapping[str, Any], questions: Questions, progress: Any) -> Run:
 
     if not given["k"]:
         return {}
-    return answer(questions.collection, given["model"], options_of(given), progress=progress)
+    return answer(questions.collection, given["model"], options_of(given, questions.collection), progress=progress)
 
 
 def _llm(given: Mapping[str, Any], role: str) -> Llm:

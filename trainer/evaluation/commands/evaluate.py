@@ -5,26 +5,38 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainer.evaluation.commands.options import collection_of, options_of, progress_bar, required, write_json
+from trainer.evaluation.commands.options import (
+    collection_of,
+    note,
+    options_of,
+    progress_bar,
+    required,
+    run_of,
+    system_of,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from trainer.evaluation.collection import Collection
+    from trainer.evaluation.reporting import Evaluated
 
 
 def run(given: Mapping[str, Any]) -> None:
     """Evaluates what the options name, prints it and writes what they ask for."""
     from qrelay.files import write_atomic
     from trainer.evaluation.evaluate import from_json
-    from trainer.evaluation.measures import STANDARD
-    from trainer.evaluation.reporting import document_of, evaluate_models, write_runs
+    from trainer.evaluation.reporting import document_of, write_runs
 
-    models = required(given, "model")
+    if not given["run_file"]:
+        required(given, "model")
     against = given["against"]
     baseline = from_json(_read(against)) if against else None
     collection = collection_of(given)
-    with progress_bar() as progress:
-        evaluated = evaluate_models(collection, models, options_of(given), given["measures"] or STANDARD, progress)
+    evaluated = _evaluated(given, collection)
     document = document_of(collection, evaluated, baseline)
     write_json(given["json_file"], document)
     if given["run_out"]:
@@ -34,6 +46,23 @@ def run(given: Mapping[str, Any]) -> None:
 
         write_atomic(given["html"], page_of(document))
     _print(document)
+
+
+def _evaluated(given: Mapping[str, Any], collection: Collection) -> list[Evaluated]:
+    """The models in order; where none is named, the run by itself, under its file's name."""
+    from trainer.evaluation.documents import nothing_shared
+    from trainer.evaluation.evaluate import evaluate
+    from trainer.evaluation.measures import STANDARD
+    from trainer.evaluation.reporting import Evaluated, evaluate_models
+
+    measures, path = given["measures"] or STANDARD, given["run_file"]
+    if not given["model"]:
+        run = run_of(path, collection)
+        note(nothing_shared(run, collection.qrels, str(path), "the qrels"))
+        return [Evaluated(evaluate(collection, system_of(path), run, measures), run)]
+    options = options_of(given, collection)
+    with progress_bar() as progress:
+        return evaluate_models(collection, given["model"], options, measures, progress)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from trainer.evaluation.commands.options import FILE, PLACE, files_of
+from trainer.evaluation.commands.options import FILE, PLACE, files_of, note
 
 
 @click.command("freeze")
@@ -37,20 +37,25 @@ from trainer.evaluation.commands.options import FILE, PLACE, files_of
 def freeze_command(**given: Any) -> None:
     """Make a frozen evaluation set, which a gate can trust not to change."""
     from trainer.evaluation.freezing import freeze, labels_of
+    from trainer.evaluation.manifests import relevant_from
 
     judges = [
         {"model": model, "revision": given["judge_revision"], "strategy": given["judge_strategy"]}
         for model in given["judge_model"]
     ]
+    files = files_of(given)
     labels = labels_of(given["labels"], judges, given["corpus"], given["relevant_from"])
+    if given["relevant_from"]:
+        note(relevant_from(given["relevant_from"], files[-1])[1])
     found = freeze(
         given["out"],
-        files_of(given),
+        files,
         name=given["name"],
         labels=labels,
         about=given["about"],
         sample=given["sample"],
         seed=given["seed"],
+        say=note,
     )
     judged = ", ".join(judge["model"] for judge in found.judges)
     click.echo(

@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from trainer.evaluation.answering import Options
-    from trainer.evaluation.collection import Collection
+    from trainer.evaluation.collection import Collection, Run
     from trainer.evaluation.embedding import Progress
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -27,10 +27,8 @@ _COLLECTION = (
 _QRELS = click.option("--qrels", type=FILE, help="BEIR's TSV or TREC's; .gz too.  [default: qrels/test.tsv there]")
 _RELEVANT = click.option(
     "--relevant-from",
-    default=1,
-    show_default=True,
     type=click.IntRange(1),
-    help="Least relevant grade (RR, P, R, AP).",
+    help="Least relevant grade (RR, P, R, AP).  [default: that of the export's scale by its manifest, else 1]",
 )
 _MODELS = (
     click.option("--depth", default=100, show_default=True, type=click.IntRange(1), help="Documents a query."),
@@ -93,24 +91,49 @@ def files_of(given: Mapping[str, Any]) -> tuple[Path, Path, Path]:
 
 
 def collection_of(given: Mapping[str, Any]) -> Collection:
-    """The collection that the options name, with a note on what is not in its corpus."""
+    """The collection that the options name, with notes on its qrels."""
     from trainer.evaluation.collection import read_collection
+    from trainer.evaluation.manifests import relevant_from
 
-    collection = read_collection(*files_of(given), relevant_from=given["relevant_from"])
-    if collection.absent:
-        click.echo(f"note: {collection.absent} relevant documents of the qrels are not in the corpus", err=True)
+    files = files_of(given)
+    least, remark = relevant_from(given["relevant_from"], files[-1])
+    note(remark)
+    collection = read_collection(*files, relevant_from=least)
+    for remark in collection.remarks():
+        note(remark)
     return collection
 
 
-def options_of(given: Mapping[str, Any]) -> Options:
-    """How the options say that models answer; `run_file` is the first run of cross-encoders."""
-    from trainer.evaluation.answering import Options
+def note(text: str) -> None:
+    """Something that people should know, beside the output; nothing where it is empty."""
+    if text:
+        click.echo(f"note: {text}", err=True)
+
+
+def run_of(path: Path, collection: Collection) -> Run:
+    """A run over the collection; passages of it stand for their documents, with a note."""
     from trainer.evaluation.collection import read_run
+    from trainer.evaluation.documents import fold_run
+
+    run, folded = fold_run(read_run(path), collection.text_of)
+    if folded:
+        note(f"{folded} passages of {path} stand for their documents, each with its best passage's score")
+    return run
+
+
+def system_of(path: Path) -> str:
+    """The name of the system whose run the file is."""
+    return path.name.removesuffix(".gz").rsplit(".", 1)[0]
+
+
+def options_of(given: Mapping[str, Any], collection: Collection) -> Options:
+    """How the options say that models answer the collection; `run_file` is the first run of cross-encoders."""
+    from trainer.evaluation.answering import Options
     from trainer.evaluation.embedding import Prompts
 
     return Options(
         depth=given["depth"],
-        first=read_run(given["run_file"]) if given.get("run_file") else None,
+        first=run_of(given["run_file"], collection) if given.get("run_file") else None,
         max_length=given["max_length"] or 0,
         prompts=Prompts(given["query_prompt"], given["document_prompt"]),
         arithmetic=given["arithmetic"],

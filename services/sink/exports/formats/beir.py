@@ -4,7 +4,8 @@
     queries.jsonl     {"_id", "text"}            every query with such a passage
     qrels/SPLIT.tsv   query-id, corpus-id, score, under a header; without splits: qrels/test.tsv, BEIR's default
 
-The corpus is what was judged, no more: metrics over it are those of a pool, not of the whole collection.
+The corpus is what was judged, no more: metrics over it are those of a pool, not of the whole collection. By document
+its texts are single passages (`collection.py`): evaluate with your own corpus.jsonl and the qrels of this folder.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ class Beir:
     def write(self, item: Item) -> int:
         """The query, its new passages and its grades."""
         for passage in self._passages.new(item):
-            self._corpus.write(_json({"_id": passage.passage_id, "title": passage.title, "text": passage.text}))
+            name = item.name_of(passage.passage_id)
+            self._corpus.write(_json({"_id": name, "title": passage.title, "text": passage.text}))
         rows = [
-            f"{item.query.query_id}\t{label.passage_id}\t{relevance(label)}\n".encode()
+            f"{item.query.query_id}\t{item.name_of(label.passage_id)}\t{relevance(label)}\n".encode()
             for _, label in item.graded_passages()
         ]
         if rows:

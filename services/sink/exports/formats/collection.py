@@ -12,8 +12,9 @@ from services.sink.exports.spill import Spill
 
 
 class Corpus:
-    """The graded passages of an export. Where the ledger holds several texts for an id (the index changed), the first
-    stands, and `notes` counts the others. Memory: see `spill.py`."""
+    """The graded passages of an export; by document those that decide, so that a document is there with the passage
+    that decided at its first query. Where an id has several texts (by passage: the index changed), the first stands,
+    and `notes` counts the others. Memory: see `spill.py`."""
 
     def __init__(self, notes: Counter[str]) -> None:
         self._notes = notes
@@ -24,12 +25,13 @@ class Corpus:
         for candidate, _ in item.graded_passages():
             passage = candidate.passage
             text = int(digest(passage.title, passage.text)[:15], 16)
-            before = self._texts.put(passage.passage_id.encode(), text)
+            what = "documents" if item.documents else "passages"
+            before = self._texts.put(item.name_of(passage.passage_id).encode(), text)
             if before is None:
-                self._notes["passages"] += 1
+                self._notes[what] += 1
                 yield passage
             elif before != text:
-                self._notes["passages_with_another_text"] += 1
+                self._notes[f"{what}_with_another_text"] += 1
 
     def close(self) -> None:
         """Frees what was kept."""

@@ -50,7 +50,7 @@ class IrDatasets:
     def write(self, item: Item) -> int:
         """The query, its new passages and its grades."""
         for passage in self._passages.new(item):
-            self._docs.write(f"{passage.passage_id}\t{one_line(text_of(passage))}\n".encode())
+            self._docs.write(f"{item.name_of(passage.passage_id)}\t{one_line(text_of(passage))}\n".encode())
         rows = list(qrels.lines(item))
         if rows:
             self._queries[item.split].write(f"{item.query.query_id}\t{one_line(item.query.text)}\n".encode())

@@ -19,5 +19,5 @@ def open_writer(output: Output, options: Options) -> Lines:
 def lines(item: Item) -> Iterator[bytes]:
     """The query's pairs."""
     for positive, negative in item.pairs():
-        ids = positive.passage_id, negative.passage_id
+        ids = (item.name_of(each.passage_id) for each in (positive, negative))
         yield ("\t".join((item.query.query_id, *ids)) + "\n").encode()

@@ -19,6 +19,6 @@ def open_writer(output: Output, options: Options) -> Lines:
 
 
 def lines(item: Item) -> Iterator[bytes]:
-    """The query's labels by passage_id."""
+    """The query's labels by id."""
     for label in item.graded():
-        yield f"{item.query.query_id} 0 {label.passage_id} {relevance(label)}\n".encode()
+        yield f"{item.query.query_id} 0 {item.name_of(label.passage_id)} {relevance(label)}\n".encode()

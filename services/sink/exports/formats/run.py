@@ -4,7 +4,8 @@ A passage that the system scored without ranking it (rank 0) is none of its resu
 that only rounds before the query's latest returned: a run is of one round. Evaluation tools ignore the rank column,
 sort by score, and break ties by id: the scores are therefore made to fall strictly from rank to rank, in single
 precision, which is what trec_eval keeps. A score that does not fall (a tie, or one that is not known) becomes the
-next smaller number; where the first is not known, ranks give the scores (1/rank).
+next smaller number; where the first is not known, ranks give the scores (1/rank). By document each one stands where
+its first passage does.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ def open_writer(output: Output, options: Options) -> Lines:
 def lines(item: Item, system: str) -> Iterator[bytes]:
     """The system's results for one query."""
     current = [each for each in item.query.candidates if each.passage.passage_id not in item.query.earlier]
-    ranked = sorted(_ranked(current, system), key=lambda each: (each[1].rank, each[0]))
-    scores = falling([score for _, score in ranked])
-    for place, ((passage_id, _), score) in enumerate(zip(ranked, scores, strict=True), start=1):
-        yield f"{item.query.query_id} Q0 {passage_id} {place} {score:.9g} {system}\n".encode()
+    best: dict[str, Score] = {}
+    for passage_id, score in sorted(_ranked(current, system), key=lambda each: (each[1].rank, each[0])):
+        best.setdefault(item.name_of(passage_id), score)
+    scores = falling(list(best.values()))
+    for place, (name, value) in enumerate(zip(best, scores, strict=True), start=1):
+        yield f"{item.query.query_id} Q0 {name} {place} {value:.9g} {system}\n".encode()
 
 
 def falling(scores: Sequence[Score]) -> list[float]:

@@ -26,12 +26,12 @@ def lines(item: Item) -> Iterator[bytes]:
         row = {
             "query_id": example.query_id,
             "query": example.query,
-            "positive_passages": [_passage(each) for each in example.positives],
-            "negative_passages": [_passage(each) for each in example.negatives],
+            "positive_passages": [_passage(item, each) for each in example.positives],
+            "negative_passages": [_passage(item, each) for each in example.negatives],
         }
         yield orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _passage(verdict: Verdict) -> dict[str, str]:
+def _passage(item: Item, verdict: Verdict) -> dict[str, str]:
     passage = verdict.judged.candidate.passage
-    return {"docid": passage.passage_id, "title": passage.title, "text": passage.text}
+    return {"docid": item.name_of(passage.passage_id), "title": passage.title, "text": passage.text}
