@@ -207,7 +207,7 @@ def test_a_job_killed_at_every_step_goes_on_and_publishes_once(folder: Path, mod
             if begun.exists():
                 process.kill()
             time.sleep(0.02)
-        assert process.wait(200) == -signal.SIGKILL, step
+        assert process.wait() == -signal.SIGKILL, step
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert PROMOTED in done.stdout

@@ -115,7 +115,7 @@ def test_a_round_killed_at_every_step_ends_with_a_better_model_that_the_retrieve
     assert "those that run are used" in dry.stdout
     for words in ("feeding", "training job", "step 8/", "waiting until"):
         killed_at(running, words, *loop)
-    found = running.run(*loop, timeout=350)
+    found = running.run(*loop)
     (turn,) = found["rounds"]
     (slot,) = turn["slots"]
     assert (turn["committed"], turn["dead"], turn["done"]) == (64, 0, True)
@@ -137,7 +137,7 @@ def test_a_trigger_of_the_sink_launches_the_job_whose_version_serves(running: In
                 "--wait")  # fmt: skip
     done = qrelay("training", "run", "--collection", COLLECTION, environ=running.environ)
     assert done.returncode == 0, done.stderr
-    running.until(lambda: served(running) or _ended(running), 300)
+    running.until(lambda: served(running) or _ended(running))
     assert served(running), _ended(running)
 
 
