@@ -18,6 +18,28 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 LONG_S: Final = 300.0
 """For a call that must be given a limit: only what hangs takes so long. Where none is needed a test waits without: a
 busy machine may take its time, and what hangs is ended by pytest's own limit, which is the last resort."""
+LONGEST: Final = (
+    "deploy/k8s/test_local_overlay.py",
+    "trainer/test_rounds.py",
+    "pipeline/test_kills.py",
+    "chaos/test_chaos.py",
+    "pipeline/test_real_models.py",
+    "pipeline/test_swap.py",
+    "bench/test_command.py",
+    "trainer/test_train.py",
+    "trainer/test_job.py",
+    "retriever/test_builder.py",
+    "registry/test_kills.py",
+    "sink/test_launcher.py",
+)
+"""Files of few tests that take long. They begin first, or the last of them would run while other processes idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """LONGEST first, in that order; the rest as it is."""
+    folder = Path(__file__).parent
+    places = {folder / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture

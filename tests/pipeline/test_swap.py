@@ -49,7 +49,6 @@ COLLECTION = "docs"
 CLIENTS, BATCH, SWAPS, DOCUMENTS = 3, 2, 5, 60
 TEXTS = [" ".join(WORDS[(7 * n + 3 * k) % 300] for k in range(2 + n % 5)) for n in range(24)]
 TOLERANCE = 2e-4
-pytestmark = pytest.mark.timeout(900)  # of a machine that does other work too; alone they take seconds
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from tests import tiny
 from tests.retriever.conftest import WORDS, made_up
 
 SHARDS = 4
-pytestmark = pytest.mark.timeout(900)  # of a machine that does other work too; alone they take seconds
 
 
 @pytest.fixture(scope="module")

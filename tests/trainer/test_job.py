@@ -193,7 +193,6 @@ STEPS = (
 """Where the job dies, run after run."""
 
 
-@pytest.mark.timeout(400)
 def test_a_job_killed_at_every_step_goes_on_and_publishes_once(folder: Path, model: Path) -> None:
     file, settings, faults = job(folder), config(folder, model), folder / "faults"
     faults.mkdir()
