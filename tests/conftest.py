@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from qrelay.config import NatsSettings
 from qrelay.runtime.jetstream import JetStreamBroker
@@ -15,6 +16,9 @@ from qrelay.runtime.memory import MemoryBroker
 from qrelay.runtime.natsserver import NatsServer
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 LONG_S: Final = 300.0
 """For a call that must be given a limit: only what hangs takes so long. Where none is needed a test waits without: a
 busy machine may take its time, and what hangs is ended by pytest's own limit, which is the last resort."""

@@ -25,7 +25,8 @@ BROUGHT_ALONG: Mapping[str, str] = {
 WITHOUT: Mapping[str, set[str]] = {
     "sink": {"bm25s", "Stemmer"},  # the retriever's tokenizer, in a module of which the sink uses the other half
     "judge": {"vllm", "bm25s", "Stemmer"},  # another extra; `qrelay judge eval` beside the retriever's scores
-    "trainer": {"vllm", "xllamacpp", "httpx"},  # answers by a judge's engine: needs the judge's extra beside
+    # Answers by a judge's engine, and a model that another engine runs: need the judge's extra beside.
+    "trainer": {"vllm", "xllamacpp", "httpx", "gguf", "openvino"},
 }
 """Libraries that an image's code can import and that are not in the image, by choice; what needs them says so."""
 
