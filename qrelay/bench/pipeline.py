@@ -5,7 +5,7 @@ Everything is one query, fed as `qrelay feed` does and done when the ledger has 
     efficiency   the pipeline's throughput over the judge's alone, through its queue and through its gRPC door
     scale        throughput with 1, 2, 4, … judges over that with the first number
     idle         CPU of each process while nothing streams, after the load
-    accounting   queries sent, committed, dead, lost, committed twice: by the ledger's counts
+    accounting   what became of every query: by the broker's confirmations and the ledger's counts
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from qrelay.bench.load import closed_loop
 from qrelay.bench.probe import Process, Scraper, scrape
 from qrelay.bench.report import Level
 from qrelay.bench.running import Fleet, Plan
-from qrelay.bench.targets.pipeline import JudgeQueueTarget, PipelineTarget
+from qrelay.bench.targets.pipeline import JudgeQueueTarget, Ledger, Left, PipelineTarget
 from qrelay.bench.targets.services import ServiceTarget
 from qrelay.bench.targets.tasks import end
 from qrelay.bench.windows import WindowPolicy
@@ -105,21 +105,28 @@ class LagLog:
             await asyncio.sleep(LAG_EVERY_S)
 
 
-def accounting(target: PipelineTarget, lost: Sequence[str], added: Any, duplicates: float | None) -> dict[str, Any]:
-    """What became of every query. `added`: targets.pipeline.Ledger; `duplicates`: sets that came to the sink again
-    and were recognised, which is harmless and expected after a kill.
+def accounting(target: PipelineTarget, left: Left, added: Ledger, duplicates: float | None) -> dict[str, Any]:
+    """What became of every query; see targets/pipeline.py for `left` and `added`.
 
-    committed_twice counts rows of the ledger beyond one a committed query, so it says nothing where somebody else
-    feeds the same collection meanwhile.
+    sent                   publications that the broker confirmed
+    unconfirmed            publications that it never confirmed; unconfirmed_ended: stored all the same
+    committed, dead        ends of queries of both kinds
+    lost                   confirmed, and nowhere when the waiting was over
+    of_others              rows that the collection gained besides: somebody else feeds it
+    labelled_twice         judgments beyond one a pair: a set was committed twice, or several judges looked
+    duplicates_recognised  sets that came to the sink again, which is harmless and expected after a kill
     """
     committed = len(target.commits)
     return {
         "sent": target.sent,
+        "unconfirmed": len(left.unconfirmed),
+        "unconfirmed_ended": len(left.ended),
         "committed": committed,
         "dead": target.dead,
-        "lost": len(lost),
-        "lost_ids": list(lost[:20]),
-        "committed_twice": max(0, added.queries - committed),
+        "lost": len(left.lost),
+        "lost_ids": list(left.lost[:20]),
+        "of_others": added.queries - committed,
+        "labelled_twice": added.judgments - added.pairs,
         "judgments": added.judgments,
         "judgments_a_pair": added.judgments / added.pairs if added.pairs else None,
         "duplicates_recognised": duplicates,

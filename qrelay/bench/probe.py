@@ -123,8 +123,15 @@ class Scraper:
         """See report.Probe."""
         found = {name: sample for name, sample in self._read() if sample is not None}
         if self._client:
-            found[CLIENT] = replace(local(os.getpid(), children=False), cpu_seconds=time.process_time())
+            found[CLIENT] = replace(self._own(), cpu_seconds=time.process_time())
         return found
+
+    def _own(self) -> Sample:
+        """This process; its memory is not known where there is no /proc."""
+        try:
+            return local(os.getpid(), children=False)
+        except FileNotFoundError:
+            return Sample()
 
     def _read(self) -> Iterator[tuple[str, Sample | None]]:
         for name, process in self._processes().items():

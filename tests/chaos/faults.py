@@ -42,7 +42,7 @@ def at_export_point(point: str, scene: Scene, step: Step) -> int:
     """Kill -9 of an export at a point inside it; a reader must find the file of before, none, or a whole one."""
     armed, target = scene.arm(point, 1), scene.installation.folder / "killed.triples"
     process = scene.start_export("triples", target)
-    code = process.wait(60)
+    code = process.wait()
     if not scene.await_consumed(armed, 0.0):
         return 0
     if code != -signal.SIGKILL:
@@ -79,7 +79,7 @@ def kill_export(scene: Scene, step: Step) -> int:
         process = scene.start_export("qrels", scene.installation.folder / "killed.qrels")
         time.sleep(haste * (0.4 + step.length * 0.6))
         process.kill()
-        if process.wait(30) == -signal.SIGKILL:
+        if process.wait() == -signal.SIGKILL:
             return 1
     return 0
 

@@ -14,6 +14,7 @@ import nats
 from qrelay.config import NatsSettings
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import SUBJECT_ROOT
+from tests.conftest import LONG_S
 from tests.pipeline.harness import COLLECTION
 
 _KEPT = 400
@@ -41,7 +42,7 @@ class Recorder:
     def __exit__(self, *_: Any) -> None:
         self._wait(self._client.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(LONG_S)
 
     def _wait(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
@@ -63,7 +64,7 @@ class Recorder:
 
     async def _publish(self, subject: str, chosen: list[Any]) -> int:
         settings = NatsSettings(url=self._url)
-        async with await JetStreamBroker.connect(settings, name="chaos", timeout_s=20) as broker:
+        async with await JetStreamBroker.connect(settings, name="chaos", timeout_s=LONG_S) as broker:
             for payload, headers in chosen:
                 kept = {name: value for name, value in headers.items() if not name.startswith("Nats-")}
                 await broker.publish(subject, payload, kept, f"again-{secrets.token_hex(8)}")

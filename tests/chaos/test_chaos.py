@@ -24,6 +24,7 @@ from tests.chaos.checker import classify
 from tests.chaos.run import Setting, run_seed, undisturbed
 from tests.chaos.scene import Scene, scene
 from tests.chaos.schedule import Step
+from tests.conftest import LONG_S
 from tests.pipeline.harness import COLLECTION
 
 QUERIES = 60
@@ -62,7 +63,7 @@ def installation(environ: dict[str, str], tmp_path: Path) -> Iterator[Scene]:
 
 async def take_away(settings: NatsSettings, hop: Hop, query_id: str) -> bool:
     """Delete a query's message from a stream, as an operator's slip would."""
-    async with await JetStreamBroker.connect(settings, name="test", timeout_s=10) as broker:
+    async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S) as broker:
         async for message in broker.stored(hop, COLLECTION):
             if query_of(wire.decode(message.payload, message.headers)).query_id == query_id:
                 return bool(await broker._js.delete_msg(hop.stream, message.sequence))
@@ -78,17 +79,17 @@ def test_a_message_taken_from_the_middle_of_the_line_is_lost_and_comes_back_with
     time.sleep(1.5)  # until its last request for messages has expired, so that it holds none
     running.run("feed", "-", "--collection", COLLECTION, stdin=lines(queries))
     settings = NatsSettings(url=running.endpoint("nats").grpc)
-    running.until(lambda: asyncio.run(take_away(settings, Hop.RERANKED, victim)), 20)
+    running.until(lambda: asyncio.run(take_away(settings, Hop.RERANKED, victim)))
     os.kill(judge, signal.SIGCONT)
-    running.until(lambda: ended(installation, queries, victim), 30)
+    running.until(lambda: ended(installation, queries, victim))
 
     found = running.run("reconcile", "--collection", COLLECTION, "--pause", "0.2")
     assert (found["lost_ids"], found["committed"], found["exit"]) == ([victim], 19, 1)
     assert classify(queries, collecting.collect(installation))["lost"] == [victim]
     repaired = running.run("reconcile", "--collection", COLLECTION, "--pause", "0.2", "--repair")
     assert (repaired["reemitted"], repaired["exit"]) == (1, 0)
-    running.until(lambda: ended(installation, queries, ""), 30)
-    assert collecting.await_calm(installation, 20)
+    running.until(lambda: ended(installation, queries, ""))
+    assert collecting.await_calm(installation)
     whole = classify(queries, collecting.collect(installation))
     assert {state: len(ids) for state, ids in whole.items() if ids} == {"ok": 20}
     assert running.run("reconcile", "--collection", COLLECTION)["exit"] == 0

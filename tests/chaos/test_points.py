@@ -25,7 +25,6 @@ def passing(**environ: str) -> subprocess.CompletedProcess[str]:
         env={**base, **environ},
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
 

@@ -27,7 +27,7 @@ def model_path(name: str) -> Path:
     try:
         return resolve(name).path
     except ModelError as error:
-        pytest.fail(f"run `make setup`: {error}")
+        pytest.fail(f"run `make models`: {error}")
 
 
 def small_model() -> ResolvedModel:

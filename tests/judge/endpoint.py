@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from tests.conftest import LONG_S
+
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -95,7 +97,7 @@ class ScriptedEndpoint:
 
     def silence(self, handler: BaseHTTPRequestHandler) -> None:
         """Never answer, until the test ends."""
-        self._released.wait(30)
+        self._released.wait(LONG_S)
         handler.close_connection = True
 
     def __enter__(self) -> Self:

@@ -13,6 +13,7 @@ from typing import Any
 
 from qrelay.config import GrpcSettings
 from qrelay.runtime.server import GrpcServer
+from tests.conftest import LONG_S
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def serving(grpc_name: str, add: Callable[[Any], None]) -> Iterator[str]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(LONG_S)
     try:
         yield found["address"]
     finally:

@@ -16,16 +16,26 @@ from services.judge.cache import SqliteCache
 from services.judge.exchange import GENERATION, PROMPT_LOGPROBS, Chat, Continuation, Reply, TargetLogprobs
 from services.judge.failures import transient_missing
 from services.judge.judge import Judge
+from tests.conftest import LONG_S
 from tests.judge.endpoint import GOOD, Answer, ScriptedEndpoint, answer, completion, echo, hang_up, named, text_only
 from tests.judge.samples import COPYTREE, LOCK, candidate_set, judge_one, make_judge, outcomes, reasons
 
 KEY = "sk-very-secret"
-FAST = Policy(concurrency=2, max_retries=2, retry_base_s=0.01, total_timeout_s=5.0, breaker_failures=99)
+FAST = Policy(concurrency=2, max_retries=2, retry_base_s=0.01, total_timeout_s=LONG_S, breaker_failures=99)
+IMPATIENT_S = 0.3
+"""For an endpoint that never answers; one that does may take its time."""
 
 
-def backend(url: str, policy: Policy = FAST, **options: object) -> OpenAIBackend:
+def backend(url: str, policy: Policy = FAST, request_timeout_s: float = LONG_S, **options: object) -> OpenAIBackend:
     weights = Weights("judge-model", "rev", "q")
-    return OpenAIBackend(url, weights, api_key=KEY, policy=policy, request_timeout_s=0.3, **options)  # type: ignore[arg-type]
+    return OpenAIBackend(
+        url,
+        weights,
+        api_key=KEY,
+        policy=policy,
+        request_timeout_s=request_timeout_s,
+        **options,  # type: ignore[arg-type]
+    )
 
 
 def judge_at(url: str, cache: Path | None = None, **options: object) -> Judge:
@@ -56,8 +66,9 @@ POISON: dict[str, tuple[Answer | str, str]] = {
 async def test_a_poisoned_endpoint_gives_missing_with_the_reason_and_heals(
     endpoint: ScriptedEndpoint, tmp_path: Path, poison: Answer | str, reason: str
 ) -> None:
+    silent = isinstance(poison, str)
     endpoint.default = endpoint.silence if isinstance(poison, str) else poison
-    judge = judge_at(endpoint.url, tmp_path / "c.sqlite")
+    judge = judge_at(endpoint.url, tmp_path / "c.sqlite", request_timeout_s=IMPATIENT_S if silent else LONG_S)
     judged = await judge_one(judge, candidate_set(COPYTREE, LOCK))
     assert reasons(judged) == [reason, reason], outcomes(judged)
     assert transient_missing(judged) == (reason in {"timeout", "unavailable", "rate_limited", "error"})
@@ -111,7 +122,8 @@ async def test_a_silent_endpoint_costs_a_few_prompts_not_all(endpoint: ScriptedE
     endpoint.default = endpoint.silence
     policy = Policy(concurrency=2, max_retries=0, breaker_failures=2, breaker_s=30.0, total_timeout_s=5.0)
     judged = await judge_one(
-        judge_at(endpoint.url, policy=policy), candidate_set(*(f"{LOCK} {n}" for n in range(30)))
+        judge_at(endpoint.url, policy=policy, request_timeout_s=IMPATIENT_S),
+        candidate_set(*(f"{LOCK} {n}" for n in range(30))),
     )
     assert reasons(judged) == ["timeout"] * 30
     assert len(endpoint.requests) <= 4

@@ -173,7 +173,7 @@ async def test_a_cancelled_call_ends_early_and_the_next_one_is_answered(
     many = [STRATEGY.prompt(f"{n} {QUERY}", passage(COPYTREE)) for n in range(200)]
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(small_transformers.score(many), 0.2)
-    (answer,) = await asyncio.wait_for(small_transformers.score(prompts()[:1]), 20)
+    (answer,) = await small_transformers.score(prompts()[:1])
     assert isinstance(answer, TokenLogprobs)
 
 

@@ -46,7 +46,7 @@ if INSTALLED:
         many = [STRATEGY.prompt(f"{n} {QUERY}", passage(COPYTREE)) for n in range(400)]
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(small_vllm.score(many), 0.5)
-        (answer,) = await asyncio.wait_for(small_vllm.score(many[:1]), 20)
+        (answer,) = await small_vllm.score(many[:1])
         assert isinstance(answer, TokenLogprobs)
 
     async def test_it_answers_from_any_event_loop(small_vllm: VllmBackend) -> None:

@@ -105,4 +105,4 @@ def minilm() -> SentenceTransformerEmbedder:
     try:
         return SentenceTransformerEmbedder("all-MiniLM-L6-v2")
     except ModelError as error:
-        pytest.fail(f"run `make setup`, which fetches the models: {error}")
+        pytest.fail(f"run `make models`, which fetches the models: {error}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.rundir import Endpoint, endpoints
+from tests.conftest import LONG_S
 
 SERVICES = ("retriever", "reranker", "judge", "sink")
 COLLECTION = "docs"
@@ -31,16 +32,16 @@ IMPATIENT = {
 }
 
 
-def qrelay(*arguments: str, environ: dict[str, str] | None = None, stdin: str | None = None,
-           timeout: float = 120) -> subprocess.CompletedProcess[str]:  # fmt: skip
-    """Run the command line as a user would."""
+def qrelay(
+    *arguments: str, environ: dict[str, str] | None = None, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would, however long it takes."""
     return subprocess.run(
         [sys.executable, "-m", "qrelay.cli.main", *arguments],
         env={**os.environ, **(environ or {})},
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=timeout,
         check=False,
     )
 
@@ -63,38 +64,49 @@ class Installation:
             stderr=log,
             stdout=log,
         )
-        while b"all ready" not in (self.folder / "up.log").read_bytes():
-            if self._process.poll() is not None:
-                raise AssertionError(f"`qrelay up` ended with {self._process.returncode}:\n{self.logs()}")
-            time.sleep(0.05)
+        self.until(lambda: b"all ready" in (self.folder / "up.log").read_bytes())
         return self
 
     def __exit__(self, *_: Any) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        self._process.wait(90)
+        try:
+            self._process.wait(LONG_S)
+        finally:
+            self._process.kill()  # whoever gave up waiting must not leave it behind
 
-    def until(self, condition: Callable[[], Any], within_s: float) -> None:
-        """Wait for the condition; fail with the logs' ends when it does not come."""
-        deadline = time.monotonic() + within_s
-        while not condition():
-            if time.monotonic() > deadline or (self._process and self._process.poll() is not None):
-                raise AssertionError(f"not reached within {within_s} s:\n{self.logs()}")
+    def until(self, condition: Callable[[], Any]) -> None:
+        """Wait for the condition; fail with the logs' ends when `qrelay up` ends without it, or something new was not
+        heard for very long: in a log, or of what the condition gives."""
+        heard, since = None, time.monotonic()
+        while not (found := condition()):
+            if heard != (now := (found, self._log_bytes())):
+                heard, since = now, time.monotonic()
+            if self._process and self._process.poll() is not None:
+                raise AssertionError(f"qrelay up ended with {self._process.poll()}:\n{self.logs()}")
+            if time.monotonic() > since + LONG_S:
+                raise AssertionError(f"nothing new for {LONG_S:.0f} s:\n{self.logs()}")
             time.sleep(0.05)
+
+    def _log_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self._log_files())
+
+    def _log_files(self) -> list[Path]:
+        return [self.folder / "up.log", *sorted((self.folder / "logs").glob("*.log"))]
 
     def logs(self) -> str:
         """The last lines of every log."""
-        files = [self.folder / "up.log", *sorted((self.folder / "logs").glob("*.log"))]
-        return "\n".join(f"--- {file.name}\n" + "\n".join(file.read_text().splitlines()[-8:]) for file in files)
+        ends = ((file.name, file.read_text().splitlines()[-8:]) for file in self._log_files())
+        return "\n".join(f"--- {name}\n" + "\n".join(end) for name, end in ends)
 
     def endpoint(self, name: str) -> Endpoint:
         """A running service's addresses."""
-        self.until(lambda: name in endpoints(self.folder), 60)
+        self.until(lambda: name in endpoints(self.folder))
         return endpoints(self.folder)[name]
 
-    def run(self, *arguments: str, stdin: str | None = None, timeout: float = 170) -> dict[str, Any]:
+    def run(self, *arguments: str, stdin: str | None = None) -> dict[str, Any]:
         """A qrelay command with --json on this installation; its parsed answer and `exit`."""
-        done = qrelay(*arguments, "--json", environ=self.environ, stdin=stdin, timeout=timeout)
+        done = qrelay(*arguments, "--json", environ=self.environ, stdin=stdin)
         assert done.stdout.strip(), f"{arguments}: exit {done.returncode}\n{done.stderr}\n{self.logs()}"
         return {**json.loads(done.stdout), "exit": done.returncode}
 
@@ -111,7 +123,7 @@ class Installation:
         """SIGKILL a service or nats and wait until its successor answers."""
         old = self.endpoint(name)
         os.kill(old.pid, signal.SIGKILL)
-        self.until(lambda: (new := endpoints(self.folder).get(name)) is not None and new.pid not in (0, old.pid), 60)
+        self.until(lambda: (new := endpoints(self.folder).get(name)) is not None and new.pid not in (0, old.pid))
 
 
 def write_queries(path: Path, count: int, start: int = 0) -> Path:

@@ -44,7 +44,7 @@ def test_what_was_accepted_after_a_backup_is_fed_again_when_that_backup_is_resto
         found = reconcile(installation)
         assert (found["committed"], found["lost"], found["exit"]) == (20, 15, 1)
         assert reconcile(installation, "--repair")["reemitted"] == 15
-        installation.until(lambda: reconcile(installation)["committed"] == 35, 60)
+        installation.until(lambda: reconcile(installation)["committed"] == 35)
         assert reconcile(installation)["exit"] == 0
         assert sorted(installation.export("qrels").splitlines()) == sorted(whole.splitlines())
 
@@ -82,7 +82,7 @@ def test_queues_that_were_lost_with_their_disk_are_filled_again_from_the_feeds_j
         lost = reconcile(installation)["lost"]
         assert lost > 0, "all was judged before the queues were lost: make the judge slower"
         assert reconcile(installation, "--repair")["reemitted"] == lost
-        installation.until(lambda: reconcile(installation)["committed"] == 60, 60)
+        installation.until(lambda: reconcile(installation)["committed"] == 60)
 
 
 def test_an_index_restored_from_its_copy_verifies_and_serves_the_same(tmp_path: Path) -> None:

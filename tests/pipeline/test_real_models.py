@@ -22,7 +22,7 @@ ENVIRON = {
 def test_real_questions_get_real_labels_from_a_real_model(tmp_path: Path) -> None:
     index = tmp_path / "index"
     built = qrelay("index", "build", "python-docs:json,random,shlex", "--collection", "pydocs", "--out", str(index),
-                   "--json", timeout=170)  # fmt: skip
+                   "--json")  # fmt: skip
     assert built.returncode == 0, built.stderr
     assert json.loads(built.stdout)["passages"] > 20
     lines = "".join(json.dumps({"query_id": i, "text": text}) + "\n" for i, text in QUERIES.items())

@@ -41,7 +41,7 @@ from services.retriever.reembed_job import Job, run
 from services.retriever.service import SERVICE as RETRIEVER
 from services.retriever.settings import RetrieverSettings
 from tests import tiny
-from tests.conftest import eventually
+from tests.conftest import LONG_S, eventually
 from tests.pipeline.test_pipeline import four_stages
 from tests.retriever.conftest import WORDS, made_up, write_jsonl
 
@@ -49,7 +49,6 @@ COLLECTION = "docs"
 CLIENTS, BATCH, SWAPS, DOCUMENTS = 3, 2, 5, 60
 TEXTS = [" ".join(WORDS[(7 * n + 3 * k) % 300] for k in range(2 + n % 5)) for n in range(24)]
 TOLERANCE = 2e-4
-pytestmark = pytest.mark.timeout(900)  # of a machine that does other work too; alone they take seconds
 
 
 @dataclass(frozen=True)
@@ -203,11 +202,11 @@ class Load:
             ]
             try:
                 asked = retriever_pb2.RetrieveRequest(queries=[wire.to_proto(query) for query in queries])
-                found = (await retriever.Retrieve(asked, timeout=60)).results
+                found = (await retriever.Retrieve(asked, timeout=LONG_S)).results
                 self.errors += [each.error.message for each in found if each.HasField("error")]
                 sets = [each.candidate_set for each in found]
                 self.retrieved += [wire.from_proto(each) for each in sets]
-                ranked = await reranker.Rerank(reranker_pb2.RerankRequest(candidate_sets=sets), timeout=60)
+                ranked = await reranker.Rerank(reranker_pb2.RerankRequest(candidate_sets=sets), timeout=LONG_S)
                 self.errors += [each.error.message for each in ranked.results if each.HasField("error")]
                 self.reranked += [wire.from_proto(each.candidate_set) for each in ranked.results]
             except grpc.aio.AioRpcError as error:
@@ -246,9 +245,9 @@ async def test_no_request_fails_and_no_set_is_mixed_while_versions_change_under_
             await asyncio.to_thread(world.promote, bi)
             await asyncio.to_thread(world.promote, cross)
             for core, version in ((retriever, bi), (reranker, cross)):
-                await eventually(lambda c=core, v=version: f"{v}@registry" in c.info().models.values(), 400)
+                await eventually(lambda c=core, v=version: f"{v}@registry" in c.info().models.values())
             seen = len(load.reranked)
-            await eventually(lambda seen=seen: len(load.reranked) >= seen + CLIENTS * BATCH, 60)
+            await eventually(lambda seen=seen: len(load.reranked) >= seen + CLIENTS * BATCH)
     assert load.errors == []
     truth, texts = Truth(world), {c.passage.passage_id: c.passage for s in load.retrieved for c in s.candidates}
     await asyncio.to_thread(truth.tells_apart, world.bi, texts.values())
@@ -273,7 +272,7 @@ async def test_messages_in_flight_across_swaps_are_all_committed_each_by_one_ver
         world.promote(version)
         await asyncio.to_thread(run, Job(world.index, (), "registry", world.registry.folder))
     world.promote(world.cross[0])
-    broker = await JetStreamBroker.connect(nats_settings, name="test", timeout_s=10, owner=True)
+    broker = await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S, owner=True)
     environ = {
         "QRELAY_ALL__REGISTRY": str(world.registry.folder),
         "QRELAY_RETRIEVER__ENGINE": "embedded",
@@ -291,8 +290,8 @@ async def test_messages_in_flight_across_swaps_are_all_committed_each_by_one_ver
             for slot, versions in (("retriever", world.bi), ("reranker", world.cross)):  # while they are in flight
                 version = versions[first // each_time % 2]
                 await asyncio.to_thread(world.promote, version)
-                await eventually(lambda s=slot, v=version: f"{v}@" in str(cores[s].info().models), 100)
-        await eventually(lambda: len(ledger.query_states(COLLECTION)) == count, 100)
+                await eventually(lambda s=slot, v=version: f"{v}@" in str(cores[s].info().models))
+        await eventually(lambda: len(ledger.query_states(COLLECTION)) == count)
         stopping.set()
         await asyncio.gather(*looking)
         assert set(ledger.query_states(COLLECTION).values()) == {"committed"}

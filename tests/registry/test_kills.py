@@ -45,7 +45,7 @@ class Workers:
     def close(self) -> None:
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait()
 
 
 @pytest.fixture

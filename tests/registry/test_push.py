@@ -55,7 +55,6 @@ def push(hub: Hub, home: Path, *arguments: str, token: str = TOKEN) -> tuple[int
         env={**kept, **extra, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
         capture_output=True,
         text=True,
-        timeout=200,
         check=False,
     )
     assert TOKEN not in done.stdout + done.stderr

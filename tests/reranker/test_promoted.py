@@ -18,6 +18,7 @@ from services.reranker.reranker import Reranker, load_reranker
 from services.reranker.scorers import CrossEncoderScorer
 from services.reranker.settings import RerankerSettings
 from tests import samples, tiny
+from tests.conftest import LONG_S
 
 WORDS = ["how", "to", "do", "thing", "title", "text", *map(str, range(120))]
 
@@ -159,7 +160,7 @@ def test_a_call_in_flight_finishes_on_the_scorer_that_it_began_with_which_is_the
 
         def score(self, sets: object) -> list[list[float]]:
             began.set()
-            assert go_on.wait(20)
+            assert go_on.wait(LONG_S)
             return super().score(sets)  # type: ignore[arg-type]
 
     slow = Slow()
@@ -169,13 +170,13 @@ def test_a_call_in_flight_finishes_on_the_scorer_that_it_began_with_which_is_the
     del slow
     calling = threading.Thread(target=lambda: answers.append(reranked(core)))
     calling.start()
-    assert began.wait(20)
+    assert began.wait(LONG_S)
     version = promoted(registry, models[0])
     core.look()
     assert reranked(core).trace[-1].model == f"{version}@registry"
     assert former() is not None
     go_on.set()
-    calling.join(20)
+    calling.join(LONG_S)
     assert answers[0].trace[-1].model == "slow@1"
     assert scores(answers[0]) == scores(reranked(Reranker(scorers.FakeScorer(), settings)))
     gc.collect()

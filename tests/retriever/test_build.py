@@ -155,8 +155,7 @@ build_index(request, Slow(load_embedder("hash")), Silent(), print)
 def test_a_build_killed_while_embedding_goes_on_where_it_was(tmp_path: Path, embedder: Embedder) -> None:
     source = write_jsonl(tmp_path / "c.jsonl", made_up(5 * SHARD_PASSAGES, words=8))
     process = subprocess.Popen([sys.executable, "-c", SLOW_BUILD, str(source), str(tmp_path / "killed")], cwd=ROOT)
-    deadline = time.monotonic() + 60
-    while not _rows_done(tmp_path / "killed" / "c") and process.poll() is None and time.monotonic() < deadline:
+    while not _rows_done(tmp_path / "killed" / "c") and process.poll() is None:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

@@ -22,6 +22,7 @@ from services.retriever.progress import Silent
 from services.retriever.reembed import reembed
 from services.retriever.retriever import Retriever, load_retriever
 from services.retriever.settings import RetrieverSettings
+from tests.conftest import LONG_S
 from tests.retriever.conftest import made_up
 from tests.retriever.versions import load, promoted
 
@@ -108,7 +109,7 @@ def test_requests_go_on_with_the_former_pair_while_the_new_model_is_loaded(
     def slow(name: str, **options: Any) -> Embedder:
         if name != "hash":
             loading.set()
-            assert go_on.wait(20)
+            assert go_on.wait(LONG_S)
         return load(name, **options)
 
     retriever = load_retriever(waiting, slow)
@@ -117,10 +118,10 @@ def test_requests_go_on_with_the_former_pair_while_the_new_model_is_loaded(
     elsewhere(waiting)
     looking = threading.Thread(target=retriever.look)
     looking.start()
-    assert loading.wait(20)
+    assert loading.wait(LONG_S)
     assert [found(retriever) for _ in range(5)] == [before] * 5
     go_on.set()
-    looking.join(20)
+    looking.join(LONG_S)
     assert found(retriever).trace[-1].model == f"{version}@registry"
 
 

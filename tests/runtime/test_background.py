@@ -24,7 +24,7 @@ from qrelay.runtime.topology import Hop
 from services.reranker.service import SERVICE
 from services.reranker.settings import RerankerSettings
 from tests import samples
-from tests.conftest import eventually
+from tests.conftest import LONG_S, eventually
 
 SETTINGS = RerankerSettings(scorer="fake", worker=WorkerSettings(enabled=False), telemetry=TelemetrySettings())
 
@@ -41,7 +41,7 @@ async def test_background_work_starts_with_the_loaded_core_and_ends_with_the_ser
     await eventually(lambda: seen)
     assert seen[0] is not None and not service.done()
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait_for(service, 20)
+    await service
     assert seen[1:] == ["ended"]
 
 
@@ -51,11 +51,11 @@ async def test_background_work_that_ends_early_leaves_the_service_running() -> N
 
     done = asyncio.Event()
     service = asyncio.create_task(_run(replace(SERVICE, background=work), SETTINGS))
-    await asyncio.wait_for(done.wait(), 20)
+    await done.wait()
     await asyncio.sleep(0.05)
     assert not service.done()
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait_for(service, 20)
+    await service
 
 
 async def test_background_work_that_fails_stops_the_service_with_its_error() -> None:
@@ -63,7 +63,7 @@ async def test_background_work_that_fails_stops_the_service_with_its_error() -> 
         raise ConfigError("the background cannot work")
 
     with pytest.raises(ConfigError, match="the background cannot work"):
-        await asyncio.wait_for(_run(replace(SERVICE, background=work), SETTINGS), 20)
+        await _run(replace(SERVICE, background=work), SETTINGS)
 
 
 async def test_every_queues_lag_is_in_the_metrics(broker: Any) -> None:
@@ -90,7 +90,7 @@ async def test_the_door_says_not_serving_while_held_work_is_still_being_finished
     service = asyncio.create_task(_run(replace(SERVICE, background=work), SETTINGS))
     await eventually(lambda: telemetry.READY._value.get() == 1)
     os.kill(os.getpid(), signal.SIGTERM)
-    assert await asyncio.wait_for(service, 20) is True
+    assert await service is True
     assert told.is_set() and answers == [1]
 
 
@@ -103,7 +103,7 @@ async def test_what_does_not_end_within_the_drain_is_not_waited_for() -> None:
     service = asyncio.create_task(_run(replace(SERVICE, background=work, close=closed.append), hasty))
     await eventually(lambda: telemetry.READY._value.get() == 1)
     os.kill(os.getpid(), signal.SIGTERM)
-    assert await asyncio.wait_for(service, 20) is False
+    assert await service is False
     assert not closed, "what was not waited for may still use the core"
 
 
@@ -114,7 +114,7 @@ async def test_the_core_is_closed_also_when_the_service_ends_with_an_error() -> 
         raise ConfigError("the background cannot work")
 
     with pytest.raises(ConfigError):
-        await asyncio.wait_for(_run(replace(SERVICE, background=work, close=closed.append), SETTINGS), 20)
+        await _run(replace(SERVICE, background=work, close=closed.append), SETTINGS)
     assert len(closed) == 1
 
 
@@ -123,14 +123,14 @@ async def test_a_service_that_still_loads_its_model_ends_when_told_to() -> None:
 
     def load(settings: Any) -> Any:
         loading.set()
-        go_on.wait(30)
+        go_on.wait(LONG_S)
         return SERVICE.load(settings)
 
     service = asyncio.create_task(_run(replace(SERVICE, load=load), SETTINGS))
     await eventually(loading.is_set)
     os.kill(os.getpid(), signal.SIGTERM)
     try:
-        assert await asyncio.wait_for(service, 20) is False
+        assert await service is False
     finally:
         go_on.set()
 
@@ -151,7 +151,7 @@ sys.exit(main(replace(SERVICE, load=load)))
     try:
         assert process.stdout is not None and process.stdout.readline() == b"loading\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait() == 0
     finally:
         process.kill()
         process.communicate()

@@ -14,7 +14,7 @@ from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.memory import MemoryBroker
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.topology import Hop
-from tests.conftest import eventually
+from tests.conftest import LONG_S, eventually
 
 SUBJECT = Hop.QUERIES.subject("docs")
 
@@ -56,14 +56,14 @@ async def test_an_oversized_message_is_refused_and_names_the_limit() -> None:
 
 async def test_jetstream_refuses_an_oversized_message_and_names_the_limit(nats_settings: NatsSettings) -> None:
     settings = nats_settings.model_copy(update={"max_message_bytes": 1024})
-    async with await JetStreamBroker.connect(settings, name="test", timeout_s=10) as broker:
+    async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S) as broker:
         with pytest.raises(Oversized, match="max_message_bytes is 1024"):
             await broker.publish(SUBJECT, b"x" * 1025, {}, "id")
 
 
 async def test_a_full_stream_pushes_back_and_loses_nothing(nats_settings: NatsSettings) -> None:
     settings = nats_settings.model_copy(update={"max_stream_bytes": 1024**2})
-    async with await JetStreamBroker.connect(settings, name="test", timeout_s=10) as broker:
+    async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S) as broker:
         stored = 0
         with pytest.raises(Overloaded, match="full"):
             while True:
@@ -77,11 +77,11 @@ async def test_a_full_stream_pushes_back_and_loses_nothing(nats_settings: NatsSe
 
 
 async def test_declaring_twice_changes_nothing_and_a_changed_limit_is_updated(nats_settings: NatsSettings) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="a", timeout_s=10, owner=True) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="a", timeout_s=LONG_S, owner=True) as broker:
         await broker.publish(SUBJECT, b"kept", {}, "id")
         await broker.declare()
         changed = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2})
-        async with await JetStreamBroker.connect(changed, name="b", timeout_s=10, owner=True) as second:
+        async with await JetStreamBroker.connect(changed, name="b", timeout_s=LONG_S, owner=True) as second:
             info = await second._js.stream_info(Hop.QUERIES.stream)
             assert info.config.max_bytes == 5 * 1024**2
             assert info.state.messages == 1
@@ -89,10 +89,10 @@ async def test_declaring_twice_changes_nothing_and_a_changed_limit_is_updated(na
 
 async def test_who_is_no_owner_creates_what_is_absent_and_changes_nothing(nats_settings: NatsSettings) -> None:
     hop = Hop.QUERIES
-    async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=10, owner=True) as service:
+    async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True) as service:
         await service._js.delete_consumer(Hop.DLQ.stream, Hop.DLQ.consumer)
         others = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2, "ack_wait_s": 77.0})
-        async with await JetStreamBroker.connect(others, name="feed", timeout_s=10) as feed:
+        async with await JetStreamBroker.connect(others, name="feed", timeout_s=LONG_S) as feed:
             stream = await feed._js.stream_info(hop.stream)
             consumer = await feed._js.consumer_info(hop.stream, hop.consumer)
             assert stream.config.max_bytes == nats_settings.max_stream_bytes
@@ -101,16 +101,16 @@ async def test_who_is_no_owner_creates_what_is_absent_and_changes_nothing(nats_s
 
 
 async def test_a_message_held_by_a_dead_worker_returns_after_ack_wait(nats_settings: NatsSettings) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="dies", timeout_s=10) as dead:
+    async with await JetStreamBroker.connect(nats_settings, name="dies", timeout_s=LONG_S) as dead:
         await dead.publish(SUBJECT, b"one", {}, "id")
         assert len(await dead.fetch(Hop.QUERIES, 1, 1)) == 1
-    async with await JetStreamBroker.connect(nats_settings, name="lives", timeout_s=10) as alive:
+    async with await JetStreamBroker.connect(nats_settings, name="lives", timeout_s=LONG_S) as alive:
         (message,) = await alive.fetch(Hop.QUERIES, 1, 10)
         assert message.attempt == 2
 
 
 async def test_a_heartbeat_keeps_a_message_from_a_second_worker(nats_settings: NatsSettings) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="slow", timeout_s=10) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="slow", timeout_s=LONG_S) as broker:
         await broker.publish(SUBJECT, b"one", {}, "id")
         (message,) = await broker.fetch(Hop.QUERIES, 1, 1)
         for _ in range(6):
@@ -122,7 +122,7 @@ async def test_a_heartbeat_keeps_a_message_from_a_second_worker(nats_settings: N
 async def test_publishing_goes_on_after_nats_is_killed_and_restarted(
     nats_server: NatsServer, nats_settings: NatsSettings
 ) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=10) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S) as broker:
         await broker.publish(SUBJECT, b"before", {}, "1")
         nats_server.kill()
         nats_server.start()
@@ -134,7 +134,7 @@ async def test_publishing_goes_on_after_nats_is_killed_and_restarted(
                 return False
             return True
 
-        await eventually(publish, 30)
+        await eventually(publish)
         assert [m.payload for m in await broker.fetch(Hop.QUERIES, 5, 5)] == [b"before", b"after"]
 
 

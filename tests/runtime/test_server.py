@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,19 +33,22 @@ from services.reranker.scorers import FakeScorer
 from services.reranker.service import SERVICE
 from services.reranker.settings import RerankerSettings
 from tests import samples
-from tests.conftest import eventually
+from tests.conftest import LONG_S, eventually
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-class SlowScorer(FakeScorer):
-    """Takes its time, so that calls overlap."""
+class HeldScorer(FakeScorer):
+    """Scores when it may, so that calls overlap for certain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.may = threading.Event(), threading.Event()
 
     def score(self, sets: Sequence[Any]) -> list[list[float]]:
-        import time
-
-        time.sleep(0.5)
+        self.began.set()
+        self.may.wait(LONG_S)
         return super().score(sets)
 
 
@@ -73,7 +77,7 @@ def request(count: int = 1, candidates: int = 3) -> reranker_pb2.RerankRequest:
 
 async def health(channel: grpc.aio.Channel, service: str = "") -> int:
     answer = await health_pb2_grpc.HealthStub(channel).Check(
-        health_pb2.HealthCheckRequest(service=service), timeout=5
+        health_pb2.HealthCheckRequest(service=service), timeout=LONG_S
     )
     return int(answer.status)
 
@@ -96,7 +100,7 @@ async def test_alive_before_the_model_is_loaded_but_not_ready() -> None:
         assert await health(channel) == NOT_SERVING
         assert await health(channel, SERVICE.grpc_name) == NOT_SERVING
         stub = reranker_pb2_grpc.RerankerServiceStub(channel)
-        code, text, details = await failure(stub.Rerank(request(), timeout=5))
+        code, text, details = await failure(stub.Rerank(request(), timeout=LONG_S))
         assert code is grpc.StatusCode.UNAVAILABLE
         assert "still loading" in text
         assert details["RetryInfo"].retry_delay.seconds == 2
@@ -107,7 +111,7 @@ async def test_ready_answers_in_order_and_one_bad_item_does_not_fail_its_neighbo
         assert await health(channel) == SERVING
         asked = request(3)
         asked.candidate_sets[1].query.text = " "
-        answer = await reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(asked, timeout=5)
+        answer = await reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(asked, timeout=LONG_S)
         kinds = [result.WhichOneof("result") for result in answer.results]
         assert kinds == ["candidate_set", "error", "candidate_set"]
         assert answer.results[2].candidate_set.query.query_id == "q2"
@@ -116,22 +120,24 @@ async def test_ready_answers_in_order_and_one_bad_item_does_not_fail_its_neighbo
 
 
 async def test_too_much_at_once_is_resource_exhausted_with_details() -> None:
-    async with serving(SlowScorer(), max_pending_items=4) as (_, channel, _context):
+    scorer = HeldScorer()
+    async with serving(scorer, max_pending_items=4) as (_, channel, _context):
         stub = reranker_pb2_grpc.RerankerServiceStub(channel)
-        running = stub.Rerank(request(3), timeout=10)
-        await asyncio.sleep(0.2)
-        code, text, details = await failure(stub.Rerank(request(2), timeout=10))
+        running = stub.Rerank(request(3), timeout=LONG_S)
+        await eventually(scorer.began.is_set)
+        code, text, details = await failure(stub.Rerank(request(2), timeout=LONG_S))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "grpc.max_pending_items is 4" in text
         assert details["ErrorInfo"].reason == "OVERLOADED"
         assert details["RetryInfo"].retry_delay.seconds >= 1
+        scorer.may.set()
         assert len((await running).results) == 3
 
 
 async def test_an_oversized_request_is_resource_exhausted_and_names_the_limit() -> None:
     async with serving(max_message_bytes=4096) as (_, channel, _context):
         stub = reranker_pb2_grpc.RerankerServiceStub(channel)
-        code, text, details = await failure(stub.Rerank(request(1, 50), timeout=5))
+        code, text, details = await failure(stub.Rerank(request(1, 50), timeout=LONG_S))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "grpc.max_message_bytes is 4096" in text
         assert details["ErrorInfo"].reason == "OVERSIZED"
@@ -139,13 +145,17 @@ async def test_an_oversized_request_is_resource_exhausted_and_names_the_limit() 
 
 async def test_too_many_items_in_one_request_is_invalid_and_says_how_many() -> None:
     async with serving(max_items_per_request=2) as (_, channel, _context):
-        code, text, _ = await failure(reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(request(3), timeout=5))
+        code, text, _ = await failure(
+            reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(request(3), timeout=LONG_S)
+        )
         assert (code, "max_items_per_request is 2" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
 async def test_a_call_without_a_deadline_gets_the_servers() -> None:
-    async with serving(SlowScorer(), default_deadline_s=0.1) as (_, channel, _context):
+    scorer = HeldScorer()
+    async with serving(scorer, default_deadline_s=0.1) as (_, channel, _context):
         code, text, _ = await failure(reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(request()))
+        scorer.may.set()
         assert (code, "deadline" in text) == (grpc.StatusCode.DEADLINE_EXCEEDED, True)
 
 
@@ -158,7 +168,7 @@ async def test_a_stream_is_answered_in_order_while_the_client_still_writes() -> 
                 message.candidate_sets[0].query.query_id = f"s{number}"
                 yield reranker_pb2.StreamRerankRequest(request=message)
 
-        stream = reranker_pb2_grpc.RerankerServiceStub(channel).StreamRerank(asks(), timeout=20)
+        stream = reranker_pb2_grpc.RerankerServiceStub(channel).StreamRerank(asks(), timeout=LONG_S)
         ids = [answer.response.results[0].candidate_set.query.query_id async for answer in stream]
         assert ids == [f"s{number}" for number in range(50)]
 
@@ -169,7 +179,9 @@ async def test_an_unexpected_exception_is_internal_and_does_not_leak_a_traceback
             raise KeyError("oops")
 
     async with serving(Broken()) as (_, channel, _context):
-        code, text, _ = await failure(reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(request(), timeout=5))
+        code, text, _ = await failure(
+            reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(request(), timeout=LONG_S)
+        )
         assert code is grpc.StatusCode.INTERNAL
         assert "bug in qrelay" in text
         assert "Traceback" not in text
@@ -178,7 +190,9 @@ async def test_an_unexpected_exception_is_internal_and_does_not_leak_a_traceback
 async def test_reflection_lists_the_service() -> None:
     async with serving() as (_, channel, _context):
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=5)
+        call = stub.ServerReflectionInfo(
+            iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=LONG_S
+        )
         async for answer in call:
             names = {service.name for service in answer.list_services_response.service}
             break
@@ -207,7 +221,7 @@ def start_process(tmp_path: Path, **environ: str) -> subprocess.Popen[bytes]:
 
 
 async def up(tmp_path: Path, name: str = "reranker") -> Endpoint:
-    await eventually(lambda: name in endpoints(tmp_path.parent), 30)
+    await eventually(lambda: name in endpoints(tmp_path.parent))
     return endpoints(tmp_path.parent)[name]
 
 
@@ -217,8 +231,8 @@ async def test_a_service_stands_alone_without_nats_and_drains_on_sigterm(tmp_pat
     try:
         endpoint = await up(folder)
         async with grpc.aio.insecure_channel(endpoint.grpc) as channel:
-            await eventually(_is_serving(channel), 20)
-            answer = await reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(request(2), timeout=5)
+            await eventually(_is_serving(channel))
+            answer = await reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(request(2), timeout=LONG_S)
             assert len(answer.results) == 2
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, 20) == 0
@@ -247,6 +261,6 @@ def _is_serving(channel: grpc.aio.Channel) -> Callable[[], Any]:
 )
 def test_a_bad_installation_ends_with_78_and_says_why(tmp_path: Path, environ: dict[str, str], words: bytes) -> None:
     process = start_process(tmp_path, **environ)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 78
     assert words in errors

@@ -9,6 +9,7 @@ import pytest
 
 from qrelay.errors import InputError
 from services.sink.ledger.ledger import Ledger
+from tests.conftest import LONG_S
 from tests.sink.builders import dead_letter, judged_set, later
 
 
@@ -182,12 +183,12 @@ def test_a_commit_and_a_letter_of_the_same_query_cannot_pass_each_other(ledger_u
 
     def wait(*_: object) -> None:
         inside.set()
-        go_on.wait(20)
+        go_on.wait(LONG_S)
 
     committing, recording = Ledger.open(ledger_url, after_commit=wait), Ledger.open(ledger_url)
     with ThreadPoolExecutor(2) as pool:
         commit = pool.submit(committing.commit, [judged_set("q1")])
-        assert inside.wait(20)
+        assert inside.wait(LONG_S)
         record = pool.submit(recording.record_dead_letters, [dead_letter(query_id="q1")])
         with pytest.raises(TimeoutError):
             record.result(0.3)

@@ -28,6 +28,7 @@ from services.sink.ledger.overrides import NewOverride, add
 from services.sink.service import SERVICE
 from services.sink.settings import SinkSettings
 from services.sink.sink import Sink, load_sink
+from tests.conftest import LONG_S
 from tests.sink.builders import JUDGE, OTHER_JUDGE, graded, judged_set, judgment
 from tests.sink.test_qualification import report_file, use
 
@@ -53,12 +54,12 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[tuple[Any, Sin
 
 async def ingest(stub: Any, sets: Sequence[JudgedSet], *, rejudgment: bool = False) -> list[Any]:
     request = pb.IngestRequest(judged_sets=[wire.to_proto(each) for each in sets], rejudgment=rejudgment)
-    return list((await stub.Ingest(request, timeout=10)).results)
+    return list((await stub.Ingest(request, timeout=LONG_S)).results)
 
 
 async def listed(stub: Any, where: str = "", collection: str = "docs", after: str = "") -> list[JudgedSet]:
     request = pb.ListJudgedSetsRequest(collection=collection, where=where, after_query_id=after)
-    return [wire.from_proto(each.judged_set) async for each in stub.ListJudgedSets(request, timeout=10)]
+    return [wire.from_proto(each.judged_set) async for each in stub.ListJudgedSets(request, timeout=LONG_S)]
 
 
 def judged_again(record: JudgedSet) -> JudgedSet:
@@ -69,7 +70,7 @@ def judged_again(record: JudgedSet) -> JudgedSet:
 
 async def exported(stub: Any, kind: pb.ExportFormat, **fields: Any) -> tuple[bytes, pb.ExportManifest]:
     request = pb.ExportRequest(collection="docs", format=kind, **fields)
-    parts = [part async for part in stub.Export(request, timeout=10)]
+    parts = [part async for part in stub.Export(request, timeout=LONG_S)]
     return b"".join(part.chunk for part in parts[:-1]), parts[-1].manifest
 
 
@@ -97,7 +98,7 @@ async def test_a_stream_of_re_judgments_is_answered_in_order(tmp_path: Path) -> 
             )
             for each in sets
         ]
-        answers = [answer async for answer in stub.StreamIngest(iter(requests), timeout=10)]
+        answers = [answer async for answer in stub.StreamIngest(iter(requests), timeout=LONG_S)]
         assert [answer.response.results[0].judgments_added for answer in answers] == [3, 3, 3]
 
 
@@ -144,7 +145,7 @@ async def test_counts_tell_measurements_from_pairs(tmp_path: Path) -> None:
     async with serving(tmp_path) as (stub, _):
         await ingest(stub, [judged_set(outcomes=[graded(3), Missing("timeout")])])
         await ingest(stub, [judged_again(each) for each in await listed(stub)], rejudgment=True)
-        (stats,) = (await stub.GetStats(pb.GetStatsRequest(), timeout=10)).collections
+        (stats,) = (await stub.GetStats(pb.GetStatsRequest(), timeout=LONG_S)).collections
         assert (stats.judgments, stats.judged_pairs, stats.missing_judgments) == (4, 2, 1)
 
 

@@ -33,7 +33,7 @@ def acknowledged(process: subprocess.Popen[str]) -> dict[str, str]:
     assert process.stdout is not None
     with process.stdout as stream:  # the stream itself: what `readline` has buffered is not lost to it
         out = stream.read()
-    process.wait(60)
+    process.wait()
     lines = out.split("\n")[:-1]  # the last line may be cut
     return dict(line.split() for line in lines)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.sink.training.kubernetes_launcher import KubernetesLauncher
+from tests.conftest import LONG_S
 from tests.sink.kubernetes_api import ApiServer
 from tests.sink.kubernetes_cluster import Cluster
 from tests.sink.test_kubernetes_launcher import NAME, cluster, connected, ended, launcher, server, status, training
@@ -95,7 +96,7 @@ def test_a_quiet_watch_ends_with_the_launcher_and_not_with_its_time(server: ApiS
     until(lambda: server.watching)
     closing = threading.Thread(target=launcher.close)
     closing.start()
-    closing.join(60)  # half of a watch's time
+    closing.join(LONG_S)  # half of a watch's time
     assert not closing.is_alive()
 
 

@@ -46,9 +46,7 @@ def ran(folder: Path) -> list[str]:
 
 def until(condition: Callable[[], Any]) -> Any:
     """What the condition gives once it is true."""
-    give_up = time.monotonic() + 60
     while not (found := condition()):
-        assert time.monotonic() < give_up, "it did not come true in a minute"
         time.sleep(0.01)
     return found
 
@@ -262,7 +260,9 @@ def test_a_job_that_does_not_begin_in_time_may_be_asked_for_again(tmp_path: Path
     with pytest.raises(BackendTimeout, match="has not begun"):
         SubprocessLauncher(tmp_path, start_timeout_s=0.3).launch(job(tmp_path))
     os.close(lock)
-    assert SubprocessLauncher(tmp_path).launch(job(tmp_path)) is Launched.STARTED
+    launcher = SubprocessLauncher(tmp_path)
+    launcher.launch(job(tmp_path))  # which of the two runners takes the lock is open
+    assert (ended(launcher).state, len(ran(tmp_path))) == ("succeeded", 1)
 
 
 def test_a_runner_that_cannot_write_is_a_reason_to_try_later(launcher: SubprocessLauncher, tmp_path: Path) -> None:

@@ -59,7 +59,6 @@ def push(hub: Hub, data_dir: Path, *arguments: str, token: str = TOKEN) -> tuple
         env={**kept, **extra, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
     assert TOKEN not in done.stdout + done.stderr

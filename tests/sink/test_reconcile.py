@@ -26,12 +26,13 @@ from services.sink.ledger.ledger import Ledger
 from services.sink.ledger.schema import dead_letters
 from services.sink.reconcile.doors import LETTER_TEXT_CHARS, reconcile
 from services.sink.reconcile.evidence import Report
+from tests.conftest import LONG_S
 from tests.sink.builders import dead_letter, judged_set
 
 
 @pytest.fixture
 async def broker(nats_settings: NatsSettings) -> AsyncIterator[JetStreamBroker]:
-    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=10) as opened:
+    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S) as opened:
         yield opened
 
 
@@ -282,7 +283,7 @@ def test_the_command_reports_repairs_and_exits_as_documented(
     opened = Ledger.open(ledger_url)
 
     async def prepare() -> None:
-        async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=10) as broker:
+        async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S) as broker:
             await feed(broker, journal_path, "a", "b", "c")
             await delete(broker, "b")
             await label(broker, opened, dying=["c"])

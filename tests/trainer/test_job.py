@@ -193,7 +193,6 @@ STEPS = (
 """Where the job dies, run after run."""
 
 
-@pytest.mark.timeout(400)
 def test_a_job_killed_at_every_step_goes_on_and_publishes_once(folder: Path, model: Path) -> None:
     file, settings, faults = job(folder), config(folder, model), folder / "faults"
     faults.mkdir()
@@ -207,7 +206,7 @@ def test_a_job_killed_at_every_step_goes_on_and_publishes_once(folder: Path, mod
             if begun.exists():
                 process.kill()
             time.sleep(0.02)
-        assert process.wait(200) == -signal.SIGKILL, step
+        assert process.wait() == -signal.SIGKILL, step
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert PROMOTED in done.stdout

@@ -115,10 +115,10 @@ class Run:
                     plan, limits = self.disturbances, self._limits()
                     disturbed = await disturb(installation.fleet, target, numbers, plan, limits)
                     self.extra |= {"disturbances": disturbed.pop("events"), "disturbed": disturbed}
-                lost = await target.settle(self._judge().nats.ack_wait_s + _SETTLE_MARGIN_S)
+                left = await target.settle(self._judge().nats.ack_wait_s + _SETTLE_MARGIN_S)
             processes = installation.processes()
             self.extra["queries"] = measuring.accounting(
-                target, lost, await target.added(), measuring.duplicates(processes)
+                target, left, await target.added(), measuring.duplicates(processes)
             ) | {"cached_share": measuring.cached_share(processes)}
             if self.idle_s:
                 self.extra["idle"] = await measuring.idle(installation.processes, self.idle_s)
@@ -179,11 +179,15 @@ class Run:
                 f"{queries['cached_share']:.1%} of the judgments came from the cache: these figures are not the "
                 "model's alone."
             )
-        if queries["lost"] or queries["dead"] or queries["committed_twice"]:
+        if queries["lost"] or queries["dead"]:
+            yield f"NOT as it must be: {queries['lost']} queries lost, {queries['dead']} dead letters."
+        if queries["unconfirmed"]:
             yield (
-                f"NOT as it must be: {queries['lost']} queries lost, {queries['dead']} dead letters, "
-                f"{queries['committed_twice']} committed twice."
+                f"The broker never confirmed {queries['unconfirmed']} of the queries; "
+                f"{queries['unconfirmed_ended']} of them were stored all the same."
             )
+        if queries["of_others"]:
+            yield f"The collection gained {queries['of_others']} queries besides: somebody else feeds it."
 
 
 def _source(queries: Path | None, collection: str, seed: int) -> Source:

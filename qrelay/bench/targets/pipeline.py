@@ -53,9 +53,24 @@ class Ledger:
         return Ledger(self.queries - earlier.queries, self.judgments - earlier.judgments, self.pairs - earlier.pairs)
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Query ids that `settle` gave up on. lost: the broker confirmed that it stored them, and nothing became of them.
+    unconfirmed: their publication was never confirmed. ended: those of the unconfirmed that are in the ledger or the
+    dead letters: the broker had stored them all the same."""
+
+    lost: Sequence[str] = ()
+    unconfirmed: Sequence[str] = ()
+    ended: Sequence[str] = ()
+
+
 @dataclass
 class PipelineTarget:
-    """load.Target. An async context manager, to be entered in the loop that sends."""
+    """load.Target. An async context manager, to be entered in the loop that sends.
+
+    A query's way, from its publication to its end, is a task of the target's own. Whoever sends only waits for it:
+    where the waiting is cancelled, the query is published, confirmed and counted all the same, once.
+    """
 
     nats_url: str
     sink: str
@@ -64,6 +79,7 @@ class PipelineTarget:
     poll_s: float = POLL_S
     name: str = "pipeline"
     sent: int = 0
+    """Publications that the broker confirmed."""
     dead: int = 0
     commits: array[float] = field(default_factory=lambda: array("d"))
     """When each commit was seen, monotonic seconds, rising."""
@@ -75,7 +91,9 @@ class PipelineTarget:
         Raises:
             BackendUnavailable: NATS or the sink does not answer.
         """
-        self._waiting: dict[str, asyncio.Future[str] | None] = {}
+        self._waiting: dict[str, asyncio.Future[str]] = {}
+        self._unconfirmed: set[str] = set()
+        self._ways: set[asyncio.Task[str]] = set()
         settings = NatsSettings(url=self.nats_url)
         self.broker = await JetStreamBroker.connect(settings, name="bench", timeout_s=_CONNECT_S)
         self._channel = grpc.aio.insecure_channel(self.sink, options=OPTIONS)
@@ -88,30 +106,28 @@ class PipelineTarget:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await end([self._poller])
+        await end([self._poller, *self._ways])
         await self._channel.close()
         await self.broker.close()
 
     async def send(self, number: int) -> Answer:
         """See load.Target: one query, from its publication to its commit."""
         query = replace(wire.from_proto(self.source.item(number)), submitted_at=datetime.now(UTC))
-        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        await self._publish(query)
-        self.sent += 1
-        self._waiting[query.query_id] = ended
-        try:
-            reason = await ended
-        except asyncio.CancelledError:
-            self._waiting[query.query_id] = None  # nobody waits, but it must end all the same: see `settle`
-            raise
+        way = asyncio.create_task(self._way(query))
+        self._ways.add(way)
+        way.add_done_callback(self._ways.discard)
+        reason = await asyncio.shield(way)
         return Answer(0, {reason: 1}) if reason else Answer(1)
 
-    async def settle(self, within_s: float) -> list[str]:
-        """Wait until all that was sent has ended; the ids of those that have not within so many seconds."""
-        deadline = time.monotonic() + within_s
-        while self._waiting and time.monotonic() < deadline and not self._poller.done():
+    async def settle(self, quiet_s: float) -> Left:
+        """Wait until all that was sent has ended, or nothing has for so many seconds; what is left then."""
+        ways, changed = len(self._ways), time.monotonic()
+        while self._ways and time.monotonic() < changed + quiet_s and not self._poller.done():
             await asyncio.sleep(self.poll_s)
-        return sorted(self._waiting)
+            if len(self._ways) < ways:
+                ways, changed = len(self._ways), time.monotonic()
+        lost, ended = self._waiting.keys() - self._unconfirmed, self._unconfirmed - self._waiting.keys()
+        return Left(sorted(lost), sorted(self._unconfirmed), sorted(ended))
 
     async def added(self) -> Ledger:
         """What the ledger gained in this collection since the target was entered."""
@@ -120,7 +136,17 @@ class PipelineTarget:
     @property
     def outstanding(self) -> int:
         """Queries on their way."""
-        return len(self._waiting)
+        return len(self._ways)
+
+    async def _way(self, query: Query) -> str:
+        """Why the query ended without a commit; empty: it was committed."""
+        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting[query.query_id] = ended  # before: it may be in the ledger sooner than its confirmation is here
+        self._unconfirmed.add(query.query_id)
+        await self._publish(query)
+        self._unconfirmed.discard(query.query_id)
+        self.sent += 1
+        return await ended
 
     async def _publish(self, query: Query) -> None:
         """Publish until acknowledged, as the feed does."""
@@ -142,7 +168,7 @@ class PipelineTarget:
                     self._ended(page, await self._states(page))
         except Exception as error:  # whoever waits must not wait for ever
             for future in self._waiting.values():
-                if future and not future.done():
+                if not future.done():
                     future.set_exception(error)
             raise
 
@@ -156,7 +182,7 @@ class PipelineTarget:
                 self.commits.append(now)
             else:
                 self.dead += 1
-            if future and not future.done():
+            if not future.done():
                 future.set_result(_ENDS[state])
 
     async def _states(self, query_ids: Sequence[str]) -> Sequence[int]:

@@ -22,6 +22,15 @@ BROUGHT_ALONG: Mapping[str, str] = {
 """Libraries that an image may hold though only another part's extra names them, for one that it needs needs them."""
 
 
+WITHOUT: Mapping[str, set[str]] = {
+    "sink": {"bm25s", "Stemmer"},  # the retriever's tokenizer, in a module of which the sink uses the other half
+    "judge": {"vllm", "bm25s", "Stemmer"},  # another extra; `qrelay judge eval` beside the retriever's scores
+    # Answers by a judge's engine, and a model that another engine runs: need the judge's extra beside.
+    "trainer": {"vllm", "xllamacpp", "httpx", "gguf", "openvino"},
+}
+"""Libraries that an image's code can import and that are not in the image, by choice; what needs them says so."""
+
+
 @cache
 def project() -> dict[str, Any]:
     """pyproject.toml's table [project]."""
@@ -69,6 +78,16 @@ def installs(names: Iterable[str]) -> set[str]:
             seen.add((name, wanted))
             waiting += _needs(name, wanted)
     return {name for name, _ in seen}
+
+
+def importable(distributions: Iterable[str]) -> set[str]:
+    """The top-level names that these distributions, or Python itself, make importable, as they are installed here."""
+    wanted = set(distributions)
+    return {
+        name
+        for name, bringers in importlib.metadata.packages_distributions().items()
+        if wanted & {canonicalize_name(bringer) for bringer in bringers}
+    }
 
 
 def _needs(name: str, wanted: frozenset[str]) -> list[Requirement]:

@@ -126,7 +126,7 @@ def serving(image: Installed, folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait()
     assert process.returncode == 0, (folder / "log").read_text("utf8")
 
 

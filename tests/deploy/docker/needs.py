@@ -41,8 +41,8 @@ def imports(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def missing(packages: list[str]) -> dict[str, list[str]]:
-    """Names that cannot be imported here, each with the files that import them."""
+def imported(packages: list[str]) -> dict[str, list[str]]:
+    """The names, of others than qrelay, that these packages may import, each with the files that import them."""
     root = site()
     waiting = [file for package in packages for file in root.joinpath(*package.split(".")).rglob("*.py")]
     seen: set[Path] = set()
@@ -57,7 +57,12 @@ def missing(packages: list[str]) -> dict[str, list[str]]:
                 wanted.setdefault(top, set()).add(str(file.relative_to(root)))
             elif found := file_of(name, root):
                 waiting.append(found)
-    return {name: sorted(files) for name, files in sorted(wanted.items()) if importlib.util.find_spec(name) is None}
+    return {name: sorted(files) for name, files in sorted(wanted.items()) if name not in sys.stdlib_module_names}
+
+
+def missing(packages: list[str]) -> dict[str, list[str]]:
+    """Those that cannot be imported here."""
+    return {name: files for name, files in imported(packages).items() if importlib.util.find_spec(name) is None}
 
 
 if __name__ == "__main__":

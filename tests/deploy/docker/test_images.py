@@ -1,6 +1,7 @@
 """What each image installs, installed: its command starts, and it holds nothing of the other services.
 
-The sink's, which is small, is part of every run of the tests; the others are marked `images`: `make test-images`.
+`make test-images`. What each would install, by the metadata of what is installed here, is part of every run of the
+tests: test_recipes.py.
 """
 
 from __future__ import annotations
@@ -8,30 +9,20 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.deploy.docker.extras import foreign
+from tests.deploy.docker.extras import WITHOUT, foreign
 from tests.deploy.docker.installed import DOUBLES, Installed, clean, install, serving
 from tests.deploy.docker.recipes import IMAGES, read
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.images, pytest.mark.timeout(1800)]
 """Seconds a test: pip installs up to 2 GB in its first one, on machines that are busy."""
 
-WITHOUT: Mapping[str, set[str]] = {
-    "sink": {"bm25s", "Stemmer"},  # the retriever's tokenizer, in a module of which the sink uses the other half
-    "judge": {"vllm", "bm25s", "Stemmer"},  # another extra; `qrelay judge eval` beside the retriever's scores
-    "trainer": {"vllm", "xllamacpp", "httpx"},  # answers by a judge's engine: needs the judge's extra beside
-}
-"""Libraries that an image's code can import and that are not in the image, by choice; what needs them says so."""
 
-
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=() if name == "sink" else pytest.mark.images) for name in IMAGES],
-)
+@pytest.fixture(scope="module", params=IMAGES)
 def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """One image's environment, removed in the end; how long it took, how large it is and why go to the output."""
     started = time.monotonic()

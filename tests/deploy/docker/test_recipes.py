@@ -13,7 +13,17 @@ from packaging.utils import canonicalize_name
 
 from qrelay.cli.main import qrelay
 from qrelay.cli.serve import installed_services
-from tests.deploy.docker.extras import BROUGHT_ALONG, extras, foreign, installs, named, project
+from tests.deploy.docker.extras import (
+    BROUGHT_ALONG,
+    WITHOUT,
+    extras,
+    foreign,
+    importable,
+    installs,
+    named,
+    project,
+)
+from tests.deploy.docker.needs import imported
 from tests.deploy.docker.recipes import FOLDER, IMAGES, ROOT, Recipe, read
 
 RECIPES = [read(name) for name in IMAGES]
@@ -63,6 +73,21 @@ def test_an_image_installs_nothing_that_only_another_part_needs(recipe: Recipe) 
 )
 def test_what_is_foreign_to_an_image_is_found(name: str, absent: set[str]) -> None:
     assert absent <= foreign(read(name).extras)
+
+
+@each_recipe
+def test_what_the_code_imports_at_any_depth_comes_with_its_image(recipe: Recipe) -> None:
+    own = "trainer" if recipe.name == "trainer" else f"services.{recipe.name}"
+    found = imported([own, "qrelay.cli", "qrelay.runtime"])
+    there = importable(installs(recipe.extras))
+    assert found.keys() - there == WITHOUT.get(recipe.name, set()), found
+
+
+def test_what_labels_on_one_machine_needs_no_library_of_training_parquet_or_clusters() -> None:
+    """`make demo` installs the extra `label`; what else the code names is imported only where it is used."""
+    found = imported(["services", "qrelay.cli", "qrelay.runtime"])
+    there = importable(installs(["label"]))
+    assert found.keys() - there == {"datasets", "pyarrow", "kubernetes", "psycopg", "vllm"}, found
 
 
 def test_libraries_brought_along_are_brought_by_whom_the_table_says() -> None:

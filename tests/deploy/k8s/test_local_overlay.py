@@ -13,7 +13,7 @@ from tests.deploy.k8s.namespaces import run_inside
 from tests.deploy.k8s.rendering import K8S, render
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_local_overlay_runs_as_rendered_and_gives_labels(tmp_path: Path) -> None:
     (tmp_path / "installation.yaml").write_text(render(K8S / "overlays" / "local"), "utf8")
     (tmp_path / "feeder.yaml").write_text(render(K8S / "overlays" / "local-feed"), "utf8")
