@@ -38,8 +38,7 @@ setup-dev: $(DEV)  ## Install the developer's tools as well: tests, types, schem
 models: $(SETUP)
 	$(BIN)/qrelay models pull all-MiniLM-L6-v2 smollm2-135m-instruct qwen2.5-coder-0.5b-instruct
 
-demo: $(SETUP)  ## Label how-to questions over the Python documentation with real models (about 6 minutes).
-	$(BIN)/qrelay models pull all-MiniLM-L6-v2 qwen2.5-coder-1.5b-instruct
+demo: $(SETUP)  ## Label how-to questions over the Python documentation with real models (3 to 5 minutes after downloads).
 	$(BIN)/python -m demo.run
 
 demo-loop: $(LOCAL) models  ## One turn of the loop on the Python documentation: labels, training, gate, hot swap (at most 15 minutes).

@@ -2,8 +2,8 @@
 
     make demo            # or: python -m demo.run [--queries N] [--out demo-output]
 
-What it runs is what a user would type: `qrelay index build`, `qrelay up`, `qrelay feed --wait`,
-`qrelay export`. It ends with a table of what was found, what it cost, and where the files are.
+What it runs is what a user would type: `qrelay models tune`, `qrelay index build`, `qrelay up`,
+`qrelay feed --wait`, `qrelay export`. It ends with a table of what was found, what it cost, and where the files are.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ def main() -> None:
     shutil.rmtree(out, ignore_errors=True)
     state.mkdir(parents=True)
     environ = {**os.environ, "QRELAY_DATA_DIR": str(state), "QRELAY_CONFIG": str(HERE / "qrelay.yaml")}
+    qrelay("models", "tune", environ=environ)
     started = time.monotonic()
     qrelay("index", "build", f"python-docs:@{HERE / 'modules.txt'}", "--collection", COLLECTION,
            "--out", str(state / "index"), environ=environ)  # fmt: skip
