@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
-from trainer.evaluation.commands.options import collection_of, options_of, progress_bar, required, write_json
+from qrelay.cli.output import echo_json
+from trainer.evaluation.commands.options import collection_of, options_of, required, write_json
 
 
 def run(given: Mapping[str, Any]) -> None:
     """Evaluates what the options name, prints it and writes what they ask for."""
     from qrelay.files import write_atomic
+    from qrelay.progress import shown
     from trainer.evaluation.evaluate import from_json
     from trainer.evaluation.measures import STANDARD
     from trainer.evaluation.reporting import document_of, evaluate_models, write_runs
@@ -23,8 +25,8 @@ def run(given: Mapping[str, Any]) -> None:
     against = given["against"]
     baseline = from_json(_read(against)) if against else None
     collection = collection_of(given)
-    with progress_bar() as progress:
-        evaluated = evaluate_models(collection, models, options_of(given), given["measures"] or STANDARD, progress)
+    with shown():
+        evaluated = evaluate_models(collection, models, options_of(given), given["measures"] or STANDARD)
     document = document_of(collection, evaluated, baseline)
     write_json(given["json_file"], document)
     if given["run_out"]:
@@ -33,7 +35,10 @@ def run(given: Mapping[str, Any]) -> None:
         from trainer.evaluation.page import page_of
 
         write_atomic(given["html"], page_of(document))
-    _print(document)
+    if given["as_json"]:
+        echo_json(document)
+    else:
+        _print(document)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -42,7 +47,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:
-        raise MalformedInput(f"cannot read {path}: {error}; give what `qrelay eval --json` wrote") from error
+        raise MalformedInput(f"cannot read {path}: {error}; give what `qrelay eval --json-file` wrote") from error
     return found if isinstance(found, dict) else {}
 
 
