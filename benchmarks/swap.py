@@ -36,7 +36,6 @@ from qrelay.runtime.server import GrpcServer
 from qrelay.v1 import records_pb2, retriever_pb2, retriever_pb2_grpc
 from services.retriever.build import BuildRequest, build_index
 from services.retriever.manifest import current_folder, read_manifest
-from services.retriever.progress import Silent
 from services.retriever.reembed import under_way
 from services.retriever.reembed_job import Job, run
 from services.retriever.service import SERVICE
@@ -116,7 +115,7 @@ def main() -> None:
         root = Path(folder)
         request = BuildRequest(arguments.corpus, "bench", root / "index", arguments.limit)
         model = load_embedder(arguments.embedder, threads=arguments.threads)
-        built = build_index(request, model, Silent(), print).manifest
+        built = build_index(request, model, print).manifest
         registry = Registry(root / "registry")
         copies = [
             registry.publish(resolve(arguments.embedder).path, slot=BI_ENCODER, base=f"{model.fingerprint} copy {n}")

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from qrelay.cli.output import Rows, show
 from qrelay.config import load_settings
 from qrelay.rundir import endpoints, require
 from qrelay.runtime.client import channel
@@ -90,16 +90,13 @@ def statistics(state: Path) -> sink_pb2.CollectionStats:
 
 def report(out: Path, stats: sink_pb2.CollectionStats, seconds: float) -> None:
     """The table, the counts, the cost and the files."""
-    console = Console(width=max(100, Console().width))
-    table = Table(title="What was found", expand=True)
-    for heading in ("query", "best passage"):
-        table.add_column(heading, no_wrap=True, ratio=1)
-    for heading in ("grade", "P(relevant)"):
-        table.add_column(heading, no_wrap=True, min_width=len(heading))
+    rows = []
     for row in best_passages(out / "state"):
         probability = "-" if row["p_relevant"] is None else f"{row['p_relevant']:.2f}"
-        table.add_row(row["query"], row["title"], str(row["grade"]), probability)
-    console.print(table)
+        rows.append((row["query"], row["title"], str(row["grade"]), probability))
+    headings = ("query", "best passage", "grade", "P(relevant)")
+    show(Rows(headings, rows, title="What was found", prose=headings[:2]))
+    console = Console(highlight=False)
     triples = [json.loads(line) for line in (out / "triples.jsonl").read_text("utf8").splitlines()]
     reasons = [negative["reason"] for each in triples for negative in each["negatives"]]
     console.print(

@@ -93,6 +93,11 @@ def step(name: str, *, total: float = 0, unit: str = "", done: float = 0) -> Ite
         running.finish()
 
 
+def heard() -> Listener:
+    """Who listens here, for a listener that adds to it; one that does nothing where nobody does."""
+    return _LISTENER.get() or (lambda _: None)
+
+
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """While it lasts, `listener` hears of every step of this context, in the thread that does the work."""

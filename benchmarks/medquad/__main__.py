@@ -172,7 +172,9 @@ class Recipe:
 
     def _evaluate(self, models: list[str], files: list[str | Path], out: Path) -> None:
         named = [word for model in models for word in ("--model", model)]
-        self.qrelay("eval", *named, *files, "--json", out.with_suffix(".json"), "--html", out.with_suffix(".html"))
+        self.qrelay(
+            "eval", *named, *files, "--json-file", out.with_suffix(".json"), "--html", out.with_suffix(".html")
+        )
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from demo.run import COLLECTION, qrelay, start_services, stop
+from qrelay.cli.output import Rows, show
 from qrelay.rundir import require
 from qrelay.runtime.client import get_info
 from trainer.gate.decide import decision_of
@@ -83,19 +83,17 @@ def served(state: Path) -> dict[str, str]:
 
 def show_swap(before: dict[str, str], after: dict[str, str]) -> None:
     """What served, and what serves."""
-    table = Table("service", "before", "after", title="Hot swap, as GetInfo tells it", expand=True)
-    for service in before:
-        table.add_row(service, before[service], after[service])
-    Console(width=max(120, Console().width)).print(table)
+    headings = ("service", "before", "after")
+    rows = [(service, before[service], after[service]) for service in before]
+    show(Rows(headings, rows, title="Hot swap, as GetInfo tells it", prose=headings[1:]))
 
 
 def show_gate(state: Path) -> None:
     """The gate's table of every slot that was trained."""
-    console = Console(width=max(160, Console().width))
     for at in StateFile(state, COLLECTION).read().rounds:
         for slot in at.slots:
-            console.rule(f"{slot.slot}: {slot.outcome}")
-            console.print(decision_table(decision_of(slot.decision)) if slot.decision else slot.why)
+            show(f"\n{slot.slot}: {slot.outcome}")
+            show(decision_table(decision_of(slot.decision)) if slot.decision else slot.why)
 
 
 def prepare(out: Path, environ: dict[str, str], limit: int) -> None:

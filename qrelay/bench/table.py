@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qrelay.bench.environment import summary
 from qrelay.bench.report import Estimate, Level, Quantiles, Report
 from qrelay.bench.usage import Usage
+from qrelay.cli.output import Rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,15 +72,7 @@ def show(report: Report, console: Console) -> None:
 
 def show_grid(grid: Grid, console: Console) -> None:
     """One table on a terminal."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(grid.title), title_justify="left", title_style="bold")
-    for number, name in enumerate(grid.header):
-        table.add_column(escape(name), justify="right" if number else "left")
-    for row in grid.rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
+    console.print(Rows(grid.header, grid.rows, title=grid.title, right=grid.header[1:]))
 
 
 def warnings(report: Report) -> Iterator[str]:

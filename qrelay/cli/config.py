@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -14,7 +13,9 @@ import click
 import yaml
 from pydantic import BaseModel
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 from qrelay.cli.serve import installed_services, load_definition
 from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError
@@ -67,7 +68,7 @@ def installed_classes() -> dict[str, type[ServiceSettings]]:
     return found
 
 
-@click.command()
+@click.command(epilog=example("qrelay config judge"))
 @click.argument("service", required=False, type=click.Choice(installed_sections()))
 @config_option()
 @data_dir_option()
@@ -79,6 +80,8 @@ def config(service: str | None, config: Path | None, data_dir: Path, as_json: bo
     Passwords are hidden. With --json: an object a section, and `origins` with section -> field -> where from.
     """
     names = [service] if service else installed_sections()
+    if reference and as_json:
+        raise click.UsageError("--reference prints a page: leave --json out")
     if reference:
         click.echo(reference_page(names))
         return
@@ -87,11 +90,11 @@ def config(service: str | None, config: Path | None, data_dir: Path, as_json: bo
     effective.check(classes)
     found = {name: effective.settings(each, name) for name, each in classes.items()}
     if as_json:
-        click.echo(json.dumps({
+        echo_json({
             **{name: masked(settings.model_dump(mode="json")) for name, settings in found.items()},
             "origins": {name: {".".join(leaf): effective.origin(name, leaf) for leaf in leaves(settings)}
                         for name, settings in found.items()},
-        }))  # fmt: skip
+        })  # fmt: skip
         return
     for name, settings in found.items():
         click.echo(f"{name}:")

@@ -6,27 +6,32 @@ from pathlib import Path
 from typing import Any
 
 import click
-from google.protobuf.json_format import MessageToDict, MessageToJson
-from rich.console import Console
-from rich.table import Table
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 
+from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import Rows, echo_json
+from qrelay.cli.output import show as show_table
+from qrelay.errors import UnknownCollection
+from qrelay.nearest import did_you_mean, listed
 from qrelay.rundir import require
 from qrelay.runtime.client import channel
 from qrelay.runtime.exitcodes import EXIT_FAILED
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
 _PAGE = 200
+_HEADINGS = ("id", "state", "stage", "reason", "query_id", "attempts", "detail")
 _TIMEOUT_S = 30.0
 _sink_option = click.option("--sink", "address", help="host:port of the sink.  [default: the one in --data-dir]")
 
 
-@click.group()
+@click.group(cls=Group, epilog=example("qrelay dlq list --collection docs"))
 def dlq() -> None:
     """Dead letters: list, show, replay."""
 
 
-@dlq.command("list")
+@dlq.command("list", epilog=example("qrelay dlq list --collection docs --all"))
 @data_dir_option()
 @config_option(used=False)
 @_sink_option
@@ -35,22 +40,20 @@ def dlq() -> None:
 @json_option()
 def list_(data_dir: Path, address: str | None, collection: str, include_closed: bool, as_json: bool) -> None:
     """One line a dead letter, newest last."""
-    entries = _entries(address or require(data_dir, "sink").grpc, collection, include_closed)
+    address = address or require(data_dir, "sink").grpc
+    entries = _entries(address, collection, include_closed)
+    if not entries and collection:
+        _require_collection(address, collection)
     if as_json:
-        import json
-
-        click.echo(json.dumps({"dead_letters": [_as_dict(entry) for entry in entries]}))
-        return
-    table = Table("id", "state", "stage", "reason", "query_id", "attempts", "detail")
-    for entry in entries:
-        letter = entry.dead_letter
-        state = sink_pb2.DeadLetterState.Name(entry.state).removeprefix("DEAD_LETTER_STATE_").lower()
-        table.add_row(letter.dead_letter_id[:12], state, letter.stage, letter.reason, letter.query_id,
-                      str(letter.attempts), letter.detail[:100])  # fmt: skip
-    Console().print(table if entries else "no dead letters")
+        echo_json({"dead_letters": [_as_dict(entry) for entry in entries]})
+    elif entries:
+        show_table(Rows(_HEADINGS, [_row(entry) for entry in entries], prose=("detail",)))
+    else:
+        of = f" of {collection}" if collection else ""
+        click.echo(f"no dead letters{of}" if include_closed else f"no open dead letters{of}; --all lists closed ones")
 
 
-@dlq.command()
+@dlq.command(epilog=example("qrelay dlq show 3f9a1c"))
 @click.argument("dead_letter_id")
 @data_dir_option()
 @config_option(used=False)
@@ -59,12 +62,12 @@ def show(dead_letter_id: str, data_dir: Path, address: str | None) -> None:
     """One dead letter whole, as JSON. The id may be shortened."""
     for entry in _entries(address or require(data_dir, "sink").grpc, "", True):
         if entry.dead_letter.dead_letter_id.startswith(dead_letter_id):
-            click.echo(MessageToJson(entry, preserving_proto_field_name=True))
+            echo_json(MessageToDict(entry, preserving_proto_field_name=True))
             return
     raise click.ClickException(f"no dead letter {dead_letter_id}; see `qrelay dlq list --all`")
 
 
-@dlq.command()
+@dlq.command(epilog=example("qrelay dlq replay --all"))
 @click.argument("ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All open ones.")
 @data_dir_option()
@@ -81,7 +84,7 @@ def replay(ids: tuple[str, ...], everything: bool, data_dir: Path, address: str 
         request = sink_pb2.ReplayDeadLettersRequest(dead_letter_ids=whole, all=everything)
         answer = sink_pb2_grpc.SinkServiceStub(opened).ReplayDeadLetters(request, timeout=_TIMEOUT_S)
     if as_json:
-        click.echo(MessageToJson(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
+        echo_json(_as_dict(answer))
     else:
         click.echo(f"replayed {answer.replayed}" + "".join(f"\nnot open: {left}" for left in answer.skipped_ids))
     if answer.skipped_ids:
@@ -103,10 +106,29 @@ def _entries(address: str, collection: str, include_closed: bool) -> list[sink_p
                 return entries
 
 
+def _row(entry: sink_pb2.DeadLetterEntry) -> tuple[str, ...]:
+    letter = entry.dead_letter
+    state = sink_pb2.DeadLetterState.Name(entry.state).removeprefix("DEAD_LETTER_STATE_").lower()
+    who = (letter.dead_letter_id, state, letter.stage, letter.reason, letter.query_id)
+    return *who, str(letter.attempts), letter.detail
+
+
+def _require_collection(address: str, collection: str) -> None:
+    """Raises UnknownCollection: the sink knows other collections, and not this one."""
+    with channel(address) as opened:
+        answer = sink_pb2_grpc.SinkServiceStub(opened).GetStats(sink_pb2.GetStatsRequest(), timeout=_TIMEOUT_S)
+    held = [each.collection for each in answer.collections]
+    if held and collection not in held:
+        raise UnknownCollection(
+            f"the sink knows nothing of collection {collection!r}; it holds {listed(held)}."
+            + did_you_mean(collection, held)
+        )
+
+
 def _complete(prefix: str, entries: list[sink_pb2.DeadLetterEntry]) -> str:
     found = [e.dead_letter.dead_letter_id for e in entries if e.dead_letter.dead_letter_id.startswith(prefix)]
     return found[0] if len(found) == 1 else prefix
 
 
-def _as_dict(entry: sink_pb2.DeadLetterEntry) -> dict[str, Any]:
-    return MessageToDict(entry, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+def _as_dict(message: Message) -> dict[str, Any]:
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)

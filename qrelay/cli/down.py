@@ -11,6 +11,7 @@ import psutil
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option
 from qrelay.cli.orphans import end, left_behind
 from qrelay.errors import BackendUnavailable
@@ -22,7 +23,7 @@ PID_FILE: Final = "up.pid"
 _POLL_S: Final = 0.2
 
 
-@click.command()
+@click.command(epilog=example("qrelay down"))
 @data_dir_option()
 @config_option(used=False)
 def down(data_dir: Path) -> None:

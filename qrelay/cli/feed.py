@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +11,17 @@ from typing import Any
 import click
 from rich.console import Console
 
+from qrelay.cli.collection import check_collection
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 from qrelay.cli.waiting import ATTEMPTS, SinkDoor, Waiting, standing
 from qrelay.config import NatsSettings, ServiceSettings, load_settings
-from qrelay.errors import InvalidQuery, TransientError
+from qrelay.errors import TransientError
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.lines import Format
 from qrelay.feed.source import open_lines
-from qrelay.identity import valid_collection
 from qrelay.progress import Progress, Step, plainly, shown, step, tell
 from qrelay.rundir import endpoints
 from qrelay.runtime.exitcodes import EXIT_PARTIAL
@@ -31,7 +32,7 @@ _CONNECT_S = 10.0
 _SHOWN_REJECTIONS = 20
 
 
-@click.command()
+@click.command(epilog=example("qrelay feed queries.jsonl --collection docs --wait"))
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True), default="-")
 @click.option("--collection", required=True, help="The corpus that the queries are asked of.")
 @click.option("--format", "line_format", type=click.Choice(["auto", "jsonl", "tsv", "plain"]), default="auto",
@@ -55,8 +56,7 @@ def feed(file: Path, collection: str, line_format: Format, query_round: int, fol
     adds joins the same query in the ledger. Exit code 3: some lines were rejected, or (with --wait) some
     queries are dead letters.
     """
-    if not valid_collection(collection):
-        raise InvalidQuery(f"collection {collection!r}: use 1 to 64 of a-z, 0-9, - and _, a letter or digit first")
+    check_collection(collection, data_dir, config, elsewhere=nats_url is not None)
     settings = nats_settings(nats_url, data_dir, config)
     path = None if str(file) == "-" else file
     console = Console(stderr=True)
@@ -144,7 +144,7 @@ def _print(console: Console, report: FeedReport, states: dict[str, int] | None, 
     if as_json:
         summary: dict[str, Any] = {"accepted": report.accepted, "known": report.known,
                                    "rejected": {str(n): why for n, why in report.rejected.items()}}  # fmt: skip
-        click.echo(json.dumps({**summary, **(states or {})}))
+        echo_json({**summary, **(states or {})})
         return
     for number, why in list(report.rejected.items())[:_SHOWN_REJECTIONS]:
         console.print(f"line {number}: {why}", style="red", markup=False)

@@ -10,12 +10,13 @@ from typing import Final
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.errors import BackendUnavailable, InputError
 
 _NOT_SERVING: Final = "wait until its model is loaded, or read its log"
 
 
-@click.command()
+@click.command(epilog=example("qrelay healthcheck 127.0.0.1:7403"))
 @click.argument("address")
 @click.option("--service", default="", help="Whose health: a gRPC service's full name, or liveness.  [default: all]")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True,

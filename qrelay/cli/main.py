@@ -4,21 +4,20 @@ Commands load when they are called, so `qrelay --help` needs no model library. C
 (`index`, `judge`, `export`) come from that service's package through the entry point group
 `qrelay.commands` and appear where it is installed.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 finished, but some items were rejected or dead-lettered;
-4 finished, and a condition of --fail-on holds; 78 the installation is wrong (settings, model, index, port).
+Exit codes are those of `qrelay/runtime/exitcodes.py`.
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
 from importlib.metadata import entry_points
 
 import click
 
 from qrelay import __version__
-from qrelay.errors import QrelayError, SetupError
-from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_SETUP
+from qrelay.cli.errors import run
+from qrelay.cli.group import Group
+from qrelay.runtime.exitcodes import MEANINGS
 
 _OWN = {
     "up": "qrelay.cli.up:up",
@@ -34,7 +33,7 @@ _OWN = {
 }
 
 
-class Commands(click.Group):
+class Commands(Group):
     """qrelay's own commands and those that installed services bring."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -53,29 +52,29 @@ class Commands(click.Group):
         return None
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+_EPILOG = "\n".join([
+    "\b",
+    "Example:",
+    "  qrelay up --detach",
+    "  qrelay feed queries.jsonl --collection docs --wait",
+    "",
+    "\b",
+    "Exit codes:",
+    *(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items()),
+    "",
+    "Shell completion, --json and the rest of what all commands share: docs/cli.md.",
+])  # fmt: skip
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(__version__, prog_name="qrelay")
 def qrelay() -> None:
     """Queries in, relevance judgments and training data out."""
 
 
 def main() -> None:
-    """Entry point: errors of qrelay's own become one line and an exit code."""
-    try:
-        qrelay()
-    except QrelayError as error:
-        click.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(EXIT_SETUP if isinstance(error, SetupError) else EXIT_FAILED)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("qrelay", "services", "trainer"):
-            raise  # a bug of ours, not a library that this installation does without
-        click.secho(
-            f"error: this command needs the package {error.name}, which is not installed here: an image or a virtual "
-            "environment of one service has only that service's; pip install 'qrelay[local]' brings all",
-            fg="red",
-            err=True,
-        )
-        sys.exit(EXIT_SETUP)
+    """Entry point."""
+    run(qrelay)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,16 @@ def json_option() -> Decorator:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 
 
+def json_file_option() -> Decorator:
+    """--json-file: what --json prints, into a file, with indents."""
+    return click.option(
+        "--json-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="OUT",
+        help="Write what --json prints into a file.",
+    )
+
+
 def config_option(*, used: bool = True) -> Decorator:
     """--config: the settings file. used: the command takes it; else it only says where the data folder is."""
     return click.option(

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option
 from qrelay.errors import ConfigError
 from qrelay.runtime.stage import ServiceDef
@@ -34,7 +35,7 @@ def load_definition(name: str) -> ServiceDef[Any, Any]:
     raise ConfigError(f"no service {name!r}; installed: {', '.join(installed_services())}")
 
 
-@click.command()
+@click.command(epilog=example("qrelay serve judge --config qrelay.yaml"))
 @click.argument("service", type=click.Choice(installed_services()))
 @config_option()
 def serve(service: str, config: Path | None) -> None:

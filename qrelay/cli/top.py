@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 import urllib.error
 import urllib.request
@@ -22,10 +21,11 @@ import click
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 
 from qrelay.cli.feed import nats_settings
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import Rows, echo_json
 from qrelay.config import NatsSettings
 from qrelay.errors import QrelayError
 from qrelay.rundir import endpoints
@@ -115,20 +115,21 @@ def _value(at: Look, service: str, name: str) -> float:
 
 def render(state: Mapping[str, Any]) -> Group:
     """The table and the judge's line."""
-    table = Table("service", "lag", "held", "items/s", "mean batch", "done", "retried", "dead letters")
+    rows = []
     for row in state["services"]:
         state_of = "" if row["ready"] else " (not ready)" if row["up"] else " (down)"
         name = row["service"] + state_of
         values = (row[key] for key in ("lag", "held", "per_second", "mean_batch", "ok", "retried", "dead_lettered"))
-        table.add_row(name, *("-" if value is None else str(value) for value in values))
+        rows.append((name, *("-" if value is None else str(value) for value in values)))
     judged = state["judgments"]
     line = (f"judgments: {judged['graded']} graded ({state['judgments_per_second']}/s), {judged['cached']} from "
             f"the cache, {judged['missing']} missing; {state['prompt_tokens']} LLM tokens "
             f"({state['prompt_tokens_per_second']}/s)")  # fmt: skip
-    return Group(table, line, state["problem"])
+    headings = ("service", "lag", "held", "items/s", "mean batch", "done", "retried", "dead letters")
+    return Group(Rows(headings, rows, right=headings[1:], frame=False), line, state["problem"])
 
 
-@click.command()
+@click.command(epilog=example("qrelay top --once"))
 @data_dir_option()
 @config_option()
 @click.option("--nats", "nats_url", help="NATS URL.  [default: the one in --data-dir, else the settings']")
@@ -162,7 +163,7 @@ async def _show(data_dir: Path, settings: NatsSettings, interval: float, once: b
             now = await look(data_dir, settings, broker)
             state = summary(before, now)
             if as_json:
-                click.echo(json.dumps(state))
+                echo_json(state)
             else:
                 show(render(state))
             if once:

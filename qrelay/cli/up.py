@@ -25,6 +25,7 @@ from qrelay.cli import orphans
 from qrelay.cli.checks import checked_settings, refuse_taken
 from qrelay.cli.config import installed_classes
 from qrelay.cli.down import LOCK, PID_FILE
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option
 from qrelay.cli.serve import installed_services
 from qrelay.cli.supervisor import Child, Supervisor, service_environ
@@ -68,7 +69,7 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
     return Supervisor(children, nats, say)
 
 
-@click.command()
+@click.command(epilog=example("qrelay up --detach"))
 @data_dir_option()
 @config_option()
 @click.option("--nats", "nats_url", help="URL of a NATS server to use instead of the embedded one.")

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from qrelay.errors import ConfigError, ModelError
 from qrelay.models.home import check_model, file_hashes, models_dir
 from qrelay.models.records import HubSource, ModelEntry, ResolvedModel, Wheel, revision_of
+from qrelay.nearest import did_you_mean, listed
 
 PATH_PREFIX = "path:"
 RESERVED_NAMES = frozenset({"hash"})
@@ -79,10 +80,9 @@ def parse_catalogue(text: str, origin: str) -> dict[str, ModelEntry]:
 def find_entry(name: str, catalogue: Catalogue) -> ModelEntry:
     """The entry of this name. Raises ModelError that lists the names that exist."""
     if name not in catalogue:
-        known = ", ".join(sorted(catalogue))
         raise ModelError(
-            f"no model is named '{name}'. The catalogue has: {known}. A model of your own is given as "
-            "'path:/folder/or/file', or added in a file that QRELAY_CATALOGUE names."
+            f"no model is named '{name}'.{did_you_mean(name, catalogue)} The catalogue has: {listed(catalogue)}. "
+            "A model of your own is given as 'path:/folder/or/file', or added in a file that QRELAY_CATALOGUE names."
         )
     return catalogue[name]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
@@ -29,15 +28,16 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from qrelay.cli.group import Group, example
+from qrelay.cli.options import json_option
+from qrelay.cli.output import echo_json
 from qrelay.errors import ModelError
 from qrelay.models.catalogue import Catalogue, load_catalogue
 from qrelay.models.home import check_model, models_dir
 from qrelay.models.pull import pull
 from qrelay.models.records import ModelEntry
-
-EXIT_FAILED = 1
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
-
+from qrelay.nearest import did_you_mean, listed
+from qrelay.runtime.exitcodes import EXIT_FAILED
 
 _REGISTRY = {
     "versions": "reading:versions",
@@ -59,7 +59,7 @@ _LATE = {"prepare": "prepare", "tune": "tune"}
 _ADDED = "qrelay.commands.models"
 
 
-class ModelCommands(click.Group):
+class ModelCommands(Group):
     """The commands below, the registry's, and those that installed parts bring."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -82,18 +82,18 @@ class ModelCommands(click.Group):
         return super().get_command(ctx, cmd_name)
 
 
-@click.group(cls=ModelCommands)
+@click.group(cls=ModelCommands, epilog=example("qrelay models list"))
 def models() -> None:
     """Models of the catalogue, and the versions that were trained."""
 
 
-@models.command("list")
-@_JSON
+@models.command("list", epilog=example("qrelay models list"))
+@json_option()
 def list_models(as_json: bool) -> None:
     """Show the catalogue, and which models are on this machine."""
     rows = [_row(entry) for entry in load_catalogue().values()]
     if as_json:
-        click.echo(json.dumps({"models_dir": str(models_dir()), "models": rows}, indent=2))
+        echo_json({"models_dir": str(models_dir()), "models": rows})
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
@@ -103,10 +103,10 @@ def list_models(as_json: bool) -> None:
     click.echo(f"\nmodel home: {models_dir()}")
 
 
-@models.command("pull")
+@models.command("pull", epilog=example("qrelay models pull all-MiniLM-L6-v2"))
 @click.argument("names", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="Pull every model of the catalogue.")
-@_JSON
+@json_option()
 def pull_models(names: tuple[str, ...], every: bool, as_json: bool) -> None:
     """Fetch models by name into the model home; what is there and right is not fetched again."""
     catalogue = load_catalogue()
@@ -118,9 +118,9 @@ def pull_models(names: tuple[str, ...], every: bool, as_json: bool) -> None:
     _finish(results, as_json)
 
 
-@models.command("verify")
+@models.command("verify", epilog=example("qrelay models verify all-MiniLM-L6-v2"))
 @click.argument("names", nargs=-1)
-@_JSON
+@json_option()
 def verify_models(names: tuple[str, ...], as_json: bool) -> None:
     """Hash every byte of the named models, or of all that are on this machine."""
     catalogue = load_catalogue()
@@ -147,7 +147,8 @@ def _entries(names: Sequence[str], catalogue: Catalogue) -> list[ModelEntry]:
     unknown = [name for name in names if name not in catalogue]
     if unknown:
         raise click.UsageError(
-            f"no such model: {', '.join(unknown)}. The catalogue has: {', '.join(sorted(catalogue))}"
+            f"no such model: {', '.join(unknown)}.{did_you_mean(unknown[0], catalogue)} The catalogue has: "
+            f"{listed(catalogue)}"
         )
     return [catalogue[name] for name in dict.fromkeys(names)]
 
@@ -199,7 +200,7 @@ def _verify_one(entry: ModelEntry, say: Any) -> dict[str, Any]:
 def _finish(results: list[dict[str, Any]], as_json: bool) -> None:
     """Print the results, and exit with 1 if any failed."""
     if as_json:
-        click.echo(json.dumps({"models_dir": str(models_dir()), "models": results}, indent=2))
+        echo_json({"models_dir": str(models_dir()), "models": results})
     else:
         for result in results:
             if result["ok"]:

@@ -6,14 +6,15 @@ judge for this machine first. Both show progress, do nothing twice, and remove w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 from qrelay.errors import ConfigError, ModelError
 from qrelay.models import tuning
 from qrelay.models.catalogue import load_catalogue
@@ -23,7 +24,7 @@ from qrelay.progress import shown
 from qrelay.settings.sources import TUNED_NAME
 
 
-@click.command()
+@click.command(epilog=example("qrelay models prepare"))
 @data_dir_option()
 @config_option()
 @json_option()
@@ -35,7 +36,7 @@ def prepare(data_dir: Path, config: Path | None, as_json: bool) -> None:
     with shown():
         done = prepare_all(data_dir, config)
     if as_json:
-        click.echo(json.dumps({"models_dir": str(models_dir()), "prepared": done}))
+        echo_json({"models_dir": str(models_dir()), "prepared": done})
         return
     for service, models in done.items():
         click.echo(f"{service}: {', '.join(models) or 'needs no model'}")
@@ -70,7 +71,7 @@ def _services(data_dir: Path, config: Path | None) -> Iterator[tuple[str, Any, A
         yield name, definition, load_settings(definition.settings, name, file=config, data_dir=data_dir)
 
 
-@click.command()
+@click.command(epilog=example("qrelay models tune --no-fetch"))
 @data_dir_option()
 @config_option()
 @click.option("--fetch/--no-fetch", default=True, show_default=True, help="Fetch and prepare what was chosen.")
@@ -86,7 +87,7 @@ def tune(data_dir: Path, config: Path | None, fetch: bool, again: bool, as_json:
         chosen = choice(data_dir, config, again=again, fetching=fetch)
         done = prepare_all(data_dir, config) if fetch else {}
     if as_json:
-        click.echo(json.dumps({**chosen, "file": str(data_dir / TUNED_NAME), "prepared": done}))
+        echo_json({**chosen, "file": str(data_dir / TUNED_NAME), "prepared": done})
         return
     for line in told(chosen):
         click.echo(line)

@@ -7,7 +7,7 @@ or None where there is no ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -60,6 +60,9 @@ class LedgerSide(Protocol):
 
     def has_labels(self) -> bool:
         """Whether it holds a judgment of any collection."""
+
+    def collections(self) -> Sequence[str]:
+        """The collections that it holds queries of, by name."""
 
     def retract(self, judge: str, *, author: str, reason: str) -> Mapping[str, Any]:
         """Labels of the judge count no more. `judge`: the beginning of its hash. What that touched: `judge` (the

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import Rows, echo_json, show
 from services.judge.commands.cache import cache
 from services.judge.commands.check import check
 from services.judge.commands.measure import COMMANDS
@@ -28,12 +30,17 @@ STRATEGIES = ["binary", "graded", "query_likelihood", "contrastive_likelihood", 
 BACKENDS = list(get_args(BackendName))
 
 
-@click.group()
+@click.group(
+    cls=Group,
+    epilog=example("qrelay judge try --query 'sort a dictionary' --passage 'sorted(d.items()) sorts by key'"),
+)
 def judge() -> None:
     """Try the judge; inspect its cache."""
 
 
-@judge.command("try")
+@judge.command(
+    "try", epilog=example("qrelay judge try --query 'sort a dictionary' --passage 'sorted(d.items()) sorts by key'")
+)
 @click.option("--query", required=True, help="The query.")
 @click.option("--passage", "texts", multiple=True, help="A passage; may be repeated.")
 @click.option(
@@ -60,7 +67,7 @@ def try_(
     settings = _settings(config, data_dir, **{key: value for key, value in options.items() if value})
     judged, prompt = _judge(settings, query, named)
     if as_json:
-        click.echo(json.dumps(_as_json(judged, prompt)))
+        echo_json(_as_json(judged, prompt))
     else:
         _print(judged, prompt, show_prompt)
 
@@ -132,7 +139,6 @@ def _as_json(judged: JudgedSet, prompt: list[Message]) -> dict[str, Any]:
 
 def _print(judged: JudgedSet, prompt: list[Message], show_prompt: bool) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console()
@@ -141,11 +147,12 @@ def _print(judged: JudgedSet, prompt: list[Message], show_prompt: bool) -> None:
             console.rule(message["role"], style="dim")
             console.print(Text(message["content"]))
         console.rule(style="dim")
-    table = Table("passage", "grade", "P(relevant)", "expected", "entropy", "probabilities", "tokens")
+    rows = []
     for candidate, each in zip(judged.candidate_set.candidates, judged.judgments, strict=True):
         title = candidate.passage.title or candidate.passage.text
-        table.add_row(Text(f"{each.passage_id} {title[:40]}"), *_cells(each), str(each.prompt_tokens))
-    console.print(table)
+        rows.append((f"{each.passage_id} {title[:40]}", *_cells(each), str(each.prompt_tokens)))
+    headings = ("passage", "grade", "P(relevant)", "expected", "entropy", "probabilities", "tokens")
+    show(Rows(headings, rows, prose=("passage", "probabilities")))
     console.print(Text(f"judge {judged.judgments[0].judge.fingerprint}", style="dim"))
 
 
@@ -154,7 +161,7 @@ def _cells(judgment: Judgment) -> list[str]:
 
     outcome = judgment.outcome
     if isinstance(outcome, Missing):
-        return ["missing", "", "", "", f"{outcome.reason}: {outcome.detail[:80]}"]
+        return ["missing", "", "", "", f"{outcome.reason}: {outcome.detail}"]
     shown = "  ".join(f"{outcome.min_grade + i}: {p:.3f}" for i, p in enumerate(outcome.probabilities))
     return [
         str(outcome.grade),

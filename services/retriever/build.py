@@ -31,6 +31,7 @@ from qrelay.identity import valid_collection
 from qrelay.models import terms
 from qrelay.models.embedder import Embedder
 from qrelay.models.terms import indexed_text
+from qrelay.progress import step
 from services.retriever import bm25, spool
 from services.retriever.corpus import read_corpus
 from services.retriever.manifest import (
@@ -45,7 +46,6 @@ from services.retriever.manifest import (
     version_of,
     write_manifest,
 )
-from services.retriever.progress import BuildProgress
 from services.retriever.store import PassageWriter, write_order
 from services.retriever.vectors import VectorReuse, done_rows, embed_passages
 
@@ -96,7 +96,6 @@ class BuildResult:
 def build_index(
     request: BuildRequest,
     embedder: Embedder,
-    progress: BuildProgress,
     say: Callable[[str], None],
 ) -> BuildResult:
     """Build, continue, or find finished, the index of `request`. `say` is told of each record left out.
@@ -112,8 +111,7 @@ def build_index(
     began = time.monotonic()
     with _locked(home):
         rejections = spool.Rejections(home / _REJECTED, say)
-        progress.stage("reading documents", None)
-        spooled = _read(request, home, rejections, progress)
+        spooled = _read(request, home, rejections)
         version = version_of(spooled.corpus_hash, embedder.fingerprint, request.parameters)
         folder, work = home / version, home / f".build-{version}"
         if (folder / MANIFEST).exists():
@@ -124,9 +122,9 @@ def build_index(
             return BuildResult(folder, manifest, True, rejections.count, tuple(rejections.examples))
         resumed = 0
         if not (work / MANIFEST).exists():
-            _chunk(request, embedder, home / ".spool", work, progress)
+            _chunk(request, embedder, home / ".spool", work)
             facts = _Facts(version, spooled, rejections.count, began)
-            resumed = _complete(request, embedder, work, facts, progress)
+            resumed = _complete(request, embedder, work, facts)
         _publish(home, work, folder)
         manifest = read_manifest(folder)
     return BuildResult(folder, manifest, False, rejections.count, tuple(rejections.examples), resumed)
@@ -165,14 +163,13 @@ def _locked(home: Path) -> Iterator[None]:
         lock.release()
 
 
-def _read(
-    request: BuildRequest, home: Path, rejections: spool.Rejections, progress: BuildProgress
-) -> spool.SpoolSummary:
+def _read(request: BuildRequest, home: Path, rejections: spool.Rejections) -> spool.SpoolSummary:
     folder = home / ".spool"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     documents = read_corpus(request.source, rejections, request.limit)
-    summary = spool.fill(folder, documents, rejections, progress.advance)
+    with step("reading documents", unit="documents") as reading:
+        summary = spool.fill(folder, documents, rejections, reading.advance)
     if not summary.documents:
         shutil.rmtree(folder)
         raise MalformedInput(
@@ -183,7 +180,7 @@ def _read(
     return summary
 
 
-def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path, progress: BuildProgress) -> None:
+def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path) -> None:
     """Passages and tokens into `work`, unless an interrupted build already has them."""
     scaffold = work / SCAFFOLD
     if (scaffold / _CHUNKED).exists():
@@ -191,14 +188,14 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path,
     shutil.rmtree(work, ignore_errors=True)
     scaffold.mkdir(parents=True)
     positions = spool.positions_by_id(spooled)
-    progress.stage("cutting passages", len(positions))
     passages, tokens = PassageWriter(work), bm25.TokenSpool(scaffold)
-    for document in spool.read(spooled):
-        windows = embedder.windows(document.text, request.window, request.stride)
-        passages.add(document, windows)
-        for window in windows:
-            tokens.add(indexed_text(document.title, window))
-        progress.advance(1)
+    with step("cutting passages", total=len(positions), unit="documents") as cutting:
+        for document in spool.read(spooled):
+            windows = embedder.windows(document.text, request.window, request.stride)
+            passages.add(document, windows)
+            for window in windows:
+                tokens.add(indexed_text(document.title, window))
+            cutting.advance(1)
     passages.close()
     tokens.close()
     write_order(work, positions)
@@ -206,18 +203,18 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path,
     write_atomic(scaffold / _CHUNKED, json.dumps(state))
 
 
-def _complete(request: BuildRequest, embedder: Embedder, work: Path, facts: _Facts, progress: BuildProgress) -> int:
+def _complete(request: BuildRequest, embedder: Embedder, work: Path, facts: _Facts) -> int:
     """Vectors, postings and manifest into `work`. Returns how many vectors an earlier run had left."""
     state = json.loads((work / SCAFFOLD / _CHUNKED).read_text("utf8"))
-    progress.stage("embedding passages", state["passages"], done_rows(work))
     start = time.monotonic()
     reuse = VectorReuse(_earlier(work, embedder.fingerprint))
-    embedded, reused = embed_passages(work, embedder, reuse, progress.advance)
+    with step("embedding passages", total=state["passages"], unit="passages", done=done_rows(work)) as embedding:
+        embedded, reused = embed_passages(work, embedder, reuse, embedding.advance)
     rate = embedded / max(time.monotonic() - start, 1e-9)
-    progress.stage("building BM25", None)
-    bm25.build_bm25(work / SCAFFOLD, work / "bm25")
-    progress.stage("sealing", None)
-    files = describe_files(work)
+    with step("building BM25"):
+        bm25.build_bm25(work / SCAFFOLD, work / "bm25")
+    with step("hashing the index's files"):
+        files = describe_files(work)
     for path in [*(work / entry.path for entry in files), work / "bm25", work]:
         fsync_path(path)
     manifest = Manifest(

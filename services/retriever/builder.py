@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from qrelay.runtime.exitcodes import EXIT_BUSY
 from services.retriever.embedders import REGISTERED
-from services.retriever.reembed_job import EXIT_BUSY
 from services.retriever.settings import RetrieverSettings
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import click
 
+from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 from qrelay.config import load_settings
 from qrelay.errors import CorpusIndexError
 from qrelay.files import AtomicFiles
@@ -38,12 +40,12 @@ def _engine_option() -> Callable[[Any], Any]:
     return click.option("--engine", type=click.Choice(ENGINES), help=said)
 
 
-@click.group()
+@click.group(cls=Group, epilog=example("qrelay index build corpus.jsonl --collection docs"))
 def index() -> None:
     """Build and inspect the retriever's indexes."""
 
 
-@index.command()
+@index.command(epilog=example("qrelay index build corpus.jsonl --collection docs"))
 @click.argument("source")
 @click.option("--collection", required=True, help="Name that queries ask for: a-z, 0-9, - and _.")
 @click.option("--out", type=_FOLDER, help=_INDEXES)
@@ -65,14 +67,12 @@ def build(
     """
     from qrelay.models.embedder import load_embedder
     from services.retriever.build import BuildRequest, build_index
-    from services.retriever.progress import show_progress
 
     settings = _settings(data_dir, config)
     request = BuildRequest(source, collection, out or settings.index_folder, limit)
     with shown():
         embed = load_embedder(embedder or settings.embedder, engine=engine or settings.embedder_engine)
-    with show_progress() as progress:
-        result = build_index(request, embed, progress, lambda line: click.echo(line, err=True))
+        result = build_index(request, embed, lambda line: click.echo(line, err=True))
     facts = result.manifest.model_dump(exclude={"files", "rejected"})
     summary = facts | {
         "folder": str(result.folder),
@@ -103,10 +103,13 @@ def _sentences(summary: dict[str, Any]) -> str:
 
 
 def _print(answer: Any, as_json: bool) -> None:
-    click.echo(json.dumps(answer, ensure_ascii=False) if as_json else answer)
+    if as_json:
+        echo_json(answer)
+    else:
+        click.echo(answer)
 
 
-@index.command()
+@index.command(epilog=example("qrelay index reembed --model registry --collection docs"))
 @click.option("--model", required=True, help="`registry` for the promoted bi-encoder, or an embedding model's name.")
 @_engine_option()
 @click.option("--out", type=_FOLDER, help=_INDEXES)
@@ -136,11 +139,11 @@ def reembed(
     engine = engine or ("torch" if model == FROM_REGISTRY else settings.embedder_engine)
     job = Job(folder, collections, model, registry, threads, niceness, parent, engine)
     if if_promoted and nothing_promoted(job):
-        _print([] if as_json else "no bi-encoder is promoted yet: nothing to do", as_json)
+        _print({"collections": []} if as_json else "no bi-encoder is promoted yet: nothing to do", as_json)
         return
     rows = run(job)
     if as_json:
-        _print(rows, True)
+        echo_json({"collections": rows})
         return
     for row in rows:
         _print(
@@ -151,7 +154,7 @@ def reembed(
         )
 
 
-@index.command("list")
+@index.command("list", epilog=example("qrelay index list"))
 @click.argument("folder", type=_FOLDER, required=False)
 @_installation
 @json_option()
@@ -170,7 +173,7 @@ def list_(folder: Path | None, data_dir: Path, config: Path | None, as_json: boo
         current = current_version(path.parent.parent) == facts.version
         rows.append(facts.model_dump(exclude={"files"}) | {"current": current, "folder": str(path.parent)})
     if as_json:
-        _print(rows, True)
+        echo_json({"versions": rows})
         return
     for row in rows:
         mark, size = "*" if row["current"] else " ", row["size_bytes"] / 1e6
@@ -182,7 +185,7 @@ def list_(folder: Path | None, data_dir: Path, config: Path | None, as_json: boo
         click.echo(f"no index in {folder}; build one with `qrelay index build`", err=True)
 
 
-@index.command()
+@index.command(epilog=example("qrelay index verify .qrelay/index"))
 @click.argument("folder", type=_FOLDER)
 @json_option()
 def verify(folder: Path, as_json: bool) -> None:
@@ -200,7 +203,7 @@ def verify(folder: Path, as_json: bool) -> None:
         except CorpusIndexError as error:
             found.append(str(error))
     if as_json:
-        _print({"versions": [str(path) for path in folders], "problems": found}, True)
+        echo_json({"versions": [str(path) for path in folders], "problems": found})
     else:
         click.echo("\n".join(found) or f"{len(folders)} version(s) verified, all files are whole")
     if found:
@@ -211,7 +214,7 @@ def _unfinished(path: Path) -> bool:
     return path.parent.name.startswith((".build-", ".reembed-"))
 
 
-@index.command()
+@index.command(epilog=example("qrelay index search .qrelay/index/docs 'how do I sort a dictionary' --top 5"))
 @click.argument("folder", type=_FOLDER)
 @click.argument("text")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates to show.")
@@ -239,7 +242,7 @@ def search(folder: Path, text: str, top: int, embedder: str | None, data_dir: Pa
     if isinstance(found, Exception):
         raise found
     if as_json:
-        _print([_as_row(candidate) for candidate in found.candidates], True)
+        echo_json({"candidates": [_as_row(candidate) for candidate in found.candidates]})
         return
     for place, candidate in enumerate(found.candidates, start=1):
         row = _as_row(candidate)
@@ -248,7 +251,7 @@ def search(folder: Path, text: str, top: int, embedder: str | None, data_dir: Pa
         click.echo(f"     {ranks}\n     {row['text'][:160]!r}")
 
 
-@index.command()
+@index.command(epilog=example("qrelay index passages .qrelay/index/docs --out passages.jsonl"))
 @click.argument("folder", type=_FOLDER)
 @click.option("--out", required=True, type=_FILE, help="JSONL to write: passage_id, doc_id, title, text.")
 def passages(folder: Path, out: Path) -> None:
@@ -266,7 +269,7 @@ def passages(folder: Path, out: Path) -> None:
     click.echo(f"wrote {len(store):,} passages to {out}")
 
 
-@index.command()
+@index.command(epilog=example("qrelay index corpus python-docs --out corpus.jsonl"))
 @click.argument("source")
 @click.option("--out", required=True, type=_FILE, help="JSONL to write, in BEIR's layout: _id, title, text.")
 def corpus(source: str, out: Path) -> None:

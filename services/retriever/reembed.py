@@ -29,6 +29,7 @@ from qrelay.errors import CorpusIndexError
 from qrelay.files import fsync_path, write_atomic
 from qrelay.models.embedder import Embedder
 from qrelay.models.home import hash_file
+from qrelay.progress import step
 from services.retriever.manifest import (
     CURRENT,
     MANIFEST,
@@ -43,7 +44,6 @@ from services.retriever.manifest import (
     version_of,
     write_manifest,
 )
-from services.retriever.progress import BuildProgress
 from services.retriever.vectors import VECTORS, VectorReuse, done_rows, embed_passages
 
 PREFIX: Final = ".reembed-"
@@ -65,28 +65,24 @@ class Reembedded:
     resumed: int = 0
 
 
-def reembed(
-    home: Path, embedder: Embedder, progress: BuildProgress, still_wanted: Callable[[], bool] = lambda: True
-) -> Reembedded:
+def reembed(home: Path, embedder: Embedder, still_wanted: Callable[[], bool] = lambda: True) -> Reembedded:
     """Make the collection in `home` serve with `embedder`; asked once more before the switch whether it is wanted.
 
     Raises:
         CorpusIndexError: there is no index, it is damaged, or another process re-embeds it or builds.
     """
     with only_one(home):
-        return reembed_held(home, embedder, progress, still_wanted)
+        return reembed_held(home, embedder, still_wanted)
 
 
-def reembed_held(
-    home: Path, embedder: Embedder, progress: BuildProgress, still_wanted: Callable[[], bool] = lambda: True
-) -> Reembedded:
+def reembed_held(home: Path, embedder: Embedder, still_wanted: Callable[[], bool] = lambda: True) -> Reembedded:
     """`reembed` for a caller that is in `only_one` already."""
     while True:
         source = checked_manifest(current_folder(home), "size")
         version, resumed = find_version(home, source, embedder.fingerprint), 0
         already = version is not None
         if version is None:
-            version, resumed = _make(home, source, embedder, progress)
+            version, resumed = _make(home, source, embedder)
         wanted = still_wanted()
         if wanted and not switch(home, source.version, version):
             continue  # a build has brought another corpus meanwhile: its unchanged passages are embedded already
@@ -149,7 +145,7 @@ def under_way(home: Path, fingerprint: str) -> tuple[int, int] | None:
     return None
 
 
-def _make(home: Path, source: Manifest, embedder: Embedder, progress: BuildProgress) -> tuple[str, int]:
+def _make(home: Path, source: Manifest, embedder: Embedder) -> tuple[str, int]:
     """Embed and seal. Returns (the new version, how many vectors an interrupted run had left)."""
     began = time.monotonic()
     parameters = _parameters(source, embedder.fingerprint)
@@ -158,11 +154,10 @@ def _make(home: Path, source: Manifest, embedder: Embedder, progress: BuildProgr
     if not (work / MANIFEST).exists():
         _scaffold(home / source.version, source, work, embedder.fingerprint)
         resumed = done_rows(work)
-        progress.stage(f"re-embedding {source.collection}", source.passages, resumed)
         start = time.monotonic()
-        embedded, reused = embed_passages(
-            work, embedder, VectorReuse(_earlier(home, work, embedder.fingerprint)), progress.advance
-        )
+        reuse, name = VectorReuse(_earlier(home, work, embedder.fingerprint)), f"re-embedding {source.collection}"
+        with step(name, total=source.passages, unit="passages", done=resumed) as embedding:
+            embedded, reused = embed_passages(work, embedder, reuse, embedding.advance)
         rate = embedded / max(time.monotonic() - start, 1e-9)
         facts = {
             "version": version,

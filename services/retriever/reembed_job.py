@@ -13,17 +13,15 @@ from typing import Any, Final
 from qrelay.errors import CorpusIndexError, InputError
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.models.engines import EncoderEngine
-from qrelay.progress import shown
+from qrelay.nearest import did_you_mean
+from qrelay.progress import Listener, Progress, heard, listening, shown
 from qrelay.registry import BI_ENCODER, Registry
-from qrelay.runtime.exitcodes import EXIT_FAILED
+from qrelay.runtime.exitcodes import EXIT_BUSY, EXIT_FAILED
 from services.retriever.embedders import load_version
 from services.retriever.manifest import collections_in
-from services.retriever.progress import BuildProgress, show_progress
 from services.retriever.reembed import Reembedded, only_one, reembed_held
 
 FROM_REGISTRY: Final = "registry"
-EXIT_BUSY: Final = 75
-"""Another process re-embeds already: no failure to a service that asked (sysexits' EX_TEMPFAIL)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +56,15 @@ def run(job: Job) -> list[dict[str, Any]]:
     unknown = sorted(set(job.collections) - set(homes))
     if unknown or not homes:
         raise CorpusIndexError(
-            f"{job.out} has no index of {', '.join(unknown) or 'any collection'}; build it with `qrelay index build`"
+            f"{job.out} has no index of {', '.join(unknown) or 'any collection'}; build it with `qrelay index build`."
+            + (did_you_mean(unknown[0], homes) if unknown else "")
         )
     chosen = {name: homes[name] for name in job.collections or homes}
-    with ExitStack() as held:
+    with ExitStack() as held, shown(), listening(_bound(heard(), job.parent)):
         _hold(held, chosen.values(), job)
-        with shown():
-            embedder, version = _model(job)
-        progress = held.enter_context(show_progress())
-        bound, wanted = _Bound(progress, job.parent), _still_serves(job, version)
-        return [_row(name, reembed_held(home, embedder, bound, wanted)) for name, home in chosen.items()]
+        embedder, version = _model(job)
+        wanted = _still_serves(job, version)
+        return [_row(name, reembed_held(home, embedder, wanted)) for name, home in chosen.items()]
 
 
 def nothing_promoted(job: Job) -> bool:
@@ -123,16 +120,12 @@ def _row(name: str, made: Reembedded) -> dict[str, Any]:
     }
 
 
-class _Bound:
-    """Progress that ends the process, between two shards, once the one that started it has ended."""
+def _bound(listener: Listener, parent: int | None) -> Listener:
+    """The listener, which ends the process between two shards once the one that started it has ended."""
 
-    def __init__(self, inner: BuildProgress, parent: int | None) -> None:
-        self._inner, self._parent = inner, parent
-
-    def stage(self, name: str, total: int | None, done: int = 0) -> None:
-        self._inner.stage(name, total, done)
-
-    def advance(self, count: int) -> None:
-        self._inner.advance(count)
-        if self._parent is not None and os.getppid() != self._parent:
+    def told(progress: Progress) -> None:
+        listener(progress)
+        if parent is not None and os.getppid() != parent and not progress.finished:
             sys.exit(EXIT_FAILED)
+
+    return told

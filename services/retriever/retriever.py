@@ -18,6 +18,7 @@ import numpy as np
 from qrelay.errors import InvalidQuery, QrelayError, UnknownCollection
 from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import HASH_NAME, load_embedder
+from qrelay.nearest import did_you_mean, listed
 from qrelay.registry import Registry
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import opened
@@ -114,10 +115,10 @@ class Retriever:
         if query.collection in served:
             return None
         broken = self._index.problems.get(query.collection)
-        known = ", ".join(sorted(served)) or "none yet"
         return UnknownCollection(
-            f"no index of the collection {query.collection!r} is served (there are: {known}); "
-            + (f"its index cannot be loaded: {broken}" if broken else "build it with `qrelay index build`")
+            f"no index of the collection {query.collection!r} is served (there are: {listed(served, 'none yet')}); "
+            + (f"its index cannot be loaded: {broken}" if broken else "build it with `qrelay index build`.")
+            + did_you_mean(query.collection, served)
         )
 
     def reload(self) -> None:

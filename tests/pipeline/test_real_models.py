@@ -31,14 +31,11 @@ def test_real_questions_get_real_labels_from_a_real_model(tmp_path: Path) -> Non
         assert (report["committed"], report["dead"]) == (2, 0)
         qrels = [line.split() for line in installation.export("qrels", "pydocs").decode().splitlines()]
         state = installation.run("top", "--interval", "0.1")
-        unknown = installation.run("feed", "-", "--collection", "nowhere", "--wait", stdin="a\tanything\n")
-        (letter,) = installation.run("dlq", "list", "--collection", "nowhere")["dead_letters"]
+        unknown = qrelay("feed", "-", "--collection", "pydoc", environ=installation.environ, stdin="a\tanything\n")
     assert {query_id for query_id, *_ in qrels} == set(QUERIES)
     assert all(int(grade) in range(4) for *_, grade in qrels)
     judged = {passage.split("#")[0] for query_id, _, passage, _ in qrels if query_id == "shuffle"}
     assert any("shuffle" in document for document in judged)
     assert state["judgments"]["graded"] == len(qrels) == 8
     assert state["prompt_tokens"] > 0
-    assert (unknown["dead"], unknown["exit"]) == (1, 3)
-    assert letter["dead_letter"]["reason"] == "unknown_collection"
-    assert "pydocs" in letter["dead_letter"]["detail"]
+    assert unknown.returncode == 1 and "Did you mean 'pydocs'?" in unknown.stderr

@@ -36,7 +36,6 @@ from services.reranker.service import SERVICE as RERANKER
 from services.reranker.settings import RerankerSettings
 from services.retriever.build import BuildRequest, build_index
 from services.retriever.manifest import read_manifest
-from services.retriever.progress import Silent
 from services.retriever.reembed_job import Job, run
 from services.retriever.service import SERVICE as RETRIEVER
 from services.retriever.settings import RetrieverSettings
@@ -86,7 +85,7 @@ def world(tmp_path: Path, models: dict[str, list[Path]]) -> World:
     source = write_jsonl(tmp_path / "corpus.jsonl", made_up(DOCUMENTS, words=12))
     embedder, registry = f"path:{models['bi'][0]}", Registry(tmp_path / "registry")
     request = BuildRequest(str(source), COLLECTION, tmp_path / "index")
-    build_index(request, load_embedder(embedder), Silent(), print)
+    build_index(request, load_embedder(embedder), print)
     folders = {}
     for slot, made in ((BI_ENCODER, models["bi"][1:]), (CROSS_ENCODER, models["cross"])):
         for model in made:

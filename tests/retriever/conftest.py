@@ -11,7 +11,6 @@ import pytest
 
 from qrelay.models.embedder import Embedder, load_embedder
 from services.retriever.build import BuildRequest, BuildResult, build_index
-from services.retriever.progress import Silent
 from services.retriever.retriever import Retriever, load_retriever
 from services.retriever.settings import RetrieverSettings
 
@@ -49,7 +48,7 @@ def build(tmp_path: Path, embedder: Embedder) -> Callable[..., BuildResult]:
     def run(rows: Rows, collection: str = "tiny", by: Embedder = embedder) -> BuildResult:
         source = write_jsonl(tmp_path / f"{collection}.jsonl", rows)
         request = BuildRequest(str(source), collection, tmp_path / "index", window=40, stride=20)
-        return build_index(request, by, Silent(), lambda line: None)
+        return build_index(request, by, lambda line: None)
 
     return run
 

@@ -20,7 +20,6 @@ from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
 from qrelay.models.embedder import Embedder
 from services.retriever.build import BuildRequest, BuildResult, build_index
 from services.retriever.manifest import checked_manifest, current_version, read_manifest
-from services.retriever.progress import Silent
 from services.retriever.store import PassageStore
 from services.retriever.vectors import SHARD_PASSAGES, VECTORS
 from tests.retriever.conftest import made_up, write_jsonl
@@ -72,7 +71,7 @@ def test_windows_cover_every_word_and_overlap(build: Build) -> None:
 
 def test_same_corpus_same_bytes_wherever_it_is_built(tmp_path: Path, embedder: Embedder) -> None:
     source = write_jsonl(tmp_path / "c.jsonl", made_up(30))
-    results = [build_index(BuildRequest(str(source), "c", tmp_path / out), embedder, Silent(), print) for out in "ab"]
+    results = [build_index(BuildRequest(str(source), "c", tmp_path / out), embedder, print) for out in "ab"]
     assert results[0].manifest.files == results[1].manifest.files
     assert results[0].manifest.version == results[1].manifest.version
 
@@ -112,7 +111,7 @@ def test_rejected_lines_and_duplicates_are_counted_named_and_listed(tmp_path: Pa
     (tmp_path / "c.jsonl").write_text(text + "{broken\n")
     said: list[str] = []
     request = BuildRequest(str(tmp_path / "c.jsonl"), "c", tmp_path / "index")
-    result = build_index(request, embedder, Silent(), said.append)
+    result = build_index(request, embedder, said.append)
     assert (result.manifest.documents, result.manifest.duplicates, result.rejected) == (5, 1, 2)
     assert "c.jsonl:7: the id 'd1' was used before with another text" in said[0]
     assert "c.jsonl:8: not JSON" in said[1]
@@ -123,7 +122,7 @@ def test_rejected_lines_and_duplicates_are_counted_named_and_listed(tmp_path: Pa
 def test_a_corpus_without_a_usable_document_is_refused(tmp_path: Path, embedder: Embedder) -> None:
     (tmp_path / "c.jsonl").write_text("{broken\n")
     with pytest.raises(MalformedInput, match=r"no usable document \(1 left out; the first: .*:1: not JSON"):
-        build_index(BuildRequest(str(tmp_path / "c.jsonl"), "c", tmp_path), embedder, Silent(), print)
+        build_index(BuildRequest(str(tmp_path / "c.jsonl"), "c", tmp_path), embedder, print)
 
 
 @pytest.mark.parametrize(("collection", "window", "stride"), [("Not a name", 160, 80), ("c", 10, 20), ("c", 10, 0)])
@@ -131,7 +130,7 @@ def test_names_and_windows_that_cannot_work_are_refused(
     tmp_path: Path, embedder: Embedder, collection: str, window: int, stride: int
 ) -> None:
     with pytest.raises(ConfigError):
-        build_index(BuildRequest("c.jsonl", collection, tmp_path, None, window, stride), embedder, Silent(), print)
+        build_index(BuildRequest("c.jsonl", collection, tmp_path, None, window, stride), embedder, print)
 
 
 SLOW_BUILD = """
@@ -139,7 +138,6 @@ import sys, time
 from pathlib import Path
 from qrelay.models.embedder import load_embedder
 from services.retriever.build import BuildRequest, build_index
-from services.retriever.progress import Silent
 class Slow:
     def __init__(self, inner):
         self.inner, self.name, self.fingerprint, self.dim = inner, inner.name, inner.fingerprint, inner.dim
@@ -148,7 +146,7 @@ class Slow:
         time.sleep(0.3)
         return self.inner.encode(texts)
 request = BuildRequest(sys.argv[1], "c", Path(sys.argv[2]))
-build_index(request, Slow(load_embedder("hash")), Silent(), print)
+build_index(request, Slow(load_embedder("hash")), print)
 """
 
 
@@ -163,8 +161,8 @@ def test_a_build_killed_while_embedding_goes_on_where_it_was(tmp_path: Path, emb
     assert 0 < done < 5 * SHARD_PASSAGES
     assert current_version(tmp_path / "killed" / "c") is None
     counting = Counting(embedder)
-    resumed = build_index(BuildRequest(str(source), "c", tmp_path / "killed"), counting, Silent(), print)
-    whole = build_index(BuildRequest(str(source), "c", tmp_path / "whole"), embedder, Silent(), print)
+    resumed = build_index(BuildRequest(str(source), "c", tmp_path / "killed"), counting, print)
+    whole = build_index(BuildRequest(str(source), "c", tmp_path / "whole"), embedder, print)
     assert counting.texts == 5 * SHARD_PASSAGES - done
     assert resumed.resumed == done
     assert resumed.manifest.files == whole.manifest.files
@@ -199,10 +197,10 @@ def test_vectors_of_an_abandoned_build_are_reused(tmp_path: Path, embedder: Embe
 
     request = BuildRequest(str(write_jsonl(tmp_path / "c.jsonl", rows)), "c", tmp_path / "index")
     with pytest.raises(KeyboardInterrupt):
-        build_index(request, Dying(embedder), Silent(), print)
+        build_index(request, Dying(embedder), print)
     write_jsonl(tmp_path / "c.jsonl", [*rows[5:], {"_id": "new", "text": "one more"}])
     counting = Counting(embedder)
-    result = build_index(request, counting, Silent(), print)
+    result = build_index(request, counting, print)
     assert counting.texts == SHARD_PASSAGES + 1
     assert result.manifest.reused == 2 * SHARD_PASSAGES - 5
 
@@ -214,7 +212,7 @@ def test_a_second_build_of_the_collection_is_refused_while_one_runs(tmp_path: Pa
     (tmp_path / "index" / "c").mkdir(parents=True)
     with FileLock(tmp_path / "index" / "c" / ".lock"):
         with pytest.raises(CorpusIndexError, match="another build"):
-            build_index(BuildRequest(str(source), "c", tmp_path / "index"), embedder, Silent(), print)
+            build_index(BuildRequest(str(source), "c", tmp_path / "index"), embedder, print)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +261,6 @@ import sys, threading, time
 from pathlib import Path
 from qrelay.models.embedder import load_embedder
 from services.retriever.build import BuildRequest, build_index
-from services.retriever.progress import Silent
 def anonymous_kib():
     for line in open("/proc/self/status"):
         if line.startswith("RssAnon"):
@@ -275,7 +272,7 @@ def watch():
         peak = max(peak, anonymous_kib())
         time.sleep(0.01)
 threading.Thread(target=watch, daemon=True).start()
-build_index(BuildRequest(sys.argv[1], "c", Path(sys.argv[2])), load_embedder("hash"), Silent(), print)
+build_index(BuildRequest(sys.argv[1], "c", Path(sys.argv[2])), load_embedder("hash"), print)
 print(peak)
 """
 

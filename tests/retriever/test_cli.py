@@ -10,7 +10,6 @@ from click.testing import CliRunner, Result
 from qrelay.errors import CorpusIndexError, InputError
 from services.retriever.build import BuildRequest, build_index
 from services.retriever.cli import index
-from services.retriever.progress import Silent
 from tests.retriever.conftest import made_up, write_jsonl
 from tests.retriever.versions import Times
 
@@ -27,12 +26,12 @@ def test_build_list_verify_search(tmp_path: Path) -> None:
     assert (summary["documents"], summary["rejected"], summary["already_built"]) == (20, 0, False)
     again = run("build", source, "--collection", "c", "--out", out, "--embedder", "hash")
     assert again.exit_code == 0 and "already built" in again.stdout
-    listed = json.loads(run("list", out, "--json").stdout)
+    listed = json.loads(run("list", out, "--json").stdout)["versions"]
     assert [(row["collection"], row["version"], row["current"]) for row in listed] == [
         ("c", summary["version"], True)
     ]
     assert "all files are whole" in run("verify", out).stdout
-    hits = json.loads(run("search", out / "c", "word1 word2", "--top", 3, "--json").stdout)
+    hits = json.loads(run("search", out / "c", "word1 word2", "--top", 3, "--json").stdout)["candidates"]
     assert len(hits) == 3 and set(hits[0]["scores"]) == {"bm25", "dense"}
     assert "bm25" in run("search", out / "c", "word1").stdout
 
@@ -69,9 +68,9 @@ def test_list_of_nothing_says_how_to_begin(tmp_path: Path) -> None:
 def test_reembed_switches_every_collection_and_the_second_time_there_is_nothing_to_do(tmp_path: Path) -> None:
     for name in "ab":
         source = write_jsonl(tmp_path / f"{name}.jsonl", made_up(5))
-        build_index(BuildRequest(str(source), name, tmp_path / "index"), Times(2), Silent(), print)
+        build_index(BuildRequest(str(source), name, tmp_path / "index"), Times(2), print)
     arguments = ("reembed", "--model", "hash", "--out", tmp_path / "index", "--json")
-    first, second = (json.loads(run(*arguments).stdout) for _ in range(2))
+    first, second = (json.loads(run(*arguments).stdout)["collections"] for _ in range(2))
     assert [(row["collection"], row["embedder"], row["switched"], row["already"]) for row in first] == [
         ("a", "hash@1", True, False),
         ("b", "hash@1", True, False),

@@ -15,7 +15,6 @@ from qrelay.types import CandidateSet, Query
 from services.retriever.build import BuildResult
 from services.retriever.cli import index
 from services.retriever.manifest import current_folder, read_manifest
-from services.retriever.progress import Silent
 from services.retriever.reembed import reembed
 from services.retriever.reembed_job import Job, run
 from services.retriever.retriever import Retriever, load_retriever
@@ -104,9 +103,9 @@ def test_an_index_of_another_model_is_refused_with_the_command_of_the_configured
 
 def test_going_back_to_an_engine_embeds_nothing_again(build: Build, settings: RetrieverSettings) -> None:
     home = build(made_up(5), "tiny", InEngine("torch")).folder.parent
-    assert not reembed(home, InEngine("openvino"), Silent()).already
+    assert not reembed(home, InEngine("openvino")).already
     assert read_manifest(current_folder(home)).embedder == INTEGERS
-    assert reembed(home, InEngine("torch"), Silent()).already
+    assert reembed(home, InEngine("torch")).already
     assert model_of(load_retriever(settings, torch_only)) == "hash@1"
 
 

@@ -18,7 +18,6 @@ from qrelay.types import DENSE, CandidateSet, Query
 from services.retriever.build import BuildResult
 from services.retriever.embedders import load_version
 from services.retriever.manifest import current_folder, read_manifest
-from services.retriever.progress import Silent
 from services.retriever.reembed import reembed
 from services.retriever.retriever import Retriever, load_retriever
 from services.retriever.settings import RetrieverSettings
@@ -51,7 +50,7 @@ def elsewhere(settings: RetrieverSettings) -> None:
     registry = Registry(settings.registry_folder)
     served = registry.serving(BI_ENCODER)
     assert served is not None
-    reembed(home(settings), load_version(registry, served.version, load), Silent())
+    reembed(home(settings), load_version(registry, served.version, load))
 
 
 def found(retriever: Retriever) -> CandidateSet:

@@ -12,7 +12,6 @@ from qrelay.errors import CorpusIndexError
 from qrelay.models.embedder import Vectors
 from services.retriever.build import BuildResult
 from services.retriever.manifest import checked_manifest, current_version, read_manifest
-from services.retriever.progress import Silent
 from services.retriever.reembed import only_one, reembed, under_way
 from services.retriever.store import PassageStore
 from services.retriever.vectors import SHARD_PASSAGES, VECTORS
@@ -29,7 +28,7 @@ def vectors(folder: Path) -> np.ndarray:
 
 def test_the_passages_stay_and_the_vectors_are_the_other_models(build: Build) -> None:
     before, model = build(made_up(30)), Times(3)
-    made = reembed(before.folder.parent, model, Silent())
+    made = reembed(before.folder.parent, model)
     store = PassageStore(made.folder)
     np.testing.assert_array_equal(vectors(made.folder), model.encode(store.indexed_texts(range(len(store)))))
     facts = checked_manifest(made.folder, "full")
@@ -42,19 +41,19 @@ def test_the_passages_stay_and_the_vectors_are_the_other_models(build: Build) ->
 
 def test_going_back_finds_the_former_version_and_embeds_nothing(build: Build) -> None:
     home, first, second = build(made_up(30)).folder.parent, Times(2), Times(3)
-    versions = [reembed(home, model, Silent()).folder.name for model in (first, second)]
+    versions = [reembed(home, model).folder.name for model in (first, second)]
     embedded = first.texts, second.texts
-    again = reembed(home, Times(2), Silent())
+    again = reembed(home, Times(2))
     assert again.already and again.switched and again.folder.name == versions[0] == current_version(home)
     assert embedded == (first.texts, second.texts)
 
 
 def test_a_version_of_the_wanted_model_that_is_damaged_is_made_again(build: Build) -> None:
     home = build(made_up(30)).folder.parent
-    broken = reembed(home, Times(2), Silent()).folder
-    reembed(home, Times(3), Silent())
+    broken = reembed(home, Times(2)).folder
+    reembed(home, Times(3))
     (broken / VECTORS).write_bytes(b"")
-    again = reembed(home, Times(2), Silent())
+    again = reembed(home, Times(2))
     assert not again.already and again.folder == broken
     checked_manifest(broken, "full")
 
@@ -69,11 +68,11 @@ def test_a_run_that_died_goes_on_where_it_was(build: Build) -> None:
     before = build(made_up(3 * SHARD_PASSAGES, words=8))
     home = before.folder.parent
     with pytest.raises(KeyboardInterrupt):
-        reembed(home, Dying(2), Silent())
+        reembed(home, Dying(2))
     assert current_version(home) == before.folder.name
     assert under_way(home, "times2@1") == (2 * SHARD_PASSAGES, 3 * SHARD_PASSAGES)
     model = Times(2)
-    made = reembed(home, model, Silent())
+    made = reembed(home, model)
     assert (model.texts, made.resumed) == (SHARD_PASSAGES, 2 * SHARD_PASSAGES)
     assert under_way(home, "times2@1") is None
     np.testing.assert_array_equal(vectors(made.folder), 2 * vectors(before.folder))
@@ -90,29 +89,29 @@ def test_a_corpus_that_was_built_meanwhile_is_embedded_and_only_its_news(build: 
             return super().encode(texts)
 
     model = Overtaken(2)
-    made = reembed(home, model, Silent())
+    made = reembed(home, model)
     assert made.manifest.passages == 41 and made.manifest.reused == 40 and model.texts == 41
     assert made.switched and current_version(home) == made.folder.name
 
 
 def test_what_is_not_wanted_any_more_is_kept_and_not_switched_to(build: Build) -> None:
     before = build(made_up(30))
-    made = reembed(before.folder.parent, Times(2), Silent(), still_wanted=lambda: False)
+    made = reembed(before.folder.parent, Times(2), still_wanted=lambda: False)
     assert not made.switched and current_version(before.folder.parent) == before.folder.name
-    assert reembed(before.folder.parent, Times(2), Silent()).already
+    assert reembed(before.folder.parent, Times(2)).already
 
 
 def test_only_one_process_re_embeds_a_collection(build: Build) -> None:
     home = build(made_up(3)).folder.parent
     with only_one(home), pytest.raises(CorpusIndexError, match="another process re-embeds"):
-        reembed(home, Times(2), Silent())
-    assert reembed(home, Times(2), Silent()).switched
+        reembed(home, Times(2))
+    assert reembed(home, Times(2)).switched
 
 
 def test_going_back_to_the_model_that_cut_the_passages_has_that_builds_own_name(build: Build) -> None:
     """Or a build of the same corpus and model would be made twice."""
     before = build(made_up(5), by=Times(1))
     home = before.folder.parent
-    assert read_manifest(reembed(home, Times(2), Silent()).folder).parameters["window_tokenizer"] == "times1@1"
+    assert read_manifest(reembed(home, Times(2)).folder).parameters["window_tokenizer"] == "times1@1"
     (before.folder / VECTORS).unlink()
-    assert reembed(home, Times(1), Silent()).folder == before.folder
+    assert reembed(home, Times(1)).folder == before.folder

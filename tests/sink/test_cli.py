@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from qrelay.config import load_settings
 from qrelay.errors import ConfigError, InputError, UnknownCollection
@@ -37,11 +37,15 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 def run(data_dir: Path, *arguments: str) -> str:
+    return called(data_dir, *arguments).stdout
+
+
+def called(data_dir: Path, *arguments: str) -> Result:
     result = CliRunner().invoke(
         export, [*arguments, "--data-dir", str(data_dir)], catch_exceptions=False, env=_clean()
     )
     assert result.exit_code == 0, result.output
-    return result.stdout if "--json" in arguments else result.output
+    return result
 
 
 def _clean() -> Mapping[str, str | None]:
@@ -222,8 +226,8 @@ def test_since_last_goes_on_where_the_last_export_ended(data_dir: Path) -> None:
     ledger.close()
     second = json.loads(run(data_dir, *arguments, "--out", str(data_dir / "more")))
     assert (second["queries"], second["changes"]["from"]) == (1, first["changes"]["to"])
-    out = run(data_dir, *arguments[:-1], "--out", str(data_dir / "none"))
-    assert f"goes on from {data_dir / 'more'}" in out
+    third = called(data_dir, *arguments[:-1], "--out", str(data_dir / "none"))
+    assert f"goes on from {data_dir / 'more'}" in third.stderr
     since = ("--since", str(first["changes"]["to"]), "--out", str(data_dir / "again"))
     assert "2 rows of 1 queries" in run(data_dir, *arguments[:3], *since)
 
@@ -238,7 +242,7 @@ def test_splits_where_and_a_licence_are_options(data_dir: Path) -> None:
 
 def test_help_lists_every_format_and_loads_none() -> None:
     code = (
-        "import sys; from click.testing import CliRunner; from services.sink.commands.export import export;"
+        "import sys; from click.testing import CliRunner, Result; from services.sink.commands.export import export;"
         "out = CliRunner().invoke(export, ['--help']).output; print(out);"
         "sys.exit(any(name in sys.modules for name in ('sqlalchemy', 'pyarrow', 'huggingface_hub')))"
     )

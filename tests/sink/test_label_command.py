@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from qrelay.errors import ConfigError, InputError, MalformedInput
+from qrelay.errors import ConfigError, InputError, MalformedInput, UnknownCollection
+from qrelay.types import Missing
 from services.judge.slices import GradedPair, read_slice
 from services.judge.slices import write_slice as write_judge_slice
 from services.sink.commands.label import label
@@ -64,7 +65,7 @@ def test_a_decision_is_set_listed_and_withdrawn(run: Run, ledger: Ledger) -> Non
     assert "docs q1 d0#0: 1 on 0-3, by ana  too old" in run("list", "--query-id", "q1").output
     assert run("withdraw", *asked).output == "withdrawn\n"
     assert standing(ledger) == {}
-    assert run("list", "--standing").output == "no overrides\n"
+    assert run("list", "--standing").output == "no overrides: none fits --standing\n"
 
 
 def test_the_author_is_the_settings_one_or_else_the_user(run: Run, ledger: Ledger, tmp_path: Path) -> None:
@@ -244,8 +245,27 @@ def test_the_queue_shows_what_to_look_at_and_says_how_to_go_on(run: Run, ledger:
     pairs = {(pair["query_id"], pair["passage_id"]) for pair in first["pairs"] + rest["pairs"]}
     assert pairs == {(query, passage) for query in ("q1", "q2") for passage in ("d0#0", "d1#0")}
     record(ledger, ("q2", "d0#0", 3, "0-3"))
-    assert run("queue", "--collection", "docs", "--by", "disagreement").output == "no pairs\n"
+    said = run("queue", "--collection", "docs", "--by", "disagreement").output
+    assert said.startswith("no pairs: all 1 pairs of docs that judges differ on are reviewed")
     assert (
         "override: 3 on 0-3, by ana"
         in run("queue", "--collection", "docs", "--by", "disagreement", "--overridden").output
     )
+
+
+def test_an_empty_queue_says_why(ledger: Ledger, ledger_url: str, tmp_path: Path) -> None:
+    ledger.commit([
+        judged_set("q1", collection="one"),
+        with_labels(judged_set("q1", collection="same"), judgment("d0#0", graded(3), OTHER_JUDGE)),
+        judged_set("q1", collection="none", outcomes=[Missing("error")]),
+    ])  # fmt: skip
+
+    def why(collection: str, by: str) -> str:
+        asked = ["queue", "--collection", collection, "--by", by, "--ledger", ledger_url, "--data-dir", str(tmp_path)]
+        return CliRunner().invoke(label, asked, catch_exceptions=False).stdout
+
+    assert "only one judge (graded) has labelled one" in why("one", "disagreement")
+    assert "agree on all 1 pairs" in why("same", "disagreement")
+    assert "no label of none has a grade yet: 1 are missing (error)" in why("none", "uncertainty")
+    with pytest.raises(UnknownCollection, match="Did you mean 'same'"):
+        why("sme", "uncertainty")

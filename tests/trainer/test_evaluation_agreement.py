@@ -127,7 +127,7 @@ def test_the_command_compares_runs_and_models_and_draws_them(tmp_path: Path) -> 
         runs += ["--run", str(path)]
     judged = qrels_file(tmp_path / "llm.tsv", {"q1": {"d2": 2}, "q2": {"d1": 1}, "q3": {"d4": 1}})
     given = ["--qrels-a", str(folder / "qrels" / "test.tsv"), "--qrels-b", str(judged), *runs]
-    out = ["--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
+    out = ["--json-file", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
     models = ["--model", "bm25", "--corpus", str(folder)]
     result = CliRunner().invoke(evaluate_command, ["agreement", *given, *models, *out])
     assert result.exit_code == 0, result.output

@@ -158,7 +158,7 @@ def call(beir: Path, *words: object) -> Any:
 
 def test_the_command_measures_and_refuses_kin(beir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    result = call(beir, "--reader", "fake", "--grader", "fake", "--miner-judge", SMALL, "--k", 1, "--json", out)
+    result = call(beir, "--reader", "fake", "--grader", "fake", "--miner-judge", SMALL, "--k", 1, "--json-file", out)
     assert result.exit_code == 0, result.output
     assert "3 questions, 3 answered (missing: none)" in result.output
     document = json.loads(out.read_bytes())
@@ -171,7 +171,7 @@ def test_the_command_measures_and_refuses_kin(beir: Path, tmp_path: Path) -> Non
 
 def test_without_passages_the_reader_answers_by_itself(beir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    assert call(beir, "--reader", "fake", "--k", 0, "--json", out).exit_code == 0
+    assert call(beir, "--reader", "fake", "--k", 0, "--json-file", out).exit_code == 0
     assert all(row["passages"] == [] for row in json.loads(out.read_bytes())["answers"])
 
 

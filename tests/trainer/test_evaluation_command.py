@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, Any]:
 def test_a_model_is_measured_on_three_files(beir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     files = ("--corpus", beir, "--queries", beir / "queries.jsonl", "--qrels", beir / "qrels" / "test.tsv")
-    result = call("--model", "bm25", *files, "--json", out)
+    result = call("--model", "bm25", *files, "--json-file", out)
     assert result.exit_code == 0, result.output
     assert "bm25: 3 queries" in result.output
     document = read(out)
@@ -59,7 +59,7 @@ def test_a_folder_in_beirs_layout_is_enough(beir: Path) -> None:
 
 def test_several_models_are_compared_with_the_first(beir: Path, tmp_path: Path, models: tuple[Path, Path]) -> None:
     bi, cross = models
-    places = ("--json", tmp_path / "out.json", "--html", tmp_path / "out.html", "--run-out", tmp_path / "runs")
+    places = ("--json-file", tmp_path / "out.json", "--html", tmp_path / "out.html", "--run-out", tmp_path / "runs")
     result = call("--model", "bm25", "--model", bi, "--model", cross, "--corpus", beir, *places)
     assert result.exit_code == 0, result.output
     document = read(tmp_path / "out.json")
@@ -77,8 +77,8 @@ def test_an_evaluation_is_compared_with_an_earlier_one_of_the_same_collection(
     beir: Path, tmp_path: Path, models: tuple[Path, Path]
 ) -> None:
     old, new = tmp_path / "old.json", tmp_path / "new.json"
-    assert call("--model", "bm25", "--corpus", beir, "--json", old).exit_code == 0
-    assert call("--model", models[0], "--corpus", beir, "--against", old, "--json", new).exit_code == 0
+    assert call("--model", "bm25", "--corpus", beir, "--json-file", old).exit_code == 0
+    assert call("--model", models[0], "--corpus", beir, "--against", old, "--json-file", new).exit_code == 0
     assert read(new)["against"]["old"] == "bm25"
     lines(beir / "corpus.jsonl", [{"_id": "d2", "text": "another corpus"}])
     refused = call("--model", "bm25", "--corpus", beir, "--against", old)
@@ -101,7 +101,7 @@ def test_the_page_is_whole_and_its_texts_are_escaped(beir: Path, tmp_path: Path,
     queries = (beir / "queries.jsonl").read_text().replace("what do mice eat?", "<script>mice</script>?")
     (beir / "queries.jsonl").write_text(queries)
     out = tmp_path / "out.json"
-    assert call("--model", "bm25", "--model", models[0], "--corpus", beir, "--json", out).exit_code == 0
+    assert call("--model", "bm25", "--model", models[0], "--corpus", beir, "--json-file", out).exit_code == 0
     page = page_of(read(out))
     assert "&lt;script&gt;mice&lt;/script&gt;?" in page
     assert page.count("data:image/png;base64,") == 2

@@ -11,6 +11,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from qrelay.errors import ConfigError, InputError, ModelError
+from qrelay.progress import listening
 from tests.trainer.beir import QRELS, beir_folder, tiny_bert
 from trainer.evaluation import embedding
 from trainer.evaluation.answering import Options, answer, kind_of
@@ -179,9 +180,10 @@ def test_the_kind_of_a_model_is_seen_and_a_wrong_one_refused(collection: Collect
 
 
 def test_progress_says_how_far_it_is(collection: Collection, bi: Path) -> None:
-    seen: list[tuple[str, int, int]] = []
-    bi_encoder_run(collection, load_bi_encoder(bi), progress=lambda *each: seen.append(each))
-    assert seen == [("embedding documents", 0, 4)]
+    seen: list[str] = []
+    with listening(lambda progress: seen.append(str(progress))):
+        bi_encoder_run(collection, load_bi_encoder(bi))
+    assert seen[0] == "embedding documents: 0 of 4 documents" and seen[-1] == "embedding documents: 4 of 4 documents"
 
 
 def test_a_cross_encoder_computes_in_bfloat16_when_asked(collection: Collection, cross: Path) -> None:

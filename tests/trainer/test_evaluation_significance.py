@@ -135,5 +135,5 @@ def test_an_evaluation_comes_back_from_json_and_other_data_is_refused() -> None:
     back = from_json(old.as_json())
     assert (back.system, back.query_ids, back.first, back.means) == (old.system, old.query_ids, old.first, old.means)
     for bad in ({}, {"systems": []}, {**old.as_json(), "query_ids": ["q1"]}):
-        with pytest.raises(InputError, match="qrelay eval --json"):
+        with pytest.raises(InputError, match="qrelay eval --json-file"):
             from_json(bad)

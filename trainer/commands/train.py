@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, json_option
+from qrelay.cli.output import echo_json
 from services.sink.commands.frame import allowing_options
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _PLACE = click.Path(path_type=Path, exists=True)
 
 
-@click.command("train")
+@click.command("train", epilog=example("qrelay train --experiment bi_encoder --data 'exports/*.jsonl' --out run"))
 @click.option("--experiment", "name", metavar="NAME|FILE", help="A shipped experiment, or a YAML file.")
 @click.option("--data", multiple=True, metavar="GLOB", help="Exports (labels, triples) for stages that name none.")
 @click.option(
@@ -73,7 +75,7 @@ def _list(as_json: bool) -> None:
 
     found = {name: load_experiment(name) for name in shipped()}
     if as_json:
-        click.echo(json.dumps({name: {"kind": each.kind, "losses": each.terms} for name, each in found.items()}))
+        echo_json({name: {"kind": each.kind, "losses": each.terms} for name, each in found.items()})
         return
     for name, each in found.items():
         losses = " + ".join(f"{weight:g} {term}" for term, weight in each.terms.items())
@@ -84,7 +86,10 @@ def _show(experiment: Experiment, as_json: bool) -> None:
     import yaml
 
     resolved = experiment.resolved()
-    click.echo(json.dumps(resolved) if as_json else yaml.safe_dump(resolved, sort_keys=False), nl=as_json)
+    if as_json:
+        echo_json(resolved)
+    else:
+        click.echo(yaml.safe_dump(resolved, sort_keys=False), nl=False)
 
 
 def _dev_set(frozen: Path | None, corpus: Path | None, queries: Path | None, qrels: Path | None) -> DevSet | None:
@@ -113,7 +118,7 @@ def _train(experiment: Experiment, data: tuple[str, ...], out: Path, dev: DevSet
         return
     record = json.loads((out / NAME).read_bytes())
     if as_json:
-        click.echo(json.dumps({"model": str(out / "model"), **record}))
+        echo_json({"model": str(out / "model"), **record})
         return
     _report(out, record)
 

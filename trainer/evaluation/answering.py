@@ -14,7 +14,7 @@ from typing import Final, Literal
 from qrelay.errors import ConfigError
 from trainer.evaluation import systems
 from trainer.evaluation.collection import Collection, Run
-from trainer.evaluation.embedding import Arithmetic, Progress, Prompts, VectorCache, model_hash
+from trainer.evaluation.embedding import Arithmetic, Prompts, VectorCache, model_hash
 
 BM25: Final = "bm25"
 Kind = Literal["bm25", "bi_encoder", "cross_encoder"]
@@ -55,7 +55,6 @@ def answer(
     options: Options = Options(),
     *,
     kind: Kind | None = None,
-    progress: Progress = lambda *_: None,
 ) -> Run:
     """The model's run: bm25, a bi-encoder's exact search of the corpus, a cross-encoder's order of a first run.
 
@@ -70,19 +69,17 @@ def answer(
     if found == "bm25":
         return systems.bm25_run(collection, options.depth)
     if found == "cross_encoder":
-        return _reranked(collection, folder_of(model), options, progress)
-    return _searched(collection, folder_of(model), options, progress)
+        return _reranked(collection, folder_of(model), options)
+    return _searched(collection, folder_of(model), options)
 
 
-def _reranked(collection: Collection, folder: Path, options: Options, progress: Progress) -> Run:
+def _reranked(collection: Collection, folder: Path, options: Options) -> Run:
     first = options.first if options.first is not None else systems.bm25_run(collection, options.depth)
     encoder = systems.load_cross_encoder(folder, max_length=options.max_length or 384, device=options.device)
-    return systems.cross_encoder_run(
-        collection, encoder, first, depth=options.depth, arithmetic=options.arithmetic, progress=progress
-    )
+    return systems.cross_encoder_run(collection, encoder, first, depth=options.depth, arithmetic=options.arithmetic)
 
 
-def _searched(collection: Collection, folder: Path, options: Options, progress: Progress) -> Run:
+def _searched(collection: Collection, folder: Path, options: Options) -> Run:
     encoder = systems.load_bi_encoder(folder, max_length=options.max_length or 256, device=options.device)
     return systems.bi_encoder_run(
         collection,
@@ -91,5 +88,4 @@ def _searched(collection: Collection, folder: Path, options: Options, progress: 
         prompts=options.prompts,
         arithmetic=options.arithmetic,
         cache=VectorCache(options.vectors, model_hash(folder)) if options.vectors else None,
-        progress=progress,
     )

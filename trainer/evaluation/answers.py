@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qrelay.errors import QrelayError
+from qrelay.progress import step
 from trainer.evaluation.collection import Run, ranked
-from trainer.evaluation.embedding import Progress
 from trainer.evaluation.llm import Llm, opened
 from trainer.evaluation.questions import Questions
 from trainer.evaluation.squad import exact_match, token_f1
@@ -70,7 +70,6 @@ def read(
     instructions: str = INSTRUCTIONS,
     max_tokens: int = MAX_TOKENS,
     passage_words: int = PASSAGE_WORDS,
-    progress: Progress = lambda *_: None,
 ) -> list[Reading]:
     """The reader's answer to each question from the first `k` documents of the run, each cut at `passage_words`
     words; k = 0: from none, which is what the reader knows by itself.
@@ -83,7 +82,7 @@ def read(
     asked = [(q, tuple(ranked(run.get(q, {}))[:k])) for q in questions.collection.queries]
     chats = [_chat(questions, q, found, instructions, max_tokens, passage_words) for q, found in asked]
     with opened(reader, frozenset({GENERATION})) as backend:
-        replies = _in_turn(backend.generate, chats, "answering questions", progress)
+        replies = _in_turn(backend.generate, chats, "answering questions")
     readings = []
     for (query_id, passages), reply in zip(asked, replies, strict=True):
         failed = reply.reason if isinstance(reply, QrelayError) else "" if reply.text.strip() else "empty"
@@ -92,9 +91,7 @@ def read(
     return readings
 
 
-def grade(
-    questions: Questions, readings: Sequence[Reading], grader: Llm, *, progress: Progress = lambda *_: None
-) -> list[Reading]:
+def grade(questions: Questions, readings: Sequence[Reading], grader: Llm) -> list[Reading]:
     """The readings with a grade for each answer that there is: the expectation over the probabilities of the grades'
     first tokens, divided by the best grade.
 
@@ -106,7 +103,7 @@ def grade(
     answered = [i for i, reading in enumerate(readings) if not reading.missing]
     prompts = [_prompt(questions, readings[i]) for i in answered]
     with opened(grader, frozenset({TOKEN_LOGPROBS})) as backend:
-        replies = _in_turn(backend.score, prompts, "grading answers", progress)
+        replies = _in_turn(backend.score, prompts, "grading answers")
     graded = list(readings)
     for i, reply in zip(answered, replies, strict=True):
         graded[i] = _graded(readings[i], reply)
@@ -177,14 +174,15 @@ def _scale() -> Any:
     return Scale("0-4", 0, 3, tuple((str(each),) for each in range(BEST_GRADE + 1)))
 
 
-def _in_turn(ask: Any, questions: Sequence[Any], what: str, progress: Progress) -> list[Any]:
+def _in_turn(ask: Any, questions: Sequence[Any], what: str) -> list[Any]:
     """`ask` of all, a few at a time, so that progress shows."""
 
     async def all_of_them() -> list[Any]:
         replies: list[Any] = []
-        for start in range(0, len(questions), _AT_ONCE):
-            progress(what, start, len(questions))
-            replies += await ask(questions[start : start + _AT_ONCE])
+        with step(what, total=len(questions), unit="questions") as asking:
+            for start in range(0, len(questions), _AT_ONCE):
+                replies += await ask(questions[start : start + _AT_ONCE])
+                asking.at(len(replies))
         return replies
 
     return asyncio.run(all_of_them())

@@ -11,6 +11,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from qrelay.cli.group import Group, example
+from qrelay.cli.options import json_file_option, json_option
 from trainer.evaluation.commands import evaluate
 from trainer.evaluation.commands.agreement import agreement_command
 from trainer.evaluation.commands.answers import answers_command
@@ -18,7 +20,13 @@ from trainer.evaluation.commands.freeze import freeze_command
 from trainer.evaluation.commands.options import FILE, OUT, collection_options, model_options
 
 
-@click.group("eval", invoke_without_command=True, subcommand_metavar="[COMMAND [ARGS]...]")
+@click.group(
+    "eval",
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND [ARGS]...]",
+    cls=Group,
+    epilog=example("qrelay eval --model bm25 --model all-MiniLM-L6-v2 --corpus beir-folder"),
+)
 @click.option(
     "--model",
     multiple=True,
@@ -31,7 +39,8 @@ from trainer.evaluation.commands.options import FILE, OUT, collection_options, m
 @model_options
 @click.option("--against", type=FILE, help="JSON of another evaluation: paired tests against it.")
 @click.option("--measure", "measures", multiple=True, help="Measure of ir-measures.  [default: the usual nine]")
-@click.option("--json", "json_file", type=OUT, help="JSON to write.")
+@json_option()
+@json_file_option()
 @click.option("--html", type=OUT, help="Page to write: one file with everything in it.")
 @click.option(
     "--run-out", type=click.Path(path_type=Path), help="TREC run to write; with several models a folder of runs."

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,11 @@ import numpy.typing as npt
 from qrelay.errors import ConfigError, ModelError
 from qrelay.files import write_atomic
 from qrelay.models.home import hash_file
+from qrelay.progress import step
 from trainer.evaluation.collection import Collection
 
 Vectors = npt.NDArray[np.float32]
 Arithmetic = Literal["float32", "bfloat16"]
-Progress = Callable[[str, int, int], None]
 """(what, done, in all)."""
 _FORMAT: Final = 1
 _CPU_TOKENS: Final = 2048
@@ -101,7 +101,6 @@ def corpus_vectors(
     prompt: str | None = None,
     arithmetic: Arithmetic = "float32",
     cache: VectorCache | None = None,
-    progress: Progress = lambda *_: None,
 ) -> Vectors:
     """Of unit length, [documents, dim], in the collection's order; from the cache where it holds these. `model`: a
     SentenceTransformer."""
@@ -114,7 +113,7 @@ def corpus_vectors(
     kept = cache.load(facts) if cache else None
     if kept is not None:
         return kept
-    vectors = encode_documents(model, collection.texts, prompt=prompt, arithmetic=arithmetic, progress=progress)
+    vectors = encode_documents(model, collection.texts, prompt=prompt, arithmetic=arithmetic)
     if cache:
         cache.save(facts, vectors)
     return vectors
@@ -134,27 +133,26 @@ def encode_documents(
     *,
     prompt: str | None = None,
     arithmetic: Arithmetic = "float32",
-    progress: Progress = lambda *_: None,
 ) -> Vectors:
     """Of unit length, [texts, dim], as the model's `encode_document` has them, in batches of equal cost: sorted by
     length, longest first, as many texts at once as make about the same number of tokens."""
     vectors: Vectors | None = None
-    done = 0
-    for part in _batches(_lengths(model, texts), _CPU_TOKENS if model.device.type == "cpu" else _GPU_TOKENS):
-        progress("embedding documents", done, len(texts))
-        with computing(model, arithmetic):
-            found: Vectors = model.encode_document(
-                [texts[i] for i in part],
-                prompt=prompt,
-                batch_size=len(part),
-                normalize_embeddings=True,
-                show_progress_bar=False,
-                convert_to_numpy=True,
-            )
-        if vectors is None:
-            vectors = np.empty((len(texts), found.shape[1]), np.float32)
-        vectors[part] = found
-        done += len(part)
+    parts = _batches(_lengths(model, texts), _CPU_TOKENS if model.device.type == "cpu" else _GPU_TOKENS)
+    with step("embedding documents", total=len(texts), unit="documents") as embedding:
+        for part in parts:
+            with computing(model, arithmetic):
+                found: Vectors = model.encode_document(
+                    [texts[i] for i in part],
+                    prompt=prompt,
+                    batch_size=len(part),
+                    normalize_embeddings=True,
+                    show_progress_bar=False,
+                    convert_to_numpy=True,
+                )
+            if vectors is None:
+                vectors = np.empty((len(texts), found.shape[1]), np.float32)
+            vectors[part] = found
+            embedding.advance(len(part))
     return vectors if vectors is not None else np.empty((0, model.get_embedding_dimension()), np.float32)
 
 

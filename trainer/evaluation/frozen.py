@@ -24,7 +24,6 @@ from qrelay.errors import MalformedInput
 from qrelay.models.home import hash_file
 from trainer.evaluation.answering import Kind, Options, answer
 from trainer.evaluation.collection import Collection, read_collection
-from trainer.evaluation.embedding import Progress
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.evaluation.lines import file_in
 from trainer.evaluation.manifests import JudgeFacts
@@ -77,7 +76,6 @@ class FrozenSet:
         *,
         options: Options = Options(),  # noqa: B008 (frozen)
         measures: Sequence[str] = STANDARD,
-        progress: Progress = lambda *_: None,
     ) -> Evaluation:
         """The model's measures on the set: a bi-encoder by exact search of the corpus, a cross-encoder over BM25's
         top 100 (or `options.first`). kind: what the model must be; None: whatever it is.
@@ -86,7 +84,7 @@ class FrozenSet:
             ModelError: the model is absent or cannot be loaded.
             ConfigError: it is of another kind.
         """
-        run = answer(self.collection, model, options, kind=kind, progress=progress)
+        run = answer(self.collection, model, options, kind=kind)
         return evaluate(self.collection, str(model), run, measures)
 
 

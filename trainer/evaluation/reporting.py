@@ -13,7 +13,6 @@ from qrelay.errors import ConfigError
 from qrelay.files import write_atomic
 from trainer.evaluation.answering import Options, answer, kind_of
 from trainer.evaluation.collection import Collection, Run, run_lines
-from trainer.evaluation.embedding import Progress
 from trainer.evaluation.evaluate import Evaluation, comparison_json, evaluate
 from trainer.evaluation.measures import STANDARD
 
@@ -31,7 +30,6 @@ def evaluate_models(
     models: Sequence[str],
     options: Options,
     measures: Sequence[str] = STANDARD,
-    progress: Progress = lambda *_: None,
 ) -> list[Evaluated]:
     """Each model in order.
 
@@ -46,7 +44,7 @@ def evaluate_models(
         raise ConfigError("--run is what a cross-encoder orders anew, and none of the models is one: leave it out")
     found = []
     for model in models:
-        run = answer(collection, model, options, progress=progress)
+        run = answer(collection, model, options)
         found.append(Evaluated(evaluate(collection, model, run, measures), run))
     return found
 

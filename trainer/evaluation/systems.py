@@ -13,10 +13,10 @@ import numpy.typing as npt
 from qrelay.errors import InputError, ModelError
 from qrelay.models.terms import K1, B, tokenize
 from qrelay.naming import absent
+from qrelay.progress import step
 from trainer.evaluation.collection import Collection, Run, ranked
 from trainer.evaluation.embedding import (
     Arithmetic,
-    Progress,
     Prompts,
     VectorCache,
     computing,
@@ -55,13 +55,10 @@ def bi_encoder_run(
     prompts: Prompts = Prompts(),  # noqa: B008 (frozen)
     arithmetic: Arithmetic = "float32",
     cache: VectorCache | None = None,
-    progress: Progress = lambda *_: None,
 ) -> Run:
     """`model`: a SentenceTransformer. Exact search over the whole corpus by cosine; `cache` keeps the corpus's
     vectors from one evaluation to the next."""
-    corpus = corpus_vectors(
-        collection, model, prompt=prompts.document, arithmetic=arithmetic, cache=cache, progress=progress
-    )
+    corpus = corpus_vectors(collection, model, prompt=prompts.document, arithmetic=arithmetic, cache=cache)
     ids = list(collection.queries)
     run: Run = {}
     for start in range(0, len(ids), _QUERIES_AT_ONCE):
@@ -81,7 +78,6 @@ def cross_encoder_run(
     depth: int = DEPTH,
     batch: int = 32,
     arithmetic: Arithmetic = "float32",
-    progress: Progress = lambda *_: None,
 ) -> Run:
     """`model`: a CrossEncoder; it orders the first `depth` documents of each query of `first` anew. Documents below
     are dropped: what the first run did not find, this one cannot.
@@ -90,16 +86,17 @@ def cross_encoder_run(
         InputError: the run names a document that the corpus does not hold.
     """
     run: Run = {}
-    for done, (query_id, query) in enumerate(collection.queries.items()):
-        progress("reranking queries", done, len(collection.queries))
-        found = ranked(first.get(query_id, {}))[:depth]
-        if unknown := [doc_id for doc_id in found if doc_id not in collection.text_of]:
-            raise InputError(f"the run of {query_id}: {absent(unknown[0], collection.text_of, 'the corpus')}")
-        if found:
-            pairs = [(query, collection.text_of[doc_id]) for doc_id in found]
-            with computing(model, arithmetic):
-                new = model.predict(pairs, batch_size=batch, show_progress_bar=False)
-            run[query_id] = {doc_id: float(score) for doc_id, score in zip(found, new, strict=True)}
+    with step("reranking", total=len(collection.queries), unit="queries") as reranking:
+        for query_id, query in collection.queries.items():
+            found = ranked(first.get(query_id, {}))[:depth]
+            if unknown := [doc_id for doc_id in found if doc_id not in collection.text_of]:
+                raise InputError(f"the run of {query_id}: {absent(unknown[0], collection.text_of, 'the corpus')}")
+            if found:
+                pairs = [(query, collection.text_of[doc_id]) for doc_id in found]
+                with computing(model, arithmetic):
+                    new = model.predict(pairs, batch_size=batch, show_progress_bar=False)
+                run[query_id] = {doc_id: float(score) for doc_id, score in zip(found, new, strict=True)}
+            reranking.advance(1)
     return run
 
 

@@ -5,22 +5,23 @@ Exit codes: 0 passed; 1 failed to decide; 4 rejected; 78 settings, sets or model
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.runtime.exitcodes import EXIT_GATE
+from qrelay.cli.output import echo_json, show
+from qrelay.runtime.exitcodes import EXIT_GATE, EXIT_OK
 
 if TYPE_CHECKING:
     from trainer.gate.rules import GateRules
     from trainer.settings import TrainerSettings
 
 
-@click.command("gate")
+@click.command("gate", epilog=example("qrelay models gate bi_encoder-3 --promote"))
 @click.argument("version", required=False)
 @click.option("--rules", "rules_file", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="YAML file of rules.  [default: the setting trainer.gate_rules, else trainer.gate]")  # fmt: skip
@@ -43,7 +44,11 @@ def gate_command(version: str | None, rules_file: Path | None, promote: bool, sh
     if show_rules:
         import yaml
 
-        click.echo(yaml.safe_dump(rules.model_dump(mode="json"), sort_keys=False), nl=False)
+        found = rules.model_dump(mode="json")
+        if as_json:
+            echo_json(found)
+        else:
+            click.echo(yaml.safe_dump(found, sort_keys=False), nl=False)
         return
     if version is None:
         raise click.UsageError("name the version: `qrelay models versions` lists them; or give --show-rules")
@@ -53,23 +58,22 @@ def gate_command(version: str | None, rules_file: Path | None, promote: bool, sh
 def _gate(
     version: str, settings: TrainerSettings, rules: GateRules, config: Path | None, promote: bool, as_json: bool
 ) -> None:
-    from rich.console import Console
-
+    from qrelay.progress import shown
     from qrelay.registry import Registry
     from trainer.gate.gate import gate
     from trainer.gate.table import decision_table
     from trainer.settings import configured_models
 
-    registry, console = Registry(settings.registry_folder), Console(stderr=True)
-    with console.status("measuring") as status:
+    registry = Registry(settings.registry_folder)
+    with shown():
         models = configured_models(config, settings.data_dir)
         decision = gate(registry, version, rules, models, by="qrelay models gate",
-                        say=status.update)  # fmt: skip
+                        say=lambda text: click.echo(text, err=True))  # fmt: skip
     promoted = promote and decision.passed and registry.promote(version, by="qrelay models gate", reason=decision.why)
     if as_json:
-        click.echo(json.dumps({**decision.as_json(), "promoted": promoted}))
+        echo_json({**decision.as_json(), "promoted": promoted})
     else:
-        Console(width=None if console.is_terminal else 160).print(decision_table(decision))
+        show(decision_table(decision))
         if promoted:
             click.echo(f"{version} serves as {decision.slot}: running services take it up")
-    sys.exit(0 if decision.passed else EXIT_GATE)
+    sys.exit(EXIT_OK if decision.passed else EXIT_GATE)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from qrelay.cli.output import Rows
 from trainer.gate.decide import Decision, Row
 
 _HEADINGS = (
@@ -26,10 +26,11 @@ _HEADINGS = (
 def decision_table(decision: Decision) -> RenderableType:
     """A rich renderable."""
     against = decision.against or decision.baseline
-    table = Table(*_HEADINGS, title=f"{decision.version} against {against}", box=None, pad_edge=False)
-    for row in decision.rows:
-        mark = Text("pass", "green") if row.passed else Text("FAIL", "bold red")
-        table.add_row(mark, *(Text(cell) for cell in _cells(row)))
+    rows: list[tuple[str | Text, ...]] = [
+        (Text("pass", "green") if row.passed else Text("FAIL", "bold red"), *_cells(row)) for row in decision.rows
+    ]
+    title = f"{decision.version} against {against}"
+    table = Rows(_HEADINGS, rows, title=title, prose=("demanded",), frame=False)
     verdict = Text("passed: ", "bold green") if decision.passed else Text("rejected: ", "bold red")
     return Group(table, verdict.append(decision.why, "default"))
 

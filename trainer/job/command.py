@@ -9,17 +9,13 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import click
 
+from qrelay.cli.errors import run
 from qrelay.cli.options import config_option
-from qrelay.errors import QrelayError, SetupError
-from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_SETUP
+from qrelay.runtime.exitcodes import EXIT_NOT_ENOUGH, EXIT_OK
 from trainer.job.result import JobResult
-
-EXIT_NOT_ENOUGH: Final = 5
-"""Too few training queries: nothing was published."""
 
 
 def run_job_file(
@@ -59,7 +55,7 @@ def _log() -> None:
 
 def end(result: JobResult) -> None:
     """Ends the process with the result's exit code."""
-    sys.exit(EXIT_NOT_ENOUGH if result.nothing_learnt else 0)
+    sys.exit(EXIT_NOT_ENOUGH if result.nothing_learnt else EXIT_OK)
 
 
 @click.command()
@@ -71,9 +67,5 @@ def job(file: Path, config: Path | None) -> None:
 
 
 def main() -> None:
-    """Entry point: errors of qrelay's own become one line and an exit code."""
-    try:
-        job()
-    except QrelayError as error:
-        click.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(EXIT_SETUP if isinstance(error, SetupError) else EXIT_FAILED)
+    """Entry point."""
+    run(job)

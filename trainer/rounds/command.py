@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json, show
 from services.sink.commands.frame import allowing_options
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from trainer.rounds.state import Series
 
 
-@click.command()
+@click.command(epilog=example("qrelay rounds --n 2 --queries queries.jsonl --collection docs --dry-run"))
 @click.option("--n", type=click.IntRange(1), default=2, show_default=True, help="Rounds in all.")
 @click.option("--queries", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=True,
               help="Queries to feed (JSONL, TSV or plain lines, .gz too).")  # fmt: skip
@@ -39,8 +40,7 @@ def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool,
     """
     from rich.console import Console
 
-    from qrelay.errors import InvalidQuery
-    from qrelay.identity import valid_collection
+    from qrelay.cli.collection import check_collection
     from services.sink.labels.permission import Allowed
     from trainer.job.data import require_permitted
     from trainer.rounds.installation import Installation
@@ -48,8 +48,7 @@ def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool,
     from trainer.rounds.rounds import Rounds
     from trainer.settings import require_followed, trainer_settings
 
-    if not valid_collection(collection):
-        raise InvalidQuery(f"collection {collection!r}: use 1 to 64 of a-z, 0-9, - and _, a letter or digit first")
+    check_collection(collection, data_dir, config)
     data_dir, config = data_dir.resolve(), config and config.resolve()
     console = Console(stderr=True)
     loop = Rounds(
@@ -58,8 +57,11 @@ def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool,
     )  # fmt: skip
     require_followed(loop.settings, config, data_dir)
     if dry_run:
-        for line in plan(loop, n, config):
-            click.echo(line)
+        lines = list(plan(loop, n, config))
+        if as_json:
+            echo_json({"plan": lines})
+        else:
+            click.echo("\n".join(lines))
         return
     require_permitted(loop.job("asked"), loop.settings, config)
     if restart:
@@ -69,7 +71,6 @@ def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool,
 
 def _run(loop: Rounds, n: int, as_json: bool) -> None:
     from filelock import FileLock, Timeout
-    from rich.console import Console
 
     from qrelay.errors import BackendUnavailable
     from trainer.rounds.table import rounds_table
@@ -82,10 +83,9 @@ def _run(loop: Rounds, n: int, as_json: bool) -> None:
     except Timeout:
         raise BackendUnavailable(f"another `qrelay rounds` works on {loop.collection}: wait for it to end") from None
     if as_json:
-        click.echo(json.dumps(asdict(series)))
+        echo_json(asdict(series))
         return
-    console = Console()
-    Console(width=None if console.is_terminal else 200).print(rounds_table(series))
+    show(rounds_table(series))
     if series.stopped:
         click.echo(f"stopped: {series.stopped}; feed other queries, or see docs/loop.md")
 

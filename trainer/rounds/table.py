@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rich.table import Table
 from rich.text import Text
 
+from qrelay.cli.output import Rows
 from trainer.gate.decide import BETTER
 from trainer.job.result import SlotResult
 from trainer.rounds.state import Series
@@ -15,19 +15,20 @@ _HEADINGS = (
 _COLOURS = {"promoted": "green", "passed": "green", "rejected": "red"}
 
 
-def rounds_table(series: Series) -> Table:
+def rounds_table(series: Series) -> Rows:
     """A rich renderable."""
-    table = Table(title=f"Rounds of {series.collection}", box=None, pad_edge=False)
-    for heading in _HEADINGS:
-        table.add_column(heading, overflow="fold")
+    rows: list[tuple[str | Text, ...]] = []
     for at in series.rounds:
         if not at.slots:
             empty = [""] * (len(_HEADINGS) - 2)
-            table.add_row(str(at.number), *empty, "training" if at.fed else "judging")
-        for each in at.slots:
-            table.add_row(str(at.number), str(each.labels), str(each.queries), each.slot, each.version,
-                          _dev(each), *_figures(each), _verdict(each))  # fmt: skip
-    return table
+            rows.append((str(at.number), *empty, "training" if at.fed else "judging"))
+        rows += [
+            (str(at.number), str(each.labels), str(each.queries), each.slot, each.version, _dev(each),
+             *_figures(each), _verdict(each))
+            for each in at.slots
+        ]  # fmt: skip
+    title = f"Rounds of {series.collection}"
+    return Rows(_HEADINGS, rows, title=title, prose=("dev", "frozen set", "verdict"), frame=False)
 
 
 def _figures(each: SlotResult) -> tuple[str, str, str, str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 from rich.console import Console
 
+from qrelay.cli.group import example
 from qrelay.cli.options import json_option
+from qrelay.cli.output import echo_json
 
 _REPORT = click.Path(path_type=Path, exists=True)
 
 
-@click.command()
+@click.command(epilog=example("qrelay bench compare before/report.json after/report.json"))
 @click.argument("a", type=_REPORT)
 @click.argument("b", type=_REPORT)
 @json_option()
@@ -28,7 +29,7 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
 
     found = comparing.compare(read(a), read(b))
     if as_json:
-        click.echo(json.dumps(found.as_dict()))
+        echo_json(found.as_dict())
         return
     console = Console()
     show_grid(comparing.grid(found), console)

@@ -10,16 +10,18 @@ from typing import Final
 
 import click
 
+from qrelay.cli.group import Group, example
+from qrelay.runtime.exitcodes import EXIT_TERMINATED
+
 _COMMANDS: Final = {
     "pipeline": "qrelay.bench.commands.pipeline:pipeline",
     "compare": "qrelay.bench.commands.compare:compare",
     "sizing": "qrelay.bench.commands.sizing:sizing",
     "record": "qrelay.bench.commands.record:record",
 }
-_TERMINATED: Final = 128 + signal.SIGTERM
 
 
-class BenchCommands(click.Group):
+class BenchCommands(Group):
     """One command a service, and those of _COMMANDS; each loads when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -39,7 +41,7 @@ class BenchCommands(click.Group):
         return COMMANDS.get(cmd_name)
 
 
-@click.command(cls=BenchCommands)
+@click.command(cls=BenchCommands, epilog=example("qrelay bench pipeline --service-time 20ms --quick"))
 def bench() -> None:
     """Measure services and the pipeline: throughput, latency under load, and what they use.
 
@@ -48,4 +50,4 @@ def bench() -> None:
     """
     if threading.current_thread() is threading.main_thread():
         # What was started here must end with this process, also where a job's time limit ends it.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))

@@ -38,6 +38,7 @@ from qrelay.bench.running import Plan, simulated
 from qrelay.bench.sweeps import best_of
 from qrelay.bench.targets.pipeline import POLL_S, PipelineTarget
 from qrelay.bench.targets.recorded import Recorded, read_queries
+from qrelay.cli.group import example
 from qrelay.config import ServiceSettings
 
 _DOUBLES: Final = {"retriever": 0.0, "reranker": 0.0, "judge": 0.0}
@@ -212,7 +213,7 @@ def _running(nats_url: str, sink: str, metrics: tuple[str, ...]) -> Installation
     return Installation(nats_url, sink, lambda: found) if nats_url else None
 
 
-@click.command()
+@click.command(epilog=example("qrelay bench pipeline --service-time judge=20ms --judges 2 --out bench-pipeline"))
 @click.option("--nats", "nats_url", default="", metavar="URL", help="NATS of a running installation, with --sink.")
 @click.option("--sink", default="", metavar="HOST:PORT", help="gRPC address of its sink.")
 @click.option(

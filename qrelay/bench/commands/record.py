@@ -7,21 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from qrelay import wire
 from qrelay.bench.commands.options import file_option
 from qrelay.bench.targets.recorded import read_queries, write_records
 from qrelay.bench.targets.services import DOORS
+from qrelay.cli.collection import check_name
+from qrelay.cli.group import example
 from qrelay.errors import InputError
-from qrelay.identity import valid_collection
+from qrelay.progress import shown, step
 from qrelay.runtime.client import channel
 
 _BATCH = 4
 _DEADLINE_S = 600.0
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "qrelay bench record --queries queries.jsonl --collection docs "
+        "--retriever 127.0.0.1:7401 --reranker 127.0.0.1:7402 --out sets.jsonl"
+    )
+)
 @file_option("--queries", "Queries, as `qrelay feed` reads them.")
 @click.option("--collection", required=True, help="The corpus that the queries are asked of.")
 @click.option("--retriever", required=True, metavar="HOST:PORT", help="gRPC address of a running retriever.")
@@ -36,17 +42,16 @@ def record(queries: Path | None, collection: str, retriever: str, reranker: str 
         raise click.UsageError("--queries is missing: a file with one query a line")
     if judge and not reranker:
         raise click.UsageError("--judge needs --reranker: the judge reads the reranker's sets")
-    if not valid_collection(collection):
-        raise InputError(f"collection {collection!r}: use 1 to 64 of a-z, 0-9, - and _, a letter or digit first")
+    check_name(collection)
     asked = read_queries(queries, collection)[:limit]
     stages = {"retriever": retriever, "reranker": reranker, "judge": judge}
     addresses = {service: address for service, address in stages.items() if address}
-    with Console(stderr=True).status("") as status:
+    with shown(), step("recording answers", total=len(asked), unit="queries") as recording:
 
         def records() -> Iterator[wire.Record]:
             for start in range(0, len(asked), _BATCH):
-                status.update(f"{start} of {len(asked)} queries")
                 yield from _asked(asked[start : start + _BATCH], addresses)
+                recording.at(min(start + _BATCH, len(asked)))
 
         count = write_records(out, records())
     click.echo(f"{count} records of {len(asked)} queries in {out}")

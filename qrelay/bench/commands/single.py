@@ -33,6 +33,7 @@ from qrelay.bench.report import Level, Report
 from qrelay.bench.running import Fleet, Plan, simulated
 from qrelay.bench.targets.recorded import Recorded, read_queries, read_sets
 from qrelay.bench.targets.services import DOORS, ServiceTarget
+from qrelay.cli.group import example
 
 _LEDGER: Final = "sink"
 _HELP: Final = {
@@ -188,7 +189,10 @@ def _command(service: str) -> click.Command:
         job = Run(service, place, source, items_per_request, channels, timeout, plan, console)
         session.finish(job.report(), out, as_json, console)
 
-    return click.command(service, help=f"Measure the {service}. {_HELP[service]}")(_options(service)(run))
+    shown = example(f"qrelay bench {service} --service-time 20ms --quick" if service != _LEDGER else
+                    f"qrelay bench {service} --quick --out bench-{service}")  # fmt: skip
+    about = f"Measure the {service}. {_HELP[service]}"
+    return click.command(service, help=about, epilog=shown)(_options(service)(run))
 
 
 def _check_place(place: Place) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import json_option
+from qrelay.cli.output import echo_json
 
 
 class _ByService(click.ParamType):  # type: ignore[type-arg]  # generic only in click's newest stubs
@@ -27,7 +28,7 @@ class _ByService(click.ParamType):  # type: ignore[type-arg]  # generic only in 
             )
 
 
-@click.command()
+@click.command(epilog=example("qrelay bench sizing bench-judge bench-retriever --queries 1000000 --hours 24"))
 @click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--queries", type=click.IntRange(1), default=1_000_000, show_default=True, help="How many.")
 @click.option("--hours", type=float, default=24.0, show_default=True, help="Within which time.")
@@ -49,4 +50,7 @@ def sizing(reports: tuple[Path, ...], queries: int, hours: float, utilisation: f
 
     plan = Plan(queries, hours, utilisation, price, weight)
     needs = size([read(path) for path in reports], plan)
-    click.echo(json.dumps([asdict(need) for need in needs]) if as_json else markdown(needs, plan))
+    if as_json:
+        echo_json({"services": [asdict(need) for need in needs]})
+        return
+    click.echo(markdown(needs, plan))

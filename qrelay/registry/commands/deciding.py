@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.registry.commands.options import SLOT, author, author_options, opened, registry_options, say
 
 _CONFIGURED = "configured"
 
 
-@click.command()
+@click.command(epilog=example("qrelay models promote bi_encoder-3 --reason 'better on docs-test'"))
 @click.argument("version")
 @author_options
 @registry_options
@@ -32,7 +33,7 @@ def promote(
     say({"version": version, "slot": slot, "changed": changed}, text, as_json)
 
 
-@click.command()
+@click.command(epilog=example("qrelay models rollback bi_encoder --reason 'slower in production'"))
 @click.argument("slot", type=SLOT)
 @click.option("--to", help="A version that served before, or `configured`.  [default: the one before]")
 @author_options
@@ -54,7 +55,7 @@ def rollback(
     say({"slot": slot, "version": now}, f"{slot}: {now or 'the configured model'} serves", as_json)
 
 
-@click.command()
+@click.command(epilog=example("qrelay models prune --keep 3"))
 @click.option("--keep", type=click.IntRange(0), required=True, help="Models of each slot that stay, the latest.")
 @click.option("--yes", is_flag=True, help="Do it. Without, only say what would go.")
 @click.option("--by", default=None, help="Who decides.  [default: the name of the user]")

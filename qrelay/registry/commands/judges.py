@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.errors import InputError
 from qrelay.registry.commands.options import author, ledger_option, opened, registry_options, say
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from qrelay.registry.registry import Registry
 
 
-@click.command("retract-judge")
+@click.command("retract-judge", epilog=example("qrelay models retract-judge 3f9a1c --reason 'wrong prompt'"))
 @click.argument("judge")
 @click.option("--reason", required=True, help="Why, for people.")
 @click.option("--by", default=None, help="Who decides.  [default: the name of the user]")
@@ -31,7 +32,7 @@ def retract_judge(judge: str, reason: str, by: str | None, **options: Any) -> No
     _decide(judge, True, author(by), reason, **options)
 
 
-@click.command("restore-judge")
+@click.command("restore-judge", epilog=example("qrelay models restore-judge 3f9a1c --reason 'measured again'"))
 @click.argument("judge")
 @click.option("--reason", default="", help="Why, for people.")
 @click.option("--by", default=None, help="Who decides.  [default: the name of the user]")

@@ -9,13 +9,14 @@ from typing import Any
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.errors import ConfigError
 from qrelay.registry.commands.options import ledger_option, opened, registry_options, say
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.command()
+@click.command(epilog=example("qrelay models lineage bi_encoder-3 --query-id q17"))
 @click.argument("version")
 @click.option("--query-id", default="", help="List the judgments of this query.")
 @click.option("--judgments", "out", type=_FILE, metavar="OUT.jsonl", help="Write every judgment, one a line.")

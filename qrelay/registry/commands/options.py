@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import getpass
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 
 if TYPE_CHECKING:
     from qrelay.registry.registry import Registry
@@ -56,6 +56,9 @@ def author(by: str | None) -> str:
         raise click.UsageError("say who decides with --by: this user has no name") from error
 
 
-def say(found: Any, text: str, as_json: bool) -> None:
+def say(found: Mapping[str, Any], text: str, as_json: bool) -> None:
     """One JSON object, or the text for people."""
-    click.echo(json.dumps(found, ensure_ascii=False) if as_json else text)
+    if as_json:
+        echo_json(found)
+    else:
+        click.echo(text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.registry.commands.options import opened, registry_options, say
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _CARD = "README.md"
 _MANIFEST = "qrelay-manifest.json"
 
 
-@click.command()
+@click.command(epilog=example("qrelay models push bi_encoder-3 --repo me/docs-bi-encoder --dry-run"))
 @click.argument("version")
 @click.option("--repo", required=True, help="Model repository, owner/name; made where there is none.")
 @click.option(

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from qrelay.cli.group import example
+from qrelay.cli.output import Rows
+from qrelay.cli.output import show as show_table
 from qrelay.registry.commands.options import SLOT, opened, registry_options, say
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_WIDTH = 400
-"""Of tables that no terminal shows: wide enough that no cell is broken."""
 _CONFIGURED = "the configured model"
 
 
-@click.command()
+@click.command(epilog=example("qrelay models versions --slot bi_encoder"))
 @click.option("--slot", type=SLOT, default=None, help="Only the versions of this slot.")
 @registry_options
 def versions(slot: str | None, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
@@ -30,12 +28,12 @@ def versions(slot: str | None, folder: Path | None, data_dir: Path, config: Path
     if as_json:
         say({"registry": str(registry.folder), "versions": rows}, "", True)
     elif rows:
-        _print(_versions_table(rows))
+        show_table(_versions_table(rows))
     else:
         click.echo(f"no version in {registry.folder}: `qrelay training run` or `qrelay rounds` makes one")
 
 
-@click.command()
+@click.command(epilog=example("qrelay models show bi_encoder-3"))
 @click.argument("version")
 @registry_options
 def show(version: str, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
@@ -54,10 +52,10 @@ def show(version: str, folder: Path | None, data_dir: Path, config: Path | None,
         return
     _print_version(line, manifest.as_json(), str(registry.model_dir(version)))
     if rows := gate_rows(found.gate):
-        _print(_gate_table(rows))
+        show_table(_gate_table(rows))
 
 
-@click.command()
+@click.command(epilog=example("qrelay models history --slot bi_encoder"))
 @click.option("--slot", type=SLOT, default=None, help="Only events of this slot.")
 @registry_options
 def history(slot: str | None, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
@@ -69,7 +67,7 @@ def history(slot: str | None, folder: Path | None, data_dir: Path, config: Path 
     say({"events": events}, "\n".join(lines) or "nothing has happened yet", as_json)
 
 
-@click.command()
+@click.command(epilog=example("qrelay models tainted"))
 @registry_options
 def tainted(folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
     """List versions that learnt, or descend from one that learnt, from a judge that is retracted."""
@@ -89,7 +87,7 @@ def tainted(folder: Path | None, data_dir: Path, config: Path | None, as_json: b
     say(found, "\n".join(lines) or "no version is tainted", as_json)
 
 
-@click.command("verify-version")
+@click.command("verify-version", epilog=example("qrelay models verify-version bi_encoder-3"))
 @click.argument("version")
 @registry_options
 def verify_version(version: str, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
@@ -103,28 +101,24 @@ def verify_version(version: str, folder: Path | None, data_dir: Path, config: Pa
     say({"version": version, "verified": True, "files": files}, f"{version}: {files} files verified", as_json)
 
 
-def _versions_table(rows: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
-    table = Table("", "version", "slot", "state", "parent", "created", "metrics", "gate", "tainted by", box=None)
-    for row in rows:
-        state = f"{row['state']} (pruned)" if row["pruned"] else row["state"]
-        table.add_row(
-            "*" if row["serving"] else "", row["version"], row["slot"], state, row["parent"] or row["base"],
+def _versions_table(rows: list[dict[str, Any]]) -> Rows:
+    cells = [
+        (
+            "*" if row["serving"] else "", row["version"], row["slot"],
+            f"{row['state']} (pruned)" if row["pruned"] else row["state"], row["parent"] or row["base"],
             row["created"], _metrics(row["metrics"]), _verdict(row["gate"]),
             ", ".join(judge[:12] for judge in row["tainted_by"]),
-        )  # fmt: skip
-    return table
+        )
+        for row in rows
+    ]  # fmt: skip
+    headings = ("", "version", "slot", "state", "parent", "created", "metrics", "gate", "tainted by")
+    return Rows(headings, cells, prose=("state", "metrics", "gate", "tainted by"), frame=False)
 
 
-def _gate_table(rows: list[Mapping[str, Any]]) -> Table:
-    from rich.table import Table
-
+def _gate_table(rows: list[Mapping[str, Any]]) -> Rows:
     names = ("rule", "set", "metric", "queries", "baseline", "candidate", "difference", "p", "threshold")
-    table = Table("gate", *names, box=None)
-    for row in rows:
-        table.add_row("pass" if row.get("passed") else "FAIL", *(_cell(row.get(name)) for name in names))
-    return table
+    cells = [("pass" if row.get("passed") else "FAIL", *(_cell(row.get(name)) for name in names)) for row in rows]
+    return Rows(("gate", *names), cells, prose=("threshold",), frame=False)
 
 
 def _cell(value: Any) -> str:
@@ -173,10 +167,3 @@ def _event_line(event: Mapping[str, Any]) -> str:
     by = f", by {event['by']}" if event["by"] else ""
     words = " ".join(each for each in (event["kind"], subject, what) if each)
     return f"{event['number']:>5}  {event['at']}  {words}{reason}{by}"
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    Console(width=None if console.is_terminal else _WIDTH, soft_wrap=not console.is_terminal).print(table)

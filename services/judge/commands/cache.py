@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 
 if TYPE_CHECKING:
     from services.judge.cache import JudgmentCache
@@ -22,12 +24,12 @@ if TYPE_CHECKING:
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
-@click.group("cache")
+@click.group("cache", cls=Group, epilog=example("qrelay judge cache stats"))
 def cache() -> None:
     """The judgment cache: stats, prune, export."""
 
 
-@cache.command("stats")
+@cache.command("stats", epilog=example("qrelay judge cache stats"))
 @data_dir_option()
 @config_option()
 @json_option()
@@ -44,7 +46,7 @@ def stats(data_dir: Path, config: Path | None, as_json: bool) -> None:
              "oldest": each.oldest.isoformat(), "newest": each.newest.isoformat()}
             for each in counts.judges
         ]  # fmt: skip
-        click.echo(json.dumps(summary | {"judges": judges}))
+        echo_json(summary | {"judges": judges})
         return
     click.echo(f"{summary['path']}: {counts.labels} labels, measured with {counts.prompt_tokens} prompt tokens")
     for each in counts.judges:
@@ -55,7 +57,7 @@ def stats(data_dir: Path, config: Path | None, as_json: bool) -> None:
         )
 
 
-@cache.command("prune")
+@cache.command("prune", epilog=example("qrelay judge cache prune --older-than 90d --dry-run"))
 @click.option("--judge", "judge_hash", default="", help="Only labels of the judge whose hash begins so.")
 @click.option("--older-than", metavar="AGE", help="Only labels measured longer ago: 30d, 12h, 90m.")
 @click.option(
@@ -90,7 +92,7 @@ def prune(
     pruned = store.prune(rule, dry_run=dry_run)
     store.close()
     if as_json:
-        click.echo(json.dumps({**asdict(pruned), "dry_run": dry_run}))
+        echo_json({**asdict(pruned), "dry_run": dry_run})
         return
     click.echo(
         f"{pruned.labels} labels, measured with {pruned.prompt_tokens} prompt tokens, "
@@ -98,7 +100,7 @@ def prune(
     )
 
 
-@cache.command("export")
+@cache.command("export", epilog=example("qrelay judge cache export --out labels.jsonl"))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSONL file to write.")
 @data_dir_option()
 @config_option()

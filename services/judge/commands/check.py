@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 
 if TYPE_CHECKING:
     from qrelay.registry.ledgerside import LedgerSide
@@ -21,7 +22,7 @@ FORMAT = "qrelay-judge-check/1"
 _SUGGESTED = 20
 
 
-@click.command("check")
+@click.command("check", epilog=example("qrelay judge check --collection docs --known clicks.tsv --paraphrases 20"))
 @click.option("--collection", required=True, help="The collection whose labels are looked at.")
 @click.option("--judge", help="Whose labels count: a hash's beginning, or a strategy.  [default: as exports choose]")
 @click.option(
@@ -52,9 +53,6 @@ def check(
 
     Reads the ledger, needs no service and changes nothing. It is a diagnosis and qualifies nothing: a judge that
     copies the retriever agrees with it best.
-
-    \b
-    Example: qrelay judge check --collection mine --known clicks.tsv --paraphrases 20
     """
     from qrelay.errors import ConfigError
     from qrelay.files import write_atomic
@@ -70,7 +68,10 @@ def check(
         report = _report(side, collection, judge, (known, known_from), paraphrases, settings)
     if html:
         write_atomic(html, as_page(report).encode())
-    click.echo(json.dumps(without_nan(report), allow_nan=False) if as_json else as_text(report))
+    if as_json:
+        echo_json(without_nan(report))
+    else:
+        click.echo(as_text(report))
 
 
 def _report(

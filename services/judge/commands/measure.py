@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.group import example
+from qrelay.cli.options import config_option, data_dir_option, json_file_option, json_option
+from qrelay.cli.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
     from services.judge.calibration import CalibrationMap
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from services.judge.settings import JudgeSettings
     from services.judge.slices import GradedPair
 
-_TABLE_COLUMNS = 118
-"""Narrower, names and intervals would be cut."""
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
@@ -51,7 +50,7 @@ def _pairs_options(command: Any) -> Any:
     return command
 
 
-@click.command("eval")
+@click.command("eval", epilog=example("qrelay judge eval --slice graded.tsv --relevant-from 2"))
 @_pairs_options
 @click.option("--calibration", type=_FILE, help="Apply these fitted maps instead of cross-validating.")
 @click.option(
@@ -61,29 +60,38 @@ def _pairs_options(command: Any) -> Any:
     metavar="SMALL=LARGE",
     help="What a cascade of these two systems would send up and keep, at several error limits.",
 )
-@click.option("--json", "out", type=click.Path(path_type=Path, dir_okay=False), help="File for the figures.")
+@json_file_option()
 @config_option()
-def eval_(out: Path | None, calibration: Path | None, config: Path | None, **options: Any) -> None:
+@json_option()
+def eval_(
+    json_file: Path | None, calibration: Path | None, config: Path | None, as_json: bool, **options: Any
+) -> None:
     """Every configured judge, fusion and retrieval score on pairs that people graded.
 
     Runs from the cache: what was judged before costs nothing. With --calibration a fitted map is applied, else
     figures that need a map come from cross-validation grouped by query.
     """
     from services.judge.calibration import load_maps
+    from services.judge.report.write import without_nan
 
     maps = load_maps(calibration) if calibration else None
     cascades = options.pop("cascades")
     evaluation = _evaluate(config, options, maps)
     found = {**_as_json(evaluation), "cascades": _cascades(evaluation, cascades)}
-    if out:
+    if json_file:
         from qrelay.files import write_atomic
 
-        write_atomic(out, _dumped(found, indent=2).encode() + b"\n")
+        write_atomic(json_file, _dumped(found).encode() + b"\n")
+    if as_json:
+        echo_json(without_nan(found))
+        return
     _print(evaluation)
     _print_cascades(found["cascades"])
 
 
-@click.command("calibrate")
+@click.command(
+    "calibrate", epilog=example("qrelay judge calibrate --slice graded.tsv --relevant-from 2 --out maps.json")
+)
 @_pairs_options
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File for the maps.")
 @click.option("--default", help="The map that judge.calibration takes when it names none.  [default: the best one]")
@@ -115,7 +123,9 @@ def calibrate(out: Path, default: str | None, report: Path | None, config: Path 
         _write_report(evaluation, report, chosen)
 
 
-@click.command("qualify")
+@click.command(
+    "qualify", epilog=example("qrelay judge qualify --slice graded.tsv --relevant-from 2 --out qualification.json")
+)
 @_pairs_options
 @click.option("--calibration", type=_FILE, help="Apply these fitted maps instead of cross-validating.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File for the verdicts.")
@@ -133,19 +143,20 @@ def qualify(
     from services.judge.calibration import load_maps
     from services.judge.measure.estimate import relevant_share
     from services.judge.measure.verdicts import verdicts
+    from services.judge.report.write import without_nan
 
     evaluation = _evaluate(config, options, load_maps(calibration) if calibration else None)
     found = {**_as_json(evaluation), "verdicts": verdicts(evaluation)}
     if options["rest"]:
         found["relevant_share"] = relevant_share(evaluation.table, evaluation.systems[evaluation.best_judge])
-    write_atomic(out, _dumped(found, indent=2).encode() + b"\n")
+    write_atomic(out, _dumped(found).encode() + b"\n")
     if as_json:
-        click.echo(_dumped(found))
+        echo_json(without_nan(found))
     else:
         _print(evaluation)
         _print_verdicts(found["verdicts"])
     if report:
-        _write_report(evaluation, report, evaluation.best_judge)
+        _write_report(evaluation, report, evaluation.best_judge, quiet=as_json)
 
 
 def _evaluate(config: Path | None, options: dict[str, Any], maps: Mapping[str, CalibrationMap] | None) -> Evaluation:
@@ -177,6 +188,7 @@ def _fusion(text: str) -> tuple[str, list[str]]:
 
 
 async def _table(config: Path | None, options: dict[str, Any]) -> Table:
+    from qrelay.progress import shown, step
     from services.judge.core import load_panel
     from services.judge.measure.stages import StageOptions, stage_scores
     from services.judge.measure.table import measure
@@ -185,8 +197,8 @@ async def _table(config: Path | None, options: dict[str, Any]) -> Table:
     stages = stage_scores(pairs, StageOptions(options["embedder"], corpus), lambda what: click.echo(what, err=True))
     panel = load_panel(_settings(config, options["data_dir"]))
     try:
-        with _progress("judging", len(pairs)) as advance:
-            return await measure(panel, pairs, stages, options["relevant_from"], advance)
+        with shown(), step("judging", total=len(pairs), unit="pairs") as judging:
+            return await measure(panel, pairs, stages, options["relevant_from"], judging.advance)
     finally:
         panel.close()
 
@@ -213,19 +225,6 @@ def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
     return load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
 
 
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Any]:
-    """A bar on a terminal; elsewhere a line now and then."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, advance=done)
-
-
 def _notes(evaluation: Evaluation) -> list[str]:
     """What a reader must know of how the figures came about."""
     if not evaluation.in_sample:
@@ -249,14 +248,14 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _dumped(found: dict[str, Any], indent: int | None = None) -> str:
-    """As JSON; null where a figure is nan, for too few queries, say."""
+def _dumped(found: dict[str, Any]) -> str:
+    """As a file's JSON; null where a figure is nan, for too few queries, say."""
     from services.judge.report.write import without_nan
 
-    return json.dumps(without_nan(found), indent=indent, allow_nan=False)
+    return json.dumps(without_nan(found), indent=2, allow_nan=False)
 
 
-def _write_report(evaluation: Evaluation, folder: Path, focus: str) -> None:
+def _write_report(evaluation: Evaluation, folder: Path, focus: str, *, quiet: bool = False) -> None:
     from services.judge.measure.verdicts import verdicts
     from services.judge.report import write_report
 
@@ -274,32 +273,26 @@ def _write_report(evaluation: Evaluation, folder: Path, focus: str) -> None:
         "notes": _notes(evaluation),
     }
     for path in write_report(report, folder, focus=focus):
-        click.echo(path)
+        click.echo(path, err=quiet)
 
 
 def _print(evaluation: Evaluation) -> None:
-    from rich.console import Console
-    from rich.table import Column
-    from rich.table import Table as RichTable
-
-    name = Column("system", no_wrap=True)
-    shown = RichTable(name, "AUC", "95%", "within query", "kappa", "quadratic", "missing", "tokens")
+    rows = []
     for system in evaluation.systems.values():
         m = system.metrics
         low, high = m["auc_ci"]
         numbers = [_number(m[key]) for key in ("auc_within_query", "kappa_binary", "kappa_graded")]
         counts = (str(m["missing"]), str(m["tokens"]))
-        shown.add_row(system.name, _number(m["auc"]), f"{low:.3f}-{high:.3f}", *numbers, *counts)
-    console = Console(width=max(_TABLE_COLUMNS, Console().width))
-    console.print(shown)
+        rows.append((system.name, _number(m["auc"]), f"{low:.3f}-{high:.3f}", *numbers, *counts))
+    show(Rows(("system", "AUC", "95%", "within query", "kappa", "quadratic", "missing", "tokens"), rows))
     for each in evaluation.comparisons:
         low, high = each["ci"]
-        console.print(
+        click.echo(
             f"{each['a']} against {each['b']}: AUC {each['difference']:+.3f} ({low:+.3f} to {high:+.3f}), "
             f"p {each['p']:.4f}"
         )
     for note in _notes(evaluation):
-        console.print(f"warning: {note}")
+        click.echo(f"warning: {note}")
 
 
 def _print_cascades(found: Sequence[Mapping[str, Any]]) -> None:
@@ -312,14 +305,12 @@ def _print_cascades(found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _print_verdicts(found: Mapping[str, Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    shown = RichTable("judge", "use", "verdict", "why")
-    for name, uses in found.items():
-        for use in ("positives", "negatives", "gate"):
-            shown.add_row(name, use, uses[use]["verdict"], uses[use]["reason"])
-    Console(width=max(_TABLE_COLUMNS, Console().width)).print(shown)
+    rows = [
+        (name, use, uses[use]["verdict"], uses[use]["reason"])
+        for name, uses in found.items()
+        for use in ("positives", "negatives", "gate")
+    ]
+    show(Rows(("judge", "use", "verdict", "why"), rows, prose=("why",)))
 
 
 def _number(value: float | None) -> str:

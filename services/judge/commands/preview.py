@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
     from qrelay.types import CandidateSet, Judgment, Query
@@ -24,7 +25,9 @@ _PER_QUERY = 25.0
 """The reranker's own default sample."""
 
 
-@click.command("preview")
+@click.command(
+    "preview", epilog=example("qrelay judge preview --queries queries.jsonl --collection docs --feed-size 10000")
+)
 @click.option("--n", "pairs", default=30, show_default=True, type=click.IntRange(1), help="Pairs to judge.")
 @click.option("--sets", type=_FILE, help="JSONL of pairs: query, text, optionally title and reference_answers.")
 @click.option("--slice", "slice_", type=_FILE, help="TSV of pairs that people graded (`qrelay judge slice`).")
@@ -61,7 +64,7 @@ def preview(
     whole = estimate(seen, feed_size, size, price) if feed_size else None
     prompts = examples(settings, chosen)
     if as_json:
-        click.echo(json.dumps(_as_json(seen, whole, prompts), default=str))
+        echo_json(_as_json(seen, whole, prompts))
     else:
         _print(seen, whole, prompts, price)
 
@@ -134,7 +137,6 @@ def _as_json(seen: Preview, whole: Estimate | None, prompts: dict[str, Any]) -> 
 
 def _print(seen: Preview, whole: Estimate | None, prompts: dict[str, Any], price: float) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console()
@@ -142,10 +144,8 @@ def _print(seen: Preview, whole: Estimate | None, prompts: dict[str, Any], price
         console.rule(f"{name}: the first pair", style="dim")
         for message in messages:
             console.print(Text(f"{message['role']}: {message['content']}"))
-    table = Table("query", "passage", "labels")
-    for each in seen.scored[:_SHOWN_PAIRS]:
-        table.add_row(*(Text(cell) for cell in _row(each)))
-    console.print(table)
+    headings = ("query", "passage", "labels")
+    show(Rows(headings, [_row(each) for each in seen.scored[:_SHOWN_PAIRS]], prose=headings))
     for judge in seen.judges:
         grades = "  ".join(f"{grade}: {count}" for grade, count in judge.grades.items()) or "none"
         missing = ", ".join(f"{count} {reason}" for reason, count in judge.missing.items()) or "none"

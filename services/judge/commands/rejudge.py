@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 from qrelay.runtime.exitcodes import EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _SHOWN_FAILURES = 10
 
 
-@click.command("rejudge")
+@click.command("rejudge", epilog=example("qrelay judge rejudge --collection docs --where 'entropy>1.0' --dry-run"))
 @click.option("--collection", required=True, help="The collection whose labels are judged again.")
 @click.option(
     "--where",
@@ -65,7 +66,7 @@ def rejudge(
         sets = doors.judged_sets(address, collection, where, after)
     done = count(sets) if dry_run else asyncio.run(_run(config, data_dir, sets, doors.Ledger(address), batch))
     if as_json:
-        click.echo(json.dumps({**asdict(done), "dry_run": dry_run}))
+        echo_json({**asdict(done), "dry_run": dry_run})
     else:
         _print(done, dry_run)
     if done.stopped or done.failed:

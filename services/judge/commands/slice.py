@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from services.judge.measure.sampling import Judged
 
 
-@click.command("slice")
+@click.command("slice", epilog=example("qrelay judge slice --collection docs --n 50 --out to-grade.tsv"))
 @click.option("--collection", required=True, help="The collection whose labels are sampled.")
 @click.option("--n", "count", default=150, show_default=True, type=click.IntRange(1), help="Pairs to grade.")
 @click.option("--where", default="", help='Among which labels, like "strategy=graded" (see the sink\'s README).')

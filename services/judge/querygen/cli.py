@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 from qrelay.errors import ConfigError
 from qrelay.runtime.exitcodes import EXIT_PARTIAL
 
 if TYPE_CHECKING:
     from services.judge.backends.base import Backend
     from services.judge.querygen.doors import RetrieverRoundTrip
+    from services.judge.querygen.journal import Journal
     from services.judge.querygen.passages import Sample
     from services.judge.settings import JudgeSettings
 
@@ -25,12 +30,17 @@ _LEAST_POOL: Final = 200
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.group()
+@click.group(
+    cls=Group,
+    epilog=example("qrelay queries generate --corpus corpus.jsonl --n 100 --out queries.jsonl --no-round-trip"),
+)
 def queries() -> None:
     """Make queries where there is no log of them."""
 
 
-@queries.command()
+@queries.command(
+    epilog=example("qrelay queries generate --corpus corpus.jsonl --n 100 --out queries.jsonl --collection docs")
+)
 @click.option("--corpus", required=True, type=click.Path(path_type=Path, exists=True),
               help="BEIR corpus.jsonl[.gz] or its folder, or passages from `qrelay index passages`.")  # fmt: skip
 @click.option("--n", "n", required=True, type=click.IntRange(1), help="Questions to keep.")
@@ -70,14 +80,16 @@ def generate(data_dir: Path, config: Path | None, as_json: bool, **options: Any)
     found = sample(options["corpus"], seed=options["seed"], pool=pool, min_words=options["min_words"])
     facts = asyncio.run(_generated(_Run(settings, trip, found, options), journal_path(options["out"])))
     if as_json:
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        echo_json(facts)
     else:
         _print(facts, options["out"])
     if facts["kept"] < options["n"] or facts["missing"]:
         raise SystemExit(EXIT_PARTIAL)
 
 
-@queries.command()
+@queries.command(
+    epilog=example("qrelay queries alternatives queries.jsonl --log log.jsonl --out with-alternatives.jsonl")
+)
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--log", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="Queries to choose from: JSONL[.gz], TSV or plain lines.")  # fmt: skip
@@ -172,7 +184,7 @@ class _Run:
 async def _generated(run: _Run, path: Path) -> dict[str, Any]:
     """The run to its end; the manifest. What was done is written also where it ends with an error."""
     from services.judge.querygen.generate import Generator
-    from services.judge.querygen.journal import KEPT, Journal
+    from services.judge.querygen.journal import Journal
     from services.judge.querygen.outputs import manifest, write_outputs
 
     if run.trip:
@@ -180,13 +192,8 @@ async def _generated(run: _Run, path: Path) -> dict[str, Any]:
     options, backend = run.options, await asyncio.to_thread(_backend, run.settings)
     try:
         identity = run.identity(backend)
-        with Journal(path, identity, resume=options["resume"]) as journal, _display(options["n"]) as show:
-            show(len(journal.of(KEPT)))
+        with Journal(path, identity, resume=options["resume"]) as journal, _asking(journal, options["n"]) as progress:
             generator = Generator(backend, run.trip)
-
-            def progress() -> None:
-                show(len(journal.of(KEPT)))
-
             try:
                 await generator.run(
                     run.sample.passages, journal, options["n"], batch=options["batch"], progress=progress
@@ -201,6 +208,17 @@ async def _generated(run: _Run, path: Path) -> dict[str, Any]:
         backend.close()
 
 
+@contextmanager
+def _asking(journal: Journal, n: int) -> Iterator[Callable[[], None]]:
+    """Shows how many of `n` questions are kept, each time that it is called."""
+    from qrelay.progress import shown, step
+    from services.judge.querygen.journal import KEPT
+
+    kept = len(journal.of(KEPT))
+    with shown(), step("questions kept", total=n, unit="questions", done=kept) as asking:
+        yield lambda: asking.at(len(journal.of(KEPT)))
+
+
 def _backend(settings: JudgeSettings) -> Backend:
     """The engine. Raises ModelError, or ConfigError where it cannot write text."""
     from services.judge.backends import make_backend
@@ -211,22 +229,6 @@ def _backend(settings: JudgeSettings) -> Backend:
         backend.close()
         raise ConfigError(f"the model {settings.model} has no chat template: name an instruct model with --llm")
     return backend
-
-
-def _display(n: int) -> Any:
-    """A progress bar on standard error, as a context that gives the function which moves it."""
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.progress import Progress
-
-    @contextmanager
-    def shown() -> Any:
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("questions", total=n)
-            yield lambda kept: bar.update(task, completed=kept)
-
-    return shown()
 
 
 def _print(facts: dict[str, Any], out: Path) -> None:

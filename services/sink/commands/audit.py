@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.group import Group, example
+from qrelay.cli.options import config_option, data_dir_option, json_file_option, json_option
+from qrelay.cli.output import echo_json
 from qrelay.runtime.exitcodes import EXIT_GATE
 from services.sink.commands.frame import open_ledger, progress
 
@@ -61,19 +63,18 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(invoke_without_command=True)
+@click.group(
+    invoke_without_command=True,
+    cls=Group,
+    epilog=example("qrelay audit --collection docs --html audit.html --fail-on 'conflicts>0'"),
+)
 @_shared
 @click.option("--overrides", is_flag=True, help="People's overrides are second labels, before the auditor's.")
 @click.option(
     "--sample", "pairs", type=_GIVEN, metavar="FILE", help="The sample that `audit sample` wrote, not one drawn now."
 )
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    metavar="OUT",
-    help="Write the report as JSON; -: print it, and nothing else.",
-)
+@json_option()
+@json_file_option()
 @click.option("--html", "html_file", type=_FILE, metavar="OUT", help="Write it as a page.")
 @click.option(
     "--fail-on",
@@ -103,6 +104,7 @@ def audit(
     ledger: str | None,
     data_dir: Path,
     config: Path | None,
+    as_json: bool,
     json_file: Path | None,
     html_file: Path | None,
     conditions: list[Condition],
@@ -116,24 +118,24 @@ def audit(
     if ctx.invoked_subcommand is not None:
         return
     from services.sink.audit.audit import audit as run
-    from services.sink.audit.report import to_json, write_report
+    from services.sink.audit.report import write_report
 
-    named, request, printed = _required(ctx, collection), _request(options), str(json_file) == "-"
+    named, request = _required(ctx, collection), _request(options)
     with (
         open_ledger(ledger, data_dir, config) as (opened, settings),
-        progress("auditing", hide=printed) as on_progress,
+        progress("auditing") as on_progress,
     ):
         report = run(opened, named, request, settings.rules, conditions, on_progress)
-    write_report(report, as_json=None if printed else json_file, as_html=html_file)
-    if printed:
-        click.echo(to_json(report), nl=False)
+    write_report(report, as_json=json_file, as_html=html_file)
+    if as_json:
+        echo_json(report)
     else:
         _print(report)
     if not report["gate"]["passed"]:
         raise SystemExit(EXIT_GATE)
 
 
-@audit.command("sample")
+@audit.command("sample", epilog=example("qrelay audit sample --collection docs --n 100 --out sample.tsv"))
 @_shared
 @click.option("--out", type=_FILE, required=True, help="File to write: TSV that people fill in.")
 @json_option()
@@ -164,11 +166,7 @@ def sample(
     write_sample(out, drawn)
     command = rejudge_command(named, out)
     if as_json:
-        import json
-
-        click.echo(
-            json.dumps({"file": str(out), "sampled": len(drawn), "population": population, "rejudge": command})
-        )
+        echo_json({"file": str(out), "sampled": len(drawn), "population": population, "rejudge": command})
         return
     click.echo(f"{out}: {len(drawn)} of {population} negatives\n")
     whose = f" --judge {options['judge']}" if options["judge"] else ""

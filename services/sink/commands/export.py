@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import Decorator, config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 from services.sink.commands.frame import allowing_options, open_ledger, progress
 from services.sink.exports.catalogue import FORMATS
 
@@ -72,7 +74,10 @@ def selection_options() -> Decorator:
     return decorate
 
 
-@click.command(help=_HELP.format(formats="\n".join(f"  {name:<16} {each.about}" for name, each in FORMATS.items())))
+@click.command(
+    help=_HELP.format(formats="\n".join(f"  {name:<16} {each.about}" for name, each in FORMATS.items())),
+    epilog=example("qrelay export qrels --collection docs --out docs.qrels"),
+)
 @click.argument("kind", metavar="FORMAT", type=click.Choice(list(FORMATS)))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File, or folder, to write.")
 @selection_options()
@@ -96,7 +101,7 @@ def export(
         request = request_of(settings, since=since, **asked)
         if since_last:
             request = _since_last(ledger, request, quiet=as_json)
-        with progress("exporting", hide=as_json) as on_progress:
+        with progress("exporting") as on_progress:
             manifest = write_export(ledger, request, out, request.since is not None, on_progress)
     warn(manifest)
     _report(out, manifest, as_json)
@@ -148,9 +153,7 @@ def _since_last(ledger: Any, request: Any, *, quiet: bool) -> Any:
 
 def _report(out: Path, manifest: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        import json
-
-        click.echo(json.dumps({"file": str(out), **manifest}))
+        echo_json({"file": str(out), **manifest})
         return
     click.echo(f"{out}: {manifest['rows']} rows of {manifest['queries']} queries, sha256 {manifest['sha256'][:12]}")
     for line in remarks(manifest):

@@ -1,4 +1,4 @@
-"""What every command of the sink begins with: the ledger that the options name, a bar while it is read, and the two
+"""What every command of the sink begins with: the ledger that the options name, how far reading it is, and the two
 options that let labels teach."""
 
 from __future__ import annotations
@@ -53,6 +53,12 @@ def open_ledger(url: str | None, data_dir: Path, config: Path | None) -> Iterato
         ledger.close()
 
 
+def require_collection(ledger: Ledger, collection: str) -> None:
+    """Raises UnknownCollection: the ledger holds no query of it; the text names those that it holds."""
+    with ledger.snapshot() as snapshot:
+        snapshot.require_collection(collection)
+
+
 def ledger_place(data_dir: Path, config: Path | None) -> str | None:
     """Where the settings have the ledger, or the one in `data_dir` if it is there; None where there is none."""
     from qrelay.config import load_settings
@@ -63,12 +69,9 @@ def ledger_place(data_dir: Path, config: Path | None) -> str | None:
 
 
 @contextmanager
-def progress(doing: str, *, hide: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, told (done, in all); nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
+def progress(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """How far reading the ledger is, on standard error: told (queries read, queries in all)."""
+    from qrelay.progress import shown, step
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=hide or not console.is_terminal) as bar:
-        task = bar.add_task(doing, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with shown(), step(doing, unit="queries") as running:
+        yield lambda done, total: running.at(done, total=total)

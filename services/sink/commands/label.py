@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
-from services.sink.commands.frame import open_ledger
+from services.sink.commands.frame import open_ledger, require_collection
 
 if TYPE_CHECKING:
     from services.sink.labels.importing import Imported
@@ -43,12 +45,14 @@ def _pair_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group()
+@click.group(cls=Group, epilog=example("qrelay label queue --collection docs --by uncertainty"))
 def label() -> None:
     """People's decisions about pairs: append-only, authored, dated; they win in exports with --overrides."""
 
 
-@label.command("set")
+@label.command(
+    "set", epilog=example("qrelay label set --collection docs --query-id q17 --passage-id 'manual#3' --grade 2")
+)
 @_pair_options
 @click.option("--grade", type=int, required=True, help="The grade.")
 @click.option("--scale", default="0-3", show_default=True, help="The scale that the grade is on.")
@@ -62,7 +66,7 @@ def set_(collection: str, query_id: str, passage_id: str, grade: int, scale: str
     _say_written(written, "set", options["as_json"])
 
 
-@label.command()
+@label.command(epilog=example("qrelay label withdraw --collection docs --query-id q17 --passage-id 'manual#3'"))
 @_pair_options
 @_ledger_options
 def withdraw(collection: str, query_id: str, passage_id: str, note: str, **options: Any) -> None:
@@ -74,7 +78,7 @@ def withdraw(collection: str, query_id: str, passage_id: str, note: str, **optio
     _say_written(written, "withdrawn", options["as_json"])
 
 
-@label.command("import")
+@label.command("import", epilog=example("qrelay label import graded.tsv --collection docs --author ana"))
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--collection", required=True, help="The collection of the queries.")
 @click.option("--scale", default="0-3", show_default=True, help="The scale that the file's grades are on.")
@@ -99,6 +103,7 @@ def import_(
 
     mapped = parse_scale_map(scale_map, scale) if scale_map else None
     with _opened(options) as (ledger, author):
+        require_collection(ledger, collection)
         found = import_file(
             ledger, collection, file,
             scale=scale, author=author, skip_bad=skip_bad, documents=documents, scale_map=mapped,
@@ -108,7 +113,7 @@ def import_(
         raise SystemExit(EXIT_FAILED if found.written is None else EXIT_PARTIAL)
 
 
-@label.command("list")
+@label.command("list", epilog=example("qrelay label list --collection docs --standing"))
 @click.option("--collection", default="", help="Of this collection.  [default: of all]")
 @click.option("--query-id", default="", help="Of this query.")
 @click.option("--author", "by", default="", help="Of this author.")
@@ -127,6 +132,8 @@ def list_(slice_: Path | None, collection: str, scale: str, **options: Any) -> N
     from services.sink.ledger import overrides
 
     with _opened(options) as (ledger, _), ledger.snapshot() as snapshot:
+        if collection:
+            snapshot.require_collection(collection)
         page = overrides.page(
             snapshot.connection,
             collection,
@@ -138,14 +145,14 @@ def list_(slice_: Path | None, collection: str, scale: str, **options: Any) -> N
         )
     rows = [described_override(each) for each in page.overrides]
     if options["as_json"]:
-        _echo_json({"overrides": rows, "next_page_token": page.next_page_token})
+        echo_json({"overrides": rows, "next_page_token": page.next_page_token})
         return
     for row in rows:
         click.echo(printed_override(row))
-    _say_next(len(rows), "overrides", page.next_page_token)
+    _say_next(len(rows), "overrides", page.next_page_token, _no_override(collection, options))
 
 
-@label.command()
+@label.command(epilog=example("qrelay label queue --collection docs --by uncertainty --limit 20"))
 @click.option("--collection", required=True, help="The collection to review.")
 @click.option("--by", "measure", type=_MEASURES, required=True, help="Of judges, or of the label that counts.")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Pairs, at most.")
@@ -156,16 +163,19 @@ def queue(collection: str, measure: str, limit: int, page_token: str, overridden
     """The pairs that people should look at first: where judges differ most, or where the label is least sure."""
     from services.sink.commands.label_output import described_pair, printed_pair
     from services.sink.labels import review
+    from services.sink.labels.nothing import why_empty
 
     ask = review.by_disagreement if measure == review.DISAGREEMENT else review.by_uncertainty
     with _opened(options) as (ledger, _):
         page = ask(ledger, collection, page_size=limit, page_token=page_token, overridden=overridden)
+        why = "" if page.pairs or page_token else why_empty(ledger, collection, measure)
     if options["as_json"]:
-        _echo_json({"pairs": [described_pair(each) for each in page.pairs], "next_page_token": page.next_page_token})
+        pairs = [described_pair(each) for each in page.pairs]
+        echo_json({"pairs": pairs, "next_page_token": page.next_page_token, "why_empty": why})
         return
     for pair in page.pairs:
         click.echo(printed_pair(pair, measure))
-    _say_next(len(page.pairs), "pairs", page.next_page_token)
+    _say_next(len(page.pairs), "pairs", page.next_page_token, why)
 
 
 @contextmanager
@@ -181,11 +191,22 @@ def _add(ledger: Ledger, collection: str, wanted: NewOverride) -> Written:
     from services.sink.labels.targets import require_passage
     from services.sink.ledger import overrides
 
+    require_collection(ledger, collection)
     with ledger.writing("record an override") as connection:
         known = overrides.query_numbers(connection, collection, [wanted.query_id])
         if wanted.grade is not None and known:
             require_passage(connection, known[wanted.query_id], wanted.passage_id)
         return overrides.add(connection, collection, [wanted], ledger.now_us())
+
+
+def _no_override(collection: str, options: dict[str, Any]) -> str:
+    """Why a list of overrides is empty; "" behind its last page."""
+    if options["page_token"]:
+        return ""
+    names = {"query_id": "--query-id", "by": "--author", "standing": "--standing"}
+    if narrowed := [option for name, option in names.items() if options[name]]:
+        return f"none fits {', '.join(narrowed)}"
+    return f"nobody has decided about {collection or 'any collection'} yet; `qrelay label set` and `label import` do"
 
 
 def _write_slice(path: Path, collection: str, scale: str, options: dict[str, Any]) -> None:
@@ -200,7 +221,7 @@ def _write_slice(path: Path, collection: str, scale: str, options: dict[str, Any
     with _opened(options) as (ledger, _), ledger.snapshot() as snapshot:
         written = write_slice(snapshot, collection, path, scale)
     if options["as_json"]:
-        _echo_json({"file": str(path), "rows": written.rows, "without_text": written.without_text,
+        echo_json({"file": str(path), "rows": written.rows, "without_text": written.without_text,
                     "scale": written.scale})  # fmt: skip
         return
     lacking = f"; {written.without_text} have no text in the ledger and are left out" if written.without_text else ""
@@ -209,7 +230,7 @@ def _write_slice(path: Path, collection: str, scale: str, options: dict[str, Any
 
 def _say_written(written: Written, word: str, as_json: bool) -> None:
     if as_json:
-        _echo_json(_counts(written))
+        echo_json(_counts(written))
         return
     stranger = "; the passage is no candidate of the query: qrels will hold it, training data cannot"
     click.echo(
@@ -224,7 +245,7 @@ def _say_imported(file: Path, found: Imported, as_json: bool) -> None:
         bad = [{"line": each.number, "problem": each.problem} for each in found.bad]
         counts = _counts(found.written) if found.written else None
         left_out = {"ungraded": found.ungraded, "unjudged": found.unjudged}
-        _echo_json({"format": found.format, "written": counts, "bad": bad, **left_out})
+        echo_json({"format": found.format, "written": counts, "bad": bad, **left_out})
         return
     ungraded = f", {found.ungraded} rows without a grade left out" if found.ungraded else ""
     if found.unjudged:
@@ -245,14 +266,8 @@ def _counts(written: Written) -> dict[str, int]:
     return {"added": written.added, "unchanged": written.unchanged, "not_candidates": written.not_candidates}
 
 
-def _say_next(shown: int, what: str, token: str) -> None:
+def _say_next(shown: int, what: str, token: str, why_none: str) -> None:
     if token:
         click.echo(f"more {what}: --page-token {token}")
     elif not shown:
-        click.echo(f"no {what}")
-
-
-def _echo_json(document: dict[str, Any]) -> None:
-    import json
-
-    click.echo(json.dumps(document, ensure_ascii=False))
+        click.echo(f"no {what}: {why_none}" if why_none else f"no {what} are left")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from qrelay.cli.group import Group, example
 from qrelay.cli.options import Decorator, config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 from services.sink.commands.frame import open_ledger
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _MEGABYTE = 1_000_000
 
 
-@click.group("ledger")
+@click.group("ledger", cls=Group, epilog=example("qrelay ledger info"))
 def ledger() -> None:
     """The ledger itself: info, backup, migrate, prune, compact."""
 
@@ -31,7 +32,7 @@ def _ledger_option() -> Decorator:
     )
 
 
-@ledger.command("info")
+@ledger.command("info", epilog=example("qrelay ledger info"))
 @_ledger_option()
 @data_dir_option()
 @config_option()
@@ -43,7 +44,7 @@ def info(address: str | None, data_dir: Path, config: Path | None, as_json: bool
     with open_ledger(address, data_dir, config) as (opened, _):
         found = describe(opened)
     if as_json:
-        click.echo(json.dumps(found))
+        echo_json(found)
         return
     click.echo(f"{found['ledger']}: schema version {found['schema_version']}, {_size(found['bytes'])}")
     for name, count in found["rows"].items():
@@ -55,7 +56,7 @@ def info(address: str | None, data_dir: Path, config: Path | None, as_json: bool
         )
 
 
-@ledger.command("backup")
+@ledger.command("backup", epilog=example("qrelay ledger backup --out ledger-copy.sqlite"))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The copy; must not exist.")
 @_ledger_option()
 @data_dir_option()
@@ -71,10 +72,13 @@ def backup(out: Path, address: str | None, data_dir: Path, config: Path | None, 
 
     target, _ = _address(address, data_dir, config)
     size = run(target, out)
-    click.echo(json.dumps({"out": str(out), "bytes": size}) if as_json else f"{out}: {_size(size)}, checked")
+    if as_json:
+        echo_json({"out": str(out), "bytes": size})
+    else:
+        click.echo(f"{out}: {_size(size)}, checked")
 
 
-@ledger.command("migrate")
+@ledger.command("migrate", epilog=example("qrelay ledger migrate"))
 @_ledger_option()
 @data_dir_option()
 @config_option()
@@ -89,7 +93,7 @@ def migrate(address: str | None, data_dir: Path, config: Path | None, as_json: b
     target, busy_timeout_s = _address(address, data_dir, config)
     done = run(target, busy_timeout_s=busy_timeout_s)
     if as_json:
-        click.echo(json.dumps({"before": done.before, "after": done.after, "copy": str(done.copy or "")}))
+        echo_json({"before": done.before, "after": done.after, "copy": str(done.copy or "")})
     elif done.before == done.after:
         click.echo(f"nothing to do: the ledger has schema version {done.after}")
     else:
@@ -97,7 +101,7 @@ def migrate(address: str | None, data_dir: Path, config: Path | None, as_json: b
         click.echo(f"migrated from schema version {done.before} to {done.after}{kept}")
 
 
-@ledger.command("prune")
+@ledger.command("prune", epilog=example("qrelay ledger prune --dead-letters-older-than 90"))
 @click.option("--dead-letters-older-than", type=float, metavar="DAYS", help="Payloads of letters closed longer ago.")
 @click.option("--raw-replies-older-than", type=float, metavar="DAYS", help="Raw replies of judgments that old.")
 @click.option("--unused-passages", is_flag=True, help="Texts that no query names.")
@@ -126,7 +130,7 @@ def prune(
     with open_ledger(address, data_dir, config) as (opened, _):
         found = run(opened, rule, dry_run=not yes)
     if as_json:
-        click.echo(json.dumps({"dry_run": not yes, **asdict(found)}))
+        echo_json({"dry_run": not yes, **asdict(found)})
         return
     click.echo("pruned:" if yes else "would be pruned (--yes does it):")
     click.echo(f"  {found.dead_letters} dead letters' payloads, {_size(found.dead_letter_bytes)}")
@@ -134,7 +138,7 @@ def prune(
     click.echo(f"  {found.passages} passages, {found.passage_characters} characters")
 
 
-@ledger.command("compact")
+@ledger.command("compact", epilog=example("qrelay ledger compact"))
 @_ledger_option()
 @data_dir_option()
 @config_option()
@@ -148,8 +152,10 @@ def compact(address: str | None, data_dir: Path, config: Path | None, as_json: b
 
     with open_ledger(address, data_dir, config) as (opened, _):
         before, after = run(opened)
-    told = f"{_size(before)} before, {_size(after)} now"
-    click.echo(json.dumps({"before": before, "after": after}) if as_json else told)
+    if as_json:
+        echo_json({"before": before, "after": after})
+    else:
+        click.echo(f"{_size(before)} before, {_size(after)} now")
 
 
 def _address(address: str | None, data_dir: Path, config: Path | None) -> tuple[str, float]:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import Rows, echo_json, show
 from services.sink.commands.frame import open_ledger
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from services.sink.mining.rounds import RoundLimits
     from services.sink.mining.rules import MiningRules
 
-_WIDTH = 160
 _STEPS = {
     "candidates": "candidates that the retrievers found",
     "judged": "with a label",
@@ -30,7 +31,7 @@ _STEPS = {
 }
 
 
-@click.command()
+@click.command(epilog=example("qrelay mine --collection docs --explain q17"))
 @click.option("--collection", required=True, help="The collection to mine.")
 @click.option("--explain", "query_id", metavar="QUERY_ID", help="Say of every candidate of this query why.")
 @click.option("--ledger", help="Path or URL.  [default: the sink's setting, else ledger.sqlite in --data-dir]")
@@ -91,11 +92,9 @@ def _explain(
             )
     rows = explain(mined, rules)
     if as_json:
-        import json
-
         head = {"collection": collection, "query_id": query_id, "query": mined.query.text}
         example = mined.example is not None
-        click.echo(json.dumps({**head, "example": example, "candidates": [row.as_json() for row in rows]}))
+        echo_json({**head, "example": example, "candidates": [row.as_json() for row in rows]})
         return
     click.echo(f"{query_id}: {mined.query.text}")
     _print_rows(rows)
@@ -103,16 +102,18 @@ def _explain(
 
 
 def _print_rows(rows: list[Explained]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("passage", "ranks (scores)", "label", "judge", "why", box=None, pad_edge=False)
-    for row in rows:
-        scores = ", ".join(_score(*score) for score in row.candidate.scores)
-        table.add_row(row.candidate.passage.passage_id, scores, _label(row.label), row.judge, row.words)
-    console = Console(highlight=False, markup=False)
-    console.width = console.width if console.is_terminal else _WIDTH
-    console.print(table)
+    cells = [
+        (
+            row.candidate.passage.passage_id,
+            ", ".join(_score(*score) for score in row.candidate.scores),
+            _label(row.label),
+            row.judge,
+            row.words,
+        )
+        for row in rows
+    ]
+    headings = ("passage", "ranks (scores)", "label", "judge", "why")
+    show(Rows(headings, cells, prose=("ranks (scores)", "label", "why"), frame=False))
 
 
 def _score(system: str, score: float | None, rank: int) -> str:
@@ -147,9 +148,7 @@ def _count(
             funnel.add(mined)
     found = funnel.as_json(limits)
     if as_json:
-        import json
-
-        click.echo(json.dumps({"collection": collection, **found, "rules": asdict(rules)}))
+        echo_json({"collection": collection, **found, "rules": asdict(rules)})
         return
     _print_funnel(collection, found)
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 from services.sink.commands.export import remarks, request_of, selection_options, warn
 from services.sink.commands.frame import open_ledger, progress
 from services.sink.exports.catalogue import FORMATS
 
 
-@click.command()
+@click.command(epilog=example("qrelay push --repo me/docs-labels --collection docs --dry-run"))
 @click.option("--repo", required=True, help="Dataset repository, owner/name; made where there is none.")
 @click.option(
     "--format", "kind", type=click.Choice(list(FORMATS)), default="hf", show_default=True, help="What to push."
@@ -45,7 +47,7 @@ def push(
         with open_ledger(asked.pop("ledger"), data_dir, config) as (ledger, settings):
             request = request_of(settings, name=repo, **asked)
             place = folder if request.folder else folder / f"{request.collection}{request.format.suffix}"
-            with progress("exporting", hide=as_json) as on_progress:
+            with progress("exporting") as on_progress:
                 manifest = write_export(ledger, request, place, False, on_progress, record=False)
         warn(manifest)
         found = {"repo": repo, "private": not public, "pushed": not dry_run, "manifest": manifest}
@@ -57,9 +59,7 @@ def push(
             replaces = "data/*" if request.kind == "hf" else ""
             found["commit"] = push_folder(folder, repo, public=public, message=message, replaces=replaces)
     if as_json:
-        import json
-
-        click.echo(json.dumps(found))
+        echo_json(found)
     elif not dry_run:
         click.echo(f"pushed: {found['commit']}")
 

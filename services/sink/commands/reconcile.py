@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.output import echo_json
 from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
 from services.sink.commands.frame import open_ledger
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 _IDS_SHOWN = 20
 
 
-@click.command()
+@click.command(epilog=example("qrelay reconcile --collection docs"))
 @click.option("--collection", required=True, help="The collection to reconcile.")
 @click.option("--repair", is_flag=True, help="Feed lost queries again; close dead letters of committed ones.")
 @click.option("--ledger", help="Path or URL.  [default: the sink's setting, else ledger.sqlite in --data-dir]")
@@ -60,9 +62,7 @@ def reconcile(
 
 def _print(report: Report, repair: bool, as_json: bool) -> None:
     if as_json:
-        import json
-
-        click.echo(json.dumps(report.as_dict()))
+        echo_json(report.as_dict())
         return
     flying = ", ".join(f"{stream} {count}" for stream, count in report.in_flight.items())
     click.echo(

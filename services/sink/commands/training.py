@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from services.sink.commands.frame import allowing_options, open_ledger
+from qrelay.cli.output import echo_json
+from services.sink.commands.frame import allowing_options, open_ledger, require_collection
 
 if TYPE_CHECKING:
     pass
@@ -23,12 +25,12 @@ def _ledger_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group()
+@click.group(cls=Group, epilog=example("qrelay training status"))
 def training() -> None:
     """When labels are enough for a training, and what became of its jobs."""
 
 
-@training.command()
+@training.command(epilog=example("qrelay training status --collection docs"))
 @click.option("--collection", default="", help="Only this collection.")
 @_ledger_options
 def status(collection: str, ledger: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
@@ -36,16 +38,16 @@ def status(collection: str, ledger: str | None, data_dir: Path, config: Path | N
     from services.sink.training.report import training_report
 
     with open_ledger(ledger, data_dir, config) as (opened, settings):
+        if collection:
+            require_collection(opened, collection)
         report = training_report(opened, settings.training, collection)
     if as_json:
-        import json
-
-        click.echo(json.dumps(report))
+        echo_json(report)
     else:
         _print(report)
 
 
-@training.command()
+@training.command(epilog=example("qrelay training run --collection docs"))
 @click.option("--collection", required=True, help="The collection to train on.")
 @allowing_options("Train on labels")
 @_ledger_options
@@ -63,16 +65,14 @@ def run(
     with open_ledger(ledger, data_dir, config) as (opened, settings):
         made = start_training(opened, collection, settings, Allowed(unmeasured, unqualified))
     if as_json:
-        import json
-
         found = {"trigger": made.trigger_no, "collection": collection, "change_no": made.change_no}
-        click.echo(json.dumps({**found, "job": made.job_name}))
+        echo_json({**found, "job": made.job_name})
     else:
         click.echo(f"trigger {made.trigger_no} of {collection} at change {made.change_no}: job {made.job_name}")
         click.echo("a running sink launches it; `qrelay training status` shows it")
 
 
-@training.command()
+@training.command(epilog=example("qrelay training abandon 3"))
 @click.argument("trigger", type=int)
 @_ledger_options
 def abandon(trigger: int, ledger: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
@@ -85,9 +85,7 @@ def abandon(trigger: int, ledger: str | None, data_dir: Path, config: Path | Non
     with open_ledger(ledger, data_dir, config) as (opened, _):
         state = give_up(opened, trigger)
     if as_json:
-        import json
-
-        click.echo(json.dumps({"trigger": trigger, "state": state}))
+        echo_json({"trigger": trigger, "state": state})
     else:
         click.echo(f"trigger {trigger}: {state}")
 
@@ -95,6 +93,8 @@ def abandon(trigger: int, ledger: str | None, data_dir: Path, config: Path | Non
 def _print(report: dict[str, Any]) -> None:
     if not report["enabled"]:
         click.echo("the policy is off (sink.training.enabled): only `qrelay training run` triggers")
+    if not report["collections"]:
+        click.echo("the ledger holds no collection yet: feed queries first")
     for each in report["collections"]:
         click.echo(
             f"{each['collection']}: {each['new_hard_examples']} new hard examples, {each['new_judged']} judged pairs,"

@@ -85,8 +85,8 @@ def by_disagreement(
     after = _key_of(page_token, DISAGREEMENT, collection, page_size)
     with ledger.snapshot() as snapshot:
         snapshot.require_collection(collection)
-        measured = _spread(collection, list(snapshot.judges().values()))
-        return _page(snapshot, collection, DISAGREEMENT, measured, after, page_size, overridden)
+        pairs = measured(snapshot, collection, DISAGREEMENT)
+        return _page(snapshot, collection, DISAGREEMENT, pairs, after, page_size, overridden)
 
 
 def by_uncertainty(
@@ -96,8 +96,8 @@ def by_uncertainty(
     after = _key_of(page_token, UNCERTAINTY, collection, page_size)
     with ledger.snapshot() as snapshot:
         snapshot.require_collection(collection)
-        measured = _doubt(collection, list(snapshot.judges().values()))
-        return _page(snapshot, collection, UNCERTAINTY, measured, after, page_size, overridden)
+        pairs = measured(snapshot, collection, UNCERTAINTY)
+        return _page(snapshot, collection, UNCERTAINTY, pairs, after, page_size, overridden)
 
 
 def by_query(
@@ -128,6 +128,12 @@ def by_query(
         keys = [_Key(0.0, query_id, each) for each in wanted[: page_size + 1]]
         pairs = _pairs_of(query, record.candidate_set.candidates, keys[:page_size], snapshot.judges(), stand)
     return ReviewPage(tuple(pairs), _token(QUERY, collection, keys, page_size))
+
+
+def measured(snapshot: Snapshot, collection: str, kind: str) -> Any:
+    """A subquery (query_no, query_id, passage_id, score) of the pairs that have the measure, reviewed ones too."""
+    judges = list(snapshot.judges().values())
+    return _spread(collection, judges) if kind == DISAGREEMENT else _doubt(collection, judges)
 
 
 def _spread(collection: str, judges: Sequence[JudgeRow]) -> Any:
@@ -194,9 +200,9 @@ def _doubt(collection: str, judges: Sequence[JudgeRow]) -> Any:
 
 
 def _page(
-    snapshot: Snapshot, collection: str, kind: str, measured: Any, after: _Key | None, size: int, overridden: bool
+    snapshot: Snapshot, collection: str, kind: str, pairs: Any, after: _Key | None, size: int, overridden: bool
 ) -> ReviewPage:
-    found = measured.c
+    found = pairs.c
     chosen = sa.select(found.score, found.query_id, found.passage_id)
     if not overridden:
         same = schema.overrides.c.query_no == found.query_no, schema.overrides.c.passage_id == found.passage_id

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from qrelay.errors import UnknownCollection
+from qrelay.nearest import did_you_mean, listed
 from qrelay.types import (
     Candidate,
     CandidateSet,
@@ -102,7 +103,7 @@ class Snapshot:
         held = [name for name, stats in counts.items() if stats.queries]
         raise UnknownCollection(
             f"the ledger holds no judged query of collection {collection!r}; it holds"
-            f" {', '.join(held) or 'none yet: feed queries first'}"
+            f" {listed(held, 'none yet: feed queries first')}.{did_you_mean(collection, held)}"
         )
 
     def change_no(self, collection: str) -> int:

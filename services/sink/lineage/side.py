@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,11 @@ class SinkLedger:
         """See `qrelay.registry.ledgerside.LedgerSide`."""
         with self._ledger.snapshot() as snapshot:
             return any(each.judgments for each in snapshot.stats())
+
+    def collections(self) -> Sequence[str]:
+        """Those with a query."""
+        with self._ledger.snapshot() as snapshot:
+            return [stats.collection for stats in snapshot.stats() if stats.queries]
 
     def retract(self, judge: str, *, author: str, reason: str) -> Mapping[str, Any]:
         """See `services.sink.ledger.retractions`."""

@@ -12,6 +12,7 @@ from itertools import groupby
 import sqlalchemy as sa
 
 from qrelay.errors import ConfigError, InputError, UnknownCollection
+from qrelay.nearest import did_you_mean, listed
 from services.sink.labels.permission import NOTHING, Allowed
 from services.sink.ledger import outbox, retractions
 from services.sink.ledger.changes import begin_changes
@@ -87,8 +88,11 @@ def trigger_manually(
     with ledger.writing("trigger a training") as connection:
         at = outbox.standing(connection, collection, lock=True)
         if at is None:
-            held = ", ".join(outbox.collection_names(connection)) or "none yet: feed queries first"
-            raise UnknownCollection(f"the ledger holds nothing of collection {collection!r}; it holds {held}")
+            held = outbox.collection_names(connection)
+            raise UnknownCollection(
+                f"the ledger holds nothing of collection {collection!r}; it holds"
+                f" {listed(held, 'none yet: feed queries first')}.{did_you_mean(collection, held)}"
+            )
         if (pending := outbox.pending_trigger(connection, collection)) is not None:
             raise InputError(
                 f"trigger {pending.trigger_no} of {collection} is pending: a sink launches it; `qrelay training"

@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 from typing import IO, Final
 
+from qrelay.runtime.exitcodes import EXIT_BUSY, EXIT_CANNOT_RUN
 from services.sink.training.folder import JobFolder, create_once
 
-EXIT_BUSY: Final = 75
-_EXIT_CANNOT_RUN: Final = 127
 JOB_VARIABLE: Final = "QRELAY_JOB"
 """The command's environment variable that holds the path of its job.json."""
 
@@ -47,7 +46,7 @@ def _execute(command: list[str], folder: JobFolder, lock: int) -> int:
             code = _run(command, folder, lock, log)
         except OSError as error:
             log.write(f"cannot run {command[0]!r}: {error.strerror}\n".encode())
-            return _EXIT_CANNOT_RUN
+            return EXIT_CANNOT_RUN
     return 128 - code if code < 0 else code
 
 

@@ -23,10 +23,10 @@ from typing import Final
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, InputError
 from qrelay.rundir import DATA_DIR_VARIABLE
+from qrelay.runtime.exitcodes import EXIT_BUSY
 from services.sink.ledger.outbox_rows import FAILED, RUNNING, SUCCEEDED
 from services.sink.training.folder import JobFolder, create_once
 from services.sink.training.launcher import LEDGER_VARIABLE, JobStatus, Launched, TrainingJob
-from services.sink.training.runner import EXIT_BUSY
 
 _POLL_S: Final = 0.01
 _LOG_BYTES: Final = 64 * 1024

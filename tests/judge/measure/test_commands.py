@@ -62,7 +62,7 @@ def test_the_cache_lies_in_the_data_folder_of_the_installation(
 
 def test_eval_writes_the_figures_of_every_system_and_runs_from_the_cache(tmp_path: Path, graded: list[str]) -> None:
     out = tmp_path / "eval.json"
-    result = run(tmp_path, "eval", *graded, "--json", out, "--cascade", "wide=likely")
+    result = run(tmp_path, "eval", *graded, "--json-file", out, "--cascade", "wide=likely")
     assert result.exit_code == 0, result.output
     first = strict(out)
     assert (first["n"], first["queries"], first["relevant"], first["relevant_from"]) == (60, 10, 20, 1)
@@ -74,8 +74,7 @@ def test_eval_writes_the_figures_of_every_system_and_runs_from_the_cache(tmp_pat
         assert system["tokens"] > 0
     assert first["cascades"][0]["small"] == "wide"
     assert "cascade wide -> likely" in result.output
-    run(tmp_path, "eval", *graded, "--json", out)
-    again = strict(out)
+    again = json.loads(run(tmp_path, "eval", *graded, "--json").stdout)
     assert {name: each["tokens"] for name, each in again["systems"].items()} == dict.fromkeys(again["systems"], 0)
     assert [each["auc"] for each in again["systems"].values()] == [each["auc"] for each in first["systems"].values()]
 
@@ -94,7 +93,7 @@ def test_eval_reads_a_beir_collection_and_counts_bm25_in_all_of_it(tmp_path: Pat
     for name, content in lines.items():
         (tmp_path / name).write_text("\n".join(content) + "\n")
     named = ["--corpus", tmp_path, "--queries", tmp_path / "queries.jsonl", "--qrels", tmp_path / "qrels.tsv"]
-    options = [*named, "--relevant-from", "1", "--embedder", "hash", "--json", tmp_path / "eval.json"]
+    options = [*named, "--relevant-from", "1", "--embedder", "hash", "--json-file", tmp_path / "eval.json"]
     result = run(tmp_path, "eval", *options, judges={"wide": "graded"})
     assert result.exit_code == 0, result.output
     found = strict(tmp_path / "eval.json")
@@ -132,7 +131,7 @@ def test_calibrate_writes_maps_and_a_report_and_eval_applies_them(tmp_path: Path
     assert found["mine"].listwise
     assert found["fused"].fitted_on.pairs == 60
     assert 0.8 < found["fused"].metrics["auc"] < 1.0
-    result = run(tmp_path, "eval", *graded, "--calibration", maps, "--json", out)
+    result = run(tmp_path, "eval", *graded, "--calibration", maps, "--json-file", out)
     assert result.exit_code == 0, result.output
     said = strict(out)["systems"]
     assert said["likely"]["brier_after"] < said["likely"]["brier_before"]

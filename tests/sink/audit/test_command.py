@@ -46,7 +46,7 @@ def run(url: str, *arguments: str) -> Result:
 def test_the_report_and_the_page_hold_the_same_figures(filled: str, tmp_path: Path) -> None:
     out, page = tmp_path / "deep" / "audit.json", tmp_path / "audit.html"
     second = ("--auditor", judge_digest(OTHER_JUDGE), "--overrides", "--drift-periods", "2")
-    result = run(filled, "--collection", "docs", "--json", str(out), "--html", str(page), *second)
+    result = run(filled, "--collection", "docs", "--json-file", str(out), "--html", str(page), *second)
     assert result.exit_code == 0, result.output
     report, shown = json.loads(out.read_text()), page.read_text()
     cells = dict(re.findall(r"<tr><td><code>([a-z_@0-9]+)</code></td>\n?\s*<td[^>]*>([^<]*)</td>", shown))
@@ -80,7 +80,7 @@ def test_the_page_stands_alone_and_escapes_texts(filled: str, tmp_path: Path) ->
 
 
 def test_json_to_standard_output_is_json_alone(filled: str) -> None:
-    report: dict[str, Any] = json.loads(run(filled, "--collection", "docs", "--json", "-").stdout)
+    report: dict[str, Any] = json.loads(run(filled, "--collection", "docs", "--json").stdout)
     assert report["format"] == "qrelay-audit/1"
     keys = "format collection ledger judges auditor overrides rules figures checks gate"
     assert list(report) == keys.split()
@@ -107,7 +107,7 @@ def test_scripts_can_tell_a_violation_from_a_failure(tmp_path: Path) -> None:
         return done.returncode, done.stderr
 
     assert code("--collection", "docs", "--fail-on", "queries<2")[0] == EXIT_GATE
-    assert code("--collection", "docs", "--fail-on", "queries<1") == (0, "")
+    assert code("--collection", "docs", "--fail-on", "queries<1") == (0, "auditing\n")
     failed, words = code("--collection", "wiki", "--fail-on", "queries<2")
     assert (failed, "Traceback" in words, "wiki" in words) == (EXIT_FAILED, False, True)
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.cli.group import example
+from qrelay.cli.options import json_file_option, json_option
+from qrelay.cli.output import echo_json
 from trainer.evaluation.commands.options import (
     FILE,
     OUT,
@@ -15,7 +18,6 @@ from trainer.evaluation.commands.options import (
     model_options,
     note,
     options_of,
-    progress_bar,
     required,
     system_of,
     write_json,
@@ -29,7 +31,12 @@ if TYPE_CHECKING:
 _DEFAULT = "[default: that of the export's scale by its manifest, else 1]"
 
 
-@click.command("agreement")
+@click.command(
+    "agreement",
+    epilog=example(
+        "qrelay eval agreement --qrels-a people.qrels --qrels-b judge.qrels --run bm25.run --run dense.run"
+    ),
+)
 @corpus_options
 @click.option("--qrels-a", type=FILE, required=True, help="The reference: people's or gold labels.")
 @click.option("--qrels-b", type=FILE, required=True, help="The labels in question, such as an LLM judge's.")
@@ -41,7 +48,8 @@ _DEFAULT = "[default: that of the export's scale by its manifest, else 1]"
 @click.option("--measure", "measures", multiple=True, help="Measure of ir-measures.  [default: the usual nine]")
 @click.option("--rbo-p", default=0.9, show_default=True, help="Of rank-biased overlap: smaller weighs the top more.")
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
-@click.option("--json", "json_file", type=OUT, help="JSON to write.")
+@json_option()
+@json_file_option()
 @click.option("--plot", type=OUT, help="PNG to write: every system under both, by the first measure.")
 def agreement_command(**given: Any) -> None:
     """Compare the order of systems under two qrels: Kendall's tau, tau_AP, rank-biased overlap.
@@ -60,7 +68,10 @@ def agreement_command(**given: Any) -> None:
     write_json(given["json_file"], found)
     if given["plot"]:
         write_atomic(given["plot"], agreement_png(measures[0], found["measures"][measures[0]]))
-    _print(found)
+    if given["as_json"]:
+        echo_json(found)
+    else:
+        _print(found)
 
 
 def _judged(given: Mapping[str, Any], side: str) -> Judged:
@@ -114,11 +125,12 @@ def _answered(given: Mapping[str, Any], a: Judged) -> dict[str, Run]:
     """The models' runs over the reference's collection."""
     if not given["models"]:
         return {}
+    from qrelay.progress import shown
     from trainer.evaluation.reporting import evaluate_models
 
     collection = _collection(given, a)
-    with progress_bar() as progress:
-        evaluated = evaluate_models(collection, given["models"], options_of(given, collection), ("RR@10",), progress)
+    with shown():
+        evaluated = evaluate_models(collection, given["models"], options_of(given, collection), ("RR@10",))
     return {each.evaluation.system: each.run for each in evaluated}
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.cli.group import example
+from qrelay.cli.options import json_file_option, json_option
+from qrelay.cli.output import echo_json
 from trainer.evaluation.commands.options import (
     FILE,
-    OUT,
     corpus_options,
     model_options,
     options_of,
-    progress_bar,
     required,
     write_json,
 )
@@ -28,7 +29,12 @@ _ENGINES = click.Choice(["llamacpp", "transformers", "vllm", "openai", "fake"])
 _ENGINE_HELP = "Engine.  [default: openai with a URL, else llamacpp]"
 
 
-@click.command("answers")
+@click.command(
+    "answers",
+    epilog=example(
+        "qrelay eval answers --model bm25 --corpus beir-folder --reader qwen2.5-coder-0.5b-instruct --sample 50"
+    ),
+)
 @click.option("--model", required=True, help="The retriever or reranker: folder, catalogue name, or `bm25`.")
 @corpus_options
 @click.option("--answers", type=FILE, help="JSONL of query_id and answers.  [default: the queries' metadata.answers]")
@@ -50,7 +56,8 @@ _ENGINE_HELP = "Engine.  [default: openai with a URL, else llamacpp]"
 @click.option("--passage-words", default=200, show_default=True, type=click.IntRange(1), help="Of a passage shown.")
 @click.option("--sample", type=click.IntRange(1), help="Ask this many of the queries.  [default: all]")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
-@click.option("--json", "json_file", type=OUT, help="JSON to write: every answer.")
+@json_option()
+@json_file_option()
 def answers_command(**given: Any) -> None:
     """Measure answers that an LLM reads from what a model retrieves: exact match, token F1, an LLM's grade."""
     from trainer.evaluation.answers import report
@@ -69,44 +76,45 @@ def answers_command(**given: Any) -> None:
     found = report(questions, _readings(given, questions))
     roles = [role for role in ("reader", "grader") if given[role]]
     models = {role: {**identity(_llm(given, role)), "families": sorted(families(given[role]))} for role in roles}
-    write_json(
-        given["json_file"],
-        {
-            "model": given["model"],
-            **models,
-            "miner_judges": list(given["miner_judge"]),
-            **{name: given[name] for name in ("k", "max_tokens", "passage_words", "instructions", "sample", "seed")},
-            **found,
-        },
-    )
-    _print(found)
+    document = {
+        "model": given["model"],
+        **models,
+        "miner_judges": list(given["miner_judge"]),
+        **{name: given[name] for name in ("k", "max_tokens", "passage_words", "instructions", "sample", "seed")},
+        **found,
+    }
+    write_json(given["json_file"], document)
+    if given["as_json"]:
+        echo_json(document)
+    else:
+        _print(found)
 
 
 def _readings(given: Mapping[str, Any], questions: Questions) -> list[Reading]:
+    from qrelay.progress import shown
     from trainer.evaluation.answers import INSTRUCTIONS, grade, read
 
-    with progress_bar() as progress:
+    with shown():
         readings = read(
             questions,
-            _run(given, questions, progress),
+            _run(given, questions),
             _llm(given, "reader"),
             k=given["k"],
             instructions=given["instructions"] or INSTRUCTIONS,
             max_tokens=given["max_tokens"],
             passage_words=given["passage_words"],
-            progress=progress,
         )
         if not given["grader"]:
             return readings
-        return grade(questions, readings, _llm(given, "grader"), progress=progress)
+        return grade(questions, readings, _llm(given, "grader"))
 
 
-def _run(given: Mapping[str, Any], questions: Questions, progress: Any) -> Run:
+def _run(given: Mapping[str, Any], questions: Questions) -> Run:
     from trainer.evaluation.answering import answer
 
     if not given["k"]:
         return {}
-    return answer(questions.collection, given["model"], options_of(given, questions.collection), progress=progress)
+    return answer(questions.collection, given["model"], options_of(given, questions.collection))
 
 
 def _llm(given: Mapping[str, Any], role: str) -> Llm:

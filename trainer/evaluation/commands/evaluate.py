@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.cli.output import echo_json
 from trainer.evaluation.commands.options import (
     collection_of,
     note,
     options_of,
-    progress_bar,
     required,
     run_of,
     system_of,
@@ -45,11 +45,15 @@ def run(given: Mapping[str, Any]) -> None:
         from trainer.evaluation.page import page_of
 
         write_atomic(given["html"], page_of(document))
-    _print(document)
+    if given["as_json"]:
+        echo_json(document)
+    else:
+        _print(document)
 
 
 def _evaluated(given: Mapping[str, Any], collection: Collection) -> list[Evaluated]:
     """The models in order; where none is named, the run by itself, under its file's name."""
+    from qrelay.progress import shown
     from trainer.evaluation.documents import nothing_shared
     from trainer.evaluation.evaluate import evaluate
     from trainer.evaluation.measures import STANDARD
@@ -61,8 +65,8 @@ def _evaluated(given: Mapping[str, Any], collection: Collection) -> list[Evaluat
         note(nothing_shared(run, collection.qrels, str(path), "the qrels"))
         return [Evaluated(evaluate(collection, system_of(path), run, measures), run)]
     options = options_of(given, collection)
-    with progress_bar() as progress:
-        return evaluate_models(collection, given["model"], options, measures, progress)
+    with shown():
+        return evaluate_models(collection, given["model"], options, measures)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -71,7 +75,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:
-        raise MalformedInput(f"cannot read {path}: {error}; give what `qrelay eval --json` wrote") from error
+        raise MalformedInput(f"cannot read {path}: {error}; give what `qrelay eval --json-file` wrote") from error
     return found if isinstance(found, dict) else {}
 
 

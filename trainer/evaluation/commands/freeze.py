@@ -7,10 +7,14 @@ from typing import Any
 
 import click
 
+from qrelay.cli.group import example
 from trainer.evaluation.commands.options import FILE, PLACE, files_of, note
 
 
-@click.command("freeze")
+@click.command(
+    "freeze",
+    epilog=example("qrelay eval freeze --corpus beir-folder --labels human --name docs-test --out frozen/docs-test"),
+)
 @click.option(
     "--corpus", type=PLACE, required=True, help="BEIR folder (also of `qrelay export beir`) or corpus file."
 )
