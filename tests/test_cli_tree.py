@@ -385,7 +385,7 @@ RUN: dict[str, str] = {
     "models tainted": "models tainted",
     "models verify": "models verify",
     "models versions": "models versions",
-    "push": "push --repo me/docs --collection docs --dry-run",
+    "push": "push --repo me/docs --collection docs --dry-run --unmeasured",
     "queries generate": "queries generate --corpus {0}/beir --n 1 --out {0}/made.jsonl --backend fake "
     "--no-round-trip --min-words 1",
     "train": "train --list",

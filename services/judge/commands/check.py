@@ -154,5 +154,5 @@ def _settings(data_dir: Path, config: Path | None) -> JudgeSettings:
     from qrelay.config import load_settings
     from services.judge.settings import EarlyStopSettings, JudgeSettings
 
-    settings = load_settings(JudgeSettings, "judge", file=config)
-    return settings.model_copy(update={"data_dir": data_dir, "early_stop": EarlyStopSettings()})
+    settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
+    return settings.model_copy(update={"early_stop": EarlyStopSettings()})
