@@ -37,7 +37,8 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 def run(data_dir: Path, *arguments: str) -> str:
-    return called(data_dir, *arguments).stdout
+    result = called(data_dir, *arguments)
+    return result.stdout if "--json" in arguments else result.output
 
 
 def called(data_dir: Path, *arguments: str) -> Result:
