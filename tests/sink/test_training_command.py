@@ -64,7 +64,7 @@ def test_status_says_what_is_missing_until_the_next_trigger(home: Path) -> None:
 
 
 def test_a_run_by_hand_is_in_the_outbox_and_shown_to_its_end(home: Path, ledger_url: str) -> None:
-    made = shown(home, "run", "--collection", "docs")
+    made = shown(home, "run", "--collection", "docs", "--unmeasured")
     assert (made["collection"], made["change_no"]) == ("docs", 1)
     assert f"trigger {made['trigger']} of docs: manual at change 1, pending" in run(home, "status")
     policy = TrainingSettings.model_validate(POLICY)
@@ -84,11 +84,11 @@ def test_a_run_by_hand_is_in_the_outbox_and_shown_to_its_end(home: Path, ledger_
 
 
 def test_a_pending_trigger_is_given_up_by_its_number(home: Path) -> None:
-    made = shown(home, "run", "--collection", "docs")
+    made = shown(home, "run", "--collection", "docs", "--unmeasured")
     with pytest.raises(InputError, match=rf"qrelay training abandon {made['trigger']}"):
-        run(home, "run", "--collection", "docs")
+        run(home, "run", "--collection", "docs", "--unmeasured")
     assert shown(home, "abandon", str(made["trigger"])) == {"trigger": made["trigger"], "state": "refused"}
-    assert run(home, "run", "--collection", "docs").startswith("trigger ")
+    assert run(home, "run", "--collection", "docs", "--unmeasured").startswith("trigger ")
 
 
 def test_a_wrong_collection_and_a_missing_command_are_said(home: Path, ledger_url: str) -> None:
