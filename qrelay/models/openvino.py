@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import platform
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -97,6 +98,10 @@ class Compiled:
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if not integer_arithmetic() and platform.machine() in ("x86_64", "AMD64"):
+            # Integer products would go through 16 bits there, which overflow (cosine 0.976 instead of 0.9975 in a
+            # statically quantised MiniLM): what was quantised is computed in floats, to the same numbers.
+            properties["LP_TRANSFORMS_MODE"] = "NO"
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
         try:
