@@ -23,7 +23,7 @@ BROUGHT_ALONG: Mapping[str, str] = {
 
 
 WITHOUT: Mapping[str, set[str]] = {
-    # The retriever's tokenizer, in a module of which the sink uses the other half; engines, which `qrelay up` measures.
+    # The tokenizer of a module of which the sink uses the other half; engines, which `qrelay up` measures.
     "sink": {"bm25s", "Stemmer", "openvino", "sentence_transformers", "tokenizers", "torch", "transformers"},
     "judge": {"vllm", "bm25s", "Stemmer"},  # another extra; `qrelay judge eval` beside the retriever's scores
     # Answers by a judge's engine, and a model that another engine runs: need the judge's extra beside.
