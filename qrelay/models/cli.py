@@ -12,21 +12,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import json_option
@@ -37,6 +29,7 @@ from qrelay.models.home import check_model, models_dir
 from qrelay.models.pull import pull
 from qrelay.models.records import ModelEntry
 from qrelay.nearest import did_you_mean, listed
+from qrelay.progress import Step, plainly, shown, step
 from qrelay.runtime.exitcodes import EXIT_FAILED
 
 _REGISTRY = {
@@ -125,22 +118,24 @@ def verify_models(names: tuple[str, ...], as_json: bool) -> None:
     """Hash every byte of the named models, or of all that are on this machine."""
     catalogue = load_catalogue()
     entries = _entries(names, catalogue) if names else _present(catalogue)
-    with Console(stderr=True).status("hashing") as status:
-        results = [_verify_one(entry, status.update) for entry in entries]
+    with shown():
+        results = [_verify_one(entry) for entry in entries]
     _finish(results, as_json)
 
 
 def fetch(names: Sequence[str]) -> None:
-    """Pull the named models; names that are not the catalogue's (paths, doubles) need none.
+    """Pull the named models, reporting to who listens; names that are not the catalogue's (paths, doubles) need none.
 
     Raises:
         ModelError: one cannot be fetched; the text lists each source with its reason.
     """
-    catalogue = load_catalogue()
-    with _reporter() as reporter:
-        for name in dict.fromkeys(names):
-            if name in catalogue:
+    catalogue, reporter = load_catalogue(), Steps(partial(click.echo, err=True))
+    for name in dict.fromkeys(names):
+        if name in catalogue:
+            try:
                 pull(catalogue[name], progress=reporter)
+            finally:
+                reporter.end(name)
 
 
 def _entries(names: Sequence[str], catalogue: Catalogue) -> list[ModelEntry]:
@@ -173,7 +168,7 @@ def _row(entry: ModelEntry) -> dict[str, Any]:
     }
 
 
-def _pull_one(entry: ModelEntry, reporter: RichProgress) -> dict[str, Any]:
+def _pull_one(entry: ModelEntry, reporter: Steps) -> dict[str, Any]:
     started = time.monotonic()
     try:
         pulled = pull(entry, progress=reporter)
@@ -186,10 +181,10 @@ def _pull_one(entry: ModelEntry, reporter: RichProgress) -> dict[str, Any]:
     return {"name": entry.name, "ok": True, "path": str(pulled.path), "said": said, "seconds": seconds}
 
 
-def _verify_one(entry: ModelEntry, say: Any) -> dict[str, Any]:
+def _verify_one(entry: ModelEntry) -> dict[str, Any]:
     folder = models_dir() / entry.name
-    say(f"hashing {entry.name} ({entry.size_bytes / 1e6:,.0f} MB)")
-    problems = check_model(entry, folder, full=True)
+    with step(f"hashing {entry.name} ({entry.size_bytes / 1e6:,.0f} MB)"):
+        problems = check_model(entry, folder, full=True)
     if not problems:
         return {"name": entry.name, "ok": True, "path": str(folder), "said": "verified"}
     listed = "\n".join(f"  - {problem}" for problem in problems)
@@ -213,35 +208,40 @@ def _finish(results: list[dict[str, Any]], as_json: bool) -> None:
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
-class RichProgress:
-    """Shows pulls as progress bars on a terminal, and as lines where there is none."""
+class Steps:
+    """Reports pulls as steps; what people want to know besides goes to standard error as lines."""
 
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
+        self._running: dict[str, contextlib.ExitStack] = {}
+        self._steps: dict[str, Step] = {}
 
     def begin(self, model: str, source: str, total_bytes: int) -> None:
-        """A new bar for this source."""
+        """A new step for this source."""
         self.end(model)
-        self._bars.console.print(f"{model}: {source}", highlight=False, soft_wrap=True)
-        self._tasks[model] = self._bars.add_task(model, total=total_bytes)
+        self._say(f"{model}: {source}")
+        self._running[model] = contextlib.ExitStack()
+        fetching = step(f"fetching {model}", total=total_bytes, unit="bytes")
+        self._steps[model] = self._running[model].enter_context(fetching)
 
     def update(self, model: str, done_bytes: int) -> None:
-        """Move the bar."""
-        self._bars.update(self._tasks[model], completed=done_bytes)
+        """So many bytes are here."""
+        if model in self._steps:
+            self._steps[model].at(done_bytes)
 
     def note(self, model: str, text: str) -> None:
-        """A line above the bars."""
-        self._bars.console.print(f"{model}: {text}", highlight=False, soft_wrap=True, markup=False)
+        """A line."""
+        self._say(f"{model}: {text}")
 
     def end(self, model: str) -> None:
-        """Take the model's bar away."""
-        if model in self._tasks:
-            self._bars.remove_task(self._tasks.pop(model))
+        """The model's step has ended."""
+        if model in self._running:
+            self._running.pop(model).close()
+            del self._steps[model]
 
 
 @contextlib.contextmanager
-def _reporter() -> Iterator[RichProgress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
-        yield RichProgress(bars)
+def _reporter() -> Iterator[Steps]:
+    console = Console(stderr=True)
+    with shown(console):
+        yield Steps(plainly(console))

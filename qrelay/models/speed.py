@@ -63,7 +63,9 @@ def _by_turns(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
 
 def _layers() -> Any:
     from transformers import Qwen2Config, Qwen2Model
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # it warns of a loss, which nobody wants of it
     return Qwen2Model(Qwen2Config(**_SHAPE)).eval()
 
 

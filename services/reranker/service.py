@@ -86,6 +86,18 @@ async def follow_registry(context: Context, stopping: asyncio.Event) -> None:
     await every(settings.registry_poll_s if settings.follows_registry else 0, context.core.look, stopping)
 
 
+def needed_models(settings: RerankerSettings) -> list[str]:
+    """The configured cross-encoder, if there is one."""
+    wanted = settings.cross_encoder if settings.scorer in ("auto", "cross_encoder") else ""
+    return [wanted] if wanted else []
+
+
+def prepare_models(settings: RerankerSettings) -> None:
+    """Make its 8-bit copy, where it runs in OpenVINO and the copy is absent. Raises ModelError."""
+    if needed_models(settings) and settings.engine == "openvino":
+        load_reranker(settings)
+
+
 SERVICE: ServiceDef[RerankerSettings, Reranker] = ServiceDef(
     name="reranker",
     grpc_name="qrelay.v1.RerankerService",
@@ -97,4 +109,6 @@ SERVICE: ServiceDef[RerankerSettings, Reranker] = ServiceDef(
     ),
     info=lambda core: core.info(),
     background=follow_registry,
+    models=needed_models,
+    prepare=prepare_models,
 )

@@ -8,6 +8,8 @@ from typing import Any
 
 from qrelay import __version__, wire
 from qrelay.errors import QrelayError
+from qrelay.models.embedder import HASH_NAME
+from qrelay.models.tuning_encoders import prepare_embedder
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.doors import answer_items, service_info
 from qrelay.runtime.following import every
@@ -86,6 +88,17 @@ async def follow_registry(context: Context, stopping: asyncio.Event) -> None:
     await every(context.settings.registry_poll_s, context.core.look, stopping)
 
 
+def needed_models(settings: RetrieverSettings) -> list[str]:
+    """The embedder, where this engine has one."""
+    return [settings.embedder] if settings.engine == "embedded" and settings.embedder != HASH_NAME else []
+
+
+def prepare_models(settings: RetrieverSettings) -> None:
+    """Make the embedder's 8-bit copy, where it runs in OpenVINO and the copy is absent. Raises ModelError."""
+    if needed_models(settings) and settings.embedder_engine == "openvino":
+        prepare_embedder(settings.embedder)
+
+
 SERVICE: ServiceDef[RetrieverSettings, Retriever] = ServiceDef(
     name="retriever",
     grpc_name="qrelay.v1.RetrieverService",
@@ -99,4 +112,6 @@ SERVICE: ServiceDef[RetrieverSettings, Retriever] = ServiceDef(
     info=lambda core: core.info(),
     close=lambda core: core.close(),
     background=follow_registry,
+    models=needed_models,
+    prepare=prepare_models,
 )

@@ -59,7 +59,9 @@ def load_unpacked(path: Path, dtype: str) -> tuple[Any, Any]:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # it warns of a loss, which nobody wants of it
     source: dict[str, Any] = {} if path.is_dir() else {"gguf_file": path.name}
     folder = path if path.is_dir() else path.parent
     try:
