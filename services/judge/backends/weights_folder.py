@@ -17,7 +17,7 @@ from typing import Any
 
 from qrelay.errors import ModelError
 from qrelay.models.prepared import Room, prepared
-from qrelay.progress import step
+from qrelay.progress import Step, step
 
 _WEIGHTS_A_BYTE = 1.65
 """Weights in a byte of a GGUF of 4 bits and something, the usual one."""
@@ -65,11 +65,13 @@ def load_unpacked(path: Path, dtype: str) -> tuple[Any, Any]:
     source: dict[str, Any] = {} if path.is_dir() else {"gguf_file": path.name}
     folder = path if path.is_dir() else path.parent
     try:
-        with _bars_for_people(), _told(path):
-            tokenizer = AutoTokenizer.from_pretrained(folder, **source)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), **source, **({} if path.is_dir() else _dense())
-            )
+        with _bars_for_people(), _read_once():
+            with step(f"reading the tokenizer of {path.stem}"):
+                tokenizer = AutoTokenizer.from_pretrained(folder, **source)
+            with step(f"unpacking {path.stem}", unit="million weights") as unpacking, _told(unpacking):
+                model: Any = AutoModelForCausalLM.from_pretrained(
+                    folder, dtype=getattr(torch, dtype), **source, **({} if path.is_dir() else _dense())
+                )
     except Exception as error:  # the reader raises whatever the bytes provoke
         raise ModelError(
             f"transformers cannot read {path.name} ({type(error).__name__}: {str(error)[:200]}): check that it is a "
@@ -83,34 +85,41 @@ def load_unpacked(path: Path, dtype: str) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """While it lasts, transformers reads a GGUF's header once instead of three times (half a minute of Python for
-    150 000 tokens on a slow core), and every tensor that it unpacks is reported."""
+def _read_once() -> Iterator[None]:
+    """While it lasts, transformers reads a GGUF's header once instead of three times: half a minute of Python for
+    150 000 tokens on a slow core."""
+    import gguf
+
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = functools.cache(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
+
+
+@contextlib.contextmanager
+def _told(unpacking: Step) -> Iterator[None]:
+    """While it lasts, every tensor of a GGUF that transformers unpacks advances the step."""
     import gguf
 
     reader, unpack = gguf.GGUFReader, gguf.dequantize
-    total = 0 if path.is_dir() else 1
-    with step(f"unpacking {path.stem}", total=total, unit="tensors") as unpacking:
-        unpacked = 0
 
-        @functools.cache
-        def read(file: Any) -> Any:
-            opened = reader(file)
-            unpacking.at(0, total=len(opened.tensors))
-            return opened
+    def opened(file: Any) -> Any:
+        found = reader(file)
+        unpacking.at(0, total=sum(int(tensor.n_elements) for tensor in found.tensors) / 1e6)
+        return found
 
-        def told(*arguments: Any, **named: Any) -> Any:
-            nonlocal unpacked
-            values = unpack(*arguments, **named)
-            unpacked += 1
-            unpacking.at(unpacked)
-            return values
+    def told(*arguments: Any, **named: Any) -> Any:
+        values = unpack(*arguments, **named)
+        unpacking.advance(values.size / 1e6)
+        return values
 
-        gguf.GGUFReader, gguf.dequantize = read, told
-        try:
-            yield
-        finally:
-            gguf.GGUFReader, gguf.dequantize = reader, unpack
+    gguf.GGUFReader, gguf.dequantize = opened, told
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.dequantize = reader, unpack
 
 
 @contextlib.contextmanager
