@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from qrelay.cli.checks import checked_settings
 from qrelay.cli.supervisor import Child, Supervisor, service_environ
 from qrelay.cli.up import build
 from qrelay.errors import BackendTimeout, BackendUnavailable, SetupError
 from qrelay.rundir import endpoints
+from services.sink.settings import SinkSettings
 from tests.pipeline.harness import DOUBLES, Installation, qrelay
 
 SERVICES = {"retriever", "reranker", "judge", "sink"}
@@ -272,3 +274,12 @@ def test_a_service_of_up_is_started_with_the_record_alone(tmp_path: Path, monkey
     assert "QRELAY_SINK__MAX_NEGATIVES" not in child.environ
     assert child.environ["QRELAY_CONFIG"] == str(tmp_path / "settings.yaml")
     assert child.environ["QRELAY_DATA_DIR"] == str(tmp_path)
+
+
+def test_what_is_checked_before_the_start_is_what_the_services_read(tmp_path: Path) -> None:
+    """Else `up` would demand the default judge's model where another was chosen for the machine."""
+    (tmp_path / "tuned.yaml").write_text("settings: {sink: {max_negatives: 3}}")
+    (child,) = build(tmp_path, "nats://127.0.0.1:1", None, 0, ("sink",), print).children
+    (settings,) = checked_settings({child.name: child.environ}).values()
+    assert isinstance(settings, SinkSettings)
+    assert settings.max_negatives == 3

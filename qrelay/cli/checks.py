@@ -6,8 +6,9 @@ import socket
 from collections.abc import Iterable, Mapping
 
 from qrelay.cli.serve import load_definition
-from qrelay.config import ServiceSettings, load_settings
+from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError, PortInUse, SetupError
+from qrelay.settings import find
 
 
 def checked_settings(environs: Mapping[str, Mapping[str, str]]) -> dict[str, ServiceSettings]:
@@ -21,7 +22,7 @@ def checked_settings(environs: Mapping[str, Mapping[str, str]]) -> dict[str, Ser
     for name, environ in environs.items():
         try:
             definition = load_definition(name)
-            settings[name] = load_settings(definition.settings, name, environ=environ)
+            settings[name] = find(environ=environ).settings(definition.settings, name)
             definition.check(settings[name])
         except SetupError as error:
             problems.append(f"{name}: {error}")
