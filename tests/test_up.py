@@ -279,6 +279,7 @@ def test_a_service_of_up_is_started_with_the_record_alone(tmp_path: Path, monkey
 def test_what_is_checked_before_the_start_is_what_the_services_read(tmp_path: Path) -> None:
     """Else `up` would demand the default judge's model where another was chosen for the machine."""
     (tmp_path / "tuned.yaml").write_text("settings: {sink: {max_negatives: 3}}")
+    (tmp_path / "settings.yaml").write_text("settings: {}")
     (child,) = build(tmp_path, "nats://127.0.0.1:1", None, 0, ("sink",), print).children
     (settings,) = checked_settings({child.name: child.environ}).values()
     assert isinstance(settings, SinkSettings)
