@@ -100,7 +100,7 @@ def test_the_loops_settings_rules_and_experiments_hold(out: Path) -> None:
     config = LOOP / "qrelay.yaml"
     for name in installed_services():
         load_settings(load_definition(name).settings, name, file=config, environ={})
-    settings = trainer_settings(config)
+    settings = trainer_settings(config, out)
     for slot in settings.slots:
         load_experiment(settings.of(slot).experiment, settings.of(slot).overrides)
         (out / "gate.yaml").write_bytes((LOOP / "gate.yaml").read_bytes())

@@ -58,13 +58,14 @@ class Installation:
     def __enter__(self) -> Installation:
         self.folder.mkdir(parents=True, exist_ok=True)
         log = (self.folder / "up.log").open("ab")
+        former = log.tell()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "qrelay.cli.main", "up", "--port-base", "0", *self._arguments],
             env={**os.environ, **self.environ},
             stderr=log,
             stdout=log,
         )
-        self.until(lambda: b"all ready" in (self.folder / "up.log").read_bytes())
+        self.until(lambda: b"all ready" in (self.folder / "up.log").read_bytes()[former:])
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -20,7 +20,6 @@ from qrelay.models.embedder import load_embedder
 from qrelay.naming import document_of
 from qrelay.runtime.memory import MemoryBroker
 from services.retriever.build import BuildRequest, build_index
-from services.retriever.progress import show_progress
 from tests.conftest import eventually
 from tests.pipeline.test_pipeline import four_stages
 
@@ -60,8 +59,7 @@ def own_run(path: Path) -> Path:
 async def label(corpus: Path, data_dir: Path) -> None:
     """Index, feed and judge with the real stages, the models' doubles in them."""
     request = BuildRequest(str(corpus / "corpus.jsonl"), "mine", data_dir / "index")
-    with show_progress() as progress:
-        built = build_index(request, load_embedder("hash"), progress, print)
+    built = build_index(request, load_embedder("hash"), print)
     assert built.manifest.passages > 2 * DOCUMENTS, "long documents have several passages"
     broker = MemoryBroker()
     embedded = {"QRELAY_RETRIEVER__ENGINE": "embedded", "QRELAY_RETRIEVER__EMBEDDER": "hash"}
@@ -74,7 +72,7 @@ async def label(corpus: Path, data_dir: Path) -> None:
         with Journal(data_dir / "feed") as journal:
             report = await Feeder(broker, journal, collection="mine").feed(lines())
         assert report.accepted == QUERIES
-        await eventually(lambda: len(cores["sink"].ledger.query_states("mine")) == QUERIES, 120)
+        await eventually(lambda: len(cores["sink"].ledger.query_states("mine")) == QUERIES)
     await broker.close()
 
 

@@ -101,7 +101,9 @@ def test_qrels_of_no_export_are_relevant_from_1_and_another_tools_manifest_is_le
 
 def test_eval_reads_the_manifest(ledger: Ledger, beir: Path, tmp_path: Path) -> None:
     export_file(ledger, "docs", "qrels", tmp_path / "out.qrels", by="document")
-    found = call("--corpus", beir, "--qrels", tmp_path / "out.qrels", "--model", "bm25", "--json", tmp_path / "json")
+    found = call(
+        "--corpus", beir, "--qrels", tmp_path / "out.qrels", "--model", "bm25", "--json-file", tmp_path / "json"
+    )
     assert json.loads((tmp_path / "json").read_bytes())["facts"]["relevant_from"] == 2
     assert "relevant from grade 2" in found.output
 
@@ -109,7 +111,9 @@ def test_eval_reads_the_manifest(ledger: Ledger, beir: Path, tmp_path: Path) -> 
 def test_qrels_and_runs_of_passages_are_taken_by_document(beir: Path, tmp_path: Path) -> None:
     qrels = lines(tmp_path / "p.qrels", ["q1 0 d2#0 0", "q1 0 d2#1 1", "q2 0 d1 2", "q3 0 d4#0 1", "q3 0 d3#0 0"])
     run = lines(tmp_path / "own.run", ["q1 Q0 d3#4 1 9 t", "q1 Q0 d2#0 2 8 t", "q1 Q0 d2#7 3 7 t", "q2 Q0 d1 1 1 t"])
-    found = call("--corpus", beir, "--qrels", qrels, "--run", run, "--json", tmp_path / "json", "--measure", "RR@5")
+    found = call(
+        "--corpus", beir, "--qrels", qrels, "--run", run, "--json-file", tmp_path / "json", "--measure", "RR@5"
+    )
     assert "4 passages of the qrels stand for their documents" in found.output
     assert "3 passages of" in found.output
     document = json.loads((tmp_path / "json").read_bytes())
@@ -152,7 +156,9 @@ def test_agreement_takes_all_by_document_where_some_is(tmp_path: Path) -> None:
     ]
     words = [word for run in runs for word in ("--run", run)]
     out = tmp_path / "json"
-    found = call("agreement", "--qrels-a", people, "--qrels-b", judge, *words, "--measure", "RR@5", "--json", out)
+    found = call(
+        "agreement", "--qrels-a", people, "--qrels-b", judge, *words, "--measure", "RR@5", "--json-file", out
+    )
     [measure] = json.loads(out.read_bytes())["measures"].values()
     assert {row["system"]: (row["a"], row["b"]) for row in measure["systems"]} == {
         "good": (1, 1),

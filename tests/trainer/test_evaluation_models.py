@@ -160,7 +160,7 @@ class Lengths:
 def test_a_cross_encoder_orders_the_head_of_a_run_and_drops_the_rest(collection: Collection) -> None:
     first = {"q1": {"d1": 3.0, "d3": 2.0, "d2": 1.0}}
     assert cross_encoder_run(collection, Lengths(), first, depth=2) == {"q1": {"d1": -28.0, "d3": -22.0}}
-    with pytest.raises(InputError, match="ranks d9 for q2"):
+    with pytest.raises(InputError, match="the run of q2: 'd9' is not in the corpus"):
         cross_encoder_run(collection, Lengths(), {"q2": {"d9": 1.0}})
 
 

@@ -148,7 +148,7 @@ def _ended(running: Installation) -> str:
 
 
 def test_a_version_that_no_service_takes_up_is_said_so(running: Installation) -> None:
-    with pytest.raises(BackendTimeout, match=r"retriever does not serve bi-encoder-none .*swap_timeout_s"):
+    with pytest.raises(BackendTimeout, match=r"retriever does not serve bi-encoder-none,.*swap_timeout_s"):
         Served(running.folder).await_served(BI_ENCODER, COLLECTION, "bi-encoder-none", 0.0)
 
 
