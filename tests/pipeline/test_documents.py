@@ -122,7 +122,8 @@ async def test_passages_are_folded_to_the_same_qrels_and_said_so(labelled: tuple
     for by in ("passage", "document"):
         qrels = tmp_path / f"{by}.qrels"
         qrelay("export", "qrels", "--by", by, "--collection", "mine", "--out", qrels)
-        found.append(qrelay("eval", "--corpus", corpus, "--qrels", qrels, "--model", "bm25", "--json-file", tmp_path / by))
+        given = ("--corpus", corpus, "--qrels", qrels, "--model", "bm25")
+        found.append(qrelay("eval", *given, "--json-file", tmp_path / by))
     passages, documents = (json.loads((tmp_path / by).read_bytes()) for by in ("passage", "document"))
     assert passages["means"] == documents["means"] and passages["means"]["RR@5"] > 0.9
     assert "passages of the qrels stand for their documents" in found[0].output
