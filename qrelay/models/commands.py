@@ -133,12 +133,16 @@ def choice(data_dir: Path, config: Path | None, *, again: bool = False, fetching
 
 
 def _texts_per_second(data_dir: Path, config: Path | None, fetching: bool) -> dict[str, float]:
-    """Of the configured embedder by engine; empty where it is not to be had."""
+    """Of the configured embedder by engine; empty where it is not to be had, and where the processor has no 8-bit
+    arithmetic: there is nothing to gain."""
     from qrelay.models.catalogue import resolve
     from qrelay.models.cli import fetch
     from qrelay.models.engines import ENGINES
+    from qrelay.models.openvino import integer_arithmetic
     from qrelay.models.tuning_encoders import measure_embedder
 
+    if not integer_arithmetic():
+        return {}
     embedder = next((each.embedder for name, _, each in _services(data_dir, config) if name == "retriever"), "")
     if fetching:
         fetch([embedder])
