@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import platform
 import sys
 import threading
@@ -104,14 +103,19 @@ class Compiled:
             properties["LP_TRANSFORMS_MODE"] = "NO"
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
+        openvino = library()
         try:
-            model = library().Core().compile_model(file, "CPU", properties)
-        except RuntimeError as error:
+            with file.with_suffix(".bin").open("rb") as weights:
+                self._mapped = mmap.mmap(weights.fileno(), 0, access=mmap.ACCESS_COPY)
+            # Our own mapping and not OpenVINO's: while it stands, nothing else can be where its pages are given back.
+            shared = openvino.Tensor(np.frombuffer(self._mapped, np.uint8), shared_memory=True)
+            core = openvino.Core()
+            model = core.compile_model(core.read_model(file.read_bytes(), shared), "CPU", properties)
+        except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(
                 f"OpenVINO cannot load {file} ({str(error).splitlines()[0][:200]}): remove the folder {file.parent}, "
                 "and it is made again"
             ) from error
-        self._weights = file.with_suffix(".bin")
         self._request = model.create_infer_request()
         self._warm = False
 
@@ -123,21 +127,25 @@ class Compiled:
         """
         if self._warm:
             return np.array(self._request.infer(inputs)[0])
-        with _dropping_pages(self._weights):  # weights are laid out anew at the first run, beside those of the file
+        with _dropping_pages(self._mapped):  # weights are laid out anew at the first run, beside those of the file
             answer = np.array(self._request.infer(inputs)[0])
         self._warm = True
         return answer
 
 
 @contextmanager
-def _dropping_pages(file: Path, every_s: float = 0.05) -> Iterator[None]:
-    """While it lasts, take the pages of a memory-mapped file from this process again and again: each is read once,
-    and together they would count twice. They stay in the system's page cache. Linux; elsewhere nothing is done."""
+def _dropping_pages(mapped: mmap.mmap, every_s: float = 0.05) -> Iterator[None]:
+    """While it lasts, give the pages of a mapped file back again and again: each is read once, and together they
+    would count twice. They stay in the system's page cache, where a later reader finds them: nobody writes to them.
+    Linux; elsewhere nothing is done."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
     done = threading.Event()
 
     def drop() -> None:
         while not done.wait(every_s):
-            _drop_pages(file)
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     dropping = threading.Thread(target=drop, daemon=True, name="drop-pages")
     dropping.start()
@@ -146,16 +154,4 @@ def _dropping_pages(file: Path, every_s: float = 0.05) -> Iterator[None]:
     finally:
         done.set()
         dropping.join()
-        _drop_pages(file)
-
-
-def _drop_pages(file: Path) -> None:
-    advice, name = getattr(mmap, "MADV_DONTNEED", None), str(file.resolve())
-    if advice is None or os.uname().sysname != "Linux":
-        return
-    libc = ctypes.CDLL(None)
-    for line in Path("/proc/self/maps").read_text("utf8", "replace").splitlines():
-        span, rights, _, _, _, *path = line.split(maxsplit=5)
-        if path == [name] and "w" not in rights:  # never written, so nothing can be lost
-            start, end = (int(part, 16) for part in span.split("-"))
-            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), advice)
+        mapped.madvise(mmap.MADV_DONTNEED)
