@@ -6,16 +6,18 @@ activations of each run, in groups of 128. Elsewhere it unpacks them and multipl
 
 from __future__ import annotations
 
+import contextvars
 import ctypes
 import mmap
 import platform
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,7 @@ GROUP: Final = 128
 nothing."""
 _MISSING: Final = "OpenVINO is not installed: run `pip install 'qrelay[openvino]'`, or choose another engine"
 Array = npt.NDArray[Any]
+Answer = TypeVar("Answer")
 
 
 @cache
@@ -82,7 +85,7 @@ def library() -> Any:
 
 
 class Compiled:
-    """An OpenVINO model on this processor. One request at a time: use it from one thread."""
+    """An OpenVINO model on this processor, computed in a thread of its own (see `apart`), one request at a time."""
 
     def __init__(self, file: Path, *, threads: int = 0) -> None:
         """file: the .xml, its .bin beside it, which is memory-mapped and shared by processes. threads: 0 takes the
@@ -103,6 +106,11 @@ class Compiled:
             properties["LP_TRANSFORMS_MODE"] = "NO"
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
+        self._thread = ThreadPoolExecutor(1, "openvino")
+        self._warm = False
+        self._thread.submit(self._load, file, properties).result()
+
+    def _load(self, file: Path, properties: Mapping[str, Any]) -> None:
         openvino = library()
         try:
             with file.with_suffix(".bin").open("rb") as weights:
@@ -117,7 +125,6 @@ class Compiled:
                 "and it is made again"
             ) from error
         self._request = model.create_infer_request()
-        self._warm = False
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The model's first output; the array is the caller's.
@@ -125,12 +132,23 @@ class Compiled:
         Raises:
             RuntimeError: what OpenVINO throws.
         """
+        return self._thread.submit(self._run, inputs).result()
+
+    def _run(self, inputs: Mapping[str, Array]) -> Array:
         if self._warm:
             return np.array(self._request.infer(inputs)[0])
         with _dropping_pages(self._mapped):  # weights are laid out anew at the first run, beside those of the file
             answer = np.array(self._request.infer(inputs)[0])
         self._warm = True
         return answer
+
+
+def apart(work: Callable[[], Answer]) -> Answer:
+    """What `work` gives, run in a thread of its own: OpenVINO leaves a thread that computes with it a stack for
+    signals that is gone, and the next signal that such a thread handles ends the process. The main thread handles
+    them, and so must never compute with it."""
+    with ThreadPoolExecutor(1, "openvino") as thread:
+        return thread.submit(contextvars.copy_context().run, work).result()
 
 
 @contextmanager

@@ -42,8 +42,11 @@ def calibration_texts() -> list[str]:
 
 def quantise(model: Any, feeds: Iterable[Mapping[str, npt.NDArray[Any]]]) -> int:
     """Change the model in place. feeds: inputs by name, of typical texts. Returns how many products are in 8 bits."""
+    from qrelay.models.openvino import apart
+
     sites = _sites(model)
-    for site, (low, high) in zip(sites, _ranges(model, sites, feeds), strict=True):
+    ranges = apart(lambda: _ranges(model, sites, feeds))
+    for site, (low, high) in zip(sites, ranges, strict=True):
         _quantise_site(site, low, high)
     model.validate_nodes_and_infer_types()
     return sum(len(site.products) for site in sites)
