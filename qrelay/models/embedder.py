@@ -24,6 +24,7 @@ import numpy.typing as npt
 from qrelay.errors import ConfigError, ModelError
 from qrelay.models.catalogue import resolve
 from qrelay.models.engines import EncoderEngine, fingerprint
+from qrelay.models.loading import ONE_AT_A_TIME
 
 Vectors = npt.NDArray[np.float32]
 HASH_NAME: Final = "hash"
@@ -155,7 +156,8 @@ def _load(path: Path, threads: int, device: str) -> Any:
     if threads:
         torch.set_num_threads(threads)
     try:
-        return SentenceTransformer(str(path), local_files_only=True, device=device or None)
+        with ONE_AT_A_TIME:
+            return SentenceTransformer(str(path), local_files_only=True, device=device or None)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(
             f"sentence-transformers cannot load {path} ({error}). Give a folder that holds an embedding model."

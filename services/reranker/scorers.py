@@ -21,6 +21,7 @@ from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import Embedder
 from qrelay.models.engines import EncoderEngine
 from qrelay.models.engines import fingerprint as identity
+from qrelay.models.loading import ONE_AT_A_TIME
 from qrelay.simulated import ServiceTime
 from qrelay.types import BI_ENCODER, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Passage
 
@@ -99,7 +100,8 @@ def _load(path: Path, max_length: int | None, engine: EncoderEngine, threads: in
         torch.set_num_threads(threads)
     try:
         device = "cpu" if engine == "openvino" else None
-        return CrossEncoder(str(path), max_length=max_length, device=device, local_files_only=True)
+        with ONE_AT_A_TIME:
+            return CrossEncoder(str(path), max_length=max_length, device=device, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(
             f"sentence-transformers cannot load {path} ({error}). Give a folder that holds a cross-encoder."

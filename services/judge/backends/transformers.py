@@ -22,6 +22,7 @@ from typing import Any
 
 from qrelay.errors import BackendUnavailable, ModelError, QrelayError
 from qrelay.models.dtypes import native_dtype
+from qrelay.models.loading import ONE_AT_A_TIME
 from qrelay.progress import step
 from services.judge.backends.base import TOP_LOGPROBS, Weights
 from services.judge.backends.in_process import InProcess
@@ -153,7 +154,8 @@ def _load_model(folder: Path, dtype: str, device: str) -> Any:
 
     logging.disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
+        with ONE_AT_A_TIME:
+            return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
     except Exception as error:  # the library raises whatever the bytes provoke
         raise ModelError(
             f"transformers cannot load {folder} ({type(error).__name__}: {str(error)[:200]}): check that it is a "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.errors import ModelError
+from qrelay.models.loading import ONE_AT_A_TIME
 from qrelay.models.prepared import Room, prepared
 from qrelay.progress import Step, step
 
@@ -65,7 +66,7 @@ def load_unpacked(path: Path, dtype: str) -> tuple[Any, Any]:
     source: dict[str, Any] = {} if path.is_dir() else {"gguf_file": path.name}
     folder = path if path.is_dir() else path.parent
     try:
-        with _bars_for_people(), _read_once():
+        with ONE_AT_A_TIME, _bars_for_people(), _read_once():
             with step(f"reading the tokenizer of {path.stem}"):
                 tokenizer = AutoTokenizer.from_pretrained(folder, **source)
             with step(f"unpacking {path.stem}", unit="million weights") as unpacking, _told(unpacking):
