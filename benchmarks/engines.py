@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
+from qrelay.formats.annotated_pairs import read_beir
 from qrelay.stats.agreement import auc
 from qrelay.types import CandidateSet, Graded, JudgedSet
 from services.judge.cache import NoCache
@@ -32,7 +33,6 @@ from services.judge.core import load_judge
 from services.judge.judge import Judge
 from services.judge.measure.table import candidate_sets
 from services.judge.settings import JudgeSettings
-from services.judge.slices import read_beir
 
 RELEVANT = 3
 """Of LiveQA-Med's grades 1 to 4."""

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from qrelay.errors import QrelayError
+from qrelay.formats.annotated_pairs import GradedPair, read_beir
 from qrelay.stats.agreement import auc
 from qrelay.types import CandidateSet, Graded, JudgedSet
 from services.judge.cache import NoCache
@@ -29,7 +30,6 @@ from services.judge.exchange import Chat, Reply
 from services.judge.judge import Judge
 from services.judge.measure.table import candidate_sets
 from services.judge.settings import JudgeSettings
-from services.judge.slices import GradedPair, read_beir
 from services.judge.strategies.graded import graded
 
 PLAIN = "Passage: {passage}\n\nQuery: {query}\n\n{instructions}\n\nScore, 0, 1, 2 or 3:"

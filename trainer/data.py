@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from qrelay.errors import ConfigError, MalformedInput
-from qrelay.models.terms import indexed_text
+from qrelay.terms import indexed_text
 from trainer.posterior import with_posterior
 
 Target = Literal["p_relevant", "expected_relevance", "answer_nll", "grade"]

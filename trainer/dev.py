@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
-    from trainer.evaluation.collection import Collection
+    from qrelay.formats.beir import Collection
 
 METRIC: Final = "nDCG@10"
 """Of the measurement before and after training, where no early stop names another."""
@@ -32,15 +32,15 @@ class DevSet:
 
     @classmethod
     def read(cls, corpus: Path, queries: Path, qrels: Path) -> Self:
-        """From files in BEIR's layout. Raises MalformedInput, as `trainer.evaluation.collection.read_collection`."""
-        from trainer.evaluation.collection import read_collection
+        """From files in BEIR's layout. Raises MalformedInput, as `qrelay.formats.beir.read_collection`."""
+        from qrelay.formats.beir import read_collection
 
         return cls.of(read_collection(corpus, queries, qrels))
 
     @cached_property
     def collection(self) -> Collection:
         """As evaluation takes it."""
-        from trainer.evaluation.collection import Collection
+        from qrelay.formats.beir import Collection
 
         qrels = {query_id: dict(grades) for query_id, grades in self.qrels.items()}
         return Collection(list(self.corpus), list(self.corpus.values()), dict(self.queries), qrels)

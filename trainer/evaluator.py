@@ -7,8 +7,8 @@ from typing import Any
 
 from sentence_transformers.base.evaluation import BaseEvaluator
 
+from qrelay.formats.beir import Run
 from trainer.dev import DevSet
-from trainer.evaluation.collection import Run
 from trainer.evaluation.measures import per_query
 
 Ranker = Callable[[Any], Run]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qrelay.models.catalogue import resolve
-from qrelay.models.terms import K1, B, indexed_text, tokenize
+from qrelay.terms import K1, B, indexed_text, tokenize
 from services.retriever.files import load_array
 from services.retriever.manifest import current_folder
 from services.retriever.store import PassageStore

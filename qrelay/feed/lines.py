@@ -14,8 +14,8 @@ import json
 from typing import Literal
 
 from qrelay.errors import InvalidQuery, MalformedInput
+from qrelay.formats.records import query_fields
 from qrelay.identity import digest
-from qrelay.records import query_fields
 from qrelay.types import Query
 
 Format = Literal["auto", "jsonl", "tsv", "plain"]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from qrelay.errors import ConfigError
+from qrelay.formats.annotated_pairs import GradedPair, read_slice, relevant_from
 from qrelay.identity import digest
 from services.judge.settings import JudgeSettings
-from services.judge.slices import GradedPair, read_slice, relevant_from
 from services.judge.strategies import make_strategy
 from services.judge.strategies.base import Scale
 from services.judge.strategies.chat import Shot

@@ -1,6 +1,6 @@
 """BM25 with bm25s: postings with precomputed scores, memory-mapped; built without holding the corpus.
 
-Terms and constants: `qrelay.models.terms`.
+Terms and constants: `qrelay.terms`.
 
 bm25s builds its score matrix from Python lists of the whole corpus; here the same matrix, in bm25s's own
 files, is written by a counting sort of spooled token ids. Memory: the vocabulary (a dict) and a block of
@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qrelay.models.terms import K1, B, tokenize
+from qrelay.terms import K1, B, tokenize
 from services.retriever.files import NpyWriter, RowBuffer, load_array
 
 _BLOCK_TOKENS: Final = 1 << 17

@@ -25,13 +25,13 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
+from qrelay import terms
 from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
 from qrelay.files import fsync_path, write_atomic
 from qrelay.identity import valid_collection
-from qrelay.models import terms
 from qrelay.models.embedder import Embedder
-from qrelay.models.terms import indexed_text
 from qrelay.progress import step
+from qrelay.terms import indexed_text
 from services.retriever import bm25, spool
 from services.retriever.corpus import read_corpus
 from services.retriever.manifest import (

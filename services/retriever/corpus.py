@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qrelay.errors import BackendUnavailable, MalformedInput
-from qrelay.records import DOCUMENT_IDS, DOCUMENT_TEXTS, BadRecord
+from qrelay.formats.records import DOCUMENT_IDS, DOCUMENT_TEXTS, BadRecord
 from services.retriever import pydocs
 from services.retriever.documents import Document, Reject, document_from
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from qrelay.records import BadRecord, document_fields
+from qrelay.formats.records import BadRecord, document_fields
 
 Reject = Callable[[str, str], None]
 """Told (where, why) of each record that is left out; `where` is file:line, or the document's id."""

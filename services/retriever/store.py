@@ -20,8 +20,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qrelay.models.terms import indexed_text
 from qrelay.naming import passage_name
+from qrelay.terms import indexed_text
 from qrelay.types import Passage
 from services.retriever.documents import Document
 from services.retriever.files import NpyWriter, RowBuffer, load_array

@@ -22,13 +22,13 @@ from qrelay import wire
 from qrelay.feed.feeder import Feeder
 from qrelay.feed.journal import Journal
 from qrelay.models.embedder import Embedder, load_embedder
-from qrelay.models.terms import indexed_text
 from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry
 from qrelay.runtime.client import OPTIONS
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.following import every
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.server import GrpcServer
+from qrelay.terms import indexed_text
 from qrelay.types import DENSE, CandidateSet, Passage, Query, TraceStep
 from qrelay.v1 import reranker_pb2, reranker_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 from services.reranker.scorers import CrossEncoderScorer

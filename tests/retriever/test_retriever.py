@@ -13,7 +13,7 @@ import pytest
 
 from qrelay.errors import CorpusIndexError, InvalidQuery, UnknownCollection
 from qrelay.models.embedder import Embedder, load_embedder
-from qrelay.models.terms import indexed_text, tokenize
+from qrelay.terms import indexed_text, tokenize
 from qrelay.types import BM25, DENSE, CandidateSet, Passage, Query
 from services.retriever.bm25 import Bm25
 from services.retriever.build import BuildResult

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qrelay.errors import ConfigError, InputError, MalformedInput, UnknownCollection
+from qrelay.formats.annotated_pairs import GradedPair, read_slice
+from qrelay.formats.annotated_pairs import write_slice as write_judge_slice
 from qrelay.types import Missing
-from services.judge.slices import GradedPair, read_slice
-from services.judge.slices import write_slice as write_judge_slice
 from services.sink.commands.label import label
 from services.sink.exports.export import QRELS, export_bytes, export_file
 from services.sink.labels.importing import BEIR, TREC, TSV, parse

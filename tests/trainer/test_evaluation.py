@@ -11,8 +11,7 @@ import pytest
 import pytrec_eval
 
 from qrelay.errors import InputError, MalformedInput
-from tests.trainer.beir import beir_folder, lines, qrels_file
-from trainer.evaluation.collection import (
+from qrelay.formats.beir import (
     Qrels,
     Run,
     ranked,
@@ -22,6 +21,7 @@ from trainer.evaluation.collection import (
     read_run,
     run_lines,
 )
+from tests.trainer.beir import beir_folder, lines, qrels_file
 from trainer.evaluation.measures import STANDARD, per_query
 
 SMALL = {"q1": {"a": 1, "b": 2}, "q2": {"c": 1}}

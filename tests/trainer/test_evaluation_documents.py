@@ -13,16 +13,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qrelay.errors import ConfigError, MalformedInput
+from qrelay.formats.annotated_pairs import read_beir
+from qrelay.formats.beir import read_collection
+from qrelay.formats.documents import fold_qrels, fold_run
 from qrelay.naming import absent, document_of, passage_name
-from services.judge.slices import read_beir
 from services.sink.exports.export import export_file
 from services.sink.exports.splits import parse_splits
 from services.sink.ledger.ledger import Ledger
 from tests.sink.builders import JUDGE, graded, judged_set
 from tests.trainer.beir import CORPUS, beir_folder, lines, qrels_file
 from trainer.evaluation.cli import evaluate_command
-from trainer.evaluation.collection import read_collection
-from trainer.evaluation.documents import fold_qrels, fold_run
 from trainer.evaluation.manifests import relevant_from
 
 

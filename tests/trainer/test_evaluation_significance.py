@@ -7,17 +7,17 @@ import pytest
 from scipy import stats
 
 from qrelay.errors import InputError
+from qrelay.formats.beir import Collection
 from qrelay.stats.intervals import paired_bootstrap
-from tests.trainer.beir import QRELS
-from trainer.evaluation.collection import Collection
-from trainer.evaluation.evaluate import Evaluation, compared, comparison_json, from_json
-from trainer.evaluation.significance import (
+from qrelay.stats.paired import (
     bootstrap_means,
     compare,
     holm,
     percentile_interval,
     randomisation_test,
 )
+from tests.trainer.beir import QRELS
+from trainer.evaluation.evaluate import Evaluation, compared, comparison_json, from_json
 
 
 def pair(n: int, gain: float = 0.05) -> tuple[np.ndarray, np.ndarray]:

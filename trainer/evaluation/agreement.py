@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qrelay.errors import InputError
-from trainer.evaluation.collection import Qrels, Run
+from qrelay.formats.beir import Qrels, Run
+from qrelay.stats.paired import percentile_interval
 from trainer.evaluation.measures import STANDARD, Values, per_query
 from trainer.evaluation.rankings import kendall_tau, kendall_taus, rbo, tau_ap
-from trainer.evaluation.significance import percentile_interval
 
 RBO_P: Final = 0.9
 _RESAMPLES: Final = 1000

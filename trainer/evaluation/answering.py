@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from qrelay.errors import ConfigError
+from qrelay.formats.beir import Collection, Run
 from trainer.evaluation import systems
-from trainer.evaluation.collection import Collection, Run
 from trainer.evaluation.embedding import Arithmetic, Prompts, VectorCache, model_hash
 
 BM25: Final = "bm25"

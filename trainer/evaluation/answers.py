@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qrelay.errors import QrelayError
+from qrelay.formats.beir import Run, ranked
 from qrelay.progress import step
-from trainer.evaluation.collection import Run, ranked
 from trainer.evaluation.llm import Llm, opened
 from trainer.evaluation.questions import Questions
 from trainer.evaluation.squad import exact_match, token_f1

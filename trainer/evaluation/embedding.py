@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from qrelay.errors import ConfigError, ModelError
 from qrelay.files import write_atomic
+from qrelay.formats.beir import Collection
 from qrelay.models.home import hash_file
 from qrelay.progress import step
-from trainer.evaluation.collection import Collection
 
 Vectors = npt.NDArray[np.float32]
 Arithmetic = Literal["float32", "bfloat16"]

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from qrelay.errors import InputError
-from trainer.evaluation.collection import Collection, Run, ranked
+from qrelay.formats.beir import Collection, Run, ranked
+from qrelay.stats.paired import Comparison, bootstrap_means, compare, percentile_interval
 from trainer.evaluation.measures import STANDARD, per_query
-from trainer.evaluation.significance import Comparison, bootstrap_means, compare, percentile_interval
 
 _SHOWN_CHARS: Final = 160
 """Of a document that was put first, in a report."""

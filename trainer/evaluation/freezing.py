@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from qrelay.errors import ConfigError, InputError
 from qrelay.files import write_atomic
+from qrelay.formats.beir import Collection, read_collection
+from qrelay.formats.lines import file_in, numbered_rows
+from qrelay.formats.records import document_fields
 from qrelay.models.home import hash_file
-from qrelay.records import document_fields
-from trainer.evaluation.collection import Collection, read_collection
 from trainer.evaluation.frozen import SET_FILE, FrozenSet, Source, data_files
-from trainer.evaluation.lines import file_in, numbered_rows
 from trainer.evaluation.manifests import JudgeFacts, manifest_in
 
 _PEOPLE: Final = "human"

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from qrelay.errors import MalformedInput
+from qrelay.formats.beir import Collection, read_collection
+from qrelay.formats.lines import file_in
 from qrelay.models.home import hash_file
 from trainer.evaluation.answering import Kind, Options, answer
-from trainer.evaluation.collection import Collection, read_collection
 from trainer.evaluation.evaluate import Evaluation, evaluate
-from trainer.evaluation.lines import file_in
 from trainer.evaluation.manifests import JudgeFacts
 from trainer.evaluation.measures import STANDARD
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.errors import InputError, MalformedInput
-from qrelay.records import BadRecord, query_id
-from trainer.evaluation.collection import Collection, read_documents, read_queries
-from trainer.evaluation.lines import file_in, numbered_rows
+from qrelay.formats.beir import Collection, read_documents, read_queries
+from qrelay.formats.lines import file_in, numbered_rows
+from qrelay.formats.records import BadRecord, query_id
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from qrelay.errors import ConfigError
 from qrelay.files import write_atomic
+from qrelay.formats.beir import Collection, Run, run_lines
 from trainer.evaluation.answering import Options, answer, kind_of
-from trainer.evaluation.collection import Collection, Run, run_lines
 from trainer.evaluation.evaluate import Evaluation, comparison_json, evaluate
 from trainer.evaluation.measures import STANDARD
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qrelay.errors import InputError, ModelError
-from qrelay.models.terms import K1, B, tokenize
+from qrelay.formats.beir import Collection, Run, ranked
 from qrelay.naming import absent
 from qrelay.progress import step
-from trainer.evaluation.collection import Collection, Run, ranked
+from qrelay.terms import K1, B, tokenize
 from trainer.evaluation.embedding import (
     Arithmetic,
     Prompts,

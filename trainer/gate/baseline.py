@@ -18,7 +18,7 @@ from qrelay.models.catalogue import resolve
 from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry, ServedVersion
 
 if TYPE_CHECKING:
-    from trainer.evaluation.collection import Run
+    from qrelay.formats.beir import Run
     from trainer.evaluation.evaluate import Evaluation
     from trainer.evaluation.frozen import FrozenSet
 

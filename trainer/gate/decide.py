@@ -5,7 +5,7 @@
     no worse   on a guard: the one-sided bootstrap bound of the difference is above -max_drop
 
 Tests: Smucker, Allan, Carterette, "A comparison of statistical significance tests for IR evaluation" (CIKM 2007), one
-side of it; percentile bootstrap over queries (`trainer.evaluation.significance`). "Better" needs a difference above
+side of it; percentile bootstrap over queries (`qrelay.stats.paired`). "Better" needs a difference above
 0, so that of two models at most one passes against the other.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qrelay.errors import InputError
-from trainer.evaluation.significance import bootstrap_means, percentile_interval
+from qrelay.stats.paired import bootstrap_means, percentile_interval
 
 Values = npt.NDArray[np.float64]
 BETTER: Final = "better"

@@ -88,7 +88,7 @@ def prepare(job: Job, kind: str, settings: TrainerSettings, rules: GateRules, co
 
 def frozen_hashes(rules: GateRules) -> frozenset[str]:
     """Hashes of all queries of the sets of both slots. Raises MalformedInput: a set that cannot be read."""
-    from trainer.evaluation.collection import read_queries
+    from qrelay.formats.beir import read_queries
 
     folders = {
         path

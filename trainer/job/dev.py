@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qrelay.models.terms import indexed_text
+from qrelay.terms import indexed_text
 
 if TYPE_CHECKING:
     from trainer.dev import DevSet

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from qrelay.errors import MalformedInput
+from qrelay.formats.annotated_pairs import text_lines
 from qrelay.registry.ledgerside import LedgerPair, LedgerQuery
 from services.judge.check.figures import share
-from services.judge.slices import text_lines
 
 _QUERY: Final = ("query_id", "query-id", "query")
 _ANSWER: Final = ("passage_id", "corpus-id", "doc_id", "id")

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from qrelay.errors import BudgetExhausted, QrelayError
+from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.identity import judge_digest
 from qrelay.progress import Step, step
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment
@@ -21,7 +22,6 @@ from services.judge.check.figures import mean_by, share
 from services.judge.core import JudgeCore
 from services.judge.measure.sampling import Judged, choose
 from services.judge.preview import shown_name
-from services.judge.slices import GradedPair
 
 RELEVANT: Final = 0.5
 """P(relevant) from which a judge's own answer says relevant."""

@@ -15,11 +15,11 @@ from qrelay.cli.options import config_option, data_dir_option, json_file_option,
 from qrelay.cli.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
+    from qrelay.formats.annotated_pairs import GradedPair
     from services.judge.calibration import CalibrationMap
     from services.judge.measure.systems import Evaluation
     from services.judge.measure.table import Table
     from services.judge.settings import JudgeSettings
-    from services.judge.slices import GradedPair
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -205,7 +205,7 @@ async def _table(config: Path | None, options: dict[str, Any]) -> Table:
 
 def _pairs(options: dict[str, Any]) -> tuple[list[GradedPair], list[tuple[str, str]]]:
     """The pairs, and the corpus (title, text) that BM25 counts in."""
-    from services.judge.slices import corpus_texts, read_beir, read_slice
+    from qrelay.formats.annotated_pairs import corpus_texts, read_beir, read_slice
 
     beir = [options["corpus"], options["queries"], options["qrels"]]
     rest = read_slice(options["rest"], ungraded=True) if options["rest"] else []

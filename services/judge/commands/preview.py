@@ -90,8 +90,8 @@ def _sets(source: dict[str, Any]) -> tuple[list[CandidateSet], float]:
 
         return read_pairs(source["sets"]), 0.0
     if source["slice_"]:
+        from qrelay.formats.annotated_pairs import read_slice
         from services.judge.measure.table import candidate_sets
-        from services.judge.slices import read_slice
 
         return candidate_sets(read_slice(source["slice_"]), {}), 0.0
     from services.judge.commands import doors

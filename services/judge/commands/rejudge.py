@@ -53,10 +53,10 @@ def rejudge(
     No label is changed or lost. What this judge labelled before comes from the cache or is in the ledger already.
     Exit code 3: a budget ended it early, or some sets were not taken.
     """
+    from qrelay.formats.annotated_pairs import read_slice
     from qrelay.rundir import require
     from services.judge.commands import doors
     from services.judge.rejudge import count
-    from services.judge.slices import read_slice
 
     address = sink or require(data_dir, "sink").grpc
     if pairs:

@@ -33,10 +33,10 @@ def slice_(collection: str, count: int, where: str, seed: int, out: Path, sink: 
     and `qrelay judge qualify`. What the judge said is left out: people must not see it.
     """
     from qrelay.errors import InputError
+    from qrelay.formats.annotated_pairs import write_slice
     from qrelay.rundir import require
     from services.judge.commands import doors
     from services.judge.measure.sampling import choose
-    from services.judge.slices import write_slice
 
     if out.exists():
         raise InputError(f"{out} exists, perhaps with grades in it: choose another --out")
@@ -52,9 +52,9 @@ def slice_(collection: str, count: int, where: str, seed: int, out: Path, sink: 
 
 def _judged(found: JudgedSet) -> Iterator[Judged]:
     """The pairs of one set that have a grade; of several labels of a pair the last, which combines the others."""
+    from qrelay.formats.annotated_pairs import GradedPair
     from qrelay.types import Graded
     from services.judge.measure.sampling import Judged
-    from services.judge.slices import GradedPair
 
     query = found.candidate_set.query
     labels = {each.passage_id: each.outcome for each in found.judgments if isinstance(each.outcome, Graded)}

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.identity import digest
-from services.judge.slices import GradedPair
 
 _STRATA = 10
 

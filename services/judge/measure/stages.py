@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.models.embedder import load_embedder
-from qrelay.models.terms import K1, B, indexed_text, tokenize
+from qrelay.terms import K1, B, indexed_text, tokenize
 from qrelay.types import BM25, DENSE
-from services.judge.slices import GradedPair
 
 Scores = dict[str, NDArray[np.float64]]
 """System -> one score a pair, nan where there is none."""

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.errors import QrelayError
+from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.identity import digest, judge_digest
 from qrelay.types import Candidate, CandidateSet, Graded, Judgment, Missing, Passage, Query, Score
 from services.judge.calibration import BEHIND_BEST, MapInput, raw_score
 from services.judge.measure.stages import Scores
 from services.judge.panel import Panel
-from services.judge.slices import GradedPair
 
 _SETS_AT_ONCE = 2
 

@@ -1,6 +1,6 @@
 """Evaluation sets that training data must not hold: queries, passages and qrels as BEIR lays them out, plain or .gz.
 
-queries, corpus: JSONL, one object a line, read as everywhere (`qrelay.records`); a folder stands for the
+queries, corpus: JSONL, one object a line, read as everywhere (`qrelay.formats.records`); a folder stands for the
 queries.jsonl or corpus.jsonl in it. qrels: TSV under the header query-id, corpus-id, score, or TREC's four columns.
 """
 
@@ -16,7 +16,7 @@ from typing import Final
 import orjson
 
 from qrelay.errors import InputError, MalformedInput
-from qrelay.records import BadRecord, document_fields, query_fields
+from qrelay.formats.records import BadRecord, document_fields, query_fields
 
 _Fields = Callable[[object], tuple[str, str]]
 """(id, text) of a record."""

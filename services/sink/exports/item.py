@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qrelay.models.terms import indexed_text
+from qrelay.terms import indexed_text
 from qrelay.types import Candidate, Passage
 from services.sink.exports.measured import Measured
 from services.sink.ledger.reader import JudgeRow, Label, LabelledQuery
@@ -63,7 +63,7 @@ def relevance(label: Label) -> int:
 
 
 def text_of(passage: Passage) -> str:
-    """What the retrieval models read of a passage: title, then text, as `qrelay.models.terms` has it."""
+    """What the retrieval models read of a passage: title, then text, as `qrelay.terms` has it."""
     return indexed_text(passage.title, passage.text)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.identity import judge_digest
 from qrelay.types import Graded, JudgeIdentity, Judgment, Missing
 from services.judge.measure.table import Table
-from services.judge.slices import GradedPair
 from tests.judge.samples import NOW
 
 P = float | None

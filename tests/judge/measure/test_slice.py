@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from qrelay.errors import InputError
+from qrelay.formats.annotated_pairs import read_slice
 from qrelay.runtime.context import ServiceContext
 from qrelay.types import Candidate, CandidateSet, JudgedSet, Passage, Query
 from qrelay.v1 import sink_pb2_grpc
-from services.judge.slices import read_slice
 from services.sink.ledger.ledger import Ledger
 from services.sink.service import SinkServicer
 from services.sink.settings import SinkSettings

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from qrelay.errors import InvalidQuery, ModelError
+from qrelay.formats.annotated_pairs import GradedPair, read_beir
 from qrelay.models.embedder import load_embedder
-from qrelay.models.terms import K1, B, tokenize
+from qrelay.terms import K1, B, tokenize
 from qrelay.types import Candidate
 from services.judge.backends.fake import FakeBackend
 from services.judge.cache import NoCache, SqliteCache
@@ -19,7 +20,6 @@ from services.judge.judge import Judge
 from services.judge.measure.stages import StageOptions, stage_scores
 from services.judge.measure.table import candidate_sets, measure, missing_count
 from services.judge.panel import Panel
-from services.judge.slices import GradedPair, read_beir
 from services.judge.strategies import make_strategy
 from tests.conftest import SHARED_DATA
 from tests.judge.samples import COOKING, COPYTREE, LOCK, NOW, QUERY

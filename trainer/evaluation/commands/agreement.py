@@ -24,8 +24,8 @@ from trainer.evaluation.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from qrelay.formats.beir import Collection, Run
     from trainer.evaluation.agreement import Judged
-    from trainer.evaluation.collection import Collection, Run
 
 
 _DEFAULT = "[default: that of the export's scale by its manifest, else 1]"
@@ -75,8 +75,8 @@ def agreement_command(**given: Any) -> None:
 
 
 def _judged(given: Mapping[str, Any], side: str) -> Judged:
+    from qrelay.formats.beir import read_qrels
     from trainer.evaluation.agreement import Judged
-    from trainer.evaluation.collection import read_qrels
     from trainer.evaluation.manifests import relevant_from
 
     path = given[f"qrels_{side}"]
@@ -91,7 +91,7 @@ def _by_document(
     """All of it by document where some is, with notes on what was folded and on what no side judged."""
     from dataclasses import replace
 
-    from trainer.evaluation.documents import fold_qrels, fold_run, nothing_shared, to_one_level
+    from qrelay.formats.documents import fold_qrels, fold_run, nothing_shared, to_one_level
 
     documents = to_one_level((a.qrels, b.qrels, *runs.values()))
     sides: list[Judged] = []
@@ -113,7 +113,7 @@ def _by_document(
 
 def _read_runs(files: tuple[Path, ...]) -> dict[str, Run]:
     from qrelay.errors import ConfigError
-    from trainer.evaluation.collection import read_run
+    from qrelay.formats.beir import read_run
 
     names = [system_of(file) for file in files]
     if len(set(names)) < len(names):
@@ -135,8 +135,8 @@ def _answered(given: Mapping[str, Any], a: Judged) -> dict[str, Run]:
 
 
 def _collection(given: Mapping[str, Any], a: Judged) -> Collection:
-    from trainer.evaluation.collection import read_collection
-    from trainer.evaluation.lines import file_in
+    from qrelay.formats.beir import read_collection
+    from qrelay.formats.lines import file_in
 
     corpus = required(given, "corpus")
     if not given["queries"] and not corpus.is_dir():

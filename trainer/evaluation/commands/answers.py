@@ -20,8 +20,8 @@ from trainer.evaluation.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from qrelay.formats.beir import Run
     from trainer.evaluation.answers import Reading
-    from trainer.evaluation.collection import Run
     from trainer.evaluation.llm import Llm
     from trainer.evaluation.questions import Questions
 

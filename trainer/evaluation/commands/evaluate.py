@@ -21,7 +21,7 @@ from trainer.evaluation.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from trainer.evaluation.collection import Collection
+    from qrelay.formats.beir import Collection
     from trainer.evaluation.reporting import Evaluated
 
 
@@ -53,8 +53,8 @@ def run(given: Mapping[str, Any]) -> None:
 
 def _evaluated(given: Mapping[str, Any], collection: Collection) -> list[Evaluated]:
     """The models in order; where none is named, the run by itself, under its file's name."""
+    from qrelay.formats.documents import nothing_shared
     from qrelay.progress import shown
-    from trainer.evaluation.documents import nothing_shared
     from trainer.evaluation.evaluate import evaluate
     from trainer.evaluation.measures import STANDARD
     from trainer.evaluation.reporting import Evaluated, evaluate_models

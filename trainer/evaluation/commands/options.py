@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from qrelay.formats.beir import Collection, Run
     from trainer.evaluation.answering import Options
-    from trainer.evaluation.collection import Collection, Run
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 PLACE = click.Path(path_type=Path, exists=True)
@@ -76,7 +76,7 @@ def files_of(given: Mapping[str, Any]) -> tuple[Path, Path, Path]:
     Raises:
         click.UsageError: one is not named and cannot be found.
     """
-    from trainer.evaluation.lines import file_in
+    from qrelay.formats.lines import file_in
 
     corpus = required(given, "corpus")
     missing = [name for name in ("queries", "qrels") if not given[name]]
@@ -90,7 +90,7 @@ def files_of(given: Mapping[str, Any]) -> tuple[Path, Path, Path]:
 
 def collection_of(given: Mapping[str, Any]) -> Collection:
     """The collection that the options name, with notes on its qrels."""
-    from trainer.evaluation.collection import read_collection
+    from qrelay.formats.beir import read_collection
     from trainer.evaluation.manifests import relevant_from
 
     files = files_of(given)
@@ -110,8 +110,8 @@ def note(text: str) -> None:
 
 def run_of(path: Path, collection: Collection) -> Run:
     """A run over the collection; passages of it stand for their documents, with a note."""
-    from trainer.evaluation.collection import read_run
-    from trainer.evaluation.documents import fold_run
+    from qrelay.formats.beir import read_run
+    from qrelay.formats.documents import fold_run
 
     run, folded = fold_run(read_run(path), collection.text_of)
     if folded:

@@ -23,9 +23,9 @@ from typing import Any, Final, TypeVar
 
 from qrelay.errors import MalformedInput
 from qrelay.files import write_atomic
+from qrelay.formats.records import BadRecord, document_fields, query_fields
+from qrelay.formats.records import query_id as id_of
 from qrelay.naming import absent
-from qrelay.records import BadRecord, document_fields, query_fields
-from qrelay.records import query_id as id_of
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def read_beir(
     """The judged pairs of a BEIR collection, in the order of the qrels.
 
     corpus: a BEIR folder, or its JSONL, plain or .gz; what is judged is the first `max_words` words of a text.
-    queries: JSONL, plain or .gz; fields of both as everywhere (`qrelay.records`).
+    queries: JSONL, plain or .gz; fields of both as everywhere (`qrelay.formats.records`).
     qrels: TSV under a header with query-id, corpus-id, score.
     answers: JSONL with `_id` and `answers`, reference answers: a list, or such a list as a Python literal in a text.
 

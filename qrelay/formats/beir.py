@@ -1,6 +1,6 @@
 """A test collection in BEIR's layout: documents, queries, and who is relevant to what.
 
-corpus.jsonl[.gz], queries.jsonl[.gz]: fields as everywhere (`qrelay.records`). qrels: TSV with the header `query-id`,
+corpus.jsonl[.gz], queries.jsonl[.gz]: fields as everywhere (`qrelay.formats.records`). qrels: TSV with the header `query-id`,
 `corpus-id`, `score`, or TREC's four columns; .gz too. Qrels of passages beside a corpus of documents are folded
 (`documents.py`). Errors name file and line.
 """
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from qrelay.errors import MalformedInput
-from qrelay.models.terms import indexed_text
+from qrelay.formats.documents import Qrels, Run, fold_qrels
+from qrelay.formats.lines import file_in, numbered_lines, numbered_rows
+from qrelay.formats.records import BadRecord, document_fields, query_fields
 from qrelay.naming import absent
-from qrelay.records import BadRecord, document_fields, query_fields
-from trainer.evaluation.documents import Qrels, Run, fold_qrels
-from trainer.evaluation.lines import file_in, numbered_lines, numbered_rows
+from qrelay.terms import indexed_text
 
 __all__ = ["Collection", "Qrels", "Run"]
 
