@@ -27,10 +27,10 @@ from typing import Any
 
 from qrelay.config import load_settings
 from qrelay.errors import QrelayError
+from qrelay.judging.engines import make_backend
+from qrelay.llm.base import Backend
 from qrelay.rundir import default_data_dir
 from qrelay.types import Graded, Passage, Query
-from services.judge.backends import make_backend
-from services.judge.backends.base import Backend
 from services.judge.settings import JudgeSettings
 from services.judge.strategies import make_strategy
 from services.judge.strategies.base import Measured, Strategy

@@ -21,12 +21,12 @@ import numpy as np
 
 from qrelay.errors import QrelayError
 from qrelay.formats.annotated_pairs import GradedPair, read_beir
+from qrelay.llm.exchange import Chat, Reply
 from qrelay.stats.agreement import auc
 from qrelay.types import CandidateSet, Graded, JudgedSet
 from services.judge.cache import NoCache
 from services.judge.calibration import raw_score
 from services.judge.core import load_judge
-from services.judge.exchange import Chat, Reply
 from services.judge.judge import Judge
 from services.judge.measure.table import candidate_sets
 from services.judge.settings import JudgeSettings

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
+from qrelay.judging.engines import make_backend
+from qrelay.llm.exchange import Prompt
+from qrelay.llm.fake import FakeBackend
 from qrelay.simulated import ServiceTime
-from services.judge.backends import make_backend
-from services.judge.backends.fake import FakeBackend
-from services.judge.exchange import Prompt
 from services.judge.settings import FakeSettings, JudgeSettings
 from services.reranker.scorers import FakeScorer
 from services.reranker.settings import RerankerSettings

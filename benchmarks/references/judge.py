@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from qrelay.llm.base import TOP_LOGPROBS
 from qrelay.types import CandidateSet, Passage
-from services.judge.backends.base import TOP_LOGPROBS
 from services.judge.strategies.graded import graded
 
 LIBRARY = "llama.cpp"

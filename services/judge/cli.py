@@ -21,8 +21,8 @@ from services.judge.commands.slice import slice_
 from services.judge.settings import BackendName
 
 if TYPE_CHECKING:
+    from qrelay.llm.exchange import Message
     from qrelay.types import JudgedSet, Judgment
-    from services.judge.exchange import Message
     from services.judge.settings import JudgeSettings
 
 

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from qrelay.errors import ConfigError, QrelayError
+from qrelay.judging.engines import check_backend, make_backend, refuse_lacking
+from qrelay.llm.base import Backend
 from qrelay.runtime.stage import Info
 from qrelay.types import CandidateSet, JudgedSet
-from services.judge.backends import check_backend, make_backend, refuse_lacking
-from services.judge.backends.base import Backend
 from services.judge.budget import within_budget
 from services.judge.cache import JudgmentCache, open_cache
 from services.judge.calibration import load_map

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 
 from qrelay.errors import InternalError, InvalidQuery, QrelayError, TransientError
 from qrelay.identity import digest, judge_digest, judgment_key
+from qrelay.llm.base import Backend
 from qrelay.runtime.stage import Info
 from qrelay.types import CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Passage, Query
-from services.judge.backends.base import Backend
 from services.judge.cache import JudgmentCache
 from services.judge.failures import missing_of
 from services.judge.prefilter import Prefilter

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from qrelay.errors import InputError, MalformedInput, QrelayError
 from qrelay.identity import digest
+from qrelay.llm.exchange import Message
 from qrelay.types import Candidate, CandidateSet, Graded, JudgeIdentity, Judgment, Missing, Passage, Query
 from services.judge.core import JudgeCore
-from services.judge.exchange import Message
 from services.judge.settings import JudgeSettings
 from services.judge.shots import read_shots
 from services.judge.strategies import make_strategy

@@ -8,6 +8,7 @@ from typing import Any
 
 from qrelay import __version__, wire
 from qrelay.errors import BackendUnavailable, QrelayError
+from qrelay.judging.engines import needed_models, prepare_models
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.doors import answer_items, service_info
@@ -17,7 +18,6 @@ from qrelay.runtime.topology import Hop
 from qrelay.types import CandidateSet, Graded, JudgedSet, Missing
 from qrelay.v1 import judge_pb2 as pb
 from qrelay.v1 import judge_pb2_grpc as pb_grpc
-from services.judge.backends import needed_models, prepare_models
 from services.judge.core import JudgeCore, check_core, load_core
 from services.judge.failures import transient_missing
 from services.judge.settings import JudgeSettings

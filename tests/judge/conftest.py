@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from qrelay.errors import ModelError
+from qrelay.llm.base import Weights
+from qrelay.llm.llamacpp import LlamaCppBackend
+from qrelay.llm.openvino import OpenVinoBackend
+from qrelay.llm.transformers import TransformersBackend
+from qrelay.llm.vllm import VllmBackend
 from qrelay.models.catalogue import resolve
 from qrelay.models.records import ResolvedModel
-from services.judge.backends.base import Weights
-from services.judge.backends.llamacpp import LlamaCppBackend
-from services.judge.backends.openvino import OpenVinoBackend
-from services.judge.backends.transformers import TransformersBackend
-from services.judge.backends.vllm import VllmBackend
 from tests.judge.endpoint import ScriptedEndpoint
 
 CONTEXT_TOKENS = 1024

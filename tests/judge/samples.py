@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from qrelay.llm.base import Backend
+from qrelay.llm.exchange import TokenLogprobs
+from qrelay.llm.fake import FakeBackend
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Missing, Passage, Query
-from services.judge.backends.base import Backend
-from services.judge.backends.fake import FakeBackend
 from services.judge.cache import JudgmentCache, NoCache, SqliteCache
-from services.judge.exchange import TokenLogprobs
 from services.judge.judge import Judge
 from services.judge.strategies import make_strategy
 

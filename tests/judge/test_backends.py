@@ -10,13 +10,9 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import ConfigError, ModelError, Oversized, QrelayError
-from qrelay.types import Graded
-from services.judge.backends import make_backend
-from services.judge.backends.base import Backend, Weights
-from services.judge.backends.fake import FakeBackend
-from services.judge.backends.llamacpp import LlamaCppBackend
-from services.judge.backends.openai import OpenAIBackend
-from services.judge.exchange import (
+from qrelay.judging.engines import make_backend
+from qrelay.llm.base import Backend, Weights
+from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
     TOKEN_LOGPROBS,
@@ -27,6 +23,10 @@ from services.judge.exchange import (
     TargetLogprobs,
     TokenLogprobs,
 )
+from qrelay.llm.fake import FakeBackend
+from qrelay.llm.llamacpp import LlamaCppBackend
+from qrelay.llm.openai import OpenAIBackend
+from qrelay.types import Graded
 from services.judge.settings import JudgeSettings
 from services.judge.strategies import make_strategy
 from tests.judge.samples import COOKING, COPYTREE, LOCK, QUERY, candidate_set, judge_one, make_judge, passage

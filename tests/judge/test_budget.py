@@ -14,6 +14,7 @@ import pytest
 from qrelay import wire
 from qrelay.config import GrpcSettings, WorkerSettings
 from qrelay.errors import BackendUnavailable, BudgetExhausted, ConfigError, QrelayError
+from qrelay.llm.fake import FakeBackend
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.memory import MemoryBroker
 from qrelay.runtime.server import GrpcServer
@@ -22,7 +23,6 @@ from qrelay.runtime.topology import Hop
 from qrelay.runtime.worker import StageWorker
 from qrelay.types import CandidateSet, JudgedSet
 from qrelay.v1 import judge_pb2, judge_pb2_grpc
-from services.judge.backends.fake import FakeBackend
 from services.judge.budget import Budgeted
 from services.judge.cache import NoCache, SqliteCache
 from services.judge.core import load_core

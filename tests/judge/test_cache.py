@@ -22,8 +22,8 @@ from click.testing import CliRunner
 
 from qrelay.errors import BackendUnavailable, ConfigError, InternalError
 from qrelay.identity import judge_digest, judgment_key
+from qrelay.llm.fake import FakeBackend
 from qrelay.types import MISSING_REASONS, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Utility
-from services.judge.backends.fake import FakeBackend
 from services.judge.cache import NO_CACHE, JudgmentCache, NoCache, SqliteCache, open_cache
 from services.judge.cache_postgres import PostgresCache
 from services.judge.cache_records import CacheRecord, Pruned, PruneRule

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from qrelay.errors import BackendUnavailable, ConfigError, InputError, QrelayError
 from qrelay.identity import judge_digest
+from qrelay.llm.base import Weights
+from qrelay.llm.exchange import TOKEN_LOGPROBS, Prompt, TokenLogprobs
+from qrelay.llm.fake import FakeBackend
 from qrelay.stats.calibration import Logistic
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment, Missing, Query
-from services.judge.backends.base import Weights
-from services.judge.backends.fake import FakeBackend
 from services.judge.cache import NoCache
 from services.judge.calibration import CalibrationMap, FittedOn, MapInput, save_maps
 from services.judge.cascade import Cascade, load_cascade
 from services.judge.core import load_core
 from services.judge.drift import LEAST, Watch, clopper_pearson
 from services.judge.escalation import chance_wrong, in_audit, simulate
-from services.judge.exchange import TOKEN_LOGPROBS, Prompt, TokenLogprobs
 from services.judge.judge import Judge
 from services.judge.panel import Panel
 from services.judge.settings import CascadeSettings, JudgeSettings, MemberSettings

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from qrelay.errors import BackendTimeout, InputError, MalformedInput, Oversized, QrelayError
 from qrelay.feed.lines import parse_line
+from qrelay.llm.exchange import Continuation, TargetLogprobs
+from qrelay.llm.fake import FakeBackend
 from qrelay.models.embedder import HashEmbedder
 from qrelay.types import Graded, Passage, Query
-from services.judge.backends.fake import FakeBackend
-from services.judge.exchange import Continuation, TargetLogprobs
 from services.judge.querygen.alternatives import annotated, nearest, read_queries
 from services.judge.querygen.cli import queries
 from services.judge.strategies import make_strategy

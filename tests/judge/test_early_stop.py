@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qrelay.errors import ConfigError, InvalidQuery
+from qrelay.llm.fake import FakeBackend
 from qrelay.runtime import telemetry
 from qrelay.types import BM25, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Graded, JudgedSet, Missing, Query, Score
-from services.judge.backends.fake import FakeBackend
 from services.judge.core import load_core
 from services.judge.early_stop import EarlyStop, relevant_grade
 from services.judge.failures import transient_missing

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import BackendUnavailable, ConfigError, MalformedInput
-from services.judge.backends.base import Weights
-from services.judge.backends.openai import OpenAIBackend
-from services.judge.backends.pacing import Policy
+from qrelay.llm.base import Weights
+from qrelay.llm.exchange import GENERATION, PROMPT_LOGPROBS, Chat, Continuation, Reply, TargetLogprobs
+from qrelay.llm.openai import OpenAIBackend
+from qrelay.llm.pacing import Policy
 from services.judge.cache import SqliteCache
-from services.judge.exchange import GENERATION, PROMPT_LOGPROBS, Chat, Continuation, Reply, TargetLogprobs
 from services.judge.failures import transient_missing
 from services.judge.judge import Judge
 from tests.conftest import LONG_S

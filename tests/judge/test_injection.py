@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import pytest
 
 from benchmarks.injection import Change, changes, main, read_cases, sign_test, summary
-from services.judge.backends.fake import FakeBackend
-from services.judge.backends.llamacpp import LlamaCppBackend
-from services.judge.exchange import Prompt, TokenLogprobs
+from qrelay.llm.exchange import Prompt, TokenLogprobs
+from qrelay.llm.fake import FakeBackend
+from qrelay.llm.llamacpp import LlamaCppBackend
 from services.judge.strategies import make_strategy
 from services.judge.strategies.hygiene import delimited_passage
 

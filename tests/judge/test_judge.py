@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import BackendUnavailable, InvalidQuery, Oversized, QrelayError, SetupError
+from qrelay.llm.exchange import Prompt, TokenLogprobs
+from qrelay.llm.fake import FakeBackend
 from qrelay.types import Graded, JudgedSet, Judgment, Missing
-from services.judge.backends.fake import FakeBackend
 from services.judge.cache import NoCache, SqliteCache
-from services.judge.exchange import Prompt, TokenLogprobs
 from services.judge.failures import transient_missing
 from tests.judge.samples import (
     COOKING,

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from qrelay.errors import BackendUnavailable, Oversized, QrelayError
+from qrelay.llm.base import Incapable, Weights
+from qrelay.llm.exchange import GENERATION, PROMPT_LOGPROBS, Chat, Continuation, Reply, TargetLogprobs
+from qrelay.llm.fake import FakeBackend
+from qrelay.llm.transformers import TransformersBackend
+from qrelay.llm.weights_folder import weights_folder
 from qrelay.types import Graded, Missing, Passage, Query, Utility
-from services.judge.backends.base import Incapable, Weights
-from services.judge.backends.fake import FakeBackend
-from services.judge.backends.transformers import TransformersBackend
-from services.judge.backends.weights_folder import weights_folder
-from services.judge.exchange import GENERATION, PROMPT_LOGPROBS, Chat, Continuation, Reply, TargetLogprobs
 from services.judge.strategies import make_strategy
 from services.judge.strategies.answer_nll import cut_at_sentence
 from services.judge.strategies.base import Measured, Strategy

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import pytest
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, ConfigError, QrelayError, RateLimited
-from services.judge.backends.pacing import Pacer, Policy, Window
-from services.judge.backends.ratelimits import asked_to_wait, used_up
+from qrelay.llm.pacing import Pacer, Policy, Window
+from qrelay.llm.ratelimits import asked_to_wait, used_up
 
 SUNDAY = 784111777.0
 """Sun, 06 Nov 1994 08:49:37 GMT, RFC 9110's example."""

@@ -14,11 +14,11 @@ from click.testing import CliRunner, Result
 from qrelay import wire
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput, QrelayError, TransientError
 from qrelay.feed.lines import parse_line
+from qrelay.llm.base import Incapable, Weights
+from qrelay.llm.exchange import GENERATION, Chat, Reply
+from qrelay.llm.llamacpp import LlamaCppBackend
 from qrelay.types import Candidate, CandidateSet, Passage
 from qrelay.v1 import retriever_pb2, retriever_pb2_grpc
-from services.judge.backends.base import Incapable, Weights
-from services.judge.backends.llamacpp import LlamaCppBackend
-from services.judge.exchange import GENERATION, Chat, Reply
 from services.judge.querygen.cli import queries
 from services.judge.querygen.faults import Faults
 from services.judge.querygen.generate import GIVE_UP, Generator

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from qrelay.errors import BackendUnavailable, BudgetExhausted, InputError, QrelayError
+from qrelay.llm.fake import FakeBackend
 from qrelay.runtime.context import ServiceContext
 from qrelay.types import CandidateSet, Graded, JudgedSet, Judgment
 from qrelay.v1 import sink_pb2_grpc
-from services.judge.backends.fake import FakeBackend
 from services.judge.budget import Budgeted
 from services.judge.cache import NoCache
 from services.judge.cli import judge as judge_command

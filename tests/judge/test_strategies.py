@@ -8,9 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from qrelay.errors import BackendTimeout, ConfigError, QrelayError
-from qrelay.types import Graded, Missing, Passage, Query
-from services.judge.backends.fake import FakeBackend
-from services.judge.exchange import (
+from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
     TOKEN_LOGPROBS,
@@ -21,6 +19,8 @@ from services.judge.exchange import (
     TargetLogprobs,
     TokenLogprobs,
 )
+from qrelay.llm.fake import FakeBackend
+from qrelay.types import Graded, Missing, Passage, Query
 from services.judge.strategies import make_strategy
 from services.judge.strategies.base import Measured, Strategy
 from services.judge.strategies.chat import Shot

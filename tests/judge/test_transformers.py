@@ -15,14 +15,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qrelay.errors import ConfigError, MalformedInput, ModelError
-from qrelay.models.dtypes import native_dtype
-from qrelay.types import Graded
-from services.judge.backends import make_backend
-from services.judge.backends.base import Weights
-from services.judge.backends.prefixes import TokenQuery, common, groups
-from services.judge.backends.transformers import TransformersBackend
-from services.judge.backends.weights_folder import weights_folder
-from services.judge.exchange import (
+from qrelay.judging.engines import make_backend
+from qrelay.llm.base import Weights
+from qrelay.llm.exchange import (
     PROMPT_LOGPROBS,
     TOKEN_LOGPROBS,
     Continuation,
@@ -30,6 +25,11 @@ from services.judge.exchange import (
     TargetLogprobs,
     TokenLogprobs,
 )
+from qrelay.llm.prefixes import TokenQuery, common, groups
+from qrelay.llm.transformers import TransformersBackend
+from qrelay.llm.weights_folder import weights_folder
+from qrelay.models.dtypes import native_dtype
+from qrelay.types import Graded
 from services.judge.settings import JudgeSettings
 from services.judge.strategies import make_strategy
 from tests.judge.conftest import CONTEXT_TOKENS, small_model

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from qrelay.errors import BackendUnavailable, Oversized, QrelayError
+from qrelay.llm.base import Incapable, Weights
+from qrelay.llm.exchange import GENERATION, Chat, Reply
 from qrelay.types import Graded, Missing, Passage, Query, Utility
-from services.judge.backends.base import Incapable, Weights
-from services.judge.exchange import GENERATION, Chat, Reply
 from services.judge.strategies import make_strategy
 from services.judge.strategies.base import Measured
 from services.judge.strategies.numbered import read_numbers, shuffled, windows

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import ModelError
-from services.judge.backends.base import Weights
-from services.judge.backends.transformers import TransformersBackend
-from services.judge.backends.vllm import VllmBackend
-from services.judge.exchange import Continuation, TargetLogprobs, TokenLogprobs
+from qrelay.llm.base import Weights
+from qrelay.llm.exchange import Continuation, TargetLogprobs, TokenLogprobs
+from qrelay.llm.transformers import TransformersBackend
+from qrelay.llm.vllm import VllmBackend
 from services.judge.strategies import make_strategy
 from tests.judge.samples import COOKING, COPYTREE, LOCK, QUERY, passage
 

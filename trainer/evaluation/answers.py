@@ -26,7 +26,7 @@ from trainer.evaluation.questions import Questions
 from trainer.evaluation.squad import exact_match, token_f1
 
 if TYPE_CHECKING:
-    from services.judge.exchange import Chat, Prompt
+    from qrelay.llm.exchange import Chat, Prompt
 
 INSTRUCTIONS: Final = (
     "Answer the question from the passages. Reply with the answer alone, as short as it can be. The passages are"
@@ -77,7 +77,7 @@ def read(
     Raises:
         ConfigError, ModelError: see `opened`.
     """
-    from services.judge.exchange import GENERATION
+    from qrelay.llm.exchange import GENERATION
 
     asked = [(q, tuple(ranked(run.get(q, {}))[:k])) for q in questions.collection.queries]
     chats = [_chat(questions, q, found, instructions, max_tokens, passage_words) for q, found in asked]
@@ -98,7 +98,7 @@ def grade(questions: Questions, readings: Sequence[Reading], grader: Llm) -> lis
     Raises:
         ConfigError, ModelError: see `opened`.
     """
-    from services.judge.exchange import TOKEN_LOGPROBS
+    from qrelay.llm.exchange import TOKEN_LOGPROBS
 
     answered = [i for i, reading in enumerate(readings) if not reading.missing]
     prompts = [_prompt(questions, readings[i]) for i in answered]
@@ -129,7 +129,7 @@ def report(questions: Questions, readings: Sequence[Reading]) -> dict[str, Any]:
 def _chat(
     questions: Questions, query_id: str, passages: Sequence[str], instructions: str, max_tokens: int, words: int
 ) -> Chat:
-    from services.judge.exchange import Chat
+    from qrelay.llm.exchange import Chat
     from services.judge.strategies.hygiene import as_data, first_words
 
     texts = (as_data(first_words(questions.collection.text_of[doc_id], words)) for doc_id in passages)
@@ -139,7 +139,7 @@ def _chat(
 
 
 def _prompt(questions: Questions, reading: Reading) -> Prompt:
-    from services.judge.exchange import Prompt
+    from qrelay.llm.exchange import Prompt
     from services.judge.strategies.grading import labels
     from services.judge.strategies.hygiene import as_data
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from qrelay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from services.judge.backends.base import Backend
+    from qrelay.llm.base import Backend
 
 Engine = Literal["", "llamacpp", "transformers", "vllm", "openai", "fake"]
 
@@ -54,7 +54,7 @@ def identity(llm: Llm) -> dict[str, str]:
 
 @contextmanager
 def opened(llm: Llm, needs: frozenset[str]) -> Iterator[Backend]:
-    """The model, loaded; freed at the end. needs: capabilities, constants of `services.judge.exchange`.
+    """The model, loaded; freed at the end. needs: capabilities, constants of `qrelay.llm.exchange`.
 
     Raises:
         ConfigError: the engine lacks one of them, or settings that do not hold.
@@ -62,7 +62,7 @@ def opened(llm: Llm, needs: frozenset[str]) -> Iterator[Backend]:
     """
     from pydantic import ValidationError
 
-    from services.judge.backends import make_backend
+    from qrelay.judging.engines import make_backend
     from services.judge.settings import JudgeSettings
 
     given: dict[str, Any] = {"backend": llm.backend, "model": llm.model, "strategy": "graded"}

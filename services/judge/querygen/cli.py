@@ -19,7 +19,7 @@ from qrelay.errors import ConfigError
 from qrelay.runtime.exitcodes import EXIT_PARTIAL
 
 if TYPE_CHECKING:
-    from services.judge.backends.base import Backend
+    from qrelay.llm.base import Backend
     from services.judge.querygen.doors import RetrieverRoundTrip
     from services.judge.querygen.journal import Journal
     from services.judge.querygen.passages import Sample
@@ -164,7 +164,7 @@ class _Run:
 
     def identity(self, backend: Backend) -> dict[str, Any]:
         """What decides the questions: a run with another of these is another run."""
-        from services.judge.exchange import GENERATION
+        from qrelay.llm.exchange import GENERATION
         from services.judge.querygen.prompt import prompt_hash
 
         weights, options = backend.weights, self.options
@@ -221,8 +221,8 @@ def _asking(journal: Journal, n: int) -> Iterator[Callable[[], None]]:
 
 def _backend(settings: JudgeSettings) -> Backend:
     """The engine. Raises ModelError, or ConfigError where it cannot write text."""
-    from services.judge.backends import make_backend
-    from services.judge.exchange import GENERATION
+    from qrelay.judging.engines import make_backend
+    from qrelay.llm.exchange import GENERATION
 
     backend = make_backend(settings, needs=frozenset())
     if GENERATION not in backend.capabilities:

@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from qrelay.errors import QrelayError, TransientError
+from qrelay.llm.base import Backend
+from qrelay.llm.exchange import Reply
 from qrelay.types import Passage
-from services.judge.backends.base import Backend
-from services.judge.exchange import Reply
 from services.judge.failures import missing_of
 from services.judge.querygen.faults import Faults
 from services.judge.querygen.journal import KEPT, MISSING, REJECTED, Journal, Outcome

@@ -6,8 +6,8 @@ import re
 from typing import Final
 
 from qrelay.identity import digest
+from qrelay.llm.exchange import Chat
 from qrelay.types import Passage
-from services.judge.exchange import Chat
 from services.judge.strategies import hygiene
 
 MAX_WORDS: Final = 180

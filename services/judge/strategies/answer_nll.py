@@ -19,9 +19,8 @@ from dataclasses import dataclass, replace
 
 from qrelay.errors import QrelayError
 from qrelay.identity import digest
-from qrelay.types import Missing, Passage, Query
-from services.judge.backends.base import Backend
-from services.judge.exchange import (
+from qrelay.llm.base import Backend
+from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
     Chat,
@@ -29,6 +28,7 @@ from services.judge.exchange import (
     Message,
     TargetLogprobs,
 )
+from qrelay.types import Missing, Passage, Query
 from services.judge.strategies import hygiene
 from services.judge.strategies.base import Measured, StrategySpec
 from services.judge.strategies.likelihood import BINARY, Prior, measured, nll

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from qrelay.errors import QrelayError
+from qrelay.llm.base import Backend
+from qrelay.llm.exchange import Message
 from qrelay.types import Graded, Missing, Passage, Query
-from services.judge.backends.base import Backend
-from services.judge.exchange import Message
 
 
 @dataclass(frozen=True, slots=True)

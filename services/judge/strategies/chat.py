@@ -8,9 +8,9 @@ from itertools import chain
 
 from qrelay.errors import ConfigError, QrelayError
 from qrelay.identity import digest
+from qrelay.llm.base import Backend
+from qrelay.llm.exchange import TOKEN_LOGPROBS, Message, Prompt, TokenLogprobs
 from qrelay.types import Graded, Missing, Passage, Query
-from services.judge.backends.base import Backend
-from services.judge.exchange import TOKEN_LOGPROBS, Message, Prompt, TokenLogprobs
 from services.judge.strategies import hygiene
 from services.judge.strategies.base import Measured, Scale, StrategySpec
 from services.judge.strategies.grading import labels, read_grade

@@ -29,9 +29,9 @@ from typing import Final
 
 from qrelay.errors import MalformedInput, QrelayError, TransientError
 from qrelay.identity import digest
+from qrelay.llm.base import Backend
+from qrelay.llm.exchange import PROMPT_LOGPROBS, Continuation, Message, TargetLogprobs
 from qrelay.types import Graded, Passage, Query
-from services.judge.backends.base import Backend
-from services.judge.exchange import PROMPT_LOGPROBS, Continuation, Message, TargetLogprobs
 from services.judge.strategies import hygiene
 from services.judge.strategies.base import Measured, StrategySpec
 from services.judge.strategies.grading import graded

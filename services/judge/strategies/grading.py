@@ -12,8 +12,8 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+from qrelay.llm.exchange import TokenLogprobs
 from qrelay.types import Graded, Missing, Utility
-from services.judge.exchange import TokenLogprobs
 from services.judge.strategies.base import Scale
 
 _SPACE_MARKERS = " \t\r\n\u2581\u0120\u010a"

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from qrelay.errors import QrelayError
+from qrelay.llm.exchange import TargetLogprobs
 from qrelay.types import Graded, Missing, Utility
-from services.judge.exchange import TargetLogprobs
 from services.judge.strategies.base import Measured, Scale
 from services.judge.strategies.grading import graded
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from qrelay.errors import QrelayError
 from qrelay.identity import digest
+from qrelay.llm.base import Backend
+from qrelay.llm.exchange import PROMPT_LOGPROBS, Continuation, Message
 from qrelay.types import Passage, Query
-from services.judge.backends.base import Backend
-from services.judge.exchange import PROMPT_LOGPROBS, Continuation, Message
 from services.judge.strategies import hygiene
 from services.judge.strategies.base import Measured, StrategySpec
 from services.judge.strategies.likelihood import GRADED, Prior, measured

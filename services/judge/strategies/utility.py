@@ -24,9 +24,9 @@ from typing import Final, Literal, NamedTuple
 
 from qrelay.errors import QrelayError
 from qrelay.identity import digest
+from qrelay.llm.base import Backend
+from qrelay.llm.exchange import GENERATION, Chat, Message, Reply
 from qrelay.types import Graded, Missing, Passage, Query, Utility
-from services.judge.backends.base import Backend
-from services.judge.exchange import GENERATION, Chat, Message, Reply
 from services.judge.strategies import hygiene
 from services.judge.strategies.base import Measured, Scale, StrategySpec
 from services.judge.strategies.grading import graded

@@ -32,7 +32,7 @@ BESIDE = {"prod-index", "local-feed"}
 SLOWEST_START_S = {"nats": 300, "postgres": 120, "retriever": 300, "reranker": 300, "judge": 300, "sink": 120}
 """Seconds that a start may take: models fetched and loaded, a large store recovered, a GGUF converted."""
 VLLM_START_S = 1500
-"""As a judge that runs vLLM may: its own limit of 900 s (services/judge/backends/vllm.py), after fetching weights."""
+"""As a judge that runs vLLM may: its own limit of 900 s (qrelay/llm/vllm.py), after fetching weights."""
 
 pytestmark = pytest.mark.parametrize("name", RENDERED)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import BackendUnavailable, ConfigError, InvalidQuery, QrelayError
+from qrelay.llm.exchange import Prompt, TokenLogprobs
+from qrelay.llm.fake import FakeBackend
 from qrelay.stats.calibration import Isotonic, Logistic
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment, Missing, Score
-from services.judge.backends.fake import FakeBackend
 from services.judge.cache import NoCache, SqliteCache
 from services.judge.calibration import CalibrationMap, FittedOn, MapInput, raw_score, save_maps
 from services.judge.core import load_core
-from services.judge.exchange import Prompt, TokenLogprobs
 from services.judge.fused import Fused
 from services.judge.judge import Judge
 from services.judge.panel import Panel

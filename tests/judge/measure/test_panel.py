@@ -8,8 +8,8 @@ import pytest
 
 from qrelay.errors import ConfigError, InvalidQuery
 from qrelay.identity import judge_digest
+from qrelay.llm.fake import FakeBackend
 from qrelay.types import JudgedSet, Judgment
-from services.judge.backends.fake import FakeBackend
 from services.judge.cache import NoCache
 from services.judge.core import load_core, load_panel
 from services.judge.judge import Judge

@@ -11,10 +11,10 @@ import pytest
 
 from qrelay.errors import InvalidQuery, ModelError
 from qrelay.formats.annotated_pairs import GradedPair, read_beir
+from qrelay.llm.fake import FakeBackend
 from qrelay.models.embedder import load_embedder
 from qrelay.terms import K1, B, tokenize
 from qrelay.types import Candidate
-from services.judge.backends.fake import FakeBackend
 from services.judge.cache import NoCache, SqliteCache
 from services.judge.judge import Judge
 from services.judge.measure.stages import StageOptions, stage_scores

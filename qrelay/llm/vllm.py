@@ -25,12 +25,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qrelay.errors import BackendUnavailable, InternalError, ModelError, QrelayError
-from services.judge.backends.base import Incapable, Weights
-from services.judge.backends.prefixes import TokenQuery
-from services.judge.backends.replies import first_token, without_thoughts
-from services.judge.backends.texts import Tokens
-from services.judge.backends.weights_folder import weights_folder
-from services.judge.exchange import (
+from qrelay.llm.base import Incapable, Weights
+from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
     TOKEN_LOGPROBS,
@@ -41,6 +37,10 @@ from services.judge.exchange import (
     TargetLogprobs,
     TokenLogprobs,
 )
+from qrelay.llm.prefixes import TokenQuery
+from qrelay.llm.replies import first_token, without_thoughts
+from qrelay.llm.tokens import Tokens
+from qrelay.llm.weights_folder import weights_folder
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")

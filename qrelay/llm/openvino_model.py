@@ -14,9 +14,9 @@ import functools
 from pathlib import Path
 from typing import Any, Final
 
+from qrelay.llm.weights_folder import load_unpacked, weights_in
 from qrelay.models.prepared import Room, is_prepared, prepared
 from qrelay.progress import step
-from services.judge.backends.weights_folder import load_unpacked, weights_in
 
 GRAPH: Final = "model.xml"
 _KIND: Final = "openvino-int8"

@@ -19,9 +19,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from qrelay.errors import BackendUnavailable, QrelayError
-from qrelay.simulated import ServiceTime
-from services.judge.backends.base import Weights
-from services.judge.exchange import (
+from qrelay.llm.base import Weights
+from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
     TOKEN_LOGPROBS,
@@ -32,6 +31,7 @@ from services.judge.exchange import (
     TargetLogprobs,
     TokenLogprobs,
 )
+from qrelay.simulated import ServiceTime
 
 _LEVELS = 16
 _DECODING = "engine=fake;overlap"

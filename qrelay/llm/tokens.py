@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from qrelay.errors import MalformedInput, ModelError, Oversized, QrelayError
-from services.judge.backends.prefixes import TokenQuery
+from qrelay.llm.prefixes import TokenQuery
 
 _SAY = "be kind"
 

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.errors import BackendUnavailable, ModelError, QrelayError
+from qrelay.llm.base import TOP_LOGPROBS, Weights
+from qrelay.llm.exchange import GENERATION, PROMPT_LOGPROBS, TOKEN_LOGPROBS, Chat, Reply
+from qrelay.llm.in_process import InProcess
+from qrelay.llm.replies import without_thoughts
+from qrelay.llm.tokens import Tokens
+from qrelay.llm.weights_folder import weights_folder
 from qrelay.models.dtypes import native_dtype
 from qrelay.models.loading import ONE_AT_A_TIME
 from qrelay.progress import step
-from services.judge.backends.base import TOP_LOGPROBS, Weights
-from services.judge.backends.in_process import InProcess
-from services.judge.backends.replies import without_thoughts
-from services.judge.backends.texts import Tokens
-from services.judge.backends.weights_folder import weights_folder
-from services.judge.exchange import GENERATION, PROMPT_LOGPROBS, TOKEN_LOGPROBS, Chat, Reply
 
 
 class TransformersBackend(InProcess):
@@ -74,7 +74,7 @@ class TransformersBackend(InProcess):
         smaller: str,
     ) -> None:
         try:
-            from services.judge.backends.forward import Forward
+            from qrelay.llm.forward import Forward
         except ImportError as error:
             raise ModelError(f"{error.name} is not installed: run `pip install qrelay[judge]`") from error
         device, dtype = arithmetic(device, dtype)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qrelay.errors import MalformedInput, Oversized
-from services.judge.exchange import Reply, TargetLogprobs, TokenLogprobs
+from qrelay.llm.exchange import Reply, TargetLogprobs, TokenLogprobs
 
 _TOO_LONG = ("exceed_context_size_error", "context_length_exceeded", "maximum context length", "max_model_len")
 

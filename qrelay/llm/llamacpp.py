@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qrelay.errors import BackendUnavailable, InternalError, MalformedInput, ModelError, QrelayError
-from services.judge.backends.base import TOP_LOGPROBS, Incapable, Weights
-from services.judge.backends.replies import is_too_long, read_completion, read_reply, too_long
-from services.judge.exchange import GENERATION, TOKEN_LOGPROBS, Chat, Prompt, Reply, TokenLogprobs
+from qrelay.llm.base import TOP_LOGPROBS, Incapable, Weights
+from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS, Chat, Prompt, Reply, TokenLogprobs
+from qrelay.llm.replies import is_too_long, read_completion, read_reply, too_long
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")

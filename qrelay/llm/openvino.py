@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from qrelay.llm.base import TOP_LOGPROBS, Weights
+from qrelay.llm.exchange import PROMPT_LOGPROBS, TOKEN_LOGPROBS
+from qrelay.llm.in_process import InProcess
+from qrelay.llm.openvino_model import GRAPH, openvino_folder
+from qrelay.llm.prefixes import TokenQuery, padded_batches
+from qrelay.llm.tokens import Tokens
 from qrelay.models.openvino import Compiled, activations
 from qrelay.progress import step
-from services.judge.backends.base import TOP_LOGPROBS, Weights
-from services.judge.backends.in_process import InProcess
-from services.judge.backends.openvino_model import GRAPH, openvino_folder
-from services.judge.backends.prefixes import TokenQuery, padded_batches
-from services.judge.backends.texts import Tokens
-from services.judge.exchange import PROMPT_LOGPROBS, TOKEN_LOGPROBS
 
 
 class OpenVinoBackend(InProcess):

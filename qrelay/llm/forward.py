@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from services.judge.backends.prefixes import WORTHWHILE_TOKENS, Group, TokenQuery, common, groups
+from qrelay.llm.prefixes import WORTHWHILE_TOKENS, Group, TokenQuery, common, groups
 
 _HEAD_ROWS = 256
 """Rows whose log-softmax over the vocabulary is computed at once: 150 MB in float32 with 150 000 tokens."""

@@ -23,9 +23,9 @@ from typing import Any, TypeVar
 import httpx
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, ConfigError, InputError, QrelayError, RateLimited
-from services.judge.backends.pacing import Pacer, Policy
-from services.judge.backends.ratelimits import asked_to_wait, used_up
-from services.judge.backends.replies import is_too_long, too_long
+from qrelay.llm.pacing import Pacer, Policy
+from qrelay.llm.ratelimits import asked_to_wait, used_up
+from qrelay.llm.replies import is_too_long, too_long
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)

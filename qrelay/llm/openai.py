@@ -20,11 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from qrelay.errors import ConfigError, QrelayError
-from services.judge.backends.base import TOP_LOGPROBS, Incapable, Weights
-from services.judge.backends.connection import Connection, LogprobsRefusedError
-from services.judge.backends.pacing import Policy
-from services.judge.backends.replies import has_logprobs, read_completion, read_echo, read_reply, without_thoughts
-from services.judge.exchange import (
+from qrelay.llm.base import TOP_LOGPROBS, Incapable, Weights
+from qrelay.llm.connection import Connection, LogprobsRefusedError
+from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
     TEXT,
@@ -36,6 +34,8 @@ from services.judge.exchange import (
     TargetLogprobs,
     TokenLogprobs,
 )
+from qrelay.llm.pacing import Policy
+from qrelay.llm.replies import has_logprobs, read_completion, read_echo, read_reply, without_thoughts
 
 Answer = TypeVar("Answer")
 

@@ -14,11 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from qrelay.errors import BackendUnavailable, InternalError, QrelayError
-from services.judge.backends.base import TOP_LOGPROBS, Incapable
-from services.judge.backends.prefixes import TokenQuery
-from services.judge.backends.replies import first_token
-from services.judge.backends.texts import Tokens
-from services.judge.exchange import (
+from qrelay.llm.base import TOP_LOGPROBS, Incapable
+from qrelay.llm.exchange import (
     PROMPT_LOGPROBS,
     TOKEN_LOGPROBS,
     Continuation,
@@ -26,6 +23,9 @@ from services.judge.exchange import (
     TargetLogprobs,
     TokenLogprobs,
 )
+from qrelay.llm.prefixes import TokenQuery
+from qrelay.llm.replies import first_token
+from qrelay.llm.tokens import Tokens
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")

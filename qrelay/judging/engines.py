@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from qrelay import simulated
 from qrelay.errors import ConfigError
-from services.judge.backends.base import Backend, Weights
-from services.judge.exchange import PROMPT_LOGPROBS
+from qrelay.llm.base import Backend, Weights
+from qrelay.llm.exchange import PROMPT_LOGPROBS
 from services.judge.settings import JudgeSettings
 
 
@@ -59,8 +59,8 @@ def _remedy(backend: str, lacking: frozenset[str]) -> str:
 
 
 def _llamacpp(settings: JudgeSettings) -> Backend:
+    from qrelay.llm.llamacpp import LlamaCppBackend
     from qrelay.models.catalogue import resolve
-    from services.judge.backends.llamacpp import LlamaCppBackend
 
     model = resolve(settings.model)
     own = settings.llamacpp
@@ -75,8 +75,8 @@ def _llamacpp(settings: JudgeSettings) -> Backend:
 
 
 def _transformers(settings: JudgeSettings) -> Backend:
+    from qrelay.llm.transformers import TransformersBackend
     from qrelay.models.catalogue import resolve
-    from services.judge.backends.transformers import TransformersBackend
 
     model = resolve(settings.model)
     own = settings.transformers
@@ -93,8 +93,8 @@ def _transformers(settings: JudgeSettings) -> Backend:
 
 
 def _openvino(settings: JudgeSettings) -> Backend:
+    from qrelay.llm.openvino import OpenVinoBackend
     from qrelay.models.catalogue import resolve
-    from services.judge.backends.openvino import OpenVinoBackend
 
     model = resolve(settings.model)
     own = settings.openvino
@@ -117,8 +117,8 @@ def _smaller(model: str) -> str:
 
 
 def _vllm(settings: JudgeSettings) -> Backend:
+    from qrelay.llm.vllm import VllmBackend
     from qrelay.models.catalogue import resolve
-    from services.judge.backends.vllm import VllmBackend
 
     model = resolve(settings.model)
     own = settings.vllm
@@ -134,8 +134,8 @@ def _vllm(settings: JudgeSettings) -> Backend:
 
 
 def _openai(settings: JudgeSettings) -> Backend:
-    from services.judge.backends.openai import OpenAIBackend
-    from services.judge.backends.pacing import Policy
+    from qrelay.llm.openai import OpenAIBackend
+    from qrelay.llm.pacing import Policy
 
     own = settings.endpoint
     return OpenAIBackend(
@@ -168,7 +168,7 @@ def _api_key(settings: JudgeSettings) -> str:
 
 
 def _fake(settings: JudgeSettings) -> Backend:
-    from services.judge.backends.fake import FakeBackend
+    from qrelay.llm.fake import FakeBackend
 
     simulated.load(settings.fake.load_steps, settings.fake.load_step_s)
     return FakeBackend(settings.fake.failure_rate, settings.fake.service_time_s)
@@ -192,9 +192,9 @@ def prepare_models(settings: JudgeSettings) -> None:
 
 
 def _unpacked(settings: JudgeSettings) -> None:
+    from qrelay.llm.transformers import arithmetic
+    from qrelay.llm.weights_folder import weights_folder
     from qrelay.models.catalogue import resolve
-    from services.judge.backends.transformers import arithmetic
-    from services.judge.backends.weights_folder import weights_folder
 
     model, own = resolve(settings.model), settings.transformers
     _, dtype = arithmetic(own.device, own.dtype)
@@ -202,8 +202,8 @@ def _unpacked(settings: JudgeSettings) -> None:
 
 
 def _in_8_bits(settings: JudgeSettings) -> None:
+    from qrelay.llm.openvino_model import openvino_folder
     from qrelay.models.catalogue import resolve
-    from services.judge.backends.openvino_model import openvino_folder
 
     model = resolve(settings.model)
     openvino_folder(model.path, model.revision, smaller=_smaller(settings.model))

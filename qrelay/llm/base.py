@@ -1,6 +1,6 @@
 """The protocol of a backend: questions in, log-probabilities or text out.
 
-Adding one: a module, a line in `services.judge.backends.make_backend`, a parameter in tests/judge/test_backends.py.
+Adding one: a module, a line in `qrelay.judging.engines.make_backend`, a parameter in tests/judge/test_backends.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from qrelay.errors import ConfigError, QrelayError
-from services.judge.exchange import (
+from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
     TOKEN_LOGPROBS,
@@ -41,7 +41,7 @@ class Backend(Protocol):
     Every asking method takes any number of questions and gives one answer each, in order; neighbours should
     share their prefix. A question's error says why it has no answer: Oversized (does not fit the context),
     BackendTimeout, BackendUnavailable, RateLimited, or another QrelayError. A method that the `capabilities` do
-    not name is never called: `services.judge.backends.make_backend` refuses the combination at start.
+    not name is never called: `qrelay.judging.engines.make_backend` refuses the combination at start.
     """
 
     @property
@@ -50,7 +50,7 @@ class Backend(Protocol):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What it can do: constants of `services.judge.exchange`."""
+        """What it can do: constants of `qrelay.llm.exchange`."""
 
     def decodings(self, capability: str) -> tuple[str, ...]:
         """Canonical texts of the decoding parameters of one kind of question: the usual one first, then what it
