@@ -27,6 +27,11 @@ import grpc.aio
 import numpy as np
 
 from benchmarks.processes import environment
+from qrelay.index.build import BuildRequest, build_index
+from qrelay.index.manifest import current_folder, read_manifest
+from qrelay.index.reembed import under_way
+from qrelay.index.reembed_job import Job, run
+from qrelay.index.settings import RetrieverSettings
 from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import load_embedder
 from qrelay.registry import BI_ENCODER, Registry
@@ -34,12 +39,7 @@ from qrelay.runtime.client import OPTIONS
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.server import GrpcServer
 from qrelay.v1 import records_pb2, retriever_pb2, retriever_pb2_grpc
-from services.retriever.build import BuildRequest, build_index
-from services.retriever.manifest import current_folder, read_manifest
-from services.retriever.reembed import under_way
-from services.retriever.reembed_job import Job, run
 from services.retriever.service import SERVICE
-from services.retriever.settings import RetrieverSettings
 
 CLIENTS = 4
 QUERIES = ("how do I parse a date?", "read a file line by line", "what raises KeyError?", "sort a list by two keys")

@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from qrelay.index.settings import RetrieverSettings
+from qrelay.index.synthetic import SyntheticEngine
 from qrelay.judging.engines import make_backend
 from qrelay.llm.exchange import Prompt
 from qrelay.llm.fake import FakeBackend
@@ -13,8 +15,6 @@ from qrelay.simulated import ServiceTime
 from services.judge.settings import FakeSettings, JudgeSettings
 from services.reranker.scorers import FakeScorer
 from services.reranker.settings import RerankerSettings
-from services.retriever.settings import RetrieverSettings
-from services.retriever.synthetic import SyntheticEngine
 from tests import samples
 
 

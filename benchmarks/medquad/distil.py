@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from qrelay.index.settings import RetrieverSettings
 from qrelay.types import Candidate, CandidateSet, Query
 from services.retriever.retriever import load_retriever
-from services.retriever.settings import RetrieverSettings
 
 FOUND = 100
 HEAD = 3

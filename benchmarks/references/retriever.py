@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from qrelay.index.arrays import load_array
+from qrelay.index.manifest import current_folder
+from qrelay.index.store import PassageStore
+from qrelay.index.vectors import VECTORS
 from qrelay.models.catalogue import resolve
 from qrelay.terms import K1, B, indexed_text, tokenize
-from services.retriever.files import load_array
-from services.retriever.manifest import current_folder
-from services.retriever.store import PassageStore
-from services.retriever.vectors import VECTORS
 
 LIBRARY = "bm25s + FAISS"
 BM25_TOP, DENSE_TOP = 200, 100

@@ -15,10 +15,10 @@ from qrelay.cli.output import echo_json
 from qrelay.config import load_settings
 from qrelay.errors import CorpusIndexError
 from qrelay.files import AtomicFiles
+from qrelay.index.settings import RetrieverSettings
 from qrelay.models.engines import ENGINES, EncoderEngine
 from qrelay.progress import shown
 from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
-from services.retriever.settings import RetrieverSettings
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -65,8 +65,8 @@ def build(
     when it is started again; services pick a new version up by themselves. Exit code 3: built, but some
     records were left out.
     """
+    from qrelay.index.build import BuildRequest, build_index
     from qrelay.models.embedder import load_embedder
-    from services.retriever.build import BuildRequest, build_index
 
     settings = _settings(data_dir, config)
     request = BuildRequest(source, collection, out or settings.index_folder, limit)
@@ -132,7 +132,7 @@ def reembed(
     version that is there already is only switched to. Retrievers pick it up by themselves, and do all this on their
     own unless retriever.reembed is false.
     """
-    from services.retriever.reembed_job import FROM_REGISTRY, Job, nothing_promoted, run
+    from qrelay.index.reembed_job import FROM_REGISTRY, Job, nothing_promoted, run
 
     settings = _settings(data_dir, config)
     folder, registry = out or settings.index_folder, registry or settings.registry_folder
@@ -160,7 +160,7 @@ def reembed(
 @json_option()
 def list_(folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
     """The collections in FOLDER (the installation's, unless given) with their versions; * marks the current one."""
-    from services.retriever.manifest import MANIFEST, current_version, read_manifest
+    from qrelay.index.manifest import MANIFEST, current_version, read_manifest
 
     folder = folder or _settings(data_dir, config).index_folder
     rows = []
@@ -190,7 +190,7 @@ def list_(folder: Path | None, data_dir: Path, config: Path | None, as_json: boo
 @json_option()
 def verify(folder: Path, as_json: bool) -> None:
     """Check every file's sha256 below FOLDER: a version, a collection, or the folder of all indexes."""
-    from services.retriever.manifest import MANIFEST, current_folder, problems, read_manifest
+    from qrelay.index.manifest import MANIFEST, current_folder, problems, read_manifest
 
     folders = sorted({path.parent for path in folder.glob(f"**/{MANIFEST}") if not _unfinished(path)})
     if not folders:
@@ -224,9 +224,9 @@ def _unfinished(path: Path) -> bool:
 @json_option()
 def search(folder: Path, text: str, top: int, embedder: str | None, data_dir: Path, as_json: bool) -> None:
     """Try an index out: the candidates of the collection FOLDER for a question TEXT."""
+    from qrelay.index.manifest import current_folder, read_manifest
     from qrelay.models.embedder import load_embedder
     from qrelay.types import Query
-    from services.retriever.manifest import current_folder, read_manifest
     from services.retriever.retriever import load_retriever
 
     folder = folder.absolute()
@@ -258,8 +258,8 @@ def passages(folder: Path, out: Path) -> None:
     """Write the passages of the collection FOLDER's current version, as its queries find them."""
     import numpy as np
 
-    from services.retriever.manifest import current_folder
-    from services.retriever.store import PassageStore
+    from qrelay.index.manifest import current_folder
+    from qrelay.index.store import PassageStore
 
     store = PassageStore(current_folder(folder.absolute()))
     starts = range(0, len(store), _BLOCK_PASSAGES)
@@ -274,7 +274,7 @@ def passages(folder: Path, out: Path) -> None:
 @click.option("--out", required=True, type=_FILE, help="JSONL to write, in BEIR's layout: _id, title, text.")
 def corpus(source: str, out: Path) -> None:
     """Write the documents of SOURCE (see `qrelay index build`) as a BEIR corpus. Exit code 3: some were left out."""
-    from services.retriever.corpus import read_corpus
+    from qrelay.index.corpus import read_corpus
 
     left_out: list[str] = []
     documents = read_corpus(source, lambda where, why: left_out.append(f"left out {where}: {why}"))

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from qrelay.errors import CorpusIndexError, QrelayError
-from services.retriever.builder import Builder
-from services.retriever.embedders import REGISTERED, Embedders
-from services.retriever.index import IndexFolder
-from services.retriever.manifest import current_folder, read_manifest
-from services.retriever.reembed import find_version, only_one, switch, under_way
-from services.retriever.settings import RetrieverSettings
+from qrelay.index.builder import Builder
+from qrelay.index.index import IndexFolder
+from qrelay.index.manifest import current_folder, read_manifest
+from qrelay.index.reembed import find_version, only_one, switch, under_way
+from qrelay.index.settings import RetrieverSettings
+from qrelay.models.served import REGISTERED, Embedders
 
 log = logging.getLogger(__name__)
 

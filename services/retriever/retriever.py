@@ -16,19 +16,19 @@ from typing import Final
 import numpy as np
 
 from qrelay.errors import InvalidQuery, QrelayError, UnknownCollection
+from qrelay.index.engine import Vectors
+from qrelay.index.index import IndexFolder, Served, SyntheticIndex
+from qrelay.index.manifest import collections_in
+from qrelay.index.settings import RetrieverSettings
 from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import HASH_NAME, load_embedder
+from qrelay.models.served import Embedders, Load
 from qrelay.nearest import did_you_mean, listed
 from qrelay.registry import Registry
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import opened
 from qrelay.types import CandidateSet, Query
-from services.retriever.embedders import Embedders, Load
-from services.retriever.engine import Vectors
 from services.retriever.follow import Follower
-from services.retriever.index import IndexFolder, Served, SyntheticIndex
-from services.retriever.manifest import collections_in
-from services.retriever.settings import RetrieverSettings
 
 STAGE: Final = "retriever"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from qrelay import __version__, wire
 from qrelay.errors import QrelayError
+from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import HASH_NAME
 from qrelay.models.tuning_encoders import prepare_embedder
 from qrelay.runtime.context import ServiceContext
@@ -20,7 +21,6 @@ from qrelay.types import CandidateSet, Query
 from qrelay.v1 import retriever_pb2 as pb
 from qrelay.v1 import retriever_pb2_grpc as pb_grpc
 from services.retriever.retriever import STAGE, Retriever, check_retriever, load_retriever
-from services.retriever.settings import RetrieverSettings
 
 Context = ServiceContext[RetrieverSettings, Retriever]
 

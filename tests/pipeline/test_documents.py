@@ -16,10 +16,10 @@ from click.testing import CliRunner, Result
 from qrelay.cli.main import qrelay as command
 from qrelay.feed.feeder import Feeder
 from qrelay.feed.journal import Journal
+from qrelay.index.build import BuildRequest, build_index
 from qrelay.models.embedder import load_embedder
 from qrelay.naming import document_of
 from qrelay.runtime.memory import MemoryBroker
-from services.retriever.build import BuildRequest, build_index
 from tests.conftest import eventually
 from tests.pipeline.test_pipeline import four_stages
 

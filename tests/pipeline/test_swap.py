@@ -21,6 +21,10 @@ import pytest
 from qrelay import wire
 from qrelay.feed.feeder import Feeder
 from qrelay.feed.journal import Journal
+from qrelay.index.build import BuildRequest, build_index
+from qrelay.index.manifest import read_manifest
+from qrelay.index.reembed_job import Job, run
+from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry
 from qrelay.runtime.client import OPTIONS
@@ -34,11 +38,7 @@ from qrelay.v1 import reranker_pb2, reranker_pb2_grpc, retriever_pb2, retriever_
 from services.reranker.scorers import CrossEncoderScorer
 from services.reranker.service import SERVICE as RERANKER
 from services.reranker.settings import RerankerSettings
-from services.retriever.build import BuildRequest, build_index
-from services.retriever.manifest import read_manifest
-from services.retriever.reembed_job import Job, run
 from services.retriever.service import SERVICE as RETRIEVER
-from services.retriever.settings import RetrieverSettings
 from tests import tiny
 from tests.conftest import LONG_S, eventually
 from tests.pipeline.test_pipeline import four_stages
@@ -317,8 +317,8 @@ async def test_messages_in_flight_across_swaps_are_all_committed_each_by_one_ver
 def all_passages(world: World) -> dict[str, Passage]:
     import numpy as np
 
-    from services.retriever.manifest import current_folder
-    from services.retriever.store import PassageStore
+    from qrelay.index.manifest import current_folder
+    from qrelay.index.store import PassageStore
 
     store = PassageStore(current_folder(world.index / COLLECTION))
     return {passage.passage_id: passage for passage in store.passages(np.arange(len(store)))}

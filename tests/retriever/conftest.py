@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from qrelay.index.build import BuildRequest, BuildResult, build_index
+from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import Embedder, load_embedder
-from services.retriever.build import BuildRequest, BuildResult, build_index
 from services.retriever.retriever import Retriever, load_retriever
-from services.retriever.settings import RetrieverSettings
 
 WORDS = [f"word{number}" for number in range(300)]
 Rows = Sequence[dict[str, str]]

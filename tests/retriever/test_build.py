@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
+from qrelay.index.build import BuildRequest, BuildResult, build_index
+from qrelay.index.manifest import checked_manifest, current_version, read_manifest
+from qrelay.index.store import PassageStore
+from qrelay.index.vectors import SHARD_PASSAGES, VECTORS
 from qrelay.models.embedder import Embedder
-from services.retriever.build import BuildRequest, BuildResult, build_index
-from services.retriever.manifest import checked_manifest, current_version, read_manifest
-from services.retriever.store import PassageStore
-from services.retriever.vectors import SHARD_PASSAGES, VECTORS
 from tests.retriever.conftest import made_up, write_jsonl
 
 Build = Callable[..., BuildResult]
@@ -137,7 +137,7 @@ SLOW_BUILD = """
 import sys, time
 from pathlib import Path
 from qrelay.models.embedder import load_embedder
-from services.retriever.build import BuildRequest, build_index
+from qrelay.index.build import BuildRequest, build_index
 class Slow:
     def __init__(self, inner):
         self.inner, self.name, self.fingerprint, self.dim = inner, inner.name, inner.fingerprint, inner.dim
@@ -260,7 +260,7 @@ PEAK = """
 import sys, threading, time
 from pathlib import Path
 from qrelay.models.embedder import load_embedder
-from services.retriever.build import BuildRequest, build_index
+from qrelay.index.build import BuildRequest, build_index
 def anonymous_kib():
     for line in open("/proc/self/status"):
         if line.startswith("RssAnon"):

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qrelay.index.build import BuildResult
+from qrelay.index.manifest import checked_manifest, current_folder
+from qrelay.index.reembed import under_way
+from qrelay.index.settings import RetrieverSettings
+from qrelay.index.store import PassageStore
+from qrelay.index.vectors import SHARD_PASSAGES, VECTORS
 from qrelay.models.embedder import load_embedder
 from qrelay.registry import BI_ENCODER, Registry
 from qrelay.types import CandidateSet, Query
-from services.retriever.build import BuildResult
-from services.retriever.manifest import checked_manifest, current_folder
-from services.retriever.reembed import under_way
 from services.retriever.retriever import Retriever, load_retriever
-from services.retriever.settings import RetrieverSettings
-from services.retriever.store import PassageStore
-from services.retriever.vectors import SHARD_PASSAGES, VECTORS
 from tests import tiny
 from tests.retriever.conftest import WORDS, made_up
 

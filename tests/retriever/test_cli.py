@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from qrelay.errors import CorpusIndexError, InputError
-from services.retriever.build import BuildRequest, build_index
+from qrelay.index.build import BuildRequest, build_index
 from services.retriever.cli import index
 from tests.retriever.conftest import made_up, write_jsonl
 from tests.retriever.versions import Times

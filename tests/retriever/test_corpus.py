@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import MalformedInput
-from services.retriever.corpus import read_corpus
-from services.retriever.documents import Document
+from qrelay.index.corpus import read_corpus
+from qrelay.index.documents import Document
 
 ROWS = [
     {"_id": "a", "title": "Ants", "text": "Ants live in colonies."},
@@ -55,7 +55,7 @@ def test_a_hub_dataset_is_streamed_by_name_and_split(tmp_path: Path) -> None:
 
 
 def test_a_hub_that_does_not_answer_says_what_to_do(tmp_path: Path) -> None:
-    code = "from services.retriever.corpus import read_corpus; list(read_corpus('hf:no/such', print))"
+    code = "from qrelay.index.corpus import read_corpus; list(read_corpus('hf:no/such', print))"
     env = {"HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, env=env)
     assert "BackendUnavailable: cannot read hf:no/such" in ran.stderr
@@ -121,7 +121,7 @@ SELECTION = "python-docs:json,csv,math,pathlib,os.path,builtins.str,itertools,as
 def test_python_docs_are_the_same_in_another_process() -> None:
     here = [f"{d.doc_id} {d.title} {d.text}" for d in read_corpus(SELECTION, never)]
     code = (
-        "import sys, hashlib; from services.retriever.corpus import read_corpus;"
+        "import sys, hashlib; from qrelay.index.corpus import read_corpus;"
         f"docs = read_corpus({SELECTION!r}, print);"
         "print(hashlib.sha256('\\n'.join(f'{d.doc_id} {d.title} {d.text}' for d in docs).encode()).hexdigest())"
     )
@@ -149,13 +149,13 @@ def test_python_docs_name_things_as_readers_do_and_hold_no_addresses() -> None:
 
 def test_python_docs_do_not_import_what_they_describe() -> None:
     code = (
-        "import sys; from services.retriever.corpus import read_corpus;"
+        "import sys; from qrelay.index.corpus import read_corpus;"
         "before = set(sys.modules); list(read_corpus('python-docs:turtle,antigravity,smtplib', print))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert "antigravity, turtle" in ran.stderr
     code = (
-        "import sys; from services.retriever.corpus import read_corpus;"
+        "import sys; from qrelay.index.corpus import read_corpus;"
         "assert list(read_corpus('python-docs:smtplib', print)); assert 'smtplib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -9,16 +9,16 @@ import pytest
 from click.testing import CliRunner
 
 from qrelay.errors import CorpusIndexError, InputError, ModelError
+from qrelay.index.build import BuildResult
+from qrelay.index.manifest import current_folder, read_manifest
+from qrelay.index.reembed import reembed
+from qrelay.index.reembed_job import Job, run
+from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import Embedder, HashEmbedder
 from qrelay.models.engines import EncoderEngine, fingerprint
 from qrelay.types import CandidateSet, Query
-from services.retriever.build import BuildResult
 from services.retriever.cli import index
-from services.retriever.manifest import current_folder, read_manifest
-from services.retriever.reembed import reembed
-from services.retriever.reembed_job import Job, run
 from services.retriever.retriever import Retriever, load_retriever
-from services.retriever.settings import RetrieverSettings
 from tests import tiny
 from tests.retriever.conftest import WORDS, made_up, write_jsonl
 

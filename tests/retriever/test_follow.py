@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from qrelay.errors import ModelError
+from qrelay.index.build import BuildResult
+from qrelay.index.manifest import current_folder, read_manifest
+from qrelay.index.reembed import reembed
+from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import Embedder
+from qrelay.models.served import load_version
 from qrelay.registry import BI_ENCODER, Registry
 from qrelay.types import DENSE, CandidateSet, Query
-from services.retriever.build import BuildResult
-from services.retriever.embedders import load_version
-from services.retriever.manifest import current_folder, read_manifest
-from services.retriever.reembed import reembed
 from services.retriever.retriever import Retriever, load_retriever
-from services.retriever.settings import RetrieverSettings
 from tests.conftest import LONG_S
 from tests.retriever.conftest import made_up
 from tests.retriever.versions import load, promoted

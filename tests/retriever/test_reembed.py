@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from qrelay.errors import CorpusIndexError
+from qrelay.index.build import BuildResult
+from qrelay.index.manifest import checked_manifest, current_version, read_manifest
+from qrelay.index.reembed import only_one, reembed, under_way
+from qrelay.index.store import PassageStore
+from qrelay.index.vectors import SHARD_PASSAGES, VECTORS
 from qrelay.models.embedder import Vectors
-from services.retriever.build import BuildResult
-from services.retriever.manifest import checked_manifest, current_version, read_manifest
-from services.retriever.reembed import only_one, reembed, under_way
-from services.retriever.store import PassageStore
-from services.retriever.vectors import SHARD_PASSAGES, VECTORS
 from tests.retriever.conftest import made_up
 from tests.retriever.versions import Times
 

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from qrelay.errors import CorpusIndexError, InvalidQuery, UnknownCollection
+from qrelay.index.bm25 import Bm25
+from qrelay.index.build import BuildResult
+from qrelay.index.corpus import read_corpus
+from qrelay.index.settings import RetrieverSettings
+from qrelay.index.store import PassageStore
+from qrelay.index.vectors import VECTORS
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.terms import indexed_text, tokenize
 from qrelay.types import BM25, DENSE, CandidateSet, Passage, Query
-from services.retriever.bm25 import Bm25
-from services.retriever.build import BuildResult
-from services.retriever.corpus import read_corpus
 from services.retriever.retriever import Retriever, load_retriever
-from services.retriever.settings import RetrieverSettings
-from services.retriever.store import PassageStore
-from services.retriever.vectors import VECTORS
 from tests.retriever.conftest import WORDS, made_up
 
 Build = Callable[..., BuildResult]

@@ -20,8 +20,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from qrelay.index.arrays import NpyWriter, RowBuffer, load_array
 from qrelay.terms import K1, B, tokenize
-from services.retriever.files import NpyWriter, RowBuffer, load_array
 
 _BLOCK_TOKENS: Final = 1 << 17
 

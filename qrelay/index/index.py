@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qrelay.errors import CorpusIndexError, ModelError, SetupError
+from qrelay.index.engine import EmbeddedEngine, Engine
+from qrelay.index.manifest import CURRENT, collections_in, current_folder
+from qrelay.index.ranking import Depths
+from qrelay.index.settings import RetrieverSettings
+from qrelay.index.synthetic import SyntheticEngine
 from qrelay.models.embedder import Embedder
 from qrelay.models.engines import EncoderEngine
+from qrelay.models.served import Embedders
 from qrelay.runtime.following import free_when_unused
-from services.retriever.embedders import Embedders
-from services.retriever.engine import EmbeddedEngine, Engine
-from services.retriever.manifest import CURRENT, collections_in, current_folder
-from services.retriever.ranking import Depths
-from services.retriever.settings import RetrieverSettings
-from services.retriever.synthetic import SyntheticEngine
 
 _log = logging.getLogger(__name__)
 _Mark = tuple[int, int]

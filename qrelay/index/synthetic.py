@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
+from qrelay.index.engine import Vectors
 from qrelay.naming import passage_name
 from qrelay.simulated import ServiceTime
 from qrelay.types import BM25, DENSE, Candidate, Passage, Score
-from services.retriever.engine import Vectors
 
 CANDIDATES: Final = 100
 PASSAGE_BYTES: Final = 1024

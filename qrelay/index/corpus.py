@@ -24,8 +24,8 @@ from typing import Any, Final
 
 from qrelay.errors import BackendUnavailable, MalformedInput
 from qrelay.formats.records import DOCUMENT_IDS, DOCUMENT_TEXTS, BadRecord
-from services.retriever import pydocs
-from services.retriever.documents import Document, Reject, document_from
+from qrelay.index import pydocs
+from qrelay.index.documents import Document, Reject, document_from
 
 PARQUET_BATCH_ROWS: Final = 1024
 _SAVED_MARKERS: Final = ("state.json", "dataset_dict.json")

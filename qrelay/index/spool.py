@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.identity import digest
-from services.retriever.documents import Document, Reject
+from qrelay.index.documents import Document, Reject
 
 DOCUMENTS: Final = "documents.jsonl"
 IDS: Final = "ids.sqlite"

@@ -15,13 +15,13 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from qrelay.index.arrays import load_array
+from qrelay.index.bm25 import Bm25
+from qrelay.index.manifest import Manifest, checked_manifest
+from qrelay.index.ranking import Depths, Fused, fuse, near_top
+from qrelay.index.store import PassageStore
+from qrelay.index.vectors import VECTORS
 from qrelay.types import BM25, DENSE, Candidate, Score
-from services.retriever.bm25 import Bm25
-from services.retriever.files import load_array
-from services.retriever.manifest import Manifest, checked_manifest
-from services.retriever.ranking import Depths, Fused, fuse, near_top
-from services.retriever.store import PassageStore
-from services.retriever.vectors import VECTORS
 
 Vectors = NDArray[np.float32]
 _SIMILARITY_BYTES: Final = 64 * 1024**2

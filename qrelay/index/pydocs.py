@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Final
 
 from qrelay.errors import MalformedInput
-from services.retriever.documents import Document
+from qrelay.index.documents import Document
 
 MIN_CHARS: Final = 24
 MAX_SIGNATURE_CHARS: Final = 120

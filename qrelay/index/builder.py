@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from qrelay.index.settings import RetrieverSettings
+from qrelay.models.served import REGISTERED
 from qrelay.runtime.exitcodes import EXIT_BUSY
-from services.retriever.embedders import REGISTERED
-from services.retriever.settings import RetrieverSettings
 
 log = logging.getLogger(__name__)
 

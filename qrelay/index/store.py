@@ -20,11 +20,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from qrelay.index.arrays import NpyWriter, RowBuffer, load_array
+from qrelay.index.documents import Document
 from qrelay.naming import passage_name
 from qrelay.terms import indexed_text
 from qrelay.types import Passage
-from services.retriever.documents import Document
-from services.retriever.files import NpyWriter, RowBuffer, load_array
 
 Rows = NDArray[np.int64]
 _ORDER_BLOCK_ROWS: Final = 1 << 16

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from qrelay.errors import CorpusIndexError, InputError
+from qrelay.index.manifest import collections_in
+from qrelay.index.reembed import Reembedded, only_one, reembed_held
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.models.engines import EncoderEngine
+from qrelay.models.served import load_version
 from qrelay.nearest import did_you_mean
 from qrelay.progress import Listener, Progress, heard, listening, shown
 from qrelay.registry import BI_ENCODER, Registry
 from qrelay.runtime.exitcodes import EXIT_BUSY, EXIT_FAILED
-from services.retriever.embedders import load_version
-from services.retriever.manifest import collections_in
-from services.retriever.reembed import Reembedded, only_one, reembed_held
 
 FROM_REGISTRY: Final = "registry"
 

@@ -27,10 +27,7 @@ from filelock import FileLock, Timeout
 
 from qrelay.errors import CorpusIndexError
 from qrelay.files import fsync_path, write_atomic
-from qrelay.models.embedder import Embedder
-from qrelay.models.home import hash_file
-from qrelay.progress import step
-from services.retriever.manifest import (
+from qrelay.index.manifest import (
     CURRENT,
     MANIFEST,
     SCAFFOLD,
@@ -44,7 +41,10 @@ from services.retriever.manifest import (
     version_of,
     write_manifest,
 )
-from services.retriever.vectors import VECTORS, VectorReuse, done_rows, embed_passages
+from qrelay.index.vectors import VECTORS, VectorReuse, done_rows, embed_passages
+from qrelay.models.embedder import Embedder
+from qrelay.models.home import hash_file
+from qrelay.progress import step
 
 PREFIX: Final = ".reembed-"
 CUTTER: Final = "window_tokenizer"

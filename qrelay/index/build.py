@@ -29,12 +29,9 @@ from qrelay import terms
 from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
 from qrelay.files import fsync_path, write_atomic
 from qrelay.identity import valid_collection
-from qrelay.models.embedder import Embedder
-from qrelay.progress import step
-from qrelay.terms import indexed_text
-from services.retriever import bm25, spool
-from services.retriever.corpus import read_corpus
-from services.retriever.manifest import (
+from qrelay.index import bm25, spool
+from qrelay.index.corpus import read_corpus
+from qrelay.index.manifest import (
     CURRENT,
     MANIFEST,
     SCAFFOLD,
@@ -46,8 +43,11 @@ from services.retriever.manifest import (
     version_of,
     write_manifest,
 )
-from services.retriever.store import PassageWriter, write_order
-from services.retriever.vectors import VectorReuse, done_rows, embed_passages
+from qrelay.index.store import PassageWriter, write_order
+from qrelay.index.vectors import VectorReuse, done_rows, embed_passages
+from qrelay.models.embedder import Embedder
+from qrelay.progress import step
+from qrelay.terms import indexed_text
 
 WINDOW_TOKENS: Final = 160
 STRIDE_TOKENS: Final = 80

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.files import write_atomic
+from qrelay.index.arrays import NpyWriter, load_array
+from qrelay.index.manifest import SCAFFOLD
+from qrelay.index.store import PassageStore
 from qrelay.models.embedder import Embedder
-from services.retriever.files import NpyWriter, load_array
-from services.retriever.manifest import SCAFFOLD
-from services.retriever.store import PassageStore
 
 SHARD_PASSAGES: Final = 256
 VECTORS: Final = "vectors.npy"
