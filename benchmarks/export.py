@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import environment, peak_rss_mib
+from qrelay.labels.exports.request import Options, Request
+from qrelay.labels.exports.splits import parse_splits
+from qrelay.labels.ledger.ledger import Ledger
 from qrelay.types import SYSTEMS, Candidate, CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Passage, Query
 from qrelay.types import Score as SystemScore
-from services.sink.exports.request import Options, Request
-from services.sink.exports.splits import parse_splits
-from services.sink.ledger.ledger import Ledger
 
 COLLECTION = "bench"
 JUDGMENTS, CANDIDATES, BATCH = 25, 40, 128
@@ -80,7 +80,7 @@ def fill(ledger: Ledger, first: int, last: int, corpus: list[str]) -> float:
 
 def measure(ledger: Path, case: str, place: Path) -> dict[str, Any]:
     """One export, in this process."""
-    from services.sink.exports.export import write_export
+    from qrelay.labels.exports.export import write_export
 
     choices, kind = CASES[case], case.split(",")[0]
     splits = parse_splits(choices["splits"]) if "splits" in choices else None

@@ -30,6 +30,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from benchmarks.processes import environment
+from qrelay.labels.ledger import schema
+from qrelay.labels.ledger.ledger import CommitStatus, Ledger
+from qrelay.labels.ledger.packing import unpack
+from qrelay.labels.ledger.rows import moment, prepare
 from qrelay.types import (
     SYSTEMS,
     Candidate,
@@ -42,10 +46,6 @@ from qrelay.types import (
     Query,
     Score,
 )
-from services.sink.ledger import schema
-from services.sink.ledger.ledger import CommitStatus, Ledger
-from services.sink.ledger.packing import unpack
-from services.sink.ledger.rows import moment, prepare
 
 ROUNDS = 10
 JUDGE = JudgeIdentity("judge-1.5b", "r1", "q4", "p" * 64, "graded", "0-3", "n=1")

@@ -24,10 +24,10 @@ from typing import Any
 
 from benchmarks.ledger import JUDGE, a_server, fresh_database, judged_set
 from benchmarks.processes import environment
+from qrelay.labels.ledger.ledger import CommitStatus, Ledger
+from qrelay.labels.ledger.retention import compact, disk_bytes, table_bytes
+from qrelay.labels.ledger.rows import moment
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment, Passage, Query, Score
-from services.sink.ledger.ledger import CommitStatus, Ledger
-from services.sink.ledger.retention import compact, disk_bytes, table_bytes
-from services.sink.ledger.rows import moment
 
 STEPS = 10
 _NOW = moment(1_767_323_045_678_901)

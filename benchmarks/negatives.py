@@ -27,14 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.errors import InputError, MalformedInput
+from qrelay.labels.audit.figures import estimate
+from qrelay.labels.choice import one_a_pair
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.mining.examples import judged_passages
+from qrelay.labels.mining.mine import JudgedPassage, MiningRules, Verdict, mine
+from qrelay.labels.mining.rules import NEGATIVE, POSITIVE
+from qrelay.labels.mining.survey import counting_judges
 from qrelay.naming import document_of
-from services.sink.audit.figures import estimate
-from services.sink.labels.choice import one_a_pair
-from services.sink.ledger.ledger import Ledger
-from services.sink.mining.examples import judged_passages
-from services.sink.mining.mine import JudgedPassage, MiningRules, Verdict, mine
-from services.sink.mining.rules import NEGATIVE, POSITIVE
-from services.sink.mining.survey import counting_judges
 
 Gold = Mapping[str, frozenset[str]]
 

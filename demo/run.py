@@ -22,11 +22,11 @@ from rich.console import Console
 
 from qrelay.cli.output import Rows, show
 from qrelay.config import load_settings
+from qrelay.labels.settings import SinkSettings
 from qrelay.rundir import endpoints, require
 from qrelay.runtime.client import channel
 from qrelay.runtime.lookout import LOOK_S, is_ready
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
-from services.sink.settings import SinkSettings
 from services.sink.sink import load_sink
 
 HERE = Path(__file__).parent

@@ -20,6 +20,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from qrelay import exitcodes
 from qrelay.cli.collection import check_collection
 from qrelay.cli.group import Group
 from qrelay.cli.main import qrelay
@@ -28,7 +29,6 @@ from qrelay.cli.output import Rows, show
 from qrelay.errors import InvalidQuery, UnknownCollection
 from qrelay.nearest import did_you_mean
 from qrelay.progress import Lines, listening, step
-from qrelay.runtime import exitcodes
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [path for part in ("qrelay", "services", "trainer", "demo") for path in (ROOT / part).rglob("*.py")]
@@ -201,7 +201,7 @@ def test_no_exit_code_is_written_as_a_number_elsewhere() -> None:
         )
         return any(isinstance(node, ast.Constant) and isinstance(node.value, int) for node in (*inside, *defined))
 
-    assert files_that(numbers) - {"qrelay/runtime/exitcodes.py"} == set()
+    assert files_that(numbers) - {"qrelay/exitcodes.py"} == set()
 
 
 def test_the_page_and_the_help_have_the_table_of_exit_codes() -> None:
@@ -303,7 +303,7 @@ def test_a_collection_with_an_index_passes_and_so_does_any_where_nobody_can_know
 
 
 def test_a_collection_that_only_the_ledger_holds_passes(tmp_path: Path) -> None:
-    from services.sink.ledger.ledger import Ledger
+    from qrelay.labels.ledger.ledger import Ledger
     from tests.sink.builders import judged_set
 
     data_dir = built(tmp_path, "manuals")
@@ -325,8 +325,8 @@ def test_an_index_folder_of_the_settings_counts(tmp_path: Path, monkeypatch: pyt
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with a ledger of collection docs, a folder in BEIR's layout, and pairs that people graded."""
+    from qrelay.labels.ledger.ledger import Ledger
     from services.judge.cache import open_cache
-    from services.sink.ledger.ledger import Ledger
     from tests.sink.builders import judged_set
 
     folder = tmp_path_factory.mktemp("installation")

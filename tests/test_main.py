@@ -27,5 +27,5 @@ def test_a_command_whose_library_is_absent_says_which_and_how_to_get_it() -> Non
 
 
 def test_a_missing_part_of_qrelay_itself_is_a_bug_and_shows_its_traceback() -> None:
-    done = run_without("services.sink.ledger.ledger", "ledger", "info")
+    done = run_without("qrelay.labels.ledger.ledger", "ledger", "info")
     assert done.returncode == 1 and "Traceback" in done.stderr

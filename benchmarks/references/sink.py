@@ -7,7 +7,7 @@ bare driver into the same tables of another database, as many sets a transaction
 from __future__ import annotations
 
 from benchmarks.ledger import RawPostgresql, RawSqlite, Rows, new_rows
-from services.sink.ledger.ledger import Ledger
+from qrelay.labels.ledger.ledger import Ledger
 
 LIBRARIES = {"sqlite": "sqlite3 executemany", "postgresql": "psycopg executemany"}
 

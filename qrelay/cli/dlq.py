@@ -14,10 +14,10 @@ from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.output import Rows, echo_json
 from qrelay.cli.output import show as show_table
 from qrelay.errors import UnknownCollection
+from qrelay.exitcodes import EXIT_FAILED
 from qrelay.nearest import did_you_mean, listed
 from qrelay.rundir import require
 from qrelay.runtime.client import channel
-from qrelay.runtime.exitcodes import EXIT_FAILED
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
 _PAGE = 200

@@ -8,7 +8,7 @@ from typing import NoReturn
 import click
 
 from qrelay.errors import QrelayError, SetupError
-from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_SETUP
+from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 
 _OURS = ("qrelay", "services", "trainer")
 

@@ -18,13 +18,13 @@ from qrelay.cli.output import echo_json
 from qrelay.cli.waiting import ATTEMPTS, SinkDoor, Waiting, standing
 from qrelay.config import NatsSettings, ServiceSettings, load_settings
 from qrelay.errors import TransientError
+from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.lines import Format
 from qrelay.feed.source import open_lines
 from qrelay.progress import Progress, Step, plainly, shown, step, tell
 from qrelay.rundir import endpoints
-from qrelay.runtime.exitcodes import EXIT_PARTIAL
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.types import MAX_ROUND
 

@@ -4,7 +4,7 @@ Commands load when they are called, so `qrelay --help` needs no model library. C
 (`index`, `judge`, `export`) come from that service's package through the entry point group
 `qrelay.commands` and appear where it is installed.
 
-Exit codes are those of `qrelay/runtime/exitcodes.py`.
+Exit codes are those of `qrelay/exitcodes.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import click
 from qrelay import __version__
 from qrelay.cli.errors import run
 from qrelay.cli.group import Group
-from qrelay.runtime.exitcodes import MEANINGS
+from qrelay.exitcodes import MEANINGS
 
 _OWN = {
     "up": "qrelay.cli.up:up",

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from qrelay.errors import BackendUnavailable, SetupError
+from qrelay.exitcodes import EXIT_OK, EXIT_SETUP
 from qrelay.rundir import DATA_DIR_VARIABLE, Endpoint
-from qrelay.runtime.exitcodes import EXIT_OK, EXIT_SETUP
 from qrelay.runtime.lookout import LOOK_S, STILL_LOOKS, Watch, refuse_stillness
 from qrelay.runtime.natsserver import NatsServer
 

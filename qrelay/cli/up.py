@@ -30,11 +30,11 @@ from qrelay.cli.options import config_option, data_dir_option
 from qrelay.cli.serve import installed_services
 from qrelay.cli.supervisor import Child, Supervisor, service_environ
 from qrelay.errors import ConfigError, QrelayError, SetupError
+from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.files import write_atomic
 from qrelay.models.commands import choose_if_open
 from qrelay.progress import plainly, shown
 from qrelay.rundir import endpoints
-from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.runtime.lookout import LOOK_S
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.settings import find

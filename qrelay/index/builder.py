@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from qrelay.exitcodes import EXIT_BUSY
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.served import REGISTERED
-from qrelay.runtime.exitcodes import EXIT_BUSY
 
 log = logging.getLogger(__name__)
 

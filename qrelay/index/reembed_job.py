@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qrelay.errors import CorpusIndexError, InputError
+from qrelay.exitcodes import EXIT_BUSY, EXIT_FAILED
 from qrelay.index.manifest import collections_in
 from qrelay.index.reembed import Reembedded, only_one, reembed_held
 from qrelay.models.embedder import Embedder, load_embedder
@@ -19,7 +20,6 @@ from qrelay.models.served import load_version
 from qrelay.nearest import did_you_mean
 from qrelay.progress import Listener, Progress, heard, listening, shown
 from qrelay.registry import BI_ENCODER, Registry
-from qrelay.runtime.exitcodes import EXIT_BUSY, EXIT_FAILED
 
 FROM_REGISTRY: Final = "registry"
 

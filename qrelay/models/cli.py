@@ -24,13 +24,13 @@ from qrelay.cli.group import Group, example
 from qrelay.cli.options import json_option
 from qrelay.cli.output import echo_json
 from qrelay.errors import ModelError
+from qrelay.exitcodes import EXIT_FAILED
 from qrelay.models.catalogue import Catalogue, load_catalogue
 from qrelay.models.home import check_model, models_dir
 from qrelay.models.pull import pull
 from qrelay.models.records import ModelEntry
 from qrelay.nearest import did_you_mean, listed
 from qrelay.progress import Step, plainly, shown, step
-from qrelay.runtime.exitcodes import EXIT_FAILED
 
 _REGISTRY = {
     "versions": "reading:versions",

@@ -28,12 +28,12 @@ from typing import Any
 
 from qrelay.config import ServiceSettings, load_settings
 from qrelay.errors import QrelayError, SetupError
+from qrelay.exitcodes import EXIT_SETUP
 from qrelay.files import write_atomic
 from qrelay.progress import Lines, Listener, Progress, listening, step
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
 from qrelay.runtime.context import Preparation, ServiceContext
-from qrelay.runtime.exitcodes import EXIT_SETUP
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.server import GrpcServer
 from qrelay.runtime.stage import ServiceDef

@@ -14,11 +14,11 @@ from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.output import echo_json
 from qrelay.config import load_settings
 from qrelay.errors import CorpusIndexError
+from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL
 from qrelay.files import AtomicFiles
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.engines import ENGINES, EncoderEngine
 from qrelay.progress import shown
-from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)

@@ -15,6 +15,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from qrelay import __version__, wire
 from qrelay.errors import InputError, QrelayError, SetupError, StoreUnavailable, TransientError
+from qrelay.jobs.dispatcher import Dispatcher
+from qrelay.labels.exports.request import Options
+from qrelay.labels.ledger.dead_letters import DeadLetterEntry
+from qrelay.labels.ledger.ledger import CommitStatus
+from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.doors import answer_items, service_info
@@ -25,13 +30,8 @@ from qrelay.runtime.topology import Hop
 from qrelay.types import DeadLetter, JudgedSet
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc
-from services.sink.exports.request import Options
-from services.sink.ledger.dead_letters import DeadLetterEntry
-from services.sink.ledger.ledger import CommitStatus
-from services.sink.settings import SinkSettings
+from services.sink.models import ModelsServicer
 from services.sink.sink import Sink, load_sink
-from services.sink.training.dispatcher import Dispatcher
-from services.sink.training.doors import ModelsServicer
 
 log = logging.getLogger(__name__)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from qrelay.jobs.decisions import Decisions
+from qrelay.labels.exports.export import Export
+from qrelay.labels.exports.request import Request
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.qualification import Report, read_report
+from qrelay.labels.selection import select_sets
+from qrelay.labels.settings import SinkSettings
+from qrelay.labels.where import parse_where
 from qrelay.runtime.stage import Info
 from qrelay.types import JudgedSet
-from services.sink.exports.export import Export
-from services.sink.exports.request import Request
-from services.sink.labels.qualification import Report, read_report
-from services.sink.labels.selection import select_sets
-from services.sink.labels.where import parse_where
-from services.sink.ledger.ledger import Ledger
-from services.sink.settings import SinkSettings
-from services.sink.training.decisions import Decisions
 
 
 class Sink:
@@ -27,7 +27,7 @@ class Sink:
         self._report = report
 
     def export(self, collection: str, kind: str, judge: str | None = None, **choices: Any) -> Export:
-        """An export not yet read; `choices` are further fields of `services.sink.exports.request.Request`.
+        """An export not yet read; `choices` are further fields of `qrelay.labels.exports.request.Request`.
 
         Raises:
             InputError: the request cannot be.

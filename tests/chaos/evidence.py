@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from qrelay import wire
 from qrelay.config import NatsSettings
+from qrelay.labels.ledger.ledger import Ledger
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.letters import query_of
 from qrelay.runtime.topology import Hop
-from services.sink.ledger.ledger import Ledger
 from tests.chaos.checker import Evidence
 from tests.chaos.scene import Scene
 from tests.chaos.training import jobs_file

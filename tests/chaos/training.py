@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from services.sink.settings import SinkSettings
+from qrelay.labels.settings import SinkSettings
 
 _MIN_JUDGED = 400
 """Judged pairs of one trigger: 16 queries of 25."""

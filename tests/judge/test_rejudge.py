@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from qrelay.errors import BackendUnavailable, BudgetExhausted, InputError, QrelayError
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.settings import SinkSettings
 from qrelay.llm.fake import FakeBackend
 from qrelay.runtime.context import ServiceContext
 from qrelay.types import CandidateSet, Graded, JudgedSet, Judgment
@@ -21,9 +23,7 @@ from services.judge.cache import NoCache
 from services.judge.cli import judge as judge_command
 from services.judge.rejudge import Rejudged, count, rejudge
 from services.judge.settings import BudgetSettings
-from services.sink.ledger.ledger import Ledger
 from services.sink.service import SinkServicer
-from services.sink.settings import SinkSettings
 from services.sink.sink import Sink, load_sink
 from tests.judge.samples import COOKING, COPYTREE, LOCK, candidate_set, make_judge
 from tests.judge.serving import announce, serving

@@ -12,11 +12,11 @@ import click
 import pytest
 
 from qrelay.errors import NotQualified
+from qrelay.jobs.dispatcher import LAUNCHERS
+from qrelay.labels.exports.catalogue import FORMATS
+from qrelay.labels.ledger.ledger import Ledger
 from qrelay.v1 import sink_pb2 as pb
-from services.sink.exports.catalogue import FORMATS
-from services.sink.ledger.ledger import Ledger
 from services.sink.service import _FORMATS
-from services.sink.training.dispatcher import LAUNCHERS
 from tests.safety.ways import COLLECTION, JUDGMENT_KINDS, SPLIT, WAYS, Place, called, exported, overrule
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, with_labels
 from tests.sink.test_qualification import report_file, use
@@ -196,23 +196,23 @@ def parameters(command: click.Command) -> set[str]:
 
 def test_nothing_else_makes_exports_or_jobs() -> None:
     """Whoever writes an export or starts a job is known, and each of them is gone above."""
-    assert importers("services.sink.exports.export") == {
+    assert importers("qrelay.labels.exports.export") == {
         "services/sink/commands/export.py",  # qrelay export, and the request of push and of jobs
         "services/sink/commands/push.py",
         "services/sink/sink.py",  # the door's Export
-        "services/sink/training/teaching.py",  # asks, and writes nothing
+        "qrelay/jobs/teaching.py",  # asks, and writes nothing
         "trainer/job/data.py",  # jobs
     }
-    assert {Path(each).parent.name for each in importers("services.sink.exports.formats")} == {"formats"}
-    assert importers("services.sink.training.launcher.TrainingJob") <= {
-        "services/sink/training/dispatcher.py", "services/sink/training/kubernetes_job.py",
-        "services/sink/training/kubernetes_launcher.py", "services/sink/training/memory_launcher.py",
-        "services/sink/training/subprocess_launcher.py",
+    assert {Path(each).parent.name for each in importers("qrelay.labels.exports.formats")} == {"formats"}
+    assert importers("qrelay.jobs.launcher.TrainingJob") <= {
+        "qrelay/jobs/dispatcher.py", "qrelay/jobs/kubernetes_job.py",
+        "qrelay/jobs/kubernetes_launcher.py", "qrelay/jobs/memory_launcher.py",
+        "qrelay/jobs/subprocess_launcher.py",
     }  # fmt: skip
-    assert importers("services.sink.training.decisions.trigger_manually") == {"services/sink/training/teaching.py"}
-    assert importers("services.sink.mining.examples.example_from") == {
-        "services/sink/exports/source.py",
-        "services/sink/mining/survey.py",  # counts for `qrelay mine`
+    assert importers("qrelay.jobs.decisions.trigger_manually") == {"qrelay/jobs/teaching.py"}
+    assert importers("qrelay.labels.mining.examples.example_from") == {
+        "qrelay/labels/exports/source.py",
+        "qrelay/labels/mining/survey.py",  # counts for `qrelay mine`
     }
 
 

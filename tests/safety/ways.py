@@ -21,22 +21,22 @@ import yaml
 from click.testing import CliRunner
 
 from qrelay.errors import NotQualified
+from qrelay.jobs.decisions import trigger_manually
+from qrelay.jobs.dispatcher import LAUNCHERS, Dispatcher
+from qrelay.jobs.kubernetes_job import JOB_ANNOTATION
+from qrelay.labels.exports.catalogue import FORMATS, NO_LABELS
+from qrelay.labels.ledger import outbox
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import NewOverride, add
+from qrelay.labels.permission import Allowed
+from qrelay.labels.settings import SinkSettings
+from qrelay.settings.training import TrainingSettings
 from qrelay.v1 import sink_pb2 as pb
 from services.sink.commands.export import export
 from services.sink.commands.push import push
 from services.sink.commands.training import training
-from services.sink.exports.catalogue import FORMATS, NO_LABELS
-from services.sink.labels.permission import Allowed
-from services.sink.ledger import outbox
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.overrides import NewOverride, add
 from services.sink.service import _FORMATS
-from services.sink.settings import SinkSettings
 from services.sink.sink import load_sink
-from services.sink.training.decisions import trigger_manually
-from services.sink.training.dispatcher import LAUNCHERS, Dispatcher
-from services.sink.training.kubernetes_job import JOB_ANNOTATION
-from services.sink.training.settings import TrainingSettings
 from tests.sink.builders import graded, judged_set
 from tests.sink.kubernetes_api import ApiServer
 from tests.sink.kubernetes_api import serving as serving_cluster

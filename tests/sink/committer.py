@@ -12,8 +12,8 @@ import sys
 import time
 
 from qrelay.errors import BackendUnavailable
+from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from qrelay.types import JudgedSet
-from services.sink.ledger.ledger import CommitStatus, Ledger
 from tests.sink.builders import graded, judged_set
 
 SIZE = 8

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.sink.ledger.ledger import Ledger
+from qrelay.labels.ledger.ledger import Ledger
 from tests.postgres import in_schema, server_address
 from tests.sink.builders import later
 

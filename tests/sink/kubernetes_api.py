@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from services.sink.training.kubernetes_api import VERBS
+from qrelay.jobs.kubernetes_api import VERBS
 from tests.sink.kubernetes_cluster import Cluster
 from tests.sink.kubernetes_validation import problems
 

@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qrelay.errors import InputError
+from qrelay.labels.exports.documents import by_document, deciding
+from qrelay.labels.exports.export import FORMATS, export_bytes, export_file
+from qrelay.labels.exports.request import Options, Request
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import NewOverride, add
+from qrelay.labels.ledger.reader import JudgeRow, Label
+from qrelay.labels.mining.mine import mine
+from qrelay.labels.mining.rules import NEGATIVE, POSITIVE, JudgedPassage, MiningRules
 from qrelay.types import BM25, DENSE, Candidate, Graded, JudgedSet, Missing, Score
-from services.sink.exports.documents import by_document, deciding
-from services.sink.exports.export import FORMATS, export_bytes, export_file
-from services.sink.exports.request import Options, Request
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.overrides import NewOverride, add
-from services.sink.ledger.reader import JudgeRow, Label
-from services.sink.mining.mine import mine
-from services.sink.mining.rules import NEGATIVE, POSITIVE, JudgedPassage, MiningRules
 from tests.sink.builders import JUDGE, graded, judged_set, judgment, passage
 
 RULES = MiningRules(guard_ratio=1.0, negative_rank=10, easy_per_hard=0, judge_rank=0)

@@ -14,13 +14,13 @@ from click.testing import CliRunner, Result
 
 from qrelay.config import load_settings
 from qrelay.errors import ConfigError, InputError, UnknownCollection
+from qrelay.labels.exports.catalogue import FORMATS
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.settings import SinkSettings
 from qrelay.settings import find
 from qrelay.settings.record import difference, write_record
 from qrelay.types import Missing
 from services.sink.commands.export import export
-from services.sink.exports.catalogue import FORMATS
-from services.sink.ledger.ledger import Ledger
-from services.sink.settings import SinkSettings
 from services.sink.sink import load_sink
 from tests.sink.builders import judged_set
 from tests.sink.test_qualification import report_file, use

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qrelay.errors import BackendUnavailable, InternalError, InvalidQuery, MalformedInput, QrelayError, QueryConflict
+from qrelay.labels.ledger import schema
+from qrelay.labels.ledger.commit import begin_changes
+from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from qrelay.types import Graded, JudgedSet, Missing, TraceStep, Utility
-from services.sink.ledger import schema
-from services.sink.ledger.commit import begin_changes
-from services.sink.ledger.ledger import CommitStatus, Ledger
 from tests.sink.builders import FUSED, JUDGE, NOW, OTHER_JUDGE, graded, judged_set, judgment, with_labels
 
 COMMITTED, DUPLICATE = CommitStatus.COMMITTED, CommitStatus.DUPLICATE

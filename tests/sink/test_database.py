@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import exc
 
 from qrelay.errors import BackendUnavailable, ConfigError, InternalError, MalformedInput, QrelayError
-from services.sink.ledger import database, schema
-from services.sink.ledger.ledger import CommitStatus, Ledger
-from services.sink.ledger.schema import SCHEMA_VERSION
+from qrelay.labels.ledger import database, schema
+from qrelay.labels.ledger.ledger import CommitStatus, Ledger
+from qrelay.labels.ledger.schema import SCHEMA_VERSION
 from tests.sink.builders import judged_set
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from qrelay.errors import InputError
-from services.sink.ledger.ledger import Ledger
+from qrelay.labels.ledger.ledger import Ledger
 from tests.conftest import LONG_S
 from tests.sink.builders import dead_letter, judged_set, later
 
@@ -137,7 +137,7 @@ def test_a_duplicate_commit_resolves_a_letter_that_slipped_in(ledger: Ledger) ->
     ledger.record_dead_letters([dead_letter(query_text="x")])
     with ledger.writing("test") as connection:  # as two replicas on a database without one lock could leave it
         from qrelay.identity import query_fingerprint
-        from services.sink.ledger.schema import dead_letters
+        from qrelay.labels.ledger.schema import dead_letters
 
         connection.execute(dead_letters.update().values(submission=query_fingerprint("docs", "q1", "text of q1")))
     ledger.commit([judged_set("q1")])

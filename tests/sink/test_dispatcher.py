@@ -15,17 +15,17 @@ from typing import Any
 from prometheus_client import REGISTRY
 
 from qrelay.errors import BackendUnavailable, InputError
+from qrelay.jobs.decisions import trigger_manually
+from qrelay.jobs.dispatcher import Dispatcher
+from qrelay.jobs.launcher import JobStatus
+from qrelay.jobs.memory_launcher import MemoryLauncher
+from qrelay.jobs.subprocess_launcher import SubprocessLauncher
+from qrelay.labels.ledger import outbox
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.outbox import Run, Trigger
+from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import faults
-from services.sink.ledger import outbox
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.outbox import Run, Trigger
-from services.sink.settings import SinkSettings
-from services.sink.training.decisions import trigger_manually
-from services.sink.training.dispatcher import Dispatcher
-from services.sink.training.launcher import JobStatus
-from services.sink.training.memory_launcher import MemoryLauncher
-from services.sink.training.settings import TrainingSettings
-from services.sink.training.subprocess_launcher import SubprocessLauncher
+from qrelay.settings.training import TrainingSettings
 from tests.conftest import eventually
 from tests.sink.builders import graded, judged_set
 from tests.sink.test_qualification import report_file

@@ -17,16 +17,16 @@ import pytest
 from qrelay import wire
 from qrelay.config import GrpcSettings
 from qrelay.identity import judge_digest
+from qrelay.labels.exports.export import export_file
+from qrelay.labels.exports.request import Options
+from qrelay.labels.ledger.overrides import NewOverride, add
+from qrelay.labels.settings import SinkSettings
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.server import GrpcServer
 from qrelay.types import JudgedSet, Missing
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc
-from services.sink.exports.export import export_file
-from services.sink.exports.request import Options
-from services.sink.ledger.overrides import NewOverride, add
 from services.sink.service import SERVICE
-from services.sink.settings import SinkSettings
 from services.sink.sink import Sink, load_sink
 from tests.conftest import LONG_S
 from tests.sink.builders import JUDGE, OTHER_JUDGE, graded, judged_set, judgment

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.sink.mining.mine import NEGATIVE, NEITHER, POSITIVE, MiningRules, mine, normalised
-from services.sink.mining.texts import jaccard, shingles
+from qrelay.labels.mining.mine import NEGATIVE, NEITHER, POSITIVE, MiningRules, mine, normalised
+from qrelay.labels.mining.texts import jaccard, shingles
 from tests.sink.test_mining import judged, positive, verdict_on
 
 RULES = MiningRules()

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from services.sink.ledger import schema
-from services.sink.ledger.ledger import Ledger
+from qrelay.labels.ledger import schema
+from qrelay.labels.ledger.ledger import Ledger
 from tests.sink.builders import OTHER_JUDGE, graded, judged_set, judgment, relabelled
 from tests.sink.committer import SIZE, made
 

@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qrelay.errors import BackendUnavailable, InputError, InternalError, UnknownCollection
+from qrelay.labels.exports.export import FORMATS, QRELS, TRIPLES, Export, export_bytes, export_file
+from qrelay.labels.exports.request import Options, Request
+from qrelay.labels.exports.splits import parse_splits
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.schema import SCHEMA_VERSION
+from qrelay.labels.mining.mine import MiningRules
 from qrelay.types import DENSE, Candidate, JudgedSet, Missing, Score
-from services.sink.exports.export import FORMATS, QRELS, TRIPLES, Export, export_bytes, export_file
-from services.sink.exports.request import Options, Request
-from services.sink.exports.splits import parse_splits
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.schema import SCHEMA_VERSION
-from services.sink.mining.mine import MiningRules
 from tests.sink.builders import JUDGE, NOW, graded, judged_set, later
 
 LOOSE = MiningRules(guard_ratio=1.0)

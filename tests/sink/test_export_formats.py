@@ -12,6 +12,11 @@ from typing import Any
 import pytest
 
 from qrelay.errors import InputError
+from qrelay.labels.exports.export import FORMATS, export_file
+from qrelay.labels.exports.request import Options
+from qrelay.labels.exports.splits import parse_splits
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.mining.rules import MiningRules
 from qrelay.types import (
     BI_ENCODER,
     BM25,
@@ -24,11 +29,6 @@ from qrelay.types import (
     Passage,
     Score,
 )
-from services.sink.exports.export import FORMATS, export_file
-from services.sink.exports.request import Options
-from services.sink.exports.splits import parse_splits
-from services.sink.ledger.ledger import Ledger
-from services.sink.mining.rules import MiningRules
 from tests.sink.builders import graded, judged_set
 
 RULES = MiningRules(guard_ratio=1.0, negative_rank=10, easy_per_hard=0)
@@ -127,7 +127,7 @@ def test_a_run_keeps_the_order_of_ranks_for_tools_that_sort_by_single_precision_
 
 
 def test_a_score_that_falls_is_written_as_it_is() -> None:
-    from services.sink.exports.formats.run import falling
+    from qrelay.labels.exports.formats.run import falling
 
     assert falling([Score(BM25, 3.5, 1), Score(BM25, 2.25, 2), Score(BM25, -1.0, 3)]) == [3.5, 2.25, -1.0]
     assert falling([Score(BM25, None, 1), Score(BM25, None, 4)]) == [1.0, 0.5]
@@ -370,7 +370,7 @@ def test_a_format_of_one_file_becomes_a_file_a_split(filled: Ledger, tmp_path: P
 
 
 def test_the_text_of_a_passage_is_what_the_retriever_reads() -> None:
-    from services.sink.exports.item import text_of
+    from qrelay.labels.exports.item import text_of
 
     candidate = Candidate(Passage("d#0", "d", "Title", "the text"), ())
     assert text_of(candidate.passage) == "Title\nthe text"

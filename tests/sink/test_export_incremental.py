@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from qrelay.errors import BackendUnavailable, InputError
+from qrelay.labels.exports.export import export_bytes, export_file
+from qrelay.labels.exports.request import Request
+from qrelay.labels.ledger.export_records import last_export
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import NewOverride, add
+from qrelay.labels.mining.rounds import RoundLimits
 from qrelay.types import Missing
-from services.sink.exports.export import export_bytes, export_file
-from services.sink.exports.request import Request
-from services.sink.ledger.export_records import last_export
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.overrides import NewOverride, add
-from services.sink.mining.rounds import RoundLimits
 from tests.sink.builders import JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled
 
 
@@ -118,9 +118,9 @@ def test_a_change_that_the_ledger_never_had_is_refused(ledger: Ledger, tmp_path:
 _KILLED = """
 import sys
 from pathlib import Path
-from services.sink.exports.export import export_file
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.overrides import NewOverride, add
+from qrelay.labels.exports.export import export_file
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import NewOverride, add
 folder, kind = Path(sys.argv[1]), sys.argv[2]
 export_file(Ledger.open(folder / "ledger.sqlite"), "docs", kind, folder / "out" / kind, unmeasured=True)
 """

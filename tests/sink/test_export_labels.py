@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from qrelay.errors import InputError
+from qrelay.labels.exports.export import Export, export_bytes
+from qrelay.labels.exports.request import Request
+from qrelay.labels.ledger import overrides
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import NewOverride
+from qrelay.labels.mining.rules import MiningRules
+from qrelay.labels.qualification import JudgeVerdict, Report, UseVerdict
 from qrelay.types import JudgeIdentity, Missing, Utility
-from services.sink.exports.export import Export, export_bytes
-from services.sink.exports.request import Request
-from services.sink.labels.qualification import JudgeVerdict, Report, UseVerdict
-from services.sink.ledger import overrides
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.overrides import NewOverride
-from services.sink.mining.rules import MiningRules
 from tests.sink.builders import FUSED, JUDGE, graded, judged_set, judgment, with_labels
 
 LIKELIHOOD = JudgeIdentity("judge-1.5b", "r1", "q4", "n" * 64, "answer_nll", "0-3", "")

@@ -18,15 +18,15 @@ import pytest
 import yaml
 
 from qrelay.config import load_settings
+from qrelay.exitcodes import EXIT_SETUP
+from qrelay.jobs.decisions import trigger_manually
+from qrelay.jobs.dispatcher import Dispatcher
+from qrelay.jobs.kubernetes_job import job_object
+from qrelay.labels.ledger import outbox
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.outbox import Run, Trigger
+from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import faults
-from qrelay.runtime.exitcodes import EXIT_SETUP
-from services.sink.ledger import outbox
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.outbox import Run, Trigger
-from services.sink.settings import SinkSettings
-from services.sink.training.decisions import trigger_manually
-from services.sink.training.dispatcher import Dispatcher
-from services.sink.training.kubernetes_job import job_object
 from tests.conftest import eventually
 from tests.sink.builders import graded, judged_set
 from tests.sink.kubernetes_api import ALL_RULES, ApiServer, rules_of, serving

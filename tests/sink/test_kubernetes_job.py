@@ -12,14 +12,14 @@ import pytest
 
 from qrelay.config import load_settings
 from qrelay.errors import ConfigError
-from qrelay.runtime.exitcodes import EXIT_SETUP
-from services.sink.settings import SinkSettings
-from services.sink.training.dispatcher import LAUNCHERS
-from services.sink.training.kubernetes_job import is_of, job_object, label_value
-from services.sink.training.kubernetes_launcher import kubernetes_launcher
-from services.sink.training.kubernetes_settings import KubernetesSettings
-from services.sink.training.launcher import TrainingJob, job_name
-from services.sink.training.settings import TrainingSettings
+from qrelay.exitcodes import EXIT_SETUP
+from qrelay.jobs.dispatcher import LAUNCHERS
+from qrelay.jobs.kubernetes_job import is_of, job_object, label_value
+from qrelay.jobs.kubernetes_launcher import kubernetes_launcher
+from qrelay.jobs.launcher import TrainingJob, job_name
+from qrelay.labels.settings import SinkSettings
+from qrelay.settings.kubernetes import KubernetesSettings
+from qrelay.settings.training import TrainingSettings
 from tests.sink.kubernetes_validation import VERSIONS, problems
 from trainer.job.job import read_job
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, InputError
-from services.sink.training.kubernetes_launcher import KubernetesLauncher
-from services.sink.training.kubernetes_settings import KubernetesSettings
-from services.sink.training.launcher import JobStatus, Launched, TrainingJob
+from qrelay.jobs.kubernetes_launcher import KubernetesLauncher
+from qrelay.jobs.launcher import JobStatus, Launched, TrainingJob
+from qrelay.settings.kubernetes import KubernetesSettings
 from tests.sink.kubernetes_api import ALL_RULES, ApiServer, serving
 from tests.sink.kubernetes_cluster import NAMESPACE, Cluster
 from tests.sink.test_launcher import until

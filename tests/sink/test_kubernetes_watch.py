@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.sink.training.kubernetes_launcher import KubernetesLauncher
+from qrelay.jobs.kubernetes_launcher import KubernetesLauncher
 from tests.conftest import LONG_S
 from tests.sink.kubernetes_api import ApiServer
 from tests.sink.kubernetes_cluster import Cluster

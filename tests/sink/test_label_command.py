@@ -14,13 +14,13 @@ from click.testing import CliRunner, Result
 from qrelay.errors import ConfigError, InputError, MalformedInput, UnknownCollection
 from qrelay.formats.annotated_pairs import GradedPair, read_slice
 from qrelay.formats.annotated_pairs import write_slice as write_judge_slice
+from qrelay.labels.exports.export import QRELS, export_bytes, export_file
+from qrelay.labels.importing import BEIR, TREC, TSV, parse
+from qrelay.labels.ledger import overrides
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import NewOverride
 from qrelay.types import Missing
 from services.sink.commands.label import label
-from services.sink.exports.export import QRELS, export_bytes, export_file
-from services.sink.labels.importing import BEIR, TREC, TSV, parse
-from services.sink.ledger import overrides
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.overrides import NewOverride
 from tests.sink.builders import OTHER_JUDGE, graded, judged_set, judgment, with_labels
 
 PAIR = ("--query-id", "q1", "--passage-id", "d0#0")

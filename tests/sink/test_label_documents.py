@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from qrelay.labels.exports.export import QRELS, export_bytes
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import page
 from qrelay.types import Graded, Missing
 from services.sink.commands.label import label
 from services.sink.commands.mine import mine
-from services.sink.exports.export import QRELS, export_bytes
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.overrides import page
 from tests.sink.builders import graded
 from tests.sink.test_by_document import documents_set
 
@@ -107,7 +107,7 @@ def test_a_document_cannot_be_graded_as_a_passage_but_what_was_may_be_withdrawn(
     unknown = run("set", *pair, "d77", "--grade", "0", code=1)
     assert "'d77' is no passage_id, as 'd3#0'" in str(unknown.exception)
     assert "no candidate" in run("set", *pair, "d3#9", "--grade", "0").output, "another passage may be graded"
-    from services.sink.ledger import schema
+    from qrelay.labels.ledger import schema
 
     with opened.writing("an override of an earlier version") as connection:
         row = {"query_no": 1, "passage_id": "d4", "grade": 0, "scale": "0-3", "author": "ana", "note": ""}

@@ -11,10 +11,10 @@ import pytest
 
 from qrelay.errors import InputError
 from qrelay.identity import judge_digest
+from qrelay.labels.exports.export import QRELS, TRIPLES, export_bytes, export_file
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.mining.mine import MiningRules
 from qrelay.types import Graded, JudgedSet, JudgeIdentity, Missing
-from services.sink.exports.export import QRELS, TRIPLES, export_bytes, export_file
-from services.sink.ledger.ledger import Ledger
-from services.sink.mining.mine import MiningRules
 from tests.sink.builders import (
     CASCADE,
     FUSED,

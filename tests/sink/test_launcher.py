@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, InputError
-from services.sink.training.dispatcher import addresses
-from services.sink.training.folder import JobFolder
-from services.sink.training.kubernetes_launcher import KubernetesLauncher
-from services.sink.training.kubernetes_settings import KubernetesSettings
-from services.sink.training.launcher import JobStatus, Launched, Launcher, TrainingJob, job_name
-from services.sink.training.memory_launcher import MemoryLauncher
-from services.sink.training.subprocess_launcher import SubprocessLauncher
+from qrelay.jobs.dispatcher import addresses
+from qrelay.jobs.folder import JobFolder
+from qrelay.jobs.kubernetes_launcher import KubernetesLauncher
+from qrelay.jobs.launcher import JobStatus, Launched, Launcher, TrainingJob, job_name
+from qrelay.jobs.memory_launcher import MemoryLauncher
+from qrelay.jobs.subprocess_launcher import SubprocessLauncher
+from qrelay.settings.kubernetes import KubernetesSettings
 from tests.sink.kubernetes_api import ApiServer, serving
 
 APPEND = ("sh", "-c", 'echo "$0" >> "$1"', "{name}")
@@ -187,7 +187,7 @@ def test_a_job_outlives_the_process_group_that_launched_it(tmp_path: Path) -> No
 def test_a_runner_that_is_killed_before_it_started_the_job_is_followed_by_another(tmp_path: Path) -> None:
     folder = JobFolder(tmp_path / "training" / "train-docs-1")
     folder.create(job(tmp_path).document(folder.job))
-    runner = subprocess.Popen([sys.executable, "-m", "services.sink.training.runner", str(folder.path)])
+    runner = subprocess.Popen([sys.executable, "-m", "qrelay.jobs.runner", str(folder.path)])
     runner.kill()
     runner.wait()
     launcher = SubprocessLauncher(tmp_path)
@@ -210,7 +210,7 @@ def test_a_job_whose_runner_is_killed_after_it_started_fails_and_never_runs_agai
     assert (found.state, found.exit_code) == ("failed", None)
     assert "its runner was killed" in found.reason
     assert launcher.launch(job(tmp_path)) is Launched.ALREADY_THERE
-    runner = [sys.executable, "-m", "services.sink.training.runner", str(tmp_path / "training" / "train-docs-1")]
+    runner = [sys.executable, "-m", "qrelay.jobs.runner", str(tmp_path / "training" / "train-docs-1")]
     assert subprocess.run(runner, check=False).returncode == 0
     assert ran(tmp_path) == ["train-docs-1"]
 
@@ -223,7 +223,7 @@ def test_runners_killed_at_any_moment_execute_a_job_once_at_most(tmp_path: Path)
         this = job(tmp_path, name=name)
         folder = JobFolder(tmp_path / "training" / name)
         folder.create(this.document(folder.job))
-        runner = subprocess.Popen([sys.executable, "-m", "services.sink.training.runner", str(folder.path)])
+        runner = subprocess.Popen([sys.executable, "-m", "qrelay.jobs.runner", str(folder.path)])
         time.sleep(rng.uniform(0, 0.12))
         runner.kill()
         runner.wait()

@@ -12,13 +12,13 @@ from click.testing import CliRunner
 
 from qrelay.errors import ConfigError, InputError
 from qrelay.identity import judge_digest
+from qrelay.labels.exports.export import export_file
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import NewOverride, add
+from qrelay.labels.lineage.covered import covered
+from qrelay.labels.lineage.trace import judgments
 from qrelay.models.cli import models
 from qrelay.registry import DataSource, Registry
-from services.sink.exports.export import export_file
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.overrides import NewOverride, add
-from services.sink.lineage.covered import covered
-from services.sink.lineage.trace import judgments
 from tests.registry.models import published
 from tests.sink.builders import JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled
 

@@ -12,10 +12,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from qrelay.errors import ConfigError
-from services.sink.exports.export import QRELS, TRIPLES, export_bytes
-from services.sink.ledger import database, schema
-from services.sink.ledger.ledger import CommitStatus, Ledger
-from services.sink.ledger.migrate import migrate, upgrade
+from qrelay.labels.exports.export import QRELS, TRIPLES, export_bytes
+from qrelay.labels.ledger import database, schema
+from qrelay.labels.ledger.ledger import CommitStatus, Ledger
+from qrelay.labels.ledger.migrate import migrate, upgrade
 from tests.sink.builders import OTHER_JUDGE, dead_letter, graded, judged_set, judgment, relabelled
 
 OLD_SQLITE = Path(__file__).with_name("schema1.sql")

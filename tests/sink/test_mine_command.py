@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from qrelay.errors import InputError, UnknownCollection
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import NewOverride, add
+from qrelay.labels.mining.explain import in_words
+from qrelay.labels.mining.mine import MiningRules, Verdict
+from qrelay.labels.mining.rules import NEITHER, REASONS, UNJUDGED, Because
 from qrelay.types import Missing
 from services.sink.commands.mine import mine
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.overrides import NewOverride, add
-from services.sink.mining.explain import in_words
-from services.sink.mining.mine import MiningRules, Verdict
-from services.sink.mining.rules import NEITHER, REASONS, UNJUDGED, Because
 from tests.sink.builders import graded, judged_set
 from tests.sink.test_mining import judged
 

@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.negatives import OFF
-from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, Candidate, Passage, Score
-from services.sink.ledger.reader import LabelledQuery
-from services.sink.mining import rules as rules_module
-from services.sink.mining.examples import example_from
-from services.sink.mining.mine import (
+from qrelay.labels.ledger.reader import LabelledQuery
+from qrelay.labels.mining import rules as rules_module
+from qrelay.labels.mining.examples import example_from
+from qrelay.labels.mining.mine import (
     NEGATIVE,
     NEITHER,
     POSITIVE,
@@ -26,7 +25,8 @@ from services.sink.mining.mine import (
     Verdict,
     mine,
 )
-from services.sink.mining.rules import GUARD_REASONS, REASONS
+from qrelay.labels.mining.rules import GUARD_REASONS, REASONS
+from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, Candidate, Passage, Score
 
 RULES = MiningRules()
 

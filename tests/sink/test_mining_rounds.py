@@ -7,9 +7,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.sink.ledger.ledger import Ledger
-from services.sink.mining.mine import MiningRules
-from services.sink.mining.rounds import (
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rounds import (
     HARDEST,
     ExampleSize,
     RoundLimits,
@@ -18,7 +18,7 @@ from services.sink.mining.rounds import (
     of_round,
     size_of,
 )
-from services.sink.mining.survey import survey
+from qrelay.labels.mining.survey import survey
 from tests.sink.builders import graded, judged_set
 
 SIZES = [ExampleSize(f"q{i:02d}", 1 + i % 5, 1 + i % 3, 1.0 + i) for i in range(40)]

@@ -13,8 +13,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry
+from qrelay.settings.training import TrainingSettings
 from qrelay.v1 import sink_pb2 as pb
-from services.sink.training.settings import TrainingSettings
 from tests.conftest import LONG_S
 from tests.registry.models import passed, published
 from tests.sink.builders import judged_set

@@ -12,13 +12,13 @@ import pytest
 import sqlalchemy as sa
 
 from qrelay.errors import ConfigError, InputError, UnknownCollection
+from qrelay.jobs.decisions import Decisions, abandon, trigger_manually
+from qrelay.labels.ledger import outbox
+from qrelay.labels.ledger.ledger import CommitStatus, Ledger
+from qrelay.labels.ledger.outbox import Counters, Standing, Trigger
+from qrelay.labels.mining.mine import MiningRules
+from qrelay.settings.training import TrainingSettings
 from qrelay.types import JudgeIdentity, Missing
-from services.sink.ledger import outbox
-from services.sink.ledger.ledger import CommitStatus, Ledger
-from services.sink.ledger.outbox import Counters, Standing, Trigger
-from services.sink.mining.mine import MiningRules
-from services.sink.training.decisions import Decisions, abandon, trigger_manually
-from services.sink.training.settings import TrainingSettings
 from tests.sink.builders import JUDGE, graded, judged_set, later
 
 Open = Callable[..., Ledger]

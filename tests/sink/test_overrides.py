@@ -10,15 +10,15 @@ import sqlalchemy as sa
 
 from qrelay.errors import InputError
 from qrelay.identity import judge_digest
-from services.sink.exports.export import QRELS, TRIPLES, export_bytes
-from services.sink.labels.choice import chosen_judges, one_a_pair
-from services.sink.labels.permission import Usage
-from services.sink.labels.qualification import NEGATIVES, POSITIVES, QUALIFIED, Report
-from services.sink.ledger import overrides, schema
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.overrides import NewOverride, Override, Written
-from services.sink.ledger.people import pseudo_judge
-from services.sink.ledger.reader import LabelledQuery
+from qrelay.labels.choice import chosen_judges, one_a_pair
+from qrelay.labels.exports.export import QRELS, TRIPLES, export_bytes
+from qrelay.labels.ledger import overrides, schema
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import NewOverride, Override, Written
+from qrelay.labels.ledger.people import pseudo_judge
+from qrelay.labels.ledger.reader import LabelledQuery
+from qrelay.labels.permission import Usage
+from qrelay.labels.qualification import NEGATIVES, POSITIVES, QUALIFIED, Report
 from tests.sink.builders import CASCADE, JUDGE, graded, judged_set, judgment, later, with_labels
 
 

@@ -10,16 +10,16 @@ import pytest
 
 from qrelay.config import load_settings
 from qrelay.errors import ConfigError
+from qrelay.jobs.counting import count_set, count_sets
+from qrelay.jobs.policy import RULES, Decision, decide
+from qrelay.labels.ledger.merge import Added
+from qrelay.labels.ledger.outbox_rows import Counters, Standing
+from qrelay.labels.ledger.rows import microseconds
+from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.settings import SinkSettings
+from qrelay.settings.quiet_hours import QuietHours
+from qrelay.settings.training import TrainingSettings, fill
 from qrelay.types import BM25, DENSE, Candidate, CandidateSet, JudgedSet, JudgeIdentity, Missing, Score
-from services.sink.ledger.merge import Added
-from services.sink.ledger.outbox_rows import Counters, Standing
-from services.sink.ledger.rows import microseconds
-from services.sink.mining.mine import MiningRules
-from services.sink.settings import SinkSettings
-from services.sink.training.counting import count_set, count_sets
-from services.sink.training.policy import RULES, Decision, decide
-from services.sink.training.quiet import QuietHours
-from services.sink.training.settings import TrainingSettings, fill
 from tests.sink.builders import CASCADE, JUDGE, LEANING, NOW, graded, judged_set, judgment, with_labels
 
 NOW_US = microseconds(NOW)

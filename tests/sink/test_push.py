@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import InputError
+from qrelay.labels.ledger.ledger import Ledger
 from qrelay.models.pushing import check_repo, leaving
-from services.sink.ledger.ledger import Ledger
 from tests.sink.builders import judged_set
 from tests.sink.hub import TOKEN, Hub, running_hub
 from tests.sink.test_qualification import report_file, use

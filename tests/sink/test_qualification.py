@@ -12,11 +12,11 @@ import pytest
 
 from qrelay.errors import ConfigError, InputError
 from qrelay.identity import judge_digest
+from qrelay.labels.exports.export import QRELS, TRIPLES, export_file
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.qualification import NO_REPORT, Report, read_report
+from qrelay.labels.settings import SinkSettings
 from qrelay.types import JudgeIdentity
-from services.sink.exports.export import QRELS, TRIPLES, export_file
-from services.sink.labels.qualification import NO_REPORT, Report, read_report
-from services.sink.ledger.ledger import Ledger
-from services.sink.settings import SinkSettings
 from services.sink.sink import load_sink
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, with_labels
 

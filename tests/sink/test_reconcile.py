@@ -18,14 +18,14 @@ from qrelay.errors import ConfigError
 from qrelay.feed.feeder import Feeder
 from qrelay.feed.journal import Journal
 from qrelay.identity import query_fingerprint
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.schema import dead_letters
+from qrelay.labels.reconcile.evidence import Report
+from qrelay.labels.reconcile.reconcile import LETTER_TEXT_CHARS, reconcile
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Hop
 from qrelay.types import JudgedSet, Query
 from services.sink.commands.reconcile import reconcile as command
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.schema import dead_letters
-from services.sink.reconcile.doors import LETTER_TEXT_CHARS, reconcile
-from services.sink.reconcile.evidence import Report
 from tests.conftest import LONG_S
 from tests.sink.builders import dead_letter, judged_set
 

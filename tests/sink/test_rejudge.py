@@ -6,11 +6,11 @@ import dataclasses
 from typing import Any
 
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput, QueryConflict
+from qrelay.labels.exports.export import QRELS, export_bytes
+from qrelay.labels.ledger.commit import begin_changes
+from qrelay.labels.ledger.ledger import CommitStatus, Ledger
+from qrelay.labels.ledger.reader import Label
 from qrelay.types import Graded, JudgedSet, JudgeIdentity, Judgment, Missing
-from services.sink.exports.export import QRELS, export_bytes
-from services.sink.ledger.commit import begin_changes
-from services.sink.ledger.ledger import CommitStatus, Ledger
-from services.sink.ledger.reader import Label
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled
 
 LOST = Missing("timeout", "no answer in 30 s")

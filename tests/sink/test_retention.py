@@ -11,12 +11,12 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from qrelay.labels.exports.export import QRELS, TRIPLES, export_bytes
+from qrelay.labels.ledger import schema
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.retention import DAY_US, Pruned, PruneRule, compact, prune
 from qrelay.types import Missing
 from services.sink.commands.ledger import ledger as command
-from services.sink.exports.export import QRELS, TRIPLES, export_bytes
-from services.sink.ledger import schema
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.retention import DAY_US, Pruned, PruneRule, compact, prune
 from tests.sink.builders import OTHER_JUDGE, dead_letter, graded, judged_set, judgment, later, relabelled
 
 DAYS = 86_400.0
@@ -95,7 +95,7 @@ def test_only_texts_that_no_query_names_go(aged: Ledger) -> None:
 
 
 def test_pruning_goes_through_more_than_a_page(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.sink.ledger.retention._PAGE", 2)
+    monkeypatch.setattr("qrelay.labels.ledger.retention._PAGE", 2)
     ledger.record_dead_letters([dead_letter(f"l{n}", f"q{n}") for n in range(5)])
     ledger.commit([judged_set(f"q{n}") for n in range(5)])
     ledger._clock = lambda: later(40 * DAYS)

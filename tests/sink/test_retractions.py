@@ -8,17 +8,17 @@ import pytest
 
 from qrelay.errors import InputError
 from qrelay.identity import judge_digest
-from services.sink.audit.audit import Request, audit
-from services.sink.exports.export import QRELS, TRIPLES, export_bytes
-from services.sink.labels.review import by_disagreement
-from services.sink.labels.selection import select_sets
-from services.sink.labels.where import parse_where
-from services.sink.ledger import retractions
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.outbox import standing
-from services.sink.mining.rules import MiningRules
-from services.sink.training.decisions import Decisions
-from services.sink.training.settings import TrainingSettings
+from qrelay.jobs.decisions import Decisions
+from qrelay.labels.audit.audit import Request, audit
+from qrelay.labels.exports.export import QRELS, TRIPLES, export_bytes
+from qrelay.labels.ledger import retractions
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.outbox import standing
+from qrelay.labels.mining.rules import MiningRules
+from qrelay.labels.review import by_disagreement
+from qrelay.labels.selection import select_sets
+from qrelay.labels.where import parse_where
+from qrelay.settings.training import TrainingSettings
 from tests.sink.builders import JUDGE, NOW, OTHER_JUDGE, graded, judged_set, judgment, relabelled
 
 GRADES = {"0-3": 2}

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from qrelay.errors import InputError, UnknownCollection
+from qrelay.labels import review
+from qrelay.labels.ledger import overrides
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import NewOverride
+from qrelay.labels.review import ReviewPage, by_disagreement, by_query, by_uncertainty
 from qrelay.types import Graded, JudgeIdentity, Missing
-from services.sink.labels import review
-from services.sink.labels.review import ReviewPage, by_disagreement, by_query, by_uncertainty
-from services.sink.ledger import overrides
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.overrides import NewOverride
 from tests.sink.builders import (
     CASCADE,
     FUSED,

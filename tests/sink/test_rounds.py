@@ -16,14 +16,14 @@ import pytest
 import sqlalchemy as sa
 
 from qrelay.errors import InvalidQuery, QueryConflict
+from qrelay.labels.audit.coverage import Judged
+from qrelay.labels.audit.records import AuditedQuery
+from qrelay.labels.exports.export import QRELS, export_bytes
+from qrelay.labels.exports.request import Options
+from qrelay.labels.ledger import overrides, schema
+from qrelay.labels.ledger.ledger import Added, CommitStatus, Ledger
+from qrelay.labels.ledger.packing import unpack
 from qrelay.types import BM25, DENSE, Candidate, CandidateSet, Graded, JudgedSet, Missing, Query, Score
-from services.sink.audit.coverage import Judged
-from services.sink.audit.records import AuditedQuery
-from services.sink.exports.export import QRELS, export_bytes
-from services.sink.exports.request import Options
-from services.sink.ledger import overrides, schema
-from services.sink.ledger.ledger import Added, CommitStatus, Ledger
-from services.sink.ledger.packing import unpack
 from tests.sink.builders import OTHER_JUDGE, dead_letter, graded, judged_set, judgment, passage, relabelled
 
 COMMITTED, DUPLICATE = CommitStatus.COMMITTED, CommitStatus.DUPLICATE

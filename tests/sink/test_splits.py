@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qrelay.errors import InputError
+from qrelay.labels.exports.export import export_file
+from qrelay.labels.exports.spill import Spill
+from qrelay.labels.exports.splits import Groups, Leaks, Splits, key, parse_splits
+from qrelay.labels.ledger.ledger import Ledger
 from qrelay.types import JudgedSet
-from services.sink.exports.export import export_file
-from services.sink.exports.spill import Spill
-from services.sink.exports.splits import Groups, Leaks, Splits, key, parse_splits
-from services.sink.ledger.ledger import Ledger
 from tests.sink.builders import graded, judged_set
 
 SHARES = "train=0.6,dev=0.2,test=0.2"

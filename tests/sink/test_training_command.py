@@ -11,14 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 from qrelay.errors import ConfigError, InputError, UnknownCollection
+from qrelay.jobs.dispatcher import Dispatcher
+from qrelay.jobs.launcher import JobStatus
+from qrelay.jobs.memory_launcher import MemoryLauncher
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.settings import SinkSettings
+from qrelay.settings.training import TrainingSettings
 from services.sink.commands.training import training
-from services.sink.ledger.ledger import Ledger
-from services.sink.settings import SinkSettings
 from services.sink.sink import load_sink
-from services.sink.training.dispatcher import Dispatcher
-from services.sink.training.launcher import JobStatus
-from services.sink.training.memory_launcher import MemoryLauncher
-from services.sink.training.settings import TrainingSettings
 from tests.sink.builders import graded, judged_set
 
 POLICY = {"enabled": True, "min_new_hard_examples": 3, "max_age_s": 86400, "command": ["train", "{collection}"]}

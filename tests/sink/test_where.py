@@ -9,13 +9,13 @@ import pytest
 
 from qrelay.errors import InputError, UnknownCollection
 from qrelay.identity import judge_digest
+from qrelay.labels.ledger import overrides
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import NewOverride
+from qrelay.labels.mining.mine import RELEVANT_GRADE
+from qrelay.labels.selection import select_sets
+from qrelay.labels.where import Term, Where, parse_where
 from qrelay.types import JudgedSet, Missing
-from services.sink.labels.selection import select_sets
-from services.sink.labels.where import Term, Where, parse_where
-from services.sink.ledger import overrides
-from services.sink.ledger.ledger import Ledger
-from services.sink.ledger.overrides import NewOverride
-from services.sink.mining.mine import RELEVANT_GRADE
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled, with_labels
 
 

@@ -11,11 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from services.sink.ledger import outbox
-from services.sink.settings import SinkSettings
+from qrelay.jobs.dispatcher import Dispatcher
+from qrelay.labels.ledger import outbox
+from qrelay.labels.settings import SinkSettings
+from qrelay.settings.training import TrainingSettings
 from services.sink.sink import load_sink
-from services.sink.training.dispatcher import Dispatcher
-from services.sink.training.settings import TrainingSettings
 from tests.sink.builders import graded, judged_set
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from qrelay.types import BM25, DENSE, Candidate, CandidateSet, JudgedSet, JudgeIdentity, Passage, Query, Score
-from services.sink.ledger.ledger import CommitStatus, Ledger
 from tests.sink.builders import NOW, graded, judgment
 from tests.trainer import tiny
 

@@ -16,10 +16,10 @@ from qrelay.errors import ConfigError, MalformedInput
 from qrelay.formats.annotated_pairs import read_beir
 from qrelay.formats.beir import read_collection
 from qrelay.formats.documents import fold_qrels, fold_run
+from qrelay.labels.exports.export import export_file
+from qrelay.labels.exports.splits import parse_splits
+from qrelay.labels.ledger.ledger import Ledger
 from qrelay.naming import absent, document_of, passage_name
-from services.sink.exports.export import export_file
-from services.sink.exports.splits import parse_splits
-from services.sink.ledger.ledger import Ledger
 from tests.sink.builders import JUDGE, graded, judged_set
 from tests.trainer.beir import CORPUS, beir_folder, lines, qrels_file
 from trainer.evaluation.cli import evaluate_command
@@ -77,7 +77,7 @@ def test_an_exports_manifest_says_from_which_grade_on_relevant_is(ledger: Ledger
 
 
 def test_another_relevant_grade_of_the_settings_is_in_the_manifest(ledger: Ledger, tmp_path: Path) -> None:
-    from services.sink.mining.rules import MiningRules
+    from qrelay.labels.mining.rules import MiningRules
 
     rules = MiningRules(relevant_grades={"1-4": 4})
     export_file(ledger, "docs", "qrels", tmp_path / "out", rules=rules)

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from qrelay.errors import ConfigError, InputError, MalformedInput
+from qrelay.labels.exports.export import export_file
+from qrelay.labels.ledger.ledger import Ledger
 from qrelay.types import JudgeIdentity
-from services.sink.exports.export import export_file
-from services.sink.ledger.ledger import Ledger
 from tests.sink.builders import graded, judged_set
 from tests.trainer.beir import beir_folder, lines
 from trainer.evaluation.answering import answer

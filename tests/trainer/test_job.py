@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from qrelay.errors import ConfigError, MalformedInput
+from qrelay.exitcodes import EXIT_NOT_ENOUGH
 from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry
-from qrelay.runtime.exitcodes import EXIT_NOT_ENOUGH
 from tests.trainer import sets
 from tests.trainer.ledgers import COLLECTION, MINER, toy_ledger
 from tests.trainer.tiny import tiny_model

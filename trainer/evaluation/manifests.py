@@ -40,7 +40,7 @@ class Manifest:
         Raises:
             ConfigError: a scale without a known relevant grade, or scales that differ in it.
         """
-        from services.sink.mining.rules import RELEVANT_GRADE
+        from qrelay.labels.mining.rules import RELEVANT_GRADE
 
         scales, known = {judge["scale"] for judge in self.judges}, {**RELEVANT_GRADE, **self.relevant_grades}
         if unknown := scales - known.keys():

@@ -14,7 +14,7 @@ import click
 from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.output import echo_json, show
-from qrelay.runtime.exitcodes import EXIT_GATE, EXIT_OK
+from qrelay.exitcodes import EXIT_GATE, EXIT_OK
 
 if TYPE_CHECKING:
     from trainer.gate.rules import GateRules

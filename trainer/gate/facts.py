@@ -25,7 +25,7 @@ QUERIES_FILE: Final = "training-queries.txt"
 JUDGES: Final = "other judges"
 UNSEEN: Final = "unseen queries"
 HUMAN: Final = "human"
-"""The strategy under which exports name people (services/sink/ledger/people.py)."""
+"""The strategy under which exports name people (qrelay/labels/ledger/people.py)."""
 _HEX: Final = 32
 _WORD: Final = re.compile(r"\w+")
 

@@ -14,7 +14,7 @@ import click
 
 from qrelay.cli.errors import run
 from qrelay.cli.options import config_option
-from qrelay.runtime.exitcodes import EXIT_NOT_ENOUGH, EXIT_OK
+from qrelay.exitcodes import EXIT_NOT_ENOUGH, EXIT_OK
 from trainer.job.result import JobResult
 
 

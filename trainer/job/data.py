@@ -24,9 +24,9 @@ from trainer.job.job import Job
 from trainer.settings import TrainerSettings
 
 if TYPE_CHECKING:
-    from services.sink.exports.request import Request
-    from services.sink.ledger.ledger import Ledger
-    from services.sink.settings import SinkSettings
+    from qrelay.labels.exports.request import Request
+    from qrelay.labels.ledger.ledger import Ledger
+    from qrelay.labels.settings import SinkSettings
 
 TRAIN: Final = "train"
 DEV: Final = "dev"
@@ -157,8 +157,8 @@ def require_permitted(job: Job, settings: TrainerSettings, config: Path | None) 
     Raises:
         NotQualified: a judge's labels may not teach.
     """
+    from qrelay.labels.exports import export
     from services.sink.commands.frame import ledger_place
-    from services.sink.exports import export
 
     if not job.ledger and ledger_place(job.data_dir, config) is None:
         return
@@ -183,8 +183,8 @@ def _request(job: Job, kind: str, settings: TrainerSettings, sink: SinkSettings)
 
 def _write(ledger: Ledger, request: Request, path: Path) -> dict[str, Any]:
     """The file and its manifest, which names the changes that are in it, for lineage."""
-    from services.sink.exports.export import Export
-    from services.sink.exports.files import open_output
+    from qrelay.labels.exports.export import Export
+    from qrelay.labels.exports.files import open_output
 
     export = Export(ledger, request)
     try:
@@ -205,15 +205,15 @@ def _ledger(job: Job, config: Path | None) -> Any:
     folder's."""
     import os
 
+    from qrelay.jobs.launcher import LEDGER_VARIABLE
     from services.sink.commands.frame import open_ledger
-    from services.sink.training.launcher import LEDGER_VARIABLE
 
     return open_ledger(None if os.environ.get(LEDGER_VARIABLE) else job.ledger or None, job.data_dir, config)
 
 
 def _judges(job: Job, manifest: Mapping[str, Any], config: Path | None) -> list[JudgeRef]:
     """By hash, with their graded labels in the collection; people's are the overrides that the export counted."""
-    from services.sink.labels.choice import COMBINED
+    from qrelay.labels.choice import COMBINED
 
     told = {each["judge"]: each for each in manifest["judges"]}
     made_of_others = any(each["strategy"] in COMBINED for each in told.values())
@@ -232,7 +232,7 @@ def _graded_by(ledger: Ledger, collection: str) -> list[JudgeRef]:
     """Every judge that gave a grade in the collection, and how many."""
     import sqlalchemy as sa
 
-    from services.sink.ledger import schema
+    from qrelay.labels.ledger import schema
 
     judgments, judges, queries = schema.judgments.c, schema.judges.c, schema.queries.c
     named = (judges.judge_hash, judges.model, judges.revision, judges.strategy)

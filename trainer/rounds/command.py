@@ -41,7 +41,7 @@ def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool,
     from rich.console import Console
 
     from qrelay.cli.collection import check_collection
-    from services.sink.labels.permission import Allowed
+    from qrelay.labels.permission import Allowed
     from trainer.job.data import require_permitted
     from trainer.rounds.installation import Installation
     from trainer.rounds.plan import plan

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, QrelayError, SetupError
+from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.registry import BI_ENCODER, CROSS_ENCODER
 from qrelay.rundir import DATA_DIR_VARIABLE, endpoints, require
 from qrelay.runtime.client import get_info
-from qrelay.runtime.exitcodes import EXIT_PARTIAL
 from qrelay.runtime.lookout import preparing
 from qrelay.settings.sources import RECORD_NAME
 from qrelay.v1.service_info_pb2 import SERVICE_STATE_PREPARING, ServiceInfo

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qrelay.errors import BackendUnavailable, InternalError, SetupError
-from qrelay.runtime.exitcodes import EXIT_NOT_ENOUGH, EXIT_SETUP
-from services.sink.labels.permission import NOTHING, Allowed
+from qrelay.exitcodes import EXIT_NOT_ENOUGH, EXIT_SETUP
+from qrelay.labels.permission import NOTHING, Allowed
 from trainer.job.job import Job
 from trainer.job.result import PROMOTED, read_result
 from trainer.job.run import RESULT

@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from qrelay.cli.group import Group, example
-from qrelay.runtime.exitcodes import EXIT_TERMINATED
+from qrelay.exitcodes import EXIT_TERMINATED
 
 _COMMANDS: Final = {
     "pipeline": "qrelay.bench.commands.pipeline:pipeline",

@@ -12,7 +12,7 @@ import click
 from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.output import echo_json
-from qrelay.runtime.exitcodes import EXIT_PARTIAL
+from qrelay.exitcodes import EXIT_PARTIAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

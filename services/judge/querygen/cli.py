@@ -16,7 +16,7 @@ from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.output import echo_json
 from qrelay.errors import ConfigError
-from qrelay.runtime.exitcodes import EXIT_PARTIAL
+from qrelay.exitcodes import EXIT_PARTIAL
 
 if TYPE_CHECKING:
     from qrelay.llm.base import Backend

@@ -11,11 +11,11 @@ import click
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_file_option, json_option
 from qrelay.cli.output import echo_json
-from qrelay.runtime.exitcodes import EXIT_GATE
+from qrelay.exitcodes import EXIT_GATE
 from services.sink.commands.frame import open_ledger, progress
 
 if TYPE_CHECKING:
-    from services.sink.audit.gate import Condition
+    from qrelay.labels.audit.gate import Condition
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _GIVEN = click.Path(path_type=Path, exists=True)
@@ -24,7 +24,7 @@ _GIVEN = click.Path(path_type=Path, exists=True)
 def _conditions(ctx: click.Context, param: click.Parameter, value: str) -> list[Condition]:
     """The gate, checked before anything is read: a mistake in it is wrong usage."""
     from qrelay.errors import InputError
-    from services.sink.audit.gate import parse_conditions
+    from qrelay.labels.audit.gate import parse_conditions
 
     try:
         return parse_conditions(value)
@@ -117,8 +117,8 @@ def audit(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from services.sink.audit.audit import audit as run
-    from services.sink.audit.report import write_report
+    from qrelay.labels.audit.audit import audit as run
+    from qrelay.labels.audit.report import write_report
 
     named, request = _required(ctx, collection), _request(options)
     with (
@@ -156,8 +156,8 @@ def sample(
     Have them graded by people (fill in the column `grade`, then `qrelay label import`), or by a stronger judge with
     the printed command. The same ledger, --n and --seed draw the same sample.
     """
-    from services.sink.audit.audit import Request
-    from services.sink.audit.sample import draw, rejudge_command, write_sample
+    from qrelay.labels.audit.audit import Request
+    from qrelay.labels.audit.sample import draw, rejudge_command, write_sample
 
     named = _required(ctx, collection)
     request = Request(options["judge"], options["auditor"], sample_size=options["size"], seed=options["seed"])
@@ -188,9 +188,9 @@ def _required(ctx: click.Context, collection: str | None) -> str:
 
 
 def _request(options: dict[str, Any]) -> Any:
-    from services.sink.audit.audit import Request
-    from services.sink.audit.evaluation import EvaluationSet
-    from services.sink.audit.sample import read_pairs
+    from qrelay.labels.audit.audit import Request
+    from qrelay.labels.audit.evaluation import EvaluationSet
+    from qrelay.labels.audit.sample import read_pairs
 
     if options["eval_qrels"] and not (options["eval_queries"] or options["eval_corpus"]):
         raise click.UsageError("--eval-qrels narrows --eval-queries and --eval-corpus: give one of them")
@@ -208,7 +208,7 @@ def _request(options: dict[str, Any]) -> Any:
 
 def _print(report: dict[str, Any]) -> None:
     """Every figure in a line, then what the gate found."""
-    from services.sink.audit.page import interval, text
+    from qrelay.labels.audit.page import interval, text
 
     width = max(map(len, report["figures"]))
     for name, each in report["figures"].items():
@@ -220,7 +220,7 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _why(violation: dict[str, Any]) -> str:
-    from services.sink.audit.page import interval, text
+    from qrelay.labels.audit.page import interval, text
 
     if violation["value"] is None:
         return f"{violation['figure']} was not measured: {violation['why']}"

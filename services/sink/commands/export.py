@@ -11,8 +11,8 @@ import click
 from qrelay.cli.group import example
 from qrelay.cli.options import Decorator, config_option, data_dir_option, json_option
 from qrelay.cli.output import echo_json
+from qrelay.labels.exports.catalogue import FORMATS
 from services.sink.commands.frame import allowing_options, open_ledger, progress
-from services.sink.exports.catalogue import FORMATS
 
 _HELP = """Write FORMAT to --out: a file with its manifest beside it, or a folder with a manifest inside; whole or not
 at all. The same ledger gives the same bytes.
@@ -93,7 +93,7 @@ def export(
     out: Path, since: int | None, since_last: bool, data_dir: Path, config: Path | None, as_json: bool, **asked: Any
 ) -> None:
     """See _HELP."""
-    from services.sink.exports.export import write_export
+    from qrelay.labels.exports.export import write_export
 
     if since is not None and since_last:
         raise click.UsageError("give --since or --since-last, not both")
@@ -121,9 +121,9 @@ def request_of(
     **fields: Any,
 ) -> Any:
     """The request that the options of `selection_options` make; `fields` are those of `Request` as they are."""
-    from services.sink.exports.request import Options, Request
-    from services.sink.exports.splits import parse_splits
-    from services.sink.labels.qualification import read_report
+    from qrelay.labels.exports.request import Options, Request
+    from qrelay.labels.exports.splits import parse_splits
+    from qrelay.labels.qualification import read_report
 
     return Request(
         collection,
@@ -141,7 +141,7 @@ def _since_last(ledger: Any, request: Any, *, quiet: bool) -> Any:
     """The request as an increment on the last such export; from the beginning where there is none."""
     from dataclasses import replace
 
-    from services.sink.ledger.export_records import last_export
+    from qrelay.labels.ledger.export_records import last_export
 
     request.check()
     last = last_export(ledger, request.collection, request.kind, request.selection(), request.describe_rules())

@@ -13,8 +13,8 @@ import click
 from qrelay.cli.options import Decorator
 
 if TYPE_CHECKING:
-    from services.sink.ledger.ledger import Ledger
-    from services.sink.settings import SinkSettings
+    from qrelay.labels.ledger.ledger import Ledger
+    from qrelay.labels.settings import SinkSettings
 
 
 def allowing_options(doing: str) -> Decorator:
@@ -42,8 +42,8 @@ def open_ledger(url: str | None, data_dir: Path, config: Path | None) -> Iterato
         BackendUnavailable: locked, or the database does not answer.
     """
     from qrelay.config import load_settings
-    from services.sink.ledger.ledger import Ledger
-    from services.sink.settings import SinkSettings
+    from qrelay.labels.ledger.ledger import Ledger
+    from qrelay.labels.settings import SinkSettings
 
     settings = load_settings(SinkSettings, "sink", file=config, data_dir=data_dir)
     ledger = Ledger.open(url or settings.ledger_url, busy_timeout_s=settings.busy_timeout_s, create=False)
@@ -62,7 +62,7 @@ def require_collection(ledger: Ledger, collection: str) -> None:
 def ledger_place(data_dir: Path, config: Path | None) -> str | None:
     """Where the settings have the ledger, or the one in `data_dir` if it is there; None where there is none."""
     from qrelay.config import load_settings
-    from services.sink.settings import SinkSettings
+    from qrelay.labels.settings import SinkSettings
 
     settings = load_settings(SinkSettings, "sink", file=config, data_dir=data_dir)
     return settings.ledger_url if settings.ledger or Path(settings.ledger_url).exists() else None

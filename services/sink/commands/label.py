@@ -12,13 +12,13 @@ import click
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.output import echo_json
-from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
+from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL
 from services.sink.commands.frame import open_ledger, require_collection
 
 if TYPE_CHECKING:
-    from services.sink.labels.importing import Imported
-    from services.sink.ledger.ledger import Ledger
-    from services.sink.ledger.overrides import NewOverride, Written
+    from qrelay.labels.importing import Imported
+    from qrelay.labels.ledger.ledger import Ledger
+    from qrelay.labels.ledger.overrides import NewOverride, Written
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _MEASURES = click.Choice(["disagreement", "uncertainty"])
@@ -59,7 +59,7 @@ def label() -> None:
 @_ledger_options
 def set_(collection: str, query_id: str, passage_id: str, grade: int, scale: str, note: str, **options: Any) -> None:
     """Grade a pair. The same decision again by the same author changes nothing."""
-    from services.sink.ledger.overrides import NewOverride
+    from qrelay.labels.ledger.overrides import NewOverride
 
     with _opened(options) as (ledger, author):
         written = _add(ledger, collection, NewOverride(query_id, passage_id, grade, scale, author, note))
@@ -71,7 +71,7 @@ def set_(collection: str, query_id: str, passage_id: str, grade: int, scale: str
 @_ledger_options
 def withdraw(collection: str, query_id: str, passage_id: str, note: str, **options: Any) -> None:
     """Take back what stands of a pair: the judges' labels count again."""
-    from services.sink.ledger.overrides import NewOverride
+    from qrelay.labels.ledger.overrides import NewOverride
 
     with _opened(options) as (ledger, author):
         written = _add(ledger, collection, NewOverride(query_id, passage_id, None, "", author, note))
@@ -99,7 +99,7 @@ def import_(
     Every bad line is named, and then nothing is imported. Exit code 0: all of it is in; 1: nothing; 3: with
     --skip-bad, all but the bad lines.
     """
-    from services.sink.labels.importing import import_file, parse_scale_map
+    from qrelay.labels.importing import import_file, parse_scale_map
 
     mapped = parse_scale_map(scale_map, scale) if scale_map else None
     with _opened(options) as (ledger, author):
@@ -128,8 +128,8 @@ def list_(slice_: Path | None, collection: str, scale: str, **options: Any) -> N
     if slice_ is not None:
         _write_slice(slice_, collection, scale, options)
         return
+    from qrelay.labels.ledger import overrides
     from services.sink.commands.label_output import described_override, printed_override
-    from services.sink.ledger import overrides
 
     with _opened(options) as (ledger, _), ledger.snapshot() as snapshot:
         if collection:
@@ -161,9 +161,9 @@ def list_(slice_: Path | None, collection: str, scale: str, **options: Any) -> N
 @_ledger_options
 def queue(collection: str, measure: str, limit: int, page_token: str, overridden: bool, **options: Any) -> None:
     """The pairs that people should look at first: where judges differ most, or where the label is least sure."""
+    from qrelay.labels import review
+    from qrelay.labels.nothing import why_empty
     from services.sink.commands.label_output import described_pair, printed_pair
-    from services.sink.labels import review
-    from services.sink.labels.nothing import why_empty
 
     ask = review.by_disagreement if measure == review.DISAGREEMENT else review.by_uncertainty
     with _opened(options) as (ledger, _):
@@ -188,8 +188,8 @@ def _opened(options: dict[str, Any]) -> Iterator[tuple[Ledger, str]]:
 
 
 def _add(ledger: Ledger, collection: str, wanted: NewOverride) -> Written:
-    from services.sink.labels.targets import require_passage
-    from services.sink.ledger import overrides
+    from qrelay.labels.ledger import overrides
+    from qrelay.labels.targets import require_passage
 
     require_collection(ledger, collection)
     with ledger.writing("record an override") as connection:
@@ -216,7 +216,7 @@ def _write_slice(path: Path, collection: str, scale: str, options: dict[str, Any
         raise click.UsageError(
             "--slice writes all of a collection's: leave --query-id, --author and --page-token out"
         )
-    from services.sink.labels.human_slice import write_slice
+    from qrelay.labels.human_slice import write_slice
 
     with _opened(options) as (ledger, _), ledger.snapshot() as snapshot:
         written = write_slice(snapshot, collection, path, scale)

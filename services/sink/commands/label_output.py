@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from services.sink.labels.review import ReviewPair
-from services.sink.ledger.overrides import Override
-from services.sink.ledger.reader import JudgeRow, Label
+from qrelay.labels.ledger.overrides import Override
+from qrelay.labels.ledger.reader import JudgeRow, Label
+from qrelay.labels.review import ReviewPair
 
 _TEXT_SHOWN = 300
 

@@ -39,7 +39,7 @@ def _ledger_option() -> Decorator:
 @json_option()
 def info(address: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
     """Version, size, rows by table, and each collection with the number of its last change."""
-    from services.sink.ledger.info import describe
+    from qrelay.labels.ledger.info import describe
 
     with open_ledger(address, data_dir, config) as (opened, _):
         found = describe(opened)
@@ -68,7 +68,7 @@ def backup(out: Path, address: str | None, data_dir: Path, config: Path | None, 
     To restore: stop the sinks, put the copy in the ledger's place, remove the -wal and -shm files beside it, start
     them, and let `qrelay reconcile --repair` feed again what was accepted since.
     """
-    from services.sink.ledger.backup import backup as run
+    from qrelay.labels.ledger.backup import backup as run
 
     target, _ = _address(address, data_dir, config)
     size = run(target, out)
@@ -88,7 +88,7 @@ def migrate(address: str | None, data_dir: Path, config: Path | None, as_json: b
 
     A SQLite file is copied beside itself before. Back a PostgreSQL database up yourself (pg_dump).
     """
-    from services.sink.ledger.migrate import migrate as run
+    from qrelay.labels.ledger.migrate import migrate as run
 
     target, busy_timeout_s = _address(address, data_dir, config)
     done = run(target, busy_timeout_s=busy_timeout_s)
@@ -121,8 +121,8 @@ def prune(
     as_json: bool,
 ) -> None:
     """Say what may go, or with --yes let it go. Never a judgment, nor anything that a label's provenance needs."""
-    from services.sink.ledger.retention import PruneRule
-    from services.sink.ledger.retention import prune as run
+    from qrelay.labels.ledger.retention import PruneRule
+    from qrelay.labels.ledger.retention import prune as run
 
     rule = PruneRule(dead_letters_older_than, raw_replies_older_than, unused_passages)
     if rule == PruneRule():
@@ -148,7 +148,7 @@ def compact(address: str | None, data_dir: Path, config: Path | None, as_json: b
 
     SQLite: the services that use the file must be stopped. PostgreSQL: they may go on.
     """
-    from services.sink.ledger.retention import compact as run
+    from qrelay.labels.ledger.retention import compact as run
 
     with open_ledger(address, data_dir, config) as (opened, _):
         before, after = run(opened)
@@ -160,7 +160,7 @@ def compact(address: str | None, data_dir: Path, config: Path | None, as_json: b
 
 def _address(address: str | None, data_dir: Path, config: Path | None) -> tuple[str, float]:
     from qrelay.config import load_settings
-    from services.sink.settings import SinkSettings
+    from qrelay.labels.settings import SinkSettings
 
     settings = load_settings(SinkSettings, "sink", file=config, data_dir=data_dir)
     return address or settings.ledger_url, settings.busy_timeout_s

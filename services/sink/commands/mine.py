@@ -13,11 +13,11 @@ from qrelay.cli.output import Rows, echo_json, show
 from services.sink.commands.frame import open_ledger
 
 if TYPE_CHECKING:
-    from services.sink.ledger.ledger import Ledger
-    from services.sink.ledger.reader import Label
-    from services.sink.mining.explain import Explained
-    from services.sink.mining.rounds import RoundLimits
-    from services.sink.mining.rules import MiningRules
+    from qrelay.labels.ledger.ledger import Ledger
+    from qrelay.labels.ledger.reader import Label
+    from qrelay.labels.mining.explain import Explained
+    from qrelay.labels.mining.rounds import RoundLimits
+    from qrelay.labels.mining.rules import MiningRules
 
 _STEPS = {
     "candidates": "candidates that the retrievers found",
@@ -79,8 +79,8 @@ def _explain(
     from itertools import islice
 
     from qrelay.errors import InputError
-    from services.sink.mining.explain import explain
-    from services.sink.mining.survey import survey
+    from qrelay.labels.mining.explain import explain
+    from qrelay.labels.mining.survey import survey
 
     with ledger.snapshot() as snapshot:
         mined = next(survey(snapshot, collection, rules, query_id=query_id, **asked), None)
@@ -139,8 +139,8 @@ def _count(
 ) -> None:
     from dataclasses import asdict
 
-    from services.sink.mining.funnel import Funnel
-    from services.sink.mining.survey import survey
+    from qrelay.labels.mining.funnel import Funnel
+    from qrelay.labels.mining.survey import survey
 
     funnel = Funnel()
     with ledger.snapshot() as snapshot:

@@ -10,9 +10,9 @@ import click
 from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.output import echo_json
+from qrelay.labels.exports.catalogue import FORMATS
 from services.sink.commands.export import remarks, request_of, selection_options, warn
 from services.sink.commands.frame import open_ledger, progress
-from services.sink.exports.catalogue import FORMATS
 
 
 @click.command(epilog=example("qrelay push --repo me/docs-labels --collection docs --dry-run"))
@@ -38,8 +38,8 @@ def push(
     """
     from tempfile import TemporaryDirectory
 
+    from qrelay.labels.exports.export import write_export
     from qrelay.models.pushing import check_repo, leaving, push_folder
-    from services.sink.exports.export import write_export
 
     check_repo(repo)
     with TemporaryDirectory(prefix="qrelay-push-") as temporary:

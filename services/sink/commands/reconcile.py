@@ -10,11 +10,11 @@ import click
 from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.output import echo_json
-from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_PARTIAL
+from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL
 from services.sink.commands.frame import open_ledger
 
 if TYPE_CHECKING:
-    from services.sink.reconcile.evidence import Report
+    from qrelay.labels.reconcile.evidence import Report
 
 _IDS_SHOWN = 20
 
@@ -46,8 +46,8 @@ def reconcile(
     import asyncio
 
     from qrelay.cli.feed import nats_settings
+    from qrelay.labels.reconcile.reconcile import reconcile as run
     from qrelay.progress import shown
-    from services.sink.reconcile.doors import reconcile as run
 
     journal = data_dir / "feed" / f"{collection}.sqlite"
     nats = nats_settings(nats_url, data_dir, config)

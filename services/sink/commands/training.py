@@ -35,7 +35,7 @@ def training() -> None:
 @_ledger_options
 def status(collection: str, ledger: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
     """Show the policy's counters, what is missing until the next trigger, triggers and runs."""
-    from services.sink.training.report import training_report
+    from qrelay.jobs.report import training_report
 
     with open_ledger(ledger, data_dir, config) as (opened, settings):
         if collection:
@@ -59,8 +59,8 @@ def run(
 
     Refused where its labels may not teach, as `qrelay export triples` refuses them.
     """
-    from services.sink.labels.permission import Allowed
-    from services.sink.training.teaching import start_training
+    from qrelay.jobs.teaching import start_training
+    from qrelay.labels.permission import Allowed
 
     with open_ledger(ledger, data_dir, config) as (opened, settings):
         made = start_training(opened, collection, settings, Allowed(unmeasured, unqualified))
@@ -80,7 +80,7 @@ def abandon(trigger: int, ledger: str | None, data_dir: Path, config: Path | Non
 
     A pending trigger is refused; the running job of a launched one counts as failed, and nobody stops it.
     """
-    from services.sink.training.decisions import abandon as give_up
+    from qrelay.jobs.decisions import abandon as give_up
 
     with open_ledger(ledger, data_dir, config) as (opened, _):
         state = give_up(opened, trigger)

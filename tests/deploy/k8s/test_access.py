@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from services.sink.training.kubernetes_api import VERBS
+from qrelay.jobs.kubernetes_api import VERBS
 from tests.deploy.k8s.reach import Peer, admits, outside_ports, reaches
 from tests.deploy.k8s.rendering import (
     SERVICES,

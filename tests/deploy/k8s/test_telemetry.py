@@ -14,9 +14,9 @@ from prometheus_client import Counter, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from qrelay.cli.serve import installed_services
+from qrelay.labels.ledger.outbox_rows import FAILED, RUNNING, SUCCEEDED
 from qrelay.runtime import telemetry
 from qrelay.runtime.topology import Hop
-from services.sink.ledger.outbox_rows import FAILED, RUNNING, SUCCEEDED
 from tests.deploy.k8s.rendering import ROOT, SERVICES, Object, generated, of_kind, one, overlay
 
 PROD = overlay("prod")

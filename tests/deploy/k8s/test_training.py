@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from qrelay.config import load_settings
-from services.sink.settings import SinkSettings
-from services.sink.training.kubernetes_job import CONFIG_FILE, QUEUE_LABEL, job_object
-from services.sink.training.launcher import TrainingJob
+from qrelay.jobs.kubernetes_job import CONFIG_FILE, QUEUE_LABEL, job_object
+from qrelay.jobs.launcher import TrainingJob
+from qrelay.labels.settings import SinkSettings
 from tests.deploy.k8s.effective import settings_of
 from tests.deploy.k8s.rendering import Object, of_kind, one, overlay, template
 from trainer.settings import TrainerSettings

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from qrelay.errors import ConfigError, InputError
 from qrelay.formats.annotated_pairs import GradedPair, write_slice
 from qrelay.identity import judge_digest
+from qrelay.labels.qualification import read_report
 from services.judge.calibration import load_map, load_maps
 from services.judge.cli import judge as judge_command
-from services.sink.labels.qualification import read_report
 from tests.judge.measure.running import JUDGES, overlapping, run
 
 

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from qrelay.identity import judge_digest
+from qrelay.labels.audit.audit import Request, audit
+from qrelay.labels.ledger import schema
+from qrelay.labels.ledger.ledger import CommitStatus, Ledger
+from qrelay.labels.mining.mine import MiningRules
 from qrelay.types import BM25, DENSE, Candidate, CandidateSet, Graded, JudgedSet, JudgeIdentity, Missing, Query, Score
-from services.sink.audit.audit import Request, audit
-from services.sink.ledger import schema
-from services.sink.ledger.ledger import CommitStatus, Ledger
-from services.sink.mining.mine import MiningRules
 from tests.sink.builders import JUDGE, NOW, graded, judgment, passage
 
 HASH = judge_digest(JUDGE)

@@ -15,12 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput, UnknownCollection
+from qrelay.exitcodes import EXIT_FAILED, EXIT_GATE, EXIT_USAGE
 from qrelay.identity import judge_digest
-from qrelay.runtime.exitcodes import EXIT_FAILED, EXIT_GATE, EXIT_USAGE
+from qrelay.labels.audit.page import text
+from qrelay.labels.ledger.ledger import Ledger
 from qrelay.types import Missing
-from services.sink.audit.page import text
 from services.sink.commands.audit import audit
-from services.sink.ledger.ledger import Ledger
 from tests.sink.audit.sets import Row, commit, graded_rows, override, record
 from tests.sink.builders import OTHER_JUDGE, graded, judgment, later, relabelled
 

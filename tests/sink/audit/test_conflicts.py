@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from qrelay.labels.ledger.ledger import Ledger
 from qrelay.types import Graded, JudgeIdentity
-from services.sink.ledger.ledger import Ledger
 from tests.sink.audit.sets import HASH, Row, commit, record, report, value
 from tests.sink.builders import OTHER_JUDGE, graded, judgment, with_labels
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from qrelay.labels.audit.breakdown import GROUPS, OTHERS, rank_bin
+from qrelay.labels.ledger.ledger import Ledger
 from qrelay.types import Missing
-from services.sink.audit.breakdown import GROUPS, OTHERS, rank_bin
-from services.sink.ledger.ledger import Ledger
 from tests.sink.audit.sets import HASH, Row, commit, graded_rows, record, report, value
 from tests.sink.builders import OTHER_JUDGE, graded, judgment, relabelled
 

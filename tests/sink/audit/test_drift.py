@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from qrelay.labels.audit.drift import homogeneity, stability
+from qrelay.labels.ledger.ledger import Ledger
 from qrelay.types import JudgedSet
-from services.sink.audit.drift import homogeneity, stability
-from services.sink.ledger.ledger import Ledger
 from tests.sink.audit.sets import HASH, Row, commit, record, report, value
 from tests.sink.builders import graded, later
 

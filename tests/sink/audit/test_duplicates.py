@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from services.sink.audit.audit import Request, audit
-from services.sink.audit.texts import NEAR, NearTexts, letter_shingles, minhash, text_key, word_shingles
-from services.sink.ledger.ledger import Ledger
-from services.sink.mining.mine import MiningRules
+from qrelay.labels.audit.audit import Request, audit
+from qrelay.labels.audit.texts import NEAR, NearTexts, letter_shingles, minhash, text_key, word_shingles
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.mining.mine import MiningRules
 from tests.sink.audit.sets import Row, commit, graded_rows, record, report, value
 from tests.sink.builders import graded
 

@@ -8,13 +8,13 @@ import pytest
 
 from qrelay.errors import InputError, UnknownCollection
 from qrelay.identity import judge_digest
+from qrelay.labels.audit.audit import Request, audit
+from qrelay.labels.audit.false_negatives import Sample, SampledNegative
+from qrelay.labels.audit.sample import draw, read_pairs, rejudge_command, write_sample
+from qrelay.labels.importing import import_file
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.mining.mine import NEGATIVE, JudgedPassage, MiningRules, Verdict
 from qrelay.types import Missing
-from services.sink.audit.audit import Request, audit
-from services.sink.audit.false_negatives import Sample, SampledNegative
-from services.sink.audit.sample import draw, read_pairs, rejudge_command, write_sample
-from services.sink.labels.importing import import_file
-from services.sink.ledger.ledger import Ledger
-from services.sink.mining.mine import NEGATIVE, JudgedPassage, MiningRules, Verdict
 from tests.sink.audit.sets import HASH, Row, commit, graded_rows, override, record, report, value
 from tests.sink.builders import OTHER_JUDGE, graded, judgment, relabelled
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qrelay.errors import InputError
-from services.sink.audit.figures import FIGURES, Figure, not_measured
-from services.sink.audit.gate import judge, parse_conditions
+from qrelay.labels.audit.figures import FIGURES, Figure, not_measured
+from qrelay.labels.audit.gate import judge, parse_conditions
 
 
 def test_every_figure_can_be_in_a_condition() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from qrelay.errors import InputError, MalformedInput
-from services.sink.audit.evaluation import EvaluationSet
-from services.sink.ledger.ledger import Ledger
+from qrelay.labels.audit.evaluation import EvaluationSet
+from qrelay.labels.ledger.ledger import Ledger
 from tests.sink.audit.sets import Row, commit, record, report, value
 from tests.sink.audit.test_duplicates import altered, words
 from tests.sink.builders import graded

@@ -1,0 +1,36 @@
+"""The audit's files: JSON for machines, one page for people, each whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qrelay.errors import BackendUnavailable
+from qrelay.files import AtomicFiles
+
+
+def write_report(report: Mapping[str, Any], *, as_json: Path | None, as_html: Path | None) -> None:
+    """Writes those files that are asked for, together.
+
+    Raises:
+        BackendUnavailable: a folder cannot be written, or the disk is full.
+    """
+    from qrelay.labels.audit.page import render
+    from qrelay.labels.audit.plots import diagrams
+
+    try:
+        with AtomicFiles() as files:
+            if as_json:
+                files.open(as_json).write(to_json(report).encode())
+            if as_html:
+                files.open(as_html).write(render(report, diagrams(report)).encode("utf-8", "replace"))
+            files.commit()
+    except OSError as error:
+        raise BackendUnavailable(f"cannot write the report: {error}; nothing was changed there") from error
+
+
+def to_json(report: Mapping[str, Any]) -> str:
+    """The report, indented, with a line feed at its end. Holds no number that JSON lacks."""
+    return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,113 @@
+"""Which label counts where several judges labelled one (query, passage) pair.
+
+By default: a person's (an override, where the reader asks for them) before a cascade's before a fused one before a
+single judge's; of one kind a graded one before a missing one, then the latest generation, then the lowest judge hash.
+So the label of a cascade that is missing is not replaced by its small judge's, which was not sure; and a re-judgment
+that failed does not take an earlier grade away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from qrelay.errors import InputError
+from qrelay.labels.ledger.people import HUMAN
+from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery
+from qrelay.types import JudgeIdentity
+
+CASCADE: Final = "cascade"
+FUSED: Final = "fused"
+COMBINED: Final = (CASCADE, FUSED)
+"""Strategies of combined judges, whose labels are made of other judges' labels; the first counts first."""
+_KINDS: Final = (HUMAN, *COMBINED)
+
+
+def chosen_judges(
+    judges: Mapping[int, JudgeRow], wanted: str | None, present: Callable[[], set[int]]
+) -> dict[int, JudgeRow]:
+    """The judges whose labels count. `wanted`: None for all, the beginning of one's hash, or a strategy that one
+    judge has. `present` gives the numbers of the judges that labelled the collection; it is asked only where
+    `wanted` fits several. People are always among them, last: they have labels only where overrides are asked for,
+    and then they win. "human" wants them alone.
+
+    Raises:
+        InputError: `wanted` names no judge, or several.
+    """
+    if wanted is None:
+        return dict(judges)
+    people = {no: judge for no, judge in judges.items() if judge.identity.strategy == HUMAN}
+    if wanted == HUMAN and people:
+        return people
+    found = judges_named(judges, wanted)
+    if len(found) > 1:
+        here = present()
+        found = {no: judge for no, judge in found.items() if no in here}
+    if len(found) != 1:
+        raise InputError(
+            f"judge {wanted!r} names {len(found)} judges: give the beginning of one hash, or the strategy where one"
+            f" judge has it, of {describe_judges(found or judges)}"
+        )
+    return found | people
+
+
+def judges_named(judges: Mapping[int, JudgeRow], wanted: str) -> dict[int, JudgeRow]:
+    """The judges with this strategy; where there is none, those whose hash begins so."""
+    by_strategy = {no: judge for no, judge in judges.items() if judge.identity.strategy == wanted}
+    return by_strategy or {no: judge for no, judge in judges.items() if judge.judge_hash.startswith(wanted)}
+
+
+def describe_judges(judges: Mapping[int, JudgeRow]) -> str:
+    """The judges for people, in one line."""
+    named = sorted((j.judge_hash[:12], j.identity.strategy, j.identity.fingerprint) for j in judges.values())
+    return ", ".join(f"{hashed} ({strategy}, {weights})" for hashed, strategy, weights in named) or "none"
+
+
+def one_a_pair(query: LabelledQuery, judges: Mapping[int, JudgeRow]) -> dict[str, Label]:
+    """passage_id -> the label that counts, by passage_id."""
+    best: dict[str, Label] = {}
+    for label in query.labels:
+        if label.judge_no not in judges:
+            continue
+        held = best.get(label.passage_id)
+        if held is None or _precedence(label, judges) < _precedence(held, judges):
+            best[label.passage_id] = label
+    return dict(sorted(best.items()))
+
+
+def in_order(labels: Iterable[Label], judges: Mapping[int, JudgeRow]) -> list[Label]:
+    """Labels of one pair, the one that counts first. `judges`: at least theirs."""
+    return sorted(labels, key=lambda label: _precedence(label, judges))
+
+
+def kind_of(judge: JudgeIdentity) -> int:
+    """Which kind of judge counts first, from 0."""
+    return _KINDS.index(judge.strategy) if judge.strategy in _KINDS else len(_KINDS)
+
+
+def independent_judges(judges: Mapping[int, JudgeRow]) -> dict[int, JudgeRow]:
+    """Those whose labels do not lean on the retrieval stages' scores.
+
+    Raises:
+        InputError: there are judges, and all of them lean.
+    """
+    found = {no: judge for no, judge in judges.items() if not leans_on_stage_scores(judge.identity)}
+    if judges and not found:
+        raise InputError(
+            "every label asked for leans on the retrieval stages' scores: choose another judge with --judge, or set"
+            " sink.without_stage_scores to false"
+        )
+    return found
+
+
+def leans_on_stage_scores(judge: JudgeIdentity) -> bool:
+    """Whether the judge's labels lean on the retrieval stages' scores, which are the pupil's own. A combined judge
+    says so in its decoding; one that does not say is taken to lean."""
+    if "stage-scores=yes" in judge.decoding:
+        return True
+    return judge.strategy in COMBINED and "stage-scores=no" not in judge.decoding
+
+
+def _precedence(label: Label, judges: Mapping[int, JudgeRow]) -> tuple[int, bool, int, str]:
+    judge = judges[label.judge_no]
+    return kind_of(judge.identity), label.grade is None, -label.generation, judge.judge_hash

@@ -1,0 +1,64 @@
+"""A Hugging Face dataset folder: `datasets.load_dataset(FOLDER)` reads it, and so does the hub once it is pushed.
+
+    data/SPLIT-00000-of-00001.parquet   a row a query: query_id, query, positives, negatives (`triples.py`'s fields)
+    README.md                           the card: what it is, counts, judges, qualification, rules, how to load
+
+Without splits everything is `train`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from qrelay.labels.exports.card import card
+from qrelay.labels.exports.item import Item, verdict_row
+from qrelay.labels.exports.request import Options
+from qrelay.labels.exports.writing import Output, Rows
+
+DEFAULT_SPLIT: Final = "train"
+
+
+class HuggingFace(Rows):
+    """The Parquet files and the card."""
+
+    def __init__(self, output: Output, options: Options) -> None:
+        splits = options.splits or ("",)
+        self._paths = {split: f"data/{split or DEFAULT_SPLIT}-00000-of-00001.parquet" for split in splits}
+        self._options = options
+        self._card = output.open("README.md")
+        super().__init__({split: output.open(path) for split, path in self._paths.items()}, _columns(), rows)
+
+    def close(self, facts: Mapping[str, Any], /) -> None:
+        """Ends the files and writes the card."""
+        super().close(facts)
+        paths = {split or DEFAULT_SPLIT: path for split, path in self._paths.items()}
+        self._card.write(card(facts, paths, self._options).encode())
+
+
+def open_writer(output: Output, options: Options) -> HuggingFace:
+    """A dataset folder with its card."""
+    return HuggingFace(output, options)
+
+
+def rows(item: Item) -> Iterator[dict[str, Any]]:
+    """The query's example."""
+    example = item.example
+    if example is not None:
+        yield {
+            "query_id": example.query_id,
+            "query": example.query,
+            "positives": [verdict_row(each) for each in example.positives],
+            "negatives": [verdict_row(each) for each in example.negatives],
+        }
+
+
+def _columns() -> Any:
+    import pyarrow as pa
+
+    texts = [(name, pa.string()) for name in ("passage_id", "doc_id", "title", "text")]
+    passage = pa.struct([*texts, ("grade", pa.int32()), ("p_relevant", pa.float64()), ("reason", pa.string())])
+    passages = pa.list_(passage)
+    return pa.schema(
+        [("query_id", pa.string()), ("query", pa.string()), ("positives", passages), ("negatives", passages)]
+    )

@@ -1,0 +1,111 @@
+"""The overrides that stand, as a slice: the TSV of graded pairs that `qrelay judge calibrate` and `eval` read.
+
+    query_id  passage_id  grade  query  title  text        UTF-8, no quoting; tabs and line breaks become blanks
+
+A pair whose passage has no text in the ledger is left out: nobody can judge it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+
+from qrelay.errors import BackendUnavailable, InputError
+from qrelay.files import AtomicFiles
+from qrelay.labels.ledger import schema
+from qrelay.labels.ledger.overrides import standing
+from qrelay.labels.ledger.people import pseudo_judge
+from qrelay.labels.ledger.reader import LabelledQuery, Snapshot
+
+COLUMNS: Final = ("query_id", "passage_id", "grade", "query", "title", "text")
+_BREAKS: Final = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
+_PAGE: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SliceWritten:
+    """Rows of the file, and overrides that were left out for their passage has no text."""
+
+    rows: int
+    without_text: int
+    scale: str
+
+
+def write_slice(snapshot: Snapshot, collection: str, path: Path, scale: str = "") -> SliceWritten:
+    """Writes the overrides on one scale, by query_id and passage_id, whole or not at all, a page in memory at a time.
+    No `scale`: the one that they are on.
+
+    Raises:
+        InputError: there is none to write, or they are on several scales.
+        BackendUnavailable: the file cannot be written.
+    """
+    scale = scale or _only_scale(snapshot.connection, collection)
+    rows = without_text = 0
+    try:
+        with AtomicFiles() as files:
+            file = files.open(path)
+            file.write(("\t".join(COLUMNS) + "\n").encode())
+            for query in _queries(snapshot, collection):
+                lines, lacking = _lines(query, pseudo_judge(scale)[0])
+                file.write("".join(lines).encode("utf-8", "replace"))
+                rows, without_text = rows + len(lines), without_text + lacking
+            if not rows:
+                raise InputError(
+                    f"no override of collection {collection} on the scale {scale} has a passage with a text in the"
+                    f" ledger ({without_text} have none): set some with `qrelay label set` or `import`"
+                )
+            files.commit()
+    except OSError as error:
+        raise BackendUnavailable(f"cannot write {path}: {error.strerror}; nothing was changed there") from error
+    return SliceWritten(rows, without_text, scale)
+
+
+def _lines(query: LabelledQuery, judge_no: int) -> tuple[list[str], int]:
+    """(the query's rows, how many of its overrides have no text)."""
+    passages = {candidate.passage.passage_id: candidate.passage for candidate in query.candidates}
+    lines, lacking = [], 0
+    for label in query.labels:
+        if label.judge_no != judge_no:
+            continue
+        passage = passages.get(label.passage_id)
+        if passage is None or not passage.text:
+            lacking += 1
+            continue
+        fields = query.query_id, label.passage_id, str(label.grade), query.text, passage.title, passage.text
+        lines.append("\t".join(_BREAKS.sub(" ", field) for field in fields) + "\n")
+    return lines, lacking
+
+
+def _queries(snapshot: Snapshot, collection: str) -> Iterator[LabelledQuery]:
+    """The queries that an override stands for."""
+    columns = schema.queries.c
+    chosen = (
+        sa.select(columns.query_id)
+        .where(columns.collection == collection)
+        .where(sa.exists().where(schema.overrides.c.query_no == columns.query_no, standing()))
+        .order_by(columns.query_id)
+        .limit(_PAGE)
+    )
+    last = ""
+    while ids := list(snapshot.connection.execute(chosen.where(columns.query_id > last)).scalars()):
+        yield from snapshot.labelled_queries(collection, ids=ids, overrides=True)
+        last = ids[-1]
+
+
+def _only_scale(connection: sa.Connection, collection: str) -> str:
+    joined = schema.overrides.join(schema.queries, schema.overrides.c.query_no == schema.queries.c.query_no)
+    chosen = sa.select(schema.overrides.c.scale).distinct().select_from(joined)
+    found = sorted(connection.execute(chosen.where(schema.queries.c.collection == collection, standing())).scalars())
+    if not found:
+        raise InputError(f"collection {collection} has no override: set some with `qrelay label set` or `import`")
+    if len(found) > 1:
+        raise InputError(
+            f"the overrides of collection {collection} are on the scales {', '.join(found)}: a slice holds one; name"
+            " it with --scale"
+        )
+    return str(found[0])
