@@ -25,14 +25,14 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from qrelay.formats.annotated_pairs import read_beir
+from qrelay.judging.cache import NoCache
+from qrelay.judging.calibration import raw_score
+from qrelay.judging.judge import Judge
+from qrelay.judging.load import load_judge
+from qrelay.judging.qualification.table import candidate_sets
+from qrelay.judging.settings import JudgeSettings
 from qrelay.stats.agreement import auc
 from qrelay.types import CandidateSet, Graded, JudgedSet
-from services.judge.cache import NoCache
-from services.judge.calibration import raw_score
-from services.judge.core import load_judge
-from services.judge.judge import Judge
-from services.judge.measure.table import candidate_sets
-from services.judge.settings import JudgeSettings
 
 RELEVANT = 3
 """Of LiveQA-Med's grades 1 to 4."""

@@ -28,12 +28,12 @@ from typing import Any
 from qrelay.config import load_settings
 from qrelay.errors import QrelayError
 from qrelay.judging.engines import make_backend
+from qrelay.judging.settings import JudgeSettings
+from qrelay.judging.strategies import make_strategy
+from qrelay.judging.strategies.base import Measured, Strategy
 from qrelay.llm.base import Backend
 from qrelay.rundir import default_data_dir
 from qrelay.types import Graded, Passage, Query
-from services.judge.settings import JudgeSettings
-from services.judge.strategies import make_strategy
-from services.judge.strategies.base import Measured, Strategy
 
 SET = Path(__file__).with_name("injection.jsonl")
 

@@ -21,16 +21,16 @@ import numpy as np
 
 from qrelay.errors import QrelayError
 from qrelay.formats.annotated_pairs import GradedPair, read_beir
+from qrelay.judging.cache import NoCache
+from qrelay.judging.calibration import raw_score
+from qrelay.judging.judge import Judge
+from qrelay.judging.load import load_judge
+from qrelay.judging.qualification.table import candidate_sets
+from qrelay.judging.settings import JudgeSettings
+from qrelay.judging.strategies.graded import graded
 from qrelay.llm.exchange import Chat, Reply
 from qrelay.stats.agreement import auc
 from qrelay.types import CandidateSet, Graded, JudgedSet
-from services.judge.cache import NoCache
-from services.judge.calibration import raw_score
-from services.judge.core import load_judge
-from services.judge.judge import Judge
-from services.judge.measure.table import candidate_sets
-from services.judge.settings import JudgeSettings
-from services.judge.strategies.graded import graded
 
 PLAIN = "Passage: {passage}\n\nQuery: {query}\n\n{instructions}\n\nScore, 0, 1, 2 or 3:"
 UMBRELA = graded("0-3", 0.05)

@@ -325,8 +325,8 @@ def test_an_index_folder_of_the_settings_counts(tmp_path: Path, monkeypatch: pyt
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with a ledger of collection docs, a folder in BEIR's layout, and pairs that people graded."""
+    from qrelay.judging.cache import open_cache
     from qrelay.labels.ledger.ledger import Ledger
-    from services.judge.cache import open_cache
     from tests.sink.builders import judged_set
 
     folder = tmp_path_factory.mktemp("installation")

@@ -15,7 +15,7 @@ from qrelay.cli.serve import installed_services, load_definition
 from qrelay.config import load_settings
 from qrelay.feed.lines import parse_line
 from qrelay.index.corpus import read_corpus
-from services.judge.strategies.contrastive import alternatives
+from qrelay.judging.strategies.contrastive import alternatives
 from trainer.evaluation.frozen import FrozenSet
 from trainer.experiment import load_experiment
 from trainer.gate.rules import read_rules

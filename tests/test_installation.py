@@ -11,13 +11,13 @@ import yaml
 from qrelay.cli.config import installed_classes
 from qrelay.config import ServiceSettings, load_settings
 from qrelay.errors import ConfigError
+from qrelay.judging.settings import JudgeSettings
 from qrelay.labels.settings import SinkSettings
 from qrelay.rundir import default_data_dir
 from qrelay.settings import find
 from qrelay.settings.effective import leaves, renewed
 from qrelay.settings.record import changes, difference, recorded_environ, write_record
 from qrelay.settings.secrets import masked
-from services.judge.settings import JudgeSettings
 from trainer.settings import TrainerSettings
 
 CLASSES = {"all": ServiceSettings, "judge": JudgeSettings, "sink": SinkSettings, "trainer": TrainerSettings}

@@ -9,10 +9,10 @@ import pytest
 from qrelay.index.settings import RetrieverSettings
 from qrelay.index.synthetic import SyntheticEngine
 from qrelay.judging.engines import make_backend
+from qrelay.judging.settings import FakeSettings, JudgeSettings
 from qrelay.llm.exchange import Prompt
 from qrelay.llm.fake import FakeBackend
 from qrelay.simulated import ServiceTime
-from services.judge.settings import FakeSettings, JudgeSettings
 from services.reranker.scorers import FakeScorer
 from services.reranker.settings import RerankerSettings
 from tests import samples

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from qrelay.judging.strategies.graded import graded
 from qrelay.llm.base import TOP_LOGPROBS
 from qrelay.types import CandidateSet, Passage
-from services.judge.strategies.graded import graded
 
 LIBRARY = "llama.cpp"
 CONTEXT_TOKENS = 4096

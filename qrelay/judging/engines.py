@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from qrelay import simulated
 from qrelay.errors import ConfigError
+from qrelay.judging.settings import JudgeSettings
 from qrelay.llm.base import Backend, Weights
 from qrelay.llm.exchange import PROMPT_LOGPROBS
-from services.judge.settings import JudgeSettings
 
 
 def make_backend(settings: JudgeSettings, *, needs: frozenset[str]) -> Backend:

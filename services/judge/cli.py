@@ -12,18 +12,18 @@ import click
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.output import Rows, echo_json, show
+from qrelay.judging.settings import BackendName
 from services.judge.commands.cache import cache
 from services.judge.commands.check import check
 from services.judge.commands.measure import COMMANDS
 from services.judge.commands.preview import preview
 from services.judge.commands.rejudge import rejudge
 from services.judge.commands.slice import slice_
-from services.judge.settings import BackendName
 
 if TYPE_CHECKING:
+    from qrelay.judging.settings import JudgeSettings
     from qrelay.llm.exchange import Message
     from qrelay.types import JudgedSet, Judgment
-    from services.judge.settings import JudgeSettings
 
 
 STRATEGIES = ["binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility"]
@@ -74,7 +74,7 @@ def try_(
 
 def _settings(config: Path | None, data_dir: Path, **changes: Any) -> JudgeSettings:
     from qrelay.config import load_settings
-    from services.judge.settings import JudgeSettings
+    from qrelay.judging.settings import JudgeSettings
 
     settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
     return settings.changed(**changes)
@@ -101,9 +101,9 @@ def _read_passages(file: Path) -> list[tuple[str, str]]:
 
 def _judge(settings: JudgeSettings, query: str, named: list[tuple[str, str]]) -> tuple[JudgedSet, list[Message]]:
     from qrelay.errors import QrelayError
+    from qrelay.judging.cache import NoCache
+    from qrelay.judging.load import load_judge
     from qrelay.types import Candidate, CandidateSet, Passage, Query
-    from services.judge.cache import NoCache
-    from services.judge.core import load_judge
 
     query_record = Query("try", query, "try")
     passages = [Passage(f"#{n}", f"#{n}", title, text) for n, (title, text) in enumerate(named, 1)]

@@ -9,6 +9,9 @@ from typing import Any
 from qrelay import __version__, wire
 from qrelay.errors import BackendUnavailable, QrelayError
 from qrelay.judging.engines import needed_models, prepare_models
+from qrelay.judging.failures import transient_missing
+from qrelay.judging.load import JudgeCore, check_core, load_core
+from qrelay.judging.settings import JudgeSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.doors import answer_items, service_info
@@ -18,9 +21,6 @@ from qrelay.runtime.topology import Hop
 from qrelay.types import CandidateSet, Graded, JudgedSet, Missing
 from qrelay.v1 import judge_pb2 as pb
 from qrelay.v1 import judge_pb2_grpc as pb_grpc
-from services.judge.core import JudgeCore, check_core, load_core
-from services.judge.failures import transient_missing
-from services.judge.settings import JudgeSettings
 
 Context = ServiceContext[JudgeSettings, JudgeCore]
 _CHARS_PER_TOKEN = 4

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from qrelay.judging.cache import JudgmentCache, NoCache, SqliteCache
+from qrelay.judging.judge import Judge
+from qrelay.judging.strategies import make_strategy
 from qrelay.llm.base import Backend
 from qrelay.llm.exchange import TokenLogprobs
 from qrelay.llm.fake import FakeBackend
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Missing, Passage, Query
-from services.judge.cache import JudgmentCache, NoCache, SqliteCache
-from services.judge.judge import Judge
-from services.judge.strategies import make_strategy
 
 NOW = datetime(2025, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
 QUERY = "How do I copy a directory tree?"

@@ -11,6 +11,8 @@ import pytest
 
 from qrelay.errors import ConfigError, ModelError, Oversized, QrelayError
 from qrelay.judging.engines import make_backend
+from qrelay.judging.settings import JudgeSettings
+from qrelay.judging.strategies import make_strategy
 from qrelay.llm.base import Backend, Weights
 from qrelay.llm.exchange import (
     GENERATION,
@@ -27,8 +29,6 @@ from qrelay.llm.fake import FakeBackend
 from qrelay.llm.llamacpp import LlamaCppBackend
 from qrelay.llm.openai import OpenAIBackend
 from qrelay.types import Graded
-from services.judge.settings import JudgeSettings
-from services.judge.strategies import make_strategy
 from tests.judge.samples import COOKING, COPYTREE, LOCK, QUERY, candidate_set, judge_one, make_judge, passage
 
 TOLERANCE = 4e-2

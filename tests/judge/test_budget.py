@@ -14,6 +14,10 @@ import pytest
 from qrelay import wire
 from qrelay.config import GrpcSettings, WorkerSettings
 from qrelay.errors import BackendUnavailable, BudgetExhausted, ConfigError, QrelayError
+from qrelay.judging.budget import Budgeted
+from qrelay.judging.cache import NoCache, SqliteCache
+from qrelay.judging.load import load_core
+from qrelay.judging.settings import BudgetSettings, JudgeSettings
 from qrelay.llm.fake import FakeBackend
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.memory import MemoryBroker
@@ -23,11 +27,7 @@ from qrelay.runtime.topology import Hop
 from qrelay.runtime.worker import StageWorker
 from qrelay.types import CandidateSet, JudgedSet
 from qrelay.v1 import judge_pb2, judge_pb2_grpc
-from services.judge.budget import Budgeted
-from services.judge.cache import NoCache, SqliteCache
-from services.judge.core import load_core
 from services.judge.service import JudgeServicer, JudgeStage
-from services.judge.settings import BudgetSettings, JudgeSettings
 from tests.conftest import eventually
 from tests.judge.samples import candidate_set, make_judge
 

@@ -22,14 +22,14 @@ from click.testing import CliRunner
 
 from qrelay.errors import BackendUnavailable, ConfigError, InternalError
 from qrelay.identity import judge_digest, judgment_key
+from qrelay.judging.cache import NO_CACHE, JudgmentCache, NoCache, SqliteCache, open_cache
+from qrelay.judging.cache_postgres import PostgresCache
+from qrelay.judging.cache_records import CacheRecord, Pruned, PruneRule
+from qrelay.judging.judge import Judge
+from qrelay.judging.strategies import make_strategy
 from qrelay.llm.fake import FakeBackend
 from qrelay.types import MISSING_REASONS, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Utility
-from services.judge.cache import NO_CACHE, JudgmentCache, NoCache, SqliteCache, open_cache
-from services.judge.cache_postgres import PostgresCache
-from services.judge.cache_records import CacheRecord, Pruned, PruneRule
 from services.judge.cli import judge as judge_command
-from services.judge.judge import Judge
-from services.judge.strategies import make_strategy
 from tests.judge.samples import NOW, candidate_set
 from tests.postgres import server_address
 
@@ -324,7 +324,7 @@ def test_killed_while_writing_the_file_is_whole_and_keeps_what_was_written(tmp_p
     path = tmp_path / "c.sqlite"
     program = (
         "import sys, pathlib\n"
-        "from services.judge.cache import SqliteCache\n"
+        "from qrelay.judging.cache import SqliteCache\n"
         "from tests.judge.test_cache import judgment\n"
         "cache = SqliteCache(pathlib.Path(sys.argv[1]))\n"
         "for n in range(10**6):\n"

@@ -15,21 +15,21 @@ from hypothesis import strategies as st
 
 from qrelay.errors import BackendUnavailable, ConfigError, InputError, QrelayError
 from qrelay.identity import judge_digest
+from qrelay.judging.cache import NoCache
+from qrelay.judging.calibration import CalibrationMap, FittedOn, MapInput, save_maps
+from qrelay.judging.cascade import Cascade, load_cascade
+from qrelay.judging.drift import LEAST, Watch, clopper_pearson
+from qrelay.judging.escalation import chance_wrong, in_audit, simulate
+from qrelay.judging.judge import Judge
+from qrelay.judging.load import load_core
+from qrelay.judging.panel import Panel
+from qrelay.judging.settings import CascadeSettings, JudgeSettings, MemberSettings
+from qrelay.judging.strategies import make_strategy
 from qrelay.llm.base import Weights
 from qrelay.llm.exchange import TOKEN_LOGPROBS, Prompt, TokenLogprobs
 from qrelay.llm.fake import FakeBackend
 from qrelay.stats.calibration import Logistic
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment, Missing, Query
-from services.judge.cache import NoCache
-from services.judge.calibration import CalibrationMap, FittedOn, MapInput, save_maps
-from services.judge.cascade import Cascade, load_cascade
-from services.judge.core import load_core
-from services.judge.drift import LEAST, Watch, clopper_pearson
-from services.judge.escalation import chance_wrong, in_audit, simulate
-from services.judge.judge import Judge
-from services.judge.panel import Panel
-from services.judge.settings import CascadeSettings, JudgeSettings, MemberSettings
-from services.judge.strategies import make_strategy
 from tests.judge.samples import NOW, passage, reply
 
 PAIRS = st.lists(st.tuples(st.floats(0.01, 0.99), st.floats(0.01, 0.99)), min_size=1, max_size=12)

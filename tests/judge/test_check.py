@@ -15,12 +15,12 @@ from click.testing import CliRunner
 
 from qrelay.cli.main import qrelay
 from qrelay.errors import ConfigError, InputError, MalformedInput, UnknownCollection
+from qrelay.judging.cache import SqliteCache
+from qrelay.judging.check import paraphrases
+from qrelay.judging.check.known import read_known
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, JudgeIdentity, Missing, Passage, Query, Score
-from services.judge.cache import SqliteCache
-from services.judge.check import paraphrases
-from services.judge.check.known import read_known
 from tests.judge.samples import COOKING, COPYTREE, LOCK, QUERY, make_judge
 from tests.sink.builders import FUSED, JUDGE, LEANING, graded, judged_set, judgment, relabelled, with_labels
 

@@ -12,15 +12,15 @@ from click.testing import CliRunner
 
 from qrelay.errors import BackendTimeout, InputError, MalformedInput, Oversized, QrelayError
 from qrelay.feed.lines import parse_line
+from qrelay.judging.querygen.alternatives import annotated, nearest, read_queries
+from qrelay.judging.querygen.cli import queries
+from qrelay.judging.strategies import make_strategy
+from qrelay.judging.strategies.base import Measured
+from qrelay.judging.strategies.contrastive import alternatives
 from qrelay.llm.exchange import Continuation, TargetLogprobs
 from qrelay.llm.fake import FakeBackend
 from qrelay.models.embedder import HashEmbedder
 from qrelay.types import Graded, Passage, Query
-from services.judge.querygen.alternatives import annotated, nearest, read_queries
-from services.judge.querygen.cli import queries
-from services.judge.strategies import make_strategy
-from services.judge.strategies.base import Measured
-from services.judge.strategies.contrastive import alternatives
 
 INHERITED = Passage("d#0", "d", "Lowe syndrome", "Lowe syndrome is inherited in an X-linked pattern.")
 SYMPTOMS = Passage("d#1", "d", "Lowe syndrome", "Signs are cataracts and kidney problems.")

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qrelay.errors import ConfigError, InvalidQuery
+from qrelay.judging.early_stop import EarlyStop, relevant_grade
+from qrelay.judging.failures import transient_missing
+from qrelay.judging.load import load_core
+from qrelay.judging.settings import EarlyStopSettings, JudgeSettings, MemberSettings
 from qrelay.llm.fake import FakeBackend
 from qrelay.runtime import telemetry
 from qrelay.types import BM25, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Graded, JudgedSet, Missing, Query, Score
-from services.judge.core import load_core
-from services.judge.early_stop import EarlyStop, relevant_grade
-from services.judge.failures import transient_missing
-from services.judge.settings import EarlyStopSettings, JudgeSettings, MemberSettings
 from tests.judge.samples import COOKING, COPYTREE, QUERY, make_judge, passage, reasons
 
 RELEVANT, IRRELEVANT = "How do I copy a directory tree? copy directory tree", COOKING

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import BackendUnavailable, ConfigError, MalformedInput
+from qrelay.judging.cache import SqliteCache
+from qrelay.judging.failures import transient_missing
+from qrelay.judging.judge import Judge
 from qrelay.llm.base import Weights
 from qrelay.llm.exchange import GENERATION, PROMPT_LOGPROBS, Chat, Continuation, Reply, TargetLogprobs
 from qrelay.llm.openai import OpenAIBackend
 from qrelay.llm.pacing import Policy
-from services.judge.cache import SqliteCache
-from services.judge.failures import transient_missing
-from services.judge.judge import Judge
 from tests.conftest import LONG_S
 from tests.judge.endpoint import GOOD, Answer, ScriptedEndpoint, answer, completion, echo, hang_up, named, text_only
 from tests.judge.samples import COPYTREE, LOCK, candidate_set, judge_one, make_judge, outcomes, reasons

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import pytest
 
 from benchmarks.injection import Change, changes, main, read_cases, sign_test, summary
+from qrelay.judging.strategies import make_strategy
+from qrelay.judging.strategies.hygiene import delimited_passage
 from qrelay.llm.exchange import Prompt, TokenLogprobs
 from qrelay.llm.fake import FakeBackend
 from qrelay.llm.llamacpp import LlamaCppBackend
-from services.judge.strategies import make_strategy
-from services.judge.strategies.hygiene import delimited_passage
 
 CASES = read_cases()
 

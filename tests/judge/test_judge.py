@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import BackendUnavailable, InvalidQuery, Oversized, QrelayError, SetupError
+from qrelay.judging.cache import NoCache, SqliteCache
+from qrelay.judging.failures import transient_missing
 from qrelay.llm.exchange import Prompt, TokenLogprobs
 from qrelay.llm.fake import FakeBackend
 from qrelay.types import Graded, JudgedSet, Judgment, Missing
-from services.judge.cache import NoCache, SqliteCache
-from services.judge.failures import transient_missing
 from tests.judge.samples import (
     COOKING,
     COPYTREE,

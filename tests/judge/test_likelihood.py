@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from qrelay.errors import BackendUnavailable, Oversized, QrelayError
+from qrelay.judging.strategies import make_strategy
+from qrelay.judging.strategies.answer_nll import cut_at_sentence
+from qrelay.judging.strategies.base import Measured, Strategy
+from qrelay.judging.strategies.likelihood import GRADED, Prior, graded_by
 from qrelay.llm.base import Incapable, Weights
 from qrelay.llm.exchange import GENERATION, PROMPT_LOGPROBS, Chat, Continuation, Reply, TargetLogprobs
 from qrelay.llm.fake import FakeBackend
 from qrelay.llm.transformers import TransformersBackend
 from qrelay.llm.weights_folder import weights_folder
 from qrelay.types import Graded, Missing, Passage, Query, Utility
-from services.judge.strategies import make_strategy
-from services.judge.strategies.answer_nll import cut_at_sentence
-from services.judge.strategies.base import Measured, Strategy
-from services.judge.strategies.likelihood import GRADED, Prior, graded_by
 from tests.judge.conftest import small_model
 from tests.judge.samples import COOKING, COPYTREE, LOCK, QUERY, passage
 

@@ -14,17 +14,17 @@ from click.testing import CliRunner, Result
 from qrelay import wire
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput, QrelayError, TransientError
 from qrelay.feed.lines import parse_line
+from qrelay.judging.querygen.cli import queries
+from qrelay.judging.querygen.faults import Faults
+from qrelay.judging.querygen.generate import GIVE_UP, Generator
+from qrelay.judging.querygen.journal import KEPT, MISSING, REJECTED, Journal
+from qrelay.judging.querygen.passages import read_passages, sample, unsuitable
+from qrelay.judging.querygen.prompt import chat, prompt_hash, read_question
 from qrelay.llm.base import Incapable, Weights
 from qrelay.llm.exchange import GENERATION, Chat, Reply
 from qrelay.llm.llamacpp import LlamaCppBackend
 from qrelay.types import Candidate, CandidateSet, Passage
 from qrelay.v1 import retriever_pb2, retriever_pb2_grpc
-from services.judge.querygen.cli import queries
-from services.judge.querygen.faults import Faults
-from services.judge.querygen.generate import GIVE_UP, Generator
-from services.judge.querygen.journal import KEPT, MISSING, REJECTED, Journal
-from services.judge.querygen.passages import read_passages, sample, unsuitable
-from services.judge.querygen.prompt import chat, prompt_hash, read_question
 from tests.judge.endpoint import ScriptedEndpoint, answer, text_only
 from tests.judge.serving import announce, serving
 

@@ -12,17 +12,17 @@ import pytest
 from click.testing import CliRunner
 
 from qrelay.errors import BackendUnavailable, BudgetExhausted, InputError, QrelayError
+from qrelay.judging.budget import Budgeted
+from qrelay.judging.cache import NoCache
+from qrelay.judging.rejudge import Rejudged, count, rejudge
+from qrelay.judging.settings import BudgetSettings
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.llm.fake import FakeBackend
 from qrelay.runtime.context import ServiceContext
 from qrelay.types import CandidateSet, Graded, JudgedSet, Judgment
 from qrelay.v1 import sink_pb2_grpc
-from services.judge.budget import Budgeted
-from services.judge.cache import NoCache
 from services.judge.cli import judge as judge_command
-from services.judge.rejudge import Rejudged, count, rejudge
-from services.judge.settings import BudgetSettings
 from services.sink.service import SinkServicer
 from services.sink.sink import Sink, load_sink
 from tests.judge.samples import COOKING, COPYTREE, LOCK, candidate_set, make_judge

@@ -18,11 +18,11 @@ import pytest
 from scipy.stats import binomtest
 
 from qrelay.errors import InputError
+from qrelay.judging.qualification.figures import calibrated, decisions, grading, ranking
+from qrelay.judging.report import plain_warnings, write_report
+from qrelay.judging.report.diagrams import confusion_png, reliability_png, wilson
 from qrelay.stats.agreement import auc, kappa
 from qrelay.stats.calibration import Isotonic
-from services.judge.measure.figures import calibrated, decisions, grading, ranking
-from services.judge.report import plain_warnings, write_report
-from services.judge.report.diagrams import confusion_png, reliability_png, wilson
 
 QUERIES, ROWS = 40, 400
 

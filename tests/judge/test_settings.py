@@ -10,10 +10,10 @@ from click.testing import CliRunner
 
 from qrelay.config import load_settings
 from qrelay.errors import ConfigError, ModelError
-from services.judge.cache import NoCache
+from qrelay.judging.cache import NoCache
+from qrelay.judging.load import load_core, load_judge
+from qrelay.judging.settings import JudgeSettings
 from services.judge.cli import judge as judge_command
-from services.judge.core import load_core, load_judge
-from services.judge.settings import JudgeSettings
 from tests.judge.conftest import model_path
 from tests.judge.samples import COPYTREE, LOCK, QUERY
 

@@ -12,9 +12,9 @@ import pytest
 
 from qrelay.errors import ConfigError, MalformedInput
 from qrelay.formats.annotated_pairs import GradedPair, corpus_texts, read_beir, read_slice, relevant_from, write_slice
-from services.judge.settings import JudgeSettings
-from services.judge.shots import pick_shots, queries_of, read_shots, replies_of
-from services.judge.strategies import make_strategy
+from qrelay.judging.settings import JudgeSettings
+from qrelay.judging.shots import pick_shots, queries_of, read_shots, replies_of
+from qrelay.judging.strategies import make_strategy
 from tests.judge.samples import passage
 
 HEADER = "query_id\tpassage_id\tgrade\tquery\ttitle\ttext\n"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import BackendUnavailable
+from qrelay.judging.load import JudgeCore, load_core
+from qrelay.judging.settings import EndpointSettings, JudgeSettings
 from qrelay.runtime.stage import Work
 from qrelay.types import Graded, JudgedSet, Missing
-from services.judge.core import JudgeCore, load_core
 from services.judge.service import JudgeStage
-from services.judge.settings import EndpointSettings, JudgeSettings
 from tests.judge.endpoint import GOOD, Answer, ScriptedEndpoint, answer, hang_up
 from tests.judge.samples import candidate_set
 

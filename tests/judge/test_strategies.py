@@ -8,6 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from qrelay.errors import BackendTimeout, ConfigError, QrelayError
+from qrelay.judging.strategies import make_strategy
+from qrelay.judging.strategies.base import Measured, Strategy
+from qrelay.judging.strategies.chat import Shot
+from qrelay.judging.strategies.hygiene import as_data, first_words
 from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
@@ -21,10 +25,6 @@ from qrelay.llm.exchange import (
 )
 from qrelay.llm.fake import FakeBackend
 from qrelay.types import Graded, Missing, Passage, Query
-from services.judge.strategies import make_strategy
-from services.judge.strategies.base import Measured, Strategy
-from services.judge.strategies.chat import Shot
-from services.judge.strategies.hygiene import as_data, first_words
 from tests.judge.samples import COOKING, COPYTREE, LOCK, QUERY, passage, reply
 
 ALL = [("binary", "0-1"), ("graded", "0-3"), ("graded", "1-4")]

@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qrelay.errors import ConfigError, MalformedInput, ModelError
 from qrelay.judging.engines import make_backend
+from qrelay.judging.settings import JudgeSettings
+from qrelay.judging.strategies import make_strategy
 from qrelay.llm.base import Weights
 from qrelay.llm.exchange import (
     PROMPT_LOGPROBS,
@@ -30,8 +32,6 @@ from qrelay.llm.transformers import TransformersBackend
 from qrelay.llm.weights_folder import weights_folder
 from qrelay.models.dtypes import native_dtype
 from qrelay.types import Graded
-from services.judge.settings import JudgeSettings
-from services.judge.strategies import make_strategy
 from tests.judge.conftest import CONTEXT_TOKENS, small_model
 from tests.judge.samples import COOKING, COPYTREE, LOCK, QUERY, passage
 

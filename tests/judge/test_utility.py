@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from qrelay.errors import BackendUnavailable, Oversized, QrelayError
+from qrelay.judging.strategies import make_strategy
+from qrelay.judging.strategies.base import Measured
+from qrelay.judging.strategies.numbered import read_numbers, shuffled, windows
+from qrelay.judging.strategies.utility import Limits, ListUtility
 from qrelay.llm.base import Incapable, Weights
 from qrelay.llm.exchange import GENERATION, Chat, Reply
 from qrelay.types import Graded, Missing, Passage, Query, Utility
-from services.judge.strategies import make_strategy
-from services.judge.strategies.base import Measured
-from services.judge.strategies.numbered import read_numbers, shuffled, windows
-from services.judge.strategies.utility import Limits, ListUtility
 from tests.judge.samples import QUERY, passage
 
 ASKED = Query("q", QUERY, "docs")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import ModelError
+from qrelay.judging.strategies import make_strategy
 from qrelay.llm.base import Weights
 from qrelay.llm.exchange import Continuation, TargetLogprobs, TokenLogprobs
 from qrelay.llm.transformers import TransformersBackend
 from qrelay.llm.vllm import VllmBackend
-from services.judge.strategies import make_strategy
 from tests.judge.samples import COOKING, COPYTREE, LOCK, QUERY, passage
 
 INSTALLED = importlib.util.find_spec("vllm") is not None

@@ -129,8 +129,8 @@ def report(questions: Questions, readings: Sequence[Reading]) -> dict[str, Any]:
 def _chat(
     questions: Questions, query_id: str, passages: Sequence[str], instructions: str, max_tokens: int, words: int
 ) -> Chat:
+    from qrelay.judging.strategies.hygiene import as_data, first_words
     from qrelay.llm.exchange import Chat
-    from services.judge.strategies.hygiene import as_data, first_words
 
     texts = (as_data(first_words(questions.collection.text_of[doc_id], words)) for doc_id in passages)
     shown = "".join(f"Passage {i}: {text}\n\n" for i, text in enumerate(texts, 1))
@@ -139,9 +139,9 @@ def _chat(
 
 
 def _prompt(questions: Questions, reading: Reading) -> Prompt:
+    from qrelay.judging.strategies.grading import labels
+    from qrelay.judging.strategies.hygiene import as_data
     from qrelay.llm.exchange import Prompt
-    from services.judge.strategies.grading import labels
-    from services.judge.strategies.hygiene import as_data
 
     query = questions.collection.queries[reading.query_id]
     references = "\n".join(f"Reference: {as_data(each)}" for each in questions.references[reading.query_id])
@@ -157,8 +157,8 @@ def _prompt(questions: Questions, reading: Reading) -> Prompt:
 
 
 def _graded(reading: Reading, reply: Any) -> Reading:
+    from qrelay.judging.strategies.grading import read_grade
     from qrelay.types import Missing
-    from services.judge.strategies.grading import read_grade
 
     if isinstance(reply, QrelayError):
         return replace(reading, grade_missing=reply.reason)
@@ -169,7 +169,7 @@ def _graded(reading: Reading, reply: Any) -> Reading:
 
 
 def _scale() -> Any:
-    from services.judge.strategies.base import Scale
+    from qrelay.judging.strategies.base import Scale
 
     return Scale("0-4", 0, 3, tuple((str(each),) for each in range(BEST_GRADE + 1)))
 

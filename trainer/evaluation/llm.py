@@ -63,7 +63,7 @@ def opened(llm: Llm, needs: frozenset[str]) -> Iterator[Backend]:
     from pydantic import ValidationError
 
     from qrelay.judging.engines import make_backend
-    from services.judge.settings import JudgeSettings
+    from qrelay.judging.settings import JudgeSettings
 
     given: dict[str, Any] = {"backend": llm.backend, "model": llm.model, "strategy": "graded"}
     if llm.backend == "openai":

@@ -17,9 +17,9 @@ from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.output import echo_json
 
 if TYPE_CHECKING:
-    from services.judge.cache import JudgmentCache
-    from services.judge.cache_records import CacheRecord
-    from services.judge.settings import JudgeSettings
+    from qrelay.judging.cache import JudgmentCache
+    from qrelay.judging.cache_records import CacheRecord
+    from qrelay.judging.settings import JudgeSettings
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -80,7 +80,7 @@ def prune(
 
     --not-configured loads the configured judges: only then are their identities known.
     """
-    from services.judge.cache_records import PruneRule
+    from qrelay.judging.cache_records import PruneRule
 
     if not re.fullmatch("[0-9a-f]*", judge_hash):
         raise click.UsageError(f"--judge {judge_hash}: give the beginning of a hash, as `cache stats` shows it")
@@ -148,7 +148,7 @@ def _age(text: str) -> timedelta:
 
 def _configured(settings: JudgeSettings) -> frozenset[str]:
     """The hashes of the judges that the settings name; known only once they are loaded."""
-    from services.judge.core import load_panel
+    from qrelay.judging.load import load_panel
 
     panel = load_panel(settings)
     try:
@@ -159,8 +159,8 @@ def _configured(settings: JudgeSettings) -> frozenset[str]:
 
 def _open(data_dir: Path, config: Path | None) -> tuple[JudgeSettings, JudgmentCache]:
     from qrelay.config import load_settings
-    from services.judge.cache import NO_CACHE, POSTGRES, open_cache
-    from services.judge.settings import JudgeSettings
+    from qrelay.judging.cache import NO_CACHE, POSTGRES, open_cache
+    from qrelay.judging.settings import JudgeSettings
 
     settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
     path = settings.cache_path
@@ -170,6 +170,6 @@ def _open(data_dir: Path, config: Path | None) -> tuple[JudgeSettings, JudgmentC
 
 
 def _shown(settings: JudgeSettings) -> str:
-    from services.judge.cache_postgres import without_password
+    from qrelay.judging.cache_postgres import without_password
 
     return without_password(settings.cache_path)

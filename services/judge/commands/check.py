@@ -14,9 +14,9 @@ from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.output import echo_json
 
 if TYPE_CHECKING:
+    from qrelay.judging.check.evidence import Evidence
+    from qrelay.judging.settings import JudgeSettings
     from qrelay.registry.ledgerside import LedgerSide
-    from services.judge.check.evidence import Evidence
-    from services.judge.settings import JudgeSettings
 
 FORMAT = "qrelay-judge-check/1"
 _SUGGESTED = 20
@@ -56,10 +56,10 @@ def check(
     """
     from qrelay.errors import ConfigError
     from qrelay.files import write_atomic
+    from qrelay.judging.check.report import as_page, as_text
+    from qrelay.judging.report.write import without_nan
     from qrelay.progress import shown
     from qrelay.registry.ledgerside import ledger_side
-    from services.judge.check.report import as_page, as_text
-    from services.judge.report.write import without_nan
 
     settings = _settings(data_dir, config)
     with shown(), ledger_side(ledger, data_dir, config) as side:
@@ -82,9 +82,9 @@ def _report(
     paraphrases: int,
     settings: JudgeSettings,
 ) -> dict[str, Any]:
-    from services.judge.check.agreement import between_judges, with_retrieval
-    from services.judge.check.evidence import gather
-    from services.judge.check.known import KnownAnswers, read_known
+    from qrelay.judging.check.agreement import between_judges, with_retrieval
+    from qrelay.judging.check.evidence import gather
+    from qrelay.judging.check.known import KnownAnswers, read_known
 
     file, least = known
     answers = KnownAnswers(read_known(file, least) if file else None)
@@ -125,7 +125,7 @@ def _paraphrases(
     side: LedgerSide, collection: str, evidence: Evidence, count: int, settings: JudgeSettings
 ) -> Mapping[str, Any]:
     """The pairs and their cost, and where `count` is not 0 what asking them gave."""
-    from services.judge.check.paraphrases import REWRITES, ask, expected_tokens, narrowed, sample
+    from qrelay.judging.check.paraphrases import REWRITES, ask, expected_tokens, narrowed, sample
 
     sets = narrowed(sample(evidence, count or _SUGGESTED), lambda query_id: side.judged_set(collection, query_id))
     pairs = sum(len(each.candidate_set.candidates) for each in sets)
@@ -133,7 +133,7 @@ def _paraphrases(
     head = {"asked": bool(count and pairs), "sampled": pairs, "versions": versions, "expected_tokens": tokens}
     if not head["asked"]:
         return {**head, "judges": {}, "rewrites": [], "stopped": "", "failed": ""}
-    from services.judge.core import load_core
+    from qrelay.judging.load import load_core
 
     price = settings.budget.price_per_million_tokens
     money = f", {tokens * price / 1e6:.2f} in money" if price else ""
@@ -152,7 +152,7 @@ def _paraphrases(
 def _settings(data_dir: Path, config: Path | None) -> JudgeSettings:
     """The judge's settings with this installation's cache and budget, but without leaving out pairs."""
     from qrelay.config import load_settings
-    from services.judge.settings import EarlyStopSettings, JudgeSettings
+    from qrelay.judging.settings import EarlyStopSettings, JudgeSettings
 
     settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
     return settings.model_copy(update={"early_stop": EarlyStopSettings()})

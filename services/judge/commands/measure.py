@@ -16,10 +16,10 @@ from qrelay.cli.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
     from qrelay.formats.annotated_pairs import GradedPair
-    from services.judge.calibration import CalibrationMap
-    from services.judge.measure.systems import Evaluation
-    from services.judge.measure.table import Table
-    from services.judge.settings import JudgeSettings
+    from qrelay.judging.calibration import CalibrationMap
+    from qrelay.judging.qualification.systems import Evaluation
+    from qrelay.judging.qualification.table import Table
+    from qrelay.judging.settings import JudgeSettings
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -71,8 +71,8 @@ def eval_(
     Runs from the cache: what was judged before costs nothing. With --calibration a fitted map is applied, else
     figures that need a map come from cross-validation grouped by query.
     """
-    from services.judge.calibration import load_maps
-    from services.judge.report.write import without_nan
+    from qrelay.judging.calibration import load_maps
+    from qrelay.judging.report.write import without_nan
 
     maps = load_maps(calibration) if calibration else None
     cascades = options.pop("cascades")
@@ -102,8 +102,8 @@ def calibrate(out: Path, default: str | None, report: Path | None, config: Path 
 
     The file holds all maps; `judge.calibration: FILE#NAME` chooses one. Figures are cross-validated by query.
     """
-    from services.judge.calibration import save_maps
-    from services.judge.measure.fitting import fit_map
+    from qrelay.judging.calibration import save_maps
+    from qrelay.judging.qualification.fitting import fit_map
 
     evaluation = _evaluate(config, options, None)
     table = evaluation.table
@@ -140,10 +140,10 @@ def qualify(
     Name the file in sink.qualification: exports of training data then obey it.
     """
     from qrelay.files import write_atomic
-    from services.judge.calibration import load_maps
-    from services.judge.measure.estimate import relevant_share
-    from services.judge.measure.verdicts import verdicts
-    from services.judge.report.write import without_nan
+    from qrelay.judging.calibration import load_maps
+    from qrelay.judging.qualification.estimate import relevant_share
+    from qrelay.judging.qualification.verdicts import verdicts
+    from qrelay.judging.report.write import without_nan
 
     evaluation = _evaluate(config, options, load_maps(calibration) if calibration else None)
     found = {**_as_json(evaluation), "verdicts": verdicts(evaluation)}
@@ -160,7 +160,7 @@ def qualify(
 
 
 def _evaluate(config: Path | None, options: dict[str, Any], maps: Mapping[str, CalibrationMap] | None) -> Evaluation:
-    from services.judge.measure.systems import evaluate
+    from qrelay.judging.qualification.systems import evaluate
 
     table = asyncio.run(_table(config, options))
     fusions = dict(_fusion(each) for each in options["fusions"])
@@ -168,8 +168,8 @@ def _evaluate(config: Path | None, options: dict[str, Any], maps: Mapping[str, C
 
 
 def _cascades(evaluation: Evaluation, named: Sequence[str]) -> list[dict[str, Any]]:
-    from services.judge.measure.cascades import cascade_figures
-    from services.judge.settings import CascadeSettings
+    from qrelay.judging.qualification.cascades import cascade_figures
+    from qrelay.judging.settings import CascadeSettings
 
     found = []
     for text in named:
@@ -188,10 +188,10 @@ def _fusion(text: str) -> tuple[str, list[str]]:
 
 
 async def _table(config: Path | None, options: dict[str, Any]) -> Table:
+    from qrelay.judging.load import load_panel
+    from qrelay.judging.qualification.stages import StageOptions, stage_scores
+    from qrelay.judging.qualification.table import measure
     from qrelay.progress import shown, step
-    from services.judge.core import load_panel
-    from services.judge.measure.stages import StageOptions, stage_scores
-    from services.judge.measure.table import measure
 
     pairs, corpus = _pairs(options)
     stages = stage_scores(pairs, StageOptions(options["embedder"], corpus), lambda what: click.echo(what, err=True))
@@ -220,7 +220,7 @@ def _pairs(options: dict[str, Any]) -> tuple[list[GradedPair], list[tuple[str, s
 
 def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
     from qrelay.config import load_settings
-    from services.judge.settings import JudgeSettings
+    from qrelay.judging.settings import JudgeSettings
 
     return load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
 
@@ -250,14 +250,14 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
 
 def _dumped(found: dict[str, Any]) -> str:
     """As a file's JSON; null where a figure is nan, for too few queries, say."""
-    from services.judge.report.write import without_nan
+    from qrelay.judging.report.write import without_nan
 
     return json.dumps(without_nan(found), indent=2, allow_nan=False)
 
 
 def _write_report(evaluation: Evaluation, folder: Path, focus: str, *, quiet: bool = False) -> None:
-    from services.judge.measure.verdicts import verdicts
-    from services.judge.report import write_report
+    from qrelay.judging.qualification.verdicts import verdicts
+    from qrelay.judging.report import write_report
 
     found = _as_json(evaluation)
     data = {key: found[key] for key in ("n", "queries", "relevant", "sha256", "relevant_from")}

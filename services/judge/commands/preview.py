@@ -14,9 +14,9 @@ from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
+    from qrelay.judging.preview import Estimate, Preview, Scored
+    from qrelay.judging.settings import JudgeSettings
     from qrelay.types import CandidateSet, Judgment, Query
-    from services.judge.preview import Estimate, Preview, Scored
-    from services.judge.settings import JudgeSettings
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _SHOWN_PAIRS = 10
@@ -47,9 +47,9 @@ def preview(
 
     Nothing is taken from the cache or put into it: tokens and speed are those of the work itself.
     """
-    from services.judge.core import load_core
-    from services.judge.preview import estimate, examples, sampled
-    from services.judge.preview import preview as run
+    from qrelay.judging.load import load_core
+    from qrelay.judging.preview import estimate, examples, sampled
+    from qrelay.judging.preview import preview as run
 
     settings = _settings(config, source["data_dir"])
     found, marked = _sets(source)
@@ -72,8 +72,8 @@ def preview(
 def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
     """The settings, but without cache and budget."""
     from qrelay.config import load_settings
-    from services.judge.cache import NO_CACHE
-    from services.judge.settings import BudgetSettings, JudgeSettings
+    from qrelay.judging.cache import NO_CACHE
+    from qrelay.judging.settings import BudgetSettings, JudgeSettings
 
     settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
     price = BudgetSettings(price_per_million_tokens=settings.budget.price_per_million_tokens)
@@ -86,12 +86,12 @@ def _sets(source: dict[str, Any]) -> tuple[list[CandidateSet], float]:
     if len(given) != 1 or bool(source["queries"]) != bool(source["collection"]):
         raise click.UsageError("give one of --sets FILE, --slice FILE, or --queries FILE with --collection")
     if source["sets"]:
-        from services.judge.preview import read_pairs
+        from qrelay.judging.preview import read_pairs
 
         return read_pairs(source["sets"]), 0.0
     if source["slice_"]:
         from qrelay.formats.annotated_pairs import read_slice
-        from services.judge.measure.table import candidate_sets
+        from qrelay.judging.qualification.table import candidate_sets
 
         return candidate_sets(read_slice(source["slice_"]), {}), 0.0
     from services.judge.commands import doors
@@ -105,7 +105,7 @@ def _queries(file: Path, collection: str, count: int = 6) -> list[Query]:
     import random
 
     from qrelay.feed.lines import parse_line
-    from services.judge.preview import SEED
+    from qrelay.judging.preview import SEED
 
     lines = [line for line in file.read_text("utf8").splitlines() if line.strip()]
     if not lines:

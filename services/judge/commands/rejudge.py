@@ -17,9 +17,9 @@ from qrelay.exitcodes import EXIT_PARTIAL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from qrelay.judging.rejudge import Rejudged
     from qrelay.types import JudgedSet
     from services.judge.commands import doors
-    from services.judge.rejudge import Rejudged
 
 _SHOWN_FAILURES = 10
 
@@ -54,9 +54,9 @@ def rejudge(
     Exit code 3: a budget ended it early, or some sets were not taken.
     """
     from qrelay.formats.annotated_pairs import read_slice
+    from qrelay.judging.rejudge import count
     from qrelay.rundir import require
     from services.judge.commands import doors
-    from services.judge.rejudge import count
 
     address = sink or require(data_dir, "sink").grpc
     if pairs:
@@ -77,10 +77,10 @@ async def _run(
     config: Path | None, data_dir: Path, sets: Iterator[JudgedSet], ledger: doors.Ledger, batch: int
 ) -> Rejudged:
     from qrelay.config import load_settings
+    from qrelay.judging.load import load_core
+    from qrelay.judging.rejudge import rejudge
+    from qrelay.judging.settings import JudgeSettings
     from qrelay.progress import shown, step
-    from services.judge.core import load_core
-    from services.judge.rejudge import rejudge
-    from services.judge.settings import JudgeSettings
 
     with shown():
         with step("loading the judge"):

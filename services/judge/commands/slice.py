@@ -13,8 +13,8 @@ from qrelay.cli.options import config_option, data_dir_option
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from qrelay.judging.qualification.sampling import Judged
     from qrelay.types import JudgedSet
-    from services.judge.measure.sampling import Judged
 
 
 @click.command("slice", epilog=example("qrelay judge slice --collection docs --n 50 --out to-grade.tsv"))
@@ -34,9 +34,9 @@ def slice_(collection: str, count: int, where: str, seed: int, out: Path, sink: 
     """
     from qrelay.errors import InputError
     from qrelay.formats.annotated_pairs import write_slice
+    from qrelay.judging.qualification.sampling import choose
     from qrelay.rundir import require
     from services.judge.commands import doors
-    from services.judge.measure.sampling import choose
 
     if out.exists():
         raise InputError(f"{out} exists, perhaps with grades in it: choose another --out")
@@ -53,8 +53,8 @@ def slice_(collection: str, count: int, where: str, seed: int, out: Path, sink: 
 def _judged(found: JudgedSet) -> Iterator[Judged]:
     """The pairs of one set that have a grade; of several labels of a pair the last, which combines the others."""
     from qrelay.formats.annotated_pairs import GradedPair
+    from qrelay.judging.qualification.sampling import Judged
     from qrelay.types import Graded
-    from services.judge.measure.sampling import Judged
 
     query = found.candidate_set.query
     labels = {each.passage_id: each.outcome for each in found.judgments if isinstance(each.outcome, Graded)}

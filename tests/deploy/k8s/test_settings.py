@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from qrelay.judging.settings import JudgeSettings
 from qrelay.runtime.jetstream import DEAD_LETTER_MARGIN
 from qrelay.runtime.topology import Hop
-from services.judge.settings import JudgeSettings
 from services.reranker.settings import RerankerSettings
 from tests.deploy.k8s.effective import settings_of
 from tests.deploy.k8s.rendering import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.judge.measure.systems import Evaluation, evaluate
+from qrelay.judging.qualification.systems import Evaluation, evaluate
 from tests.judge.measure.tables import P, made
 
 

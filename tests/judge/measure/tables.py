@@ -9,8 +9,8 @@ import numpy as np
 
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.identity import judge_digest
+from qrelay.judging.qualification.table import Table
 from qrelay.types import Graded, JudgeIdentity, Judgment, Missing
-from services.judge.measure.table import Table
 from tests.judge.samples import NOW
 
 P = float | None

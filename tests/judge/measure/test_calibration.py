@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from qrelay.errors import ConfigError
+from qrelay.judging.calibration import CalibrationMap, MapInput, load_map, load_maps, raw_score, save_maps
+from qrelay.judging.qualification.fitting import fit_map
 from qrelay.stats.calibration import Isotonic, Logistic
 from qrelay.types import Candidate, Graded, Missing, Passage, Score, Utility
-from services.judge.calibration import CalibrationMap, MapInput, load_map, load_maps, raw_score, save_maps
-from services.judge.measure.fitting import fit_map
 from tests.judge.measure.tables import graded, noisy
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from qrelay.errors import InputError
-from services.judge.measure.estimate import relevant_share
-from services.judge.measure.systems import System, evaluate
-from services.judge.measure.table import Table
+from qrelay.judging.qualification.estimate import relevant_share
+from qrelay.judging.qualification.systems import System, evaluate
+from qrelay.judging.qualification.table import Table
 from tests.judge.measure.tables import P, made
 
 GRADED, REST = 20, 180

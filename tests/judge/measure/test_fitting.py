@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from qrelay.errors import InputError
+from qrelay.judging.qualification.fitting import FOLDS, _folds, _rising, apply_map, cross_validated, fit_map
+from qrelay.judging.qualification.table import Table
 from qrelay.stats.agreement import auc
 from qrelay.stats.calibration import Isotonic, Logistic
-from services.judge.measure.fitting import FOLDS, _folds, _rising, apply_map, cross_validated, fit_map
-from services.judge.measure.table import Table
 from tests.judge.measure.tables import P, made, noisy
 
 

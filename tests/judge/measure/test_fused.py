@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import BackendUnavailable, ConfigError, InvalidQuery, QrelayError
+from qrelay.judging.cache import NoCache, SqliteCache
+from qrelay.judging.calibration import CalibrationMap, FittedOn, MapInput, raw_score, save_maps
+from qrelay.judging.ensemble import Fused
+from qrelay.judging.judge import Judge
+from qrelay.judging.load import load_core
+from qrelay.judging.panel import Panel
+from qrelay.judging.settings import JudgeSettings, MemberSettings
+from qrelay.judging.strategies import make_strategy
 from qrelay.llm.exchange import Prompt, TokenLogprobs
 from qrelay.llm.fake import FakeBackend
 from qrelay.stats.calibration import Isotonic, Logistic
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment, Missing, Score
-from services.judge.cache import NoCache, SqliteCache
-from services.judge.calibration import CalibrationMap, FittedOn, MapInput, raw_score, save_maps
-from services.judge.core import load_core
-from services.judge.fused import Fused
-from services.judge.judge import Judge
-from services.judge.panel import Panel
-from services.judge.settings import JudgeSettings, MemberSettings
-from services.judge.strategies import make_strategy
 from tests.judge.samples import COOKING, COPYTREE, LOCK, NOW, candidate_set
 
 TEXTS = (COPYTREE, LOCK, COOKING)

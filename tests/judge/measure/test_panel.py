@@ -8,14 +8,14 @@ import pytest
 
 from qrelay.errors import ConfigError, InvalidQuery
 from qrelay.identity import judge_digest
+from qrelay.judging.cache import NoCache
+from qrelay.judging.judge import Judge
+from qrelay.judging.load import load_core, load_panel
+from qrelay.judging.panel import Panel
+from qrelay.judging.settings import JudgeSettings, MemberSettings
+from qrelay.judging.strategies import make_strategy
 from qrelay.llm.fake import FakeBackend
 from qrelay.types import JudgedSet, Judgment
-from services.judge.cache import NoCache
-from services.judge.core import load_core, load_panel
-from services.judge.judge import Judge
-from services.judge.panel import Panel
-from services.judge.settings import JudgeSettings, MemberSettings
-from services.judge.strategies import make_strategy
 from tests.judge.samples import COOKING, COPYTREE, LOCK, NOW, candidate_set
 
 STRATEGIES = ("graded", "binary", "query_likelihood")

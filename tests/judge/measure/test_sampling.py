@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.judge.measure.sampling import Judged, choose
+from qrelay.judging.qualification.sampling import Judged, choose
 from tests.judge.measure.tables import pair
 
 

@@ -11,16 +11,16 @@ import pytest
 
 from qrelay.errors import InvalidQuery, ModelError
 from qrelay.formats.annotated_pairs import GradedPair, read_beir
+from qrelay.judging.cache import NoCache, SqliteCache
+from qrelay.judging.judge import Judge
+from qrelay.judging.panel import Panel
+from qrelay.judging.qualification.stages import StageOptions, stage_scores
+from qrelay.judging.qualification.table import candidate_sets, measure, missing_count
+from qrelay.judging.strategies import make_strategy
 from qrelay.llm.fake import FakeBackend
 from qrelay.models.embedder import load_embedder
 from qrelay.terms import K1, B, tokenize
 from qrelay.types import Candidate
-from services.judge.cache import NoCache, SqliteCache
-from services.judge.judge import Judge
-from services.judge.measure.stages import StageOptions, stage_scores
-from services.judge.measure.table import candidate_sets, measure, missing_count
-from services.judge.panel import Panel
-from services.judge.strategies import make_strategy
 from tests.conftest import SHARED_DATA
 from tests.judge.samples import COOKING, COPYTREE, LOCK, NOW, QUERY
 

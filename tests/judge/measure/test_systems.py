@@ -9,10 +9,10 @@ import pytest
 
 from qrelay.errors import InputError
 from qrelay.identity import judge_digest
+from qrelay.judging.qualification.cascades import cascade_figures
+from qrelay.judging.qualification.fitting import apply_map, fit_map
+from qrelay.judging.qualification.systems import Evaluation, evaluate, recipes
 from qrelay.stats.calibration import Logistic
-from services.judge.measure.cascades import cascade_figures
-from services.judge.measure.fitting import apply_map, fit_map
-from services.judge.measure.systems import Evaluation, evaluate, recipes
 from tests.judge.measure.tables import P, made, noisy
 
 GRADES: list[list[int | None]] = [[1, 0, 0], [1, 1, 0], [0, 0, None]]

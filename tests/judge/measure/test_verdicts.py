@@ -11,10 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from qrelay.identity import judge_digest
-from qrelay.types import Missing
-from services.judge.measure.fitting import fit_map
-from services.judge.measure.systems import Evaluation, System, evaluate
-from services.judge.measure.verdicts import (
+from qrelay.judging.qualification.fitting import fit_map
+from qrelay.judging.qualification.systems import Evaluation, System, evaluate
+from qrelay.judging.qualification.verdicts import (
     CALIBRATED_ONLY,
     GATE_AUC,
     NEGATIVE_BELOW,
@@ -26,6 +25,7 @@ from services.judge.measure.verdicts import (
     unknown,
     verdicts,
 )
+from qrelay.types import Missing
 from tests.judge.measure.tables import P, made
 
 

@@ -1,0 +1,121 @@
+"""The core behind the judge's two doors: what every arrangement of judges can do, and the one the settings ask for.
+
+Judge      one model asked one way (judge.py)
+Panel      several judges, all of which label every pair (panel.py)
+Fused      a panel, and one calibrated label a pair made of theirs (fused.py)
+Cascade    a cheap core answers where it is sure, a dear one the rest (cascade.py)
+EarlyStop  any of these, leaving out what cannot change an export (early_stop.py)
+Budgeted   any of these, until the tokens or the money are used up (budget.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from qrelay.errors import ConfigError, QrelayError
+from qrelay.judging.budget import within_budget
+from qrelay.judging.cache import JudgmentCache, open_cache
+from qrelay.judging.calibration import load_map
+from qrelay.judging.cascade import load_cascade
+from qrelay.judging.early_stop import stopping_early
+from qrelay.judging.engines import check_backend, make_backend, refuse_lacking
+from qrelay.judging.ensemble import Fused
+from qrelay.judging.judge import Judge
+from qrelay.judging.panel import Panel
+from qrelay.judging.prefilter import Prefilter
+from qrelay.judging.settings import JudgeSettings
+from qrelay.judging.shots import read_shots
+from qrelay.judging.strategies import make_strategy
+from qrelay.llm.base import Backend
+from qrelay.runtime.stage import Info
+from qrelay.types import CandidateSet, JudgedSet
+
+
+class JudgeCore(Protocol):
+    """Candidate sets in, judged sets out."""
+
+    async def judge(self, sets: Sequence[CandidateSet]) -> list[JudgedSet | QrelayError]:
+        """Each set with its judgments, in order; a set's own trouble comes back as its error."""
+
+    def info(self) -> Info:
+        """Who judges, and how."""
+
+    def close(self) -> None:
+        """Free the engines and the cache."""
+
+
+def load_core(settings: JudgeSettings) -> JudgeCore:
+    """The core that the settings ask for, ready to work. May take a while; run it off the event loop.
+
+    Raises:
+        ModelError: a model is absent or altered; the text says what to pull.
+        ConfigError: a strategy that its backend cannot serve, a key that is not set, an unusable cache or map.
+    """
+    panel = load_panel(settings)
+    try:
+        return _arranged(settings, panel)
+    except BaseException:
+        panel.close()
+        raise
+
+
+def check_core(settings: JudgeSettings) -> None:
+    """What would keep `load_core` from beginning. Raises as it, for absent models and keys."""
+    for own in settings.members().values():
+        check_backend(own)
+
+
+def load_panel(settings: JudgeSettings) -> Panel:
+    """The configured judges, side by side, on one cache. Judges of the same engine and model share it. Raises as
+    `load_core`, and ConfigError where two of them are the same."""
+    cache = open_cache(settings.cache_path)
+    judges: dict[str, Judge] = {}
+    engines: dict[str, Backend] = {}
+    try:
+        for name, own in settings.members().items():
+            judges[name] = load_judge(own, cache, engines)
+        _refuse_twins(judges)
+    except BaseException:
+        for engine in engines.values():
+            engine.close()
+        cache.close()
+        raise
+    return Panel(judges, cache)
+
+
+def _refuse_twins(judges: Mapping[str, Judge]) -> None:
+    """Raises ConfigError where two judges are one: their labels would have the same keys."""
+    names: dict[str, str] = {}
+    for name, judge in judges.items():
+        first = names.setdefault(judge.hashes[0], name)
+        if first != name:
+            raise ConfigError(
+                f"judge.judges: {first} and {name} are the same judge (model, prompt, scale and decoding): remove one"
+            )
+
+
+def load_judge(settings: JudgeSettings, cache: JudgmentCache, engines: dict[str, Backend] | None = None) -> Judge:
+    """One judge on a cache that it shares. engines: those that are loaded, to which its own is added. Raises as
+    `load_core`."""
+    shots = read_shots(settings) if settings.shots else ()
+    strategy = make_strategy(settings.strategy, settings.scale, min_mass=settings.min_grade_mass, shots=shots)
+    engines = {} if engines is None else engines
+    engine = f"{settings.backend} {settings.model} {settings.endpoint}"
+    if engine not in engines:
+        engines[engine] = make_backend(settings, needs=strategy.spec.needs)
+    refuse_lacking(engines[engine], settings, strategy.spec.needs)
+    limits = settings.prefilter
+    prefilter = Prefilter(min_chars=limits.min_chars, max_chars=limits.max_chars)
+    return Judge(engines[engine], strategy, cache, prefilter=prefilter)
+
+
+def _arranged(settings: JudgeSettings, panel: Panel) -> JudgeCore:
+    core: JudgeCore = panel
+    if settings.cascade.order:
+        core = load_cascade(settings, panel)
+    elif settings.calibration:
+        core = Fused(panel, load_map(settings.calibration))
+    if settings.early_stop.enabled:
+        core = stopping_early(settings, panel, core)
+    return within_budget(settings, core)

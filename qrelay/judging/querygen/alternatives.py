@@ -1,0 +1,79 @@
+"""The questions of a log that are most alike: what `contrastive_likelihood` measures a query against.
+
+Likeness is the cosine of embeddings. So the alternatives of "What are the treatments for Farber lipogranulomatosis?"
+are the other questions about it, and the same question about what is easily taken for it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from qrelay.errors import InputError, MalformedInput
+from qrelay.feed.lines import parse_line
+from qrelay.judging.strategies.contrastive import ALTERNATIVES
+from qrelay.models.embedder import Embedder
+
+_AT_ONCE: Final = 256
+
+
+def annotated(
+    queries: Iterable[dict[str, Any]], log: Sequence[str], n: int, embedder: Embedder
+) -> Iterator[dict[str, Any]]:
+    """The queries, each with its alternatives in the attribute that the judge reads. Raises as `nearest`."""
+    held = list(queries)
+    for query, found in zip(held, nearest([query["text"] for query in held], log, n, embedder), strict=True):
+        attributes = {**query.get("attributes", {}), ALTERNATIVES: json.dumps(found, ensure_ascii=False)}
+        yield {**query, "attributes": attributes}
+
+
+def read_queries(path: Path) -> Iterator[dict[str, Any]]:
+    """The queries of a file, as `qrelay feed` reads it (JSONL, TSV or plain lines, .gz).
+
+    Raises:
+        MalformedInput: a line is no query; it is named.
+    """
+    with gzip.open(path, "rt", encoding="utf8") if path.suffix == ".gz" else path.open(encoding="utf8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                query = parse_line(line, "")
+            except InputError as error:
+                raise MalformedInput(f"{path}:{number}: {error}") from error
+            found: dict[str, Any] = {"query_id": query.query_id, "text": query.text}
+            found |= {"attributes": dict(query.attributes)} if query.attributes else {}
+            yield found | ({"reference_answers": list(query.reference_answers)} if query.reference_answers else {})
+
+
+def nearest(texts: Sequence[str], log: Sequence[str], n: int, embedder: Embedder) -> Iterator[list[str]]:
+    """For each of `texts` the `n` texts of the log that are most alike, the nearest first, its own left out. Texts
+    are equal where only case and blanks differ, and each counts once.
+
+    Raises:
+        InputError: the log is empty.
+    """
+    known = list({_plain(text): text for text in reversed(log) if text.strip()}.values())[::-1]
+    if not known:
+        raise InputError("the query log holds no question to compare with")
+    names = [_plain(text) for text in known]
+    vectors = _embedded(known, embedder)
+    for start in range(0, len(texts), _AT_ONCE):
+        part = texts[start : start + _AT_ONCE]
+        for text, row in zip(part, _embedded(part, embedder) @ vectors.T, strict=True):
+            order = (-row).argsort(kind="stable")[: n + 1]
+            yield [known[i] for i in order if names[i] != _plain(text)][:n]
+
+
+def _embedded(texts: Sequence[str], embedder: Embedder) -> Any:
+    import numpy as np
+
+    parts = [embedder.encode(texts[start : start + _AT_ONCE]) for start in range(0, len(texts), _AT_ONCE)]
+    return np.concatenate(parts)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
