@@ -25,7 +25,6 @@ import nats
 
 from benchmarks.processes import cpu_seconds, environment, peak_rss_mib
 from qrelay import wire
-from qrelay.cli.supervisor import Supervisor
 from qrelay.cli.up import build
 from qrelay.config import NatsSettings
 from qrelay.feed.feeder import Feeder
@@ -34,6 +33,7 @@ from qrelay.rundir import endpoints
 from qrelay.runtime.client import channel
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.natsserver import NatsServer
+from qrelay.runtime.supervisor import Supervisor
 from qrelay.runtime.topology import Hop
 from qrelay.types import Query
 from qrelay.v1 import (

@@ -20,9 +20,9 @@ from typing import Any
 
 from rich.console import Console
 
-from qrelay.cli.output import Rows, show
 from qrelay.config import load_settings
 from qrelay.labels.settings import SinkSettings
+from qrelay.output import Rows, show
 from qrelay.rundir import endpoints, require
 from qrelay.runtime.client import channel
 from qrelay.runtime.lookout import LOOK_S, is_ready

@@ -25,9 +25,9 @@ from qrelay.cli.collection import check_collection
 from qrelay.cli.group import Group
 from qrelay.cli.main import qrelay
 from qrelay.cli.options import json_option
-from qrelay.cli.output import Rows, show
 from qrelay.errors import InvalidQuery, UnknownCollection
 from qrelay.nearest import did_you_mean
+from qrelay.output import Rows, show
 from qrelay.progress import Lines, listening, step
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,15 +168,15 @@ def test_one_module_prints_the_json_of_commands() -> None:
     def prints(tree: ast.AST) -> bool:
         return any(list(calls(call, "dumps", "MessageToJson")) for call in calls(tree, "echo"))
 
-    assert files_that(prints) == {"qrelay/cli/output.py"}
+    assert files_that(prints) == {"qrelay/output.py"}
 
 
 def test_one_module_makes_tables_and_one_shows_progress() -> None:
-    assert files_that(lambda tree: "rich.table" in imported(tree)) == {"qrelay/cli/output.py"}
+    assert files_that(lambda tree: "rich.table" in imported(tree)) == {"qrelay/output.py"}
     bars = files_that(lambda tree: "rich.progress" in imported(tree))
-    assert bars <= {"qrelay/progress.py", "qrelay/models/cli.py", "qrelay/cli/feed.py"}
+    assert bars <= {"qrelay/progress.py", "qrelay/cli/models/group.py", "qrelay/cli/feed.py"}
     spinners = files_that(lambda tree: any(spins(call) for call in calls(tree, "status")))
-    assert spinners <= {"qrelay/models/cli.py", "qrelay/cli/up.py"}
+    assert spinners <= {"qrelay/cli/models/group.py", "qrelay/cli/up.py"}
 
 
 def spins(call: ast.Call) -> bool:

@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from qrelay.cli.checks import checked_settings
-from qrelay.cli.supervisor import Child, Supervisor, service_environ
 from qrelay.cli.up import build
 from qrelay.errors import BackendTimeout, BackendUnavailable, SetupError
 from qrelay.labels.settings import SinkSettings
 from qrelay.rundir import endpoints
+from qrelay.runtime.supervisor import Child, Supervisor, service_environ
 from tests.pipeline.harness import DOUBLES, Installation, qrelay
 
 SERVICES = {"retriever", "reranker", "judge", "sink"}

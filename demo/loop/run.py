@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from demo.run import COLLECTION, qrelay, start_services, stop
-from qrelay.cli.output import Rows, show
+from qrelay.output import Rows, show
 from qrelay.rundir import require
 from qrelay.runtime.client import get_info
 from trainer.gate.decide import decision_of

@@ -19,11 +19,11 @@ from typing import Any, Final, Self
 
 from qrelay.bench.probe import Process
 from qrelay.cli.config import installed_classes
-from qrelay.cli.supervisor import Child, Supervisor, service_environ
 from qrelay.errors import ConfigError, QrelayError, SetupError
 from qrelay.rundir import Endpoint, endpoints
 from qrelay.runtime.lookout import refuse_stillness
 from qrelay.runtime.natsserver import NatsServer
+from qrelay.runtime.supervisor import Child, Supervisor, service_environ
 from qrelay.settings import Effective, find
 from qrelay.settings.record import write_settings
 

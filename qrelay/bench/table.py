@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qrelay.bench.environment import summary
 from qrelay.bench.report import Estimate, Level, Quantiles, Report
 from qrelay.bench.usage import Usage
-from qrelay.cli.output import Rows
+from qrelay.output import Rows
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,10 +15,10 @@ from pydantic import BaseModel
 
 from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.cli.output import echo_json
 from qrelay.cli.serve import installed_services, load_definition
 from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError
+from qrelay.output import echo_json
 from qrelay.settings import find
 from qrelay.settings.effective import leaves
 from qrelay.settings.record import tell

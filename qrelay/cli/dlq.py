@@ -11,11 +11,11 @@ from google.protobuf.message import Message
 
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.cli.output import Rows, echo_json
-from qrelay.cli.output import show as show_table
 from qrelay.errors import UnknownCollection
 from qrelay.exitcodes import EXIT_FAILED
 from qrelay.nearest import did_you_mean, listed
+from qrelay.output import Rows, echo_json
+from qrelay.output import show as show_table
 from qrelay.rundir import require
 from qrelay.runtime.client import channel
 from qrelay.v1 import sink_pb2, sink_pb2_grpc

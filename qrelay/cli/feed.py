@@ -14,7 +14,6 @@ from rich.console import Console
 from qrelay.cli.collection import check_collection
 from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.cli.output import echo_json
 from qrelay.cli.waiting import ATTEMPTS, SinkDoor, Waiting, standing
 from qrelay.config import NatsSettings, ServiceSettings, load_settings
 from qrelay.errors import TransientError
@@ -23,6 +22,7 @@ from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.lines import Format
 from qrelay.feed.source import open_lines
+from qrelay.output import echo_json
 from qrelay.progress import Progress, Step, plainly, shown, step, tell
 from qrelay.rundir import endpoints
 from qrelay.runtime.jetstream import JetStreamBroker

@@ -28,8 +28,8 @@ _OWN = {
     "dlq": "qrelay.cli.dlq:dlq",
     "config": "qrelay.cli.config:config",
     "healthcheck": "qrelay.cli.healthcheck:healthcheck",
-    "models": "qrelay.models.cli:models",
-    "bench": "qrelay.bench.commands.group:bench",
+    "models": "qrelay.cli.models.group:models",
+    "bench": "qrelay.cli.bench.group:bench",
 }
 
 

@@ -25,9 +25,9 @@ from rich.live import Live
 from qrelay.cli.feed import nats_settings
 from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.cli.output import Rows, echo_json
 from qrelay.config import NatsSettings
 from qrelay.errors import QrelayError
+from qrelay.output import Rows, echo_json
 from qrelay.rundir import endpoints
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Hop, HopStats

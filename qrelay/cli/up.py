@@ -26,17 +26,17 @@ from qrelay.cli.checks import checked_settings, refuse_taken
 from qrelay.cli.config import installed_classes
 from qrelay.cli.down import LOCK, PID_FILE
 from qrelay.cli.group import example
+from qrelay.cli.models.preparing import choose_if_open
 from qrelay.cli.options import config_option, data_dir_option
 from qrelay.cli.serve import installed_services
-from qrelay.cli.supervisor import Child, Supervisor, service_environ
 from qrelay.errors import ConfigError, QrelayError, SetupError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.files import write_atomic
-from qrelay.models.commands import choose_if_open
 from qrelay.progress import plainly, shown
 from qrelay.rundir import endpoints
 from qrelay.runtime.lookout import LOOK_S
 from qrelay.runtime.natsserver import NatsServer
+from qrelay.runtime.supervisor import Child, Supervisor, service_environ
 from qrelay.settings import find
 from qrelay.settings.effective import renewed
 from qrelay.settings.record import changes, recorded_environ, write_record

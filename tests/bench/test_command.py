@@ -13,8 +13,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qrelay.bench import pipeline as measuring
-from qrelay.bench.commands.options import Numbers, seconds
-from qrelay.bench.commands.single import source_of
 from qrelay.bench.data import Generated
 from qrelay.bench.disturb import Disturbance, Limits, disturb, recovery_s
 from qrelay.bench.report import read
@@ -23,6 +21,8 @@ from qrelay.bench.targets.pipeline import JudgeQueueTarget, PipelineTarget
 from qrelay.bench.targets.recorded import read_sets
 from qrelay.bench.targets.services import ServiceTarget
 from qrelay.bench.targets.tasks import end
+from qrelay.cli.bench.options import Numbers, seconds
+from qrelay.cli.bench.single import source_of
 from qrelay.cli.main import qrelay
 from tests.pipeline.harness import qrelay as run
 

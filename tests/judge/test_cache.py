@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import BackendUnavailable, ConfigError, InternalError
 from qrelay.identity import judge_digest, judgment_key
 from qrelay.judging.cache import NO_CACHE, JudgmentCache, NoCache, SqliteCache, open_cache
@@ -29,7 +30,6 @@ from qrelay.judging.judge import Judge
 from qrelay.judging.strategies import make_strategy
 from qrelay.llm.fake import FakeBackend
 from qrelay.types import MISSING_REASONS, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Utility
-from services.judge.cli import judge as judge_command
 from tests.judge.samples import NOW, candidate_set
 from tests.postgres import server_address
 

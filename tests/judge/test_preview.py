@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from qrelay import wire
+from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput
 from qrelay.formats.annotated_pairs import GradedPair, write_slice
 from qrelay.judging.preview import SEED, estimate, preview, read_pairs, sampled
 from qrelay.types import Candidate, CandidateSet
 from qrelay.v1 import reranker_pb2, reranker_pb2_grpc, retriever_pb2, retriever_pb2_grpc
-from services.judge.cli import judge as judge_command
 from tests.judge.samples import COOKING, COPYTREE, LOCK, QUERY, candidate_set, make_judge, passage
 from tests.judge.serving import announce, serving
 

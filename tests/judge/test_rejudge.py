@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import BackendUnavailable, BudgetExhausted, InputError, QrelayError
 from qrelay.judging.budget import Budgeted
 from qrelay.judging.cache import NoCache
@@ -22,7 +23,6 @@ from qrelay.llm.fake import FakeBackend
 from qrelay.runtime.context import ServiceContext
 from qrelay.types import CandidateSet, Graded, JudgedSet, Judgment
 from qrelay.v1 import sink_pb2_grpc
-from services.judge.cli import judge as judge_command
 from services.sink.service import SinkServicer
 from services.sink.sink import Sink, load_sink
 from tests.judge.samples import COOKING, COPYTREE, LOCK, candidate_set, make_judge

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.judge.group import judge as judge_command
 from qrelay.config import load_settings
 from qrelay.errors import ConfigError, ModelError
 from qrelay.judging.cache import NoCache
 from qrelay.judging.load import load_core, load_judge
 from qrelay.judging.settings import JudgeSettings
-from services.judge.cli import judge as judge_command
 from tests.judge.conftest import model_path
 from tests.judge.samples import COPYTREE, LOCK, QUERY
 

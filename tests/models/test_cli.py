@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from qrelay.models.cli import models
+from qrelay.cli.models.group import models
 from tests.models.conftest import Registry, sha256
 
 Run = Callable[..., Result]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.models.group import models
 from qrelay.errors import ConfigError
 from qrelay.models import tuning
 from qrelay.models.catalogue import judges, load_catalogue, smaller_judge
-from qrelay.models.cli import models
 from qrelay.models.speed import OPENVINO, TRANSFORMERS, weights_per_second
 from qrelay.settings.sources import TUNED_NAME
 

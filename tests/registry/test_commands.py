@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.models.group import models
 from qrelay.errors import ConfigError, InputError, ModelError, NotPromotable, UnknownVersion
-from qrelay.models.cli import models
 from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry
 from tests.registry.models import passed, published, row
 

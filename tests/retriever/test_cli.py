@@ -7,9 +7,9 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
+from qrelay.cli.index import index
 from qrelay.errors import CorpusIndexError, InputError
 from qrelay.index.build import BuildRequest, build_index
-from services.retriever.cli import index
 from tests.retriever.conftest import made_up, write_jsonl
 from tests.retriever.versions import Times
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from services.retriever.cli import index
+from qrelay.cli.index import index
 from tests.retriever.conftest import made_up, write_jsonl
 
 

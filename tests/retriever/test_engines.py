@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.index import index
 from qrelay.errors import CorpusIndexError, InputError, ModelError
 from qrelay.index.build import BuildResult
 from qrelay.index.manifest import current_folder, read_manifest
@@ -17,7 +18,6 @@ from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import Embedder, HashEmbedder
 from qrelay.models.engines import EncoderEngine, fingerprint
 from qrelay.types import CandidateSet, Query
-from services.retriever.cli import index
 from services.retriever.retriever import Retriever, load_retriever
 from tests import tiny
 from tests.retriever.conftest import WORDS, made_up, write_jsonl

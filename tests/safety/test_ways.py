@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 
+from qrelay.cli.train import train_command
 from qrelay.errors import NotQualified
 from qrelay.jobs.dispatcher import LAUNCHERS
 from qrelay.labels.exports.catalogue import FORMATS
@@ -20,7 +21,6 @@ from services.sink.service import _FORMATS
 from tests.safety.ways import COLLECTION, JUDGMENT_KINDS, SPLIT, WAYS, Place, called, exported, overrule
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, with_labels
 from tests.sink.test_qualification import report_file, use
-from trainer.commands.train import train_command
 
 ROOT = Path(__file__).resolve().parents[2]
 QUERIES = ("q1", "q2", "q3", "q4")
@@ -98,7 +98,7 @@ def test_judgments_for_evaluation_are_written_with_a_warning(folder: Path, kind:
 def test_the_warning_is_on_standard_error_and_the_manifest_names_the_flag(folder: Path) -> None:
     from click.testing import CliRunner
 
-    from services.sink.commands.export import export
+    from qrelay.cli.labels.export import export
 
     words = ["--collection", COLLECTION, "--data-dir", str(folder), "--out"]
     done = CliRunner().invoke(export, ["qrels", *words, str(folder / "q"), "--json"])
@@ -197,8 +197,8 @@ def parameters(command: click.Command) -> set[str]:
 def test_nothing_else_makes_exports_or_jobs() -> None:
     """Whoever writes an export or starts a job is known, and each of them is gone above."""
     assert importers("qrelay.labels.exports.export") == {
-        "services/sink/commands/export.py",  # qrelay export, and the request of push and of jobs
-        "services/sink/commands/push.py",
+        "qrelay/cli/labels/export.py",  # qrelay export, and the request of push and of jobs
+        "qrelay/cli/labels/push.py",
         "services/sink/sink.py",  # the door's Export
         "qrelay/jobs/teaching.py",  # asks, and writes nothing
         "trainer/job/data.py",  # jobs

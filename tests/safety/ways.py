@@ -20,6 +20,12 @@ import grpc
 import yaml
 from click.testing import CliRunner
 
+from qrelay.cli.job import EXIT_NOT_ENOUGH, run_job_file
+from qrelay.cli.labels.export import export
+from qrelay.cli.labels.push import push
+from qrelay.cli.labels.training import training
+from qrelay.cli.rounds import rounds
+from qrelay.cli.train import train_command
 from qrelay.errors import NotQualified
 from qrelay.jobs.decisions import trigger_manually
 from qrelay.jobs.dispatcher import LAUNCHERS, Dispatcher
@@ -32,19 +38,13 @@ from qrelay.labels.permission import Allowed
 from qrelay.labels.settings import SinkSettings
 from qrelay.settings.training import TrainingSettings
 from qrelay.v1 import sink_pb2 as pb
-from services.sink.commands.export import export
-from services.sink.commands.push import push
-from services.sink.commands.training import training
 from services.sink.service import _FORMATS
 from services.sink.sink import load_sink
 from tests.sink.builders import graded, judged_set
 from tests.sink.kubernetes_api import ApiServer
 from tests.sink.kubernetes_api import serving as serving_cluster
 from tests.sink.test_doors import serving
-from trainer.commands.train import train_command
-from trainer.job.command import EXIT_NOT_ENOUGH, run_job_file
 from trainer.job.job import Job
-from trainer.rounds.command import rounds
 from trainer.rounds.installation import Fed, Installation
 from trainer.rounds.rounds import Rounds
 from trainer.rounds.state import Round, StateFile

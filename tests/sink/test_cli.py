@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from qrelay.cli.labels.export import export
 from qrelay.config import load_settings
 from qrelay.errors import ConfigError, InputError, UnknownCollection
 from qrelay.labels.exports.catalogue import FORMATS
@@ -20,7 +21,6 @@ from qrelay.labels.settings import SinkSettings
 from qrelay.settings import find
 from qrelay.settings.record import difference, write_record
 from qrelay.types import Missing
-from services.sink.commands.export import export
 from services.sink.sink import load_sink
 from tests.sink.builders import judged_set
 from tests.sink.test_qualification import report_file, use
@@ -243,7 +243,7 @@ def test_splits_where_and_a_licence_are_options(data_dir: Path) -> None:
 
 def test_help_lists_every_format_and_loads_none() -> None:
     code = (
-        "import sys; from click.testing import CliRunner, Result; from services.sink.commands.export import export;"
+        "import sys; from click.testing import CliRunner, Result; from qrelay.cli.labels.export import export;"
         "out = CliRunner().invoke(export, ['--help']).output; print(out);"
         "sys.exit(any(name in sys.modules for name in ('sqlalchemy', 'pyarrow', 'huggingface_hub')))"
     )

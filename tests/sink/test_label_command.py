@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from qrelay.cli.labels.label import label
 from qrelay.errors import ConfigError, InputError, MalformedInput, UnknownCollection
 from qrelay.formats.annotated_pairs import GradedPair, read_slice
 from qrelay.formats.annotated_pairs import write_slice as write_judge_slice
@@ -20,7 +21,6 @@ from qrelay.labels.ledger import overrides
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride
 from qrelay.types import Missing
-from services.sink.commands.label import label
 from tests.sink.builders import OTHER_JUDGE, graded, judged_set, judgment, with_labels
 
 PAIR = ("--query-id", "q1", "--passage-id", "d0#0")

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from qrelay.cli.labels.label import label
+from qrelay.cli.labels.mine import mine
 from qrelay.labels.exports.export import QRELS, export_bytes
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import page
 from qrelay.types import Graded, Missing
-from services.sink.commands.label import label
-from services.sink.commands.mine import mine
 from tests.sink.builders import graded
 from tests.sink.test_by_document import documents_set
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.models.group import models
 from qrelay.errors import ConfigError, InputError
 from qrelay.identity import judge_digest
 from qrelay.labels.exports.export import export_file
@@ -17,7 +18,6 @@ from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.labels.lineage.covered import covered
 from qrelay.labels.lineage.trace import judgments
-from qrelay.models.cli import models
 from qrelay.registry import DataSource, Registry
 from tests.registry.models import published
 from tests.sink.builders import JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled

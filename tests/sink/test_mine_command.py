@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.labels.mine import mine
 from qrelay.errors import InputError, UnknownCollection
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, add
@@ -16,7 +17,6 @@ from qrelay.labels.mining.explain import in_words
 from qrelay.labels.mining.mine import MiningRules, Verdict
 from qrelay.labels.mining.rules import NEITHER, REASONS, UNJUDGED, Because
 from qrelay.types import Missing
-from services.sink.commands.mine import mine
 from tests.sink.builders import graded, judged_set
 from tests.sink.test_mining import judged
 

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from qrelay import wire
+from qrelay.cli.labels.reconcile import reconcile as command
 from qrelay.config import NatsSettings
 from qrelay.errors import ConfigError
 from qrelay.feed.feeder import Feeder
@@ -25,7 +26,6 @@ from qrelay.labels.reconcile.reconcile import LETTER_TEXT_CHARS, reconcile
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Hop
 from qrelay.types import JudgedSet, Query
-from services.sink.commands.reconcile import reconcile as command
 from tests.conftest import LONG_S
 from tests.sink.builders import dead_letter, judged_set
 

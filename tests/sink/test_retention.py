@@ -11,12 +11,12 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from qrelay.cli.labels.ledger import ledger as command
 from qrelay.labels.exports.export import QRELS, TRIPLES, export_bytes
 from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.retention import DAY_US, Pruned, PruneRule, compact, prune
 from qrelay.types import Missing
-from services.sink.commands.ledger import ledger as command
 from tests.sink.builders import OTHER_JUDGE, dead_letter, graded, judged_set, judgment, later, relabelled
 
 DAYS = 86_400.0

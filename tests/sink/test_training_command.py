@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.labels.training import training
 from qrelay.errors import ConfigError, InputError, UnknownCollection
 from qrelay.jobs.dispatcher import Dispatcher
 from qrelay.jobs.launcher import JobStatus
@@ -17,7 +18,6 @@ from qrelay.jobs.memory_launcher import MemoryLauncher
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.settings.training import TrainingSettings
-from services.sink.commands.training import training
 from services.sink.sink import load_sink
 from tests.sink.builders import graded, judged_set
 

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
+from qrelay.cli.eval.group import evaluate_command
 from qrelay.errors import InputError
 from qrelay.formats.beir import Run, run_lines
 from tests.trainer.beir import QRELS, beir_folder, qrels_file
 from trainer.evaluation.agreement import Judged, agreement
-from trainer.evaluation.cli import evaluate_command
 from trainer.evaluation.rankings import kendall_tau, kendall_taus, rbo, tau_ap
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.eval.group import evaluate_command
 from qrelay.errors import ConfigError, InputError, MalformedInput, ModelError
 from qrelay.models.catalogue import resolve
 from tests.judge.endpoint import ScriptedEndpoint, answer, completion, text_only
 from tests.trainer.beir import beir_folder, lines
 from trainer.evaluation.answers import Reading, grade, read, report
-from trainer.evaluation.cli import evaluate_command
 from trainer.evaluation.families import families, refuse_kin
 from trainer.evaluation.llm import Llm, identity
 from trainer.evaluation.questions import Questions, read_questions

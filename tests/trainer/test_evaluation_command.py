@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from qrelay.cli.eval.group import evaluate_command
 from qrelay.formats.beir import read_run, run_lines
 from tests.trainer.beir import beir_folder, lines, tiny_bert
-from trainer.evaluation.cli import evaluate_command
 from trainer.evaluation.evaluate import from_json
 from trainer.evaluation.page import page_of
 

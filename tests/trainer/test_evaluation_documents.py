@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from qrelay.cli.eval.group import evaluate_command
 from qrelay.errors import ConfigError, MalformedInput
 from qrelay.formats.annotated_pairs import read_beir
 from qrelay.formats.beir import read_collection
@@ -22,7 +23,6 @@ from qrelay.labels.ledger.ledger import Ledger
 from qrelay.naming import absent, document_of, passage_name
 from tests.sink.builders import JUDGE, graded, judged_set
 from tests.trainer.beir import CORPUS, beir_folder, lines, qrels_file
-from trainer.evaluation.cli import evaluate_command
 from trainer.evaluation.manifests import relevant_from
 
 

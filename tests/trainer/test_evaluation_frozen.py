@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.eval.group import evaluate_command
 from qrelay.errors import ConfigError, InputError, MalformedInput
 from qrelay.labels.exports.export import export_file
 from qrelay.labels.ledger.ledger import Ledger
@@ -17,7 +18,6 @@ from qrelay.types import JudgeIdentity
 from tests.sink.builders import graded, judged_set
 from tests.trainer.beir import beir_folder, lines
 from trainer.evaluation.answering import answer
-from trainer.evaluation.cli import evaluate_command
 from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.freezing import Labels, freeze, labels_of
 from trainer.evaluation.frozen import FrozenSet

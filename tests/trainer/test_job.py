@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from qrelay.cli.job import run_job_file
 from qrelay.errors import ConfigError, MalformedInput
 from qrelay.exitcodes import EXIT_NOT_ENOUGH
 from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry
@@ -22,7 +23,6 @@ from tests.trainer import sets
 from tests.trainer.ledgers import COLLECTION, MINER, toy_ledger
 from tests.trainer.tiny import tiny_model
 from trainer.gate.facts import query_hash, read_query_hashes
-from trainer.job.command import run_job_file
 from trainer.job.data import divide
 from trainer.job.job import Job, read_job
 from trainer.job.result import NOT_ENOUGH, PROMOTED, REJECTED, UNCHANGED

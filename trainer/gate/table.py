@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from qrelay.cli.output import Rows
+from qrelay.output import Rows
 from trainer.gate.decide import Decision, Row
 
 _HEADINGS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.job.command import main
+from qrelay.cli.job import main
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from qrelay.cli.output import Rows
+from qrelay.output import Rows
 from trainer.gate.decide import BETTER
 from trainer.job.result import SlotResult
 from trainer.rounds.state import Series

@@ -14,9 +14,9 @@ import click
 
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.cli.output import echo_json
 from qrelay.errors import ConfigError
 from qrelay.exitcodes import EXIT_PARTIAL
+from qrelay.output import echo_json
 
 if TYPE_CHECKING:
     from qrelay.judging.querygen.journal import Journal

@@ -55,7 +55,7 @@ def test_its_command_starts_and_writes_nothing_but_state(image: Installed, tmp_p
         command = [str(image.venv / "bin" / entry), *arguments]
         shown = subprocess.run(command, cwd=tmp_path, env=clean(), capture_output=True, text=True, check=False)
         assert (shown.returncode, "--job" in shown.stdout) == (0, True), shown.stderr
-        image.output("-c", "import trainer.commands.train, trainer.job.command")
+        image.output("-c", "import qrelay.cli.train, qrelay.cli.job")
         return
     with serving(image, tmp_path) as folder:
         pass

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
+from qrelay.cli.judge.group import judge as judge_command
 from qrelay.formats.annotated_pairs import GradedPair
-from services.judge.cli import judge as judge_command
 
 WORDS = ("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron")
 JUDGES = {"wide": "graded", "likely": "query_likelihood"}

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import ConfigError, InputError
 from qrelay.formats.annotated_pairs import GradedPair, write_slice
 from qrelay.identity import judge_digest
 from qrelay.judging.calibration import load_map, load_maps
 from qrelay.labels.qualification import read_report
-from services.judge.cli import judge as judge_command
 from tests.judge.measure.running import JUDGES, overlapping, run
 
 

@@ -1,0 +1,320 @@
+"""`qrelay judge eval | calibrate | qualify | slice`: the judge beside people."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qrelay.cli.group import example
+from qrelay.cli.options import config_option, data_dir_option, json_file_option, json_option
+from qrelay.output import Rows, echo_json, show
+
+if TYPE_CHECKING:
+    from qrelay.formats.annotated_pairs import GradedPair
+    from qrelay.judging.calibration import CalibrationMap
+    from qrelay.judging.qualification.systems import Evaluation
+    from qrelay.judging.qualification.table import Table
+    from qrelay.judging.settings import JudgeSettings
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+def _pairs_options(command: Any) -> Any:
+    """Where graded pairs come from, and what is known of their retrieval scores."""
+    options = [
+        click.option("--slice", "slice_", type=_FILE, help="TSV of graded pairs (`qrelay judge slice` writes one)."),
+        click.option(
+            "--corpus",
+            type=click.Path(path_type=Path, exists=True),
+            help="BEIR folder or its corpus.jsonl[.gz], with --queries and --qrels instead of --slice.",
+        ),
+        click.option("--queries", type=_FILE, help="BEIR queries.jsonl[.gz]."),
+        click.option("--qrels", type=_FILE, help="BEIR qrels TSV: query-id, corpus-id, score."),
+        click.option("--rest", type=_FILE, help="TSV of more pairs, judged but not graded: for the relevant share."),
+        click.option("--answers", type=_FILE, help="JSONL of reference answers: _id, answers."),
+        click.option("--max-words", default=160, show_default=True, help="Words of a document that are judged."),
+        click.option("--relevant-from", type=int, required=True, help="The least grade that counts as relevant."),
+        click.option("--embedder", default="all-MiniLM-L6-v2", show_default=True, help='Dense system; "" for none.'),
+        click.option(
+            "--fuse", "fusions", multiple=True, metavar="NAME=A,B,…", help="One more fusion, of judges and scores."
+        ),
+        data_dir_option(),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("eval", epilog=example("qrelay judge eval --slice graded.tsv --relevant-from 2"))
+@_pairs_options
+@click.option("--calibration", type=_FILE, help="Apply these fitted maps instead of cross-validating.")
+@click.option(
+    "--cascade",
+    "cascades",
+    multiple=True,
+    metavar="SMALL=LARGE",
+    help="What a cascade of these two systems would send up and keep, at several error limits.",
+)
+@json_file_option()
+@config_option()
+@json_option()
+def eval_(
+    json_file: Path | None, calibration: Path | None, config: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Every configured judge, fusion and retrieval score on pairs that people graded.
+
+    Runs from the cache: what was judged before costs nothing. With --calibration a fitted map is applied, else
+    figures that need a map come from cross-validation grouped by query.
+    """
+    from qrelay.judging.calibration import load_maps
+    from qrelay.judging.report.write import without_nan
+
+    maps = load_maps(calibration) if calibration else None
+    cascades = options.pop("cascades")
+    evaluation = _evaluate(config, options, maps)
+    found = {**_as_json(evaluation), "cascades": _cascades(evaluation, cascades)}
+    if json_file:
+        from qrelay.files import write_atomic
+
+        write_atomic(json_file, _dumped(found).encode() + b"\n")
+    if as_json:
+        echo_json(without_nan(found))
+        return
+    _print(evaluation)
+    _print_cascades(found["cascades"])
+
+
+@click.command(
+    "calibrate", epilog=example("qrelay judge calibrate --slice graded.tsv --relevant-from 2 --out maps.json")
+)
+@_pairs_options
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File for the maps.")
+@click.option("--default", help="The map that judge.calibration takes when it names none.  [default: the best one]")
+@click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for HTML, PNG and JSON.")
+@config_option()
+def calibrate(out: Path, default: str | None, report: Path | None, config: Path | None, **options: Any) -> None:
+    """Fit a map to P(relevant) for every judge, retrieval score and fusion, on pairs that people graded.
+
+    The file holds all maps; `judge.calibration: FILE#NAME` chooses one. Figures are cross-validated by query.
+    """
+    from qrelay.judging.calibration import save_maps
+    from qrelay.judging.qualification.fitting import fit_map
+
+    evaluation = _evaluate(config, options, None)
+    table = evaluation.table
+    maps = {
+        name: fit_map(table, system.inputs, table.graded, system.metrics)
+        for name, system in evaluation.systems.items()
+    }
+    chosen = default or max(
+        (name for name in maps if name not in table.stages), key=lambda name: evaluation.systems[name].metrics["auc"]
+    )
+    if chosen not in maps:
+        raise click.UsageError(f"--default {chosen}: there are {', '.join(maps)}")
+    save_maps(maps, chosen, out)
+    _print(evaluation)
+    click.echo(f"{out}: {len(maps)} maps, {chosen} by default; set judge.calibration to it")
+    if report:
+        _write_report(evaluation, report, chosen)
+
+
+@click.command(
+    "qualify", epilog=example("qrelay judge qualify --slice graded.tsv --relevant-from 2 --out qualification.json")
+)
+@_pairs_options
+@click.option("--calibration", type=_FILE, help="Apply these fitted maps instead of cross-validating.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File for the verdicts.")
+@click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for HTML, PNG and JSON.")
+@config_option()
+@json_option()
+def qualify(
+    out: Path, report: Path | None, calibration: Path | None, config: Path | None, as_json: bool, **options: Any
+) -> None:
+    """What each judge may be used for: a verdict for positives, negatives and gates, with the numbers.
+
+    Name the file in sink.qualification: exports of training data then obey it.
+    """
+    from qrelay.files import write_atomic
+    from qrelay.judging.calibration import load_maps
+    from qrelay.judging.qualification.estimate import relevant_share
+    from qrelay.judging.qualification.verdicts import verdicts
+    from qrelay.judging.report.write import without_nan
+
+    evaluation = _evaluate(config, options, load_maps(calibration) if calibration else None)
+    found = {**_as_json(evaluation), "verdicts": verdicts(evaluation)}
+    if options["rest"]:
+        found["relevant_share"] = relevant_share(evaluation.table, evaluation.systems[evaluation.best_judge])
+    write_atomic(out, _dumped(found).encode() + b"\n")
+    if as_json:
+        echo_json(without_nan(found))
+    else:
+        _print(evaluation)
+        _print_verdicts(found["verdicts"])
+    if report:
+        _write_report(evaluation, report, evaluation.best_judge, quiet=as_json)
+
+
+def _evaluate(config: Path | None, options: dict[str, Any], maps: Mapping[str, CalibrationMap] | None) -> Evaluation:
+    from qrelay.judging.qualification.systems import evaluate
+
+    table = asyncio.run(_table(config, options))
+    fusions = dict(_fusion(each) for each in options["fusions"])
+    return evaluate(table, fusions, maps)
+
+
+def _cascades(evaluation: Evaluation, named: Sequence[str]) -> list[dict[str, Any]]:
+    from qrelay.judging.qualification.cascades import cascade_figures
+    from qrelay.judging.settings import CascadeSettings
+
+    found = []
+    for text in named:
+        small, sign, large = text.partition("=")
+        if not sign:
+            raise click.UsageError(f"--cascade {text}: write SMALL=LARGE with names of systems")
+        found += cascade_figures(evaluation, small, large, audit=CascadeSettings().audit)
+    return found
+
+
+def _fusion(text: str) -> tuple[str, list[str]]:
+    name, sign, inputs = text.partition("=")
+    if not (name and sign and inputs):
+        raise click.UsageError(f"--fuse {text}: write NAME=A,B with names of judges and retrieval scores")
+    return name, [each.strip() for each in inputs.split(",")]
+
+
+async def _table(config: Path | None, options: dict[str, Any]) -> Table:
+    from qrelay.judging.load import load_panel
+    from qrelay.judging.qualification.stages import StageOptions, stage_scores
+    from qrelay.judging.qualification.table import measure
+    from qrelay.progress import shown, step
+
+    pairs, corpus = _pairs(options)
+    stages = stage_scores(pairs, StageOptions(options["embedder"], corpus), lambda what: click.echo(what, err=True))
+    panel = load_panel(_settings(config, options["data_dir"]))
+    try:
+        with shown(), step("judging", total=len(pairs), unit="pairs") as judging:
+            return await measure(panel, pairs, stages, options["relevant_from"], judging.advance)
+    finally:
+        panel.close()
+
+
+def _pairs(options: dict[str, Any]) -> tuple[list[GradedPair], list[tuple[str, str]]]:
+    """The pairs, and the corpus (title, text) that BM25 counts in."""
+    from qrelay.formats.annotated_pairs import corpus_texts, read_beir, read_slice
+
+    beir = [options["corpus"], options["queries"], options["qrels"]]
+    rest = read_slice(options["rest"], ungraded=True) if options["rest"] else []
+    if options["slice_"] and not any(beir):
+        return read_slice(options["slice_"]) + rest, []
+    if not all(beir) or options["slice_"]:
+        raise click.UsageError("give --slice FILE, or --corpus, --queries and --qrels")
+    words = options["max_words"]
+    pairs = read_beir(*beir, answers=options["answers"], max_words=words)
+    return pairs + rest, corpus_texts(options["corpus"], max_words=words)
+
+
+def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
+    from qrelay.config import load_settings
+    from qrelay.judging.settings import JudgeSettings
+
+    return load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
+
+
+def _notes(evaluation: Evaluation) -> list[str]:
+    """What a reader must know of how the figures came about."""
+    if not evaluation.in_sample:
+        return []
+    names = ", ".join(evaluation.in_sample)
+    return [f"The maps of {names} were fitted on these very pairs, so that their figures flatter them: use others."]
+
+
+def _as_json(evaluation: Evaluation) -> dict[str, Any]:
+    table = evaluation.table
+    rows = table.graded
+    return {
+        "n": len(rows),
+        "queries": len(set(table.queries[rows])),
+        "relevant": int(table.relevant[rows].sum()),
+        "relevant_from": table.relevant_from,
+        "sha256": table.sha256,
+        "systems": {name: system.metrics for name, system in evaluation.systems.items()},
+        "comparisons": evaluation.comparisons,
+        "in_sample": list(evaluation.in_sample),
+    }
+
+
+def _dumped(found: dict[str, Any]) -> str:
+    """As a file's JSON; null where a figure is nan, for too few queries, say."""
+    from qrelay.judging.report.write import without_nan
+
+    return json.dumps(without_nan(found), indent=2, allow_nan=False)
+
+
+def _write_report(evaluation: Evaluation, folder: Path, focus: str, *, quiet: bool = False) -> None:
+    from qrelay.judging.qualification.verdicts import verdicts
+    from qrelay.judging.report import write_report
+
+    found = _as_json(evaluation)
+    data = {key: found[key] for key in ("n", "queries", "relevant", "sha256", "relevant_from")}
+    report = {
+        "title": "The judge beside people",
+        "data": data,
+        "systems": found["systems"],
+        "comparisons": found["comparisons"],
+        "verdicts": {
+            name: {use: each for use, each in found.items() if use != "judge"}
+            for name, found in verdicts(evaluation).items()
+        },
+        "notes": _notes(evaluation),
+    }
+    for path in write_report(report, folder, focus=focus):
+        click.echo(path, err=quiet)
+
+
+def _print(evaluation: Evaluation) -> None:
+    rows = []
+    for system in evaluation.systems.values():
+        m = system.metrics
+        low, high = m["auc_ci"]
+        numbers = [_number(m[key]) for key in ("auc_within_query", "kappa_binary", "kappa_graded")]
+        counts = (str(m["missing"]), str(m["tokens"]))
+        rows.append((system.name, _number(m["auc"]), f"{low:.3f}-{high:.3f}", *numbers, *counts))
+    show(Rows(("system", "AUC", "95%", "within query", "kappa", "quadratic", "missing", "tokens"), rows))
+    for each in evaluation.comparisons:
+        low, high = each["ci"]
+        click.echo(
+            f"{each['a']} against {each['b']}: AUC {each['difference']:+.3f} ({low:+.3f} to {high:+.3f}), "
+            f"p {each['p']:.4f}"
+        )
+    for note in _notes(evaluation):
+        click.echo(f"warning: {note}")
+
+
+def _print_cascades(found: Sequence[Mapping[str, Any]]) -> None:
+    for each in found:
+        click.echo(
+            f"cascade {each['small']} -> {each['large']} at error {each['max_error']}: {each['share_escalated']:.0%} "
+            f"go up, agreement {each['agreement']:.3f}, kappa {each['kappa']:.3f} (small alone "
+            f"{each['kappa_small']:.3f}, large alone {each['kappa_large']:.3f})"
+        )
+
+
+def _print_verdicts(found: Mapping[str, Mapping[str, Any]]) -> None:
+    rows = [
+        (name, use, uses[use]["verdict"], uses[use]["reason"])
+        for name, uses in found.items()
+        for use in ("positives", "negatives", "gate")
+    ]
+    show(Rows(("judge", "use", "verdict", "why"), rows, prose=("why",)))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+COMMANDS: Sequence[click.Command] = (eval_, calibrate, qualify)

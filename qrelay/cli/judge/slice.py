@@ -1,0 +1,68 @@
+"""`qrelay judge slice`: the pairs that people should grade, as a table to fill in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from qrelay.cli.group import example
+from qrelay.cli.options import config_option, data_dir_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qrelay.judging.qualification.sampling import Judged
+    from qrelay.types import JudgedSet
+
+
+@click.command("slice", epilog=example("qrelay judge slice --collection docs --n 50 --out to-grade.tsv"))
+@click.option("--collection", required=True, help="The collection whose labels are sampled.")
+@click.option("--n", "count", default=150, show_default=True, type=click.IntRange(1), help="Pairs to grade.")
+@click.option("--where", default="", help='Among which labels, like "strategy=graded" (see the sink\'s README).')
+@click.option("--seed", default=0, show_default=True, help="Another one draws other pairs.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="TSV to write.")
+@click.option("--sink", help="host:port of the sink.  [default: in --data-dir]")
+@data_dir_option()
+@config_option(used=False)
+def slice_(collection: str, count: int, where: str, seed: int, out: Path, sink: str | None, data_dir: Path) -> None:
+    """Pick pairs from the ledger for people to grade: half where the judge is unsure, half over its whole range.
+
+    Fill in the column `grade` (an integer, on one scale throughout) and give the file to `qrelay judge calibrate`
+    and `qrelay judge qualify`. What the judge said is left out: people must not see it.
+    """
+    from qrelay.cli.judge import clients as doors
+    from qrelay.errors import InputError
+    from qrelay.formats.annotated_pairs import write_slice
+    from qrelay.judging.qualification.sampling import choose
+    from qrelay.rundir import require
+
+    if out.exists():
+        raise InputError(f"{out} exists, perhaps with grades in it: choose another --out")
+    address = sink or require(data_dir, "sink").grpc
+    judged = [each for found in doors.judged_sets(address, collection, where, "") for each in _judged(found)]
+    if not judged:
+        raise InputError(f"no graded judgment of collection {collection} fits --where {where!r}")
+    chosen = choose(judged, count, seed=seed)
+    write_slice(out, chosen)
+    queries = len({pair.query_id for pair in chosen})
+    click.echo(f"{out}: {len(chosen)} pairs of {queries} queries to grade, of {len(judged)} judged")
+
+
+def _judged(found: JudgedSet) -> Iterator[Judged]:
+    """The pairs of one set that have a grade; of several labels of a pair the last, which combines the others."""
+    from qrelay.formats.annotated_pairs import GradedPair
+    from qrelay.judging.qualification.sampling import Judged
+    from qrelay.types import Graded
+
+    query = found.candidate_set.query
+    labels = {each.passage_id: each.outcome for each in found.judgments if isinstance(each.outcome, Graded)}
+    for candidate in found.candidate_set.candidates:
+        passage, outcome = candidate.passage, labels.get(candidate.passage.passage_id)
+        if candidate.sampled and outcome is not None:
+            pair = GradedPair(
+                query.query_id, passage.passage_id, None, query.text, passage.title, passage.text,
+                tuple(query.reference_answers),
+            )  # fmt: skip
+            yield Judged(pair, outcome.p_relevant, outcome.entropy)

@@ -1,0 +1,74 @@
+"""`qrelay models promote | rollback | prune`: what serves, and what stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from qrelay.cli.group import example
+from qrelay.cli.models.options import SLOT, author, author_options, opened, registry_options, say
+
+_CONFIGURED = "configured"
+
+
+@click.command(epilog=example("qrelay models promote bi_encoder-3 --reason 'better on docs-test'"))
+@click.argument("version")
+@author_options
+@registry_options
+def promote(
+    version: str, by: str | None, reason: str, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool
+) -> None:
+    """Let VERSION serve. Only what the gate passed against the version that serves now, and no tainted one.
+
+    Running services take it up by themselves.
+    """
+    from qrelay.registry.describe import full_version
+
+    registry = opened(folder, data_dir, config)
+    version = full_version(registry, version)
+    slot = registry.manifest(version).slot
+    changed = registry.promote(version, by=author(by), reason=reason)
+    text = f"{version} serves as {slot}" if changed else f"{version} serves as {slot} already"
+    say({"version": version, "slot": slot, "changed": changed}, text, as_json)
+
+
+@click.command(epilog=example("qrelay models rollback bi_encoder --reason 'slower in production'"))
+@click.argument("slot", type=SLOT)
+@click.option("--to", help="A version that served before, or `configured`.  [default: the one before]")
+@author_options
+@registry_options
+def rollback(
+    slot: str,
+    to: str | None,
+    by: str | None,
+    reason: str,
+    folder: Path | None,
+    data_dir: Path,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Take the version that serves SLOT back: the one before it serves again, or the service's configured model."""
+    registry = opened(folder, data_dir, config)
+    target = "" if to == _CONFIGURED else to
+    now = registry.rollback(slot, to=target, by=author(by), reason=reason)
+    say({"slot": slot, "version": now}, f"{slot}: {now or 'the configured model'} serves", as_json)
+
+
+@click.command(epilog=example("qrelay models prune --keep 3"))
+@click.option("--keep", type=click.IntRange(0), required=True, help="Models of each slot that stay, the latest.")
+@click.option("--yes", is_flag=True, help="Do it. Without, only say what would go.")
+@click.option("--by", default=None, help="Who decides.  [default: the name of the user]")
+@registry_options
+def prune(
+    keep: int, yes: bool, by: str | None, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool
+) -> None:
+    """Drop the models of rejected and retired versions that nobody can roll back to.
+
+    Manifests and history stay; a pruned version cannot be promoted until the same model is published again.
+    """
+    dropped = opened(folder, data_dir, config).prune(keep, by=author(by), dry_run=not yes)
+    lines = [f"{version}: {size / 1e6:.1f} MB" for version, size in dropped.items()]
+    head = "pruned:" if yes else "would be pruned (--yes does it):"
+    found = {"dry_run": not yes, "pruned": dropped}
+    say(found, "\n".join([head, *lines]) if lines else "nothing to prune", as_json)

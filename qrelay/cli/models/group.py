@@ -1,0 +1,247 @@
+"""`qrelay models`: the catalogue's models (list, pull, verify), and the registry's versions.
+
+The registry's commands are in `qrelay/registry/commands`, and installed parts add theirs through the entry point
+group `qrelay.commands.models`; both load when they are called.
+
+Exit codes: 0 all is well; 1 a model could not be pulled or did not verify; 2 wrong usage.
+Results go to standard output, progress to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+from rich.console import Console
+
+from qrelay.cli.group import Group, example
+from qrelay.cli.options import json_option
+from qrelay.errors import ModelError
+from qrelay.exitcodes import EXIT_FAILED
+from qrelay.models.catalogue import Catalogue, load_catalogue
+from qrelay.models.home import check_model, models_dir
+from qrelay.models.pull import pull
+from qrelay.models.records import ModelEntry
+from qrelay.nearest import did_you_mean, listed
+from qrelay.output import echo_json
+from qrelay.progress import Step, plainly, shown, step
+
+_REGISTRY = {
+    "versions": "reading:versions",
+    "show": "reading:show",
+    "history": "reading:history",
+    "tainted": "reading:tainted",
+    "verify-version": "reading:verify_version",
+    "lineage": "lineage:lineage",
+    "promote": "deciding:promote",
+    "rollback": "deciding:rollback",
+    "prune": "deciding:prune",
+    "retract-judge": "judges:retract_judge",
+    "restore-judge": "judges:restore_judge",
+    "push": "push:push",
+}
+"""Command -> module of `qrelay.cli.models` and name in it."""
+_LATE = {"prepare": "prepare", "tune": "tune"}
+"""Command -> name in `qrelay.cli.models.preparing`: they need the services' definitions."""
+_ADDED = "qrelay.commands.models"
+
+
+class ModelCommands(Group):
+    """The commands below, the registry's, and those that installed parts bring."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, sorted."""
+        added = (point.name for point in entry_points(group=_ADDED))
+        return sorted({*super().list_commands(ctx), *_REGISTRY, *_LATE, *added})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name in _REGISTRY:
+            module, _, name = _REGISTRY[cmd_name].partition(":")
+            command: click.Command = getattr(importlib.import_module(f"qrelay.cli.models.{module}"), name)
+            return command
+        if cmd_name in _LATE:
+            late: click.Command = getattr(importlib.import_module("qrelay.cli.models.preparing"), _LATE[cmd_name])
+            return late
+        for point in entry_points(group=_ADDED, name=cmd_name):
+            loaded: click.Command = point.load()
+            return loaded
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=ModelCommands, epilog=example("qrelay models list"))
+def models() -> None:
+    """Models of the catalogue, and the versions that were trained."""
+
+
+@models.command("list", epilog=example("qrelay models list"))
+@json_option()
+def list_models(as_json: bool) -> None:
+    """Show the catalogue, and which models are on this machine."""
+    rows = [_row(entry) for entry in load_catalogue().values()]
+    if as_json:
+        echo_json({"models_dir": str(models_dir()), "models": rows})
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        size = f"{row['size_bytes'] / 1e6:>9,.1f} MB"
+        click.echo(f"{row['name']:<{width}}  {row['state']:<7}  {size}  {row['task']:<9}  {row['licence']}")
+        click.secho(f"  {row['description']}", dim=True)
+    click.echo(f"\nmodel home: {models_dir()}")
+
+
+@models.command("pull", epilog=example("qrelay models pull all-MiniLM-L6-v2"))
+@click.argument("names", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Pull every model of the catalogue.")
+@json_option()
+def pull_models(names: tuple[str, ...], every: bool, as_json: bool) -> None:
+    """Fetch models by name into the model home; what is there and right is not fetched again."""
+    catalogue = load_catalogue()
+    if every == bool(names):
+        raise click.UsageError("give either model names or --all; `qrelay models list` shows the names")
+    entries = list(catalogue.values()) if every else _entries(names, catalogue)
+    with _reporter() as reporter:
+        results = [_pull_one(entry, reporter) for entry in entries]
+    _finish(results, as_json)
+
+
+@models.command("verify", epilog=example("qrelay models verify all-MiniLM-L6-v2"))
+@click.argument("names", nargs=-1)
+@json_option()
+def verify_models(names: tuple[str, ...], as_json: bool) -> None:
+    """Hash every byte of the named models, or of all that are on this machine."""
+    catalogue = load_catalogue()
+    entries = _entries(names, catalogue) if names else _present(catalogue)
+    with shown():
+        results = [_verify_one(entry) for entry in entries]
+    _finish(results, as_json)
+
+
+def fetch(names: Sequence[str]) -> None:
+    """Pull the named models, reporting to who listens; names that are not the catalogue's (paths, doubles) need none.
+
+    Raises:
+        ModelError: one cannot be fetched; the text lists each source with its reason.
+    """
+    catalogue, reporter = load_catalogue(), Steps(partial(click.echo, err=True))
+    for name in dict.fromkeys(names):
+        if name in catalogue:
+            try:
+                pull(catalogue[name], progress=reporter)
+            finally:
+                reporter.end(name)
+
+
+def _entries(names: Sequence[str], catalogue: Catalogue) -> list[ModelEntry]:
+    unknown = [name for name in names if name not in catalogue]
+    if unknown:
+        raise click.UsageError(
+            f"no such model: {', '.join(unknown)}.{did_you_mean(unknown[0], catalogue)} The catalogue has: "
+            f"{listed(catalogue)}"
+        )
+    return [catalogue[name] for name in dict.fromkeys(names)]
+
+
+def _present(catalogue: Catalogue) -> list[ModelEntry]:
+    return [entry for entry in catalogue.values() if (models_dir() / entry.name).is_dir()]
+
+
+def _row(entry: ModelEntry) -> dict[str, Any]:
+    folder = models_dir() / entry.name
+    state = "absent" if not folder.is_dir() else "damaged" if check_model(entry, folder) else "ready"
+    return {
+        "name": entry.name,
+        "task": entry.task,
+        "quantisation": entry.quantisation,
+        "size_bytes": entry.size_bytes,
+        "licence": entry.licence,
+        "revision": entry.revision,
+        "state": state,
+        "path": str(folder),
+        "description": entry.description,
+    }
+
+
+def _pull_one(entry: ModelEntry, reporter: Steps) -> dict[str, Any]:
+    started = time.monotonic()
+    try:
+        pulled = pull(entry, progress=reporter)
+    except ModelError as error:
+        return {"name": entry.name, "ok": False, "problem": str(error)}
+    finally:
+        reporter.end(entry.name)
+    said = f"pulled from {pulled.source}" if pulled.source else "already here"
+    seconds = round(time.monotonic() - started, 1)
+    return {"name": entry.name, "ok": True, "path": str(pulled.path), "said": said, "seconds": seconds}
+
+
+def _verify_one(entry: ModelEntry) -> dict[str, Any]:
+    folder = models_dir() / entry.name
+    with step(f"hashing {entry.name} ({entry.size_bytes / 1e6:,.0f} MB)"):
+        problems = check_model(entry, folder, full=True)
+    if not problems:
+        return {"name": entry.name, "ok": True, "path": str(folder), "said": "verified"}
+    listed = "\n".join(f"  - {problem}" for problem in problems)
+    mend = f"Run `qrelay models pull {entry.name}` to fetch it again."
+    return {"name": entry.name, "ok": False, "problem": f"the model '{entry.name}' is not right:\n{listed}\n{mend}"}
+
+
+def _finish(results: list[dict[str, Any]], as_json: bool) -> None:
+    """Print the results, and exit with 1 if any failed."""
+    if as_json:
+        echo_json({"models_dir": str(models_dir()), "models": results})
+    else:
+        for result in results:
+            if result["ok"]:
+                click.echo(f"{result['name']}: {result['said']} ({result['path']})")
+            else:
+                click.secho(f"error: {result['problem']}", fg="red", err=True)
+        if not results:
+            click.echo(f"no model is in {models_dir()}: `qrelay models pull NAME` fetches one")
+    if not all(result["ok"] for result in results):
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+class Steps:
+    """Reports pulls as steps; what people want to know besides goes to standard error as lines."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
+        self._running: dict[str, contextlib.ExitStack] = {}
+        self._steps: dict[str, Step] = {}
+
+    def begin(self, model: str, source: str, total_bytes: int) -> None:
+        """A new step for this source."""
+        self.end(model)
+        self._say(f"{model}: {source}")
+        self._running[model] = contextlib.ExitStack()
+        fetching = step(f"fetching {model}", total=total_bytes, unit="bytes")
+        self._steps[model] = self._running[model].enter_context(fetching)
+
+    def update(self, model: str, done_bytes: int) -> None:
+        """So many bytes are here."""
+        if model in self._steps:
+            self._steps[model].at(done_bytes)
+
+    def note(self, model: str, text: str) -> None:
+        """A line."""
+        self._say(f"{model}: {text}")
+
+    def end(self, model: str) -> None:
+        """The model's step has ended."""
+        if model in self._running:
+            self._running.pop(model).close()
+            del self._steps[model]
+
+
+@contextlib.contextmanager
+def _reporter() -> Iterator[Steps]:
+    console = Console(stderr=True)
+    with shown(console):
+        yield Steps(plainly(console))
