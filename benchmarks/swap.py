@@ -34,7 +34,7 @@ from qrelay.index.reembed_job import Job, run
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import load_embedder
-from qrelay.registry import BI_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, Registry
 from qrelay.runtime.client import OPTIONS
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.server import GrpcServer

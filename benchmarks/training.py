@@ -47,12 +47,12 @@ def _variants(data: tuple[str, ...], overrides: list[str]) -> dict[str, Callable
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     from qrelay.models.catalogue import resolve
-    from trainer.bi_encoder import BiEncoder
-    from trainer.data import expand, load_examples
-    from trainer.experiment import load_experiment
-    from trainer.losses import combined
-    from trainer.stages import reading_of
-    from trainer.tokens import TokenCache
+    from qrelay.training.bi_encoder import BiEncoder
+    from qrelay.training.data import expand, load_examples
+    from qrelay.training.experiment import load_experiment
+    from qrelay.training.losses import combined
+    from qrelay.training.stages import reading_of
+    from qrelay.training.tokens import TokenCache
 
     experiment = load_experiment("infonce_only", overrides)
     kind = BiEncoder()

@@ -1,4 +1,4 @@
-"""The table of an experiment's fields in docs/training.md, generated from `trainer.experiment`.
+"""The table of an experiment's fields in docs/training.md, generated from `qrelay.training.experiment`.
 
 Used by check_generated.py; the page's own text stands around the markers and is written by hand.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from trainer.experiment import EarlyStop, Experiment, Lora, Stage
+from qrelay.training.experiment import EarlyStop, Experiment, Lora, Stage
 
 BEGIN, END = "<!-- fields: generated -->", "<!-- end of fields -->"
 _SECTIONS = (("", Experiment), ("stages[].", Stage), ("lora.", Lora), ("early_stop.", EarlyStop))

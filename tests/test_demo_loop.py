@@ -16,10 +16,10 @@ from qrelay.config import load_settings
 from qrelay.feed.lines import parse_line
 from qrelay.index.corpus import read_corpus
 from qrelay.judging.strategies.contrastive import alternatives
-from trainer.evaluation.frozen import FrozenSet
-from trainer.experiment import load_experiment
-from trainer.gate.rules import read_rules
-from trainer.settings import trainer_settings
+from qrelay.training.evaluation.frozen import FrozenSet
+from qrelay.training.experiment import load_experiment
+from qrelay.training.gate.rules import read_rules
+from qrelay.training.settings import trainer_settings
 
 DEMO = Path(__file__).resolve().parents[1] / "demo"
 LOOP = DEMO / "loop"

@@ -18,7 +18,7 @@ from qrelay.settings import find
 from qrelay.settings.effective import leaves, renewed
 from qrelay.settings.record import changes, difference, recorded_environ, write_record
 from qrelay.settings.secrets import masked
-from trainer.settings import TrainerSettings
+from qrelay.training.settings import TrainerSettings
 
 CLASSES = {"all": ServiceSettings, "judge": JudgeSettings, "sink": SinkSettings, "trainer": TrainerSettings}
 

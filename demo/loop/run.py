@@ -24,9 +24,9 @@ from demo.run import COLLECTION, qrelay, start_services, stop
 from qrelay.output import Rows, show
 from qrelay.rundir import require
 from qrelay.runtime.client import get_info
-from trainer.gate.decide import decision_of
-from trainer.gate.table import decision_table
-from trainer.rounds.state import StateFile
+from qrelay.training.gate.decide import decision_of
+from qrelay.training.gate.table import decision_table
+from qrelay.training.rounds.state import StateFile
 
 HERE = Path(__file__).parent
 DEMO = HERE.parent

@@ -106,7 +106,7 @@ def served(data_dir: Path, collection: str) -> set[str] | None:
 
 def in_ledger(data_dir: Path, config: Path | None) -> set[str]:
     """Those that this installation's ledger holds queries of; none where there is no ledger to read."""
-    from qrelay.registry.ledgerside import ledger_side
+    from qrelay.models.registry.ledgerside import ledger_side
 
     try:
         with ledger_side(None, data_dir, config) as side:

@@ -15,7 +15,7 @@ import click
 from qrelay.cli.errors import run
 from qrelay.cli.options import config_option
 from qrelay.exitcodes import EXIT_NOT_ENOUGH, EXIT_OK
-from trainer.job.result import JobResult
+from qrelay.training.job.result import JobResult
 
 
 def run_job_file(
@@ -23,9 +23,9 @@ def run_job_file(
 ) -> JobResult:
     """Runs the job of a job.json; what happens goes to standard output, the job's log. `unmeasured` and
     `unqualified` are allowed beside what the file allows. Raises as `run_job` does."""
-    from trainer.job.job import read_job
-    from trainer.job.run import run_job
-    from trainer.settings import trainer_settings
+    from qrelay.training.job.job import read_job
+    from qrelay.training.job.run import run_job
+    from qrelay.training.settings import trainer_settings
 
     _log()
     job = read_job(file)

@@ -15,8 +15,8 @@ from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.output import echo_json, show
 
 if TYPE_CHECKING:
-    from trainer.rounds.rounds import Rounds
-    from trainer.rounds.state import Series
+    from qrelay.training.rounds.rounds import Rounds
+    from qrelay.training.rounds.state import Series
 
 
 @click.command(epilog=example("qrelay rounds --n 2 --queries queries.jsonl --collection docs --dry-run"))
@@ -42,11 +42,11 @@ def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool,
 
     from qrelay.cli.collection import check_collection
     from qrelay.labels.permission import Allowed
-    from trainer.job.data import require_permitted
-    from trainer.rounds.installation import Installation
-    from trainer.rounds.plan import plan
-    from trainer.rounds.rounds import Rounds
-    from trainer.settings import require_followed, trainer_settings
+    from qrelay.training.job.data import require_permitted
+    from qrelay.training.rounds.installation import Installation
+    from qrelay.training.rounds.plan import plan
+    from qrelay.training.rounds.rounds import Rounds
+    from qrelay.training.settings import require_followed, trainer_settings
 
     check_collection(collection, data_dir, config)
     data_dir, config = data_dir.resolve(), config and config.resolve()
@@ -73,7 +73,7 @@ def _run(loop: Rounds, n: int, as_json: bool) -> None:
     from filelock import FileLock, Timeout
 
     from qrelay.errors import BackendUnavailable
-    from trainer.rounds.table import rounds_table
+    from qrelay.training.rounds.table import rounds_table
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # services that we started are stopped as by Ctrl-C
     loop.file.path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,8 @@ from qrelay.cli.options import config_option, json_option
 from qrelay.output import echo_json
 
 if TYPE_CHECKING:
-    from trainer.dev import DevSet
-    from trainer.experiment import Experiment
+    from qrelay.training.dev import DevSet
+    from qrelay.training.experiment import Experiment
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _PLACE = click.Path(path_type=Path, exists=True)
@@ -50,7 +50,7 @@ def train_command(
     The model is OUT/model, a sentence-transformers folder; OUT/run.json says what made it. A run that was killed goes
     on when it is started again. Several GPUs: torchrun --nproc-per-node N --no-python qrelay train ...
     """
-    from trainer.experiment import load_experiment
+    from qrelay.training.experiment import load_experiment
 
     if only_list:
         return _list(as_json)
@@ -71,7 +71,7 @@ def train_command(
 
 
 def _list(as_json: bool) -> None:
-    from trainer.experiment import load_experiment, shipped
+    from qrelay.training.experiment import load_experiment, shipped
 
     found = {name: load_experiment(name) for name in shipped()}
     if as_json:
@@ -93,10 +93,10 @@ def _show(experiment: Experiment, as_json: bool) -> None:
 
 
 def _dev_set(frozen: Path | None, corpus: Path | None, queries: Path | None, qrels: Path | None) -> DevSet | None:
-    from trainer.dev import DevSet
+    from qrelay.training.dev import DevSet
 
     if frozen is not None:
-        from trainer.evaluation.frozen import FrozenSet
+        from qrelay.training.evaluation.frozen import FrozenSet
 
         if corpus or queries or qrels:
             raise click.UsageError("give --dev, or --dev-corpus, --dev-queries and --dev-qrels, not both")
@@ -109,8 +109,8 @@ def _dev_set(frozen: Path | None, corpus: Path | None, queries: Path | None, qre
 
 
 def _train(experiment: Experiment, data: tuple[str, ...], out: Path, dev: DevSet | None, as_json: bool) -> None:
-    from trainer.record import NAME, first_process
-    from trainer.train import train
+    from qrelay.training.record import NAME, first_process
+    from qrelay.training.train import train
 
     _log_to_stderr()
     train(experiment, data, out, dev)

@@ -1,6 +1,6 @@
 """A test collection in BEIR's layout: documents, queries, and who is relevant to what.
 
-corpus.jsonl[.gz], queries.jsonl[.gz]: fields as everywhere (`qrelay.formats.records`). qrels: TSV with the header `query-id`,
+corpus.jsonl[.gz], queries.jsonl[.gz]: fields as everywhere (`records.py`). qrels: TSV with the header `query-id`,
 `corpus-id`, `score`, or TREC's four columns; .gz too. Qrels of passages beside a corpus of documents are folded
 (`documents.py`). Errors name file and line.
 """

@@ -16,10 +16,10 @@ from qrelay.index.manifest import collections_in
 from qrelay.index.reembed import Reembedded, only_one, reembed_held
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.models.engines import EncoderEngine
+from qrelay.models.registry import BI_ENCODER, Registry
 from qrelay.models.served import load_version
 from qrelay.nearest import did_you_mean
 from qrelay.progress import Listener, Progress, heard, listening, shown
-from qrelay.registry import BI_ENCODER, Registry
 
 FROM_REGISTRY: Final = "registry"
 

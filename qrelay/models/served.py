@@ -15,8 +15,8 @@ from typing import Final, Protocol
 from qrelay.errors import ModelError
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.models.engines import EncoderEngine, engine_of
+from qrelay.models.registry import BI_ENCODER, Registry, ServedVersion
 from qrelay.progress import step
-from qrelay.registry import BI_ENCODER, Registry, ServedVersion
 
 REGISTERED: Final = "@registry"
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Final
 
 from qrelay.errors import ModelError, QrelayError
+from qrelay.models.registry import CROSS_ENCODER, Registry, ServedVersion
 from qrelay.progress import step
-from qrelay.registry import CROSS_ENCODER, Registry, ServedVersion
 from qrelay.types import Candidate, CandidateSet, Passage, Query
 from services.reranker.scorers import CrossEncoderScorer, Scorer
 from services.reranker.settings import RerankerSettings

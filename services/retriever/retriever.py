@@ -22,9 +22,9 @@ from qrelay.index.manifest import collections_in
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import HASH_NAME, load_embedder
+from qrelay.models.registry import Registry
 from qrelay.models.served import Embedders, Load
 from qrelay.nearest import did_you_mean, listed
-from qrelay.registry import Registry
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import opened
 from qrelay.types import CandidateSet, Query

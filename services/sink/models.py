@@ -1,6 +1,6 @@
 """The gRPC door's part about training and models: start a training, list versions, promote, roll back.
 
-The core it calls is the ledger's trigger by hand and the registry of `qrelay.registry`, which the trainer, the
+The core it calls is the ledger's trigger by hand and the registry of `qrelay.models.registry`, which the trainer, the
 retriever and the reranker share.
 """
 
@@ -15,8 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from qrelay.jobs.teaching import start_training
 from qrelay.labels.permission import Allowed
 from qrelay.labels.settings import SinkSettings
-from qrelay.registry import Registry, State, VersionState
-from qrelay.registry.rules import require_slot
+from qrelay.models.registry import Registry, State, VersionState
+from qrelay.models.registry.rules import require_slot
 from qrelay.runtime.context import ServiceContext
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc

@@ -26,7 +26,7 @@ from qrelay.index.manifest import read_manifest
 from qrelay.index.reembed_job import Job, run
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import Embedder, load_embedder
-from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry
 from qrelay.runtime.client import OPTIONS
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.following import every

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from qrelay.errors import NotPromotable
-from qrelay.registry import BI_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, Registry
 
 STEPS = 10
 FILES = 3

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qrelay.registry import BI_ENCODER, DataSource, JudgeRef, Registry
+from qrelay.models.registry import BI_ENCODER, DataSource, JudgeRef, Registry
 
 
 def a_model(folder: Path, weights: str) -> Path:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from qrelay.cli.models.group import models
 from qrelay.errors import ConfigError, InputError, ModelError, NotPromotable, UnknownVersion
-from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry
 from tests.registry.models import passed, published, row
 
 CLEAN = {name: None for name in os.environ if name.startswith("QRELAY_")}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from qrelay.registry import BI_ENCODER, Registry, State
+from qrelay.models.registry import BI_ENCODER, Registry, State
 from qrelay.runtime import faults
 from tests.registry.dying import make_model
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from qrelay.registry import CROSS_ENCODER, DataSource, Registry
-from qrelay.registry.card import card
+from qrelay.models.registry import CROSS_ENCODER, DataSource, Registry
+from qrelay.models.registry.card import card
 from tests.registry.models import a_model, passed, published, row
 from tests.sink.hub import TOKEN, Hub, running_hub
 

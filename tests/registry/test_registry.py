@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import InputError, ModelError, NotPromotable
-from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry, State
-from qrelay.registry.staging import Staging
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry, State
+from qrelay.models.registry.staging import Staging
 from tests.registry.models import a_model, passed, published
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import ModelError
-from qrelay.registry import CROSS_ENCODER as SLOT
-from qrelay.registry import Registry
+from qrelay.models.registry import CROSS_ENCODER as SLOT
+from qrelay.models.registry import Registry
 from qrelay.types import BI_ENCODER, CROSS_ENCODER, CandidateSet
 from services.reranker import scorers
 from services.reranker.reranker import Reranker, load_reranker

@@ -18,7 +18,7 @@ from qrelay.index.settings import RetrieverSettings
 from qrelay.index.store import PassageStore
 from qrelay.index.vectors import SHARD_PASSAGES, VECTORS
 from qrelay.models.embedder import load_embedder
-from qrelay.registry import BI_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, Registry
 from qrelay.types import CandidateSet, Query
 from services.retriever.retriever import Retriever, load_retriever
 from tests import tiny

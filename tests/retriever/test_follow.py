@@ -17,8 +17,8 @@ from qrelay.index.manifest import current_folder, read_manifest
 from qrelay.index.reembed import reembed
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import Embedder
+from qrelay.models.registry import BI_ENCODER, Registry
 from qrelay.models.served import load_version
-from qrelay.registry import BI_ENCODER, Registry
 from qrelay.types import DENSE, CandidateSet, Query
 from services.retriever.retriever import Retriever, load_retriever
 from tests.conftest import LONG_S

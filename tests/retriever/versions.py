@@ -11,7 +11,7 @@ import numpy as np
 
 from qrelay.models.embedder import Embedder, HashEmbedder, Vectors
 from qrelay.models.engines import EncoderEngine
-from qrelay.registry import BI_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, Registry
 
 
 class Times(HashEmbedder):

@@ -201,7 +201,7 @@ def test_nothing_else_makes_exports_or_jobs() -> None:
         "qrelay/cli/labels/push.py",
         "services/sink/sink.py",  # the door's Export
         "qrelay/jobs/teaching.py",  # asks, and writes nothing
-        "trainer/job/data.py",  # jobs
+        "qrelay/training/job/data.py",  # jobs
     }
     assert {Path(each).parent.name for each in importers("qrelay.labels.exports.formats")} == {"formats"}
     assert importers("qrelay.jobs.launcher.TrainingJob") <= {

@@ -37,6 +37,11 @@ from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.labels.permission import Allowed
 from qrelay.labels.settings import SinkSettings
 from qrelay.settings.training import TrainingSettings
+from qrelay.training.job.job import Job
+from qrelay.training.rounds.installation import Fed, Installation
+from qrelay.training.rounds.rounds import Rounds
+from qrelay.training.rounds.state import Round, StateFile
+from qrelay.training.settings import trainer_settings
 from qrelay.v1 import sink_pb2 as pb
 from services.sink.service import _FORMATS
 from services.sink.sink import load_sink
@@ -44,11 +49,6 @@ from tests.sink.builders import graded, judged_set
 from tests.sink.kubernetes_api import ApiServer
 from tests.sink.kubernetes_api import serving as serving_cluster
 from tests.sink.test_doors import serving
-from trainer.job.job import Job
-from trainer.rounds.installation import Fed, Installation
-from trainer.rounds.rounds import Rounds
-from trainer.rounds.state import Round, StateFile
-from trainer.settings import trainer_settings
 
 COLLECTION = "docs"
 SPLIT = ("--split", "train=0.5,test=0.5", "--group-by", "query")

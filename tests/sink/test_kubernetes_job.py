@@ -20,8 +20,8 @@ from qrelay.jobs.launcher import TrainingJob, job_name
 from qrelay.labels.settings import SinkSettings
 from qrelay.settings.kubernetes import KubernetesSettings
 from qrelay.settings.training import TrainingSettings
+from qrelay.training.job.job import read_job
 from tests.sink.kubernetes_validation import VERSIONS, problems
-from trainer.job.job import read_job
 
 SECRET = "postgresql://sink:s3cret@db.internal/labels"
 COMMAND = ("qrelay", "train", "--job", "{job}", "--name", "{name}", "--from", "{data_dir}")

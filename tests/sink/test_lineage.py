@@ -18,7 +18,7 @@ from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.labels.lineage.covered import covered
 from qrelay.labels.lineage.trace import judgments
-from qrelay.registry import DataSource, Registry
+from qrelay.models.registry import DataSource, Registry
 from tests.registry.models import published
 from tests.sink.builders import JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled
 

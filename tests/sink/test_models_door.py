@@ -12,7 +12,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry
 from qrelay.settings.training import TrainingSettings
 from qrelay.v1 import sink_pb2 as pb
 from tests.conftest import LONG_S

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from qrelay.training.bi_encoder import BiEncoder
+from qrelay.training.experiment import load_experiment
+from qrelay.training.losses.embedding import embed
+from qrelay.training.rows import PADDING
+from qrelay.training.tokens import TokenCache
 from tests.trainer import tiny
-from trainer.bi_encoder import BiEncoder
-from trainer.experiment import load_experiment
-from trainer.losses.embedding import embed
-from trainer.rows import PADDING
-from trainer.tokens import TokenCache
 
 COLUMNS = [
     ["capital of country c1", "capital of country c2", "c3"],

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import ConfigError, MalformedInput
+from qrelay.training.cross_encoder import CrossEncoderKind
+from qrelay.training.data import Document, Example, Reading, expand, load_examples, read_examples, require_labels
+from qrelay.training.experiment import load_experiment
+from qrelay.training.posterior import LEAST, with_posterior
+from qrelay.training.rows import PADDING, as_dataset, as_lists, as_pairs, rows_of, with_strangers
+from qrelay.training.stages import reading_of
 from tests.trainer import tiny
-from trainer.cross_encoder import CrossEncoderKind
-from trainer.data import Document, Example, Reading, expand, load_examples, read_examples, require_labels
-from trainer.experiment import load_experiment
-from trainer.posterior import LEAST, with_posterior
-from trainer.rows import PADDING, as_dataset, as_lists, as_pairs, rows_of, with_strangers
-from trainer.stages import reading_of
 
 
 def example(positives: int, negatives: int, others: int = 0) -> Example:

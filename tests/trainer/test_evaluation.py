@@ -21,8 +21,8 @@ from qrelay.formats.beir import (
     read_run,
     run_lines,
 )
+from qrelay.training.evaluation.measures import STANDARD, per_query
 from tests.trainer.beir import beir_folder, lines, qrels_file
-from trainer.evaluation.measures import STANDARD, per_query
 
 SMALL = {"q1": {"a": 1, "b": 2}, "q2": {"c": 1}}
 HEADER = "query-id\tcorpus-id\tscore"

@@ -13,9 +13,9 @@ from scipy import stats
 from qrelay.cli.eval.group import evaluate_command
 from qrelay.errors import InputError
 from qrelay.formats.beir import Run, run_lines
+from qrelay.training.evaluation.agreement import Judged, agreement
+from qrelay.training.evaluation.rankings import kendall_tau, kendall_taus, rbo, tau_ap
 from tests.trainer.beir import QRELS, beir_folder, qrels_file
-from trainer.evaluation.agreement import Judged, agreement
-from trainer.evaluation.rankings import kendall_tau, kendall_taus, rbo, tau_ap
 
 
 def test_many_taus_at_once_are_scipys_also_with_ties() -> None:

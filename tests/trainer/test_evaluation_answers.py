@@ -12,13 +12,13 @@ from click.testing import CliRunner
 from qrelay.cli.eval.group import evaluate_command
 from qrelay.errors import ConfigError, InputError, MalformedInput, ModelError
 from qrelay.models.catalogue import resolve
+from qrelay.training.evaluation.answers import Reading, grade, read, report
+from qrelay.training.evaluation.families import families, refuse_kin
+from qrelay.training.evaluation.llm import Llm, identity
+from qrelay.training.evaluation.questions import Questions, read_questions
+from qrelay.training.evaluation.squad import exact_match, token_f1
 from tests.judge.endpoint import ScriptedEndpoint, answer, completion, text_only
 from tests.trainer.beir import beir_folder, lines
-from trainer.evaluation.answers import Reading, grade, read, report
-from trainer.evaluation.families import families, refuse_kin
-from trainer.evaluation.llm import Llm, identity
-from trainer.evaluation.questions import Questions, read_questions
-from trainer.evaluation.squad import exact_match, token_f1
 
 SMALL = "smollm2-135m-instruct"
 ANSWERS = {"q1": ["They bark."], "q2": ["A cat", "the mat's cat"], "q3": ["cheese"]}

@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 
 from qrelay.cli.eval.group import evaluate_command
 from qrelay.formats.beir import read_run, run_lines
+from qrelay.training.evaluation.evaluate import from_json
+from qrelay.training.evaluation.page import page_of
 from tests.trainer.beir import beir_folder, lines, tiny_bert
-from trainer.evaluation.evaluate import from_json
-from trainer.evaluation.page import page_of
 
 
 def call(*words: object) -> Result:

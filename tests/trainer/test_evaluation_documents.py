@@ -21,9 +21,9 @@ from qrelay.labels.exports.export import export_file
 from qrelay.labels.exports.splits import parse_splits
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.naming import absent, document_of, passage_name
+from qrelay.training.evaluation.manifests import relevant_from
 from tests.sink.builders import JUDGE, graded, judged_set
 from tests.trainer.beir import CORPUS, beir_folder, lines, qrels_file
-from trainer.evaluation.manifests import relevant_from
 
 
 def call(*words: object, code: int = 0) -> Result:

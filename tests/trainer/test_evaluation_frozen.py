@@ -14,13 +14,13 @@ from qrelay.cli.eval.group import evaluate_command
 from qrelay.errors import ConfigError, InputError, MalformedInput
 from qrelay.labels.exports.export import export_file
 from qrelay.labels.ledger.ledger import Ledger
+from qrelay.training.evaluation.answering import answer
+from qrelay.training.evaluation.evaluate import evaluate
+from qrelay.training.evaluation.freezing import Labels, freeze, labels_of
+from qrelay.training.evaluation.frozen import FrozenSet
 from qrelay.types import JudgeIdentity
 from tests.sink.builders import graded, judged_set
 from tests.trainer.beir import beir_folder, lines
-from trainer.evaluation.answering import answer
-from trainer.evaluation.evaluate import evaluate
-from trainer.evaluation.freezing import Labels, freeze, labels_of
-from trainer.evaluation.frozen import FrozenSet
 
 QWEN = {"model": "qwen", "revision": "1", "strategy": "graded"}
 

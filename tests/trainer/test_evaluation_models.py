@@ -13,11 +13,11 @@ from sentence_transformers import SentenceTransformer
 from qrelay.errors import ConfigError, InputError, ModelError
 from qrelay.formats.beir import Collection, Run, ranked, read_collection
 from qrelay.progress import listening
+from qrelay.training.evaluation import embedding
+from qrelay.training.evaluation.answering import Options, answer, kind_of
+from qrelay.training.evaluation.embedding import Prompts, VectorCache, corpus_vectors, encode_documents, model_hash
+from qrelay.training.evaluation.systems import bi_encoder_run, bm25_run, cross_encoder_run, load_bi_encoder
 from tests.trainer.beir import QRELS, beir_folder, tiny_bert
-from trainer.evaluation import embedding
-from trainer.evaluation.answering import Options, answer, kind_of
-from trainer.evaluation.embedding import Prompts, VectorCache, corpus_vectors, encode_documents, model_hash
-from trainer.evaluation.systems import bi_encoder_run, bm25_run, cross_encoder_run, load_bi_encoder
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from qrelay.stats.paired import (
     percentile_interval,
     randomisation_test,
 )
+from qrelay.training.evaluation.evaluate import Evaluation, compared, comparison_json, from_json
 from tests.trainer.beir import QRELS
-from trainer.evaluation.evaluate import Evaluation, compared, comparison_json, from_json
 
 
 def pair(n: int, gain: float = 0.05) -> tuple[np.ndarray, np.ndarray]:

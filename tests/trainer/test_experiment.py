@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import ConfigError
-from trainer.experiment import load_experiment, shipped
+from qrelay.training.experiment import load_experiment, shipped
 
 
 def written(folder: Path, name: str, text: str) -> str:

@@ -12,13 +12,13 @@ import pytest
 
 from qrelay.errors import ConfigError, ModelError
 from qrelay.models.catalogue import resolve
-from qrelay.registry import BI_ENCODER, CROSS_ENCODER, JudgeRef, Registry, State
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, JudgeRef, Registry, State
+from qrelay.training.gate.baseline import BI_RERANK, evaluated, of_model, serving
+from qrelay.training.gate.facts import JUDGES, UNSEEN, query_hash, write_query_hashes
+from qrelay.training.gate.gate import gate
+from qrelay.training.gate.rules import GateRules, Guard, SlotRules, read_rules
 from tests.trainer.sets import capitals, toy
 from tests.trainer.tiny import tiny_model
-from trainer.gate.baseline import BI_RERANK, evaluated, of_model, serving
-from trainer.gate.facts import JUDGES, UNSEEN, query_hash, write_query_hashes
-from trainer.gate.gate import gate
-from trainer.gate.rules import GateRules, Guard, SlotRules, read_rules
 
 MINER = JudgeRef("hash-of-the-miner", "qwen2.5-1.5b-instruct", "rev1", "graded", 100)
 
@@ -105,7 +105,7 @@ def test_a_better_model_is_promoted_and_rollback_restores_the_bytes(
 
 
 def test_what_was_measured_once_is_not_measured_again(registry: Registry, tiny: Path, tmp_path: Path) -> None:
-    from trainer.evaluation.frozen import FrozenSet
+    from qrelay.training.evaluation.frozen import FrozenSet
 
     frozen, keep = FrozenSet.read(toy(tmp_path / "set")), tmp_path / "kept"
     model = shutil.copytree(tiny, tmp_path / "model")
@@ -120,8 +120,8 @@ def test_what_was_measured_once_is_not_measured_again(registry: Registry, tiny: 
 def test_the_first_cross_encoder_must_beat_the_bi_encoder_on_the_same_documents(
     registry: Registry, tiny: Path, tmp_path: Path
 ) -> None:
-    from trainer.evaluation.frozen import FrozenSet
-    from trainer.evaluation.systems import bm25_run
+    from qrelay.training.evaluation.frozen import FrozenSet
+    from qrelay.training.evaluation.systems import bm25_run
 
     subject = serving(registry, CROSS_ENCODER, {BI_ENCODER: f"path:{tiny}", CROSS_ENCODER: ""})
     assert subject.how == BI_RERANK

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trainer.gate.decide import Decision, Pair, Row, better, decide, decision_of, no_worse, randomisation_p
+from qrelay.training.gate.decide import Decision, Pair, Row, better, decide, decision_of, no_worse, randomisation_p
 
 RULES = {"alpha": 0.05, "minimum_effect": 0.0, "min_queries": 3}
 

@@ -18,14 +18,14 @@ import yaml
 from qrelay.cli.job import run_job_file
 from qrelay.errors import ConfigError, MalformedInput
 from qrelay.exitcodes import EXIT_NOT_ENOUGH
-from qrelay.registry import BI_ENCODER, CROSS_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry
+from qrelay.training.gate.facts import query_hash, read_query_hashes
+from qrelay.training.job.data import divide
+from qrelay.training.job.job import Job, read_job
+from qrelay.training.job.result import NOT_ENOUGH, PROMOTED, REJECTED, UNCHANGED
 from tests.trainer import sets
 from tests.trainer.ledgers import COLLECTION, MINER, toy_ledger
 from tests.trainer.tiny import tiny_model
-from trainer.gate.facts import query_hash, read_query_hashes
-from trainer.job.data import divide
-from trainer.job.job import Job, read_job
-from trainer.job.result import NOT_ENOUGH, PROMOTED, REJECTED, UNCHANGED
 
 FAST = ["batch_size=16", "documents=4", "max_positives=1", "max_length=32", "checkpoint_every=1"]
 
@@ -141,7 +141,9 @@ def test_queries_of_the_gates_sets_are_never_trained_on(tmp_path: Path, model: P
 def test_too_little_data_ends_with_a_code_of_its_own_and_publishes_nothing(folder: Path, model: Path) -> None:
     file, settings = job(folder), config(folder, model, min_queries=1000)
     done = subprocess.run(
-        [sys.executable, "-m", "trainer.job", str(file), "--config", str(settings)], capture_output=True, text=True
+        [sys.executable, "-m", "qrelay.training.job", str(file), "--config", str(settings)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == EXIT_NOT_ENOUGH, done.stderr
     assert NOT_ENOUGH in done.stdout
@@ -197,7 +199,7 @@ STEPS = (
 def test_a_job_killed_at_every_step_goes_on_and_publishes_once(folder: Path, model: Path) -> None:
     file, settings, faults = job(folder), config(folder, model), folder / "faults"
     faults.mkdir()
-    command = [sys.executable, "-m", "trainer.job", str(file), "--config", str(settings)]
+    command = [sys.executable, "-m", "qrelay.training.job", str(file), "--config", str(settings)]
     environ = {**os.environ, "QRELAY_FAULTS": str(faults), "OMP_NUM_THREADS": "1"}
     begun = folder / "training/job-1/bi_encoder/run.json"
     for step in STEPS:

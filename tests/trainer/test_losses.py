@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.losses.batch import Batch
-from trainer.losses.terms import SOFT, TERMS, LossRules
-from trainer.rows import PADDING
+from qrelay.training.losses.batch import Batch
+from qrelay.training.losses.terms import SOFT, TERMS, LossRules
+from qrelay.training.rows import PADDING
 
 RULES = LossRules(temperature=0.5, teacher_temperature=0.25, margin=0.3)
 # Two queries with three documents each; the second has one document less. Scores as if embedded.

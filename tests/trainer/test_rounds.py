@@ -15,14 +15,14 @@ import pytest
 import yaml
 
 from qrelay.errors import BackendTimeout, SetupError
-from qrelay.registry import BI_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, Registry
+from qrelay.training.job.result import PROMOTED, REJECTED, SlotResult
+from qrelay.training.rounds.installation import Installation as Served
+from qrelay.training.rounds.state import StateFile
+from qrelay.training.rounds.table import rounds_table
 from tests.pipeline.harness import DOUBLES, SERVICES, Installation, qrelay
 from tests.trainer import sets
 from tests.trainer.tiny import COUNT, tiny_model
-from trainer.job.result import PROMOTED, REJECTED, SlotResult
-from trainer.rounds.installation import Installation as Served
-from trainer.rounds.state import StateFile
-from trainer.rounds.table import rounds_table
 
 COLLECTION = "toy"
 ANSWERS = {f"d{n}": f"country c{n} has the seat of city t{n}" for n in range(COUNT)}

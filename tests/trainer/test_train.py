@@ -18,13 +18,13 @@ import torch
 from datasets import Dataset
 
 from qrelay.errors import ConfigError, InputError
+from qrelay.training.bi_encoder import BiEncoder
+from qrelay.training.cross_encoder import CrossEncoderKind
+from qrelay.training.dev import DevSet
+from qrelay.training.experiment import load_experiment, shipped
+from qrelay.training.stages import Kind, _last_checkpoint
+from qrelay.training.train import train
 from tests.trainer import tiny
-from trainer.bi_encoder import BiEncoder
-from trainer.cross_encoder import CrossEncoderKind
-from trainer.dev import DevSet
-from trainer.experiment import load_experiment, shipped
-from trainer.stages import Kind, _last_checkpoint
-from trainer.train import train
 
 FAST = ["batch_size=8", "documents=4", "max_positives=1", "learning_rate=3.0e-3", "max_length=32"]
 KINDS = ("infonce_only", "cross_encoder")

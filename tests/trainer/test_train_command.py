@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from qrelay.cli.main import qrelay
 from qrelay.errors import ConfigError, MalformedInput
+from qrelay.training.experiment import load_experiment, shipped
 from tests.trainer import tiny
-from trainer.experiment import load_experiment, shipped
 
 TINY = ["batch_size=8", "documents=4", "max_positives=1", "max_length=32"]
 

@@ -25,7 +25,7 @@ from qrelay.output import echo_json
 
 if TYPE_CHECKING:
     from qrelay.formats.beir import Collection, Run
-    from trainer.evaluation.agreement import Judged
+    from qrelay.training.evaluation.agreement import Judged
 
 
 _DEFAULT = "[default: that of the export's scale by its manifest, else 1]"
@@ -57,9 +57,9 @@ def agreement_command(**given: Any) -> None:
     Where some of the files are of documents and others of passages, all are taken by document.
     """
     from qrelay.files import write_atomic
-    from trainer.evaluation.agreement import agreement
-    from trainer.evaluation.measures import STANDARD
-    from trainer.evaluation.plots import agreement_png
+    from qrelay.training.evaluation.agreement import agreement
+    from qrelay.training.evaluation.measures import STANDARD
+    from qrelay.training.evaluation.plots import agreement_png
 
     a, b = _judged(given, "a"), _judged(given, "b")
     measures = given["measures"] or STANDARD
@@ -76,8 +76,8 @@ def agreement_command(**given: Any) -> None:
 
 def _judged(given: Mapping[str, Any], side: str) -> Judged:
     from qrelay.formats.beir import read_qrels
-    from trainer.evaluation.agreement import Judged
-    from trainer.evaluation.manifests import relevant_from
+    from qrelay.training.evaluation.agreement import Judged
+    from qrelay.training.evaluation.manifests import relevant_from
 
     path = given[f"qrels_{side}"]
     least, remark = relevant_from(given[f"relevant_from_{side}"], path)
@@ -126,7 +126,7 @@ def _answered(given: Mapping[str, Any], a: Judged) -> dict[str, Run]:
     if not given["models"]:
         return {}
     from qrelay.progress import shown
-    from trainer.evaluation.reporting import evaluate_models
+    from qrelay.training.evaluation.reporting import evaluate_models
 
     collection = _collection(given, a)
     with shown():

@@ -21,9 +21,9 @@ from qrelay.output import echo_json
 
 if TYPE_CHECKING:
     from qrelay.formats.beir import Run
-    from trainer.evaluation.answers import Reading
-    from trainer.evaluation.llm import Llm
-    from trainer.evaluation.questions import Questions
+    from qrelay.training.evaluation.answers import Reading
+    from qrelay.training.evaluation.llm import Llm
+    from qrelay.training.evaluation.questions import Questions
 
 _ENGINES = click.Choice(["llamacpp", "transformers", "vllm", "openai", "fake"])
 _ENGINE_HELP = "Engine.  [default: openai with a URL, else llamacpp]"
@@ -60,10 +60,10 @@ _ENGINE_HELP = "Engine.  [default: openai with a URL, else llamacpp]"
 @json_file_option()
 def answers_command(**given: Any) -> None:
     """Measure answers that an LLM reads from what a model retrieves: exact match, token F1, an LLM's grade."""
-    from trainer.evaluation.answers import report
-    from trainer.evaluation.families import families, refuse_kin
-    from trainer.evaluation.llm import identity
-    from trainer.evaluation.questions import read_questions
+    from qrelay.training.evaluation.answers import report
+    from qrelay.training.evaluation.families import families, refuse_kin
+    from qrelay.training.evaluation.llm import identity
+    from qrelay.training.evaluation.questions import read_questions
 
     if given["grader"] and not given["same_family"]:
         refuse_kin(given["grader"], given["miner_judge"])
@@ -92,7 +92,7 @@ def answers_command(**given: Any) -> None:
 
 def _readings(given: Mapping[str, Any], questions: Questions) -> list[Reading]:
     from qrelay.progress import shown
-    from trainer.evaluation.answers import INSTRUCTIONS, grade, read
+    from qrelay.training.evaluation.answers import INSTRUCTIONS, grade, read
 
     with shown():
         readings = read(
@@ -110,7 +110,7 @@ def _readings(given: Mapping[str, Any], questions: Questions) -> list[Reading]:
 
 
 def _run(given: Mapping[str, Any], questions: Questions) -> Run:
-    from trainer.evaluation.answering import answer
+    from qrelay.training.evaluation.answering import answer
 
     if not given["k"]:
         return {}
@@ -118,7 +118,7 @@ def _run(given: Mapping[str, Any], questions: Questions) -> Run:
 
 
 def _llm(given: Mapping[str, Any], role: str) -> Llm:
-    from trainer.evaluation.llm import Llm
+    from qrelay.training.evaluation.llm import Llm
 
     return Llm(given[role], given[f"{role}_engine"] or "", given[f"{role}_url"], given[f"{role}_key_env"])
 

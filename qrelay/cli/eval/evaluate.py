@@ -22,14 +22,14 @@ from qrelay.output import echo_json
 
 if TYPE_CHECKING:
     from qrelay.formats.beir import Collection
-    from trainer.evaluation.reporting import Evaluated
+    from qrelay.training.evaluation.reporting import Evaluated
 
 
 def run(given: Mapping[str, Any]) -> None:
     """Evaluates what the options name, prints it and writes what they ask for."""
     from qrelay.files import write_atomic
-    from trainer.evaluation.evaluate import from_json
-    from trainer.evaluation.reporting import document_of, write_runs
+    from qrelay.training.evaluation.evaluate import from_json
+    from qrelay.training.evaluation.reporting import document_of, write_runs
 
     if not given["run_file"]:
         required(given, "model")
@@ -42,7 +42,7 @@ def run(given: Mapping[str, Any]) -> None:
     if given["run_out"]:
         write_runs(given["run_out"], evaluated)
     if given["html"]:
-        from trainer.evaluation.page import page_of
+        from qrelay.training.evaluation.page import page_of
 
         write_atomic(given["html"], page_of(document))
     if given["as_json"]:
@@ -55,9 +55,9 @@ def _evaluated(given: Mapping[str, Any], collection: Collection) -> list[Evaluat
     """The models in order; where none is named, the run by itself, under its file's name."""
     from qrelay.formats.documents import nothing_shared
     from qrelay.progress import shown
-    from trainer.evaluation.evaluate import evaluate
-    from trainer.evaluation.measures import STANDARD
-    from trainer.evaluation.reporting import Evaluated, evaluate_models
+    from qrelay.training.evaluation.evaluate import evaluate
+    from qrelay.training.evaluation.measures import STANDARD
+    from qrelay.training.evaluation.reporting import Evaluated, evaluate_models
 
     measures, path = given["measures"] or STANDARD, given["run_file"]
     if not given["model"]:
@@ -80,7 +80,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _print(document: Mapping[str, Any]) -> None:
-    from trainer.evaluation.reporting import comparisons_in, systems_in
+    from qrelay.training.evaluation.reporting import comparisons_in, systems_in
 
     comparisons = {each["new"]: each for each in comparisons_in(document)}
     for system in systems_in(document):

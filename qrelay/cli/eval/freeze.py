@@ -40,8 +40,8 @@ from qrelay.cli.group import example
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must not exist.")
 def freeze_command(**given: Any) -> None:
     """Make a frozen evaluation set, which a gate can trust not to change."""
-    from trainer.evaluation.freezing import freeze, labels_of
-    from trainer.evaluation.manifests import relevant_from
+    from qrelay.training.evaluation.freezing import freeze, labels_of
+    from qrelay.training.evaluation.manifests import relevant_from
 
     judges = [
         {"model": model, "revision": given["judge_revision"], "strategy": given["judge_strategy"]}

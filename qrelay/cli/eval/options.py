@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from qrelay.formats.beir import Collection, Run
-    from trainer.evaluation.answering import Options
+    from qrelay.training.evaluation.answering import Options
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 PLACE = click.Path(path_type=Path, exists=True)
@@ -91,7 +91,7 @@ def files_of(given: Mapping[str, Any]) -> tuple[Path, Path, Path]:
 def collection_of(given: Mapping[str, Any]) -> Collection:
     """The collection that the options name, with notes on its qrels."""
     from qrelay.formats.beir import read_collection
-    from trainer.evaluation.manifests import relevant_from
+    from qrelay.training.evaluation.manifests import relevant_from
 
     files = files_of(given)
     least, remark = relevant_from(given["relevant_from"], files[-1])
@@ -126,8 +126,8 @@ def system_of(path: Path) -> str:
 
 def options_of(given: Mapping[str, Any], collection: Collection) -> Options:
     """How the options say that models answer the collection; `run_file` is the first run of cross-encoders."""
-    from trainer.evaluation.answering import Options
-    from trainer.evaluation.embedding import Prompts
+    from qrelay.training.evaluation.answering import Options
+    from qrelay.training.evaluation.embedding import Prompts
 
     return Options(
         depth=given["depth"],

@@ -16,7 +16,7 @@ from qrelay.output import echo_json
 if TYPE_CHECKING:
     from qrelay.judging.check.evidence import Evidence
     from qrelay.judging.settings import JudgeSettings
-    from qrelay.registry.ledgerside import LedgerSide
+    from qrelay.models.registry.ledgerside import LedgerSide
 
 FORMAT = "qrelay-judge-check/1"
 _SUGGESTED = 20
@@ -58,8 +58,8 @@ def check(
     from qrelay.files import write_atomic
     from qrelay.judging.check.report import as_page, as_text
     from qrelay.judging.report.write import without_nan
+    from qrelay.models.registry.ledgerside import ledger_side
     from qrelay.progress import shown
-    from qrelay.registry.ledgerside import ledger_side
 
     settings = _settings(data_dir, config)
     with shown(), ledger_side(ledger, data_dir, config) as side:

@@ -23,7 +23,7 @@ def promote(
 
     Running services take it up by themselves.
     """
-    from qrelay.registry.describe import full_version
+    from qrelay.models.registry.describe import full_version
 
     registry = opened(folder, data_dir, config)
     version = full_version(registry, version)

@@ -17,8 +17,8 @@ from qrelay.exitcodes import EXIT_GATE, EXIT_OK
 from qrelay.output import echo_json, show
 
 if TYPE_CHECKING:
-    from trainer.gate.rules import GateRules
-    from trainer.settings import TrainerSettings
+    from qrelay.training.gate.rules import GateRules
+    from qrelay.training.settings import TrainerSettings
 
 
 @click.command("gate", epilog=example("qrelay models gate bi_encoder-3 --promote"))
@@ -37,7 +37,7 @@ def gate_command(version: str | None, rules_file: Path | None, promote: bool, sh
     The verdict is recorded in the registry, and `qrelay models promote` takes only what passed against the version
     that serves. Exit code 4: rejected.
     """
-    from trainer.settings import trainer_settings
+    from qrelay.training.settings import trainer_settings
 
     settings = trainer_settings(config, data_dir)
     rules = settings.rules(rules_file)
@@ -58,11 +58,11 @@ def gate_command(version: str | None, rules_file: Path | None, promote: bool, sh
 def _gate(
     version: str, settings: TrainerSettings, rules: GateRules, config: Path | None, promote: bool, as_json: bool
 ) -> None:
+    from qrelay.models.registry import Registry
     from qrelay.progress import shown
-    from qrelay.registry import Registry
-    from trainer.gate.gate import gate
-    from trainer.gate.table import decision_table
-    from trainer.settings import configured_models
+    from qrelay.training.gate.gate import gate
+    from qrelay.training.gate.table import decision_table
+    from qrelay.training.settings import configured_models
 
     registry = Registry(settings.registry_folder)
     with shown():

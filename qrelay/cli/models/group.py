@@ -1,6 +1,6 @@
 """`qrelay models`: the catalogue's models (list, pull, verify), and the registry's versions.
 
-The registry's commands are in `qrelay/registry/commands`, and installed parts add theirs through the entry point
+The registry's commands are in `qrelay/models/registry/commands`, and installed parts add theirs through the entry point
 group `qrelay.commands.models`; both load when they are called.
 
 Exit codes: 0 all is well; 1 a model could not be pulled or did not verify; 2 wrong usage.

@@ -13,8 +13,8 @@ from qrelay.cli.models.options import author, ledger_option, opened, registry_op
 from qrelay.errors import InputError
 
 if TYPE_CHECKING:
-    from qrelay.registry.ledgerside import LedgerSide
-    from qrelay.registry.registry import Registry
+    from qrelay.models.registry.ledgerside import LedgerSide
+    from qrelay.models.registry.registry import Registry
 
 
 @click.command("retract-judge", epilog=example("qrelay models retract-judge 3f9a1c --reason 'wrong prompt'"))
@@ -56,7 +56,7 @@ def _decide(
     as_json: bool,
 ) -> None:
     """The ledger first: what is withdrawn there is learnt from no more, whatever becomes of this process."""
-    from qrelay.registry.ledgerside import ledger_side
+    from qrelay.models.registry.ledgerside import ledger_side
 
     registry = opened(folder, data_dir, config)
     with ledger_side(ledger, data_dir, config) as side:

@@ -37,10 +37,10 @@ def lineage(
     Without a ledger it ends at the judges that the manifests name. A judgment is `counted` where its label is the one
     of its pair that the export took.
     """
-    from qrelay.registry.describe import full_version
-    from qrelay.registry.ledgerside import ledger_side
-    from qrelay.registry.lineage import judgments, printed
-    from qrelay.registry.lineage import lineage as traced
+    from qrelay.models.registry.describe import full_version
+    from qrelay.models.registry.ledgerside import ledger_side
+    from qrelay.models.registry.lineage import judgments, printed
+    from qrelay.models.registry.lineage import lineage as traced
 
     registry = opened(folder, data_dir, config)
     version = full_version(registry, version)

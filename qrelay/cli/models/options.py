@@ -13,13 +13,13 @@ from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.output import echo_json
 
 if TYPE_CHECKING:
-    from qrelay.registry.registry import Registry
+    from qrelay.models.registry.registry import Registry
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _REGISTRY = "Folder of the registry.  [default: the setting all.registry, else registry in --data-dir]"
 _LEDGER = "Path or URL of the ledger.  [default: the sink's setting, else ledger.sqlite in --data-dir]"
 SLOT = click.Choice(["bi_encoder", "cross_encoder"])
-"""The names of the slots; `qrelay.registry.SLOTS` without its import."""
+"""The names of the slots; `qrelay.models.registry.SLOTS` without its import."""
 
 
 def registry_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,7 +43,7 @@ def author_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def opened(folder: Path | None, data_dir: Path, config: Path | None) -> Registry:
     """The registry that the options name."""
-    from qrelay.registry.place import open_registry
+    from qrelay.models.registry.place import open_registry
 
     return open_registry(folder, data_dir, config)
 

@@ -155,7 +155,7 @@ def _texts_per_second(data_dir: Path, config: Path | None, fetching: bool) -> di
 
 def has_labels(data_dir: Path, config: Path | None) -> bool:
     """Whether the installation's ledger holds a label."""
-    from qrelay.registry.ledgerside import ledger_side
+    from qrelay.models.registry.ledgerside import ledger_side
 
     with ledger_side(None, data_dir, config) as side:
         return side is not None and side.has_labels()

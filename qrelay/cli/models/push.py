@@ -11,7 +11,7 @@ from qrelay.cli.group import example
 from qrelay.cli.models.options import opened, registry_options, say
 
 if TYPE_CHECKING:
-    from qrelay.registry.registry import Registry
+    from qrelay.models.registry.registry import Registry
 
 _CARD = "README.md"
 _MANIFEST = "qrelay-manifest.json"
@@ -45,7 +45,7 @@ def push(
     from tempfile import TemporaryDirectory
 
     from qrelay.models.pushing import check_repo, leaving, push_folder
-    from qrelay.registry.describe import full_version
+    from qrelay.models.registry.describe import full_version
 
     check_repo(repo)
     registry = opened(folder, data_dir, config)
@@ -74,7 +74,7 @@ def _gather(registry: Registry, version: str, repo: str, datasets: tuple[str, ..
     import json
     import os
 
-    from qrelay.registry.card import card
+    from qrelay.models.registry.card import card
 
     manifest, at = registry.manifest(version), registry.standing()
     model = registry.model_dir(version)

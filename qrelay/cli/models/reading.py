@@ -21,7 +21,7 @@ _CONFIGURED = "the configured model"
 @registry_options
 def versions(slot: str | None, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
     """List versions, the serving one marked, with the gate's verdict and what they are tainted by."""
-    from qrelay.registry.describe import versions as described
+    from qrelay.models.registry.describe import versions as described
 
     registry = opened(folder, data_dir, config)
     rows = described(registry, slot or "")
@@ -38,7 +38,7 @@ def versions(slot: str | None, folder: Path | None, data_dir: Path, config: Path
 @registry_options
 def show(version: str, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
     """Show VERSION (or what its name begins with): manifest, state, and the gate's table."""
-    from qrelay.registry.describe import event, full_version, gate_rows, row
+    from qrelay.models.registry.describe import event, full_version, gate_rows, row
 
     registry = opened(folder, data_dir, config)
     version = full_version(registry, version)
@@ -60,7 +60,7 @@ def show(version: str, folder: Path | None, data_dir: Path, config: Path | None,
 @registry_options
 def history(slot: str | None, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
     """List what happened, oldest first."""
-    from qrelay.registry.describe import event
+    from qrelay.models.registry.describe import event
 
     events = [event(each) for each in opened(folder, data_dir, config).history() if slot in (None, each.slot)]
     lines = [_event_line(each) for each in events]
@@ -71,7 +71,7 @@ def history(slot: str | None, folder: Path | None, data_dir: Path, config: Path 
 @registry_options
 def tainted(folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
     """List versions that learnt, or descend from one that learnt, from a judge that is retracted."""
-    from qrelay.registry.describe import event
+    from qrelay.models.registry.describe import event
 
     registry = opened(folder, data_dir, config)
     at, taints = registry.standing(), registry.taints()
@@ -92,7 +92,7 @@ def tainted(folder: Path | None, data_dir: Path, config: Path | None, as_json: b
 @registry_options
 def verify_version(version: str, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
     """Hash every file of VERSION and compare it with the manifest. Exit code 78: it is damaged, or pruned."""
-    from qrelay.registry.describe import full_version
+    from qrelay.models.registry.describe import full_version
 
     registry = opened(folder, data_dir, config)
     version = full_version(registry, version)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.judging.check.known import KnownAnswers
+from qrelay.models.registry.ledgerside import LedgerPair, LedgerQuery
 from qrelay.progress import step
-from qrelay.registry.ledgerside import LedgerPair, LedgerQuery
 from qrelay.types import SYSTEMS, JudgeIdentity
 
 Floats = NDArray[np.float64]

@@ -18,7 +18,7 @@ from typing import Any, Final
 from qrelay.errors import MalformedInput
 from qrelay.formats.annotated_pairs import text_lines
 from qrelay.judging.check.figures import share
-from qrelay.registry.ledgerside import LedgerPair, LedgerQuery
+from qrelay.models.registry.ledgerside import LedgerPair, LedgerQuery
 
 _QUERY: Final = ("query_id", "query-id", "query")
 _ANSWER: Final = ("passage_id", "corpus-id", "doc_id", "id")

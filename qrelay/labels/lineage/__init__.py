@@ -1,5 +1,5 @@
 """The ledger's side of a model's lineage, of retracting a judge and of `qrelay judge check`: see
-`qrelay.registry.ledgerside`.
+`qrelay.models.registry.ledgerside`.
 
 covered.py   which changes of the ledger an export was made of
 trace.py     the judgments that those changes brought

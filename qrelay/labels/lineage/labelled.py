@@ -8,14 +8,14 @@ from qrelay.labels.audit.audit import Request, who_is_who
 from qrelay.labels.audit.records import AuditedQuery, Judges, read
 from qrelay.labels.ledger.reader import Label, Snapshot
 from qrelay.labels.mining.rules import MiningRules
-from qrelay.registry.ledgerside import LedgerLabel, LedgerPair, LedgerQuery
+from qrelay.models.registry.ledgerside import LedgerLabel, LedgerPair, LedgerQuery
 from qrelay.types import Candidate
 
 
 def labelled(
     snapshot: Snapshot, collection: str, rules: MiningRules, judge: str | None = None
 ) -> Iterator[LedgerQuery]:
-    """See `qrelay.registry.ledgerside.LedgerSide.labelled`. Labels count, and are mined, as an export without
+    """See `qrelay.models.registry.ledgerside.LedgerSide.labelled`. Labels count, and are mined, as an export without
     overrides does it: people's decisions stand beside them.
 
     Raises:

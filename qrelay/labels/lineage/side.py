@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qrelay.labels.ledger.ledger import Ledger
     from qrelay.labels.mining.rules import MiningRules
-    from qrelay.registry.ledgerside import LedgerQuery
-    from qrelay.registry.manifest import DataSource
+    from qrelay.models.registry.ledgerside import LedgerQuery
+    from qrelay.models.registry.manifest import DataSource
     from qrelay.types import JudgedSet, JudgeIdentity
 
 
 class SinkLedger:
-    """One open ledger; `qrelay.registry.ledgerside.LedgerSide` says what each method answers."""
+    """One open ledger; `qrelay.models.registry.ledgerside.LedgerSide` says what each method answers."""
 
     def __init__(self, ledger: Ledger, rules: MiningRules) -> None:
         self._ledger = ledger
@@ -27,7 +27,7 @@ class SinkLedger:
         return self._ledger.url
 
     def has_labels(self) -> bool:
-        """See `qrelay.registry.ledgerside.LedgerSide`."""
+        """See `qrelay.models.registry.ledgerside.LedgerSide`."""
         with self._ledger.snapshot() as snapshot:
             return any(each.judgments for each in snapshot.stats())
 

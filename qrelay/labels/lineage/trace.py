@@ -39,7 +39,7 @@ def judgments(snapshot: Snapshot, wanted: Covered, query_id: str = "") -> Iterat
 
 
 def counts(snapshot: Snapshot, wanted: Covered) -> dict[str, Any]:
-    """How many of them there are; see `qrelay.registry.ledgerside.LedgerSide.counts`."""
+    """How many of them there are; see `qrelay.models.registry.ledgerside.LedgerSide.counts`."""
     found: dict[str, dict[str, int]] = {}
     queries, last, total = 0, None, 0
     for row in judgments(snapshot, wanted):

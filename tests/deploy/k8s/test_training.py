@@ -11,9 +11,9 @@ from qrelay.config import load_settings
 from qrelay.jobs.kubernetes_job import CONFIG_FILE, QUEUE_LABEL, job_object
 from qrelay.jobs.launcher import TrainingJob
 from qrelay.labels.settings import SinkSettings
+from qrelay.training.settings import TrainerSettings
 from tests.deploy.k8s.effective import settings_of
 from tests.deploy.k8s.rendering import Object, of_kind, one, overlay, template
-from trainer.settings import TrainerSettings
 
 
 @pytest.fixture

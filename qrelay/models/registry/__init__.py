@@ -1,0 +1,30 @@
+"""The model registry: trained versions, what the gate said of them, and which one serves.
+
+    manifest.py   what a version is: its bytes, and everything that made them
+    events.py     the append-only history, one file an event
+    state.py      what the history says: states, serving versions, taints (pure)
+    rules.py      who may be promoted, what a slot can go back to, whose model may go (pure)
+    versions.py   the folders of versions
+    staging.py    where files are made before they are put in place; leavings of the killed
+    registry.py   publish, gate, promote, roll back, retract, prune
+    cli.py        `qrelay models versions | show | promote | …`
+
+A folder on a disk that the trainer, the sink and the services share:
+
+    registry/
+      versions/<version>/manifest.json   written once, with the folder
+      versions/<version>/model/          a sentence-transformers folder
+      events/00000001.json               one file an event, numbered without gaps
+      staging/                           what is being made; of no meaning
+
+There is no file that says which version serves: that follows from the events, so no crash can leave two answers.
+"""
+
+from qrelay.models.registry.manifest import BI_ENCODER, CROSS_ENCODER, SLOTS, DataSource, JudgeRef, Manifest
+from qrelay.models.registry.registry import Registry, ServedVersion
+from qrelay.models.registry.state import State, VersionState
+
+__all__ = [
+    "BI_ENCODER", "CROSS_ENCODER", "SLOTS", "DataSource", "JudgeRef", "Manifest", "Registry", "ServedVersion",
+    "State", "VersionState",
+]  # fmt: skip

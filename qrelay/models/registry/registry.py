@@ -1,0 +1,273 @@
+"""The registry: publish, gate, promote, roll back, retract, prune. See the package for the files.
+
+    registry = Registry(data_dir / "registry")
+    version = registry.publish(out / "model", slot=BI_ENCODER, base="all-MiniLM-L6-v2@1a2b", …)
+    registry.record_gate(version, report)            # report: passed, against, and the figures
+    registry.promote(version, by="ana")              # only what passed against the serving version
+    served = registry.serving(BI_ENCODER)            # what a service loads; None: its configured model
+
+Every change is one event, appended if nothing has happened since the decision was taken, else decided again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qrelay import __version__
+from qrelay.errors import BackendUnavailable, InputError, ModelError
+from qrelay.models.registry import events as ev
+from qrelay.models.registry import rules
+from qrelay.models.registry.events import Event, History
+from qrelay.models.registry.manifest import DataSource, JudgeRef, Manifest, version_of
+from qrelay.models.registry.staging import Staging
+from qrelay.models.registry.state import Standing, State, standing, tainted
+from qrelay.models.registry.versions import Versions, hashes
+
+
+@dataclass(frozen=True, slots=True)
+class ServedVersion:
+    """A version to load. `path`: its sentence-transformers folder. `fingerprint`: as traces and GetInfo name it."""
+
+    version: str
+    slot: str
+    path: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """version@ what its name was hashed from: the name is enough, bytes are checked against its manifest."""
+        return f"{self.version}@registry"
+
+
+class Registry:
+    """See the module. Cheap to make; nothing is written before the first publication. `clock`: microseconds."""
+
+    def __init__(self, folder: Path, clock: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self.folder = folder
+        self._staging = Staging(folder / "staging")
+        self._versions = Versions(folder / "versions", self._staging)
+        self._history = History(folder / "events", self._staging)
+        self._clock = clock
+
+    # -- reading
+
+    def history(self) -> list[Event]:
+        """Every event, in order. Raises ModelError where one is damaged."""
+        return self._history.events()
+
+    def standing(self) -> Standing:
+        """Where everything stands now."""
+        return standing(self.history())
+
+    def serving(self, slot: str) -> ServedVersion | None:
+        """What the slot serves; None: the service's configured model."""
+        version = self.standing().serving(slot)
+        return ServedVersion(version, slot, self.model_dir(version)) if version else None
+
+    def manifest(self, version: str) -> Manifest:
+        """Raises UnknownVersion: there is no such version. ModelError: its manifest is damaged."""
+        return self._versions.manifest(version)
+
+    def manifests(self) -> dict[str, Manifest]:
+        """version -> manifest, in the order of publication."""
+        return {version: self.manifest(version) for version in self.standing().versions}
+
+    def model_dir(self, version: str) -> Path:
+        """The folder of the version's model."""
+        return self._versions.model_dir(version)
+
+    def verify(self, version: str) -> None:
+        """Raises ModelError: the version was pruned, or names every file whose bytes are not the manifest's."""
+        known = self.standing().versions.get(version)
+        if known is not None and known.pruned:
+            raise ModelError(f"version {version} was pruned: its manifest is kept and its model is gone")
+        self._versions.verify(version)
+
+    def taints(self) -> dict[str, list[str]]:
+        """version -> hashes of retracted judges whose labels made it; only versions that have some."""
+        at, manifests = self.standing(), self.manifests()
+        found = {version: tainted(version, manifests, at.retracted) for version in manifests}
+        return {version: judges for version, judges in found.items() if judges}
+
+    # -- writing
+
+    def publish(
+        self,
+        model: Path,
+        *,
+        slot: str,
+        base: str,
+        parent: str = "",
+        collections: Sequence[str] = (),
+        experiment: Mapping[str, Any] | None = None,
+        data: Sequence[DataSource] = (),
+        judges: Sequence[JudgeRef] = (),
+        metrics: Mapping[str, Any] | None = None,
+        job: str = "",
+        by: str = "",
+    ) -> str:
+        """Copies the model's folder in as a candidate and returns its version. Again with the same bytes and the same
+        makings: the same version, and nothing changes, but that the model of a pruned version comes back. What killed
+        publications left is removed.
+
+        Raises:
+            InputError: no such slot, or the folder holds no model.
+            BackendUnavailable: the registry's folder cannot be written.
+        """
+        rules.require_slot(slot)
+        files = hashes(model)
+        made_by = {"base": base, "parent": parent, "experiment": dict(experiment or {}),
+                   "data": [source.sha256 for source in data]}  # fmt: skip
+        version = version_of(slot, files, made_by)
+        manifest = Manifest(
+            version, slot, self._clock(), parent, base, tuple(collections), dict(experiment or {}), tuple(data),
+            tuple(judges), files, dict(metrics or {}), job, __version__,
+        )  # fmt: skip
+
+        def decide(at: Standing) -> Event | None:
+            there = version in at.versions and not at.versions[version].pruned
+            return None if there else _event(ev.PUBLISHED, slot, version, by)
+
+        with _writing(self.folder):
+            self._staging.sweep()
+            self._versions.put(model, manifest)
+            self._decide(decide)
+        return version
+
+    def record_gate(self, version: str, report: Mapping[str, Any], *, by: str = "") -> State:
+        """Records the gate's verdict and returns the version's state. `report` has `passed` (bool) and `against`
+        (version, empty: the configured model).
+
+        Raises:
+            UnknownVersion: there is no such version.
+            InputError: the report lacks one of the two.
+        """
+        if not isinstance(report.get("passed"), bool) or not isinstance(report.get("against"), str):
+            raise InputError("a gate's report says `passed` (true or false) and `against` (a version, or empty)")
+        manifest = self.manifest(version)
+
+        def decide(at: Standing) -> Event:
+            rules.require_published(at, version)
+            return _event(ev.GATED, manifest.slot, version, by, report)
+
+        with _writing(self.folder):
+            self._decide(decide)
+        return self.standing().versions[version].state
+
+    def promote(self, version: str, *, by: str = "", reason: str = "") -> bool:
+        """Lets the version serve. False: it serves already.
+
+        Raises:
+            UnknownVersion: there is no such version.
+            NotPromotable: the gate has not passed it against the version that serves now, it is tainted, or pruned.
+            ModelError: its bytes are not the manifest's.
+        """
+        manifest = self.manifest(version)
+
+        def decide(at: Standing) -> Event | None:
+            rules.require_published(at, version)
+            serving = at.serving(manifest.slot)
+            if serving == version:
+                return None
+            rules.require_passed(at, version, tainted(version, self.manifests(), at.retracted))
+            self.verify(version)
+            return _event(ev.PROMOTED, manifest.slot, version, by, {"reason": reason, "instead_of": serving})
+
+        with _writing(self.folder):
+            return self._decide(decide)
+
+    def rollback(self, slot: str, *, to: str | None = None, by: str = "", reason: str = "") -> str:
+        """Takes the serving version back and returns what serves instead: `to`, or the version before it; empty: the
+        service's configured model.
+
+        Raises:
+            InputError: there is no such slot.
+            NotPromotable: nothing is promoted in the slot, or `to` did not serve before.
+            ModelError: the bytes of the version to go back to are not its manifest's.
+        """
+        rules.require_slot(slot)
+        target = ""
+
+        def decide(at: Standing) -> Event:
+            nonlocal target
+            target = rules.rollback_target(at, slot, to)
+            if target:
+                self.verify(target)
+            detail = {"reason": reason, "from": at.serving(slot)}
+            return _event(ev.ROLLED_BACK, slot, target, by, detail)
+
+        with _writing(self.folder):
+            self._decide(decide)
+        return target
+
+    def retract_judge(self, judge: str, *, by: str = "", reason: str = "") -> bool:
+        """From now on versions that learnt from this judge's labels are tainted. False: it was retracted already."""
+        return self._on_judge(ev.JUDGE_RETRACTED, judge, by, reason)
+
+    def restore_judge(self, judge: str, *, by: str = "", reason: str = "") -> bool:
+        """Undoes `retract_judge`. False: it was not retracted."""
+        return self._on_judge(ev.JUDGE_RESTORED, judge, by, reason)
+
+    def prune(self, keep: int, *, by: str = "", dry_run: bool = False) -> dict[str, int]:
+        """Drops the models of rejected and retired versions that nobody can roll back to, but of each slot the `keep`
+        latest; manifests stay. Version -> bytes that went (would go, with `dry_run`); also what a killed call left.
+
+        Raises:
+            InputError: `keep` is negative.
+        """
+        if keep < 0:
+            raise InputError(f"keep {keep} is negative: say how many models of each slot stay, 0 or more")
+        if dry_run:
+            return {
+                version: self._versions.model_bytes(version) for version in rules.droppable(self.standing(), keep)
+            }
+
+        def decide(at: Standing) -> Event | None:
+            version = next(iter(rules.droppable(at, keep)), None)
+            return _event(ev.PRUNED, at.versions[version].slot, version, by) if version else None
+
+        with _writing(self.folder):
+            while self._decide(decide):
+                pass
+            pruned = [found.version for found in self.standing().versions.values() if found.pruned]
+            dropped = {version: self._versions.drop_model(version) for version in pruned}
+        return {version: size for version, size in dropped.items() if size}
+
+    def _on_judge(self, kind: str, judge: str, by: str, reason: str) -> bool:
+        def decide(at: Standing) -> Event | None:
+            done = (judge in at.retracted) == (kind == ev.JUDGE_RETRACTED)
+            return None if done else _event(kind, by=by, detail={"judge": judge, "reason": reason})
+
+        with _writing(self.folder):
+            return self._decide(decide)
+
+    def _decide(self, decide: Callable[[Standing], Event | None]) -> bool:
+        """Appends what `decide` answers to the present standing; again where another was faster. False: nothing."""
+        while True:
+            at = self.standing()
+            event = decide(at)
+            if event is None:
+                return False
+            numbered = Event(
+                at.last + 1, self._clock(), event.kind, event.slot, event.version, event.by, event.detail
+            )
+            if self._history.append(numbered):
+                return True
+
+
+def _event(
+    kind: str, slot: str = "", version: str = "", by: str = "", detail: Mapping[str, Any] | None = None
+) -> Event:
+    return Event(0, 0, kind, slot, version, by, detail or {})
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BackendUnavailable(f"cannot write the registry {folder}: {error}") from error

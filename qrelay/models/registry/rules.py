@@ -1,0 +1,88 @@
+"""Who may be promoted, what a slot can go back to, and whose model nobody needs: questions to a standing. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qrelay.errors import InputError, NotPromotable, UnknownVersion
+from qrelay.models.registry.manifest import SLOTS
+from qrelay.models.registry.state import Standing, State, VersionState
+
+_DROPPABLE = (State.REJECTED, State.RETIRED)
+
+
+def require_slot(slot: str) -> None:
+    """Raises InputError where there is no such slot."""
+    if slot not in SLOTS:
+        raise InputError(f"there is no slot {slot!r}: it is {' or '.join(SLOTS)}")
+
+
+def require_published(at: Standing, version: str) -> VersionState:
+    """The version's state. Raises UnknownVersion where its publication was never finished."""
+    if version not in at.versions:
+        raise UnknownVersion(f"version {version} was never published: run its job again, which finishes it")
+    return at.versions[version]
+
+
+def require_model(at: Standing, version: str) -> None:
+    """Raises NotPromotable where the version's model was dropped."""
+    if require_published(at, version).pruned:
+        raise NotPromotable(
+            f"version {version} was pruned: its manifest is kept and its model is gone; train and publish it again"
+        )
+
+
+def require_passed(at: Standing, version: str, tainted_by: list[str]) -> None:
+    """Raises NotPromotable: its model was dropped, it learnt from retracted judges, or the gate has not passed it
+    against the version that serves now."""
+    require_model(at, version)
+    if tainted_by:
+        raise NotPromotable(f"version {version} learnt from retracted judges: {', '.join(tainted_by)}")
+    found = at.versions[version]
+    serving = at.serving(found.slot)
+    if not found.passed_against(serving):
+        raise NotPromotable(_why_not(found, serving))
+
+
+def rollback_target(at: Standing, slot: str, to: str | None) -> str:
+    """The version that a slot goes back to; empty: the configured model. `to` None: the one before.
+
+    Raises:
+        NotPromotable: nothing is promoted in the slot, or `to` did not serve before.
+    """
+    stack = at.stack.get(slot) or []
+    if not stack:
+        raise NotPromotable(f"nothing is promoted as {slot}: the service runs its configured model already")
+    if to is None:
+        return stack[-2] if len(stack) > 1 else ""
+    if to and to not in stack[:-1]:
+        before = ", ".join(stack[:-1]) or "only the configured model"
+        raise NotPromotable(f"{slot} cannot go back to {to!r}: before {stack[-1]} served {before}")
+    return to
+
+
+def droppable(at: Standing, keep: int) -> list[str]:
+    """Rejected and retired versions that nobody can roll back to and whose model is here, but of each slot the
+    `keep` latest of them, in the order of publication."""
+    return [version for slot in SLOTS for version in list(_unneeded(at, slot))[: -keep or None]]
+
+
+def _unneeded(at: Standing, slot: str) -> Iterator[str]:
+    for found in at.versions.values():
+        needed = found.version in at.stack.get(slot, ())
+        if found.slot == slot and not needed and not found.pruned and found.state in _DROPPABLE:
+            yield found.version
+
+
+def _why_not(found: VersionState, serving: str) -> str:
+    version, against = found.version, serving or "the configured model"
+    if found.gate is None:
+        return (
+            f"version {version} has not been through the gate against {against}: run `qrelay models gate {version}`"
+        )
+    if not found.gate.detail["passed"]:
+        return f"the gate failed version {version}: {found.gate.detail.get('why', 'see `qrelay models show`')}"
+    return (
+        f"version {version} passed the gate against {found.gate.detail['against'] or 'the configured model'}, but"
+        f" {against} serves now: run `qrelay models gate {version}` again"
+    )

@@ -1,0 +1,136 @@
+"""Systems that answer the queries of a collection with a run: BM25, a bi-encoder, a cross-encoder over a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from qrelay.errors import InputError, ModelError
+from qrelay.formats.beir import Collection, Run, ranked
+from qrelay.naming import absent
+from qrelay.progress import step
+from qrelay.terms import K1, B, tokenize
+from qrelay.training.evaluation.embedding import (
+    Arithmetic,
+    Prompts,
+    VectorCache,
+    computing,
+    corpus_vectors,
+    encode_queries,
+)
+
+DEPTH: Final = 100
+_QUERIES_AT_ONCE: Final = 256
+
+
+def bm25_run(collection: Collection, depth: int = DEPTH) -> Run:
+    """bm25s over whole documents, with the terms and constants of the retriever."""
+    import bm25s
+
+    index = bm25s.BM25(k1=K1, b=B)
+    index.index([tokenize(text) for text in collection.texts], show_progress=False)
+    run: Run = {}
+    depth = min(depth, len(collection.texts))
+    for query_id, text in collection.queries.items():
+        terms = [term for term in tokenize(text) if term in index.vocab_dict]
+        if not terms:
+            run[query_id] = {}
+            continue
+        found, scores = index.retrieve([terms], k=depth, show_progress=False, n_threads=1)
+        pairs = zip(found[0], scores[0], strict=True)
+        run[query_id] = {collection.doc_ids[i]: float(score) for i, score in pairs if score > 0}
+    return run
+
+
+def bi_encoder_run(
+    collection: Collection,
+    model: Any,
+    *,
+    depth: int = DEPTH,
+    prompts: Prompts = Prompts(),  # noqa: B008 (frozen)
+    arithmetic: Arithmetic = "float32",
+    cache: VectorCache | None = None,
+) -> Run:
+    """`model`: a SentenceTransformer. Exact search over the whole corpus by cosine; `cache` keeps the corpus's
+    vectors from one evaluation to the next."""
+    corpus = corpus_vectors(collection, model, prompt=prompts.document, arithmetic=arithmetic, cache=cache)
+    ids = list(collection.queries)
+    run: Run = {}
+    for start in range(0, len(ids), _QUERIES_AT_ONCE):
+        part = ids[start : start + _QUERIES_AT_ONCE]
+        texts = [collection.queries[query_id] for query_id in part]
+        scores = encode_queries(model, texts, prompt=prompts.query) @ corpus.T
+        for query_id, row in zip(part, scores, strict=True):
+            run[query_id] = _best(row, collection.doc_ids, depth)
+    return run
+
+
+def cross_encoder_run(
+    collection: Collection,
+    model: Any,
+    first: Run,
+    *,
+    depth: int = DEPTH,
+    batch: int = 32,
+    arithmetic: Arithmetic = "float32",
+) -> Run:
+    """`model`: a CrossEncoder; it orders the first `depth` documents of each query of `first` anew. Documents below
+    are dropped: what the first run did not find, this one cannot.
+
+    Raises:
+        InputError: the run names a document that the corpus does not hold.
+    """
+    run: Run = {}
+    with step("reranking", total=len(collection.queries), unit="queries") as reranking:
+        for query_id, query in collection.queries.items():
+            found = ranked(first.get(query_id, {}))[:depth]
+            if unknown := [doc_id for doc_id in found if doc_id not in collection.text_of]:
+                raise InputError(f"the run of {query_id}: {absent(unknown[0], collection.text_of, 'the corpus')}")
+            if found:
+                pairs = [(query, collection.text_of[doc_id]) for doc_id in found]
+                with computing(model, arithmetic):
+                    new = model.predict(pairs, batch_size=batch, show_progress_bar=False)
+                run[query_id] = {doc_id: float(score) for doc_id, score in zip(found, new, strict=True)}
+            reranking.advance(1)
+    return run
+
+
+def is_cross_encoder(folder: Path) -> bool:
+    """Whether the folder's model scores pairs: its architecture classifies sequences."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return any("SequenceClassification" in each for each in config.get("architectures") or [])
+
+
+def load_bi_encoder(folder: Path, *, max_length: int = 256, device: str = "") -> Any:
+    """A SentenceTransformer from a folder. Raises ModelError where there is none."""
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(str(folder), local_files_only=True, device=device or None)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(f"sentence-transformers cannot load {folder} as a bi-encoder ({error})") from error
+    model.max_seq_length = min(max_length, model.max_seq_length or max_length)
+    return model
+
+
+def load_cross_encoder(folder: Path, *, max_length: int = 384, device: str = "") -> Any:
+    """A CrossEncoder from a folder. Raises ModelError where there is none."""
+    from sentence_transformers import CrossEncoder
+
+    try:
+        return CrossEncoder(str(folder), local_files_only=True, max_length=max_length, device=device or None)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(f"sentence-transformers cannot load {folder} as a cross-encoder ({error})") from error
+
+
+def _best(scores: npt.NDArray[np.float32], ids: Sequence[str], depth: int) -> dict[str, float]:
+    top = np.argpartition(-scores, min(depth, len(scores)) - 1)[:depth]
+    return {ids[i]: float(scores[i]) for i in top}

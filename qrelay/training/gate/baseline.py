@@ -1,0 +1,115 @@
+"""Models as the gate measures them, and evaluations that are kept: <registry>/evaluations/<key>.json.
+
+A subject is a model with the way it answers. Where the cross-encoder's slot has nothing yet, what is to be beaten is
+the bi-encoder that serves now, ordering the same 100 documents of BM25.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from qrelay.files import write_atomic
+from qrelay.identity import digest
+from qrelay.models.catalogue import resolve
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry, ServedVersion
+
+if TYPE_CHECKING:
+    from qrelay.formats.beir import Run
+    from qrelay.training.evaluation.evaluate import Evaluation
+    from qrelay.training.evaluation.frozen import FrozenSet
+
+SEARCH: Final = "exact search"
+RERANK: Final = "cross-encoder over BM25's top 100"
+BI_RERANK: Final = "bi-encoder over BM25's top 100"
+_FORMAT: Final = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """name: for people. fingerprint: of its bytes. how: one of the three ways above."""
+
+    name: str
+    fingerprint: str
+    path: Path
+    how: str
+
+
+def of_version(registry: Registry, version: str, slot: str) -> Subject:
+    """A version of the registry."""
+    served = ServedVersion(version, slot, registry.model_dir(version))
+    return Subject(version, served.fingerprint, served.path, SEARCH if slot == BI_ENCODER else RERANK)
+
+
+def of_model(name: str, how: str) -> Subject:
+    """A model of the catalogue or `path:FOLDER`. Raises ModelError: it is not there."""
+    found = resolve(name)
+    return Subject(found.name, f"{found.name}@{found.revision}", found.path, how)
+
+
+def serving(registry: Registry, slot: str, configured: Mapping[str, str]) -> Subject:
+    """What the slot serves now. configured: slot -> the model where nothing is promoted; empty: none.
+
+    Raises:
+        ModelError: the configured model is not there.
+    """
+    if served := registry.serving(slot):
+        return of_version(registry, served.version, slot)
+    if slot == BI_ENCODER:
+        return of_model(configured[BI_ENCODER], SEARCH)
+    if configured.get(CROSS_ENCODER):
+        return of_model(configured[CROSS_ENCODER], RERANK)
+    below = serving(registry, BI_ENCODER, configured)
+    return replace(below, name=f"{below.name} over BM25", how=BI_RERANK)
+
+
+def evaluated(subject: Subject, frozen: FrozenSet, metric: str, keep: Path) -> Evaluation:
+    """The subject's values on the set; from `keep` (a folder) where they were computed before. Evaluations of the
+    same bytes on the same set are the same, so nothing in it ever goes stale.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        InputError: no such measure.
+    """
+    from qrelay.training.evaluation.evaluate import from_json
+    from qrelay.training.evaluation.measures import STANDARD
+
+    measures = STANDARD if metric in STANDARD else (*STANDARD, metric)
+    key = digest(_FORMAT, subject.fingerprint, subject.how, frozen.sha256, *measures)
+    path = keep / f"{key[:32]}.json"
+    if path.exists():
+        return from_json(json.loads(path.read_bytes()))
+    found = _evaluate(subject, frozen, measures)
+    document = {**found.as_json(), "fingerprint": subject.fingerprint, "how": subject.how, "set": frozen.name}
+    write_atomic(path, json.dumps(document))
+    return found
+
+
+def _evaluate(subject: Subject, frozen: FrozenSet, measures: tuple[str, ...]) -> Evaluation:
+    from qrelay.training.evaluation.evaluate import evaluate
+
+    if subject.how == BI_RERANK:
+        return evaluate(frozen.collection, subject.name, _reranked(subject, frozen), measures)
+    kind = BI_ENCODER if subject.how == SEARCH else CROSS_ENCODER
+    return frozen.evaluate(subject.path, kind, measures=measures)  # type: ignore[arg-type]
+
+
+def _reranked(subject: Subject, frozen: FrozenSet) -> Run:
+    """BM25's documents by the bi-encoder's cosine."""
+    from qrelay.training.evaluation.embedding import encode_documents, encode_queries
+    from qrelay.training.evaluation.systems import bm25_run, load_bi_encoder
+
+    collection = frozen.collection
+    first = bm25_run(collection)
+    found = sorted({doc_id for scores in first.values() for doc_id in scores})
+    model = load_bi_encoder(subject.path)
+    vectors = encode_documents(model, [collection.text_of[doc_id] for doc_id in found])
+    place = {doc_id: i for i, doc_id in enumerate(found)}
+    queries = encode_queries(model, list(collection.queries.values()))
+    return {
+        query_id: {doc_id: float(vectors[place[doc_id]] @ vector) for doc_id in first[query_id]}
+        for query_id, vector in zip(collection.queries, queries, strict=True)
+    }

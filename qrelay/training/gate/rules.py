@@ -1,0 +1,117 @@
+"""What the gate demands, slot by slot: a section of the settings (`trainer.gate`), or a YAML file of its own.
+
+bi_encoder:
+  frozen: sets/python-docs          # must be better here
+  guard: [{set: sets/medquad-dev}]  # and not worse there
+  minimum_effect: 0.01
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError
+
+from qrelay.config import Section
+from qrelay.errors import ConfigError
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER
+
+METRIC: Final = "nDCG@10"
+
+
+class Guard(Section):
+    """A set on which a version may not be worse: non-inferiority, tested by bootstrap."""
+
+    set: Path = Field(description="Folder of a frozen set (`qrelay eval freeze`)")
+    metric: str = Field(METRIC, description="A measure of ir-measures")
+    max_drop: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Absolute fall that would still be borne: the one-sided lower bound of the difference must be "
+        "above minus this",
+    )
+
+
+def _without_nothing(value: Any) -> Any:
+    """A path given as an empty text (in the environment) is no path."""
+    return None if value == "" else value
+
+
+class SlotRules(Section):
+    """The rules of one slot."""
+
+    frozen: Annotated[Path | None, BeforeValidator(_without_nothing)] = Field(
+        None, description="Folder of the frozen set on which a version must be better; empty: nothing passes"
+    )
+    metric: str = Field(METRIC, description="The measure that decides, of ir-measures")
+    alpha: float = Field(
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="Level of every test, one-sided: p of the paired randomisation test at most this, and the "
+        "bootstrap bound of the same level",
+    )
+    minimum_effect: float = Field(
+        0.0, ge=0, lt=1, description="Absolute difference of the means that must be exceeded, tests included"
+    )
+    min_queries: int = Field(30, ge=2, description="Queries that a set must have; with fewer nothing passes")
+    guard: tuple[Guard, ...] = Field((), description="Sets on which it may not be worse: set, metric, max_drop")
+    evaluation_judge: Literal["other_model", "other_family"] = Field(
+        "other_model",
+        description="Whom a set's LLM judges must differ from, beside the judges of the training data: in model and "
+        "revision, or in the model's family too; people's and gold labels are always fine",
+    )
+    baseline: str = Field(
+        "",
+        description="Model that a version is measured against where none is promoted: catalogue name or path:FOLDER; "
+        "empty: the service's own setting, and for the cross-encoder, where that names none, what the bi-encoder "
+        "that serves makes of the same documents",
+    )
+
+
+class GateRules(Section):
+    """Both slots' rules."""
+
+    bi_encoder: SlotRules = Field(SlotRules(), description="Of the retriever's model")
+    cross_encoder: SlotRules = Field(SlotRules(), description="Of the reranker's model")
+
+    def of(self, slot: str) -> SlotRules:
+        """The slot's rules."""
+        return {BI_ENCODER: self.bi_encoder, CROSS_ENCODER: self.cross_encoder}[slot]
+
+
+def read_rules(file: Path) -> GateRules:
+    """The rules in a YAML file. Relative folders are beside it.
+
+    Raises:
+        ConfigError: every problem at once.
+    """
+    try:
+        found = yaml.safe_load(file.read_text("utf8")) or {}
+        rules = GateRules.model_validate(found)
+    except OSError as error:
+        raise ConfigError(f"cannot read the gate's rules {file}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(_explain(file, error)) from error
+    return GateRules(
+        bi_encoder=_beside(rules.bi_encoder, file.parent), cross_encoder=_beside(rules.cross_encoder, file.parent)
+    )
+
+
+def _explain(file: Path, error: ValidationError) -> str:
+    lines = [f"{file} has {error.error_count()} problem(s):"]
+    for each in error.errors():
+        where = ".".join(str(part) for part in each["loc"]) or "the file"
+        lines.append(f"  {where}: {each['msg']} (value {each['input']!r})")
+    lines.append("`qrelay models gate --show-rules` shows every field")
+    return "\n".join(lines)
+
+
+def _beside(rules: SlotRules, folder: Path) -> SlotRules:
+    guards = tuple(guard.model_copy(update={"set": folder / guard.set}) for guard in rules.guard)
+    return rules.model_copy(update={"frozen": rules.frozen and folder / rules.frozen, "guard": guards})
