@@ -38,8 +38,8 @@ from qrelay.models.registry import BI_ENCODER, Registry
 from qrelay.runtime.client import OPTIONS
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.server import GrpcServer
+from qrelay.services.retriever.service import SERVICE
 from qrelay.v1 import records_pb2, retriever_pb2, retriever_pb2_grpc
-from services.retriever.service import SERVICE
 
 CLIENTS = 4
 QUERIES = ("how do I parse a date?", "read a file line by line", "what raises KeyError?", "sort a list by two keys")

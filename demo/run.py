@@ -26,8 +26,8 @@ from qrelay.output import Rows, show
 from qrelay.rundir import endpoints, require
 from qrelay.runtime.client import channel
 from qrelay.runtime.lookout import LOOK_S, is_ready
+from qrelay.services.sink.sink import load_sink
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
-from services.sink.sink import load_sink
 
 HERE = Path(__file__).parent
 COLLECTION = "python-docs"

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from demo.loop.run import ALTERNATIVES, SETS, evaluation_set, training_queries
-from qrelay.cli.serve import installed_services, load_definition
+from qrelay.cli.serve import load_definition
 from qrelay.config import load_settings
 from qrelay.feed.lines import parse_line
 from qrelay.index.corpus import read_corpus
 from qrelay.judging.strategies.contrastive import alternatives
+from qrelay.settings.sections import SERVICES
 from qrelay.training.evaluation.frozen import FrozenSet
 from qrelay.training.experiment import load_experiment
 from qrelay.training.gate.rules import read_rules
@@ -98,7 +99,7 @@ def test_no_training_query_is_a_query_of_a_set_or_close_to_one(tmp_path: Path) -
 
 def test_the_loops_settings_rules_and_experiments_hold(out: Path) -> None:
     config = LOOP / "qrelay.yaml"
-    for name in installed_services():
+    for name in SERVICES:
         load_settings(load_definition(name).settings, name, file=config, environ={})
     settings = trainer_settings(config, out)
     for slot in settings.slots:

@@ -14,9 +14,10 @@ import yaml
 from click.testing import CliRunner
 
 from qrelay.cli.main import qrelay
-from qrelay.cli.serve import installed_services, load_definition
+from qrelay.cli.serve import load_definition
 from qrelay.config import load_settings
 from qrelay.feed.lines import parse_line
+from qrelay.settings.sections import SERVICES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -67,7 +68,7 @@ def test_the_demo_has_about_forty_distinct_questions_and_valid_settings() -> Non
     assert 35 <= len(queries) <= 45
     assert max(Counter(query.query_id for query in queries).values()) == 1
     assert max(Counter(query.text for query in queries).values()) == 1
-    for name in installed_services():
+    for name in SERVICES:
         load_settings(load_definition(name).settings, name, file=ROOT / "demo" / "qrelay.yaml", environ={})
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qrelay.cli.config import installed_classes
 from qrelay.config import ServiceSettings, load_settings
 from qrelay.errors import ConfigError
 from qrelay.judging.settings import JudgeSettings
@@ -18,6 +17,7 @@ from qrelay.settings import find
 from qrelay.settings.effective import leaves, renewed
 from qrelay.settings.record import changes, difference, recorded_environ, write_record
 from qrelay.settings.secrets import masked
+from qrelay.settings.sections import settings_classes
 from qrelay.training.settings import TrainerSettings
 
 CLASSES = {"all": ServiceSettings, "judge": JudgeSettings, "sink": SinkSettings, "trainer": TrainerSettings}
@@ -303,7 +303,7 @@ def test_every_problem_of_every_service_is_found_before_anything_starts_each_onc
         "jugde: {}\nall: {worker: {max_item: 3}}\nsink: {max_negatives: 0}\ntrainer: {dev_shar: 1}\n"
     )
     with pytest.raises(ConfigError) as caught:
-        find(None, None, {"QRELAY_JUDGE__BACKEND": "fak"}).check(installed_classes())
+        find(None, None, {"QRELAY_JUDGE__BACKEND": "fak"}).check(settings_classes())
     text = str(caught.value)
     assert "5 problem(s)" in text
     for words in (

@@ -12,9 +12,9 @@ from qrelay.judging.engines import make_backend
 from qrelay.judging.settings import FakeSettings, JudgeSettings
 from qrelay.llm.exchange import Prompt
 from qrelay.llm.fake import FakeBackend
+from qrelay.services.reranker.scorers import FakeScorer
+from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.simulated import ServiceTime
-from services.reranker.scorers import FakeScorer
-from services.reranker.settings import RerankerSettings
 from tests import samples
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.index.settings import RetrieverSettings
+from qrelay.services.retriever.retriever import load_retriever
 from qrelay.types import Candidate, CandidateSet, Query
-from services.retriever.retriever import load_retriever
 
 FOUND = 100
 HEAD = 3

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qrelay.models.catalogue import resolve
+from qrelay.services.reranker.scorers import passage_input
 from qrelay.types import CandidateSet
-from services.reranker.scorers import passage_input
 
 LIBRARY = "CrossEncoder.predict"
 BODY = "all-MiniLM-L6-v2"

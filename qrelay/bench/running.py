@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from qrelay.bench.probe import Process
-from qrelay.cli.config import installed_classes
 from qrelay.errors import ConfigError, QrelayError, SetupError
 from qrelay.rundir import Endpoint, endpoints
 from qrelay.runtime.lookout import refuse_stillness
@@ -26,6 +25,7 @@ from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.supervisor import Child, Supervisor, service_environ
 from qrelay.settings import Effective, find
 from qrelay.settings.record import write_settings
+from qrelay.settings.sections import settings_classes
 
 NATS: Final = "nats-server"
 _NO_NATS: Final = "nats://127.0.0.1:9"
@@ -93,7 +93,7 @@ class Fleet:
     def __enter__(self) -> Self:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         try:
-            write_settings(self._settings, self._plan.settings.without_variables(), installed_classes())
+            write_settings(self._settings, self._plan.settings.without_variables(), settings_classes())
             self._supervisor.start()
         except BaseException:
             self._temporary.cleanup()

@@ -74,8 +74,8 @@ def indexed(folder: Path) -> set[str]:
 
 def configured(data_dir: Path, config: Path | None) -> set[str] | None:
     """Those in the retriever's index folder, where its settings name one; None: they do not, or cannot be read."""
-    from qrelay.cli.config import settings_of
     from qrelay.config import load_settings
+    from qrelay.settings.sections import settings_of
 
     try:
         settings = load_settings(settings_of("retriever"), "retriever", file=config, data_dir=data_dir)

@@ -10,8 +10,6 @@ import click
 from qrelay.errors import QrelayError, SetupError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 
-_OURS = ("qrelay", "services", "trainer")
-
 
 def run(command: click.Command) -> None:
     """Run the command of this process's arguments. What qrelay raises on purpose has no traceback; a bug has."""
@@ -19,14 +17,6 @@ def run(command: click.Command) -> None:
         command()
     except QrelayError as error:
         _end(str(error), EXIT_SETUP if isinstance(error, SetupError) else EXIT_FAILED)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in _OURS:
-            raise  # a bug of ours, not a library that this installation does without
-        _end(
-            f"this command needs the package {error.name}, which is not installed here: an image or a virtual "
-            "environment of one service has only that service's; pip install 'qrelay[local]' brings all",
-            EXIT_SETUP,
-        )
 
 
 def _end(text: str, code: int) -> NoReturn:

@@ -1,8 +1,11 @@
-"""What every group of commands is: a mistyped command is told with the likely ones, completion imports nothing."""
+"""What every group of commands is: commands load when they are called, a mistyped one is told with the likely ones,
+completion imports nothing."""
 
 from __future__ import annotations
 
-from typing import Final
+import importlib
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,9 +17,26 @@ _COLUMNS: Final = 72
 
 
 class Group(click.Group):
-    """A group of `qrelay`. Groups that it makes are of this class too."""
+    """A group of `qrelay`. Groups that it makes are of this class too. `lazy`: command -> "module:name", imported when
+    it is called."""
 
     group_class = type
+
+    def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **given: Any) -> None:
+        super().__init__(*args, **given)
+        self._lazy = lazy or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, sorted."""
+        return sorted({*super().list_commands(ctx), *self._lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now; None: there is none of this name."""
+        if cmd_name not in self._lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = self._lazy[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

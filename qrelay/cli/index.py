@@ -226,8 +226,8 @@ def search(folder: Path, text: str, top: int, embedder: str | None, data_dir: Pa
     """Try an index out: the candidates of the collection FOLDER for a question TEXT."""
     from qrelay.index.manifest import current_folder, read_manifest
     from qrelay.models.embedder import load_embedder
+    from qrelay.services.retriever.retriever import load_retriever
     from qrelay.types import Query
-    from services.retriever.retriever import load_retriever
 
     folder = folder.absolute()
     model = embedder or read_manifest(current_folder(folder)).embedder.partition("@")[0]

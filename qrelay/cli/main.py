@@ -1,55 +1,75 @@
 """`qrelay`: one command for people and scripts.
 
-Commands load when they are called, so `qrelay --help` needs no model library. Commands of a service
-(`index`, `judge`, `export`) come from that service's package through the entry point group
-`qrelay.commands` and appear where it is installed.
+Commands load when they are called, so `qrelay --help` needs no model library; one whose libraries are not installed
+says which extra brings them.
 
 Exit codes are those of `qrelay/exitcodes.py`.
 """
 
 from __future__ import annotations
 
-import importlib
-from importlib.metadata import entry_points
+from typing import Any, Final
 
 import click
 
 from qrelay import __version__
 from qrelay.cli.errors import run
 from qrelay.cli.group import Group
+from qrelay.errors import ConfigError
 from qrelay.exitcodes import MEANINGS
 
-_OWN = {
-    "up": "qrelay.cli.up:up",
-    "down": "qrelay.cli.down:down",
-    "serve": "qrelay.cli.serve:serve",
-    "feed": "qrelay.cli.feed:feed",
-    "top": "qrelay.cli.top:top",
-    "dlq": "qrelay.cli.dlq:dlq",
-    "config": "qrelay.cli.config:config",
-    "healthcheck": "qrelay.cli.healthcheck:healthcheck",
-    "models": "qrelay.cli.models.group:models",
+_COMMANDS: Final = {
+    "audit": "qrelay.cli.labels.audit:audit",
     "bench": "qrelay.cli.bench.group:bench",
+    "config": "qrelay.cli.config:config",
+    "dlq": "qrelay.cli.dlq:dlq",
+    "down": "qrelay.cli.down:down",
+    "eval": "qrelay.cli.eval.group:evaluate_command",
+    "export": "qrelay.cli.labels.export:export",
+    "feed": "qrelay.cli.feed:feed",
+    "healthcheck": "qrelay.cli.healthcheck:healthcheck",
+    "index": "qrelay.cli.index:index",
+    "judge": "qrelay.cli.judge.group:judge",
+    "label": "qrelay.cli.labels.label:label",
+    "ledger": "qrelay.cli.labels.ledger:ledger",
+    "mine": "qrelay.cli.labels.mine:mine",
+    "models": "qrelay.cli.models.group:models",
+    "push": "qrelay.cli.labels.push:push",
+    "queries": "qrelay.cli.queries:queries",
+    "reconcile": "qrelay.cli.labels.reconcile:reconcile",
+    "rounds": "qrelay.cli.rounds:rounds",
+    "serve": "qrelay.cli.serve:serve",
+    "top": "qrelay.cli.top:top",
+    "train": "qrelay.cli.train:train_command",
+    "training": "qrelay.cli.labels.training:training",
+    "up": "qrelay.cli.up:up",
 }
+_EXTRAS: Final = {
+    **dict.fromkeys(("audit", "export", "label", "ledger", "mine", "push", "reconcile", "training"), "sink"),
+    **dict.fromkeys(("eval", "train", "rounds"), "trainer"),
+    "index": "retriever",
+    "judge": "judge",
+    "queries": "judge",
+    "bench": "bench",
+}
+"""Command -> the extra whose libraries it needs, where it needs any."""
 
 
 class Commands(Group):
-    """qrelay's own commands and those that installed services bring."""
+    """The commands of the table."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Names, sorted."""
-        return sorted({*_OWN, *(point.name for point in entry_points(group="qrelay.commands"))})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command, imported now."""
-        if cmd_name in _OWN:
-            module, _, name = _OWN[cmd_name].partition(":")
-            command: click.Command = getattr(importlib.import_module(module), name)
-            return command
-        for point in entry_points(group="qrelay.commands", name=cmd_name):
-            loaded: click.Command = point.load()
-            return loaded
-        return None
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises ConfigError: a library that it needs is not installed."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == "qrelay":
+                raise  # a bug of ours, not a library that this installation does without
+            extra = _EXTRAS.get(ctx.invoked_subcommand or "", "local")
+            raise ConfigError(
+                f"this command needs the package {error.name}, which is not installed here: an image or a virtual "
+                f"environment of one service has only that service's; pip install 'qrelay[{extra}]' brings it"
+            ) from error
 
 
 _EPILOG = "\n".join([
@@ -66,7 +86,7 @@ _EPILOG = "\n".join([
 ])  # fmt: skip
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+@click.command(cls=Commands, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(__version__, prog_name="qrelay")
 def qrelay() -> None:
     """Queries in, relevance judgments and training data out."""

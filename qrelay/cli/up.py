@@ -23,12 +23,10 @@ from rich.console import Console
 
 from qrelay.cli import orphans
 from qrelay.cli.checks import checked_settings, refuse_taken
-from qrelay.cli.config import installed_classes
 from qrelay.cli.down import LOCK, PID_FILE
 from qrelay.cli.group import example
 from qrelay.cli.models.preparing import choose_if_open
 from qrelay.cli.options import config_option, data_dir_option
-from qrelay.cli.serve import installed_services
 from qrelay.errors import ConfigError, QrelayError, SetupError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.files import write_atomic
@@ -40,6 +38,7 @@ from qrelay.runtime.supervisor import Child, Supervisor, service_environ
 from qrelay.settings import find
 from qrelay.settings.effective import renewed
 from qrelay.settings.record import changes, recorded_environ, write_record
+from qrelay.settings.sections import SERVICES, settings_classes
 
 _POLL_S: Final = 0.2
 _ALL_READY = "all ready"
@@ -76,7 +75,7 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
 @click.option("--nats-port", type=int, help="Port of the embedded NATS.  [default: the port base]")
 @click.option("--port-base", type=int, default=7400, show_default=True,
               help="Services listen on base+1…4, metrics on base+11…14; 0 takes free ports.")  # fmt: skip
-@click.option("--only", "services", multiple=True, type=click.Choice(installed_services()),
+@click.option("--only", "services", multiple=True, type=click.Choice(SERVICES),
               help="Start just this service (repeatable).")  # fmt: skip
 @click.option("--detach", is_flag=True, help="Return when all are ready; `qrelay down` stops them.")
 @click.option("--detached", is_flag=True, hidden=True, help="This is the process that --detach left running.")
@@ -89,7 +88,7 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     """
     console = Console(stderr=True)
     data_dir = data_dir.resolve()
-    settings, classes = find(config, data_dir), installed_classes()
+    settings, classes = find(config, data_dir), settings_classes()
     renewed(settings).check(classes)
     data_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(data_dir / LOCK)
@@ -110,7 +109,7 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     for line in changes(settings, classes):
         say(line)
     write_record(renewed(settings), classes)
-    wanted = services or tuple(installed_services())
+    wanted = services or SERVICES
     supervisor = build(data_dir, nats_url, nats_port, port_base, wanted, say)
     _check(supervisor, data_dir, port_base if nats_port is None else nats_port)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -93,7 +93,7 @@ def trainer_settings(config: Path | None, data_dir: Path) -> TrainerSettings:
 def require_followed(settings: TrainerSettings, config: Path | None, data_dir: Path) -> None:
     """Raises ConfigError where a service would never serve what is trained for it: every problem at once."""
     from qrelay.index.settings import RetrieverSettings
-    from services.reranker.settings import RerankerSettings
+    from qrelay.services.reranker.settings import RerankerSettings
 
     retriever = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
     reranker = load_settings(RerankerSettings, "reranker", file=config, data_dir=data_dir)
@@ -114,7 +114,7 @@ def require_followed(settings: TrainerSettings, config: Path | None, data_dir: P
 def configured_models(config: Path | None, data_dir: Path) -> dict[str, str]:
     """slot -> the model that its service runs where nothing is promoted; empty: none. Raises ConfigError."""
     from qrelay.index.settings import RetrieverSettings
-    from services.reranker.settings import RerankerSettings
+    from qrelay.services.reranker.settings import RerankerSettings
 
     retriever = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
     reranker = load_settings(RerankerSettings, "reranker", file=config, data_dir=data_dir)

@@ -1,9 +1,9 @@
-"""Run the judge alone: `python -m services.judge`, settings from QRELAY_CONFIG and QRELAY_… variables."""
+"""Run the judge alone: `python -m qrelay.services.judge`; settings come from QRELAY_CONFIG and QRELAY_…."""
 
 import sys
 
 from qrelay.runtime.service import main
-from services.judge.service import SERVICE
+from qrelay.services.judge.service import SERVICE
 
 if __name__ == "__main__":
     sys.exit(main(SERVICE))

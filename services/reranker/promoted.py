@@ -16,9 +16,9 @@ from typing import Final
 from qrelay.errors import ModelError, QrelayError
 from qrelay.models.registry import CROSS_ENCODER, Registry, ServedVersion
 from qrelay.progress import step
+from qrelay.services.reranker.scorers import CrossEncoderScorer, Scorer
+from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.types import Candidate, CandidateSet, Passage, Query
-from services.reranker.scorers import CrossEncoderScorer, Scorer
-from services.reranker.settings import RerankerSettings
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from qrelay.models.embedder import load_embedder
 from qrelay.runtime.following import free_when_unused
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import opened
+from qrelay.services.reranker.promoted import Promoted
+from qrelay.services.reranker.sampling import sample_indices
+from qrelay.services.reranker.scorers import BiEncoderScorer, CrossEncoderScorer, FakeScorer, Scorer
+from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.types import Candidate, CandidateSet, Passage, Score
-from services.reranker.promoted import Promoted
-from services.reranker.sampling import sample_indices
-from services.reranker.scorers import BiEncoderScorer, CrossEncoderScorer, FakeScorer, Scorer
-from services.reranker.settings import RerankerSettings
 
 STAGE = "reranker"
 _DECIMALS = 5

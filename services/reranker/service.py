@@ -14,11 +14,11 @@ from qrelay.runtime.following import every
 from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Hop
+from qrelay.services.reranker.reranker import STAGE, Reranker, load_reranker
+from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.types import CandidateSet
 from qrelay.v1 import reranker_pb2 as pb
 from qrelay.v1 import reranker_pb2_grpc as pb_grpc
-from services.reranker.reranker import STAGE, Reranker, load_reranker
-from services.reranker.settings import RerankerSettings
 
 Context = ServiceContext[RerankerSettings, Reranker]
 

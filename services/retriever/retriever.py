@@ -27,8 +27,8 @@ from qrelay.models.served import Embedders, Load
 from qrelay.nearest import did_you_mean, listed
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import opened
+from qrelay.services.retriever.follow import Follower
 from qrelay.types import CandidateSet, Query
-from services.retriever.follow import Follower
 
 STAGE: Final = "retriever"
 

@@ -17,10 +17,10 @@ from qrelay.runtime.following import every
 from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Hop
+from qrelay.services.retriever.retriever import STAGE, Retriever, check_retriever, load_retriever
 from qrelay.types import CandidateSet, Query
 from qrelay.v1 import retriever_pb2 as pb
 from qrelay.v1 import retriever_pb2_grpc as pb_grpc
-from services.retriever.retriever import STAGE, Retriever, check_retriever, load_retriever
 
 Context = ServiceContext[RetrieverSettings, Retriever]
 

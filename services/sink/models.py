@@ -18,9 +18,9 @@ from qrelay.labels.settings import SinkSettings
 from qrelay.models.registry import Registry, State, VersionState
 from qrelay.models.registry.rules import require_slot
 from qrelay.runtime.context import ServiceContext
+from qrelay.services.sink.sink import Sink
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc
-from services.sink.sink import Sink
 
 _STATES = {
     State.CANDIDATE: pb.MODEL_STATE_CANDIDATE,

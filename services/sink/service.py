@@ -27,11 +27,11 @@ from qrelay.runtime.letters import REPLAY_HEADER
 from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Hop
+from qrelay.services.sink.models import ModelsServicer
+from qrelay.services.sink.sink import Sink, load_sink
 from qrelay.types import DeadLetter, JudgedSet
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc
-from services.sink.models import ModelsServicer
-from services.sink.sink import Sink, load_sink
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ from qrelay.runtime.server import GrpcServer
 from qrelay.runtime.stage import Info
 from qrelay.runtime.topology import Hop
 from qrelay.runtime.worker import StageWorker
+from qrelay.services.judge.service import JudgeServicer, JudgeStage
 from qrelay.types import CandidateSet, JudgedSet
 from qrelay.v1 import judge_pb2, judge_pb2_grpc
-from services.judge.service import JudgeServicer, JudgeStage
 from tests.conftest import eventually
 from tests.judge.samples import candidate_set, make_judge
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from qrelay.cli.queries import queries
 from qrelay.errors import BackendTimeout, InputError, MalformedInput, Oversized, QrelayError
 from qrelay.feed.lines import parse_line
 from qrelay.judging.querygen.alternatives import annotated, nearest, read_queries
-from qrelay.judging.querygen.cli import queries
 from qrelay.judging.strategies import make_strategy
 from qrelay.judging.strategies.base import Measured
 from qrelay.judging.strategies.contrastive import alternatives

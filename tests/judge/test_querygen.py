@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qrelay import wire
+from qrelay.cli.queries import queries
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput, QrelayError, TransientError
 from qrelay.feed.lines import parse_line
-from qrelay.judging.querygen.cli import queries
 from qrelay.judging.querygen.faults import Faults
 from qrelay.judging.querygen.generate import GIVE_UP, Generator
 from qrelay.judging.querygen.journal import KEPT, MISSING, REJECTED, Journal

@@ -21,10 +21,10 @@ from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.llm.fake import FakeBackend
 from qrelay.runtime.context import ServiceContext
+from qrelay.services.sink.service import SinkServicer
+from qrelay.services.sink.sink import Sink, load_sink
 from qrelay.types import CandidateSet, Graded, JudgedSet, Judgment
 from qrelay.v1 import sink_pb2_grpc
-from services.sink.service import SinkServicer
-from services.sink.sink import Sink, load_sink
 from tests.judge.samples import COOKING, COPYTREE, LOCK, candidate_set, make_judge
 from tests.judge.serving import announce, serving
 

@@ -12,8 +12,8 @@ from qrelay.errors import BackendUnavailable
 from qrelay.judging.load import JudgeCore, load_core
 from qrelay.judging.settings import EndpointSettings, JudgeSettings
 from qrelay.runtime.stage import Work
+from qrelay.services.judge.service import JudgeStage
 from qrelay.types import Graded, JudgedSet, Missing
-from services.judge.service import JudgeStage
 from tests.judge.endpoint import GOOD, Answer, ScriptedEndpoint, answer, hang_up
 from tests.judge.samples import candidate_set
 

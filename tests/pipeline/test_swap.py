@@ -32,13 +32,13 @@ from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.following import every
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.server import GrpcServer
+from qrelay.services.reranker.scorers import CrossEncoderScorer
+from qrelay.services.reranker.service import SERVICE as RERANKER
+from qrelay.services.reranker.settings import RerankerSettings
+from qrelay.services.retriever.service import SERVICE as RETRIEVER
 from qrelay.terms import indexed_text
 from qrelay.types import DENSE, CandidateSet, Passage, Query, TraceStep
 from qrelay.v1 import reranker_pb2, reranker_pb2_grpc, retriever_pb2, retriever_pb2_grpc
-from services.reranker.scorers import CrossEncoderScorer
-from services.reranker.service import SERVICE as RERANKER
-from services.reranker.settings import RerankerSettings
-from services.retriever.service import SERVICE as RETRIEVER
 from tests import tiny
 from tests.conftest import LONG_S, eventually
 from tests.pipeline.test_pipeline import four_stages

@@ -12,11 +12,11 @@ import pytest
 from qrelay.errors import ModelError
 from qrelay.models.registry import CROSS_ENCODER as SLOT
 from qrelay.models.registry import Registry
+from qrelay.services.reranker import scorers
+from qrelay.services.reranker.reranker import Reranker, load_reranker
+from qrelay.services.reranker.scorers import CrossEncoderScorer
+from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.types import BI_ENCODER, CROSS_ENCODER, CandidateSet
-from services.reranker import scorers
-from services.reranker.reranker import Reranker, load_reranker
-from services.reranker.scorers import CrossEncoderScorer
-from services.reranker.settings import RerankerSettings
 from tests import samples, tiny
 from tests.conftest import LONG_S
 

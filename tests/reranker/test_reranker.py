@@ -11,10 +11,10 @@ import pytest
 from qrelay.errors import InvalidQuery
 from qrelay.models.embedder import HashEmbedder
 from qrelay.models.engines import ENGINES, EncoderEngine
+from qrelay.services.reranker.reranker import Reranker, load_reranker
+from qrelay.services.reranker.scorers import BiEncoderScorer, CrossEncoderScorer, FakeScorer
+from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Query
-from services.reranker.reranker import Reranker, load_reranker
-from services.reranker.scorers import BiEncoderScorer, CrossEncoderScorer, FakeScorer
-from services.reranker.settings import RerankerSettings
 from tests import samples, tiny
 
 FAKE = RerankerSettings(scorer="fake")

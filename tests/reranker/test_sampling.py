@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.reranker.sampling import sample_indices
+from qrelay.services.reranker.sampling import sample_indices
 from tests import samples
 
 SETTINGS = {"size": 25, "head": 10, "max_per_document": 2}

@@ -12,7 +12,7 @@ import pytest
 from qrelay.index.build import BuildRequest, BuildResult, build_index
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import Embedder, load_embedder
-from services.retriever.retriever import Retriever, load_retriever
+from qrelay.services.retriever.retriever import Retriever, load_retriever
 
 WORDS = [f"word{number}" for number in range(300)]
 Rows = Sequence[dict[str, str]]

@@ -19,8 +19,8 @@ from qrelay.index.store import PassageStore
 from qrelay.index.vectors import SHARD_PASSAGES, VECTORS
 from qrelay.models.embedder import load_embedder
 from qrelay.models.registry import BI_ENCODER, Registry
+from qrelay.services.retriever.retriever import Retriever, load_retriever
 from qrelay.types import CandidateSet, Query
-from services.retriever.retriever import Retriever, load_retriever
 from tests import tiny
 from tests.retriever.conftest import WORDS, made_up
 

@@ -17,8 +17,8 @@ from qrelay.index.reembed_job import Job, run
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import Embedder, HashEmbedder
 from qrelay.models.engines import EncoderEngine, fingerprint
+from qrelay.services.retriever.retriever import Retriever, load_retriever
 from qrelay.types import CandidateSet, Query
-from services.retriever.retriever import Retriever, load_retriever
 from tests import tiny
 from tests.retriever.conftest import WORDS, made_up, write_jsonl
 

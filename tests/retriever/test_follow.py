@@ -19,8 +19,8 @@ from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import Embedder
 from qrelay.models.registry import BI_ENCODER, Registry
 from qrelay.models.served import load_version
+from qrelay.services.retriever.retriever import Retriever, load_retriever
 from qrelay.types import DENSE, CandidateSet, Query
-from services.retriever.retriever import Retriever, load_retriever
 from tests.conftest import LONG_S
 from tests.retriever.conftest import made_up
 from tests.retriever.versions import load, promoted

@@ -19,9 +19,9 @@ from qrelay.index.settings import RetrieverSettings
 from qrelay.index.store import PassageStore
 from qrelay.index.vectors import VECTORS
 from qrelay.models.embedder import Embedder, load_embedder
+from qrelay.services.retriever.retriever import Retriever, load_retriever
 from qrelay.terms import indexed_text, tokenize
 from qrelay.types import BM25, DENSE, CandidateSet, Passage, Query
-from services.retriever.retriever import Retriever, load_retriever
 from tests.retriever.conftest import WORDS, made_up
 
 Build = Callable[..., BuildResult]

@@ -21,8 +21,8 @@ from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.service import _run, _watch_lag
 from qrelay.runtime.topology import Hop
-from services.reranker.service import SERVICE
-from services.reranker.settings import RerankerSettings
+from qrelay.services.reranker.service import SERVICE
+from qrelay.services.reranker.settings import RerankerSettings
 from tests import samples
 from tests.conftest import LONG_S, eventually
 
@@ -141,7 +141,7 @@ def test_a_process_whose_thread_still_computes_ends_all_the_same(tmp_path: Path)
 import sys, threading, time
 from dataclasses import replace
 from qrelay.runtime.service import main
-from services.reranker.service import SERVICE
+from qrelay.services.reranker.service import SERVICE
 def load(settings):
     print("loading", flush=True)
     time.sleep(300)

@@ -8,13 +8,14 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from qrelay.cli.serve import installed_services, load_definition
+from qrelay.cli.serve import load_definition
 from qrelay.errors import BackendUnavailable
 from qrelay.progress import Progress
 from qrelay.runtime.client import get_info
 from qrelay.runtime.context import Preparation, ServiceContext
 from qrelay.runtime.lookout import preparing
 from qrelay.runtime.server import GrpcServer
+from qrelay.settings.sections import SERVICES
 from qrelay.v1 import service_info_pb2 as pb
 
 CONVERTING = Progress("converting a model", 12, 338, "tensors")
@@ -41,7 +42,7 @@ def test_only_what_advances_ends_idling() -> None:
     assert preparation.idle_s == 0.0
 
 
-@pytest.mark.parametrize("name", installed_services())
+@pytest.mark.parametrize("name", SERVICES)
 async def test_a_service_that_loads_answers_what_it_does_and_is_not_ready(name: str) -> None:
     definition = load_definition(name)
     settings = definition.settings.model_validate({"grpc": {"bind": "127.0.0.1:0"}})

@@ -27,11 +27,11 @@ from qrelay.errors import PortInUse
 from qrelay.rundir import Endpoint, endpoints
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.server import LIVENESS, GrpcServer
+from qrelay.services.reranker.reranker import Reranker
+from qrelay.services.reranker.scorers import FakeScorer
+from qrelay.services.reranker.service import SERVICE
+from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.v1 import reranker_pb2, reranker_pb2_grpc
-from services.reranker.reranker import Reranker
-from services.reranker.scorers import FakeScorer
-from services.reranker.service import SERVICE
-from services.reranker.settings import RerankerSettings
 from tests import samples
 from tests.conftest import LONG_S, eventually
 
@@ -216,7 +216,7 @@ def start_process(tmp_path: Path, **environ: str) -> subprocess.Popen[bytes]:
         "QRELAY_RERANKER__SCORER": "fake",
         **environ,
     }
-    command = [sys.executable, "-m", "services.reranker"]
+    command = [sys.executable, "-m", "qrelay.services.reranker"]
     return subprocess.Popen(command, env={**os.environ, **wanted}, stderr=subprocess.PIPE)
 
 

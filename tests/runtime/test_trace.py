@@ -10,8 +10,8 @@ from qrelay import wire
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.doors import answer_items
 from qrelay.runtime.trace import closed, is_open, opened
+from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.types import CandidateSet, JudgedSet, TraceStep
-from services.reranker.settings import RerankerSettings
 from tests import samples
 
 STEP = TraceStep("reranker", "r1", "as loaded@1", 0.5, 0.25)

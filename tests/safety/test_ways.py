@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import ast
 import json
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
+from qrelay.cli.main import qrelay
 from qrelay.cli.train import train_command
 from qrelay.errors import NotQualified
 from qrelay.jobs.dispatcher import LAUNCHERS
 from qrelay.labels.exports.catalogue import FORMATS
 from qrelay.labels.ledger.ledger import Ledger
+from qrelay.services.sink.service import _FORMATS
 from qrelay.v1 import sink_pb2 as pb
-from services.sink.service import _FORMATS
 from tests.safety.ways import COLLECTION, JUDGMENT_KINDS, SPLIT, WAYS, Place, called, exported, overrule
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, with_labels
 from tests.sink.test_qualification import report_file, use
@@ -181,12 +181,14 @@ def test_every_command_that_reaches_training_data_has_the_two_flags_and_is_a_way
 
 
 def commands() -> list[tuple[str, click.Command]]:
-    """Every command of an installed part, with its group's name."""
+    """Every command of `qrelay`, with its group's name."""
     found = []
-    for point in entry_points(group="qrelay.commands"):
-        command = point.load()
-        subs = command.commands.items() if isinstance(command, click.Group) else ()
-        found += [(point.name, command), *((f"{point.name} {name}", sub) for name, sub in subs)]
+    context = click.Context(qrelay)
+    for top in qrelay.list_commands(context):
+        command = qrelay.get_command(context, top)
+        group = command if isinstance(command, click.Group) else click.Group()
+        subs = [(each, group.get_command(context, each)) for each in group.list_commands(context)]
+        found += [(top, command), *((f"{top} {name}", sub) for name, sub in subs)]
     return found
 
 

@@ -36,6 +36,8 @@ from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.labels.permission import Allowed
 from qrelay.labels.settings import SinkSettings
+from qrelay.services.sink.service import _FORMATS
+from qrelay.services.sink.sink import load_sink
 from qrelay.settings.training import TrainingSettings
 from qrelay.training.job.job import Job
 from qrelay.training.rounds.installation import Fed, Installation
@@ -43,8 +45,6 @@ from qrelay.training.rounds.rounds import Rounds
 from qrelay.training.rounds.state import Round, StateFile
 from qrelay.training.settings import trainer_settings
 from qrelay.v1 import sink_pb2 as pb
-from services.sink.service import _FORMATS
-from services.sink.sink import load_sink
 from tests.sink.builders import graded, judged_set
 from tests.sink.kubernetes_api import ApiServer
 from tests.sink.kubernetes_api import serving as serving_cluster

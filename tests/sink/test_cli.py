@@ -18,10 +18,10 @@ from qrelay.errors import ConfigError, InputError, UnknownCollection
 from qrelay.labels.exports.catalogue import FORMATS
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
+from qrelay.services.sink.sink import load_sink
 from qrelay.settings import find
 from qrelay.settings.record import difference, write_record
 from qrelay.types import Missing
-from services.sink.sink import load_sink
 from tests.sink.builders import judged_set
 from tests.sink.test_qualification import report_file, use
 

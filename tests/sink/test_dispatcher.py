@@ -271,7 +271,7 @@ async def test_the_service_runs_the_job_of_a_commit_without_a_queue(tmp_path: Pa
     ledger.commit([judged_set("q1", outcomes=HARD)])
     trigger_manually(ledger, "docs", settings.training)
     service = subprocess.Popen(
-        [sys.executable, "-m", "services.sink"], cwd=ROOT, env={**os.environ, "QRELAY_CONFIG": str(config)},
+        [sys.executable, "-m", "qrelay.services.sink"], cwd=ROOT, env={**os.environ, "QRELAY_CONFIG": str(config)},
         stderr=subprocess.PIPE,
     )  # fmt: skip
     await eventually(lambda: [each.state for each in outcome(ledger)[1]] == ["succeeded"])

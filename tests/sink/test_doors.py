@@ -23,11 +23,11 @@ from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.server import GrpcServer
+from qrelay.services.sink.service import SERVICE
+from qrelay.services.sink.sink import Sink, load_sink
 from qrelay.types import JudgedSet, Missing
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc
-from services.sink.service import SERVICE
-from services.sink.sink import Sink, load_sink
 from tests.conftest import LONG_S
 from tests.sink.builders import JUDGE, OTHER_JUDGE, graded, judged_set, judgment
 from tests.sink.test_qualification import report_file, use

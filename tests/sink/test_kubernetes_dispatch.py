@@ -231,7 +231,7 @@ def service(folder: Path, settings: dict[str, Any]) -> subprocess.Popen[bytes]:
     config = folder / "qrelay.yaml"
     config.write_text(json.dumps({"sink": {"data_dir": str(folder), "worker": {"enabled": False}, **settings}}))
     return subprocess.Popen(
-        [sys.executable, "-m", "services.sink"], cwd=ROOT, env={**os.environ, "QRELAY_CONFIG": str(config)},
+        [sys.executable, "-m", "qrelay.services.sink"], cwd=ROOT, env={**os.environ, "QRELAY_CONFIG": str(config)},
         stderr=subprocess.PIPE,
     )  # fmt: skip
 

@@ -239,7 +239,7 @@ def test_without_its_client_library_the_error_names_the_extra(
 
 
 def test_the_client_library_is_loaded_only_by_a_sink_that_uses_it() -> None:
-    code = "import sys, services.sink.service as s; sys.exit('kubernetes' in sys.modules)"
+    code = "import sys, qrelay.services.sink.service as s; sys.exit('kubernetes' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -16,8 +16,8 @@ from qrelay.labels.exports.export import QRELS, TRIPLES, export_file
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.qualification import NO_REPORT, Report, read_report
 from qrelay.labels.settings import SinkSettings
+from qrelay.services.sink.sink import load_sink
 from qrelay.types import JudgeIdentity
-from services.sink.sink import load_sink
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, with_labels
 
 

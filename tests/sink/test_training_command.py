@@ -17,8 +17,8 @@ from qrelay.jobs.launcher import JobStatus
 from qrelay.jobs.memory_launcher import MemoryLauncher
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
+from qrelay.services.sink.sink import load_sink
 from qrelay.settings.training import TrainingSettings
-from services.sink.sink import load_sink
 from tests.sink.builders import graded, judged_set
 
 POLICY = {"enabled": True, "min_new_hard_examples": 3, "max_age_s": 86400, "command": ["train", "{collection}"]}

@@ -14,8 +14,8 @@ from pathlib import Path
 from qrelay.jobs.dispatcher import Dispatcher
 from qrelay.labels.ledger import outbox
 from qrelay.labels.settings import SinkSettings
+from qrelay.services.sink.sink import load_sink
 from qrelay.settings.training import TrainingSettings
-from services.sink.sink import load_sink
 from tests.sink.builders import graded, judged_set
 
 

@@ -99,9 +99,9 @@ def settings_of(plan: LoadPlan, **others: Any) -> dict[str, Any]:
 
 def settings_in_force(service: str, plan: Plan) -> ServiceSettings:
     """The effective settings of a service that is started here."""
-    from qrelay.cli.serve import load_definition
+    from qrelay.settings.sections import settings_of as class_of
 
-    settings: type[ServiceSettings] = load_definition(service).settings
+    settings: type[ServiceSettings] = class_of(service)
     return plan.settings.settings(settings, service)
 
 

@@ -1,7 +1,6 @@
 """`qrelay models`: the catalogue's models (list, pull, verify), and the registry's versions.
 
-The registry's commands are in `qrelay/models/registry/commands`, and installed parts add theirs through the entry point
-group `qrelay.commands.models`; both load when they are called.
+The other modules of this folder load when their commands are called.
 
 Exit codes: 0 all is well; 1 a model could not be pulled or did not verify; 2 wrong usage.
 Results go to standard output, progress to standard error.
@@ -10,12 +9,10 @@ Results go to standard output, progress to standard error.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -32,50 +29,30 @@ from qrelay.nearest import did_you_mean, listed
 from qrelay.output import echo_json
 from qrelay.progress import Step, plainly, shown, step
 
-_REGISTRY = {
-    "versions": "reading:versions",
-    "show": "reading:show",
-    "history": "reading:history",
-    "tainted": "reading:tainted",
-    "verify-version": "reading:verify_version",
-    "lineage": "lineage:lineage",
-    "promote": "deciding:promote",
-    "rollback": "deciding:rollback",
-    "prune": "deciding:prune",
-    "retract-judge": "judges:retract_judge",
-    "restore-judge": "judges:restore_judge",
-    "push": "push:push",
+_LAZY: Final = {
+    "versions": "qrelay.cli.models.reading:versions",
+    "show": "qrelay.cli.models.reading:show",
+    "history": "qrelay.cli.models.reading:history",
+    "tainted": "qrelay.cli.models.reading:tainted",
+    "verify-version": "qrelay.cli.models.reading:verify_version",
+    "lineage": "qrelay.cli.models.lineage:lineage",
+    "promote": "qrelay.cli.models.deciding:promote",
+    "rollback": "qrelay.cli.models.deciding:rollback",
+    "prune": "qrelay.cli.models.deciding:prune",
+    "retract-judge": "qrelay.cli.models.judges:retract_judge",
+    "restore-judge": "qrelay.cli.models.judges:restore_judge",
+    "push": "qrelay.cli.models.push:push",
+    "prepare": "qrelay.cli.models.preparing:prepare",
+    "tune": "qrelay.cli.models.preparing:tune",
+    "gate": "qrelay.cli.models.gate:gate_command",
 }
-"""Command -> module of `qrelay.cli.models` and name in it."""
-_LATE = {"prepare": "prepare", "tune": "tune"}
-"""Command -> name in `qrelay.cli.models.preparing`: they need the services' definitions."""
-_ADDED = "qrelay.commands.models"
 
 
-class ModelCommands(Group):
-    """The commands below, the registry's, and those that installed parts bring."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names, sorted."""
-        added = (point.name for point in entry_points(group=_ADDED))
-        return sorted({*super().list_commands(ctx), *_REGISTRY, *_LATE, *added})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now."""
-        if cmd_name in _REGISTRY:
-            module, _, name = _REGISTRY[cmd_name].partition(":")
-            command: click.Command = getattr(importlib.import_module(f"qrelay.cli.models.{module}"), name)
-            return command
-        if cmd_name in _LATE:
-            late: click.Command = getattr(importlib.import_module("qrelay.cli.models.preparing"), _LATE[cmd_name])
-            return late
-        for point in entry_points(group=_ADDED, name=cmd_name):
-            loaded: click.Command = point.load()
-            return loaded
-        return super().get_command(ctx, cmd_name)
-
-
-@click.group(cls=ModelCommands, epilog=example("qrelay models list"))
+@click.group(
+    cls=Group,
+    lazy=_LAZY,
+    epilog=example("qrelay models list"),
+)
 def models() -> None:
     """Models of the catalogue, and the versions that were trained."""
 

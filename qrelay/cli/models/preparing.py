@@ -63,10 +63,11 @@ def prepare_all(data_dir: Path, config: Path | None) -> dict[str, list[str]]:
 
 def _services(data_dir: Path, config: Path | None) -> Iterator[tuple[str, Any, Any]]:
     """(name, definition, settings) of every installed service."""
-    from qrelay.cli.serve import installed_services, load_definition
+    from qrelay.cli.serve import load_definition
     from qrelay.config import load_settings
+    from qrelay.settings.sections import SERVICES
 
-    for name in installed_services():
+    for name in SERVICES:
         definition = load_definition(name)
         yield name, definition, load_settings(definition.settings, name, file=config, data_dir=data_dir)
 

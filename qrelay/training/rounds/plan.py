@@ -18,7 +18,7 @@ def plan(rounds: Rounds, n: int, config: Path | None) -> Iterator[str]:
         ConfigError: settings, rules or experiments that do not hold.
         MalformedInput: a frozen set that is not what it must be.
     """
-    from services.reranker.settings import RerankerSettings
+    from qrelay.services.reranker.settings import RerankerSettings
 
     series = rounds.file.read()
     asked = count_queries(rounds.queries)

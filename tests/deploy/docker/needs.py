@@ -1,6 +1,6 @@
 """What installed code imports and is not there: run by the Python of an image's environment, standard library only.
 
-    python needs.py services.sink qrelay.cli        # prints {"torch": ["qrelay/models/embedder.py"], …} as JSON
+    python needs.py qrelay.services.sink qrelay.cli   # prints {"torch": ["qrelay/models/embedder.py"], …} as JSON
 
 From every module of the packages given it follows imports of qrelay's own code, those inside functions too, and
 looks for whatever else they import. A missing library that is imported late would otherwise show in production only.

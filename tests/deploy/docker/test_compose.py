@@ -14,12 +14,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from qrelay.cli.config import installed_sections, settings_of
 from qrelay.cli.main import qrelay
-from qrelay.cli.serve import installed_services
 from qrelay.config import load_settings
 from qrelay.models.catalogue import load_catalogue
 from qrelay.runtime.natsserver import find_binary
+from qrelay.settings.sections import CLASSES, SERVICES, settings_of
 from tests.deploy.docker.recipes import FOLDER, IMAGES, read
 
 FILES = ("compose.yaml", "compose.postgres.yaml")
@@ -49,16 +48,16 @@ def load(*files: str) -> dict[str, Any]:
 
 
 VARIANTS = [load("compose.yaml"), load(*FILES)]
-SERVICES = [
+VARIED = [
     pytest.param(name, service, id=f"{name}-{variant}")
     for variant, document in zip(("sqlite", "postgres"), VARIANTS, strict=True)
     for name, service in document["services"].items()
 ]
-each_service = pytest.mark.parametrize(("name", "service"), SERVICES)
+each_service = pytest.mark.parametrize(("name", "service"), VARIED)
 
 
 def test_the_four_services_are_there_beside_nats() -> None:
-    assert {*installed_services(), "nats"} <= VARIANTS[0]["services"].keys()
+    assert {*SERVICES, "nats"} <= VARIANTS[0]["services"].keys()
 
 
 @pytest.mark.parametrize("document", VARIANTS, ids=["sqlite", "postgres"])
@@ -107,7 +106,7 @@ def test_ports_are_published_on_this_machine_only(name: str, service: dict[str, 
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
-@pytest.mark.parametrize("section", installed_sections())
+@pytest.mark.parametrize("section", CLASSES)
 @pytest.mark.parametrize("document", VARIANTS, ids=["sqlite", "postgres"])
 def test_the_settings_hold_and_every_variable_names_one(document: dict[str, Any], section: str) -> None:
     environ = {"QRELAY_CONFIG": str(FOLDER / "qrelay.yaml")}
@@ -117,10 +116,10 @@ def test_the_settings_hold_and_every_variable_names_one(document: dict[str, Any]
     settings = load_settings(settings_of(section), section, environ=environ)
     assert str(settings.data_dir) == "/srv/qrelay/state"
     sections = {name.partition("__")[0].removeprefix("QRELAY_").lower() for name in environ if "__" in name}
-    assert sections <= {"all", *installed_sections()}
+    assert sections <= {"all", *CLASSES}
 
 
-@pytest.mark.parametrize("name", installed_services())
+@pytest.mark.parametrize("name", SERVICES)
 def test_the_doors_are_where_probes_and_ports_look(name: str) -> None:
     service = VARIANTS[0]["services"][name]
     settings = load_settings(settings_of(name), name, file=FOLDER / "qrelay.yaml", environ={})
@@ -130,13 +129,13 @@ def test_the_doors_are_where_probes_and_ports_look(name: str) -> None:
     assert read(name).said("EXPOSE") == [f"{grpc} {metrics}"]
 
 
-@pytest.mark.parametrize("name", installed_services())
+@pytest.mark.parametrize("name", SERVICES)
 def test_a_container_is_given_longer_to_stop_than_its_service_takes(name: str) -> None:
     settings = load_settings(settings_of(name), name, file=FOLDER / "qrelay.yaml", environ={})
     assert int(VARIANTS[0]["services"][name]["stop_grace_period"].removesuffix("s")) >= settings.worker.drain_s + 20
 
 
-@pytest.mark.parametrize("name", installed_services())
+@pytest.mark.parametrize("name", SERVICES)
 def test_a_service_sees_the_folders_that_its_settings_name(name: str) -> None:
     settings = load_settings(settings_of(name), name, file=FOLDER / "qrelay.yaml", environ={})
     targets = {target for _, target in mounts(VARIANTS[0]["services"][name])}

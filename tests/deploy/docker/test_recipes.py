@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from qrelay.cli.main import qrelay
-from qrelay.cli.serve import installed_services
+from qrelay.settings.sections import SERVICES
 from tests.deploy.docker.extras import (
     BROUGHT_ALONG,
     WITHOUT,
@@ -32,7 +32,7 @@ DIGEST = re.compile(r"[a-z]+:[\w.-]+@sha256:[0-9a-f]{64}")
 
 
 def test_every_service_and_the_trainer_have_a_recipe() -> None:
-    assert {path.stem for path in FOLDER.glob("*.Dockerfile")} == set(IMAGES) == {*installed_services(), "trainer"}
+    assert {path.stem for path in FOLDER.glob("*.Dockerfile")} == set(IMAGES) == {*SERVICES, "trainer"}
 
 
 @each_recipe

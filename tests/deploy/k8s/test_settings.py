@@ -13,7 +13,7 @@ import yaml
 from qrelay.judging.settings import JudgeSettings
 from qrelay.runtime.jetstream import DEAD_LETTER_MARGIN
 from qrelay.runtime.topology import Hop
-from services.reranker.settings import RerankerSettings
+from qrelay.services.reranker.settings import RerankerSettings
 from tests.deploy.k8s.effective import settings_of
 from tests.deploy.k8s.rendering import (
     SERVICES,

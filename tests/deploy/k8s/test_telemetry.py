@@ -13,10 +13,10 @@ import yaml
 from prometheus_client import Counter, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from qrelay.cli.serve import installed_services
 from qrelay.labels.ledger.outbox_rows import FAILED, RUNNING, SUCCEEDED
 from qrelay.runtime import telemetry
 from qrelay.runtime.topology import Hop
+from qrelay.settings import sections
 from tests.deploy.k8s.rendering import ROOT, SERVICES, Object, generated, of_kind, one, overlay
 
 PROD = overlay("prod")
@@ -137,7 +137,7 @@ def test_values_of_the_label_outcome_are_those_in_the_code() -> None:
 
 def test_stages_are_named_as_the_services_name_them() -> None:
     code = "".join(path.read_text("utf8") for path in (ROOT / "services").rglob("*.py"))
-    assert set(installed_services()) == {*SERVICES}
+    assert set(sections.SERVICES) == {*SERVICES}
     for stage in VALUES["stage"]:
         assert f'"{stage}"' in code
 

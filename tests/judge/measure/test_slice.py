@@ -14,10 +14,10 @@ from qrelay.formats.annotated_pairs import read_slice
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime.context import ServiceContext
+from qrelay.services.sink.service import SinkServicer
+from qrelay.services.sink.sink import Sink, load_sink
 from qrelay.types import Candidate, CandidateSet, JudgedSet, Passage, Query
 from qrelay.v1 import sink_pb2_grpc
-from services.sink.service import SinkServicer
-from services.sink.sink import Sink, load_sink
 from tests.judge.measure.running import overlapping, run
 from tests.judge.samples import make_judge
 from tests.judge.serving import announce, serving
