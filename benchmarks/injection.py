@@ -25,14 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qrelay.config import load_settings
 from qrelay.errors import QrelayError
 from qrelay.judging.engines import make_backend
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies import make_strategy
 from qrelay.judging.strategies.base import Measured, Strategy
 from qrelay.llm.base import Backend
-from qrelay.rundir import default_data_dir
+from qrelay.settings import load_settings
+from qrelay.settings.sources import default_data_dir
 from qrelay.types import Graded, Passage, Query
 
 SET = Path(__file__).with_name("injection.jsonl")

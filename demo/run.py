@@ -20,13 +20,13 @@ from typing import Any
 
 from rich.console import Console
 
-from qrelay.config import load_settings
 from qrelay.labels.settings import SinkSettings
 from qrelay.output import Rows, show
 from qrelay.rundir import endpoints, require
 from qrelay.runtime.client import channel
 from qrelay.runtime.lookout import LOOK_S, is_ready
 from qrelay.services.sink.sink import load_sink
+from qrelay.settings import load_settings
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
 HERE = Path(__file__).parent

@@ -13,7 +13,6 @@ recorded: `qrelay.settings`. `qrelay config` prints the effective settings and w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
@@ -146,29 +145,3 @@ class ServiceSettings(Section):
                 f"({self.nats.ack_wait_s}), or held messages are delivered to a second replica"
             )
         return self
-
-
-def load_settings(
-    settings: type[S],
-    section: str,
-    *,
-    file: Path | None = None,
-    data_dir: Path | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> S:
-    """The effective settings of the service `section` in the installation of `data_dir` (empty: the one that the
-    settings name); on standard error, how they differ from what its services run with. file: asked for by name.
-    environ: the variables of another process, which has `file` and no installation here.
-
-    Raises:
-        ConfigError: listing every problem with its field, value and source.
-    """
-    from qrelay.settings import alone, find
-    from qrelay.settings.record import tell
-
-    if environ is not None:
-        return alone(file, environ).settings(settings, section)
-    effective = find(file, data_dir)
-    found = effective.settings(settings, section)
-    tell(effective, settings, section)
-    return found

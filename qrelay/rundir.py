@@ -15,14 +15,6 @@ from qrelay.errors import BackendUnavailable
 DATA_DIR_VARIABLE = "QRELAY_DATA_DIR"
 
 
-def default_data_dir(config: Path | None = None) -> Path:
-    """The data folder where no `--data-dir` names one: QRELAY_DATA_DIR, else QRELAY_ALL__DATA_DIR, else
-    `all.data_dir` of the settings file, else `.qrelay` in the current folder. Raises ConfigError."""
-    from qrelay.settings.sources import data_folder, settings_file
-
-    return data_folder(settings_file(config, os.environ), os.environ)[0]
-
-
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One running process. `grpc` and `metrics` are host:port; for nats `grpc` is its URL."""

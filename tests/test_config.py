@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from qrelay.cli.config import reference_page
-from qrelay.config import ServiceSettings, load_settings
+from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError
+from qrelay.settings import load_settings
 from qrelay.settings.sections import SERVICES
 
 

@@ -12,10 +12,10 @@ import pytest
 
 from demo.loop.run import ALTERNATIVES, SETS, evaluation_set, training_queries
 from qrelay.cli.serve import load_definition
-from qrelay.config import load_settings
 from qrelay.feed.lines import parse_line
 from qrelay.index.corpus import read_corpus
 from qrelay.judging.strategies.contrastive import alternatives
+from qrelay.settings import load_settings
 from qrelay.settings.sections import SERVICES
 from qrelay.training.evaluation.frozen import FrozenSet
 from qrelay.training.experiment import load_experiment

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from qrelay.cli.main import qrelay
 from qrelay.cli.serve import load_definition
-from qrelay.config import load_settings
 from qrelay.feed.lines import parse_line
+from qrelay.settings import load_settings
 from qrelay.settings.sections import SERVICES
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qrelay.config import ServiceSettings, load_settings
+from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError
 from qrelay.judging.settings import JudgeSettings
 from qrelay.labels.settings import SinkSettings
-from qrelay.rundir import default_data_dir
-from qrelay.settings import find
+from qrelay.settings import find, load_settings
 from qrelay.settings.effective import leaves, renewed
 from qrelay.settings.record import changes, difference, recorded_environ, write_record
 from qrelay.settings.secrets import masked
 from qrelay.settings.sections import settings_classes
+from qrelay.settings.sources import default_data_dir
 from qrelay.training.settings import TrainerSettings
 
 CLASSES = {"all": ServiceSettings, "judge": JudgeSettings, "sink": SinkSettings, "trainer": TrainerSettings}

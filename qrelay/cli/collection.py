@@ -74,7 +74,7 @@ def indexed(folder: Path) -> set[str]:
 
 def configured(data_dir: Path, config: Path | None) -> set[str] | None:
     """Those in the retriever's index folder, where its settings name one; None: they do not, or cannot be read."""
-    from qrelay.config import load_settings
+    from qrelay.settings import load_settings
     from qrelay.settings.sections import settings_of
 
     try:
@@ -106,10 +106,10 @@ def served(data_dir: Path, collection: str) -> set[str] | None:
 
 def in_ledger(data_dir: Path, config: Path | None) -> set[str]:
     """Those that this installation's ledger holds queries of; none where there is no ledger to read."""
-    from qrelay.models.registry.ledgerside import ledger_side
+    from qrelay.labels.lineage.side import open_side
 
     try:
-        with ledger_side(None, data_dir, config) as side:
+        with open_side(None, data_dir, config) as side:
             return set(side.collections()) if side else set()
     except QrelayError:
         return set()

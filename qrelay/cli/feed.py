@@ -15,7 +15,7 @@ from qrelay.cli.collection import check_collection
 from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.waiting import ATTEMPTS, SinkDoor, Waiting, standing
-from qrelay.config import NatsSettings, ServiceSettings, load_settings
+from qrelay.config import NatsSettings, ServiceSettings
 from qrelay.errors import TransientError
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.feed.feeder import Feeder, FeedReport
@@ -26,6 +26,7 @@ from qrelay.output import echo_json
 from qrelay.progress import Progress, Step, plainly, shown, step, tell
 from qrelay.rundir import endpoints
 from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.settings import load_settings
 from qrelay.types import MAX_ROUND
 
 _CONNECT_S = 10.0

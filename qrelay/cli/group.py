@@ -17,8 +17,10 @@ _COLUMNS: Final = 72
 
 
 class Group(click.Group):
-    """A group of `qrelay`. Groups that it makes are of this class too. `lazy`: command -> "module:name", imported when
-    it is called."""
+    """A group of `qrelay`. Groups that it makes are of this class too.
+
+    lazy: command -> "module:name", imported when it is called.
+    """
 
     group_class = type
 

@@ -11,7 +11,6 @@ import click
 
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.config import load_settings
 from qrelay.errors import CorpusIndexError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL
 from qrelay.files import AtomicFiles
@@ -19,6 +18,7 @@ from qrelay.index.settings import RetrieverSettings
 from qrelay.models.engines import ENGINES, EncoderEngine
 from qrelay.output import echo_json
 from qrelay.progress import shown
+from qrelay.settings import load_settings
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import click
 
-from qrelay.cli.errors import run
-from qrelay.cli.options import config_option
 from qrelay.exitcodes import EXIT_NOT_ENOUGH, EXIT_OK
 from qrelay.training.job.result import JobResult
 
@@ -56,16 +54,3 @@ def _log() -> None:
 def end(result: JobResult) -> None:
     """Ends the process with the result's exit code."""
     sys.exit(EXIT_NOT_ENOUGH if result.nothing_learnt else EXIT_OK)
-
-
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@config_option()
-def job(file: Path, config: Path | None) -> None:
-    """Do what is left of the training job of FILE, a job.json."""
-    end(run_job_file(file, config))
-
-
-def main() -> None:
-    """Entry point."""
-    run(job)

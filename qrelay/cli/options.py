@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from qrelay.rundir import default_data_dir
+from qrelay.settings.sources import default_data_dir
 
 _CONFIG = "qrelay.config"
 """Where a context keeps what --config was given."""

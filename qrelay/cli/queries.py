@@ -19,9 +19,9 @@ from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.output import echo_json
 
 if TYPE_CHECKING:
+    from qrelay.cli.roundtrip import RetrieverRoundTrip
     from qrelay.judging.querygen.journal import Journal
     from qrelay.judging.querygen.passages import Sample
-    from qrelay.judging.querygen.roundtrip import RetrieverRoundTrip
     from qrelay.judging.settings import JudgeSettings
     from qrelay.llm.base import Backend
 
@@ -112,7 +112,7 @@ def alternatives(file: Path, log: Path, n: int, embedder: str, out: Path) -> Non
 def _round_trip(
     data_dir: Path, no_round_trip: bool, retriever: str | None, collection: str | None, depth: int, **_: Any
 ) -> RetrieverRoundTrip | None:
-    from qrelay.judging.querygen.roundtrip import RetrieverRoundTrip
+    from qrelay.cli.roundtrip import RetrieverRoundTrip
     from qrelay.rundir import endpoints
 
     if no_round_trip:
@@ -137,8 +137,8 @@ def _settings(
     """The judge's settings with the engine that the options name, checked as a whole."""
     from pydantic import ValidationError
 
-    from qrelay.config import load_settings
     from qrelay.judging.settings import JudgeSettings
+    from qrelay.settings import load_settings
 
     given = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir).model_dump()
     given |= {"backend": backend} if backend else {}

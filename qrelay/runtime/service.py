@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qrelay.config import ServiceSettings, load_settings
+from qrelay.config import ServiceSettings
 from qrelay.errors import QrelayError, SetupError
 from qrelay.exitcodes import EXIT_SETUP
 from qrelay.files import write_atomic
@@ -38,6 +38,7 @@ from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.server import GrpcServer
 from qrelay.runtime.stage import ServiceDef
 from qrelay.runtime.worker import StageWorker
+from qrelay.settings import load_settings
 
 log = logging.getLogger(__name__)
 

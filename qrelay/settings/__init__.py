@@ -15,5 +15,6 @@ is, without the record beneath it, and records it anew.
 """
 
 from qrelay.settings.effective import Effective, alone, find
+from qrelay.settings.load import load_settings
 
-__all__ = ["Effective", "alone", "find"]
+__all__ = ["Effective", "alone", "find", "load_settings"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -193,3 +194,9 @@ def data_folder(file: Source | None, environ: Mapping[str, str]) -> tuple[Path, 
             return Path(environ[variable]), variable
     stated = file.sections.get("all", {}).get("data_dir") if file else None
     return (file.folder / str(stated), file.name) if file and stated else (DEFAULT_DATA_DIR, "default")
+
+
+def default_data_dir(config: Path | None = None) -> Path:
+    """The data folder where no `--data-dir` names one: QRELAY_DATA_DIR, else QRELAY_ALL__DATA_DIR, else
+    `all.data_dir` of the settings file, else `.qrelay` in the current folder. Raises ConfigError."""
+    return data_folder(settings_file(config, os.environ), os.environ)[0]

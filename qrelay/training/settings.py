@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from qrelay.config import NamesFile, Section, ServiceSettings, load_settings
+from qrelay.config import NamesFile, Section, ServiceSettings
 from qrelay.errors import ConfigError
 from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, SLOTS
+from qrelay.settings import load_settings
 from qrelay.training.gate.rules import GateRules, read_rules
 
 SECTION = "trainer"

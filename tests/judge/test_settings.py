@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from qrelay.cli.judge.group import judge as judge_command
-from qrelay.config import load_settings
 from qrelay.errors import ConfigError, ModelError
 from qrelay.judging.cache import NoCache
 from qrelay.judging.load import load_core, load_judge
 from qrelay.judging.settings import JudgeSettings
+from qrelay.settings import load_settings
 from tests.judge.conftest import model_path
 from tests.judge.samples import COPYTREE, LOCK, QUERY
 

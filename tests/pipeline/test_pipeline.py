@@ -16,13 +16,14 @@ import pytest
 
 from qrelay import wire
 from qrelay.cli.serve import load_definition
-from qrelay.config import WorkerSettings, load_settings
+from qrelay.config import WorkerSettings
 from qrelay.feed.feeder import Feeder
 from qrelay.feed.journal import Journal
 from qrelay.rundir import endpoints
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.topology import Hop
 from qrelay.runtime.worker import StageWorker
+from qrelay.settings import load_settings
 from qrelay.types import JudgedSet, Query
 from tests.conftest import eventually
 from tests.pipeline.harness import COLLECTION, DOUBLES, IMPATIENT, SERVICES, Installation, qrelay, write_queries

@@ -13,13 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qrelay.cli.labels.export import export
-from qrelay.config import load_settings
 from qrelay.errors import ConfigError, InputError, UnknownCollection
 from qrelay.labels.exports.catalogue import FORMATS
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.services.sink.sink import load_sink
-from qrelay.settings import find
+from qrelay.settings import find, load_settings
 from qrelay.settings.record import difference, write_record
 from qrelay.types import Missing
 from tests.sink.builders import judged_set

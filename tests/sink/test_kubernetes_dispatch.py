@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import yaml
 
-from qrelay.config import load_settings
 from qrelay.exitcodes import EXIT_SETUP
 from qrelay.jobs.decisions import trigger_manually
 from qrelay.jobs.dispatcher import Dispatcher
@@ -27,6 +26,7 @@ from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.outbox import Run, Trigger
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import faults
+from qrelay.settings import load_settings
 from tests.conftest import eventually
 from tests.sink.builders import graded, judged_set
 from tests.sink.kubernetes_api import ALL_RULES, ApiServer, rules_of, serving

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from qrelay.config import load_settings
 from qrelay.errors import ConfigError
 from qrelay.exitcodes import EXIT_SETUP
 from qrelay.jobs.dispatcher import LAUNCHERS
@@ -18,6 +17,7 @@ from qrelay.jobs.kubernetes_job import is_of, job_object, label_value
 from qrelay.jobs.kubernetes_launcher import kubernetes_launcher
 from qrelay.jobs.launcher import TrainingJob, job_name
 from qrelay.labels.settings import SinkSettings
+from qrelay.settings import load_settings
 from qrelay.settings.kubernetes import KubernetesSettings
 from qrelay.settings.training import TrainingSettings
 from qrelay.training.job.job import read_job

@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from qrelay.config import load_settings
 from qrelay.errors import ConfigError
 from qrelay.jobs.counting import count_set, count_sets
 from qrelay.jobs.policy import RULES, Decision, decide
@@ -17,6 +16,7 @@ from qrelay.labels.ledger.outbox_rows import Counters, Standing
 from qrelay.labels.ledger.rows import microseconds
 from qrelay.labels.mining.mine import MiningRules
 from qrelay.labels.settings import SinkSettings
+from qrelay.settings import load_settings
 from qrelay.settings.quiet_hours import QuietHours
 from qrelay.settings.training import TrainingSettings, fill
 from qrelay.types import BM25, DENSE, Candidate, CandidateSet, JudgedSet, JudgeIdentity, Missing, Score

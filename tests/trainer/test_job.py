@@ -141,7 +141,7 @@ def test_queries_of_the_gates_sets_are_never_trained_on(tmp_path: Path, model: P
 def test_too_little_data_ends_with_a_code_of_its_own_and_publishes_nothing(folder: Path, model: Path) -> None:
     file, settings = job(folder), config(folder, model, min_queries=1000)
     done = subprocess.run(
-        [sys.executable, "-m", "qrelay.training.job", str(file), "--config", str(settings)],
+        [sys.executable, "-m", "qrelay.cli.main", "train", "--job", str(file), "--config", str(settings)],
         capture_output=True,
         text=True,
     )
@@ -199,7 +199,7 @@ STEPS = (
 def test_a_job_killed_at_every_step_goes_on_and_publishes_once(folder: Path, model: Path) -> None:
     file, settings, faults = job(folder), config(folder, model), folder / "faults"
     faults.mkdir()
-    command = [sys.executable, "-m", "qrelay.training.job", str(file), "--config", str(settings)]
+    command = [sys.executable, "-m", "qrelay.cli.main", "train", "--job", str(file), "--config", str(settings)]
     environ = {**os.environ, "QRELAY_FAULTS": str(faults), "OMP_NUM_THREADS": "1"}
     begun = folder / "training/job-1/bi_encoder/run.json"
     for step in STEPS:

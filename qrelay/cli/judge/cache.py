@@ -158,9 +158,9 @@ def _configured(settings: JudgeSettings) -> frozenset[str]:
 
 
 def _open(data_dir: Path, config: Path | None) -> tuple[JudgeSettings, JudgmentCache]:
-    from qrelay.config import load_settings
     from qrelay.judging.cache import NO_CACHE, POSTGRES, open_cache
     from qrelay.judging.settings import JudgeSettings
+    from qrelay.settings import load_settings
 
     settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
     path = settings.cache_path

@@ -58,11 +58,11 @@ def check(
     from qrelay.files import write_atomic
     from qrelay.judging.check.report import as_page, as_text
     from qrelay.judging.report.write import without_nan
-    from qrelay.models.registry.ledgerside import ledger_side
+    from qrelay.labels.lineage.side import open_side
     from qrelay.progress import shown
 
     settings = _settings(data_dir, config)
-    with shown(), ledger_side(ledger, data_dir, config) as side:
+    with shown(), open_side(ledger, data_dir, config) as side:
         if side is None:
             raise ConfigError(f"there is no ledger in {data_dir}: feed queries first, or give --ledger or --data-dir")
         report = _report(side, collection, judge, (known, known_from), paraphrases, settings)
@@ -151,8 +151,8 @@ def _paraphrases(
 
 def _settings(data_dir: Path, config: Path | None) -> JudgeSettings:
     """The judge's settings with this installation's cache and budget, but without leaving out pairs."""
-    from qrelay.config import load_settings
     from qrelay.judging.settings import EarlyStopSettings, JudgeSettings
+    from qrelay.settings import load_settings
 
     settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
     return settings.model_copy(update={"early_stop": EarlyStopSettings()})

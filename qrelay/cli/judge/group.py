@@ -73,8 +73,8 @@ def try_(
 
 
 def _settings(config: Path | None, data_dir: Path, **changes: Any) -> JudgeSettings:
-    from qrelay.config import load_settings
     from qrelay.judging.settings import JudgeSettings
+    from qrelay.settings import load_settings
 
     settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
     return settings.changed(**changes)

@@ -219,8 +219,8 @@ def _pairs(options: dict[str, Any]) -> tuple[list[GradedPair], list[tuple[str, s
 
 
 def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
-    from qrelay.config import load_settings
     from qrelay.judging.settings import JudgeSettings
+    from qrelay.settings import load_settings
 
     return load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
 

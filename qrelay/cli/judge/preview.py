@@ -71,9 +71,9 @@ def preview(
 
 def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
     """The settings, but without cache and budget."""
-    from qrelay.config import load_settings
     from qrelay.judging.cache import NO_CACHE
     from qrelay.judging.settings import BudgetSettings, JudgeSettings
+    from qrelay.settings import load_settings
 
     settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
     price = BudgetSettings(price_per_million_tokens=settings.budget.price_per_million_tokens)

@@ -76,11 +76,11 @@ def rejudge(
 async def _run(
     config: Path | None, data_dir: Path, sets: Iterator[JudgedSet], ledger: doors.Ledger, batch: int
 ) -> Rejudged:
-    from qrelay.config import load_settings
     from qrelay.judging.load import load_core
     from qrelay.judging.rejudge import rejudge
     from qrelay.judging.settings import JudgeSettings
     from qrelay.progress import shown, step
+    from qrelay.settings import load_settings
 
     with shown():
         with step("loading the judge"):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.group import Group, example
-from qrelay.cli.labels.frame import open_ledger, progress
+from qrelay.cli.labels.frame import progress
 from qrelay.cli.options import config_option, data_dir_option, json_file_option, json_option
 from qrelay.exitcodes import EXIT_GATE
+from qrelay.labels.opening import open_ledger
 from qrelay.output import echo_json
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from qrelay.cli.group import example
-from qrelay.cli.labels.frame import allowing_options, open_ledger, progress
+from qrelay.cli.labels.frame import allowing_options, progress
 from qrelay.cli.options import Decorator, config_option, data_dir_option, json_option
 from qrelay.labels.exports.catalogue import FORMATS
+from qrelay.labels.opening import open_ledger
 from qrelay.output import echo_json
 
 _HELP = """Write FORMAT to --out: a file with its manifest beside it, or a folder with a manifest inside; whole or not
@@ -94,6 +95,7 @@ def export(
 ) -> None:
     """See _HELP."""
     from qrelay.labels.exports.export import write_export
+    from qrelay.labels.exports.request import request_of
 
     if since is not None and since_last:
         raise click.UsageError("give --since or --since-last, not both")
@@ -105,36 +107,6 @@ def export(
             manifest = write_export(ledger, request, out, request.since is not None, on_progress)
     warn(manifest)
     _report(out, manifest, as_json)
-
-
-def request_of(
-    settings: Any,
-    *,
-    kind: str,
-    collection: str,
-    split: str | None,
-    group_by: str,
-    negatives: int,
-    licence: str,
-    system: str = "",
-    name: str = "",
-    **fields: Any,
-) -> Any:
-    """The request that the options of `selection_options` make; `fields` are those of `Request` as they are."""
-    from qrelay.labels.exports.request import Options, Request
-    from qrelay.labels.exports.splits import parse_splits
-    from qrelay.labels.qualification import read_report
-
-    return Request(
-        collection,
-        kind,
-        splits=parse_splits(split, group_by) if split else None,
-        rules=settings.rules,
-        limits=settings.round_limits,
-        report=read_report(settings.qualification),
-        options=Options(negatives=negatives, system=system, license=licence, name=name),
-        **fields,
-    )
 
 
 def _since_last(ledger: Any, request: Any, *, quiet: bool) -> Any:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.group import Group, example
-from qrelay.cli.labels.frame import open_ledger, require_collection
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL
+from qrelay.labels.opening import open_ledger, require_collection
 from qrelay.output import echo_json
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from qrelay.cli.group import Group, example
-from qrelay.cli.labels.frame import open_ledger
 from qrelay.cli.options import Decorator, config_option, data_dir_option, json_option
+from qrelay.labels.opening import open_ledger
 from qrelay.output import echo_json
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ def compact(address: str | None, data_dir: Path, config: Path | None, as_json: b
 
 
 def _address(address: str | None, data_dir: Path, config: Path | None) -> tuple[str, float]:
-    from qrelay.config import load_settings
     from qrelay.labels.settings import SinkSettings
+    from qrelay.settings import load_settings
 
     settings = load_settings(SinkSettings, "sink", file=config, data_dir=data_dir)
     return address or settings.ledger_url, settings.busy_timeout_s

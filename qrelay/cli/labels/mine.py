@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.group import example
-from qrelay.cli.labels.frame import open_ledger
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.labels.opening import open_ledger
 from qrelay.output import Rows, echo_json, show
 
 if TYPE_CHECKING:

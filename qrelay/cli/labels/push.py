@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from qrelay.cli.group import example
-from qrelay.cli.labels.export import remarks, request_of, selection_options, warn
-from qrelay.cli.labels.frame import open_ledger, progress
+from qrelay.cli.labels.export import remarks, selection_options, warn
+from qrelay.cli.labels.frame import progress
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.labels.exports.catalogue import FORMATS
+from qrelay.labels.opening import open_ledger
 from qrelay.output import echo_json
 
 
@@ -39,6 +40,7 @@ def push(
     from tempfile import TemporaryDirectory
 
     from qrelay.labels.exports.export import write_export
+    from qrelay.labels.exports.request import request_of
     from qrelay.models.pushing import check_repo, leaving, push_folder
 
     check_repo(repo)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from qrelay.cli.group import example
-from qrelay.cli.labels.frame import open_ledger
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL
+from qrelay.labels.opening import open_ledger
 from qrelay.output import echo_json
 
 if TYPE_CHECKING:

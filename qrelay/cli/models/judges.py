@@ -56,10 +56,10 @@ def _decide(
     as_json: bool,
 ) -> None:
     """The ledger first: what is withdrawn there is learnt from no more, whatever becomes of this process."""
-    from qrelay.models.registry.ledgerside import ledger_side
+    from qrelay.labels.lineage.side import open_side
 
     registry = opened(folder, data_dir, config)
-    with ledger_side(ledger, data_dir, config) as side:
+    with open_side(ledger, data_dir, config) as side:
         place = side.where() if side else ""
         touched = _in_ledger(side, registry, judge, retract, by, reason) if side else None
     judge = touched["judge"] if touched else _known_to(registry, judge)

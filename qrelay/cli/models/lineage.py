@@ -37,14 +37,14 @@ def lineage(
     Without a ledger it ends at the judges that the manifests name. A judgment is `counted` where its label is the one
     of its pair that the export took.
     """
+    from qrelay.labels.lineage.side import open_side
     from qrelay.models.registry.describe import full_version
-    from qrelay.models.registry.ledgerside import ledger_side
     from qrelay.models.registry.lineage import judgments, printed
     from qrelay.models.registry.lineage import lineage as traced
 
     registry = opened(folder, data_dir, config)
     version = full_version(registry, version)
-    with ledger_side(ledger, data_dir, config) as side:
+    with open_side(ledger, data_dir, config) as side:
         if side is None and (query_id or out):
             raise ConfigError("no ledger was found, which holds the judgments: give --ledger or --data-dir")
         found = traced(registry, version, side)

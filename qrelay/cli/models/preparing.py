@@ -64,7 +64,7 @@ def prepare_all(data_dir: Path, config: Path | None) -> dict[str, list[str]]:
 def _services(data_dir: Path, config: Path | None) -> Iterator[tuple[str, Any, Any]]:
     """(name, definition, settings) of every installed service."""
     from qrelay.cli.serve import load_definition
-    from qrelay.config import load_settings
+    from qrelay.settings import load_settings
     from qrelay.settings.sections import SERVICES
 
     for name in SERVICES:
@@ -156,9 +156,9 @@ def _texts_per_second(data_dir: Path, config: Path | None, fetching: bool) -> di
 
 def has_labels(data_dir: Path, config: Path | None) -> bool:
     """Whether the installation's ledger holds a label."""
-    from qrelay.models.registry.ledgerside import ledger_side
+    from qrelay.labels.lineage.side import open_side
 
-    with ledger_side(None, data_dir, config) as side:
+    with open_side(None, data_dir, config) as side:
         return side is not None and side.has_labels()
 
 

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from qrelay.errors import InputError
 from qrelay.labels.exports.catalogue import EXAMPLES_USE, FORMATS, NO_LABELS, Format
-from qrelay.labels.exports.splits import BY_QUERY, Splits
+from qrelay.labels.exports.splits import BY_QUERY, Splits, parse_splits
 from qrelay.labels.mining.rounds import RoundLimits
 from qrelay.labels.mining.rules import MiningRules
 from qrelay.labels.permission import Allowed
-from qrelay.labels.qualification import NO_REPORT, Report
+from qrelay.labels.qualification import NO_REPORT, Report, read_report
+from qrelay.labels.settings import SinkSettings
 from qrelay.labels.where import Where, parse_where
 from qrelay.types import SYSTEMS
 
@@ -142,3 +143,29 @@ class Request:
             "hf": ("license", "name"),
         }
         return {name: getattr(self.options, name) for name in known.get(self.kind, ())}
+
+
+def request_of(
+    settings: SinkSettings,
+    *,
+    kind: str,
+    collection: str,
+    split: str | None,
+    group_by: str,
+    negatives: int,
+    licence: str,
+    system: str = "",
+    name: str = "",
+    **fields: Any,
+) -> Request:
+    """The request that the options of a command make; `fields` are those of `Request` as they are."""
+    return Request(
+        collection,
+        kind,
+        splits=parse_splits(split, group_by) if split else None,
+        rules=settings.rules,
+        limits=settings.round_limits,
+        report=read_report(settings.qualification),
+        options=Options(negatives=negatives, system=system, license=licence, name=name),
+        **fields,
+    )

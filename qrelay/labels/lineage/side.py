@@ -1,4 +1,4 @@
-"""The ledger as the registry's commands and `qrelay judge check` see it: the entry point `qrelay.ledgers`."""
+"""The ledger as the registry's commands and `qrelay judge check` see it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class SinkLedger:
 def open_side(ledger: str | None, data_dir: Path, config: Path | None) -> Iterator[SinkLedger | None]:
     """The ledger that the options name, or the sink's settings; None where nothing names one and the data folder has
     none."""
-    from qrelay.cli.labels.frame import ledger_place, open_ledger
+    from qrelay.labels.opening import ledger_place, open_ledger
 
     if ledger is None and ledger_place(data_dir, config) is None:
         yield None

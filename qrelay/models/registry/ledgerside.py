@@ -1,23 +1,13 @@
-"""What the registry and `qrelay judge check` ask the ledger, which the sink answers where it is installed: an entry
-point, no import.
-
-The group `qrelay.ledgers` names a context manager `open_side(ledger, data_dir, config)` that yields a `LedgerSide`,
-or None where there is no ledger.
-"""
+"""What the registry and `qrelay judge check` ask the ledger; `qrelay.labels.lineage.side` answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from qrelay.models.registry.manifest import DataSource
 from qrelay.types import JudgedSet, JudgeIdentity
-
-GROUP = "qrelay.ledgers"
 
 
 class LedgerLabel(NamedTuple):
@@ -90,17 +80,3 @@ class LedgerSide(Protocol):
 
     def judged_set(self, collection: str, query_id: str) -> JudgedSet | None:
         """One query's set, whole, with the judgments of all judges; None where there is none."""
-
-
-@contextmanager
-def ledger_side(ledger: str | None, data_dir: Path, config: Path | None) -> Iterator[LedgerSide | None]:
-    """The ledger that the options name; None where the sink is not installed, or there is no ledger.
-
-    Raises:
-        ConfigError: the ledger that was asked for by name is not there, or is none.
-    """
-    for point in entry_points(group=GROUP):
-        with point.load()(ledger, data_dir, config) as side:
-            yield side
-        return
-    yield None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qrelay.config import ServiceSettings, load_settings
+from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError
 from qrelay.models.registry.registry import Registry
+from qrelay.settings import load_settings
 
 SECTION = "all"
 """The settings file's section: the registry is shared."""

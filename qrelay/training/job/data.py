@@ -157,8 +157,8 @@ def require_permitted(job: Job, settings: TrainerSettings, config: Path | None) 
     Raises:
         NotQualified: a judge's labels may not teach.
     """
-    from qrelay.cli.labels.frame import ledger_place
     from qrelay.labels.exports import export
+    from qrelay.labels.opening import ledger_place
 
     if not job.ledger and ledger_place(job.data_dir, config) is None:
         return
@@ -170,7 +170,7 @@ def require_permitted(job: Job, settings: TrainerSettings, config: Path | None) 
 
 def _request(job: Job, kind: str, settings: TrainerSettings, sink: SinkSettings) -> Request:
     """The export that the job learns from."""
-    from qrelay.cli.labels.export import request_of
+    from qrelay.labels.exports.request import request_of
 
     found: Request = request_of(
         sink, kind=kind, collection=job.collection, split=None, group_by="query", negatives=1, licence="",
@@ -205,8 +205,8 @@ def _ledger(job: Job, config: Path | None) -> Any:
     folder's."""
     import os
 
-    from qrelay.cli.labels.frame import open_ledger
     from qrelay.jobs.launcher import LEDGER_VARIABLE
+    from qrelay.labels.opening import open_ledger
 
     return open_ledger(None if os.environ.get(LEDGER_VARIABLE) else job.ledger or None, job.data_dir, config)
 

@@ -118,7 +118,7 @@ class Installation:
     def job(self, file: Path) -> int:
         """Runs a training job in a process of its own, which frees its memory; its exit code. What it says is
         shown."""
-        command = [sys.executable, "-m", "qrelay.training.job", str(file), *self._config()]
+        command = [sys.executable, "-m", "qrelay.cli.main", "train", "--job", str(file), *self._config()]
         return subprocess.run(command, check=False, env=self._environ(), stdout=sys.stderr).returncode
 
     def served(self, slot: str, collection: str) -> Sequence[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from qrelay.config import load_settings
 from qrelay.errors import NotQualified
+from qrelay.settings import load_settings
 from qrelay.training.job.data import require_permitted
 from qrelay.training.rounds.rounds import Rounds
 

@@ -15,9 +15,9 @@ import yaml
 from click.testing import CliRunner
 
 from qrelay.cli.main import qrelay
-from qrelay.config import load_settings
 from qrelay.models.catalogue import load_catalogue
 from qrelay.runtime.natsserver import find_binary
+from qrelay.settings import load_settings
 from qrelay.settings.sections import CLASSES, SERVICES, settings_of
 from tests.deploy.docker.recipes import FOLDER, IMAGES, read
 

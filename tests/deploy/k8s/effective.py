@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from qrelay.cli.serve import load_definition
-from qrelay.config import ServiceSettings, load_settings
+from qrelay.config import ServiceSettings
+from qrelay.settings import load_settings
 from tests.deploy.k8s.kubelet import Node, pods_of
 from tests.deploy.k8s.rendering import Object, generated, one
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from qrelay.config import load_settings
 from qrelay.jobs.kubernetes_job import CONFIG_FILE, QUEUE_LABEL, job_object
 from qrelay.jobs.launcher import TrainingJob
 from qrelay.labels.settings import SinkSettings
+from qrelay.settings import load_settings
 from qrelay.training.settings import TrainerSettings
 from tests.deploy.k8s.effective import settings_of
 from tests.deploy.k8s.rendering import Object, of_kind, one, overlay, template

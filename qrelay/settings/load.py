@@ -1,0 +1,36 @@
+"""The effective settings of one section: what every service and command begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from qrelay.config import ServiceSettings
+from qrelay.settings.effective import alone, find
+from qrelay.settings.record import tell
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def load_settings(
+    settings: type[S],
+    section: str,
+    *,
+    file: Path | None = None,
+    data_dir: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> S:
+    """The effective settings of the service `section` in the installation of `data_dir` (empty: the one that the
+    settings name); on standard error, how they differ from what its services run with. file: asked for by name.
+    environ: the variables of another process, which has `file` and no installation here.
+
+    Raises:
+        ConfigError: listing every problem with its field, value and source.
+    """
+    if environ is not None:
+        return alone(file, environ).settings(settings, section)
+    effective = find(file, data_dir)
+    found = effective.settings(settings, section)
+    tell(effective, settings, section)
+    return found
