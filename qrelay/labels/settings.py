@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from qrelay.config import NamesFile, ServiceSettings
-from qrelay.labels.mining.mine import CURRENT_MODEL, RELEVANT_GRADE, MiningRules
-from qrelay.labels.mining.rounds import RoundLimits
+from qrelay.labels.mining.rules import CURRENT_MODEL, RELEVANT_GRADE, MiningRules
 from qrelay.settings.training import TrainingSettings
+
+if TYPE_CHECKING:
+    from qrelay.labels.mining.rounds import RoundLimits
 
 
 class SinkSettings(ServiceSettings):
@@ -139,4 +141,6 @@ class SinkSettings(ServiceSettings):
     @property
     def round_limits(self) -> RoundLimits:
         """What one round of training takes."""
+        from qrelay.labels.mining.rounds import RoundLimits
+
         return RoundLimits(self.round_examples, self.round_negatives, self.round_order, self.round_seed)

@@ -22,10 +22,29 @@ BROUGHT_ALONG: Mapping[str, str] = {
 """Libraries that an image may hold though only another part's extra names them, for one that it needs needs them."""
 
 
+_SHARED = ("main", "config", "dlq", "down", "feed", "healthcheck", "serve", "top", "up", "waiting")
+_EVERYWHERE = ["qrelay.runtime", *(f"qrelay.cli.{name}" for name in _SHARED)]
+_LEDGER = {"sqlalchemy", "orjson", "datasketch"}
+"""Of the ledger: `feed` and `up` look into it where the data folder has one."""
+RUNS: Mapping[str, list[str]] = {
+    "retriever": [*_EVERYWHERE, "qrelay.services.retriever", "qrelay.cli.index"],
+    "reranker": [*_EVERYWHERE, "qrelay.services.reranker"],
+    "judge": [*_EVERYWHERE, "qrelay.services.judge", "qrelay.cli.judge", "qrelay.cli.queries"],
+    "sink": [*_EVERYWHERE, "qrelay.services.sink", "qrelay.cli.labels"],
+    "trainer": [*_EVERYWHERE, "qrelay.training", "qrelay.cli.train", "qrelay.cli.eval", "qrelay.cli.rounds"],
+}
+"""What runs in each image: packages and modules."""
 WITHOUT: Mapping[str, set[str]] = {
     # The tokenizer of a module of which the sink uses the other half; engines, which `qrelay up` measures.
     "sink": {"bm25s", "Stemmer", "openvino", "sentence_transformers", "tokenizers", "torch", "transformers"},
-    "judge": {"vllm", "bm25s", "Stemmer"},  # another extra; `qrelay judge eval` beside the retriever's scores
+    "retriever": _LEDGER,
+    "reranker": _LEDGER,
+    "judge": {
+        "vllm",
+        "bm25s",
+        "Stemmer",
+        *_LEDGER,
+    },  # another extra; `qrelay judge eval` beside the retriever's scores
     # Answers by a judge's engine, and a model that another engine runs: need the judge's extra beside.
     "trainer": {"vllm", "xllamacpp", "httpx", "gguf", "openvino"},
 }

@@ -2,7 +2,7 @@
 
     python needs.py qrelay.services.sink qrelay.cli   # prints {"torch": ["qrelay/models/embedder.py"], …} as JSON
 
-From every module of the packages given it follows imports of qrelay's own code, those inside functions too, and
+From every module and package given it follows imports of qrelay's own code, those inside functions too, and
 looks for whatever else they import. A missing library that is imported late would otherwise show in production only.
 """
 
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-OWN = ("qrelay", "services", "trainer")
+OWN = ("qrelay",)
 
 
 def site() -> Path:
@@ -45,6 +45,7 @@ def imported(packages: list[str]) -> dict[str, list[str]]:
     """The names, of others than qrelay, that these packages may import, each with the files that import them."""
     root = site()
     waiting = [file for package in packages for file in root.joinpath(*package.split(".")).rglob("*.py")]
+    waiting += [file for package in packages if (file := file_of(package, root))]
     seen: set[Path] = set()
     wanted: dict[str, set[str]] = {}
     while waiting:

@@ -15,6 +15,7 @@ from qrelay.cli.main import qrelay
 from qrelay.settings.sections import SERVICES
 from tests.deploy.docker.extras import (
     BROUGHT_ALONG,
+    RUNS,
     WITHOUT,
     extras,
     foreign,
@@ -77,15 +78,14 @@ def test_what_is_foreign_to_an_image_is_found(name: str, absent: set[str]) -> No
 
 @each_recipe
 def test_what_the_code_imports_at_any_depth_comes_with_its_image(recipe: Recipe) -> None:
-    own = "trainer" if recipe.name == "trainer" else f"services.{recipe.name}"
-    found = imported([own, "qrelay.cli", "qrelay.runtime"])
+    found = imported(RUNS[recipe.name])
     there = importable(installs(recipe.extras))
     assert found.keys() - there == WITHOUT.get(recipe.name, set()), found
 
 
 def test_what_labels_on_one_machine_needs_no_library_of_training_parquet_or_clusters() -> None:
     """`make demo` installs the extra `label`; what else the code names is imported only where it is used."""
-    found = imported(["services", "qrelay.cli", "qrelay.runtime"])
+    found = imported([each for image, runs in RUNS.items() if image != "trainer" for each in runs])
     there = importable(installs(["label"]))
     assert found.keys() - there == {"datasets", "pyarrow", "kubernetes", "psycopg", "vllm"}, found
 
