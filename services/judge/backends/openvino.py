@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from qrelay.models.openvino import Compiled, activations
+from qrelay.models.prepared import require_memory_for
 from qrelay.progress import step
 from services.judge.backends.base import TOP_LOGPROBS, Weights
 from services.judge.backends.in_process import InProcess
@@ -57,6 +58,7 @@ class OpenVinoBackend(InProcess):
 
     def _load(self, path: Path, threads: int, context_tokens: int, batch_tokens: int, smaller: str) -> None:
         folder = openvino_folder(path, self.weights.revision, smaller=smaller)
+        require_memory_for(folder, f"{self.weights.model} in 8 bits", smaller)
         self._tokens = Tokens.load(folder, context_tokens, "raise judge.openvino.context_tokens")
         with step(f"loading {self.weights.model} in 8 bits"):
             self._rows = OpenVinoRows(folder / GRAPH, threads=threads, batch_tokens=batch_tokens)
