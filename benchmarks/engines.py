@@ -41,9 +41,13 @@ RELEVANT = 3
 
 
 def sample(pairs: list[Any], number: int) -> list[Any]:
-    """So many pairs by chance, always the same, in the collection's order: a query's pairs together."""
-    chosen = sorted(random.Random(7).sample(range(len(pairs)), min(number, len(pairs))))
-    return [pairs[place] for place in chosen]
+    """So many pairs by chance, half of them relevant where there are so many, always the same ones, in the collection's
+    order: a query's pairs together."""
+    chance = random.Random(7)
+    relevant = [place for place, pair in enumerate(pairs) if (pair.grade or 0) >= RELEVANT]
+    others = [place for place, pair in enumerate(pairs) if (pair.grade or 0) < RELEVANT]
+    half = min(number // 2, len(relevant))
+    return [pairs[place] for place in sorted(chance.sample(relevant, half) + chance.sample(others, number - half))]
 
 
 def run(arguments: argparse.Namespace) -> None:
