@@ -41,8 +41,8 @@ RELEVANT = 3
 
 
 def sample(pairs: list[Any], number: int) -> list[Any]:
-    """So many pairs by chance, half of them relevant where there are so many, always the same ones, in the collection's
-    order: a query's pairs together."""
+    """So many pairs by chance, always the same, half of them relevant where there are so many; in the collection's
+    order, a query's pairs together."""
     chance = random.Random(7)
     relevant = [place for place, pair in enumerate(pairs) if (pair.grade or 0) >= RELEVANT]
     others = [place for place, pair in enumerate(pairs) if (pair.grade or 0) < RELEVANT]
