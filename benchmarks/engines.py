@@ -17,9 +17,11 @@ import argparse
 import asyncio
 import itertools
 import json
+import random
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -38,11 +40,21 @@ RELEVANT = 3
 """Of LiveQA-Med's grades 1 to 4."""
 
 
+def sample(pairs: list[Any], number: int) -> list[Any]:
+    """So many pairs by chance, always the same, half of them relevant where there are so many; in the collection's
+    order, a query's pairs together."""
+    chance = random.Random(7)
+    relevant = [place for place, pair in enumerate(pairs) if (pair.grade or 0) >= RELEVANT]
+    others = [place for place, pair in enumerate(pairs) if (pair.grade or 0) < RELEVANT]
+    half = min(number // 2, len(relevant))
+    return [pairs[place] for place in sorted(chance.sample(relevant, half) + chance.sample(others, number - half))]
+
+
 def run(arguments: argparse.Namespace) -> None:
-    """Judge pairs spread evenly over the collection with one engine and write their expected relevance."""
+    """Judge pairs of the collection with one engine and write their expected relevance."""
     data = arguments.data
     every = read_beir(data, data / "queries.dev.jsonl", data / "qrels.dev.tsv")
-    pairs = every[:: max(1, len(every) // arguments.pairs)][: arguments.pairs]
+    pairs = sample(every, arguments.pairs)
     settings = JudgeSettings(backend=arguments.backend, model=arguments.model, strategy=arguments.strategy)
     judge = load_judge(settings, NoCache())
     started = time.perf_counter()
@@ -72,7 +84,7 @@ def turns(arguments: argparse.Namespace) -> None:
     """Two engines in one process on the same pairs, a query by turns, so that a slow minute hits both."""
     data = arguments.data
     every = read_beir(data, data / "queries.dev.jsonl", data / "qrels.dev.tsv")
-    pairs = every[:: max(1, len(every) // arguments.pairs)][: arguments.pairs]
+    pairs = sample(every, arguments.pairs)
     names = arguments.backends
     settings = {
         name: JudgeSettings(backend=name, model=arguments.model, strategy=arguments.strategy) for name in names

@@ -25,6 +25,7 @@ from qrelay.llm.openvino_model import GRAPH, openvino_folder
 from qrelay.llm.prefixes import TokenQuery, padded_batches
 from qrelay.llm.tokens import Tokens
 from qrelay.models.openvino import Compiled, activations
+from qrelay.models.prepared import require_memory_for
 from qrelay.progress import step
 
 
@@ -57,6 +58,7 @@ class OpenVinoBackend(InProcess):
 
     def _load(self, path: Path, threads: int, context_tokens: int, batch_tokens: int, smaller: str) -> None:
         folder = openvino_folder(path, self.weights.revision, smaller=smaller)
+        require_memory_for(folder, f"{self.weights.model} in 8 bits", smaller)
         self._tokens = Tokens.load(folder, context_tokens, "raise judge.openvino.context_tokens")
         with step(f"loading {self.weights.model} in 8 bits"):
             self._rows = OpenVinoRows(folder / GRAPH, threads=threads, batch_tokens=batch_tokens)

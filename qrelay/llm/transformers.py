@@ -29,6 +29,7 @@ from qrelay.llm.tokens import Tokens
 from qrelay.llm.weights_folder import weights_folder
 from qrelay.models.dtypes import native_dtype
 from qrelay.models.loading import ONE_AT_A_TIME
+from qrelay.models.prepared import require_memory_for
 from qrelay.progress import step
 
 
@@ -79,6 +80,8 @@ class TransformersBackend(InProcess):
             raise ModelError(f"{error.name} is not installed: run `pip install qrelay[judge]`") from error
         device, dtype = arithmetic(device, dtype)
         folder = weights_folder(path, self.weights.revision, dtype, smaller=smaller)
+        if device == "cpu":
+            require_memory_for(folder, f"{self.weights.model} in {dtype}", smaller)
         with step(f"loading {self.weights.model} in {dtype}"):
             self._model = _load_model(folder, dtype, device)
         self._tokens = Tokens.load(folder, context_tokens, "raise judge.transformers.context_tokens")

@@ -26,6 +26,8 @@ from qrelay.progress import step
 FOLDER: Final = ".converted"
 _UNFINISHED: Final = ".unfinished"
 _LOOK_S: Final = 1.0
+_LIBRARIES_BYTES: Final = 5e8
+"""What PyTorch or OpenVINO take beside a model's weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +113,31 @@ def _alone(lock_file: Path, what: str) -> Iterator[None]:
 
 def require_room(folder: Path, room: Room, what: str, smaller: str = "") -> None:
     """Raises ModelError where memory or disk are too small, naming both numbers and what to do."""
-    free_disk, free_memory = shutil.disk_usage(folder).free, available_memory()
+    free_disk = shutil.disk_usage(folder).free
     remedy = f", or {smaller}" if smaller else ""
     if free_disk < room.disk_bytes:
         raise ModelError(
             f"{what} needs {room.disk_bytes / 1e9:.1f} GB of disk in {folder}, and {free_disk / 1e9:.1f} GB are "
             f"free: make room, set QRELAY_MODELS_DIR to another disk{remedy}"
         )
-    if free_memory < room.memory_bytes:
+    require_memory(room.memory_bytes, what, smaller)
+
+
+def require_memory(needed_bytes: float, what: str, smaller: str = "") -> None:
+    """Raises ModelError where less is available, naming both numbers and what to do."""
+    available = available_memory()
+    if available < needed_bytes:
         raise ModelError(
-            f"{what} needs {room.memory_bytes / 1e9:.1f} GB of memory, and {free_memory / 1e9:.1f} GB are available: "
-            f"close other programs{remedy}"
+            f"{what} needs {needed_bytes / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are available: close "
+            f"other programs{f', or {smaller}' if smaller else ''}"
         )
+
+
+def require_memory_for(folder: Path, what: str, smaller: str = "") -> None:
+    """Whether the weights in `folder` can be loaded, beside what libraries take. Raises ModelError as above."""
+    kinds = (folder.glob("*.safetensors"), folder.glob("*.bin"))
+    weights = max(sum(path.stat().st_size for path in files) for files in kinds)
+    require_memory(weights + _LIBRARIES_BYTES, what, smaller)
 
 
 def available_memory() -> int:

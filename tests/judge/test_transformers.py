@@ -37,22 +37,37 @@ from tests.judge.samples import COOKING, COPYTREE, LOCK, QUERY, passage
 
 STRATEGY = make_strategy("graded", "0-3", min_mass=0.0)
 TEXTS = (COPYTREE, LOCK, COOKING, "A short one.")
+LAYERS = 4
 EXACT = 2e-3
 """Nats: what summing float32 in another order moves."""
 
 
 @pytest.fixture(scope="module")
-def folder() -> Path:
-    """The 135M model as a Hugging Face folder, in float32."""
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first layers of the 135M model, with its tokenizer, as a Hugging Face folder in float32: what is asked here
+    is how it is computed, not what the model knows."""
     model = small_model()
-    return weights_folder(model.path, model.revision, "float32")
+    whole = weights_folder(model.path, model.revision, "float32")
+    folder = tmp_path_factory.mktemp("shallow")
+    AutoModelForCausalLM.from_pretrained(whole, num_hidden_layers=LAYERS).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(whole).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def reference(folder: Path) -> tuple[Any, Any]:
+def small_transformers(shallow: Path) -> Iterator[TransformersBackend]:
+    """PyTorch in float32 with these layers."""
+    weights = Weights("shallow", "test", "float32")
+    backend = TransformersBackend(shallow, weights, dtype="float32", context_tokens=CONTEXT_TOKENS, threads=2)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="module")
+def reference(shallow: Path) -> tuple[Any, Any]:
     """The library's own model and tokenizer, nothing of ours in between."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return model, AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(shallow, dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(shallow)
 
 
 @pytest.fixture
@@ -147,9 +162,9 @@ async def test_one_querys_prompts_compute_their_common_prefix_once(small_transfo
     assert again < together, "the prefix of the call before is continued"
 
 
-async def test_bfloat16_answers_as_float32_does(folder: Path, small_transformers: TransformersBackend) -> None:
+async def test_bfloat16_answers_as_float32_does(shallow: Path, small_transformers: TransformersBackend) -> None:
     coarse = TransformersBackend(
-        folder, Weights("m", "r", "q"), dtype="bfloat16", context_tokens=CONTEXT_TOKENS, threads=2
+        shallow, Weights("m", "r", "q"), dtype="bfloat16", context_tokens=CONTEXT_TOKENS, threads=2
     )
     try:
         replies = [await coarse.score(prompts()), await small_transformers.score(prompts())]
@@ -177,9 +192,11 @@ async def test_a_cancelled_call_ends_early_and_the_next_one_is_answered(
     assert isinstance(answer, TokenLogprobs)
 
 
-def test_a_model_without_a_chat_template_reads_targets_and_is_refused_for_chats(folder: Path, tmp_path: Path) -> None:
+def test_a_model_without_a_chat_template_reads_targets_and_is_refused_for_chats(
+    shallow: Path, tmp_path: Path
+) -> None:
     plain = tmp_path / "base-model"
-    shutil.copytree(folder, plain, ignore=shutil.ignore_patterns("chat_template.jinja"), copy_function=_link)
+    shutil.copytree(shallow, plain, ignore=shutil.ignore_patterns("chat_template.jinja"), copy_function=_link)
     settings = JudgeSettings.model_validate({"backend": "transformers", "model": f"path:{plain}"})
     backend = make_backend(settings, needs=frozenset({PROMPT_LOGPROBS}))
     assert backend.capabilities == {PROMPT_LOGPROBS}

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import ModelError
-from qrelay.models.prepared import Room, copies_dir, is_prepared, prepared, remove_leftovers
+from qrelay.models.prepared import (
+    Room,
+    copies_dir,
+    is_prepared,
+    prepared,
+    remove_leftovers,
+    require_memory_for,
+)
 from qrelay.progress import Progress, listening
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -117,3 +124,12 @@ def test_whoever_waits_for_another_process_hears_of_it(tmp_path: Path) -> None:
     with listening(listen):
         prepared("copy", write, NO_ROOM_NEEDED, "a copy", home=tmp_path)
     assert said[0] == "waiting for another process that prepares a copy"
+
+
+def test_a_copy_that_is_there_is_not_loaded_where_memory_is_too_small_for_it(tmp_path: Path) -> None:
+    with (tmp_path / "model.bin").open("wb") as weights:
+        weights.truncate(2**42)  # a hole: no byte of it is on the disk
+    with pytest.raises(ModelError, match=r"the judge needs .* GB of memory, and .* available: .*, or choose another"):
+        require_memory_for(tmp_path, "the judge", "choose another")
+    (tmp_path / "model.bin").write_bytes(b"small")
+    require_memory_for(tmp_path, "the judge")

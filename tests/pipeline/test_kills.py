@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import SHARED_DATA
 from tests.pipeline.harness import COLLECTION, DOUBLES, IMPATIENT, SERVICES, Installation, qrelay
 
-DOCUMENTS, QUERIES = 4000, 600
+DOCUMENTS, QUERIES = 1500, 600
 VICTIMS = ("retriever", "reranker", "judge", "sink", "nats")
 
 

@@ -15,7 +15,7 @@ ENVIRON = {
     "QRELAY_RERANKER__SAMPLE": "4",
     "QRELAY_RERANKER__SAMPLE_HEAD": "2",
     "QRELAY_RERANKER__KEEP": "20",
-    "QRELAY_JUDGE__MODEL": "qwen2.5-coder-0.5b-instruct",
+    "QRELAY_JUDGE__MODEL": "smollm2-135m-instruct",
 }
 
 
