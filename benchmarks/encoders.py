@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from qrelay.formats.beir import read_collection
 from qrelay.models.catalogue import resolve
 from qrelay.models.records import ResolvedModel
-from trainer.evaluation.collection import read_collection
 
 MODEL = "all-MiniLM-L6-v2"
 SEED = 7
