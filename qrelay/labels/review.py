@@ -28,12 +28,13 @@ import orjson
 import sqlalchemy as sa
 
 from qrelay.errors import InputError
-from qrelay.labels.choice import COMBINED, in_order, kind_of
+from qrelay.labels.choice import in_order, kind_of
 from qrelay.labels.ledger import overrides, schema
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import Override
 from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
-from qrelay.types import Candidate, Passage
+from qrelay.scales import bounds
+from qrelay.types import COMBINED, Candidate, Passage
 
 MAX_PAGE_SIZE: Final = 500
 DISAGREEMENT: Final = "disagreement"
@@ -158,7 +159,7 @@ def _said(judges: Sequence[JudgeRow]) -> Any:
     by_scale: dict[tuple[int, int], list[int]] = {}
     for judge in judges:
         try:
-            by_scale.setdefault(overrides.bounds(judge.identity.scale), []).append(judge.judge_no)
+            by_scale.setdefault(bounds(judge.identity.scale), []).append(judge.judge_no)
         except InputError:
             continue  # no scale LOW-HIGH: its P(relevant) counts
     expected = sa.func.coalesce(_judgments.expected_relevance, _judgments.grade * 1.0)

@@ -8,8 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from qrelay.config import NamesFile, ServiceSettings
-from qrelay.labels.mining.mine import CURRENT_MODEL, RELEVANT_GRADE, MiningRules
 from qrelay.labels.mining.rounds import RoundLimits
+from qrelay.labels.mining.rules import MiningRules
+from qrelay.ranks import CURRENT_MODEL
+from qrelay.scales import RELEVANT_GRADE
 from qrelay.settings.training import TrainingSettings
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qrelay.errors import InputError
-from qrelay.labels.exports.documents import by_document, deciding
+from qrelay.labels.documents import by_document, deciding
 from qrelay.labels.exports.export import FORMATS, export_bytes, export_file
 from qrelay.labels.exports.request import Options, Request
 from qrelay.labels.ledger.ledger import Ledger

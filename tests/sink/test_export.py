@@ -22,7 +22,7 @@ from qrelay.labels.exports.request import Options, Request
 from qrelay.labels.exports.splits import parse_splits
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.schema import SCHEMA_VERSION
-from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rules import MiningRules
 from qrelay.types import DENSE, Candidate, JudgedSet, Missing, Score
 from tests.sink.builders import JUDGE, NOW, graded, judged_set, later
 

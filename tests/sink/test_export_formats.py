@@ -370,7 +370,7 @@ def test_a_format_of_one_file_becomes_a_file_a_split(filled: Ledger, tmp_path: P
 
 
 def test_the_text_of_a_passage_is_what_the_retriever_reads() -> None:
-    from qrelay.labels.exports.item import text_of
+    from qrelay.labels.exports.rows import text_of
 
     candidate = Candidate(Passage("d#0", "d", "Title", "the text"), ())
     assert text_of(candidate.passage) == "Title\nthe text"

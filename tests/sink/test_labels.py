@@ -13,7 +13,7 @@ from qrelay.errors import InputError
 from qrelay.identity import judge_digest
 from qrelay.labels.exports.export import QRELS, TRIPLES, export_bytes, export_file
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rules import MiningRules
 from qrelay.types import Graded, JudgedSet, JudgeIdentity, Missing
 from tests.sink.builders import (
     CASCADE,

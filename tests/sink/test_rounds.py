@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from qrelay.errors import InvalidQuery, QueryConflict
 from qrelay.labels.audit.coverage import Judged
-from qrelay.labels.audit.records import AuditedQuery
+from qrelay.labels.examples import Example
 from qrelay.labels.exports.export import QRELS, export_bytes
 from qrelay.labels.exports.request import Options
 from qrelay.labels.ledger import overrides, schema
@@ -230,7 +230,7 @@ def test_a_run_and_judged_at_k_are_of_the_latest_round_alone(ledger: Ledger) -> 
     with ledger.snapshot() as snapshot:
         (query,) = snapshot.labelled_queries("docs")
     judged = Judged()
-    judged.add(AuditedQuery(query, {}, "v2", {each.passage_id: each for each in query.labels}, (), (), {}))
+    judged.add(Example(query, {}, {each.passage_id: each for each in query.labels}))
     assert judged.result()[DENSE]["5"] == pytest.approx(2 / 3, abs=1e-4), "a is no result of this round"
 
 

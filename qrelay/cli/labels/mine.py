@@ -13,8 +13,11 @@ from qrelay.labels.opening import open_ledger
 from qrelay.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qrelay.labels.examples import Example
     from qrelay.labels.ledger.ledger import Ledger
-    from qrelay.labels.ledger.reader import Label
+    from qrelay.labels.ledger.reader import Label, Snapshot
     from qrelay.labels.mining.explain import Explained
     from qrelay.labels.mining.rounds import RoundLimits
     from qrelay.labels.mining.rules import MiningRules
@@ -60,30 +63,28 @@ def mine(
     """
     from dataclasses import replace
 
-    asked: dict[str, Any] = {"judge": judge, "overrides": overrides}
     with open_ledger(ledger, data_dir, config) as (opened, settings):
         if query_id is not None:
-            _explain(opened, collection, query_id, settings.rules, asked, as_json)
+            _explain(opened, collection, query_id, settings.rules, judge, overrides, as_json)
             return
         limits = settings.round_limits
         if round_examples is not None:
             limits = replace(limits, examples=round_examples)
         if round_negatives is not None:
             limits = replace(limits, negatives=round_negatives)
-        _count(opened, collection, settings.rules, limits, asked, as_json)
+        _count(opened, collection, settings.rules, limits, judge, overrides, as_json)
 
 
 def _explain(
-    ledger: Ledger, collection: str, query_id: str, rules: MiningRules, asked: dict[str, Any], as_json: bool
+    ledger: Ledger, collection: str, query_id: str, rules: MiningRules, judge: str | None, people: bool, as_json: bool
 ) -> None:
     from itertools import islice
 
     from qrelay.errors import InputError
     from qrelay.labels.mining.explain import explain
-    from qrelay.labels.mining.survey import survey
 
     with ledger.snapshot() as snapshot:
-        mined = next(survey(snapshot, collection, rules, query_id=query_id, **asked), None)
+        mined = next(_mined(snapshot, collection, rules, judge, people, ids=[query_id]), None)
         if mined is None:
             known = [each.query_id for each in islice(snapshot.queries_with_labels(collection, page=3), 3)]
             raise InputError(
@@ -93,12 +94,22 @@ def _explain(
     rows = explain(mined, rules)
     if as_json:
         head = {"collection": collection, "query_id": query_id, "query": mined.query.text}
-        example = mined.example is not None
-        echo_json({**head, "example": example, "candidates": [row.as_json() for row in rows]})
+        echo_json({**head, "example": bool(mined.positives), "candidates": [row.as_json() for row in rows]})
         return
     click.echo(f"{query_id}: {mined.query.text}")
     _print_rows(rows)
-    click.echo("" if mined.example else "no example: it takes a positive and a hard negative")
+    click.echo("" if mined.positives else "no example: it takes a positive and a hard negative")
+
+
+def _mined(
+    snapshot: Snapshot, collection: str, rules: MiningRules, judge: str | None, people: bool, **read: Any
+) -> Iterator[Example]:
+    from qrelay.labels.choice import counting_judges
+    from qrelay.labels.examples import examples
+
+    snapshot.require_collection(collection)
+    judges = counting_judges(snapshot, collection, rules, judge)
+    return examples(snapshot, collection, judges, rules, people=people, **read)
 
 
 def _print_rows(rows: list[Explained]) -> None:
@@ -134,17 +145,17 @@ def _count(
     collection: str,
     rules: MiningRules,
     limits: RoundLimits,
-    asked: dict[str, Any],
+    judge: str | None,
+    people: bool,
     as_json: bool,
 ) -> None:
     from dataclasses import asdict
 
     from qrelay.labels.mining.funnel import Funnel
-    from qrelay.labels.mining.survey import survey
 
     funnel = Funnel()
     with ledger.snapshot() as snapshot:
-        for mined in survey(snapshot, collection, rules, **asked):
+        for mined in _mined(snapshot, collection, rules, judge, people):
             funnel.add(mined)
     found = funnel.as_json(limits)
     if as_json:

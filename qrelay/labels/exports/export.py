@@ -1,6 +1,6 @@
 """Exports: files that are a function of the ledger's labels. Same ledger, same bytes.
 
-    Request (what is asked for) ──► Source (one snapshot, a query at a time) ──► Writer (a format) ──► Output (files)
+    Request (what is asked for) ──► Source (one snapshot: an Example a query) ──► Writer (a format) ──► Output (files)
 
 Everything is sorted by id, nothing carries a time, a cost or a cache mark, and numbers are rounded to six decimals,
 so the order in which queries were committed, a redelivery or a second sink cannot change a byte. Formats are in
@@ -132,9 +132,9 @@ class Export:
             with self._ledger.snapshot() as snapshot:
                 source = Source(snapshot, self.request)
                 self.to_change = source.change_no
-                for item in source.items():
-                    self._tally.before(item, source)
-                    self._tally.after(item, source, self._writer.write(item))
+                for each in source.examples():
+                    self._tally.before(each)
+                    self._tally.after(each, source, self._writer.write(each))
                     faults.point("sink.export.middle")
                     if self._on_progress:
                         self._on_progress(self._tally.read, source.total)
@@ -187,9 +187,8 @@ def require_permitted(ledger: Ledger, request: Request) -> None:
     tally = Tally(request)
     try:
         with ledger.snapshot() as snapshot:
-            source = Source(snapshot, request)
-            for item in source.items():
-                tally.before(item, source)
+            for each in Source(snapshot, request).examples():
+                tally.before(each)
     finally:
         tally.close()
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from qrelay.labels.examples import Example
 from qrelay.labels.ledger.reader import Label
-from qrelay.labels.mining.ranks import current_model
 from qrelay.labels.mining.rules import NO_NUMBERS, UNJUDGED, Because, MiningRules, Verdict
-from qrelay.labels.mining.survey import MinedQuery
+from qrelay.ranks import current_model
 from qrelay.types import Candidate
 
 _DECIMALS: Final = 6
@@ -54,7 +54,7 @@ class Explained:
         }
 
 
-def explain(mined: MinedQuery, rules: MiningRules) -> list[Explained]:
+def explain(mined: Example, rules: MiningRules) -> list[Explained]:
     """Every candidate of the query: those with a verdict in the order of `mine`, then the others."""
     system = current_model([verdict.judged.candidate for verdict in mined.verdicts])
     rows = []
@@ -70,7 +70,7 @@ def in_words(verdict: Verdict, rules: MiningRules, system: str) -> str:
     return _WORDS[verdict.reason](_Facts(verdict, rules, system))
 
 
-def _row(mined: MinedQuery, candidate: Candidate, role: str, reason: str, words: str, because: Because) -> Explained:
+def _row(mined: Example, candidate: Candidate, role: str, reason: str, words: str, because: Because) -> Explained:
     label = mined.labels.get(candidate.passage.passage_id)
     judge = ""
     if label is not None and label.judge_no in mined.judges:
