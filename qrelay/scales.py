@@ -67,6 +67,10 @@ class Scale:
         """The best grade. Raises InputError: the name is no LOW-HIGH."""
         return bounds(self.name)[1]
 
+    def share(self, grade: int) -> float:
+        """The grade as a share of the way from the worst, 0, to the best, 1. Raises InputError: no LOW-HIGH."""
+        return (grade - self.min_grade) / (self.max_grade - self.min_grade)
+
     def relevant(self, grade: int | None) -> bool:
         """Whether the grade means relevant; a missing one does not."""
         return grade is not None and grade >= self.relevant_grade

@@ -37,7 +37,8 @@ def chosen_judges(
     people = {no: judge for no, judge in judges.items() if judge.identity.strategy == HUMAN}
     if wanted == HUMAN and people:
         return people
-    found = judges_named(judges, wanted)
+    by_strategy = {no: judge for no, judge in judges.items() if judge.identity.strategy == wanted}
+    found = by_strategy or {no: judge for no, judge in judges.items() if judge.judge_hash.startswith(wanted)}
     if len(found) > 1:
         here = present()
         found = {no: judge for no, judge in found.items() if no in here}
@@ -61,12 +62,6 @@ def counting_judges(
     return independent_judges(judges) if rules.without_stage_scores else judges
 
 
-def judges_named(judges: Mapping[int, JudgeRow], wanted: str) -> dict[int, JudgeRow]:
-    """The judges with this strategy; where there is none, those whose hash begins so."""
-    by_strategy = {no: judge for no, judge in judges.items() if judge.identity.strategy == wanted}
-    return by_strategy or {no: judge for no, judge in judges.items() if judge.judge_hash.startswith(wanted)}
-
-
 def describe_judges(judges: Mapping[int, JudgeRow]) -> str:
     """The judges for people, in one line."""
     named = sorted((j.judge_hash[:12], j.identity.strategy, j.identity.fingerprint) for j in judges.values())
@@ -84,11 +79,11 @@ def one_a_pair(query: LabelledQuery, judges: Mapping[int, JudgeRow]) -> dict[str
 def in_order(labels: Iterable[Label], judges: Mapping[int, JudgeRow]) -> list[Label]:
     """Labels in the order in which they count within a pair. `judges`: at least theirs."""
 
-    def place(label: Label) -> tuple[int, bool, int, str]:
-        judge = judges[label.judge_no]
-        return kind_of(judge.identity), label.grade is None, -label.generation, judge.judge_hash
-
-    return sorted(labels, key=place)
+    kinds = {no: (kind_of(judge.identity), judge.judge_hash) for no, judge in judges.items()}
+    return sorted(
+        labels,
+        key=lambda each: (kinds[each.judge_no][0], each.grade is None, -each.generation, kinds[each.judge_no][1]),
+    )
 
 
 def relevant(label: Label, judges: Mapping[int, JudgeRow], relevant_grades: Mapping[str, int]) -> bool:

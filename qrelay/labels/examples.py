@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from qrelay.labels.choice import in_order, one_a_pair
+from qrelay.labels.choice import one_a_pair
 from qrelay.labels.documents import by_document, deciding, documents_of
 from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
 from qrelay.labels.mining.mine import mine
@@ -78,15 +78,6 @@ class Example:
         """Every (positive, negative), the best and the hardest first."""
         return ((positive, negative) for positive in self.positives for negative in self.negatives)
 
-    def answer_nll(self, passage_id: str) -> float | None:
-        """The first measurement (`Label.answer_nll`) among the passage's labels in the order in which they count: the
-        label that counts may be a combined judge's, which measures none."""
-        measured = (
-            each for each in self.query.labels if each.answer_nll is not None and each.judge_no in self.judges
-        )
-        found = in_order((each for each in measured if each.passage_id == passage_id), self.judges)
-        return found[0].answer_nll if found else None
-
 
 def examples(
     snapshot: Snapshot,
@@ -95,21 +86,21 @@ def examples(
     rules: MiningRules,
     *,
     people: bool = False,
-    candidates: bool = True,
     where: Where = EVERY_LABEL,
     mined: bool = True,
     documents: bool = False,
     **read: Any,
 ) -> Iterator[Example]:
     """Every query of the collection by query_id, whatever is left of its labels. `judges`: those whose labels count
-    (`choice.py`); people: overrides that stand are labels; candidates: read them, without which nothing is mined;
-    read: of which queries, see `Snapshot.queries_with_labels`. The others: see `example_of`.
+    (`choice.py`); people: overrides that stand are labels; read: what is read of which queries, see
+    `Snapshot.labelled_queries`, where nothing is mined without candidates. The others: see `example_of`.
 
     Raises:
         InputError: a scale without a relevant grade.
     """
-    queries = snapshot.labelled_queries if candidates else snapshot.queries_with_labels
-    for query in queries(collection, overrides=people, relevant_grades=rules.relevant_grades, **read):
+    for query in snapshot.labelled_queries(
+        collection, overrides=people, relevant_grades=rules.relevant_grades, **read
+    ):
         yield example_of(query, judges, rules, where=where, mined=mined, documents=documents)
 
 
@@ -125,25 +116,21 @@ def example_of(
     """One query's example. `where`: the labels that are meant; mined: whether mining is asked; documents: a row
     stands for a document (`documents.py`). Raises InputError: a scale without a relevant grade."""
     labels = one_a_pair(query, judges)
-    verdicts = mine(_judged(query, labels, judges), rules) if mined else []
+    passages = [
+        JudgedPassage(each, label.grade, label.p_relevant, judges[label.judge_no].identity.scale)
+        for each in query.candidates
+        if each.passage.text and (label := labels.get(each.passage.passage_id))  # without a text it teaches nothing
+    ]
+    verdicts = mine(passages, rules) if mined else []
     names = documents_of(query) if documents else {}
     if documents:
         labels = deciding(labels, names, judges, rules.relevant_grades)
         verdicts = by_document(verdicts, names, labels)
-    labels = where.kept(labels, judges, rules.relevant_grades)
-    verdicts = [verdict for verdict in verdicts if verdict.passage_id in labels]
+    if where.labels:
+        labels = where.kept(labels, judges, rules.relevant_grades)
+        verdicts = [verdict for verdict in verdicts if verdict.passage_id in labels]
     positives = [verdict for verdict in verdicts if verdict.role == POSITIVE]
     negatives = [verdict for verdict in verdicts if verdict.role == NEGATIVE]
     if not positives or not any(verdict.hard for verdict in negatives):
         positives = negatives = []
     return Example(query, judges, labels, verdicts, positives, negatives, names)
-
-
-def _judged(query: LabelledQuery, labels: Mapping[str, Label], judges: Mapping[int, JudgeRow]) -> list[JudgedPassage]:
-    """The candidates that have a label, missing ones included. One without a text teaches nothing."""
-    found = ((each, labels.get(each.passage.passage_id)) for each in query.candidates if each.passage.text)
-    return [
-        JudgedPassage(each, label.grade, label.p_relevant, judges[label.judge_no].identity.scale)
-        for each, label in found
-        if label is not None
-    ]

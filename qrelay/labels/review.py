@@ -83,22 +83,21 @@ def by_disagreement(
         UnknownCollection: the ledger holds no query of it.
         InputError: another size, or a token that no page of this list returned.
     """
-    after = _key_of(page_token, DISAGREEMENT, collection, page_size)
-    with ledger.snapshot() as snapshot:
-        snapshot.require_collection(collection)
-        pairs = measured(snapshot, collection, DISAGREEMENT)
-        return _page(snapshot, collection, DISAGREEMENT, pairs, after, page_size, overridden)
+    return _by(DISAGREEMENT, ledger, collection, page_size, page_token, overridden)
 
 
 def by_uncertainty(
     ledger: Ledger, collection: str, *, page_size: int = 50, page_token: str = "", overridden: bool = False
 ) -> ReviewPage:
     """The pairs whose label is least sure. Choices and errors as of `by_disagreement`."""
-    after = _key_of(page_token, UNCERTAINTY, collection, page_size)
+    return _by(UNCERTAINTY, ledger, collection, page_size, page_token, overridden)
+
+
+def _by(kind: str, ledger: Ledger, collection: str, size: int, token: str, overridden: bool) -> ReviewPage:
+    after = _key_of(token, kind, collection, size)
     with ledger.snapshot() as snapshot:
         snapshot.require_collection(collection)
-        pairs = measured(snapshot, collection, UNCERTAINTY)
-        return _page(snapshot, collection, UNCERTAINTY, pairs, after, page_size, overridden)
+        return _page(snapshot, collection, kind, measured(snapshot, collection, kind), after, size, overridden)
 
 
 def by_query(

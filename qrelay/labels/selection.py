@@ -51,8 +51,14 @@ def _page(
     every = snapshot.judges(retracted=True)
     retracted = {every[number].identity for number in snapshot.retracted}
     ids = [where.query_id] if where.query_id else None
-    read = snapshot.queries_with_labels(
-        collection, ids=ids, after=after, page=_PAGE, overrides=where.asks_people, relevant_grades=relevant_grades
+    read = snapshot.labelled_queries(
+        collection,
+        candidates=False,
+        ids=ids,
+        after=after,
+        page=_PAGE,
+        overrides=where.asks_people,
+        relevant_grades=relevant_grades,
     )
     queries = list(islice(read, _PAGE))
     found = []

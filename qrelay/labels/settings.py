@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -118,25 +119,8 @@ class SinkSettings(ServiceSettings):
     @property
     def rules(self) -> MiningRules:
         """The mining rules in use."""
-        return MiningRules(
-            negative_threshold=self.negative_threshold,
-            max_negatives=self.max_negatives,
-            negative_rank=self.negative_rank,
-            disagreement_rank=self.disagreement_rank,
-            hard_positive_below=self.hard_positive_below,
-            guard_ratio=self.guard_ratio,
-            relevant_grades=self.relevant_grades,
-            without_stage_scores=self.without_stage_scores,
-            guard_margin=self.guard_margin,
-            near_duplicate=self.near_duplicate,
-            siblings=self.siblings,
-            confident_positive=self.confident_positive,
-            max_share_of_best=self.max_share_of_best,
-            judge_rank=self.judge_rank,
-            agreement_rank=self.agreement_rank,
-            easy_per_hard=self.easy_per_hard,
-            easy_threshold=self.easy_threshold,
-        )
+        names = (each.name for each in fields(MiningRules) if each.name in type(self).model_fields)
+        return MiningRules(**{name: getattr(self, name) for name in names})
 
     @property
     def round_limits(self) -> RoundLimits:

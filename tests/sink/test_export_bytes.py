@@ -25,7 +25,7 @@ from click.testing import CliRunner
 from qrelay.cli.labels.audit import audit
 from qrelay.cli.labels.mine import mine
 from qrelay.identity import judge_digest
-from qrelay.labels.exports.export import FORMATS, export_file
+from qrelay.labels.exports.catalogue import FORMATS
 from qrelay.labels.exports.request import Options
 from qrelay.labels.exports.splits import parse_splits
 from qrelay.labels.ledger import retractions
@@ -50,6 +50,7 @@ from qrelay.types import (
     Utility,
 )
 from tests.sink.builders import CASCADE, FUSED, JUDGE, LEANING, NOW, OTHER_JUDGE, later
+from tests.sink.exporting import export_file
 
 PINS = Path(__file__).with_name("export_bytes.json")
 QUERIES, CANDIDATES = 24, 14

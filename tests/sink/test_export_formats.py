@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qrelay.errors import InputError
-from qrelay.labels.exports.export import FORMATS, export_file
+from qrelay.labels.exports.catalogue import FORMATS
 from qrelay.labels.exports.request import Options
 from qrelay.labels.exports.splits import parse_splits
 from qrelay.labels.ledger.ledger import Ledger
@@ -30,6 +30,7 @@ from qrelay.types import (
     Score,
 )
 from tests.sink.builders import graded, judged_set
+from tests.sink.exporting import export_file
 
 RULES = MiningRules(guard_ratio=1.0, negative_rank=10, easy_per_hard=0)
 QUERIES = 8

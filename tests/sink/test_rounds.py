@@ -18,13 +18,14 @@ import sqlalchemy as sa
 from qrelay.errors import InvalidQuery, QueryConflict
 from qrelay.labels.audit.coverage import Judged
 from qrelay.labels.examples import Example
-from qrelay.labels.exports.export import QRELS, export_bytes
+from qrelay.labels.exports.catalogue import QRELS
 from qrelay.labels.exports.request import Options
 from qrelay.labels.ledger import overrides, schema
 from qrelay.labels.ledger.ledger import Added, CommitStatus, Ledger
 from qrelay.labels.ledger.packing import unpack
 from qrelay.types import BM25, DENSE, Candidate, CandidateSet, Graded, JudgedSet, Missing, Query, Score
 from tests.sink.builders import OTHER_JUDGE, dead_letter, graded, judged_set, judgment, passage, relabelled
+from tests.sink.exporting import export_bytes
 
 COMMITTED, DUPLICATE = CommitStatus.COMMITTED, CommitStatus.DUPLICATE
 LOST = Missing("timeout", "no answer in 30 s")
@@ -219,7 +220,7 @@ def test_a_round_is_a_change_of_its_query(ledger: Ledger) -> None:
         before = snapshot.change_no("docs")
     ledger.commit([SECOND])
     with ledger.snapshot() as snapshot:
-        changed = snapshot.queries_with_labels("docs", changes=(before, snapshot.change_no("docs")))
+        changed = snapshot.labelled_queries("docs", changes=(before, snapshot.change_no("docs")))
         assert [each.query_id for each in changed] == ["q1"]
 
 

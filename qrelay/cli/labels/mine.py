@@ -86,7 +86,7 @@ def _explain(
     with ledger.snapshot() as snapshot:
         mined = next(_mined(snapshot, collection, rules, judge, people, ids=[query_id]), None)
         if mined is None:
-            known = [each.query_id for each in islice(snapshot.queries_with_labels(collection, page=3), 3)]
+            known = [each.query_id for each in islice(snapshot.labelled_queries(collection, page=3), 3)]
             raise InputError(
                 f"the ledger holds no judged query {query_id!r} of collection {collection}, whose queries are"
                 f" {', '.join(map(repr, known))}, …: give a query's id, no passage's and no document's"

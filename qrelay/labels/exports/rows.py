@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from qrelay.labels.choice import in_order
 from qrelay.labels.examples import Example
 from qrelay.labels.ledger.reader import Label
 from qrelay.labels.mining.rules import Verdict
-from qrelay.scales import bounds
 from qrelay.terms import indexed_text
 from qrelay.types import Passage
 
@@ -30,30 +30,27 @@ def verdict_text(verdict: Verdict) -> str:
     return text_of(verdict.judged.candidate.passage)
 
 
-def verdict_row(verdict: Verdict) -> dict[str, Any]:
-    """A judged passage: ids, texts, the judge's own grade, P(relevant), and mining's reason."""
-    passage = verdict.judged.candidate.passage
-    return {
+def passage_row(example: Example, verdict: Verdict) -> dict[str, Any]:
+    """A judged passage: ids, texts, the judge's own grade, P(relevant), mining's reason; and where it was asked for,
+    what was measured beyond the grade: expected relevance (0 the scale's lowest grade, 1 its highest), answer
+    likelihood in nats a token, None where no judge measured it, and whether a person decided.
+
+    A likelihood judge's measurement counts beside another judge's label: the first in the order of the labels.
+    """
+    passage, label = verdict.judged.candidate.passage, example.labels[verdict.passage_id]
+    row = {
         "passage_id": passage.passage_id,
         "doc_id": passage.doc_id,
         "title": passage.title,
         "text": passage.text,
-        "grade": verdict.judged.grade,
-        "p_relevant": round(verdict.judged.p_relevant or 0.0, DECIMALS),
+        "grade": label.grade,
+        "p_relevant": round(label.p_relevant or 0.0, DECIMALS),
         "reason": verdict.reason,
     }
-
-
-def measured_row(example: Example, passage_id: str) -> dict[str, Any]:
-    """What was measured beyond the grade: expected relevance in 0 to 1, 0 the scale's lowest grade and 1 its highest;
-    answer likelihood in nats a token, None where no judge measured it; whether a person decided."""
-    label, nll = example.labels[passage_id], example.answer_nll(passage_id)
-    expected = label.expected
-    if expected is None:  # a person's expectation is the grade
-        low, high = bounds(example.judges[label.judge_no].identity.scale)
-        expected = ((label.grade or 0) - low) / (high - low)
-    return {
-        "expected_relevance": round(expected, DECIMALS),
-        "answer_nll": None if nll is None else round(nll, DECIMALS),
-        "human": label.human,
-    }
+    if label.expected is None:
+        return row
+    of_pair = (each for each in example.query.labels if each.passage_id == label.passage_id)
+    measured = [each for each in of_pair if each.answer_nll is not None and each.judge_no in example.judges]
+    first = next(iter(in_order(measured, example.judges)), None)
+    nll = None if first is None or first.answer_nll is None else round(first.answer_nll, DECIMALS)
+    return {**row, "expected_relevance": round(label.expected, DECIMALS), "answer_nll": nll, "human": label.human}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 from qrelay.errors import InputError
 from qrelay.labels.choice import chosen_judges, describe_judges, independent_judges, one_a_pair, relevant
@@ -36,9 +36,18 @@ class Source:
         """
         self.total = snapshot.require_collection(request.collection).queries
         self.change_no = snapshot.change_no(request.collection)
-        self._snapshot = snapshot
         self._request = request
         self._judges = _counting(snapshot, request)
+        where = request.parsed_where
+        self._read = partial(
+            examples,
+            snapshot,
+            request.collection,
+            rules=request.rules,
+            people=request.people,
+            ids=[where.query_id] if where.query_id else None,
+            changes=None if request.since is None else (request.since, self.change_no),
+        )
         if (request.since or 0) > self.change_no:
             raise InputError(
                 f"--since {request.since}: the last change of collection {request.collection} is {self.change_no};"
@@ -51,13 +60,23 @@ class Source:
         Raises:
             InputError: a scale without a relevant grade.
         """
-        request, wanted = self._request, self._request.splits
+        request, kind, wanted = self._request, self._request.format, self._request.splits
+        by_document = request.by == BY_DOCUMENT
+        read = partial(
+            self._read,
+            judges={} if kind.use == NO_LABELS else self._judges,
+            where=request.parsed_where,
+            mined=kind.use == EXAMPLES_USE or kind.verdicts,
+            documents=by_document,
+            measured=kind.measured,
+            candidates=kind.candidates or by_document or (wanted is not None and wanted.group_by == splits.BY_DOC),
+        )
         chosen = None
-        if request.limits.bounded and request.format.use == EXAMPLES_USE:
-            chosen = choose((size_of(each) for each in self._read() if each.positives), request.limits)
+        if request.limits.bounded and kind.use == EXAMPLES_USE:
+            chosen = choose((size_of(each) for each in read() if each.positives), request.limits)
         with Spill() as spill:
             sides = self._sides(wanted, spill) if wanted and wanted.group_by != splits.BY_QUERY else None
-            for number, example in enumerate(self._read()):
+            for number, example in enumerate(read()):
                 split = ""
                 if wanted:
                     side = sides[number] if sides else wanted.of_group(splits.name_of(example.query.text))
@@ -68,37 +87,10 @@ class Source:
         """What keeps this query in one split with others: its text, and what the request groups by."""
         return self._keys(query, one_a_pair(query, self._judges), wanted)
 
-    def _read(self) -> Iterator[Example]:
-        """Every query that is asked for; with candidates where the format or the splits need them."""
-        request = self._request
-        kind, where = request.format, request.parsed_where
-        by_doc = request.splits is not None and request.splits.group_by == splits.BY_DOC
-        return self._examples(
-            {} if kind.use == NO_LABELS else self._judges,
-            where=where,
-            mined=kind.use == EXAMPLES_USE or kind.verdicts,
-            documents=request.by == BY_DOCUMENT,
-            measured=kind.measured,
-            candidates=kind.candidates or by_doc or request.by == BY_DOCUMENT,
-        )
-
-    def _examples(self, judges: Mapping[int, JudgeRow], **choices: Any) -> Iterator[Example]:
-        request, query_id = self._request, self._request.parsed_where.query_id
-        return examples(
-            self._snapshot,
-            request.collection,
-            judges,
-            request.rules,
-            people=request.people,
-            ids=[query_id] if query_id else None,
-            changes=None if request.since is None else (request.since, self.change_no),
-            **choices,
-        )
-
     def _sides(self, wanted: Splits, spill: Spill) -> array[int]:
         """The number of each query's split, in the order in which queries are read."""
         groups, count = splits.Groups(spill), 0
-        for each in self._examples(self._judges, mined=False, candidates=wanted.group_by == splits.BY_DOC):
+        for each in self._read(judges=self._judges, mined=False, candidates=wanted.group_by == splits.BY_DOC):
             groups.add(splits.name_of(each.query.text), self._keys(each.query, each.labels, wanted))
             count += 1
         return array("B", (wanted.of_group(groups.name(number)) for number in range(count)))

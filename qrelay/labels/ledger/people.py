@@ -43,8 +43,8 @@ def pseudo_judges(connection: sa.Connection) -> list[tuple[int, str, JudgeIdenti
 def label_fields(
     connection: sa.Connection, numbers: Sequence[int], relevant_grades: Mapping[str, int]
 ) -> dict[int, list[tuple[Any, ...]]]:
-    """query_no -> the fields of `reader.Label` of each override that stands. P(relevant) is 1 where the grade is
-    relevant (`Scale.halved`), else 0."""
+    """query_no -> the fields of `reader.Label`, up to `expected`, of each override that stands. P(relevant) is 1
+    where the grade is relevant (`Scale.halved`), else 0."""
     found: dict[int, list[tuple[Any, ...]]] = {}
     for number, rows in latest(connection, numbers).items():
         graded = [row for row in rows.values() if row.grade is not None]
@@ -53,6 +53,6 @@ def label_fields(
 
 
 def _fields(row: Any, relevant_grades: Mapping[str, int]) -> tuple[Any, ...]:
-    scale = Scale.halved(row.scale, relevant_grades)
-    p_relevant = float(scale.relevant(row.grade))
-    return row.passage_id, pseudo_judge(row.scale)[0], row.grade, scale.min_grade, p_relevant, None, 0.0, "", 0
+    scale, grade = Scale.halved(row.scale, relevant_grades), row.grade
+    number, p_relevant = pseudo_judge(row.scale)[0], float(scale.relevant(grade))
+    return row.passage_id, number, grade, scale.min_grade, p_relevant, None, 0.0, "", 0, scale.share(grade)

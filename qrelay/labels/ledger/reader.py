@@ -32,17 +32,19 @@ from qrelay.types import (
 
 _QUERIES_A_PAGE = 64
 _LABELS_PAGE = 256
+"""Queries without their candidates in one page."""
 _CHUNK = 500
 """Values in one statement: databases limit the parameters of a statement."""
 
 _queries, _judgments = schema.queries.c, schema.judgments.c
-_LABEL_COLUMNS = (
+LABEL_COLUMNS = (
     _judgments.query_no, _judgments.passage_id, _judgments.judge_no, _judgments.grade, _judgments.min_grade,
     _judgments.p_relevant, _judgments.missing_reason, _judgments.entropy, _judgments.calibration,
     _judgments.generation,
 )  # fmt: skip
+"""query_no, then the fields of a `Label`."""
 _MEASURED_COLUMNS = (
-    *_LABEL_COLUMNS, _judgments.expected_relevance, _judgments.probabilities, _judgments.utility,
+    *LABEL_COLUMNS, _judgments.expected_relevance, _judgments.probabilities, _judgments.utility,
 )  # fmt: skip
 
 
@@ -84,8 +86,8 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuery:
-    """A query with its labels, by passage_id. `candidates` is filled by `labelled_queries` only, with the texts of
-    the passages that have a label; `earlier` names those that only rounds before the latest returned; `attributes` is
+    """A query with its labels, by passage_id. `candidates`, where they were asked for, have the texts of the
+    passages that have a label; `earlier` names those that only rounds before the latest returned; `attributes` is
     a JSON object of text to text."""
 
     query_id: str
@@ -171,49 +173,39 @@ class Snapshot:
         chosen = sa.select(_judgments.judge_no).distinct().select_from(joined)
         return set(self.connection.execute(chosen.where(_queries.collection == collection)).scalars())
 
-    def queries_with_labels(
-        self,
-        collection: str,
-        *,
-        ids: Sequence[str] | None = None,
-        after: str = "",
-        page: int = _LABELS_PAGE,
-        changes: tuple[int, int] | None = None,
-        overrides: bool = False,
-        relevant_grades: Mapping[str, int] = RELEVANT_GRADE,
-        measured: bool = False,
-    ) -> Iterator[LabelledQuery]:
-        """Every query with its labels, or those of `ids`, beyond the id `after`; without candidates, by query_id,
-        `page` of them read at a time. `changes`: see `states.query_pages`. `overrides`: those that stand are labels
-        too, relevant by `relevant_grades`, see `people.label_fields`. `measured`: labels come with `expected` and
-        `answer_nll`."""
-        for rows in query_pages(self.connection, collection, page, ids, after, changes):
-            labels = self._labels([row.query_no for row in rows], overrides, relevant_grades, measured)
-            for row in rows:
-                found = tuple(labels.get(row.query_no, ()))
-                yield LabelledQuery(row.query_id, row.text, found, (), frozenset(), row.attributes, row.index_version)
-
     def labelled_queries(
         self,
         collection: str,
         *,
+        candidates: bool = True,
         ids: Sequence[str] | None = None,
+        after: str = "",
+        page: int = 0,
         changes: tuple[int, int] | None = None,
         overrides: bool = False,
         relevant_grades: Mapping[str, int] = RELEVANT_GRADE,
         measured: bool = False,
     ) -> Iterator[LabelledQuery]:
-        """Every query with its labels and candidates, or those of `ids`, by query_id. The others: see
-        `queries_with_labels`."""
-        for page in query_pages(self.connection, collection, _QUERIES_A_PAGE, ids, "", changes):
-            numbers = [row.query_no for row in page]
-            labels, packed = self._labels(numbers, overrides, relevant_grades, measured), self._packed(numbers)
+        """Every query with its labels, or those of `ids`, beyond the id `after`, by query_id; `page` of them are read
+        at a time. `candidates`: with these too. `changes`: see `states.query_pages`. `overrides`: those that stand are
+        labels too, relevant by `relevant_grades`, see `people.label_fields`. `measured`: labels come with `expected`
+        and `answer_nll`."""
+        page = page or (_QUERIES_A_PAGE if candidates else _LABELS_PAGE)
+        for rows in query_pages(self.connection, collection, page, ids, after, changes):
+            numbers = [row.query_no for row in rows]
+            labels = self._labels(numbers, overrides, relevant_grades, measured)
+            packed = self._packed(numbers) if candidates else {}
             texts = self._texts(collection, _hashes_to_read(packed, labels))
-            for row in page:
-                document, found = packed[row.query_no], tuple(labels.get(row.query_no, ()))
-                candidates, earlier = packing.candidates_of(document, texts), earlier_passages(document)
+            for row in rows:
+                document = packed.get(row.query_no)
                 yield LabelledQuery(
-                    row.query_id, row.text, found, candidates, earlier, row.attributes, row.index_version
+                    row.query_id,
+                    row.text,
+                    tuple(labels.get(row.query_no, ())),
+                    packing.candidates_of(document, texts) if document else (),
+                    earlier_passages(document) if document else frozenset(),
+                    row.attributes,
+                    row.index_version,
                 )
 
     def judged_set(self, collection: str, query_id: str) -> JudgedSet | None:
@@ -245,17 +237,17 @@ class Snapshot:
     def _labels(
         self, numbers: Sequence[int], overrides: bool, relevant_grades: Mapping[str, int], measured: bool
     ) -> dict[int, list[Label]]:
-        columns = _MEASURED_COLUMNS if measured else _LABEL_COLUMNS
+        columns = _MEASURED_COLUMNS if measured else LABEL_COLUMNS
         chosen = sa.select(*columns).where(
             _judgments.query_no.in_(numbers), _judgments.judge_no.not_in(list(self.retracted))
         )
         found: dict[int, list[Label]] = {}
         for row in self.connection.execute(chosen.order_by(_judgments.query_no, _judgments.passage_id)):
-            fields = tuple[Any, ...](row)[1 : len(_LABEL_COLUMNS)]
+            fields = tuple[Any, ...](row)[1 : len(LABEL_COLUMNS)]
             found.setdefault(row[0], []).append(Label(*fields, *(_measures(row) if measured else ())))
         human = people.label_fields(self.connection, numbers, relevant_grades) if overrides else {}
         for number, rows in human.items():
-            labels = [*found.get(number, ()), *(Label(*row) for row in rows)]
+            labels = [*found.get(number, ()), *(Label(*(row if measured else row[:-1])) for row in rows)]
             found[number] = sorted(labels, key=lambda label: label.passage_id)
         return found
 

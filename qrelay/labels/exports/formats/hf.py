@@ -14,7 +14,7 @@ from typing import Any, Final
 from qrelay.labels.examples import Example
 from qrelay.labels.exports.card import card
 from qrelay.labels.exports.request import Options
-from qrelay.labels.exports.rows import verdict_row
+from qrelay.labels.exports.rows import passage_row
 from qrelay.labels.exports.writing import Output, Rows
 
 DEFAULT_SPLIT: Final = "train"
@@ -48,8 +48,8 @@ def rows(item: Example) -> Iterator[dict[str, Any]]:
         yield {
             "query_id": item.query.query_id,
             "query": item.query.text,
-            "positives": [verdict_row(each) for each in item.positives],
-            "negatives": [verdict_row(each) for each in item.negatives],
+            "positives": [passage_row(item, each) for each in item.positives],
+            "negatives": [passage_row(item, each) for each in item.negatives],
         }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from qrelay.labels.examples import Example
-from qrelay.labels.exports.rows import DECIMALS, measured_row, verdict_row
+from qrelay.labels.exports.rows import DECIMALS, passage_row
 from qrelay.labels.mining.rules import NEITHER, Verdict
 
 
@@ -30,11 +30,10 @@ def lines(item: Example) -> Iterator[bytes]:
 def _row(item: Example, verdict: Verdict) -> dict[str, Any]:
     scores = verdict.judged.candidate.scores
     known = {score.system: round(score.score, DECIMALS) for score in scores if score.score is not None}
-    row = verdict_row(verdict)
+    row = passage_row(item, verdict)
     del row["reason"]  # it comes after the role
     return {
         **row,
-        **measured_row(item, verdict.passage_id),
         "role": "" if verdict.role == NEITHER else verdict.role,
         "hard": verdict.hard,
         "reason": verdict.reason,

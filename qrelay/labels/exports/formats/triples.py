@@ -7,13 +7,11 @@ is the rule that chose it. The best positive and the hardest negative come first
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import orjson
 
 from qrelay.labels.examples import Example
-from qrelay.labels.exports.rows import measured_row, verdict_row
-from qrelay.labels.mining.rules import Verdict
+from qrelay.labels.exports.rows import passage_row
 
 
 def lines(item: Example) -> Iterator[bytes]:
@@ -22,11 +20,7 @@ def lines(item: Example) -> Iterator[bytes]:
         row = {
             "query_id": item.query.query_id,
             "query": item.query.text,
-            "positives": [_row(item, each) for each in item.positives],
-            "negatives": [_row(item, each) for each in item.negatives],
+            "positives": [passage_row(item, each) for each in item.positives],
+            "negatives": [passage_row(item, each) for each in item.negatives],
         }
         yield orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _row(item: Example, verdict: Verdict) -> dict[str, Any]:
-    return {**verdict_row(verdict), **measured_row(item, verdict.passage_id)}
