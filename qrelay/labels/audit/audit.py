@@ -160,13 +160,9 @@ class _Checks:
         cls, snapshot: Snapshot, collection: str, judges: Judges, auditor: JudgeRow | None, request: Request
     ) -> _Checks:
         sampled = FalseNegatives(
-            judges,
-            auditor=auditor,
-            overrides=request.overrides,
-            size=request.sample_size,
-            seed=request.seed,
+            judges, auditor=auditor, overrides=request.overrides, size=request.sample_size, seed=request.seed,
             pairs=request.pairs,
-        )
+        )  # fmt: skip
         return cls(
             judges,
             sampled,
@@ -179,13 +175,9 @@ class _Checks:
         )
 
     def add(self, record: Example) -> None:
-        self.false_negatives.add(record)
-        self.conflicts.add(record)
-        self.duplicates.add(record)
-        self.leakage.add(record)
-        self.judged.add(record)
-        self.missing.add(record)
-        self.breakdown.add(record)
+        for each in (self.false_negatives, self.conflicts, self.duplicates, self.leakage, self.judged, self.missing,
+                     self.breakdown):  # fmt: skip
+            each.add(record)
 
     def results(self, counted: Measurements) -> tuple[dict[str, Any], dict[str, Figure]]:
         """(the report's checks, its figures)."""

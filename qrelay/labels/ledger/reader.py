@@ -144,28 +144,10 @@ class Snapshot:
     def judges(self, *, retracted: bool = False) -> dict[int, JudgeRow]:
         """The judges by number; people too, as one pseudo-judge a scale that overrides are on. `retracted`: also
         those that are."""
-        every = self._every_judge()
-        return every if retracted else {no: judge for no, judge in every.items() if no not in self.retracted}
-
-    def _every_judge(self) -> dict[int, JudgeRow]:
-        rows = self.connection.execute(sa.select(schema.judges))
         found = {judge[0]: JudgeRow(*judge) for judge in people.pseudo_judges(self.connection)}
-        return found | {
-            row.judge_no: JudgeRow(
-                row.judge_no,
-                row.judge_hash,
-                JudgeIdentity(
-                    row.model,
-                    row.revision,
-                    row.quantisation,
-                    row.prompt_hash,
-                    row.strategy,
-                    row.scale,
-                    row.decoding,
-                ),
-            )
-            for row in rows
-        }
+        for number, hashed, *identity in self.connection.execute(sa.select(schema.judges)):
+            found[number] = JudgeRow(number, hashed, JudgeIdentity(*identity))
+        return found if retracted else {no: judge for no, judge in found.items() if no not in self.retracted}
 
     def judges_of(self, collection: str) -> set[int]:
         """The numbers of the judges that labelled something of the collection, people aside. Reads all judgments."""
@@ -187,9 +169,9 @@ class Snapshot:
         measured: bool = False,
     ) -> Iterator[LabelledQuery]:
         """Every query with its labels, or those of `ids`, beyond the id `after`, by query_id; `page` of them are read
-        at a time. `candidates`: with these too. `changes`: see `states.query_pages`. `overrides`: those that stand are
-        labels too, relevant by `relevant_grades`, see `people.label_fields`. `measured`: labels come with `expected`
-        and `answer_nll`."""
+        at a time. `candidates`: with these too. `changes`: see `states.query_pages`. `overrides`: those that stand
+        are labels too, relevant by `relevant_grades`, see `people.label_fields`. `measured`: labels come with
+        `expected` and `answer_nll`."""
         page = page or (_QUERIES_A_PAGE if candidates else _LABELS_PAGE)
         for rows in query_pages(self.connection, collection, page, ids, after, changes):
             numbers = [row.query_no for row in rows]

@@ -11,8 +11,8 @@ A judgment's grade says what is relevant; the systems' scores say what is hard.
   for every hard one (`easy_per_hard`), as far as there are any. An unjudged passage is none, unlikely as it looks.
 - What is missing, or was never judged, is neither.
 
-The guards' teacher is the pupil too, in part: a label that leans on the stages' scores would teach the pupil its own
-opinion. `without_stage_scores` leaves such labels out before mining, and the pair's next label counts.
+The guards' teacher is the student too, in part: a label that leans on retrieval scores would teach the student its
+own opinion. `without_stage_scores` leaves such labels out before mining, and the pair's next label counts.
 
 The words for roles and reasons are in `rules.py`. The order of the passages never matters; ties go by id.
 """
