@@ -8,7 +8,7 @@ Everything comes in the order of ids (compared as UTF-8 bytes), which no commit 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -225,8 +225,14 @@ class Snapshot:
         )
         found: dict[int, list[Label]] = {}
         for row in self.connection.execute(chosen.order_by(_judgments.query_no, _judgments.passage_id)):
-            fields = tuple[Any, ...](row)[1 : len(LABEL_COLUMNS)]
-            found.setdefault(row[0], []).append(Label(*fields, *(_measures(row) if measured else ())))
+            label = Label(*tuple[Any, ...](row)[1 : len(LABEL_COLUMNS)])
+            if measured and label.grade is not None:
+                steps = max(1, len(orjson.loads(row.probabilities)) - 1)  # the scale has a grade for each probability
+                share = min(1.0, max(0.0, (row.expected_relevance - row.min_grade) / steps))
+                nll, without = orjson.loads(row.utility)[:2] if row.utility else (None, None)
+                gain = None if nll is None or without is None else float(nll) - float(without)
+                label = replace(label, expected=share, answer_nll=gain)
+            found.setdefault(row[0], []).append(label)
         human = people.label_fields(self.connection, numbers, relevant_grades) if overrides else {}
         for number, rows in human.items():
             labels = [*found.get(number, ()), *(Label(*(row if measured else row[:-1])) for row in rows)]
@@ -257,17 +263,6 @@ class Snapshot:
             sa.select(schema.judgments).where(_judgments.query_no == query_no).order_by(*order)
         )
         return tuple(judgment_of(row, judges[row.judge_no].identity) for row in rows)
-
-
-def _measures(row: Any) -> tuple[float | None, float | None]:
-    """`expected` and `answer_nll` of a row with _MEASURED_COLUMNS."""
-    expected, nll, without = None, None, None
-    if row.expected_relevance is not None:
-        steps = max(1, len(orjson.loads(row.probabilities)) - 1)  # the scale has a grade for each probability
-        expected = min(1.0, max(0.0, (row.expected_relevance - row.min_grade) / steps))
-    if row.utility:
-        nll, without = orjson.loads(row.utility)[:2]
-    return expected, None if nll is None or without is None else float(nll) - float(without)
 
 
 def _hashes_to_read(packed: Mapping[int, Mapping[str, Any]], labels: Mapping[int, Sequence[Label]]) -> set[str]:
