@@ -94,7 +94,7 @@ def reads(ledger: Ledger, count: int) -> dict[str, float]:
     def page() -> None:
         with ledger.snapshot() as snapshot:
             after = f"q{rng.randrange(count // 2):08d}"
-            labelled = snapshot.queries_with_labels("bench", after=after)
+            labelled = snapshot.labelled_queries("bench", candidates=False, after=after)
             assert sum(len(query.labels) for query in itertools.islice(labelled, 256)) > 0
 
     return {

@@ -28,12 +28,11 @@ from typing import Any
 
 from qrelay.errors import InputError, MalformedInput
 from qrelay.labels.audit.figures import estimate
-from qrelay.labels.choice import one_a_pair
+from qrelay.labels.choice import counting_judges
+from qrelay.labels.examples import examples
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.mining.examples import judged_passages
-from qrelay.labels.mining.mine import JudgedPassage, MiningRules, Verdict, mine
-from qrelay.labels.mining.rules import NEGATIVE, POSITIVE
-from qrelay.labels.mining.survey import counting_judges
+from qrelay.labels.mining.mine import mine
+from qrelay.labels.mining.rules import NEGATIVE, POSITIVE, JudgedPassage, MiningRules, Verdict
 from qrelay.naming import document_of
 
 Gold = Mapping[str, frozenset[str]]
@@ -164,8 +163,8 @@ def _pools(
     with ledger.snapshot() as snapshot:
         snapshot.require_collection(collection)
         judges = counting_judges(snapshot, collection, rules, judge)
-        for query in snapshot.labelled_queries(collection):
-            yield query.query_id, judged_passages(query, one_a_pair(query, judges), judges, rules)
+        for example in examples(snapshot, collection, judges, rules):
+            yield example.query.query_id, [verdict.judged for verdict in example.verdicts]
 
 
 def _share(part: int, whole: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ translation to and from protobuf is `qrelay/wire.py`. Times are UTC.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +17,11 @@ DENSE: Final = "dense"
 CROSS_ENCODER: Final = "cross_encoder"
 BI_ENCODER: Final = "bi_encoder"
 SYSTEMS: Final = (BM25, DENSE, CROSS_ENCODER, BI_ENCODER)
+CASCADE: Final = "cascade"
+FUSED: Final = "fused"
+COMBINED: Final = (CASCADE, FUSED)
+"""Strategies of combined judges, whose labels are made of other judges' labels; the first counts first."""
+_RETRIEVAL_SCORES: Final = re.compile(r"(?:^|[;\s])stage-scores=(yes|no)(?=[;\s]|$)")
 MAX_ROUND: Final = 2**31 - 1
 """Of a query: what every database's INTEGER holds."""
 
@@ -108,6 +114,18 @@ class JudgeIdentity:
     def fingerprint(self) -> str:
         """The weights in one word, as `model@revision:quantisation`."""
         return f"{self.model}@{self.revision}:{self.quantisation}"
+
+    @property
+    def uses_retrieval_scores(self) -> bool:
+        """Whether its labels lean on the retrieval systems' scores, which are a student's too. `decoding` says so, as
+        `retrieval_scores` writes it; a combined judge that does not say is taken to lean."""
+        said = _RETRIEVAL_SCORES.findall(self.decoding)
+        return "yes" in said if said else self.strategy in COMBINED
+
+
+def retrieval_scores(uses: bool) -> str:
+    """The part of a `decoding` from which `JudgeIdentity.uses_retrieval_scores` is read. It is hashed: it stays."""
+    return f"stage-scores={'yes' if uses else 'no'}"
 
 
 @dataclass(frozen=True, slots=True)

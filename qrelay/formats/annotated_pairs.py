@@ -26,6 +26,7 @@ from qrelay.files import write_atomic
 from qrelay.formats.records import BadRecord, document_fields, query_fields
 from qrelay.formats.records import query_id as id_of
 from qrelay.naming import absent
+from qrelay.scales import upper_half
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +94,7 @@ def write_slice(path: Path, pairs: Sequence[GradedPair]) -> None:
 
 
 def relevant_from(grades: Iterable[int]) -> int:
-    """The least grade of the upper half of the grades' range, ends included: 3 of 1 to 4, 2 of 0 to 3 and of 0 to 2,
-    1 of 0 to 1.
+    """The least grade of the upper half of the grades' range, ends included.
 
     Raises:
         MalformedInput: fewer than two different grades.
@@ -102,8 +102,7 @@ def relevant_from(grades: Iterable[int]) -> int:
     found = set(grades)
     if len(found) < 2:
         raise MalformedInput("the slice needs pairs of at least two different grades: have more of them graded")
-    low, high = min(found), max(found)
-    return low + (high - low + 2) // 2
+    return upper_half(min(found), max(found))
 
 
 def read_beir(

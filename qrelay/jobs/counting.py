@@ -14,17 +14,17 @@ from typing import Final
 
 from qrelay.errors import InputError
 from qrelay.identity import judge_digest
-from qrelay.labels.choice import leans_on_stage_scores, one_a_pair
+from qrelay.labels.examples import example_of
 from qrelay.labels.ledger.merge import Added
 from qrelay.labels.ledger.outbox_rows import Counters
 from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery
-from qrelay.labels.mining.examples import judged_passages
-from qrelay.labels.mining.mine import JudgedPassage, MiningRules, is_relevant, mine, rank_of
-from qrelay.types import BM25, DENSE, Graded, JudgedSet, Judgment
+from qrelay.labels.mining.rules import HARD_REASONS, POSITIVE, MiningRules
+from qrelay.ranks import disagreed
+from qrelay.types import Graded, JudgedSet, Judgment
 
 log = logging.getLogger(__name__)
 
-HARD: Final = frozenset({"hard_relevant", "top_rank", "bm25_only", "dense_only"})
+HARD: Final = frozenset({"hard_relevant", *HARD_REASONS})
 """The reasons of mining that make an example hard."""
 
 
@@ -51,19 +51,17 @@ def count_set(record: JudgedSet, rules: MiningRules, only: frozenset[str] | None
     Raises:
         InputError: a judge's scale has no relevant grade.
     """
-    passages = _labelled(record, rules)
-    judged = [
-        each for each in passages if each.grade is not None and _counts(each.candidate.passage.passage_id, only)
-    ]
+    query, judges = _labelled(record, rules)
+    # Easy negatives are not asked for: they change no hard one, and cost time while the collection is locked.
+    verdicts = example_of(query, judges, replace(rules, easy_per_hard=0.0)).verdicts
+    new = [verdict for verdict in verdicts if only is None or verdict.passage_id in only]
+    judged = [verdict.judged for verdict in new if verdict.judged.grade is not None]
+    teaches = any(verdict.role == POSITIVE for verdict in verdicts)
     return Counters(
-        hard_examples=_hard_examples(passages, rules, only),
-        disagreements=sum(_disagrees(each, rules) for each in judged),
+        hard_examples=sum(verdict.reason in HARD for verdict in new) if teaches else 0,
+        disagreements=sum(bool(disagreed(each.candidate, rules.disagreement_rank)) for each in judged),
         judged=len(judged),
     )
-
-
-def _counts(passage_id: str, only: frozenset[str] | None) -> bool:
-    return only is None or passage_id in only
 
 
 def without_judges(sets: Sequence[Added], hashes: Collection[str]) -> list[Added]:
@@ -76,33 +74,19 @@ def _without(record: JudgedSet, hashes: Collection[str]) -> JudgedSet:
     return JudgedSet(record.candidate_set, tuple(j for j in record.judgments if j.judge not in dropped))
 
 
-def _hard_examples(passages: list[JudgedPassage], rules: MiningRules, only: frozenset[str] | None) -> int:
-    """Easy negatives are not asked for: they change no hard one, and cost time while the collection is locked."""
-    if not any(is_relevant(each, rules) for each in passages):
-        return 0
-    verdicts = mine(passages, replace(rules, easy_per_hard=0.0))
-    return sum(verdict.reason in HARD and _counts(verdict.passage_id, only) for verdict in verdicts)
-
-
-def _disagrees(judged: JudgedPassage, rules: MiningRules) -> bool:
-    in_bm25, in_dense = (rank_of(judged.candidate, s) <= rules.disagreement_rank for s in (BM25, DENSE))
-    return in_bm25 != in_dense
-
-
-def _labelled(record: JudgedSet, rules: MiningRules) -> list[JudgedPassage]:
-    """The set's candidates with the labels that count among its own."""
+def _labelled(record: JudgedSet, rules: MiningRules) -> tuple[LabelledQuery, dict[int, JudgeRow]]:
+    """The set as the ledger reads it, and the judges whose labels count."""
     identities = list({id(j.judge): j.judge for j in record.judgments}.values())  # few, and slow to hash
     digests = {id(judge): judge_digest(judge) for judge in identities}
     numbers = {hashed: number for number, hashed in enumerate(sorted(set(digests.values())))}
     judges = {
         numbers[digests[id(judge)]]: JudgeRow(numbers[digests[id(judge)]], digests[id(judge)], judge)
         for judge in identities
-        if not (rules.without_stage_scores and leans_on_stage_scores(judge))
+        if not (rules.without_stage_scores and judge.uses_retrieval_scores)
     }
     labels = tuple(_label(judgment, numbers[digests[id(judgment.judge)]]) for judgment in record.judgments)
-    query, candidates = record.candidate_set.query, tuple(record.candidate_set.candidates)
-    labelled = LabelledQuery(query.query_id, query.text, labels, candidates)
-    return judged_passages(labelled, one_a_pair(labelled, judges), judges, rules)
+    query = record.candidate_set.query
+    return LabelledQuery(query.query_id, query.text, labels, tuple(record.candidate_set.candidates)), judges
 
 
 def _label(judgment: Judgment, judge_no: int) -> Label:

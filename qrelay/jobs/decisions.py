@@ -20,7 +20,7 @@ from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.merge import Added
 from qrelay.labels.ledger.outbox import Trigger
-from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rules import MiningRules
 from qrelay.labels.permission import NOTHING, Allowed
 from qrelay.nearest import did_you_mean, listed
 from qrelay.settings.training import TrainingSettings

@@ -15,18 +15,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from qrelay.errors import BudgetExhausted, ConfigError, QrelayError, TransientError
 from qrelay.judging.cache import NO_CACHE, open_cache
+from qrelay.judging.core import JudgeCore
 from qrelay.judging.judge import utc_now
 from qrelay.judging.settings import BudgetSettings, JudgeSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.stage import Info
 from qrelay.types import CandidateSet, JudgedSet
-
-if TYPE_CHECKING:
-    from qrelay.judging.load import JudgeCore
 
 log = logging.getLogger(__name__)
 

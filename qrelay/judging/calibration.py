@@ -23,7 +23,7 @@ from qrelay.errors import ConfigError
 from qrelay.files import write_atomic
 from qrelay.identity import digest
 from qrelay.stats.calibration import Isotonic, Logistic
-from qrelay.types import SYSTEMS, Candidate, Graded, JudgeIdentity, Missing
+from qrelay.types import FUSED, SYSTEMS, Candidate, Graded, JudgeIdentity, Missing, retrieval_scores
 
 FORMAT: Final = 1
 BEHIND_BEST: Final = "/best"
@@ -106,15 +106,14 @@ class CalibrationMap:
     def identity(self) -> JudgeIdentity:
         """Who its labels come from."""
         names = ",".join(each.label for each in self.inputs)
-        stage = "yes" if self.uses_stage_scores else "no"
         return JudgeIdentity(
             model="fused",
             revision=self.hash[:16],
             quantisation="none",
             prompt_hash=self.hash,
-            strategy="fused",
+            strategy=FUSED,
             scale=self.scale,
-            decoding=f"inputs={names};stage-scores={stage}",
+            decoding=f"inputs={names};{retrieval_scores(self.uses_stage_scores)}",
         )
 
     def features(self, pairs: Sequence[tuple[Mapping[str, Graded | Missing], Candidate]]) -> list[Features | Missing]:

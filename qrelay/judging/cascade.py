@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from qrelay.errors import ConfigError, QrelayError
 from qrelay.identity import digest, judge_digest, judgment_key
@@ -34,9 +34,18 @@ from qrelay.judging.panel import Panel
 from qrelay.judging.settings import CascadeSettings, JudgeSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.stage import Info
-from qrelay.types import CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Missing
+from qrelay.types import (
+    CASCADE,
+    FUSED,
+    CandidateSet,
+    Graded,
+    JudgedSet,
+    JudgeIdentity,
+    Judgment,
+    Missing,
+    retrieval_scores,
+)
 
-FUSED: Final = "fused"
 _SMALL, _LARGE = "small", "large"
 
 
@@ -127,9 +136,9 @@ class Cascade:
             revision=whole[:16],
             quantisation="none",
             prompt_hash=whole,
-            strategy="cascade",
+            strategy=CASCADE,
             scale=self._small_map.scale,
-            decoding=f"small={small_name};large={large_name};stage-scores={'yes' if self._leans else 'no'}",
+            decoding=f"small={small_name};large={large_name};{retrieval_scores(self._leans)}",
         )
 
     @property

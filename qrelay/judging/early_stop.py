@@ -1,9 +1,8 @@
 """Early stopping inside a query: pairs that cannot change what is exported are left out. Off unless asked for.
 
-A query's passages are judged in chunks, best first by the current model's rank: the first of cross_encoder,
-bi_encoder and dense that scored any of them, as in mining. It stops once there are enough positives, and either
-enough hard negatives or no passage left that could be one: ranked within `negative_rank` by the current model, or
-within `disagreement_rank` by exactly one of BM25 and dense. What is left out is missing, reason skipped, and counted.
+A query's passages are judged in chunks, best first by the current model's rank. It stops once there are enough
+positives, and either enough hard negatives or no passage left that could be one, by mining's own rules of ranks
+(`qrelay/ranks.py`). What is left out is missing, reason skipped, and counted.
 
 What it costs: qrels are shallower, later positives are not found, and an export with other ranks or thresholds than
 these settings' may lack negatives. `qrelay judge rejudge --where missing=skipped` judges the rest.
@@ -11,36 +10,21 @@ these settings' may lack negatives. `qrelay judge rejudge --where missing=skippe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
 
 from qrelay.errors import ConfigError, QrelayError
 from qrelay.identity import digest, judge_digest, judgment_key
+from qrelay.judging.core import JudgeCore
 from qrelay.judging.ensemble import Fused
 from qrelay.judging.escalation import marked_only
 from qrelay.judging.panel import Panel
 from qrelay.judging.settings import EarlyStopSettings, JudgeSettings
+from qrelay.ranks import current_model, rank_of, why_hard
 from qrelay.runtime import telemetry
 from qrelay.runtime.stage import Info
-from qrelay.types import (
-    BI_ENCODER,
-    BM25,
-    CROSS_ENCODER,
-    DENSE,
-    Candidate,
-    CandidateSet,
-    Graded,
-    JudgedSet,
-    Judgment,
-    Missing,
-)
-
-if TYPE_CHECKING:
-    from qrelay.judging.load import JudgeCore
-
-CURRENT_MODEL: Final = (CROSS_ENCODER, BI_ENCODER, DENSE)
+from qrelay.scales import Scale
+from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment, Missing
 
 
 @dataclass(slots=True)
@@ -91,7 +75,7 @@ class EarlyStop:
             judgment = counting.get(candidate.passage.passage_id)
             if judgment is None or not isinstance(judgment.outcome, Graded):
                 continue
-            if judgment.outcome.grade >= relevant_grade(judgment.judge.scale):
+            if Scale.halved(judgment.judge.scale).relevant(judgment.outcome.grade):
                 each.positives += 1
             elif judgment.outcome.p_relevant < self._settings.negative_threshold:
                 each.negatives += self._may_be_hard(candidate, each.system)
@@ -103,10 +87,7 @@ class EarlyStop:
         return each.negatives >= self._settings.negatives or not hard_left
 
     def _may_be_hard(self, candidate: Candidate, system: str) -> bool:
-        if rank_of(candidate, system) <= self._settings.negative_rank:
-            return True
-        limit = self._settings.disagreement_rank
-        return (rank_of(candidate, BM25) <= limit) != (rank_of(candidate, DENSE) <= limit)
+        return bool(why_hard(candidate, system, self._settings.negative_rank, self._settings.disagreement_rank))
 
     def _finished(self, each: _Progress) -> JudgedSet:
         why = (
@@ -152,22 +133,9 @@ def stopping_early(settings: JudgeSettings, panel: Panel, core: JudgeCore) -> Ea
     return EarlyStop(core, settings.early_stop)
 
 
-def relevant_grade(scale: str) -> int:
-    """The least relevant grade of a scale LOW-HIGH: the upper half's least, as 2 of 0-3 and 3 of 1-4."""
-    low, _, high = scale.partition("-")
-    return int(low) + (int(high) - int(low) + 2) // 2
-
-
-def rank_of(candidate: Candidate, system: str) -> float:
-    """This system's rank of the passage; infinite where it has none."""
-    score = candidate.score(system)
-    return score.rank if score and score.rank > 0 else math.inf
-
-
 def _started(asked: CandidateSet) -> _Progress:
     marked = [each for each in asked.candidates if each.sampled] or list(asked.candidates)
-    scored = {score.system for candidate in asked.candidates for score in candidate.scores}
-    system = next((each for each in CURRENT_MODEL if each in scored), CURRENT_MODEL[-1])
+    system = current_model(asked.candidates)
     return _Progress(asked, system, sorted(marked, key=lambda candidate: rank_of(candidate, system)))
 
 

@@ -1,23 +1,23 @@
-"""The core behind the judge's two doors: what every arrangement of judges can do, and the one the settings ask for.
+"""The core behind the judge's queue and gRPC service: the arrangement of judges that the settings ask for.
 
 Judge      one model asked one way (judge.py)
 Panel      several judges, all of which label every pair (panel.py)
-Fused      a panel, and one calibrated label a pair made of theirs (fused.py)
-Cascade    a cheap core answers where it is sure, a dear one the rest (cascade.py)
+Fused      a panel, and one calibrated label a pair made of theirs (ensemble.py)
+Cascade    a cheap core answers where it is sure, an expensive one the rest (cascade.py)
 EarlyStop  any of these, leaving out what cannot change an export (early_stop.py)
 Budgeted   any of these, until the tokens or the money are used up (budget.py)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
 
-from qrelay.errors import ConfigError, QrelayError
+from qrelay.errors import ConfigError
 from qrelay.judging.budget import within_budget
 from qrelay.judging.cache import JudgmentCache, open_cache
 from qrelay.judging.calibration import load_map
 from qrelay.judging.cascade import load_cascade
+from qrelay.judging.core import JudgeCore
 from qrelay.judging.early_stop import stopping_early
 from qrelay.judging.engines import check_backend, make_backend, refuse_lacking
 from qrelay.judging.ensemble import Fused
@@ -28,21 +28,6 @@ from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.shots import read_shots
 from qrelay.judging.strategies import make_strategy
 from qrelay.llm.base import Backend
-from qrelay.runtime.stage import Info
-from qrelay.types import CandidateSet, JudgedSet
-
-
-class JudgeCore(Protocol):
-    """Candidate sets in, judged sets out."""
-
-    async def judge(self, sets: Sequence[CandidateSet]) -> list[JudgedSet | QrelayError]:
-        """Each set with its judgments, in order; a set's own trouble comes back as its error."""
-
-    def info(self) -> Info:
-        """Who judges, and how."""
-
-    def close(self) -> None:
-        """Free the engines and the cache."""
 
 
 def load_core(settings: JudgeSettings) -> JudgeCore:

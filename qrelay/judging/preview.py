@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from qrelay.errors import InputError, MalformedInput, QrelayError
 from qrelay.identity import digest
-from qrelay.judging.load import JudgeCore
+from qrelay.judging.core import JudgeCore
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.shots import read_shots
 from qrelay.judging.strategies import make_strategy

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from qrelay.errors import BudgetExhausted, QrelayError
+from qrelay.judging.core import JudgeCore
 from qrelay.judging.failures import transient_missing
-from qrelay.judging.load import JudgeCore
 from qrelay.types import CandidateSet, JudgedSet, Missing
 
 Send = Callable[[Sequence[JudgedSet]], Awaitable[Sequence[int | QrelayError]]]

@@ -16,9 +16,9 @@ from qrelay.formats.annotated_pairs import GradedPair, read_slice, relevant_from
 from qrelay.identity import digest
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies import make_strategy
-from qrelay.judging.strategies.base import Scale
 from qrelay.judging.strategies.chat import Shot
 from qrelay.judging.strategies.grading import labels
+from qrelay.scales import Scale
 
 log = logging.getLogger(__name__)
 

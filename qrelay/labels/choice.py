@@ -13,13 +13,11 @@ from typing import Final
 
 from qrelay.errors import InputError
 from qrelay.labels.ledger.people import HUMAN
-from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery
-from qrelay.types import JudgeIdentity
+from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
+from qrelay.labels.mining.rules import MiningRules
+from qrelay.scales import Scale
+from qrelay.types import COMBINED, JudgeIdentity
 
-CASCADE: Final = "cascade"
-FUSED: Final = "fused"
-COMBINED: Final = (CASCADE, FUSED)
-"""Strategies of combined judges, whose labels are made of other judges' labels; the first counts first."""
 _KINDS: Final = (HUMAN, *COMBINED)
 
 
@@ -39,7 +37,8 @@ def chosen_judges(
     people = {no: judge for no, judge in judges.items() if judge.identity.strategy == HUMAN}
     if wanted == HUMAN and people:
         return people
-    found = judges_named(judges, wanted)
+    by_strategy = {no: judge for no, judge in judges.items() if judge.identity.strategy == wanted}
+    found = by_strategy or {no: judge for no, judge in judges.items() if judge.judge_hash.startswith(wanted)}
     if len(found) > 1:
         here = present()
         found = {no: judge for no, judge in found.items() if no in here}
@@ -51,10 +50,16 @@ def chosen_judges(
     return found | people
 
 
-def judges_named(judges: Mapping[int, JudgeRow], wanted: str) -> dict[int, JudgeRow]:
-    """The judges with this strategy; where there is none, those whose hash begins so."""
-    by_strategy = {no: judge for no, judge in judges.items() if judge.identity.strategy == wanted}
-    return by_strategy or {no: judge for no, judge in judges.items() if judge.judge_hash.startswith(wanted)}
+def counting_judges(
+    snapshot: Snapshot, collection: str, rules: MiningRules, wanted: str | None
+) -> dict[int, JudgeRow]:
+    """The judges that are `wanted`, less those that the rules leave out.
+
+    Raises:
+        InputError: as `chosen_judges`; or none is left.
+    """
+    judges = chosen_judges(snapshot.judges(), wanted, lambda: snapshot.judges_of(collection))
+    return independent_judges(judges) if rules.without_stage_scores else judges
 
 
 def describe_judges(judges: Mapping[int, JudgeRow]) -> str:
@@ -64,20 +69,30 @@ def describe_judges(judges: Mapping[int, JudgeRow]) -> str:
 
 
 def one_a_pair(query: LabelledQuery, judges: Mapping[int, JudgeRow]) -> dict[str, Label]:
-    """passage_id -> the label that counts, by passage_id."""
+    """passage_id -> the label that counts, by passage_id. Labels of other judges are not looked at."""
     best: dict[str, Label] = {}
-    for label in query.labels:
-        if label.judge_no not in judges:
-            continue
-        held = best.get(label.passage_id)
-        if held is None or _precedence(label, judges) < _precedence(held, judges):
-            best[label.passage_id] = label
+    for label in in_order((label for label in query.labels if label.judge_no in judges), judges):
+        best.setdefault(label.passage_id, label)
     return dict(sorted(best.items()))
 
 
 def in_order(labels: Iterable[Label], judges: Mapping[int, JudgeRow]) -> list[Label]:
-    """Labels of one pair, the one that counts first. `judges`: at least theirs."""
-    return sorted(labels, key=lambda label: _precedence(label, judges))
+    """Labels in the order in which they count within a pair. `judges`: at least theirs."""
+
+    kinds = {no: (kind_of(judge.identity), judge.judge_hash) for no, judge in judges.items()}
+    return sorted(
+        labels,
+        key=lambda each: (kinds[each.judge_no][0], each.grade is None, -each.generation, kinds[each.judge_no][1]),
+    )
+
+
+def relevant(label: Label, judges: Mapping[int, JudgeRow], relevant_grades: Mapping[str, int]) -> bool:
+    """Whether the label says relevant on its judge's scale; a missing one does not.
+
+    Raises:
+        InputError: the scale has no relevant grade.
+    """
+    return Scale.named(judges[label.judge_no].identity.scale, relevant_grades).relevant(label.grade)
 
 
 def kind_of(judge: JudgeIdentity) -> int:
@@ -91,23 +106,10 @@ def independent_judges(judges: Mapping[int, JudgeRow]) -> dict[int, JudgeRow]:
     Raises:
         InputError: there are judges, and all of them lean.
     """
-    found = {no: judge for no, judge in judges.items() if not leans_on_stage_scores(judge.identity)}
+    found = {no: judge for no, judge in judges.items() if not judge.identity.uses_retrieval_scores}
     if judges and not found:
         raise InputError(
             "every label asked for leans on the retrieval stages' scores: choose another judge with --judge, or set"
             " sink.without_stage_scores to false"
         )
     return found
-
-
-def leans_on_stage_scores(judge: JudgeIdentity) -> bool:
-    """Whether the judge's labels lean on the retrieval stages' scores, which are the pupil's own. A combined judge
-    says so in its decoding; one that does not say is taken to lean."""
-    if "stage-scores=yes" in judge.decoding:
-        return True
-    return judge.strategy in COMBINED and "stage-scores=no" not in judge.decoding
-
-
-def _precedence(label: Label, judges: Mapping[int, JudgeRow]) -> tuple[int, bool, int, str]:
-    judge = judges[label.judge_no]
-    return kind_of(judge.identity), label.grade is None, -label.generation, judge.judge_hash

@@ -19,8 +19,9 @@ from typing import Final
 
 from qrelay.errors import InputError, MalformedInput
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.ledger.overrides import NewOverride, Written, add, bounds, check, query_numbers
+from qrelay.labels.ledger.overrides import NewOverride, Written, add, check, query_numbers
 from qrelay.labels.targets import resolve
+from qrelay.scales import bounds
 
 TREC: Final = "trec"
 BEIR: Final = "beir"

@@ -6,11 +6,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from qrelay.labels.choice import COMBINED
 from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.reader import Snapshot
 from qrelay.labels.review import DISAGREEMENT, measured
+from qrelay.types import COMBINED
 
 _judgments, _queries = schema.judgments.c, schema.queries.c
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qrelay.errors import NotQualified
-from qrelay.labels.choice import leans_on_stage_scores
 from qrelay.labels.ledger.people import HUMAN
 from qrelay.labels.ledger.reader import JudgeRow, Label
 from qrelay.labels.qualification import (
@@ -187,6 +186,6 @@ class Usage:
             "used_for": sorted(self._uses[hashed]),
             "calibrations": sorted(self._calibrations[hashed] - {""}),
             "uncalibrated_labels": "" in self._calibrations[hashed],
-            "stage_scores": leans_on_stage_scores(judge.identity),
+            "stage_scores": judge.identity.uses_retrieval_scores,
             **{use: verdict_on(judge, use, self._report).model_dump() for use in (*USES, GATE)},
         }

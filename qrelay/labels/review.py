@@ -28,12 +28,13 @@ import orjson
 import sqlalchemy as sa
 
 from qrelay.errors import InputError
-from qrelay.labels.choice import COMBINED, in_order, kind_of
+from qrelay.labels.choice import in_order, kind_of
 from qrelay.labels.ledger import overrides, schema
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import Override
 from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
-from qrelay.types import Candidate, Passage
+from qrelay.scales import bounds
+from qrelay.types import COMBINED, Candidate, Passage
 
 MAX_PAGE_SIZE: Final = 500
 DISAGREEMENT: Final = "disagreement"
@@ -82,22 +83,21 @@ def by_disagreement(
         UnknownCollection: the ledger holds no query of it.
         InputError: another size, or a token that no page of this list returned.
     """
-    after = _key_of(page_token, DISAGREEMENT, collection, page_size)
-    with ledger.snapshot() as snapshot:
-        snapshot.require_collection(collection)
-        pairs = measured(snapshot, collection, DISAGREEMENT)
-        return _page(snapshot, collection, DISAGREEMENT, pairs, after, page_size, overridden)
+    return _by(DISAGREEMENT, ledger, collection, page_size, page_token, overridden)
 
 
 def by_uncertainty(
     ledger: Ledger, collection: str, *, page_size: int = 50, page_token: str = "", overridden: bool = False
 ) -> ReviewPage:
     """The pairs whose label is least sure. Choices and errors as of `by_disagreement`."""
-    after = _key_of(page_token, UNCERTAINTY, collection, page_size)
+    return _by(UNCERTAINTY, ledger, collection, page_size, page_token, overridden)
+
+
+def _by(kind: str, ledger: Ledger, collection: str, size: int, token: str, overridden: bool) -> ReviewPage:
+    after = _key_of(token, kind, collection, size)
     with ledger.snapshot() as snapshot:
         snapshot.require_collection(collection)
-        pairs = measured(snapshot, collection, UNCERTAINTY)
-        return _page(snapshot, collection, UNCERTAINTY, pairs, after, page_size, overridden)
+        return _page(snapshot, collection, kind, measured(snapshot, collection, kind), after, size, overridden)
 
 
 def by_query(
@@ -158,7 +158,7 @@ def _said(judges: Sequence[JudgeRow]) -> Any:
     by_scale: dict[tuple[int, int], list[int]] = {}
     for judge in judges:
         try:
-            by_scale.setdefault(overrides.bounds(judge.identity.scale), []).append(judge.judge_no)
+            by_scale.setdefault(bounds(judge.identity.scale), []).append(judge.judge_no)
         except InputError:
             continue  # no scale LOW-HIGH: its P(relevant) counts
     expected = sa.func.coalesce(_judgments.expected_relevance, _judgments.grade * 1.0)

@@ -8,7 +8,7 @@ judge asks about the matching ones alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Final
@@ -16,7 +16,7 @@ from typing import Final
 from qrelay.errors import InputError
 from qrelay.labels.choice import describe_judges, one_a_pair
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
+from qrelay.labels.ledger.reader import Snapshot
 from qrelay.labels.where import Where
 from qrelay.types import JudgedSet, JudgeIdentity
 
@@ -47,43 +47,30 @@ def _page(
     snapshot: Snapshot, collection: str, where: Where, relevant_grades: Mapping[str, int], after: str
 ) -> tuple[str | None, list[JudgedSet]]:
     """(last id that was looked at, or None at the end; the matching sets)."""
-    judges = _meant(snapshot.judges(), where)
+    judges = {no: judge for no, judge in snapshot.judges().items() if where.names(judge)}
     every = snapshot.judges(retracted=True)
     retracted = {every[number].identity for number in snapshot.retracted}
     ids = [where.query_id] if where.query_id else None
-    read = snapshot.queries_with_labels(
-        collection, ids=ids, after=after, page=_PAGE, overrides=where.asks_people, relevant_grades=relevant_grades
+    read = snapshot.labelled_queries(
+        collection,
+        candidates=False,
+        ids=ids,
+        after=after,
+        page=_PAGE,
+        overrides=where.asks_people,
+        relevant_grades=relevant_grades,
     )
     queries = list(islice(read, _PAGE))
     found = []
     for query in queries:
-        if matching := _matching(query, where, judges, relevant_grades):
+        if matching := where.kept(one_a_pair(query, judges), judges, relevant_grades).keys():
             record = snapshot.judged_set(collection, query.query_id)
             assert record is not None, "a query vanished from its snapshot: this is a bug"
             found.append(_narrowed(record, matching, retracted))
     return (queries[-1].query_id if len(queries) == _PAGE else None), [each for each in found if each.judgments]
 
 
-def _matching(
-    query: LabelledQuery, where: Where, judges: Mapping[int, JudgeRow], relevant_grades: Mapping[str, int]
-) -> set[str]:
-    """The passages whose label matches."""
-    labels = one_a_pair(query, judges)
-    return {
-        passage_id
-        for passage_id, label in labels.items()
-        if where.holds(label, relevant=where.asks_relevance and _relevant(label, judges, relevant_grades))
-    }
-
-
-def _relevant(label: Label, judges: Mapping[int, JudgeRow], relevant_grades: Mapping[str, int]) -> bool:
-    scale = judges[label.judge_no].identity.scale
-    if scale not in relevant_grades:
-        raise InputError(f"scale {scale!r} of a judge has no relevant grade: set sink.relevant_grades")
-    return label.grade is not None and label.grade >= relevant_grades[scale]
-
-
-def _narrowed(record: JudgedSet, matching: set[str], retracted: set[JudgeIdentity]) -> JudgedSet:
+def _narrowed(record: JudgedSet, matching: Collection[str], retracted: set[JudgeIdentity]) -> JudgedSet:
     """The set with the matching passages that have a text as its sampled ones, and their judgments but those of
     retracted judges."""
     chosen = {
@@ -102,18 +89,8 @@ def _narrowed(record: JudgedSet, matching: set[str], retracted: set[JudgeIdentit
     )
 
 
-def _meant(judges: Mapping[int, JudgeRow], where: Where) -> dict[int, JudgeRow]:
-    """The judges that `where` speaks of; a judge must satisfy every one of its terms."""
-    return {
-        no: judge
-        for no, judge in judges.items()
-        if all(judge.judge_hash.startswith(prefix) for prefix in where.judges)
-        and all(judge.identity.strategy == strategy for strategy in where.strategies)
-    }
-
-
 def _require_judges(snapshot: Snapshot, where: Where) -> None:
     judges = snapshot.judges()
-    if (where.judges or where.strategies) and not _meant(judges, where):
+    if (where.judges or where.strategies) and not any(map(where.names, judges.values())):
         asked = " and ".join([f"judge={p}" for p in where.judges] + [f"strategy={s}" for s in where.strategies])
         raise InputError(f"where: the ledger knows no judge with {asked}; it knows {describe_judges(judges)}")

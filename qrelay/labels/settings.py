@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from qrelay.config import NamesFile, ServiceSettings
-from qrelay.labels.mining.rules import CURRENT_MODEL, RELEVANT_GRADE, MiningRules
+from qrelay.labels.mining.rules import MiningRules
+from qrelay.ranks import CURRENT_MODEL
+from qrelay.scales import RELEVANT_GRADE
 from qrelay.settings.training import TrainingSettings
 
 if TYPE_CHECKING:
@@ -85,7 +88,7 @@ class SinkSettings(ServiceSettings):
     )
     round_seed: int = Field(0, description="Seed of the random order of a round")
     relevant_grades: dict[str, int] = Field(
-        RELEVANT_GRADE.copy(), description="Least relevant grade of scales beside the built-in ones, by scale name"
+        dict(RELEVANT_GRADE), description="Least relevant grade of scales beside the built-in ones, by scale name"
     )
 
     without_stage_scores: bool = Field(
@@ -118,25 +121,8 @@ class SinkSettings(ServiceSettings):
     @property
     def rules(self) -> MiningRules:
         """The mining rules in use."""
-        return MiningRules(
-            negative_threshold=self.negative_threshold,
-            max_negatives=self.max_negatives,
-            negative_rank=self.negative_rank,
-            disagreement_rank=self.disagreement_rank,
-            hard_positive_below=self.hard_positive_below,
-            guard_ratio=self.guard_ratio,
-            relevant_grades=self.relevant_grades,
-            without_stage_scores=self.without_stage_scores,
-            guard_margin=self.guard_margin,
-            near_duplicate=self.near_duplicate,
-            siblings=self.siblings,
-            confident_positive=self.confident_positive,
-            max_share_of_best=self.max_share_of_best,
-            judge_rank=self.judge_rank,
-            agreement_rank=self.agreement_rank,
-            easy_per_hard=self.easy_per_hard,
-            easy_threshold=self.easy_threshold,
-        )
+        names = (each.name for each in fields(MiningRules) if each.name in type(self).model_fields)
+        return MiningRules(**{name: getattr(self, name) for name in names})
 
     @property
     def round_limits(self) -> RoundLimits:

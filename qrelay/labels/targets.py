@@ -15,8 +15,9 @@ import sqlalchemy as sa
 
 from qrelay.errors import InputError
 from qrelay.labels.ledger.names import Names, names_of
-from qrelay.labels.ledger.overrides import NewOverride, bounds
+from qrelay.labels.ledger.overrides import NewOverride
 from qrelay.naming import examples
+from qrelay.scales import bounds
 
 
 @dataclass(slots=True)

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from qrelay.errors import InputError
-from qrelay.labels.ledger.reader import Label
+from qrelay.labels.choice import relevant
+from qrelay.labels.ledger.reader import JudgeRow, Label
 from qrelay.types import MISSING_REASONS
 
 _TERM: Final = re.compile(r"([a-z_]+)(?:\s*(<=|>=|=|<|>)\s*(\S+))?")
@@ -68,10 +69,26 @@ class Where:
         """Whether a condition speaks of people's overrides, which the reader must then ask for."""
         return any(term.name == "human" for term in self.labels)
 
-    def holds(self, label: Label, *, relevant: bool) -> bool:
-        """Whether every condition on a label holds; a number of a missing label satisfies none. `relevant`: whether
-        the label says relevant on its scale."""
-        return all(_holds(term, label, relevant) for term in self.labels)
+    def names(self, judge: JudgeRow) -> bool:
+        """Whether it speaks of this judge: a judge must satisfy every one of its terms."""
+        return all(judge.judge_hash.startswith(prefix) for prefix in self.judges) and all(
+            judge.identity.strategy == strategy for strategy in self.strategies
+        )
+
+    def kept(
+        self, labels: Mapping[str, Label], judges: Mapping[int, JudgeRow], relevant_grades: Mapping[str, int]
+    ) -> dict[str, Label]:
+        """The labels of which every condition holds; a number of a missing label satisfies none.
+
+        Raises:
+            InputError: a condition asks for relevance, and a judge's scale has no relevant grade.
+        """
+
+        def holds(label: Label) -> bool:
+            says = self.asks_relevance and relevant(label, judges, relevant_grades)
+            return all(_holds(term, label, says) for term in self.labels)
+
+        return {passage_id: label for passage_id, label in labels.items() if holds(label)}
 
 
 def parse_where(text: str) -> Where:

@@ -8,9 +8,10 @@ from typing import Any
 
 from qrelay import wire
 from qrelay.errors import BackendUnavailable, QrelayError
+from qrelay.judging.core import JudgeCore
 from qrelay.judging.engines import needed_models, prepare_models
 from qrelay.judging.failures import transient_missing
-from qrelay.judging.load import JudgeCore, check_core, load_core
+from qrelay.judging.load import check_core, load_core
 from qrelay.judging.settings import JudgeSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext

@@ -175,14 +175,14 @@ class SinkServicer(ModelsServicer):
         manifest = pb.ExportManifest(
             collection=request.collection,
             format=request.format,
-            rows=export.rows,
-            queries=export.queries,
-            missing_judgments=export.missing_judgments,
+            rows=export.tally.rows,
+            queries=export.tally.queries,
+            missing_judgments=export.tally.missing.total(),
             sha256=sha.hexdigest(),
-            qualification=export.qualification,
+            qualification=export.tally.usage.verdict,
             manifest_json=json.dumps(export.manifest(), ensure_ascii=False),
         )
-        for warning in export.warnings:
+        for warning in export.tally.usage.warnings:
             log.warning("exported %s of %s: %s", export.request.kind, request.collection, warning)
         yield pb.ExportResponse(manifest=manifest)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qrelay.errors import ConfigError, InvalidQuery
-from qrelay.judging.early_stop import EarlyStop, relevant_grade
+from qrelay.judging.early_stop import EarlyStop
 from qrelay.judging.failures import transient_missing
 from qrelay.judging.load import load_core
 from qrelay.judging.settings import EarlyStopSettings, JudgeSettings, MemberSettings
@@ -108,11 +108,6 @@ async def test_enough_is_never_too_few(kinds: list[bool], chunk: int, need: int)
     seen = kinds[:calls]
     hard = sum(not kind for kind in seen[:5])
     assert not left or (any(seen) and (hard >= need or calls >= 5))
-
-
-@pytest.mark.parametrize(("scale", "grade"), [("0-1", 1), ("0-2", 2), ("0-3", 2), ("1-4", 3)])
-def test_the_relevant_grade_is_the_least_of_the_upper_half(scale: str, grade: int) -> None:
-    assert relevant_grade(scale) == grade
 
 
 def test_the_settings_switch_it_on_and_refuse_what_it_cannot_serve(tmp_path: Path) -> None:

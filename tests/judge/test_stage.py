@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import BackendUnavailable
-from qrelay.judging.load import JudgeCore, load_core
+from qrelay.judging.core import JudgeCore
+from qrelay.judging.load import load_core
 from qrelay.judging.settings import EndpointSettings, JudgeSettings
 from qrelay.runtime.stage import Work
 from qrelay.services.judge.service import JudgeStage

@@ -212,10 +212,12 @@ def test_nothing_else_makes_exports_or_jobs() -> None:
         "qrelay/jobs/subprocess_launcher.py",
     }  # fmt: skip
     assert importers("qrelay.jobs.decisions.trigger_manually") == {"qrelay/jobs/teaching.py"}
-    assert importers("qrelay.labels.mining.examples.example_from") == {
+    assert importers("qrelay.labels.examples.examples") == {
         "qrelay/labels/exports/source.py",
-        "qrelay/labels/mining/survey.py",  # counts for `qrelay mine`
-    }
+        "qrelay/labels/audit/audit.py", "qrelay/labels/audit/sample.py", "qrelay/labels/lineage/labelled.py",
+        "qrelay/cli/labels/mine.py",  # counts and explains
+    }  # fmt: skip
+    assert importers("qrelay.labels.examples.example_of") == {"qrelay/jobs/counting.py"}  # counts
 
 
 def importers(name: str) -> set[str]:

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qrelay.errors import InputError
-from qrelay.labels.exports.documents import by_document, deciding
-from qrelay.labels.exports.export import FORMATS, export_bytes, export_file
+from qrelay.labels.documents import by_document, deciding
+from qrelay.labels.exports.catalogue import FORMATS
 from qrelay.labels.exports.request import Options, Request
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, add
@@ -24,6 +24,7 @@ from qrelay.labels.mining.mine import mine
 from qrelay.labels.mining.rules import NEGATIVE, POSITIVE, JudgedPassage, MiningRules
 from qrelay.types import BM25, DENSE, Candidate, Graded, JudgedSet, Missing, Score
 from tests.sink.builders import JUDGE, graded, judged_set, judgment, passage
+from tests.sink.exporting import export_bytes, export_file
 
 RULES = MiningRules(guard_ratio=1.0, negative_rank=10, easy_per_hard=0, judge_rank=0)
 Outcome = Graded | Missing

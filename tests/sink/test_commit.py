@@ -179,7 +179,7 @@ def test_ids_come_in_the_order_of_their_bytes(ledger: Ledger) -> None:
     names = ["b", "B", "a", "Z", "ä", "é", "_", "-1", "10", "9", "\U0001f600", "\uffff"]
     ledger.commit([judged_set(name) for name in names])
     with ledger.snapshot() as snapshot:
-        found = [query.query_id for query in snapshot.queries_with_labels("docs", page=3)]
+        found = [query.query_id for query in snapshot.labelled_queries("docs", page=3)]
     assert found == sorted(names, key=str.encode)
 
 

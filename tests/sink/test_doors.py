@@ -17,7 +17,6 @@ import pytest
 from qrelay import wire
 from qrelay.config import GrpcSettings
 from qrelay.identity import judge_digest
-from qrelay.labels.exports.export import export_file
 from qrelay.labels.exports.request import Options
 from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.labels.settings import SinkSettings
@@ -30,6 +29,7 @@ from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc
 from tests.conftest import LONG_S
 from tests.sink.builders import JUDGE, OTHER_JUDGE, graded, judged_set, judgment
+from tests.sink.exporting import export_file
 from tests.sink.test_qualification import report_file, use
 
 COMMITTED, DUPLICATE = pb.INGEST_STATUS_COMMITTED, pb.INGEST_STATUS_DUPLICATE

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qrelay.labels.mining.mine import NEGATIVE, NEITHER, POSITIVE, MiningRules, mine, normalised
-from qrelay.labels.mining.texts import jaccard, shingles
+from qrelay.labels.mining.mine import mine
+from qrelay.labels.mining.rules import NEGATIVE, NEITHER, POSITIVE, MiningRules
+from qrelay.labels.mining.texts import jaccard, normalised, shingles
 from tests.sink.test_mining import judged, positive, verdict_on
 
 RULES = MiningRules()

@@ -141,7 +141,7 @@ def test_a_reader_that_has_seen_a_change_has_seen_all_before_it(ledger_url: str)
             done = all(writer.done() for writer in writers)
             with ledger.snapshot() as snapshot:
                 now = snapshot.change_no("docs")
-                found = [q.query_id for q in snapshot.queries_with_labels("docs", changes=(last, now))]
+                found = [q.query_id for q in snapshot.labelled_queries("docs", changes=(last, now))]
             assert seen.isdisjoint(found)
             seen, last = seen | set(found), now
             if done:

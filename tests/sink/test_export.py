@@ -17,14 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qrelay.errors import BackendUnavailable, InputError, InternalError, UnknownCollection
-from qrelay.labels.exports.export import FORMATS, QRELS, TRIPLES, Export, export_bytes, export_file
+from qrelay.labels.exports.catalogue import FORMATS, QRELS, TRIPLES
+from qrelay.labels.exports.export import Export
 from qrelay.labels.exports.request import Options, Request
 from qrelay.labels.exports.splits import parse_splits
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.schema import SCHEMA_VERSION
-from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rules import MiningRules
 from qrelay.types import DENSE, Candidate, JudgedSet, Missing, Score
 from tests.sink.builders import JUDGE, NOW, graded, judged_set, later
+from tests.sink.exporting import export_bytes, export_file
 
 LOOSE = MiningRules(guard_ratio=1.0)
 
@@ -187,7 +189,7 @@ def test_no_manifest_before_the_last_byte(ledger: Ledger) -> None:
         export.manifest()
     assert b"".join(export.chunks())
     assert export.manifest()["rows"] == export.rows == 2
-    assert export.missing_judgments == 1
+    assert export.tally.missing.total() == 1
 
 
 def test_a_scale_without_a_relevant_grade_is_refused_naming_the_setting(ledger: Ledger) -> None:

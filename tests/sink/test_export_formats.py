@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qrelay.errors import InputError
-from qrelay.labels.exports.export import FORMATS, export_file
+from qrelay.labels.exports.catalogue import FORMATS
 from qrelay.labels.exports.request import Options
 from qrelay.labels.exports.splits import parse_splits
 from qrelay.labels.ledger.ledger import Ledger
@@ -30,6 +30,7 @@ from qrelay.types import (
     Score,
 )
 from tests.sink.builders import graded, judged_set
+from tests.sink.exporting import export_file
 
 RULES = MiningRules(guard_ratio=1.0, negative_rank=10, easy_per_hard=0)
 QUERIES = 8
@@ -370,7 +371,7 @@ def test_a_format_of_one_file_becomes_a_file_a_split(filled: Ledger, tmp_path: P
 
 
 def test_the_text_of_a_passage_is_what_the_retriever_reads() -> None:
-    from qrelay.labels.exports.item import text_of
+    from qrelay.labels.exports.rows import text_of
 
     candidate = Candidate(Passage("d#0", "d", "Title", "the text"), ())
     assert text_of(candidate.passage) == "Title\nthe text"

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from qrelay.errors import BackendUnavailable, InputError
-from qrelay.labels.exports.export import export_bytes, export_file
 from qrelay.labels.exports.request import Request
 from qrelay.labels.ledger.export_records import last_export
 from qrelay.labels.ledger.ledger import Ledger
@@ -22,6 +21,7 @@ from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.labels.mining.rounds import RoundLimits
 from qrelay.types import Missing
 from tests.sink.builders import JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled
+from tests.sink.exporting import export_bytes, export_file
 
 
 def export(ledger: Ledger, path: Path, kind: str = "qrels", **choices: Any) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def test_a_change_that_the_ledger_never_had_is_refused(ledger: Ledger, tmp_path:
 _KILLED = """
 import sys
 from pathlib import Path
-from qrelay.labels.exports.export import export_file
+from tests.sink.exporting import export_file
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, add
 folder, kind = Path(sys.argv[1]), sys.argv[2]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qrelay.errors import InputError
-from qrelay.labels.exports.export import Export, export_bytes
+from qrelay.labels.exports.export import Export
 from qrelay.labels.exports.request import Request
 from qrelay.labels.ledger import overrides
 from qrelay.labels.ledger.ledger import Ledger
@@ -18,6 +18,7 @@ from qrelay.labels.mining.rules import MiningRules
 from qrelay.labels.qualification import JudgeVerdict, Report, UseVerdict
 from qrelay.types import JudgeIdentity, Missing, Utility
 from tests.sink.builders import FUSED, JUDGE, graded, judged_set, judgment, with_labels
+from tests.sink.exporting import export_bytes
 
 LIKELIHOOD = JudgeIdentity("judge-1.5b", "r1", "q4", "n" * 64, "answer_nll", "0-3", "")
 OUTCOMES = (graded(3), graded(0), Missing("timeout"), graded(1))

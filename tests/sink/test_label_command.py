@@ -15,13 +15,14 @@ from qrelay.cli.labels.label import label
 from qrelay.errors import ConfigError, InputError, MalformedInput, UnknownCollection
 from qrelay.formats.annotated_pairs import GradedPair, read_slice
 from qrelay.formats.annotated_pairs import write_slice as write_judge_slice
-from qrelay.labels.exports.export import QRELS, export_bytes, export_file
+from qrelay.labels.exports.catalogue import QRELS
 from qrelay.labels.importing import BEIR, TREC, TSV, parse
 from qrelay.labels.ledger import overrides
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride
 from qrelay.types import Missing
 from tests.sink.builders import OTHER_JUDGE, graded, judged_set, judgment, with_labels
+from tests.sink.exporting import export_bytes, export_file
 
 PAIR = ("--query-id", "q1", "--passage-id", "d0#0")
 Run = Callable[..., Result]

@@ -12,11 +12,12 @@ from click.testing import CliRunner, Result
 
 from qrelay.cli.labels.label import label
 from qrelay.cli.labels.mine import mine
-from qrelay.labels.exports.export import QRELS, export_bytes
+from qrelay.labels.exports.catalogue import QRELS
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import page
 from qrelay.types import Graded, Missing
 from tests.sink.builders import graded
+from tests.sink.exporting import export_bytes
 from tests.sink.test_by_document import documents_set
 
 Run = Callable[..., Result]

@@ -11,9 +11,9 @@ import pytest
 
 from qrelay.errors import InputError
 from qrelay.identity import judge_digest
-from qrelay.labels.exports.export import QRELS, TRIPLES, export_bytes, export_file
+from qrelay.labels.exports.catalogue import QRELS, TRIPLES
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rules import MiningRules
 from qrelay.types import Graded, JudgedSet, JudgeIdentity, Missing
 from tests.sink.builders import (
     CASCADE,
@@ -27,6 +27,7 @@ from tests.sink.builders import (
     relabelled,
     with_labels,
 )
+from tests.sink.exporting import export_bytes, export_file
 
 LOST = Missing("timeout")
 

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from qrelay.cli.models.group import models
 from qrelay.errors import ConfigError, InputError
 from qrelay.identity import judge_digest
-from qrelay.labels.exports.export import export_file
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.labels.lineage.covered import covered
@@ -21,6 +20,7 @@ from qrelay.labels.lineage.trace import judgments
 from qrelay.models.registry import DataSource, Registry
 from tests.registry.models import published
 from tests.sink.builders import JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled
+from tests.sink.exporting import export_file
 
 FIRST, OTHER = judge_digest(JUDGE), judge_digest(OTHER_JUDGE)
 

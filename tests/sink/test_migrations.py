@@ -12,11 +12,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from qrelay.errors import ConfigError
-from qrelay.labels.exports.export import QRELS, TRIPLES, export_bytes
+from qrelay.labels.exports.catalogue import QRELS, TRIPLES
 from qrelay.labels.ledger import database, schema
 from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from qrelay.labels.ledger.migrate import migrate, upgrade
 from tests.sink.builders import OTHER_JUDGE, dead_letter, graded, judged_set, judgment, relabelled
+from tests.sink.exporting import export_bytes
 
 OLD_SQLITE = Path(__file__).with_name("schema1.sql")
 """The tables of schema 1 as the qrelay of that time made them: `git show b903a52^:services/sink/schema.py`."""
@@ -83,7 +84,7 @@ def test_a_migrated_ledger_exports_what_it_held_and_takes_more(ledger_url: str, 
     assert opened.get_dead_letter("l1") == today.get_dead_letter("l1")
     with opened.snapshot() as snapshot:
         assert snapshot.change_no("docs") == snapshot.change_no("wiki") == 1
-        assert len(list(snapshot.queries_with_labels("docs", changes=(0, 1)))) == 2
+        assert len(list(snapshot.labelled_queries("docs", changes=(0, 1)))) == 2
         found = set(
             snapshot.connection.execute(sa.select(schema.generations.c["query_no", "generation", "judgments"]))
         )
@@ -92,7 +93,7 @@ def test_a_migrated_ledger_exports_what_it_held_and_takes_more(ledger_url: str, 
         assert found == set(snapshot.connection.execute(sa.select(generations)))
     opened.commit([judged_set("q3")])
     with opened.snapshot() as snapshot:
-        assert [q.query_id for q in snapshot.queries_with_labels("docs", changes=(1, 2))] == ["q3"]
+        assert [q.query_id for q in snapshot.labelled_queries("docs", changes=(1, 2))] == ["q3"]
     opened.close()
     today.close()
 

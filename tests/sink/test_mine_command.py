@@ -14,8 +14,7 @@ from qrelay.errors import InputError, UnknownCollection
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.labels.mining.explain import in_words
-from qrelay.labels.mining.mine import MiningRules, Verdict
-from qrelay.labels.mining.rules import NEITHER, REASONS, UNJUDGED, Because
+from qrelay.labels.mining.rules import NEITHER, REASONS, UNJUDGED, Because, MiningRules, Verdict
 from qrelay.types import Missing
 from tests.sink.builders import graded, judged_set
 from tests.sink.test_mining import judged

@@ -12,21 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.negatives import OFF
-from qrelay.labels.ledger.reader import LabelledQuery
+from qrelay.labels.examples import example_of
+from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery
 from qrelay.labels.mining import rules as rules_module
-from qrelay.labels.mining.examples import example_from
-from qrelay.labels.mining.mine import (
+from qrelay.labels.mining.mine import mine
+from qrelay.labels.mining.rules import (
+    GUARD_REASONS,
     NEGATIVE,
     NEITHER,
     POSITIVE,
-    RELEVANT_GRADE,
+    REASONS,
     JudgedPassage,
     MiningRules,
     Verdict,
-    mine,
 )
-from qrelay.labels.mining.rules import GUARD_REASONS, REASONS
+from qrelay.labels.where import parse_where
+from qrelay.scales import RELEVANT_GRADE
 from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, Candidate, Passage, Score
+from tests.sink.builders import JUDGE
 
 RULES = MiningRules()
 
@@ -266,12 +269,18 @@ def test_without_a_hard_negative_there_is_no_easy_one() -> None:
 
 
 def test_easy_negatives_alone_make_no_example() -> None:
-    query = LabelledQuery("q1", "a question", ())
-    good, far = Verdict(positive(), POSITIVE, "relevant"), Verdict(judged("far"), NEGATIVE, "easy")
-    assert example_from(query, [good, far]) is None
-    made = example_from(query, [good, Verdict(judged("near"), NEGATIVE, "top_rank"), far])
-    assert made is not None
+    passages = [positive(), judged("near", dense=1, p=0.06), judged("far", dense=30, bm25=30, p=0.01)]
+    labels = [
+        Label(each.candidate.passage.passage_id, 1, each.grade, 0, each.p_relevant, None, 0.0, "", 0)
+        for each in passages
+    ]
+    query = LabelledQuery("q1", "a question", tuple(labels), tuple(each.candidate for each in passages))
+    judges = {1: JudgeRow(1, "a" * 64, JUDGE)}
+    made = example_of(query, judges, RULES)
     assert [each.reason for each in made.negatives] == ["top_rank", "easy"]
+    left = example_of(query, judges, RULES, where=parse_where("p_relevant<0.05"))
+    assert [each.reason for each in left.verdicts] == ["easy"]
+    assert not left.positives and not left.negatives
 
 
 def test_every_reason_that_mining_gives_is_in_the_table() -> None:

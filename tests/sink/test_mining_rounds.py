@@ -7,18 +7,17 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qrelay.labels.examples import examples
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.mining.mine import MiningRules
 from qrelay.labels.mining.rounds import (
     HARDEST,
     ExampleSize,
     RoundLimits,
-    accumulated,
     choose,
-    of_round,
     size_of,
+    taken,
 )
-from qrelay.labels.mining.survey import survey
+from qrelay.labels.mining.rules import MiningRules
 from tests.sink.builders import graded, judged_set
 
 SIZES = [ExampleSize(f"q{i:02d}", 1 + i % 5, 1 + i % 3, 1.0 + i) for i in range(40)]
@@ -71,28 +70,21 @@ def test_the_order_of_examples_never_matters_and_no_limit_is_broken(
     assert all(chosen.values())
 
 
-def test_what_an_earlier_round_took_stays_and_each_round_has_its_own_cap() -> None:
-    first, second = SIZES[:20], SIZES[20:]
-    limits = RoundLimits(examples=4)
-    both = accumulated([first, second], limits)
-    assert both == {**choose(first, limits), **choose(second, limits)}
-    assert len(both) == 8
-
-
 def test_rounds_follow_the_ledgers_changes_whatever_the_order_of_commits(ledger: Ledger) -> None:
     sets = [judged_set(f"q{i}", outcomes=[graded(3), *[graded(0)] * 8]) for i in range(6)]
     ledger.commit(sets[:3][::-1])
     with ledger.snapshot() as snapshot:
         boundary = snapshot.change_no("docs")
     ledger.commit(sets[3:])
-    limits = RoundLimits(examples=2, negatives=5)
+    limits, rules = RoundLimits(examples=2, negatives=5), MiningRules()
     with ledger.snapshot() as snapshot:
+        judges = snapshot.judges()
         ranges = (0, boundary), (boundary, snapshot.change_no("docs"))
-        rounds = [
-            [e for m in survey(snapshot, "docs", MiningRules(), changes=each) if (e := m.example)] for each in ranges
-        ]
-    chosen = accumulated([map(size_of, examples) for examples in rounds], limits)
-    taken = list(of_round((example for examples in rounds for example in examples), chosen))
-    assert [{e.query_id for e in examples} for examples in rounds] == [{"q0", "q1", "q2"}, {"q3", "q4", "q5"}]
-    assert [sum(len(e.negatives) for e in taken if e.query_id in ids) for ids in ("q0q1q2", "q3q4q5")] == [5, 5]
-    assert all(example.negatives[0].hard for example in taken)
+        rounds = [list(examples(snapshot, "docs", judges, rules, changes=each)) for each in ranges]
+    assert [{e.query.query_id for e in found} for found in rounds] == [{"q0", "q1", "q2"}, {"q3", "q4", "q5"}]
+    for found in rounds:
+        chosen = choose(map(size_of, found), limits)
+        kept = [each for each in (taken(example, chosen) for example in found) if each.positives]
+        assert len(kept) <= 2
+        assert sum(len(each.negatives) for each in kept) == 5
+        assert all(each.negatives[0].hard for each in kept)

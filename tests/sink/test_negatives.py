@@ -11,7 +11,7 @@ import pytest
 from benchmarks.negatives import OFF, main, measure, read_gold, rules_with, variants
 from qrelay.errors import InputError, MalformedInput
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rules import MiningRules
 from tests.sink.builders import graded, judged_set
 
 GOLD = "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t0\nq2\td0\t1\nq3\td2\t1\n"

@@ -16,7 +16,7 @@ from qrelay.jobs.decisions import Decisions, abandon, trigger_manually
 from qrelay.labels.ledger import outbox
 from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from qrelay.labels.ledger.outbox import Counters, Standing, Trigger
-from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rules import MiningRules
 from qrelay.settings.training import TrainingSettings
 from qrelay.types import JudgeIdentity, Missing
 from tests.sink.builders import JUDGE, graded, judged_set, later

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from qrelay.errors import InputError
 from qrelay.identity import judge_digest
 from qrelay.labels.choice import chosen_judges, one_a_pair
-from qrelay.labels.exports.export import QRELS, TRIPLES, export_bytes
+from qrelay.labels.exports.catalogue import QRELS, TRIPLES
 from qrelay.labels.ledger import overrides, schema
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, Override, Written
@@ -20,6 +20,7 @@ from qrelay.labels.ledger.reader import LabelledQuery
 from qrelay.labels.permission import Usage
 from qrelay.labels.qualification import NEGATIVES, POSITIVES, QUALIFIED, Report
 from tests.sink.builders import CASCADE, JUDGE, graded, judged_set, judgment, later, with_labels
+from tests.sink.exporting import export_bytes
 
 
 def said(passage_id: str = "d0#0", grade: int | None = 2, query_id: str = "q1", **fields: str) -> NewOverride:
@@ -135,7 +136,7 @@ def test_only_the_queries_that_got_an_override_carry_the_number_of_the_change(fi
     add(filled, said(query_id="q2"))
     with filled.snapshot() as snapshot:
         now = snapshot.change_no("docs")
-        touched = [each.query_id for each in snapshot.queries_with_labels("docs", changes=(before, now))]
+        touched = [each.query_id for each in snapshot.labelled_queries("docs", changes=(before, now))]
     assert touched == ["q2"]
 
 
@@ -215,7 +216,7 @@ def test_labels_stay_in_the_order_of_passages(filled: Ledger) -> None:
     found = [label.passage_id for label in query.labels]
     assert found == sorted(found) and found.count("d1#0") == 2
     with filled.snapshot() as snapshot:
-        [same] = snapshot.queries_with_labels("docs", ids=["q1"], overrides=True)
+        [same] = snapshot.labelled_queries("docs", ids=["q1"], overrides=True)
     assert same.labels == query.labels
 
 
@@ -248,7 +249,7 @@ def test_peoples_labels_are_fit_for_training_without_a_report(filled: Ledger) ->
     add(filled, said())
     with filled.snapshot() as snapshot:
         judges = snapshot.judges()
-        [query] = snapshot.queries_with_labels("docs", ids=["q1"], overrides=True)
+        [query] = snapshot.labelled_queries("docs", ids=["q1"], overrides=True)
     [label] = [label for label in query.labels if label.human]
     usage = Usage(Report())
     usage.add(judges[label.judge_no], label, (POSITIVES, NEGATIVES), teaches=True)

@@ -14,7 +14,7 @@ from qrelay.jobs.policy import RULES, Decision, decide
 from qrelay.labels.ledger.merge import Added
 from qrelay.labels.ledger.outbox_rows import Counters, Standing
 from qrelay.labels.ledger.rows import microseconds
-from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rules import MiningRules
 from qrelay.labels.settings import SinkSettings
 from qrelay.settings import load_settings
 from qrelay.settings.quiet_hours import QuietHours

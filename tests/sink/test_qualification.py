@@ -12,13 +12,14 @@ import pytest
 
 from qrelay.errors import ConfigError, InputError
 from qrelay.identity import judge_digest
-from qrelay.labels.exports.export import QRELS, TRIPLES, export_file
+from qrelay.labels.exports.catalogue import QRELS, TRIPLES
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.qualification import NO_REPORT, Report, read_report
 from qrelay.labels.settings import SinkSettings
 from qrelay.services.sink.sink import load_sink
 from qrelay.types import JudgeIdentity
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, with_labels
+from tests.sink.exporting import export_file
 
 
 def use(verdict: str, reason: str = "measured", numbers: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import dataclasses
 from typing import Any
 
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput, QueryConflict
-from qrelay.labels.exports.export import QRELS, export_bytes
+from qrelay.labels.exports.catalogue import QRELS
 from qrelay.labels.ledger.commit import begin_changes
 from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from qrelay.labels.ledger.reader import Label
 from qrelay.types import Graded, JudgedSet, JudgeIdentity, Judgment, Missing
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled
+from tests.sink.exporting import export_bytes
 
 LOST = Missing("timeout", "no answer in 30 s")
 
@@ -24,7 +25,7 @@ def again(*outcomes: Graded | Missing, judge: JudgeIdentity = OTHER_JUDGE, **fie
 
 def labels_of(ledger: Ledger, query_id: str = "q1") -> list[Label]:
     with ledger.snapshot() as snapshot:
-        return [each for q in snapshot.queries_with_labels("docs", ids=[query_id]) for each in q.labels]
+        return [each for q in snapshot.labelled_queries("docs", ids=[query_id]) for each in q.labels]
 
 
 def judgments_of(ledger: Ledger, query_id: str = "q1") -> list[Judgment]:

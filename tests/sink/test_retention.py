@@ -12,12 +12,13 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from qrelay.cli.labels.ledger import ledger as command
-from qrelay.labels.exports.export import QRELS, TRIPLES, export_bytes
+from qrelay.labels.exports.catalogue import QRELS, TRIPLES
 from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.retention import DAY_US, Pruned, PruneRule, compact, prune
 from qrelay.types import Missing
 from tests.sink.builders import OTHER_JUDGE, dead_letter, graded, judged_set, judgment, later, relabelled
+from tests.sink.exporting import export_bytes
 
 DAYS = 86_400.0
 

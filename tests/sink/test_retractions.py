@@ -10,7 +10,7 @@ from qrelay.errors import InputError
 from qrelay.identity import judge_digest
 from qrelay.jobs.decisions import Decisions
 from qrelay.labels.audit.audit import Request, audit
-from qrelay.labels.exports.export import QRELS, TRIPLES, export_bytes
+from qrelay.labels.exports.catalogue import QRELS, TRIPLES
 from qrelay.labels.ledger import retractions
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.outbox import standing
@@ -20,6 +20,7 @@ from qrelay.labels.selection import select_sets
 from qrelay.labels.where import parse_where
 from qrelay.settings.training import TrainingSettings
 from tests.sink.builders import JUDGE, NOW, OTHER_JUDGE, graded, judged_set, judgment, relabelled
+from tests.sink.exporting import export_bytes
 
 GRADES = {"0-3": 2}
 

@@ -17,14 +17,15 @@ import sqlalchemy as sa
 
 from qrelay.errors import InvalidQuery, QueryConflict
 from qrelay.labels.audit.coverage import Judged
-from qrelay.labels.audit.records import AuditedQuery
-from qrelay.labels.exports.export import QRELS, export_bytes
+from qrelay.labels.examples import Example
+from qrelay.labels.exports.catalogue import QRELS
 from qrelay.labels.exports.request import Options
 from qrelay.labels.ledger import overrides, schema
 from qrelay.labels.ledger.ledger import Added, CommitStatus, Ledger
 from qrelay.labels.ledger.packing import unpack
 from qrelay.types import BM25, DENSE, Candidate, CandidateSet, Graded, JudgedSet, Missing, Query, Score
 from tests.sink.builders import OTHER_JUDGE, dead_letter, graded, judged_set, judgment, passage, relabelled
+from tests.sink.exporting import export_bytes
 
 COMMITTED, DUPLICATE = CommitStatus.COMMITTED, CommitStatus.DUPLICATE
 LOST = Missing("timeout", "no answer in 30 s")
@@ -219,7 +220,7 @@ def test_a_round_is_a_change_of_its_query(ledger: Ledger) -> None:
         before = snapshot.change_no("docs")
     ledger.commit([SECOND])
     with ledger.snapshot() as snapshot:
-        changed = snapshot.queries_with_labels("docs", changes=(before, snapshot.change_no("docs")))
+        changed = snapshot.labelled_queries("docs", changes=(before, snapshot.change_no("docs")))
         assert [each.query_id for each in changed] == ["q1"]
 
 
@@ -230,7 +231,7 @@ def test_a_run_and_judged_at_k_are_of_the_latest_round_alone(ledger: Ledger) -> 
     with ledger.snapshot() as snapshot:
         (query,) = snapshot.labelled_queries("docs")
     judged = Judged()
-    judged.add(AuditedQuery(query, {}, "v2", {each.passage_id: each for each in query.labels}, (), (), {}))
+    judged.add(Example(query, {}, {each.passage_id: each for each in query.labels}))
     assert judged.result()[DENSE]["5"] == pytest.approx(2 / 3, abs=1e-4), "a is no result of this round"
 
 

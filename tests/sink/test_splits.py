@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qrelay.errors import InputError
-from qrelay.labels.exports.export import export_file
 from qrelay.labels.exports.spill import Spill
 from qrelay.labels.exports.splits import Groups, Leaks, Splits, key, parse_splits
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.types import JudgedSet
 from tests.sink.builders import graded, judged_set
+from tests.sink.exporting import export_file
 
 SHARES = "train=0.6,dev=0.2,test=0.2"
 

@@ -12,9 +12,9 @@ from qrelay.identity import judge_digest
 from qrelay.labels.ledger import overrides
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride
-from qrelay.labels.mining.mine import RELEVANT_GRADE
 from qrelay.labels.selection import select_sets
 from qrelay.labels.where import Term, Where, parse_where
+from qrelay.scales import RELEVANT_GRADE
 from qrelay.types import JudgedSet, Missing
 from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, relabelled, with_labels
 

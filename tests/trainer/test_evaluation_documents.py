@@ -17,12 +17,12 @@ from qrelay.errors import ConfigError, MalformedInput
 from qrelay.formats.annotated_pairs import read_beir
 from qrelay.formats.beir import read_collection
 from qrelay.formats.documents import fold_qrels, fold_run
-from qrelay.labels.exports.export import export_file
 from qrelay.labels.exports.splits import parse_splits
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.naming import absent, document_of, passage_name
 from qrelay.training.evaluation.manifests import relevant_from
 from tests.sink.builders import JUDGE, graded, judged_set
+from tests.sink.exporting import export_file
 from tests.trainer.beir import CORPUS, beir_folder, lines, qrels_file
 
 

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 from qrelay.cli.eval.group import evaluate_command
 from qrelay.errors import ConfigError, InputError, MalformedInput
-from qrelay.labels.exports.export import export_file
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.training.evaluation.answering import answer
 from qrelay.training.evaluation.evaluate import evaluate
@@ -20,6 +19,7 @@ from qrelay.training.evaluation.freezing import Labels, freeze, labels_of
 from qrelay.training.evaluation.frozen import FrozenSet
 from qrelay.types import JudgeIdentity
 from tests.sink.builders import graded, judged_set
+from tests.sink.exporting import export_file
 from tests.trainer.beir import beir_folder, lines
 
 QWEN = {"model": "qwen", "revision": "1", "strategy": "graded"}

@@ -13,10 +13,9 @@ from qrelay.labels.opening import open_ledger
 from qrelay.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
-    from qrelay.labels.ledger.ledger import Ledger
-    from qrelay.labels.ledger.reader import Label
+    from qrelay.labels.examples import Example
+    from qrelay.labels.ledger.reader import Label, Snapshot
     from qrelay.labels.mining.explain import Explained
-    from qrelay.labels.mining.rounds import RoundLimits
     from qrelay.labels.mining.rules import MiningRules
 
 _STEPS = {
@@ -58,47 +57,57 @@ def mine(
 
     Reads the ledger, also while services write to it, and changes nothing: `qrelay export` writes what is chosen.
     """
-    from dataclasses import replace
+    from dataclasses import asdict, replace
 
-    asked: dict[str, Any] = {"judge": judge, "overrides": overrides}
-    with open_ledger(ledger, data_dir, config) as (opened, settings):
+    from qrelay.labels.choice import counting_judges
+    from qrelay.labels.examples import examples
+    from qrelay.labels.mining.funnel import Funnel
+
+    with open_ledger(ledger, data_dir, config) as (opened, settings), opened.snapshot() as snapshot:
+        snapshot.require_collection(collection)
+        rules, limits = settings.rules, settings.round_limits
+        judges = counting_judges(snapshot, collection, rules, judge)
+        ids = None if query_id is None else [query_id]
+        found = examples(snapshot, collection, judges, rules, people=overrides, ids=ids)
         if query_id is not None:
-            _explain(opened, collection, query_id, settings.rules, asked, as_json)
+            _explain(snapshot, collection, query_id, next(found, None), rules, as_json)
             return
-        limits = settings.round_limits
-        if round_examples is not None:
-            limits = replace(limits, examples=round_examples)
-        if round_negatives is not None:
-            limits = replace(limits, negatives=round_negatives)
-        _count(opened, collection, settings.rules, limits, asked, as_json)
+        funnel = Funnel()
+        for mined in found:
+            funnel.add(mined)
+    if round_examples is not None:
+        limits = replace(limits, examples=round_examples)
+    if round_negatives is not None:
+        limits = replace(limits, negatives=round_negatives)
+    counted = funnel.as_json(limits)
+    if as_json:
+        echo_json({"collection": collection, **counted, "rules": asdict(rules)})
+        return
+    _print_funnel(collection, counted)
 
 
 def _explain(
-    ledger: Ledger, collection: str, query_id: str, rules: MiningRules, asked: dict[str, Any], as_json: bool
+    snapshot: Snapshot, collection: str, query_id: str, mined: Example | None, rules: MiningRules, as_json: bool
 ) -> None:
     from itertools import islice
 
     from qrelay.errors import InputError
     from qrelay.labels.mining.explain import explain
-    from qrelay.labels.mining.survey import survey
 
-    with ledger.snapshot() as snapshot:
-        mined = next(survey(snapshot, collection, rules, query_id=query_id, **asked), None)
-        if mined is None:
-            known = [each.query_id for each in islice(snapshot.queries_with_labels(collection, page=3), 3)]
-            raise InputError(
-                f"the ledger holds no judged query {query_id!r} of collection {collection}, whose queries are"
-                f" {', '.join(map(repr, known))}, …: give a query's id, no passage's and no document's"
-            )
+    if mined is None:
+        known = [each.query_id for each in islice(snapshot.labelled_queries(collection, page=3), 3)]
+        raise InputError(
+            f"the ledger holds no judged query {query_id!r} of collection {collection}, whose queries are"
+            f" {', '.join(map(repr, known))}, …: give a query's id, no passage's and no document's"
+        )
     rows = explain(mined, rules)
     if as_json:
         head = {"collection": collection, "query_id": query_id, "query": mined.query.text}
-        example = mined.example is not None
-        echo_json({**head, "example": example, "candidates": [row.as_json() for row in rows]})
+        echo_json({**head, "example": bool(mined.positives), "candidates": [row.as_json() for row in rows]})
         return
     click.echo(f"{query_id}: {mined.query.text}")
     _print_rows(rows)
-    click.echo("" if mined.example else "no example: it takes a positive and a hard negative")
+    click.echo("" if mined.positives else "no example: it takes a positive and a hard negative")
 
 
 def _print_rows(rows: list[Explained]) -> None:
@@ -127,30 +136,6 @@ def _label(label: Label | None) -> str:
     if label.grade is None:
         return f"missing: {label.missing_reason}"
     return f"grade {label.grade}" if label.p_relevant is None else f"grade {label.grade}, P {label.p_relevant:.2f}"
-
-
-def _count(
-    ledger: Ledger,
-    collection: str,
-    rules: MiningRules,
-    limits: RoundLimits,
-    asked: dict[str, Any],
-    as_json: bool,
-) -> None:
-    from dataclasses import asdict
-
-    from qrelay.labels.mining.funnel import Funnel
-    from qrelay.labels.mining.survey import survey
-
-    funnel = Funnel()
-    with ledger.snapshot() as snapshot:
-        for mined in survey(snapshot, collection, rules, **asked):
-            funnel.add(mined)
-    found = funnel.as_json(limits)
-    if as_json:
-        echo_json({"collection": collection, **found, "rules": asdict(rules)})
-        return
-    _print_funnel(collection, found)
 
 
 def _print_funnel(collection: str, found: dict[str, Any]) -> None:

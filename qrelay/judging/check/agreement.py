@@ -16,11 +16,10 @@ from qrelay.judging.check.evidence import Evidence, Floats
 from qrelay.judging.check.figures import figure, mean
 from qrelay.progress import step
 from qrelay.stats.agreement import auc, kappa
-from qrelay.types import JudgeIdentity
+from qrelay.types import COMBINED, JudgeIdentity
 
 TOP: Final = 5
 """Of the judged passages of a query, so many that a system scores highest: where hard negatives come from."""
-COMBINED: Final = ("fused", "cascade")
 _LEAST: Final = 3
 """Fewer values have no rank correlation worth the name."""
 _SHOWN: Final = 10
@@ -38,7 +37,7 @@ def with_retrieval(evidence: Evidence) -> list[dict[str, Any]]:
             for system, scores in evidence.scores.items():
                 rows = np.flatnonzero(~np.isnan(evidence.p[hashed]) & ~np.isnan(scores))
                 if len(rows):
-                    about = {"judge": hashed, "system": system, "reads_scores": _reads_scores(judge)}
+                    about = {"judge": hashed, "system": system, "reads_scores": judge.uses_retrieval_scores}
                     found.append(about | _beside(evidence, hashed, scores, rows))
                 comparing.advance(1)
     return found
@@ -112,10 +111,6 @@ def _akin(one: JudgeIdentity, other: JudgeIdentity) -> str:
     if one.strategy in COMBINED or other.strategy in COMBINED:
         return "one is made of other judges' labels"
     return "both are the same model" if one.fingerprint == other.fingerprint else ""
-
-
-def _reads_scores(judge: JudgeIdentity) -> bool:
-    return "stage-scores=yes" in judge.decoding
 
 
 def rank_correlation(a: Floats, b: Floats) -> float:

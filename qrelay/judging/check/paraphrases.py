@@ -17,7 +17,7 @@ from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.identity import judge_digest
 from qrelay.judging.check.evidence import Evidence
 from qrelay.judging.check.figures import mean_by, share
-from qrelay.judging.load import JudgeCore
+from qrelay.judging.core import JudgeCore
 from qrelay.judging.preview import shown_name
 from qrelay.judging.qualification.sampling import Judged, choose
 from qrelay.progress import Step, step

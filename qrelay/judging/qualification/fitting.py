@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from qrelay.errors import InputError
 from qrelay.judging.calibration import BEHIND_BEST, CalibrationMap, FittedOn
 from qrelay.judging.qualification.table import Table
+from qrelay.scales import RELEVANT_GRADE, bounds
 from qrelay.stats.agreement import best_kappa_threshold
 from qrelay.stats.calibration import Isotonic, Logistic, group_folds
 
 FOLDS: Final = 100
 """Up to so many queries each is left out alone: with 50 queries in 5 folds, the split moved kappa by 0.02."""
 _MIN_RELEVANT: Final = 5
-_SCALES: Final = {(0, 1): "0-1", (0, 3): "0-3", (1, 4): "1-4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def fit_map(
     return CalibrationMap(
         inputs=table.inputs(names),
         model=model,
-        scale=_SCALES.get((low, high), f"{low}-{high}"),
+        scale=f"{low}-{high}",
         min_grade=low,
         cuts=_rising(cuts, table.relevant_from - low - 1),
         cumulative=tuple(Isotonic.fit(p, grades >= grade) for grade in range(low + 1, high + 1)),
@@ -140,7 +140,8 @@ def _rising(cuts: Sequence[float], relevant: int) -> tuple[float, ...]:
 def _range(table: Table) -> tuple[int, int]:
     grades = [pair.grade for pair in table.pairs if pair.grade is not None]
     low, high = min(grades), max(grades)
-    return next(((a, b) for a, b in _SCALES if a <= low and high <= b and a < table.relevant_from <= b), (low, high))
+    known = map(bounds, RELEVANT_GRADE)
+    return next(((a, b) for a, b in known if a <= low and high <= b and a < table.relevant_from <= b), (low, high))
 
 
 def _enough(relevant: NDArray[np.bool_]) -> None:

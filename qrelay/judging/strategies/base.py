@@ -9,23 +9,8 @@ from typing import Protocol
 from qrelay.errors import QrelayError
 from qrelay.llm.base import Backend
 from qrelay.llm.exchange import Message
+from qrelay.scales import Scale
 from qrelay.types import Graded, Missing, Passage, Query
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """The grades of one strategy. `variants[i]` are the case-folded spellings that stand for grade
-    `min_grade + i`, the canonical label first; grades from `relevant_grade` on count as relevant."""
-
-    name: str
-    min_grade: int
-    relevant_grade: int
-    variants: tuple[tuple[str, ...], ...]
-
-    @property
-    def max_grade(self) -> int:
-        """The best grade."""
-        return self.min_grade + len(self.variants) - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qrelay.judging.strategies.base import Scale, Strategy
+from qrelay.judging.strategies.base import Strategy
 from qrelay.judging.strategies.chat import ChatGrade, Shot
+from qrelay.scales import Scale
 
-SCALE = Scale("0-1", min_grade=0, relevant_grade=1, variants=(("no", "n"), ("yes", "y")))
+SCALE = Scale.halved("0-1", variants=(("no", "n"), ("yes", "y")))
 """Single letters count: vocabularies without a token "YES" begin it with "Y"."""
 
 _INSTRUCTIONS = """

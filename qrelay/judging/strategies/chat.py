@@ -9,10 +9,11 @@ from itertools import chain
 from qrelay.errors import ConfigError, QrelayError
 from qrelay.identity import digest
 from qrelay.judging.strategies import hygiene
-from qrelay.judging.strategies.base import Measured, Scale, StrategySpec
+from qrelay.judging.strategies.base import Measured, StrategySpec
 from qrelay.judging.strategies.grading import labels, read_grade
 from qrelay.llm.base import Backend
 from qrelay.llm.exchange import TOKEN_LOGPROBS, Message, Prompt, TokenLogprobs
+from qrelay.scales import Scale
 from qrelay.types import Graded, Missing, Passage, Query
 
 

@@ -12,8 +12,8 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from qrelay.judging.strategies.base import Scale
 from qrelay.llm.exchange import TokenLogprobs
+from qrelay.scales import Scale
 from qrelay.types import Graded, Missing, Utility
 
 _SPACE_MARKERS = " \t\r\n\u2581\u0120\u010a"

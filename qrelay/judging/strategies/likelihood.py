@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from qrelay.errors import QrelayError
-from qrelay.judging.strategies.base import Measured, Scale
+from qrelay.judging.strategies.base import Measured
 from qrelay.judging.strategies.grading import graded
 from qrelay.llm.exchange import TargetLogprobs
+from qrelay.scales import Scale
 from qrelay.types import Graded, Missing, Utility
 
-BINARY = Scale("0-1", min_grade=0, relevant_grade=1, variants=(("no",), ("yes",)))
-GRADED = Scale("0-3", min_grade=0, relevant_grade=2, variants=(("0",), ("1",), ("2",), ("3",)))
+BINARY = Scale.halved("0-1", variants=(("no",), ("yes",)))
+GRADED = Scale.halved("0-3", variants=(("0",), ("1",), ("2",), ("3",)))
 
 
 @dataclass(frozen=True, slots=True)

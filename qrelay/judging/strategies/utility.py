@@ -25,14 +25,15 @@ from typing import Final, Literal, NamedTuple
 from qrelay.errors import QrelayError
 from qrelay.identity import digest
 from qrelay.judging.strategies import hygiene
-from qrelay.judging.strategies.base import Measured, Scale, StrategySpec
+from qrelay.judging.strategies.base import Measured, StrategySpec
 from qrelay.judging.strategies.grading import graded
 from qrelay.judging.strategies.numbered import NUMBERS, Text, canonical, read_numbers, shuffled, size, windows
 from qrelay.llm.base import Backend
 from qrelay.llm.exchange import GENERATION, Chat, Message, Reply
+from qrelay.scales import Scale
 from qrelay.types import Graded, Missing, Passage, Query, Utility
 
-SCALE: Final = Scale("0-1", min_grade=0, relevant_grade=1, variants=(("no",), ("yes",)))
+SCALE: Final = Scale.halved("0-1", variants=(("no",), ("yes",)))
 Mode = Literal["selection", "ranking"]
 
 _SYSTEM: Final = """

@@ -36,13 +36,14 @@ from qrelay.labels.audit.evaluation import EvaluationSet
 from qrelay.labels.audit.false_negatives import SIZE, FalseNegatives
 from qrelay.labels.audit.figures import FIGURES, Figure, not_measured
 from qrelay.labels.audit.gate import Condition, judge
+from qrelay.labels.audit.judges import Judges
 from qrelay.labels.audit.leakage import Leakage
 from qrelay.labels.audit.measurements import BINS, Measurements, measurements
-from qrelay.labels.audit.records import AuditedQuery, Judges, read
-from qrelay.labels.choice import chosen_judges, describe_judges, leans_on_stage_scores
+from qrelay.labels.choice import chosen_judges, describe_judges
+from qrelay.labels.examples import Example, examples
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.reader import JudgeRow, Snapshot
-from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rules import MiningRules
 
 FORMAT: Final = "qrelay-audit/1"
 
@@ -88,7 +89,7 @@ def audit(
         stats = snapshot.require_collection(collection)
         judges, auditor = who_is_who(snapshot, collection, request, rules)
         checks = _Checks.of(snapshot, collection, judges, auditor, request)
-        for done, record in enumerate(read(snapshot, collection, judges, rules), 1):
+        for done, record in enumerate(examples(snapshot, collection, judges.audited, rules, people=True), 1):
             checks.add(record)
             if on_progress:
                 on_progress(done, stats.queries)
@@ -130,9 +131,9 @@ def who_is_who(
             f"--auditor {request.auditor!r} is the judge whose labels are audited ({describe_judges(audited)}): a"
             " judge agrees with itself; name a stronger one that judged the sample again"
         )
-    audited = {no: row for no, row in audited.items() if auditor is None or no != auditor.judge_no}
+    audited = {no: row for no, row in audited.items() if no > 0 and (auditor is None or no != auditor.judge_no)}
     if rules.without_stage_scores:
-        audited = {no: row for no, row in audited.items() if not leans_on_stage_scores(row.identity)}
+        audited = {no: row for no, row in audited.items() if not row.identity.uses_retrieval_scores}
     if auditor and not audited.keys() & here():
         raise InputError(
             f"--auditor {request.auditor!r} made all labels of collection {collection} that could be audited: name a"
@@ -159,13 +160,9 @@ class _Checks:
         cls, snapshot: Snapshot, collection: str, judges: Judges, auditor: JudgeRow | None, request: Request
     ) -> _Checks:
         sampled = FalseNegatives(
-            judges,
-            auditor=auditor,
-            overrides=request.overrides,
-            size=request.sample_size,
-            seed=request.seed,
+            judges, auditor=auditor, overrides=request.overrides, size=request.sample_size, seed=request.seed,
             pairs=request.pairs,
-        )
+        )  # fmt: skip
         return cls(
             judges,
             sampled,
@@ -177,14 +174,10 @@ class _Checks:
             Breakdown(judges),
         )
 
-    def add(self, record: AuditedQuery) -> None:
-        self.false_negatives.add(record)
-        self.conflicts.add(record)
-        self.duplicates.add(record)
-        self.leakage.add(record)
-        self.judged.add(record)
-        self.missing.add(record)
-        self.breakdown.add(record)
+    def add(self, record: Example) -> None:
+        for each in (self.false_negatives, self.conflicts, self.duplicates, self.leakage, self.judged, self.missing,
+                     self.breakdown):  # fmt: skip
+            each.add(record)
 
     def results(self, counted: Measurements) -> tuple[dict[str, Any], dict[str, Figure]]:
         """(the report's checks, its figures)."""

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from qrelay.labels.audit.records import AuditedQuery, Judges
+from qrelay.labels.audit.judges import Judges
+from qrelay.labels.examples import Example
 from qrelay.labels.ledger.reader import Label
-from qrelay.labels.mining.mine import current_model, rank_of
+from qrelay.ranks import current_model, rank_of
 from qrelay.types import BI_ENCODER, CROSS_ENCODER, Candidate
 
 DIMENSIONS: Final = ("source", "index_version", "judge", "generation", "retrieved_by")
@@ -35,13 +36,10 @@ class Breakdown:
         self._ranks: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
 
-    def add(self, record: AuditedQuery) -> None:
+    def add(self, record: Example) -> None:
         """One query."""
         self._totals.update(queries=1, examples=bool(record.positives))
-        roles = {
-            verdict.judged.candidate.passage.passage_id: verdict.role + "s"
-            for verdict in (*record.positives, *record.negatives)
-        }
+        roles = {each.passage_id: each.role + "s" for each in (*record.positives, *record.negatives)}
         candidates, in_query = record.candidates, set()
         for passage_id, label in record.labels.items():
             for dimension, name in self._names(record, label, candidates[passage_id]):
@@ -59,10 +57,10 @@ class Breakdown:
         if role:
             group[role] += 1
 
-    def _names(self, record: AuditedQuery, label: Label, candidate: Candidate) -> Iterator[tuple[str, str]]:
+    def _names(self, record: Example, label: Label, candidate: Candidate) -> Iterator[tuple[str, str]]:
         found = (
-            record.attributes.get("source") or UNKNOWN,
-            record.index_version or UNKNOWN,
+            record.query.attribute("source") or UNKNOWN,
+            record.query.index_version or UNKNOWN,
             self._judges.every[label.judge_no].judge_hash,
             str(label.generation),
             retrieved_by(candidate),
@@ -77,7 +75,7 @@ class Breakdown:
     def _group(self, dimension: str, name: str) -> Counter[str]:
         return self._groups[dimension].setdefault(name, Counter())
 
-    def _of_examples(self, record: AuditedQuery) -> None:
+    def _of_examples(self, record: Example) -> None:
         self._totals.update(positives=len(record.positives), negatives=len(record.negatives))
         self._reasons.update(verdict.reason for verdict in record.negatives)
         if not record.positives:

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from qrelay.labels.audit.records import AuditedQuery, Judges
+from qrelay.labels.audit.judges import Judges
 from qrelay.labels.audit.texts import text_key
+from qrelay.labels.examples import Example
 from qrelay.labels.ledger.reader import Snapshot
 from qrelay.labels.ledger.states import query_pages
 
@@ -60,7 +61,7 @@ class Conflicts:
         self._counts: Counter[str] = Counter()
         self._examples: list[dict[str, Any]] = []
 
-    def add(self, record: AuditedQuery) -> None:
+    def add(self, record: Example) -> None:
         """One query's labels."""
         key = text_key(record.query.text)
         by_text: dict[int, list[_Grade]] = {}
@@ -72,12 +73,12 @@ class Conflicts:
             else:
                 self._look(grades)
 
-    def _grades(self, record: AuditedQuery) -> Iterator[tuple[int, _Grade]]:
+    def _grades(self, record: Example) -> Iterator[tuple[int, _Grade]]:
         texts = {each: text_key(candidate.passage.text) for each, candidate in record.candidates.items()}
         counting = {id(label) for label in record.labels.values()}
         for label in record.query.labels:
             text = texts.get(label.passage_id, 0)
-            if text and label.grade is not None:
+            if text and label.grade is not None and not label.human:
                 scale = self._judges.every[label.judge_no].identity.scale
                 yield (
                     text,

@@ -12,8 +12,9 @@ from collections import Counter
 from typing import Any
 
 from qrelay.labels.audit.figures import JUDGED_AT, Figure, not_measured, rounded, share
+from qrelay.labels.audit.judges import Judges
 from qrelay.labels.audit.measurements import Measurements
-from qrelay.labels.audit.records import AuditedQuery, Judges
+from qrelay.labels.examples import Example
 
 
 class Judged:
@@ -23,7 +24,7 @@ class Judged:
         self._sums: dict[tuple[str, int], float] = {}
         self._queries: Counter[str] = Counter()
 
-    def add(self, record: AuditedQuery) -> None:
+    def add(self, record: Example) -> None:
         """One query's candidates."""
         ranks: dict[str, list[tuple[int, bool]]] = {}
         for candidate in record.query.candidates:
@@ -64,7 +65,7 @@ class MissingPairs:
         self._pairs = 0
         self._reasons: Counter[str] = Counter()
 
-    def add(self, record: AuditedQuery) -> None:
+    def add(self, record: Example) -> None:
         """One query's labels."""
         self._pairs += len(record.labels)
         self._reasons.update(str(each.missing_reason) for each in record.labels.values() if each.grade is None)

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from qrelay.labels.audit.figures import Figure, not_measured, rounded
+from qrelay.labels.audit.judges import Judges
 from qrelay.labels.audit.measurements import Measurements
-from qrelay.labels.audit.records import Judges
 from qrelay.labels.ledger.rows import moment
 
 LEAST: Final = 30

@@ -11,15 +11,15 @@ is false and the share is of the first `limit`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, Final
 
 from qrelay.labels.audit.figures import Figure, share
-from qrelay.labels.audit.records import AuditedQuery, Judges
+from qrelay.labels.audit.judges import Judges
 from qrelay.labels.audit.texts import NEAR, NearTexts, text_key
+from qrelay.labels.examples import Example
 from qrelay.labels.ledger.reader import Label
-from qrelay.labels.mining.mine import Verdict
+from qrelay.labels.mining.rules import Verdict
 from qrelay.labels.mining.texts import Texts
 
 LIMIT: Final = 50_000
@@ -37,7 +37,7 @@ class Duplicates:
         self._counts: Counter[str] = Counter()
         self._examples: list[dict[str, Any]] = []
 
-    def add(self, record: AuditedQuery) -> None:
+    def add(self, record: Example) -> None:
         """One query's labels, positives and negatives."""
         self._within(record)
         for verdict in (*record.positives, *record.negatives):
@@ -54,11 +54,11 @@ class Duplicates:
         self._seen.add(key)
         self._counts["near"] += self._training.meet(passage.passage_id, passage.text, remember=True) is not None
 
-    def _within(self, record: AuditedQuery) -> None:
+    def _within(self, record: Example) -> None:
         texts, candidates = Texts(), record.candidates
         graded = [(label, candidates[label.passage_id].passage.text) for label in record.labels.values()
                   if label.grade is not None]  # fmt: skip
-        roles = _roles(record)
+        roles = {each.passage_id: each.role for each in (*record.positives, *record.negatives)}
         touched: set[str] = set()
         for (one, text), (other, near) in combinations(graded, 2):
             alike = texts.similarity(text, near)
@@ -68,7 +68,7 @@ class Duplicates:
 
     def _pair(
         self,
-        record: AuditedQuery,
+        record: Example,
         pair: tuple[Label, Label],
         alike: float,
         roles: dict[str, str],
@@ -101,15 +101,6 @@ class Duplicates:
         }
         counts = {name: self._counts[name] for name in names}
         return {**counts, "training": training, "threshold": NEAR, "examples": self._examples}
-
-
-def _roles(record: AuditedQuery) -> dict[str, str]:
-    """passage_id -> "positive" or "negative"."""
-
-    def ids(verdicts: Sequence[Verdict]) -> list[str]:
-        return [verdict.judged.candidate.passage.passage_id for verdict in verdicts]
-
-    return {**dict.fromkeys(ids(record.positives), "positive"), **dict.fromkeys(ids(record.negatives), "negative")}
 
 
 def _example(query_id: str, pair: tuple[Label, Label], alike: float) -> dict[str, Any]:

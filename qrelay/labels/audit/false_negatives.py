@@ -17,13 +17,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from qrelay.errors import InternalError
 from qrelay.identity import digest
 from qrelay.labels.audit.figures import Figure, estimate, not_measured
-from qrelay.labels.audit.records import AuditedQuery, Judges
+from qrelay.labels.audit.judges import Judges
 from qrelay.labels.choice import one_a_pair
+from qrelay.labels.examples import Example
 from qrelay.labels.ledger.reader import JudgeRow
-from qrelay.labels.mining.mine import Verdict
+from qrelay.labels.mining.rules import Verdict
 
 SIZE: Final = 100
 _EXAMPLES: Final = 20
@@ -46,7 +46,7 @@ class SampledNegative:
     @property
     def passage_id(self) -> str:
         """Of the negative."""
-        return self.verdict.judged.candidate.passage.passage_id
+        return self.verdict.passage_id
 
 
 class Sample:
@@ -92,7 +92,7 @@ class FalseNegatives:
         self.sample = Sample(size if self._pairs is None else len(self._pairs), seed)
         self._negatives = 0
 
-    def add(self, record: AuditedQuery) -> None:
+    def add(self, record: Example) -> None:
         """One query's negatives."""
         second: dict[str, tuple[int, bool, str]] | None = None
         for verdict in record.negatives:
@@ -103,7 +103,7 @@ class FalseNegatives:
                 found = second.get(negative.passage_id, (None, None, ""))
                 self.sample.add(SampledNegative(negative.query_id, negative.query, verdict, *found))
 
-    def _second_labels(self, record: AuditedQuery) -> dict[str, tuple[int, bool, str]]:
+    def _second_labels(self, record: Example) -> dict[str, tuple[int, bool, str]]:
         """passage_id -> (grade, whether it means relevant, whose it is)."""
         found: dict[str, tuple[int, bool, str]] = {}
         if self._auditor is not None:
@@ -112,10 +112,9 @@ class FalseNegatives:
                 if label.grade is not None:
                     found[passage_id] = label.grade, self._judges.relevant(label), AUDITOR
         if self._overrides:
-            for passage_id, each in record.overrides.items():
-                if each.grade is None:
-                    raise InternalError(f"the override of {passage_id} stands and has no grade: this is a bug")
-                found[passage_id] = each.grade, each.grade >= self._judges.relevant_from(each.scale), HUMAN
+            for label in record.query.labels:
+                if label.human and label.grade is not None:
+                    found[label.passage_id] = label.grade, self._judges.relevant(label), HUMAN
         return found
 
     def result(self) -> dict[str, Any]:

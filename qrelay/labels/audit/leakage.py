@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from qrelay.labels.audit.evaluation import EvaluationSet
 from qrelay.labels.audit.figures import Figure, not_measured
-from qrelay.labels.audit.records import AuditedQuery
 from qrelay.labels.audit.texts import NearTexts, letter_shingles, text_key, word_shingles
+from qrelay.labels.examples import Example
 
 _EXAMPLES: Final = 20
 
@@ -55,7 +55,7 @@ class Leakage:
         self._passages = _Known(evaluation.read_passages(), of_queries=False)
         self._examples: list[dict[str, str]] = []
 
-    def add(self, record: AuditedQuery) -> None:
+    def add(self, record: Example) -> None:
         """One query of the collection."""
         query = record.query
         if self._queries.count:

@@ -17,9 +17,10 @@ from qrelay.errors import BackendUnavailable, InputError, MalformedInput
 from qrelay.files import write_atomic
 from qrelay.labels.audit.audit import Request, who_is_who
 from qrelay.labels.audit.false_negatives import FalseNegatives, SampledNegative
-from qrelay.labels.audit.records import Judges, read
+from qrelay.labels.audit.judges import Judges
+from qrelay.labels.examples import examples
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rules import MiningRules
 
 COLUMNS: Final = ("query_id", "passage_id", "grade", "query", "title", "text", "reason")
 _BREAKS: Final = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
@@ -35,7 +36,7 @@ def draw(ledger: Ledger, collection: str, request: Request, rules: MiningRules) 
         snapshot.require_collection(collection)
         judges: Judges = who_is_who(snapshot, collection, request, rules)[0]
         check = FalseNegatives(judges, size=request.sample_size, seed=request.seed)
-        for record in read(snapshot, collection, judges, rules):
+        for record in examples(snapshot, collection, judges.audited, rules, people=True):
             check.add(record)
     drawn = check.sample.drawn()
     if not drawn:

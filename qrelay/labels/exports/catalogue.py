@@ -23,10 +23,11 @@ _TRAIN: Final = "train"
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One format. `module` in `formats/` has `open_writer(output, options) -> Writer`; `use` is one of the words
-    above. `suffix` is of its file; empty: it is a folder. `candidates`: it needs passages, not labels alone. `text`:
-    its file may be streamed as text. `measured`: its rows tell what was measured beyond the grade. `verdicts`: they
-    tell what mining makes of every passage."""
+    """One format. `module` in `formats/` has `lines(example)` for text, `columns()` and `rows(example)` for Parquet,
+    or `open_writer(output, options) -> Writer` where it needs more; `use` is one of the words above. `suffix` is of
+    its file; empty: it is a folder. `candidates`: it needs passages, not labels alone. `text`: its file may be
+    streamed as text. `measured`: its rows tell what was measured beyond the grade. `verdicts`: they tell what mining
+    makes of every passage."""
 
     name: str
     about: str
@@ -50,7 +51,13 @@ class Format:
 
     def open_writer(self, output: Any, options: Any) -> Any:
         """The writer of this format; see `writing.Writer`."""
-        return importlib.import_module(f"qrelay.labels.exports.formats.{self.module}").open_writer(output, options)
+        from qrelay.labels.exports.writing import Lines, Rows, open_splits
+
+        module = importlib.import_module(f"qrelay.labels.exports.formats.{self.module}")
+        if hasattr(module, "open_writer"):
+            return module.open_writer(output, options)
+        sinks = open_splits(output, options, self.suffix)
+        return Lines(sinks, module.lines) if self.text else Rows(sinks, module.columns(), module.rows)
 
 
 _TABLE: Final = (

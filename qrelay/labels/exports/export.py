@@ -1,13 +1,13 @@
 """Exports: files that are a function of the ledger's labels. Same ledger, same bytes.
 
-    Request (what is asked for) ──► Source (one snapshot, a query at a time) ──► Writer (a format) ──► Output (files)
+    Request (what is asked for) ──► Source (one snapshot: an Example a query) ──► Writer (a format) ──► Output (files)
 
 Everything is sorted by id, nothing carries a time, a cost or a cache mark, and numbers are rounded to six decimals,
 so the order in which queries were committed, a redelivery or a second sink cannot change a byte. Formats are in
 `catalogue.py`; a new one is a file in `formats/` and a line there.
 
-    for chunk in export_bytes(ledger, "medquad", "qrels"): ...
-    manifest = export_file(ledger, "medquad", "triples", Path("triples.jsonl"))
+    for chunk in Export(ledger, Request("medquad", "qrels")).chunks(): ...
+    manifest = write_export(ledger, Request("medquad", "triples"), Path("triples.jsonl"))
 
 An increment (`since`) holds the whole current rows of the queries that later changes touched. To merge it into what
 is there, drop the rows of its queries (those in it, and those that its manifest lists under `emptied`), and add its
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qrelay.errors import BackendUnavailable, InputError, InternalError
-from qrelay.labels.exports.catalogue import EXAMPLES_USE, FORMATS, NO_LABELS, QRELS, TRIPLES
+from qrelay.labels.exports.catalogue import EXAMPLES_USE, NO_LABELS
 from qrelay.labels.exports.files import Folder, OneFile, Stream, described, open_output, overall_sha256
 from qrelay.labels.exports.request import Request
 from qrelay.labels.exports.source import Source
@@ -32,8 +32,6 @@ from qrelay.labels.ledger import export_records
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.schema import SCHEMA_VERSION
 from qrelay.runtime import faults
-
-__all__ = ["FORMATS", "QRELS", "TRIPLES", "Export", "export_bytes", "export_file"]
 
 _CHUNK_BYTES: Final = 64 * 1024
 
@@ -60,35 +58,11 @@ class Export:
         """The collection's last change that was read; known once the first query is."""
         self._ledger = ledger
         self._on_progress = on_progress
-        self._tally = Tally(self.request)
+        self.tally = Tally(self.request)
+        """What was counted so far, and whose labels were used."""
         self._writer: Writer | None = None
         self._output: Stream | OneFile | Folder | None = None
         self._finished = False
-
-    @property
-    def rows(self) -> int:
-        """Rows written."""
-        return self._tally.rows
-
-    @property
-    def queries(self) -> int:
-        """Queries that have a row."""
-        return self._tally.queries
-
-    @property
-    def missing_judgments(self) -> int:
-        """Pairs without a label, all reasons together."""
-        return self._tally.missing.total()
-
-    @property
-    def qualification(self) -> str:
-        """The least of the verdicts on the labels used so far; see `qualification.py`."""
-        return self._tally.usage.verdict
-
-    @property
-    def warnings(self) -> list[str]:
-        """Whose labels, of those used so far, were measured by nobody, or fell short; a line each."""
-        return self._tally.usage.warnings
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes of an export of one file, in pieces of about 64 KiB. Once.
@@ -132,23 +106,23 @@ class Export:
             with self._ledger.snapshot() as snapshot:
                 source = Source(snapshot, self.request)
                 self.to_change = source.change_no
-                for item in source.items():
-                    self._tally.before(item, source)
-                    self._tally.after(item, source, self._writer.write(item))
+                for each in source.examples():
+                    self.tally.before(each)
+                    self.tally.after(each, source, self._writer.write(each))
                     faults.point("sink.export.middle")
                     if self._on_progress:
-                        self._on_progress(self._tally.read, source.total)
+                        self._on_progress(self.tally.read, source.total)
                     yield
-            if self._tally.shared_by_two_splits:
+            if self.tally.shared_by_two_splits:
                 raise InternalError("two splits of an export share a group")
             self._writer.close(self._facts())
         finally:
-            self._tally.close()
+            self.tally.close()
         self._finished = True
 
     def _facts(self) -> dict[str, Any]:
         """The manifest without what is known of the bytes."""
-        request, tally = self.request, self._tally
+        request, tally = self.request, self.tally
         rules = request.describe_rules()
         facts: dict[str, Any] = {
             "format": request.kind,
@@ -187,40 +161,10 @@ def require_permitted(ledger: Ledger, request: Request) -> None:
     tally = Tally(request)
     try:
         with ledger.snapshot() as snapshot:
-            source = Source(snapshot, request)
-            for item in source.items():
-                tally.before(item, source)
+            for each in Source(snapshot, request).examples():
+                tally.before(each)
     finally:
         tally.close()
-
-
-def export_bytes(ledger: Ledger, collection: str, kind: str, **choices: Any) -> Iterator[bytes]:
-    """The bytes of an export of one file; `choices` are fields of `Request`. See `Export.chunks` for errors."""
-    return Export(ledger, Request(collection, kind, **choices)).chunks()
-
-
-def export_file(
-    ledger: Ledger,
-    collection: str,
-    kind: str,
-    path: Path,
-    *,
-    allow_empty: bool = True,
-    on_progress: Progress | None = None,
-    **choices: Any,
-) -> dict[str, Any]:
-    """Writes a file and `<path>.manifest.json`, or a folder with `manifest.json` in it, whole or not at all; records
-    it in the ledger's table `exports`; returns the manifest. `choices` are fields of `Request`.
-
-    The record is written last: where a crash falls before it, the files are in place and the next increment since the
-    last export covers their changes again.
-
-    Raises:
-        InputError: with `allow_empty` False, an export without a row; nothing is written then. See also
-            `Export.chunks`; and a place that holds something else.
-        BackendUnavailable: the place cannot be written, or the disk is full.
-    """
-    return write_export(ledger, Request(collection, kind, **choices), path, allow_empty, on_progress)
 
 
 def write_export(
@@ -232,13 +176,23 @@ def write_export(
     *,
     record: bool = True,
 ) -> dict[str, Any]:
-    """`export_file` for a request; without `record` for what does not stay at `path`."""
+    """Writes a file and `<path>.manifest.json`, or a folder with `manifest.json` in it, whole or not at all; records
+    it in the ledger's table `exports`, unless `record` is False (for what does not stay); returns the manifest.
+
+    The record is written last: where a crash falls before it, the files are in place and the next increment since the
+    last export covers their changes again.
+
+    Raises:
+        InputError: with `allow_empty` False, an export without a row; nothing is written then. See also
+            `Export.chunks`; and a place that holds something else.
+        BackendUnavailable: the place cannot be written, or the disk is full.
+    """
     export = Export(ledger, request, on_progress)
     try:
         output = open_output(path, folder=request.folder)
         try:
             export.write(output)
-            if not export.rows and not allow_empty:
+            if not export.tally.rows and not allow_empty:
                 raise InputError(_why_empty(export))
             manifest = export.manifest()
             output.commit(manifest)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from qrelay.labels.choice import relevant
+from qrelay.labels.examples import Example
 from qrelay.labels.exports.catalogue import EXAMPLES_USE, GRADES_USE, QRELS_USE
-from qrelay.labels.exports.item import Item
 from qrelay.labels.exports.request import Request
 from qrelay.labels.exports.source import Source
 from qrelay.labels.exports.spill import Spill
 from qrelay.labels.exports.splits import Leaks
-from qrelay.labels.ledger.people import HUMAN, relevant_grade
+from qrelay.labels.ledger.people import HUMAN
 from qrelay.labels.ledger.reader import JudgeRow, Label
-from qrelay.labels.mining.rules import Verdict
 from qrelay.labels.permission import Usage
 from qrelay.labels.qualification import NEGATIVES, POSITIVES, USES
-from qrelay.types import JudgeIdentity
+from qrelay.scales import Scale
 
 
 class Tally:
@@ -44,35 +43,36 @@ class Tally:
         """Frees what was kept."""
         self._spill.close()
 
-    def before(self, item: Item, source: Source) -> None:
+    def before(self, example: Example) -> None:
         """A query that is about to be written.
 
         Raises:
             NotQualified: a label would teach whose judge may not; see `labels/permission.py`.
         """
         self.read += 1
-        for label in item.labels.values():
-            self._count(label, item.judges[label.judge_no])
+        for label in example.labels.values():
+            self._count(label, example.judges[label.judge_no])
         kind = self._request.format
-        if kind.use == EXAMPLES_USE and item.example is not None:
-            self._train_on_all(item.example.positives, POSITIVES, item)
-            self._train_on_all(item.example.negatives, NEGATIVES, item)
+        if kind.use == EXAMPLES_USE:
+            for verdicts, use in ((example.positives, POSITIVES), (example.negatives, NEGATIVES)):
+                for verdict in verdicts:
+                    self._use(example, example.labels[verdict.passage_id], (use,), teaches=True)
         elif kind.use in (QRELS_USE, GRADES_USE):
-            teaches = kind.teaches(item.split)
-            for label in item.graded():
-                uses = (POSITIVES if source.relevant(label) else NEGATIVES,) if teaches else USES
-                self.usage.add(item.judges[label.judge_no], label, uses, teaches=teaches)
+            teaches, grades = kind.teaches(example.split), self._request.rules.relevant_grades
+            for label in example.graded():
+                uses = (POSITIVES if relevant(label, example.judges, grades) else NEGATIVES,) if teaches else USES
+                self._use(example, label, uses, teaches=teaches)
 
-    def after(self, item: Item, source: Source, rows: int) -> None:
+    def after(self, example: Example, source: Source, rows: int) -> None:
         """The same query, written as so many rows."""
         self.rows += rows
         self.queries += bool(rows)
         if not rows and self._request.since:
-            self.emptied.append(item.query.query_id)
+            self.emptied.append(example.query.query_id)
         wanted = self._request.splits
         if wanted and rows:
-            self._leaks.add(wanted.names.index(item.split), source.shared(item))
-            side = self._sides.setdefault(item.split, Counter())
+            self._leaks.add(wanted.names.index(example.split), source.shared(example.query, wanted))
+            side = self._sides.setdefault(example.split, Counter())
             side["queries"] += 1
             side["rows"] += rows
 
@@ -90,7 +90,12 @@ class Tally:
         """The judges whose labels were read, by hash."""
         found = sorted(self._judges.values(), key=lambda judge: judge.judge_hash)
         return [
-            _describe(judge.judge_hash, judge.identity, sorted(self._generations[judge.judge_no])) for judge in found
+            {
+                "judge": each.judge_hash,
+                **asdict(each.identity),
+                "generations": sorted(self._generations[each.judge_no]),
+            }
+            for each in found
         ]
 
     def relevant_grades(self) -> dict[str, int]:
@@ -99,7 +104,7 @@ class Tally:
         for judge in self._judges.values():
             scale = judge.identity.scale
             if judge.identity.strategy == HUMAN or scale in known:
-                found[scale] = relevant_grade(scale, known)
+                found[scale] = Scale.halved(scale, known).relevant_grade
         return dict(sorted(found.items()))
 
     def _count(self, label: Label, judge: JudgeRow) -> None:
@@ -111,11 +116,5 @@ class Tally:
         else:
             self.grades[label.grade] += 1
 
-    def _train_on_all(self, verdicts: Sequence[Verdict], use: str, item: Item) -> None:
-        for verdict in verdicts:
-            label = item.labels[verdict.passage_id]
-            self.usage.add(item.judges[label.judge_no], label, (use,), teaches=True)
-
-
-def _describe(judge_hash: str, identity: JudgeIdentity, generations: list[int]) -> dict[str, Any]:
-    return {"judge": judge_hash, **asdict(identity), "generations": generations}
+    def _use(self, example: Example, label: Label, uses: tuple[str, ...], *, teaches: bool) -> None:
+        self.usage.add(example.judges[label.judge_no], label, uses, teaches=teaches)

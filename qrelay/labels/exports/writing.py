@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from qrelay.labels.exports.item import Item
+from qrelay.labels.examples import Example
 from qrelay.labels.exports.request import Options
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Writer(Protocol):
     notes: Counter[str]
     """What the manifest shall say beside rows: counts by a stable word."""
 
-    def write(self, item: Item) -> int:
+    def write(self, item: Example) -> int:
         """One query; the number of rows it gave."""
 
     def close(self, facts: Mapping[str, Any], /) -> None:
@@ -98,14 +98,12 @@ def open_splits(output: Output, options: Options, suffix: str) -> dict[str, Sink
 class Lines:
     """A writer of text. `lines`: the lines of one item, each with its end; every one is a row."""
 
-    def __init__(
-        self, output: Output, options: Options, suffix: str, lines: Callable[[Item], Iterable[bytes]]
-    ) -> None:
+    def __init__(self, sinks: Mapping[str, Sink], lines: Callable[[Example], Iterable[bytes]]) -> None:
         self.notes: Counter[str] = Counter()
-        self._sinks = open_splits(output, options, suffix)
+        self._sinks = sinks
         self._lines = lines
 
-    def write(self, item: Item) -> int:
+    def write(self, item: Example) -> int:
         """Writes the item's lines into its split."""
         found = list(self._lines(item))
         if found:
@@ -121,7 +119,7 @@ class Rows:
     the same pyarrow, whose version the file names."""
 
     def __init__(
-        self, sinks: Mapping[str, Sink], schema: pa.Schema, rows: Callable[[Item], Iterable[Mapping[str, Any]]]
+        self, sinks: Mapping[str, Sink], schema: pa.Schema, rows: Callable[[Example], Iterable[Mapping[str, Any]]]
     ) -> None:
         import pyarrow.parquet as pq
 
@@ -132,7 +130,7 @@ class Rows:
         self._held: dict[str, list[Mapping[str, Any]]] = {split: [] for split in sinks}
         self._bytes = dict.fromkeys(sinks, 0)
 
-    def write(self, item: Item) -> int:
+    def write(self, item: Example) -> int:
         """Holds the item's rows until its split's row group is full."""
         held, count = self._held[item.split], 0
         for row in self._rows(item):

@@ -12,7 +12,6 @@ override becomes a label: `people.py`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,9 +24,9 @@ from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.names import Names, names_of
 from qrelay.labels.ledger.rows import moment, unfit_for_trec
+from qrelay.scales import bounds
 
 MAX_PAGE_SIZE: Final = 1000
-_SCALE: Final = re.compile(r"(\d{1,3})-(\d{1,3})")
 _CHUNK: Final = 500
 """Values in one statement: databases limit the parameters of a statement."""
 
@@ -73,18 +72,6 @@ class OverridePage:
 
     overrides: tuple[Override, ...]
     next_page_token: str
-
-
-def bounds(scale: str) -> tuple[int, int]:
-    """The least and the highest grade of a scale LOW-HIGH.
-
-    Raises:
-        InputError: it is not one.
-    """
-    found = _SCALE.fullmatch(scale)
-    if found is None or int(found[1]) >= int(found[2]):
-        raise InputError(f"scale {scale[:40]!r} is not one: give its least and its highest grade, as 0-3 or 1-4")
-    return int(found[1]), int(found[2])
 
 
 def check(wanted: NewOverride) -> None:

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 from qrelay.identity import judge_digest
 from qrelay.labels.ledger import schema
-from qrelay.labels.ledger.overrides import bounds, latest
-from qrelay.types import JudgeIdentity
+from qrelay.labels.ledger.overrides import latest
+from qrelay.scales import Scale, bounds
+from qrelay.types import JudgeIdentity, retrieval_scores
 
 HUMAN: Final = "human"
 """The strategy of people, as judges."""
@@ -29,7 +30,7 @@ def pseudo_judge(scale: str) -> tuple[int, str, JudgeIdentity]:
         InputError: no scale LOW-HIGH.
     """
     low, high = bounds(scale)
-    identity = JudgeIdentity("people", "overrides", "", "", HUMAN, scale, "stage-scores=no")
+    identity = JudgeIdentity("people", "overrides", "", "", HUMAN, scale, retrieval_scores(uses=False))
     return -(low * 1000 + high), judge_digest(identity), identity
 
 
@@ -40,31 +41,18 @@ def pseudo_judges(connection: sa.Connection) -> list[tuple[int, str, JudgeIdenti
 
 
 def label_fields(
-    connection: sa.Connection, numbers: Sequence[int], relevant_grades: Mapping[str, int] | None = None
+    connection: sa.Connection, numbers: Sequence[int], relevant_grades: Mapping[str, int]
 ) -> dict[int, list[tuple[Any, ...]]]:
-    """query_no -> the fields of `reader.Label` of each override that stands. P(relevant) is 1 at or above the scale's
-    relevant grade, else 0; a scale that `relevant_grades` does not name has its upper half's least grade (2 of 0-3).
-    """
+    """query_no -> the fields of `reader.Label`, up to `expected`, of each override that stands. P(relevant) is 1
+    where the grade is relevant (`Scale.halved`), else 0."""
     found: dict[int, list[tuple[Any, ...]]] = {}
     for number, rows in latest(connection, numbers).items():
         graded = [row for row in rows.values() if row.grade is not None]
-        found[number] = [_fields(row, relevant_grades or {}) for row in graded]
+        found[number] = [_fields(row, relevant_grades) for row in graded]
     return found
 
 
-def relevant_grade(scale: str, relevant_grades: Mapping[str, int]) -> int:
-    """The least grade by which people call a passage relevant: the named one, else that of the scale's upper half.
-
-    Raises:
-        InputError: another scale than the named ones, and no LOW-HIGH.
-    """
-    if scale in relevant_grades:
-        return relevant_grades[scale]
-    low, high = bounds(scale)
-    return low + (high - low + 2) // 2
-
-
 def _fields(row: Any, relevant_grades: Mapping[str, int]) -> tuple[Any, ...]:
-    low, _ = bounds(row.scale)
-    p_relevant = 1.0 if row.grade >= relevant_grade(row.scale, relevant_grades) else 0.0
-    return row.passage_id, pseudo_judge(row.scale)[0], row.grade, low, p_relevant, None, 0.0, "", 0
+    scale, grade = Scale.halved(row.scale, relevant_grades), row.grade
+    number, p_relevant = pseudo_judge(row.scale)[0], float(scale.relevant(grade))
+    return row.passage_id, number, grade, scale.min_grade, p_relevant, None, 0.0, "", 0, scale.share(grade)

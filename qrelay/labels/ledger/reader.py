@@ -8,10 +8,11 @@ Everything comes in the order of ids (compared as UTF-8 bytes), which no commit 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from qrelay.errors import UnknownCollection
@@ -20,6 +21,7 @@ from qrelay.labels.ledger.records import judgment_of, query_of
 from qrelay.labels.ledger.states import CollectionStats, Submission, query_pages
 from qrelay.labels.ledger.union import earlier_passages
 from qrelay.nearest import did_you_mean, listed
+from qrelay.scales import RELEVANT_GRADE
 from qrelay.types import (
     Candidate,
     CandidateSet,
@@ -30,10 +32,20 @@ from qrelay.types import (
 
 _QUERIES_A_PAGE = 64
 _LABELS_PAGE = 256
+"""Queries without their candidates in one page."""
 _CHUNK = 500
 """Values in one statement: databases limit the parameters of a statement."""
 
 _queries, _judgments = schema.queries.c, schema.judgments.c
+LABEL_COLUMNS = (
+    _judgments.query_no, _judgments.passage_id, _judgments.judge_no, _judgments.grade, _judgments.min_grade,
+    _judgments.p_relevant, _judgments.missing_reason, _judgments.entropy, _judgments.calibration,
+    _judgments.generation,
+)  # fmt: skip
+"""query_no, then the fields of a `Label`."""
+_MEASURED_COLUMNS = (
+    *LABEL_COLUMNS, _judgments.expected_relevance, _judgments.probabilities, _judgments.utility,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,9 @@ class Label:
     """What exports and selections need of a judgment. `grade`, `min_grade`, `p_relevant`, `entropy` (nats) and
     `calibration` (a map's hash, or empty) are None where it is missing, and `missing_reason` is None where it is
     not. `generation`: 0 came with the query, others with later rounds or by re-judging. An override is one too, with
-    a `judge_no` below 0 and P(relevant) 1 or 0."""
+    a `judge_no` below 0 and P(relevant) 1 or 0. Only where asked for: `expected`, the expected grade as a share of
+    the scale, 0 to 1; `answer_nll`, nats a token, the text's with the passage less without it (below 0: the passage
+    helps); None where it was not measured."""
 
     passage_id: str
     judge_no: int
@@ -61,6 +75,8 @@ class Label:
     entropy: float | None
     calibration: str | None
     generation: int
+    expected: float | None = None
+    answer_nll: float | None = None
 
     @property
     def human(self) -> bool:
@@ -70,14 +86,22 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuery:
-    """A query with its labels, by passage_id. `candidates` is filled by `labelled_queries` only, with
-    the texts of the passages that have a label; `earlier` names those that only rounds before the latest returned."""
+    """A query with its labels, by passage_id. `candidates`, where they were asked for, have the texts of the
+    passages that have a label; `earlier` names those that only rounds before the latest returned; `attributes` is
+    a JSON object of text to text."""
 
     query_id: str
     text: str
     labels: tuple[Label, ...]
     candidates: tuple[Candidate, ...] = ()
     earlier: frozenset[str] = frozenset()
+    attributes: str = "{}"
+    index_version: str = ""
+
+    def attribute(self, name: str) -> str | None:
+        """The value of one attribute, if the query has it."""
+        value = orjson.loads(self.attributes).get(name)
+        return None if value is None else str(value)
 
 
 class Snapshot:
@@ -120,28 +144,10 @@ class Snapshot:
     def judges(self, *, retracted: bool = False) -> dict[int, JudgeRow]:
         """The judges by number; people too, as one pseudo-judge a scale that overrides are on. `retracted`: also
         those that are."""
-        every = self._every_judge()
-        return every if retracted else {no: judge for no, judge in every.items() if no not in self.retracted}
-
-    def _every_judge(self) -> dict[int, JudgeRow]:
-        rows = self.connection.execute(sa.select(schema.judges))
         found = {judge[0]: JudgeRow(*judge) for judge in people.pseudo_judges(self.connection)}
-        return found | {
-            row.judge_no: JudgeRow(
-                row.judge_no,
-                row.judge_hash,
-                JudgeIdentity(
-                    row.model,
-                    row.revision,
-                    row.quantisation,
-                    row.prompt_hash,
-                    row.strategy,
-                    row.scale,
-                    row.decoding,
-                ),
-            )
-            for row in rows
-        }
+        for number, hashed, *identity in self.connection.execute(sa.select(schema.judges)):
+            found[number] = JudgeRow(number, hashed, JudgeIdentity(*identity))
+        return found if retracted else {no: judge for no, judge in found.items() if no not in self.retracted}
 
     def judges_of(self, collection: str) -> set[int]:
         """The numbers of the judges that labelled something of the collection, people aside. Reads all judgments."""
@@ -149,44 +155,40 @@ class Snapshot:
         chosen = sa.select(_judgments.judge_no).distinct().select_from(joined)
         return set(self.connection.execute(chosen.where(_queries.collection == collection)).scalars())
 
-    def queries_with_labels(
-        self,
-        collection: str,
-        *,
-        ids: Sequence[str] | None = None,
-        after: str = "",
-        page: int = _LABELS_PAGE,
-        changes: tuple[int, int] | None = None,
-        overrides: bool = False,
-        relevant_grades: Mapping[str, int] | None = None,
-    ) -> Iterator[LabelledQuery]:
-        """Every query with its labels, or those of `ids`, beyond the id `after`; without candidates, by query_id,
-        `page` of them read at a time. `changes`: see `states.query_pages`. `overrides`: those that stand are labels
-        too, relevant by `relevant_grades`, see `people.label_fields`."""
-        for rows in query_pages(self.connection, collection, page, ids, after, changes):
-            labels = self._labels([row.query_no for row in rows], overrides, relevant_grades)
-            for row in rows:
-                yield LabelledQuery(row.query_id, row.text, tuple(labels.get(row.query_no, ())))
-
     def labelled_queries(
         self,
         collection: str,
         *,
+        candidates: bool = True,
         ids: Sequence[str] | None = None,
+        after: str = "",
+        page: int = 0,
         changes: tuple[int, int] | None = None,
         overrides: bool = False,
-        relevant_grades: Mapping[str, int] | None = None,
+        relevant_grades: Mapping[str, int] = RELEVANT_GRADE,
+        measured: bool = False,
     ) -> Iterator[LabelledQuery]:
-        """Every query with its labels and candidates, or those of `ids`, by query_id. `changes`, `overrides` and
-        `relevant_grades`: see `queries_with_labels`."""
-        for page in query_pages(self.connection, collection, _QUERIES_A_PAGE, ids, "", changes):
-            numbers = [row.query_no for row in page]
-            labels, packed = self._labels(numbers, overrides, relevant_grades), self._packed(numbers)
+        """Every query with its labels, or those of `ids`, beyond the id `after`, by query_id; `page` of them are read
+        at a time. `candidates`: with these too. `changes`: see `states.query_pages`. `overrides`: those that stand
+        are labels too, relevant by `relevant_grades`, see `people.label_fields`. `measured`: labels come with
+        `expected` and `answer_nll`."""
+        page = page or (_QUERIES_A_PAGE if candidates else _LABELS_PAGE)
+        for rows in query_pages(self.connection, collection, page, ids, after, changes):
+            numbers = [row.query_no for row in rows]
+            labels = self._labels(numbers, overrides, relevant_grades, measured)
+            packed = self._packed(numbers) if candidates else {}
             texts = self._texts(collection, _hashes_to_read(packed, labels))
-            for row in page:
-                document = packed[row.query_no]
-                candidates, earlier = packing.candidates_of(document, texts), earlier_passages(document)
-                yield LabelledQuery(row.query_id, row.text, tuple(labels.get(row.query_no, ())), candidates, earlier)
+            for row in rows:
+                document = packed.get(row.query_no)
+                yield LabelledQuery(
+                    row.query_id,
+                    row.text,
+                    tuple(labels.get(row.query_no, ())),
+                    packing.candidates_of(document, texts) if document else (),
+                    earlier_passages(document) if document else frozenset(),
+                    row.attributes,
+                    row.index_version,
+                )
 
     def judged_set(self, collection: str, query_id: str) -> JudgedSet | None:
         """One committed set, whole, with all its judgments by passage, the first generation first; None where there
@@ -215,26 +217,25 @@ class Snapshot:
         return states.query_states(self.connection, collection, query_ids, query_round)
 
     def _labels(
-        self, numbers: Sequence[int], overrides: bool, relevant_grades: Mapping[str, int] | None
+        self, numbers: Sequence[int], overrides: bool, relevant_grades: Mapping[str, int], measured: bool
     ) -> dict[int, list[Label]]:
-        chosen = sa.select(
-            _judgments.query_no,
-            _judgments.passage_id,
-            _judgments.judge_no,
-            _judgments.grade,
-            _judgments.min_grade,
-            _judgments.p_relevant,
-            _judgments.missing_reason,
-            _judgments.entropy,
-            _judgments.calibration,
-            _judgments.generation,
-        ).where(_judgments.query_no.in_(numbers), _judgments.judge_no.not_in(list(self.retracted)))
+        columns = _MEASURED_COLUMNS if measured else LABEL_COLUMNS
+        chosen = sa.select(*columns).where(
+            _judgments.query_no.in_(numbers), _judgments.judge_no.not_in(list(self.retracted))
+        )
         found: dict[int, list[Label]] = {}
         for row in self.connection.execute(chosen.order_by(_judgments.query_no, _judgments.passage_id)):
-            found.setdefault(row[0], []).append(Label(*tuple[Any, ...](row)[1:]))
+            label = Label(*tuple[Any, ...](row)[1 : len(LABEL_COLUMNS)])
+            if measured and label.grade is not None:
+                steps = max(1, len(orjson.loads(row.probabilities)) - 1)  # the scale has a grade for each probability
+                share = min(1.0, max(0.0, (row.expected_relevance - row.min_grade) / steps))
+                nll, without = orjson.loads(row.utility)[:2] if row.utility else (None, None)
+                gain = None if nll is None or without is None else float(nll) - float(without)
+                label = replace(label, expected=share, answer_nll=gain)
+            found.setdefault(row[0], []).append(label)
         human = people.label_fields(self.connection, numbers, relevant_grades) if overrides else {}
         for number, rows in human.items():
-            labels = [*found.get(number, ()), *(Label(*row) for row in rows)]
+            labels = [*found.get(number, ()), *(Label(*(row if measured else row[:-1])) for row in rows)]
             found[number] = sorted(labels, key=lambda label: label.passage_id)
         return found
 

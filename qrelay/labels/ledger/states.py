@@ -131,10 +131,18 @@ def query_pages(
     after: str = "",
     changes: tuple[int, int] | None = None,
 ) -> Iterator[Sequence[Any]]:
-    """Rows (query_no, query_id, text, round) by query_id, `size` at a time, of the ids beyond `after`. `changes`:
-    only queries that changes of these numbers touched last, the first exclusive, the second inclusive."""
+    """Rows (query_no, query_id, text, round, attributes, index_version) by query_id, `size` at a time, of the ids
+    beyond `after`. `changes`: only queries that changes of these numbers touched last, the first exclusive, the
+    second inclusive."""
     chosen = (
-        sa.select(_queries.query_no, _queries.query_id, _queries.text, _queries.round)
+        sa.select(
+            _queries.query_no,
+            _queries.query_id,
+            _queries.text,
+            _queries.round,
+            _queries.attributes,
+            _queries.index_version,
+        )
         .where(_queries.collection == collection)
         .order_by(_queries.query_id)
         .limit(size)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from qrelay.labels.audit.audit import Request, who_is_who
-from qrelay.labels.audit.records import AuditedQuery, Judges, read
+from qrelay.labels.audit.judges import Judges
+from qrelay.labels.examples import Example, examples
 from qrelay.labels.ledger.reader import Label, Snapshot
 from qrelay.labels.mining.rules import MiningRules
 from qrelay.models.registry.ledgerside import LedgerLabel, LedgerPair, LedgerQuery
@@ -24,13 +25,16 @@ def labelled(
     """
     snapshot.require_collection(collection)
     who, _ = who_is_who(snapshot, collection, Request(judge=judge), rules)
-    for record in read(snapshot, collection, who, rules):
+    for record in examples(snapshot, collection, who.audited, rules, people=True):
         yield _query(record, who)
 
 
-def _query(record: AuditedQuery, who: Judges) -> LedgerQuery:
+def _query(record: Example, who: Judges) -> LedgerQuery:
     latest: dict[str, dict[int, Label]] = {}
+    people = {label.passage_id: label for label in record.query.labels if label.human}
     for label in sorted(record.query.labels, key=lambda each: each.generation):
+        if label.human:
+            continue
         if label.p_relevant is not None:
             latest.setdefault(label.passage_id, {})[label.judge_no] = label
         else:
@@ -39,7 +43,7 @@ def _query(record: AuditedQuery, who: Judges) -> LedgerQuery:
     mined |= {verdict.passage_id: "hard" if verdict.hard else "easy" for verdict in record.negatives}
     candidates = record.candidates
     pairs = (
-        _pair(record, candidates[passage_id], labels, mined.get(passage_id, ""), who)
+        _pair(record, candidates[passage_id], labels, people.get(passage_id), mined.get(passage_id, ""), who)
         for passage_id, labels in sorted(latest.items())
         if passage_id in candidates
     )
@@ -47,10 +51,10 @@ def _query(record: AuditedQuery, who: Judges) -> LedgerQuery:
 
 
 def _pair(
-    record: AuditedQuery, candidate: Candidate, labels: Mapping[int, Label], mined: str, who: Judges
+    record: Example, candidate: Candidate, labels: Mapping[int, Label], person: Label | None, mined: str, who: Judges
 ) -> LedgerPair:
     passage_id = candidate.passage.passage_id
-    counting, person = record.labels.get(passage_id), record.overrides.get(passage_id)
+    counting = record.labels.get(passage_id)
     return LedgerPair(
         passage_id,
         candidate.passage.doc_id,
@@ -61,5 +65,5 @@ def _pair(
         },
         who.every[counting.judge_no].judge_hash if counting else "",
         mined,
-        None if person is None or person.grade is None else person.grade >= who.relevant_from(person.scale),
+        None if person is None else who.relevant(person),
     )

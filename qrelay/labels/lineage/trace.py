@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from qrelay.labels.choice import in_order
 from qrelay.labels.ledger import people, retractions, schema
-from qrelay.labels.ledger.reader import JudgeRow, Label, Snapshot
+from qrelay.labels.ledger.reader import LABEL_COLUMNS, JudgeRow, Label, Snapshot
 from qrelay.labels.ledger.rows import moment
 from qrelay.labels.lineage.covered import Covered
 
@@ -107,15 +107,17 @@ def _judged(
         sa.and_(_generations.query_no == _judgments.query_no, _generations.generation == _judgments.generation),
     )
     columns = (
-        _judgments.query_no, _judgments.passage_id, _judgments.judge_no, _judgments.grade, _judgments.min_grade,
-        _judgments.p_relevant, _judgments.missing_reason, _judgments.entropy, _judgments.calibration,
-        _judgments.generation, _judgments.judgment_key, _judgments.judged_us, _generations.change_no,
-    )  # fmt: skip
+        *LABEL_COLUMNS,
+        _judgments.judgment_key,
+        _judgments.judged_us,
+        _generations.change_no,
+    )
     of_queries = _judgments.query_no.in_(list(names)), _generations.change_no <= last
     for row in connection.execute(sa.select(*columns).select_from(joined).where(*of_queries)):
         if row.judge_no in judges:
-            yield {"query_no": row.query_no, "label": Label(*tuple[Any, ...](row)[1:10]), "author": "",
-                   "key": row.judgment_key, "at_us": row.judged_us, "change": row.change_no}  # fmt: skip
+            label = Label(*tuple[Any, ...](row)[1 : len(LABEL_COLUMNS)])
+            yield {"query_no": row.query_no, "label": label, "author": "", "key": row.judgment_key,
+                   "at_us": row.judged_us, "change": row.change_no}  # fmt: skip
 
 
 def _decided(

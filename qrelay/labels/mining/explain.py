@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from qrelay.labels.examples import Example
 from qrelay.labels.ledger.reader import Label
-from qrelay.labels.mining.ranks import current_model
 from qrelay.labels.mining.rules import NO_NUMBERS, UNJUDGED, Because, MiningRules, Verdict
-from qrelay.labels.mining.survey import MinedQuery
+from qrelay.ranks import current_model
 from qrelay.types import Candidate
 
 _DECIMALS: Final = 6
@@ -54,7 +53,7 @@ class Explained:
         }
 
 
-def explain(mined: MinedQuery, rules: MiningRules) -> list[Explained]:
+def explain(mined: Example, rules: MiningRules) -> list[Explained]:
     """Every candidate of the query: those with a verdict in the order of `mine`, then the others."""
     system = current_model([verdict.judged.candidate for verdict in mined.verdicts])
     rows = []
@@ -67,10 +66,20 @@ def explain(mined: MinedQuery, rules: MiningRules) -> list[Explained]:
 
 def in_words(verdict: Verdict, rules: MiningRules, system: str) -> str:
     """A verdict's reason as a sentence. `system`: the current model."""
-    return _WORDS[verdict.reason](_Facts(verdict, rules, system))
+    because, value = verdict.because, verdict.because.value or 0.0
+    return _WORDS[verdict.reason].format(
+        rules=rules,
+        system=system,
+        value=value,
+        limit=because.limit or 0.0,
+        other=because.other,
+        p=verdict.judged.p_relevant or 0.0,
+        place=f"ranks it {value:.0f}" if math.isfinite(value) else "does not rank it",
+        surest="it has none at all" if because.value is None else f"its surest has P(relevant) {value:.2f}",
+    )
 
 
-def _row(mined: MinedQuery, candidate: Candidate, role: str, reason: str, words: str, because: Because) -> Explained:
+def _row(mined: Example, candidate: Candidate, role: str, reason: str, words: str, because: Because) -> Explained:
     label = mined.labels.get(candidate.passage.passage_id)
     judge = ""
     if label is not None and label.judge_no in mined.judges:
@@ -83,80 +92,31 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, _DECIMALS)
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What the sentences name."""
-
-    verdict: Verdict
-    rules: MiningRules
-    system: str
-
-    @property
-    def value(self) -> float:
-        value = self.verdict.because.value
-        return 0.0 if value is None else value
-
-    @property
-    def limit(self) -> float:
-        limit = self.verdict.because.limit
-        return 0.0 if limit is None else limit
-
-    @property
-    def other(self) -> str:
-        return self.verdict.because.other
-
-    @property
-    def p(self) -> float:
-        return self.verdict.judged.p_relevant or 0.0
-
-    @property
-    def place(self) -> str:
-        return f"ranks it {self.value:.0f}" if math.isfinite(self.value) else "does not rank it"
-
-
-def _no_positive(facts: _Facts) -> str:
-    surest = facts.verdict.because.value
-    found = "it has none at all" if surest is None else f"its surest has P(relevant) {surest:.2f}"
-    return f"dropped: the query has no positive with P(relevant) {facts.limit:g} or more, {found}"
-
-
-_WORDS: Final[Mapping[str, Callable[[_Facts], str]]] = {
-    "relevant": lambda f: f"positive: graded relevant, and {f.system} {f.place}",
-    "hard_relevant": lambda f: f"hard positive: graded relevant, but {f.system} {f.place}, beyond {f.limit:.0f}",
-    "top_rank": lambda f: f"hard negative: not relevant, but in the top {f.rules.negative_rank} of {f.system}",
-    "bm25_only": lambda f: (
-        f"hard negative: not relevant, but in the top {f.rules.disagreement_rank} of bm25 and not of dense"
-    ),
-    "dense_only": lambda f: (
-        f"hard negative: not relevant, but in the top {f.rules.disagreement_rank} of dense and not of bm25"
-    ),
-    "easy": lambda f: (
-        f"easy negative: judged, P(relevant) {f.p:.2f} is under {f.rules.easy_threshold:g}, and not hard"
-    ),
-    "missing": lambda _: "missing: its judgment failed, so it is never a negative",
-    "uncertain": lambda f: f"dropped: P(relevant) {f.value:.2f} is not under {f.limit:g}",
-    "no_confident_positive": _no_positive,
-    "near_best_label": lambda f: (
-        f"dropped: P(relevant) {f.value:.2f} is above {f.limit:.2f}, which is {f.rules.max_share_of_best:.0%}"
-        f" of {f.other}'s, the query's best"
-    ),
-    "best_by_judge": lambda f: f"dropped: the judge's own number {f.value:.0f} of the query's passages",
-    "agreed_top": lambda f: f"dropped: every system and the judge have it in their first {f.limit:.0f}",
-    "duplicate_of_positive": lambda f: f"dropped: it has the words of the positive {f.other}",
-    "near_duplicate_of_positive": lambda f: f"dropped: its text is {f.value:.2f} similar to the positive {f.other}",
-    "sibling_of_positive": lambda f: f"dropped: it is from the document of the positive {f.other}",
-    "above_guard": lambda f: (
-        f"dropped: teacher score {f.value:.4g} ({f.system}) is above {f.limit:.4g}, the guard at"
-        f" {f.rules.guard_ratio:.0%} of the positive {f.other}'s"
-    ),
-    "within_margin": lambda f: (
-        f"dropped: teacher score {f.value:.4g} ({f.system}) is above {f.limit:.4g}, {f.rules.guard_margin:g} under"
-        f" the positive {f.other}'s"
-    ),
-    "not_hard": lambda _: "left: it may be a negative, but misled no ranker, and is not among the chosen easy ones",
-    "duplicate_of_negative": lambda f: f"left: it has the words of the negative {f.other}",
-    "near_duplicate_of_negative": lambda f: f"left: its text is {f.value:.2f} similar to the negative {f.other}",
-    "over_limit": lambda f: f"left: hard, but the query has {f.limit:.0f} harder negatives already",
+_WORDS: Final = {
+    "relevant": "positive: graded relevant, and {system} {place}",
+    "hard_relevant": "hard positive: graded relevant, but {system} {place}, beyond {limit:.0f}",
+    "top_rank": "hard negative: not relevant, but in the top {rules.negative_rank} of {system}",
+    "bm25_only": "hard negative: not relevant, but in the top {rules.disagreement_rank} of bm25 and not of dense",
+    "dense_only": "hard negative: not relevant, but in the top {rules.disagreement_rank} of dense and not of bm25",
+    "easy": "easy negative: judged, P(relevant) {p:.2f} is under {rules.easy_threshold:g}, and not hard",
+    "missing": "missing: its judgment failed, so it is never a negative",
+    "uncertain": "dropped: P(relevant) {value:.2f} is not under {limit:g}",
+    "no_confident_positive": "dropped: the query has no positive with P(relevant) {limit:g} or more, {surest}",
+    "near_best_label": "dropped: P(relevant) {value:.2f} is above {limit:.2f}, which is {rules.max_share_of_best:.0%}"
+    " of {other}'s, the query's best",
+    "best_by_judge": "dropped: the judge's own number {value:.0f} of the query's passages",
+    "agreed_top": "dropped: every system and the judge have it in their first {limit:.0f}",
+    "duplicate_of_positive": "dropped: it has the words of the positive {other}",
+    "near_duplicate_of_positive": "dropped: its text is {value:.2f} similar to the positive {other}",
+    "sibling_of_positive": "dropped: it is from the document of the positive {other}",
+    "above_guard": "dropped: teacher score {value:.4g} ({system}) is above {limit:.4g}, the guard at"
+    " {rules.guard_ratio:.0%} of the positive {other}'s",
+    "within_margin": "dropped: teacher score {value:.4g} ({system}) is above {limit:.4g}, {rules.guard_margin:g}"
+    " under the positive {other}'s",
+    "not_hard": "left: it may be a negative, but misled no ranker, and is not among the chosen easy ones",
+    "duplicate_of_negative": "left: it has the words of the negative {other}",
+    "near_duplicate_of_negative": "left: its text is {value:.2f} similar to the negative {other}",
+    "over_limit": "left: hard, but the query has {limit:.0f} harder negatives already",
 }
 _OTHERS: Final = {
     "not_judged": "not judged: never a negative",

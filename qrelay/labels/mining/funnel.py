@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Final
 
+from qrelay.labels.examples import Example
 from qrelay.labels.mining.rounds import ExampleSize, RoundLimits, choose, size_of
 from qrelay.labels.mining.rules import EASY, GUARD_REASONS, HARD_REASONS, NEGATIVE, POSITIVE, REASONS, UNJUDGED
-from qrelay.labels.mining.survey import MinedQuery
 
 _LEFT_OUT_HARD: Final = ("duplicate_of_negative", "near_duplicate_of_negative", "over_limit")
 
@@ -21,13 +21,13 @@ class Funnel:
         """(role, reason) -> passages."""
         self._sizes: list[ExampleSize] = []
 
-    def add(self, mined: MinedQuery) -> None:
+    def add(self, mined: Example) -> None:
         """One query's candidates."""
         self.queries += 1
         self.counts.update((verdict.role, verdict.reason) for verdict in mined.verdicts)
         self.counts.update((UNJUDGED, reason) for _, reason in mined.others)
-        if example := mined.example:
-            self._sizes.append(size_of(example))
+        if mined.positives:
+            self._sizes.append(size_of(mined))
 
     @property
     def examples(self) -> int:

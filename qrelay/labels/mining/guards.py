@@ -17,9 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from qrelay.labels.mining.ranks import current_model, rank_of, ranking_systems, score_of
 from qrelay.labels.mining.rules import Because, JudgedPassage, MiningRules
 from qrelay.labels.mining.texts import Texts
+from qrelay.ranks import current_model, rank_of, ranking_systems, score_of
+from qrelay.scales import Scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ class Pool:
 
 
 def is_relevant(judged: JudgedPassage, rules: MiningRules) -> bool:
-    """Whether the label says relevant; a missing one does not."""
-    return judged.grade is not None and judged.grade >= rules.relevant_grades[judged.scale]
+    """Whether the label says relevant; a missing one does not. Raises InputError: its scale has no relevant grade."""
+    return Scale.named(judged.scale, rules.relevant_grades).relevant(judged.grade)
 
 
 def best_first(judged: JudgedPassage) -> tuple[int, float, str]:

@@ -11,8 +11,8 @@ A judgment's grade says what is relevant; the systems' scores say what is hard.
   for every hard one (`easy_per_hard`), as far as there are any. An unjudged passage is none, unlikely as it looks.
 - What is missing, or was never judged, is neither.
 
-The guards' teacher is the pupil too, in part: a label that leans on the stages' scores would teach the pupil its own
-opinion. `without_stage_scores` leaves such labels out before mining, and the pair's next label counts.
+The guards' teacher is the student too, in part: a label that leans on retrieval scores would teach the student its
+own opinion. `without_stage_scores` leaves such labels out before mining, and the pair's next label counts.
 
 The words for roles and reasons are in `rules.py`. The order of the passages never matters; ties go by id.
 """
@@ -23,37 +23,9 @@ import math
 from collections.abc import Sequence
 
 from qrelay.labels.mining.guards import Pool, is_relevant, nearest
-from qrelay.labels.mining.ranks import current_model, rank_of
-from qrelay.labels.mining.rules import (
-    CURRENT_MODEL,
-    EASY,
-    NEGATIVE,
-    NEITHER,
-    POSITIVE,
-    RELEVANT_GRADE,
-    Because,
-    JudgedPassage,
-    MiningRules,
-    Verdict,
-)
-from qrelay.labels.mining.texts import normalised
+from qrelay.labels.mining.rules import EASY, NEGATIVE, NEITHER, POSITIVE, Because, JudgedPassage, MiningRules, Verdict
+from qrelay.ranks import rank_of, why_hard
 from qrelay.types import BM25, DENSE
-
-__all__ = (
-    "CURRENT_MODEL",
-    "NEGATIVE",
-    "NEITHER",
-    "POSITIVE",
-    "RELEVANT_GRADE",
-    "JudgedPassage",
-    "MiningRules",
-    "Verdict",
-    "current_model",
-    "is_relevant",
-    "mine",
-    "normalised",
-    "rank_of",
-)
 
 
 def mine(passages: Sequence[JudgedPassage], rules: MiningRules) -> list[Verdict]:
@@ -68,7 +40,7 @@ def mine(passages: Sequence[JudgedPassage], rules: MiningRules) -> list[Verdict]
             continue
         if objection := pool.objection(judged):
             rest.append(Verdict(judged, NEITHER, *objection))
-        elif reason := _why_hard(judged, pool):
+        elif reason := why_hard(judged.candidate, pool.system, rules.negative_rank, rules.disagreement_rank):
             hard.append(Verdict(judged, NEGATIVE, reason))
         else:
             tame.append(judged)
@@ -82,17 +54,6 @@ def mine(passages: Sequence[JudgedPassage], rules: MiningRules) -> list[Verdict]
 def _positive(judged: JudgedPassage, pool: Pool) -> Verdict:
     rank, limit = rank_of(judged.candidate, pool.system), pool.rules.hard_positive_below
     return Verdict(judged, POSITIVE, "hard_relevant" if rank > limit else "relevant", Because(rank, limit))
-
-
-def _why_hard(judged: JudgedPassage, pool: Pool) -> str:
-    candidate, rules = judged.candidate, pool.rules
-    if rank_of(candidate, pool.system) <= rules.negative_rank:
-        return "top_rank"
-    in_bm25 = rank_of(candidate, BM25) <= rules.disagreement_rank
-    in_dense = rank_of(candidate, DENSE) <= rules.disagreement_rank
-    if in_bm25 == in_dense:
-        return ""
-    return "bm25_only" if in_bm25 else "dense_only"
 
 
 def _hardest_first(verdict: Verdict, pool: Pool) -> tuple[bool, float, float, str]:

@@ -9,20 +9,20 @@ alone. A query that a later change touched belongs to the later round, with the 
 
 Two passes, so that memory holds one short record an example, not its texts:
 
-    chosen = accumulated([map(size_of, examples(first)), map(size_of, examples(second))], limits)
-    for example in of_round(examples(both), chosen): ...
+    chosen = choose(map(size_of, first_pass), limits)
+    for example in second_pass: taken(example, chosen)
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
 from qrelay.identity import digest
-from qrelay.labels.mining.examples import Example
-from qrelay.labels.mining.ranks import current_model, rank_of
+from qrelay.labels.examples import Example
+from qrelay.ranks import current_model, rank_of
 
 RANDOM: Final = "random"
 HARDEST: Final = "hardest"
@@ -62,7 +62,7 @@ def size_of(example: Example) -> ExampleSize:
     verdicts = (*example.positives, *example.negatives)
     system = current_model([verdict.judged.candidate for verdict in verdicts])
     ranks = [min(rank_of(each.judged.candidate, system), _UNRANKED) for each in example.negatives if each.hard]
-    return ExampleSize(example.query_id, len(example.negatives), len(ranks), sum(ranks) / max(1, len(ranks)))
+    return ExampleSize(example.query.query_id, len(example.negatives), len(ranks), sum(ranks) / max(1, len(ranks)))
 
 
 def choose(sizes: Iterable[ExampleSize], limits: RoundLimits) -> dict[str, int]:
@@ -81,26 +81,10 @@ def choose(sizes: Iterable[ExampleSize], limits: RoundLimits) -> dict[str, int]:
     return dict(sorted(chosen.items()))
 
 
-def accumulated(rounds: Iterable[Iterable[ExampleSize]], limits: RoundLimits) -> dict[str, int]:
-    """`choose` of each round by itself, the earliest first, and all of it together. A query that two rounds name
-    counts as the later one has it."""
-    found: dict[str, int] = {}
-    for sizes in rounds:
-        found.update(choose(sizes, limits))
-    return dict(sorted(found.items()))
-
-
-def of_round(examples: Iterable[Example], chosen: Mapping[str, int]) -> Iterator[Example]:
-    """The chosen examples in the order in which they come, each with its first negatives: the hardest."""
-    for example in examples:
-        if kept := taken(example, chosen):
-            yield kept
-
-
-def taken(example: Example, chosen: Mapping[str, int]) -> Example | None:
-    """What a round that has chosen so takes of the example; None: nothing."""
-    count = chosen.get(example.query_id, 0)
-    return replace(example, negatives=example.negatives[:count]) if count else None
+def taken(example: Example, chosen: Mapping[str, int]) -> Example:
+    """What a round that has chosen so takes of the example: its first negatives, the hardest; or nothing."""
+    count = chosen.get(example.query.query_id, 0)
+    return replace(example, positives=example.positives if count else (), negatives=example.negatives[:count])
 
 
 def _first(sizes: Iterable[ExampleSize], limits: RoundLimits) -> list[ExampleSize]:

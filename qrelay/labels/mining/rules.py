@@ -35,11 +35,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from qrelay.types import BI_ENCODER, CROSS_ENCODER, DENSE, Candidate
-
-RELEVANT_GRADE: Final = {"0-1": 1, "0-3": 2, "1-4": 3}
-"""The least grade that counts as relevant, by scale."""
-CURRENT_MODEL: Final = (CROSS_ENCODER, BI_ENCODER, DENSE)
+from qrelay.scales import RELEVANT_GRADE
+from qrelay.types import Candidate
 
 POSITIVE: Final = "positive"
 NEGATIVE: Final = "negative"
@@ -90,7 +87,7 @@ class MiningRules:
     """Share of the best positive's teacher score that no negative exceeds."""
     relevant_grades: Mapping[str, int] = field(default_factory=lambda: dict(RELEVANT_GRADE))
     without_stage_scores: bool = False
-    """Count no label that leans on the retrieval stages' scores (`labels.leans_on_stage_scores`)."""
+    """Count no label that leans on the retrieval stages' scores (`JudgeIdentity.uses_retrieval_scores`)."""
     guard_margin: float = 0.0
     """Distance under the best positive's teacher score that every negative keeps, in that system's units."""
     near_duplicate: float = 0.8

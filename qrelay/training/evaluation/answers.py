@@ -169,9 +169,9 @@ def _graded(reading: Reading, reply: Any) -> Reading:
 
 
 def _scale() -> Any:
-    from qrelay.judging.strategies.base import Scale
+    from qrelay.scales import Scale
 
-    return Scale("0-4", 0, 3, tuple((str(each),) for each in range(BEST_GRADE + 1)))
+    return Scale.halved("0-4", variants=tuple((str(each),) for each in range(BEST_GRADE + 1)))
 
 
 def _in_turn(ask: Any, questions: Sequence[Any], what: str) -> list[Any]:

@@ -40,12 +40,12 @@ class Manifest:
         Raises:
             ConfigError: a scale without a known relevant grade, or scales that differ in it.
         """
-        from qrelay.labels.mining.rules import RELEVANT_GRADE
+        from qrelay.scales import RELEVANT_GRADE, bounds
 
         scales, known = {judge["scale"] for judge in self.judges}, {**RELEVANT_GRADE, **self.relevant_grades}
         if unknown := scales - known.keys():
             raise ConfigError(f"the scale {min(unknown)} has no known least relevant grade: say --relevant-from")
-        found = {known[scale] - int(scale.split("-")[0]) for scale in scales}
+        found = {known[scale] - bounds(scale)[0] for scale in scales}
         if len(found) > 1:
             raise ConfigError(f"the scales {self.scales} differ in what is relevant: say --relevant-from")
         return found.pop() if found else 1

@@ -213,7 +213,7 @@ def _ledger(job: Job, config: Path | None) -> Any:
 
 def _judges(job: Job, manifest: Mapping[str, Any], config: Path | None) -> list[JudgeRef]:
     """By hash, with their graded labels in the collection; people's are the overrides that the export counted."""
-    from qrelay.labels.choice import COMBINED
+    from qrelay.types import COMBINED
 
     told = {each["judge"]: each for each in manifest["judges"]}
     made_of_others = any(each["strategy"] in COMBINED for each in told.values())

@@ -11,7 +11,7 @@ from qrelay.identity import judge_digest
 from qrelay.labels.audit.audit import Request, audit
 from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.ledger import CommitStatus, Ledger
-from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rules import MiningRules
 from qrelay.types import BM25, DENSE, Candidate, CandidateSet, Graded, JudgedSet, JudgeIdentity, Missing, Query, Score
 from tests.sink.builders import JUDGE, NOW, graded, judgment, passage
 

@@ -10,7 +10,7 @@ import pytest
 from qrelay.labels.audit.audit import Request, audit
 from qrelay.labels.audit.texts import NEAR, NearTexts, letter_shingles, minhash, text_key, word_shingles
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.mining.mine import MiningRules
+from qrelay.labels.mining.rules import MiningRules
 from tests.sink.audit.sets import Row, commit, graded_rows, record, report, value
 from tests.sink.builders import graded
 

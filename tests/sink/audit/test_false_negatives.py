@@ -13,7 +13,7 @@ from qrelay.labels.audit.false_negatives import Sample, SampledNegative
 from qrelay.labels.audit.sample import draw, read_pairs, rejudge_command, write_sample
 from qrelay.labels.importing import import_file
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.mining.mine import NEGATIVE, JudgedPassage, MiningRules, Verdict
+from qrelay.labels.mining.rules import NEGATIVE, JudgedPassage, MiningRules, Verdict
 from qrelay.types import Missing
 from tests.sink.audit.sets import HASH, Row, commit, graded_rows, override, record, report, value
 from tests.sink.builders import OTHER_JUDGE, graded, judgment, relabelled

@@ -16,9 +16,10 @@ from typing import Any
 
 import orjson
 
+from qrelay.labels.examples import Example
 from qrelay.labels.exports.formats.collection import Corpus
-from qrelay.labels.exports.item import Item, relevance
 from qrelay.labels.exports.request import Options
+from qrelay.labels.exports.rows import relevance
 from qrelay.labels.exports.writing import Output
 
 
@@ -33,7 +34,7 @@ class Beir:
         for sink in self._qrels.values():
             sink.write(b"query-id\tcorpus-id\tscore\n")
 
-    def write(self, item: Item) -> int:
+    def write(self, item: Example) -> int:
         """The query, its new passages and its grades."""
         for passage in self._passages.new(item):
             name = item.name_of(passage.passage_id)

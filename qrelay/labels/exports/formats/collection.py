@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from qrelay.identity import digest
-from qrelay.labels.exports.item import Item
+from qrelay.labels.examples import Example
 from qrelay.labels.exports.spill import Spill
 from qrelay.types import Passage
 
@@ -20,7 +20,7 @@ class Corpus:
         self._notes = notes
         self._texts = Spill()
 
-    def new(self, item: Item) -> Iterator[Passage]:
+    def new(self, item: Example) -> Iterator[Passage]:
         """The query's graded passages that no earlier query had."""
         for candidate, _ in item.graded_passages():
             passage = candidate.passage

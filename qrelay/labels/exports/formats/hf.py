@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from qrelay.labels.examples import Example
 from qrelay.labels.exports.card import card
-from qrelay.labels.exports.item import Item, verdict_row
 from qrelay.labels.exports.request import Options
+from qrelay.labels.exports.rows import passage_row
 from qrelay.labels.exports.writing import Output, Rows
 
 DEFAULT_SPLIT: Final = "train"
@@ -41,15 +42,14 @@ def open_writer(output: Output, options: Options) -> HuggingFace:
     return HuggingFace(output, options)
 
 
-def rows(item: Item) -> Iterator[dict[str, Any]]:
+def rows(item: Example) -> Iterator[dict[str, Any]]:
     """The query's example."""
-    example = item.example
-    if example is not None:
+    if item.positives:
         yield {
-            "query_id": example.query_id,
-            "query": example.query,
-            "positives": [verdict_row(each) for each in example.positives],
-            "negatives": [verdict_row(each) for each in example.negatives],
+            "query_id": item.query.query_id,
+            "query": item.query.text,
+            "positives": [passage_row(item, each) for each in item.positives],
+            "negatives": [passage_row(item, each) for each in item.negatives],
         }
 
 

@@ -14,10 +14,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
+from qrelay.labels.examples import Example
 from qrelay.labels.exports.formats import qrels
 from qrelay.labels.exports.formats.collection import Corpus, one_line
-from qrelay.labels.exports.item import Item, text_of
 from qrelay.labels.exports.request import Options
+from qrelay.labels.exports.rows import text_of
 from qrelay.labels.exports.writing import Output
 
 _README: Final = """# {collection}, for ir_datasets
@@ -47,7 +48,7 @@ class IrDatasets:
         self._queries = {split: output.open(f"{folder}queries.tsv") for split, folder in self._folders.items()}
         self._qrels = {split: output.open(f"{folder}qrels.txt") for split, folder in self._folders.items()}
 
-    def write(self, item: Item) -> int:
+    def write(self, item: Example) -> int:
         """The query, its new passages and its grades."""
         for passage in self._passages.new(item):
             self._docs.write(f"{item.name_of(passage.passage_id)}\t{one_line(text_of(passage))}\n".encode())

@@ -6,18 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from qrelay.labels.examples import Example
 from qrelay.labels.exports.formats.collection import one_line
-from qrelay.labels.exports.item import Item, verdict_text
-from qrelay.labels.exports.request import Options
-from qrelay.labels.exports.writing import Lines, Output
+from qrelay.labels.exports.rows import verdict_text
 
 
-def open_writer(output: Output, options: Options) -> Lines:
-    """A line a (positive, negative)."""
-    return Lines(output, options, ".tsv", lines)
-
-
-def lines(item: Item) -> Iterator[bytes]:
+def lines(item: Example) -> Iterator[bytes]:
     """The query's pairs, the best positive and the hardest negative first."""
     for positive, negative in item.pairs():
         texts = item.query.text, verdict_text(positive), verdict_text(negative)

@@ -6,17 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qrelay.labels.exports.item import Item
-from qrelay.labels.exports.request import Options
-from qrelay.labels.exports.writing import Lines, Output
+from qrelay.labels.examples import Example
 
 
-def open_writer(output: Output, options: Options) -> Lines:
-    """A line a (positive, negative)."""
-    return Lines(output, options, ".tsv", lines)
-
-
-def lines(item: Item) -> Iterator[bytes]:
+def lines(item: Example) -> Iterator[bytes]:
     """The query's pairs."""
     for positive, negative in item.pairs():
         ids = (item.name_of(each.passage_id) for each in (positive, negative))

@@ -8,17 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qrelay.labels.exports.item import Item, relevance
-from qrelay.labels.exports.request import Options
-from qrelay.labels.exports.writing import Lines, Output
+from qrelay.labels.examples import Example
+from qrelay.labels.exports.rows import relevance
 
 
-def open_writer(output: Output, options: Options) -> Lines:
-    """A line a graded label."""
-    return Lines(output, options, ".qrels", lines)
-
-
-def lines(item: Item) -> Iterator[bytes]:
+def lines(item: Example) -> Iterator[bytes]:
     """The query's labels by id."""
     for label in item.graded():
         yield f"{item.query.query_id} 0 {item.name_of(label.passage_id)} {relevance(label)}\n".encode()

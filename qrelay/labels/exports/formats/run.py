@@ -13,18 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from qrelay.labels.exports.item import Item
+from qrelay.labels.examples import Example
 from qrelay.labels.exports.request import Options
-from qrelay.labels.exports.writing import Lines, Output
+from qrelay.labels.exports.writing import Lines, Output, open_splits
 from qrelay.types import Candidate, Score
 
 
 def open_writer(output: Output, options: Options) -> Lines:
     """A line a result of `options.system`."""
-    return Lines(output, options, ".run", lambda item: lines(item, options.system))
+    return Lines(open_splits(output, options, ".run"), lambda item: lines(item, options.system))
 
 
-def lines(item: Item, system: str) -> Iterator[bytes]:
+def lines(item: Example, system: str) -> Iterator[bytes]:
     """The system's results for one query."""
     current = [each for each in item.query.candidates if each.passage.passage_id not in item.query.earlier]
     best: dict[str, Score] = {}

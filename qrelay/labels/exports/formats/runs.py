@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from qrelay.labels.examples import Example
 from qrelay.labels.exports.formats import run
-from qrelay.labels.exports.item import Item
 from qrelay.labels.exports.request import Options
 from qrelay.labels.exports.writing import Output
 from qrelay.types import SYSTEMS
@@ -27,7 +27,7 @@ class Runs:
             for system in SYSTEMS
         }
 
-    def write(self, item: Item) -> int:
+    def write(self, item: Example) -> int:
         """The query's results of each system."""
         rows = 0
         for system in SYSTEMS:

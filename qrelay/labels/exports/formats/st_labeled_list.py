@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from qrelay.labels.exports.item import Item, relevance, text_of
+from qrelay.labels.examples import Example
 from qrelay.labels.exports.request import Options
+from qrelay.labels.exports.rows import relevance, text_of
 from qrelay.labels.exports.writing import Output, Rows, open_splits
 
 
@@ -27,7 +28,7 @@ def open_writer(output: Output, options: Options) -> Rows:
     return writer
 
 
-def rows(item: Item, notes: Counter[str]) -> Iterator[dict[str, Any]]:
+def rows(item: Example, notes: Counter[str]) -> Iterator[dict[str, Any]]:
     """The query's list."""
     graded = [(relevance(label), candidate.passage) for candidate, label in item.graded_passages()]
     graded.sort(key=lambda each: -each[0])

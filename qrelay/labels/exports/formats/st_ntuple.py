@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from qrelay.labels.exports.item import Item, verdict_text
+from qrelay.labels.examples import Example
 from qrelay.labels.exports.request import Options
+from qrelay.labels.exports.rows import verdict_text
 from qrelay.labels.exports.writing import Output, Rows, open_splits
 
 
@@ -25,14 +26,11 @@ def open_writer(output: Output, options: Options) -> Rows:
     return writer
 
 
-def rows(item: Item, negatives: int, notes: Counter[str]) -> Iterator[dict[str, Any]]:
+def rows(item: Example, negatives: int, notes: Counter[str]) -> Iterator[dict[str, Any]]:
     """The query's positives, each with the same negatives."""
-    example = item.example
-    if example is None:
-        return
-    if len(example.negatives) < negatives:
+    if item.positives and len(item.negatives) < negatives:
         notes["too_few_negatives"] += 1
         return
-    columns = {f"negative_{n}": verdict_text(each) for n, each in enumerate(example.negatives[:negatives], start=1)}
-    for positive in example.positives:
-        yield {"anchor": example.query, "positive": verdict_text(positive), **columns}
+    columns = {f"negative_{n}": verdict_text(each) for n, each in enumerate(item.negatives[:negatives], start=1)}
+    for positive in item.positives:
+        yield {"anchor": item.query.text, "positive": verdict_text(positive), **columns}

@@ -8,20 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from qrelay.labels.exports.item import DECIMALS, Item, text_of
-from qrelay.labels.exports.request import Options
-from qrelay.labels.exports.writing import Output, Rows, open_splits
+from qrelay.labels.examples import Example
+from qrelay.labels.exports.rows import DECIMALS, text_of
 
 
-def open_writer(output: Output, options: Options) -> Rows:
-    """A row a graded passage."""
+def columns() -> Any:
+    """The file's schema."""
     import pyarrow as pa
 
-    columns = pa.schema([("sentence1", pa.string()), ("sentence2", pa.string()), ("score", pa.float32())])
-    return Rows(open_splits(output, options, ".parquet"), columns, rows)
+    return pa.schema([("sentence1", pa.string()), ("sentence2", pa.string()), ("score", pa.float32())])
 
 
-def rows(item: Item) -> Iterator[dict[str, Any]]:
+def rows(item: Example) -> Iterator[dict[str, Any]]:
     """The query's pairs by passage_id."""
     for candidate, label in item.graded_passages():
         if label.p_relevant is not None:
