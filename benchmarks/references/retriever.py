@@ -18,7 +18,7 @@ from qrelay.index.manifest import current_folder
 from qrelay.index.store import PassageStore
 from qrelay.index.vectors import VECTORS
 from qrelay.models.catalogue import resolve
-from qrelay.terms import K1, B, indexed_text, tokenize
+from qrelay.text import K1, B, passage_text, tokenize
 
 LIBRARY = "bm25s + FAISS"
 BM25_TOP, DENSE_TOP = 200, 100
@@ -35,7 +35,7 @@ class Bare:
         folder = current_folder(index_dir / collection)
         vectors = np.ascontiguousarray(load_array(folder / VECTORS), dtype=np.float32)
         passages = PassageStore(folder).passages(np.arange(len(vectors)))
-        self._terms = [tokenize(indexed_text(each.title, each.text)) for each in passages]
+        self._terms = [tokenize(passage_text(each.title, each.text)) for each in passages]
         self._bm25 = bm25s.BM25(k1=K1, b=B)
         self._bm25.index(self._terms, show_progress=False)
         self._dense = faiss.IndexFlatIP(vectors.shape[1])

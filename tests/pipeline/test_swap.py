@@ -36,7 +36,7 @@ from qrelay.services.reranker.scorers import CrossEncoderScorer
 from qrelay.services.reranker.service import SERVICE as RERANKER
 from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.services.retriever.service import SERVICE as RETRIEVER
-from qrelay.terms import indexed_text
+from qrelay.text import passage_text
 from qrelay.types import DENSE, CandidateSet, Passage, Query, TraceStep
 from qrelay.v1 import reranker_pb2, reranker_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 from tests import tiny
@@ -116,7 +116,7 @@ class Truth:
 
     def dense(self, model: str, query: str, passage: Passage) -> float:
         """The bi-encoder's score."""
-        text = indexed_text(passage.title, passage.text)
+        text = passage_text(passage.title, passage.text)
         return float(self.vector(model, query) @ self.vector(model, text))
 
     def cross(self, model: str, found: CandidateSet) -> list[float]:
@@ -130,7 +130,7 @@ class Truth:
         a, b = (f"{version}@registry" for version in versions)
         gaps = []
         for query, passage in zip(TEXTS, passages, strict=False):
-            text = indexed_text(passage.title, passage.text)
+            text = passage_text(passage.title, passage.text)
             mixed = float(self.vector(a, query) @ self.vector(b, text))
             gaps.append(min(abs(self.dense(m, query, passage) - mixed) for m in (a, b)))
         assert sum(gap > 50 * TOLERANCE for gap in gaps) > len(gaps) / 2

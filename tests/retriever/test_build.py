@@ -101,7 +101,7 @@ def test_only_changed_passages_are_embedded_again(build: Build, embedder: Embedd
     assert second.manifest.reused == second.manifest.passages - 1
     assert first.manifest.version != second.manifest.version
     store = PassageStore(second.folder)
-    expected = embedder.encode(store.indexed_texts(range(len(store))))
+    expected = embedder.encode(store.passage_texts(range(len(store))))
     np.testing.assert_array_equal(np.load(second.folder / VECTORS), expected)
 
 

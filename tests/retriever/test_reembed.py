@@ -30,7 +30,7 @@ def test_the_passages_stay_and_the_vectors_are_the_other_models(build: Build) ->
     before, model = build(made_up(30)), Times(3)
     made = reembed(before.folder.parent, model)
     store = PassageStore(made.folder)
-    np.testing.assert_array_equal(vectors(made.folder), model.encode(store.indexed_texts(range(len(store)))))
+    np.testing.assert_array_equal(vectors(made.folder), model.encode(store.passage_texts(range(len(store)))))
     facts = checked_manifest(made.folder, "full")
     assert facts.embedder == "times3@1" and facts.version != before.manifest.version
     assert current_version(before.folder.parent) == made.folder.name and made.switched

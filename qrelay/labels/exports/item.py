@@ -10,7 +10,7 @@ from qrelay.labels.exports.measured import Measured
 from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery
 from qrelay.labels.mining.examples import Example
 from qrelay.labels.mining.rules import Verdict
-from qrelay.terms import indexed_text
+from qrelay.text import passage_text
 from qrelay.types import Candidate, Passage
 
 DECIMALS = 6
@@ -63,8 +63,8 @@ def relevance(label: Label) -> int:
 
 
 def text_of(passage: Passage) -> str:
-    """What the retrieval models read of a passage: title, then text, as `qrelay.terms` has it."""
-    return indexed_text(passage.title, passage.text)
+    """The passage's text as models read it."""
+    return passage_text(passage.title, passage.text)
 
 
 def verdict_text(verdict: Verdict) -> str:

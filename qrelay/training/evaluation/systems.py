@@ -14,7 +14,7 @@ from qrelay.errors import InputError, ModelError
 from qrelay.formats.beir import Collection, Run, ranked
 from qrelay.naming import absent
 from qrelay.progress import step
-from qrelay.terms import K1, B, tokenize
+from qrelay.text import K1, B, tokenize
 from qrelay.training.evaluation.embedding import (
     Arithmetic,
     Prompts,

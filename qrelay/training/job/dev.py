@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qrelay.terms import indexed_text
+from qrelay.text import passage_text
 
 if TYPE_CHECKING:
     from qrelay.training.dev import DevSet
@@ -26,7 +26,7 @@ def dev_set(path: Path) -> DevSet | None:
             if not any(relevant for _, relevant in judged):
                 continue
             queries[row["query_id"]] = row["query"]
-            corpus |= {each["passage_id"]: indexed_text(each["title"], each["text"]) for each, _ in judged}
+            corpus |= {each["passage_id"]: passage_text(each["title"], each["text"]) for each, _ in judged}
             qrels[row["query_id"]] = {each["passage_id"]: int(relevant) for each, relevant in judged}
     return DevSet(queries, corpus, qrels) if queries else None
 
