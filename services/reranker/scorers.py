@@ -23,7 +23,8 @@ from qrelay.models.engines import EncoderEngine
 from qrelay.models.engines import fingerprint as identity
 from qrelay.models.loading import ONE_AT_A_TIME
 from qrelay.simulated import ServiceTime
-from qrelay.types import BI_ENCODER, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Passage
+from qrelay.text import passage_text
+from qrelay.types import BI_ENCODER, CROSS_ENCODER, DENSE, Candidate, CandidateSet
 
 _MOST_TOKENS: Final = 1 << 20
 """Above it a tokenizer's own limit is the library's word for "none"."""
@@ -38,11 +39,6 @@ class Scorer(Protocol):
 
     def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
         """One score a candidate, higher is better, in the sets' order."""
-
-
-def passage_input(passage: Passage) -> str:
-    """What a model reads of a passage: title and text."""
-    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
 
 
 class CrossEncoderScorer:
@@ -80,15 +76,18 @@ class CrossEncoderScorer:
 
     def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
         """All pairs of all sets in one call, so that lengths are bucketed across queries."""
-        pairs = [
-            (each.query.text, passage_input(candidate.passage)) for each in sets for candidate in each.candidates
-        ]
+        pairs = [(each.query.text, text) for each in sets for text in _texts(each)]
         if not pairs:
             return [[] for _ in sets]
         with self._one_at_a_time:
             found = self._model.predict(pairs, batch_size=self._batch_pairs, show_progress_bar=False)
         flat = iter(found.tolist())
         return [[float(next(flat)) for _ in each.candidates] for each in sets]
+
+
+def _texts(each: CandidateSet) -> list[str]:
+    """The candidates' texts."""
+    return [passage_text(candidate.passage.title, candidate.passage.text) for candidate in each.candidates]
 
 
 def _load(path: Path, max_length: int | None, engine: EncoderEngine, threads: int) -> Any:
@@ -134,7 +133,7 @@ class BiEncoderScorer:
         if self._embedder is None:
             self._embedder = self._load_embedder()
             self.fingerprint = self._embedder.fingerprint
-        texts = [each.query.text, *(passage_input(candidate.passage) for candidate in each.candidates)]
+        texts = [each.query.text, *_texts(each)]
         vectors = self._embedder.encode(texts)
         return [float(value) for value in vectors[1:] @ vectors[0]]
 
