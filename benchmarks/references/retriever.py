@@ -1,7 +1,7 @@
 """The retriever beside bm25s and FAISS: the same passages, vectors, embedding model and depths.
 
-The bare way: one call of `SentenceTransformer.encode`, one of FAISS's exact inner-product search (top 100) and one
-of `bm25s.retrieve` (top 200) a batch. It returns row numbers: no passages are read, no lists are fused, and a
+The bare way: one call of `SentenceTransformer.encode_query`, one of FAISS's exact inner-product search (top 100) and
+one of `bm25s.retrieve` (top 200) a batch. It returns row numbers: no passages are read, no lists are fused, and a
 passage that one system found has no score of the other.
 """
 
@@ -45,7 +45,7 @@ class Bare:
 
     def search(self, texts: Sequence[str]) -> tuple[Any, Any]:
         """One batch."""
-        vectors = self._model.encode(list(texts), batch_size=len(texts), normalize_embeddings=True)
+        vectors = self._model.encode_query(list(texts), batch_size=len(texts), normalize_embeddings=True)
         _scores, dense = self._dense.search(vectors, min(DENSE_TOP, self.passages))
         terms = [tokenize(text) for text in texts]
         lexical, _ = self._bm25.retrieve(terms, k=min(BM25_TOP, self.passages), show_progress=False)

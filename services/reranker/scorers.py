@@ -133,9 +133,8 @@ class BiEncoderScorer:
         if self._embedder is None:
             self._embedder = self._load_embedder()
             self.fingerprint = self._embedder.fingerprint
-        texts = [each.query.text, *_texts(each)]
-        vectors = self._embedder.encode(texts)
-        return [float(value) for value in vectors[1:] @ vectors[0]]
+        (query,) = self._embedder.encode([each.query.text], "query")
+        return [float(value) for value in self._embedder.encode(_texts(each), "document") @ query]
 
 
 class FakeScorer:

@@ -97,7 +97,7 @@ class Retriever:
         for model, embedder in embedders.items():
             if embedder is not None:
                 with self._embedding:
-                    found = embedder.encode([queries[place].text for place in places[model]])
+                    found = embedder.encode([queries[place].text for place in places[model]], "query")
                 vectors.update(zip(places[model], found, strict=True))
         return vectors
 

@@ -34,7 +34,7 @@ def copies() -> list[Path]:
 def test_a_copy_is_made_once_and_its_progress_is_told(model: str) -> None:
     told: list[Progress] = []
     with listening(told.append):
-        first = load_embedder(model, engine="openvino").encode(["iron and light"])
+        first = load_embedder(model, engine="openvino").encode(["iron and light"], "document")
     (folder,) = copies()
     made = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert folder.name.endswith("-openvino-int8-static1")
@@ -42,7 +42,7 @@ def test_a_copy_is_made_once_and_its_progress_is_told(model: str) -> None:
 
     again: list[Progress] = []
     with listening(again.append):
-        second = load_embedder(model, engine="openvino").encode(["iron and light"])
+        second = load_embedder(model, engine="openvino").encode(["iron and light"], "document")
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == made
     assert not again
     np.testing.assert_array_equal(first, second)
@@ -73,9 +73,8 @@ def test_without_openvino_the_error_names_what_to_install(model: str, monkeypatc
 def test_every_engine_is_measured_and_gives_nearly_the_same_vectors(model: str) -> None:
     rates = measure_embedder(model, ("torch", "openvino"), threads=1)
     assert set(rates) == {"torch", "openvino"} and min(rates.values()) > 0
-    ours, theirs = (
-        load_embedder(model, engine=engine).encode(calibration_texts()) for engine in ("torch", "openvino")
-    )
+    texts = calibration_texts()
+    ours, theirs = (load_embedder(model, engine=engine).encode(texts, "document") for engine in ("torch", "openvino"))
     assert (ours * theirs).sum(1).mean() >= 0.99
 
 

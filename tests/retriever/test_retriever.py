@@ -74,9 +74,9 @@ def test_scores_and_ranks_are_those_of_a_brute_force_reference(
     folder = build(made_up(40)).folder
     small = settings.model_copy(update={"bm25_top_k": 20, "dense_top_k": 10})
     passages, retriever = all_passages(folder), load_retriever(small)
-    vectors = embedder.encode([passage_text(p.title, p.text) for p in passages]).astype(np.float64)
+    vectors = embedder.encode([passage_text(p.title, p.text) for p in passages], "document").astype(np.float64)
     for text in QUERIES[:8]:
-        query = embedder.encode([text])[0].astype(np.float64)
+        query = embedder.encode([text], "query")[0].astype(np.float64)
         dense = {p.passage_id: float(vector @ query) for p, vector in zip(passages, vectors, strict=True)}
         bm25 = bm25_reference(passages, text)
         by_bm25 = [name for name in top(bm25, 20) if bm25[name] > 0]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from qrelay.files import write_atomic
 from qrelay.identity import digest
 from qrelay.models.catalogue import resolve
+from qrelay.models.encoding import space
 from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry, ServedVersion
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def of_version(registry: Registry, version: str, slot: str) -> Subject:
 def of_model(name: str, how: str) -> Subject:
     """A model of the catalogue or `path:FOLDER`. Raises ModelError: it is not there."""
     found = resolve(name)
-    return Subject(found.name, f"{found.name}@{found.revision}", found.path, how)
+    fingerprint = f"{found.name}@{found.revision}" if how == RERANK else space(found)
+    return Subject(found.name, fingerprint, found.path, how)
 
 
 def serving(registry: Registry, slot: str, configured: Mapping[str, str]) -> Subject:

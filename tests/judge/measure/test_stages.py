@@ -39,7 +39,7 @@ PAIRS = [
 def test_dense_scores_are_the_embedders_products_of_query_and_titled_passage() -> None:
     told: list[str] = []
     found = stage_scores(PAIRS, StageOptions("hash"), told.append)
-    query, titled, plain = load_embedder("hash").encode([QUERY, f"{TITLE}\n{COPYTREE}", LOCK])
+    query, titled, plain = load_embedder("hash").encode([QUERY, f"{TITLE}\n{COPYTREE}", LOCK], "document")
     assert list(found) == ["dense"]
     assert found["dense"][[0, 2]].tolist() == [query @ titled, query @ plain]
     assert told == ["dense scores"]

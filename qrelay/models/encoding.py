@@ -1,0 +1,61 @@
+"""How a bi-encoder wants texts encoded, read from its folder without loading it: its prompts and its maximum length.
+
+Vectors of one model under other prompts or another length are another space, so fingerprints name both, where they
+are not what every index had before either was applied: no prompt, and at most 256 tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from qrelay.identity import digest
+from qrelay.models.records import ResolvedModel
+
+_PLAIN_TOKENS: Final = 256
+_MOST_TOKENS: Final = 1 << 20
+"""Above it a tokenizer's own limit is the library's word for "none"."""
+_PROMPTS: Final = ("query", "document", "passage", "corpus")
+"""Those of which `encode_query` and `encode_document` take one."""
+
+
+def space(model: ResolvedModel) -> str:
+    """The identity of the model's vectors, computed in torch."""
+    return f"{model.name}@{model.revision}{encoding(model.path)}"
+
+
+def encoding(folder: Path) -> str:
+    """ "" for a model without prompts that reads at most 256 tokens, else a suffix for its fingerprint."""
+    config = _object(folder / "config_sentence_transformers.json")
+    told, default = config.get("prompts") or {}, config.get("default_prompt_name") or ""
+    prompts = {name: told[name] for name in (*_PROMPTS, default) if told.get(name)}
+    tokens = own_length(folder)
+    if not prompts and tokens <= _PLAIN_TOKENS:
+        return ""
+    return f"+encoding-{digest(json.dumps([prompts, tokens], sort_keys=True))[:8]}"
+
+
+def own_length(folder: Path) -> int:
+    """Tokens of a text that the model reads, by the files that sentence-transformers reads; 256 where they name no
+    number."""
+    modules = _read(folder / "modules.json")
+    part = folder / (modules[0].get("path", "") if isinstance(modules, list) and modules else "")
+    named = [_object(path).get("max_seq_length") for path in sorted(part.glob("sentence_*_config.json"))]
+    if not any(named):
+        own = _object(part / "tokenizer_config.json"), _object(part / "config.json")
+        named = [own[0].get("model_max_length"), own[1].get("max_position_embeddings")]
+    return min((int(each) for each in named if each and 0 < each <= _MOST_TOKENS), default=_PLAIN_TOKENS)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    found = _read(path)
+    return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path) -> Any:
+    """The file's JSON; None where there is none: loading the model says what is wrong with it."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
