@@ -16,7 +16,6 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
@@ -26,7 +25,7 @@ from qrelay.errors import ConfigError, ModelError
 from qrelay.models.catalogue import resolve
 from qrelay.models.encoding import own_length, space
 from qrelay.models.engines import EncoderEngine, fingerprint
-from qrelay.models.loading import ONE_AT_A_TIME
+from qrelay.models.loading import load_encoder
 
 Vectors = npt.NDArray[np.float32]
 TextKind = Literal["query", "document"]
@@ -73,12 +72,12 @@ def load_embedder(name: str, *, engine: EncoderEngine = "torch", threads: int = 
     """
     if name == HASH_NAME:
         return HashEmbedder()
+    # Before torch loads OpenMP: its threads spin while they wait, which on a machine that others use too costs
+    # five times the CPU (30 against 6.7 CPU-ms a query with two threads on two busy cores).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     resolved = resolve(name)
-    model = load_model(resolved.path, threads=threads, device="cpu" if engine == "openvino" else device)
-    if engine == "openvino":
-        from qrelay.models.openvino_encoders import use_openvino
-
-        use_openvino(model, resolved, pairs=False, threads=threads)
+    length = own_length(resolved.path)
+    model = load_encoder("SentenceTransformer", resolved, length, engine=engine, threads=threads, device=device)
     return SentenceTransformerEmbedder(model, resolved.name, fingerprint(space(resolved), engine))
 
 
@@ -167,28 +166,3 @@ class HashEmbedder:
     def windows(self, text: str, size: int, stride: int) -> list[str]:
         """By words."""
         return cut(text, [match.span() for match in re.finditer(r"\S+", text)], size, stride)
-
-
-def load_model(path: Path, *, threads: int = 0, device: str = "") -> Any:
-    """The SentenceTransformer in a folder, with its own maximum length. Raises ModelError where it cannot be had."""
-    # Before torch loads OpenMP: its threads spin while they wait, which on a machine that others use too costs
-    # five times the CPU (30 against 6.7 CPU-ms a query with two threads on two busy cores).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging as transformers_logging
-    except ImportError as error:
-        raise ModelError(f"an embedding model needs {error.name}: run `pip install 'qrelay[embed]'`") from error
-    transformers_logging.disable_progress_bar()  # qrelay shows its own
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        with ONE_AT_A_TIME:
-            model = SentenceTransformer(str(path), local_files_only=True, device=device or None)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(
-            f"sentence-transformers cannot load {path} ({error}). Give a folder that holds an embedding model."
-        ) from error
-    model.max_seq_length = own_length(path)
-    return model

@@ -36,16 +36,16 @@ def encoding(folder: Path) -> str:
     return f"+encoding-{digest(json.dumps([prompts, tokens], sort_keys=True))[:8]}"
 
 
-def own_length(folder: Path) -> int:
-    """Tokens of a text that the model reads, by the files that sentence-transformers reads; 256 where they name no
-    number."""
+def own_length(folder: Path, default: int = _PLAIN_TOKENS) -> int:
+    """Tokens of a text, or of a cross-encoder's pair, that the model reads, by the files that sentence-transformers
+    reads; `default` where they name no number."""
     modules = _read(folder / "modules.json")
     part = folder / (modules[0].get("path", "") if isinstance(modules, list) and modules else "")
     named = [_object(path).get("max_seq_length") for path in sorted(part.glob("sentence_*_config.json"))]
     if not any(named):
         own = _object(part / "tokenizer_config.json"), _object(part / "config.json")
         named = [own[0].get("model_max_length"), own[1].get("max_position_embeddings")]
-    return min((int(each) for each in named if each and 0 < each <= _MOST_TOKENS), default=_PLAIN_TOKENS)
+    return min((int(each) for each in named if each and 0 < each <= _MOST_TOKENS), default=default)
 
 
 def _object(path: Path) -> dict[str, Any]:
