@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qrelay.formats.beir import Collection
 from qrelay.training.data import Example
-from qrelay.training.dev import DevSet
 from qrelay.training.evaluator import Ranker
 from qrelay.training.experiment import Experiment
 from qrelay.training.losses.combined import CachedRetrievalLoss, RetrievalLoss
@@ -64,9 +64,9 @@ class BiEncoder:
         collator = SentenceTransformerDataCollator(preprocess_fn=TokenCache(model), prompts=prompts)
         return SentenceTransformerTrainer(model=model, data_collator=collator, **values)
 
-    def ranker(self, dev: DevSet) -> Ranker:
+    def ranker(self, dev: Collection) -> Ranker:
         """Exact search over the dev corpus."""
         from qrelay.models.embedder import SentenceTransformerEmbedder
         from qrelay.training.evaluation.systems import bi_encoder_run
 
-        return lambda model: bi_encoder_run(dev.collection, SentenceTransformerEmbedder(model))
+        return lambda model: bi_encoder_run(dev, SentenceTransformerEmbedder(model))

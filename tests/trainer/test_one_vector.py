@@ -16,7 +16,6 @@ from qrelay.models.embedder import load_embedder
 from qrelay.models.encoding import own_length
 from qrelay.services.retriever.retriever import load_retriever
 from qrelay.training.bi_encoder import BiEncoder
-from qrelay.training.dev import DevSet
 from qrelay.training.evaluation.answering import answer
 from qrelay.training.experiment import Experiment, load_experiment
 from qrelay.types import DENSE, CandidateSet, Query
@@ -57,7 +56,7 @@ def same(found: Run, expected: Run) -> bool:
 def test_the_trainers_evaluation_is_the_gates(model: Path, collection: Collection, gate: Run, tmp_path: Path) -> None:
     def trained(tokens: int) -> tuple[Any, Run]:
         encoder = BiEncoder().load(experiment(model, tokens), model)
-        return encoder, BiEncoder().ranker(DevSet.of(collection))(encoder)
+        return encoder, BiEncoder().ranker(collection)(encoder)
 
     assert same(trained(300)[1], gate)
     shorter, run = trained(24)
