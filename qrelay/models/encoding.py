@@ -27,7 +27,7 @@ def space(model: ResolvedModel) -> str:
 
 def encoding(folder: Path) -> str:
     """ "" for a model without prompts that reads at most 256 tokens, else a suffix for its fingerprint."""
-    config = _object(folder / "config_sentence_transformers.json")
+    config = _read(folder / "config_sentence_transformers.json", {})
     told, default = config.get("prompts") or {}, config.get("default_prompt_name") or ""
     prompts = {name: told[name] for name in (*_PROMPTS, default) if told.get(name)}
     tokens = own_length(folder)
@@ -39,23 +39,18 @@ def encoding(folder: Path) -> str:
 def own_length(folder: Path, default: int = _PLAIN_TOKENS) -> int:
     """Tokens of a text, or of a cross-encoder's pair, that the model reads, by the files that sentence-transformers
     reads; `default` where they name no number."""
-    modules = _read(folder / "modules.json")
-    part = folder / (modules[0].get("path", "") if isinstance(modules, list) and modules else "")
-    named = [_object(path).get("max_seq_length") for path in sorted(part.glob("sentence_*_config.json"))]
+    part = folder / next((each.get("path", "") for each in _read(folder / "modules.json", [])), "")
+    named = [_read(path, {}).get("max_seq_length") for path in part.glob("sentence_*_config.json")]
     if not any(named):
-        own = _object(part / "tokenizer_config.json"), _object(part / "config.json")
-        named = [own[0].get("model_max_length"), own[1].get("max_position_embeddings")]
+        limits = {"tokenizer_config.json": "model_max_length", "config.json": "max_position_embeddings"}
+        named = [_read(part / file, {}).get(name) for file, name in limits.items()]
     return min((int(each) for each in named if each and 0 < each <= _MOST_TOKENS), default=default)
 
 
-def _object(path: Path) -> dict[str, Any]:
-    found = _read(path)
-    return found if isinstance(found, dict) else {}
-
-
-def _read(path: Path) -> Any:
-    """The file's JSON; None where there is none: loading the model says what is wrong with it."""
+def _read(path: Path, empty: Any) -> Any:
+    """The file's JSON; `empty` where it is no such thing: loading the model says what is wrong with it."""
     try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
     except (OSError, ValueError):
-        return None
+        return empty
+    return found if isinstance(found, type(empty)) else empty

@@ -90,7 +90,8 @@ class Embedders:
         with self._lock:
             found = self._loaded.get(name)
             if found is None:
-                found = self._kept = self._version(version) if version else self._model(engine)
+                registry, load = self.registry, self._load
+                found = self._kept = load_version(registry, version, load) if version else self._model(engine)
                 self._loaded[found.fingerprint] = found
                 limit_threads(self._threads)
             return found
@@ -98,9 +99,6 @@ class Embedders:
     def let_go(self) -> None:
         """Keep no model any longer only because it was the last one loaded."""
         self._kept = None
-
-    def _version(self, version: str) -> Embedder:
-        return load_version(self.registry, version, self._load)
 
     def _model(self, engine: EncoderEngine) -> Embedder:
         found = self._load(self._configured, engine=engine, threads=self._threads)

@@ -14,15 +14,6 @@ from qrelay.progress import step
 _TURNS: Final = 3
 
 
-def prepare_embedder(name: str) -> None:
-    """Make the model's 8-bit copy where it is absent.
-
-    Raises:
-        ModelError: the model is absent, OpenVINO is not installed or cannot convert it, or there is no room.
-    """
-    load_embedder(name, engine="openvino")
-
-
 def measure_embedder(name: str, engines: Sequence[EncoderEngine], *, threads: int) -> dict[str, float]:
     """Texts a second by engine; copies are made where they are absent. The engines take turns, so that a busy machine
     slows all of them alike, and each one's best turn counts.

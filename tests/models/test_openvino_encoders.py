@@ -13,7 +13,7 @@ from qrelay.models.embedder import load_embedder
 from qrelay.models.engines import engine_of, fingerprint
 from qrelay.models.prepared import copies_dir
 from qrelay.models.static_int8 import calibration_texts
-from qrelay.models.tuning_encoders import measure_embedder, prepare_embedder
+from qrelay.models.tuning_encoders import measure_embedder
 from qrelay.progress import Progress, listening
 from tests import tiny
 
@@ -54,13 +54,13 @@ def test_a_preparation_that_is_cut_short_leaves_nothing_and_the_next_one_succeed
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), listening(stop):
-        prepare_embedder(model)
+        load_embedder(model, engine="openvino")
     assert not copies()
 
     killed = copies_dir() / f"{load_embedder(model).fingerprint.partition('@')[2]}-openvino-int8-static1.unfinished"
     killed.mkdir()
     (killed / "body.xml").write_text("half")
-    prepare_embedder(model)
+    load_embedder(model, engine="openvino")
     assert [path.name for path in copies()] == [killed.name.removesuffix(".unfinished")]
 
 
