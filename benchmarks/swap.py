@@ -34,7 +34,7 @@ from qrelay.index.reembed_job import Job, run
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import load_embedder
-from qrelay.models.registry import BI_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, Registry, ServedVersion
 from qrelay.runtime.client import OPTIONS
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.server import GrpcServer
@@ -82,7 +82,7 @@ async def measure(settings: RetrieverSettings, registry: Registry, version: str,
         await asyncio.sleep(seconds)
         idle = list(spans)
         promote(registry, version)
-        wanted, at_work = f"{version}@registry", list[float]()
+        wanted, at_work = ServedVersion(version, BI_ENCODER, registry.model_dir(version)).fingerprint, list[float]()
         while wanted not in context.core.fingerprint:
             if under_way(home, wanted):
                 at_work.append(time.monotonic())

@@ -14,7 +14,9 @@ DIM = 32
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def bi_encoder(folder: Path, words: Iterable[str], seed: int, max_tokens: int = 64) -> Path:
+def bi_encoder(
+    folder: Path, words: Iterable[str], seed: int, max_tokens: int = 64, prompts: dict[str, str] | None = None
+) -> Path:
     """A sentence-transformers folder with mean pooling."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer
@@ -23,7 +25,7 @@ def bi_encoder(folder: Path, words: Iterable[str], seed: int, max_tokens: int = 
     body = folder.with_name(f"{folder.name}-body")
     _save(BertModel, body, words, seed, max_tokens)
     part = Transformer(str(body))
-    SentenceTransformer(modules=[part, Pooling(DIM, "mean")], device="cpu").save(str(folder))
+    SentenceTransformer(modules=[part, Pooling(DIM, "mean")], device="cpu", prompts=prompts).save(str(folder))
     return folder
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qrelay.models.catalogue import resolve
-from qrelay.services.reranker.scorers import passage_input
+from qrelay.text import passage_text
 from qrelay.types import CandidateSet
 
 LIBRARY = "CrossEncoder.predict"
@@ -40,6 +40,7 @@ class Bare:
 
     def score(self, sets: Sequence[CandidateSet]) -> list[float]:
         """All pairs of all sets in one call."""
-        pairs = [(each.query.text, passage_input(c.passage)) for each in sets for c in each.candidates]
+        passages = ((each.query.text, candidate.passage) for each in sets for candidate in each.candidates)
+        pairs = [(query, passage_text(passage.title, passage.text)) for query, passage in passages]
         scores: list[float] = self._model.predict(pairs, batch_size=BATCH_PAIRS, show_progress_bar=False).tolist()
         return scores

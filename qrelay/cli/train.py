@@ -16,7 +16,7 @@ from qrelay.cli.options import config_option, json_option
 from qrelay.output import echo_json
 
 if TYPE_CHECKING:
-    from qrelay.training.dev import DevSet
+    from qrelay.formats.beir import Collection
     from qrelay.training.experiment import Experiment
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -92,23 +92,23 @@ def _show(experiment: Experiment, as_json: bool) -> None:
         click.echo(yaml.safe_dump(resolved, sort_keys=False), nl=False)
 
 
-def _dev_set(frozen: Path | None, corpus: Path | None, queries: Path | None, qrels: Path | None) -> DevSet | None:
-    from qrelay.training.dev import DevSet
-
+def _dev_set(frozen: Path | None, corpus: Path | None, queries: Path | None, qrels: Path | None) -> Collection | None:
     if frozen is not None:
         from qrelay.training.evaluation.frozen import FrozenSet
 
         if corpus or queries or qrels:
             raise click.UsageError("give --dev, or --dev-corpus, --dev-queries and --dev-qrels, not both")
-        return DevSet.of(FrozenSet.read(frozen).collection)
+        return FrozenSet.read(frozen).collection
     if corpus and queries and qrels:
-        return DevSet.read(corpus, queries, qrels)
+        from qrelay.formats.beir import read_collection
+
+        return read_collection(corpus, queries, qrels)
     if corpus or queries or qrels:
         raise click.UsageError("a dev set is --dev-corpus, --dev-queries and --dev-qrels together")
     return None
 
 
-def _train(experiment: Experiment, data: tuple[str, ...], out: Path, dev: DevSet | None, as_json: bool) -> None:
+def _train(experiment: Experiment, data: tuple[str, ...], out: Path, dev: Collection | None, as_json: bool) -> None:
     from qrelay.training.record import NAME, first_process
     from qrelay.training.train import train
 

@@ -19,7 +19,7 @@ from qrelay.formats.documents import Qrels, Run, fold_qrels
 from qrelay.formats.lines import file_in, numbered_lines, numbered_rows
 from qrelay.formats.records import BadRecord, document_fields, query_fields
 from qrelay.naming import absent
-from qrelay.terms import indexed_text
+from qrelay.text import passage_text
 
 __all__ = ["Collection", "Qrels", "Run"]
 
@@ -190,7 +190,7 @@ def read_documents(corpus: Path) -> list[tuple[str, str]]:
     """(id, title and text) of each document; `corpus` may be the folder. Raises MalformedInput: also where there is
     none."""
     rows = _once(file_in(corpus, "corpus.jsonl"), document_fields)
-    found = [(doc_id, indexed_text(title, text)) for _, (doc_id, title, text) in rows]
+    found = [(doc_id, passage_text(title, text)) for _, (doc_id, title, text) in rows]
     if not found:
         raise MalformedInput(f"{corpus} holds no document: give a corpus that does")
     return found

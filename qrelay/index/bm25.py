@@ -1,6 +1,6 @@
 """BM25 with bm25s: postings with precomputed scores, memory-mapped; built without holding the corpus.
 
-Terms and constants: `qrelay.terms`.
+Terms and constants: `qrelay.text`.
 
 bm25s builds its score matrix from Python lists of the whole corpus; here the same matrix, in bm25s's own
 files, is written by a counting sort of spooled token ids. Memory: the vocabulary (a dict) and a block of
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.index.arrays import NpyWriter, RowBuffer, load_array
-from qrelay.terms import K1, B, tokenize
+from qrelay.text import K1, B, tokenize
 
 _BLOCK_TOKENS: Final = 1 << 17
 

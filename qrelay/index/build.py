@@ -25,7 +25,6 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from qrelay import terms
 from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
 from qrelay.files import fsync_path, write_atomic
 from qrelay.identity import valid_collection
@@ -47,7 +46,7 @@ from qrelay.index.store import PassageWriter, write_order
 from qrelay.index.vectors import VectorReuse, done_rows, embed_passages
 from qrelay.models.embedder import Embedder
 from qrelay.progress import step
-from qrelay.terms import indexed_text
+from qrelay.text import K1, TOKENIZER, B, passage_text
 
 WINDOW_TOKENS: Final = 160
 STRIDE_TOKENS: Final = 80
@@ -73,9 +72,9 @@ class BuildRequest:
         return {
             "window_tokens": self.window,
             "stride_tokens": self.stride,
-            "bm25_k1": terms.K1,
-            "bm25_b": terms.B,
-            "bm25_tokenizer": terms.TOKENIZER,
+            "bm25_k1": K1,
+            "bm25_b": B,
+            "bm25_tokenizer": TOKENIZER,
             "vectors": "float32",
         }
 
@@ -194,7 +193,7 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path)
             windows = embedder.windows(document.text, request.window, request.stride)
             passages.add(document, windows)
             for window in windows:
-                tokens.add(indexed_text(document.title, window))
+                tokens.add(passage_text(document.title, window))
             cutting.advance(1)
     passages.close()
     tokens.close()

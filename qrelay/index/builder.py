@@ -16,7 +16,7 @@ from typing import Final
 
 from qrelay.exitcodes import EXIT_BUSY
 from qrelay.index.settings import RetrieverSettings
-from qrelay.models.served import REGISTERED
+from qrelay.models.served import registered
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Builder:
         """Start re-embedding `collections` for `target`. `now`: from when a failure's time is counted."""
         settings = self._settings
         model = ["registry"]
-        if not target.endswith(REGISTERED):
+        if not registered(target):
             model = [settings.embedder, "--engine", settings.embedder_engine]
         command = [sys.executable, "-m", "qrelay.cli.main", "index", "reembed", "--model", *model]
         command += ["--out", str(settings.index_folder), "--registry", str(self._registry)]

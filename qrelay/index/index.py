@@ -20,7 +20,7 @@ from qrelay.index.settings import RetrieverSettings
 from qrelay.index.synthetic import SyntheticEngine
 from qrelay.models.embedder import Embedder
 from qrelay.models.engines import EncoderEngine
-from qrelay.models.served import Embedders
+from qrelay.models.served import Embedders, registered
 from qrelay.runtime.following import free_when_unused
 
 _log = logging.getLogger(__name__)
@@ -145,8 +145,9 @@ class IndexFolder:
         if engine.embedder != embedder.fingerprint:
             raise CorpusIndexError(
                 f"the index {home / engine.version} was built with the model {engine.embedder}, this service "
-                f"runs {embedder.fingerprint}; set retriever.embedder to the index's model, or embed it again: "
-                f"`{self._reembed(home, self._settings.embedder_engine)}`"
+                f"runs {embedder.fingerprint}; embed it again: "
+                f"`{self._reembed(home, embedder.fingerprint, self._settings.embedder_engine)}`, or set "
+                "retriever.embedder to the index's model"
             )
         return Served(engine, embedder)
 
@@ -155,16 +156,16 @@ class IndexFolder:
         try:
             return self._embedders.of(fingerprint)
         except ModelError as error:
-            if "+" not in fingerprint:
+            if "+openvino-" not in fingerprint:
                 raise
             raise ModelError(
                 f"{error}. The index of {home.name} was embedded by {fingerprint}; to embed it again by torch: "
-                f"`{self._reembed(home, 'torch')}`"
+                f"`{self._reembed(home, fingerprint, 'torch')}`"
             ) from error
 
-    def _reembed(self, home: Path, engine: EncoderEngine) -> str:
-        model, where = self._settings.embedder, f"--collection {home.name} --out {home.parent}"
-        return f"qrelay index reembed --model {model} --engine {engine} {where}"
+    def _reembed(self, home: Path, fingerprint: str, engine: EncoderEngine) -> str:
+        model = "registry" if registered(fingerprint) else f"{self._settings.embedder} --engine {engine}"
+        return f"qrelay index reembed --model {model} --collection {home.name} --out {home.parent}"
 
     def _let_go(self, former: Mapping[str, Served]) -> None:
         """Free the models that no collection uses any more, once the last call with them has ended."""

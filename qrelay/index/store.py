@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from qrelay.index.arrays import NpyWriter, RowBuffer, load_array
 from qrelay.index.documents import Document
 from qrelay.naming import passage_name
-from qrelay.terms import indexed_text
+from qrelay.text import passage_text
 from qrelay.types import Passage
 
 Rows = NDArray[np.int64]
@@ -53,7 +53,7 @@ class PassageWriter:
             self._texts.write(text.encode())
             self._text_ends.add(self._texts.tell())
             self._rows.add((self.documents, number))
-            self._hashes.add(_hash(indexed_text(document.title, text)))
+            self._hashes.add(_hash(passage_text(document.title, text)))
         self.documents += 1
         self.passages += len(windows)
 
@@ -115,10 +115,10 @@ class PassageStore:
             passages.append(Passage(passage_name(doc_id, number), doc_id, title, self._texts[start:stop].decode()))
         return passages
 
-    def indexed_texts(self, rows: Iterable[int]) -> list[str]:
+    def passage_texts(self, rows: Iterable[int]) -> list[str]:
         """What the embedder reads of the passages at `rows`."""
         found = self.passages(np.fromiter(rows, np.int64))
-        return [indexed_text(passage.title, passage.text) for passage in found]
+        return [passage_text(passage.title, passage.text) for passage in found]
 
 
 def _map(path: Path) -> mmap.mmap:

@@ -109,7 +109,7 @@ def embed_passages(
             shard = np.empty((len(rows), embedder.dim), np.float32)
             missing = ~reuse.fetch(hashes[rows], shard)
             if missing.any():
-                shard[missing] = embedder.encode(store.indexed_texts(rows[missing].tolist()))
+                shard[missing] = embedder.encode(store.passage_texts(rows[missing].tolist()), "document")
             embedded += int(missing.sum())
             out.append(shard)
             out.sync()

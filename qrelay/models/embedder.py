@@ -14,24 +14,29 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final, Protocol
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from qrelay.errors import ConfigError, ModelError
 from qrelay.models.catalogue import resolve
+from qrelay.models.encoding import own_length, space
 from qrelay.models.engines import EncoderEngine, fingerprint
-from qrelay.models.loading import ONE_AT_A_TIME
+from qrelay.models.loading import load_encoder
 
 Vectors = npt.NDArray[np.float32]
+TextKind = Literal["query", "document"]
+"""What a text is: models have a prompt for each."""
 HASH_NAME: Final = "hash"
-_MAX_SEQ_TOKENS: Final = 256
-_CPU_BATCH_TEXTS: Final = 16
+_CPU_TOKENS: Final = 2048
+"""Of a batch, by estimate, padding included."""
+_GPU_TOKENS: Final = 65_536
+_CPU_TEXTS: Final = 16
 """Sorted by length, 16 pad less than 32: 5.3 against 6.6 CPU-ms a MedQuAD question (one thread)."""
-_GPU_BATCH_TEXTS: Final = 128
+_CHARACTERS_A_TOKEN: Final = 4
 _MAX_COUNT: Final = 8
 
 
@@ -41,10 +46,11 @@ class Embedder(Protocol):
 
     name: str
     fingerprint: str
-    """model@revision, and the engine where it is not torch: vectors of different fingerprints are never compared."""
+    """model@revision, with its prompts and length (`encoding`) and the engine where it is not torch: vectors of
+    different fingerprints are never compared."""
     dim: int
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
+    def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
         """Vectors of shape [len(texts), dim], float32, of unit length (but for the double)."""
 
     def windows(self, text: str, size: int, stride: int) -> list[str]:
@@ -66,7 +72,13 @@ def load_embedder(name: str, *, engine: EncoderEngine = "torch", threads: int = 
     """
     if name == HASH_NAME:
         return HashEmbedder()
-    return SentenceTransformerEmbedder(name, engine=engine, threads=threads, device=device)
+    # Before torch loads OpenMP: its threads spin while they wait, which on a machine that others use too costs
+    # five times the CPU (30 against 6.7 CPU-ms a query with two threads on two busy cores).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    resolved = resolve(name)
+    length = own_length(resolved.path)
+    model = load_encoder("SentenceTransformer", resolved, length, engine=engine, threads=threads, device=device)
+    return SentenceTransformerEmbedder(model, resolved.name, fingerprint(space(resolved), engine))
 
 
 def cut(text: str, offsets: Sequence[tuple[int, int]], size: int, stride: int) -> list[str]:
@@ -86,36 +98,51 @@ def cut(text: str, offsets: Sequence[tuple[int, int]], size: int, stride: int) -
 
 
 class SentenceTransformerEmbedder:
-    """A sentence-transformers model loaded from a folder. May be called from several threads."""
+    """A SentenceTransformer as trainer, evaluation, gate and service call it. May be called from several threads."""
 
-    def __init__(self, name: str, *, engine: EncoderEngine = "torch", threads: int = 0, device: str = "") -> None:
-        resolved = resolve(name)
-        self._model = _load(resolved.path, threads, "cpu" if engine == "openvino" else device)
-        self._model.max_seq_length = min(_MAX_SEQ_TOKENS, self._model.max_seq_length or _MAX_SEQ_TOKENS)
-        self._batch_texts = _CPU_BATCH_TEXTS if self._model.device.type == "cpu" else _GPU_BATCH_TEXTS
-        self._tokenizer = _tokenizer(self._model)
-        if engine == "openvino":
-            from qrelay.models.openvino_encoders import use_openvino
-
-            use_openvino(self._model, resolved, pairs=False, threads=threads)
+    def __init__(self, model: Any, name: str = "", fingerprint: str = "") -> None:
+        self.model, self.name, self.fingerprint = model, name, fingerprint
+        self.dim = int(model.get_embedding_dimension())
         self._one_at_a_time = threading.Lock()  # the library sets padding on a tokenizer that it shares
-        self.name = resolved.name
-        self.fingerprint = fingerprint(f"{resolved.name}@{resolved.revision}", engine)
-        self.dim = int(self._model.get_embedding_dimension())
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Texts above 256 tokens are cut there. The library sorts by length, so that a batch pads little."""
-        if not texts:
-            return np.empty((0, self.dim), np.float32)
+    def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
+        """With the model's own prompt for queries or documents, cut at its own maximum length; in batches of about
+        equal cost, the longest texts first."""
+        encode = self.model.encode_query if kind == "query" else self.model.encode_document
+        vectors = np.empty((len(texts), self.dim), np.float32)
         with self._one_at_a_time:
-            vectors: Vectors = self._model.encode(
-                list(texts), batch_size=self._batch_texts, normalize_embeddings=True, show_progress_bar=False
-            )
+            for rows in self._batches(texts):
+                part = [texts[row] for row in rows]
+                vectors[rows] = encode(part, batch_size=len(part), normalize_embeddings=True, show_progress_bar=False)
         return vectors
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """Places of texts, longest first; a batch's texts times its longest are at most so many tokens."""
+        cpu = self.model.device.type == "cpu"
+        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+        at = 0
+        while at < len(order):
+            longest = min(self.model.max_seq_length, len(texts[order[at]]) // _CHARACTERS_A_TOKEN + 1)
+            many = max(1, min(_CPU_TEXTS, _CPU_TOKENS // longest) if cpu else _GPU_TOKENS // longest)
+            yield order[at : at + many]
+            at += many
 
     def windows(self, text: str, size: int, stride: int) -> list[str]:
         """By the model's own tokens, special tokens not counted."""
         return cut(text, self._tokenizer.encode(text, add_special_tokens=False).offsets, size, stride)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """A tokenizer of the model's own, without truncation and padding, that nobody else changes."""
+        from tokenizers import Tokenizer
+
+        backend = getattr(self.model.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ModelError("the embedding model has no tokenizer.json: save it with a fast tokenizer")
+        tokenizer = Tokenizer.from_str(backend.to_str())
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
 
 
 class HashEmbedder:
@@ -127,7 +154,7 @@ class HashEmbedder:
     dim = 64
     _WORD = re.compile(r"\w+")
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
+    def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:  # noqa: ARG002 (it has no prompts)
         """Word counts modulo `dim`, each at most 8."""
         vectors = np.zeros((len(texts), self.dim), np.float32)
         for row, text in zip(vectors, texts, strict=True):
@@ -139,39 +166,3 @@ class HashEmbedder:
     def windows(self, text: str, size: int, stride: int) -> list[str]:
         """By words."""
         return cut(text, [match.span() for match in re.finditer(r"\S+", text)], size, stride)
-
-
-def _load(path: Path, threads: int, device: str) -> Any:
-    """The library's model. Raises ModelError where it cannot be had."""
-    # Before torch loads OpenMP: its threads spin while they wait, which on a machine that others use too costs
-    # five times the CPU (30 against 6.7 CPU-ms a query with two threads on two busy cores).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging as transformers_logging
-    except ImportError as error:
-        raise ModelError(f"an embedding model needs {error.name}: run `pip install 'qrelay[embed]'`") from error
-    transformers_logging.disable_progress_bar()  # qrelay shows its own
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        with ONE_AT_A_TIME:
-            return SentenceTransformer(str(path), local_files_only=True, device=device or None)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(
-            f"sentence-transformers cannot load {path} ({error}). Give a folder that holds an embedding model."
-        ) from error
-
-
-def _tokenizer(model: Any) -> Any:
-    """A tokenizer of the model's own, without truncation and padding, that nobody else changes."""
-    from tokenizers import Tokenizer
-
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise ModelError("the embedding model has no tokenizer.json: save it with a fast tokenizer")
-    tokenizer = Tokenizer.from_str(backend.to_str())
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer

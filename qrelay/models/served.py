@@ -18,7 +18,13 @@ from qrelay.models.engines import EncoderEngine, engine_of
 from qrelay.models.registry import BI_ENCODER, Registry, ServedVersion
 from qrelay.progress import step
 
-REGISTERED: Final = "@registry"
+_REGISTERED: Final = "@registry"
+
+
+def registered(fingerprint: str) -> str:
+    """The version of the registry whose fingerprint it is; "": of none."""
+    version, at, _ = fingerprint.partition(_REGISTERED)
+    return version.partition("+")[0] if at else ""
 
 
 class Load(Protocol):
@@ -78,13 +84,14 @@ class Embedders:
         Raises:
             ModelError: it is absent or damaged, or its engine is not to be had.
         """
-        registered = fingerprint.endswith(REGISTERED)
+        version = registered(fingerprint)
         engine = engine_of(fingerprint) if fingerprint else self._engine
-        name = fingerprint if registered else self._fingerprints.get(engine, "")
+        name = fingerprint if version else self._fingerprints.get(engine, "")
         with self._lock:
             found = self._loaded.get(name)
             if found is None:
-                found = self._kept = self._version(fingerprint) if registered else self._model(engine)
+                registry, load = self.registry, self._load
+                found = self._kept = load_version(registry, version, load) if version else self._model(engine)
                 self._loaded[found.fingerprint] = found
                 limit_threads(self._threads)
             return found
@@ -92,9 +99,6 @@ class Embedders:
     def let_go(self) -> None:
         """Keep no model any longer only because it was the last one loaded."""
         self._kept = None
-
-    def _version(self, fingerprint: str) -> Embedder:
-        return load_version(self.registry, fingerprint.removesuffix(REGISTERED), self._load)
 
     def _model(self, engine: EncoderEngine) -> Embedder:
         found = self._load(self._configured, engine=engine, threads=self._threads)

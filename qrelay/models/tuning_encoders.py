@@ -14,15 +14,6 @@ from qrelay.progress import step
 _TURNS: Final = 3
 
 
-def prepare_embedder(name: str) -> None:
-    """Make the model's 8-bit copy where it is absent.
-
-    Raises:
-        ModelError: the model is absent, OpenVINO is not installed or cannot convert it, or there is no room.
-    """
-    load_embedder(name, engine="openvino")
-
-
 def measure_embedder(name: str, engines: Sequence[EncoderEngine], *, threads: int) -> dict[str, float]:
     """Texts a second by engine; copies are made where they are absent. The engines take turns, so that a busy machine
     slows all of them alike, and each one's best turn counts.
@@ -36,7 +27,7 @@ def measure_embedder(name: str, engines: Sequence[EncoderEngine], *, threads: in
         for turn in range(_TURNS + 1):
             for engine, embedder in embedders.items():
                 began = time.perf_counter()
-                embedder.encode(texts)
+                embedder.encode(texts, "document")
                 if turn:  # the first one lays out memory
                     best[engine] = min(best[engine], time.perf_counter() - began)
                 measuring.advance(1)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qrelay.formats.beir import Collection
 from qrelay.training.data import Example
-from qrelay.training.dev import DevSet
 from qrelay.training.evaluator import Ranker
 from qrelay.training.experiment import Experiment
 from qrelay.training.losses.combined import CachedRetrievalLoss, RetrievalLoss
@@ -55,15 +55,18 @@ class BiEncoder:
         return SentenceTransformerTrainingArguments(**values)
 
     def trainer(self, model: Any, **values: Any) -> Any:
-        """The trainer; it tokenises each text once a stage."""
+        """The trainer; it puts the model's own prompts before texts, and tokenises each text once a stage."""
         from sentence_transformers import SentenceTransformerTrainer
         from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
-        collator = SentenceTransformerDataCollator(preprocess_fn=TokenCache(model))
+        columns = [name for name in values["train_dataset"].column_names if name != "label"]
+        prompts = {name: model.prompts.get("query" if name == "query" else "document", "") for name in columns}
+        collator = SentenceTransformerDataCollator(preprocess_fn=TokenCache(model), prompts=prompts)
         return SentenceTransformerTrainer(model=model, data_collator=collator, **values)
 
-    def ranker(self, dev: DevSet) -> Ranker:
+    def ranker(self, dev: Collection) -> Ranker:
         """Exact search over the dev corpus."""
+        from qrelay.models.embedder import SentenceTransformerEmbedder
         from qrelay.training.evaluation.systems import bi_encoder_run
 
-        return lambda model: bi_encoder_run(dev.collection, model)
+        return lambda model: bi_encoder_run(dev, SentenceTransformerEmbedder(model))

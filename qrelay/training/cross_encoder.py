@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from qrelay.formats.beir import Collection
 from qrelay.training.data import Document, Example
-from qrelay.training.dev import DevSet
 from qrelay.training.evaluator import Ranker
 from qrelay.training.experiment import Experiment
 from qrelay.training.rows import as_lists, as_pairs, portions, with_strangers
@@ -82,12 +82,12 @@ class CrossEncoderKind:
 
         return CrossEncoderTrainer(model=model, **values)
 
-    def ranker(self, dev: DevSet) -> Ranker:
+    def ranker(self, dev: Collection) -> Ranker:
         """BM25's top 100 of each dev query in the model's order."""
         from qrelay.training.evaluation.systems import bm25_run, cross_encoder_run
 
-        first = bm25_run(dev.collection)
-        return lambda model: cross_encoder_run(dev.collection, model, first)
+        first = bm25_run(dev)
+        return lambda model: cross_encoder_run(dev, model, first)
 
 
 def _loss_name(experiment: Experiment) -> str:

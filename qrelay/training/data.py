@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from qrelay.errors import ConfigError, MalformedInput
-from qrelay.terms import indexed_text
+from qrelay.text import passage_text
 from qrelay.training.posterior import with_posterior
 
 Target = Literal["p_relevant", "expected_relevance", "answer_nll", "grade"]
@@ -189,7 +189,7 @@ def _document(passage: Mapping[str, Any], target: str) -> Document | None:
     value = passage[target]
     if value is None:
         return None
-    text = indexed_text(passage["title"], passage["text"])
+    text = passage_text(passage["title"], passage["text"])
     return Document(text, -float(value) if target == "answer_nll" else float(value), bool(passage.get("human")))
 
 

@@ -1,4 +1,5 @@
-"""A dev set as an evaluator of sentence-transformers: one metric, by the same code as `qrelay eval`."""
+"""A dev set, which stops training and is never trained on, as an evaluator of sentence-transformers: one metric, by
+the same code as `qrelay eval`."""
 
 from __future__ import annotations
 
@@ -7,8 +8,7 @@ from typing import Any
 
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from qrelay.formats.beir import Run
-from qrelay.training.dev import DevSet
+from qrelay.formats.beir import Collection, Run
 from qrelay.training.evaluation.measures import per_query
 
 Ranker = Callable[[Any], Run]
@@ -18,13 +18,13 @@ Ranker = Callable[[Any], Run]
 class DevEvaluator(BaseEvaluator):  # type: ignore[misc]
     """The metric's mean over the dev queries, under its own name."""
 
-    def __init__(self, dev: DevSet, metric: str, rank: Ranker) -> None:
+    def __init__(self, dev: Collection, metric: str, rank: Ranker) -> None:
         """
         Raises:
             InputError: a metric that ir-measures does not know.
         """
         super().__init__()
-        per_query(dev.collection.qrels, {}, [metric])
+        per_query(dev.qrels, {}, [metric])
         self._dev = dev
         self._rank = rank
         self.primary_metric = metric
@@ -33,6 +33,6 @@ class DevEvaluator(BaseEvaluator):  # type: ignore[misc]
         """The trainer logs it as `eval_<metric>`; where and when it asks (the rest) is its own affair."""
         was_training = model.training
         model.eval()
-        values = per_query(self._dev.collection.qrels, self._rank(model), [self.primary_metric])
+        values = per_query(self._dev.qrels, self._rank(model), [self.primary_metric])
         model.train(was_training)
         return {self.primary_metric: float(values[self.primary_metric].mean())}

@@ -20,8 +20,8 @@ import orjson
 
 from qrelay.errors import ConfigError
 from qrelay.files import write_atomic
+from qrelay.formats.beir import Collection
 from qrelay.training.data import Example, Reading, expand, load_examples, require_labels
-from qrelay.training.dev import METRIC, DevSet
 from qrelay.training.evaluator import DevEvaluator, Ranker
 from qrelay.training.experiment import Experiment, Stage
 from qrelay.training.record import hashes
@@ -29,6 +29,8 @@ from qrelay.training.weights import weights
 
 LOG = logging.getLogger("qrelay.train")
 _LOGS_A_STAGE: Final = 50
+METRIC: Final = "nDCG@10"
+"""Of the measurement before and after training, where no early stop names another."""
 
 
 class Kind(Protocol):
@@ -52,7 +54,7 @@ class Kind(Protocol):
     def trainer(self, model: Any, **values: Any) -> Any:
         """The trainer."""
 
-    def ranker(self, dev: DevSet) -> Ranker:
+    def ranker(self, dev: Collection) -> Ranker:
         """What ranks the dev corpus by a model."""
 
 
@@ -121,7 +123,7 @@ def reading_of(experiment: Experiment) -> Reading:
     )
 
 
-def evaluator_of(kind: Kind, experiment: Experiment, dev: DevSet | None) -> DevEvaluator | None:
+def evaluator_of(kind: Kind, experiment: Experiment, dev: Collection | None) -> DevEvaluator | None:
     """The dev set's evaluator, where there is one.
 
     Raises:

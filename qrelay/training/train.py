@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qrelay.errors import ConfigError
+from qrelay.formats.beir import Collection
 from qrelay.models.catalogue import resolve
 from qrelay.training import record as records
 from qrelay.training.data import expand
-from qrelay.training.dev import DevSet
 from qrelay.training.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("qrelay.train")
 
 
-def train(experiment: Experiment, data: Sequence[str], out: Path, dev: DevSet | None = None) -> Path:
+def train(experiment: Experiment, data: Sequence[str], out: Path, dev: Collection | None = None) -> Path:
     """Trains and returns `out/model`. `data`: globs for stages that name none; `dev`: what early_stop stops by, and
     what the model is measured on before and after.
 
@@ -58,7 +58,7 @@ def kind_of(experiment: Experiment) -> Kind:
 
 
 def _train(
-    kind: Kind, experiment: Experiment, data: Sequence[str], out: Path, dev: DevSet | None, record: dict[str, Any]
+    kind: Kind, experiment: Experiment, data: Sequence[str], out: Path, dev: Collection | None, record: dict[str, Any]
 ) -> None:
     from transformers import set_seed
 

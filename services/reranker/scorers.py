@@ -13,20 +13,17 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Protocol
 
-from qrelay.errors import ModelError
 from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import Embedder
+from qrelay.models.encoding import own_length
 from qrelay.models.engines import EncoderEngine
 from qrelay.models.engines import fingerprint as identity
-from qrelay.models.loading import ONE_AT_A_TIME
+from qrelay.models.loading import load_encoder
 from qrelay.simulated import ServiceTime
-from qrelay.types import BI_ENCODER, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Passage
-
-_MOST_TOKENS: Final = 1 << 20
-"""Above it a tokenizer's own limit is the library's word for "none"."""
+from qrelay.text import passage_text
+from qrelay.types import BI_ENCODER, CROSS_ENCODER, DENSE, Candidate, CandidateSet
 
 
 class Scorer(Protocol):
@@ -38,11 +35,6 @@ class Scorer(Protocol):
 
     def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
         """One score a candidate, higher is better, in the sets' order."""
-
-
-def passage_input(passage: Passage) -> str:
-    """What a model reads of a passage: title and text."""
-    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
 
 
 class CrossEncoderScorer:
@@ -67,22 +59,15 @@ class CrossEncoderScorer:
                 converted.
         """
         resolved = resolve(name)
-        self._model = _load(resolved.path, None if fingerprint else max_length, engine, threads)
-        if fingerprint and not 0 < (self._model.max_seq_length or 0) <= _MOST_TOKENS:
-            self._model.max_seq_length = max_length
-        if engine == "openvino":
-            from qrelay.models.openvino_encoders import use_openvino
-
-            use_openvino(self._model, resolved, pairs=True, threads=threads)
+        length = own_length(resolved.path, max_length) if fingerprint else max_length
+        self._model = load_encoder("CrossEncoder", resolved, length, engine=engine, threads=threads)
         self._batch_pairs = batch_pairs
         self._one_at_a_time = threading.Lock()  # the library sets padding on a tokenizer that calls share
         self.fingerprint = identity(fingerprint or f"{resolved.name}@{resolved.revision}", engine)
 
     def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
         """All pairs of all sets in one call, so that lengths are bucketed across queries."""
-        pairs = [
-            (each.query.text, passage_input(candidate.passage)) for each in sets for candidate in each.candidates
-        ]
+        pairs = [(each.query.text, text) for each in sets for text in _texts(each)]
         if not pairs:
             return [[] for _ in sets]
         with self._one_at_a_time:
@@ -91,21 +76,9 @@ class CrossEncoderScorer:
         return [[float(next(flat)) for _ in each.candidates] for each in sets]
 
 
-def _load(path: Path, max_length: int | None, engine: EncoderEngine, threads: int) -> Any:
-    """The library's model. Raises ModelError where it cannot be had."""
-    import torch
-    from sentence_transformers import CrossEncoder
-
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        device = "cpu" if engine == "openvino" else None
-        with ONE_AT_A_TIME:
-            return CrossEncoder(str(path), max_length=max_length, device=device, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(
-            f"sentence-transformers cannot load {path} ({error}). Give a folder that holds a cross-encoder."
-        ) from error
+def _texts(each: CandidateSet) -> list[str]:
+    """The candidates' texts."""
+    return [passage_text(candidate.passage.title, candidate.passage.text) for candidate in each.candidates]
 
 
 class BiEncoderScorer:
@@ -134,9 +107,8 @@ class BiEncoderScorer:
         if self._embedder is None:
             self._embedder = self._load_embedder()
             self.fingerprint = self._embedder.fingerprint
-        texts = [each.query.text, *(passage_input(candidate.passage) for candidate in each.candidates)]
-        vectors = self._embedder.encode(texts)
-        return [float(value) for value in vectors[1:] @ vectors[0]]
+        (query,) = self._embedder.encode([each.query.text], "query")
+        return [float(value) for value in self._embedder.encode(_texts(each), "document") @ query]
 
 
 class FakeScorer:

@@ -24,7 +24,7 @@ from qrelay.index.index import IndexFolder
 from qrelay.index.manifest import current_folder, read_manifest
 from qrelay.index.reembed import find_version, only_one, switch, under_way
 from qrelay.index.settings import RetrieverSettings
-from qrelay.models.served import REGISTERED, Embedders
+from qrelay.models.served import Embedders, registered
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Follower:
 
     def _concerns(self, embedder: str) -> bool:
         """Whether the registry has a say: it serves a version, or the index is of one."""
-        return embedder.endswith(REGISTERED) or self._wanted.endswith(REGISTERED)
+        return bool(registered(embedder) or registered(self._wanted))
 
     def _build(self) -> str:
         """Start, end or let go on the process that re-embeds. Answers what is wrong, or ""."""
@@ -136,14 +136,15 @@ class Follower:
             elif self._settings.reembed:
                 found[name] = f"0% for {self._wanted}"
             else:
-                found[name] = f"waits for `qrelay index reembed --model {self._wanted.partition('@')[0]}`"
+                model = "registry" if registered(self._wanted) else self._settings.embedder
+                found[name] = f"waits for `qrelay index reembed --model {model}`"
         return found
 
     def details(self) -> dict[str, str]:
         """For GetInfo: the wanted model, how far each collection is that another model serves, and what is wrong."""
         found = {f"reembedding.{name}": text for name, text in self._progress().items()}
-        if self._wanted.endswith(REGISTERED):
-            found["registry.version"] = self._wanted.removesuffix(REGISTERED)
+        if version := registered(self._wanted):
+            found["registry.version"] = version
         if self._problem:
             found["registry.problem"] = self._problem
         return found

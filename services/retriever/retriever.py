@@ -1,14 +1,13 @@
 """The retriever's core: queries to candidate sets, over every collection that has an index.
 
-It knows neither gRPC nor NATS. Calls may come from several threads; embedding is one at a time, because
-tokenizers may not be shared, and searching overlaps with it.
+It knows neither gRPC nor NATS. Calls may come from several threads; an embedder takes one at a time, and searching
+overlaps with it.
 """
 
 from __future__ import annotations
 
 import gc
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -48,7 +47,6 @@ class Retriever:
         self, settings: RetrieverSettings, index: IndexFolder | SyntheticIndex, follower: Follower | None = None
     ) -> None:
         self._settings, self._index, self._follower = settings, index, follower
-        self._embedding = threading.Lock()
 
     def retrieve(
         self, queries: Sequence[Query], max_candidates: int | None = None
@@ -96,8 +94,7 @@ class Retriever:
         vectors: dict[int, Vectors] = {}
         for model, embedder in embedders.items():
             if embedder is not None:
-                with self._embedding:
-                    found = embedder.encode([queries[place].text for place in places[model]])
+                found = embedder.encode([queries[place].text for place in places[model]], "query")
                 vectors.update(zip(places[model], found, strict=True))
         return vectors
 

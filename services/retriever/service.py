@@ -9,8 +9,7 @@ from typing import Any
 from qrelay import wire
 from qrelay.errors import QrelayError
 from qrelay.index.settings import RetrieverSettings
-from qrelay.models.embedder import HASH_NAME
-from qrelay.models.tuning_encoders import prepare_embedder
+from qrelay.models.embedder import HASH_NAME, load_embedder
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.following import every
 from qrelay.runtime.servicer import Servicer, answer_items, streamed
@@ -80,7 +79,7 @@ def needed_models(settings: RetrieverSettings) -> list[str]:
 def prepare_models(settings: RetrieverSettings) -> None:
     """Make the embedder's 8-bit copy, where it runs in OpenVINO and the copy is absent. Raises ModelError."""
     if needed_models(settings) and settings.embedder_engine == "openvino":
-        prepare_embedder(settings.embedder)
+        load_embedder(settings.embedder, engine="openvino")
 
 
 SERVICE: ServiceDef[RetrieverSettings, Retriever] = ServiceDef(

@@ -131,7 +131,7 @@ def test_a_question_is_no_alternative_of_itself_and_equal_ones_count_once() -> N
 
 def test_the_most_alike_come_first() -> None:
     (found,) = nearest(["What causes asthma ?"], LOG, 1, HashEmbedder())
-    vectors = HashEmbedder().encode(["What causes asthma ?", *LOG])
+    vectors = HashEmbedder().encode(["What causes asthma ?", *LOG], "query")
     alike = {text: float(vector @ vectors[0]) for text, vector in zip(LOG, vectors[1:], strict=True)}
     del alike["What causes asthma ?"]
     assert found == [max(alike, key=alike.__getitem__)]

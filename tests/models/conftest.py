@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import ModelError
-from qrelay.models.embedder import SentenceTransformerEmbedder
+from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.models.records import ModelEntry, ModelFile, Source, Wheel
 
 PARTS = (b"first part " * 500, b"second part " * 700, b"third")
@@ -100,9 +100,9 @@ def install(home: Path) -> Callable[[ModelEntry, dict[str, bytes]], Path]:
 
 
 @pytest.fixture(scope="session")
-def minilm() -> SentenceTransformerEmbedder:
+def minilm() -> Embedder:
     """The real embedding model."""
     try:
-        return SentenceTransformerEmbedder("all-MiniLM-L6-v2")
+        return load_embedder("all-MiniLM-L6-v2")
     except ModelError as error:
         pytest.fail(f"run `make models`, which fetches the models: {error}")

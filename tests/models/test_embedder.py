@@ -15,7 +15,6 @@ from qrelay.errors import ConfigError, ModelError
 from qrelay.models.embedder import (
     Embedder,
     HashEmbedder,
-    SentenceTransformerEmbedder,
     Vectors,
     cut,
     load_embedder,
@@ -29,18 +28,18 @@ spaces = st.sampled_from([" ", "  ", "\n", "\t "])
 @given(st.lists(st.text(max_size=60), max_size=8))
 def test_hash_embedder_batch_equals_singles_exactly(texts: list[str]) -> None:
     embedder = HashEmbedder()
-    batch = embedder.encode(texts)
+    batch = embedder.encode(texts, "query")
 
     assert batch.shape == (len(texts), embedder.dim)
     assert batch.dtype == np.float32
     for row, text in zip(batch, texts, strict=True):
-        assert np.array_equal(row, embedder.encode([text])[0])
+        assert np.array_equal(row, embedder.encode([text], "query")[0])
 
 
 def test_hash_embedder_dot_products_are_exact_in_any_order() -> None:
     rng = np.random.default_rng(0)
     texts = [" ".join(f"w{number}" for number in rng.integers(0, 300, 900)) for _ in range(50)]
-    vectors = HashEmbedder().encode(texts)
+    vectors = HashEmbedder().encode(texts, "query")
     exact = vectors.astype(np.int64) @ vectors.astype(np.int64).T
 
     shuffled = rng.permutation(HashEmbedder.dim)
@@ -89,7 +88,7 @@ def test_a_folder_that_is_no_embedding_model_is_a_model_error(tmp_path: Path) ->
 
 
 @pytest.fixture(params=[("torch", 1e-9), ("openvino", 1e-3)], ids=["torch", "openvino"])
-def real(request: pytest.FixtureRequest, minilm: SentenceTransformerEmbedder) -> tuple[Embedder, float]:
+def real(request: pytest.FixtureRequest, minilm: Embedder) -> tuple[Embedder, float]:
     """The real model in each engine, and by how much a cosine may differ from 1 where vectors are one text's."""
     engine, tolerance = request.param
     return (minilm if engine == "torch" else load_embedder("all-MiniLM-L6-v2", engine="openvino")), tolerance
@@ -102,8 +101,8 @@ def same(ours: Vectors, theirs: Vectors, tolerance: float) -> None:
 
 def test_real_model_batch_equals_singles(real: tuple[Embedder, float]) -> None:
     embedder, tolerance = real
-    batch = embedder.encode(TEXTS)
-    singles = np.concatenate([embedder.encode([text]) for text in TEXTS])
+    batch = embedder.encode(TEXTS, "document")
+    singles = np.concatenate([embedder.encode([text], "query") for text in TEXTS])
 
     assert batch.shape == (len(TEXTS), embedder.dim) == (6, 384)
     assert batch.dtype == np.float32
@@ -111,22 +110,22 @@ def test_real_model_batch_equals_singles(real: tuple[Embedder, float]) -> None:
         np.testing.assert_allclose(batch, singles, atol=1e-5)
     same(batch, singles, tolerance)
     np.testing.assert_allclose(np.linalg.norm(batch, axis=1), 1, atol=1e-5)
-    assert embedder.encode([]).shape == (0, 384)
+    assert embedder.encode([], "document").shape == (0, 384)
 
 
 def test_real_model_serves_several_threads(real: tuple[Embedder, float]) -> None:
     embedder, tolerance = real
-    alone = embedder.encode(TEXTS)
+    alone = embedder.encode(TEXTS, "document")
     with ThreadPoolExecutor(4) as pool:
-        for vectors in pool.map(embedder.encode, [TEXTS] * 8):
+        for vectors in pool.map(embedder.encode, [TEXTS] * 8, ["document"] * 8):
             same(vectors, alone, tolerance)
 
 
-def test_openvino_agrees_with_torch_and_says_that_it_is_another_space(minilm: SentenceTransformerEmbedder) -> None:
+def test_openvino_agrees_with_torch_and_says_that_it_is_another_space(minilm: Embedder) -> None:
     integers = load_embedder("all-MiniLM-L6-v2", engine="openvino")
     texts = [text for text in TEXTS if text] + ["Iron is absorbed in the upper part of the small intestine."]
 
-    cosines = (integers.encode(texts) * minilm.encode(texts)).sum(1)
+    cosines = (integers.encode(texts, "query") * minilm.encode(texts, "query")).sum(1)
 
     assert cosines.mean() >= 0.99 and cosines.min() >= 0.97
     assert integers.fingerprint == f"{minilm.fingerprint}+openvino-int8-static1"
@@ -135,9 +134,7 @@ def test_openvino_agrees_with_torch_and_says_that_it_is_another_space(minilm: Se
 
 @settings(max_examples=60, deadline=None)
 @given(words, st.integers(1, 20))
-def test_real_model_windows_lose_nothing_but_white_space(
-    minilm: SentenceTransformerEmbedder, tokens: list[str], size: int
-) -> None:
+def test_real_model_windows_lose_nothing_but_white_space(minilm: Embedder, tokens: list[str], size: int) -> None:
     text = " ".join(tokens)
 
     windows = minilm.windows(text, size, size)
@@ -151,7 +148,7 @@ def test_accents_that_the_tokenizer_strips_stay_in_the_window() -> None:
     assert cut(text, [(0, 4), (6, 10)], 1, 1) == ["cafe\u0301", "noir"]
 
 
-def test_real_model_windows_are_counted_in_its_own_tokens(minilm: SentenceTransformerEmbedder) -> None:
+def test_real_model_windows_are_counted_in_its_own_tokens(minilm: Embedder) -> None:
     text = "tokenizers split uncommon words like electroencephalography into pieces. " * 20
     whole, windows = minilm.windows(text, 10_000, 80), minilm.windows(text, 160, 80)
 

@@ -13,7 +13,7 @@ from qrelay.models.embedder import load_embedder
 from qrelay.models.engines import engine_of, fingerprint
 from qrelay.models.prepared import copies_dir
 from qrelay.models.static_int8 import calibration_texts
-from qrelay.models.tuning_encoders import measure_embedder, prepare_embedder
+from qrelay.models.tuning_encoders import measure_embedder
 from qrelay.progress import Progress, listening
 from tests import tiny
 
@@ -34,7 +34,7 @@ def copies() -> list[Path]:
 def test_a_copy_is_made_once_and_its_progress_is_told(model: str) -> None:
     told: list[Progress] = []
     with listening(told.append):
-        first = load_embedder(model, engine="openvino").encode(["iron and light"])
+        first = load_embedder(model, engine="openvino").encode(["iron and light"], "document")
     (folder,) = copies()
     made = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert folder.name.endswith("-openvino-int8-static1")
@@ -42,7 +42,7 @@ def test_a_copy_is_made_once_and_its_progress_is_told(model: str) -> None:
 
     again: list[Progress] = []
     with listening(again.append):
-        second = load_embedder(model, engine="openvino").encode(["iron and light"])
+        second = load_embedder(model, engine="openvino").encode(["iron and light"], "document")
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == made
     assert not again
     np.testing.assert_array_equal(first, second)
@@ -54,13 +54,13 @@ def test_a_preparation_that_is_cut_short_leaves_nothing_and_the_next_one_succeed
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), listening(stop):
-        prepare_embedder(model)
+        load_embedder(model, engine="openvino")
     assert not copies()
 
     killed = copies_dir() / f"{load_embedder(model).fingerprint.partition('@')[2]}-openvino-int8-static1.unfinished"
     killed.mkdir()
     (killed / "body.xml").write_text("half")
-    prepare_embedder(model)
+    load_embedder(model, engine="openvino")
     assert [path.name for path in copies()] == [killed.name.removesuffix(".unfinished")]
 
 
@@ -73,9 +73,8 @@ def test_without_openvino_the_error_names_what_to_install(model: str, monkeypatc
 def test_every_engine_is_measured_and_gives_nearly_the_same_vectors(model: str) -> None:
     rates = measure_embedder(model, ("torch", "openvino"), threads=1)
     assert set(rates) == {"torch", "openvino"} and min(rates.values()) > 0
-    ours, theirs = (
-        load_embedder(model, engine=engine).encode(calibration_texts()) for engine in ("torch", "openvino")
-    )
+    texts = calibration_texts()
+    ours, theirs = (load_embedder(model, engine=engine).encode(texts, "document") for engine in ("torch", "openvino"))
     assert (ours * theirs).sum(1).mean() >= 0.99
 
 

@@ -25,7 +25,7 @@ from qrelay.index.build import BuildRequest, build_index
 from qrelay.index.manifest import read_manifest
 from qrelay.index.reembed_job import Job, run
 from qrelay.index.settings import RetrieverSettings
-from qrelay.models.embedder import Embedder, load_embedder
+from qrelay.models.embedder import Embedder, TextKind, load_embedder
 from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry
 from qrelay.runtime.client import OPTIONS
 from qrelay.runtime.context import ServiceContext
@@ -36,7 +36,7 @@ from qrelay.services.reranker.scorers import CrossEncoderScorer
 from qrelay.services.reranker.service import SERVICE as RERANKER
 from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.services.retriever.service import SERVICE as RETRIEVER
-from qrelay.terms import indexed_text
+from qrelay.text import passage_text
 from qrelay.types import DENSE, CandidateSet, Passage, Query, TraceStep
 from qrelay.v1 import reranker_pb2, reranker_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 from tests import tiny
@@ -107,17 +107,17 @@ class Truth:
         version, _, revision = model.partition("@")
         return f"path:{self._world.folders[version]}" if revision == "registry" else self._world.embedder
 
-    def vector(self, model: str, text: str) -> Any:
+    def vector(self, model: str, text: str, kind: TextKind) -> Any:
         if model not in self._embedders:
             self._embedders[model] = load_embedder(self._folder(model))
         if (model, text) not in self._vectors:
-            self._vectors[model, text] = self._embedders[model].encode([text])[0]
+            self._vectors[model, text] = self._embedders[model].encode([text], kind)[0]
         return self._vectors[model, text]
 
     def dense(self, model: str, query: str, passage: Passage) -> float:
         """The bi-encoder's score."""
-        text = indexed_text(passage.title, passage.text)
-        return float(self.vector(model, query) @ self.vector(model, text))
+        text = passage_text(passage.title, passage.text)
+        return float(self.vector(model, query, "query") @ self.vector(model, text, "document"))
 
     def cross(self, model: str, found: CandidateSet) -> list[float]:
         """The cross-encoder's scores of the set's candidates."""
@@ -130,8 +130,8 @@ class Truth:
         a, b = (f"{version}@registry" for version in versions)
         gaps = []
         for query, passage in zip(TEXTS, passages, strict=False):
-            text = indexed_text(passage.title, passage.text)
-            mixed = float(self.vector(a, query) @ self.vector(b, text))
+            text = passage_text(passage.title, passage.text)
+            mixed = float(self.vector(a, query, "query") @ self.vector(b, text, "document"))
             gaps.append(min(abs(self.dense(m, query, passage) - mixed) for m in (a, b)))
         assert sum(gap > 50 * TOLERANCE for gap in gaps) > len(gaps) / 2
 

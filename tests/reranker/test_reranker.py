@@ -14,7 +14,7 @@ from qrelay.models.engines import ENGINES, EncoderEngine
 from qrelay.services.reranker.reranker import Reranker, load_reranker
 from qrelay.services.reranker.scorers import BiEncoderScorer, CrossEncoderScorer, FakeScorer
 from qrelay.services.reranker.settings import RerankerSettings
-from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Query
+from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Passage, Query
 from tests import samples, tiny
 
 FAKE = RerankerSettings(scorer="fake")
@@ -135,6 +135,17 @@ def test_a_cross_encoder_from_a_folder_scores_pairs_alike_alone_and_in_a_batch(
     assert "fallback" not in core.info().details
     assert core.info().models == {CROSS_ENCODER: scorer.fingerprint}
     assert scorer.fingerprint.endswith("+openvino-int8-static1") == (engine == "openvino")
+
+
+def test_a_title_that_is_the_text_is_read_once(cross_encoder: Path) -> None:
+    scorer = CrossEncoderScorer(f"path:{cross_encoder}", max_length=128, batch_pairs=8)
+    named = [("a title", "a text"), ("a text", "a text"), ("", "a text"), ("", "a title\na text")]
+    passages = [Passage(f"d#{n}", "d", title, text) for n, (title, text) in enumerate(named)]
+    ((titled, doubled, plain, joined),) = scorer.score(
+        [CandidateSet(samples.query(), tuple(Candidate(each, ()) for each in passages), "v1")]
+    )
+    assert doubled == pytest.approx(plain, abs=1e-6) and titled == pytest.approx(joined, abs=1e-6)
+    assert titled != pytest.approx(plain, abs=1e-6)
 
 
 def test_openvino_ranks_pairs_as_torch_does(tmp_path: Path) -> None:

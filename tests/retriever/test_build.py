@@ -21,7 +21,7 @@ from qrelay.index.build import BuildRequest, BuildResult, build_index
 from qrelay.index.manifest import checked_manifest, current_version, read_manifest
 from qrelay.index.store import PassageStore
 from qrelay.index.vectors import SHARD_PASSAGES, VECTORS
-from qrelay.models.embedder import Embedder
+from qrelay.models.embedder import Embedder, TextKind
 from tests.retriever.conftest import made_up, write_jsonl
 
 Build = Callable[..., BuildResult]
@@ -36,9 +36,9 @@ class Counting:
         self.name, self.fingerprint, self.dim = inner.name, inner.fingerprint, inner.dim
         self.texts = 0
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
+    def encode(self, texts: Sequence[str], kind: TextKind) -> np.ndarray:
         self.texts += len(texts)
-        return self._inner.encode(texts)
+        return self._inner.encode(texts, kind)
 
     def windows(self, text: str, size: int, stride: int) -> list[str]:
         return self._inner.windows(text, size, stride)
@@ -101,7 +101,7 @@ def test_only_changed_passages_are_embedded_again(build: Build, embedder: Embedd
     assert second.manifest.reused == second.manifest.passages - 1
     assert first.manifest.version != second.manifest.version
     store = PassageStore(second.folder)
-    expected = embedder.encode(store.indexed_texts(range(len(store))))
+    expected = embedder.encode(store.passage_texts(range(len(store))), "document")
     np.testing.assert_array_equal(np.load(second.folder / VECTORS), expected)
 
 
@@ -142,9 +142,9 @@ class Slow:
     def __init__(self, inner):
         self.inner, self.name, self.fingerprint, self.dim = inner, inner.name, inner.fingerprint, inner.dim
         self.windows = inner.windows
-    def encode(self, texts):
+    def encode(self, texts, kind):
         time.sleep(0.3)
-        return self.inner.encode(texts)
+        return self.inner.encode(texts, kind)
 request = BuildRequest(sys.argv[1], "c", Path(sys.argv[2]))
 build_index(request, Slow(load_embedder("hash")), print)
 """
@@ -190,10 +190,10 @@ def test_vectors_of_an_abandoned_build_are_reused(tmp_path: Path, embedder: Embe
     rows = made_up(3 * SHARD_PASSAGES, words=8)
 
     class Dying(Counting):
-        def encode(self, texts: Sequence[str]) -> np.ndarray:
+        def encode(self, texts: Sequence[str], kind: TextKind) -> np.ndarray:
             if self.texts >= 2 * SHARD_PASSAGES:
                 raise KeyboardInterrupt
-            return super().encode(texts)
+            return super().encode(texts, kind)
 
     request = BuildRequest(str(write_jsonl(tmp_path / "c.jsonl", rows)), "c", tmp_path / "index")
     with pytest.raises(KeyboardInterrupt):

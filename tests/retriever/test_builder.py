@@ -117,7 +117,7 @@ def test_killed_while_embedding_the_former_version_serves_at_restart_and_the_nex
     store, embedder = PassageStore(folder), load_embedder(f"path:{models[1]}")
     rows = range(0, len(store), 50)
     np.testing.assert_allclose(
-        np.load(folder / VECTORS)[list(rows)], embedder.encode(store.indexed_texts(rows)), atol=1e-5
+        np.load(folder / VECTORS)[list(rows)], embedder.encode(store.passage_texts(rows), "document"), atol=1e-5
     )
 
 

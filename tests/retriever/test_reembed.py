@@ -14,7 +14,7 @@ from qrelay.index.manifest import checked_manifest, current_version, read_manife
 from qrelay.index.reembed import only_one, reembed, under_way
 from qrelay.index.store import PassageStore
 from qrelay.index.vectors import SHARD_PASSAGES, VECTORS
-from qrelay.models.embedder import Vectors
+from qrelay.models.embedder import TextKind, Vectors
 from tests.retriever.conftest import made_up
 from tests.retriever.versions import Times
 
@@ -29,8 +29,8 @@ def vectors(folder: Path) -> np.ndarray:
 def test_the_passages_stay_and_the_vectors_are_the_other_models(build: Build) -> None:
     before, model = build(made_up(30)), Times(3)
     made = reembed(before.folder.parent, model)
-    store = PassageStore(made.folder)
-    np.testing.assert_array_equal(vectors(made.folder), model.encode(store.indexed_texts(range(len(store)))))
+    texts = (store := PassageStore(made.folder)).passage_texts(range(len(store)))
+    np.testing.assert_array_equal(vectors(made.folder), model.encode(texts, "document"))
     facts = checked_manifest(made.folder, "full")
     assert facts.embedder == "times3@1" and facts.version != before.manifest.version
     assert current_version(before.folder.parent) == made.folder.name and made.switched
@@ -60,10 +60,10 @@ def test_a_version_of_the_wanted_model_that_is_damaged_is_made_again(build: Buil
 
 def test_a_run_that_died_goes_on_where_it_was(build: Build) -> None:
     class Dying(Times):
-        def encode(self, texts: Sequence[str]) -> Vectors:
+        def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
             if self.texts >= 2 * SHARD_PASSAGES:
                 raise KeyboardInterrupt
-            return super().encode(texts)
+            return super().encode(texts, kind)
 
     before = build(made_up(3 * SHARD_PASSAGES, words=8))
     home = before.folder.parent
@@ -83,10 +83,10 @@ def test_a_corpus_that_was_built_meanwhile_is_embedded_and_only_its_news(build: 
     home = build(rows).folder.parent
 
     class Overtaken(Times):
-        def encode(self, texts: Sequence[str]) -> Vectors:
+        def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
             if not self.texts:
                 build([*rows, {"_id": "new", "text": "one more"}])
-            return super().encode(texts)
+            return super().encode(texts, kind)
 
     model = Overtaken(2)
     made = reembed(home, model)

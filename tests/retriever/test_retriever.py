@@ -20,7 +20,7 @@ from qrelay.index.store import PassageStore
 from qrelay.index.vectors import VECTORS
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.services.retriever.retriever import Retriever, load_retriever
-from qrelay.terms import indexed_text, tokenize
+from qrelay.text import passage_text, tokenize
 from qrelay.types import BM25, DENSE, CandidateSet, Passage, Query
 from tests.retriever.conftest import WORDS, made_up
 
@@ -47,7 +47,7 @@ def all_passages(folder: Path) -> list[Passage]:
 
 def bm25_reference(passages: list[Passage], text: str) -> dict[str, float]:
     """The formula, term by term (Kamphuis et al., ECIR 2020, "lucene")."""
-    terms = [tokenize(indexed_text(p.title, p.text)) for p in passages]
+    terms = [tokenize(passage_text(p.title, p.text)) for p in passages]
     mean = sum(map(len, terms)) / len(terms)
     scores: dict[str, float] = {}
     for passage, own in zip(passages, terms, strict=True):
@@ -74,9 +74,9 @@ def test_scores_and_ranks_are_those_of_a_brute_force_reference(
     folder = build(made_up(40)).folder
     small = settings.model_copy(update={"bm25_top_k": 20, "dense_top_k": 10})
     passages, retriever = all_passages(folder), load_retriever(small)
-    vectors = embedder.encode([indexed_text(p.title, p.text) for p in passages]).astype(np.float64)
+    vectors = embedder.encode([passage_text(p.title, p.text) for p in passages], "document").astype(np.float64)
     for text in QUERIES[:8]:
-        query = embedder.encode([text])[0].astype(np.float64)
+        query = embedder.encode([text], "query")[0].astype(np.float64)
         dense = {p.passage_id: float(vector @ query) for p, vector in zip(passages, vectors, strict=True)}
         bm25 = bm25_reference(passages, text)
         by_bm25 = [name for name in top(bm25, 20) if bm25[name] > 0]
@@ -97,7 +97,7 @@ def test_the_streamed_postings_are_those_that_bm25s_builds_itself(build: Build) 
 
     folder = build(made_up(60)).folder
     own = bm25s.BM25(k1=0.9, b=0.4)
-    own.index([tokenize(indexed_text(p.title, p.text)) for p in all_passages(folder)], show_progress=False)
+    own.index([tokenize(passage_text(p.title, p.text)) for p in all_passages(folder)], show_progress=False)
     ours = Bm25(folder / "bm25")
     for text in QUERIES:
         expected = own.get_scores_from_ids(own.get_tokens_ids(tokenize(text)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qrelay.models.embedder import Embedder, HashEmbedder, Vectors
+from qrelay.models.embedder import Embedder, HashEmbedder, TextKind, Vectors
 from qrelay.models.engines import EncoderEngine
 from qrelay.models.registry import BI_ENCODER, Registry
 
@@ -21,9 +21,9 @@ class Times(HashEmbedder):
         self.factor, self.texts = factor, 0
         self.name, self.fingerprint = f"times{factor}", f"times{factor}@1"
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
+    def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
         self.texts += len(texts)
-        vectors: Vectors = super().encode(texts) * np.float32(self.factor)
+        vectors: Vectors = super().encode(texts, kind) * np.float32(self.factor)
         return vectors
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,12 @@ from sentence_transformers import SentenceTransformer
 
 from qrelay.errors import ConfigError, InputError, ModelError
 from qrelay.formats.beir import Collection, Run, ranked, read_collection
+from qrelay.models import embedder
+from qrelay.models.embedder import SentenceTransformerEmbedder, load_embedder
 from qrelay.progress import listening
-from qrelay.training.evaluation import embedding
 from qrelay.training.evaluation.answering import Options, answer, kind_of
-from qrelay.training.evaluation.embedding import Prompts, VectorCache, corpus_vectors, encode_documents, model_hash
-from qrelay.training.evaluation.systems import bi_encoder_run, bm25_run, cross_encoder_run, load_bi_encoder
+from qrelay.training.evaluation.embedding import corpus_vectors
+from qrelay.training.evaluation.systems import bi_encoder_run, bm25_run, cross_encoder_run
 from tests.trainer.beir import QRELS, beir_folder, tiny_bert
 
 
@@ -34,6 +34,12 @@ def cross(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def collection(tmp_path: Path) -> Collection:
     folder = beir_folder(tmp_path / "beir")
     return read_collection(folder, folder / "queries.jsonl", folder / "qrels" / "test.tsv")
+
+
+def loaded(model: Path) -> SentenceTransformerEmbedder:
+    found = load_embedder(f"path:{model}")
+    assert isinstance(found, SentenceTransformerEmbedder)
+    return found
 
 
 def nearly(run: Run) -> dict[str, Any]:
@@ -64,21 +70,20 @@ def test_a_bi_encoders_run_is_the_cosine_of_the_librarys_own_vectors(collection:
 
 @pytest.mark.parametrize("tokens", [1, 12, 10_000])
 def test_batches_change_no_vector(bi: Path, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
-    model = load_bi_encoder(bi)
+    encoder = loaded(bi)
     texts = ["cat", "a cat sleeps on the mat " * 30, "", "dogs bark at night", "mice eat cheese " * 5] * 3
-    alone = np.concatenate([model.encode([text], normalize_embeddings=True) for text in texts])
-    monkeypatch.setattr(embedding, "_CPU_TOKENS", tokens)
-    assert encode_documents(model, texts) == pytest.approx(alone, abs=1e-5)
+    alone = np.concatenate([encoder.model.encode([text], normalize_embeddings=True) for text in texts])
+    monkeypatch.setattr(embedder, "_CPU_TOKENS", tokens)
+    assert encoder.encode(texts, "document") == pytest.approx(alone, abs=1e-5)
 
 
 def test_no_text_has_no_vector(bi: Path) -> None:
-    assert encode_documents(load_bi_encoder(bi), []).shape == (0, 32)
+    assert loaded(bi).encode([], "document").shape == (0, 32)
 
 
 def test_bfloat16_is_nearly_float32(collection: Collection, bi: Path) -> None:
-    model = load_bi_encoder(bi)
-    exact = encode_documents(model, collection.texts)
-    fast = encode_documents(model, collection.texts, arithmetic="bfloat16")
+    model = loaded(bi)
+    exact, fast = corpus_vectors(collection, model), corpus_vectors(collection, model, arithmetic="bfloat16")
     assert fast.dtype == np.float32
     assert not np.array_equal(fast, exact)
     assert (fast * exact).sum(axis=1) == pytest.approx(np.ones(4), abs=0.01)
@@ -89,22 +94,21 @@ def test_prompts_are_the_models_own_unless_others_are_given(collection: Collecti
     own.prompts = {"query": "mice eat: ", "document": "cat: "}
     own.save(str(tmp_path / "prompted"))
     with_own = answer(collection, tmp_path / "prompted")
-    given = Options(prompts=Prompts(query="mice eat: ", document="cat: "))
+    given = Options(prompts={"query": "mice eat: ", "document": "cat: "})
     assert with_own == nearly(answer(collection, bi, given))
     assert with_own != nearly(answer(collection, bi))
-    none = Options(prompts=Prompts(query="", document=""))
+    none = Options(prompts={"query": "", "document": ""})
     assert answer(collection, tmp_path / "prompted", none) == nearly(answer(collection, bi))
 
 
 def test_kept_vectors_are_taken_again(collection: Collection, bi: Path, tmp_path: Path) -> None:
-    cache = VectorCache(tmp_path / "vectors", model_hash(bi))
-    model = load_bi_encoder(bi)
-    first = corpus_vectors(collection, model, cache=cache)
-    (file,) = (tmp_path / "vectors").iterdir()
+    model, keep = loaded(bi), tmp_path / "vectors"
+    first = corpus_vectors(collection, model, keep=keep)
+    (file,) = keep.iterdir()
     with np.load(file) as kept:
         changed = {"key": kept["key"], "vectors": kept["vectors"] + 1}
     np.savez(file, **changed)
-    assert corpus_vectors(collection, model, cache=cache) == pytest.approx(first + 1)
+    assert corpus_vectors(collection, model, keep=keep) == pytest.approx(first + 1)
 
 
 @pytest.mark.parametrize("place", ["vectors.npz", "folder"])
@@ -119,7 +123,7 @@ def test_vectors_of_another_model_corpus_or_prompt_are_never_taken(
     answer(collection, bi, options)
     assert answer(collection, other, options) == nearly(answer(collection, other))
     assert answer(changed, other, options) == nearly(answer(changed, other))
-    prompted = Prompts(document="cat: ")
+    prompted = {"document": "cat: "}
     assert answer(changed, other, Options(vectors=tmp_path / place, prompts=prompted)) == nearly(
         answer(changed, other, Options(prompts=prompted))
     )
@@ -134,20 +138,6 @@ def test_an_array_that_does_not_say_whose_it_is_is_computed_anew(
     with pytest.raises(ConfigError, match="holds no vectors"):
         answer(collection, bi, Options(vectors=tmp_path / "notes.npz"))
     assert (tmp_path / "notes.npz").read_text() == "no vectors"
-
-
-def test_a_models_hash_is_of_its_bytes_and_names(bi: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(bi, copy)
-    (copy / ".cache").write_text("hidden")
-    assert model_hash(copy) == model_hash(bi)
-    weights = bytearray((copy / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (copy / "model.safetensors").write_bytes(weights)
-    assert model_hash(copy) != model_hash(bi)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match="no file"):
-        model_hash(tmp_path / "empty")
 
 
 class Lengths:
@@ -182,7 +172,7 @@ def test_the_kind_of_a_model_is_seen_and_a_wrong_one_refused(collection: Collect
 def test_progress_says_how_far_it_is(collection: Collection, bi: Path) -> None:
     seen: list[str] = []
     with listening(lambda progress: seen.append(str(progress))):
-        bi_encoder_run(collection, load_bi_encoder(bi))
+        bi_encoder_run(collection, loaded(bi))
     assert seen[0] == "embedding documents: 0 of 4 documents" and seen[-1] == "embedding documents: 4 of 4 documents"
 
 

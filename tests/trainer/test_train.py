@@ -18,9 +18,9 @@ import torch
 from datasets import Dataset
 
 from qrelay.errors import ConfigError, InputError
+from qrelay.formats.beir import Collection
 from qrelay.training.bi_encoder import BiEncoder
 from qrelay.training.cross_encoder import CrossEncoderKind
-from qrelay.training.dev import DevSet
 from qrelay.training.experiment import load_experiment, shipped
 from qrelay.training.stages import Kind, _last_checkpoint
 from qrelay.training.train import train
@@ -56,10 +56,11 @@ def record(out: Path) -> Any:
     return json.loads((out / "run.json").read_text())
 
 
-def dev(count: int = tiny.COUNT) -> DevSet:
+def dev(count: int = tiny.COUNT) -> Collection:
     corpus = {each["passage_id"]: each["text"] for n in range(count) for each in tiny.answers(n)[:3]}
     qrels = {f"q{n}": {f"the seat is city t{n}": 1} for n in range(count)}
-    return DevSet({f"q{n}": tiny.query(n) for n in range(count)}, corpus, qrels)
+    queries = {f"q{n}": tiny.query(n) for n in range(count)}
+    return Collection(list(corpus), list(corpus.values()), queries, qrels)
 
 
 def scores(kind: str, folder: Path, n: int = 3) -> np.ndarray[Any, Any]:

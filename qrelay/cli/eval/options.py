@@ -31,7 +31,9 @@ _RELEVANT = click.option(
 _MODELS = (
     click.option("--depth", default=100, show_default=True, type=click.IntRange(1), help="Documents a query."),
     click.option(
-        "--max-length", type=click.IntRange(8), help="Tokens of a text.  [default: 256; a cross-encoder's pair 384]"
+        "--max-length",
+        type=click.IntRange(8),
+        help="Tokens of a text.  [default: the model's own; a cross-encoder's pair 384]",
     ),
     click.option(
         "--vectors", type=click.Path(path_type=Path), help="Folder (or .npz file) that keeps vectors of a corpus."
@@ -127,13 +129,13 @@ def system_of(path: Path) -> str:
 def options_of(given: Mapping[str, Any], collection: Collection) -> Options:
     """How the options say that models answer the collection; `run_file` is the first run of cross-encoders."""
     from qrelay.training.evaluation.answering import Options
-    from qrelay.training.evaluation.embedding import Prompts
 
+    prompts = {"query": given["query_prompt"], "document": given["document_prompt"]}
     return Options(
         depth=given["depth"],
         first=run_of(given["run_file"], collection) if given.get("run_file") else None,
         max_length=given["max_length"] or 0,
-        prompts=Prompts(given["query_prompt"], given["document_prompt"]),
+        prompts={kind: prompt for kind, prompt in prompts.items() if prompt is not None},
         arithmetic=given["arithmetic"],
         vectors=given["vectors"],
         device=given["device"],

@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.formats.annotated_pairs import GradedPair
-from qrelay.models.embedder import load_embedder
-from qrelay.terms import K1, B, indexed_text, tokenize
+from qrelay.models.embedder import TextKind, load_embedder
+from qrelay.text import K1, B, passage_text, tokenize
 from qrelay.types import BM25, DENSE
 
 Scores = dict[str, NDArray[np.float64]]
 """System -> one score a pair, nan where there is none."""
-_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +44,14 @@ def stage_scores(pairs: Sequence[GradedPair], options: StageOptions, progress: C
 
 def _dense(pairs: Sequence[GradedPair], name: str) -> NDArray[np.float64]:
     embedder = load_embedder(name)
-    texts = dict.fromkeys(text for pair in pairs for text in (pair.query, indexed_text(pair.title, pair.text)))
-    vectors: dict[str, NDArray[np.float32]] = {}
-    for chunk in _chunks(list(texts)):
-        vectors.update(zip(chunk, embedder.encode(chunk), strict=True))
-    products = [float(vectors[p.query] @ vectors[indexed_text(p.title, p.text)]) for p in pairs]
+    passages = [passage_text(pair.title, pair.text) for pair in pairs]
+
+    def vectors(texts: Iterable[str], kind: TextKind) -> dict[str, NDArray[np.float32]]:
+        once = list(dict.fromkeys(texts))
+        return dict(zip(once, embedder.encode(once, kind), strict=True))
+
+    of_query, of_passage = vectors((pair.query for pair in pairs), "query"), vectors(passages, "document")
+    products = [float(of_query[pair.query] @ of_passage[text]) for pair, text in zip(pairs, passages, strict=True)]
     return np.array(products, np.float64)
 
 
@@ -57,15 +59,15 @@ def _bm25(pairs: Sequence[GradedPair], corpus: Iterable[tuple[str, str]]) -> NDA
     """bm25s's "lucene" formula with its own index over the corpus and the pairs' passages."""
     import bm25s
 
-    rows = {text: number for number, text in enumerate(dict.fromkeys(indexed_text(*each) for each in corpus))}
+    rows = {text: number for number, text in enumerate(dict.fromkeys(passage_text(*each) for each in corpus))}
     for pair in pairs:
-        rows.setdefault(indexed_text(pair.title, pair.text), len(rows))
+        rows.setdefault(passage_text(pair.title, pair.text), len(rows))
     index = bm25s.BM25(k1=K1, b=B, method="lucene")
     index.index([tokenize(text) for text in rows], show_progress=False)
     by_query: Mapping[str, NDArray[np.float32]] = {
         query: _query_scores(index, query, len(rows)) for query in dict.fromkeys(pair.query for pair in pairs)
     }
-    return np.array([by_query[p.query][rows[indexed_text(p.title, p.text)]] for p in pairs], np.float64)
+    return np.array([by_query[p.query][rows[passage_text(p.title, p.text)]] for p in pairs], np.float64)
 
 
 def _query_scores(index: object, query: str, documents: int) -> NDArray[np.float32]:
@@ -74,7 +76,3 @@ def _query_scores(index: object, query: str, documents: int) -> NDArray[np.float
         return np.zeros(documents, np.float32)
     scores: NDArray[np.float32] = index.get_scores(known)  # type: ignore[attr-defined]
     return scores
-
-
-def _chunks(texts: list[str]) -> Iterable[list[str]]:
-    return (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))

@@ -60,19 +60,12 @@ def nearest(texts: Sequence[str], log: Sequence[str], n: int, embedder: Embedder
     if not known:
         raise InputError("the query log holds no question to compare with")
     names = [_plain(text) for text in known]
-    vectors = _embedded(known, embedder)
+    vectors = embedder.encode(known, "query")
     for start in range(0, len(texts), _AT_ONCE):
         part = texts[start : start + _AT_ONCE]
-        for text, row in zip(part, _embedded(part, embedder) @ vectors.T, strict=True):
+        for text, row in zip(part, embedder.encode(part, "query") @ vectors.T, strict=True):
             order = (-row).argsort(kind="stable")[: n + 1]
             yield [known[i] for i in order if names[i] != _plain(text)][:n]
-
-
-def _embedded(texts: Sequence[str], embedder: Embedder) -> Any:
-    import numpy as np
-
-    parts = [embedder.encode(texts[start : start + _AT_ONCE]) for start in range(0, len(texts), _AT_ONCE)]
-    return np.concatenate(parts)
 
 
 def _plain(text: str) -> str:

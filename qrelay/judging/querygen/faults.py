@@ -16,6 +16,7 @@ import unicodedata
 from collections import Counter
 from typing import Final
 
+from qrelay.text import passage_text
 from qrelay.types import Passage
 
 MIN_WORDS: Final = 4
@@ -56,7 +57,7 @@ class Faults:
             return "too_short" if size < MIN_WORDS else "too_long"
         if _CONTEXT.search(question):
             return "needs_context"
-        if _copied(words, _words(f"{passage.title}\n{passage.text}")):
+        if _copied(words, _words(passage_text(passage.title, passage.text))):
             return "copies_passage"
         if script and (theirs := _script(passage.text)) and script != theirs:
             return "other_language"

@@ -8,7 +8,7 @@ from qrelay.labels.choice import in_order
 from qrelay.labels.examples import Example
 from qrelay.labels.ledger.reader import Label
 from qrelay.labels.mining.rules import Verdict
-from qrelay.terms import indexed_text
+from qrelay.text import passage_text
 from qrelay.types import Passage
 
 DECIMALS: Final = 6
@@ -21,8 +21,8 @@ def relevance(label: Label) -> int:
 
 
 def text_of(passage: Passage) -> str:
-    """What the retrieval models read of a passage: title, then text, as `qrelay.terms` has it."""
-    return indexed_text(passage.title, passage.text)
+    """What the retrieval models read of a passage: title, then text, as `qrelay.text` has it."""
+    return passage_text(passage.title, passage.text)
 
 
 def verdict_text(verdict: Verdict) -> str:

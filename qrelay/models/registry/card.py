@@ -53,7 +53,7 @@ _LOAD: Final = {
     True: """from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{place}")
-vectors = model.encode(["a query", "a passage"], normalize_embeddings=True)""",
+scores = model.similarity(model.encode_query(["a query"]), model.encode_document(["a passage"]))""",
     False: """from sentence_transformers import CrossEncoder
 
 model = CrossEncoder("{place}")

@@ -20,10 +20,11 @@ from typing import Any
 
 from qrelay import __version__
 from qrelay.errors import BackendUnavailable, InputError, ModelError
+from qrelay.models.encoding import encoding
 from qrelay.models.registry import events as ev
 from qrelay.models.registry import rules
 from qrelay.models.registry.events import Event, History
-from qrelay.models.registry.manifest import DataSource, JudgeRef, Manifest, version_of
+from qrelay.models.registry.manifest import BI_ENCODER, DataSource, JudgeRef, Manifest, version_of
 from qrelay.models.registry.staging import Staging
 from qrelay.models.registry.state import Standing, State, standing, tainted
 from qrelay.models.registry.versions import Versions, hashes
@@ -39,8 +40,8 @@ class ServedVersion:
 
     @property
     def fingerprint(self) -> str:
-        """version@ what its name was hashed from: the name is enough, bytes are checked against its manifest."""
-        return f"{self.version}@registry"
+        """The version's name, for its bytes are checked, and a bi-encoder's own `encoding` of texts."""
+        return f"{self.version}{encoding(self.path) if self.slot == BI_ENCODER else ''}@registry"
 
 
 class Registry:

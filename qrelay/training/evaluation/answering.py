@@ -7,29 +7,37 @@ answer(collection, Path("out/model"), kind="cross_encoder")
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
 from qrelay.errors import ConfigError
 from qrelay.formats.beir import Collection, Run
+from qrelay.models.catalogue import resolve
+from qrelay.models.embedder import SentenceTransformerEmbedder
+from qrelay.models.encoding import own_length, space
+from qrelay.models.loading import load_encoder
+from qrelay.models.records import ResolvedModel
 from qrelay.training.evaluation import systems
-from qrelay.training.evaluation.embedding import Arithmetic, Prompts, VectorCache, model_hash
+from qrelay.training.evaluation.embedding import Arithmetic
 
 BM25: Final = "bm25"
+PAIR_TOKENS: Final = 384
 Kind = Literal["bm25", "bi_encoder", "cross_encoder"]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """depth: documents a query. first: the run that a cross-encoder orders anew; None: BM25's. max_length: tokens of
-    a text; 0: 256, a cross-encoder's pair 384. vectors: file or folder that keeps a corpus's vectors. device: as
-    torch names it; "": a GPU where there is one."""
+    a text; 0: the model's own, a cross-encoder's pair 384. prompts: by kind of text ("query", "document"), in place
+    of the model's own. vectors: file or folder that keeps a corpus's vectors. device: as torch names it; "": a GPU
+    where there is one."""
 
     depth: int = systems.DEPTH
     first: Run | None = None
     max_length: int = 0
-    prompts: Prompts = field(default_factory=Prompts)
+    prompts: Mapping[str, str] = field(default_factory=dict)
     arithmetic: Arithmetic = "float32"
     vectors: Path | None = None
     device: str = ""
@@ -39,14 +47,12 @@ def kind_of(model: str | Path) -> Kind:
     """What the model is. Raises ModelError: it is not there."""
     if str(model) == BM25:
         return "bm25"
-    return "cross_encoder" if systems.is_cross_encoder(folder_of(model)) else "bi_encoder"
+    return "cross_encoder" if systems.is_cross_encoder(_resolved(model).path) else "bi_encoder"
 
 
-def folder_of(model: str | Path) -> Path:
-    """A folder as it is, else where the catalogue's model lies. Raises ModelError: it is not there."""
-    from qrelay.models.catalogue import resolve
-
-    return Path(model) if Path(model).is_dir() else resolve(str(model)).path
+def _resolved(model: str | Path) -> ResolvedModel:
+    """A folder as it is, else the catalogue's model. Raises ModelError: it is not there."""
+    return resolve(f"path:{model}" if Path(model).is_dir() else str(model))
 
 
 def answer(
@@ -68,24 +74,15 @@ def answer(
         raise ConfigError(f"{model} is a {found}, not a {kind}: name the right model or kind")
     if found == "bm25":
         return systems.bm25_run(collection, options.depth)
+    resolved, device, arithmetic = _resolved(model), options.device, options.arithmetic
     if found == "cross_encoder":
-        return _reranked(collection, folder_of(model), options)
-    return _searched(collection, folder_of(model), options)
-
-
-def _reranked(collection: Collection, folder: Path, options: Options) -> Run:
-    first = options.first if options.first is not None else systems.bm25_run(collection, options.depth)
-    encoder = systems.load_cross_encoder(folder, max_length=options.max_length or 384, device=options.device)
-    return systems.cross_encoder_run(collection, encoder, first, depth=options.depth, arithmetic=options.arithmetic)
-
-
-def _searched(collection: Collection, folder: Path, options: Options) -> Run:
-    encoder = systems.load_bi_encoder(folder, max_length=options.max_length or 256, device=options.device)
+        first = systems.bm25_run(collection, options.depth) if options.first is None else options.first
+        encoder = load_encoder("CrossEncoder", resolved, options.max_length or PAIR_TOKENS, device=device)
+        return systems.cross_encoder_run(collection, encoder, first, depth=options.depth, arithmetic=arithmetic)
+    own = own_length(resolved.path)
+    encoder = load_encoder("SentenceTransformer", resolved, min(options.max_length or own, own), device=device)
+    encoder.prompts |= options.prompts
+    embedder = SentenceTransformerEmbedder(encoder, fingerprint=space(resolved))
     return systems.bi_encoder_run(
-        collection,
-        encoder,
-        depth=options.depth,
-        prompts=options.prompts,
-        arithmetic=options.arithmetic,
-        cache=VectorCache(options.vectors, model_hash(folder)) if options.vectors else None,
+        collection, embedder, depth=options.depth, arithmetic=arithmetic, keep=options.vectors
     )

@@ -10,19 +10,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from qrelay.errors import InputError, ModelError
+from qrelay.errors import InputError
 from qrelay.formats.beir import Collection, Run, ranked
+from qrelay.models.embedder import SentenceTransformerEmbedder
 from qrelay.naming import absent
 from qrelay.progress import step
-from qrelay.terms import K1, B, tokenize
-from qrelay.training.evaluation.embedding import (
-    Arithmetic,
-    Prompts,
-    VectorCache,
-    computing,
-    corpus_vectors,
-    encode_queries,
-)
+from qrelay.text import K1, B, tokenize
+from qrelay.training.evaluation.embedding import Arithmetic, computing, corpus_vectors
 
 DEPTH: Final = 100
 _QUERIES_AT_ONCE: Final = 256
@@ -49,22 +43,19 @@ def bm25_run(collection: Collection, depth: int = DEPTH) -> Run:
 
 def bi_encoder_run(
     collection: Collection,
-    model: Any,
+    embedder: SentenceTransformerEmbedder,
     *,
     depth: int = DEPTH,
-    prompts: Prompts = Prompts(),  # noqa: B008 (frozen)
     arithmetic: Arithmetic = "float32",
-    cache: VectorCache | None = None,
+    keep: Path | None = None,
 ) -> Run:
-    """`model`: a SentenceTransformer. Exact search over the whole corpus by cosine; `cache` keeps the corpus's
-    vectors from one evaluation to the next."""
-    corpus = corpus_vectors(collection, model, prompt=prompts.document, arithmetic=arithmetic, cache=cache)
+    """Exact search over the whole corpus by cosine; `keep`: as of `corpus_vectors`."""
+    corpus = corpus_vectors(collection, embedder, arithmetic=arithmetic, keep=keep)
     ids = list(collection.queries)
     run: Run = {}
     for start in range(0, len(ids), _QUERIES_AT_ONCE):
         part = ids[start : start + _QUERIES_AT_ONCE]
-        texts = [collection.queries[query_id] for query_id in part]
-        scores = encode_queries(model, texts, prompt=prompts.query) @ corpus.T
+        scores = embedder.encode([collection.queries[query_id] for query_id in part], "query") @ corpus.T
         for query_id, row in zip(part, scores, strict=True):
             run[query_id] = _best(row, collection.doc_ids, depth)
     return run
@@ -107,28 +98,6 @@ def is_cross_encoder(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return any("SequenceClassification" in each for each in config.get("architectures") or [])
-
-
-def load_bi_encoder(folder: Path, *, max_length: int = 256, device: str = "") -> Any:
-    """A SentenceTransformer from a folder. Raises ModelError where there is none."""
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        model = SentenceTransformer(str(folder), local_files_only=True, device=device or None)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(f"sentence-transformers cannot load {folder} as a bi-encoder ({error})") from error
-    model.max_seq_length = min(max_length, model.max_seq_length or max_length)
-    return model
-
-
-def load_cross_encoder(folder: Path, *, max_length: int = 384, device: str = "") -> Any:
-    """A CrossEncoder from a folder. Raises ModelError where there is none."""
-    from sentence_transformers import CrossEncoder
-
-    try:
-        return CrossEncoder(str(folder), local_files_only=True, max_length=max_length, device=device or None)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(f"sentence-transformers cannot load {folder} as a cross-encoder ({error})") from error
 
 
 def _best(scores: npt.NDArray[np.float32], ids: Sequence[str], depth: int) -> dict[str, float]:

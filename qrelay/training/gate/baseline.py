@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from qrelay.files import write_atomic
 from qrelay.identity import digest
 from qrelay.models.catalogue import resolve
+from qrelay.models.encoding import space
 from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry, ServedVersion
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def of_version(registry: Registry, version: str, slot: str) -> Subject:
 def of_model(name: str, how: str) -> Subject:
     """A model of the catalogue or `path:FOLDER`. Raises ModelError: it is not there."""
     found = resolve(name)
-    return Subject(found.name, f"{found.name}@{found.revision}", found.path, how)
+    fingerprint = f"{found.name}@{found.revision}" if how == RERANK else space(found)
+    return Subject(found.name, fingerprint, found.path, how)
 
 
 def serving(registry: Registry, slot: str, configured: Mapping[str, str]) -> Subject:
@@ -99,17 +101,16 @@ def _evaluate(subject: Subject, frozen: FrozenSet, measures: tuple[str, ...]) ->
 
 def _reranked(subject: Subject, frozen: FrozenSet) -> Run:
     """BM25's documents by the bi-encoder's cosine."""
-    from qrelay.training.evaluation.embedding import encode_documents, encode_queries
-    from qrelay.training.evaluation.systems import bm25_run, load_bi_encoder
+    from qrelay.models.embedder import load_embedder
+    from qrelay.training.evaluation.systems import bm25_run
 
     collection = frozen.collection
     first = bm25_run(collection)
     found = sorted({doc_id for scores in first.values() for doc_id in scores})
-    model = load_bi_encoder(subject.path)
-    vectors = encode_documents(model, [collection.text_of[doc_id] for doc_id in found])
-    place = {doc_id: i for i, doc_id in enumerate(found)}
-    queries = encode_queries(model, list(collection.queries.values()))
+    embedder = load_embedder(f"path:{subject.path}")
+    vectors = dict(zip(found, embedder.encode([collection.text_of[each] for each in found], "document"), strict=True))
+    queries = embedder.encode(list(collection.queries.values()), "query")
     return {
-        query_id: {doc_id: float(vectors[place[doc_id]] @ vector) for doc_id in first[query_id]}
+        query_id: {doc_id: float(vectors[doc_id] @ vector) for doc_id in first[query_id]}
         for query_id, vector in zip(collection.queries, queries, strict=True)
     }

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from qrelay.terms import indexed_text
-
-if TYPE_CHECKING:
-    from qrelay.training.dev import DevSet
+from qrelay.formats.beir import Collection
+from qrelay.text import passage_text
 
 
-def dev_set(path: Path) -> DevSet | None:
+def dev_set(path: Path) -> Collection | None:
     """From an export of format `triples` or `labels`; None where no query has a relevant passage."""
-    from qrelay.training.dev import DevSet
-
     queries: dict[str, str] = {}
     corpus: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
@@ -26,9 +22,9 @@ def dev_set(path: Path) -> DevSet | None:
             if not any(relevant for _, relevant in judged):
                 continue
             queries[row["query_id"]] = row["query"]
-            corpus |= {each["passage_id"]: indexed_text(each["title"], each["text"]) for each, _ in judged}
+            corpus |= {each["passage_id"]: passage_text(each["title"], each["text"]) for each, _ in judged}
             qrels[row["query_id"]] = {each["passage_id"]: int(relevant) for each, relevant in judged}
-    return DevSet(queries, corpus, qrels) if queries else None
+    return Collection(list(corpus), list(corpus.values()), queries, qrels) if queries else None
 
 
 def _judged(row: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], bool]]:

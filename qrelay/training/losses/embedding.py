@@ -18,9 +18,10 @@ def embed(model: Any, columns: Sequence[Features]) -> list[Tensor]:
 
     A column alone is padded to its longest text. Here the texts of all columns are sorted by length first and then
     cut into as many batches as there were columns, each padded to its own longest: as many forward passes and the
-    same result, on fewer tokens. Features that are not simply (B, L), padded on the right, go column by column.
+    same result, on fewer tokens. Features that are not simply (B, L), padded on the right, or that differ by
+    column in anything else (the length of a prompt), go column by column.
     """
-    if not all(_sortable(each) for each in columns):
+    if not all(_sortable(each) and _others(each) == _others(columns[0]) for each in columns):
         return [model(each)["sentence_embedding"] for each in columns]
     sizes = [len(each[_MASK]) for each in columns]
     rows = _stacked(columns)

@@ -20,7 +20,7 @@ from qrelay.judging.qualification.table import candidate_sets, measure, missing_
 from qrelay.judging.strategies import make_strategy
 from qrelay.llm.fake import FakeBackend
 from qrelay.models.embedder import load_embedder
-from qrelay.terms import K1, B, tokenize
+from qrelay.text import K1, B, tokenize
 from qrelay.types import Candidate
 from tests.conftest import SHARED_DATA
 from tests.judge.samples import COOKING, COPYTREE, LOCK, NOW, QUERY
@@ -40,7 +40,7 @@ PAIRS = [
 def test_dense_scores_are_the_embedders_products_of_query_and_titled_passage() -> None:
     told: list[str] = []
     found = stage_scores(PAIRS, StageOptions("hash"), told.append)
-    query, titled, plain = load_embedder("hash").encode([QUERY, f"{TITLE}\n{COPYTREE}", LOCK])
+    query, titled, plain = load_embedder("hash").encode([QUERY, f"{TITLE}\n{COPYTREE}", LOCK], "document")
     assert list(found) == ["dense"]
     assert found["dense"][[0, 2]].tolist() == [query @ titled, query @ plain]
     assert told == ["dense scores"]

@@ -1,4 +1,4 @@
-"""What the retrieval systems read of a passage, its terms as BM25 counts them here, and BM25's two constants.
+"""The text of a passage as every model here reads it, its terms as BM25 counts them, and BM25's two constants.
 
 Words are runs of letters and digits (so `read_text` is found by "read text", and "vitamin C" keeps its
 C), lower case, without bm25s's English stop words, stemmed by Snowball. k1=0.9 and b=0.4 are those of
@@ -30,6 +30,7 @@ def tokenize(text: str) -> list[str]:
     return terms
 
 
-def indexed_text(title: str, text: str) -> str:
-    """What BM25 and the embedder read of a passage: the title says what a window is about."""
+def passage_text(title: str, text: str) -> str:
+    """What BM25, bi-encoders and cross-encoders read of a passage when they train, are measured and serve: the title,
+    which says what a window is about, then the text; the text alone where the title is empty or the same."""
     return f"{title}\n{text}" if title and title != text else text
