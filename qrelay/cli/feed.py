@@ -20,8 +20,8 @@ from qrelay.errors import TransientError
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
-from qrelay.feed.lines import Format
 from qrelay.feed.source import open_lines
+from qrelay.formats.queries import Format
 from qrelay.output import echo_json
 from qrelay.progress import Progress, Step, plainly, shown, step, tell
 from qrelay.rundir import endpoints
