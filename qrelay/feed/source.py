@@ -67,7 +67,7 @@ async def _stdin() -> AsyncIterator[bytes | None]:
         if not line:
             return
         if first:
-            refuse_binary(line, None)
+            refuse_binary(line, "standard input")
             line, first = line.removeprefix(BOM), False
         yield line
 

@@ -22,7 +22,7 @@ from qrelay.files import AtomicFiles
 from qrelay.formats.beir import qrel_rows, read_answers
 from qrelay.formats.lines import BadRecord, file_in, parsed
 from qrelay.formats.records import document_fields, query_fields, read_records, texts
-from qrelay.formats.tables import read_rows, tsv_line, whole
+from qrelay.formats.tables import grade_of, read_rows, tsv_line
 from qrelay.naming import absent
 
 log = logging.getLogger(__name__)
@@ -142,6 +142,6 @@ def _pair(fields: Mapping[str, str]) -> GradedPair:
     for name in ("query_id", "passage_id", "query"):
         if not fields[name].strip():
             raise BadRecord(f"{name} is empty: fill it in or remove the row")
-    grade = whole(fields["grade"]) if fields["grade"].strip() else None
+    grade = grade_of(fields["grade"]) if fields["grade"].strip() else None
     query_id, passage_id, _, query, title, text = (fields[name] for name in COLUMNS)
     return GradedPair(query_id, passage_id, grade, query, title, text, texts(fields.get(ANSWERS) or "[]"))

@@ -18,14 +18,13 @@ from qrelay.errors import MalformedInput
 from qrelay.formats.documents import Qrels, Run, fold_qrels
 from qrelay.formats.lines import BadRecord, file_in, parsed, text_lines
 from qrelay.formats.records import answer_fields, document_fields, query_fields, read_records
-from qrelay.formats.tables import QREL, read_rows, whole
+from qrelay.formats.tables import QREL, Grade, grade_of, read_rows
 from qrelay.naming import absent
 from qrelay.terms import indexed_text
 
 __all__ = ["Collection", "Qrels", "Run"]
 
 _Fields = TypeVar("_Fields", tuple[str, str], tuple[str, str, str], tuple[str, tuple[str, ...]])
-_Grade = TypeVar("_Grade", int, float)
 
 
 @dataclass(frozen=True)
@@ -131,17 +130,17 @@ def read_qrels(path: Path) -> Qrels:
     return found
 
 
-def qrel_rows(path: Path, number: Callable[[str], _Grade] = whole) -> Iterator[tuple[int, tuple[str, str, _Grade]]]:
+def qrel_rows(path: Path, number: Callable[[str], Grade] = int) -> Iterator[tuple[int, tuple[str, str, Grade]]]:
     """(line number, (query id, document id, grade)) of each pair, in the file's order. number: reads a grade.
 
     Raises:
         MalformedInput: a line that is no qrel, or a pair with two grades.
     """
-    seen: dict[tuple[str, str], _Grade] = {}
+    seen: dict[tuple[str, str], Grade] = {}
 
-    def qrel(fields: Mapping[str, str]) -> tuple[str, str, _Grade]:
+    def qrel(fields: Mapping[str, str]) -> tuple[str, str, Grade]:
         query_id, doc_id, grade = (fields[name].strip() for name in QREL)
-        found = number(grade)
+        found = grade_of(grade, number)
         if seen.setdefault((query_id, doc_id), found) != found:
             raise BadRecord(f"{query_id} and {doc_id} have another grade above: keep one")
         return query_id, doc_id, found

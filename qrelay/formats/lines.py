@@ -36,29 +36,27 @@ def all_lines(path: Path | None, *, text: bool = False) -> Iterator[bytes]:
     Raises:
         MalformedInput: the file cannot be read, or ends before it should.
     """
-    number = 0
+    number, name = 0, path or "standard input"
     try:
         with (
             path.open("rb") if path else sys.stdin.buffer as raw,
             gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP else nullcontext(raw) as file,
         ):
             if text:
-                refuse_binary(file.peek(_HEAD), path)
+                refuse_binary(file.peek(_HEAD), name)
             for number, line in enumerate(file, 1):
                 whole = line.removeprefix(BOM) if number == 1 else line
                 yield whole.removesuffix(b"\n").removesuffix(b"\r")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise MalformedInput(f"{path} is damaged after line {number} ({error}): fetch it again") from error
+        raise MalformedInput(f"{name} is damaged after line {number} ({error}): fetch it again") from error
     except OSError as error:
-        raise MalformedInput(f"{path} cannot be read ({error.strerror}): give a text file, plain or gzip") from error
+        raise MalformedInput(f"{name} cannot be read ({error.strerror}): give a text file, plain or gzip") from error
 
 
-def refuse_binary(head: bytes, path: Path | None) -> None:
+def refuse_binary(head: bytes, name: object) -> None:
     """Raises MalformedInput: what begins with `head` is no text, for it is compressed or holds NUL bytes."""
     if head[:2] == _GZIP or b"\0" in head:
-        raise MalformedInput(
-            f"{path or 'standard input'} is compressed or binary, with NUL bytes: give lines of text in UTF-8"
-        )
+        raise MalformedInput(f"{name} is compressed or binary, with NUL bytes: give lines of text in UTF-8")
 
 
 def byte_lines(path: Path, *, text: bool = False) -> Iterator[tuple[int, bytes]]:

@@ -8,15 +8,16 @@ query_id passage_id [grade]        the same without TREC's second column
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from qrelay.errors import MalformedInput
 from qrelay.formats.lines import BadRecord, parsed, text_lines
 
+Grade = TypeVar("Grade", int, float)
 BEIR_HEADER: Final = ("query-id", "corpus-id", "score")
 QREL: Final = ("query_id", "passage_id", "grade")
 _NAMES: Final = {
@@ -69,12 +70,12 @@ def read_rows(path: Path, needed: Sequence[str] = QREL) -> Iterator[tuple[int, d
     return parsed(path, lines, layout.fields)
 
 
-def whole(grade: str) -> int:
+def grade_of(text: str, number: Callable[[str], Grade] = int) -> Grade:
     """A grade as a number. Raises BadRecord."""
     try:
-        return int(grade)
+        return number(text)
     except ValueError as error:
-        raise BadRecord(f"the grade {grade[:40]!r} is no integer") from error
+        raise BadRecord(f"the grade {text[:40]!r} is no {'integer' if number is int else 'number'}") from error
 
 
 def tsv_line(fields: Iterable[str]) -> bytes:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qrelay.errors import BackendUnavailable, MalformedInput
-from qrelay.formats.lines import BadRecord, byte_lines, json_value
+from qrelay.formats.lines import BadRecord, byte_lines, file_in, json_value
 from qrelay.formats.records import DOCUMENT_IDS, DOCUMENT_TEXTS
 from qrelay.index import pydocs
 from qrelay.index.documents import Document, Reject, document_from
@@ -54,7 +54,7 @@ def _open(source: str, reject: Reject) -> Iterator[Document]:
             return _open_folder(Path(folder), split, reject)
         raise MalformedInput(f"no such corpus: {source}; {_KINDS}")
     if path.name.endswith((".jsonl", ".jsonl.gz", ".json.gz", ".json")):
-        return read_jsonl(path, reject)
+        return _documents(byte_lines(path), str(path), reject)
     if path.suffix == ".parquet":
         return read_parquet(path, reject)
     raise MalformedInput(f"{path} is of no known kind; {_KINDS}")
@@ -69,15 +69,7 @@ _KINDS: Final = (
 def _open_folder(folder: Path, split: str, reject: Reject) -> Iterator[Document]:
     if any((folder / marker).exists() for marker in _SAVED_MARKERS):
         return _read_saved(folder, split, reject)
-    for name in ("corpus.jsonl", "corpus.jsonl.gz", "corpus.parquet"):
-        if (folder / name).exists():
-            return _open(str(folder / name), reject)
-    raise MalformedInput(f"{folder} holds no corpus.jsonl, corpus.jsonl.gz, corpus.parquet or saved dataset")
-
-
-def read_jsonl(path: Path, reject: Reject) -> Iterator[Document]:
-    """Documents of a BEIR file, plain or gzip. Blank lines are nothing."""
-    return _documents(byte_lines(path), str(path), reject)
+    return _open(str(file_in(folder, "corpus.jsonl", "corpus.parquet")), reject)
 
 
 def _documents(records: Iterable[tuple[int, Any]], source: str, reject: Reject) -> Iterator[Document]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from qrelay.errors import InputError
-from qrelay.formats.tables import BEIR_HEADER, QREL, Layout, read_table, whole
+from qrelay.formats.tables import BEIR_HEADER, QREL, Layout, grade_of, read_table
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, Written, add, bounds, check, query_numbers
 from qrelay.labels.targets import resolve
@@ -166,7 +166,7 @@ def _override(fields: Mapping[str, str], scale: str, author: str, read: Callable
 
 
 def _grade(text: str, *, scale_map: Mapping[int, int] | None, least: int | None) -> int:
-    grade = whole(text)
+    grade = grade_of(text)
     if scale_map is None:
         return grade if least is None else max(grade, least)
     if grade not in scale_map:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qrelay.formats.lines import parsed
-from qrelay.formats.tables import read_rows, whole
+from qrelay.formats.tables import grade_of, read_rows
 from qrelay.judging.check.figures import share
 from qrelay.models.registry.ledgerside import LedgerPair, LedgerQuery
 
@@ -33,7 +33,7 @@ def read_known(path: Path, relevant_from: int = 1) -> dict[str, list[str]]:
 
     def answer(fields: Mapping[str, str]) -> tuple[str, str, bool]:
         grade = fields.get("grade", str(relevant_from)).strip()
-        counts = bool(grade) and whole(grade) >= relevant_from
+        counts = bool(grade) and grade_of(grade) >= relevant_from
         return fields["query_id"].strip(), fields["passage_id"].strip(), counts
 
     known: dict[str, list[str]] = {}
