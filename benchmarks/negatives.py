@@ -18,7 +18,6 @@ reach a file. easy: easy negatives in examples. `--set 1-4=4` calls only grade 4
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from qrelay.errors import InputError, MalformedInput
+from qrelay.errors import InputError
+from qrelay.formats.beir import qrel_rows
 from qrelay.labels.audit.figures import estimate
 from qrelay.labels.choice import counting_judges
 from qrelay.labels.examples import examples
@@ -110,28 +110,13 @@ class Tally:
 
 
 def read_gold(paths: Sequence[Path]) -> Gold:
-    """query_id -> its documents with a score above 0.
-
-    Raises:
-        MalformedInput: a line does not have three columns and a number.
-    """
+    """query_id -> its documents with a score above 0. Raises MalformedInput: a line that is no qrel."""
     found: dict[str, set[str]] = {}
     for path in paths:
-        for number, line in enumerate(_lines(path)[1:], 2):
-            try:
-                query_id, document, score = line.split("\t")
-                if float(score) > 0:
-                    found.setdefault(query_id, set()).add(document)
-            except ValueError:
-                raise MalformedInput(
-                    f"{path}:{number}: not a line of BEIR qrels: give query-id, corpus-id and score by tabs"
-                ) from None
+        for _, (query_id, document, score) in qrel_rows(path, float):
+            if score > 0:
+                found.setdefault(query_id, set()).add(document)
     return {query_id: frozenset(documents) for query_id, documents in found.items()}
-
-
-def _lines(path: Path) -> list[str]:
-    data = path.read_bytes()
-    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode().splitlines()
 
 
 def measure(

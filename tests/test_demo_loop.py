@@ -12,7 +12,7 @@ import pytest
 
 from demo.loop.run import ALTERNATIVES, SETS, evaluation_set, training_queries
 from qrelay.cli.serve import load_definition
-from qrelay.feed.lines import parse_line
+from qrelay.formats.queries import parse_line
 from qrelay.index.corpus import read_corpus
 from qrelay.judging.strategies.contrastive import alternatives
 from qrelay.settings import load_settings

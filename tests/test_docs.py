@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from qrelay.cli.main import qrelay
 from qrelay.cli.serve import load_definition
-from qrelay.feed.lines import parse_line
+from qrelay.formats.queries import parse_line
 from qrelay.settings import load_settings
 from qrelay.settings.sections import SERVICES
 

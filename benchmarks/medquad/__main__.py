@@ -28,6 +28,7 @@ from typing import Any
 
 from benchmarks.medquad.distil import distilled
 from benchmarks.medquad.gold import gold_labels, lines
+from qrelay.formats.lines import text_lines
 
 HERE = Path(__file__).parent
 COLLECTION = "medquad"
@@ -182,10 +183,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _rows(qrels: Path, asked: set[str]) -> list[str]:
-    import gzip
-
-    with gzip.open(qrels, "rt") as found:
-        return [row for row in found if row.split("\t")[0] in asked]
+    return [f"{row}\n" for _, row in text_lines(qrels) if row.split("\t")[0] in asked]
 
 
 def main() -> None:

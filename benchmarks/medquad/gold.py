@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from qrelay.formats.beir import qrel_rows
+from qrelay.formats.lines import byte_lines, json_value
 
 _WORDS = 120
 """Of an answer that was not among the judged passages: its beginning, about as long as a passage."""
@@ -41,17 +43,12 @@ def _beginning(document: dict[str, Any]) -> dict[str, Any]:
 
 def _qrels(path: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
-    with gzip.open(path, "rt") as rows:
-        next(rows)
-        for row in rows:
-            query_id, doc_id, score = row.split("\t")
-            if int(score) > 0:
-                found[query_id].add(doc_id)
+    for _, (query_id, doc_id, score) in qrel_rows(path):
+        if score > 0:
+            found[query_id].add(doc_id)
     return found
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file, .gz or not."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as opened:
-        for line in opened:
-            yield json.loads(line)
+    return (json_value(line) for _, line in byte_lines(path))

@@ -20,8 +20,8 @@ from qrelay.errors import TransientError
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
-from qrelay.feed.lines import Format
 from qrelay.feed.source import open_lines
+from qrelay.formats.queries import Format
 from qrelay.output import echo_json
 from qrelay.progress import Progress, Step, plainly, shown, step, tell
 from qrelay.rundir import endpoints
@@ -50,7 +50,7 @@ _SHOWN_REJECTIONS = 20
 def feed(file: Path, collection: str, line_format: Format, query_round: int, follow: bool, wait: bool,
          nats_url: str | None, sink_address: str | None, data_dir: Path, config: Path | None,
          as_json: bool) -> None:  # fmt: skip
-    """Stream the queries of FILE (JSONL, TSV or plain lines, .gz too; - reads standard input).
+    """Stream the queries of FILE (JSONL, TSV or plain lines, gzip too; - reads standard input).
 
     Each query is acknowledged by the stream and remembered, so feeding the same file again only adds what
     is new. With a higher --round every query goes through again, by the models that serve now, and what that

@@ -99,10 +99,11 @@ def generate(data_dir: Path, config: Path | None, as_json: bool, **options: Any)
 def alternatives(file: Path, log: Path, n: int, embedder: str, out: Path) -> None:
     """Give the queries of FILE their most similar questions of a log, which contrastive_likelihood compares with."""
     from qrelay.files import write_atomic
-    from qrelay.judging.querygen.alternatives import annotated, read_queries
+    from qrelay.formats.queries import read_queries
+    from qrelay.judging.querygen.alternatives import annotated
     from qrelay.models.embedder import load_embedder
 
-    texts = [query["text"] for query in read_queries(log)]
+    texts = [query.text for query in read_queries(log)]
     found = annotated(read_queries(file), texts, n, load_embedder(embedder))
     lines = [json.dumps(query, ensure_ascii=False) + "\n" for query in found]
     write_atomic(out, "".join(lines))

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from qrelay import wire
 from qrelay.errors import InputError, Oversized, TransientError
 from qrelay.feed.journal import Journal
-from qrelay.feed.lines import Format, parse_line
+from qrelay.formats.queries import Format, parse_line
 from qrelay.identity import feed_message_id
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
@@ -63,7 +63,7 @@ class Feeder:
         self._batch: dict[str, tuple[int, Query]] = {}
         self.report = FeedReport()
 
-    async def feed(self, lines: AsyncIterator[str | None], line_format: Format = "auto") -> FeedReport:
+    async def feed(self, lines: AsyncIterator[str | bytes | None], line_format: Format = "auto") -> FeedReport:
         """Publish every line's query; None among the lines means "nothing for now": publish what waits."""
         number = 0
         async for line in lines:
@@ -76,7 +76,7 @@ class Feeder:
         await self._flush()
         return self.report
 
-    async def _take(self, number: int, line: str, line_format: Format) -> None:
+    async def _take(self, number: int, line: str | bytes, line_format: Format) -> None:
         try:
             query = replace(parse_line(line, self._collection, line_format), round=self._round)
             if query.query_id in self._batch:

@@ -1,4 +1,5 @@
-"""Where lines come from: a file (plain or .gz), standard input, or a file that still grows.
+"""Where lines come from: a file (plain or gzip), standard input, or a file that still grows. They are bytes: whoever
+parses one decodes it, whole.
 
 Each source yields None when it has nothing for now, so that what was read so far is published without
 waiting for more.
@@ -7,41 +8,40 @@ waiting for more.
 from __future__ import annotations
 
 import asyncio
-import gzip
 import os
 import stat
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
-from qrelay.errors import MalformedInput
+from qrelay.formats.lines import BOM, all_lines, refuse_binary
+from qrelay.formats.queries import refuse_table
 
 _POLL_S = 0.2
 _YIELD_EVERY = 512
+_HEAD = 1 << 16
 
 
-def open_lines(path: Path | None, *, follow: bool) -> AsyncIterator[str | None]:
+def open_lines(path: Path | None, *, follow: bool) -> AsyncIterator[bytes | None]:
     """Lines of `path`, or of standard input when it is None; with `follow`, for ever.
 
     Raises:
-        MalformedInput: a compressed file cannot be followed.
+        MalformedInput: at once, or when the first line is asked for: the file is a table, or no text; or it is
+            compressed and cannot be followed.
     """
     if path is None:
-        return _stdin() if _waits(sys.stdin.fileno()) else _whole(sys.stdin)
-    if path.suffix == ".gz":
-        if follow:
-            raise MalformedInput(f"{path} is compressed and cannot be followed: follow a plain file")
-        return _whole(gzip.open(path, "rt", encoding="utf8", errors="replace"))
-    return _growing(path) if follow else _whole(path.open(encoding="utf8", errors="replace"))
+        return _stdin() if _waits(sys.stdin.fileno()) else _whole(None)
+    refuse_table(path)
+    return _growing(path) if follow else _whole(path)
 
 
-async def _whole(file: TextIO) -> AsyncIterator[str | None]:
-    with file:
-        for number, line in enumerate(file):
-            yield line
-            if number % _YIELD_EVERY == 0:
-                await asyncio.sleep(0)
+async def _whole(path: Path | None) -> AsyncIterator[bytes | None]:
+    for number, line in enumerate(all_lines(path, text=True)):
+        for part in line.split(b"\r"):  # an old Mac's only line ending
+            yield part
+        if number % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)
 
 
 def _waits(descriptor: int) -> bool:
@@ -50,12 +50,13 @@ def _waits(descriptor: int) -> bool:
     return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(descriptor)
 
 
-async def _stdin() -> AsyncIterator[str | None]:
+async def _stdin() -> AsyncIterator[bytes | None]:
     """Lines as they come; None after each pause of _POLL_S."""
     reader = asyncio.StreamReader(limit=16 * 1024**2)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     pending: asyncio.Task[bytes] | None = None
+    first = True
     while True:
         pending = pending or asyncio.ensure_future(reader.readline())
         done, _ = await asyncio.wait({pending}, timeout=_POLL_S)
@@ -65,22 +66,40 @@ async def _stdin() -> AsyncIterator[str | None]:
         line, pending = pending.result(), None
         if not line:
             return
-        yield line.decode("utf8", "replace")
+        if first:
+            refuse_binary(line, "standard input")
+            line, first = line.removeprefix(BOM), False
+        yield line
 
 
-async def _growing(path: Path) -> AsyncIterator[str | None]:
-    """Complete lines as they are appended. A file that shrinks was rotated: it is read from its start."""
-    rest, position = "", 0
+async def _growing(path: Path) -> AsyncIterator[bytes | None]:
+    """Complete lines as they are appended. Where the file was replaced or cut (a log's rotation), the opened one is
+    read to its end, then the new one from its start. A last line without its end is never fed: it may be cut."""
+    file, rest = None, b""
     while True:
-        if path.exists():
-            if path.stat().st_size < position:
-                rest, position = "", 0
-            with path.open(encoding="utf8", errors="replace") as file:
-                file.seek(position)
-                chunk = file.read()
-                position = file.tell()
-            *lines, rest = (rest + chunk).split("\n")
-            for line in lines:
-                yield line
+        if file is None and path.exists() and path.stat().st_size:
+            file, rest = path.open("rb"), b""
+            head = file.peek(_HEAD)
+            refuse_binary(head, path)
+            file.seek(len(BOM) if head.startswith(BOM) else 0)
+        if file is not None:
+            replaced = _replaced(path, file)  # looked at first: what was written before is still read
+            for line in file:
+                rest += line
+                if rest.endswith(b"\n"):
+                    yield rest.removesuffix(b"\n")
+                    rest = b""
+            if replaced:
+                file.close()
+                file = None
+                continue
         yield None
         await asyncio.sleep(_POLL_S)
+
+
+def _replaced(path: Path, file: BinaryIO) -> bool:
+    """Whether `path` names another file than the one opened, or the same one with less in it than was read."""
+    if not path.exists():
+        return False
+    now, opened = path.stat(), os.fstat(file.fileno())
+    return (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino) or now.st_size < file.tell()

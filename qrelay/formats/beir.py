@@ -1,8 +1,8 @@
 """A test collection in BEIR's layout: documents, queries, and who is relevant to what.
 
-corpus.jsonl[.gz], queries.jsonl[.gz]: fields as everywhere (`records.py`). qrels: TSV with the header `query-id`,
-`corpus-id`, `score`, or TREC's four columns; .gz too. Qrels of passages beside a corpus of documents are folded
-(`documents.py`). Errors name file and line.
+corpus.jsonl[.gz], queries.jsonl[.gz] and reference answers: fields as everywhere (`records.py`). qrels: TSV with the
+header `query-id`, `corpus-id`, `score`, or TREC's four columns (`tables.py`). Qrels of passages beside a corpus of
+documents are folded (`documents.py`). Errors name file and line.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from qrelay.errors import MalformedInput
 from qrelay.formats.documents import Qrels, Run, fold_qrels
-from qrelay.formats.lines import file_in, numbered_lines, numbered_rows
-from qrelay.formats.records import BadRecord, document_fields, query_fields
+from qrelay.formats.lines import BadRecord, file_in, parsed, text_lines
+from qrelay.formats.records import answer_fields, document_fields, query_fields, read_records
+from qrelay.formats.tables import QREL, Grade, grade_of, read_rows
 from qrelay.naming import absent
 from qrelay.text import passage_text
 
 __all__ = ["Collection", "Qrels", "Run"]
 
-_Fields = TypeVar("_Fields", tuple[str, str], tuple[str, str, str])
-_HEADER: Final = ("query-id", "corpus-id", "score")
+_Fields = TypeVar("_Fields", tuple[str, str], tuple[str, str, str], tuple[str, tuple[str, ...]])
 
 
 @dataclass(frozen=True)
@@ -123,34 +123,35 @@ def _relevant(qrels: Qrels, query_id: str, least: int) -> bool:
 
 
 def read_qrels(path: Path) -> Qrels:
-    """BEIR's or TREC's judgments. Raises MalformedInput: a line that is none, or a pair with two grades."""
+    """The grades of the pairs. Raises MalformedInput, as `qrel_rows`."""
     found: Qrels = {}
-    for number, line in numbered_lines(path):
-        fields = line.split("\t") if line.count("\t") in (2, 3) else line.split()
-        fields = [each.strip() for each in fields]
-        if number == 1 and tuple(fields[:3]) == _HEADER:
-            continue
-        query_id, doc_id, grade = _qrel(path, number, fields)
-        if found.setdefault(query_id, {}).setdefault(doc_id, grade) != grade:
-            raise MalformedInput(f"{path}:{number}: {query_id} and {doc_id} have another grade above: keep one")
+    for _, (query_id, doc_id, grade) in qrel_rows(path):
+        found.setdefault(query_id, {})[doc_id] = grade
     return found
 
 
-def _qrel(path: Path, number: int, fields: list[str]) -> tuple[str, str, int]:
-    row = (fields[0], fields[2], fields[3]) if len(fields) == 4 else tuple(fields)
-    try:
-        query_id, doc_id, grade = row
-        return query_id, doc_id, int(grade)
-    except ValueError:
-        raise MalformedInput(
-            f"{path}:{number}: expected `query-id corpus-id score` or `query 0 document grade`, the grade whole"
-        ) from None
+def qrel_rows(path: Path, number: Callable[[str], Grade] = int) -> Iterator[tuple[int, tuple[str, str, Grade]]]:
+    """(line number, (query id, document id, grade)) of each pair, in the file's order. number: reads a grade.
+
+    Raises:
+        MalformedInput: a line that is no qrel, or a pair with two grades.
+    """
+    seen: dict[tuple[str, str], Grade] = {}
+
+    def qrel(fields: Mapping[str, str]) -> tuple[str, str, Grade]:
+        query_id, doc_id, grade = (fields[name].strip() for name in QREL)
+        found = grade_of(grade, number)
+        if seen.setdefault((query_id, doc_id), found) != found:
+            raise BadRecord(f"{query_id} and {doc_id} have another grade above: keep one")
+        return query_id, doc_id, found
+
+    return parsed(path, read_rows(path), qrel)
 
 
 def read_run(path: Path) -> Run:
     """A TREC run: query, Q0, document, rank, score, tag. Raises MalformedInput: another line, or a document twice."""
     found: Run = {}
-    for number, line in numbered_lines(path):
+    for number, line in text_lines(path):
         try:
             query_id, _, doc_id, _, score, _ = line.split()
             value = float(score)
@@ -196,14 +197,15 @@ def read_documents(corpus: Path) -> list[tuple[str, str]]:
     return found
 
 
+def read_answers(path: Path) -> dict[str, tuple[str, ...]]:
+    """query id -> reference answers. Raises MalformedInput: also an id that occurs twice."""
+    return dict(found for _, found in _once(path, answer_fields))
+
+
 def _once(path: Path, fields: Callable[[object], _Fields]) -> Iterator[tuple[int, _Fields]]:
     """(number, fields) of each line, whose first field is an id of its own. Raises MalformedInput."""
     seen: set[str] = set()
-    for number, row in numbered_rows(path):
-        try:
-            found = fields(row)
-        except BadRecord as error:
-            raise MalformedInput(f"{path}:{number}: {error}") from error
+    for number, found in read_records(path, fields):
         if found[0] in seen:
             raise MalformedInput(f"{path}:{number}: the id {found[0]} occurs twice: keep one of the two")
         seen.add(found[0])

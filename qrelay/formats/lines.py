@@ -1,40 +1,100 @@
-"""Text files line by line, plain or .gz, with errors that name the line."""
+"""Files of lines: UTF-8, with or without a byte order mark, plain or gzip by their first two bytes.
+
+Only line feeds end a line; a carriage return before one belongs to it. Errors name file and line.
+"""
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
-from qrelay.errors import MalformedInput
+from qrelay.errors import InputError, MalformedInput
+
+BOM: Final = codecs.BOM_UTF8
+_GZIP: Final = b"\x1f\x8b"
+_HEAD: Final = 1 << 16
+_Line = TypeVar("_Line")
+_Parsed = TypeVar("_Parsed")
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, line) of every line that is not blank. Raises MalformedInput: the file cannot be read."""
+class BadRecord(MalformedInput):
+    """What is wrong with a line, without the place where it stands."""
+
+
+def all_lines(path: Path | None, *, text: bool = False) -> Iterator[bytes]:
+    """Every line of a file, or of standard input where it is None, without its line ending; blank lines too.
+
+    text: refuse the whole file where it begins as no text does, see `refuse_binary`.
+
+    Raises:
+        MalformedInput: the file cannot be read, or ends before it should.
+    """
+    number, name = 0, path or "standard input"
     try:
         with (
-            gzip.open(path, "rt", encoding="utf-8-sig")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8-sig", newline="\n")
-        ) as lines:
-            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise MalformedInput(f"cannot read {path}: {error}; give a UTF-8 text file, plain or .gz") from error
+            path.open("rb") if path else sys.stdin.buffer as raw,
+            gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP else nullcontext(raw) as file,
+        ):
+            if text:
+                refuse_binary(file.peek(_HEAD), name)
+            for number, line in enumerate(file, 1):
+                whole = line.removeprefix(BOM) if number == 1 else line
+                yield whole.removesuffix(b"\n").removesuffix(b"\r")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise MalformedInput(f"{name} is damaged after line {number} ({error}): fetch it again") from error
+    except OSError as error:
+        raise MalformedInput(f"{name} cannot be read ({error.strerror}): give a text file, plain or gzip") from error
 
 
-def numbered_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, object) of every line of a JSONL file. Raises MalformedInput: a line is no JSON object."""
-    for number, line in numbered_lines(path):
+def refuse_binary(head: bytes, name: object) -> None:
+    """Raises MalformedInput: what begins with `head` is no text, for it is compressed or holds NUL bytes."""
+    if head[:2] == _GZIP or b"\0" in head:
+        raise MalformedInput(f"{name} is compressed or binary, with NUL bytes: give lines of text in UTF-8")
+
+
+def byte_lines(path: Path, *, text: bool = False) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, line) of every line that is not blank. Raises MalformedInput, as `all_lines`."""
+    return ((number, line) for number, line in enumerate(all_lines(path, text=text), 1) if line.strip())
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The same, decoded. Raises MalformedInput: also a line that is not UTF-8."""
+    return parsed(path, byte_lines(path), decoded)
+
+
+def parsed(
+    path: Path, lines: Iterable[tuple[int, _Line]], parse: Callable[[_Line], _Parsed]
+) -> Iterator[tuple[int, _Parsed]]:
+    """(number, what `parse` makes of the line). Raises MalformedInput: its InputError, with file and line."""
+    for number, line in lines:
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise MalformedInput(f"{path}:{number}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise MalformedInput(f"{path}:{number}: not a JSON object")
-        yield number, row
+            found = parse(line)
+        except InputError as error:
+            raise MalformedInput(f"{path}:{number}: {error}") from error
+        yield number, found
+
+
+def decoded(line: bytes | str) -> str:
+    """The line as text. Raises BadRecord."""
+    try:
+        return line.decode() if isinstance(line, bytes) else line
+    except UnicodeDecodeError as error:
+        raise BadRecord(f"not UTF-8 (byte {error.start + 1}): save the file as UTF-8") from error
+
+
+def json_value(line: bytes | str) -> Any:
+    """What the line says in JSON. Raises BadRecord."""
+    try:
+        return json.loads(decoded(line))
+    except (ValueError, RecursionError) as error:
+        raise BadRecord(f"not JSON: {error}") from error
 
 
 def file_in(path: Path, *names: str) -> Path:

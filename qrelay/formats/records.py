@@ -1,23 +1,29 @@
-"""The fields of documents and queries in JSON, read alike wherever they come in: index, feed, evaluation, judge.
+"""The fields of documents and queries in JSON, read alike wherever they come in: index, feed, evaluation, judge,
+audit, query generation.
 
 A number may stand for an id. A document without text is its title.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+import ast
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
-from qrelay.errors import MalformedInput
+from qrelay.formats.lines import BadRecord, byte_lines, json_value, parsed
 
 DOCUMENT_IDS: Final = ("_id", "id", "doc_id", "docid")
 DOCUMENT_TEXTS: Final = ("text", "contents", "passage", "body")
 QUERY_IDS: Final = ("query_id", "_id", "id", "qid")
 QUERY_TEXTS: Final = ("text", "query")
+_Fields = TypeVar("_Fields")
 
 
-class BadRecord(MalformedInput):
-    """Why a record is no document or query, without the place where it stands."""
+def read_records(path: Path, fields: Callable[[object], _Fields]) -> Iterator[tuple[int, _Fields]]:
+    """(number, what `fields` makes of it) of every line of a JSONL file. Raises MalformedInput: it names the line."""
+    return parsed(path, byte_lines(path), lambda line: fields(json_value(line)))
 
 
 def document_fields(record: object) -> tuple[str, str, str]:
@@ -35,12 +41,19 @@ def document_fields(record: object) -> tuple[str, str, str]:
     text = "" if text is None else text
     if not isinstance(text, str) or not isinstance(title, str):
         raise BadRecord(f"title and text of {doc_id!r} must be strings")
+    require_text(title + text, repr(doc_id))
     return doc_id, title, text if text.strip() else title
 
 
-def query_id(record: object) -> str:
-    """The id of a query. Raises BadRecord: it has none."""
-    return _id(_object(record, "query_id and text"), QUERY_IDS)
+def passage_fields(record: object) -> tuple[str, str, str, str]:
+    """(passage_id, doc_id, title, text) of what `qrelay index passages` writes; a document is one passage.
+
+    Raises:
+        BadRecord: see `document_fields`.
+    """
+    row = _object(record, "_id (or passage_id and doc_id) and text")
+    passage_id, title, text = document_fields({**row, "_id": row["passage_id"]} if "passage_id" in row else row)
+    return passage_id, _id(row, ("doc_id",)) if "doc_id" in row else passage_id, title, text
 
 
 def query_fields(record: object) -> tuple[str, str]:
@@ -51,6 +64,51 @@ def query_fields(record: object) -> tuple[str, str]:
     """
     row = _object(record, "query_id and text")
     return _id(row, QUERY_IDS), _plain(row, QUERY_TEXTS, "text")
+
+
+def answer_fields(record: object) -> tuple[str, tuple[str, ...]]:
+    """(query_id, reference answers) of an object with `query_id` and `answers` or `answer`. Raises BadRecord."""
+    row = _object(record, "query_id and answers")
+    query_id = _id(row, QUERY_IDS)
+    if not {"answers", "answer"} & row.keys():
+        raise BadRecord(f"no answers of {query_id!r}: give `answers`, a list of texts")
+    return query_id, texts(row.get("answers", row.get("answer")))
+
+
+def asked_answers(record: object) -> tuple[str, tuple[str, ...]]:
+    """(query_id, reference answers) of a query with `metadata.answers` or `metadata.answer`. Raises BadRecord."""
+    row = _object(record, "query_id and text")
+    told = _object(row.get("metadata") or {}, "answers as `metadata`")
+    return _id(row, QUERY_IDS), texts(told.get("answers", told.get("answer")))
+
+
+def texts(found: object) -> tuple[str, ...]:
+    """Texts from a list, from a list as JSON or as a Python literal in a text, or from one plain text; none from
+    None. Blank ones are left out. Raises BadRecord."""
+    if isinstance(found, str) and found.lstrip().startswith("["):
+        found = _literal(found.strip())
+    held = [] if found is None else [found] if isinstance(found, str) else found
+    if not isinstance(held, list) or not all(isinstance(each, str) for each in held):
+        raise BadRecord("no list of texts: give the answers as one, in JSON")
+    return tuple(each for each in held if each.strip())
+
+
+def require_text(text: str, what: str) -> None:
+    """Raises BadRecord: it holds half of a character, as JSON's escapes can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRecord(f"{what} holds a lone surrogate, which is no text: remove it") from error
+
+
+def _literal(text: str) -> Any:
+    """What stands in `text`, which begins with a bracket; the text itself where it is neither notation."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError):
+            continue
+    return text
 
 
 def _object(record: object, wanted: str) -> Mapping[str, Any]:
@@ -70,8 +128,9 @@ def _plain(row: Mapping[str, Any], names: tuple[str, ...], what: str) -> str:
     """A text, or a whole number as one."""
     name = next((name for name in names if row.get(name) is not None), None)
     if name is None:
-        raise BadRecord(f"no {what}: no {names[0]} (nor {', '.join(names[1:])})")
+        raise BadRecord(f"no {what}: no {names[0]}" + (f" (nor {', '.join(names[1:])})" if names[1:] else ""))
     value = row[name]
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise BadRecord(f"{name} must be text, not {type(value).__name__}")
+    require_text(str(value), name)
     return str(value)

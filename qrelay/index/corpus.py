@@ -14,16 +14,14 @@ any further (absent, truncated) raises, because a part of a corpus must not look
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from qrelay.errors import BackendUnavailable, MalformedInput
-from qrelay.formats.records import DOCUMENT_IDS, DOCUMENT_TEXTS, BadRecord
+from qrelay.formats.lines import BadRecord, byte_lines, file_in, json_value
+from qrelay.formats.records import DOCUMENT_IDS, DOCUMENT_TEXTS
 from qrelay.index import pydocs
 from qrelay.index.documents import Document, Reject, document_from
 
@@ -56,7 +54,7 @@ def _open(source: str, reject: Reject) -> Iterator[Document]:
             return _open_folder(Path(folder), split, reject)
         raise MalformedInput(f"no such corpus: {source}; {_KINDS}")
     if path.name.endswith((".jsonl", ".jsonl.gz", ".json.gz", ".json")):
-        return read_jsonl(path, reject)
+        return _documents(byte_lines(path), str(path), reject)
     if path.suffix == ".parquet":
         return read_parquet(path, reject)
     raise MalformedInput(f"{path} is of no known kind; {_KINDS}")
@@ -71,44 +69,15 @@ _KINDS: Final = (
 def _open_folder(folder: Path, split: str, reject: Reject) -> Iterator[Document]:
     if any((folder / marker).exists() for marker in _SAVED_MARKERS):
         return _read_saved(folder, split, reject)
-    for name in ("corpus.jsonl", "corpus.jsonl.gz", "corpus.parquet"):
-        if (folder / name).exists():
-            return _open(str(folder / name), reject)
-    raise MalformedInput(f"{folder} holds no corpus.jsonl, corpus.jsonl.gz, corpus.parquet or saved dataset")
+    return _open(str(file_in(folder, "corpus.jsonl", "corpus.parquet")), reject)
 
 
-def read_jsonl(path: Path, reject: Reject) -> Iterator[Document]:
-    """Documents of a BEIR file, plain or gzip by its first two bytes. Blank lines are nothing."""
-    with path.open("rb") as probe:
-        zipped = probe.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if zipped else path.open("rb") as lines:
-        number = 0
-        try:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield from _parsed(line, f"{path}:{number}", reject)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise MalformedInput(
-                f"{path} is damaged after line {number} ({error}); fetch it again and rerun"
-            ) from error
-
-
-def _parsed(line: bytes, where: str, reject: Reject) -> Iterator[Document]:
-    try:
-        document = document_from(json.loads(line), where)
-    except BadRecord as error:
-        reject(where, str(error))
-    except (ValueError, RecursionError) as error:
-        reject(where, f"not JSON: {error}")
-    else:
-        yield document
-
-
-def _documents(records: Iterable[Any], source: str, reject: Reject) -> Iterator[Document]:
-    for number, record in enumerate(records, start=1):
+def _documents(records: Iterable[tuple[int, Any]], source: str, reject: Reject) -> Iterator[Document]:
+    """The documents among the numbered records; bytes are JSON."""
+    for number, record in records:
         where = f"{source}:{number}"
         try:
-            document = document_from(record, where)
+            document = document_from(json_value(record) if isinstance(record, bytes) else record, where)
         except BadRecord as error:
             reject(where, str(error))
         else:
@@ -125,7 +94,8 @@ def read_parquet(path: Path, reject: Reject) -> Iterator[Document]:
             known = {*DOCUMENT_IDS, *DOCUMENT_TEXTS, "title"}
             columns = [name for name in file.schema_arrow.names if name in known]
             batches = file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=columns)
-            yield from _documents((row for batch in batches for row in batch.to_pylist()), str(path), reject)
+            rows = (row for batch in batches for row in batch.to_pylist())
+            yield from _documents(enumerate(rows, 1), str(path), reject)
     except (pyarrow.ArrowException, OSError) as error:
         raise MalformedInput(f"{path} cannot be read as Parquet: {error}") from error
 
@@ -141,7 +111,7 @@ def _read_saved(folder: Path, split: str, reject: Reject) -> Iterator[Document]:
         if split and split not in names:
             raise MalformedInput(f"{folder} has no split {split!r}; it has {', '.join(names)}")
         dataset = dataset[split or names[0]]
-    yield from _documents(dataset, str(folder), reject)
+    yield from _documents(enumerate(dataset, 1), str(folder), reject)
 
 
 def _read_hub(source: str, reject: Reject) -> Iterator[Document]:
@@ -150,7 +120,7 @@ def _read_hub(source: str, reject: Reject) -> Iterator[Document]:
     name, split, config, *_ = [*source.removeprefix("hf:").split(":"), "", ""]
     try:
         dataset = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
-        yield from _documents(dataset, source, reject)
+        yield from _documents(enumerate(dataset, 1), source, reject)
     except (OSError, ValueError, RuntimeError) as error:
         raise BackendUnavailable(
             f"cannot read {source}: {error}. Check the name, the split and the network, or save the dataset "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from qrelay.formats.records import BadRecord, document_fields
+from qrelay.formats.lines import BadRecord
+from qrelay.formats.records import document_fields
 
 Reject = Callable[[str, str], None]
 """Told (where, why) of each record that is left out; `where` is file:line, or the document's id."""
@@ -22,9 +23,7 @@ class Document:
 
 
 def document_from(record: object, where: str) -> Document:
-    """The document in a record with BEIR's fields `_id`, `title`, `text`, or a usual synonym of them.
-
-    A document without text is its title. Ids hold no white space, because TREC files separate by it.
+    """The document in a record, see `document_fields`. Ids hold no white space, because TREC files separate by it.
 
     Raises:
         BadRecord: saying what is wrong and what is expected.
@@ -35,8 +34,4 @@ def document_from(record: object, where: str) -> Document:
     text, title = text.strip(), title.strip()
     if not text:
         raise BadRecord(f"{doc_id!r} has neither title nor text")
-    try:
-        f"{doc_id}{title}{text}".encode()
-    except UnicodeEncodeError as error:
-        raise BadRecord(f"{doc_id!r} holds a lone surrogate, which is no text: {error.reason}") from error
     return Document(doc_id, title, text, where)

@@ -6,7 +6,6 @@ query are judged together, as in a feed: most engines read their shared prefix o
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -16,7 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from qrelay.errors import InputError, MalformedInput, QrelayError
+from qrelay.errors import InputError, QrelayError
+from qrelay.formats.lines import BadRecord
+from qrelay.formats.records import read_records
 from qrelay.identity import digest
 from qrelay.judging.core import JudgeCore
 from qrelay.judging.settings import JudgeSettings
@@ -180,18 +181,16 @@ def read_pairs(path: Path) -> list[CandidateSet]:
     """
     found: dict[str, list[Candidate]] = {}
     queries: dict[str, Query] = {}
-    for number, line in enumerate(path.read_text("utf8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            record: dict[str, Any] = json.loads(line)
-            query, text, title = str(record["query"]), str(record["text"]), str(record.get("title", ""))
-            answers = tuple(map(str, record.get("reference_answers") or ()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MalformedInput(
-                f'{path}:{number}: not a JSON object with "query" and "text" ({type(error).__name__}: {error})'
-            ) from error
+    for number, (query, passage, answers) in read_records(path, _pair):
         queries.setdefault(query, Query(digest(query)[:12], query, "preview", reference_answers=answers))
-        passage_id = f"line{number}"
-        found.setdefault(query, []).append(Candidate(Passage(passage_id, passage_id, title, text), (), True))
+        named = replace(passage, passage_id=f"line{number}", doc_id=f"line{number}")
+        found.setdefault(query, []).append(Candidate(named, (), True))
     return [CandidateSet(queries[query], tuple(candidates), "preview") for query, candidates in found.items()]
+
+
+def _pair(record: Any) -> tuple[str, Passage, tuple[str, ...]]:
+    try:
+        passage = Passage("", "", str(record.get("title", "")), str(record["text"]))
+        return str(record["query"]), passage, tuple(map(str, record.get("reference_answers") or ()))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadRecord(f'not a JSON object with "query" and "text" ({type(error).__name__}: {error})') from error

@@ -1,13 +1,10 @@
-"""The overrides that stand, as a slice: the TSV of graded pairs that `qrelay judge calibrate` and `eval` read.
-
-    query_id  passage_id  grade  query  title  text        UTF-8, no quoting; tabs and line breaks become blanks
+"""The overrides that stand, as the file of graded pairs that `qrelay judge calibrate` and `eval` read.
 
 A pair whose passage has no text in the ledger is left out: nobody can judge it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +13,17 @@ from typing import Final
 import sqlalchemy as sa
 
 from qrelay.errors import BackendUnavailable, InputError
-from qrelay.files import AtomicFiles
+from qrelay.formats import annotated_pairs
+from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.overrides import standing
 from qrelay.labels.ledger.people import pseudo_judge
 from qrelay.labels.ledger.reader import LabelledQuery, Snapshot
 
-COLUMNS: Final = ("query_id", "passage_id", "grade", "query", "title", "text")
-_BREAKS: Final = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 _PAGE: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SliceWritten:
     """Rows of the file, and overrides that were left out for their passage has no text."""
 
@@ -45,40 +41,33 @@ def write_slice(snapshot: Snapshot, collection: str, path: Path, scale: str = ""
         BackendUnavailable: the file cannot be written.
     """
     scale = scale or _only_scale(snapshot.connection, collection)
-    rows = without_text = 0
+    written = SliceWritten(0, 0, scale)
     try:
-        with AtomicFiles() as files:
-            file = files.open(path)
-            file.write(("\t".join(COLUMNS) + "\n").encode())
-            for query in _queries(snapshot, collection):
-                lines, lacking = _lines(query, pseudo_judge(scale)[0])
-                file.write("".join(lines).encode("utf-8", "replace"))
-                rows, without_text = rows + len(lines), without_text + lacking
-            if not rows:
-                raise InputError(
-                    f"no override of collection {collection} on the scale {scale} has a passage with a text in the"
-                    f" ledger ({without_text} have none): set some with `qrelay label set` or `import`"
-                )
-            files.commit()
+        annotated_pairs.write_slice(path, _pairs(snapshot, collection, written))
     except OSError as error:
         raise BackendUnavailable(f"cannot write {path}: {error.strerror}; nothing was changed there") from error
-    return SliceWritten(rows, without_text, scale)
+    return written
 
 
-def _lines(query: LabelledQuery, judge_no: int) -> tuple[list[str], int]:
-    """(the query's rows, how many of its overrides have no text)."""
-    passages = {candidate.passage.passage_id: candidate.passage for candidate in query.candidates}
-    lines, lacking = [], 0
-    for label in query.labels:
-        if label.judge_no != judge_no:
-            continue
-        passage = passages.get(label.passage_id)
-        if passage is None or not passage.text:
-            lacking += 1
-            continue
-        fields = query.query_id, label.passage_id, str(label.grade), query.text, passage.title, passage.text
-        lines.append("\t".join(_BREAKS.sub(" ", field) for field in fields) + "\n")
-    return lines, lacking
+def _pairs(snapshot: Snapshot, collection: str, counts: SliceWritten) -> Iterator[GradedPair]:
+    """The pairs with a text; counts all. Raises InputError: there is none."""
+    judge_no = pseudo_judge(counts.scale)[0]
+    for query in _queries(snapshot, collection):
+        passages = {candidate.passage.passage_id: candidate.passage for candidate in query.candidates}
+        for label in query.labels:
+            if label.judge_no != judge_no:
+                continue
+            passage = passages.get(label.passage_id)
+            if passage is None or not passage.text:
+                counts.without_text += 1
+                continue
+            counts.rows += 1
+            yield GradedPair(query.query_id, label.passage_id, label.grade, query.text, passage.title, passage.text)
+    if not counts.rows:
+        raise InputError(
+            f"no override of collection {collection} on the scale {counts.scale} has a passage with a text in the"
+            f" ledger ({counts.without_text} have none): set some with `qrelay label set` or `import`"
+        )
 
 
 def _queries(snapshot: Snapshot, collection: str) -> Iterator[LabelledQuery]:

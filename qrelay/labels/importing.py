@@ -4,20 +4,22 @@
     beir   query-id  corpus-id  score                      TSV under this header
     tsv    query_id  passage_id  grade  [author]  [note]   TSV under a header, in any order and among others
 
-Which one it is, the first line says. A slice (`qrelay judge slice`) that people filled in is such a TSV; its rows
-without a grade are left out and counted. Grades are on the scale that the caller names, as they stand or through a
-map. With `documents` the ids are documents' (`targets.py`), and a grade below 0 (BEIR's -1, TREC's spam) is 0.
+Which one it is, the first line says (`qrelay.formats.tables`). What people filled in of `qrelay judge slice` is such
+a TSV; its rows without a grade are left out and counted. Grades are on the scale that the caller names, as they
+stand or through a map. With `documents` the ids are documents' (`targets.py`), and a grade below 0 (BEIR's -1, TREC's
+spam) is 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from qrelay.errors import InputError, MalformedInput
+from qrelay.errors import InputError
+from qrelay.formats.tables import BEIR_HEADER, QREL, Layout, grade_of, read_table
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, Written, add, check, query_numbers
 from qrelay.labels.targets import resolve
@@ -26,8 +28,6 @@ from qrelay.scales import bounds
 TREC: Final = "trec"
 BEIR: Final = "beir"
 TSV: Final = "tsv"
-_BEIR_NAMES: Final = {"query-id": "query_id", "corpus-id": "passage_id", "score": "grade"}
-_NEEDED: Final = ("query_id", "passage_id", "grade")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +132,11 @@ def parse(
     """
     lowest, _ = bounds(scale)
     read = partial(_grade, scale_map=scale_map, least=0 if from_zero and not lowest else None)
-    rows = _rows(path)
-    form, columns, first = _format(path, rows[0][1] if rows else "")
-    parsed, seen = Parsed(form), dict[tuple[str, str], tuple[int, int]]()
-    for number, row in rows[first:]:
+    layout, rows = read_table(path)
+    parsed, seen = Parsed(_format(layout)), dict[tuple[str, str], tuple[int, int]]()
+    for number, row in rows:
         try:
-            override = _override(row, columns, scale, author, read)
+            override = _override(layout.fields(row), scale, author, read)
             if override is None or override.grade is None:
                 parsed.ungraded += 1
                 continue
@@ -150,63 +149,30 @@ def parse(
     return parsed
 
 
-def _format(path: Path, head: str) -> tuple[str, tuple[str, ...], int]:
-    """(format, the columns' names in our words; none: TREC, how many rows are the header)."""
-    names = tuple(name.strip() for name in head.split("\t"))
-    if names[:3] == tuple(_BEIR_NAMES):
-        return BEIR, tuple(_BEIR_NAMES.get(name, name) for name in names), 1
-    if all(name in names for name in _NEEDED):
-        return TSV, names, 1
-    if len(head.split()) == 4:
-        return TREC, (), 0
-    raise MalformedInput(
-        f"{path}:1: neither TREC qrels (query_id 0 passage_id grade), nor a TSV under a header with query_id,"
-        " passage_id and grade, nor BEIR's under query-id, corpus-id, score: the first line decides"
-    )
+def _format(layout: Layout) -> str:
+    if not layout.header:
+        return TREC
+    return BEIR if layout.header[:3] == BEIR_HEADER else TSV
 
 
-def _override(
-    row: str, columns: tuple[str, ...], scale: str, author: str, read: Callable[[str], int]
-) -> NewOverride | None:
+def _override(fields: Mapping[str, str], scale: str, author: str, read: Callable[[str], int]) -> NewOverride | None:
     """One line; None where it has no grade yet."""
-    values = row.split("\t") if columns else row.split()
-    names = columns or ("query_id", "0", "passage_id", "grade")
-    if len(values) != len(names):
-        raise InputError(f"{len(values)} fields for {len(names)} columns")
-    fields = dict(zip(names, values, strict=True))
-    grade = fields["grade"].strip()
-    if columns and not grade:
+    query_id, passage_id, grade = (fields[name].strip() for name in QREL)
+    if not grade:
         return None
     named, note = fields.get("author", "").strip(), fields.get("note", "").strip()
-    found = NewOverride(fields["query_id"], fields["passage_id"], read(grade), scale, named or author, note)
+    found = NewOverride(query_id, passage_id, read(grade), scale, named or author, note)
     check(found)
     return found
 
 
 def _grade(text: str, *, scale_map: Mapping[int, int] | None, least: int | None) -> int:
-    try:
-        grade = int(text)
-    except ValueError as error:
-        raise InputError(f"the grade {text[:40]!r} is no integer") from error
+    grade = grade_of(text)
     if scale_map is None:
         return grade if least is None else max(grade, least)
     if grade not in scale_map:
         raise InputError(f"--scale-map says nothing of the grade {grade}: add {grade}=…")
     return scale_map[grade]
-
-
-def _rows(path: Path) -> list[tuple[int, str]]:
-    """(line number, line) of the lines that are not blank. Only line feeds end a line."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            return [(number, line) for number, line in enumerate(_stripped(file), 1) if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise MalformedInput(f"{path} cannot be read ({type(error).__name__}: {error}): give a UTF-8 file") from error
-
-
-def _stripped(lines: Iterator[str]) -> Iterator[str]:
-    for line in lines:
-        yield line.removesuffix("\n").removesuffix("\r")
 
 
 def _query_ids(parsed: Parsed) -> list[str]:

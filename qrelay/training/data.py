@@ -21,7 +21,8 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from qrelay.errors import ConfigError, MalformedInput
+from qrelay.errors import ConfigError
+from qrelay.formats.lines import BadRecord, byte_lines, parsed
 from qrelay.text import passage_text
 from qrelay.training.posterior import with_posterior
 
@@ -125,12 +126,8 @@ def read_examples(
     """
     counts: Counter[str] = Counter() if dropped is None else dropped
     for path in paths:
-        try:
-            with path.open("rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    yield _example(line, f"{path}:{number}", reading, counts)
-        except OSError as error:
-            raise MalformedInput(f"cannot read {path}: {error.strerror}") from error
+        for _, example in parsed(path, byte_lines(path), lambda line: _example(line, reading, counts)):
+            yield example
 
 
 def require_labels(examples: Iterable[Example], wanted: str, stage: str) -> None:
@@ -155,7 +152,7 @@ def require_labels(examples: Iterable[Example], wanted: str, stage: str) -> None
         )
 
 
-def _example(line: bytes, where: str, reading: Reading, dropped: Counter[str]) -> Example:
+def _example(line: bytes, reading: Reading, dropped: Counter[str]) -> Example:
     try:
         row = orjson.loads(line)
         if reading.prior:  # lines of triples hold no scores
@@ -167,8 +164,8 @@ def _example(line: bytes, where: str, reading: Reading, dropped: Counter[str]) -
         sides = _sides(present, reading)
         return Example(row["query_id"], row["query"], *sides)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MalformedInput(
-            f"{where}: no line of `qrelay export triples` or `qrelay export labels`"
+        raise BadRecord(
+            f"no line of `qrelay export triples` or `qrelay export labels`"
             f" ({type(error).__name__}: {error}); with target {reading.target} each passage needs that key, with a"
             " prior also the scores that `qrelay export labels` writes"
         ) from error

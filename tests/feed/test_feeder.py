@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
+import pytest
+
 from qrelay import wire
+from qrelay.errors import MalformedInput
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.source import open_lines
@@ -119,19 +123,87 @@ async def test_a_pause_in_the_input_publishes_what_was_read(tmp_path: Path) -> N
     assert seen == [1]
 
 
-async def test_a_followed_file_gives_whole_lines_as_they_are_appended(tmp_path: Path) -> None:
-    path = tmp_path / "queries.txt"
-    path.write_text("first\nsec")
-    source = open_lines(path, follow=True)
-    got: list[str] = []
+async def followed(path: Path, wanted: int, steps: Iterable[Callable[[], object]] = ()) -> list[bytes]:
+    """The first lines of a followed file; one of the steps is taken at each pause."""
+    got: list[bytes] = []
+    waiting = iter(steps)
     async with asyncio.timeout(10):
-        async for line in source:
+        async for line in open_lines(path, follow=True):
             if line is None:
-                if got == ["first"]:
-                    with path.open("a") as file:
-                        file.write("ond\n")
+                next(waiting, lambda: None)()
                 continue
             got.append(line)
-            if len(got) == 2:
+            if len(got) == wanted:
                 break
-    assert got == ["first", "second"]
+    return got
+
+
+def append(path: Path, data: bytes) -> Callable[[], object]:
+    def step() -> None:
+        with path.open("ab") as file:
+            file.write(data)
+
+    return step
+
+
+async def test_a_followed_file_gives_whole_lines_as_they_are_appended(tmp_path: Path) -> None:
+    path = tmp_path / "queries.txt"
+    path.write_bytes(b"\xef\xbb\xbffirst\nsec")
+    assert await followed(path, 2, [append(path, b"ond\n")]) == [b"first", b"second"]
+
+
+async def test_a_character_that_two_writes_hold_comes_whole(tmp_path: Path) -> None:
+    path, text = tmp_path / "queries.txt", "où dort le chat 糖尿病".encode()
+    (line,) = await followed(path, 1, [append(path, text[:-2]), append(path, text[-2:] + b"\n")])
+    assert line == text
+
+
+async def test_a_followed_log_that_is_rotated_is_read_to_its_end_and_the_new_one_from_its_start(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("old\n")
+
+    def rotate() -> None:
+        append(path, b"late\n")()
+        path.rename(tmp_path / "log.txt.1")
+        path.write_text("".join(f"new {n}\n" for n in range(12)))
+
+    def cut() -> None:
+        path.write_text("after the cut\n")
+
+    got = await followed(path, 15, [rotate, lambda: None, cut])
+    assert got == [b"old", b"late", *(f"new {n}".encode() for n in range(12)), b"after the cut"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("q.csv", b"q1,a\n"), ("q.txt", b"a\0b\n"), ("q.txt", "où\n".encode("utf-16"))]
+)
+@pytest.mark.parametrize("follow", [False, True])
+async def test_a_file_that_holds_no_lines_of_text_is_refused_whole(
+    tmp_path: Path, name: str, data: bytes, follow: bool
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(MalformedInput, match=name):
+        await anext(open_lines(tmp_path / name, follow=follow))
+
+
+async def test_a_compressed_file_is_fed_and_cannot_be_followed(tmp_path: Path) -> None:
+    path = tmp_path / "queries"
+    path.write_bytes(gzip.compress(b"one\ntwo\r\n"))
+    assert [line async for line in open_lines(path, follow=False)] == [b"one", b"two"]
+    with pytest.raises(MalformedInput, match="compressed"):
+        await anext(open_lines(path, follow=True))
+
+
+async def test_lines_that_hold_no_text_are_rejected_by_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "queries.tsv"
+    path.write_bytes(b"query_id\ttext\n" + "q1\toù\nq2\tété\n".encode() + "q3\tété\n".encode("latin-1"))
+    broker = MemoryBroker()
+    with Journal(tmp_path / "j") as journal:
+        report = await Feeder(broker, journal, collection="docs").feed(open_lines(path, follow=False))
+    assert [query.text for query in await queries(broker)] == ["où", "été"]
+    assert {number: why.partition(":")[0] for number, why in report.rejected.items()} == {
+        1: "a header, no query",
+        4: "not UTF-8 (byte 4)",
+    }

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from qrelay.cli.queries import queries
 from qrelay.errors import BackendTimeout, InputError, MalformedInput, Oversized, QrelayError
-from qrelay.feed.lines import parse_line
-from qrelay.judging.querygen.alternatives import annotated, nearest, read_queries
+from qrelay.formats.queries import parse_line, read_queries
+from qrelay.judging.querygen.alternatives import annotated, nearest
 from qrelay.judging.strategies import make_strategy
 from qrelay.judging.strategies.base import Measured
 from qrelay.judging.strategies.contrastive import alternatives
@@ -138,7 +138,7 @@ def test_the_most_alike_come_first() -> None:
 
 
 def test_annotated_queries_keep_their_attributes() -> None:
-    given = [{"query_id": "1", "text": "What causes asthma ?", "attributes": {"from": "log"}}]
+    given = [Query("1", "What causes asthma ?", "docs", attributes={"from": "log"})]
     (found,) = annotated(given, LOG, 1, HashEmbedder())
     assert found["attributes"]["from"] == "log"
     assert len(json.loads(found["attributes"]["alternatives"])) == 1

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from qrelay import wire
 from qrelay.cli.queries import queries
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput, QrelayError, TransientError
-from qrelay.feed.lines import parse_line
+from qrelay.formats.queries import parse_line
 from qrelay.judging.querygen.faults import Faults
 from qrelay.judging.querygen.generate import GIVE_UP, Generator
 from qrelay.judging.querygen.journal import KEPT, MISSING, REJECTED, Journal
@@ -146,7 +146,7 @@ def test_a_beir_corpus_is_read_plain_zipped_and_from_its_folder(tmp_path: Path) 
     assert list(read_passages(tmp_path)) == [Passage("d1", "d1", "T", "some text")]
 
 
-@pytest.mark.parametrize("wrong", ["{", "[1]", '{"_id": "a"}', '{"text": "t"}', '{"_id": 3, "text": "t"}'])
+@pytest.mark.parametrize("wrong", ["{", "[1]", '{"_id": "a"}', '{"text": "t"}', '{"_id": 0.5, "text": "t"}'])
 def test_a_line_that_is_no_passage_is_named(tmp_path: Path, wrong: str) -> None:
     file = tmp_path / "c.jsonl"
     file.write_text('{"_id": "a", "text": "fine"}\n' + wrong + "\n")

@@ -44,7 +44,7 @@ def settings(path: Path, **changes: object) -> JudgeSettings:
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "slice.tsv"
     written = [*pairs(), GradedPair("q é", "日本", 1, 'a "quoted" query', "", "", ("one [1]", "two\nlines"))]
-    write_slice(path, written)
+    write_slice(path, written, answers=True)
     assert read_slice(path) == written
 
 
@@ -92,8 +92,8 @@ def test_a_row_that_does_not_hold_is_named_with_file_and_line(tmp_path: Path, co
 
 def test_a_slice_that_is_not_there_or_no_text_is_malformed_input(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for name in ("absent", "binary"):
-        with pytest.raises(MalformedInput, match="cannot be read"):
+    for name, said in (("absent", "absent cannot be read"), ("binary", "binary:1: not UTF-8")):
+        with pytest.raises(MalformedInput, match=said):
             read_slice(tmp_path / name)
 
 
@@ -131,9 +131,9 @@ def test_a_corpus_is_read_whole_and_cut_alike(tmp_path: Path) -> None:
 
 def test_a_damaged_archive_is_malformed_input(tmp_path: Path) -> None:
     corpus, queries, qrels = beir(tmp_path)
-    for damaged in (corpus.read_bytes()[:-20], b"no archive"):
+    for damaged, said in ((corpus.read_bytes()[:-20], " is damaged after line"), (b"no archive", ":1: not JSON")):
         corpus.write_bytes(damaged)
-        with pytest.raises(MalformedInput, match=r"corpus\.jsonl\.gz cannot be read"):
+        with pytest.raises(MalformedInput, match=rf"corpus\.jsonl\.gz{said}"):
             read_beir(corpus, queries, qrels)
 
 
@@ -156,6 +156,7 @@ def test_reference_answers_come_as_lists_literals_or_one_text(
         ("q9\td1\t1\n", r"qrels\.tsv:2: the query 'q9' is not in .*queries"),
         ("q1\td1\tgood\n", r"qrels\.tsv:2: the grade 'good'"),
         ("q1\t0\td1\t1\n", r"qrels\.tsv:2: 4 fields"),
+        ("q1\td1\t1\nq1\td1\t2\n", r"qrels\.tsv:3: q1 and d1 have another grade above"),
     ],
 )
 def test_a_qrel_that_does_not_hold_is_named(tmp_path: Path, qrels: str, said: str) -> None:

@@ -82,7 +82,7 @@ def test_limit_ends_the_reading(tmp_path: Path) -> None:
         (b'{"_id": "x", "text": 7}', "must be strings"),
         (b'{"_id": "two words", "text": "x"}', "white space"),
         (b'{"_id": "x", "title": " ", "text": ""}', "neither title nor text"),
-        (b'{"_id": "x", "text": "\xff\xfe"}', "not JSON"),
+        (b'{"_id": "x", "text": "\xff\xfe"}', "not UTF-8"),
         (b'{"_id": "x", "text": "\\ud800"}', "surrogate"),
         (b"[" * 100_000, "not JSON"),
     ],

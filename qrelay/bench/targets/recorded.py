@@ -11,7 +11,6 @@ given every query gets a new id, different in each lap; its text, and so what th
 
 from __future__ import annotations
 
-import gzip
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,8 +21,8 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.proto import parse_length_prefixed, serialize_length_prefixed
 
 from qrelay import wire
-from qrelay.errors import MalformedInput, QrelayError
-from qrelay.feed.lines import parse_line
+from qrelay.errors import MalformedInput
+from qrelay.formats import queries
 from qrelay.types import JudgedSet
 from qrelay.v1 import envelope_pb2, records_pb2
 
@@ -69,30 +68,15 @@ def query_message(message: Any) -> records_pb2.Query:
 
 
 def read_queries(path: Path, collection: str) -> list[Message]:
-    """The queries of a file as `qrelay feed` reads it (JSONL, TSV, plain lines, .gz too).
+    """The queries of a file as `qrelay feed` reads it.
 
     Raises:
         MalformedInput: a line does not parse, or none is there; the text names file and line.
     """
-    messages: list[Message] = []
-    with gzip.open(path, "rt", encoding="utf8") if path.suffix == ".gz" else path.open(encoding="utf8") as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    messages.append(_query(path, number, line, collection))
-        except (OSError, UnicodeDecodeError) as error:
-            raise MalformedInput(f"{path} cannot be read as text: {error}; give JSONL, TSV or plain lines") from error
+    messages: list[Message] = [wire.to_proto(query) for query in queries.read_queries(path, collection)]
     if not messages:
         raise MalformedInput(f"{path} holds no query: give a file with one a line")
     return messages
-
-
-def _query(path: Path, number: int, line: str, collection: str) -> Message:
-    try:
-        message: Message = wire.to_proto(parse_line(line, collection))
-    except QrelayError as error:
-        raise MalformedInput(f"{path}, line {number}: {error}") from error
-    return message
 
 
 def write_records(path: Path, records: Iterable[wire.Record]) -> int:

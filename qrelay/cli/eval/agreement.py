@@ -12,10 +12,10 @@ from qrelay.cli.eval.options import (
     FILE,
     OUT,
     corpus_options,
+    files_of,
     model_options,
     note,
     options_of,
-    required,
     system_of,
     write_json,
 )
@@ -136,13 +136,8 @@ def _answered(given: Mapping[str, Any], a: Judged) -> dict[str, Run]:
 
 def _collection(given: Mapping[str, Any], a: Judged) -> Collection:
     from qrelay.formats.beir import read_collection
-    from qrelay.formats.lines import file_in
 
-    corpus = required(given, "corpus")
-    if not given["queries"] and not corpus.is_dir():
-        raise click.UsageError("Missing option '--queries': models answer them.")
-    queries = given["queries"] or file_in(corpus, "queries.jsonl")
-    return read_collection(corpus, queries, given["qrels_a"], relevant_from=a.relevant_from)
+    return read_collection(*files_of({**given, "qrels": given["qrels_a"]}), relevant_from=a.relevant_from)
 
 
 def _print(found: Mapping[str, Any]) -> None:

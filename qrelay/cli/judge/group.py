@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -82,21 +81,21 @@ def _settings(config: Path | None, data_dir: Path, **changes: Any) -> JudgeSetti
 
 def _read_passages(file: Path) -> list[tuple[str, str]]:
     """(title, text) of each line that is not blank."""
-    from qrelay.errors import MalformedInput
+    from qrelay.formats.lines import parsed, text_lines
 
-    found = []
-    for number, line in enumerate(file.read_text("utf8").splitlines(), 1):
-        if not line.strip():
-            continue
-        if not line.lstrip().startswith("{"):
-            found.append(("", line))
-            continue
-        try:
-            record = json.loads(line)
-            found.append((str(record.get("title", "")), str(record["text"])))
-        except (ValueError, KeyError) as error:
-            raise MalformedInput(f'{file}:{number}: not JSON with a field "text" ({error})') from error
-    return found
+    return [found for _, found in parsed(file, text_lines(file), _passage)]
+
+
+def _passage(line: str) -> tuple[str, str]:
+    from qrelay.formats.lines import BadRecord, json_value
+
+    if not line.lstrip().startswith("{"):
+        return "", line
+    try:
+        record = json_value(line)
+        return str(record.get("title", "")), str(record["text"])
+    except KeyError as error:
+        raise BadRecord('no field "text"') from error
 
 
 def _judge(settings: JudgeSettings, query: str, named: list[tuple[str, str]]) -> tuple[JudgedSet, list[Message]]:

@@ -34,7 +34,7 @@ def _pairs_options(command: Any) -> Any:
             help="BEIR folder or its corpus.jsonl[.gz], with --queries and --qrels instead of --slice.",
         ),
         click.option("--queries", type=_FILE, help="BEIR queries.jsonl[.gz]."),
-        click.option("--qrels", type=_FILE, help="BEIR qrels TSV: query-id, corpus-id, score."),
+        click.option("--qrels", type=_FILE, help="BEIR's TSV or TREC's; .gz too."),
         click.option("--rest", type=_FILE, help="TSV of more pairs, judged but not graded: for the relevant share."),
         click.option("--answers", type=_FILE, help="JSONL of reference answers: _id, answers."),
         click.option("--max-words", default=160, show_default=True, help="Words of a document that are judged."),

@@ -104,10 +104,11 @@ def _queries(file: Path, collection: str, count: int = 6) -> list[Query]:
     """Some queries of a feed file, drawn by a fixed seed."""
     import random
 
-    from qrelay.feed.lines import parse_line
+    from qrelay.formats.lines import byte_lines
+    from qrelay.formats.queries import parse_line
     from qrelay.judging.preview import SEED
 
-    lines = [line for line in file.read_text("utf8").splitlines() if line.strip()]
+    lines = [line for _, line in byte_lines(file)]
     if not lines:
         raise click.UsageError(f"{file} holds no queries")
     return [parse_line(line, collection) for line in random.Random(SEED).sample(lines, min(count, len(lines)))]

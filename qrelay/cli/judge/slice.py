@@ -45,7 +45,7 @@ def slice_(collection: str, count: int, where: str, seed: int, out: Path, sink: 
     if not judged:
         raise InputError(f"no graded judgment of collection {collection} fits --where {where!r}")
     chosen = choose(judged, count, seed=seed)
-    write_slice(out, chosen)
+    write_slice(out, chosen, answers=any(pair.reference_answers for pair in chosen))
     queries = len({pair.query_id for pair in chosen})
     click.echo(f"{out}: {len(chosen)} pairs of {queries} queries to grade, of {len(judged)} judged")
 

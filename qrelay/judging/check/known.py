@@ -1,10 +1,8 @@
 """Pairs known to be relevant, and what became of their labels.
 
-A file of them has one pair a line: TREC qrels (query_id 0 id grade), BEIR's qrels, a TSV under a header, or two
-columns without one, separated by a tab. The query is given by its id or its whole text, the answer by a passage's id
+A file of them has one pair a line: qrels or a TSV under a header (`qrelay.formats.tables`), or two columns without
+one, separated by a tab. The query is given by its id or its whole text, the answer by a passage's id
 or its document's: a document is called relevant where one of its judged passages is.
-
-    header   query_id, query-id or query; passage_id, corpus-id, doc_id or id; where there are grades, grade or score
 """
 
 from __future__ import annotations
@@ -15,14 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from qrelay.errors import MalformedInput
-from qrelay.formats.annotated_pairs import text_lines
+from qrelay.formats.lines import parsed
+from qrelay.formats.tables import grade_of, read_rows
 from qrelay.judging.check.figures import share
 from qrelay.models.registry.ledgerside import LedgerPair, LedgerQuery
 
-_QUERY: Final = ("query_id", "query-id", "query")
-_ANSWER: Final = ("passage_id", "corpus-id", "doc_id", "id")
-_GRADE: Final = ("grade", "score")
 _NEGATIVE: Final = ("hard", "easy")
 _SHOWN: Final = 10
 FILE: Final = "file"
@@ -35,39 +30,17 @@ def read_known(path: Path, relevant_from: int = 1) -> dict[str, list[str]]:
     Raises:
         MalformedInput: the file cannot be read, is none of the formats, or has a line that does not hold.
     """
+
+    def answer(fields: Mapping[str, str]) -> tuple[str, str, bool]:
+        grade = fields.get("grade", str(relevant_from)).strip()
+        counts = bool(grade) and grade_of(grade) >= relevant_from
+        return fields["query_id"].strip(), fields["passage_id"].strip(), counts
+
     known: dict[str, list[str]] = {}
-    lines = [(number, line) for number, line in enumerate(text_lines(path), 1) if line.strip()]
-    columns, separator, first = _format(path, lines[0][1] if lines else "")
-    for number, line in lines[first:]:
-        values = line.split(separator)
-        if len(values) != columns["of"]:
-            raise MalformedInput(f"{path}:{number}: {len(values)} fields, the first line has {columns['of']}")
-        grade = values[columns["grade"]].strip() if "grade" in columns else str(relevant_from)
-        if not grade.lstrip("-").isdecimal() and grade:
-            raise MalformedInput(f"{path}:{number}: the grade {grade[:40]!r} is no integer")
-        if grade and int(grade) >= relevant_from:
-            known.setdefault(values[columns["query"]].strip(), []).append(values[columns["answer"]].strip())
+    for _, (query, passage, relevant) in parsed(path, read_rows(path, ("query_id", "passage_id")), answer):
+        if relevant:
+            known.setdefault(query, []).append(passage)
     return known
-
-
-def _format(path: Path, head: str) -> tuple[dict[str, int], str | None, int]:
-    """(positions of query, answer and grade, and `of` how many; the separator; how many lines are the header)."""
-    names = [name.strip() for name in head.split("\t")]
-    found = {
-        what: names.index(name)
-        for what, known in (("query", _QUERY), ("answer", _ANSWER), ("grade", _GRADE))
-        if (name := next((each for each in known if each in names), None))
-    }
-    if {"query", "answer"} <= found.keys():
-        return {**found, "of": len(names)}, "\t", 1
-    if len(names) == 2:
-        return {"query": 0, "answer": 1, "of": 2}, "\t", 0
-    if len(head.split()) == 4:
-        return {"query": 0, "answer": 2, "grade": 3, "of": 4}, None, 0
-    raise MalformedInput(
-        f"{path}:1: give TREC qrels (query_id 0 id grade), a TSV under a header with {_QUERY[0]} and {_ANSWER[0]}, "
-        "or two columns, query and id, separated by a tab"
-    )
 
 
 @dataclass

@@ -6,47 +6,31 @@ are the other questions about it, and the same question about what is easily tak
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
-from qrelay.errors import InputError, MalformedInput
-from qrelay.feed.lines import parse_line
+from qrelay.errors import InputError
 from qrelay.judging.strategies.contrastive import ALTERNATIVES
 from qrelay.models.embedder import Embedder
+from qrelay.types import Query
 
 _AT_ONCE: Final = 256
 
 
-def annotated(
-    queries: Iterable[dict[str, Any]], log: Sequence[str], n: int, embedder: Embedder
-) -> Iterator[dict[str, Any]]:
+def annotated(queries: Iterable[Query], log: Sequence[str], n: int, embedder: Embedder) -> Iterator[dict[str, Any]]:
     """The queries, each with its alternatives in the attribute that the judge reads. Raises as `nearest`."""
-    held = list(queries)
+    held = list(map(row, queries))
     for query, found in zip(held, nearest([query["text"] for query in held], log, n, embedder), strict=True):
         attributes = {**query.get("attributes", {}), ALTERNATIVES: json.dumps(found, ensure_ascii=False)}
         yield {**query, "attributes": attributes}
 
 
-def read_queries(path: Path) -> Iterator[dict[str, Any]]:
-    """The queries of a file, as `qrelay feed` reads it (JSONL, TSV or plain lines, .gz).
-
-    Raises:
-        MalformedInput: a line is no query; it is named.
-    """
-    with gzip.open(path, "rt", encoding="utf8") if path.suffix == ".gz" else path.open(encoding="utf8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                query = parse_line(line, "")
-            except InputError as error:
-                raise MalformedInput(f"{path}:{number}: {error}") from error
-            found: dict[str, Any] = {"query_id": query.query_id, "text": query.text}
-            found |= {"attributes": dict(query.attributes)} if query.attributes else {}
-            yield found | ({"reference_answers": list(query.reference_answers)} if query.reference_answers else {})
+def row(query: Query) -> dict[str, Any]:
+    """The query as a line for `qrelay feed`."""
+    found: dict[str, Any] = {"query_id": query.query_id, "text": query.text}
+    found |= {"attributes": dict(query.attributes)} if query.attributes else {}
+    return found | ({"reference_answers": list(query.reference_answers)} if query.reference_answers else {})
 
 
 def nearest(texts: Sequence[str], log: Sequence[str], n: int, embedder: Embedder) -> Iterator[list[str]]:

@@ -10,12 +10,9 @@ beside each other in the file count as of several documents.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import heapq
-import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from qrelay.errors import MalformedInput
+from qrelay.formats.lines import file_in
+from qrelay.formats.records import passage_fields, read_records
 from qrelay.types import Passage
 
 MIN_WORDS: Final = 12
@@ -89,42 +88,8 @@ def _unspaced(word: str) -> int:
 
 def read_passages(corpus: Path) -> Iterator[Passage]:
     """The passages, in the file's order. Raises MalformedInput, naming the line."""
-    path = _file(corpus)
-    with path.open("rb") as probe:
-        zipped = probe.read(2) == b"\x1f\x8b"
-    number = 0
-    with gzip.open(path) if zipped else path.open("rb") as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _passage(line, f"{path}:{number}")
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise MalformedInput(f"{path} is damaged after line {number} ({error}); fetch it again") from error
-
-
-def _file(corpus: Path) -> Path:
-    candidates = [corpus / "corpus.jsonl", corpus / "corpus.jsonl.gz"] if corpus.is_dir() else [corpus]
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None:
-        raise MalformedInput(
-            f"no such corpus: {corpus}; give a BEIR corpus.jsonl[.gz] or its folder, or write one with "
-            "`qrelay index passages`"
-        )
-    return found
-
-
-def _passage(line: bytes, where: str) -> Passage:
-    try:
-        record: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise MalformedInput(f"{where}: not JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise MalformedInput(f"{where}: expected an object with _id and text")
-    passage_id = record.get("passage_id", record.get("_id"))
-    doc_id, title, text = record.get("doc_id", passage_id), record.get("title") or "", record.get("text")
-    if not all(isinstance(each, str) for each in (passage_id, doc_id, title, text)) or not passage_id:
-        raise MalformedInput(f"{where}: the texts `_id` (or `passage_id` and `doc_id`) and `text` are needed")
-    return Passage(passage_id, str(doc_id), title, str(text))
+    for _, fields in read_records(file_in(corpus, "corpus.jsonl"), passage_fields):
+        yield Passage(*fields)
 
 
 def _counted(passages: Iterable[Passage], found: Sample, digest: Any) -> Iterator[Passage]:

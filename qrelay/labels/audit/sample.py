@@ -7,14 +7,14 @@ judge said is not in it, for a grader must not see it.
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from qrelay.errors import BackendUnavailable, InputError, MalformedInput
+from qrelay.errors import BackendUnavailable, InputError
 from qrelay.files import write_atomic
+from qrelay.formats.tables import read_rows, tsv_line
 from qrelay.labels.audit.audit import Request, who_is_who
 from qrelay.labels.audit.false_negatives import FalseNegatives, SampledNegative
 from qrelay.labels.audit.judges import Judges
@@ -23,7 +23,6 @@ from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.mining.rules import MiningRules
 
 COLUMNS: Final = ("query_id", "passage_id", "grade", "query", "title", "text", "reason")
-_BREAKS: Final = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 
 
 def draw(ledger: Ledger, collection: str, request: Request, rules: MiningRules) -> tuple[list[SampledNegative], int]:
@@ -52,9 +51,8 @@ def write_sample(path: Path, drawn: Sequence[SampledNegative]) -> None:
     Raises:
         BackendUnavailable: the folder cannot be written, or the disk is full.
     """
-    lines = ["\t".join(COLUMNS), *("\t".join(_BREAKS.sub(" ", field) for field in _fields(each)) for each in drawn)]
     try:
-        write_atomic(path, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
+        write_atomic(path, b"".join(map(tsv_line, (COLUMNS, *map(_fields, drawn)))))
     except OSError as error:
         raise BackendUnavailable(f"cannot write {path}: {error.strerror}; nothing was changed there") from error
 
@@ -70,24 +68,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     Raises:
         MalformedInput: no such file, or not under such a header.
     """
-    try:
-        header, *rows = path.read_text("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MalformedInput(f"{path} cannot be read ({error}): give a file of `qrelay audit sample`") from error
-    columns = header.rstrip("\r").split("\t")
-    if not {"query_id", "passage_id"} <= set(columns):
-        raise MalformedInput(f"{path}:1: no columns query_id and passage_id: give a file of `qrelay audit sample`")
-    return list(_pairs(path, columns, rows))
-
-
-def _pairs(path: Path, columns: Sequence[str], rows: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for number, row in enumerate(rows, 2):
-        if not row.strip():
-            continue
-        fields = row.rstrip("\r").split("\t")
-        if len(fields) != len(columns):
-            raise MalformedInput(f"{path}:{number}: {len(fields)} fields for {len(columns)} columns")
-        yield fields[columns.index("query_id")], fields[columns.index("passage_id")]
+    return [(row["query_id"], row["passage_id"]) for _, row in read_rows(path, ("query_id", "passage_id"))]
 
 
 def rejudge_command(collection: str, path: Path) -> str:

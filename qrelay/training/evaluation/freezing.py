@@ -19,8 +19,8 @@ from typing import Any, Final
 from qrelay.errors import ConfigError, InputError
 from qrelay.files import write_atomic
 from qrelay.formats.beir import Collection, read_collection
-from qrelay.formats.lines import file_in, numbered_rows
-from qrelay.formats.records import document_fields
+from qrelay.formats.lines import file_in
+from qrelay.formats.records import document_fields, read_records
 from qrelay.models.home import hash_file
 from qrelay.training.evaluation.frozen import SET_FILE, FrozenSet, Source, data_files
 from qrelay.training.evaluation.manifests import JudgeFacts, manifest_in
@@ -108,8 +108,8 @@ def _drawn(query_ids: list[str], sample: int | None, seed: int) -> list[str]:
 
 
 def _write(folder: Path, corpus: Path, collection: Collection, kept: Sequence[str]) -> None:
-    rows = (document_fields(row) for _, row in numbered_rows(file_in(corpus, "corpus.jsonl")))
-    documents = ({"_id": doc_id, "title": title, "text": text} for doc_id, title, text in rows)
+    rows = read_records(file_in(corpus, "corpus.jsonl"), document_fields)
+    documents = ({"_id": doc_id, "title": title, "text": text} for _, (doc_id, title, text) in rows)
     _write_packed(folder / "corpus.jsonl.gz", map(_line, documents))
     queries = ({"_id": query_id, "text": collection.queries[query_id]} for query_id in kept)
     write_atomic(folder / "queries.jsonl", "".join(map(_line, queries)))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from qrelay.errors import InputError, MalformedInput
-from qrelay.formats.beir import Collection, read_documents, read_queries
-from qrelay.formats.lines import file_in, numbered_rows
-from qrelay.formats.records import BadRecord, query_id
+from qrelay.errors import InputError
+from qrelay.formats.beir import Collection, read_answers, read_documents, read_queries
+from qrelay.formats.lines import file_in
+from qrelay.formats.records import asked_answers, read_records
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,8 @@ def read_questions(
     """
     file = file_in(queries, "queries.jsonl")
     asked = dict(read_queries(file))
-    known = dict(_from_answers(answers) if answers else _from_queries(file))
-    references = {query_id: known[query_id] for query_id in asked if known.get(query_id)}
+    told = read_answers(answers) if answers else dict(found for _, found in read_records(file, asked_answers))
+    references = {query_id: told[query_id] for query_id in asked if told.get(query_id)}
     if not references:
         raise InputError(
             f"no query of {file} has a reference answer: give `metadata.answers` there, or --answers FILE"
@@ -48,32 +46,3 @@ def read_questions(
     documents = read_documents(corpus)
     collection = Collection([d for d, _ in documents], [t for _, t in documents], {q: asked[q] for q in kept}, {})
     return Questions(collection, {query_id: references[query_id] for query_id in kept}, len(asked) - len(references))
-
-
-def _from_queries(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for number, row in numbered_rows(path):
-        told = row.get("metadata") or {}
-        if not isinstance(told, dict):
-            raise MalformedInput(f"{path}:{number}: `metadata` is not an object")
-        yield query_id(row), _texts(path, number, told)
-
-
-def _from_answers(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    seen: set[str] = set()
-    for number, row in numbered_rows(path):
-        try:
-            found = query_id(row)
-        except BadRecord as error:
-            raise MalformedInput(f"{path}:{number}: {error}") from error
-        if found in seen:
-            raise MalformedInput(f"{path}:{number}: {found} occurs twice: put its answers into one line")
-        seen.add(found)
-        yield found, _texts(path, number, row)
-
-
-def _texts(path: Path, number: int, row: dict[str, Any]) -> tuple[str, ...]:
-    told = row.get("answers", row.get("answer"))
-    found = [] if told is None else [told] if isinstance(told, str) else told
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise MalformedInput(f"{path}:{number}: `answers` must be a list of texts, or `answer` a text")
-    return tuple(each for each in found if each.strip())

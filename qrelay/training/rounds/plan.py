@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qrelay.errors import NotQualified
+from qrelay.formats.lines import byte_lines
 from qrelay.settings import load_settings
 from qrelay.training.job.data import require_permitted
 from qrelay.training.rounds.rounds import Rounds
@@ -21,7 +22,7 @@ def plan(rounds: Rounds, n: int, config: Path | None) -> Iterator[str]:
     from qrelay.services.reranker.settings import RerankerSettings
 
     series = rounds.file.read()
-    asked = count_queries(rounds.queries)
+    asked = sum(1 for _ in byte_lines(rounds.queries))
     data_dir = rounds.installation.data_dir
     sample = load_settings(RerankerSettings, "reranker", file=config, data_dir=data_dir).sample
     left = max(0, n - series.done) if not series.stopped else 0
@@ -67,10 +68,3 @@ def _slots(rounds: Rounds) -> Iterator[str]:
             f" {rules.alpha:g}, minimum effect {rules.minimum_effect:g}; guards: {guards};"
             f" {'promoted at once' if settings.promote else 'promoted by hand'}"
         )
-
-
-def count_queries(path: Path) -> int:
-    """Lines of the file that are not blank, .gz or plain. Raises MalformedInput."""
-    from qrelay.formats.lines import numbered_lines
-
-    return sum(1 for _ in numbered_lines(path))

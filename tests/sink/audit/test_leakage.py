@@ -88,14 +88,17 @@ def test_without_an_evaluation_set_leakage_is_not_measured(trained: Ledger) -> N
 
 def test_files_that_do_not_hold_fail_in_words(trained: Ledger, tmp_path: Path) -> None:
     (tmp_path / "broken.jsonl").write_text('{"_id": "a", "text": "x"}\n{"id": 3}\n')
-    with pytest.raises(MalformedInput, match=r"broken\.jsonl:2: not an object with _id and text"):
+    with pytest.raises(MalformedInput, match=r"broken\.jsonl:2: no text"):
         check(trained, queries=tmp_path / "broken.jsonl")
     with pytest.raises(MalformedInput, match=r"no corpus\.jsonl"):
         check(trained, corpus=tmp_path)
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"_id": "a", "text": "b"}\n')[:-12])
-    with pytest.raises(MalformedInput, match="cannot be read"):
+    with pytest.raises(MalformedInput, match="is damaged after line"):
         check(trained, queries=tmp_path / "cut.jsonl.gz")
-    (tmp_path / "qrels").write_text("nobody 0 nothing 1\n")
+    (tmp_path / "qrels").write_text("nobody 0 nothing 0.5\nnobody 0 nothing else\n")
+    with pytest.raises(MalformedInput, match=r"qrels:2: the grade 'else' is no number"):
+        check(trained, queries=tmp_path / "broken.jsonl", qrels=tmp_path / "qrels")
+    (tmp_path / "qrels").write_text("nobody 0 nothing 0.5\n")
     queries = jsonl(tmp_path / "queries.jsonl", q="x")
     with pytest.raises(InputError, match="nothing that the qrels name"):
         check(trained, queries=queries, qrels=tmp_path / "qrels")

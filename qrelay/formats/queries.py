@@ -1,35 +1,58 @@
-"""Lines to queries: JSONL, TSV or plain text, told apart line by line unless the format is given.
+"""Query lines, as `qrelay feed` and all who take its files read them: JSONL, TSV or plain text, told apart line by
+line unless the format is given.
 
 - JSONL: `query_id` (or `_id`, `id`, `qid`), `text` (or `query`), optional `attributes`, `reference_answers`.
 - TSV: `query_id<TAB>text`.
 - plain: the line is the text; its id is `q-` and 16 characters of the text's hash, so that the same line
   is the same query whenever it comes.
 
-A bad line is an error that names its number; the others go on.
+Under "auto" a header line is no query. No query holds NUL, which databases do not store.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Literal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
 
 from qrelay.errors import InvalidQuery, MalformedInput
-from qrelay.formats.records import query_fields
+from qrelay.formats.lines import byte_lines, decoded, json_value, parsed
+from qrelay.formats.records import query_fields, require_text
 from qrelay.identity import digest
 from qrelay.types import Query
 
 Format = Literal["auto", "jsonl", "tsv", "plain"]
 MAX_ID_CHARS = 256
+_TABLES: Final = (".csv", ".parquet")
+_HEADER: Final = {"query_id", "query-id", "qid", "text", "query"}
 
 
-def parse_line(line: str, collection: str, line_format: Format = "auto") -> Query:
+def refuse_table(path: Path) -> None:
+    """Raises MalformedInput: the file's name says that it holds no query lines."""
+    if path.name.removesuffix(".gz").endswith(_TABLES):
+        raise MalformedInput(f"{path} is a table: write its queries as JSONL, or as TSV with query_id and text")
+
+
+def read_queries(path: Path, collection: str = "") -> Iterator[Query]:
+    """The queries of a file.
+
+    Raises:
+        MalformedInput: a line is no query; it is named. Or the file is none of lines.
+    """
+    refuse_table(path)
+    for _, query in parsed(path, byte_lines(path, text=True), partial(parse_line, collection=collection)):
+        yield query
+
+
+def parse_line(line: str | bytes, collection: str, line_format: Format = "auto") -> Query:
     """One line as a query, without `submitted_at`.
 
     Raises:
         MalformedInput: not of the format.
         InvalidQuery: no text, or an id that TREC files cannot hold.
     """
-    line = line.rstrip("\r\n")
+    line = decoded(line).rstrip("\r\n")
     kind = _guess(line) if line_format == "auto" else line_format
     if kind == "jsonl":
         return _from_json(line, collection)
@@ -45,14 +68,14 @@ def parse_line(line: str, collection: str, line_format: Format = "auto") -> Quer
 def _guess(line: str) -> Format:
     if line.lstrip().startswith("{"):
         return "jsonl"
+    names = [name.strip().lower() for name in line.split("\t")[:2]]
+    if names[-1] in _HEADER and {*names} <= {*_HEADER, "id", "_id"}:
+        raise MalformedInput("a header, no query: remove the line, or say --format tsv or plain where it is one")
     return "tsv" if "\t" in line else "plain"
 
 
 def _from_json(line: str, collection: str) -> Query:
-    try:
-        entry = json.loads(line)
-    except ValueError as error:
-        raise MalformedInput(f"not JSON: {error}") from error
+    entry = json_value(line)
     query_id, text = query_fields(entry)
     attributes = entry.get("attributes") or {}
     answers = entry.get("reference_answers") or []
@@ -70,6 +93,10 @@ def _from_json(line: str, collection: str) -> Query:
 
 
 def _checked(query: Query) -> Query:
+    whole = "\n".join((query.query_id, query.text, *map("".join, query.attributes.items()), *query.reference_answers))
+    require_text(whole, "the query")
+    if "\0" in whole:
+        raise InvalidQuery("the query holds a NUL character, which no database stores: remove it")
     if not query.text:
         raise InvalidQuery("the query has no text")
     if not query.query_id:

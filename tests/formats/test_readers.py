@@ -1,0 +1,137 @@
+"""What is read, is read alike wherever it comes in: index, evaluation, judge, audit, labels, query generation."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qrelay.errors import MalformedInput
+from qrelay.formats.annotated_pairs import corpus_texts, read_beir, read_slice
+from qrelay.formats.beir import read_collection, read_documents, read_qrels, read_queries
+from qrelay.index.corpus import read_corpus
+from qrelay.judging.check.known import read_known
+from qrelay.judging.querygen.passages import read_passages
+from qrelay.labels.audit.evaluation import EvaluationSet
+from qrelay.labels.importing import parse
+from qrelay.training.data import read_examples
+
+CORPUS = """{"_id": "d1", "title": "", "text": "où est le chat"}
+
+{"id": 2, "contents": "dogs"}
+{"docid": 3, "title": "T"}
+"""
+TEXTS = {"d1": "où est le chat", "2": "dogs", "3": "T"}
+QUERIES = '{"_id": "q1", "text": "où"}\n{"qid": 2, "query": "what"}\n'
+QRELS = "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\t3\t-1\n2\t2\t1\n"
+TREC = "q1 0 d1 2\nq1\t0\t3\t-1\n2 0 2 1\n"
+
+
+def indexed(path: Path) -> dict[str, str]:
+    def never(where: str, why: str) -> None:
+        raise MalformedInput(f"{where}: {why}")
+
+    return {each.doc_id: each.text for each in read_corpus(str(path), never)}
+
+
+CORPUS_READERS: dict[str, Callable[[Path], Any]] = {
+    "index": indexed,
+    "eval": lambda path: dict(read_documents(path)),
+    "querygen": lambda path: {each.passage_id: each.text for each in read_passages(path)},
+    "audit": lambda path: dict(EvaluationSet(corpus=path).read_passages()),
+}
+QUERY_READERS: dict[str, Callable[[Path], Any]] = {
+    "eval": lambda path: dict(read_queries(path)),
+    "audit": lambda path: dict(EvaluationSet(queries=path).read_queries()),
+}
+
+
+def every(data: str) -> list[bytes]:
+    """The data in the shapes that people have."""
+    plain = data.encode()
+    return [plain, b"\xef\xbb\xbf" + plain, plain.replace(b"\n", b"\r\n"), gzip.compress(plain)]
+
+
+@pytest.mark.parametrize("reader", CORPUS_READERS)
+def test_a_corpus_is_read_alike(tmp_path: Path, reader: str) -> None:
+    for data in every(CORPUS):
+        (tmp_path / "corpus.jsonl").write_bytes(data)
+        assert CORPUS_READERS[reader](tmp_path) == TEXTS
+    assert corpus_texts(tmp_path)[0] == ("", "où est le chat")
+
+
+@pytest.mark.parametrize("reader", QUERY_READERS)
+def test_queries_are_read_alike(tmp_path: Path, reader: str) -> None:
+    for data in every(QUERIES):
+        (tmp_path / "queries.jsonl").write_bytes(data)
+        assert QUERY_READERS[reader](tmp_path) == {"q1": "où", "2": "what"}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (rb'{"_id": "d2", "text": "cut \ud83d here"}', "lone surrogate"),
+        ('{"_id": "d2", "text": "été"}'.encode("latin-1"), "not UTF-8"),
+        (b'{"_id": "d2"}', "text"),
+        (b'{"_id": 0.5, "text": "x"}', "_id must be text, not float"),
+        (b"{", "not JSON"),
+    ],
+)
+@pytest.mark.parametrize("reader", [*CORPUS_READERS, "queries", "audit of queries"])
+def test_a_line_that_is_no_record_is_named_by_file_and_line(
+    tmp_path: Path, reader: str, data: bytes, said: str
+) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_bytes(b'{"_id": "d1", "text": "fine"}\n\n' + data + b"\n")
+    read = {**CORPUS_READERS, "queries": QUERY_READERS["eval"], "audit of queries": QUERY_READERS["audit"]}[reader]
+    with pytest.raises(MalformedInput, match=rf"file\.jsonl:3: .*{said}"):
+        read(path)
+
+
+@pytest.mark.parametrize("qrels", [QRELS, TREC, QRELS.partition("\n")[2]], ids=["beir", "trec", "three columns"])
+def test_the_same_qrels_are_read_everywhere(tmp_path: Path, qrels: str) -> None:
+    corpus, queries, path = tmp_path / "corpus.jsonl", tmp_path / "queries.jsonl", tmp_path / "qrels"
+    corpus.write_text(CORPUS)
+    queries.write_text(QUERIES)
+    for data in every(qrels):
+        path.write_bytes(data)
+        assert read_qrels(path) == {"q1": {"d1": 2, "3": -1}, "2": {"2": 1}}
+        assert set(read_collection(corpus, queries, path).queries) == {"q1", "2"}
+        pairs = read_beir(corpus, queries, path)
+        assert [(each.query_id, each.passage_id, each.grade) for each in pairs] == [
+            ("q1", "d1", 2),
+            ("q1", "3", -1),
+            ("2", "2", 1),
+        ]
+        assert read_known(path) == {"q1": ["d1"], "2": ["2"]}
+        relevant = EvaluationSet(corpus=corpus, qrels=path).read_passages()
+        assert [passage_id for passage_id, _ in relevant] == ["d1", "2"]
+        imported = parse(path, "0-3", "ana", from_zero=True).overrides.values()
+        assert [(each.query_id, each.passage_id, each.grade) for each in imported] == [
+            ("q1", "d1", 2),
+            ("q1", "3", 0),
+            ("2", "2", 1),
+        ]
+
+
+def test_a_pair_with_two_grades_is_refused_by_every_evaluation(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text(CORPUS)
+    (tmp_path / "queries.jsonl").write_text(QUERIES)
+    (tmp_path / "qrels").write_text(QRELS + "q1\td1\t0\n")
+    files = (tmp_path / "corpus.jsonl", tmp_path / "queries.jsonl", tmp_path / "qrels")
+    for read in (read_collection, read_beir):
+        with pytest.raises(MalformedInput, match="qrels:5: q1 and d1 have another grade"):
+            read(*files)
+
+
+def test_annotated_pairs_and_training_data_come_compressed_too(tmp_path: Path) -> None:
+    pairs = "query_id\tpassage_id\tgrade\tquery\ttitle\ttext\nq\td\t1\twhy\t\tso\n"
+    example = '{"query_id": "q", "query": "why?", "positives": [], "negatives": []}\n'
+    for data, row in zip(every(pairs), every(example), strict=True):
+        (tmp_path / "pairs").write_bytes(data)
+        (tmp_path / "examples").write_bytes(row)
+        assert [each.grade for each in read_slice(tmp_path / "pairs")] == [1]
+        assert [each.query for each in read_examples([tmp_path / "examples"])] == ["why?"]
