@@ -1,24 +1,21 @@
 """The curves of a report as PNG bytes: latency against load, and throughput against concurrency.
 
 Colours are of Okabe and Ito's set, which colour-blind people tell apart; every line has a marker of its own too.
-Drawn without pyplot, so nothing global changes.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from qrelay.bench.environment import summary
 from qrelay.bench.report import Level, Quantiles, Report
+from qrelay.reports.plots import canvas, plain, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DPI: Final = 130
-_GRID: Final = "#e5e5e5"
 _GREY: Final = "#666666"
 _BLUE: Final = "#0072B2"
 _FEW_TICKS: Final = 20
@@ -123,13 +120,10 @@ def _or(value: float | None, other: float) -> float:
 
 
 def _canvas(report: Report, what: str) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.0, 4.4), layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    figure.suptitle(_plain(f"{report.service}: {what}"), fontsize=11)
-    axes.set_title(_plain(summary(report.environment)), fontsize=7, color=_GREY)
-    axes.grid(color=_GRID, linewidth=0.6, which="both")
+    figure, axes = canvas(7.0, 4.4)
+    figure.suptitle(plain(f"{report.service}: {what}"), fontsize=11)
+    axes.set_title(plain(summary(report.environment)), fontsize=7, color=_GREY)
+    axes.grid(color="#e5e5e5", linewidth=0.6, which="both")
     axes.set_axisbelow(True)
     return figure, axes
 
@@ -139,11 +133,4 @@ def _finish(figure: Figure, axes: Axes, levels: Sequence[Level]) -> bytes:
         style: dict[str, Any] = {"linestyle": "none", "marker": "o", "markerfacecolor": "white", "color": _GREY}
         axes.plot([], [], label="hollow: not stable, or saturated", **style)
     axes.legend(frameon=False, fontsize=8)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=_DPI, metadata={"Software": None})
-    return out.getvalue()
-
-
-def _plain(text: str) -> str:
-    """Names come from data: `$` would start a formula."""
-    return text.replace("$", r"\$")
+    return png(figure)

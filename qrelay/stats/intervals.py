@@ -72,6 +72,15 @@ def paired_bootstrap(
     return PairedTest(float(one(everything) - other(everything)), *_bounds(usable, level), p)
 
 
+def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Bounds of a share of n independent rows (Wilson 1927, by scipy). They hold near 0 and 1 (Brown, Cai, DasGupta
+    2001, Statistical Science 16)."""
+    from scipy.stats import binomtest
+
+    bounds = binomtest(successes, n).proportion_ci(level, method="wilson")
+    return float(bounds.low), float(bounds.high)
+
+
 def ppi_mean(
     labels: ArrayLike, predictions: ArrayLike, rest: ArrayLike, *, level: float = 0.95, power_tuned: bool = True
 ) -> Interval:

@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
 from qrelay.errors import InputError
 from qrelay.judging.qualification.figures import calibrated, decisions, grading, ranking
 from qrelay.judging.report import plain_warnings, write_report
-from qrelay.judging.report.diagrams import confusion_png, reliability_png, wilson
+from qrelay.judging.report.diagrams import confusion_png, reliability_png
 from qrelay.stats.agreement import auc, kappa
 from qrelay.stats.calibration import Isotonic
 
@@ -267,9 +266,3 @@ def test_diagrams_show_what_was_measured(measured: dict[str, Any]) -> None:
         assert min(png_size(drawn)) > 400
         assert len({drawn, empty, draw("judge", figures(seed=1)), draw("other", measured)}) == 4
         assert draw("judge", {part: measured[part]}) == drawn
-
-
-@pytest.mark.parametrize(("hits", "rows"), [(10, 50), (0, 10), (10, 10), (1, 1)])
-def test_wilson_intervals_are_scipys(hits: int, rows: int) -> None:
-    found = binomtest(hits, rows).proportion_ci(method="wilson")
-    assert wilson(hits / rows, rows) == pytest.approx((found.low, found.high), abs=1e-9)

@@ -209,11 +209,12 @@ def _request(options: dict[str, Any]) -> Any:
 
 def _print(report: dict[str, Any]) -> None:
     """Every figure in a line, then what the gate found."""
-    from qrelay.labels.audit.page import interval, text
+    from qrelay.labels.audit.report import interval
+    from qrelay.reports.page import text
 
     width = max(map(len, report["figures"]))
     for name, each in report["figures"].items():
-        bounds = f" ({interval(each).strip()}, n = {each['n']})" if interval(each) else ""
+        bounds = f" ({interval(each)}, n = {each['n']})" if interval(each) else ""
         shown = f"not measured: {each['why']}" if each["value"] is None else f"{text(each['value'])}{bounds}"
         click.echo(f"{name:<{width}}  {shown}")
     for each in report["gate"]["violations"]:
@@ -221,9 +222,10 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _why(violation: dict[str, Any]) -> str:
-    from qrelay.labels.audit.page import interval, text
+    from qrelay.labels.audit.report import interval
+    from qrelay.reports.page import text
 
     if violation["value"] is None:
         return f"{violation['figure']} was not measured: {violation['why']}"
-    bounds = f" ({interval(violation).strip()})" if interval(violation) else ""
+    bounds = f" ({interval(violation)})" if interval(violation) else ""
     return f"{violation['figure']} is {text(violation['value'])}{bounds}"

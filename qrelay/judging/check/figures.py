@@ -8,9 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qrelay.judging.report.diagrams import wilson
 from qrelay.stats.columns import codes
-from qrelay.stats.intervals import Interval, Statistic, cluster_bootstrap
+from qrelay.stats.intervals import Interval, Statistic, cluster_bootstrap, wilson
 
 _RESAMPLES: Final = 500
 """Bounds are read to two digits; on a million pairs each resample costs a tenth of a second."""
@@ -39,7 +38,7 @@ def mean_by(values: ArrayLike, groups: ArrayLike) -> Figure:
 def share(flags: Sequence[bool]) -> Figure:
     """The share of rows that are so, with Wilson's interval, which holds where none is; rows taken as independent."""
     n, value = len(flags), float(np.mean(flags)) if flags else float("nan")
-    low, high = wilson(value, n) if n else (value, value)
+    low, high = wilson(sum(flags), n) if n else (value, value)
     return _shown(Interval(value, low, high), n)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qrelay.judging.check.known import PEOPLE
-from qrelay.judging.report.page import DASH
-from qrelay.judging.report.warn import known as is_known
+from qrelay.reports.page import DASH, fixed, render
+from qrelay.reports.page import known as is_known
 
 COPIES: Final = 0.9
 """Rank correlation from which a judge's order is nearly the system's own."""
@@ -120,7 +120,7 @@ def _paraphrases(found: Mapping[str, Any], judges: Mapping[str, Any]) -> Section
     unknown = [name for hashed, name in names.items() if hashed not in judges]
     rows = [
         (names[each["judge"]], each["rewrite"], f"{each['pairs']:,}", _figure(each["mean_change"]),
-         _number(each["largest"]), _percent(each["flips"]), f"{each['missing']:,}")
+         fixed(each["largest"]), _percent(each["flips"]), f"{each['missing']:,}")
         for each in found["rewrites"]
     ]  # fmt: skip
     columns = ("judge", "change", "pairs", "mean change of P", "largest", "flips", "missing")
@@ -161,7 +161,7 @@ def _known(found: Mapping[str, Any]) -> Section:
     if people:
         said.append("Where people graded what judges dispute, that is the share among disputed pairs.")
     rows = [
-        (each["query_id"], each["id"], _number(each["p"]), {"": "no", "hard": "hard", "easy": "easy"}[each["mined"]])
+        (each["query_id"], each["id"], fixed(each["p"]), {"": "no", "hard": "hard", "easy": "easy"}[each["mined"]])
         for each in found["examples"]
     ]
     return Section(title, said, ("query", "known answer", "P(relevant)", "written as negative"), rows)
@@ -197,28 +197,9 @@ def as_text(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-_PAGE: Final = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Judge check of {{ collection }}</title>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<style>body { font: 15px/1.5 system-ui, sans-serif; max-width: 74rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; } th, td { border-bottom: 1px solid #ccc; padding: 0.3rem 0.7rem;
-text-align: left; }</style></head><body>
-<h1>Judge check of {{ collection }}</h1><p>{{ head }}</p>
-{% for each in sections %}<h2>{{ each.title }}</h2>
-{% for said in each.said %}<p>{{ said }}</p>
-{% endfor %}{% if each.rows %}<table>
-<tr>{% for name in each.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr>
-{% for row in each.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>{% endif %}{% endfor %}</body></html>
-"""
-
-
 def as_page(report: Mapping[str, Any]) -> str:
     """The same as HTML, without script or network; all texts are escaped."""
-    from jinja2 import Environment
-
-    template = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
-    return template.render(collection=report["collection"], head=_head(report), sections=sections(report))
+    return render("check.html", collection=report["collection"], head=_head(report), sections=sections(report))
 
 
 def _head(report: Mapping[str, Any]) -> str:
@@ -234,7 +215,7 @@ def _head(report: Mapping[str, Any]) -> str:
 
 def _figure(found: Mapping[str, Any]) -> str:
     bounds = f" ({found['low']:.2f} to {found['high']:.2f})" if is_known(found["low"]) else ""
-    return f"{_number(found['value'])}{bounds}"
+    return f"{fixed(found['value'])}{bounds}"
 
 
 def _percent(found: Mapping[str, Any]) -> str:
@@ -242,7 +223,3 @@ def _percent(found: Mapping[str, Any]) -> str:
         return DASH
     bounds = f" ({found['low']:.0%} to {found['high']:.0%})" if is_known(found["low"]) else ""
     return f"{found['value']:.0%}{bounds}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.3f}" if is_known(value) else DASH

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+
+from qrelay.reports.page import known
 
 FEW_QUERIES: Final = 30
 FEW_RELEVANT: Final = 30
@@ -59,8 +60,3 @@ def bounds(system: Mapping[str, Any], figure: str) -> tuple[Any, Any]:
     """The interval of a figure, (None, None) where there is none."""
     low, high = system.get(f"{figure}_ci") or (None, None)
     return low, high
-
-
-def known(value: Any) -> bool:
-    """Whether a figure is a number."""
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -10,6 +10,8 @@ from typing import Any
 
 from qrelay.errors import InputError
 from qrelay.files import AtomicFiles
+from qrelay.judging.report.warn import plain_warnings
+from qrelay.reports.page import render
 
 
 def write_report(report: Mapping[str, Any], folder: Path, *, focus: str) -> list[Path]:
@@ -23,13 +25,12 @@ def write_report(report: Mapping[str, Any], folder: Path, *, focus: str) -> list
         OSError: the folder cannot be made or written.
     """
     from qrelay.judging.report.diagrams import confusion_png, reliability_png
-    from qrelay.judging.report.page import render
 
     if focus not in report.get("systems", {}):
         raise InputError(f"no system {focus!r} to draw: there are {', '.join(report.get('systems', {})) or 'none'}")
     system = report["systems"][focus]
     reliability, confusion = reliability_png(focus, system), confusion_png(focus, system)
-    page = render(report, focus, {"Reliability": reliability, "Confusion matrix": confusion})
+    page = _page(report, focus, {"Reliability": reliability, "Confusion matrix": confusion})
     found = {
         "report.html": page.encode(),
         "report.json": json.dumps(without_nan(report), indent=2, ensure_ascii=False, allow_nan=False).encode()
@@ -42,6 +43,22 @@ def write_report(report: Mapping[str, Any], folder: Path, *, focus: str) -> list
             files.open(folder / name).write(data)
         files.commit()
     return [folder / name for name in found]
+
+
+def _page(report: Mapping[str, Any], focus: str, images: Mapping[str, bytes]) -> str:
+    """images: title -> PNG."""
+    return render(
+        "judges.html",
+        title=report.get("title") or "Report",
+        data=report.get("data", {}),
+        focus=focus,
+        warnings=plain_warnings(report, focus),
+        images=images,
+        verdicts=report.get("verdicts") or {},
+        systems=report.get("systems") or {},
+        comparisons=report.get("comparisons") or (),
+        notes=report.get("notes") or (),
+    )
 
 
 def without_nan(value: Any) -> Any:

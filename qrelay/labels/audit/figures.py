@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from qrelay.errors import InternalError
 
-LEVEL: Final = 0.95
 JUDGED_AT: Final = (5, 10, 20)
 
 FIGURES: Final = {
@@ -68,14 +67,12 @@ def share(part: int, whole: int, why: str) -> Figure:
 
 
 def estimate(successes: int, n: int) -> Figure:
-    """A share of a random sample with Wilson's 95% interval (Wilson 1927), which holds near 0, where a false-negative
-    rate lies (Brown, Cai, DasGupta 2001, Statistical Science 16)."""
-    from scipy.stats import binomtest
+    """A share of a random sample with Wilson's 95% interval."""
+    from qrelay.stats.intervals import wilson
 
     if n < 1:
         raise InternalError("an estimate from no observation: this is a bug")
-    bounds = binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
-    return Figure(successes / n, n, float(bounds.low), float(bounds.high))
+    return Figure(successes / n, n, *wilson(successes, n))
 
 
 def rounded(number: float | None) -> float | None:

@@ -1,21 +1,13 @@
-"""The audit's diagrams, as PNG bytes. Drawn without pyplot, so nothing global changes."""
+"""The audit's diagrams, as PNG bytes."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from qrelay.labels.audit.figures import JUDGED_AT
+from qrelay.reports.plots import BLUE, BROWN, canvas, plain, png
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_DPI: Final = 130
-_BLUE: Final = "#1f4e79"
-_BROWN: Final = "#9a5b13"
-_GRID: Final = "#e5e5e5"
 _MARKS: Final = "osD^vP"
 
 
@@ -43,22 +35,21 @@ def false_negatives_png(report: Mapping[str, Any]) -> bytes:
     by_reason = report["checks"]["false_negatives"]["by_reason"]
     rows = [("all", report["figures"]["false_negative_rate"]), *by_reason.items()]
     rows = [(name, row) for name, row in rows if row["value"] is not None][::-1]
-    figure, axes = _canvas(5.6, 1.6 + 0.5 * len(rows))
+    figure, axes = canvas(5.6, 1.6 + 0.5 * len(rows), "x")
     for at, (_, row) in enumerate(rows):
         reach = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
-        axes.errorbar([row["value"]], [at], xerr=reach, fmt="o", color=_BLUE, capsize=3, linewidth=1.3)
-    axes.set_yticks(range(len(rows)), [_plain(f"{name} (n = {row['n']})") for name, row in rows])
+        axes.errorbar([row["value"]], [at], xerr=reach, fmt="o", color=BLUE, capsize=3, linewidth=1.3)
+    axes.set_yticks(range(len(rows)), [plain(f"{name} (n = {row['n']})") for name, row in rows])
     axes.set(ylim=(-0.6, len(rows) - 0.4), xlim=(0, None), xlabel="share that the second label calls relevant")
     axes.set_title("False negatives, with 95% intervals")
-    axes.grid(axis="x", color=_GRID, linewidth=0.6)
-    return _png(figure)
+    return png(figure)
 
 
 def drift_png(hashed: str, periods: Sequence[Mapping[str, Any]], starts: Sequence[str]) -> bytes:
     """Shares of grades by period, stacked."""
     from matplotlib import colormaps
 
-    figure, axes = _canvas(5.6, 3.8)
+    figure, axes = canvas(5.6, 3.8)
     grades = list(periods[0]["grades"]) if periods else []
     bottoms = [0.0] * len(periods)
     for i, grade in enumerate(grades):
@@ -71,48 +62,27 @@ def drift_png(hashed: str, periods: Sequence[Mapping[str, Any]], starts: Sequenc
     axes.set(ylim=(0, 1), ylabel="share of graded measurements", xlabel="period from (UTC)")
     axes.set_title(f"Grades of judge {hashed[:12]}")
     axes.legend(title="grade", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def judged_png(systems: Mapping[str, Mapping[str, Any]]) -> bytes:
     """judged@k by system."""
-    figure, axes = _canvas(5.6, 3.8)
+    figure, axes = canvas(5.6, 3.8, "both")
     for i, (system, row) in enumerate(systems.items()):
         shares = [row[str(k)] for k in JUDGED_AT]
-        axes.plot(JUDGED_AT, shares, marker=_MARKS[i % len(_MARKS)], label=_plain(system), linewidth=1.3)
+        axes.plot(JUDGED_AT, shares, marker=_MARKS[i % len(_MARKS)], label=plain(system), linewidth=1.3)
     axes.set_xticks(JUDGED_AT)
     axes.set(ylim=(0, 1.03), xlabel="k", ylabel="graded share of the top k", title="Judged at k, mean over queries")
-    axes.grid(color=_GRID, linewidth=0.6)
     axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def bars_png(title: str, counts: Mapping[str, int], what: str) -> bytes:
     """Counts by name."""
-    figure, axes = _canvas(5.6, 3.2)
-    bars = axes.bar(range(len(counts)), list(counts.values()), color=_BROWN, width=0.7)
+    figure, axes = canvas(5.6, 3.2)
+    bars = axes.bar(range(len(counts)), list(counts.values()), color=BROWN, width=0.7)
     axes.bar_label(bars, fmt="{:,.0f}", fontsize=8)
-    axes.set_xticks(range(len(counts)), [_plain(name) for name in counts], fontsize=8)
+    axes.set_xticks(range(len(counts)), [plain(name) for name in counts], fontsize=8)
     axes.set(ylabel=what, title=title)
     axes.margins(y=0.12)
-    return _png(figure)
-
-
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty diagram, inches."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    return figure, figure.add_subplot()
-
-
-def _plain(text: str) -> str:
-    """Names come from data: `$` would start a formula."""
-    return text.replace("$", r"\$")
-
-
-def _png(figure: Figure) -> bytes:
-    """The same figure gives the same bytes."""
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=_DPI, metadata={"Software": None})
-    return out.getvalue()
+    return png(figure)

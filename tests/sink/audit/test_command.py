@@ -18,8 +18,8 @@ from qrelay.cli.labels.audit import audit
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput, UnknownCollection
 from qrelay.exitcodes import EXIT_FAILED, EXIT_GATE, EXIT_USAGE
 from qrelay.identity import judge_digest
-from qrelay.labels.audit.page import text
 from qrelay.labels.ledger.ledger import Ledger
+from qrelay.reports.page import text
 from qrelay.types import Missing
 from tests.sink.audit.sets import Row, commit, graded_rows, override, record
 from tests.sink.builders import OTHER_JUDGE, graded, judgment, later, relabelled
