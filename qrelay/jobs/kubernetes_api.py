@@ -15,12 +15,11 @@ from typing import Any, Final
 import yaml
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, ConfigError, InputError
-from qrelay.jobs.kubernetes_job import SELECTOR
 from qrelay.settings.kubernetes import KubernetesSettings
 
 VERBS: Final = {
     ("", "namespaces"): ("get",),
-    ("batch", "jobs"): ("create", "get", "list", "watch"),
+    ("batch", "jobs"): ("create", "get"),
     ("", "pods"): ("list",),
     ("", "pods/log"): ("get",),
 }
@@ -70,25 +69,6 @@ class KubernetesApi:
     def read_job(self, name: str) -> Object:
         """The Job as it is now."""
         return self._call("get", "jobs", self._batch.read_namespaced_job, namespace=self._namespace, name=name)
-
-    def list_jobs(self) -> Object:
-        """Every Job of a sink, and in metadata.resourceVersion where a watch goes on."""
-        listing = self._batch.list_namespaced_job
-        return self._call("list", "jobs", listing, namespace=self._namespace, label_selector=SELECTOR)
-
-    def watch_jobs(self, watch: Any, resource_version: str, timeout_s: int) -> Iterator[Object]:
-        """The events (type, raw_object) after `resource_version`, for `timeout_s` seconds at most; `watch` is a
-        `kubernetes.watch.Watch`, whose `stop` ends it from another thread."""
-        with self._errors("watch", "jobs"):
-            yield from watch.stream(
-                self._batch.list_namespaced_job,
-                namespace=self._namespace,
-                label_selector=SELECTOR,
-                resource_version=resource_version,
-                timeout_seconds=timeout_s,
-                # a connection that died without a word ends soon after the server would have ended it
-                _request_timeout=(self._timeout_s, timeout_s + self._timeout_s),
-            )
 
     def list_pods(self, job_name: str) -> list[Object]:
         """The pods of a Job, the oldest first."""

@@ -22,8 +22,6 @@ from qrelay.settings.kubernetes import KubernetesSettings
 
 CONTAINER: Final = "trainer"
 JOB_ANNOTATION: Final = "qrelay.dev/job"
-SELECTOR: Final = "app.kubernetes.io/managed-by=qrelay-sink"
-"""Labels of every Job of a sink, as a selector."""
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 JOB_FILE: Final = Path("/srv/qrelay/job/job.json")
 CONFIG_FILE: Final = Path("/srv/qrelay/config/qrelay.yaml")

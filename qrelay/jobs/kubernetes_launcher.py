@@ -1,8 +1,8 @@
 """Trainings as Jobs of a Kubernetes cluster.
 
 A Job's name is its training's: the API server lets one of a name begin, and a conflict means that it already runs.
-`kubernetes_job.py` makes the object, `kubernetes_api.py` calls the server, `kubernetes_view.py` watches,
-`kubernetes_status.py` reads what the cluster says.
+`kubernetes_job.py` makes the object, `kubernetes_api.py` calls the server, `kubernetes_status.py` reads what the
+cluster says. A look at a running Job is one request for it, every `sink.training.poll_s` seconds.
 
 A Job that ended is deleted after `ttl_s`, and its name is free again: what the ledger has recorded (launched, ended)
 stays; only a sink that dies between the creation and its record, and is away for the whole of `ttl_s`, would create
@@ -20,7 +20,6 @@ from qrelay.errors import BackendUnavailable, ConfigError, InputError, QrelayErr
 from qrelay.jobs import kubernetes_status as status_of
 from qrelay.jobs.kubernetes_api import Conflict, KubernetesApi, NotFound, Object
 from qrelay.jobs.kubernetes_job import CONTAINER, is_of, job_object
-from qrelay.jobs.kubernetes_view import JobView
 from qrelay.jobs.launcher import JobStatus, Launched, TrainingJob
 from qrelay.labels.ledger.outbox_rows import FAILED
 from qrelay.labels.settings import SinkSettings
@@ -36,11 +35,10 @@ class KubernetesLauncher:
 
     name = "kubernetes"
 
-    def __init__(self, settings: KubernetesSettings, *, view_pause_s: float = 1.0) -> None:
+    def __init__(self, settings: KubernetesSettings) -> None:
         """Contacts nobody yet. Raises ConfigError: no client library, or no way to a cluster."""
         self._settings = settings
         self._api = KubernetesApi(settings)
-        self._view = JobView(self._api, pause_s=view_pause_s)
         self._place = ""
 
     @property
@@ -53,11 +51,6 @@ class KubernetesLauncher:
         if not self._place:
             self._place = f"kubernetes:{self._api.namespace} {self._api.namespace_uid()}"
         return self._place
-
-    @property
-    def watching(self) -> bool:
-        """Whether running Jobs are followed by a watch at this moment."""
-        return self._view.live
 
     def launch(self, job: TrainingJob) -> Launched:
         """See `Launcher`.
@@ -87,14 +80,9 @@ class KubernetesLauncher:
         return Launched.ALREADY_THERE
 
     def status(self, name: str) -> JobStatus | None:
-        """See `Launcher`. A running Job is read from the watch; its end, and whatever the watch does not know, from
-        the server."""
-        self._view.start()
-        seen = self._view.get(name)
-        if seen is not None and not status_of.ended(seen):
-            return status_of.job_status(seen)
+        """See `Launcher`."""
         try:
-            found = seen or self._api.read_job(name)
+            found = self._api.read_job(name)
         except NotFound:
             return None
         failed = status_of.job_status(found).state == FAILED
@@ -119,8 +107,7 @@ class KubernetesLauncher:
         return text.splitlines()
 
     def close(self) -> None:
-        """See `Launcher`: ends the watch."""
-        self._view.close()
+        """See `Launcher`: closes idle connections."""
         self._api.close()
 
 

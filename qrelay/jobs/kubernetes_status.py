@@ -17,11 +17,6 @@ from qrelay.labels.ledger.outbox_rows import FAILED, RUNNING, SUCCEEDED
 Object = dict[str, Any]
 
 
-def ended(job: Object) -> bool:
-    """Whether the Job has come to its end."""
-    return bool(_condition(job, "Complete") or _condition(job, "Failed"))
-
-
 def job_status(job: Object, pods: Sequence[Object] = ()) -> JobStatus:
     """Where the Job stands; `pods`, the oldest first, give a failed one's exit code and reason."""
     status = job.get("status") or {}

@@ -1,6 +1,6 @@
-"""A double of the Kubernetes API server for trainings: HTTP on this machine, RBAC, watches, and mischief.
+"""A double of the Kubernetes API server for trainings: HTTP on this machine, RBAC and mischief.
 
-Speaks what the sink's launcher may use: Jobs (create, get, list, watch), Pods (list), a pod's log, the namespace. A
+Speaks what the sink's launcher may use: Jobs (create, get), Pods (list), a pod's log, the namespace. A
 Job that is posted is validated (`kubernetes_validation.py`) and kept in a `Cluster` (`kubernetes_cluster.py`), which
 plays the controllers: a Job's pods, its podFailurePolicy and backoffLimit, Kueue's admission, deletion after the TTL.
 https://kubernetes.io/docs/reference/using-api/api-concepts/
@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import select
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -44,8 +43,7 @@ _PATHS = (
 @dataclass
 class Mischief:
     """What the next `times` requests of a verb on a resource meet: an HTTP status; "garbage" (200, not JSON); "slow"
-    (done, and answered after `slow_s`); "lost" (done, and the connection ends without an answer); for a watch "drop"
-    (the connection ends within a line), "gone" (an ERROR event with 410) or "end" (the server's time is over)."""
+    (done, and answered after `slow_s`); "lost" (done, and the connection ends without an answer)."""
 
     verb: str
     resource: str
@@ -64,13 +62,10 @@ class ApiServer:
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     mischief: list[Mischief] = field(default_factory=list)
     url: str = ""
-    stopping: bool = False
-    watching: int = 0
 
     def misbehave(self, verb: str, resource: str, what: int | str, times: int = 1) -> None:
-        """See `Mischief`; a watch that is open ends so too, at once."""
+        """See `Mischief`."""
         self.mischief.append(Mischief(verb, resource, what, times))
-        self.cluster.wake()
 
     def take(self, verb: str, resource: str) -> int | str | None:
         """The mischief that this request meets."""
@@ -108,8 +103,6 @@ def serving(server: ApiServer) -> Iterator[ApiServer]:
     try:
         yield server
     finally:
-        server.stopping = True
-        server.cluster.wake()
         http.shutdown()
         thread.join()
         http.server_close()
@@ -142,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         group, resource, match = found[0]
         parts = match.groupdict()
         name = parts.get("name") or ""
-        verb = "create" if self.command == "POST" else "get" if name else "watch" if "watch" in query else "list"
+        verb = "create" if self.command == "POST" else "get" if name else "list"
         self.api.asked.append((verb, resource, name))
         if self.headers.get("Authorization") != "Bearer a-token":
             return self._status(401, "Unauthorized", "Unauthorized")
@@ -153,8 +146,6 @@ class _Handler(BaseHTTPRequestHandler):
             return self._status(trouble, "Trouble", "made on purpose")
         if trouble == "garbage":
             return self._send(200, b"<html>not an API server</html>", "text/html")
-        if verb == "watch":
-            return self._watch(query, str(trouble or ""))
         answer = self._do(verb, resource, parts.get("namespace") or name, name, query, body)
         if trouble == "slow":
             time.sleep(self.api.slow_s)
@@ -184,10 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
         if verb == "get":
             job = cluster.job(name)
             return _json(200, job) if job else _refusal(404, "NotFound", f'jobs.batch "{name}" not found')
-        listed, version = cluster.listed("Job" if resource == "jobs" else "Pod", query.get("labelSelector", ""))
-        kind = ("batch/v1", "JobList") if resource == "jobs" else ("v1", "PodList")
-        metadata = {"resourceVersion": str(version)}
-        return _json(200, {"apiVersion": kind[0], "kind": kind[1], "metadata": metadata, "items": listed})
+        listed = cluster.listed_pods(query.get("labelSelector", ""))
+        return _json(200, {"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": listed})
 
     def _create(self, job: Object) -> tuple[int, bytes, str]:
         if wrong := problems(job):
@@ -196,41 +185,6 @@ class _Handler(BaseHTTPRequestHandler):
         if made is None:
             return _refusal(409, "AlreadyExists", f'jobs.batch "{job["metadata"]["name"]}" already exists')
         return _json(201, made)
-
-    def _watch(self, query: dict[str, str], trouble: str) -> None:
-        """Events after a resourceVersion as JSON lines, until the time is over, the client goes, or mischief."""
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        cluster, version = self.api.cluster, int(query.get("resourceVersion") or 0)
-        until = time.monotonic() + int(query.get("timeoutSeconds") or 60)
-        self.api.watching += 1
-        try:
-            while time.monotonic() < until and not self.api.stopping and trouble != "end":
-                if trouble == "gone":
-                    status = _refused(410, "Expired", "too old resource version")
-                    return self._line({"type": "ERROR", "object": status})
-                if trouble == "drop":
-                    return self._chunk(b'{"type": "MODIFIED", "obj')
-                for number, kind, job in cluster.events(version, query.get("labelSelector", "")):
-                    version = number
-                    self._line({"type": kind, "object": job})
-                if select.select([self.connection], [], [], 0)[0]:
-                    return None  # the client is gone; nothing is sent to find that out, as by a real server
-                cluster.wait(version, 0.1)
-                trouble = str(self.api.take("watch", "jobs") or "")
-            self._chunk(b"")
-        finally:
-            self.api.watching -= 1
-            self.close_connection = True
-
-    def _line(self, event: Object) -> None:
-        self._chunk(json.dumps(event).encode() + b"\n")
-
-    def _chunk(self, data: bytes) -> None:
-        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-        self.wfile.flush()
 
     def _status(self, code: int, reason: str, message: str) -> None:
         self._send(*_refusal(code, reason, message))

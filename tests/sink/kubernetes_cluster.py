@@ -26,24 +26,23 @@ def matches(thing: Object, selector: str) -> bool:
 
 @dataclass
 class Cluster:
-    """Jobs and pods by name, the events of Jobs, and what a test does to them. One second passes with each change."""
+    """Jobs and pods by name, and what a test does to them. One second passes with each change."""
 
     namespaces: dict[str, str] = field(default_factory=lambda: {NAMESPACE: str(uuid.uuid4())})
     jobs: dict[str, Object] = field(default_factory=dict)
     pods: dict[str, Object] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
-    _events: list[tuple[int, str, Object]] = field(default_factory=list)
     _version: int = 100
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
-    _changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     # what the API server asks
 
     def create(self, job: Object) -> Object | None:
         """The Job as stored; None: there is one of its name."""
         name = job["metadata"]["name"]
-        with self._changed:
+        with self._lock:
             if name in self.jobs:
                 return None
             self.created.append(name)
@@ -51,38 +50,22 @@ class Cluster:
             stored["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": self._now()}
             stored["status"] = {}
             self.jobs[name] = stored
-            self._emit("ADDED", stored)
+            self._change(stored)
             if not stored["spec"].get("suspend"):
                 self._begin(stored)
             return copy.deepcopy(stored)
 
     def job(self, name: str) -> Object | None:
-        with self._changed:
+        with self._lock:
             return copy.deepcopy(self.jobs.get(name))
 
-    def listed(self, kind: str, selector: str) -> tuple[list[Object], int]:
-        """(objects, resourceVersion of the list)"""
-        with self._changed:
-            all_of = self.jobs if kind == "Job" else self.pods
-            return [copy.deepcopy(each) for each in all_of.values() if matches(each, selector)], self._version
-
-    def events(self, after: int, selector: str) -> list[tuple[int, str, Object]]:
-        with self._changed:
-            return [each for each in self._events if each[0] > after and matches(each[2], selector)]
-
-    def wait(self, version: int, timeout_s: float) -> None:
-        """Until something changed after `version`, or somebody woke it, or the time is over."""
-        with self._changed:
-            if self._version <= version:
-                self._changed.wait(timeout_s)
-
-    def wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+    def listed_pods(self, selector: str) -> list[Object]:
+        with self._lock:
+            return [copy.deepcopy(each) for each in self.pods.values() if matches(each, selector)]
 
     def log_of(self, pod: str) -> str | None:
         """None: its container never started."""
-        with self._changed:
+        with self._lock:
             return self.logs.get(pod)
 
     # what a test plays
@@ -94,14 +77,14 @@ class Cluster:
 
     def admit(self, name: str) -> None:
         """Kueue lets a suspended Job begin."""
-        with self._changed:
+        with self._lock:
             job = self.jobs[name]
             job["spec"]["suspend"] = False
             self._begin(job)
 
     def runs(self, name: str, log: str = "") -> None:
         """The container of the Job's last pod starts, and has printed so much."""
-        with self._changed:
+        with self._lock:
             pod = self.last_pod(name)
             pod["status"] |= {"phase": "Running", "conditions": []}
             self._container(pod, {"running": {"startedAt": self._now()}})
@@ -109,7 +92,7 @@ class Cluster:
 
     def exits(self, name: str, code: int, log: str = "", reason: str = "", message: str = "") -> None:
         """The last pod's container ends, and the Job controller does what the Job's own spec says."""
-        with self._changed:
+        with self._lock:
             self.runs(name, log)
             pod = self.last_pod(name)
             pod["status"]["phase"] = "Failed" if code else "Succeeded"
@@ -122,7 +105,7 @@ class Cluster:
 
     def disrupted(self, name: str) -> None:
         """The cluster takes the last pod's node away."""
-        with self._changed:
+        with self._lock:
             pod = self.last_pod(name)
             taken = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
                      "message": "Eviction API: evicting"}  # fmt: skip
@@ -132,18 +115,18 @@ class Cluster:
 
     def cannot_schedule(self, name: str, message: str) -> None:
         """No node takes the pod."""
-        with self._changed:
+        with self._lock:
             unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
             self.last_pod(name)["status"]["conditions"] = [unscheduled]
 
     def cannot_pull(self, name: str, message: str) -> None:
         """The image is not to be had."""
-        with self._changed:
+        with self._lock:
             self._container(self.last_pod(name), {"waiting": {"reason": "ImagePullBackOff", "message": message}})
 
     def deadline(self, name: str, *, keep_pods: bool = True) -> None:
         """activeDeadlineSeconds are over; the controller deletes pods that still run."""
-        with self._changed:
+        with self._lock:
             if not keep_pods:
                 for pod in self.pods_of(name):
                     del self.pods[pod["metadata"]["name"]]
@@ -151,10 +134,10 @@ class Cluster:
 
     def delete(self, name: str) -> None:
         """The TTL is over, or somebody deleted it: the Job and its pods."""
-        with self._changed:
+        with self._lock:
             for pod in self.pods_of(name):
                 del self.pods[pod["metadata"]["name"]]
-            self._emit("DELETED", self.jobs.pop(name))
+            self._change(self.jobs.pop(name))
 
     def pods_of(self, name: str) -> list[Object]:
         selector = f"batch.kubernetes.io/job-name={name}"
@@ -168,7 +151,7 @@ class Cluster:
     def _begin(self, job: Object) -> None:
         job["status"] = {"startTime": self._now(), "active": 1}
         self._pod(job)
-        self._emit("MODIFIED", job)
+        self._change(job)
 
     def _pod(self, job: Object) -> None:
         name = job["metadata"]["name"]
@@ -200,7 +183,7 @@ class Cluster:
             if status["failed"] > job["spec"]["backoffLimit"]:
                 return self._end(job, "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
         self._pod(job)
-        return self._emit("MODIFIED", job)
+        return self._change(job)
 
     def _end(self, job: Object, kind: str, reason: str, message: str) -> None:
         now = self._now()
@@ -208,13 +191,11 @@ class Cluster:
         job["status"] |= {"active": 0, "conditions": [condition]}
         if kind == "Complete":
             job["status"] |= {"completionTime": now, "succeeded": 1}
-        self._emit("MODIFIED", job)
+        self._change(job)
 
-    def _emit(self, kind: str, job: Object) -> None:
+    def _change(self, job: Object) -> None:
         self._version += 1
         job["metadata"]["resourceVersion"] = str(self._version)
-        self._events.append((self._version, kind, copy.deepcopy(job)))
-        self._changed.notify_all()
 
     def _now(self) -> str:
         return (BEGAN + timedelta(seconds=self._version)).isoformat().replace("+00:00", "Z")

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -161,13 +160,7 @@ def test_a_failed_job_is_reported_with_its_last_lines_and_never_created_again(
 def test_no_trouble_of_the_server_loses_a_trigger_or_doubles_its_job(
     dispatcher: Dispatcher, sqlite_ledger: Ledger, server: ApiServer, what: int | str
 ) -> None:
-    for verb, resource in (
-        ("create", "jobs"),
-        ("get", "jobs"),
-        ("list", "pods"),
-        ("list", "jobs"),
-        ("watch", "jobs"),
-    ):
+    for verb, resource in (("create", "jobs"), ("get", "jobs"), ("list", "pods")):
         server.misbehave(verb, resource, what, times=2)
     dispatcher.step()
     (trigger,), runs = outcome(sqlite_ledger)
@@ -215,17 +208,6 @@ def test_a_job_deleted_before_its_end_was_read_is_failed_and_says_that_it_may_ha
     assert len(cluster.created) == 1, "its name is free again, and its trigger is launched"
 
 
-async def test_the_dispatchers_loop_ends_with_its_watch(
-    dispatcher: Dispatcher, sqlite_ledger: Ledger, server: ApiServer
-) -> None:
-    stopping = asyncio.Event()
-    loop = asyncio.create_task(dispatcher.run(stopping))
-    await eventually(lambda: server.watching)
-    stopping.set()
-    await loop
-    assert "training-jobs" not in {thread.name for thread in threading.enumerate()}
-
-
 def service(folder: Path, settings: dict[str, Any]) -> subprocess.Popen[bytes]:
     """The sink's own process, without a queue."""
     config = folder / "qrelay.yaml"
@@ -236,18 +218,15 @@ def service(folder: Path, settings: dict[str, Any]) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-async def test_the_service_launches_follows_and_stops_while_a_watch_is_open(
-    server: ApiServer, tmp_path: Path
-) -> None:
+async def test_the_service_launches_follows_and_stops(server: ApiServer, tmp_path: Path) -> None:
     settings = made_settings("", tmp_path, server.kubeconfig(tmp_path))
     with closing(Ledger.open(tmp_path / "ledger.sqlite")) as ledger:
         ledger.commit([judged_set("q1", outcomes=HARD)])
         trigger_manually(ledger, "docs", settings.training)
         process = service(tmp_path, {"training": settings.training.model_dump(mode="json")})
-        await eventually(lambda: server.watching)
+        await eventually(lambda: server.count("get", "jobs") >= 2)
         server.cluster.exits(server.cluster.only(), 0, "trained")
         await eventually(lambda: [each.state for each in outcome(ledger)[1]] == ["succeeded"])
-        assert server.watching == 1
         process.send_signal(signal.SIGTERM)
         _, logged = await asyncio.to_thread(process.communicate)
         assert process.returncode == 0, logged.decode()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,7 @@ def cluster(server: ApiServer) -> Cluster:
 
 def connected(server: ApiServer, folder: Path, **settings: Any) -> KubernetesLauncher:
     fields = {"image": "trainer@sha256:1", "kubeconfig": server.kubeconfig(folder), **settings}
-    return KubernetesLauncher(KubernetesSettings(**fields), view_pause_s=0.01)
+    return KubernetesLauncher(KubernetesSettings(**fields))
 
 
 @pytest.fixture
@@ -149,7 +147,7 @@ def test_nobody_at_the_address_is_a_reason_to_try_later(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rule", sorted(ALL_RULES))
 def test_every_verb_of_the_role_is_needed_and_its_absence_is_said(
-    server: ApiServer, tmp_path: Path, rule: tuple[str, str, str], caplog: pytest.LogCaptureFixture
+    server: ApiServer, tmp_path: Path, rule: tuple[str, str, str]
 ) -> None:
     server.rules = ALL_RULES - {rule}
     _, resource, verb = rule
@@ -159,10 +157,6 @@ def test_every_verb_of_the_role_is_needed_and_its_absence_is_said(
         with closing(connected(server, tmp_path)) as launcher:
             assert launcher.place
             launcher.launch(training()), launcher.launch(training())
-            if resource == "jobs" and verb in ("list", "watch"):
-                launcher.status(NAME)
-                until(lambda: any(needed in str(vars(record).get("error")) for record in caplog.records))
-                raise BackendUnavailable(needed)
             server.cluster.exits(NAME, 78, log="bad")
             if any(needed in line for line in launcher.tail(NAME)):
                 raise BackendUnavailable(needed)
@@ -283,16 +277,30 @@ def test_lines_of_a_log_are_text_and_of_bounded_length(launcher: KubernetesLaunc
     assert "\0" not in "".join(launcher.tail(NAME)) and "\x1b" not in "".join(launcher.tail(NAME))
 
 
-def test_threads_end_with_the_launcher_at_any_moment(server: ApiServer, tmp_path: Path) -> None:
-    before = threading.active_count() - server.watching
-    for wait in (False, True, False, True):
-        launcher = connected(server, tmp_path)
-        launcher.launch(training())
+def test_a_look_at_a_job_is_one_request(launcher: KubernetesLauncher, server: ApiServer, cluster: Cluster) -> None:
+    launcher.launch(training())
+    asked = len(server.asked)
+    assert status(launcher).state == "running" and launcher.status("train-docs-9") is None
+    assert server.asked[asked:] == [("get", "jobs", NAME), ("get", "jobs", "train-docs-9")]
+    cluster.delete(NAME)
+    assert launcher.status(NAME) is None
+
+
+@pytest.mark.parametrize("what", [403, 500, "lost", "garbage"])
+def test_a_look_that_fails_says_so_and_the_next_sees_the_end(
+    launcher: KubernetesLauncher, server: ApiServer, cluster: Cluster, what: int | str
+) -> None:
+    launcher.launch(training())
+    server.misbehave("get", "jobs", what)
+    with pytest.raises(BackendUnavailable, match="get jobs"):
         launcher.status(NAME)
-        if wait:
-            until(partial(getattr, launcher, "watching"))
-        launcher.close()
-        launcher.close()
-        assert "training-jobs" not in {thread.name for thread in threading.enumerate()}
-        assert status(launcher).state == "running", "still answered, by asking"
-    until(lambda: threading.active_count() <= before + 1)
+    cluster.exits(NAME, 78)
+    assert status(launcher).exit_code == 78
+
+
+def test_a_closed_launcher_still_answers(server: ApiServer, tmp_path: Path) -> None:
+    launcher = connected(server, tmp_path)
+    launcher.launch(training())
+    launcher.close()
+    launcher.close()
+    assert status(launcher).state == "running"
