@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from qrelay.models.tuning import processor_name
+
 VOLATILE: Final = frozenset({"started", "ended", "load_average_start", "load_average_end"})
 """Keys that differ from run to run on one machine."""
 _PACKAGES: Final = (
@@ -75,7 +77,7 @@ def _machine() -> dict[str, Any]:
     quota, limit = _cpu_quota(), _memory_limit_gib()
     usable = [cores for cores in (os.cpu_count(), affinity, quota) if cores]
     return {
-        "cpu": _cpu_model(),
+        "cpu": processor_name() or None,
         "cores": os.cpu_count(),
         "cores_affinity": affinity,
         "cores_quota": quota,
@@ -87,15 +89,6 @@ def _machine() -> dict[str, Any]:
         "kernel": platform.release().partition("-")[0],
         "architecture": platform.machine(),
     }
-
-
-def _cpu_model() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))  # not on ARM
-    return next(named, platform.processor() or platform.machine() or None)
 
 
 def _cpu_quota() -> float | None:

@@ -1,8 +1,8 @@
-"""What the measured processes say of themselves: /metrics of each, and /proc of those on this machine.
+"""What the measured processes say of themselves: /metrics of each, and the system of those on this machine.
 
-Without /proc (a service on another machine) memory is the resident set that /metrics shows, sampled once a second in
-between, so that a peak between two windows is seen. With it the peak is the kernel's own (VmHWM), child processes
-included: their peaks are added up, which is an upper bound where they did not peak together.
+Of a service on another machine memory is the resident set that /metrics shows, sampled once a second in between, so
+that a peak between two windows is seen. On this one the peak is the kernel's own (VmHWM), child processes included:
+their peaks are added up, which is an upper bound where they did not peak together.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import psutil
+
 from qrelay.bench.report import Histogram, Reading, Sample
 from qrelay.errors import BackendUnavailable
 
@@ -34,7 +36,6 @@ HISTOGRAMS: Final[tuple[str, ...]] = (
 _BESIDE: Final = "dead"
 """Stages whose name holds this work on dead letters: not what is measured."""
 _SAMPLE_S: Final = 1.0
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _TIMEOUT_S: Final = 2.0
 CLIENT: Final = "client"
 """The name under which the load generator itself is read: where it uses a whole core it limits what is measured."""
@@ -123,15 +124,8 @@ class Scraper:
         """See report.Probe."""
         found = {name: sample for name, sample in self._read() if sample is not None}
         if self._client:
-            found[CLIENT] = replace(self._own(), cpu_seconds=time.process_time())
+            found[CLIENT] = replace(local(os.getpid(), children=False), cpu_seconds=time.process_time())
         return found
-
-    def _own(self) -> Sample:
-        """This process; its memory is not known where there is no /proc."""
-        try:
-            return local(os.getpid(), children=False)
-        except FileNotFoundError:
-            return Sample()
 
     def _read(self) -> Iterator[tuple[str, Sample | None]]:
         for name, process in self._processes().items():
@@ -143,7 +137,7 @@ class Scraper:
             if process.metrics:
                 sample = from_metrics(scrape(process.metrics))
         if process.pid:
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with contextlib.suppress(psutil.NoSuchProcess):
                 return replace(local(process.pid), histograms=sample.histograms)
         if sample.rss_mib is None:
             return None
@@ -168,37 +162,30 @@ def from_metrics(metrics: Metrics) -> Sample:
 
 
 def local(pid: int, *, children: bool = True) -> Sample:
-    """CPU and memory of a process on this machine, and of its living children.
+    """CPU and memory of a process on this machine, and of its living children. CPU: user and system time so far, of
+    children that have ended too.
 
     Raises:
-        FileNotFoundError, ProcessLookupError: it is gone.
+        psutil.NoSuchProcess: it is gone.
     """
-    cpu, rss, peak = cpu_seconds(pid), *_memory(pid)
-    for child in _children(pid) if children else ():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            beneath = local(child)
-            cpu += beneath.cpu_seconds or 0.0
-            rss += beneath.rss_mib or 0.0
-            peak += beneath.peak_rss_mib or 0.0
+    process = psutil.Process(pid)
+    cpu = rss = peak = 0.0
+    for each in [process, *(process.children(recursive=True) if children else ())]:
+        try:
+            times, resident = each.cpu_times(), each.memory_info().rss / 2**20
+        except psutil.Error:
+            if each is process:
+                raise
+            continue  # a child that ended meanwhile
+        cpu += times.user + times.system + times.children_user + times.children_system
+        rss, peak = rss + resident, peak + max(resident, peak_mib(each.pid))
     return Sample(cpu, rss, peak)
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time so far of a process with its threads, and of its children that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return sum(map(int, fields[11:15])) / _TICKS
-
-
-def _memory(pid: int) -> tuple[float, float]:
-    """Resident set now and at its largest, MiB; zeros for a process that has just ended."""
-    kib = {"VmRSS": 0, "VmHWM": 0}
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name in kib:
-            kib[name] = int(value.split()[0])
-    return kib["VmRSS"] / 1024, kib["VmHWM"] / 1024
-
-
-def _children(pid: int) -> list[int]:
-    files = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in files for child in file.read_text().split()]
+def peak_mib(pid: int) -> float:
+    """The kernel's own figure of the largest resident set (VmHWM), which psutil does not give; 0 without /proc."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)

@@ -146,10 +146,11 @@ def processor() -> str:
 
     integers = "multiplies 8-bit integers" if integer_arithmetic() else "no 8-bit integer arithmetic"
     floats = "computes in bfloat16" if native_dtype("cpu") == "bfloat16" else "no bfloat16"
-    return f"{_name()} ({integers}, {floats})"
+    return f"{processor_name()} ({integers}, {floats})"
 
 
-def _name() -> str:
+def processor_name() -> str:
+    """The processor's name, as Linux or Python knows it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf8", "replace").splitlines()
     except OSError:
