@@ -5,6 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import click
+import pytest
+
+from qrelay.cli.main import Commands
+from qrelay.errors import ConfigError
+
 PROGRAM = """
 import sys
 sys.modules[{absent!r}] = None  # as if it were not installed
@@ -29,3 +35,13 @@ def test_a_command_whose_library_is_absent_says_which_and_how_to_get_it() -> Non
 def test_a_missing_part_of_qrelay_itself_is_a_bug_and_shows_its_traceback() -> None:
     done = run_without("qrelay.labels.ledger.ledger", "ledger", "info")
     assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_a_library_of_reports_alone_comes_with_the_extra_measure() -> None:
+    @click.command()
+    def judge() -> None:
+        raise ModuleNotFoundError("no module", name="sklearn.isotonic")
+
+    commands = Commands("qrelay", commands={"judge": judge})
+    with pytest.raises(ConfigError, match=r"needs the package sklearn, .*pip install 'qrelay\[measure\]'"):
+        commands.main(["judge"], standalone_mode=False)

@@ -26,7 +26,6 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt deploy/docker/constraints-vllm.txt README.md LICENSE ./
 COPY qrelay qrelay
 COPY services services
-COPY trainer trainer
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install -c ${CONSTRAINTS} ".[${EXTRAS}]"
 

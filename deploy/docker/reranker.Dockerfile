@@ -20,7 +20,6 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY qrelay qrelay
 COPY services services
-COPY trainer trainer
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install -c constraints.txt ".[${EXTRAS}]"
 

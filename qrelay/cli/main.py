@@ -54,6 +54,9 @@ _EXTRAS: Final = {
 }
 """Command -> the extra whose libraries it needs, where it needs any."""
 
+_REPORTS: Final = ("jinja2", "krippendorff", "matplotlib", "sklearn")
+"""Packages of the extra `measure`, which a command needs for its report alone."""
+
 
 class Commands(Group):
     """The commands of the table."""
@@ -65,9 +68,10 @@ class Commands(Group):
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] == "qrelay":
                 raise  # a bug of ours, not a library that this installation does without
-            extra = _EXTRAS.get(ctx.invoked_subcommand or "", "local")
+            package = (error.name or "").partition(".")[0]
+            extra = "measure" if package in _REPORTS else _EXTRAS.get(ctx.invoked_subcommand or "", "local")
             raise ConfigError(
-                f"this command needs the package {error.name}, which is not installed here: an image or a virtual "
+                f"this command needs the package {package}, which is not installed here: an image or a virtual "
                 f"environment of one service has only that service's; pip install 'qrelay[{extra}]' brings it"
             ) from error
 

@@ -22,14 +22,30 @@ BROUGHT_ALONG: Mapping[str, str] = {
 """Libraries that an image may hold though only another part's extra names them, for one that it needs needs them."""
 
 
+COMMANDS = ("main", "config", "dlq", "down", "healthcheck", "serve")
+"""Commands of every image, which need no extra."""
+OWN: Mapping[str, list[str]] = {
+    "retriever": ["qrelay.services.retriever", "qrelay.cli.index"],
+    "reranker": ["qrelay.services.reranker"],
+    "judge": ["qrelay.services.judge", "qrelay.cli.judge"],
+    "sink": ["qrelay.services.sink", "qrelay.cli.labels"],
+    "trainer": ["qrelay.training", "qrelay.cli.train", "qrelay.cli.eval", "qrelay.cli.rounds"],
+}
+"""What each image is for: its service or its job, and the commands whose extra it has."""
 WITHOUT: Mapping[str, set[str]] = {
-    # The tokenizer of a module of which the sink uses the other half; engines, which `qrelay up` measures.
-    "sink": {"bm25s", "Stemmer", "openvino", "sentence_transformers", "tokenizers", "torch", "transformers"},
-    "judge": {"vllm", "bm25s", "Stemmer"},  # another extra; `qrelay judge eval` beside the retriever's scores
-    # Answers by a judge's engine, and a model that another engine runs: need the judge's extra beside.
-    "trainer": {"vllm", "xllamacpp", "httpx", "gguf", "openvino"},
+    # The tokenizer of a module of which the sink uses the other half; the page of an audit, another extra.
+    "sink": {"bm25s", "Stemmer", "jinja2", "matplotlib"},
+    # Other extras: an engine, `qrelay judge eval` beside BM25, its report, and what reads the ledger.
+    "judge": {"vllm", "bm25s", "Stemmer", "krippendorff", "matplotlib", "datasketch", "orjson", "sqlalchemy"},
+    # Answers by a judge's engine, and a model that another engine runs; an evaluation's diagrams.
+    "trainer": {"vllm", "xllamacpp", "httpx", "gguf", "openvino", "matplotlib"},
 }
 """Libraries that an image's code can import and that are not in the image, by choice; what needs them says so."""
+
+
+def code_of(image: str) -> list[str]:
+    """Modules and packages whose imports an image must satisfy."""
+    return [*OWN[image], "qrelay.runtime", *(f"qrelay.cli.{command}" for command in COMMANDS)]
 
 
 @cache

@@ -1,6 +1,6 @@
 """What installed code imports and is not there: run by the Python of an image's environment, standard library only.
 
-    python needs.py qrelay.services.sink qrelay.cli   # prints {"torch": ["qrelay/models/embedder.py"], …} as JSON
+    python needs.py qrelay.services.sink qrelay.cli.main  # prints {"torch": ["qrelay/models/x.py"], …} as JSON
 
 From every module of the packages given it follows imports of qrelay's own code, those inside functions too, and
 looks for whatever else they import. A missing library that is imported late would otherwise show in production only.
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-OWN = ("qrelay", "services", "trainer")
+OWN = ("qrelay",)
 
 
 def site() -> Path:
@@ -31,6 +31,12 @@ def file_of(name: str, root: Path) -> Path | None:
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
+def files_of(name: str, root: Path) -> list[Path]:
+    """The file of a module, or every file of a package."""
+    folder = root.joinpath(*name.split("."))
+    return list(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
 def imports(file: Path) -> Iterator[str]:
     """Every module that the file may import, `from a import b` as `a` and as `a.b`."""
     for node in ast.walk(ast.parse(file.read_text("utf8"))):
@@ -44,7 +50,7 @@ def imports(file: Path) -> Iterator[str]:
 def imported(packages: list[str]) -> dict[str, list[str]]:
     """The names, of others than qrelay, that these packages may import, each with the files that import them."""
     root = site()
-    waiting = [file for package in packages for file in root.joinpath(*package.split(".")).rglob("*.py")]
+    waiting = [file for name in packages for file in files_of(name, root)]
     seen: set[Path] = set()
     wanted: dict[str, set[str]] = {}
     while waiting:

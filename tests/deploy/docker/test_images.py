@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.docker.extras import WITHOUT, foreign
+from tests.deploy.docker.extras import WITHOUT, code_of, foreign
 from tests.deploy.docker.installed import DOUBLES, Installed, clean, install, serving
 from tests.deploy.docker.recipes import IMAGES, read
 
@@ -40,8 +40,7 @@ def test_an_image_holds_nothing_that_only_another_part_needs(image: Installed) -
 
 
 def test_what_the_code_imports_at_any_depth_is_in_its_image(image: Installed) -> None:
-    package = "trainer" if image.recipe.name == "trainer" else f"services.{image.recipe.name}"
-    missing = image.missing(package, "qrelay.cli", "qrelay.runtime")
+    missing = image.missing(*code_of(image.recipe.name))
     assert missing.keys() == WITHOUT.get(image.recipe.name, set()), missing
 
 

@@ -16,6 +16,7 @@ from qrelay.settings.sections import SERVICES
 from tests.deploy.docker.extras import (
     BROUGHT_ALONG,
     WITHOUT,
+    code_of,
     extras,
     foreign,
     importable,
@@ -64,10 +65,13 @@ def test_an_image_installs_nothing_that_only_another_part_needs(recipe: Recipe) 
 @pytest.mark.parametrize(
     ("name", "absent"),
     [
-        ("sink", {"torch", "transformers", "sentence-transformers", "bm25s", "xllamacpp"}),
+        (
+            "sink",
+            {"torch", "transformers", "sentence-transformers", "bm25s", "matplotlib", "krippendorff"},
+        ),
         ("reranker", {"sqlalchemy", "bm25s", "xllamacpp", "pyarrow", "matplotlib"}),
         ("retriever", {"sqlalchemy", "xllamacpp", "matplotlib"}),
-        ("judge", {"sqlalchemy", "bm25s", "pyarrow"}),
+        ("judge", {"sqlalchemy", "bm25s", "pyarrow", "matplotlib", "krippendorff"}),
         ("trainer", {"xllamacpp", "kubernetes"}),
     ],
 )
@@ -77,17 +81,16 @@ def test_what_is_foreign_to_an_image_is_found(name: str, absent: set[str]) -> No
 
 @each_recipe
 def test_what_the_code_imports_at_any_depth_comes_with_its_image(recipe: Recipe) -> None:
-    own = "trainer" if recipe.name == "trainer" else f"services.{recipe.name}"
-    found = imported([own, "qrelay.cli", "qrelay.runtime"])
+    found = imported(code_of(recipe.name))
     there = importable(installs(recipe.extras))
     assert found.keys() - there == WITHOUT.get(recipe.name, set()), found
 
 
 def test_what_labels_on_one_machine_needs_no_library_of_training_parquet_or_clusters() -> None:
     """`make demo` installs the extra `label`; what else the code names is imported only where it is used."""
-    found = imported(["services", "qrelay.cli", "qrelay.runtime"])
+    found = imported(["qrelay.services", "qrelay.cli", "qrelay.runtime"])
     there = importable(installs(["label"]))
-    assert found.keys() - there == {"datasets", "pyarrow", "kubernetes", "psycopg", "vllm"}, found
+    assert found.keys() - there == {"datasets", "kubernetes", "peft", "psycopg", "pyarrow", "vllm"}, found
 
 
 def test_libraries_brought_along_are_brought_by_whom_the_table_says() -> None:
