@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from qrelay import __version__, wire
+from qrelay import wire
 from qrelay.errors import BackendUnavailable, QrelayError
 from qrelay.judging.engines import needed_models, prepare_models
 from qrelay.judging.failures import transient_missing
@@ -14,8 +14,7 @@ from qrelay.judging.load import JudgeCore, check_core, load_core
 from qrelay.judging.settings import JudgeSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
-from qrelay.runtime.doors import answer_items, service_info
-from qrelay.runtime.server import answer_stream
+from qrelay.runtime.servicer import Servicer, answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Hop
 from qrelay.types import CandidateSet, Graded, JudgedSet, Missing
@@ -76,11 +75,11 @@ def _count(judged: JudgedSet) -> None:
         telemetry.PROMPT_TOKENS.inc(judgment.prompt_tokens)
 
 
-class JudgeServicer(pb_grpc.JudgeServiceServicer):
-    """The gRPC door."""
+class JudgeServicer(Servicer, pb_grpc.JudgeServiceServicer):
+    """The gRPC servicer."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    _context: Context
+    info_response = pb.JudgeServiceGetInfoResponse
 
     async def Judge(self, request: pb.JudgeRequest, context: Any) -> pb.JudgeResponse:
         """Each set judged, in order; failures are marked missing, with the reason."""
@@ -100,25 +99,11 @@ class JudgeServicer(pb_grpc.JudgeServiceServicer):
                 _count(outcome)
         return outcomes
 
-    async def StreamJudge(
+    def StreamJudge(
         self, requests: AsyncIterator[pb.StreamJudgeRequest], context: Any
     ) -> AsyncIterator[pb.StreamJudgeResponse]:
         """Judge, request after request."""
-
-        async def answer(request: pb.StreamJudgeRequest) -> pb.StreamJudgeResponse:
-            return pb.StreamJudgeResponse(response=await self.Judge(request.request, context))
-
-        async for response in answer_stream(requests, answer):
-            yield response
-
-    async def GetInfo(
-        self,
-        request: pb.JudgeServiceGetInfoRequest,
-        context: Any,
-    ) -> pb.JudgeServiceGetInfoResponse:
-        """The judge's identity: model, prompt, scale, decoding."""
-        info = service_info(self._context, __version__)
-        return pb.JudgeServiceGetInfoResponse(info=info)
+        return streamed(requests, self.Judge, pb.StreamJudgeResponse, context)
 
 
 SERVICE: ServiceDef[JudgeSettings, JudgeCore] = ServiceDef(

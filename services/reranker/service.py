@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from qrelay import __version__, wire
+from qrelay import wire
 from qrelay.errors import QrelayError
 from qrelay.runtime.context import ServiceContext
-from qrelay.runtime.doors import answer_items, service_info
 from qrelay.runtime.following import every
-from qrelay.runtime.server import answer_stream
+from qrelay.runtime.servicer import Servicer, answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Hop
 from qrelay.services.reranker.reranker import STAGE, Reranker, load_reranker
@@ -42,11 +41,10 @@ class RerankStage:
         return await asyncio.to_thread(self._core.rerank, [work.record for work in works])
 
 
-class RerankerServicer(pb_grpc.RerankerServiceServicer):
-    """The gRPC door."""
+class RerankerServicer(Servicer, pb_grpc.RerankerServiceServicer):
+    """The gRPC servicer."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    info_response = pb.RerankerServiceGetInfoResponse
 
     async def Rerank(self, request: pb.RerankRequest, context: Any) -> pb.RerankResponse:
         """Each set scored, in order."""
@@ -59,25 +57,11 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
         )
         return pb.RerankResponse(results=results)
 
-    async def StreamRerank(
+    def StreamRerank(
         self, requests: AsyncIterator[pb.StreamRerankRequest], context: Any
     ) -> AsyncIterator[pb.StreamRerankResponse]:
         """Rerank, request after request."""
-
-        async def answer(request: pb.StreamRerankRequest) -> pb.StreamRerankResponse:
-            return pb.StreamRerankResponse(response=await self.Rerank(request.request, context))
-
-        async for response in answer_stream(requests, answer):
-            yield response
-
-    async def GetInfo(
-        self,
-        request: pb.RerankerServiceGetInfoRequest,
-        context: Any,
-    ) -> pb.RerankerServiceGetInfoResponse:
-        """The model in use; says when it is the fallback."""
-        info = service_info(self._context, __version__)
-        return pb.RerankerServiceGetInfoResponse(info=info)
+        return streamed(requests, self.Rerank, pb.StreamRerankResponse, context)
 
 
 async def follow_registry(context: Context, stopping: asyncio.Event) -> None:

@@ -6,15 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from qrelay import __version__, wire
+from qrelay import wire
 from qrelay.errors import QrelayError
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import HASH_NAME
 from qrelay.models.tuning_encoders import prepare_embedder
 from qrelay.runtime.context import ServiceContext
-from qrelay.runtime.doors import answer_items, service_info
 from qrelay.runtime.following import every
-from qrelay.runtime.server import answer_stream
+from qrelay.runtime.servicer import Servicer, answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Hop
 from qrelay.services.retriever.retriever import STAGE, Retriever, check_retriever, load_retriever
@@ -44,11 +43,10 @@ class RetrieveStage:
         return await asyncio.to_thread(self._core.retrieve, [work.record for work in works])
 
 
-class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
-    """The gRPC door."""
+class RetrieverServicer(Servicer, pb_grpc.RetrieverServiceServicer):
+    """The gRPC servicer."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    info_response = pb.RetrieverServiceGetInfoResponse
 
     async def Retrieve(self, request: pb.RetrieveRequest, context: Any) -> pb.RetrieveResponse:
         """Candidates for each query, in order."""
@@ -62,25 +60,11 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         )
         return pb.RetrieveResponse(results=results)
 
-    async def StreamRetrieve(
+    def StreamRetrieve(
         self, requests: AsyncIterator[pb.StreamRetrieveRequest], context: Any
     ) -> AsyncIterator[pb.StreamRetrieveResponse]:
         """Retrieve, request after request."""
-
-        async def answer(request: pb.StreamRetrieveRequest) -> pb.StreamRetrieveResponse:
-            return pb.StreamRetrieveResponse(response=await self.Retrieve(request.request, context))
-
-        async for response in answer_stream(requests, answer):
-            yield response
-
-    async def GetInfo(
-        self,
-        request: pb.RetrieverServiceGetInfoRequest,
-        context: Any,
-    ) -> pb.RetrieverServiceGetInfoResponse:
-        """The embedder and the index version of each collection."""
-        info = service_info(self._context, __version__)
-        return pb.RetrieverServiceGetInfoResponse(info=info)
+        return streamed(requests, self.Retrieve, pb.StreamRetrieveResponse, context)
 
 
 async def follow_registry(context: Context, stopping: asyncio.Event) -> None:

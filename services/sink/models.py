@@ -1,4 +1,4 @@
-"""The gRPC door's part about training and models: start a training, list versions, promote, roll back.
+"""The gRPC servicer's part about training and models: start a training, list versions, promote, roll back.
 
 The core it calls is the ledger's trigger by hand and the registry of `qrelay.models.registry`, which the trainer, the
 retriever and the reranker share.
@@ -14,11 +14,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from qrelay.jobs.teaching import start_training
 from qrelay.labels.permission import Allowed
-from qrelay.labels.settings import SinkSettings
 from qrelay.models.registry import Registry, State, VersionState
 from qrelay.models.registry.rules import require_slot
-from qrelay.runtime.context import ServiceContext
-from qrelay.services.sink.sink import Sink
+from qrelay.runtime.servicer import Servicer
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc
 
@@ -32,11 +30,10 @@ _NOBODY = "grpc"
 """Who decided, in the history, where a request does not say."""
 
 
-class ModelsServicer(pb_grpc.SinkServiceServicer):
+class ModelsServicer(Servicer, pb_grpc.SinkServiceServicer):
     """Four calls of the sink's service; `SinkServicer` has the others."""
 
-    def __init__(self, context: ServiceContext[SinkSettings, Sink]) -> None:
-        self._context = context
+    info_response = pb.SinkServiceGetInfoResponse
 
     async def StartTraining(self, request: pb.StartTrainingRequest, context: Any) -> pb.StartTrainingResponse:
         """A trigger by hand, as `qrelay training run`."""

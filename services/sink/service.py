@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from qrelay import __version__, wire
+from qrelay import wire
 from qrelay.errors import InputError, QrelayError, SetupError, StoreUnavailable, TransientError
 from qrelay.jobs.dispatcher import Dispatcher
 from qrelay.labels.exports.request import Options
@@ -22,9 +22,8 @@ from qrelay.labels.ledger.ledger import CommitStatus
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
-from qrelay.runtime.doors import answer_items, service_info
 from qrelay.runtime.letters import REPLAY_HEADER
-from qrelay.runtime.server import answer_stream
+from qrelay.runtime.servicer import answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Hop
 from qrelay.services.sink.models import ModelsServicer
@@ -127,7 +126,7 @@ class DeadLetterStage:
 
 
 class SinkServicer(ModelsServicer):
-    """The gRPC door; training and models are in `training/doors.py`."""
+    """The gRPC servicer; training and models are in `models.py`."""
 
     async def Ingest(self, request: pb.IngestRequest, context: Any) -> pb.IngestResponse:
         """Each set committed, or its re-judgments added, in order; answers when that is on disk."""
@@ -141,16 +140,11 @@ class SinkServicer(ModelsServicer):
         )
         return pb.IngestResponse(results=results)
 
-    async def StreamIngest(
+    def StreamIngest(
         self, requests: AsyncIterator[pb.StreamIngestRequest], context: Any
     ) -> AsyncIterator[pb.StreamIngestResponse]:
         """Ingest, request after request."""
-
-        async def answer(request: pb.StreamIngestRequest) -> pb.StreamIngestResponse:
-            return pb.StreamIngestResponse(response=await self.Ingest(request.request, context))
-
-        async for response in answer_stream(requests, answer):
-            yield response
+        return streamed(requests, self.Ingest, pb.StreamIngestResponse, context)
 
     async def ListJudgedSets(
         self, request: pb.ListJudgedSetsRequest, context: Any
@@ -248,11 +242,6 @@ class SinkServicer(ModelsServicer):
         published = [letter.dead_letter_id for letter in letters]
         await asyncio.to_thread(ledger.finish_replay, published)
         return published
-
-    async def GetInfo(self, request: pb.SinkServiceGetInfoRequest, context: Any) -> pb.SinkServiceGetInfoResponse:
-        """The ledger in use."""
-        info = service_info(self._context, __version__)
-        return pb.SinkServiceGetInfoResponse(info=info)
 
 
 def _next(items: Iterator[T]) -> T | None:

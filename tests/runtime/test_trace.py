@@ -8,7 +8,7 @@ import pytest
 
 from qrelay import wire
 from qrelay.runtime.context import ServiceContext
-from qrelay.runtime.doors import answer_items
+from qrelay.runtime.servicer import answer_items
 from qrelay.runtime.trace import closed, is_open, opened
 from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.types import CandidateSet, JudgedSet, TraceStep

@@ -1,18 +1,20 @@
-"""What every servicer does with a batch: admit, translate, compute, and answer item by item."""
+"""What every gRPC servicer shares: GetInfo, streams of its calls, and what it does with a batch: admit, translate,
+compute, and answer item by item."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, ClassVar, TypeVar
 
 from google.protobuf.message import Message
 
-from qrelay import wire
+from qrelay import __version__, wire
 from qrelay.errors import InternalError, QrelayError
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.letters import query_of
+from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import closed, is_open
 from qrelay.runtime.translate import item_error
@@ -20,6 +22,35 @@ from qrelay.types import TraceStep
 from qrelay.v1 import service_info_pb2 as pb
 
 Result = TypeVar("Result")
+Response = TypeVar("Response")
+
+
+class Servicer:
+    """The part of a service's gRPC servicer that is the same in all. info_response: the type of GetInfo's answer."""
+
+    info_response: ClassVar[Callable[..., Any]]
+
+    def __init__(self, context: ServiceContext[Any, Any]) -> None:
+        self._context = context
+
+    async def GetInfo(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802  gRPC's names
+        """What the core says of itself, and how far the service is before that."""
+        return self.info_response(info=service_info(self._context))
+
+
+async def streamed(
+    requests: AsyncIterator[Any],
+    call: Callable[[Any, Any], Awaitable[Any]],
+    wrap: Callable[..., Response],
+    context: Any,
+) -> AsyncIterator[Response]:
+    """The unary `call` for request after request of a stream; `wrap`: the type of the stream's responses."""
+
+    async def answer(request: Any) -> Response:
+        return wrap(response=await call(request.request, context))
+
+    async for response in answer_stream(requests, answer):
+        yield response
 
 
 async def answer_items(
@@ -68,13 +99,13 @@ def _record(item: Message) -> Any:
         return error
 
 
-def service_info(context: ServiceContext[Any, Any], version: str) -> pb.ServiceInfo:
+def service_info(context: ServiceContext[Any, Any]) -> pb.ServiceInfo:
     """GetInfo's answer: what the core says of itself once it is loaded, and how far the service is before that."""
     info = context.core.info() if context.loaded else Info()
     state = pb.SERVICE_STATE_READY if context.loaded else pb.SERVICE_STATE_PREPARING
     answer = pb.ServiceInfo(
         service=context.service,
-        version=version,
+        version=__version__,
         replica=context.replica,
         models=info.models,
         details=info.details,
