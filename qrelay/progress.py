@@ -11,11 +11,13 @@ a thread started by hand must be given `contextvars.copy_context().run`.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
+_POLL_S: Final = 0.2
 LINE_EVERY_S: Final = 10.0
 """Seconds between two lines of one step where lines are printed."""
 
@@ -106,6 +109,33 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _LISTENER.reset(token)
+
+
+@contextmanager
+def watching(folder: Path, report: Callable[[int], None]) -> Iterator[None]:
+    """While the body runs, report the bytes under `folder` a few times a second."""
+    finished = threading.Event()
+
+    def watch() -> None:
+        while not finished.wait(_POLL_S):
+            report(_bytes(folder))
+
+    thread = threading.Thread(target=watch, name="bytes-watcher", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+
+
+def _bytes(folder: Path) -> int:
+    """Bytes of all files under `folder`; files that vanish meanwhile count nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def tell(progress: Progress) -> None:

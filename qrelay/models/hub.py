@@ -9,12 +9,12 @@ from __future__ import annotations
 import queue
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from qrelay.errors import BackendUnavailable
-from qrelay.models.progress import PullProgress, watching
 from qrelay.models.records import HubSource, ModelEntry
+from qrelay.progress import watching
 
 PROBE_TIMEOUT_S = 5.0
 
@@ -24,10 +24,11 @@ def fetch_from_hub(
     source: HubSource,
     staging: Path,
     into: Path,
-    progress: PullProgress,
+    report: Callable[[float], None],
     environ: Mapping[str, str],
 ) -> None:
-    """Put the model's files into the folder `into`. An interrupted fetch resumes from `staging`.
+    """Put the model's files into the folder `into`. An interrupted fetch resumes from `staging`. `report` hears of
+    the bytes that are here, a few times a second.
 
     Raises BackendUnavailable with a reason for people when the hub does not deliver.
     """
@@ -40,7 +41,7 @@ def fetch_from_hub(
     probe(endpoint)
     disable_progress_bars()
     download = staging / "hub"
-    with watching(download, lambda done: progress.update(entry.name, done)):
+    with watching(download, report):
         for file in entry.files:
             remote = source.files.get(file.path, file.path)
             try:

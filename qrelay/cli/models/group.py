@@ -8,9 +8,8 @@ Results go to standard output, progress to standard error.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -27,7 +26,7 @@ from qrelay.models.pull import pull
 from qrelay.models.records import ModelEntry
 from qrelay.nearest import did_you_mean, listed
 from qrelay.output import echo_json
-from qrelay.progress import Step, plainly, shown, step
+from qrelay.progress import plainly, shown, step
 
 _LAZY: Final = {
     "versions": "qrelay.cli.models.reading:versions",
@@ -83,8 +82,9 @@ def pull_models(names: tuple[str, ...], every: bool, as_json: bool) -> None:
     if every == bool(names):
         raise click.UsageError("give either model names or --all; `qrelay models list` shows the names")
     entries = list(catalogue.values()) if every else _entries(names, catalogue)
-    with _reporter() as reporter:
-        results = [_pull_one(entry, reporter) for entry in entries]
+    console = Console(stderr=True)
+    with shown(console):
+        results = [_pull_one(entry, plainly(console)) for entry in entries]
     _finish(results, as_json)
 
 
@@ -106,13 +106,10 @@ def fetch(names: Sequence[str]) -> None:
     Raises:
         ModelError: one cannot be fetched; the text lists each source with its reason.
     """
-    catalogue, reporter = load_catalogue(), Steps(partial(click.echo, err=True))
+    catalogue = load_catalogue()
     for name in dict.fromkeys(names):
         if name in catalogue:
-            try:
-                pull(catalogue[name], progress=reporter)
-            finally:
-                reporter.end(name)
+            pull(catalogue[name], say=partial(click.echo, err=True))
 
 
 def _entries(names: Sequence[str], catalogue: Catalogue) -> list[ModelEntry]:
@@ -145,14 +142,12 @@ def _row(entry: ModelEntry) -> dict[str, Any]:
     }
 
 
-def _pull_one(entry: ModelEntry, reporter: Steps) -> dict[str, Any]:
+def _pull_one(entry: ModelEntry, say: Callable[[str], object]) -> dict[str, Any]:
     started = time.monotonic()
     try:
-        pulled = pull(entry, progress=reporter)
+        pulled = pull(entry, say=say)
     except ModelError as error:
         return {"name": entry.name, "ok": False, "problem": str(error)}
-    finally:
-        reporter.end(entry.name)
     said = f"pulled from {pulled.source}" if pulled.source else "already here"
     seconds = round(time.monotonic() - started, 1)
     return {"name": entry.name, "ok": True, "path": str(pulled.path), "said": said, "seconds": seconds}
@@ -183,42 +178,3 @@ def _finish(results: list[dict[str, Any]], as_json: bool) -> None:
             click.echo(f"no model is in {models_dir()}: `qrelay models pull NAME` fetches one")
     if not all(result["ok"] for result in results):
         raise click.exceptions.Exit(EXIT_FAILED)
-
-
-class Steps:
-    """Reports pulls as steps; what people want to know besides goes to standard error as lines."""
-
-    def __init__(self, say: Callable[[str], object]) -> None:
-        self._say = say
-        self._running: dict[str, contextlib.ExitStack] = {}
-        self._steps: dict[str, Step] = {}
-
-    def begin(self, model: str, source: str, total_bytes: int) -> None:
-        """A new step for this source."""
-        self.end(model)
-        self._say(f"{model}: {source}")
-        self._running[model] = contextlib.ExitStack()
-        fetching = step(f"fetching {model}", total=total_bytes, unit="bytes")
-        self._steps[model] = self._running[model].enter_context(fetching)
-
-    def update(self, model: str, done_bytes: int) -> None:
-        """So many bytes are here."""
-        if model in self._steps:
-            self._steps[model].at(done_bytes)
-
-    def note(self, model: str, text: str) -> None:
-        """A line."""
-        self._say(f"{model}: {text}")
-
-    def end(self, model: str) -> None:
-        """The model's step has ended."""
-        if model in self._running:
-            self._running.pop(model).close()
-            del self._steps[model]
-
-
-@contextlib.contextmanager
-def _reporter() -> Iterator[Steps]:
-    console = Console(stderr=True)
-    with shown(console):
-        yield Steps(plainly(console))
