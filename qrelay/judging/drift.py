@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qrelay.runtime import telemetry
-from qrelay.stats.intervals import Interval
+from qrelay.stats.intervals import Interval, clopper_pearson
 
 log = logging.getLogger(__name__)
 
 LEAST: Final = 20
 """Audited pairs below which nothing is said."""
-_LEVEL: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +90,3 @@ class Watch:
         wrong = sum(wrong for _, wrong in self._pairs.values())
         promised = sum(promised for promised, _ in self._pairs.values()) / n if n else 0.0
         return Audit(n, wrong, promised, clopper_pearson(wrong, n))
-
-
-def clopper_pearson(k: int, n: int, level: float = _LEVEL) -> Interval:
-    """The exact interval of a share, k of n (Clopper and Pearson 1934); 0 to 1 where n is 0."""
-    from scipy.stats import beta
-
-    if n == 0:
-        return Interval(0.0, 0.0, 1.0)
-    tail = (1.0 - level) / 2
-    low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
-    high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
-    return Interval(k / n, low, high)

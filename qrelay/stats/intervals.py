@@ -50,7 +50,7 @@ def cluster_bootstrap(
     g = codes(groups)
     _check(n, level)
     draws = np.array([statistic(rows) for rows in _resamples(g, n, seed)], np.float64)
-    return Interval(float(statistic(np.arange(len(g)))), *_bounds(draws, level))
+    return Interval(float(statistic(np.arange(len(g)))), *percentile_interval(draws, level))
 
 
 def paired_bootstrap(
@@ -69,7 +69,7 @@ def paired_bootstrap(
     usable = draws[~np.isnan(draws)]
     everything = np.arange(len(g))
     p = (1 + int((usable <= 0).sum())) / (1 + len(usable))
-    return PairedTest(float(one(everything) - other(everything)), *_bounds(usable, level), p)
+    return PairedTest(float(one(everything) - other(everything)), *percentile_interval(usable, level), p)
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -79,6 +79,27 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
     bounds = binomtest(successes, n).proportion_ci(level, method="wilson")
     return float(bounds.low), float(bounds.high)
+
+
+def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
+    """The exact interval of a share, k of n (Clopper and Pearson 1934); 0 to 1 where n is 0."""
+    from scipy.stats import beta
+
+    if n == 0:
+        return Interval(0.0, 0.0, 1.0)
+    tail = (1.0 - level) / 2
+    low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
+    high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
+    return Interval(k / n, low, high)
+
+
+def percentile_interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of the draws [n] that are not nan; nan where there is none."""
+    usable = draws[~np.isnan(draws)]
+    if not len(usable):
+        return float("nan"), float("nan")
+    low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def ppi_mean(
@@ -184,14 +205,6 @@ def _resamples(g: Ints, n: int, seed: int) -> Iterator[Ints]:
     if len(members) > 1:
         for _ in range(n):
             yield np.concatenate([members[code] for code in generator.integers(0, len(members), len(members))])
-
-
-def _bounds(draws: Floats, level: float) -> tuple[float, float]:
-    usable = draws[~np.isnan(draws)]
-    if not len(usable):
-        return float("nan"), float("nan")
-    low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _check(n: int, level: float) -> None:

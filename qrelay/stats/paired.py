@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qrelay.errors import InputError
+from qrelay.stats.intervals import percentile_interval
 
 Floats = npt.NDArray[np.float64]
 _RESAMPLES: Final = 10_000
@@ -109,14 +110,6 @@ def bootstrap_means(rows: Floats, *, n: int = _RESAMPLES, seed: int = 0) -> Floa
     random = np.random.default_rng(seed)
     blocks = [rows[:, random.integers(0, queries, (size, queries))].mean(axis=2) for size in _sizes(n, _BLOCK)]
     return np.concatenate(blocks, axis=1)
-
-
-def percentile_interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
-    """The middle `level` of the draws; nan where there is none."""
-    if not len(draws):
-        return float("nan"), float("nan")
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _no_better(draws: Floats) -> float:

@@ -18,7 +18,7 @@ from qrelay.identity import judge_digest
 from qrelay.judging.cache import NoCache
 from qrelay.judging.calibration import CalibrationMap, FittedOn, MapInput, save_maps
 from qrelay.judging.cascade import Cascade, load_cascade
-from qrelay.judging.drift import LEAST, Watch, clopper_pearson
+from qrelay.judging.drift import LEAST, Watch
 from qrelay.judging.escalation import chance_wrong, in_audit, simulate
 from qrelay.judging.judge import Judge
 from qrelay.judging.load import load_core
@@ -29,6 +29,7 @@ from qrelay.llm.base import Weights
 from qrelay.llm.exchange import TOKEN_LOGPROBS, Prompt, TokenLogprobs
 from qrelay.llm.fake import FakeBackend
 from qrelay.stats.calibration import Logistic
+from qrelay.stats.intervals import clopper_pearson
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment, Missing, Query
 from tests.judge.samples import NOW, passage, reply
 

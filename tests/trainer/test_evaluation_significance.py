@@ -8,12 +8,11 @@ from scipy import stats
 
 from qrelay.errors import InputError
 from qrelay.formats.beir import Collection
-from qrelay.stats.intervals import paired_bootstrap
+from qrelay.stats.intervals import paired_bootstrap, percentile_interval
 from qrelay.stats.paired import (
     bootstrap_means,
     compare,
     holm,
-    percentile_interval,
     randomisation_test,
 )
 from qrelay.training.evaluation.evaluate import Evaluation, compared, comparison_json, from_json

@@ -21,11 +21,11 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 
 from qrelay.judging.qualification.systems import Evaluation, System
 from qrelay.judging.qualification.table import Table
 from qrelay.stats.agreement import kappa
+from qrelay.stats.intervals import clopper_pearson
 
 USES: Final = ("positives", "negatives", "gate")
 QUALIFIED: Final = "qualified"
@@ -140,7 +140,7 @@ def _safe(relevant: NDArray[np.bool_], p: NDArray[np.float64], most: float) -> d
     for below in THRESHOLDS:
         chosen = relevant[np.nan_to_num(p, nan=1.0) < below]
         n, k = len(chosen), int(chosen.sum())
-        high = 1.0 if n == 0 or k == n else float(beta.ppf(0.975, k + 1, n - k))
+        high = clopper_pearson(k, n).high
         if high <= most:
             return {"below": below, "n": n, "rate": k / n, "high": high}
     return None

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from qrelay.errors import InputError
 from qrelay.formats.beir import Qrels, Run
-from qrelay.stats.paired import percentile_interval
+from qrelay.stats.intervals import percentile_interval
 from qrelay.training.evaluation.measures import STANDARD, Values, per_query
 from qrelay.training.evaluation.rankings import kendall_tau, kendall_taus, rbo, tau_ap
 
@@ -98,7 +98,7 @@ def _one(sides: Sequence[Floats], names: Sequence[str], rows: npt.NDArray[np.int
     means = [side.mean(axis=1) for side in sides]
     orders = [_order(names, mean) for mean in means]
     draws = kendall_taus(*(np.array([system[rows].mean(axis=1) for system in side]).T for side in sides))
-    low, high = percentile_interval(draws[~np.isnan(draws)])
+    low, high = percentile_interval(draws)
     return {
         "tau": _known(kendall_tau(means[0].tolist(), means[1].tolist())),
         "tau_low": _known(low),

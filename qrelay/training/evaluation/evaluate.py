@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from qrelay.errors import InputError
 from qrelay.formats.beir import Collection, Run, ranked
-from qrelay.stats.paired import Comparison, bootstrap_means, compare, percentile_interval
+from qrelay.stats.intervals import percentile_interval
+from qrelay.stats.paired import Comparison, bootstrap_means, compare
 from qrelay.training.evaluation.measures import STANDARD, per_query
 
 _SHOWN_CHARS: Final = 160

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qrelay.errors import InputError
-from qrelay.stats.paired import bootstrap_means, percentile_interval
+from qrelay.stats.intervals import percentile_interval
+from qrelay.stats.paired import bootstrap_means
 
 Values = npt.NDArray[np.float64]
 BETTER: Final = "better"
