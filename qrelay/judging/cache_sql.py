@@ -94,7 +94,6 @@ class SqlCache:
             ) from error
 
     def _define(self, prefix: str) -> None:
-        text = {"type_": sa.Text, "nullable": False}
         self._metadata = sa.MetaData()
         key = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
         known = [] if self._sqlite else [sa.ForeignKey(f"{prefix}judges.judge_hash")]
@@ -105,21 +104,19 @@ class SqlCache:
         self._judge_rows = table(
             "judges",
             sa.Column("judge_hash", sa.Text, primary_key=True),
-            *(sa.Column(name, **text) for name in _JUDGE),
+            *(_column(name) for name in _JUDGE),
         )
         self._labels = table(
             "judgments",
             sa.Column("judgment_key", key, primary_key=True),
             sa.Column("judge_hash", sa.Text, *known, nullable=False),
-            sa.Column("outcome", **text),
-            sa.Column("raw_reply", **text),
-            sa.Column("prompt_tokens", _TOKENS, nullable=False),
-            sa.Column("created_at", _Moment, nullable=False),
+            _column("outcome"),
+            _column("raw_reply"),
+            _column("prompt_tokens", _TOKENS),
+            _column("created_at", _Moment()),
         )
         # Came later than the rest; a cache without it gets it when it is opened.
-        self._spend = table(
-            "spend", sa.Column("day", sa.Text, primary_key=True), sa.Column("tokens", _TOKENS, nullable=False)
-        )
+        self._spend = table("spend", sa.Column("day", sa.Text, primary_key=True), _column("tokens", _TOKENS))
         self._by_keys = sa.select(self._labels).where(
             self._labels.c.judgment_key.in_(sa.bindparam("keys", expanding=True))
         )
@@ -262,6 +259,10 @@ class SqlCache:
         return CacheRecord(
             key, judge_hash, self._judge(db, judge_hash), decode(outcome), raw_reply, tokens, created_at
         )
+
+
+def _column(name: str, kind: sa.types.TypeEngine[Any] | None = None) -> sa.Column[Any]:
+    return sa.Column(name, kind or sa.Text(), nullable=False)
 
 
 def _insert(table: sa.Table) -> Any:

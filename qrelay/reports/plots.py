@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ COLOURS: Final = (BLUE, BROWN, "#2f6b3c", "#7a2e63", "#555555")
 _DPI: Final = 130
 
 
-def canvas(width: float, height: float, grid: str = "") -> tuple[Figure, Axes]:
+def canvas(width: float, height: float, grid: Literal["", "x", "y", "both"] = "") -> tuple[Figure, Axes]:
     """An empty diagram, inches. `grid`: lines across "x", "y" or "both" axes."""
     from matplotlib.figure import Figure
 

@@ -79,6 +79,7 @@ def _count(judged: JudgedSet) -> None:
 class JudgeServicer(Servicer, pb_grpc.JudgeServiceServicer):
     """The gRPC servicer."""
 
+    _context: Context
     info_response = pb.JudgeServiceGetInfoResponse
 
     async def Judge(self, request: pb.JudgeRequest, context: Any) -> pb.JudgeResponse:

@@ -54,7 +54,10 @@ def _page(report: Mapping[str, Any], focus: str, images: Mapping[str, bytes]) ->
         focus=focus,
         warnings=plain_warnings(report, focus),
         images=images,
-        **{part: report.get(part) or {} for part in ("verdicts", "systems", "comparisons", "notes")},
+        verdicts=report.get("verdicts") or {},
+        systems=report.get("systems") or {},
+        comparisons=report.get("comparisons") or (),
+        notes=report.get("notes") or (),
     )
 
 
