@@ -12,6 +12,7 @@ import os
 import stat
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,11 +78,12 @@ async def _growing(path: Path) -> AsyncIterator[bytes | None]:
     read to its end, then the new one from its start. A last line without its end is never fed: it may be cut."""
     file, rest = None, b""
     while True:
-        if file is None and path.exists() and path.stat().st_size:
-            file, rest = path.open("rb"), b""
-            head = file.peek(_HEAD)
-            refuse_binary(head, path)
-            file.seek(len(BOM) if head.startswith(BOM) else 0)
+        with suppress(FileNotFoundError):  # between a log's renaming and the new one there is none
+            if file is None and path.stat().st_size:
+                file, rest = path.open("rb"), b""
+                head = file.peek(_HEAD)
+                refuse_binary(head, path)
+                file.seek(len(BOM) if head.startswith(BOM) else 0)
         if file is not None:
             replaced = _replaced(path, file)  # looked at first: what was written before is still read
             for line in file:
@@ -99,7 +101,7 @@ async def _growing(path: Path) -> AsyncIterator[bytes | None]:
 
 def _replaced(path: Path, file: BinaryIO) -> bool:
     """Whether `path` names another file than the one opened, or the same one with less in it than was read."""
-    if not path.exists():
-        return False
-    now, opened = path.stat(), os.fstat(file.fileno())
-    return (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino) or now.st_size < file.tell()
+    with suppress(FileNotFoundError):
+        now, opened = path.stat(), os.fstat(file.fileno())
+        return (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino) or now.st_size < file.tell()
+    return False

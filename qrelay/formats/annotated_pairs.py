@@ -1,4 +1,4 @@
-"""A slice: pairs of query and passage that people graded, as a file and from a BEIR collection.
+"""Annotated pairs: query and passage with the grade that people gave them, as a file and from a BEIR collection.
 
 The file is TSV in UTF-8, one pair a line, without quoting, under the header
 
@@ -34,7 +34,7 @@ ANSWERS: Final = "reference_answers"
 
 @dataclass(frozen=True, slots=True)
 class GradedPair:
-    """A pair and the grade that people gave it, on the slice's own scale; None where they gave none yet."""
+    """A pair and the grade that people gave it, on the file's own scale; None where they gave none yet."""
 
     query_id: str
     passage_id: str

@@ -12,8 +12,9 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from qrelay.errors import InputError, MalformedInput
 
@@ -39,7 +40,7 @@ def all_lines(path: Path | None, *, text: bool = False) -> Iterator[bytes]:
     number, name = 0, path or "standard input"
     try:
         with (
-            path.open("rb") if path else sys.stdin.buffer as raw,
+            path.open("rb") if path else cast(BufferedReader, sys.stdin.buffer) as raw,
             gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP else nullcontext(raw) as file,
         ):
             if text:

@@ -37,8 +37,8 @@ class Layout:
 
     def fields(self, line: str) -> dict[str, str]:
         """Column -> field. Raises BadRecord: another number of fields."""
-        values = _split(line)
-        if not self.header and len(values) != len(self.columns):
+        values = _split(line) if len(self.columns) > 2 else line.split("\t")
+        if not self.header and len(values) != len(self.columns) > 2:
             values = line.split()
         if len(values) != len(self.columns):
             raise BadRecord(f"{len(values)} fields for {len(self.columns)} columns: separate them by single tabs")
@@ -55,7 +55,7 @@ def read_table(path: Path, needed: Sequence[str] = QREL) -> tuple[Layout, Iterat
     first = next(lines, None)
     if first is None:
         raise MalformedInput(f"{path} is empty: give a file with {', '.join(needed)}")
-    layout = _layout(first[1], headless={*needed} <= {*QREL})
+    layout = _layout(first[1], needed)
     if lacking := [name for name in needed if name not in layout.columns]:
         raise MalformedInput(
             f"{path}:{first[0]}: no {', '.join(lacking)}: give a TSV under a header with {', '.join(needed)}"
@@ -87,16 +87,18 @@ def _split(line: str) -> list[str]:
     return line.split("\t") if "\t" in line else line.split()
 
 
-def _layout(head: str, *, headless: bool) -> Layout:
-    """What the first line says; no columns where it says nothing. headless: it may be a row."""
+def _layout(head: str, needed: Sequence[str]) -> Layout:
+    """What the first line says; no columns where it says nothing. It is a row only where nothing else is needed."""
     names = tuple(name.strip() for name in _split(head))
     ours = {
         name: column for column, known in _NAMES.items() for name in [each for each in known if each in names][:1]
     }
-    if {"query_id", "passage_id"} <= {*ours.values()} or not headless:
+    if {"query_id", "passage_id"} <= {*ours.values()} or not {*needed} <= {*QREL}:
         return Layout(tuple(ours.get(name, name) for name in names), names)
+    if "\t" in head and len(names) == 2 and "grade" not in needed:
+        return Layout(QREL[:2])
     if len(head.split()) == 4 or len(names) == 4:
         return Layout(("query_id", "0", "passage_id", "grade"))
     if len(names) == 3 and names[2].lstrip("-").replace(".", "", 1).isdecimal():
         return Layout(QREL)
-    return Layout(QREL[:2] if len(names) == 2 and "\t" in head else ())
+    return Layout(())

@@ -242,6 +242,14 @@ def test_known_answers_are_read_in_the_usual_formats(tmp_path: Path, lines: str)
     assert read_known(file) == {"q1": ["d1#0"]}
 
 
+def test_two_columns_may_give_the_querys_whole_text(tmp_path: Path) -> None:
+    (tmp_path / "known").write_text("how do cats\td1#0\nwhat is\td2#0\n")
+    assert read_known(tmp_path / "known") == {"how do cats": ["d1#0"], "what is": ["d2#0"]}
+    (tmp_path / "known").write_text("how do cats\td1#0\nno tab\n")
+    with pytest.raises(MalformedInput, match="known:2: 1 fields for 2"):
+        read_known(tmp_path / "known")
+
+
 @pytest.mark.parametrize("lines", ["one column\n", "q1 0 d1 2\nq1 0 d1\n", "q1 0 d1 2\nq1 0 d1 two\n", ""])
 def test_a_file_of_known_answers_that_does_not_hold_is_refused_with_its_line(tmp_path: Path, lines: str) -> None:
     file = tmp_path / "known"

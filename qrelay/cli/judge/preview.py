@@ -104,14 +104,15 @@ def _queries(file: Path, collection: str, count: int = 6) -> list[Query]:
     """Some queries of a feed file, drawn by a fixed seed."""
     import random
 
-    from qrelay.formats.lines import byte_lines
+    from qrelay.formats.lines import byte_lines, parsed
     from qrelay.formats.queries import parse_line
     from qrelay.judging.preview import SEED
 
-    lines = [line for _, line in byte_lines(file)]
+    lines = list(byte_lines(file))
     if not lines:
         raise click.UsageError(f"{file} holds no queries")
-    return [parse_line(line, collection) for line in random.Random(SEED).sample(lines, min(count, len(lines)))]
+    drawn = random.Random(SEED).sample(lines, min(count, len(lines)))
+    return [query for _, query in parsed(file, drawn, lambda line: parse_line(line, collection))]
 
 
 def _reranker_sample(config: Path | None, data_dir: Path) -> float:
