@@ -18,7 +18,8 @@ from qrelay.index.manifest import current_folder
 from qrelay.index.store import PassageStore
 from qrelay.index.vectors import VECTORS
 from qrelay.models.catalogue import resolve
-from qrelay.text import K1, B, passage_text, tokenize
+from qrelay.terms import K1, B, tokenize
+from qrelay.text import passage_text
 
 LIBRARY = "bm25s + FAISS"
 BM25_TOP, DENSE_TOP = 200, 100

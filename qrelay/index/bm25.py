@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.index.arrays import NpyWriter, RowBuffer, load_array
-from qrelay.text import K1, B, tokenize
+from qrelay.terms import K1, B, tokenize
 
 _BLOCK_TOKENS: Final = 1 << 17
 

@@ -46,7 +46,8 @@ from qrelay.index.store import PassageWriter, write_order
 from qrelay.index.vectors import VectorReuse, done_rows, embed_passages
 from qrelay.models.embedder import Embedder
 from qrelay.progress import step
-from qrelay.text import K1, TOKENIZER, B, passage_text
+from qrelay.terms import K1, TOKENIZER, B
+from qrelay.text import passage_text
 
 WINDOW_TOKENS: Final = 160
 STRIDE_TOKENS: Final = 80

@@ -20,7 +20,8 @@ from qrelay.index.store import PassageStore
 from qrelay.index.vectors import VECTORS
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.services.retriever.retriever import Retriever, load_retriever
-from qrelay.text import passage_text, tokenize
+from qrelay.terms import tokenize
+from qrelay.text import passage_text
 from qrelay.types import BM25, DENSE, CandidateSet, Passage, Query
 from tests.retriever.conftest import WORDS, made_up
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.models.embedder import TextKind, load_embedder
-from qrelay.text import K1, B, passage_text, tokenize
+from qrelay.terms import K1, B, tokenize
+from qrelay.text import passage_text
 from qrelay.types import BM25, DENSE
 
 Scores = dict[str, NDArray[np.float64]]

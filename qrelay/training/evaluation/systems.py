@@ -15,7 +15,7 @@ from qrelay.formats.beir import Collection, Run, ranked
 from qrelay.models.embedder import SentenceTransformerEmbedder
 from qrelay.naming import absent
 from qrelay.progress import step
-from qrelay.text import K1, B, tokenize
+from qrelay.terms import K1, B, tokenize
 from qrelay.training.evaluation.embedding import Arithmetic, computing, corpus_vectors
 
 DEPTH: Final = 100

@@ -20,7 +20,7 @@ from qrelay.judging.qualification.table import candidate_sets, measure, missing_
 from qrelay.judging.strategies import make_strategy
 from qrelay.llm.fake import FakeBackend
 from qrelay.models.embedder import load_embedder
-from qrelay.text import K1, B, tokenize
+from qrelay.terms import K1, B, tokenize
 from qrelay.types import Candidate
 from tests.conftest import SHARED_DATA
 from tests.judge.samples import COOKING, COPYTREE, LOCK, NOW, QUERY
