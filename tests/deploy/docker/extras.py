@@ -33,8 +33,8 @@ OWN: Mapping[str, list[str]] = {
 }
 """What each image is for: its service or its job, and the commands whose extra it has."""
 WITHOUT: Mapping[str, set[str]] = {
-    # The tokenizer of a module of which the sink uses the other half; the page of an audit, another extra.
-    "sink": {"bm25s", "Stemmer", "jinja2", "matplotlib"},
+    # The page of an audit, another extra.
+    "sink": {"jinja2", "matplotlib"},
     # Other extras: an engine, `qrelay judge eval` beside BM25, its report, and what reads the ledger.
     "judge": {"vllm", "bm25s", "Stemmer", "krippendorff", "matplotlib", "datasketch", "orjson"},
     # Answers by a judge's engine, and a model that another engine runs; an evaluation's diagrams.
