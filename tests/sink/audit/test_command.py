@@ -139,7 +139,7 @@ def test_errors_come_in_words(filled: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="names 0 judges"):
         run(filled, "--collection", "docs", "--auditor", "nobody")
     (tmp_path / "file").write_text("no sample")
-    with pytest.raises(MalformedInput, match="audit sample"):
+    with pytest.raises(MalformedInput, match="no query_id, passage_id: give a TSV under a header"):
         run(filled, "--collection", "docs", "--sample", str(tmp_path / "file"))
     with pytest.raises(BackendUnavailable, match="cannot write the report"):
         run(filled, "--collection", "docs", "--html", str(tmp_path / "file" / "below"))
