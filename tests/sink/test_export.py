@@ -188,7 +188,7 @@ def test_no_manifest_before_the_last_byte(ledger: Ledger) -> None:
     with pytest.raises(InternalError):
         export.manifest()
     assert b"".join(export.chunks())
-    assert export.manifest()["rows"] == export.rows == 2
+    assert export.manifest()["rows"] == export.tally.rows == 2
     assert export.tally.missing.total() == 1
 
 
@@ -247,7 +247,7 @@ def test_an_export_is_one_snapshot_and_may_be_read_from_any_thread(ledger: Ledge
         while (chunk := pool.submit(next, chunks, None).result()) is not None:
             read.append(chunk)
     assert len(read) > 2
-    assert b"".join(read).count(b"\n") == export.rows == 12_000
+    assert b"".join(read).count(b"\n") == export.tally.rows == 12_000
 
 
 def test_memory_does_not_grow_with_the_ledger(sqlite_ledger: Ledger) -> None:
