@@ -89,12 +89,6 @@ def refuse_failures(judgments: Sequence[Judgment]) -> None:
             raise InternalError(f"a missing judgment ({judgment.outcome.reason}) was about to be cached")
 
 
-def judge_values(judge: JudgeIdentity) -> tuple[str, ...]:
-    """The columns of a judge after its hash."""
-    return (judge.model, judge.revision, judge.quantisation, judge.prompt_hash, judge.strategy, judge.scale,
-            judge.decoding)  # fmt: skip
-
-
 def encode(outcome: Graded) -> str:
     """A JSON list: floats survive it exactly."""
     return json.dumps(

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from qrelay.judging.cache import JudgmentCache, NoCache, SqliteCache
+from qrelay.judging.cache import JudgmentCache, NoCache
+from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.judge import Judge
 from qrelay.judging.strategies import make_strategy
 from qrelay.llm.base import Backend
@@ -47,7 +48,7 @@ def make_judge(
     min_mass: float = 0.05,
 ) -> Judge:
     """A judge with a stopped clock; `cache` may be the path of a new or old one."""
-    store = SqliteCache(cache) if isinstance(cache, Path) else cache or NoCache()
+    store = SqlCache(str(cache)) if isinstance(cache, Path) else cache or NoCache()
     made = make_strategy(strategy, scale, min_mass=min_mass)
     return Judge(backend or FakeBackend(), made, store, clock=lambda: NOW)
 

@@ -15,7 +15,8 @@ from qrelay import wire
 from qrelay.config import GrpcSettings, WorkerSettings
 from qrelay.errors import BackendUnavailable, BudgetExhausted, ConfigError, QrelayError
 from qrelay.judging.budget import Budgeted
-from qrelay.judging.cache import NoCache, SqliteCache
+from qrelay.judging.cache import NoCache
+from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.load import load_core
 from qrelay.judging.settings import BudgetSettings, JudgeSettings
 from qrelay.llm.fake import FakeBackend
@@ -88,7 +89,7 @@ async def test_a_day_is_shared_by_replicas_survives_a_restart_and_ends_at_midnig
     clock, limits = Clock(), BudgetSettings(tokens_per_day=4 * PRICE)
 
     def replica() -> Budgeted:
-        return Budgeted(make_judge(), limits, SqliteCache(tmp_path / "c.sqlite"), clock=clock)
+        return Budgeted(make_judge(), limits, SqlCache(str(tmp_path / "c.sqlite")), clock=clock)
 
     one, other = replica(), replica()
     for core in (one, other, one, other):

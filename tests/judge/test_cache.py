@@ -23,9 +23,9 @@ from click.testing import CliRunner
 from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import BackendUnavailable, ConfigError, InternalError
 from qrelay.identity import judge_digest, judgment_key
-from qrelay.judging.cache import NO_CACHE, JudgmentCache, NoCache, SqliteCache, open_cache
-from qrelay.judging.cache_postgres import PostgresCache
+from qrelay.judging.cache import NO_CACHE, JudgmentCache, NoCache, open_cache
 from qrelay.judging.cache_records import CacheRecord, Pruned, PruneRule
+from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.judge import Judge
 from qrelay.judging.strategies import make_strategy
 from qrelay.llm.fake import FakeBackend
@@ -193,7 +193,7 @@ def test_a_reply_with_any_character_is_stored(cache: JudgmentCache) -> None:
 
 
 def test_a_label_from_before_there_were_utilities_is_read(tmp_path: Path) -> None:
-    cache = SqliteCache(tmp_path / "c.sqlite")
+    cache = SqlCache(str(tmp_path / "c.sqlite"))
     cache.put_many([judgment("a"), judgment("b", replace(GRADE, utility=Utility(1.5, 2.5, None, 0)))])
     database = sqlite3.connect(tmp_path / "c.sqlite")
     (text,) = database.execute("SELECT outcome FROM judgments WHERE judgment_key='a'").fetchone()
@@ -211,7 +211,7 @@ def test_a_server_that_is_gone_is_an_error_that_can_be_retried_and_shows_no_pass
     assert "secret" not in str(caught.value)
     assert "judge@127.0.0.1" in str(caught.value)
     _empty(postgres)
-    cache = PostgresCache(postgres)
+    cache = SqlCache(postgres)
     cache.put_many([judgment("a")])
     _empty(postgres)
     with pytest.raises(BackendUnavailable, match=r"judge\.cache"):
@@ -223,7 +223,7 @@ def test_a_connection_that_breaks_is_opened_again(postgres: str) -> None:
     import psycopg
 
     _empty(postgres)
-    cache = PostgresCache(postgres)
+    cache = SqlCache(postgres)
     cache.put_many([judgment("a")])
     with psycopg.connect(postgres, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
@@ -238,9 +238,9 @@ def run(folder: Path, *arguments: str) -> Any:
     return CliRunner().invoke(judge_command, ["cache", *arguments], env=env)
 
 
-def filled(folder: Path) -> SqliteCache:
+def filled(folder: Path) -> SqlCache:
     """Two old labels of a judge that is gone, one of the configured one."""
-    cache = SqliteCache(folder / "judge-cache.sqlite")
+    cache = SqlCache(str(folder / "judge-cache.sqlite"))
     old = [replace(judgment(key), judged_at=datetime.now(UTC) - timedelta(days=40)) for key in ("a", "b")]
     (each,) = asyncio.run(
         Judge(FakeBackend(), make_strategy("graded", "0-3"), cache).judge([candidate_set("a passage")])
@@ -303,7 +303,7 @@ def test_a_cache_of_another_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_lost_table_is_an_error_that_can_be_retried(tmp_path: Path) -> None:
-    cache = SqliteCache(tmp_path / "c.sqlite")
+    cache = SqlCache(str(tmp_path / "c.sqlite"))
     database = sqlite3.connect(tmp_path / "c.sqlite")
     database.execute("DROP TABLE judgments")
     database.close()
@@ -323,10 +323,10 @@ def test_no_cache_holds_nothing() -> None:
 def test_killed_while_writing_the_file_is_whole_and_keeps_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     program = (
-        "import sys, pathlib\n"
-        "from qrelay.judging.cache import SqliteCache\n"
+        "import sys\n"
+        "from qrelay.judging.cache_sql import SqlCache\n"
         "from tests.judge.test_cache import judgment\n"
-        "cache = SqliteCache(pathlib.Path(sys.argv[1]))\n"
+        "cache = SqlCache(sys.argv[1])\n"
         "for n in range(10**6):\n"
         "    cache.put_many([judgment(f'{n}-{i}') for i in range(25)])\n"
         "    print(n, flush=True)\n"
@@ -339,7 +339,7 @@ def test_killed_while_writing_the_file_is_whole_and_keeps_what_was_written(tmp_p
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
     writer.stdout.close()
-    cache = SqliteCache(path)
+    cache = SqlCache(str(path))
     wanted = [f"{n}-{i}" for n in range(last + 1) for i in range(25)]
     assert len(cache.get_many(wanted)) == len(wanted)
     assert cache.stats().labels % 25 == 0, "a batch is stored whole or not at all"

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from qrelay.cli.main import qrelay
 from qrelay.errors import ConfigError, InputError, MalformedInput, UnknownCollection
-from qrelay.judging.cache import SqliteCache
+from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.check import paraphrases
 from qrelay.judging.check.known import read_known
 from qrelay.labels.ledger.ledger import Ledger
@@ -277,7 +277,7 @@ def test_the_judge_is_asked_again_and_each_change_has_its_figures(tmp_path: Path
 def test_what_was_asked_before_comes_from_the_cache(tmp_path: Path) -> None:
     folder = commit(tmp_path, texts())
     first = check(folder, "--paraphrases", "6")["paraphrases"]
-    cache = SqliteCache(folder / "judge-cache.sqlite")
+    cache = SqlCache(str(folder / "judge-cache.sqlite"))
     labels = cache.stats().labels
     cache.close()
     assert labels == 6 * 8

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import BackendUnavailable, ConfigError, MalformedInput
-from qrelay.judging.cache import SqliteCache
+from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.failures import transient_missing
 from qrelay.judging.judge import Judge
 from qrelay.llm.base import Weights
@@ -72,7 +72,7 @@ async def test_a_poisoned_endpoint_gives_missing_with_the_reason_and_heals(
     judged = await judge_one(judge, candidate_set(COPYTREE, LOCK))
     assert reasons(judged) == [reason, reason], outcomes(judged)
     assert transient_missing(judged) == (reason in {"timeout", "unavailable", "rate_limited", "error"})
-    assert SqliteCache(tmp_path / "c.sqlite").stats().labels == 0, "a failure must not be cached"
+    assert SqlCache(str(tmp_path / "c.sqlite")).stats().labels == 0, "a failure must not be cached"
     assert KEY not in str(judged)
     endpoint.default = GOOD
     assert reasons(await judge_one(judge, candidate_set(COPYTREE, LOCK))) == ["graded", "graded"]
@@ -223,7 +223,7 @@ async def test_another_model_behind_the_endpoint_is_unavailable_and_not_cached(
     judged = await judge_one(judge, candidate_set(LOCK))
     assert reasons(judged) == ["unavailable"]
     assert "now answers as 'second', before as 'first'" in str(judged)
-    assert SqliteCache(tmp_path / "c.sqlite").stats().labels == 1
+    assert SqlCache(str(tmp_path / "c.sqlite")).stats().labels == 1
     endpoint.default = named("first", {"0": 0.9})
     assert reasons(await judge_one(judge, candidate_set(LOCK))) == ["graded"]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import BackendUnavailable, InvalidQuery, Oversized, QrelayError, SetupError
-from qrelay.judging.cache import NoCache, SqliteCache
+from qrelay.judging.cache import NoCache
+from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.failures import transient_missing
 from qrelay.llm.exchange import Prompt, TokenLogprobs
 from qrelay.llm.fake import FakeBackend
@@ -155,7 +156,7 @@ async def test_a_failure_is_missing_is_not_cached_and_heals(tmp_path: Path, fail
     judged = await judge_one(judge, candidate_set(COPYTREE, LOCK))
     assert reasons(judged) == [reason, reason]
     assert transient_missing(judged) == (reason != "too_long")
-    assert SqliteCache(tmp_path / "c.sqlite").stats().labels == 0
+    assert SqlCache(str(tmp_path / "c.sqlite")).stats().labels == 0
     assert reasons(await judge_one(judge, candidate_set(COPYTREE, LOCK))) == ["graded", "graded"]
 
 

@@ -170,6 +170,6 @@ def _open(data_dir: Path, config: Path | None) -> tuple[JudgeSettings, JudgmentC
 
 
 def _shown(settings: JudgeSettings) -> str:
-    from qrelay.judging.cache_postgres import without_password
+    from qrelay.judging.cache import without_password
 
     return without_password(settings.cache_path)

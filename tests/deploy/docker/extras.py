@@ -36,7 +36,7 @@ WITHOUT: Mapping[str, set[str]] = {
     # The tokenizer of a module of which the sink uses the other half; the page of an audit, another extra.
     "sink": {"bm25s", "Stemmer", "jinja2", "matplotlib"},
     # Other extras: an engine, `qrelay judge eval` beside BM25, its report, and what reads the ledger.
-    "judge": {"vllm", "bm25s", "Stemmer", "krippendorff", "matplotlib", "datasketch", "orjson", "sqlalchemy"},
+    "judge": {"vllm", "bm25s", "Stemmer", "krippendorff", "matplotlib", "datasketch", "orjson"},
     # Answers by a judge's engine, and a model that another engine runs; an evaluation's diagrams.
     "trainer": {"vllm", "xllamacpp", "httpx", "gguf", "openvino", "matplotlib"},
 }

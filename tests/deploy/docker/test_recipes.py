@@ -71,7 +71,7 @@ def test_an_image_installs_nothing_that_only_another_part_needs(recipe: Recipe) 
         ),
         ("reranker", {"sqlalchemy", "bm25s", "xllamacpp", "pyarrow", "matplotlib"}),
         ("retriever", {"sqlalchemy", "xllamacpp", "matplotlib"}),
-        ("judge", {"sqlalchemy", "bm25s", "pyarrow", "matplotlib", "krippendorff"}),
+        ("judge", {"bm25s", "pyarrow", "matplotlib", "krippendorff"}),
         ("trainer", {"xllamacpp", "kubernetes"}),
     ],
 )

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import BackendUnavailable, ConfigError, InvalidQuery, QrelayError
-from qrelay.judging.cache import NoCache, SqliteCache
+from qrelay.judging.cache import NoCache
+from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.calibration import CalibrationMap, FittedOn, MapInput, raw_score, save_maps
 from qrelay.judging.ensemble import Fused
 from qrelay.judging.judge import Judge
@@ -42,7 +43,7 @@ class LosingBackend(FakeBackend):
         ]
 
 
-def panel_of(backend: FakeBackend | None = None, cache: SqliteCache | None = None) -> Panel:
+def panel_of(backend: FakeBackend | None = None, cache: SqlCache | None = None) -> Panel:
     """Two judges on one engine: graded 0 to 3, and query likelihood."""
     engine, store = backend or FakeBackend(), cache or NoCache()
     return Panel(
@@ -128,7 +129,7 @@ async def test_fusing_adds_no_question_to_the_panels() -> None:
 
 
 async def test_a_fused_label_counts_as_cached_when_all_that_it_is_made_of_is(tmp_path: Path) -> None:
-    cache = SqliteCache(tmp_path / "cache.sqlite")
+    cache = SqlCache(str(tmp_path / "cache.sqlite"))
     panel = panel_of(cache=cache)
     core = Fused(panel, map_of(panel, "wide", "likely"))
     fresh, again = await fused(core, candidate_set(*TEXTS)), await fused(core, candidate_set(*TEXTS))

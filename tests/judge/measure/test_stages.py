@@ -11,7 +11,8 @@ import pytest
 
 from qrelay.errors import InvalidQuery, ModelError
 from qrelay.formats.annotated_pairs import GradedPair, read_beir
-from qrelay.judging.cache import NoCache, SqliteCache
+from qrelay.judging.cache import NoCache
+from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.judge import Judge
 from qrelay.judging.panel import Panel
 from qrelay.judging.qualification.stages import StageOptions, stage_scores
@@ -85,7 +86,7 @@ def test_an_embedder_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
 # --- gathering labels -------------------------------------------------------------------------------------------
 
 
-def panel_of(backend: FakeBackend, cache: SqliteCache | None = None, *strategies: str) -> Panel:
+def panel_of(backend: FakeBackend, cache: SqlCache | None = None, *strategies: str) -> Panel:
     store = cache or NoCache()
     return Panel(
         {
@@ -124,7 +125,7 @@ async def test_every_judges_labels_stand_in_the_pairs_order() -> None:
 
 async def test_a_second_run_asks_the_backend_nothing(tmp_path: Path) -> None:
     first, second = FakeBackend(), FakeBackend()
-    cache = SqliteCache(tmp_path / "cache.sqlite")
+    cache = SqlCache(str(tmp_path / "cache.sqlite"))
     fresh = await measure(panel_of(first, cache), PAIRS, {}, 1)
     again = await measure(panel_of(second, cache), PAIRS, {}, 1)
     cache.close()
