@@ -71,7 +71,7 @@ def test_a_promoted_version_serves_once_it_has_its_own_vectors(
     version = promoted(registry, 3)
     retriever.look()
     assert found(retriever) == before, "the old pair serves until the new one is whole"
-    assert retriever.info().details["reembedding.tiny"] == f"waits for `qrelay index reembed --model {version}`"
+    assert retriever.info().details["reembedding.tiny"] == "waits for `qrelay index reembed --model registry`"
     elsewhere(waiting)
     retriever.look()
     after = found(retriever)
