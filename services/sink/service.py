@@ -127,7 +127,7 @@ class DeadLetterStage:
 
 
 class SinkServicer(ModelsServicer):
-    """The gRPC door; training and models are in `training/doors.py`."""
+    """The gRPC servicer; training and models are in `models.py`."""
 
     async def Ingest(self, request: pb.IngestRequest, context: Any) -> pb.IngestResponse:
         """Each set committed, or its re-judgments added, in order; answers when that is on disk."""
