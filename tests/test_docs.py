@@ -20,11 +20,8 @@ from qrelay.settings import load_settings
 from qrelay.settings.sections import SERVICES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [
-    path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md")]
-    if path.name != "CHANGELOG.md"
-]
+FOLDERS = (".", "docs", "services/*", "qrelay/*", "examples", "deploy")
+PAGES = [path for folder in FOLDERS for path in sorted(ROOT.glob(f"{folder}/*.md")) if path.name != "CHANGELOG.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -32,6 +29,14 @@ def test_every_relative_link_leads_to_a_file(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_index_of_pages_names_each_page_once() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "docs" / "README.md").read_text("utf8"))
+    named = Counter((ROOT / "docs" / link).resolve() for link in links)
+    pages = {path.resolve() for path in PAGES} - {(ROOT / "docs" / "README.md").resolve()}
+    assert pages <= set(named), pages - set(named)
+    assert max(named.values()) == 1
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -80,6 +85,7 @@ def test_settings_shown_in_the_readme_hold() -> None:
     load_definition("judge").settings.model_validate(section)
 
 
-def test_examples_of_records_in_the_readme_are_json() -> None:
-    for block in re.findall(r"-d '(\{.*?\})'", (ROOT / "README.md").read_text("utf8")):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_of_records_are_json(page: Path) -> None:
+    for block in re.findall(r"-d '(\{.*?\})'", page.read_text("utf8")):
         json.loads(block)
