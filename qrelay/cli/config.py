@@ -49,7 +49,7 @@ current folder's. `qrelay config` prints what is in force and where each value c
 def config(service: str | None, config: Path | None, data_dir: Path, as_json: bool, reference: bool) -> None:
     """Print the effective settings of SERVICE (or of the job `trainer`), or of all, and where each comes from.
 
-    Passwords are hidden. With --json: an object a section, and `origins` with section -> field -> where from.
+    Passwords are hidden. With --json: one object for each section, and `origins`: section -> field -> source.
     """
     names = [service] if service else list(CLASSES)
     if reference and as_json:

@@ -139,7 +139,7 @@ def render(state: Mapping[str, Any]) -> Group:
 def top(
     data_dir: Path, config: Path | None, nats_url: str | None, interval: float, once: bool, as_json: bool
 ) -> None:
-    """Live lag, rates, batch sizes, cache hits, missing judgments, dead letters and tokens."""
+    """Show lag, rates, batch sizes, cache hits, missing judgments, dead letters and tokens, live."""
     settings = nats_settings(nats_url, data_dir, config)
     try:
         asyncio.run(_show(data_dir, settings, interval, once or as_json, as_json))

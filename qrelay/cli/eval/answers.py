@@ -55,7 +55,7 @@ _ENGINE_HELP = "Engine.  [default: openai with a URL, else llamacpp]"
 @click.option("--max-tokens", default=128, show_default=True, type=click.IntRange(1), help="Of an answer.")
 @click.option("--passage-words", default=200, show_default=True, type=click.IntRange(1), help="Of a passage shown.")
 @click.option("--sample", type=click.IntRange(1), help="Ask this many of the queries.  [default: all]")
-@click.option("--seed", default=0, show_default=True, help="Of the sample.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @json_option()
 @json_file_option()
 def answers_command(**given: Any) -> None:

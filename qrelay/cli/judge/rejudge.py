@@ -37,7 +37,7 @@ _SHOWN_FAILURES = 10
     help="Only the pairs of this TSV (columns of a slice; its grades are not read), as `qrelay audit sample` and "
     "`qrelay judge slice` write it.",
 )
-@click.option("--after", default="", metavar="QUERY_ID", help="Go on behind this query, as a stopped run says.")
+@click.option("--after", default="", metavar="QUERY_ID", help="Resume after this query, as a stopped run says.")
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Queries judged at once.")
 @click.option("--sink", "sink", help="host:port of the sink.  [default: in --data-dir]")
 @click.option("--dry-run", is_flag=True, help="Count what would be judged, and judge nothing.")

@@ -21,9 +21,9 @@ at all. The same ledger gives the same bytes.
 Reads the ledger directly, also while services write to it. The manifest has counts, sha256, judges and what was
 measured of them. With --split there is a file a split, in a folder.
 
-Judgments for evaluation (qrels, beir, ir_datasets) are written with a warning where nobody measured their judge.
-Training data (every other format with labels, and a split named train) are refused then: grade 50 labels, `qrelay
-judge qualify`, and name the report in sink.qualification; or --unmeasured.
+Judgments for evaluation (qrels, beir, ir_datasets) are written with a warning if their judge was not measured.
+Training data (every other format with labels, and a split named train) are then refused: annotate 50 pairs, run
+`qrelay judge qualify`, and name the report in sink.qualification; or give --unmeasured.
 
 \b
 FORMAT is one of
@@ -44,17 +44,19 @@ def selection_options() -> Decorator:
         click.option(
             "--where",
             default="",
-            help='Only labels for which this holds, as in "grade>=2 and p_relevant<0.9".',
+            help='Only labels that satisfy this: "grade>=2 and p_relevant<0.9".',
         ),
         click.option(
             "--by",
             type=click.Choice(["passage", "document"]),
             default="passage",
             show_default=True,
-            help="What a row is about; by document its best passage decides: see the sink's README.",
+            help="What a row is about; a document has its best passage's label (qrelay/labels/README.md).",
         ),
-        click.option("--overrides", is_flag=True, help="Let people's decisions (`qrelay label`) win over judges."),
-        click.option("--split", help="Splits with their shares, as in train=0.8,dev=0.1,test=0.1."),
+        click.option(
+            "--overrides", is_flag=True, help="Let people's decisions (`qrelay label`) win over the judges' labels."
+        ),
+        click.option("--split", help="Splits and their shares: train=0.8,dev=0.1,test=0.1."),
         click.option(
             "--group-by",
             default="doc",
@@ -83,9 +85,11 @@ def selection_options() -> Decorator:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File, or folder, to write.")
 @selection_options()
 @click.option("--system", default="", help="Whose run FORMAT run is: bm25, dense, bi_encoder, cross_encoder.")
-@click.option("--since", type=int, help="Only queries that changes after this number touched, whole.")
+@click.option("--since", type=int, help="Only queries that changed after this change number.")
 @click.option(
-    "--since-last", is_flag=True, help="The same since the last export of this collection, format and selection."
+    "--since-last",
+    is_flag=True,
+    help="Only queries that changed since the last export of this collection, format and selection.",
 )
 @data_dir_option()
 @config_option()

@@ -40,7 +40,7 @@ def reconcile(
 ) -> None:
     """Prove that every accepted query is committed, a dead letter, or in flight.
 
-    Compares the feed's journal in --data-dir with the streams and the ledger, also while the services work. Exit
+    Compares the feed's journal in --data-dir with the queues and the ledger, even while the services work. Exit
     code 0: all are; 1: some are lost, or in two states (and were not repaired); 3: all are, some as dead letters.
     """
     import asyncio

@@ -38,7 +38,7 @@ def ledger_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def author_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--by and --reason, for the history."""
     by = click.option("--by", default=None, help="Who decides.  [default: the name of the user]")
-    return by(click.option("--reason", default="", help="Why, for people.")(command))
+    return by(click.option("--reason", default="", help="Reason, for people.")(command))
 
 
 def opened(folder: Path | None, data_dir: Path, config: Path | None) -> Registry:
