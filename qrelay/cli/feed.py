@@ -115,7 +115,7 @@ def _warn(door: SinkDoor, say: Callable[[str], None]) -> None:
     try:
         door.info()
     except TransientError as error:
-        say(f"warning: the sink does not answer: {error}\nFeeding goes on; --wait asks it again {ATTEMPTS} times")
+        say(f"warning: the sink does not answer: {error}\nFeeding continues; --wait asks it again {ATTEMPTS} times")
 
 
 async def _publish(

@@ -68,7 +68,7 @@ class Commands(Group):
             extra = _EXTRAS.get(ctx.invoked_subcommand or "", "local")
             raise ConfigError(
                 f"this command needs the package {error.name}, which is not installed here: an image or a virtual "
-                f"environment of one service has only that service's; pip install 'qrelay[{extra}]' brings it"
+                f"environment of one service has only that service's; pip install 'qrelay[{extra}]' installs it"
             ) from error
 
 
@@ -82,7 +82,7 @@ _EPILOG = "\n".join([
     "Exit codes:",
     *(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items()),
     "",
-    "Shell completion, --json and the rest of what all commands share: docs/cli.md.",
+    "What all commands share (--json, progress, shell completion): docs/cli.md.",
 ])  # fmt: skip
 
 

@@ -42,7 +42,7 @@ from qrelay.settings.sections import SERVICES, settings_classes
 
 _POLL_S: Final = 0.2
 _ALL_READY = "all ready"
-_STILL_STARTING: Final = "it goes on starting in the background: `qrelay top` shows it, `qrelay down` stops it"
+_STILL_STARTING: Final = "it continues to start in the background: `qrelay top` shows it, `qrelay down` stops it"
 
 ORDER = ("sink", "judge", "reranker", "retriever")
 """Start from the end of the line, so that the first query finds its whole way open."""

@@ -97,8 +97,8 @@ class Experiment(_Strict):
     strangers: int = Field(
         0,
         ge=0,
-        description="Documents of other queries, drawn by the seed, that a cross-encoder is shown as not relevant"
-        " with each row: what a bi-encoder has in the rest of its batch",
+        description="Random negatives: documents of other queries, drawn by the seed, shown to a cross-encoder"
+        " with each row, as a bi-encoder has them in the rest of its batch",
     )
     documents: int = Field(8, ge=2, description="Documents a query, positives and negatives together")
     max_positives: int = Field(2, ge=1, description="Positives among them, at most; others wait for the next epoch")

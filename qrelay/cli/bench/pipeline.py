@@ -181,11 +181,11 @@ class Run:
                 "model's alone."
             )
         if queries["lost"] or queries["dead"]:
-            yield f"NOT as it must be: {queries['lost']} queries lost, {queries['dead']} dead letters."
+            yield f"NOT AS REQUIRED: {queries['lost']} queries lost, {queries['dead']} dead letters."
         if queries["unconfirmed"]:
             yield (
                 f"The broker never confirmed {queries['unconfirmed']} of the queries; "
-                f"{queries['unconfirmed_ended']} of them were stored all the same."
+                f"{queries['unconfirmed_ended']} of them were stored nevertheless."
             )
         if queries["of_others"]:
             yield f"The collection gained {queries['of_others']} queries besides: somebody else feeds it."

@@ -150,7 +150,7 @@ class Run:
         if self.place.address and not self.place.metrics:
             yield "Batches, CPU and memory of the service are unknown: give --metrics with its address."
         if self.place.service_time is not None:
-            yield f"The model is a double that takes {self.place.service_time * 1000:g} ms a query: simulated time."
+            yield f"The model is a fake that takes {self.place.service_time * 1000:g} ms a query: simulated time."
 
 
 def _judgments(tally: Counter[str]) -> dict[str, Any]:

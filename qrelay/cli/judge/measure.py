@@ -303,7 +303,7 @@ def _print_cascades(found: Sequence[Mapping[str, Any]]) -> None:
     for each in found:
         click.echo(
             f"cascade {each['small']} -> {each['large']} at error {each['max_error']}: {each['share_escalated']:.0%} "
-            f"go up, agreement {each['agreement']:.3f}, kappa {each['kappa']:.3f} (small alone "
+            f"escalated, agreement {each['agreement']:.3f}, kappa {each['kappa']:.3f} (small alone "
             f"{each['kappa_small']:.3f}, large alone {each['kappa_large']:.3f})"
         )
 

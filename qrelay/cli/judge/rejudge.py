@@ -34,7 +34,7 @@ _SHOWN_FAILURES = 10
 @click.option(
     "--pairs",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Only the pairs of this TSV (columns of a slice; its grades are not read), as `qrelay audit sample` and "
+    help="Only the pairs of this TSV (columns of annotated pairs; grades are not read), as `qrelay audit sample` and "
     "`qrelay judge slice` write it.",
 )
 @click.option("--after", default="", metavar="QUERY_ID", help="Resume after this query, as a stopped run says.")

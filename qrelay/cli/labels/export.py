@@ -122,7 +122,7 @@ def _since_last(ledger: Any, request: Any, *, quiet: bool) -> Any:
     request.check()
     last = last_export(ledger, request.collection, request.kind, request.selection(), request.describe_rules())
     if not quiet:
-        words = f"goes on from {last.location}, changes up to {last.to_change}" if last else "the first of its kind"
+        words = f"continues {last.location}, changes up to {last.to_change}" if last else "the first of its kind"
         click.echo(f"since last: {words}", err=True)
     return replace(request, since=last.to_change if last else 0)
 
@@ -147,7 +147,7 @@ def remarks(manifest: dict[str, Any]) -> Iterator[str]:
         yield f"{word.replace('_', ' ')}: {count}"
     if manifest["missing"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["missing"].items())
-        yield f"left out, for they are missing and not zero: {reasons}"
+        yield f"left out because they are missing, not zero: {reasons}"
     if manifest["overrides"]:
         yield f"labels set by people: {manifest['overrides']}"
     if manifest["judges"]:

@@ -214,7 +214,7 @@ def _no_override(collection: str, options: dict[str, Any]) -> str:
     names = {"query_id": "--query-id", "by": "--author", "standing": "--standing"}
     if narrowed := [option for name, option in names.items() if options[name]]:
         return f"none fits {', '.join(narrowed)}"
-    return f"nobody has decided about {collection or 'any collection'} yet; `qrelay label set` and `label import` do"
+    return f"no override of {collection or 'any collection'} yet; `qrelay label set` and `label import` make them"
 
 
 def _write_slice(path: Path, collection: str, scale: str, options: dict[str, Any]) -> None:
@@ -259,7 +259,7 @@ def _say_imported(file: Path, found: Imported, as_json: bool) -> None:
     if found.unjudged:
         ungraded += f", {found.unjudged} documents without a judged passage left out"
     if found.written is None:
-        click.echo(f"nothing imported: {len(found.bad)} bad lines{ungraded}; mend them, or use --skip-bad", err=True)
+        click.echo(f"nothing imported: {len(found.bad)} bad lines{ungraded}; fix them, or use --skip-bad", err=True)
         return
     skipped = f", {len(found.bad)} bad lines skipped" if found.bad else ""
     strangers = found.written.not_candidates

@@ -130,7 +130,7 @@ def prune(
 
     rule = PruneRule(dead_letters_older_than, raw_replies_older_than, unused_passages)
     if rule == PruneRule():
-        raise click.UsageError("say what: --dead-letters-older-than, --raw-replies-older-than or --unused-passages")
+        raise click.UsageError("give one of --dead-letters-older-than, --raw-replies-older-than or --unused-passages")
     with open_ledger(address, data_dir, config) as (opened, _):
         found = run(opened, rule, dry_run=not yes)
     if as_json:

@@ -83,4 +83,4 @@ def _print(report: Report, repair: bool, as_json: bool) -> None:
     if repair:
         click.echo(f"fed again {report.reemitted}, dead letters closed of {report.resolved} committed queries")
     elif report.lost + report.duplicated > report.without_record:
-        click.echo("`qrelay reconcile --repair` feeds lost queries again and closes letters of committed ones")
+        click.echo("`qrelay reconcile --repair` feeds lost queries again and closes dead letters of committed ones")

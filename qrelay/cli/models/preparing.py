@@ -120,7 +120,7 @@ def choice(data_dir: Path, config: Path | None, *, again: bool = False, fetching
         return known
     if has_labels(data_dir, config):
         raise ConfigError(
-            f"the installation in {data_dir} has labels, and goes on with the judge that made them: for another one "
+            f"the installation in {data_dir} has labels, and keeps the judge that made them: for another one "
             "choose another --data-dir, or name judge.backend and judge.model in its settings file"
         )
     from qrelay.models.dtypes import native_dtype

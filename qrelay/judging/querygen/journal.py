@@ -49,7 +49,7 @@ class Journal:
         self.outcomes: dict[str, Outcome] = {}
         if path.exists() and path.stat().st_size:
             if not resume:
-                raise InputError(f"{path} is there from an earlier run: give --resume to go on, or another --out")
+                raise InputError(f"{path} exists from an earlier run: give --resume to continue it, or another --out")
             self._read(path, identity)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Journal:
                 self.outcomes[outcome.passage_id] = outcome
         except (ValueError, TypeError, KeyError) as error:
             raise MalformedInput(
-                f"{path} is no journal of this command ({error}): remove it to begin anew"
+                f"{path} is no journal of this command ({error}): remove it to start afresh"
             ) from error
         other = sorted(key for key in {*known, *identity} if known.get(key) != identity.get(key))
         if other:
