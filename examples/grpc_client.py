@@ -1,7 +1,7 @@
 """Queries through all four services over gRPC, and their labels read back.
 
     qrelay up --detach
-    python examples/grpc_client.py COLLECTION "What causes glaucoma?" ["another query" …] [--data-dir .qrelay]
+    python examples/grpc_client.py COLLECTION "What causes glaucoma?" "another query"
 
 Each call takes many items and answers each with a result or an error of its own. Where queries come as a stream, feed
 the queue instead (`qrelay feed`): it retries, and nothing that it accepted is lost.
@@ -9,95 +9,61 @@ the queue instead (`qrelay feed`): it retries, and nothing that it accepted is l
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-from collections.abc import Iterable
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from qrelay.rundir import require
-from qrelay.v1 import (
-    judge_pb2,
-    judge_pb2_grpc,
-    records_pb2,
-    reranker_pb2,
-    reranker_pb2_grpc,
-    retriever_pb2,
-    retriever_pb2_grpc,
-    sink_pb2,
-    sink_pb2_grpc,
-)
+from qrelay.v1 import judge_pb2_grpc, reranker_pb2_grpc, retriever_pb2_grpc, sink_pb2_grpc
+from qrelay.v1.judge_pb2 import JudgeRequest
+from qrelay.v1.records_pb2 import Query
+from qrelay.v1.reranker_pb2 import RerankRequest
+from qrelay.v1.retriever_pb2 import RetrieveRequest
+from qrelay.v1.sink_pb2 import IngestRequest, ListJudgedSetsRequest
 
-TIMEOUT_S = 600.0
+DATA_DIR = Path(os.environ.get("QRELAY_DATA_DIR", ".qrelay"))
 
 
-def main() -> None:
-    """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("collection")
-    parser.add_argument("queries", nargs="+")
-    parser.add_argument("--data-dir", type=Path, default=Path(".qrelay"))
-    given = parser.parse_args()
-    label(given.collection, given.queries, given.data_dir)
-    for line in labels(given.collection, given.queries, given.data_dir):
-        print(line)
+def main(collection: str, *texts: str) -> None:
+    """Retrieve, rerank, judge and commit each query; then print its labels from the ledger."""
+    retriever = retriever_pb2_grpc.RetrieverServiceStub(channel("retriever"))
+    reranker = reranker_pb2_grpc.RerankerServiceStub(channel("reranker"))
+    judge = judge_pb2_grpc.JudgeServiceStub(channel("judge"))
+    sink = sink_pb2_grpc.SinkServiceStub(channel("sink"))
+
+    # The id is a hash of the text: labelling a query again adds nothing.
+    ids = {text: hashlib.sha256(text.encode()).hexdigest()[:12] for text in texts}
+    queries = [Query(query_id=ids[text], text=text, collection=collection) for text in texts]
+    found = good(retriever.Retrieve(RetrieveRequest(queries=queries)))
+    ranked = good(reranker.Rerank(RerankRequest(candidate_sets=[each.candidate_set for each in found])))
+    judged = good(judge.Judge(JudgeRequest(candidate_sets=[each.candidate_set for each in ranked])))
+    good(sink.Ingest(IngestRequest(judged_sets=[each.judged_set for each in judged])))
+
+    for text, query_id in ids.items():
+        for answer in sink.ListJudgedSets(ListJudgedSetsRequest(collection=collection, where=f"query_id={query_id}")):
+            for judgment in answer.judged_set.judgments:
+                label = (
+                    judgment.graded.grade if judgment.HasField("graded") else f"missing: {judgment.missing.reason}"
+                )
+                print(text, judgment.passage_id, label, sep="\t")
 
 
-def query_id(text: str) -> str:
-    """The same text gets the same id, so labelling it again adds nothing."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def channel(service: str) -> grpc.Channel:
+    """A channel to the service that `qrelay up` runs on the data folder."""
+    return grpc.insecure_channel(require(DATA_DIR, service).grpc)
 
 
-def label(collection: str, texts: list[str], data_dir: Path) -> None:
-    """Retrieve, rerank, judge, commit."""
-    queries = [records_pb2.Query(query_id=query_id(text), text=text, collection=collection) for text in texts]
-    with channel(data_dir, "retriever") as opened:
-        request = retriever_pb2.RetrieveRequest(queries=queries)
-        answer = retriever_pb2_grpc.RetrieverServiceStub(opened).Retrieve(request, timeout=TIMEOUT_S)
-    with channel(data_dir, "reranker") as opened:
-        request = reranker_pb2.RerankRequest(candidate_sets=[each.candidate_set for each in good(answer.results)])
-        answer = reranker_pb2_grpc.RerankerServiceStub(opened).Rerank(request, timeout=TIMEOUT_S)
-    with channel(data_dir, "judge") as opened:
-        request = judge_pb2.JudgeRequest(candidate_sets=[each.candidate_set for each in good(answer.results)])
-        answer = judge_pb2_grpc.JudgeServiceStub(opened).Judge(request, timeout=TIMEOUT_S)
-    with channel(data_dir, "sink") as opened:
-        request = sink_pb2.IngestRequest(judged_sets=[each.judged_set for each in good(answer.results)])
-        answer = sink_pb2_grpc.SinkServiceStub(opened).Ingest(request, timeout=TIMEOUT_S)
-    good(answer.results)
-
-
-def labels(collection: str, texts: list[str], data_dir: Path) -> Iterable[str]:
-    """One line a judgment: query, passage, grade and P(relevant), or why there is none."""
-    with channel(data_dir, "sink") as opened:
-        sink = sink_pb2_grpc.SinkServiceStub(opened)
-        for text in texts:
-            request = sink_pb2.ListJudgedSetsRequest(collection=collection, where=f"query_id={query_id(text)}")
-            for answer in sink.ListJudgedSets(request, timeout=TIMEOUT_S):
-                for judgment in answer.judged_set.judgments:
-                    graded = judgment.WhichOneof("outcome") == "graded"
-                    outcome = (
-                        f"grade {judgment.graded.grade}, P(relevant) {judgment.graded.p_relevant:.2f}"
-                        if graded
-                        else f"missing: {judgment.missing.reason}"
-                    )
-                    yield f"{text}\t{judgment.passage_id}\t{outcome}"
-
-
-def channel(data_dir: Path, service: str) -> grpc.Channel:
-    """A channel to the service that `qrelay up` runs on this data folder."""
-    return grpc.insecure_channel(require(data_dir, service).grpc)
-
-
-def good(results: Iterable[Any]) -> list[Any]:
-    """The results. Ends the program at the first error."""
-    found = list(results)
-    for each in found:
-        if each.WhichOneof("result") == "error":
-            raise SystemExit(f"{each.error.query_id}: {each.error.message}")
-    return found
+def good(answer: Any) -> list[Any]:
+    """The results of a call. Ends the program at the first error among them."""
+    for result in answer.results:
+        if result.WhichOneof("result") == "error":
+            sys.exit(f"{result.error.query_id}: {result.error.message}")
+    return list(answer.results)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

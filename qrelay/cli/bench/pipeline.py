@@ -227,17 +227,8 @@ def _running(nats_url: str, sink: str, metrics: tuple[str, ...]) -> Installation
 @file_option("--queries", "Real queries, as `qrelay feed` reads them.  [default: generated ones]")
 @click.option("--collection", default=COLLECTION, show_default=True, help="Collection of the queries.")
 @click.option("--efficiency", is_flag=True, help="Measure the judge alone too; report the pipeline's share of it.")
-@click.option(
-    "--scale",
-    type=Numbers("1,2,4,8", whole=True),
-    help="Measure the throughput with each of these numbers of judges.",
-)
-@click.option(
-    "--disturb",
-    type=Disturbances(),
-    metavar="PLAN",
-    help="Faults under load, such as kill:judge@10s,drain:judge@25s.",
-)
+@click.option("--scale", type=Numbers("1,2,4,8", whole=True), help="Throughput with each of these numbers of judges.")
+@click.option("--disturb", type=Disturbances(), metavar="PLAN", help="Faults: kill:judge@10s,drain:judge@25s.")
 @click.option("--grace", type=Duration(), default="60s", show_default=True,
               help="terminationGracePeriodSeconds: from SIGTERM to SIGKILL.")  # fmt: skip
 @click.option("--idle", type=Duration(), default="0s", help="At the end, measure this long without load.")

@@ -31,10 +31,8 @@ _DEADLINE_S = 600.0
 @file_option("--queries", "Queries, as `qrelay feed` reads them.")
 @click.option("--collection", required=True, help="The corpus that the queries are asked of.")
 @click.option("--retriever", required=True, metavar="HOST:PORT", help="gRPC address of a running retriever.")
-@click.option(
-    "--reranker", metavar="HOST:PORT", help="gRPC address of a reranker: adds what the judge's benchmark sends."
-)
-@click.option("--judge", metavar="HOST:PORT", help="gRPC address of a judge: adds what the sink's benchmark sends.")
+@click.option("--reranker", metavar="HOST:PORT", help="A reranker's address: adds what the judge's benchmark sends.")
+@click.option("--judge", metavar="HOST:PORT", help="A judge's address: adds what the sink's benchmark sends.")
 @click.option("--limit", type=click.IntRange(1), help="Use only this many queries.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write.")
 def record(queries: Path | None, collection: str, retriever: str, reranker: str | None, judge: str | None,

@@ -27,9 +27,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 def _pairs_options(command: Any) -> Any:
     """Where graded pairs come from, and what is known of their retrieval scores."""
     options = [
-        click.option(
-            "--slice", "slice_", type=_FILE, help="TSV of annotated pairs (`qrelay judge slice` writes one)."
-        ),
+        click.option("--slice", "slice_", type=_FILE, help="TSV of annotated pairs, from `qrelay judge slice`."),
         click.option(
             "--corpus",
             type=click.Path(path_type=Path, exists=True),
@@ -37,9 +35,7 @@ def _pairs_options(command: Any) -> Any:
         ),
         click.option("--queries", type=_FILE, help="BEIR queries.jsonl[.gz]."),
         click.option("--qrels", type=_FILE, help="BEIR qrels TSV: query-id, corpus-id, score."),
-        click.option(
-            "--rest", type=_FILE, help="TSV of more pairs, judged but not annotated: to estimate the relevant share."
-        ),
+        click.option("--rest", type=_FILE, help="TSV of pairs judged, not annotated: for the relevant share."),
         click.option("--answers", type=_FILE, help="JSONL of reference answers: _id, answers."),
         click.option("--max-words", default=160, show_default=True, help="Words of a document that are judged."),
         click.option("--relevant-from", type=int, required=True, help="The least grade that counts as relevant."),

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 @click.command("slice", epilog=example("qrelay judge slice --collection docs --n 50 --out to-grade.tsv"))
 @click.option("--collection", required=True, help="The collection whose labels are sampled.")
 @click.option("--n", "count", default=150, show_default=True, type=click.IntRange(1), help="Pairs to annotate.")
-@click.option(
-    "--where", default="", help='Draw only from these labels: "strategy=graded" (see qrelay/labels/README.md).'
-)
+@click.option("--where", default="", help='Only these labels: "strategy=graded" (qrelay/labels/README.md).')
 @click.option("--seed", default=0, show_default=True, help="Another seed draws other pairs.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="TSV to write.")
 @click.option("--sink", help="host:port of the sink.  [default: in --data-dir]")

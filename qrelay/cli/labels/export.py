@@ -53,9 +53,7 @@ def selection_options() -> Decorator:
             show_default=True,
             help="What a row is about; a document has its best passage's label (qrelay/labels/README.md).",
         ),
-        click.option(
-            "--overrides", is_flag=True, help="Let people's decisions (`qrelay label`) win over the judges' labels."
-        ),
+        click.option("--overrides", is_flag=True, help="Let people's decisions (`qrelay label`) win over judges'."),
         click.option("--split", help="Splits and their shares: train=0.8,dev=0.1,test=0.1."),
         click.option(
             "--group-by",
@@ -89,7 +87,7 @@ def selection_options() -> Decorator:
 @click.option(
     "--since-last",
     is_flag=True,
-    help="Only queries that changed since the last export of this collection, format and selection.",
+    help="The same since the last export of this collection, format and selection.",
 )
 @data_dir_option()
 @config_option()

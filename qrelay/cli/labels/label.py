@@ -120,9 +120,7 @@ def import_(
 @click.option("--standing", is_flag=True, help="Only those in force: none withdrawn or replaced.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Rows, at most.")
 @click.option("--page-token", default="", help="Continue where a list ended, as it said.")
-@click.option(
-    "--slice", "slice_", type=_FILE, help="Write those in force in --collection as TSV, for `qrelay judge`."
-)
+@click.option("--slice", "slice_", type=_FILE, help="Write those in force as TSV, for `qrelay judge`.")
 @click.option("--scale", default="", help="With --slice: only overrides on this scale.")
 @_ledger_options
 def list_(slice_: Path | None, collection: str, scale: str, **options: Any) -> None:
@@ -161,7 +159,7 @@ def list_(slice_: Path | None, collection: str, scale: str, **options: Any) -> N
     "measure",
     type=_MEASURES,
     required=True,
-    help="Disagreement of judges, or uncertainty of the label that counts.",
+    help="Measure of doubt: between judges, or of one label.",
 )
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Pairs, at most.")
 @click.option("--page-token", default="", help="Continue where a list ended, as it said.")

@@ -102,12 +102,8 @@ def migrate(address: str | None, data_dir: Path, config: Path | None, as_json: b
 
 
 @ledger.command("prune", epilog=example("qrelay ledger prune --dead-letters-older-than 90"))
-@click.option(
-    "--dead-letters-older-than", type=float, metavar="DAYS", help="Payloads of dead letters closed longer ago."
-)
-@click.option(
-    "--raw-replies-older-than", type=float, metavar="DAYS", help="Raw replies of judgments older than this."
-)
+@click.option("--dead-letters-older-than", type=float, metavar="DAYS", help="Payloads of those closed longer ago.")
+@click.option("--raw-replies-older-than", type=float, metavar="DAYS", help="Raw replies of older judgments.")
 @click.option("--unused-passages", is_flag=True, help="Texts that no query names.")
 @click.option("--yes", is_flag=True, help="Delete it. Without this, only show what would be deleted.")
 @_ledger_option()
