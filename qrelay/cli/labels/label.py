@@ -154,13 +154,7 @@ def list_(slice_: Path | None, collection: str, scale: str, **options: Any) -> N
 
 @label.command(epilog=example("qrelay label queue --collection docs --by uncertainty --limit 20"))
 @click.option("--collection", required=True, help="The collection to review.")
-@click.option(
-    "--by",
-    "measure",
-    type=_MEASURES,
-    required=True,
-    help="Measure of doubt: between judges, or of one label.",
-)
+@click.option("--by", "measure", type=_MEASURES, required=True, help="Doubt between judges, or in one label.")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Pairs, at most.")
 @click.option("--page-token", default="", help="Continue where a list ended, as it said.")
 @click.option("--overridden", is_flag=True, help="Include pairs that have an override.")
