@@ -69,7 +69,7 @@ class NatsSettings(Section):
 
 
 class GrpcSettings(Section):
-    """The gRPC door."""
+    """The gRPC server."""
 
     bind: str = Field("127.0.0.1:0", description="host:port to listen on; port 0 takes a free one")
     max_message_bytes: int = Field(32 * 1024**2, ge=1024, description="Bytes of one request or response")
@@ -83,7 +83,7 @@ class GrpcSettings(Section):
 
 
 class WorkerSettings(Section):
-    """The queue's door: how messages are gathered, retried and returned."""
+    """The queue's worker: how messages are gathered, retried and returned."""
 
     enabled: bool = Field(True, description="Whether to work on the queue; false: only gRPC")
     max_items: int = Field(32, ge=1, description="Messages in one batch")

@@ -1,7 +1,7 @@
 """The processes of a benchmark that were started here: services, replicas of them, and NATS.
 
 The settings in force apply (file and environment); on top come free ports, the data folder, whether there is a queue,
-and the doubles with their simulated times. Logs and announcements are in a folder of the run's own, so a benchmark
+and the fakes with their simulated times. Logs and announcements are in a folder of the run's own, so a benchmark
 neither finds nor disturbs a `qrelay up`; with the default data folder, which is temporary, not even its data.
 """
 
@@ -65,7 +65,7 @@ class Plan:
     """Empty: a temporary one."""
     environ: Mapping[str, str] = field(default_factory=dict)
     queue: bool = False
-    """With NATS; otherwise the services have only their gRPC doors."""
+    """With NATS; otherwise the services only answer gRPC."""
 
     @property
     def settings(self) -> Effective:

@@ -1,6 +1,6 @@
 """`qrelay top`: what flows, what waits, what fails and what it costs, live.
 
-Two sources: JetStream (lag of each hop) and every service's /metrics (rates, batch sizes, cache hits,
+Two sources: JetStream (lag of each queue) and every service's /metrics (rates, batch sizes, cache hits,
 missing judgments, tokens). Rates are differences between two looks.
 """
 
@@ -39,7 +39,7 @@ _HOPS = {"retriever": Hop.QUERIES, "reranker": Hop.RETRIEVED, "judge": Hop.RERAN
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at everything: samples by service, lag by hop, when (monotonic seconds)."""
+    """One look at everything: samples by service, lag by queue, when (monotonic seconds)."""
 
     at: float
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -31,7 +31,7 @@ _POLL_S: Final = 0.5
 _QUIET_POLLS: Final = 20
 """Polls without an end after which it is said what waits where, and again after each so many."""
 _EMPTY_LOOKS: Final = 3
-"""Such looks in a row that find nothing on its way, after which nobody waits any longer."""
+"""After so many looks in a row that find nothing in flight, waiting ends."""
 _STATES_PAGE: Final = 5_000
 _INFO_S: Final = 5.0
 _CONNECT_S: Final = 5.0

@@ -14,7 +14,7 @@ DEFAULT_EMBEDDER: Final = "all-MiniLM-L6-v2"
 
 
 class SyntheticSettings(Section):
-    """The engine `synthetic`: the double for tests and benchmarks."""
+    """The engine `synthetic`: the fake for tests and benchmarks."""
 
     service_time_s: float = Field(
         0.0, ge=0, description="Seconds that each query takes, one after another, whatever the batch"

@@ -4,7 +4,7 @@ One step: let time decide (`Decisions.on_timer`), launch what is pending, look a
 take steps at once. A trigger is claimed for this launcher's place first; then the job is launched, which happens once
 however often it is asked; then that is recorded. So a sink that dies anywhere in between leaves a trigger that the
 next step, of any sink of that place, brings to its end. A launch that fails is tried again, later each time; so is
-one whose labels may not teach (`teaching.py`), which waits, and says so, until they may or somebody abandons it.
+one whose labels may not train (`teaching.py`), which waits, and says so, until they may or somebody abandons it.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Dispatcher:
         self._launched(trigger, launched, place)
 
     def _require_teachable(self, trigger: Trigger) -> None:
-        """Raises NotQualified where the labels may not teach, and the job has not begun either (before a sink could
+        """Raises NotQualified where the labels may not train, and the job has not begun either (before a sink could
         record it)."""
         try:
             require_teachable(self._ledger, trigger.collection, self._settings, _allowed(trigger))

@@ -27,7 +27,7 @@ _NAME_CHARS: Final = 63
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
     """What is to be started. `ledger` is its URL without a password, `secret_ledger` the whole one; `data_dir` is
-    absolute; `command` may hold placeholders, see `filled`; `allowed`: which labels may teach, see
+    absolute; `command` may hold placeholders, see `filled`; `allowed`: which labels may train, see
     `labels/permission.py`."""
 
     name: str
@@ -117,7 +117,7 @@ class Launcher(Protocol):
         """The last lines of its log, the last one last; none where there is no log."""
 
     def close(self) -> None:
-        """Lets go of what it holds in this process (threads, connections); jobs go on."""
+        """Releases what it holds in this process (threads, connections); jobs continue."""
 
 
 def job_name(collection: str, change_no: int, command: Sequence[str], decided_us: int) -> str:

@@ -99,7 +99,7 @@ class VllmSettings(Section):
 
 
 class FakeSettings(Section):
-    """The backend `fake`: the double for tests and benchmarks."""
+    """The backend `fake`: the fake for tests and benchmarks."""
 
     failure_rate: float = Field(0.0, ge=0, le=1, description="Share of pairs that fail the first time, 0 to 1")
     service_time_s: float = Field(
@@ -131,7 +131,7 @@ class MemberSettings(Section):
 
 
 class CascadeSettings(Section):
-    """A cheap judge answers where it is sure, a dear one the rest. On when `order` is not empty."""
+    """A cheap judge answers where it is confident; the rest is escalated. On when `order` is not empty."""
 
     order: tuple[str, ...] = Field(
         (), description='Names of two judges, small first; "fused" as the small one: the ensemble of all others'

@@ -28,7 +28,7 @@ from qrelay.nearest import did_you_mean, listed
 
 PATH_PREFIX = "path:"
 RESERVED_NAMES = frozenset({"hash"})
-"""Names of doubles that are no files: see `qrelay.models.embedder.HashEmbedder`."""
+"""Names of fakes that are no files: see `qrelay.models.embedder.HashEmbedder`."""
 
 Catalogue = Mapping[str, ModelEntry]
 _ENTRY: TypeAdapter[ModelEntry] = TypeAdapter(ModelEntry)

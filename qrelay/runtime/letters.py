@@ -38,7 +38,7 @@ def message_id(stage: str, query: Query, replay: str) -> str:
 
 
 def dead_letter(stage: str, message: Message, query: Query, error: QrelayError) -> DeadLetter:
-    """The letter of a message that `stage` cannot process, with its original whole."""
+    """The dead letter of a message that `stage` cannot process, with its original whole."""
     replay = message.headers.get(REPLAY_HEADER, "")
     return DeadLetter(
         dead_letter_id=digest("dlq", stage, message.subject, message.payload, replay)[:40],

@@ -141,7 +141,7 @@ class MemoryBroker:
         return messages
 
     async def stats(self) -> Sequence[HopStats]:
-        """Every hop's load."""
+        """Every queue's load."""
         return [
             HopStats(
                 hop,

@@ -95,7 +95,7 @@ def rich_status(error: QrelayError) -> status_pb2.Status:
 
 
 def item_error(error: QrelayError, query_id: str) -> service_info_pb2.ItemError:
-    """The error of one item in a batch whose others went on."""
+    """The error of one item in a batch whose others continued."""
     return service_info_pb2.ItemError(
         query_id=query_id,
         reason=error.reason,

@@ -11,7 +11,7 @@ from qrelay.models.engines import EncoderEngine
 
 
 class FakeSettings(Section):
-    """The scorer `fake`: the double for tests and benchmarks."""
+    """The scorer `fake`: the fake for tests and benchmarks."""
 
     service_time_s: float = Field(
         0.0,

@@ -1,4 +1,4 @@
-"""`qrelay bench retriever|reranker|judge|sink`: one service alone, through its gRPC door."""
+"""`qrelay bench retriever|reranker|judge|sink`: one service alone, over gRPC."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def remarks(manifest: dict[str, Any]) -> Iterator[str]:
 
 
 def warn(manifest: dict[str, Any]) -> None:
-    """On standard error, whose labels were measured by nobody, or fell short."""
+    """On standard error, whose labels were not measured, or fell short."""
     for line in manifest["qualification"]["warnings"]:
         click.secho(f"warning: {line}", fg="yellow", err=True)
     if manifest["qualification"]["warnings"]:

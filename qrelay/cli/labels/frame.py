@@ -1,5 +1,5 @@
 """What every command of the sink begins with: the ledger that the options name, how far reading it is, and the two
-options that let labels teach."""
+options that allow labels to train."""
 
 from __future__ import annotations
 

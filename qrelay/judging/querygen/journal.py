@@ -1,5 +1,5 @@
 """Every outcome, one JSON line each, written and synced before the next passage is asked about: the file that a
-killed run goes on from. Its first line says what the run is; a run with other settings does not continue it."""
+killed run resumes from. Its first line says what the run is; a run with other settings does not continue it."""
 
 from __future__ import annotations
 

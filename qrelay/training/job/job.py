@@ -14,7 +14,7 @@ from qrelay.files import write_atomic
 class Job:
     """name: unique within `data_dir`. change_no: of the trigger, for people; the export takes what the ledger holds
     when it begins. ledger: path or URL without a password; empty: the settings'. unmeasured, unqualified: let labels
-    teach whose judge nobody measured, or fell short; `sink.training` may allow it too."""
+    train although their judge was not measured, or fell short; `sink.training` may allow it too."""
 
     name: str
     collection: str

@@ -34,7 +34,7 @@ class Rounds:
     settings: TrainerSettings
     say: Say = lambda _: None
     allowed: Allowed = NOTHING
-    """Which labels may teach beside those of qualified judges."""
+    """Which labels may train beside those of qualified judges."""
 
     @property
     def file(self) -> StateFile:
@@ -46,7 +46,7 @@ class Rounds:
         again.
 
         Raises:
-            BackendUnavailable: a step failed; the text says which, and running again goes on there.
+            BackendUnavailable: a step failed; the text says which, and running again resumes there.
             BackendTimeout: a service does not serve what was promoted.
         """
         series = self.file.read()
