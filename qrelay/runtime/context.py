@@ -1,4 +1,4 @@
-"""What a running service hands to its gRPC servicer and its stages: settings, what it does until it is ready, the core
+"""What a running service hands to its gRPC servicer and stages: settings, what it does until it is ready, the core
 once loaded, the broker once connected, and admission: how much work may be held at once."""
 
 from __future__ import annotations
