@@ -135,7 +135,7 @@ class Experiment(_Strict):
     )
     seed: int = Field(13, ge=0, description="Of everything that is drawn")
     checkpoint_every: float = Field(
-        0.5, gt=0, description="Epochs between checkpoints, which a killed run goes on from"
+        0.5, gt=0, description="Epochs between checkpoints, from which a killed run resumes"
     )
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         (), description="Where progress is logged"
