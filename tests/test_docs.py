@@ -42,7 +42,7 @@ def test_the_index_of_pages_names_each_page_once() -> None:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """`qrelay …` invocations at the start of indented or fenced lines, in scripts of any; diagrams' arrows are none."""
+    """`qrelay …` invocations at the start of indented or fenced lines (in scripts, of any); arrows are none."""
     start = r" *" if page.suffix == ".sh" else r"(?:    |\$ )"
     lines = re.findall(rf"^{start}qrelay ([a-z][^\n#|&]*)", page.read_text("utf8"), re.MULTILINE)
     return [line.split() for line in lines if "─" not in line]
