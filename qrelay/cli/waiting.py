@@ -62,7 +62,7 @@ class SinkDoor:
         try:
             return get_info("sink", self.place, _INFO_S)
         except InputError as error:
-            raise InputError(f"{self.place} is no sink ({error}): give --sink the address of one") from error
+            raise InputError(f"{self.place} is not a sink ({error}): give --sink the address of one") from error
 
     def states(self, collection: str, query_ids: Sequence[str], query_round: int) -> list[str]:
         """How each query has ended: committed, dead, or pending. Raises TransientError: it does not answer."""

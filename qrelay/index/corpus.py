@@ -59,7 +59,7 @@ def _open(source: str, reject: Reject) -> Iterator[Document]:
         return read_jsonl(path, reject)
     if path.suffix == ".parquet":
         return read_parquet(path, reject)
-    raise MalformedInput(f"{path} is of no known kind; {_KINDS}")
+    raise MalformedInput(f"{path} is of an unknown kind; {_KINDS}")
 
 
 _KINDS: Final = (

@@ -101,7 +101,7 @@ class TrainingSettings(Section):
         try:
             ZoneInfo(value)
         except (OSError, ValueError, LookupError) as error:
-            raise ValueError(f"{value!r} is no time zone here: use a name such as Europe/Berlin") from error
+            raise ValueError(f"{value!r} is not a known time zone: use a name such as Europe/Berlin") from error
         return value
 
     @field_validator("quiet_hours")

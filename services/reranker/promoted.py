@@ -107,7 +107,7 @@ class Promoted:
             fingerprint=served.fingerprint,
         )
         if not math.isfinite(scorer.score([_PAIR])[0][0]):
-            raise ModelError(f"version {served.version} scores a pair with no number: its weights are spoilt")
+            raise ModelError(f"version {served.version} scores a pair with no number: its weights are damaged")
         return scorer
 
     def _fail(self, version: str, problem: str) -> None:

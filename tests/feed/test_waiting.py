@@ -112,7 +112,7 @@ async def reranker() -> Any:
 async def test_another_service_than_the_sink_is_refused_before_feeding(reranker: str, tmp_path: Path) -> None:
     import asyncio
 
-    with pytest.raises(InputError, match=r"is no sink.*give --sink"):
+    with pytest.raises(InputError, match=r"is not a sink.*give --sink"):
         await asyncio.to_thread(SinkDoor(reranker, tmp_path).info)
 
 

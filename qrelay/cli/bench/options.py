@@ -32,7 +32,7 @@ def seconds(text: str) -> float:
     """
     found = _DURATION.fullmatch(text.strip().lower())
     if not found or found[2] not in _UNITS:
-        raise ValueError(f"{text!r} is no duration: write 20ms, 5s, 2m or a number of seconds")
+        raise ValueError(f"{text!r} is not a duration: write 20ms, 5s, 2m or a number of seconds")
     return float(found[1]) * _UNITS[found[2]]
 
 

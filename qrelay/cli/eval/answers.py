@@ -69,7 +69,7 @@ def answers_command(**given: Any) -> None:
         refuse_kin(given["grader"], given["miner_judge"])
     corpus = required(given, "corpus")
     if not given["queries"] and not corpus.is_dir():
-        raise click.UsageError("Missing option '--queries': needed where --corpus is no folder in BEIR's layout.")
+        raise click.UsageError("Missing option '--queries': needed where --corpus is not a folder in BEIR's layout.")
     questions = read_questions(
         corpus, given["queries"] or corpus, given["answers"], sample=given["sample"], seed=given["seed"]
     )

@@ -109,5 +109,5 @@ def _print(done: Rejudged, dry_run: bool) -> None:
         click.echo(f"not taken: {query_id}: {error}", err=True)
     if done.stopped:
         click.echo(
-            f"stopped: {done.stopped}; go on with --after {done.last_query_id or '(nothing is done yet)'}", err=True
+            f"stopped: {done.stopped}; continue with --after {done.last_query_id or '(nothing done yet)'}", err=True
         )

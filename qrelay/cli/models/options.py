@@ -53,7 +53,7 @@ def author(by: str | None) -> str:
     try:
         return by or getpass.getuser()
     except (KeyError, OSError) as error:  # a process without a user's name
-        raise click.UsageError("say who decides with --by: this user has no name") from error
+        raise click.UsageError("name who decides with --by: this user has no name") from error
 
 
 def say(found: Mapping[str, Any], text: str, as_json: bool) -> None:

@@ -71,7 +71,7 @@ class Journal:
                 self.outcomes[outcome.passage_id] = outcome
         except (ValueError, TypeError, KeyError) as error:
             raise MalformedInput(
-                f"{path} is no journal of this command ({error}): remove it to start afresh"
+                f"{path} is not a journal of this command ({error}): remove it to start afresh"
             ) from error
         other = sorted(key for key in {*known, *identity} if known.get(key) != identity.get(key))
         if other:

@@ -60,6 +60,6 @@ def read_job(file: Path) -> Job:
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MalformedInput(
-            f"{file} is no training job ({type(error).__name__}: {error}): a sink's launcher writes it, and"
+            f"{file} is not a training job ({type(error).__name__}: {error}): a sink's launcher writes it, and"
             " `qrelay rounds`"
         ) from error

@@ -92,5 +92,5 @@ class Rounds:
             raise SetupError(text) if code == EXIT_SETUP else BackendUnavailable(text)
         result = read_result(job.folder / RESULT)
         if result is None:
-            raise InternalError(f"job {at.job} ended well and left no result")
+            raise InternalError(f"job {at.job} ended without an error and left no result")
         at.slots = list(result.slots)
