@@ -126,7 +126,7 @@ def test_a_sample_is_of_queries_and_follows_its_seed(tmp_path: Path) -> None:
 
 def test_whose_labels_they_are_must_be_said(tmp_path: Path) -> None:
     folder = beir_folder(tmp_path)
-    with pytest.raises(ConfigError, match="Say --labels"):
+    with pytest.raises(ConfigError, match="Give --labels"):
         labels_of(None, (), folder, None)
     with pytest.raises(ConfigError, match="--judge-model"):
         labels_of("judge", (), folder, None)
