@@ -1,8 +1,8 @@
 """What starts a training job: a protocol, what it is given and what it answers.
 
-A launcher starts a job at most once by its name, whoever asks, however often, and whatever dies meanwhile: when
-`launch` returns, the job has begun, durably, and no later call begins it again. Job names are known within a *place*
-(a data folder, a cluster); two launchers of one place find each other's jobs.
+A launcher starts a job at most once by its name, however often it is asked, and whichever process dies meanwhile.
+When `launch` returns, the job has begun, durably, and no later call begins it again. Job names are known within a
+*place* (a data folder, a cluster); two launchers of one place find each other's jobs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The broker port on NATS JetStream. The streams, their settings and reasons: `topology.py`.
 
 Connecting retries for ever and never fails the process: a service is ready when its model is loaded, and
-works on the queue when NATS is there. Every foreign error becomes one of qrelay's in `_translated`.
+works on the queue when NATS answers. `_translated` turns every foreign error into one of qrelay's.
 """
 
 from __future__ import annotations

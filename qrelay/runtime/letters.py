@@ -1,4 +1,4 @@
-"""What a message is about, the ids of what comes of it, and dead letters: pure functions beside the worker."""
+"""A message's subject, the ids of its output, and its dead letter: pure functions beside the worker."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Whether a process that makes itself ready makes progress, for its callers.
 
-No number of seconds decides that: the caller waits while there are signs of life. Such are a step that advances
-(the service's GetInfo says which), processor time and memory, of the process and of those that it started.
+No number of seconds decides that: the caller waits while there are signs of life. These are a step that advances
+(the service's GetInfo says which), processor time and memory, of the process and of its children.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one place where qrelay's errors become something else: a gRPC status, or a message's fate.
+"""The one place that translates qrelay's errors: to a gRPC status, or to what happens to a message.
 
 A test walks the tree in `qrelay/errors.py` and proves that no class is unmapped.
 """
