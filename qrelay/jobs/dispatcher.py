@@ -1,10 +1,10 @@
 """Reads the outbox: launches pending triggers as jobs, and records how the jobs end.
 
 One step: apply the time rules (`Decisions.on_timer`), launch what is pending, check what runs. Any number of sinks
-may take steps at once. A trigger is first claimed for this launcher's place. Then the job is launched, which happens once
-however often it is asked. Then that is recorded. So if a sink dies anywhere in between, the next step of any sink of
-that place continues with the trigger. A launch that fails is tried again, later each time; so is
-one whose labels may not train (`teaching.py`), which waits, and says so, until they may or somebody abandons it.
+may take steps at once. A trigger is first claimed for this launcher's place. Then the job is launched, which happens
+once however often it is asked. Then that is recorded. So if a sink dies anywhere in between, the next step of any
+sink of that place continues with the trigger. A launch that fails is tried again, later each time; so is one whose
+labels may not train (`teaching.py`), which waits, and says so, until they may or somebody abandons it.
 """
 
 from __future__ import annotations
