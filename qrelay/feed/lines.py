@@ -5,7 +5,7 @@
 - plain: the line is the text; its id is `q-` and 16 characters of the text's hash, so that the same line
   is the same query whenever it comes.
 
-A bad line is an error that names its number; the others continue.
+A bad line is an error that names its number; the others go on.
 """
 
 from __future__ import annotations

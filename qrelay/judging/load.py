@@ -1,9 +1,9 @@
-"""The judge's core: what every arrangement of judges can do, and the one that the settings name.
+"""The core behind the judge's two doors: what every arrangement of judges can do, and the one the settings ask for.
 
 Judge      one model asked one way (judge.py)
 Panel      several judges, all of which label every pair (panel.py)
-Fused      an ensemble: a panel, and one calibrated label a pair made of theirs (ensemble.py)
-Cascade    a cheap core answers where it is confident, and escalates the rest to an expensive one (cascade.py)
+Fused      a panel, and one calibrated label a pair made of theirs (fused.py)
+Cascade    a cheap core answers where it is sure, a dear one the rest (cascade.py)
 EarlyStop  any of these, leaving out what cannot change an export (early_stop.py)
 Budgeted   any of these, until the tokens or the money are used up (budget.py)
 """
