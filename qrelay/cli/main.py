@@ -68,7 +68,7 @@ class Commands(Group):
             extra = _EXTRAS.get(ctx.invoked_subcommand or "", "local")
             raise ConfigError(
                 f"this command needs the package {error.name}, which is not installed here: an image or a virtual "
-                f"environment of one service has only that service's; pip install 'qrelay[{extra}]' installs it"
+                f"environment of one service has only that service's; pip install 'qrelay[{extra}]' brings it"
             ) from error
 
 

@@ -2,7 +2,7 @@
 
     counting.py  policy.py                            what counts, and when that is enough (pure)
     decisions.py                                      the policy within a commit's transaction, and on a timer
-    launcher.py  subprocess_launcher.py  runner.py    one start a job, whichever process dies
+    launcher.py  subprocess_launcher.py  runner.py    one start a job, whoever dies
     kubernetes_*.py                                   the launcher of Jobs in a cluster: object, calls, watch, status
     dispatcher.py  report.py                          outbox -> launcher -> ledger; where all that stands
 

@@ -83,7 +83,7 @@ class SinkSettings(ServiceSettings):
     )
     round_seed: int = Field(0, description="Seed of the random order of a round")
     relevant_grades: dict[str, int] = Field(
-        RELEVANT_GRADE.copy(), description="Least relevant grade of further scales, by scale name"
+        RELEVANT_GRADE.copy(), description="Least relevant grade of scales beside the built-in ones, by scale name"
     )
 
     without_stage_scores: bool = Field(

@@ -78,7 +78,7 @@ def test_explain_prints_a_table_for_people(url: str) -> None:
 def test_explain_says_where_a_query_gives_no_example(url: str) -> None:
     out = run(url, "--collection", "docs", "--explain", "q2")
     assert "the query has no positive" in out
-    assert "no example: it needs a positive and a hard negative" in out
+    assert "no example: it takes a positive and a hard negative" in out
 
 
 def test_a_persons_decision_wins_where_it_is_asked_for(ledger: Ledger, url: str) -> None:

@@ -35,7 +35,7 @@ def _pairs_options(command: Any) -> Any:
         ),
         click.option("--queries", type=_FILE, help="BEIR queries.jsonl[.gz]."),
         click.option("--qrels", type=_FILE, help="BEIR qrels TSV: query-id, corpus-id, score."),
-        click.option("--rest", type=_FILE, help="TSV of pairs judged, not annotated: for the relevant share."),
+        click.option("--rest", type=_FILE, help="TSV of more pairs, judged but not graded: for the relevant share."),
         click.option("--answers", type=_FILE, help="JSONL of reference answers: _id, answers."),
         click.option("--max-words", default=160, show_default=True, help="Words of a document that are judged."),
         click.option("--relevant-from", type=int, required=True, help="The least grade that counts as relevant."),

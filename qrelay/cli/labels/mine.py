@@ -98,7 +98,7 @@ def _explain(
         return
     click.echo(f"{query_id}: {mined.query.text}")
     _print_rows(rows)
-    click.echo("" if mined.example else "no example: it needs a positive and a hard negative")
+    click.echo("" if mined.example else "no example: it takes a positive and a hard negative")
 
 
 def _print_rows(rows: list[Explained]) -> None:
