@@ -60,7 +60,7 @@ test-vllm: $(DEV) models  ## Install vLLM for the CPU into .venv-vllm and run th
 	$(BIN)/python scripts/setup_vllm.py $(PIP_ARGS)
 	.venv-vllm/bin/python -m pytest --timeout 400 tests/judge/test_backends.py tests/judge/test_vllm.py -k vllm
 
-check: $(DEV)  ## Lint, types, contracts, generated files.
+check: $(DEV)  ## Lint, types, layers, contracts, generated files.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -1,8 +1,8 @@
-"""The pipeline with doubles: what qrelay itself costs, beside what NATS alone costs for the same bytes.
+"""The pipeline with fakes: what qrelay itself costs, beside what NATS alone costs for the same bytes.
 
     python -m benchmarks.pipeline [--queries 3000] [--sync always] [--json]
 
-Four service processes and a real nats-server on this machine; the models are the shipped doubles (no
+Four service processes and a real nats-server on this machine; the models are the shipped fakes (no
 sleep, no model): the retriever answers 100 candidates of about 1 KB each, the reranker keeps 40 and samples
 25, the judge grades 25, the sink commits to SQLite. Prints queries/s end to end, CPU-ms a query by process,
 and the raw rate: the same payloads published and consumed by plain nats-py in the same run.
@@ -130,7 +130,7 @@ def run_pipeline(folder: Path, sync: str, count: int, warm_up: int) -> dict[str,
 
 
 def payloads(found: Any) -> dict[Hop, bytes]:
-    """One query's message on each hop, as the services make it."""
+    """One query's message in each queue, as the services make it."""
     each = query(0)
     with channel(found["retriever"].grpc) as opened:
         request = retriever_pb2.RetrieveRequest(queries=[wire.to_proto(each)])

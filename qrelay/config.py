@@ -69,7 +69,7 @@ class NatsSettings(Section):
 
 
 class GrpcSettings(Section):
-    """The gRPC door."""
+    """The gRPC server."""
 
     bind: str = Field("127.0.0.1:0", description="host:port to listen on; port 0 takes a free one")
     max_message_bytes: int = Field(32 * 1024**2, ge=1024, description="Bytes of one request or response")
@@ -83,13 +83,13 @@ class GrpcSettings(Section):
 
 
 class WorkerSettings(Section):
-    """The queue's door: how messages are gathered, retried and returned."""
+    """The queue's worker: how messages are gathered, retried and returned."""
 
-    enabled: bool = Field(True, description="Whether to work on the queue; false: only the gRPC door")
+    enabled: bool = Field(True, description="Whether to work on the queue; false: only gRPC")
     max_items: int = Field(32, ge=1, description="Messages in one batch")
     max_cost: int = Field(1_000_000, ge=1, description="Cost of one batch (tokens, as the stage counts them)")
     max_bytes: int = Field(8 * 1024**2, ge=1024, description="Payload bytes in one batch")
-    max_delay_s: float = Field(0.02, ge=0, description="Seconds the first message of a batch waits for company")
+    max_delay_s: float = Field(0.02, ge=0, description="Seconds that the first message of a batch waits for more")
     batches_in_flight: int = Field(2, ge=1, description="Batches handled at once, to overlap compute and I/O")
     max_attempts: int = Field(5, ge=1, description="Deliveries of one message before it is dead-lettered")
     retry_delays_s: tuple[float, ...] = Field(
@@ -104,7 +104,7 @@ class WorkerSettings(Section):
 class TelemetrySettings(Section):
     """Logs, metrics, traces."""
 
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level logged")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Lowest level that is logged")
     metrics_bind: str = Field("127.0.0.1:0", description="host:port of Prometheus /metrics; port 0: a free one")
     otlp_endpoint: str = Field("", description="OTLP/gRPC URL for spans; empty: spans are not exported")
     lag_every_s: float = Field(

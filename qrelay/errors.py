@@ -85,7 +85,7 @@ class NotPromotable(InputError):
 
 
 class NotQualified(InputError):
-    """Labels that may not become training data: nobody measured their judge, or it fell short; the text says which
+    """Labels that may not become training data: their judge was not measured, or fell short; the text says which
     judge, and what to do."""
 
     reason = "not_qualified"

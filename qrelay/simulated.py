@@ -1,7 +1,7 @@
-"""Simulated times for the shipped doubles: so that the pipeline can be measured apart from the models.
+"""Simulated times for the shipped fakes, so that the pipeline can be measured apart from the models.
 
-A double with a service time is one server with a first-come, first-served queue: each item takes `seconds`, one
-after another, whoever brings it and in whatever batch. Its capacity is exactly 1 / seconds: an item that has to
+A fake with a service time is one server with a first-come, first-served queue: each item takes `seconds`, one
+after another, in whatever batch it comes. Its capacity is exactly 1 / seconds: an item that has to
 wait begins when the one before it was due to end, not when a late timer noticed that it had.
 """
 
@@ -48,8 +48,8 @@ class ServiceTime:
 
 
 def load(steps: int, seconds: float) -> None:
-    """What loading a model is to whoever waits for it: so many steps, reported, of so many idle seconds each."""
-    with step("loading the double", total=steps, unit="steps") as loading:
+    """Loading a model, as its callers see it: so many steps, reported, of so many idle seconds each."""
+    with step("loading the fake", total=steps, unit="steps") as loading:
         for _ in range(steps):
             time.sleep(seconds)
             loading.advance(1)

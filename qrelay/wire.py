@@ -1,6 +1,6 @@
 """The one translation between qrelay's records and protobuf, and between records and queue messages.
 
-`to_proto`/`from_proto` serve the gRPC doors; `encode`/`decode` serve the queue, where every message is
+`to_proto`/`from_proto` serve gRPC; `encode`/`decode` serve the queue, where every message is
 an `Envelope` (protos/qrelay/v1/envelope.proto), zstd-compressed when that is worth it and marked so in
 the `Content-Encoding` header.
 """

@@ -1,1 +1,1 @@
-"""The four services. Each folder runs alone: `python -m qrelay.services.judge` or `qrelay serve judge`."""
+"""The four services, imported as `qrelay.services`. Each runs alone: `qrelay serve judge`."""

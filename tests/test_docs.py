@@ -13,6 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from qrelay import __version__
 from qrelay.cli.main import qrelay
 from qrelay.cli.serve import load_definition
 from qrelay.formats.queries import parse_line
@@ -20,11 +21,9 @@ from qrelay.settings import load_settings
 from qrelay.settings.sections import SERVICES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [
-    path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md")]
-    if path.name != "CHANGELOG.md"
-]
+FOLDERS = (".", "docs", "services/*", "qrelay/*", "examples", "deploy")
+SCRIPTS = sorted(ROOT.glob("examples/*.sh"))
+PAGES = [path for folder in FOLDERS for path in sorted(ROOT.glob(f"{folder}/*.md")) if path.name != "CHANGELOG.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -34,9 +33,18 @@ def test_every_relative_link_leads_to_a_file(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_the_index_of_pages_names_each_page_once() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "docs" / "README.md").read_text("utf8"))
+    named = Counter((ROOT / "docs" / link).resolve() for link in links)
+    pages = {path.resolve() for path in PAGES} - {(ROOT / "docs" / "README.md").resolve()}
+    assert pages <= set(named), pages - set(named)
+    assert max(named.values()) == 1
+
+
 def commands(page: Path) -> list[list[str]]:
-    """`qrelay …` invocations at the start of indented or fenced lines; the diagrams' arrows are none."""
-    lines = re.findall(r"^(?:    |\$ )qrelay ([a-z][^\n#|&]*)", page.read_text("utf8"), re.MULTILINE)
+    """`qrelay …` invocations at the start of indented or fenced lines (in scripts, of any); arrows are none."""
+    start = r" *" if page.suffix == ".sh" else r"(?:    |\$ )"
+    lines = re.findall(rf"^{start}qrelay ([a-z][^\n#|&]*)", page.read_text("utf8"), re.MULTILINE)
     return [line.split() for line in lines if "─" not in line]
 
 
@@ -46,7 +54,7 @@ def subcommands(name: str) -> list[str]:
     return command.list_commands(context) if isinstance(command, click.Group) else []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *SCRIPTS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_shown_exists_with_its_options(page: Path) -> None:
     for words in commands(page):
         path = words[: 2 if words[1:] and words[1] in subcommands(words[0]) else 1]
@@ -72,6 +80,10 @@ def test_the_demo_has_about_forty_distinct_questions_and_valid_settings() -> Non
         load_settings(load_definition(name).settings, name, file=ROOT / "demo" / "qrelay.yaml", environ={})
 
 
+def test_the_citation_names_the_version() -> None:
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text("utf8"))["version"] == __version__
+
+
 def test_settings_shown_in_the_readme_hold() -> None:
     text = (ROOT / "README.md").read_text("utf8")
     shown = re.search(r"\n    judge:\n((?:      .*\n)+)", text)
@@ -80,6 +92,7 @@ def test_settings_shown_in_the_readme_hold() -> None:
     load_definition("judge").settings.model_validate(section)
 
 
-def test_examples_of_records_in_the_readme_are_json() -> None:
-    for block in re.findall(r"-d '(\{.*?\})'", (ROOT / "README.md").read_text("utf8")):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_of_records_are_json(page: Path) -> None:
+    for block in re.findall(r"-d '(\{.*?\})'", page.read_text("utf8")):
         json.loads(block)

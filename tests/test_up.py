@@ -118,13 +118,13 @@ def test_a_service_is_waited_for_while_its_steps_advance(tmp_path: Path) -> None
             time.sleep(0.1)
     assert looks > limit
     assert len(steps) > 5
-    assert child.watch.doing.name == "judge: loading the double"
+    assert child.watch.doing.name == "judge: loading the fake"
 
 
 def test_a_service_that_hangs_is_told_and_not_waited_for(tmp_path: Path) -> None:
     with (
         loading_judge(tmp_path, **HUNG) as (supervisor, child),
-        pytest.raises(BackendTimeout, match=r"judge: loading the double: 0 of 1 steps \(no sign of life for"),
+        pytest.raises(BackendTimeout, match=r"judge: loading the fake: 0 of 1 steps \(no sign of life for"),
     ):
         while not supervisor.ready:
             supervisor.look(endpoints(tmp_path))
@@ -180,7 +180,7 @@ def test_up_shows_each_services_steps_as_plain_lines_and_down_names_itself(tmp_p
     done = up(tmp_path, "--detach", "--port-base", "0", **fake)
     try:
         assert done.returncode == 0, done.stderr
-        assert "judge: loading the double: 0 of 3 steps\n" in done.stderr
+        assert "judge: loading the fake: 0 of 3 steps\n" in done.stderr
         assert "all ready" in done.stderr
         assert "`qrelay down` stops" in done.stderr
         assert "Ctrl-C" not in done.stderr
@@ -206,7 +206,7 @@ def test_a_killed_up_leaves_nothing_that_blocks_the_next_and_down_ends_it(tmp_pa
     with Installation(tmp_path, DOUBLES) as first:
         left = killed(first)
         with Installation(tmp_path, DOUBLES) as second:
-            assert "a former `qrelay up` was killed and left" in (tmp_path / "up.log").read_text()
+            assert "an earlier `qrelay up` was killed and left" in (tmp_path / "up.log").read_text()
             assert not set(left.values()) & set(killed(second).values())
             stopped = qrelay("down", environ=second.environ)
             assert stopped.stdout == "stopped\n"

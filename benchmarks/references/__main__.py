@@ -2,7 +2,7 @@
 
     python -m benchmarks.references [retriever reranker judge sink] [--rounds 7] [--json] [--out FILE]
 
-Starts each service as its own process with its real model, sends items through its gRPC door on two connections, and
+Starts each service as its own process with its real model, sends items over gRPC on two connections, and
 does the same items with the bare library in this process. The service rests during the library's turn and the other
 way round. The retriever's index is the demo's (Python documentation), built first unless --index names one.
 """

@@ -1,6 +1,6 @@
 """The sink beside the database driver's bulk insert of exactly the same rows, with the same durability.
 
-Each round the service commits sets through its gRPC door; the rows that came of it are read back and inserted by the
+Each round the service commits sets over gRPC; the resulting rows are read back and inserted by the
 bare driver into the same tables of another database, as many sets a transaction.
 """
 

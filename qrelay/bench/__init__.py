@@ -16,9 +16,8 @@
 
 Nothing of these knows gRPC or the queue. What does:
 
-    targets/      the services' doors and the pipeline as targets; data, made or recorded
+    targets/      the services and the pipeline as targets; data, made or recorded
     data, probe   what is sent; what processes say of themselves
     running       services started here, in any number of replicas
     pipeline, disturb   the pipeline's own measurements; replicas killed and drained
-    commands/     `qrelay bench …`
 """

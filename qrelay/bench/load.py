@@ -125,7 +125,7 @@ class _Arrivals:
                 self._recorder.arrived(capped=True)
 
     async def drain(self, seconds: float) -> list[float]:
-        """Await what is on its way for so long; of the requests left without an answer: the seconds waited so far."""
+        """Await what is in flight for so long; of the requests left without an answer: the seconds waited so far."""
         due = dict(self._due)
         await _finish(set(due), seconds)
         return [self._clock() - at for task, at in due.items() if task.cancelled()]

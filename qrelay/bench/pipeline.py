@@ -2,7 +2,7 @@
 
 Everything is one query, fed as `qrelay feed` does and done when the ledger has it (targets/pipeline.py).
 
-    efficiency   the pipeline's throughput over the judge's alone, through its queue and through its gRPC door
+    efficiency   the pipeline's throughput over the judge's alone, through its queue and over gRPC
     scale        throughput with 1, 2, 4, … judges over that with the first number
     idle         CPU of each process while nothing streams, after the load
     accounting   what became of every query: by the broker's confirmations and the ledger's counts
@@ -34,7 +34,7 @@ LAG_EVERY_S: Final = 1.0
 _SETTLED_S: Final = 2.0
 _GRADES: Final = ("graded", "cached")
 _GRPC_MOST: Final = 256
-"""Requests at once through a judge's gRPC door, below its grpc.max_pending_items."""
+"""Simultaneous gRPC requests to a judge, below its grpc.max_pending_items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _start(fleet: Fleet, shape: Shape) -> Installation:
 
 @dataclass
 class LagLog:
-    """Messages not yet done a hop, over time; `series` is plain JSON: columns of equal length."""
+    """Messages not yet done in each queue, over time; `series` is plain JSON: columns of equal length."""
 
     series: dict[str, list[float]] = field(default_factory=lambda: {"seconds": []})
 

@@ -1,7 +1,7 @@
 """The processes of a benchmark that were started here: services, replicas of them, and NATS.
 
 The settings in force apply (file and environment); on top come free ports, the data folder, whether there is a queue,
-and the doubles with their simulated times. Logs and announcements are in a folder of the run's own, so a benchmark
+and the fakes with their simulated times. Logs and announcements are in a folder of the run's own, so a benchmark
 neither finds nor disturbs a `qrelay up`; with the default data folder, which is temporary, not even its data.
 """
 
@@ -37,21 +37,19 @@ _STUB_TIMES: Final = {
     "reranker": ({"SCORER": "fake"}, "FAKE__SERVICE_TIME_S"),
     "judge": ({"BACKEND": "fake", "CACHE": ":none:"}, "FAKE__SERVICE_TIME_S"),
 }
-"""The shipped double of each service that has a model, and where its simulated time is set."""
+"""The shipped fake of each service that has a model, and where its simulated time is set."""
 
 
 def simulated(times: Mapping[str, float]) -> dict[str, str]:
-    """The environment in which these services run their doubles, each query taking so many seconds.
+    """The environment in which these services run as fakes that take this many seconds a query.
 
     Raises:
-        ConfigError: a service without a double.
+        ConfigError: a service without a fake.
     """
     environ: dict[str, str] = {}
     for service, seconds in times.items():
         if service not in _STUB_TIMES:
-            raise ConfigError(
-                f"--service-time {service}=…: only {', '.join(_STUB_TIMES)} have a double; leave it out"
-            )
+            raise ConfigError(f"--service-time {service}=…: only {', '.join(_STUB_TIMES)} have a fake; leave it out")
         settings, time_setting = _STUB_TIMES[service]
         chosen = {**settings, time_setting: str(seconds)}
         environ |= {f"QRELAY_{service.upper()}__{name}": value for name, value in chosen.items()}
@@ -67,7 +65,7 @@ class Plan:
     """Empty: a temporary one."""
     environ: Mapping[str, str] = field(default_factory=dict)
     queue: bool = False
-    """With NATS; otherwise the services have only their gRPC doors."""
+    """With NATS; otherwise the services only answer gRPC."""
 
     @property
     def settings(self) -> Effective:
@@ -153,7 +151,7 @@ class Fleet:
     def _ended(self, child: Child) -> str:
         hint = "" if self._plan.data_dir else (
             "\nIt was started with the settings in force on a temporary data folder: give --data-dir for an index, "
-            "models or a cache that are there already, or --service-time for the double."
+            "models or a cache that are there already, or --service-time for the fake."
         )  # fmt: skip
         code = child.process.poll() if child.process else None
         return f"{child.name} ended with {code}:\n{child.last_words()}{hint}"

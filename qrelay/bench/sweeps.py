@@ -34,7 +34,7 @@ def rates_of(best: Level, shares: Sequence[float] = SHARES) -> list[float]:
     """
     seconds = sum(window.seconds for window in best.windows)
     if best.items == 0 or seconds <= 0:
-        raise InputError("nothing was answered without an error in the closed loop: mend that, or give rates")
+        raise InputError("nothing was answered without an error in the closed loop: fix that, or give rates")
     if not all(share > 0 for share in shares):
         raise InputError(f"shares {list(shares)}: use shares above 0, such as 0.5")
     return [share * best.requests / seconds for share in sorted(shares)]

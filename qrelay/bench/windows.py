@@ -2,7 +2,7 @@
 
 After the warm-up every window counts, also those before the last ones agreed: leaving the worse ones out would hide
 stalls and make intervals too narrow. Where the first windows were still warming up, the windows in report.json show
-it, and a longer warm-up mends it.
+it, and a longer warm-up fixes it.
 """
 
 from __future__ import annotations

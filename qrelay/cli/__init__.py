@@ -1,1 +1,1 @@
-"""The command line. Each command is a module; `main.py` mounts them, and those that services bring."""
+"""The command line: a module a command, and one lazy table of them in `main.py`."""

@@ -28,7 +28,7 @@ _sink_option = click.option("--sink", "address", help="host:port of the sink.  [
 
 @click.group(cls=Group, epilog=example("qrelay dlq list --collection docs"))
 def dlq() -> None:
-    """Dead letters: list, show, replay."""
+    """List, show and replay dead letters."""
 
 
 @dlq.command("list", epilog=example("qrelay dlq list --collection docs --all"))
@@ -36,10 +36,10 @@ def dlq() -> None:
 @config_option(used=False)
 @_sink_option
 @click.option("--collection", default="", help="Only this collection.")
-@click.option("--all", "include_closed", is_flag=True, help="Also those replayed or resolved.")
+@click.option("--all", "include_closed", is_flag=True, help="Include those replayed or resolved.")
 @json_option()
 def list_(data_dir: Path, address: str | None, collection: str, include_closed: bool, as_json: bool) -> None:
-    """One line a dead letter, newest last."""
+    """List dead letters, newest last."""
     address = address or require(data_dir, "sink").grpc
     entries = _entries(address, collection, include_closed)
     if not entries and collection:
@@ -59,7 +59,7 @@ def list_(data_dir: Path, address: str | None, collection: str, include_closed: 
 @config_option(used=False)
 @_sink_option
 def show(dead_letter_id: str, data_dir: Path, address: str | None) -> None:
-    """One dead letter whole, as JSON. The id may be shortened."""
+    """Print one whole dead letter as JSON. The start of its id is enough."""
     for entry in _entries(address or require(data_dir, "sink").grpc, "", True):
         if entry.dead_letter.dead_letter_id.startswith(dead_letter_id):
             echo_json(MessageToDict(entry, preserving_proto_field_name=True))
@@ -69,7 +69,7 @@ def show(dead_letter_id: str, data_dir: Path, address: str | None) -> None:
 
 @dlq.command(epilog=example("qrelay dlq replay --all"))
 @click.argument("ids", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All open ones.")
+@click.option("--all", "everything", is_flag=True, help="Replay all open ones.")
 @data_dir_option()
 @config_option(used=False)
 @_sink_option

@@ -37,10 +37,10 @@ _SHOWN_REJECTIONS = 20
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True), default="-")
 @click.option("--collection", required=True, help="The corpus that the queries are asked of.")
 @click.option("--format", "line_format", type=click.Choice(["auto", "jsonl", "tsv", "plain"]), default="auto",
-              show_default=True, help="auto tells each line apart.")  # fmt: skip
+              show_default=True, help="auto: decide line by line.")  # fmt: skip
 @click.option("--round", "query_round", type=click.IntRange(0, MAX_ROUND), default=0, show_default=True,
-              help="Queries that were fed in an earlier round are retrieved and judged again.")  # fmt: skip
-@click.option("--follow", is_flag=True, help="Go on as the file grows, until Ctrl-C.")
+              help="Retrieve and judge again what was fed in an earlier round.")  # fmt: skip
+@click.option("--follow", is_flag=True, help="Keep reading as the file grows, until Ctrl-C.")
 @click.option("--wait", is_flag=True, help="Return when every query is in the ledger or in the dead letters.")
 @click.option("--nats", "nats_url", help="NATS URL.  [default: the one in --data-dir, else the settings']")
 @click.option("--sink", "sink_address", help="host:port of the sink, for --wait.  [default: in --data-dir]")
@@ -52,9 +52,9 @@ def feed(file: Path, collection: str, line_format: Format, query_round: int, fol
          as_json: bool) -> None:  # fmt: skip
     """Stream the queries of FILE (JSONL, TSV or plain lines, gzip too; - reads standard input).
 
-    Each query is acknowledged by the stream and remembered, so feeding the same file again only adds what
-    is new. With a higher --round every query goes through again, by the models that serve now, and what that
-    adds joins the same query in the ledger. Exit code 3: some lines were rejected, or (with --wait) some
+    Each query is acknowledged by the queue and recorded, so feeding the same file again only adds what is
+    new. With a higher --round every query is retrieved and judged again by the models that serve now, and the new
+    labels join the same query in the ledger. Exit code 3: some lines were rejected, or (with --wait) some
     queries are dead letters.
     """
     check_collection(collection, data_dir, config, elsewhere=nats_url is not None)
@@ -115,7 +115,7 @@ def _warn(door: SinkDoor, say: Callable[[str], None]) -> None:
     try:
         door.info()
     except TransientError as error:
-        say(f"warning: the sink does not answer: {error}\nFeeding goes on; --wait asks it again {ATTEMPTS} times")
+        say(f"warning: the sink does not answer: {error}\nFeeding continues; --wait asks it again {ATTEMPTS} times")
 
 
 async def _publish(

@@ -64,7 +64,7 @@ class Group(click.Group):
 
 
 def example(*lines: str) -> str:
-    """The epilog of a command's help: how it is called. A long line goes on behind a backslash."""
+    """The epilog of a command's help: how it is called. A long line continues after a backslash."""
     return "\b\nExample:\n" + "\n".join(f"  {part}" for line in lines for part in _broken(line))
 
 

@@ -86,7 +86,7 @@ _EPILOG = "\n".join([
     "Exit codes:",
     *(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items()),
     "",
-    "Shell completion, --json and the rest of what all commands share: docs/cli.md.",
+    "What all commands share (--json, progress, shell completion): docs/cli.md.",
 ])  # fmt: skip
 
 

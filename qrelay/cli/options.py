@@ -21,7 +21,7 @@ def data_dir_option() -> Decorator:
         "--data-dir",
         type=click.Path(path_type=Path, file_okay=False),
         callback=_data_dir,
-        help="Folder of streams, ledger, indexes, logs.  [default: the settings' one, else .qrelay]",
+        help="Folder of queues, ledger, indexes, logs.  [default: the setting data_dir, else .qrelay]",
     )
 
 

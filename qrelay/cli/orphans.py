@@ -45,7 +45,7 @@ def end(processes: Sequence[psutil.Process], say: Callable[[str], None]) -> None
     if not processes:
         return
     named = ", ".join(f"{_name(process)} ({process.pid})" for process in processes)
-    say(f"a former `qrelay up` was killed and left {named}: ending them first")
+    say(f"an earlier `qrelay up` was killed and left {named} running: ending them first")
     servers = [process for process in processes if _name(process) == "nats-server"]
     _end([process for process in processes if process not in servers])
     _end(servers)

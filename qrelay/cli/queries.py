@@ -35,7 +35,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     epilog=example("qrelay queries generate --corpus corpus.jsonl --n 100 --out queries.jsonl --no-round-trip"),
 )
 def queries() -> None:
-    """Make queries where there is no log of them."""
+    """Make queries where there is no query log."""
 
 
 @queries.command(
@@ -53,15 +53,15 @@ def queries() -> None:
 @click.option("--backend", type=click.Choice(["llamacpp", "transformers", "vllm", "openai", "fake"]),
               help="Engine.  [default: judge.backend]")  # fmt: skip
 @click.option("--round-trip", "depth", type=click.IntRange(1), default=10, show_default=True,
-              help="Keep a question where its document is among so many passages of the retriever.")  # fmt: skip
+              help="Keep a question if its document is among the retriever's first N passages.")  # fmt: skip
 @click.option("--collection", help="The collection of the corpus in the retriever.")
 @click.option("--retriever", help="host:port of the retriever.  [default: in --data-dir]")
 @click.option("--no-round-trip", is_flag=True, help="Keep questions without asking a retriever.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another one samples other passages.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed samples other passages.")
 @click.option("--min-words", type=click.IntRange(1), default=12, show_default=True,
               help="Words of prose that a passage must have.")  # fmt: skip
-@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Passages asked about at once.")
-@click.option("--resume", is_flag=True, help="Go on where an earlier run of the same options stopped.")
+@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Passages in one batch.")
+@click.option("--resume", is_flag=True, help="Resume an earlier run of the same options.")
 @data_dir_option()
 @config_option()
 @json_option()
@@ -97,7 +97,7 @@ def generate(data_dir: Path, config: Path | None, as_json: bool, **options: Any)
 @click.option("--embedder", default="all-MiniLM-L6-v2", show_default=True, help="Catalogue name or path:FOLDER.")
 @click.option("--out", required=True, type=_FILE, help="FILE with the attribute `alternatives`, for `qrelay feed`.")
 def alternatives(file: Path, log: Path, n: int, embedder: str, out: Path) -> None:
-    """Give the queries of FILE their most similar questions of a log, which contrastive_likelihood compares with."""
+    """Add to each query of FILE the most similar questions of a log, for the strategy contrastive_likelihood."""
     from qrelay.files import write_atomic
     from qrelay.formats.queries import read_queries
     from qrelay.judging.querygen.alternatives import annotated

@@ -25,18 +25,18 @@ if TYPE_CHECKING:
               help="Queries to feed (JSONL, TSV or plain lines, .gz too).")  # fmt: skip
 @click.option("--collection", required=True, help="The corpus that the queries are asked of.")
 @click.option("--restart", is_flag=True, help="Begin a new series; models, labels and the old series stay.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and the most judgments it costs, and end.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and the maximum number of judgments, and exit.")
 @allowing_options("Train on labels")
 @data_dir_option()
 @config_option()
 @json_option()
 def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool, unmeasured: bool, unqualified: bool,
            data_dir: Path, config: Path | None, as_json: bool) -> None:  # fmt: skip
-    """Feed, judge, train, gate, promote, swap; N times, or until the gate lets nothing through.
+    """Feed, judge, train, gate, promote, swap; N times, or until nothing passes the gate.
 
     Uses the services that run in --data-dir, or starts and stops `qrelay up`. What is done is in
-    <data-dir>/rounds/<collection>/rounds.json: run the same command again after a failure, and it goes on there.
-    Labels of judges that nobody measured, or that fell short, are not trained on without a flag.
+    <data-dir>/rounds/<collection>/rounds.json: run the same command again after a failure, and it resumes.
+    Labels of judges that were not measured, or fell short, are not trained on without a flag.
     """
     from rich.console import Console
 

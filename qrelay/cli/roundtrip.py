@@ -1,4 +1,4 @@
-"""The running retriever's gRPC door, as the round trip asks it."""
+"""The running retriever's client, as the round trip asks it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`qrelay top`: what flows, what waits, what fails and what it costs, live.
 
-Two sources: JetStream (lag of each hop) and every service's /metrics (rates, batch sizes, cache hits,
+Two sources: JetStream (lag of each queue) and every service's /metrics (rates, batch sizes, cache hits,
 missing judgments, tokens). Rates are differences between two looks.
 """
 
@@ -39,7 +39,7 @@ _HOPS = {"retriever": Hop.QUERIES, "reranker": Hop.RETRIEVED, "judge": Hop.RERAN
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at everything: samples by service, lag by hop, when (monotonic seconds)."""
+    """One look at everything: samples by service, lag by queue, when (monotonic seconds)."""
 
     at: float
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -139,7 +139,7 @@ def render(state: Mapping[str, Any]) -> Group:
 def top(
     data_dir: Path, config: Path | None, nats_url: str | None, interval: float, once: bool, as_json: bool
 ) -> None:
-    """Live lag, rates, batch sizes, cache hits, missing judgments, dead letters and tokens."""
+    """Show lag, rates, batch sizes, cache hits, missing judgments, dead letters and tokens, live."""
     settings = nats_settings(nats_url, data_dir, config)
     try:
         asyncio.run(_show(data_dir, settings, interval, once or as_json, as_json))

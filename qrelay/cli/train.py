@@ -29,7 +29,7 @@ _PLACE = click.Path(path_type=Path, exists=True)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("run"), show_default=True, help="The run's folder."
 )
-@click.option("--dev", type=_PLACE, help="Frozen evaluation set that training is stopped by.")
+@click.option("--dev", type=_PLACE, help="Frozen evaluation set for early stopping.")
 @click.option("--dev-corpus", type=_PLACE, help="The same in BEIR's files: corpus.jsonl[.gz] or its folder.")
 @click.option("--dev-queries", type=_FILE, help="queries.jsonl[.gz].")
 @click.option("--dev-qrels", type=_FILE, help="BEIR qrels TSV, or TREC qrels.")
@@ -47,8 +47,8 @@ def train_command(
 ) -> None:  # fmt: skip
     """Train a bi-encoder or a cross-encoder as an experiment says.
 
-    The model is OUT/model, a sentence-transformers folder; OUT/run.json says what made it. A run that was killed goes
-    on when it is started again. Several GPUs: torchrun --nproc-per-node N --no-python qrelay train ...
+    The model is OUT/model, a sentence-transformers folder; OUT/run.json says what made it. A run that was killed
+    resumes when it is started again. Several GPUs: torchrun --nproc-per-node N --no-python qrelay train ...
     """
     from qrelay.training.experiment import load_experiment
 

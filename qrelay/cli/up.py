@@ -42,7 +42,7 @@ from qrelay.settings.sections import SERVICES, settings_classes
 
 _POLL_S: Final = 0.2
 _ALL_READY = "all ready"
-_STILL_STARTING: Final = "it goes on starting in the background: `qrelay top` shows it, `qrelay down` stops it"
+_STILL_STARTING: Final = "it continues to start in the background: `qrelay top` shows it, `qrelay down` stops it"
 
 ORDER = ("sink", "judge", "reranker", "retriever")
 """Start from the end of the line, so that the first query finds its whole way open."""
@@ -83,8 +83,8 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
        services: tuple[str, ...], detach: bool, detached: bool) -> None:  # fmt: skip
     """Run the four services here until Ctrl-C.
 
-    Settings and ports are checked before anything starts. Starting takes as long as it takes: what each service does
-    is shown, and one that ends with an error ends all, with its error.
+    Settings and ports are checked before anything starts. No time limit: what each service does is
+    shown, and if one ends with an error, all end with that error.
     """
     console = Console(stderr=True)
     data_dir = data_dir.resolve()

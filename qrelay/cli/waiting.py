@@ -31,7 +31,7 @@ _POLL_S: Final = 0.5
 _QUIET_POLLS: Final = 20
 """Polls without an end after which it is said what waits where, and again after each so many."""
 _EMPTY_LOOKS: Final = 3
-"""Such looks in a row that find nothing on its way, after which nobody waits any longer."""
+"""After so many looks in a row that find nothing in flight, waiting ends."""
 _STATES_PAGE: Final = 5_000
 _INFO_S: Final = 5.0
 _CONNECT_S: Final = 5.0
@@ -62,7 +62,7 @@ class SinkDoor:
         try:
             return get_info("sink", self.place, _INFO_S)
         except InputError as error:
-            raise InputError(f"{self.place} is no sink ({error}): give --sink the address of one") from error
+            raise InputError(f"{self.place} is not a sink ({error}): give --sink the address of one") from error
 
     def states(self, collection: str, query_ids: Sequence[str], query_round: int) -> list[str]:
         """How each query has ended: committed, dead, or pending. Raises TransientError: it does not answer."""
@@ -104,12 +104,12 @@ def standing(nats: NatsSettings, data_dir: Path) -> Standing:
     try:
         hops = asyncio.run(_hops(nats))
     except QrelayError as error:
-        return Standing(None, f"what waits where is not known: {error}")
+        return Standing(None, f"the queues cannot be read: {error}")
     here = {name: end for name, end in endpoints(data_dir).items() if name != "nats"}
     waiting = [
         f"{hop.lag} for the {_SERVICE_OF[hop.hop]}{_state(here, _SERVICE_OF[hop.hop])}" for hop in hops if hop.lag
     ]
-    return Standing(sum(hop.lag for hop in hops), f"on their way: {', '.join(waiting) or 'none'}")
+    return Standing(sum(hop.lag for hop in hops), f"in flight: {', '.join(waiting) or 'none'}")
 
 
 async def _hops(nats: NatsSettings) -> Sequence[HopStats]:
@@ -129,7 +129,7 @@ def _state(here: Mapping[str, Endpoint], service: str) -> str:
 @dataclass
 class Waiting:
     """One wait. ask: the state of each of these queries, raises TransientError; preparing: what the sink prepares, if
-    it does; look: what is on its way; say: prints a line."""
+    it does; look: what is in flight; say: prints a line."""
 
     ask: Callable[[Sequence[str]], Sequence[str]]
     preparing: Callable[[], Progress | None]
@@ -181,7 +181,7 @@ class Waiting:
         if attempt == ATTEMPTS:
             raise BackendUnavailable(
                 f"the sink did not answer in {ATTEMPTS} attempts: {error}\n{_SAFE}: start the services, or give"
-                " --sink the right address, and run the same command again: it feeds nothing twice and goes on"
+                " --sink the right address, and run the same command again: it feeds nothing twice and continues"
                 " waiting"
             ) from error
         pause = _PAUSES_S[min(attempt, len(_PAUSES_S)) - 1]
@@ -189,13 +189,13 @@ class Waiting:
         self.sleep(pause)
 
     def _tell(self, pending: int, empty: int) -> int:
-        """Say what is on its way; how many looks in a row found nothing."""
+        """Say what is in flight; how many looks in a row found nothing."""
         found = self.look()
         self.say(f"queries that have not ended: {pending}; {found.text}")
         empty = empty + 1 if found.messages == 0 else 0
         if empty == _EMPTY_LOOKS:
             raise BackendUnavailable(
-                f"nothing is on its way, and the sink does not know how {pending} of the queries ended: is it the"
+                f"nothing is in flight, and the sink does not know how {pending} of the queries ended: is it the"
                 f" sink of this NATS (--sink, --nats)? {_SAFE}: `qrelay reconcile` says where each is"
             )
         return empty

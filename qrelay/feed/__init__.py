@@ -1,1 +1,1 @@
-"""Feeding: lines of a file become queries on the stream, each acknowledged and remembered."""
+"""Feeding: lines of a file become queries on the queue, each acknowledged and recorded."""

@@ -1,4 +1,4 @@
-"""Publishes queries, many at once, each until the stream acknowledges it; then remembers it.
+"""Publishes queries, many at once, each until the stream acknowledges it; then records it.
 
 Killed between acknowledgement and record, the next run publishes the same message id again: the stream
 drops it, or the ledger finds it committed. Bounded: at most `window` unacknowledged queries, and a full

@@ -1,7 +1,7 @@
-"""The feed's record: which queries the stream has acknowledged, and what they said. What makes a feed resumable,
-and the left-hand side of `qrelay reconcile`, which re-emits from it what was lost. SQLite, one file a collection.
+"""The feed's record: which queries the stream has acknowledged, with their texts. It makes a feed resumable, and
+`qrelay reconcile` compares it with the ledger and feeds from it again what was lost. SQLite, one file a collection.
 
-A query has one row, of the latest round in which it was accepted: who is done with a round is done with those before.
+A query has one row, for the latest round in which it was accepted; a finished round implies the earlier ones.
 
 Journals of older versions hold ids without records; feeding the same file again fills them in.
 """

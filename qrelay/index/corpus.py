@@ -8,7 +8,7 @@
 | `hf:NAME[:SPLIT[:CONFIG]]` | a dataset of the hub, streamed; the split is `train` unless named |
 | `python-docs[:MODULE,…]`, `python-docs:@FILE` | the standard library's own documentation (pydocs.py) |
 
-A record that cannot be used is reported (where, why) and the others go on; a file that cannot be read
+A record that cannot be used is reported (where, why) and the others continue; a file that cannot be read
 any further (absent, truncated) raises, because a part of a corpus must not look like the whole.
 """
 
@@ -57,7 +57,7 @@ def _open(source: str, reject: Reject) -> Iterator[Document]:
         return _documents(byte_lines(path), str(path), reject)
     if path.suffix == ".parquet":
         return read_parquet(path, reject)
-    raise MalformedInput(f"{path} is of no known kind; {_KINDS}")
+    raise MalformedInput(f"{path} is of an unknown kind; {_KINDS}")
 
 
 _KINDS: Final = (

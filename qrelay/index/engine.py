@@ -3,7 +3,7 @@
 | engine | finds by |
 |---|---|
 | EmbeddedEngine | bm25s and exact dense search over memory-mapped vectors, on this machine |
-| SyntheticEngine (synthetic.py) | the double: made-up candidates for pipeline benchmarks, no model |
+| SyntheticEngine (synthetic.py) | the fake: made-up candidates for pipeline benchmarks, no model |
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def checked_manifest(folder: Path, verify: Literal["full", "size"]) -> Manifest:
     """The manifest of a version whose files are whole.
 
     Raises:
-        CorpusIndexError: naming each file that is not, and the mend.
+        CorpusIndexError: naming each file that is not, and the fix.
     """
     manifest = read_manifest(folder)
     if found := list(problems(folder, manifest, verify)):

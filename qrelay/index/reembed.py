@@ -1,7 +1,7 @@
 """`qrelay index reembed`: a new index version of the same passages with another model's vectors.
 
 Texts, their order and BM25 are the current version's own files, linked (copied where links cannot be): only vectors
-are made, shard by shard, so no corpus is needed and a killed run goes on where it was. Then CURRENT names the new
+are made, shard by shard, so no corpus is needed and a killed run resumes. Then CURRENT names the new
 version, which is the switch: every replica that shares the folder takes it up with the model it names.
 
     DIR/NAME/.reembed-<version>/   under way, or interrupted: the next run continues it

@@ -14,7 +14,7 @@ DEFAULT_EMBEDDER: Final = "all-MiniLM-L6-v2"
 
 
 class SyntheticSettings(Section):
-    """The engine `synthetic`: the double for tests and benchmarks."""
+    """The engine `synthetic`: the fake for tests and benchmarks."""
 
     service_time_s: float = Field(
         0.0, ge=0, description="Seconds that each query takes, one after another, whatever the batch"
@@ -48,15 +48,15 @@ class RetrieverSettings(ServiceSettings):
         "size", description="Check of an index when it is loaded: every file's sha256, or only its size"
     )
     threads: int = Field(
-        0, ge=0, le=1024, description="CPU threads for embedding; 0: all cores. Search uses one a batch"
+        0, ge=0, le=1024, description="CPU threads for embedding; 0: all cores. Search uses one thread a batch"
     )
     reload_every_s: float = Field(
-        1.0, ge=0, description="Seconds between looks for a new index version; a look costs microseconds"
+        1.0, ge=0, description="Seconds between checks for a new index version; a check costs microseconds"
     )
     registry_poll_s: float = Field(
         5.0,
         ge=0,
-        description="Seconds between looks for a promoted bi-encoder in the registry; 0: the registry is never "
+        description="Seconds between checks for a promoted bi-encoder in the registry; 0: the registry is never "
         "looked at, and each index is served with the model that built it",
     )
     reembed: bool = Field(

@@ -1,10 +1,10 @@
-"""The outbox's other end: pending triggers become jobs, and what becomes of the jobs is recorded.
+"""Reads the outbox: launches pending triggers as jobs, and records how the jobs end.
 
-One step: let time decide (`Decisions.on_timer`), launch what is pending, look at what runs. Any number of sinks may
-take steps at once. A trigger is claimed for this launcher's place first; then the job is launched, which happens once
-however often it is asked; then that is recorded. So a sink that dies anywhere in between leaves a trigger that the
-next step, of any sink of that place, brings to its end. A launch that fails is tried again, later each time; so is
-one whose labels may not teach (`teaching.py`), which waits, and says so, until they may or somebody abandons it.
+One step: apply the time rules (`Decisions.on_timer`), launch what is pending, check what runs. Any number of sinks
+may take steps at once. A trigger is first claimed for this launcher's place. Then the job is launched, which happens
+once however often it is asked. Then that is recorded. So if a sink dies anywhere in between, the next step of any
+sink of that place continues with the trigger. A launch that fails is tried again, later each time; so is one whose
+labels may not train (`teaching.py`), which waits, and says so, until they may or somebody abandons it.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Dispatcher:
         self._launched(trigger, launched, place)
 
     def _require_teachable(self, trigger: Trigger) -> None:
-        """Raises NotQualified where the labels may not teach, and the job has not begun either (before a sink could
+        """Raises NotQualified where the labels may not train, and the job has not begun either (before a sink could
         record it)."""
         try:
             require_teachable(self._ledger, trigger.collection, self._settings, _allowed(trigger))

@@ -1,4 +1,4 @@
-"""A job's folder, which is all that is known of it: <data_dir>/training/<job name>/.
+"""A job's folder holds all that is known about it: <data_dir>/training/<job name>/.
 
     job.json   what to run; written once, before a runner starts
     lock       held by the runner, and by its command, for as long as one of them lives

@@ -1,8 +1,8 @@
 """What starts a training job: a protocol, what it is given and what it answers.
 
-A launcher starts a job at most once by its name, whoever asks, however often, and whatever dies meanwhile: when
-`launch` returns, the job has begun, durably, and no later call begins it again. Job names are known within a *place*
-(a data folder, a cluster); two launchers of one place find each other's jobs.
+A launcher starts a job at most once by its name, however often it is asked, and whichever process dies meanwhile.
+When `launch` returns, the job has begun, durably, and no later call begins it again. Job names are known within a
+*place* (a data folder, a cluster); two launchers of one place find each other's jobs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME_CHARS: Final = 63
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
     """What is to be started. `ledger` is its URL without a password, `secret_ledger` the whole one; `data_dir` is
-    absolute; `command` may hold placeholders, see `filled`; `allowed`: which labels may teach, see
+    absolute; `command` may hold placeholders, see `filled`; `allowed`: which labels may train, see
     `labels/permission.py`."""
 
     name: str
@@ -117,7 +117,7 @@ class Launcher(Protocol):
         """The last lines of its log, the last one last; none where there is no log."""
 
     def close(self) -> None:
-        """Lets go of what it holds in this process (threads, connections); jobs go on."""
+        """Releases what it holds in this process (threads, connections); jobs continue."""
 
 
 def job_name(collection: str, change_no: int, command: Sequence[str], decided_us: int) -> str:

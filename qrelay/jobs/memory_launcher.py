@@ -1,4 +1,4 @@
-"""The launcher that ships for tests: jobs are entries of a dict, which ends them when it is told to."""
+"""A launcher for tests: jobs are entries of a dict, and the test ends them."""
 
 from __future__ import annotations
 

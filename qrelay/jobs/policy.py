@@ -1,8 +1,8 @@
 """The policy of training: a pure function of counters and times.
 
-The rules, the first that is reached naming the trigger:
+The rules; the first one that is reached names the trigger:
 
-    min_new_hard_examples   hard positives and hard negatives, judged so, since the last trigger
+    min_new_hard_examples   hard positives and hard negatives since the last trigger
     min_judged              judged pairs since then
     disagreement_rate       share of those that exactly one of BM25 and dense has in its top, of enough pairs
     max_age                 time since then (before the first trigger: since the collection's first query), and

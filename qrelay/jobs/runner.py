@@ -1,8 +1,9 @@
 """Runs one job: `python -m qrelay.jobs.runner FOLDER`. Started by `SubprocessLauncher`, outlives it.
 
-It takes the folder's lock, writes `started` durably, and only then executes the command; where `started` is there,
-it executes nothing. So the command is begun at most once, whoever dies when. The command keeps the lock open too: if
-this process is killed, the job counts as running until the command ends, and then as failed, its exit code unknown.
+It takes the folder's lock, writes `started` durably, and only then executes the command; where `started` exists, it
+executes nothing. So the command is begun at most once, whichever process dies. The command keeps the lock open too:
+if this process is killed, the job counts as running until the command ends, and then as failed, its exit code
+unknown.
 
 Exit codes: 0 the job was run, or had been; 75 another runner has the folder's lock; 1 the folder is unusable.
 """

@@ -1,8 +1,8 @@
-"""Jobs as processes of this machine, detached from the sink: <data_dir>/training/<job name>/ is all there is of one.
+"""Jobs as processes of this machine, detached from the sink: <data_dir>/training/<job name>/ holds all about one.
 
 `launch` starts a small runner (`runner.py`) in a session of its own and waits until the job has durably begun. Any
 number of sinks may launch one job at once, and die at any moment: the folder's lock lets one runner begin it, and its
-file `started` lets nobody begin it again.
+file `started` keeps every later one from it.
 
 Needs a local file system, or one whose `flock` holds between its machines, and hard links.
 """

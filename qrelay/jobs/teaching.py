@@ -1,7 +1,7 @@
-"""Whether a collection's labels may teach now: asked before a training is triggered, and before its job is launched.
+"""Whether a collection's labels may train now: asked before a training is triggered, and before its job is launched.
 
-What is asked is what an export of triples with people's decisions would be, the trainer's default. The job's own
-export asks again, of exactly what it takes: between the two, labels may come.
+It checks what an export of triples with people's decisions would contain, the trainer's default. The job's own export
+checks again, exactly what it takes: labels may arrive in between.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def require_teachable(ledger: Ledger, collection: str, settings: SinkSettings, a
     """Returns where a training of the collection may start now. `allowed`: beside what the settings allow.
 
     Raises:
-        NotQualified: a label would teach whose judge may not; see `labels/permission.py`.
+        NotQualified: a label's judge may not train; see `labels/permission.py`.
         ConfigError: the report of `sink.qualification` cannot be read.
         BackendUnavailable: the ledger does not answer.
     """

@@ -1,0 +1,1 @@
+"""Judging passages: strategies, judges, ensembles, cascades, cache, budget, qualification."""

@@ -84,8 +84,8 @@ class Budgeted:
         telemetry.BUDGET_LEFT.labels("day").set(max(0, day - spent))
         if spent >= day:
             raise BudgetExhausted(
-                f"the day's budget is used up: {self._said(spent, day, 'day')}; goes on at 00:00 UTC, or raise "
-                "judge.budget",
+                f"the day's budget is used up: {self._said(spent, day, 'day')}; work continues at 00:00 UTC; or "
+                "raise judge.budget",
                 retry_after_s=self._until_midnight(),
             )
 

@@ -108,13 +108,13 @@ class Cascade:
         spec, scale = self._large.strategy.spec, self._small_map.scale
         if spec.listwise:
             raise ConfigError(
-                f"the large judge {large_name} judges whole lists ({spec.name}), but a cascade asks it about single "
-                "pairs: name another one second in cascade.order"
+                f"the expensive judge {large_name} judges whole lists ({spec.name}), but a cascade asks it about "
+                "single pairs: name another one second in cascade.order"
             )
         if self._small_map.listwise or (self._large_map and self._large_map.listwise):
             raise ConfigError(
-                "a map of the cascade reads how far a label lies behind the query's best, but the large judge is "
-                "asked about a part of a query's passages: fit maps without /best inputs (`--fuse NAME=…`)"
+                "a map of the cascade reads how far a label lies behind the query's best, but the expensive judge "
+                "sees only part of a query's passages: fit maps without /best inputs (`--fuse NAME=…`)"
             )
         if self._large_map is None and spec.scale.name != scale:
             raise ConfigError(
@@ -123,7 +123,7 @@ class Cascade:
             )
         if self._large_map and self._large_map.scale != scale:
             raise ConfigError(
-                "cascade.calibration and judge.calibration have different scales: fit both on one slice"
+                "cascade.calibration and judge.calibration have different scales: fit both on one set of pairs"
             )
         if self._large_map and not {i.judge_hash for i in self._large_map.inputs} & set(self._large.hashes):
             raise ConfigError(f"judge.calibration does not read the large judge {large_name}: name a map that does")

@@ -1,4 +1,4 @@
-"""A panel, and one more label a pair: its judges' labels fused and calibrated into P(relevant)."""
+"""An ensemble: a panel, and one more label a pair, its judges' labels calibrated into P(relevant)."""
 
 from __future__ import annotations
 

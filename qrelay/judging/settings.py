@@ -35,20 +35,20 @@ class EndpointSettings(Section):
         32,
         ge=1,
         le=1024,
-        description="The most requests at once; fewer while the endpoint refuses, fails or is silent",
+        description="Maximum simultaneous requests; fewer while the endpoint refuses, fails or is silent",
     )
     request_timeout_s: float = Field(30.0, gt=0, description="Seconds of silence until a request is given up")
     total_timeout_s: float = Field(120.0, gt=0, description="Seconds for one passage, all retries and waits included")
     max_retries: int = Field(5, ge=0, description="Attempts after the first: 429, 408, 5xx, silence, no connection")
-    retry_base_s: float = Field(0.5, gt=0, description="Seconds the first retry waits at most; doubles each time")
+    retry_base_s: float = Field(0.5, gt=0, description="Maximum seconds before the first retry; doubles each time")
     breaker_failures: int = Field(
-        8, ge=1, description="Passages failed for good in a row after which the next ones fail at once"
+        8, ge=1, description="Consecutive passages that failed for good after which the next ones fail at once"
     )
     breaker_s: float = Field(15.0, ge=0, description="Seconds that passages fail at once before the next is tried")
     chat: bool = Field(True, description="Ask /chat/completions; false: /completions, for models without a template")
     prompt_logprobs: bool = Field(
         False,
-        description="The endpoint gives log-probabilities of prompts (/completions with echo, as vLLM does): "
+        description="The endpoint returns log-probabilities of prompts (/completions with echo, as vLLM does): "
         "what query_likelihood and answer_nll need",
     )
     accept_text: bool = Field(
@@ -62,7 +62,7 @@ class EndpointSettings(Section):
 class LlamaCppSettings(Section):
     """The backend `llamacpp`: the embedded engine."""
 
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves llama.cpp's choice")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: llama.cpp's choice")
     context_tokens: int = Field(4096, ge=256, description="Tokens of one prompt; longer pairs are missing: too_long")
     parallel: int = Field(1, ge=1, le=64, description="Prompts at once; 1 is fastest on a CPU (shared prefix)")
     gpu_layers: int = Field(0, ge=-1, description="Layers on the GPU, where the engine's build has one; -1: all")
@@ -75,7 +75,7 @@ class TransformersSettings(Section):
         "auto", description="Arithmetic; auto: bfloat16 where the processor computes in it, else float32"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves PyTorch's choice")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: PyTorch's choice")
     context_tokens: int = Field(4096, ge=256, description="Tokens of one question; longer: missing, too_long")
     batch_tokens: int = Field(2048, ge=64, description="Tokens computed at once, padding included")
 
@@ -83,7 +83,7 @@ class TransformersSettings(Section):
 class OpenVinoSettings(Section):
     """The backend `openvino`: 8-bit weights in this process, for processors without bfloat16."""
 
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves OpenVINO's choice")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: OpenVINO's choice")
     context_tokens: int = Field(4096, ge=256, description="Tokens of one question; longer: missing, too_long")
     batch_tokens: int = Field(2048, ge=64, description="Tokens computed at once, padding included")
 
@@ -99,7 +99,7 @@ class VllmSettings(Section):
 
 
 class FakeSettings(Section):
-    """The backend `fake`: the double for tests and benchmarks."""
+    """The backend `fake`: the fake for tests and benchmarks."""
 
     failure_rate: float = Field(0.0, ge=0, le=1, description="Share of pairs that fail the first time, 0 to 1")
     service_time_s: float = Field(
@@ -109,14 +109,14 @@ class FakeSettings(Section):
         "another, whatever the batch",
     )
     load_steps: int = Field(0, ge=0, description="Steps that loading reports before the judge is ready")
-    load_step_s: float = Field(0.0, ge=0, description="Seconds that each of them takes")
+    load_step_s: float = Field(0.0, ge=0, description="Seconds that each step takes")
 
 
 class PrefilterSettings(Section):
     """Passages that are not judged at all: missing, reason filtered."""
 
-    min_chars: int = Field(3, ge=0, description="Characters below which a passage is not judged")
-    max_chars: int = Field(0, ge=0, description="Characters above which a passage is not judged; 0: no limit")
+    min_chars: int = Field(3, ge=0, description="Minimum characters of a passage that is judged")
+    max_chars: int = Field(0, ge=0, description="Maximum characters of a passage that is judged; 0: no limit")
 
 
 class MemberSettings(Section):
@@ -131,10 +131,10 @@ class MemberSettings(Section):
 
 
 class CascadeSettings(Section):
-    """A cheap judge answers where it is sure, a dear one the rest. On when `order` is not empty."""
+    """A cheap judge answers where it is confident; the rest is escalated. On when `order` is not empty."""
 
     order: tuple[str, ...] = Field(
-        (), description='Names of two judges, small first; "fused" as the small one: all others, by their fused label'
+        (), description='Names of two judges, small first; "fused" as the small one: the ensemble of all others'
     )
     calibration: Annotated[str, NamesFile()] = Field(
         "",
@@ -150,7 +150,7 @@ class CascadeSettings(Section):
         1.0,
         gt=0,
         le=1,
-        description="Most of a run's pairs that may go up, audited ones included; then the small judge answers",
+        description="Largest share of a run's pairs to escalate, audited ones included; then the small judge answers",
     )
 
     @model_validator(mode="after")
@@ -171,7 +171,7 @@ class BudgetSettings(Section):
     tokens_per_day: int = Field(0, ge=0, description="Prompt tokens of one day (UTC), all replicas; 0: no limit")
     money_per_run: float = Field(0.0, ge=0, description="Money of one run, in the currency of the price; 0: no limit")
     money_per_day: float = Field(0.0, ge=0, description="Money of one day (UTC), all replicas; 0: no limit")
-    price_per_million_tokens: float = Field(0.0, ge=0, description="Money a million prompt tokens cost")
+    price_per_million_tokens: float = Field(0.0, ge=0, description="Price of a million prompt tokens")
 
     @property
     def run_tokens(self) -> int:
@@ -198,7 +198,7 @@ class EarlyStopSettings(Section):
     """Leave out pairs of a query that cannot change what is exported. Off unless asked for. Ranks and threshold are
     those by which the sink mines: keep them equal to its settings."""
 
-    enabled: bool = Field(False, description="Whether to stop inside a query; what is left out is counted")
+    enabled: bool = Field(False, description="Whether to stop inside a query; skipped passages are counted")
     chunk: int = Field(5, ge=1, description="Passages judged at once, by the current model's rank")
     positives: int = Field(1, ge=1, description="Relevant passages after which a query has enough positives")
     negatives: int = Field(10, ge=1, description="Hard negatives after which a query has enough (sink.max_negatives)")
@@ -209,7 +209,9 @@ class EarlyStopSettings(Section):
         5, ge=1, description="Rank up to which the current model makes a negative hard (sink.negative_rank)"
     )
     disagreement_rank: int = Field(
-        20, ge=1, description="Rank up to which BM25 or dense, but not both, does (sink.disagreement_rank)"
+        20,
+        ge=1,
+        description="Rank up to which BM25 or dense, but not both, makes a negative hard (sink.disagreement_rank)",
     )
 
 
@@ -219,9 +221,9 @@ class JudgeSettings(ServiceSettings):
     backend: BackendName = Field(
         "transformers",
         description="Engine: transformers (PyTorch), openvino (8-bit weights, for processors without bfloat16), "
-        "llamacpp (embedded llama.cpp), vllm (in this process), openai (a compatible endpoint), fake (the double). "
-        "With the first three worker.max_items is 2, unless set: a batch's labels go on together, and a set may be a "
-        "minute's work",
+        "llamacpp (embedded llama.cpp), vllm (in this process), openai (a compatible endpoint), fake (no model). "
+        "With the first three worker.max_items is 2, unless set: the labels of a batch travel on together, and a "
+        "set may take a minute",
     )
     model: str = Field(
         "qwen2.5-coder-1.5b-instruct",
@@ -230,7 +232,7 @@ class JudgeSettings(ServiceSettings):
     )
     strategy: StrategyName = Field(
         "query_likelihood",
-        description="query_likelihood: how much likelier the passage makes the query; what small models know best. "
+        description="query_likelihood: how much likelier the passage makes the query; best for small models. "
         "graded: a grade on `scale`; the default with llamacpp, openai and fake. binary: YES or NO. answer_nll: how "
         "much likelier the passage makes the reference answer. utility: listwise",
     )
@@ -239,18 +241,19 @@ class JudgeSettings(ServiceSettings):
         0.05,
         ge=0,
         le=1,
-        description="Least probability that the grades together must hold in the first reply token; "
-        "below: missing, unparseable",
+        description="Least total probability of all grades in the first reply token; below: missing, unparseable",
     )
     shots: int = Field(0, ge=0, le=16, description="Worked examples in the prompts of binary and graded")
     slice: Annotated[str, NamesFile()] = Field(
-        "", description="TSV of pairs that people graded: where worked examples come from"
+        "", description="TSV of annotated pairs: the source of worked examples"
     )
     judges: dict[str, MemberSettings] = Field(
-        {}, description="Several judges by name, all of which label every pair; empty: the one of these settings"
+        {}, description="Several judges by name; each labels every pair; empty: the one judge of these settings"
     )
     calibration: Annotated[str, NamesFile()] = Field(
-        "", description="File of a map from `qrelay judge calibrate`: adds a fused, calibrated label; empty: none"
+        "",
+        description="File of a map from `qrelay judge calibrate`: adds one calibrated label of all judges (fused); "
+        "empty: none",
     )
     cascade: CascadeSettings = CascadeSettings()
     budget: BudgetSettings = BudgetSettings()
@@ -314,7 +317,7 @@ class JudgeSettings(ServiceSettings):
         if self.backend != "fake" and not self.model:
             problems.append("model is empty: name one (`qrelay models list` shows those of the catalogue)")
         if self.shots and not self.slice:
-            problems.append("shots needs judge.slice: the file of pairs that people graded (`qrelay judge slice`)")
+            problems.append("shots needs judge.slice: a file of annotated pairs (`qrelay judge slice`)")
         return problems
 
     def _endpoint_problems(self) -> list[str]:

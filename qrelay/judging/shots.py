@@ -63,7 +63,7 @@ def pick_shots(pairs: Sequence[GradedPair], scale: Scale, count: int) -> tuple[S
     if len(shots) < count:
         raise ConfigError(
             f"judge.slice gives {len(shots)} worked examples of different queries, judge.shots asks for {count}: "
-            "lower judge.shots or have more queries graded"
+            "lower judge.shots or annotate pairs of more queries"
         )
     return tuple(shots)
 

@@ -1,1 +1,1 @@
-"""Which labels count and which are meant: precedence, overrides, conditions, qualification."""
+"""The ledger and what becomes of labels: which label counts, mining, exports, audit, reconciliation, lineage."""

@@ -31,9 +31,9 @@ class SinkSettings(ServiceSettings):
         0.4,
         gt=0,
         le=1,
-        description="A negative's P(relevant) must be under it (0 to 1); lower it for a lenient judge",
+        description="A negative's P(relevant) must be below this (0 to 1); lower it for a lenient judge",
     )
-    max_negatives: int = Field(10, ge=1, description="Hard negatives of one query, at most; easy ones come on top")
+    max_negatives: int = Field(10, ge=1, description="Maximum hard negatives of one query; easy ones are added")
     negative_rank: int = Field(
         5, ge=1, description=f"Rank up to which the current model ({', '.join(CURRENT_MODEL)}) makes a negative hard"
     )
@@ -68,20 +68,20 @@ class SinkSettings(ServiceSettings):
         0.5, ge=0, le=1, description="Drop negatives above this share of the query's best P(relevant); 0: off"
     )
     judge_rank: int = Field(
-        1, ge=0, description="Drop negatives among the judge's own first so many of the query's passages; 0: off"
+        1, ge=0, description="Drop negatives among the judge's own top N of the query's passages; 0: off"
     )
     agreement_rank: int = Field(
-        1, ge=0, description="Drop negatives that every system and the judge have among their first so many; 0: off"
+        1, ge=0, description="Drop negatives that every system and the judge have in their top N; 0: off"
     )
     easy_per_hard: float = Field(
         2.0, ge=0, description="Easy negatives (judged, surely not relevant, not hard) for each hard one; 0: none"
     )
-    easy_threshold: float = Field(0.1, ge=0, le=1, description="An easy negative's P(relevant) must be under it")
+    easy_threshold: float = Field(0.1, ge=0, le=1, description="An easy negative's P(relevant) must be below this")
     round_examples: int = Field(
-        0, ge=0, description="Examples of one round of training at most, drawn by round_order; 0: all"
+        0, ge=0, description="Maximum examples of one round of training, drawn by round_order; 0: all"
     )
     round_negatives: int = Field(
-        0, ge=0, description="Negatives of one round of training at most, all its examples together; 0: all"
+        0, ge=0, description="Maximum negatives of one round of training, all its examples together; 0: all"
     )
     round_order: Literal["random", "hardest"] = Field(
         "random", description="Which examples a round takes first: at random by round_seed, or the hardest"
@@ -93,16 +93,16 @@ class SinkSettings(ServiceSettings):
 
     without_stage_scores: bool = Field(
         False,
-        description="Take positives and negatives only from labels that do not lean on the retrieval stages' scores, "
-        "which are the pupil's own",
+        description="Take positives and negatives only from labels that do not use retrieval scores, which are the "
+        "student's own",
     )
     qualification: Annotated[str, NamesFile()] = Field(
         "",
         description="File of a report from `qrelay judge qualify`: training data from judges that it finds not "
-        "qualified, or does not measure, is refused without a flag; empty: nobody is measured",
+        "qualified, or does not measure, is refused without a flag; empty: no judge is measured",
     )
     override_author: str = Field(
-        "", description="Who decides, in overrides of `qrelay label`; empty: the name of the user who runs it"
+        "", description="Author of overrides by `qrelay label`; empty: the name of the user who runs it"
     )
     training: TrainingSettings = TrainingSettings()
 

@@ -1,0 +1,1 @@
+"""Engines that answer prompts with log-probabilities or text. Protocol: `base.Backend`."""

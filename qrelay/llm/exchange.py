@@ -32,7 +32,7 @@ class Prompt:
     """One pair to judge. The chat is system = `instructions`, then `shots`, then user = `question` + `evidence`.
 
     `labels` are the canonical replies, lowest grade first. `query` and `passage` are the raw texts, for
-    doubles and for engines that compute on the texts themselves. `shots`: worked examples, each (the user's
+    fakes and for engines that compute on the texts themselves. `shots`: worked examples, each (the user's
     message, the right reply).
     """
 
@@ -78,7 +78,7 @@ class TokenLogprobs:
 class Continuation:
     """How likely is `target` right after `context`? Both are plain text, read without a chat template; only the
     target's tokens count. The two are tokenised apart and joined, so that the target's tokens are the same after
-    every context. `query` and `passage` are the raw texts, for doubles."""
+    every context. `query` and `passage` are the raw texts, for fakes."""
 
     context: str
     target: str

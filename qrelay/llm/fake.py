@@ -1,4 +1,4 @@
-"""`fake`: the shipped double of every capability. Deterministic lexical overlap, no model; waits where it is told to.
+"""`fake`: an engine without a model, with every capability. Deterministic lexical overlap; waits where it is told to.
 
     score          the share of the query's words that the passage contains sets the likely grade
     loglikelihood  a target word that the passage holds costs 0.5 nats, one that only the context holds 3, any other 5

@@ -1,6 +1,6 @@
 """`llamacpp`: an embedded llama.cpp (xllamacpp), on the CPU or whatever its build supports.
 
-Choices, measured on 2 cores (README.md has the figures): the work is prompt reading, so one slot that
+Choices, measured on 2 cores (docs/judge.md has figures): the work is prompt reading, so one slot that
 takes a query's passages one after the other and keeps the shared prefix in its KV cache is fastest; more
 slots only compute the prefix once each. `parallel` is there for GPUs.
 

@@ -1,4 +1,4 @@
-"""When to ask a remote endpoint: as much at once as it bears, pauses it asks for, retries, and a circuit breaker.
+"""When to ask a remote endpoint: adaptive concurrency, the pauses that it asks for, retries, a circuit breaker.
 
 How many requests run at once follows the endpoint: every answer opens the window by 1/window, every refusal, failure
 or silence halves it (additive increase, multiplicative decrease, as TCP does: Chiu and Jain 1989).

@@ -173,7 +173,7 @@ class VllmBackend(Incapable):
         try:
             replies = [each async for each in self._engine.generate(prompt, parameters, str(next(self._ids)))]
         except Exception as error:  # one question's trouble, or the engine's end: neither may cost the others
-            return BackendUnavailable(f"vLLM failed ({type(error).__name__}): restart the judge if it goes on")
+            return BackendUnavailable(f"vLLM failed ({type(error).__name__}): restart the judge if this continues")
         return replies[-1] if replies else BackendUnavailable("vLLM ended the question without an answer")
 
     def close(self) -> None:

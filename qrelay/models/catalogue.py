@@ -28,7 +28,7 @@ from qrelay.nearest import did_you_mean, listed
 
 PATH_PREFIX = "path:"
 RESERVED_NAMES = frozenset({"hash"})
-"""Names of doubles that are no files: see `qrelay.models.embedder.HashEmbedder`."""
+"""Names of fakes that are no files: see `qrelay.models.embedder.HashEmbedder`."""
 
 Catalogue = Mapping[str, ModelEntry]
 _ENTRY: TypeAdapter[ModelEntry] = TypeAdapter(ModelEntry)
@@ -176,7 +176,7 @@ def _field_problems(error: ValidationError) -> Iterator[str]:
 def _entry_problems(entry: ModelEntry) -> Iterator[str]:
     """What a field by field check cannot see."""
     if entry.name in RESERVED_NAMES:
-        yield "this name is reserved for the shipped double"
+        yield "this name is reserved for the shipped fake"
     paths = [file.path for file in entry.files]
     if len(set(paths)) != len(paths):
         yield "files: a path is listed twice"

@@ -75,7 +75,7 @@ def push_folder(
         api.create_repo(repo, repo_type=repo_type, private=not public, exist_ok=True)
         if not public and not api.repo_info(repo, repo_type=repo_type).private:
             raise InputError(
-                f"{repo} is there and public: push with --public if what is sent may be, or make it private first;"
+                f"{repo} exists and is public: push with --public if the data may be public, or make it private;"
                 " nothing was sent"
             )
         commit = api.upload_folder(
@@ -107,7 +107,7 @@ def _hub_errors(repo: str) -> Iterator[None]:
             hint = "; does the owner exist?" if status == _NOT_FOUND else ""
             raise InputError(f"the hub refuses the push to {repo} ({status}): {why}{hint}") from error
         raise BackendUnavailable(
-            f"the push to {repo} did not end: {why}; run it again: files that are there are not sent again"
+            f"the push to {repo} did not finish: {why}; run it again: files that arrived are not sent again"
         ) from error
 
 

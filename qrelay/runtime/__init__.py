@@ -1,0 +1,1 @@
+"""What every service shares: worker, batcher, brokers, gRPC server, telemetry, supervisor."""

@@ -1,7 +1,7 @@
 """Batching policy, and nothing else: when is a batch full, or old enough to go.
 
-Pure: it holds items and does arithmetic; the clock is injected and nobody waits in here. The worker asks
-`due_in()` how long it may wait for company and `take()`s when `ready()`. Batching decides who travels
+Pure: it holds items and does arithmetic; the clock is injected and nothing waits in here. The worker asks
+`due_in()` how long it may wait for more items, and calls `take()` when `ready()`. Batching decides which items travel
 together; it cannot change answers.
 """
 

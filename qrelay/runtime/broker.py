@@ -52,7 +52,7 @@ class Message(Protocol):
 
 
 class Broker(Protocol):
-    """A connection to the queues of every hop."""
+    """A connection to every queue."""
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str) -> None:
         """Hand a message over; returns when it is stored, or was stored before under the same `msg_id`.
@@ -72,7 +72,7 @@ class Broker(Protocol):
         """
 
     async def stats(self) -> Sequence[HopStats]:
-        """Every hop's load."""
+        """Every queue's load."""
 
     async def close(self) -> None:
         """Flush and disconnect. Unacked messages come back to others after ack_wait."""

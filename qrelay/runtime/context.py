@@ -1,5 +1,5 @@
-"""What a running service hands to its doors: settings, what it does until it is ready, the core once loaded, the
-broker once connected, and admission: how much work may be held at once."""
+"""What a running service hands to its gRPC servicer and stages: settings, what it does until it is ready, the core
+once loaded, the broker once connected, and admission: how much work may be held at once."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Preparation:
 
 
 class ServiceContext(Generic[S, C]):
-    """See the module. `core` and `broker` raise until they are there: doors open before the model is loaded."""
+    """See the module. `core` and `broker` raise until they are there: gRPC answers before the model is loaded."""
 
     def __init__(self, service: str, settings: S, replica: str) -> None:
         self.service = service

@@ -1,4 +1,4 @@
-"""Named points at which a process can be made to die, for tests of crash safety. Off, and free, in production.
+"""Named points at which tests of crash safety kill a process. Off, and free, in production.
 
     faults.point("sink.commit.before")
 

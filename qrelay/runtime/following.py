@@ -1,4 +1,4 @@
-"""Looking again and again beside the requests, and letting go of a model that nobody uses any more."""
+"""Polling beside the requests, and freeing a model when its last user is done."""
 
 from __future__ import annotations
 

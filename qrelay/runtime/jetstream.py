@@ -1,7 +1,7 @@
 """The broker port on NATS JetStream. The streams, their settings and reasons: `topology.py`.
 
 Connecting retries for ever and never fails the process: a service is ready when its model is loaded, and
-works on the queue when NATS is there. Every foreign error becomes one of qrelay's in `_translated`.
+works on the queue when NATS answers. `_translated` turns every foreign error into one of qrelay's.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ class JetStreamBroker:
             return [JetStreamMessage(message) for message in messages]
 
     async def stored(self, hop: Hop, collection: str) -> AsyncIterator[StoredMessage]:
-        """What lies in a hop's stream for a collection, oldest first, held messages included, consuming nothing.
+        """What lies in a queue for a collection, oldest first, held messages included, consuming nothing.
 
         One request a message, one message in memory: about 0.25 ms each on a local server. A message that is acked
         before its turn is not seen; one that is stored meanwhile is.
@@ -263,7 +263,7 @@ class JetStreamBroker:
             sequence = found.seq + 1
 
     async def stats(self) -> Sequence[HopStats]:
-        """Every hop's load, from the server."""
+        """Every queue's load, from the server."""
         with _translated("read consumer state"):
             return [await self._hop_stats(hop) for hop in Hop]
 

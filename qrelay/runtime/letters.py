@@ -1,4 +1,4 @@
-"""What a message is about, the ids of what comes of it, and dead letters: pure functions beside the worker."""
+"""A message's subject, the ids of its output, and its dead letter: pure functions beside the worker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def message_id(stage: str, query: Query, replay: str) -> str:
 
 
 def dead_letter(stage: str, message: Message, query: Query, error: QrelayError) -> DeadLetter:
-    """The letter of a message that `stage` cannot process, with its original whole."""
+    """The dead letter of a message that `stage` cannot process, with its original whole."""
     replay = message.headers.get(REPLAY_HEADER, "")
     return DeadLetter(
         dead_letter_id=digest("dlq", stage, message.subject, message.payload, replay)[:40],

@@ -1,7 +1,7 @@
-"""Whether a process that makes itself ready gets anywhere, for whoever waits for it.
+"""Whether a process that makes itself ready makes progress, for its callers.
 
-No number of seconds decides that: whoever waits goes on while there are signs of life. Such are a step that advances
-(the service's GetInfo says which), processor time and memory, of the process and of those that it started.
+No number of seconds decides that: the caller waits while there are signs of life. These are a step that advances
+(the service's GetInfo says which), processor time and memory, of the process and of its children.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from qrelay.v1 import service_info_pb2
 LOOK_S: Final = 0.5
 """Seconds between two looks."""
 STILL_LOOKS: Final = 1200
-"""Looks in a row without a sign of life after which nobody waits any longer."""
+"""Looks in a row without a sign of life after which waiting ends."""
 _ASK_S: Final = 1.0
 _BUSY_CPU_S: Final = 0.2
 _BUSY_SHARE: Final = 0.05

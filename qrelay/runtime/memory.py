@@ -1,6 +1,6 @@
-"""An in-memory broker for tests: JetStream's behaviour in one process, and its accidents on demand.
+"""An in-memory broker for tests: JetStream's behaviour in one process, with faults on demand.
 
-It keeps what tests of the pipeline need from JetStream: work queues, unacked messages that return,
+It has what pipeline tests need from JetStream: work queues, unacked messages that return,
 deliveries counted from 1, deduplication by message id, a byte limit that refuses. `Faults` injects what
 goes wrong in production: lost acknowledgements, duplicate deliveries, reordering, refused publishes.
 """
@@ -141,7 +141,7 @@ class MemoryBroker:
         return messages
 
     async def stats(self) -> Sequence[HopStats]:
-        """Every hop's load."""
+        """Every queue's load."""
         return [
             HopStats(
                 hop,

@@ -1,4 +1,4 @@
-"""The gRPC door's frame: health, reflection, limits, deadlines, errors. Servicers add only their RPCs.
+"""The gRPC server: health, reflection, limits, deadlines, errors. Servicers add only their RPCs.
 
 Health: the service name "" and the service's full gRPC name answer readiness (the model is loaded);
 "liveness" answers whether the process serves at all, whatever NATS and the model do.

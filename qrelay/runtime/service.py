@@ -1,4 +1,4 @@
-"""Runs a service: doors first, then the model, then the queue; and the same backwards on SIGTERM.
+"""Runs a service: gRPC first, then the model, then the queue; and the same backwards on SIGTERM.
 
 Start: settings -> logs and metrics -> gRPC listening (alive, not ready) -> core loaded off the event loop
 (ready) -> NATS connected, workers fetching. Readiness does not wait for NATS; liveness waits for nothing.
@@ -51,7 +51,7 @@ def main(definition: ServiceDef[Any, Any], config: Path | None = None) -> int:
         with asyncio.Runner() as runner:
             if not runner.run(_run(definition, settings)):
                 sys.stderr.flush()
-                os._exit(0)  # a thread still computes what was given up and returned: nobody waits for it
+                os._exit(0)  # a thread still computes what was given up and returned: do not wait for it
         return 0
     except SetupError as error:
         print(f"{definition.name}: {error}", file=sys.stderr)
@@ -90,7 +90,7 @@ async def _run(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> b
 
 
 async def _leave(server: GrpcServer, drain_s: float, stopping: asyncio.Event) -> None:
-    """The gRPC door on the way out: not ready at once, no new calls, running ones end; beside the workers' drain."""
+    """The gRPC server on SIGTERM: not ready at once, no new calls, running ones end; beside the workers' drain."""
     await stopping.wait()
     await server.ready(False)
     await server.drain(drain_s)

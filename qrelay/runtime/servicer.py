@@ -60,7 +60,7 @@ async def answer_items(
     wrap: Callable[[Any], Result],
     refuse: Callable[[pb.ItemError], Result],
 ) -> list[Result]:
-    """One result for each item, in order. An item that fails gets `refuse(ItemError)`; the others go on.
+    """One result for each item, in order. An item that fails gets `refuse(ItemError)`; the others continue.
 
     `compute` takes the records of the readable items and answers each with a value or a QrelayError.
     """

@@ -1,4 +1,4 @@
-"""What a service is to the runtime: a core, stages that the queue drives, and a gRPC door.
+"""What a service is to the runtime: a core, stages that the queue drives, and a gRPC servicer.
 
 The core computes on records and knows neither gRPC nor NATS. A `Stage` adapts it to the queue; a
 servicer adapts it to gRPC; a `ServiceDef` names the parts so that `qrelay.runtime.service` can run them.
@@ -31,10 +31,10 @@ class Work:
 
 
 class Stage(Protocol):
-    """One service's work on one hop.
+    """One service's work on one queue.
 
     `handle` answers each item, in order, with the record to publish on `target`, None where there is
-    nothing to publish (the last hop), or the error that befell this item alone. An exception raised
+    nothing to publish (the last stage), or this item's own error. An exception raised
     instead befalls the whole batch, whose items are then tried one by one.
     """
 

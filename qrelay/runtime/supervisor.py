@@ -1,4 +1,4 @@
-"""The services as child processes: started, watched until they are ready, started again when they die, drained."""
+"""The services as child processes: started, watched until ready, restarted when they die, drained."""
 
 from __future__ import annotations
 

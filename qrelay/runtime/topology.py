@@ -1,6 +1,6 @@
 """The streams between the services, with every value and its reason.
 
-One JetStream work queue a hop. A message leaves the queue when the next hop has it: publish acknowledged,
+One JetStream work queue for each stage. A message leaves it when the next queue has it: publish acknowledged,
 then the input double-acked.
 
 | setting | value | why |
@@ -50,7 +50,7 @@ class Hop(enum.StrEnum):
 
     @property
     def consumer(self) -> str:
-        """The durable consumer's name: the service that reads this hop."""
+        """The durable consumer's name: the service that reads this queue."""
         return CONSUMERS[self]
 
 
@@ -65,7 +65,7 @@ CONSUMERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class HopStats:
-    """One hop's load. pending: not yet delivered; held: delivered and not acked; lag is their sum."""
+    """One queue's load. pending: not yet delivered; held: delivered and not acked; lag is their sum."""
 
     hop: Hop
     pending: int

@@ -1,8 +1,8 @@
 """Trace steps: who worked on a record, with which model, for how long.
 
 A core whose model may change while it runs opens its own step, in the same call that computes, so that the step names
-the model of this very result: `opened`. The door completes it with what the core does not know: the replica and the
-times. For a stage whose model stays the same the worker writes the whole step: `closed`.
+the model of this very result: `opened`. The servicer completes it with what the core does not know: the replica and
+the times. For a stage whose model stays the same the worker writes the whole step: `closed`.
 """
 
 from __future__ import annotations

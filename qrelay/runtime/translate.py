@@ -1,4 +1,4 @@
-"""The one place where qrelay's errors become something else: a gRPC status, or a message's fate.
+"""The one place that translates qrelay's errors: to a gRPC status, or to what happens to a message.
 
 A test walks the tree in `qrelay/errors.py` and proves that no class is unmapped.
 """
@@ -95,7 +95,7 @@ def rich_status(error: QrelayError) -> status_pb2.Status:
 
 
 def item_error(error: QrelayError, query_id: str) -> service_info_pb2.ItemError:
-    """The error of one item in a batch whose others went on."""
+    """The error of one item in a batch whose others continued."""
     return service_info_pb2.ItemError(
         query_id=query_id,
         reason=error.reason,

@@ -1,16 +1,16 @@
-"""The queue's door to a stage: pull -> batch -> handle -> publish -> ack.
+"""The queue's worker for a stage: pull -> batch -> handle -> publish -> ack.
 
-The order is the guarantee. The output is stored by the next hop before the input is acked, so a worker
+The order is the guarantee. The output is stored in the next queue before the input is acked, so a worker
 that dies at any moment leaves its messages to be delivered again; output ids are deterministic, so the
 repetition is recognised. A message ends in exactly one of: acked with its output stored, acked with a
 dead letter stored, or not acked and delivered again.
 
 A batch that raises is tried again item by item, so that one bad item does not take its neighbours along.
-Back-pressure: a full next hop makes `publish` wait; the worker then holds what it has, heartbeats, and
-fetches no more. So it does where a stage raises OnHold (no budget, no database), until it can go on; that is not an
-attempt. Where it cannot in this run, it drains and ends.
+Back-pressure: a full next queue makes `publish` wait; the worker then holds what it has, heartbeats, and
+fetches no more. It does the same where a stage raises OnHold (no budget, no database), until it can continue; that is
+not an attempt. Where it cannot in this run, it drains and ends.
 
-A dead letter that cannot be recorded is never buried in another one: it stays in its queue.
+A dead letter that cannot be recorded is never dead-lettered itself: it stays in its queue.
 """
 
 from __future__ import annotations
@@ -353,7 +353,7 @@ class StageWorker:
         self._report_drain()
 
     def _report_drain(self) -> None:
-        """What became of the messages in hand. An unconfirmed one may have ended; if not, it comes back by itself."""
+        """What became of messages in flight. An unconfirmed one may have ended; if not, it comes back by itself."""
         count = self._drained
         log.info(
             "drained",

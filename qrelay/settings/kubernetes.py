@@ -72,7 +72,7 @@ class KubernetesSettings(Section):
     )
     node_selector: dict[str, str] = Field({}, description="Labels that a node must have")
     tolerations: tuple[Toleration, ...] = Field(
-        (), description="Taints that the pods bear: a list of key, operator, value, effect"
+        (), description="Taints that the pods tolerate: a list of key, operator, value, effect"
     )
     volumes: dict[str, str] = Field(
         {}, description="PersistentVolumeClaim -> path in the container: state, registry, models"

@@ -1,4 +1,4 @@
-"""Relative paths in a settings file are beside that file, whatever folder a process runs in."""
+"""Relative paths in a settings file are relative to that file, whatever folder a process runs in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with settings, in words: the field, the value, where it came from, and what was perhaps meant."""
+"""What is wrong with settings, in words: the field, the value, where it came from, and what was probably meant."""
 
 from __future__ import annotations
 

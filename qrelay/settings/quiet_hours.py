@@ -30,7 +30,7 @@ class QuietHours:
             return None
         found = _SPAN.fullmatch(text)
         if found is None:
-            raise ValueError(f"{text!r} is no span of hours: write it as 22:00-06:00")
+            raise ValueError(f"{text!r} is not a span of hours: write it as 22:00-06:00")
         start, end = time(int(found[1]), int(found[2])), time(int(found[3]), int(found[4]))
         if start == end:
             raise ValueError(f"{text!r} begins when it ends: leave it empty, or disable the policy")

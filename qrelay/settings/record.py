@@ -3,8 +3,8 @@
     settings: {judge: {model: …}, sink: {qualification: /srv/judges/report.json}}
     from: {judge.model: QRELAY_JUDGE__MODEL, sink.qualification: /srv/qrelay.yaml}
 
-Values are those that a file or a variable set, also where they are the default (they must win over tuned.yaml), with
-absolute paths. It may hold a password of a URL, so that only its owner may read it.
+Values are those that a file or a variable set, even where they equal the default (they must win over tuned.yaml),
+with absolute paths. It may hold a password of a URL, so only its owner may read it.
 """
 
 from __future__ import annotations

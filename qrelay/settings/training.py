@@ -22,12 +22,12 @@ _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
 class TrainingSettings(Section):
     """When labels are enough for a training, and the command that does it."""
 
-    enabled: bool = Field(False, description="Whether the policy decides; off: nothing is counted or decided")
+    enabled: bool = Field(False, description="Whether the policy is on; off: nothing is counted or decided")
     collections: tuple[str, ...] = Field((), description="Collections that the policy is for; empty: all")
     min_new_hard_examples: int | None = Field(
-        None, ge=1, description="Train after so many new judged hard examples; empty: no rule"
+        None, ge=1, description="Train after this many new judged hard examples; empty: no rule"
     )
-    min_judged: int | None = Field(None, ge=1, description="Train after so many new judged pairs; empty: no rule")
+    min_judged: int | None = Field(None, ge=1, description="Train after this many new judged pairs; empty: no rule")
     disagreement_min_judged: int = Field(
         500, ge=1, description="New judged pairs that disagreement_rate needs before it means anything"
     )
@@ -45,10 +45,10 @@ class TrainingSettings(Section):
         "first query) is so many seconds ago; empty: no rule",
         validate_default=True,
     )
-    time_zone: str = Field("UTC", description="Place whose clocks quiet_hours are by, such as Europe/Berlin")
+    time_zone: str = Field("UTC", description="Time zone of quiet_hours, such as Europe/Berlin")
     quiet_hours: str = Field(
         "",
-        description="Local hours in which the policy decides nothing, such as 22:00-06:00",
+        description="Local hours in which the policy starts nothing, such as 22:00-06:00",
     )
     max_running: int = Field(
         1, ge=1, description="Jobs of a collection that may run when the policy starts another; at the limit it waits"
@@ -75,7 +75,7 @@ class TrainingSettings(Section):
         "says why",
     )
     poll_s: float = Field(
-        2.0, gt=0, description="Seconds between looks at the clock, at waiting triggers and at running jobs"
+        2.0, gt=0, description="Seconds between checks of the clock, of waiting triggers and of running jobs"
     )
 
     @field_validator("collections")
@@ -101,7 +101,7 @@ class TrainingSettings(Section):
         try:
             ZoneInfo(value)
         except (OSError, ValueError, LookupError) as error:
-            raise ValueError(f"{value!r} is no time zone here: use a name such as Europe/Berlin") from error
+            raise ValueError(f"{value!r} is not a known time zone: use a name such as Europe/Berlin") from error
         return value
 
     @field_validator("quiet_hours")

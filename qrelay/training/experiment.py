@@ -97,8 +97,8 @@ class Experiment(_Strict):
     strangers: int = Field(
         0,
         ge=0,
-        description="Documents of other queries, drawn by the seed, that a cross-encoder is shown as not relevant"
-        " with each row: what a bi-encoder has in the rest of its batch",
+        description="Random negatives: documents of other queries, drawn by the seed, shown to a cross-encoder"
+        " with each row, as a bi-encoder has them in the rest of its batch",
     )
     documents: int = Field(8, ge=2, description="Documents a query, positives and negatives together")
     max_positives: int = Field(2, ge=1, description="Positives among them, at most; others wait for the next epoch")
@@ -135,7 +135,7 @@ class Experiment(_Strict):
     )
     seed: int = Field(13, ge=0, description="Of everything that is drawn")
     checkpoint_every: float = Field(
-        0.5, gt=0, description="Epochs between checkpoints, which a killed run goes on from"
+        0.5, gt=0, description="Epochs between checkpoints, from which a killed run resumes"
     )
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         (), description="Where progress is logged"

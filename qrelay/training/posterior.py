@@ -5,7 +5,7 @@
 
 Both err, differently: a product of experts (Hinton 2002, https://doi.org/10.1162/089976602760128018) is right more
 often than either where they do. The targets of a query then sum to 1, so at most one document is above a half. Such
-labels lean on the pupil's own scores: they are for training and never for evaluation.
+labels use the student's own scores: they are for training and never for evaluation.
 """
 
 from __future__ import annotations

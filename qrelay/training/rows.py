@@ -138,7 +138,7 @@ def as_pairs(lists: Iterable[tuple[str, Sequence[Document]]], *, seed: int) -> A
 
 def as_lists(lists: Iterable[tuple[str, Sequence[Document]]], *, seed: int) -> Any:
     """A `datasets.Dataset` of (query, docs, labels), a list of each a row, shuffled; labels from 0 up, for gains
-    cannot be below it; a list of one target teaches no order and is left out. Raises ConfigError: none."""
+    cannot be below it; a list of one target has no order and is left out. Raises ConfigError: none."""
     found = []
     for query, documents in lists:
         least = min((each.target for each in documents), default=0.0)

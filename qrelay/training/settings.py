@@ -30,13 +30,13 @@ def _nothing(value: Any) -> Any:
 class SlotTraining(Section):
     """How one slot's versions are trained."""
 
-    train: bool = Field(True, description="Whether a job trains this slot")
+    train: bool = Field(True, description="Whether a job trains a model for this slot")
     experiment: Annotated[str, NamesFile((".yaml", ".yml"))] = Field(
         description="A shipped experiment (`qrelay train --list`) or a YAML file"
     )
     overrides: tuple[str, ...] = Field((), description="Fields of the experiment, such as learning_rate=1e-5")
     export: Literal["triples", "labels"] = Field(
-        "triples", description="What is learnt from: mined examples, or every graded passage with its soft label"
+        "triples", description="Training data: mined examples, or every graded passage with its soft label"
     )
     start: Literal["base", "serving"] = Field(
         "base",
@@ -59,7 +59,7 @@ class TrainerSettings(ServiceSettings):
         0.1, ge=0, lt=1, description="Share (0 to 1) of the queries, by hash, kept for early stop; 0: none"
     )
     promote: bool = Field(True, description="Whether a version that passes the gate serves at once")
-    human_labels: bool = Field(True, description="Let people's decisions (`qrelay label`) win over judges")
+    human_labels: bool = Field(True, description="Let people's decisions (`qrelay label`) win over judges' labels")
     gate_rules: Annotated[Path | None, BeforeValidator(_nothing)] = Field(
         None, description="YAML file of the gate's rules, instead of `gate`"
     )

@@ -1,1 +1,1 @@
-"""Second-stage ranking: scores each candidate set, keeps the best, marks the judge's sample."""
+"""The reranker: scores each candidate set, keeps the best, marks the judge's sample."""

@@ -2,7 +2,7 @@
 
 `look` is called now and then beside the requests. Where another version serves by then, it is loaded, its files are
 checked against its manifest, it scores one pair, and only then it is handed out; until then, and where any of that
-fails, the former goes on serving, `details` says why, and it is tried again `RETRY_LOOKS` looks later.
+fails, the former keeps serving, `details` says why, and it is tried again `RETRY_LOOKS` looks later.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Promoted:
         return scorer
 
     def look(self) -> Scorer | None:
-        """The scorer to use from now on; None: go on with the present one. Raises nothing."""
+        """The scorer to use from now on; None: keep the present one. Raises nothing."""
         if not self._follows:
             return None
         try:
@@ -85,7 +85,7 @@ class Promoted:
         try:
             with step(f"loading {self._loading}"):
                 scorer = self._load(served)
-        except Exception as error:  # whatever a model library raises: the former goes on serving
+        except Exception as error:  # whatever a model library raises: the former keeps serving
             self._fail(version, f"{self._loading} cannot be loaded: {error}; {self._version or 'the former'} serves")
             return None
         finally:
@@ -107,7 +107,7 @@ class Promoted:
             fingerprint=served.fingerprint,
         )
         if not math.isfinite(scorer.score([_PAIR])[0][0]):
-            raise ModelError(f"version {served.version} scores a pair with no number: its weights are spoilt")
+            raise ModelError(f"version {served.version} scores a pair with no number: its weights are damaged")
         return scorer
 
     def _fail(self, version: str, problem: str) -> None:

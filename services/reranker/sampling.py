@@ -1,7 +1,7 @@
 """Which of the kept candidates the judge shall see: a pure function.
 
 The head of the ranking, because that is where the model's mistakes cost most; then one candidate from
-each of equal strata of the remaining ranks, because negatives from one rank region teach one lesson. At
+each of equal strata of the remaining ranks, because negatives from one rank region are alike. At
 most a few passages of one document, so that a long document cannot fill the sample. The choice within a
 stratum is drawn from a generator seeded by the query: the same query always gets the same sample, on
 every replica.

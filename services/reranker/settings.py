@@ -11,7 +11,7 @@ from qrelay.models.engines import EncoderEngine
 
 
 class FakeSettings(Section):
-    """The scorer `fake`: the double for tests and benchmarks."""
+    """The scorer `fake`: the fake for tests and benchmarks."""
 
     service_time_s: float = Field(
         0.0,
@@ -42,16 +42,16 @@ class RerankerSettings(ServiceSettings):
     )
     max_length: int = Field(384, ge=16, description="Tokens of query and passage together in the cross-encoder")
     batch_pairs: int = Field(32, ge=1, description="Pairs in one forward pass of the cross-encoder")
-    max_candidates: int = Field(100, ge=1, description="Candidates scored, taken in the set's order; the rest go")
+    max_candidates: int = Field(100, ge=1, description="Candidates scored, in the set's order; the rest are dropped")
     keep: int = Field(40, ge=1, description="Best candidates kept in the set")
     sample: int = Field(25, ge=1, description="Candidates marked for the judge, at most")
     sample_head: int = Field(10, ge=0, description="How many of the sample are simply the best ranks")
     max_per_document: int = Field(2, ge=1, description="Passages of one document in the sample, at most")
-    threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves the library's choice")
+    threads: int = Field(0, ge=0, description="CPU threads of the model; 0: the library's choice")
     registry_poll_s: float = Field(
         5.0,
         ge=0,
-        description="Seconds between looks for a promoted cross-encoder in the registry; 0: the registry is never "
+        description="Seconds between checks for a promoted cross-encoder in the registry; 0: the registry is never "
         "looked at and the configured model serves",
     )
 

@@ -18,7 +18,7 @@ from qrelay.types import JudgedSet
 
 
 class Sink:
-    """What both doors work on. Commits, dead letters and counts are the ledger's own methods."""
+    """What gRPC and the queue both call. Commits, dead letters and counts are the ledger's own methods."""
 
     def __init__(self, ledger: Ledger, settings: SinkSettings, report: Report) -> None:
         """`report`: what was measured of the judges; see `qualification.py`."""

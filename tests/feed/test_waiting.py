@@ -23,7 +23,7 @@ from qrelay.runtime.topology import Hop
 from tests import samples
 
 SILENT = BackendUnavailable("127.0.0.1:9 does not answer: connection refused")
-FLOWING = Standing(12, "on their way: 12 for the judge (not running)")
+FLOWING = Standing(12, "in flight: 12 for the judge (not running)")
 Answer = Sequence[str] | BackendUnavailable
 
 
@@ -80,11 +80,11 @@ def test_while_nothing_ends_it_is_said_what_waits_where() -> None:
     pending: list[Answer] = [["pending"]] * 45
     wait, said = waiting(Sink(*pending, ["committed"]))
     wait.until_ended(["a", "a"])
-    assert said == ["queries that have not ended: 1; on their way: 12 for the judge (not running)"] * 2
+    assert said == ["queries that have not ended: 1; in flight: 12 for the judge (not running)"] * 2
 
 
 def test_when_nothing_is_on_its_way_nobody_waits_for_it() -> None:
-    wait, said = waiting(Sink(["pending"]), lambda: Standing(0, "on their way: none"))
+    wait, said = waiting(Sink(["pending"]), lambda: Standing(0, "in flight: none"))
     with pytest.raises(BackendUnavailable, match=r"does not know how 1 of the queries ended.*reconcile"):
         wait.until_ended(["a"])
     assert len(said) == 3
@@ -112,7 +112,7 @@ async def reranker() -> Any:
 async def test_another_service_than_the_sink_is_refused_before_feeding(reranker: str, tmp_path: Path) -> None:
     import asyncio
 
-    with pytest.raises(InputError, match=r"is no sink.*give --sink"):
+    with pytest.raises(InputError, match=r"is not a sink.*give --sink"):
         await asyncio.to_thread(SinkDoor(reranker, tmp_path).info)
 
 
@@ -144,5 +144,5 @@ def test_what_waits_is_counted_on_a_real_broker(nats_settings: NatsSettings, ann
 
     asyncio.run(publish())
     assert standing(nats_settings, announced) == Standing(
-        2, "on their way: 1 for the retriever (not running), 1 for the judge (not ready)"
+        2, "in flight: 1 for the retriever (not running), 1 for the judge (not ready)"
     )

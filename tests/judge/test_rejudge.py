@@ -194,4 +194,4 @@ def test_a_budget_that_ends_it_exits_3_and_says_where_to_go_on(sink: Sink, tmp_p
     config.write_text("judge: {budget: {tokens_per_run: 1}}\n")
     result = run(tmp_path, "--config", str(config), "--batch", "1")
     assert result.exit_code == 3
-    assert "go on with --after q0" in result.output
+    assert "continue with --after q0" in result.output

@@ -63,7 +63,7 @@ models:
         "files.0.path: Value error, must be a relative path",
         "files.0.size_bytes",
         "files.0.sha256",
-        "reserved for the shipped double",
+        "reserved for the shipped fake",
         "sources.0: give exactly one of `hub` and `wheels`",
         "sources.1.hub.files: 'c.gguf' is not among the model's files",
         "sources.2.wheels: parts make up a single file",

@@ -145,8 +145,8 @@ def test_every_format_with_labels_is_a_way() -> None:
     assert SPLIT[1].startswith("train=")
 
 
-def test_the_sinks_page_says_of_every_format_whether_it_teaches() -> None:
-    text = (ROOT / "services/sink/README.md").read_text("utf8")
+def test_the_page_on_labels_says_of_every_format_whether_it_trains() -> None:
+    text = (ROOT / "qrelay/labels/README.md").read_text("utf8")
     rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
     told = {name.strip().strip("`"): said.strip() for names, said in rows for name in names.split(",")}
     for name, kind in FORMATS.items():

@@ -227,7 +227,7 @@ def test_since_last_goes_on_where_the_last_export_ended(data_dir: Path) -> None:
     second = json.loads(run(data_dir, *arguments, "--out", str(data_dir / "more")))
     assert (second["queries"], second["changes"]["from"]) == (1, first["changes"]["to"])
     third = called(data_dir, *arguments[:-1], "--out", str(data_dir / "none"))
-    assert f"goes on from {data_dir / 'more'}" in third.stderr
+    assert f"continues {data_dir / 'more'}" in third.stderr
     since = ("--since", str(first["changes"]["to"]), "--out", str(data_dir / "again"))
     assert "2 rows of 1 queries" in run(data_dir, *arguments[:3], *since)
 

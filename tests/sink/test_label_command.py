@@ -132,7 +132,7 @@ def test_every_bad_line_is_named_and_nothing_is_imported(run: Run, ledger: Ledge
     for line, problem in zip(lines, PROBLEMS, strict=False):
         number, words = problem.split(": ", 1)
         assert line.startswith(f"{path}:{number}: ") and words in line
-    assert lines[len(PROBLEMS) :] == ["nothing imported: 5 bad lines; mend them, or use --skip-bad"]
+    assert lines[len(PROBLEMS) :] == ["nothing imported: 5 bad lines; fix them, or use --skip-bad"]
     assert standing(ledger) == {}
 
 

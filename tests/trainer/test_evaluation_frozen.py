@@ -92,7 +92,7 @@ def test_a_frozen_set_that_was_changed_is_refused(tmp_path: Path) -> None:
     freeze(out, data(beir_folder(tmp_path / "beir")), name="small", labels=Labels("gold"))
     qrels = out / "qrels" / "test.tsv"
     qrels.write_text(qrels.read_text().replace("d2\t1", "d4\t1"))
-    with pytest.raises(MalformedInput, match=r"qrels/test\.tsv changed"):
+    with pytest.raises(MalformedInput, match=r"changed since it was frozen \(qrels/test\.tsv\)"):
         FrozenSet.read(out)
 
 
@@ -126,7 +126,7 @@ def test_a_sample_is_of_queries_and_follows_its_seed(tmp_path: Path) -> None:
 
 def test_whose_labels_they_are_must_be_said(tmp_path: Path) -> None:
     folder = beir_folder(tmp_path)
-    with pytest.raises(ConfigError, match="Say --labels"):
+    with pytest.raises(ConfigError, match="Give --labels"):
         labels_of(None, (), folder, None)
     with pytest.raises(ConfigError, match="--judge-model"):
         labels_of("judge", (), folder, None)

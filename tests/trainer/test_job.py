@@ -169,7 +169,7 @@ def test_an_experiment_of_the_other_kind_is_refused(folder: Path, model: Path) -
 
 def test_a_file_that_is_no_job_is_named(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text('{"name": "x"}')
-    with pytest.raises(MalformedInput, match="is no training job"):
+    with pytest.raises(MalformedInput, match="is not a training job"):
         read_job(tmp_path / "job.json")
 
 

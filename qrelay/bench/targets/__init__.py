@@ -1,1 +1,1 @@
-"""What is measured: each service behind its gRPC door, and the whole pipeline; and where their items come from."""
+"""What is measured: each service over gRPC, and the whole pipeline; and where their items come from."""

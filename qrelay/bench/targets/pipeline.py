@@ -57,7 +57,7 @@ class Ledger:
 class Left:
     """Query ids that `settle` gave up on. lost: the broker confirmed that it stored them, and nothing became of them.
     unconfirmed: their publication was never confirmed. ended: those of the unconfirmed that are in the ledger or the
-    dead letters: the broker had stored them all the same."""
+    dead letters: the broker had stored them nevertheless."""
 
     lost: Sequence[str] = ()
     unconfirmed: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""The four services behind their gRPC doors, as targets.
+"""The four services, called over gRPC, as targets.
 
 A request carries `items` items. Several connections are used in turn: one HTTP/2 connection is one flow-control
 window and one thread of the server's transport, and would be measured instead of the service. There are no retries:

@@ -1,1 +1,1 @@
-"""`qrelay bench …`: the commands."""
+"""`qrelay bench`: measure services and the pipeline."""

@@ -19,9 +19,9 @@ _REPORT = click.Path(path_type=Path, exists=True)
 @click.argument("b", type=_REPORT)
 @json_option()
 def compare(a: Path, b: Path, as_json: bool) -> None:
-    """B against A, at each load that both measured: report.json files, or the folders of two runs.
+    """Compare B with A, at each load that both measured: report.json files, or the folders of two runs.
 
-    Settings and machines that differ are named: a ratio then compares those too.
+    Settings and machines that differ are listed: a ratio then compares those too.
     """
     from qrelay.bench import compare as comparing
     from qrelay.bench.report import read

@@ -46,7 +46,7 @@ def bench() -> None:
     """Measure services and the pipeline: throughput, latency under load, and what they use.
 
     A closed loop (a fixed number of requests outstanding) finds the highest throughput; an open loop (arrivals at
-    random, at a fixed rate) shows what callers then wait. Reports go into a folder: JSON, a table, diagrams.
+    random, at a fixed rate) shows how long callers wait. Reports go into a folder: JSON, a table, diagrams.
     """
     if threading.current_thread() is threading.main_thread():
         # What was started here must end with this process, also where a job's time limit ends it.

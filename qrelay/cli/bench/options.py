@@ -32,7 +32,7 @@ def seconds(text: str) -> float:
     """
     found = _DURATION.fullmatch(text.strip().lower())
     if not found or found[2] not in _UNITS:
-        raise ValueError(f"{text!r} is no duration: write 20ms, 5s, 2m or a number of seconds")
+        raise ValueError(f"{text!r} is not a duration: write 20ms, 5s, 2m or a number of seconds")
     return float(found[1]) * _UNITS[found[2]]
 
 
@@ -159,15 +159,15 @@ def load_options(rates: str = "auto") -> Decorator:
     """What load, and for how long. `rates`: the default."""
     return _together(
         click.option("--concurrency", type=Numbers("1,2,4", "auto", whole=True), default="auto", show_default=True,
-                     help="Closed loop: requests outstanding at any time; auto: doubled until throughput is flat."),
+                     help="Closed loop: requests outstanding at any time; auto: double it until throughput is flat."),
         click.option("--rates", type=Numbers("10,50,100", "auto", "none"), default=rates, show_default=True,
                      help="Open loop: requests a second; auto: shares of the closed loop's best."),
         click.option("--window", type=Duration(), help="Length of one window.  [default: 5s]"),
-        click.option("--warm-up", type=Duration(), help="Thrown away before each level.  [default: 5s]"),
-        click.option("--max-windows", type=click.IntRange(min=2), help="Windows of a level at most.  [default: 12]"),
-        click.option("--quick", is_flag=True, help="Short windows, for a look; the report says so."),
+        click.option("--warm-up", type=Duration(), help="Discarded before each level.  [default: 5s]"),
+        click.option("--max-windows", type=click.IntRange(min=2), help="Maximum windows of a level.  [default: 12]"),
+        click.option("--quick", is_flag=True, help="Use short windows, for a first look; the report says so."),
         click.option("--seed", type=click.IntRange(0), default=1, show_default=True,
-                     help="Of the made items and of the gaps between arrivals."),
+                     help="Seed of the generated items and of the gaps between arrivals."),
     )  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def start_options() -> Decorator:
     return _together(
         config_option(),
         click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False),
-                     help="Data folder of what is started here: index, ledger, cache.  [default: a temporary one]"),
+                     help="Data folder of what is started here: index, ledger, cache.  [default: temporary]"),
     )  # fmt: skip
 
 

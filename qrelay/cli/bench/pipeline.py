@@ -173,7 +173,7 @@ class Run:
         yield f"Commits are seen by asking the sink every {POLL_S * 1000:.0f} ms: latencies are up to that too long."
         if self.service_times:
             times = ", ".join(f"{service} {time * 1000:g} ms" for service, time in self.service_times.items())
-            yield f"Models are doubles with simulated times a query: {times}."
+            yield f"Models are fakes with simulated times a query: {times}."
         queries = self.extra["queries"]
         if queries["cached_share"]:
             yield (
@@ -181,11 +181,11 @@ class Run:
                 "model's alone."
             )
         if queries["lost"] or queries["dead"]:
-            yield f"NOT as it must be: {queries['lost']} queries lost, {queries['dead']} dead letters."
+            yield f"NOT AS REQUIRED: {queries['lost']} queries lost, {queries['dead']} dead letters."
         if queries["unconfirmed"]:
             yield (
                 f"The broker never confirmed {queries['unconfirmed']} of the queries; "
-                f"{queries['unconfirmed_ended']} of them were stored all the same."
+                f"{queries['unconfirmed_ended']} of them were stored nevertheless."
             )
         if queries["of_others"]:
             yield f"The collection gained {queries['of_others']} queries besides: somebody else feeds it."
@@ -223,15 +223,15 @@ def _running(nats_url: str, sink: str, metrics: tuple[str, ...]) -> Installation
 @click.option("--rerankers", type=click.IntRange(1), default=1, show_default=True, help="The same.")
 @click.option("--judges", type=click.IntRange(1), default=1, show_default=True, help="The same.")
 @click.option("--service-time", type=ServiceTimes(), metavar="TIMES",
-              help="Start doubles, a query taking so long: 20ms (the judge) or judge=20ms,reranker=2ms.")  # fmt: skip
-@file_option("--queries", "Real queries, as `qrelay feed` reads them.  [default: made ones]")
+              help="Start fakes that take this long a query: 20ms (judge) or judge=20ms,reranker=2ms.")  # fmt: skip
+@file_option("--queries", "Real queries, as `qrelay feed` reads them.  [default: generated ones]")
 @click.option("--collection", default=COLLECTION, show_default=True, help="Collection of the queries.")
 @click.option("--efficiency", is_flag=True, help="Measure the judge alone too; report the pipeline's share of it.")
-@click.option("--scale", type=Numbers("1,2,4,8", whole=True), help="Throughput with so many judges each.")
-@click.option("--disturb", type=Disturbances(), metavar="PLAN", help="Such as kill:judge@10s,drain:judge@25s.")
+@click.option("--scale", type=Numbers("1,2,4,8", whole=True), help="Throughput with each of these numbers of judges.")
+@click.option("--disturb", type=Disturbances(), metavar="PLAN", help="Faults: kill:judge@10s,drain:judge@25s.")
 @click.option("--grace", type=Duration(), default="60s", show_default=True,
               help="terminationGracePeriodSeconds: from SIGTERM to SIGKILL.")  # fmt: skip
-@click.option("--idle", type=Duration(), default="0s", help="Measure so long, at the end, while nothing streams.")
+@click.option("--idle", type=Duration(), default="0s", help="At the end, measure this long without load.")
 @load_options()
 @start_options()
 @output_options()
@@ -242,7 +242,7 @@ def pipeline(nats_url: str, sink: str, metrics: tuple[str, ...], retrievers: int
              ) -> None:  # fmt: skip
     """Measure the whole pipeline, from a published query to its labels in the ledger.
 
-    Without --nats and --sink all of it is started here: NATS, a retriever, a reranker, judges and a sink, with the
+    Without --nats and --sink everything is started here: NATS, a retriever, a reranker, judges and a sink, with the
     settings in force.
     """
     session.need_extra()

@@ -31,13 +31,13 @@ _DEADLINE_S = 600.0
 @file_option("--queries", "Queries, as `qrelay feed` reads them.")
 @click.option("--collection", required=True, help="The corpus that the queries are asked of.")
 @click.option("--retriever", required=True, metavar="HOST:PORT", help="gRPC address of a running retriever.")
-@click.option("--reranker", metavar="HOST:PORT", help="Of a reranker: adds what the judge's benchmark sends.")
-@click.option("--judge", metavar="HOST:PORT", help="Of a judge: adds what the sink's benchmark sends.")
-@click.option("--limit", type=click.IntRange(1), help="Only so many queries.")
+@click.option("--reranker", metavar="HOST:PORT", help="A reranker's address: adds what the judge's benchmark sends.")
+@click.option("--judge", metavar="HOST:PORT", help="A judge's address: adds what the sink's benchmark sends.")
+@click.option("--limit", type=click.IntRange(1), help="Use only this many queries.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write.")
 def record(queries: Path | None, collection: str, retriever: str, reranker: str | None, judge: str | None,
            limit: int | None, out: Path) -> None:  # fmt: skip
-    """Ask running services and keep their answers: the benchmarks of reranker, judge and sink send them again."""
+    """Ask running services and keep their answers, for the benchmarks of reranker, judge and sink."""
     if queries is None:
         raise click.UsageError("--queries is missing: a file with one query a line")
     if judge and not reranker:

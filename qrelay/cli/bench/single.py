@@ -1,4 +1,4 @@
-"""`qrelay bench retriever|reranker|judge|sink`: one service alone, through its gRPC door."""
+"""`qrelay bench retriever|reranker|judge|sink`: one service alone, over gRPC."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Run:
             return ""
         return (
             "\nIt was started with the settings in force: give --config or --data-dir for an installation's own, "
-            "and --collection for one of its corpora; or --service-time for the double."
+            "and --collection for one of its corpora; or --service-time for the fake."
         )
 
     def _settings(self, info: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class Run:
         if self.place.address and not self.place.metrics:
             yield "Batches, CPU and memory of the service are unknown: give --metrics with its address."
         if self.place.service_time is not None:
-            yield f"The model is a double that takes {self.place.service_time * 1000:g} ms a query: simulated time."
+            yield f"The model is a fake that takes {self.place.service_time * 1000:g} ms a query: simulated time."
 
 
 def _judgments(tally: Counter[str]) -> dict[str, Any]:
@@ -209,12 +209,12 @@ def _options(service: str) -> Any:
         click.option("--address", default="", metavar="HOST:PORT",
                      help="gRPC address of a running one.  [default: one is started here]"),
         click.option("--metrics", default="", metavar="URL", help="Its /metrics, with --address."),
-        click.option("--service-time", type=Duration(), help="Start it with its double, each query taking so long.")
+        click.option("--service-time", type=Duration(), help="Start it as a fake that takes this long a query.")
         if service != _LEDGER else click.option("--service-time", hidden=True, type=Duration()),
         click.option("--collection", default=COLLECTION, show_default=True, help="Collection of the items."),
-        file_option("--queries", "Real queries, as `qrelay feed` reads them.  [default: made ones]")
+        file_option("--queries", "Real queries, as `qrelay feed` reads them.  [default: generated ones]")
         if service == "retriever" else
-        file_option("--sets", "Real items from `qrelay bench record`.  [default: made ones]"),
+        file_option("--sets", "Real items from `qrelay bench record`.  [default: generated ones]"),
         request_options(), load_options(), start_options(), output_options(),
     ]  # fmt: skip
 

@@ -1,1 +1,1 @@
-"""What `qrelay eval` and its commands take and print; the work is in the modules beside this folder."""
+"""`qrelay eval`: options and output; the work is in `qrelay.training.evaluation`."""

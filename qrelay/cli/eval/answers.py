@@ -38,7 +38,7 @@ _ENGINE_HELP = "Engine.  [default: openai with a URL, else llamacpp]"
 @click.option("--model", required=True, help="The retriever or reranker: folder, catalogue name, or `bm25`.")
 @corpus_options
 @click.option("--answers", type=FILE, help="JSONL of query_id and answers.  [default: the queries' metadata.answers]")
-@click.option("--run", "run_file", type=FILE, help="TREC run that a cross-encoder orders anew.")
+@click.option("--run", "run_file", type=FILE, help="TREC run that a cross-encoder reorders.")
 @model_options
 @click.option("--k", default=3, show_default=True, type=click.IntRange(0), help="Passages that the reader sees.")
 @click.option("--reader", required=True, help="LLM that answers: catalogue name, path:FILE, or an endpoint's name.")
@@ -50,12 +50,12 @@ _ENGINE_HELP = "Engine.  [default: openai with a URL, else llamacpp]"
 @click.option("--grader-url", default="", help="OpenAI-compatible endpoint, ending in /v1.")
 @click.option("--grader-key-env", default="", help="Environment variable with its key.")
 @click.option("--miner-judge", multiple=True, help="Model whose labels trained the retriever; repeatable.")
-@click.option("--same-family", is_flag=True, help="Let a grader of a miner's family grade all the same.")
+@click.option("--same-family", is_flag=True, help="Allow a grader of the same family as a --miner-judge.")
 @click.option("--instructions", help="What the reader is told.  [default: a short answer from the passages]")
 @click.option("--max-tokens", default=128, show_default=True, type=click.IntRange(1), help="Of an answer.")
 @click.option("--passage-words", default=200, show_default=True, type=click.IntRange(1), help="Of a passage shown.")
 @click.option("--sample", type=click.IntRange(1), help="Ask this many of the queries.  [default: all]")
-@click.option("--seed", default=0, show_default=True, help="Of the sample.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @json_option()
 @json_file_option()
 def answers_command(**given: Any) -> None:
@@ -69,7 +69,7 @@ def answers_command(**given: Any) -> None:
         refuse_kin(given["grader"], given["miner_judge"])
     corpus = required(given, "corpus")
     if not given["queries"] and not corpus.is_dir():
-        raise click.UsageError("Missing option '--queries': needed where --corpus is no folder in BEIR's layout.")
+        raise click.UsageError("Missing option '--queries': needed where --corpus is not a folder in BEIR's layout.")
     questions = read_questions(
         corpus, given["queries"] or corpus, given["answers"], sample=given["sample"], seed=given["seed"]
     )

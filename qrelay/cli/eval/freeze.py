@@ -36,7 +36,7 @@ from qrelay.cli.group import example
 @click.option("--name", required=True, help="Name of the set, for people and reports.")
 @click.option("--about", default="", help="A sentence about it.")
 @click.option("--sample", type=click.IntRange(1), help="Keep this many queries.  [default: all]")
-@click.option("--seed", default=0, show_default=True, help="Of the sample.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must not exist.")
 def freeze_command(**given: Any) -> None:
     """Make a frozen evaluation set, which a gate can trust not to change."""

@@ -33,9 +33,7 @@ from qrelay.cli.options import json_file_option, json_option
     help="Folder or catalogue name of a model, or `bm25`; repeatable, the first is the base.",
 )
 @collection_options
-@click.option(
-    "--run", "run_file", type=FILE, help="TREC run that a cross-encoder orders anew.  [default: BM25 top 100]"
-)
+@click.option("--run", "run_file", type=FILE, help="TREC run that a cross-encoder reorders.  [default: BM25 top 100]")
 @model_options
 @click.option("--against", type=FILE, help="JSON of another evaluation: paired tests against it.")
 @click.option("--measure", "measures", multiple=True, help="Measure of ir-measures.  [default: the usual nine]")

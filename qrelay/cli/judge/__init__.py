@@ -1,1 +1,1 @@
-"""The commands of `qrelay judge`, one module a subject."""
+"""`qrelay judge`: a module a subject; the work is in `qrelay.judging`."""

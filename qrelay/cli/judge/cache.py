@@ -26,7 +26,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 @click.group("cache", cls=Group, epilog=example("qrelay judge cache stats"))
 def cache() -> None:
-    """The judgment cache: stats, prune, export."""
+    """Show, prune and export the judgment cache."""
 
 
 @cache.command("stats", epilog=example("qrelay judge cache stats"))
@@ -34,7 +34,7 @@ def cache() -> None:
 @config_option()
 @json_option()
 def stats(data_dir: Path, config: Path | None, as_json: bool) -> None:
-    """Labels in the cache, by judge."""
+    """Count the labels in the cache by judge."""
     settings, store = _open(data_dir, config)
     counts = store.stats()
     store.close()
@@ -58,12 +58,12 @@ def stats(data_dir: Path, config: Path | None, as_json: bool) -> None:
 
 
 @cache.command("prune", epilog=example("qrelay judge cache prune --older-than 90d --dry-run"))
-@click.option("--judge", "judge_hash", default="", help="Only labels of the judge whose hash begins so.")
-@click.option("--older-than", metavar="AGE", help="Only labels measured longer ago: 30d, 12h, 90m.")
+@click.option("--judge", "judge_hash", default="", help="Only labels of the judge whose hash begins with this.")
+@click.option("--older-than", metavar="AGE", help="Only labels older than this: 30d, 12h, 90m.")
 @click.option(
     "--not-configured", is_flag=True, help="Only labels of judges that the settings do not name (loads them)."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 @data_dir_option()
 @config_option()
 @json_option()

@@ -48,7 +48,7 @@ def check(
     collection: str, judge: str | None, paraphrases: int, known: Path | None, known_from: int, ledger: str | None,
     html: Path | None, data_dir: Path, config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """What labels show without people: agreement with retrieval scores, of judges with each other, of one judge on
+    """Check labels without people: agreement with retrieval scores, of judges with each other, of one judge on
     paraphrases, and known answers among negatives.
 
     Reads the ledger, needs no service and changes nothing. It is a diagnosis and qualifies nothing: a judge that

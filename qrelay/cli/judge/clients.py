@@ -1,4 +1,4 @@
-"""The other services' gRPC doors, as the judge's commands call them."""
+"""Clients of the other services, as the judge's commands call them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _narrowed(found: JudgedSet, passage_ids: Collection[str]) -> JudgedSet:
 
 
 class Ledger:
-    """The sink's door for re-judgments."""
+    """The sink's client for re-judgments."""
 
     def __init__(self, address: str) -> None:
         """address: host:port."""

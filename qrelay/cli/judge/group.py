@@ -34,7 +34,7 @@ BACKENDS = list(get_args(BackendName))
     epilog=example("qrelay judge try --query 'sort a dictionary' --passage 'sorted(d.items()) sorts by key'"),
 )
 def judge() -> None:
-    """Try the judge; inspect its cache."""
+    """Try, measure and check the judge; inspect its cache."""
 
 
 @judge.command(
@@ -47,10 +47,10 @@ def judge() -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help='Passages, one a line: plain text, or JSON with "text" and optionally "title".',
 )
-@click.option("--strategy", type=click.Choice(STRATEGIES), help="Instead of the settings' one.")
-@click.option("--scale", type=click.Choice(["0-3", "1-4"]), help="Instead of the settings' one.")
-@click.option("--model", help="Catalogue name or path:FILE, instead of the settings' one.")
-@click.option("--backend", type=click.Choice(BACKENDS), help="Instead of the settings' one.")
+@click.option("--strategy", type=click.Choice(STRATEGIES), help="Use this instead of the setting.")
+@click.option("--scale", type=click.Choice(["0-3", "1-4"]), help="Use this instead of the setting.")
+@click.option("--model", help="Catalogue name or path:FILE, instead of the setting.")
+@click.option("--backend", type=click.Choice(BACKENDS), help="Use this instead of the setting.")
 @click.option("--show-prompt/--no-prompt", default=True, help="Whether to print the prompt of the first passage.")
 @data_dir_option()
 @config_option()

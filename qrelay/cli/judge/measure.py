@@ -27,7 +27,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 def _pairs_options(command: Any) -> Any:
     """Where graded pairs come from, and what is known of their retrieval scores."""
     options = [
-        click.option("--slice", "slice_", type=_FILE, help="TSV of graded pairs (`qrelay judge slice` writes one)."),
+        click.option("--slice", "slice_", type=_FILE, help="TSV of annotated pairs, from `qrelay judge slice`."),
         click.option(
             "--corpus",
             type=click.Path(path_type=Path, exists=True),
@@ -41,7 +41,7 @@ def _pairs_options(command: Any) -> Any:
         click.option("--relevant-from", type=int, required=True, help="The least grade that counts as relevant."),
         click.option("--embedder", default="all-MiniLM-L6-v2", show_default=True, help='Dense system; "" for none.'),
         click.option(
-            "--fuse", "fusions", multiple=True, metavar="NAME=A,B,…", help="One more fusion, of judges and scores."
+            "--fuse", "fusions", multiple=True, metavar="NAME=A,B,…", help="One more ensemble, of judges and scores."
         ),
         data_dir_option(),
     ]
@@ -58,7 +58,7 @@ def _pairs_options(command: Any) -> Any:
     "cascades",
     multiple=True,
     metavar="SMALL=LARGE",
-    help="What a cascade of these two systems would send up and keep, at several error limits.",
+    help="What a cascade of these two systems would escalate and keep, at several error limits.",
 )
 @json_file_option()
 @config_option()
@@ -66,7 +66,7 @@ def _pairs_options(command: Any) -> Any:
 def eval_(
     json_file: Path | None, calibration: Path | None, config: Path | None, as_json: bool, **options: Any
 ) -> None:
-    """Every configured judge, fusion and retrieval score on pairs that people graded.
+    """Compare every configured judge, ensemble and retrieval score with people, on annotated pairs.
 
     Runs from the cache: what was judged before costs nothing. With --calibration a fitted map is applied, else
     figures that need a map come from cross-validation grouped by query.
@@ -94,11 +94,11 @@ def eval_(
 )
 @_pairs_options
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File for the maps.")
-@click.option("--default", help="The map that judge.calibration takes when it names none.  [default: the best one]")
+@click.option("--default", help="The map that judge.calibration uses when it names none.  [default: the best one]")
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for HTML, PNG and JSON.")
 @config_option()
 def calibrate(out: Path, default: str | None, report: Path | None, config: Path | None, **options: Any) -> None:
-    """Fit a map to P(relevant) for every judge, retrieval score and fusion, on pairs that people graded.
+    """Fit a map to P(relevant) for every judge, retrieval score and ensemble, on annotated pairs.
 
     The file holds all maps; `judge.calibration: FILE#NAME` chooses one. Figures are cross-validated by query.
     """
@@ -135,9 +135,9 @@ def calibrate(out: Path, default: str | None, report: Path | None, config: Path 
 def qualify(
     out: Path, report: Path | None, calibration: Path | None, config: Path | None, as_json: bool, **options: Any
 ) -> None:
-    """What each judge may be used for: a verdict for positives, negatives and gates, with the numbers.
+    """Decide what each judge may be used for: a verdict for positives, negatives and gates, with the numbers.
 
-    Name the file in sink.qualification: exports of training data then obey it.
+    Name the file in sink.qualification; exports of training data then follow it.
     """
     from qrelay.files import write_atomic
     from qrelay.judging.calibration import load_maps
@@ -299,7 +299,7 @@ def _print_cascades(found: Sequence[Mapping[str, Any]]) -> None:
     for each in found:
         click.echo(
             f"cascade {each['small']} -> {each['large']} at error {each['max_error']}: {each['share_escalated']:.0%} "
-            f"go up, agreement {each['agreement']:.3f}, kappa {each['kappa']:.3f} (small alone "
+            f"escalated, agreement {each['agreement']:.3f}, kappa {each['kappa']:.3f} (small alone "
             f"{each['kappa_small']:.3f}, large alone {each['kappa_large']:.3f})"
         )
 

@@ -30,7 +30,7 @@ _PER_QUERY = 25.0
 )
 @click.option("--n", "pairs", default=30, show_default=True, type=click.IntRange(1), help="Pairs to judge.")
 @click.option("--sets", type=_FILE, help="JSONL of pairs: query, text, optionally title and reference_answers.")
-@click.option("--slice", "slice_", type=_FILE, help="TSV of pairs that people graded (`qrelay judge slice`).")
+@click.option("--slice", "slice_", type=_FILE, help="TSV of annotated pairs (`qrelay judge slice`).")
 @click.option(
     "--queries", type=_FILE, help="Queries to ask of the running retriever and reranker, with --collection."
 )

@@ -34,10 +34,10 @@ _SHOWN_FAILURES = 10
 @click.option(
     "--pairs",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Only the pairs of this TSV (columns of a slice; its grades are not read), as `qrelay audit sample` and "
+    help="Only the pairs of this TSV (columns of annotated pairs; grades are not read), as `qrelay audit sample` and "
     "`qrelay judge slice` write it.",
 )
-@click.option("--after", default="", metavar="QUERY_ID", help="Go on behind this query, as a stopped run says.")
+@click.option("--after", default="", metavar="QUERY_ID", help="Resume after this query, as a stopped run says.")
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Queries judged at once.")
 @click.option("--sink", "sink", help="host:port of the sink.  [default: in --data-dir]")
 @click.option("--dry-run", is_flag=True, help="Count what would be judged, and judge nothing.")
@@ -109,5 +109,5 @@ def _print(done: Rejudged, dry_run: bool) -> None:
         click.echo(f"not taken: {query_id}: {error}", err=True)
     if done.stopped:
         click.echo(
-            f"stopped: {done.stopped}; go on with --after {done.last_query_id or '(nothing is done yet)'}", err=True
+            f"stopped: {done.stopped}; continue with --after {done.last_query_id or '(nothing done yet)'}", err=True
         )

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @click.command("slice", epilog=example("qrelay judge slice --collection docs --n 50 --out to-grade.tsv"))
 @click.option("--collection", required=True, help="The collection whose labels are sampled.")
-@click.option("--n", "count", default=150, show_default=True, type=click.IntRange(1), help="Pairs to grade.")
-@click.option("--where", default="", help='Among which labels, like "strategy=graded" (see the sink\'s README).')
-@click.option("--seed", default=0, show_default=True, help="Another one draws other pairs.")
+@click.option("--n", "count", default=150, show_default=True, type=click.IntRange(1), help="Pairs to annotate.")
+@click.option("--where", default="", help='Only these labels: "strategy=graded" (qrelay/labels/README.md).')
+@click.option("--seed", default=0, show_default=True, help="Another seed draws other pairs.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="TSV to write.")
 @click.option("--sink", help="host:port of the sink.  [default: in --data-dir]")
 @data_dir_option()
 @config_option(used=False)
 def slice_(collection: str, count: int, where: str, seed: int, out: Path, sink: str | None, data_dir: Path) -> None:
-    """Pick pairs from the ledger for people to grade: half where the judge is unsure, half over its whole range.
+    """Draw pairs from the ledger for people to annotate: half where the judge is unsure, half over its whole range.
 
     Fill in the column `grade` (an integer, on one scale throughout) and give the file to `qrelay judge calibrate`
-    and `qrelay judge qualify`. What the judge said is left out: people must not see it.
+    and `qrelay judge qualify`. The judge's labels are left out, because people must not see them.
     """
     from qrelay.cli.judge import clients as doors
     from qrelay.errors import InputError

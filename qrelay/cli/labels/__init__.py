@@ -1,1 +1,1 @@
-"""The sink's commands, on the ledger itself."""
+"""Commands on the ledger, without a service: export, push, mine, audit, label, ledger, reconcile, training."""

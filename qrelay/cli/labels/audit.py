@@ -47,15 +47,14 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--collection", help="The collection to audit.  [required]"),
         click.option("--ledger", help="Path or URL.  [default: ledger.sqlite in --data-dir]"),
         click.option(
-            "--judge", help="Audit this judge's labels: a hash's beginning, or a strategy.  [default: as exports]"
+            "--judge",
+            help="Audit this judge's labels: the start of its hash, or its strategy.  [default: as exports]",
         ),
-        click.option(
-            "--auditor", help="The judge of the second labels, likewise. Its labels are not among the audited."
-        ),
+        click.option("--auditor", help="The judge of the second labels, likewise. Its own labels are not audited."),
         click.option(
             "--n", "size", default=100, show_default=True, type=click.IntRange(1), help="Negatives to sample."
         ),
-        click.option("--seed", default=0, show_default=True, help="Of the sample."),
+        click.option("--seed", default=0, show_default=True, help="Seed of the sample."),
         data_dir_option(),
         config_option(),
     )
@@ -71,23 +70,25 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_shared
 @click.option("--overrides", is_flag=True, help="People's overrides are second labels, before the auditor's.")
-@click.option(
-    "--sample", "pairs", type=_GIVEN, metavar="FILE", help="The sample that `audit sample` wrote, not one drawn now."
-)
+@click.option("--sample", "pairs", type=_GIVEN, metavar="FILE", help="Use the sample that `audit sample` wrote.")
 @json_option()
 @json_file_option()
-@click.option("--html", "html_file", type=_FILE, metavar="OUT", help="Write it as a page.")
+@click.option("--html", "html_file", type=_FILE, metavar="OUT", help="Write the report as a page.")
 @click.option(
     "--fail-on",
     "conditions",
     default="",
     callback=_conditions,
     metavar="CONDITIONS",
-    help='Exit with 4 where one holds, or its figure was not measured: "false_negative_rate>0.02,conflicts>0".',
+    help='Exit with 4 if one is met, or its figure was not measured: "false_negative_rate>0.02,conflicts>0".',
 )
-@click.option("--eval-queries", type=_GIVEN, help="Queries not to train on: BEIR JSONL, .gz too, or its folder.")
-@click.option("--eval-corpus", type=_GIVEN, help="Passages not to train on, likewise.")
-@click.option("--eval-qrels", type=_GIVEN, help="Only queries that it names and passages that it calls relevant.")
+@click.option(
+    "--eval-queries", type=_GIVEN, help="Queries that must not be trained on: BEIR JSONL, .gz too, or its folder."
+)
+@click.option("--eval-corpus", type=_GIVEN, help="Passages that must not be trained on, likewise.")
+@click.option(
+    "--eval-qrels", type=_GIVEN, help="Check only the queries in it, and the passages that it calls relevant."
+)
 @click.option(
     "--drift-periods",
     "periods",
@@ -114,7 +115,7 @@ def audit(
     """Look for false negatives, conflicts, duplicates, leakage and drift among the labels of a collection.
 
     Reads the ledger directly. A figure that nothing measured is "not measured", never 0. The false-negative rate
-    needs second labels: see `qrelay audit sample`. Exit code 4: a condition of --fail-on holds.
+    needs second labels: see `qrelay audit sample`. Exit code 4: a condition of --fail-on is met.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -138,7 +139,7 @@ def audit(
 
 @audit.command("sample", epilog=example("qrelay audit sample --collection docs --n 100 --out sample.tsv"))
 @_shared
-@click.option("--out", type=_FILE, required=True, help="File to write: TSV that people fill in.")
+@click.option("--out", type=_FILE, required=True, help="TSV to write, for people to fill in.")
 @json_option()
 @click.pass_context
 def sample(
@@ -152,7 +153,7 @@ def sample(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Draw negatives that mining would export now, for a second and stronger judgment.
+    """Draw negatives that mining would export now, for a second, stronger judgment.
 
     Have them graded by people (fill in the column `grade`, then `qrelay label import`), or by a stronger judge with
     the printed command. The same ledger, --n and --seed draw the same sample.

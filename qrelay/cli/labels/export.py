@@ -21,9 +21,9 @@ at all. The same ledger gives the same bytes.
 Reads the ledger directly, also while services write to it. The manifest has counts, sha256, judges and what was
 measured of them. With --split there is a file a split, in a folder.
 
-Judgments for evaluation (qrels, beir, ir_datasets) are written with a warning where nobody measured their judge.
-Training data (every other format with labels, and a split named train) are refused then: grade 50 labels, `qrelay
-judge qualify`, and name the report in sink.qualification; or --unmeasured.
+Judgments for evaluation (qrels, beir, ir_datasets) are written with a warning if their judge was not measured.
+Training data (every other format with labels, and a split named train) are then refused: annotate 50 pairs, run
+`qrelay judge qualify`, and name the report in sink.qualification; or give --unmeasured.
 
 \b
 FORMAT is one of
@@ -44,17 +44,17 @@ def selection_options() -> Decorator:
         click.option(
             "--where",
             default="",
-            help='Only labels for which this holds, as in "grade>=2 and p_relevant<0.9".',
+            help='Only labels that satisfy this: "grade>=2 and p_relevant<0.9".',
         ),
         click.option(
             "--by",
             type=click.Choice(["passage", "document"]),
             default="passage",
             show_default=True,
-            help="What a row is about; by document its best passage decides: see the sink's README.",
+            help="What a row is about; a document has its best passage's label (qrelay/labels/README.md).",
         ),
-        click.option("--overrides", is_flag=True, help="Let people's decisions (`qrelay label`) win over judges."),
-        click.option("--split", help="Splits with their shares, as in train=0.8,dev=0.1,test=0.1."),
+        click.option("--overrides", is_flag=True, help="Let people's decisions (`qrelay label`) win over judges'."),
+        click.option("--split", help="Splits and their shares: train=0.8,dev=0.1,test=0.1."),
         click.option(
             "--group-by",
             default="doc",
@@ -83,9 +83,11 @@ def selection_options() -> Decorator:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File, or folder, to write.")
 @selection_options()
 @click.option("--system", default="", help="Whose run FORMAT run is: bm25, dense, bi_encoder, cross_encoder.")
-@click.option("--since", type=int, help="Only queries that changes after this number touched, whole.")
+@click.option("--since", type=int, help="Only queries that changed after this change number.")
 @click.option(
-    "--since-last", is_flag=True, help="The same since the last export of this collection, format and selection."
+    "--since-last",
+    is_flag=True,
+    help="The same since the last export of this collection, format and selection.",
 )
 @data_dir_option()
 @config_option()
@@ -118,7 +120,7 @@ def _since_last(ledger: Any, request: Any, *, quiet: bool) -> Any:
     request.check()
     last = last_export(ledger, request.collection, request.kind, request.selection(), request.describe_rules())
     if not quiet:
-        words = f"goes on from {last.location}, changes up to {last.to_change}" if last else "the first of its kind"
+        words = f"continues {last.location}, changes up to {last.to_change}" if last else "the first of its kind"
         click.echo(f"since last: {words}", err=True)
     return replace(request, since=last.to_change if last else 0)
 
@@ -143,7 +145,7 @@ def remarks(manifest: dict[str, Any]) -> Iterator[str]:
         yield f"{word.replace('_', ' ')}: {count}"
     if manifest["missing"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["missing"].items())
-        yield f"left out, for they are missing and not zero: {reasons}"
+        yield f"left out because they are missing, not zero: {reasons}"
     if manifest["overrides"]:
         yield f"labels set by people: {manifest['overrides']}"
     if manifest["judges"]:
@@ -151,7 +153,7 @@ def remarks(manifest: dict[str, Any]) -> Iterator[str]:
 
 
 def warn(manifest: dict[str, Any]) -> None:
-    """On standard error, whose labels were measured by nobody, or fell short."""
+    """On standard error, whose labels were not measured, or fell short."""
     for line in manifest["qualification"]["warnings"]:
         click.secho(f"warning: {line}", fg="yellow", err=True)
     if manifest["qualification"]["warnings"]:

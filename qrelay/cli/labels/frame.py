@@ -1,5 +1,5 @@
 """What every command of the sink begins with: the ledger that the options name, how far reading it is, and the two
-options that let labels teach."""
+options that allow labels to train."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def allowing_options(doing: str) -> Decorator:
     unmeasured = click.option(
         "--unmeasured",
         is_flag=True,
-        help=f"{doing} of judges that nobody measured (`qrelay judge qualify`), at your own risk.",
+        help=f"{doing} of judges that were not measured (`qrelay judge qualify`), at your own risk.",
     )
     unqualified = click.option(
         "--unqualified",
         is_flag=True,
-        help=f"{doing} of judges that were measured and not found qualified, at your own risk.",
+        help=f"{doing} of judges that were measured and fell short, at your own risk.",
     )
     return lambda command: unmeasured(unqualified(command))
 

@@ -38,7 +38,7 @@ def _pair_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--query-id", required=True, help="The query."),
         click.option("--passage-id", required=True, help="The passage, as exports name it."),
         click.option("--author", help="Who decides.  [default: sink.override_author, else the user's name]"),
-        click.option("--note", default="", help="Why, for people."),
+        click.option("--note", default="", help="Reason, for people."),
     )
     for option in reversed(options):
         command = option(command)
@@ -47,7 +47,7 @@ def _pair_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(cls=Group, epilog=example("qrelay label queue --collection docs --by uncertainty"))
 def label() -> None:
-    """People's decisions about pairs: append-only, authored, dated; they win in exports with --overrides."""
+    """Record people's decisions about pairs: append-only, authored, dated; they win in exports with --overrides."""
 
 
 @label.command(
@@ -70,7 +70,7 @@ def set_(collection: str, query_id: str, passage_id: str, grade: int, scale: str
 @_pair_options
 @_ledger_options
 def withdraw(collection: str, query_id: str, passage_id: str, note: str, **options: Any) -> None:
-    """Take back what stands of a pair: the judges' labels count again."""
+    """Withdraw the override of a pair: the judges' labels count again."""
     from qrelay.labels.ledger.overrides import NewOverride
 
     with _opened(options) as (ledger, author):
@@ -91,12 +91,12 @@ def import_(
     file: Path, collection: str, scale: str, documents: bool, scale_map: str | None, skip_bad: bool, **options: Any
 ) -> None:
     """Grade the pairs in FILE: TREC qrels, BEIR's qrels, or a TSV under a header with query_id, passage_id and grade
-    (author and note where there are such columns). Which one, the first line says.
+    (author and note are optional). The first line decides which.
 
-    With --documents a grade of 0 (the scale's lowest, or below 0) is that of each judged passage of the document, and
-    a higher one that of its only judged passage; where there are several, the line is bad and names them.
+    With --documents a grade of 0 (the scale's lowest, or below 0) applies to each judged passage of the document, and
+    a higher one to its only judged passage. If there are several, the line is bad, and the error lists them.
 
-    Every bad line is named, and then nothing is imported. Exit code 0: all of it is in; 1: nothing; 3: with
+    Every bad line is reported, and then nothing is imported. Exit code 0: everything is imported; 1: nothing; 3: with
     --skip-bad, all but the bad lines.
     """
     from qrelay.labels.importing import import_file, parse_scale_map
@@ -117,14 +117,14 @@ def import_(
 @click.option("--collection", default="", help="Of this collection.  [default: of all]")
 @click.option("--query-id", default="", help="Of this query.")
 @click.option("--author", "by", default="", help="Of this author.")
-@click.option("--standing", is_flag=True, help="Only what stands: no withdrawn and no replaced ones.")
+@click.option("--standing", is_flag=True, help="Only those in force: none withdrawn or replaced.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Rows, at most.")
-@click.option("--page-token", default="", help="Go on where a list ended, as it said.")
-@click.option("--slice", "slice_", type=_FILE, help="Write what stands of --collection as TSV, for `qrelay judge`.")
-@click.option("--scale", default="", help="With --slice: of overrides on several scales, those on this one.")
+@click.option("--page-token", default="", help="Continue where a list ended, as it said.")
+@click.option("--slice", "slice_", type=_FILE, help="Write those in force as TSV, for `qrelay judge`.")
+@click.option("--scale", default="", help="With --slice: only overrides on this scale.")
 @_ledger_options
 def list_(slice_: Path | None, collection: str, scale: str, **options: Any) -> None:
-    """Overrides, oldest first; or with --slice all of a collection's as graded pairs for the judge's calibration."""
+    """List overrides, oldest first; or with --slice write a collection's as annotated pairs for calibration."""
     if slice_ is not None:
         _write_slice(slice_, collection, scale, options)
         return
@@ -154,13 +154,13 @@ def list_(slice_: Path | None, collection: str, scale: str, **options: Any) -> N
 
 @label.command(epilog=example("qrelay label queue --collection docs --by uncertainty --limit 20"))
 @click.option("--collection", required=True, help="The collection to review.")
-@click.option("--by", "measure", type=_MEASURES, required=True, help="Of judges, or of the label that counts.")
+@click.option("--by", "measure", type=_MEASURES, required=True, help="Doubt between judges, or in one label.")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Pairs, at most.")
-@click.option("--page-token", default="", help="Go on where a list ended, as it said.")
-@click.option("--overridden", is_flag=True, help="Also pairs that have an override.")
+@click.option("--page-token", default="", help="Continue where a list ended, as it said.")
+@click.option("--overridden", is_flag=True, help="Include pairs that have an override.")
 @_ledger_options
 def queue(collection: str, measure: str, limit: int, page_token: str, overridden: bool, **options: Any) -> None:
-    """The pairs that people should look at first: where judges differ most, or where the label is least sure."""
+    """Show the pairs that people should look at first: where judges differ most, or where the label is least sure."""
     from qrelay.cli.labels.label_output import described_pair, printed_pair
     from qrelay.labels import review
     from qrelay.labels.nothing import why_empty
@@ -206,7 +206,7 @@ def _no_override(collection: str, options: dict[str, Any]) -> str:
     names = {"query_id": "--query-id", "by": "--author", "standing": "--standing"}
     if narrowed := [option for name, option in names.items() if options[name]]:
         return f"none fits {', '.join(narrowed)}"
-    return f"nobody has decided about {collection or 'any collection'} yet; `qrelay label set` and `label import` do"
+    return f"no override of {collection or 'any collection'} yet; `qrelay label set` and `label import` make them"
 
 
 def _write_slice(path: Path, collection: str, scale: str, options: dict[str, Any]) -> None:
@@ -251,7 +251,7 @@ def _say_imported(file: Path, found: Imported, as_json: bool) -> None:
     if found.unjudged:
         ungraded += f", {found.unjudged} documents without a judged passage left out"
     if found.written is None:
-        click.echo(f"nothing imported: {len(found.bad)} bad lines{ungraded}; mend them, or use --skip-bad", err=True)
+        click.echo(f"nothing imported: {len(found.bad)} bad lines{ungraded}; fix them, or use --skip-bad", err=True)
         return
     skipped = f", {len(found.bad)} bad lines skipped" if found.bad else ""
     strangers = found.written.not_candidates

@@ -21,7 +21,7 @@ _MEGABYTE = 1_000_000
 
 @click.group("ledger", cls=Group, epilog=example("qrelay ledger info"))
 def ledger() -> None:
-    """The ledger itself: info, backup, migrate, prune, compact."""
+    """Maintain the ledger: info, backup, migrate, prune, compact."""
 
 
 def _ledger_option() -> Decorator:
@@ -38,7 +38,7 @@ def _ledger_option() -> Decorator:
 @config_option()
 @json_option()
 def info(address: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
-    """Version, size, rows by table, and each collection with the number of its last change."""
+    """Show version, size, rows by table, and each collection with the number of its last change."""
     from qrelay.labels.ledger.info import describe
 
     with open_ledger(address, data_dir, config) as (opened, _):
@@ -63,7 +63,7 @@ def info(address: str | None, data_dir: Path, config: Path | None, as_json: bool
 @config_option()
 @json_option()
 def backup(out: Path, address: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
-    """Copy a SQLite ledger while services use it. For PostgreSQL it says what to run.
+    """Copy a SQLite ledger while services use it. For PostgreSQL, print the command to run.
 
     To restore: stop the sinks, put the copy in the ledger's place, remove the -wal and -shm files beside it, start
     them, and let `qrelay reconcile --repair` feed again what was accepted since.
@@ -86,7 +86,7 @@ def backup(out: Path, address: str | None, data_dir: Path, config: Path | None, 
 def migrate(address: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
     """Bring an older ledger to this version. Stop the services that use it first.
 
-    A SQLite file is copied beside itself before. Back a PostgreSQL database up yourself (pg_dump).
+    A SQLite file is copied first, beside itself. Back up a PostgreSQL database yourself (pg_dump).
     """
     from qrelay.labels.ledger.migrate import migrate as run
 
@@ -102,10 +102,10 @@ def migrate(address: str | None, data_dir: Path, config: Path | None, as_json: b
 
 
 @ledger.command("prune", epilog=example("qrelay ledger prune --dead-letters-older-than 90"))
-@click.option("--dead-letters-older-than", type=float, metavar="DAYS", help="Payloads of letters closed longer ago.")
-@click.option("--raw-replies-older-than", type=float, metavar="DAYS", help="Raw replies of judgments that old.")
+@click.option("--dead-letters-older-than", type=float, metavar="DAYS", help="Payloads of those closed longer ago.")
+@click.option("--raw-replies-older-than", type=float, metavar="DAYS", help="Raw replies of older judgments.")
 @click.option("--unused-passages", is_flag=True, help="Texts that no query names.")
-@click.option("--yes", is_flag=True, help="Do it. Without, only say what would go.")
+@click.option("--yes", is_flag=True, help="Delete it. Without this, only show what would be deleted.")
 @_ledger_option()
 @data_dir_option()
 @config_option()
@@ -120,13 +120,13 @@ def prune(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Say what may go, or with --yes let it go. Never a judgment, nor anything that a label's provenance needs."""
+    """Show what may be deleted, or delete it with --yes. Never a judgment, nor what says where a label is from."""
     from qrelay.labels.ledger.retention import PruneRule
     from qrelay.labels.ledger.retention import prune as run
 
     rule = PruneRule(dead_letters_older_than, raw_replies_older_than, unused_passages)
     if rule == PruneRule():
-        raise click.UsageError("say what: --dead-letters-older-than, --raw-replies-older-than or --unused-passages")
+        raise click.UsageError("give one of --dead-letters-older-than, --raw-replies-older-than or --unused-passages")
     with open_ledger(address, data_dir, config) as (opened, _):
         found = run(opened, rule, dry_run=not yes)
     if as_json:
@@ -144,9 +144,9 @@ def prune(
 @config_option()
 @json_option()
 def compact(address: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
-    """Give back the space of what was pruned, and renew the planner's statistics.
+    """Free the space of what was pruned, and update the planner's statistics.
 
-    SQLite: the services that use the file must be stopped. PostgreSQL: they may go on.
+    SQLite: the services that use the file must be stopped. PostgreSQL: they may keep running.
     """
     from qrelay.labels.ledger.retention import compact as run
 

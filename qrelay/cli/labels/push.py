@@ -33,8 +33,8 @@ def push(
 ) -> None:
     """Export a collection and push it to a Hugging Face hub as a dataset, private unless --public.
 
-    Needs a token with write access: `hf auth login`, or HF_TOKEN. A push that was interrupted goes on where it
-    stopped when it is run again. Training data of judges that nobody measured, or that fell short, is refused, as
+    Needs a token with write access: `hf auth login`, or HF_TOKEN. An interrupted push resumes when it is
+    run again. Training data of judges that were not measured, or fell short, is refused, as
     `qrelay export` refuses it.
     """
     from tempfile import TemporaryDirectory

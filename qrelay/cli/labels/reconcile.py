@@ -40,7 +40,7 @@ def reconcile(
 ) -> None:
     """Prove that every accepted query is committed, a dead letter, or in flight.
 
-    Compares the feed's journal in --data-dir with the streams and the ledger, also while the services work. Exit
+    Compares the feed's journal in --data-dir with the queues and the ledger, even while the services work. Exit
     code 0: all are; 1: some are lost, or in two states (and were not repaired); 3: all are, some as dead letters.
     """
     import asyncio
@@ -83,4 +83,4 @@ def _print(report: Report, repair: bool, as_json: bool) -> None:
     if repair:
         click.echo(f"fed again {report.reemitted}, dead letters closed of {report.resolved} committed queries")
     elif report.lost + report.duplicated > report.without_record:
-        click.echo("`qrelay reconcile --repair` feeds lost queries again and closes letters of committed ones")
+        click.echo("`qrelay reconcile --repair` feeds lost queries again and closes dead letters of committed ones")

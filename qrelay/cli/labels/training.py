@@ -28,7 +28,7 @@ def _ledger_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(cls=Group, epilog=example("qrelay training status"))
 def training() -> None:
-    """When labels are enough for a training, and what became of its jobs."""
+    """Show and trigger training jobs."""
 
 
 @training.command(epilog=example("qrelay training status --collection docs"))
@@ -58,7 +58,7 @@ def run(
 ) -> None:  # fmt: skip
     """Trigger a training now, whatever the policy says. A running sink launches it.
 
-    Refused where its labels may not teach, as `qrelay export triples` refuses them.
+    Refused if its labels may not train, as `qrelay export triples` refuses them.
     """
     from qrelay.jobs.teaching import start_training
     from qrelay.labels.permission import Allowed
@@ -77,9 +77,9 @@ def run(
 @click.argument("trigger", type=int)
 @_ledger_options
 def abandon(trigger: int, ledger: str | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
-    """Give TRIGGER up, because the machine that had it is gone.
+    """Give up TRIGGER, because the machine that had it is gone.
 
-    A pending trigger is refused; the running job of a launched one counts as failed, and nobody stops it.
+    A pending trigger becomes `refused`. The running job of a launched one counts as failed, and is not stopped.
     """
     from qrelay.jobs.decisions import abandon as give_up
 

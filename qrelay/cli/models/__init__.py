@@ -1,1 +1,1 @@
-"""`qrelay models versions | show | promote | …`, a file a subject. Loaded one by one when they are called."""
+"""`qrelay models`: the catalogue's models, and the registry's versions; a module a subject."""

@@ -19,9 +19,9 @@ _CONFIGURED = "configured"
 def promote(
     version: str, by: str | None, reason: str, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool
 ) -> None:
-    """Let VERSION serve. Only what the gate passed against the version that serves now, and no tainted one.
+    """Let VERSION serve. It must have passed the gate against the version that serves now, and must not be tainted.
 
-    Running services take it up by themselves.
+    Running services switch to it by themselves.
     """
     from qrelay.models.registry.describe import full_version
 
@@ -35,7 +35,7 @@ def promote(
 
 @click.command(epilog=example("qrelay models rollback bi_encoder --reason 'slower in production'"))
 @click.argument("slot", type=SLOT)
-@click.option("--to", help="A version that served before, or `configured`.  [default: the one before]")
+@click.option("--to", help="A version that served before, or `configured`.  [default: the previous one]")
 @author_options
 @registry_options
 def rollback(
@@ -48,7 +48,7 @@ def rollback(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Take the version that serves SLOT back: the one before it serves again, or the service's configured model."""
+    """Roll SLOT back: the previous version serves again, or the service's configured model."""
     registry = opened(folder, data_dir, config)
     target = "" if to == _CONFIGURED else to
     now = registry.rollback(slot, to=target, by=author(by), reason=reason)
@@ -56,14 +56,14 @@ def rollback(
 
 
 @click.command(epilog=example("qrelay models prune --keep 3"))
-@click.option("--keep", type=click.IntRange(0), required=True, help="Models of each slot that stay, the latest.")
-@click.option("--yes", is_flag=True, help="Do it. Without, only say what would go.")
+@click.option("--keep", type=click.IntRange(0), required=True, help="Keep the latest N models of each slot.")
+@click.option("--yes", is_flag=True, help="Delete it. Without this, only show what would be deleted.")
 @click.option("--by", default=None, help="Who decides.  [default: the name of the user]")
 @registry_options
 def prune(
     keep: int, yes: bool, by: str | None, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool
 ) -> None:
-    """Drop the models of rejected and retired versions that nobody can roll back to.
+    """Delete the models of rejected and retired versions that nobody can roll back to.
 
     Manifests and history stay; a pruned version cannot be promoted until the same model is published again.
     """

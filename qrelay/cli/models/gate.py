@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @json_option()
 def gate_command(version: str | None, rules_file: Path | None, promote: bool, show_rules: bool, data_dir: Path,
                  config: Path | None, as_json: bool) -> None:  # fmt: skip
-    """Measure VERSION against what serves now: better on the frozen set, no worse on the guards.
+    """Measure VERSION against what serves now: better on the frozen set, no worse on the guard sets.
 
     The verdict is recorded in the registry, and `qrelay models promote` takes only what passed against the version
     that serves. Exit code 4: rejected.

@@ -53,7 +53,7 @@ _LAZY: Final = {
     epilog=example("qrelay models list"),
 )
 def models() -> None:
-    """Models of the catalogue, and the versions that were trained."""
+    """Manage the catalogue's models, and the trained versions."""
 
 
 @models.command("list", epilog=example("qrelay models list"))
@@ -77,7 +77,7 @@ def list_models(as_json: bool) -> None:
 @click.option("--all", "every", is_flag=True, help="Pull every model of the catalogue.")
 @json_option()
 def pull_models(names: tuple[str, ...], every: bool, as_json: bool) -> None:
-    """Fetch models by name into the model home; what is there and right is not fetched again."""
+    """Fetch models by name into the model home; what is there and intact is not fetched again."""
     catalogue = load_catalogue()
     if every == bool(names):
         raise click.UsageError("give either model names or --all; `qrelay models list` shows the names")

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @click.command("retract-judge", epilog=example("qrelay models retract-judge 3f9a1c --reason 'wrong prompt'"))
 @click.argument("judge")
-@click.option("--reason", required=True, help="Why, for people.")
+@click.option("--reason", required=True, help="Reason, for people.")
 @click.option("--by", default=None, help="Who decides.  [default: the name of the user]")
 @ledger_option
 @registry_options
 def retract_judge(judge: str, reason: str, by: str | None, **options: Any) -> None:
     """Withdraw all labels of JUDGE (its hash, or the beginning).
 
-    In the ledger they count no more in exports, mining and audits; versions that learnt from them are tainted and
+    In the ledger they no longer count in exports, mining and audits; versions trained on them are tainted and
     cannot be promoted. Nothing is deleted: `restore-judge` undoes it.
     """
     _decide(judge, True, author(by), reason, **options)
@@ -34,7 +34,7 @@ def retract_judge(judge: str, reason: str, by: str | None, **options: Any) -> No
 
 @click.command("restore-judge", epilog=example("qrelay models restore-judge 3f9a1c --reason 'measured again'"))
 @click.argument("judge")
-@click.option("--reason", default="", help="Why, for people.")
+@click.option("--reason", default="", help="Reason, for people.")
 @click.option("--by", default=None, help="Who decides.  [default: the name of the user]")
 @ledger_option
 @registry_options

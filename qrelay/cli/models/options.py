@@ -38,7 +38,7 @@ def ledger_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def author_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--by and --reason, for the history."""
     by = click.option("--by", default=None, help="Who decides.  [default: the name of the user]")
-    return by(click.option("--reason", default="", help="Why, for people.")(command))
+    return by(click.option("--reason", default="", help="Reason, for people.")(command))
 
 
 def opened(folder: Path | None, data_dir: Path, config: Path | None) -> Registry:
@@ -53,7 +53,7 @@ def author(by: str | None) -> str:
     try:
         return by or getpass.getuser()
     except (KeyError, OSError) as error:  # a process without a user's name
-        raise click.UsageError("say who decides with --by: this user has no name") from error
+        raise click.UsageError("name who decides with --by: this user has no name") from error
 
 
 def say(found: Mapping[str, Any], text: str, as_json: bool) -> None:

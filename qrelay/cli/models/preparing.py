@@ -76,13 +76,13 @@ def _services(data_dir: Path, config: Path | None) -> Iterator[tuple[str, Any, A
 @data_dir_option()
 @config_option()
 @click.option("--fetch/--no-fetch", default=True, show_default=True, help="Fetch and prepare what was chosen.")
-@click.option("--again", is_flag=True, help="Measure and choose anew, where there are no labels yet.")
+@click.option("--again", is_flag=True, help="Measure and choose again, if there are no labels yet.")
 @json_option()
 def tune(data_dir: Path, config: Path | None, fetch: bool, again: bool, as_json: bool) -> None:
-    """Choose engine and judge for this machine, once an installation; fetch and prepare them.
+    """Choose engine and judge for this machine, once for each installation; fetch and prepare them.
 
-    Measures the processor for some seconds. The choice is kept in the data directory as the lowest layer of its
-    settings: what your own file says wins. An installation that has labels keeps the judge that made them.
+    Measures the processor for some seconds. The choice is kept in the data folder as the lowest layer of its
+    settings: your own file wins. An installation that has labels keeps the judge that made them.
     """
     with shown():
         chosen = choice(data_dir, config, again=again, fetching=fetch)
@@ -120,7 +120,7 @@ def choice(data_dir: Path, config: Path | None, *, again: bool = False, fetching
         return known
     if has_labels(data_dir, config):
         raise ConfigError(
-            f"the installation in {data_dir} has labels, and goes on with the judge that made them: for another one "
+            f"the installation in {data_dir} has labels, and keeps the judge that made them: for another one "
             "choose another --data-dir, or name judge.backend and judge.model in its settings file"
         )
     from qrelay.models.dtypes import native_dtype

@@ -37,10 +37,10 @@ def push(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Push VERSION with a card: what it learnt from, who judged that, and the gate's table. Private unless --public.
+    """Push VERSION with a card: its training data, who judged them, and the gate's table. Private unless --public.
 
-    Needs a token with write access: `hf auth login`, or HF_TOKEN. A push that was interrupted goes on where it
-    stopped when it is run again.
+    Needs a token with write access: `hf auth login`, or HF_TOKEN. An interrupted push resumes when it is
+    run again.
     """
     from tempfile import TemporaryDirectory
 

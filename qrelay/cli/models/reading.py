@@ -59,7 +59,7 @@ def show(version: str, folder: Path | None, data_dir: Path, config: Path | None,
 @click.option("--slot", type=SLOT, default=None, help="Only events of this slot.")
 @registry_options
 def history(slot: str | None, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
-    """List what happened, oldest first."""
+    """List the registry's events, oldest first."""
     from qrelay.models.registry.describe import event
 
     events = [event(each) for each in opened(folder, data_dir, config).history() if slot in (None, each.slot)]
@@ -70,7 +70,7 @@ def history(slot: str | None, folder: Path | None, data_dir: Path, config: Path 
 @click.command(epilog=example("qrelay models tainted"))
 @registry_options
 def tainted(folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
-    """List versions that learnt, or descend from one that learnt, from a judge that is retracted."""
+    """List versions that were trained on a retracted judge's labels, and their descendants."""
     from qrelay.models.registry.describe import event
 
     registry = opened(folder, data_dir, config)

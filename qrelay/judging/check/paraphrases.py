@@ -1,6 +1,6 @@
 """One judge on paraphrases: the same pairs asked again, with changes that must not move a label.
 
-The sample is the one that people would be given to grade (`measure/sampling.py`): half of it where the judge is
+The sample is the one that people would be given to grade (`qualification/sampling.py`): half of it where the judge is
 least sure, so that its share of flips is higher than over all labels. What was asked before comes from the cache.
 """
 

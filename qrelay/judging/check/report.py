@@ -33,7 +33,7 @@ class Section:
 
 
 def sections(report: Mapping[str, Any]) -> list[Section]:
-    """The report of `commands/check.py` for people."""
+    """The report of `qrelay judge check` for people."""
     names = {hashed: each["name"] for hashed, each in report["judges"].items()}
     return [
         _retrieval(report["retrieval"], names),

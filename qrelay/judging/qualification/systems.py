@@ -98,7 +98,7 @@ def evaluate(
             `recipes`.
     """
     if not len(table.graded):
-        raise InputError("no pair of the slice has a grade: fill in the column grade first")
+        raise InputError("no annotated pair has a grade: fill in the column grade first")
     systems = {}
     for name, inputs in recipes(table, fusions).items():
         own = (table.judges[name],) if name in table.judges else ()

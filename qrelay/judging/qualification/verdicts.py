@@ -71,7 +71,7 @@ def _uses(evaluation: Evaluation, system: System, *, own: bool) -> dict[str, Ver
 
 def unknown() -> Verdict:
     """The verdict without graded pairs."""
-    return {"verdict": UNKNOWN, "reason": "no pairs that people graded", "numbers": {}}
+    return {"verdict": UNKNOWN, "reason": "no annotated pairs", "numbers": {}}
 
 
 def _knows_enough(evaluation: Evaluation, system: System) -> Verdict | None:
@@ -90,14 +90,14 @@ def _knows_enough(evaluation: Evaluation, system: System) -> Verdict | None:
     if against["difference"] < 0 or not against["ci"][0] >= -MARGIN:
         return _verdict(
             NOT_QUALIFIED,
-            f"it may know less than its pupil: AUC {system.metrics['auc']:.3f}, {against['b']} {best['auc']:.3f} "
+            f"it may know less than its student: AUC {system.metrics['auc']:.3f}, {against['b']} {best['auc']:.3f} "
             f"(difference {against['difference']:+.3f}, at worst {against['ci'][0]:+.3f})",
             numbers,
         )
     if system.metrics["auc_within_query"] < best["auc_within_query"] - MARGIN:
         return _verdict(
             NOT_QUALIFIED,
-            f"within a query it knows less than its pupil: AUC {system.metrics['auc_within_query']:.3f}, "
+            f"within a query it knows less than its student: AUC {system.metrics['auc_within_query']:.3f}, "
             f"{against['b']} {best['auc_within_query']:.3f}",
             numbers,
         )
@@ -131,7 +131,7 @@ def _negatives(evaluation: Evaluation, system: System, *, own: bool) -> Verdict:
     if mapped:
         advice = "" if mapped["below"] >= NEGATIVE_BELOW else f"; set sink.negative_threshold to {mapped['below']}"
         return _verdict(CALIBRATED_ONLY, f"with a calibration map, {_shown_safe(mapped)}{advice}", numbers)
-    return _verdict(NOT_QUALIFIED, "wherever one draws the line, too many of its negatives may be relevant", numbers)
+    return _verdict(NOT_QUALIFIED, "at every threshold too many of its negatives may be relevant", numbers)
 
 
 def _safe(relevant: NDArray[np.bool_], p: NDArray[np.float64], most: float) -> dict[str, float] | None:

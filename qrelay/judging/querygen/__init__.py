@@ -3,11 +3,11 @@
     passages.py  reads a corpus and samples passages worth a question
     prompt.py    the prompt, and the strict reading of a reply
     faults.py    why a question is of no use
-    doors.py     the round trip: does the retriever find the passage again?
-    generate.py  passages in, outcomes out; retries; stops when the engine is away
-    journal.py   every outcome, durable: a killed run goes on where it was
+    generate.py  passages in, outcomes out; retries; stops when the engine does not answer
+    journal.py   every outcome, durable: a killed run resumes
     outputs.py   queries, manifest and known-item labels from the journal
-    cli.py       `qrelay queries generate`
+
+`qrelay queries generate` runs it, and asks the retriever for the round trip: does it find the passage again?
 
 Dai et al., "Promptagator: Few-shot Dense Retrieval From 8 Examples" (2022, arXiv 2209.11755): write with a prompt,
 keep what the retriever brings back to its source. The filter's idea: Alberti et al., "Synthetic QA Corpora Generation

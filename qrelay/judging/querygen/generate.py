@@ -128,5 +128,5 @@ class Generator:
             last = outcomes[-1]
             raise TransientError(
                 f"the last {self._in_a_row} passages got no answer from the model ({last.reason}: {last.detail}): "
-                "mend that, and go on with --resume"
+                "fix that, and continue with --resume"
             )

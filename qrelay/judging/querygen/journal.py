@@ -1,5 +1,5 @@
 """Every outcome, one JSON line each, written and synced before the next passage is asked about: the file that a
-killed run goes on from. Its first line says what the run is; a run with other settings does not continue it."""
+killed run resumes from. Its first line says what the run is; a run with other settings does not continue it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Journal:
         self.outcomes: dict[str, Outcome] = {}
         if path.exists() and path.stat().st_size:
             if not resume:
-                raise InputError(f"{path} is there from an earlier run: give --resume to go on, or another --out")
+                raise InputError(f"{path} exists from an earlier run: give --resume to continue it, or another --out")
             self._read(path, identity)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Journal:
                 self.outcomes[outcome.passage_id] = outcome
         except (ValueError, TypeError, KeyError) as error:
             raise MalformedInput(
-                f"{path} is no journal of this command ({error}): remove it to begin anew"
+                f"{path} is not a journal of this command ({error}): remove it to start afresh"
             ) from error
         other = sorted(key for key in {*known, *identity} if known.get(key) != identity.get(key))
         if other:

@@ -79,7 +79,7 @@ async def collect(
 
 
 async def _look_at_streams(broker: JetStreamBroker, collection: str, evidence: Evidence) -> None:
-    with step("reading what lies in the streams", unit="messages") as reading:
+    with step("reading the queues", unit="messages") as reading:
         async for hop, message in _stored(broker, collection):
             reading.advance(1)
             try:
@@ -126,6 +126,6 @@ async def _reemit(broker: JetStreamBroker, query: Query, number: str) -> None:
 def resolve(ledger: Ledger, submissions: list[tuple[str, int]]) -> int:
     """Close the waiting letters of committed submissions, each up to its round; how many submissions."""
     for i in range(0, len(submissions), 500):
-        with ledger.writing("close the letters of committed queries") as connection:
+        with ledger.writing("close the dead letters of committed queries") as connection:
             dead_letters.resolve(connection, submissions[i : i + 500], ledger.now_us())
     return len(submissions)

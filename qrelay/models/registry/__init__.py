@@ -5,9 +5,8 @@
     state.py      what the history says: states, serving versions, taints (pure)
     rules.py      who may be promoted, what a slot can go back to, whose model may go (pure)
     versions.py   the folders of versions
-    staging.py    where files are made before they are put in place; leavings of the killed
+    staging.py    where files are made before they are put in place; leftovers of killed processes
     registry.py   publish, gate, promote, roll back, retract, prune
-    cli.py        `qrelay models versions | show | promote | …`
 
 A folder on a disk that the trainer, the sink and the services share:
 

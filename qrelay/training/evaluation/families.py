@@ -1,7 +1,8 @@
 """Which family a language model is of, by its name and what the catalogue says of its origin.
 
 A judge grades answers of its own family higher (Panickssery et al., "LLM evaluators recognize and favor their own
-generations", NeurIPS 2024), and shares the errors of its kin: who grades must not be of the miner's family.
+generations", NeurIPS 2024), and shares its errors, so the grader must
+not be of the family of the judge that labelled the training data.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def refuse_kin(grader: str, miners: tuple[str, ...]) -> None:
     for miner in miners:
         if shared := families(grader) & families(miner):
             raise ConfigError(
-                f"the grader {grader} is of the family {', '.join(sorted(shared))}, as the judge {miner} that mined"
-                " the training data: it would favour what its kin taught. Name a --grader of another family, or say"
-                " --same-family"
+                f"the grader {grader} is of the family {', '.join(sorted(shared))}, as the judge {miner} that"
+                " labelled the training data: it would favour what a related model labelled. Name a --grader of"
+                " another family, or give --same-family"
             )
 
 

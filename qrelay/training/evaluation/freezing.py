@@ -52,7 +52,7 @@ def labels_of(source: Source | None, judges: Sequence[JudgeFacts], corpus: Path,
         raise ConfigError(f"the export's manifest names the judge {machines[0]['model']}: say --labels judge")
     found = source or ("judge" if machines else "human" if known else None)
     if found is None:
-        raise ConfigError("whose labels are these? Say --labels human, gold or judge")
+        raise ConfigError("whose labels are these? Give --labels human, gold or judge")
     named = (*judges, *known) if found == "judge" else ()
     if found == "judge" and not named:
         raise ConfigError(

@@ -105,7 +105,7 @@ def _told(folder: Path) -> dict[str, Any]:
         told = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise MalformedInput(
-            f"{folder} is no frozen set: it has no {SET_FILE}; `qrelay eval freeze` makes one"
+            f"{folder} is not a frozen set: it has no {SET_FILE}; `qrelay eval freeze` makes one"
         ) from None
     except (OSError, ValueError) as error:
         raise MalformedInput(f"cannot read {path}: {error}") from error
@@ -137,5 +137,5 @@ def _unchanged(folder: Path, frozen: Mapping[str, str] | None, found: Mapping[st
     changed = sorted(path for path, sha256 in (frozen or {}).items() if found.get(path) != sha256)
     if changed:
         raise MalformedInput(
-            f"{folder} is not as it was frozen: {', '.join(changed)} changed; take the original, or freeze a new set"
+            f"{folder} changed since it was frozen ({', '.join(changed)}): take the original, or freeze a new set"
         )

@@ -41,7 +41,7 @@ def evaluate_models(
         raise ConfigError("a model is named twice: name each once")
     kinds = [kind_of(model) for model in models]
     if options.first is not None and "cross_encoder" not in kinds:
-        raise ConfigError("--run is what a cross-encoder orders anew, and none of the models is one: leave it out")
+        raise ConfigError("--run is for a cross-encoder to reorder, and none of the models is one: leave it out")
     found = []
     for model in models:
         run = answer(collection, model, options)

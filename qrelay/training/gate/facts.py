@@ -1,4 +1,4 @@
-"""What the gate checks without a model: whose labels the set has, and whether its queries were learnt from.
+"""What the gate checks without a model: whose labels the set has, and whether its queries were trained on.
 
 A version carries the hashes of its training queries in `training-queries.txt`, within its model's folder: so they are
 as immutable as its weights, and no text leaves with a model that is pushed. What a version's parents learnt, it

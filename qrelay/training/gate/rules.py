@@ -55,7 +55,7 @@ class SlotRules(Section):
         "bootstrap bound of the same level",
     )
     minimum_effect: float = Field(
-        0.0, ge=0, lt=1, description="Absolute difference of the means that must be exceeded, tests included"
+        0.0, ge=0, lt=1, description="Absolute difference of the means that must be exceeded, in the tests too"
     )
     min_queries: int = Field(30, ge=2, description="Queries that a set must have; with fewer nothing passes")
     guard: tuple[Guard, ...] = Field((), description="Sets on which it may not be worse: set, metric, max_drop")

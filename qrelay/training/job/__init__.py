@@ -1,4 +1,4 @@
-"""The training job: labels in, a version that serves or a reason why not out. Run again, it goes on where it was.
+"""The training job: labels in; a version that serves, or a reason why not, out. Run again, it resumes.
 
     job.py     what to do: job.json, as the sink's launcher (or `qrelay rounds`) writes it
     data.py    export -> training and dev queries, without those of the gate's sets

@@ -14,7 +14,7 @@ from qrelay.files import write_atomic
 class Job:
     """name: unique within `data_dir`. change_no: of the trigger, for people; the export takes what the ledger holds
     when it begins. ledger: path or URL without a password; empty: the settings'. unmeasured, unqualified: let labels
-    teach whose judge nobody measured, or fell short; `sink.training` may allow it too."""
+    train although their judge was not measured, or fell short; `sink.training` may allow it too."""
 
     name: str
     collection: str
@@ -60,6 +60,6 @@ def read_job(file: Path) -> Job:
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MalformedInput(
-            f"{file} is no training job ({type(error).__name__}: {error}): a sink's launcher writes it, and"
+            f"{file} is not a training job ({type(error).__name__}: {error}): a sink's launcher writes it, and"
             " `qrelay rounds`"
         ) from error

@@ -174,7 +174,7 @@ def _serves(makings: Makings, version: str) -> tuple[str, str, Decision | None]:
     if any(event.kind == "promoted" for event in ours):
         decision = _recorded(makings, version)
         return outcomes.PROMOTED, decision.why if decision else "", decision
-    return outcomes.UNCHANGED, f"{version} serves already: the labels taught nothing new", None
+    return outcomes.UNCHANGED, f"{version} serves already: training changed nothing", None
 
 
 def _gated(makings: Makings, slot: str, version: str) -> Decision:

@@ -38,7 +38,7 @@ def plan(rounds: Rounds, n: int, config: Path | None) -> Iterator[str]:
 
 
 def _teaches(rounds: Rounds, config: Path | None) -> str:
-    """Whether the labels that are there may teach."""
+    """Whether the existing labels may train."""
     try:
         require_permitted(rounds.job("asked"), rounds.settings, config)
     except NotQualified as error:

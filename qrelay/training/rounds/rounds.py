@@ -34,7 +34,7 @@ class Rounds:
     settings: TrainerSettings
     say: Say = lambda _: None
     allowed: Allowed = NOTHING
-    """Which labels may teach beside those of qualified judges."""
+    """Which labels may train beside those of qualified judges."""
 
     @property
     def file(self) -> StateFile:
@@ -46,7 +46,7 @@ class Rounds:
         again.
 
         Raises:
-            BackendUnavailable: a step failed; the text says which, and running again goes on there.
+            BackendUnavailable: a step failed; the text says which, and running again resumes there.
             BackendTimeout: a service does not serve what was promoted.
         """
         series = self.file.read()
@@ -92,5 +92,5 @@ class Rounds:
             raise SetupError(text) if code == EXIT_SETUP else BackendUnavailable(text)
         result = read_result(job.folder / RESULT)
         if result is None:
-            raise InternalError(f"job {at.job} ended well and left no result")
+            raise InternalError(f"job {at.job} ended without an error and left no result")
         at.slots = list(result.slots)

@@ -1,6 +1,6 @@
 """<data_dir>/rounds/<collection>/rounds.json: what every round has done so far.
 
-Written after each step. A run that was killed goes on with the first step that is not in it; every step is safe to
+Written after each step. A run that was killed resumes with the first step that is not in it; every step is safe to
 take twice.
 """
 

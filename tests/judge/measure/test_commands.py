@@ -217,7 +217,7 @@ def test_a_default_that_is_no_map_is_refused_before_anything_is_written(tmp_path
 
 def test_a_slice_that_nobody_filled_in_is_said_so(tmp_path: Path, graded: list[str]) -> None:
     write_slice(tmp_path / "slice.tsv", [overlapping(q, 2, None) for q in range(3)])
-    with pytest.raises(InputError, match="no pair of the slice has a grade: fill in the column grade first"):
+    with pytest.raises(InputError, match="no annotated pair has a grade: fill in the column grade first"):
         run(tmp_path, "eval", *graded)
 
 

@@ -119,7 +119,7 @@ def test_a_judge_with_the_name_of_a_score_is_refused() -> None:
 
 
 def test_nothing_graded_is_said_in_plain_words() -> None:
-    with pytest.raises(InputError, match="no pair of the slice has a grade: fill in the column grade"):
+    with pytest.raises(InputError, match="no annotated pair has a grade: fill in the column grade"):
         evaluate(made([[None, None]], {"a": [[0.1, 0.2]]}), {})
 
 

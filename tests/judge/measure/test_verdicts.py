@@ -153,7 +153,7 @@ def test_knowing_less_within_queries_is_not_qualified_even_when_better_overall(j
     changed = with_metrics(judged_well, "sharp", auc_within_query=0.6)
     found = verdicts(with_metrics(changed, "dense", auc_within_query=0.7))["sharp"]
     assert words(found)[:2] == [NOT_QUALIFIED] * 2
-    assert "within a query it knows less than its pupil: AUC 0.600, dense 0.700" in found["positives"]["reason"]
+    assert "within a query it knows less than its student: AUC 0.600, dense 0.700" in found["positives"]["reason"]
 
 
 def test_a_difference_that_nobody_can_bound_is_no_proof(judged_well: Evaluation) -> None:
@@ -188,4 +188,4 @@ def test_negatives_are_safe_below_the_highest_threshold_whose_clopper_pearson_bo
 def test_without_graded_pairs_the_verdict_is_unknown() -> None:
     found = unknown()
     assert found["verdict"] == UNKNOWN
-    assert "no pairs that people graded" in found["reason"]
+    assert "no annotated pairs" in found["reason"]
