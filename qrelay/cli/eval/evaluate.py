@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 def run(given: Mapping[str, Any]) -> None:
     """Evaluates what the options name, prints it and writes what they ask for."""
     from qrelay.files import write_atomic
+    from qrelay.reports import require_libraries
     from qrelay.training.evaluation.evaluate import from_json
     from qrelay.training.evaluation.reporting import document_of, write_runs
 
+    require_libraries(given["html"])
     if not given["run_file"]:
         required(given, "model")
     against = given["against"]

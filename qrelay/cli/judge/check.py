@@ -60,7 +60,9 @@ def check(
     from qrelay.judging.report.write import without_nan
     from qrelay.labels.lineage.side import open_side
     from qrelay.progress import shown
+    from qrelay.reports import require_libraries
 
+    require_libraries(html)
     settings = _settings(data_dir, config)
     with shown(), open_side(ledger, data_dir, config) as side:
         if side is None:

@@ -104,7 +104,9 @@ def calibrate(out: Path, default: str | None, report: Path | None, config: Path 
     """
     from qrelay.judging.calibration import save_maps
     from qrelay.judging.qualification.fitting import fit_map
+    from qrelay.reports import require_libraries
 
+    require_libraries(report)
     evaluation = _evaluate(config, options, None)
     table = evaluation.table
     maps = {
@@ -144,7 +146,9 @@ def qualify(
     from qrelay.judging.qualification.estimate import relevant_share
     from qrelay.judging.qualification.verdicts import verdicts
     from qrelay.judging.report.write import without_nan
+    from qrelay.reports import require_libraries
 
+    require_libraries(report)
     evaluation = _evaluate(config, options, load_maps(calibration) if calibration else None)
     found = {**_as_json(evaluation), "verdicts": verdicts(evaluation)}
     if options["rest"]:

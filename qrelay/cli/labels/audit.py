@@ -121,7 +121,9 @@ def audit(
         return
     from qrelay.labels.audit.audit import audit as run
     from qrelay.labels.audit.report import write_report
+    from qrelay.reports import require_libraries
 
+    require_libraries(html_file)
     named, request = _required(ctx, collection), _request(options)
     with (
         open_ledger(ledger, data_dir, config) as (opened, settings),
