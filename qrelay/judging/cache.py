@@ -10,15 +10,11 @@ Beside the labels it counts the prompt tokens spent a day, so that replicas shar
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Protocol
 
-from qrelay.judging.cache_records import CacheRecord, CacheStats, Pruned, PruneRule, refuse_failures
+from qrelay.judging.cache_records import NO_CACHE, CacheRecord, CacheStats, Pruned, PruneRule, refuse_failures
 from qrelay.types import Judgment
-
-NO_CACHE = ":none:"
-POSTGRES = ("postgresql://", "postgres://")
 
 
 class JudgmentCache(Protocol):
@@ -105,8 +101,3 @@ class NoCache:
 
     def close(self) -> None:
         """Nothing to release."""
-
-
-def without_password(address: str) -> str:
-    """A postgresql:// address that may be shown."""
-    return re.sub(r"(//[^/@]*?):[^/@]*@", r"\1@", re.sub(r"password=[^&]*", "password=…", address))

@@ -1,14 +1,24 @@
-"""What a judgment cache holds and says of itself: records, counts, rules of pruning, and how a grade is written."""
+"""What a judgment cache holds and says of itself: where it is, records, counts, rules of pruning, and how a grade is
+written."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 
 from qrelay.errors import InternalError
 from qrelay.types import Graded, JudgeIdentity, Judgment, Utility
+
+NO_CACHE = ":none:"
+POSTGRES = ("postgresql://", "postgres://")
+
+
+def without_password(address: str) -> str:
+    """A postgresql:// address that may be shown."""
+    return re.sub(r"(//[^/@]*?):[^/@]*@", r"\1@", re.sub(r"password=[^&]*", "password=…", address))
 
 
 @dataclass(frozen=True, slots=True)

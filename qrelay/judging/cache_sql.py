@@ -23,8 +23,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from qrelay.errors import BackendUnavailable, ConfigError
 from qrelay.identity import judge_digest
-from qrelay.judging.cache import NO_CACHE, POSTGRES, without_password
 from qrelay.judging.cache_records import (
+    NO_CACHE,
+    POSTGRES,
     CacheRecord,
     CacheStats,
     JudgeStats,
@@ -33,6 +34,7 @@ from qrelay.judging.cache_records import (
     decode,
     encode,
     refuse_failures,
+    without_password,
 )
 from qrelay.types import Graded, JudgeIdentity, Judgment
 

@@ -23,8 +23,8 @@ from click.testing import CliRunner
 from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import BackendUnavailable, ConfigError, InternalError
 from qrelay.identity import judge_digest, judgment_key
-from qrelay.judging.cache import NO_CACHE, JudgmentCache, NoCache, open_cache
-from qrelay.judging.cache_records import CacheRecord, Pruned, PruneRule
+from qrelay.judging.cache import JudgmentCache, NoCache, open_cache
+from qrelay.judging.cache_records import NO_CACHE, CacheRecord, Pruned, PruneRule
 from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.judge import Judge
 from qrelay.judging.strategies import make_strategy

@@ -158,7 +158,8 @@ def _configured(settings: JudgeSettings) -> frozenset[str]:
 
 
 def _open(data_dir: Path, config: Path | None) -> tuple[JudgeSettings, JudgmentCache]:
-    from qrelay.judging.cache import NO_CACHE, POSTGRES, open_cache
+    from qrelay.judging.cache import open_cache
+    from qrelay.judging.cache_records import NO_CACHE, POSTGRES
     from qrelay.judging.settings import JudgeSettings
     from qrelay.settings import load_settings
 
@@ -170,6 +171,6 @@ def _open(data_dir: Path, config: Path | None) -> tuple[JudgeSettings, JudgmentC
 
 
 def _shown(settings: JudgeSettings) -> str:
-    from qrelay.judging.cache import without_password
+    from qrelay.judging.cache_records import without_password
 
     return without_password(settings.cache_path)

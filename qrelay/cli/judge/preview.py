@@ -71,7 +71,7 @@ def preview(
 
 def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
     """The settings, but without cache and budget."""
-    from qrelay.judging.cache import NO_CACHE
+    from qrelay.judging.cache_records import NO_CACHE
     from qrelay.judging.settings import BudgetSettings, JudgeSettings
     from qrelay.settings import load_settings
 

@@ -5,9 +5,8 @@ Light on purpose: the command line lists formats without loading what writes the
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 NO_LABELS: Final = "none"
 """Rankings alone: no label is read."""
@@ -48,16 +47,6 @@ class Format:
         """Whether what it writes to this split (empty: there are none) is training data. Judgments are where their
         split says so by its name: BEIR's readers take qrels/train.tsv for that."""
         return self.use in TRAINING or (self.use == QRELS_USE and split.lower().startswith(_TRAIN))
-
-    def open_writer(self, output: Any, options: Any) -> Any:
-        """The writer of this format; see `writing.Writer`."""
-        from qrelay.labels.exports.writing import Lines, Rows, open_splits
-
-        module = importlib.import_module(f"qrelay.labels.exports.formats.{self.module}")
-        if hasattr(module, "open_writer"):
-            return module.open_writer(output, options)
-        sinks = open_splits(output, options, self.suffix)
-        return Lines(sinks, module.lines) if self.text else Rows(sinks, module.columns(), module.rows)
 
 
 _TABLE: Final = (

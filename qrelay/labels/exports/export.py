@@ -27,7 +27,7 @@ from qrelay.labels.exports.files import Folder, OneFile, Stream, described, open
 from qrelay.labels.exports.request import Request
 from qrelay.labels.exports.source import Source
 from qrelay.labels.exports.tally import Tally
-from qrelay.labels.exports.writing import Writer
+from qrelay.labels.exports.writing import Writer, open_writer
 from qrelay.labels.ledger import export_records
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.schema import SCHEMA_VERSION
@@ -101,7 +101,7 @@ class Export:
         if self._output is not None:
             raise InternalError("an export was written twice")
         self._output = output
-        self._writer = self.request.format.open_writer(output, self.request.options)
+        self._writer = open_writer(self.request.format, output, self.request.options)
         try:
             with self._ledger.snapshot() as snapshot:
                 source = Source(snapshot, self.request)

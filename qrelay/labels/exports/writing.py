@@ -10,11 +10,13 @@ Rows      a writer of Parquet: rows of one item after the other, in row groups o
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from qrelay.labels.examples import Example
+from qrelay.labels.exports.catalogue import Format
 from qrelay.labels.exports.request import Options
 
 if TYPE_CHECKING:
@@ -166,3 +168,12 @@ def _size(value: Any) -> int:
     if isinstance(value, list):
         return sum(map(_size, value))
     return 8
+
+
+def open_writer(format_: Format, output: Output, options: Options) -> Any:
+    """The writer of a format; see `Writer`."""
+    module = importlib.import_module(f"qrelay.labels.exports.formats.{format_.module}")
+    if hasattr(module, "open_writer"):
+        return module.open_writer(output, options)
+    sinks = open_splits(output, options, format_.suffix)
+    return Lines(sinks, module.lines) if format_.text else Rows(sinks, module.columns(), module.rows)
