@@ -130,7 +130,7 @@ def test_bad_settings_are_reported_all_at_once() -> None:
     }
     with pytest.raises(ConfigError) as caught:
         load_settings(SinkSettings, "sink", environ=environ)
-    for expected in ("write it as 22:00-06:00", "'Mars/Base' is no time zone", "'Docs', 'a b'", "{who}",
+    for expected in ("write it as 22:00-06:00", "'Mars/Base' is not a known time zone", "'Docs', 'a b'", "{who}",
                      "poll_s", "has no rule"):  # fmt: skip
         assert expected in str(caught.value)
 
