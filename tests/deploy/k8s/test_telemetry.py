@@ -129,8 +129,8 @@ def test_an_alert_says_what_to_do_with_labels_that_it_has(rule: Object) -> None:
 
 
 def test_values_of_the_label_outcome_are_those_in_the_code() -> None:
-    code = "".join(path.read_text("utf8") for folder in ("qrelay/runtime", "qrelay/jobs", "qrelay/labels/ledger", "services")
-                   for path in (ROOT / folder).rglob("*.py"))  # fmt: skip
+    folders = ("qrelay/runtime", "qrelay/jobs", "qrelay/labels/ledger", "services")
+    code = "".join(path.read_text("utf8") for folder in folders for path in (ROOT / folder).rglob("*.py"))
     for value in set().union(*OUTCOMES.values()):
         assert re.search(rf'"{value}"|\b{value.upper()}\b', code), value
 
