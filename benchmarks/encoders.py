@@ -14,6 +14,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -95,14 +96,14 @@ def embedder(arguments: argparse.Namespace) -> None:
         return bare.encode(part, normalize_embeddings=True)
 
     parts = [[every[each] for each in ids[start : start + 100]] for start in range(0, len(ids), 100)]
-    one, other, ratios = by_turns(library, own.encode, parts)
+    one, other, ratios = by_turns(library, partial(own.encode, kind="document"), parts)
     one, other = np.concatenate(one), np.concatenate(other)
     questions = [texts[each] for each in asked]
     golds = [relevant[each] for each in asked]
     cosine = (one * other).sum(1)
     print(f"{len(ids)} documents: openvino is {told(ratios)}; cosine {cosine.mean():.4f} (min {cosine.min():.4f})")
     print(f"MRR@5 of {len(asked)} queries: {mrr(one, library(questions), ids, golds):.4f} with the library's encode, "
-          f"{mrr(other, own.encode(questions), ids, golds):.4f} with openvino")  # fmt: skip
+          f"{mrr(other, own.encode(questions, 'query'), ids, golds):.4f} with openvino")  # fmt: skip
 
 
 def cross_encoder(arguments: argparse.Namespace) -> None:
