@@ -19,22 +19,24 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+pytest_plugins = ("tests.index.documents", "tests.ledgers", "tests.llm.engines")
+
 LONG_S: Final = 300.0
 """For a call that must be given a limit: only what hangs takes so long. Where none is needed a test waits without: a
 busy machine may take its time, and what hangs is ended by pytest's own limit, which is the last resort."""
 LONGEST: Final = (
     "deploy/k8s/test_local_overlay.py",
-    "trainer/test_rounds.py",
+    "training/test_rounds.py",
     "pipeline/test_kills.py",
     "chaos/test_chaos.py",
     "pipeline/test_real_models.py",
     "pipeline/test_swap.py",
     "bench/test_command.py",
-    "trainer/test_train.py",
-    "trainer/test_job.py",
-    "retriever/test_builder.py",
-    "registry/test_kills.py",
-    "sink/test_launcher.py",
+    "training/test_train.py",
+    "training/test_job.py",
+    "services/retriever/test_builder.py",
+    "models/registry/test_kills.py",
+    "jobs/test_launcher.py",
 )
 """Files of few tests that take long. They begin first, or the last of them would run while other processes idle."""
 

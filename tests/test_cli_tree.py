@@ -304,7 +304,7 @@ def test_a_collection_with_an_index_passes_and_so_does_any_where_nobody_can_know
 
 def test_a_collection_that_only_the_ledger_holds_passes(tmp_path: Path) -> None:
     from qrelay.labels.ledger.ledger import Ledger
-    from tests.sink.builders import judged_set
+    from tests.labels.builders import judged_set
 
     data_dir = built(tmp_path, "manuals")
     ledger = Ledger.open(data_dir / "ledger.sqlite")
@@ -327,7 +327,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with a ledger of collection docs, a folder in BEIR's layout, and pairs that people graded."""
     from qrelay.judging.cache import open_cache
     from qrelay.labels.ledger.ledger import Ledger
-    from tests.sink.builders import judged_set
+    from tests.labels.builders import judged_set
 
     folder = tmp_path_factory.mktemp("installation")
     ledger = Ledger.open(folder / "ledger.sqlite")
@@ -397,12 +397,12 @@ ELSEWHERE: dict[str, str] = {
                                                   "sizing")), "tests/bench"),
     **dict.fromkeys(("dlq list", "dlq replay", "feed", "top", "reconcile"), "tests/pipeline"),
     **dict.fromkeys(("models lineage", "models promote", "models rollback", "models show", "models verify-version"),
-                    "tests/registry"),
-    **dict.fromkeys(("models push", "models retract-judge", "models restore-judge"), "tests/registry"),
-    **dict.fromkeys(("judge check", "judge eval", "judge qualify", "judge rejudge"), "tests/judge"),
+                    "tests/models/registry"),
+    **dict.fromkeys(("models push", "models retract-judge", "models restore-judge"), "tests/models/registry"),
+    **dict.fromkeys(("judge check", "judge eval", "judge qualify", "judge rejudge"), "tests/judging"),
     **dict.fromkeys(("models prepare", "models pull", "models tune"), "tests/models"),
-    "rounds": "tests/trainer",
-    **dict.fromkeys(("training abandon", "training run"), "tests/sink"),
+    "rounds": "tests/training",
+    **dict.fromkeys(("training abandon", "training run"), "tests/jobs"),
 }  # fmt: skip
 """Those that need services, versions or a network: where their objects are read."""
 

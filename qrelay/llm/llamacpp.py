@@ -10,7 +10,7 @@ and does.
 
 Log-probabilities are of the whole vocabulary's softmax at temperature 1 (llama.cpp reports them before sampling).
 Reading the prefix in another batch changes the last digits: equal within 4e-2 of probability, see
-tests/judge/test_backends.py.
+tests/llm/test_backends.py.
 """
 
 from __future__ import annotations

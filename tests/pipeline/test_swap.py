@@ -41,8 +41,8 @@ from qrelay.types import DENSE, CandidateSet, Passage, Query, TraceStep
 from qrelay.v1 import reranker_pb2, reranker_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 from tests import tiny
 from tests.conftest import LONG_S, eventually
+from tests.index.documents import WORDS, made_up, write_jsonl
 from tests.pipeline.test_pipeline import four_stages
-from tests.retriever.conftest import WORDS, made_up, write_jsonl
 
 COLLECTION = "docs"
 CLIENTS, BATCH, SWAPS, DOCUMENTS = 3, 2, 5, 60

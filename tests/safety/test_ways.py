@@ -18,9 +18,9 @@ from qrelay.labels.exports.catalogue import FORMATS
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.services.sink.service import _FORMATS
 from qrelay.v1 import sink_pb2 as pb
+from tests.labels.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, with_labels
+from tests.labels.test_qualification import report_file, use
 from tests.safety.ways import COLLECTION, JUDGMENT_KINDS, SPLIT, WAYS, Place, called, exported, overrule
-from tests.sink.builders import FUSED, JUDGE, OTHER_JUDGE, graded, judged_set, judgment, with_labels
-from tests.sink.test_qualification import report_file, use
 
 ROOT = Path(__file__).resolve().parents[2]
 QUERIES = ("q1", "q2", "q3", "q4")

@@ -45,10 +45,10 @@ from qrelay.training.rounds.rounds import Rounds
 from qrelay.training.rounds.state import Round, StateFile
 from qrelay.training.settings import trainer_settings
 from qrelay.v1 import sink_pb2 as pb
-from tests.sink.builders import graded, judged_set
-from tests.sink.kubernetes_api import ApiServer
-from tests.sink.kubernetes_api import serving as serving_cluster
-from tests.sink.test_doors import serving
+from tests.jobs.kubernetes_api import ApiServer
+from tests.jobs.kubernetes_api import serving as serving_cluster
+from tests.labels.builders import graded, judged_set
+from tests.services.sink.test_grpc import serving
 
 COLLECTION = "docs"
 SPLIT = ("--split", "train=0.5,test=0.5", "--group-by", "query")

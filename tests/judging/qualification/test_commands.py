@@ -1,0 +1,234 @@
+"""`qrelay judge eval | calibrate | qualify`, run whole on the double."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from qrelay.cli.judge.group import judge as judge_command
+from qrelay.errors import ConfigError, InputError
+from qrelay.formats.annotated_pairs import GradedPair, write_slice
+from qrelay.identity import judge_digest
+from qrelay.judging.calibration import load_map, load_maps
+from qrelay.labels.qualification import read_report
+from tests.judging.qualification.running import JUDGES, overlapping, run
+
+
+def graded_pairs(queries: int = 10) -> list[GradedPair]:
+    """Six passages a query: relevant from the sixth word on, but that every fifth query turns two round."""
+    return [
+        overlapping(q, n, int(n > 5) if q % 5 or n not in (5, 6) else int(n == 5))
+        for q in range(queries)
+        for n in range(2, 8)
+    ]
+
+
+@pytest.fixture
+def graded(tmp_path: Path) -> list[str]:
+    """The options that name a slice of 60 graded pairs, without a dense system."""
+    write_slice(tmp_path / "slice.tsv", graded_pairs())
+    return ["--slice", str(tmp_path / "slice.tsv"), "--relevant-from", "1", "--embedder", ""]
+
+
+def strict(path: Path) -> dict[str, Any]:
+    """JSON as the standard has it: without NaN."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} in {path}")
+
+    return dict(json.loads(path.read_text(), parse_constant=refuse))
+
+
+def test_the_cache_lies_in_the_data_folder_of_the_installation(
+    tmp_path: Path, graded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, state = tmp_path / "here", tmp_path / "state"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "qrelay.yaml").write_text("judge: {backend: fake}")
+    monkeypatch.setenv("QRELAY_DATA_DIR", str(state))
+    done = CliRunner().invoke(judge_command, ["eval", *graded], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert (state / "judge-cache.sqlite").exists()
+    assert sorted(path.name for path in here.iterdir()) == ["qrelay.yaml"]
+
+
+# --- eval -------------------------------------------------------------------------------------------------------
+
+
+def test_eval_writes_the_figures_of_every_system_and_runs_from_the_cache(tmp_path: Path, graded: list[str]) -> None:
+    out = tmp_path / "eval.json"
+    result = run(tmp_path, "eval", *graded, "--json-file", out, "--cascade", "wide=likely")
+    assert result.exit_code == 0, result.output
+    first = strict(out)
+    assert (first["n"], first["queries"], first["relevant"], first["relevant_from"]) == (60, 10, 20, 1)
+    assert list(first["systems"]) == ["wide", "likely", "fused"]
+    for system in first["systems"].values():
+        assert 0.8 < system["auc"] < 1.0
+        assert system["auc_ci"][0] <= system["auc"] <= system["auc_ci"][1]
+        assert {"kappa_binary", "kappa_graded", "auc_within_query"} <= system.keys()
+        assert system["tokens"] > 0
+    assert first["cascades"][0]["small"] == "wide"
+    assert "cascade wide -> likely" in result.output
+    again = json.loads(run(tmp_path, "eval", *graded, "--json").stdout)
+    assert {name: each["tokens"] for name, each in again["systems"].items()} == dict.fromkeys(again["systems"], 0)
+    assert [each["auc"] for each in again["systems"].values()] == [each["auc"] for each in first["systems"].values()]
+
+
+def test_eval_reads_a_beir_collection_and_counts_bm25_in_all_of_it(tmp_path: Path) -> None:
+    pairs = graded_pairs(6)
+    documents = {f"{p.query_id}{p.passage_id}": p.text for p in pairs} | {"beside": "nobody asked"}
+    lines = {
+        "corpus.jsonl": [json.dumps({"_id": i, "title": "", "text": text}) for i, text in documents.items()],
+        "queries.jsonl": [
+            json.dumps({"_id": i, "text": text}) for i, text in {p.query_id: p.query for p in pairs}.items()
+        ],
+        "qrels.tsv": ["query-id\tcorpus-id\tscore"]
+        + [f"{p.query_id}\t{p.query_id}{p.passage_id}\t{p.grade}" for p in pairs],
+    }
+    for name, content in lines.items():
+        (tmp_path / name).write_text("\n".join(content) + "\n")
+    named = ["--corpus", tmp_path, "--queries", tmp_path / "queries.jsonl", "--qrels", tmp_path / "qrels.tsv"]
+    options = [*named, "--relevant-from", "1", "--embedder", "hash", "--json-file", tmp_path / "eval.json"]
+    result = run(tmp_path, "eval", *options, judges={"wide": "graded"})
+    assert result.exit_code == 0, result.output
+    found = strict(tmp_path / "eval.json")
+    assert list(found["systems"]) == ["wide", "dense", "bm25", "fused+stages"]
+    assert found["systems"]["fused+stages"]["inputs"] == ["wide", "wide/best", "dense"]
+    assert found["systems"]["bm25"]["auc"] > 0.8
+    assert found["n"] == 36
+
+
+# --- calibrate, and eval with what it wrote ---------------------------------------------------------------------
+
+
+def test_calibrate_writes_maps_and_a_report_and_eval_applies_them(tmp_path: Path, graded: list[str]) -> None:
+    maps, out = tmp_path / "maps.json", tmp_path / "eval.json"
+    asked = [
+        *graded,
+        "--out",
+        maps,
+        "--report",
+        tmp_path / "report",
+        "--default",
+        "likely",
+        "--fuse",
+        "mine=wide,wide/best",
+    ]
+    result = run(tmp_path, "calibrate", *asked)
+    assert result.exit_code == 0, result.output
+    assert "4 maps, likely by default" in result.output
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        *["confusion.png", "reliability.png", "report.html", "report.json"]
+    ]
+    found = load_maps(maps)
+    assert sorted(found) == ["fused", "likely", "mine", "wide"]
+    assert load_map(str(maps)).hash == found["likely"].hash
+    assert found["mine"].listwise
+    assert found["fused"].fitted_on.pairs == 60
+    assert 0.8 < found["fused"].metrics["auc"] < 1.0
+    result = run(tmp_path, "eval", *graded, "--calibration", maps, "--json-file", out)
+    assert result.exit_code == 0, result.output
+    said = strict(out)["systems"]
+    assert said["likely"]["brier_after"] < said["likely"]["brier_before"]
+    assert said["fused"]["brier_after"] < found["fused"].metrics["brier_after"], "applied to what it was fitted on"
+
+
+def test_maps_of_other_judges_are_refused(tmp_path: Path, graded: list[str]) -> None:
+    maps = tmp_path / "maps.json"
+    run(tmp_path, "calibrate", *graded, "--out", maps, judges={"wide": "graded"})
+    with pytest.raises(InputError, match=r"the map wide was fitted on wide \(.*\); here are wide \("):
+        run(tmp_path, "eval", *graded, "--calibration", maps, judges={"wide": "binary"})
+    maps.write_text(maps.read_text().replace('"threshold": 0', '"threshold": 1'))
+    with pytest.raises(ConfigError, match="altered"):
+        run(tmp_path, "eval", *graded, "--calibration", maps)
+
+
+# --- qualify ----------------------------------------------------------------------------------------------------
+
+
+def test_qualify_writes_what_the_sink_reads(tmp_path: Path, graded: list[str]) -> None:
+    write_slice(tmp_path / "rest.tsv", [overlapping(q, n, None) for q in range(20, 30) for n in range(2, 8)])
+    out = tmp_path / "qualification.json"
+    result = run(tmp_path, "qualify", *graded, "--out", out, "--rest", tmp_path / "rest.tsv", "--json")
+    assert result.exit_code == 0, result.output
+    found = strict(out)
+    assert json.loads(result.stdout.splitlines()[-1]) == found
+    assert sorted(found["verdicts"]) == ["fused", "likely", "wide"]
+    report = read_report(out)
+    assert sorted(report.verdicts) == sorted(found["verdicts"][name]["judge"] for name in JUDGES)
+    wide = report.verdicts[found["verdicts"]["wide"]["judge"]]
+    assert wide.gate.verdict == "qualified"
+    assert wide.positives.model_dump() == found["verdicts"]["wide"]["positives"]
+    assert found["n"] == 60, "what nobody graded is in no figure"
+    share = found["relevant_share"]
+    assert (share["queries_graded"], share["queries_judged_only"]) == (10, 10)
+    assert share["share_relevant"] == pytest.approx(1 / 3)
+
+
+def test_qualify_with_maps_speaks_of_fused_labels_by_the_hash_that_the_ledger_has(
+    tmp_path: Path, graded: list[str]
+) -> None:
+    options = [*graded[:-1], "hash"]
+    maps, out = tmp_path / "maps.json", tmp_path / "qualification.json"
+    one = {"wide": "graded"}
+    run(tmp_path, "calibrate", *options, "--out", maps, judges=one)
+    result = run(tmp_path, "qualify", *options, "--calibration", maps, "--out", out, judges=one)
+    assert result.exit_code == 0, result.output
+    leaning = judge_digest(load_map(f"{maps}#fused+stages").identity)
+    found = read_report(out).verdicts[leaning]
+    assert found.gate.verdict == "not_qualified"
+    assert "lean on the scores" in found.gate.reason
+    assert "not_qualified" in result.output
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["eval", "--relevant-from", "1"], "give --slice FILE, or --corpus, --queries and --qrels"),
+        (["eval", "--slice", "SLICE", "--queries", "SLICE", "--relevant-from", "1"], "give --slice FILE, or"),
+        (["eval", "--slice", "SLICE"], "--relevant-from"),
+        (["eval", "--slice", "SLICE", "--relevant-from", "1", "--embedder", "", "--fuse", "mine"], "write NAME=A,B"),
+        (["calibrate", "--slice", "SLICE", "--relevant-from", "1"], "--out"),
+        (["qualify", "--slice", "absent.tsv", "--relevant-from", "1", "--out", "x"], "absent.tsv"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path: Path, graded: list[str], arguments: list[str], said: str) -> None:
+    given = [graded[1] if each == "SLICE" else each for each in arguments]
+    result = run(tmp_path, *given)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
+def test_a_default_that_is_no_map_is_refused_before_anything_is_written(tmp_path: Path, graded: list[str]) -> None:
+    out = tmp_path / "maps.json"
+    result = run(tmp_path, "calibrate", *graded, "--out", out, "--default", "best", judges={"wide": "graded"})
+    assert result.exit_code == 2
+    assert "--default best: there are wide" in " ".join(result.output.split())
+    assert not out.exists()
+
+
+def test_a_slice_that_nobody_filled_in_is_said_so(tmp_path: Path, graded: list[str]) -> None:
+    write_slice(tmp_path / "slice.tsv", [overlapping(q, 2, None) for q in range(3)])
+    with pytest.raises(InputError, match="no annotated pair has a grade: fill in the column grade first"):
+        run(tmp_path, "eval", *graded)
+
+
+def test_too_few_relevant_pairs_are_said_so(tmp_path: Path, graded: list[str]) -> None:
+    write_slice(
+        tmp_path / "slice.tsv", [overlapping(q, n, int(q < 4 and n == 7)) for q in range(8) for n in range(4, 8)]
+    )
+    with pytest.raises(InputError, match=r"3 relevant and 25 other graded pairs are too few .* at least 5 of each"):
+        run(tmp_path, "calibrate", *graded, "--out", tmp_path / "maps.json")
+
+
+def test_a_fusion_of_what_is_not_there_is_refused(tmp_path: Path, graded: list[str]) -> None:
+    with pytest.raises(InputError, match="the fusion mine names dense: there are wide, likely"):
+        run(tmp_path, "eval", *graded, "--fuse", "mine=wide, dense")

@@ -1,0 +1,127 @@
+"""Settings and loading: impossible combinations are named together, absent things say what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from qrelay.cli.judge.group import judge as judge_command
+from qrelay.errors import ConfigError, ModelError
+from qrelay.judging.cache import NoCache
+from qrelay.judging.load import load_core, load_judge
+from qrelay.judging.settings import JudgeSettings
+from qrelay.settings import load_settings
+from tests.judging.samples import COPYTREE, LOCK, QUERY
+from tests.llm.engines import model_path
+
+
+def settings(**environ: str) -> JudgeSettings:
+    """From environment variables alone, as a container would."""
+    prefixed = {f"QRELAY_JUDGE__{name.upper()}": value for name, value in environ.items()}
+    return load_settings(JudgeSettings, "judge", environ=prefixed)
+
+
+def test_all_impossible_combinations_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(
+            backend="openai",
+            model="",
+            endpoint__url="ftp://nowhere",
+            endpoint__total_timeout_s="1",
+            endpoint__extra_body='{"temperature": 1}',
+            prefilter__min_chars="50",
+            prefilter__max_chars="10",
+        )
+    for part in ("endpoint.url", "model is empty", "total_timeout_s", "extra_body", "prefilter.min_chars"):
+        assert part in str(caught.value)
+
+
+def test_credentials_in_the_url_are_refused() -> None:
+    with pytest.raises(ConfigError, match="api_key_env"):
+        settings(backend="openai", endpoint__url="https://user:secret@host/v1")
+
+
+def test_an_api_key_that_is_not_set_is_named(tmp_path: Path) -> None:
+    chosen = settings(
+        backend="openai",
+        endpoint__url="http://localhost:1/v1",
+        endpoint__api_key_env="QRELAY_TEST_ABSENT_KEY",
+        data_dir=str(tmp_path),
+    )
+    with pytest.raises(ConfigError, match="QRELAY_TEST_ABSENT_KEY"):
+        load_core(chosen)
+
+
+def test_an_unknown_model_is_an_error_that_says_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="smollm2-135m-instruct"):
+        load_core(settings(model="no-such-model", data_dir=str(tmp_path)))
+
+
+def test_a_strategy_that_the_backend_cannot_serve_is_refused_at_start() -> None:
+    chosen = settings(backend="openai", endpoint__url="http://host/v1", strategy="query_likelihood", cache=":none:")
+    with pytest.raises(ConfigError, match="prompt_logprobs"):
+        load_core(chosen)
+
+
+def test_a_strategy_that_suits_the_engine_is_the_default() -> None:
+    assert settings().strategy == "query_likelihood"
+    assert settings(backend="llamacpp").strategy == "graded"
+    assert settings(backend="openai", endpoint__url="http://host/v1").strategy == "graded"
+    assert settings(backend="llamacpp", strategy="binary").strategy == "binary"
+
+
+def test_two_endpoints_with_the_same_model_name_are_two_judges(tmp_path: Path) -> None:
+    identities = {
+        load_judge(settings(backend="openai", model="m", endpoint__url=f"http://host{n}/v1"), NoCache()).identity
+        for n in range(2)
+    }
+    assert len(identities) == 2
+
+
+def test_the_cache_lies_in_the_data_folder_unless_said_otherwise(tmp_path: Path) -> None:
+    assert settings(data_dir=str(tmp_path)).cache_path == str(tmp_path / "judge-cache.sqlite")
+    assert settings(cache=":none:").cache_path == ":none:"
+
+
+def test_judge_try_shows_probabilities_and_prompt(tmp_path: Path) -> None:
+    passages = tmp_path / "passages.jsonl"
+    passages.write_text(json.dumps({"title": "shutil", "text": COPYTREE}) + f"\n{LOCK}\n")
+    arguments = ["try", "--query", QUERY, "--passages", str(passages), "--strategy", "binary", "--json"]
+    model = f"path:{model_path('smollm2-135m-instruct')}"
+    result = CliRunner().invoke(judge_command, [*arguments, "--model", model], catch_exceptions=False)
+    shown = json.loads(result.stdout)
+    assert [each["passage_id"] for each in shown["judgments"]] == ["#1", "#2"]
+    assert sum(shown["judgments"][0]["outcome"]["probabilities"]) == pytest.approx(1.0)
+    assert "shutil" in shown["messages"][-1]["content"]
+
+
+def test_judge_try_and_cache_stats_for_people(tmp_path: Path) -> None:
+    env = {"QRELAY_JUDGE__BACKEND": "fake", "QRELAY_JUDGE__DATA_DIR": str(tmp_path)}
+    run = CliRunner()
+    result = run.invoke(judge_command, ["try", "--query", QUERY, "--passage", COPYTREE], env=env)
+    assert result.exit_code == 0, result.output
+    assert "Query: How do I copy a directory tree?" in result.output
+    assert "fake-judge@1:none" in result.output
+    result = run.invoke(judge_command, ["cache", "stats"], env=env)
+    assert result.exit_code == 1
+    assert "there is no cache" in result.output
+    load_core(load_settings(JudgeSettings, "judge", environ=env)).close()
+    result = run.invoke(judge_command, ["cache", "stats", "--json"], env=env)
+    assert json.loads(result.output)["labels"] == 0
+
+
+def test_judge_try_names_the_line_that_does_not_parse(tmp_path: Path) -> None:
+    passages = tmp_path / "passages.jsonl"
+    passages.write_text('fine\n{"title": "no text"}\n')
+    result = CliRunner().invoke(judge_command, ["try", "--query", "q", "--passages", str(passages)])
+    assert f"{passages}:2" in str(result.exception)
+
+
+def test_an_engine_in_this_process_takes_small_batches_unless_told_otherwise() -> None:
+    assert JudgeSettings().worker.max_items == 2
+    assert JudgeSettings(backend="fake").worker.max_items == 32
+    assert JudgeSettings.model_validate({"worker": {"max_items": 9}}).worker.max_items == 9
+    assert JudgeSettings.model_validate({"worker": {"drain_s": 9}}).worker.max_items == 2

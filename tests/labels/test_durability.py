@@ -1,0 +1,168 @@
+"""What survives: SIGKILL at any moment, and several processes on one ledger."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from qrelay.labels.ledger import schema
+from qrelay.labels.ledger.ledger import Ledger
+from tests.labels.builders import OTHER_JUDGE, graded, judged_set, judgment, relabelled
+from tests.labels.committer import SIZE, made
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(ledger: str, first: int, last: int, batch: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.labels.committer", ledger, *map(str, (first, last, batch))]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def acknowledged(process: subprocess.Popen[str]) -> dict[str, str]:
+    """query_id -> status of what the process printed whole."""
+    assert process.stdout is not None
+    with process.stdout as stream:  # the stream itself: what `readline` has buffered is not lost to it
+        out = stream.read()
+    process.wait()
+    lines = out.split("\n")[:-1]  # the last line may be cut
+    return dict(line.split() for line in lines)
+
+
+def assert_whole(url: str, ids: set[str], checked: set[str] | None = None) -> set[str]:
+    """Every acknowledged query is there, and whatever is there is there whole; `checked`: what was looked at before,
+    of which only the labels are counted."""
+    ledger = Ledger.open(url)
+    with ledger.snapshot() as snapshot:
+        found = {q.query_id: q for q in snapshot.labelled_queries("docs")}
+        for query_id, query in found.items():
+            if query_id not in (checked or ()):
+                assert snapshot.judged_set("docs", query_id) == made(int(query_id[1:]))
+            assert len(query.labels) == SIZE
+    ledger.close()
+    assert ids <= found.keys()
+    return set(found)
+
+
+def test_sigkill_at_any_moment_loses_nothing_acknowledged_and_leaves_nothing_half_written(ledger_url: str) -> None:
+    rng = random.Random(20260102)
+    known, whole, last = set[str](), set[str](), 20_000
+    for _ in range(4):
+        process = start(ledger_url, 0, last, rng.choice([1, 7, 32]))
+        assert process.stdout is not None
+        process.stdout.readline()  # past the imports
+        time.sleep(rng.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        known |= acknowledged(process).keys()
+        whole = assert_whole(ledger_url, known, whole)
+    assert 0 < len(known) < last, "killed in the middle"
+    final = start(ledger_url, 0, 40, 32)
+    assert len(acknowledged(final)) == 40
+    assert_whole(ledger_url, known | {f"q{n:05d}" for n in range(40)}, whole)
+
+
+def test_two_processes_that_commit_the_same_queries_commit_each_once(ledger_url: str) -> None:
+    count = 240
+    processes = [start(ledger_url, 0, count, 7), start(ledger_url, 0, count, 16), start(ledger_url, 100, count, 3)]
+    answers = [acknowledged(process) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert assert_whole(ledger_url, set()) == {f"q{n:05d}" for n in range(count)}
+    for query_id in answers[0]:
+        verdicts = [answer[query_id] for answer in answers if query_id in answer]
+        assert verdicts.count("committed") == 1, query_id
+
+
+def test_several_threads_may_share_a_ledger(ledger_url: str) -> None:
+    ledger = Ledger.open(ledger_url)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda n: ledger.commit([made(n % 10)])[0], range(40)))
+    assert sorted(getattr(r, "value", str(r)) for r in results) == ["committed"] * 10 + ["duplicate"] * 30
+    ledger.close()
+
+
+def numbers_by_collection(ledger: Ledger) -> dict[str, list[int]]:
+    """collection -> the change numbers of its generations, sorted."""
+    columns = schema.generations.c.change_no, schema.queries.c.collection
+    joined = schema.generations.join(schema.queries, schema.generations.c.query_no == schema.queries.c.query_no)
+    found: dict[str, list[int]] = {}
+    with ledger.snapshot() as snapshot:
+        for number, collection in snapshot.connection.execute(sa.select(*columns).select_from(joined)):
+            found.setdefault(collection, []).append(number)
+    return {name: sorted(numbers) for name, numbers in found.items()}
+
+
+def test_replicas_that_write_collections_in_any_order_lose_nothing_and_number_each_change_once(
+    ledger_url: str,
+) -> None:
+    names = ("a", "b", "c")
+
+    def replica(number: int) -> int:
+        """Commits each batch's sets in an order of its own, and judges some of them again."""
+        ledger, rng, written = Ledger.open(ledger_url), random.Random(number), 0
+        for start in range(0, 30, 5):
+            sets = [judged_set(f"q{n}", collection=name) for n in range(start, start + 5) for name in names]
+            rng.shuffle(sets)
+            written += sum(getattr(result, "value", result) == "committed" for result in ledger.commit(sets))
+            again = [relabelled(each, judgment("d0#0", graded(1), OTHER_JUDGE)) for each in sets[:3]]
+            written += sum(result == 1 for result in ledger.rejudge(again))
+        ledger.close()
+        return written
+
+    Ledger.open(ledger_url).close()
+    with ThreadPoolExecutor(3) as pool:
+        written = sum(pool.map(replica, range(3)))
+    ledger = Ledger.open(ledger_url)
+    assert [stats.queries for stats in ledger.stats()] == [30, 30, 30]
+    numbers = numbers_by_collection(ledger)
+    assert sum(map(len, numbers.values())) == written, "each commit and each re-judgment succeeded exactly once"
+    with ledger.snapshot() as snapshot:
+        assert all(max(numbers[name]) <= snapshot.change_no(name) for name in names)
+    ledger.close()
+
+
+def test_a_reader_that_has_seen_a_change_has_seen_all_before_it(ledger_url: str) -> None:
+    ledger = Ledger.open(ledger_url)
+    ledger.commit([judged_set("first")])
+    seen, last = set[str](), 0
+    with ThreadPoolExecutor(3) as pool:
+        writers = [
+            pool.submit(lambda k=k: [ledger.commit([judged_set(f"{k}-{n}")]) for n in range(25)]) for k in range(3)
+        ]
+        for _ in itertools.count():
+            done = all(writer.done() for writer in writers)
+            with ledger.snapshot() as snapshot:
+                now = snapshot.change_no("docs")
+                found = [q.query_id for q in snapshot.labelled_queries("docs", changes=(last, now))]
+            assert seen.isdisjoint(found)
+            seen, last = seen | set(found), now
+            if done:
+                break
+    assert len(seen) == 76
+    ledger.close()
+
+
+@pytest.mark.parametrize(("point", "stored"), [("sink.commit.before", 0), ("sink.commit.after", 4)])
+def test_the_fault_points_lie_on_either_side_of_the_databases_commit(
+    ledger_url: str, tmp_path: Path, point: str, stored: int
+) -> None:
+    Ledger.open(ledger_url).close()
+    folder = tmp_path / "faults"
+    folder.mkdir()
+    (folder / point).write_text("1")
+    command = [sys.executable, "-m", "tests.labels.committer", ledger_url, "0", "4", "4"]
+    environment = {**os.environ, "QRELAY_FAULTS": str(folder)}
+    killed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert killed.stdout == "", "nothing was acknowledged"
+    assert len(assert_whole(ledger_url, set())) == stored
+    assert len(acknowledged(start(ledger_url, 0, 4, 4))) == 4
+    assert len(assert_whole(ledger_url, set())) == 4
