@@ -34,7 +34,7 @@ from qrelay.runtime.client import channel
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.supervisor import Supervisor
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.types import Query
 from qrelay.v1 import (
     judge_pb2,
@@ -129,7 +129,7 @@ def run_pipeline(folder: Path, sync: str, count: int, warm_up: int) -> dict[str,
         supervisor.stop()
 
 
-def payloads(found: Any) -> dict[Hop, bytes]:
+def payloads(found: Any) -> dict[Queue, bytes]:
     """One query's message in each queue, as the services make it."""
     each = query(0)
     with channel(found["retriever"].grpc) as opened:
@@ -143,34 +143,35 @@ def payloads(found: Any) -> dict[Hop, bytes]:
     with channel(found["judge"].grpc) as opened:
         request = judge_pb2.JudgeRequest(candidate_sets=[reranked])
         judged = judge_pb2_grpc.JudgeServiceStub(opened).Judge(request, timeout=10).results[0].judged_set
-    records = {Hop.QUERIES: each, Hop.RETRIEVED: wire.from_proto(retrieved), Hop.RERANKED: wire.from_proto(reranked),
-               Hop.JUDGED: wire.from_proto(judged)}  # fmt: skip
-    return {hop: wire.encode(record)[0] for hop, record in records.items()}
+    records = {Queue.QUERIES: each, Queue.RETRIEVED: wire.from_proto(retrieved),
+               Queue.RERANKED: wire.from_proto(reranked),
+               Queue.JUDGED: wire.from_proto(judged)}  # fmt: skip
+    return {queue: wire.encode(record)[0] for queue, record in records.items()}
 
 
-async def raw_publish(url: str, sizes: dict[Hop, bytes], count: int) -> None:
+async def raw_publish(url: str, sizes: dict[Queue, bytes], count: int) -> None:
     """Plain nats-py: each query's four payloads published with acknowledgement, 256 at a time."""
     client = await nats.connect(url, pending_size=64 * 1024**2)
     js = client.jetstream(timeout=30)
     gate = asyncio.Semaphore(256)
 
-    async def one(hop: Hop, payload: bytes, number: int) -> None:
+    async def one(queue: Queue, payload: bytes, number: int) -> None:
         async with gate:
-            await js.publish(hop.subject(COLLECTION), payload, headers={"Nats-Msg-Id": f"{hop}-{number}"})
+            await js.publish(queue.subject(COLLECTION), payload, headers={"Nats-Msg-Id": f"{queue}-{number}"})
 
     for start_at in range(0, count, 256):
         numbers = range(start_at, min(start_at + 256, count))
-        await asyncio.gather(*(one(hop, payload, n) for n in numbers for hop, payload in sizes.items()))
+        await asyncio.gather(*(one(queue, payload, n) for n in numbers for queue, payload in sizes.items()))
     await client.close()
 
 
-async def raw_consume(url: str, hops: list[Hop], count: int) -> None:
+async def raw_consume(url: str, queues: list[Queue], count: int) -> None:
     """Plain nats-py: fetch in batches of 32, double-ack."""
     client = await nats.connect(url, pending_size=64 * 1024**2)
     js = client.jetstream(timeout=30)
 
-    async def drain(hop: Hop) -> None:
-        subscription, seen = await js.pull_subscribe_bind(hop.consumer, stream=hop.stream), 0
+    async def drain(queue: Queue) -> None:
+        subscription, seen = await js.pull_subscribe_bind(queue.consumer, stream=queue.stream), 0
         while seen < count:
             try:
                 messages = await subscription.fetch(32, timeout=5)
@@ -179,11 +180,11 @@ async def raw_consume(url: str, hops: list[Hop], count: int) -> None:
             await asyncio.gather(*(message.ack_sync(timeout=5) for message in messages))
             seen += len(messages)
 
-    await asyncio.gather(*(drain(hop) for hop in hops))
+    await asyncio.gather(*(drain(queue) for queue in queues))
     await client.close()
 
 
-def run_raw(folder: Path, sync: str, sizes: dict[Hop, bytes], count: int) -> dict[str, Any]:
+def run_raw(folder: Path, sync: str, sizes: dict[Queue, bytes], count: int) -> dict[str, Any]:
     """The same bytes through the same streams without qrelay: publisher and consumer in two processes."""
     server = NatsServer(folder / "raw-nats", sync=sync)
     server.start()
@@ -221,9 +222,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--raw-consumer", metavar="URL", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    hops = [hop for hop in Hop if hop is not Hop.DLQ]
+    queues = [queue for queue in Queue if queue is not Queue.DLQ]
     if arguments.raw_consumer:
-        asyncio.run(raw_consume(arguments.raw_consumer, hops, arguments.queries))
+        asyncio.run(raw_consume(arguments.raw_consumer, queues, arguments.queries))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -231,7 +232,7 @@ def main() -> None:
         sizes = pipeline.pop("payloads")
         raw = run_raw(folder, arguments.sync, sizes, arguments.queries)
     report = {"environment": environment(), "sync_interval": arguments.sync, "queries": arguments.queries,
-              "payload_bytes": {hop.value: len(payload) for hop, payload in sizes.items()},
+              "payload_bytes": {queue.value: len(payload) for queue, payload in sizes.items()},
               "pipeline": pipeline, "raw_nats": raw,
               "share_of_raw": pipeline["queries_per_second"] / raw["queries_per_second"]}  # fmt: skip
     print(json.dumps(report, indent=2) if arguments.json else describe(report))

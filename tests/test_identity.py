@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qrelay.identity import digest, feed_message_id, judge_digest, judgment_key, valid_collection
-from qrelay.runtime.letters import message_id
+from qrelay.runtime.dead_letters import message_id
 from qrelay.types import Query
 from tests.samples import JUDGE
 

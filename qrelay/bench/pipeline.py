@@ -101,7 +101,7 @@ class LagLog:
                 stats = await target.broker.stats()
                 self.series["seconds"].append(round(clock() - began, 1))
                 for each in stats:
-                    self.series.setdefault(each.hop.value, []).append(each.lag)
+                    self.series.setdefault(each.queue.value, []).append(each.lag)
             await asyncio.sleep(LAG_EVERY_S)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from qrelay.cli.collection import check_collection
 from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.cli.waiting import ATTEMPTS, SinkDoor, Waiting, standing
+from qrelay.cli.waiting import ATTEMPTS, SinkClient, Waiting, queues_status
 from qrelay.config import NatsSettings, ServiceSettings
 from qrelay.errors import TransientError
 from qrelay.exitcodes import EXIT_PARTIAL
@@ -62,9 +62,9 @@ def feed(file: Path, collection: str, line_format: Format, query_round: int, fol
     path = None if str(file) == "-" else file
     console = Console(stderr=True)
     say = plainly(console)
-    door = SinkDoor(sink_address, data_dir)
+    client = SinkClient(sink_address, data_dir)
     if wait:
-        _warn(door, say)
+        _warn(client, say)
     states = None
     with shown(console):
         with step("feeding", unit="queries") as feeding:
@@ -72,7 +72,7 @@ def feed(file: Path, collection: str, line_format: Format, query_round: int, fol
                                   _shown(feeding))  # fmt: skip
             report = asyncio.run(publishing)
         if wait:
-            states = _awaited(door, settings, collection, query_round, say).until_ended(report.query_ids)
+            states = _awaited(client, settings, collection, query_round, say).until_ended(report.query_ids)
     _print(console, report, states, as_json)
     if report.rejected or (states and states["dead"]):
         raise SystemExit(EXIT_PARTIAL)
@@ -100,20 +100,20 @@ def _shown(feeding: Step) -> Callable[[FeedReport], None]:
     return show
 
 
-def _awaited(door: SinkDoor, nats: NatsSettings, collection: str, query_round: int,
+def _awaited(client: SinkClient, nats: NatsSettings, collection: str, query_round: int,
              say: Callable[[str], None]) -> Waiting:  # fmt: skip
     return Waiting(
-        ask=lambda query_ids: door.states(collection, query_ids, query_round),
-        preparing=door.preparing,
-        look=lambda: standing(nats, door.data_dir),
+        ask=lambda query_ids: client.states(collection, query_ids, query_round),
+        preparing=client.preparing,
+        look=lambda: queues_status(nats, client.data_dir),
         say=say,
     )
 
 
-def _warn(door: SinkDoor, say: Callable[[str], None]) -> None:
+def _warn(client: SinkClient, say: Callable[[str], None]) -> None:
     """Before feeding, which needs no sink, and may take long. Raises InputError: it is no sink that answers."""
     try:
-        door.info()
+        client.info()
     except TransientError as error:
         say(f"warning: the sink does not answer: {error}\nFeeding continues; --wait asks it again {ATTEMPTS} times")
 

@@ -30,11 +30,11 @@ from qrelay.errors import QrelayError
 from qrelay.output import Rows, echo_json
 from qrelay.rundir import endpoints
 from qrelay.runtime.jetstream import JetStreamBroker
-from qrelay.runtime.topology import Hop, HopStats
+from qrelay.runtime.topology import Queue, QueueStats
 
 _CONNECT_S = 3.0
 _SERVICES = ("retriever", "reranker", "judge", "sink")
-_HOPS = {"retriever": Hop.QUERIES, "reranker": Hop.RETRIEVED, "judge": Hop.RERANKED, "sink": Hop.JUDGED}
+_QUEUES = {"retriever": Queue.QUERIES, "reranker": Queue.RETRIEVED, "judge": Queue.RERANKED, "sink": Queue.JUDGED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Look:
 
     at: float
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    hops: Mapping[Hop, HopStats] = field(default_factory=dict)
+    queues: Mapping[Queue, QueueStats] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -68,14 +68,14 @@ async def look(data_dir: Path, settings: NatsSettings, broker: JetStreamBroker |
     found = endpoints(data_dir)
     names = [name for name in _SERVICES if name in found]
     samples = await asyncio.gather(*(asyncio.to_thread(scrape, found[name].metrics) for name in names))
-    hops, problem = {}, ""
+    queues, problem = {}, ""
     try:
         if broker is None:
             raise QrelayError(f"NATS at {settings.url} does not answer")
-        hops = {stats.hop: stats for stats in await broker.stats()}
+        queues = {stats.queue: stats for stats in await broker.stats()}
     except QrelayError as error:
         problem = str(error)
-    return Look(time.monotonic(), dict(zip(names, samples, strict=True)), hops, problem)
+    return Look(time.monotonic(), dict(zip(names, samples, strict=True)), queues, problem)
 
 
 def summary(before: Look, now: Look) -> dict[str, Any]:
@@ -87,14 +87,14 @@ def summary(before: Look, now: Look) -> dict[str, Any]:
 
     rows = []
     for service in _SERVICES:
-        hop = now.hops.get(_HOPS[service])
+        queue = now.queues.get(_QUEUES[service])
         batches = _value(now, service, "qrelay_batch_items_count")
         rows.append({
             "service": service,
             "up": service in now.metrics,
             "ready": _value(now, service, "qrelay_ready") > 0,
-            "lag": hop.lag if hop else None,
-            "held": hop.held if hop else None,
+            "lag": queue.lag if queue else None,
+            "held": queue.held if queue else None,
             "per_second": round(rate(service, "qrelay_items_total{ok}"), 2),
             "mean_batch": round(_value(now, service, "qrelay_batch_items_sum") / batches, 1) if batches else None,
             "ok": int(_value(now, service, "qrelay_items_total{ok}")),

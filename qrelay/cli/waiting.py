@@ -21,7 +21,7 @@ from qrelay.rundir import Endpoint, endpoints, require
 from qrelay.runtime.client import channel, get_info
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.lookout import is_ready, preparing
-from qrelay.runtime.topology import Hop, HopStats
+from qrelay.runtime.topology import Queue, QueueStats
 from qrelay.v1 import service_info_pb2, sink_pb2, sink_pb2_grpc
 
 ATTEMPTS: Final = 10
@@ -36,12 +36,12 @@ _STATES_PAGE: Final = 5_000
 _INFO_S: Final = 5.0
 _CONNECT_S: Final = 5.0
 _SAFE: Final = "What was fed is safe, in the streams and in the feed's journal"
-_SERVICE_OF: Final = {Hop.QUERIES: "retriever", Hop.RETRIEVED: "reranker", Hop.RERANKED: "judge",
-                      Hop.JUDGED: "sink", Hop.DLQ: "sink"}  # fmt: skip
+_SERVICE_OF: Final = {Queue.QUERIES: "retriever", Queue.RETRIEVED: "reranker", Queue.RERANKED: "judge",
+                      Queue.JUDGED: "sink", Queue.DLQ: "sink"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class SinkDoor:
+class SinkClient:
     """The sink to ask. address: host:port; None: the one that runs from `data_dir`, wherever it listens by then."""
 
     address: str | None
@@ -92,27 +92,29 @@ def _state_name(state: sink_pb2.QueryState) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class QueuesStatus:
     """What is on its way. messages: in all streams; None: not known."""
 
     messages: int | None
     text: str
 
 
-def standing(nats: NatsSettings, data_dir: Path) -> Standing:
+def queues_status(nats: NatsSettings, data_dir: Path) -> QueuesStatus:
     """What waits where, and for whom."""
     try:
-        hops = asyncio.run(_hops(nats))
+        queues = asyncio.run(_queues(nats))
     except QrelayError as error:
-        return Standing(None, f"the queues cannot be read: {error}")
+        return QueuesStatus(None, f"the queues cannot be read: {error}")
     here = {name: end for name, end in endpoints(data_dir).items() if name != "nats"}
     waiting = [
-        f"{hop.lag} for the {_SERVICE_OF[hop.hop]}{_state(here, _SERVICE_OF[hop.hop])}" for hop in hops if hop.lag
+        f"{queue.lag} for the {_SERVICE_OF[queue.queue]}{_state(here, _SERVICE_OF[queue.queue])}"
+        for queue in queues
+        if queue.lag
     ]
-    return Standing(sum(hop.lag for hop in hops), f"in flight: {', '.join(waiting) or 'none'}")
+    return QueuesStatus(sum(queue.lag for queue in queues), f"in flight: {', '.join(waiting) or 'none'}")
 
 
-async def _hops(nats: NatsSettings) -> Sequence[HopStats]:
+async def _queues(nats: NatsSettings) -> Sequence[QueueStats]:
     async with await JetStreamBroker.connect(nats, name="wait", timeout_s=_CONNECT_S) as broker:
         return await broker.stats()
 
@@ -133,7 +135,7 @@ class Waiting:
 
     ask: Callable[[Sequence[str]], Sequence[str]]
     preparing: Callable[[], Progress | None]
-    look: Callable[[], Standing]
+    look: Callable[[], QueuesStatus]
     say: Callable[[str], None]
     sleep: Callable[[float], None] = time.sleep
     counts: Counter[str] = field(default_factory=Counter)

@@ -19,7 +19,7 @@ from qrelay.formats.queries import Format, parse_line
 from qrelay.identity import feed_message_id
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.types import Query
 
 _RETRY_S = (0.05, 0.2, 0.5, 1.0, 2.0)
@@ -121,7 +121,7 @@ class Feeder:
         tries = 0
         while True:
             try:
-                await self._broker.publish(Hop.QUERIES.subject(query.collection), payload, headers, message_id)
+                await self._broker.publish(Queue.QUERIES.subject(query.collection), payload, headers, message_id)
                 self.report.waiting = ""
                 return ""
             except Oversized as error:

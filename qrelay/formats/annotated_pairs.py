@@ -45,7 +45,7 @@ class GradedPair:
     reference_answers: tuple[str, ...] = ()
 
 
-def read_slice(path: Path, *, ungraded: bool = False) -> list[GradedPair]:
+def read_annotated_pairs(path: Path, *, ungraded: bool = False) -> list[GradedPair]:
     """The graded pairs in `path`, in its order. Rows without a grade are left out, and their number is logged; with
     `ungraded` they stay in.
 
@@ -65,7 +65,7 @@ def read_slice(path: Path, *, ungraded: bool = False) -> list[GradedPair]:
     return graded
 
 
-def write_slice(path: Path, pairs: Iterable[GradedPair], *, answers: bool = False) -> None:
+def write_annotated_pairs(path: Path, pairs: Iterable[GradedPair], *, answers: bool = False) -> None:
     """Write the pairs as they come, whole or not at all; those without a grade get an empty one. answers: with their
     reference answers. Raises OSError."""
     with AtomicFiles() as files:

@@ -56,9 +56,9 @@ def count_set(record: JudgedSet, rules: MiningRules, only: frozenset[str] | None
     verdicts = example_of(query, judges, replace(rules, easy_per_hard=0.0)).verdicts
     new = [verdict for verdict in verdicts if only is None or verdict.passage_id in only]
     judged = [verdict.judged for verdict in new if verdict.judged.grade is not None]
-    teaches = any(verdict.role == POSITIVE for verdict in verdicts)
+    trains = any(verdict.role == POSITIVE for verdict in verdicts)
     return Counters(
-        hard_examples=sum(verdict.reason in HARD for verdict in new) if teaches else 0,
+        hard_examples=sum(verdict.reason in HARD for verdict in new) if trains else 0,
         disagreements=sum(bool(disagreed(each.candidate, rules.disagreement_rank)) for each in judged),
         judged=len(judged),
     )

@@ -4,7 +4,7 @@ One step: apply the time rules (`Decisions.on_timer`), launch what is pending, c
 may take steps at once. A trigger is first claimed for this launcher's place. Then the job is launched, which happens
 once however often it is asked. Then that is recorded. So if a sink dies anywhere in between, the next step of any
 sink of that place continues with the trigger. A launch that fails is tried again, later each time; so is one whose
-labels may not train (`teaching.py`), which waits, and says so, until they may or somebody abandons it.
+labels may not train (`permission.py`), which waits, and says so, until they may or somebody abandons it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from qrelay.errors import InputError, NotQualified, QrelayError
 from qrelay.jobs.decisions import Decisions
 from qrelay.jobs.kubernetes_launcher import kubernetes_launcher
 from qrelay.jobs.launcher import JobStatus, Launched, Launcher, TrainingJob
+from qrelay.jobs.permission import allowed_of, require_permission
 from qrelay.jobs.subprocess_launcher import SubprocessLauncher
-from qrelay.jobs.teaching import allowed_of, require_teachable
 from qrelay.labels.ledger import outbox
 from qrelay.labels.ledger.database import resolve_url
 from qrelay.labels.ledger.ledger import Ledger
@@ -125,7 +125,7 @@ class Dispatcher:
         """Raises NotQualified where the labels may not train, and the job has not begun either (before a sink could
         record it)."""
         try:
-            require_teachable(self._ledger, trigger.collection, self._settings, _allowed(trigger))
+            require_permission(self._ledger, trigger.collection, self._settings, _allowed(trigger))
         except NotQualified:
             if self._launcher.status(trigger.job_name) is None:
                 raise

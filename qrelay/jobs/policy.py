@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from qrelay.labels.ledger.outbox_rows import Standing
+from qrelay.labels.ledger.outbox_rows import TrainingStatus
 from qrelay.labels.ledger.rows import moment
 from qrelay.settings.training import TrainingSettings
 
@@ -50,7 +50,7 @@ class Decision:
         return {each.rule: {"have": each.have, "needed": each.needed} for each in self.progress}
 
 
-def decide(standing: Standing, settings: TrainingSettings, now_us: int) -> Decision:
+def decide(standing: TrainingStatus, settings: TrainingSettings, now_us: int) -> Decision:
     """Whether to train now, for one collection. `now_us`: microseconds since 1970 UTC."""
     progress = tuple(_progress(standing, settings, now_us))
     reached = next((each.rule for each in progress if not each.lacks), "")
@@ -60,7 +60,7 @@ def decide(standing: Standing, settings: TrainingSettings, now_us: int) -> Decis
     return Decision("" if hindrance else reached, hindrance, progress)
 
 
-def _hindrance(standing: Standing, settings: TrainingSettings, now_us: int) -> str:
+def _hindrance(standing: TrainingStatus, settings: TrainingSettings, now_us: int) -> str:
     """Why a trigger may not be now; empty: it may."""
     if standing.pending:
         return "a trigger is pending"
@@ -70,7 +70,7 @@ def _hindrance(standing: Standing, settings: TrainingSettings, now_us: int) -> s
     return f"quiet hours until {ends.isoformat(timespec='minutes')}" if ends else ""
 
 
-def _progress(standing: Standing, settings: TrainingSettings, now_us: int) -> list[Progress]:
+def _progress(standing: TrainingStatus, settings: TrainingSettings, now_us: int) -> list[Progress]:
     """One entry a rule that is set, in the order of RULES."""
     new, found = standing.new, []
     if (needed := settings.min_new_hard_examples) is not None:
@@ -88,7 +88,7 @@ def _count(rule: str, have: int, needed: int, unit: str) -> Progress:
     return Progress(rule, have, needed, "" if have >= needed else f"{needed - have} more {unit}")
 
 
-def _disagreement(standing: Standing, needed: float, min_judged: int) -> Progress:
+def _disagreement(standing: TrainingStatus, needed: float, min_judged: int) -> Progress:
     new = standing.new
     rate = new.disagreements / new.judged if new.judged else 0.0
     lacks = "" if rate >= needed else f"a share of {needed:g}, it is {rate:.3f}"
@@ -97,7 +97,7 @@ def _disagreement(standing: Standing, needed: float, min_judged: int) -> Progres
     return Progress("disagreement_rate", rate, needed, lacks)
 
 
-def _age(standing: Standing, needed: float, now_us: int) -> Progress:
+def _age(standing: TrainingStatus, needed: float, now_us: int) -> Progress:
     since_us = now_us if standing.since_us is None else standing.since_us
     age = (now_us - since_us) / 1e6
     lacks = "" if age >= needed else f"{needed - age:.0f} s more"

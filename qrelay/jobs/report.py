@@ -7,7 +7,7 @@ from typing import Any, Final
 from qrelay.jobs.policy import decide
 from qrelay.labels.ledger import outbox
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.ledger.outbox import Run, Standing, Trigger
+from qrelay.labels.ledger.outbox import Run, TrainingStatus, Trigger
 from qrelay.labels.ledger.rows import moment
 from qrelay.settings.training import TrainingSettings
 
@@ -33,7 +33,7 @@ def training_report(ledger: Ledger, settings: TrainingSettings, collection: str 
     }
 
 
-def _collection(at: Standing, settings: TrainingSettings, now_us: int) -> dict[str, Any]:
+def _collection(at: TrainingStatus, settings: TrainingSettings, now_us: int) -> dict[str, Any]:
     decision = decide(at, settings, now_us)
     covered = settings.covers(at.collection)
     return {

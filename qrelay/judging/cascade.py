@@ -26,7 +26,7 @@ from qrelay.identity import digest, judge_digest, judgment_key
 from qrelay.judging.cache import NoCache
 from qrelay.judging.calibration import CalibrationMap, load_map
 from qrelay.judging.drift import Watch
-from qrelay.judging.ensemble import fused_labels, names_of
+from qrelay.judging.ensemble import ensemble_labels, names_of
 from qrelay.judging.escalation import chance_wrong, in_audit, marked_only
 from qrelay.judging.failures import transient_missing
 from qrelay.judging.judge import Judge
@@ -154,7 +154,7 @@ class Cascade:
         return [self._answer(*each) for each in zip(below, pairs, above, strict=True)]
 
     def _pairs(self, judged: JudgedSet) -> list[_Pair]:
-        labels = fused_labels(self._small_map, judged.candidate_set, judged.judgments, self._small_names)
+        labels = ensemble_labels(self._small_map, judged.candidate_set, judged.judgments, self._small_names)
         return [self._pair(judged, label) for label in labels]
 
     def _pair(self, judged: JudgedSet, label: Judgment) -> _Pair:
@@ -215,7 +215,7 @@ class Cascade:
         if self._large_map is None:
             return own
         used = [each for each in judgments if each.passage_id in own]
-        fused = {each.passage_id: each for each in fused_labels(self._large_map, asked, used, self._large_names)}
+        fused = {each.passage_id: each for each in ensemble_labels(self._large_map, asked, used, self._large_names)}
         same_scale = self._large.strategy.spec.scale.name == self.identity.scale
         return {
             passage_id: own[passage_id] if same_scale and isinstance(each.outcome, Missing) else each

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from qrelay.errors import ConfigError, QrelayError
 from qrelay.identity import digest, judge_digest, judgment_key
 from qrelay.judging.core import JudgeCore
-from qrelay.judging.ensemble import Fused
+from qrelay.judging.ensemble import Ensemble
 from qrelay.judging.escalation import marked_only
 from qrelay.judging.panel import Panel
 from qrelay.judging.settings import EarlyStopSettings, JudgeSettings
@@ -120,7 +120,7 @@ def stopping_early(settings: JudgeSettings, panel: Panel, core: JudgeCore) -> Ea
             f"judge.early_stop judges a query in chunks, but {', '.join(listwise)} needs its whole list: switch one "
             "of the two off"
         )
-    if isinstance(core, Fused) and core.calibration.listwise:
+    if isinstance(core, Ensemble) and core.calibration.listwise:
         raise ConfigError(
             "judge.early_stop judges a query in chunks, but judge.calibration reads how far a label lies behind the "
             "query's best: choose a map without /best inputs, or switch one of the two off"

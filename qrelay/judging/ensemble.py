@@ -13,7 +13,7 @@ from qrelay.runtime.stage import Info
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment, Missing
 
 
-class Fused:
+class Ensemble:
     """The panel's labels, then the fused one of each pair. Nothing is asked and nothing cached for it: it is a
     function of labels that are."""
 
@@ -26,12 +26,12 @@ class Fused:
     async def judge(self, sets: Sequence[CandidateSet]) -> list[JudgedSet | QrelayError]:
         """Each set with the panel's judgments, and after them the fused ones in candidate order."""
         return [
-            answer if isinstance(answer, QrelayError) else self._with_fused(answer)
+            answer if isinstance(answer, QrelayError) else self._with_ensemble(answer)
             for answer in await self._panel.judge(sets)
         ]
 
-    def _with_fused(self, judged: JudgedSet) -> JudgedSet:
-        labels = fused_labels(self.calibration, judged.candidate_set, judged.judgments, self._names)
+    def _with_ensemble(self, judged: JudgedSet) -> JudgedSet:
+        labels = ensemble_labels(self.calibration, judged.candidate_set, judged.judgments, self._names)
         return replace(judged, judgments=(*judged.judgments, *labels))
 
     def info(self) -> Info:
@@ -74,7 +74,7 @@ def _shown(judges: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({hashed[:12]})" for hashed, name in judges.items())
 
 
-def fused_labels(
+def ensemble_labels(
     calibration: CalibrationMap,
     candidate_set: CandidateSet,
     judgments: Sequence[Judgment],

@@ -2,7 +2,7 @@
 
 Judge      one model asked one way (judge.py)
 Panel      several judges, all of which label every pair (panel.py)
-Fused      a panel, and one calibrated label a pair made of theirs (ensemble.py)
+Ensemble      a panel, and one calibrated label a pair made of theirs (ensemble.py)
 Cascade    a cheap core answers where it is sure, an expensive one the rest (cascade.py)
 EarlyStop  any of these, leaving out what cannot change an export (early_stop.py)
 Budgeted   any of these, until the tokens or the money are used up (budget.py)
@@ -20,7 +20,7 @@ from qrelay.judging.cascade import load_cascade
 from qrelay.judging.core import JudgeCore
 from qrelay.judging.early_stop import stopping_early
 from qrelay.judging.engines import check_backend, make_backend, refuse_lacking
-from qrelay.judging.ensemble import Fused
+from qrelay.judging.ensemble import Ensemble
 from qrelay.judging.judge import Judge
 from qrelay.judging.panel import Panel
 from qrelay.judging.prefilter import Prefilter
@@ -100,7 +100,7 @@ def _arranged(settings: JudgeSettings, panel: Panel) -> JudgeCore:
     if settings.cascade.order:
         core = load_cascade(settings, panel)
     elif settings.calibration:
-        core = Fused(panel, load_map(settings.calibration))
+        core = Ensemble(panel, load_map(settings.calibration))
     if settings.early_stop.enabled:
         core = stopping_early(settings, panel, core)
     return within_budget(settings, core)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from qrelay.errors import ConfigError
-from qrelay.formats.annotated_pairs import GradedPair, read_slice, relevant_from
+from qrelay.formats.annotated_pairs import GradedPair, read_annotated_pairs, relevant_from
 from qrelay.identity import digest
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies import make_strategy
@@ -38,7 +38,7 @@ def read_shots(settings: JudgeSettings) -> tuple[Shot, ...]:
     if not settings.shots or settings.strategy not in _ASKING_FOR_A_GRADE:
         return ()
     scale = make_strategy(settings.strategy, settings.scale).spec.scale
-    return pick_shots(read_slice(Path(settings.slice)), scale, settings.shots)
+    return pick_shots(read_annotated_pairs(Path(settings.slice)), scale, settings.shots)
 
 
 def pick_shots(pairs: Sequence[GradedPair], scale: Scale, count: int) -> tuple[Shot, ...]:

@@ -131,14 +131,14 @@ class Usage:
         self._through: dict[str, set[str]] = {}
         self._seen: set[tuple[str, str | None, tuple[str, ...], bool]] = set()
 
-    def add(self, judge: JudgeRow, label: Label, uses: tuple[str, ...], *, teaches: bool) -> None:
-        """A label that is used as these of USES; `teaches`: as training data.
+    def add(self, judge: JudgeRow, label: Label, uses: tuple[str, ...], *, trains: bool) -> None:
+        """A label that is used as these of USES; `trains`: as training data.
 
         Raises:
             NotQualified: it may not teach; see `permission`.
         """
         hashed = judge.judge_hash
-        if (seen := (hashed, label.calibration, uses, teaches)) in self._seen:
+        if (seen := (hashed, label.calibration, uses, trains)) in self._seen:
             return
         self._judges[hashed] = judge
         self._uses.setdefault(hashed, set()).update(uses)
@@ -146,10 +146,10 @@ class Usage:
         for use in uses:
             calibrated = bool(label.calibration)
             answer = permission(judge, use, calibrated=calibrated, report=self._report, allowed=self._allowed)
-            if teaches and not answer.granted:
+            if trains and not answer.granted:
                 raise NotQualified(answer.text)
             self._answers.setdefault(hashed, {})[answer] = None
-            if teaches and answer.flag:
+            if trains and answer.flag:
                 self._through.setdefault(hashed, set()).add(answer.flag)
         self._seen.add(seen)
 

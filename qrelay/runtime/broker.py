@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from qrelay.runtime.topology import Hop, HopStats
+from qrelay.runtime.topology import Queue, QueueStats
 
 
 class Message(Protocol):
@@ -63,7 +63,7 @@ class Broker(Protocol):
             BackendUnavailable, BackendTimeout: not confirmed; publishing again with the same id is safe.
         """
 
-    async def fetch(self, hop: Hop, max_items: int, timeout_s: float) -> Sequence[Message]:
+    async def fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[Message]:
         """Up to `max_items` messages: what is there now, else the first to come within `timeout_s`
         seconds, else none.
 
@@ -71,7 +71,7 @@ class Broker(Protocol):
             BackendUnavailable: the broker does not answer.
         """
 
-    async def stats(self) -> Sequence[HopStats]:
+    async def stats(self) -> Sequence[QueueStats]:
         """Every queue's load."""
 
     async def close(self) -> None:

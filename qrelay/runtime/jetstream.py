@@ -32,7 +32,7 @@ from nats.js.api import (
 
 from qrelay.config import NatsSettings
 from qrelay.errors import BackendTimeout, BackendUnavailable, Overloaded, Oversized, QrelayError
-from qrelay.runtime.topology import Hop, HopStats
+from qrelay.runtime.topology import Queue, QueueStats
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class JetStreamBroker:
         self._settings = settings
         self._owner = owner
         self._js: JetStreamContext = client.jetstream(timeout=settings.publish_timeout_s)
-        self._subscriptions: dict[Hop, JetStreamContext.PullSubscription] = {}
+        self._subscriptions: dict[Queue, JetStreamContext.PullSubscription] = {}
 
     @classmethod
     async def connect(
@@ -168,31 +168,31 @@ class JetStreamBroker:
     async def declare(self) -> None:
         """Create every stream and consumer that is absent; the owner also updates those that stand otherwise."""
         with _translated("declare streams"):
-            for hop in Hop:
-                await self._declare_stream(hop)
-                if self._owner or not await self._has_consumer(hop):
-                    await self._js.add_consumer(hop.stream, self._consumer_config(hop))
+            for queue in Queue:
+                await self._declare_stream(queue)
+                if self._owner or not await self._has_consumer(queue):
+                    await self._js.add_consumer(queue.stream, self._consumer_config(queue))
 
-    async def _declare_stream(self, hop: Hop) -> None:
-        config = self._stream_config(hop)
+    async def _declare_stream(self, queue: Queue) -> None:
+        config = self._stream_config(queue)
         try:
             await self._js.add_stream(config)
         except nats.js.errors.BadRequestError:  # exists with other values: only the owner brings it to its own
             if self._owner:
                 await self._js.update_stream(config)
 
-    async def _has_consumer(self, hop: Hop) -> bool:
+    async def _has_consumer(self, queue: Queue) -> bool:
         try:
-            await self._js.consumer_info(hop.stream, hop.consumer)
+            await self._js.consumer_info(queue.stream, queue.consumer)
         except nats.js.errors.NotFoundError:
             return False
         return True
 
-    def _stream_config(self, hop: Hop) -> StreamConfig:
+    def _stream_config(self, queue: Queue) -> StreamConfig:
         settings = self._settings
         return StreamConfig(
-            name=hop.stream,
-            subjects=[hop.subjects],
+            name=queue.stream,
+            subjects=[queue.subjects],
             retention=RetentionPolicy.WORK_QUEUE,
             storage=StorageType.FILE,
             discard=DiscardPolicy.NEW,
@@ -201,9 +201,9 @@ class JetStreamBroker:
             num_replicas=settings.replicas,
         )
 
-    def _consumer_config(self, hop: Hop) -> ConsumerConfig:
+    def _consumer_config(self, queue: Queue) -> ConsumerConfig:
         return ConsumerConfig(
-            durable_name=hop.consumer,
+            durable_name=queue.consumer,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=self._settings.ack_wait_s,
             max_deliver=-1,
@@ -213,7 +213,7 @@ class JetStreamBroker:
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str) -> None:
         """Publish and await the stream's acknowledgement."""
         limit = self._settings.max_message_bytes
-        if subject.endswith(f".{Hop.DLQ}"):
+        if subject.endswith(f".{Queue.DLQ}"):
             limit += DEAD_LETTER_MARGIN
         if len(payload) > limit:
             raise Oversized(
@@ -228,13 +228,13 @@ class JetStreamBroker:
                 headers={**headers, "Nats-Msg-Id": msg_id},
             )
 
-    async def fetch(self, hop: Hop, max_items: int, timeout_s: float) -> Sequence[JetStreamMessage]:
+    async def fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[JetStreamMessage]:
         """What is there now, else the first to come within the timeout, else none."""
-        with _translated(f"fetch from {hop.stream}"):
-            subscription = self._subscriptions.get(hop)
+        with _translated(f"fetch from {queue.stream}"):
+            subscription = self._subscriptions.get(queue)
             if subscription is None:
-                subscription = await self._js.pull_subscribe_bind(hop.consumer, stream=hop.stream)
-                self._subscriptions[hop] = subscription
+                subscription = await self._js.pull_subscribe_bind(queue.consumer, stream=queue.stream)
+                self._subscriptions[queue] = subscription
             try:
                 messages = await subscription.fetch(max_items, timeout=max(timeout_s, 0.001))
             except (nats.errors.TimeoutError, TimeoutError):
@@ -244,17 +244,17 @@ class JetStreamBroker:
                 return []
             return [JetStreamMessage(message) for message in messages]
 
-    async def stored(self, hop: Hop, collection: str) -> AsyncIterator[StoredMessage]:
+    async def stored(self, queue: Queue, collection: str) -> AsyncIterator[StoredMessage]:
         """What lies in a queue for a collection, oldest first, held messages included, consuming nothing.
 
         One request a message, one message in memory: about 0.25 ms each on a local server. A message that is acked
         before its turn is not seen; one that is stored meanwhile is.
         """
-        subject, sequence = hop.subject(collection), 1
+        subject, sequence = queue.subject(collection), 1
         while True:
-            with _translated(f"read {hop.stream}"):
+            with _translated(f"read {queue.stream}"):
                 try:
-                    found = await self._js.get_msg(hop.stream, seq=sequence, subject=subject, next=True)
+                    found = await self._js.get_msg(queue.stream, seq=sequence, subject=subject, next=True)
                 except nats.js.errors.NotFoundError:
                     return
             if found.seq is None:
@@ -262,16 +262,16 @@ class JetStreamBroker:
             yield StoredMessage(found.seq, found.subject or "", found.data or b"", found.headers or {})
             sequence = found.seq + 1
 
-    async def stats(self) -> Sequence[HopStats]:
+    async def stats(self) -> Sequence[QueueStats]:
         """Every queue's load, from the server."""
         with _translated("read consumer state"):
-            return [await self._hop_stats(hop) for hop in Hop]
+            return [await self._queue_stats(queue) for queue in Queue]
 
-    async def _hop_stats(self, hop: Hop) -> HopStats:
-        consumer = await self._js.consumer_info(hop.stream, hop.consumer)
-        stream = await self._js.stream_info(hop.stream)
-        return HopStats(
-            hop,
+    async def _queue_stats(self, queue: Queue) -> QueueStats:
+        consumer = await self._js.consumer_info(queue.stream, queue.consumer)
+        stream = await self._js.stream_info(queue.stream)
+        return QueueStats(
+            queue,
             pending=consumer.num_pending or 0,
             held=consumer.num_ack_pending or 0,
             redelivered=consumer.num_redelivered or 0,

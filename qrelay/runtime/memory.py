@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, Overloaded, Oversized
-from qrelay.runtime.topology import Hop, HopStats
+from qrelay.runtime.topology import Queue, QueueStats
 
 
 @dataclass(slots=True)
@@ -56,8 +56,8 @@ class _Stored:
 class MemoryMessage:
     """One delivery of a stored message."""
 
-    def __init__(self, broker: MemoryBroker, hop: Hop, stored: _Stored) -> None:
-        self._broker, self._hop, self._stored = broker, hop, stored
+    def __init__(self, broker: MemoryBroker, queue: Queue, stored: _Stored) -> None:
+        self._broker, self._queue, self._stored = broker, queue, stored
         stored.deliveries += 1
         self.attempt = stored.deliveries
         self.subject = stored.subject
@@ -70,11 +70,11 @@ class MemoryMessage:
         if self._broker.faults.strikes(self._broker.faults.ack_lost):
             raise BackendTimeout("the ack was not confirmed (injected)")
         self._stored.done = True
-        self._broker.forget(self._hop, self._stored)
+        self._broker.forget(self._queue, self._stored)
 
     async def retry(self, delay_s: float) -> None:
         """Return the message after `delay_s` seconds."""
-        self._broker.give_back(self._hop, self._stored, delay_s)
+        self._broker.give_back(self._queue, self._stored, delay_s)
 
     async def heartbeat(self) -> None:
         """Nothing to do: in memory a held message stays held until `redeliver_held`."""
@@ -95,62 +95,62 @@ class MemoryBroker:
         self._now = now
         self._max_message_bytes = max_message_bytes
         self._max_stream_bytes = max_stream_bytes
-        self._queues: dict[Hop, deque[_Stored]] = {hop: deque() for hop in Hop}
-        self._held: dict[Hop, list[_Stored]] = {hop: [] for hop in Hop}
-        self._seen: set[tuple[Hop, str]] = set()
+        self._queues: dict[Queue, deque[_Stored]] = {queue: deque() for queue in Queue}
+        self._held: dict[Queue, list[_Stored]] = {queue: [] for queue in Queue}
+        self._seen: set[tuple[Queue, str]] = set()
         self._arrived = asyncio.Condition()
         self._timers: set[asyncio.TimerHandle] = set()
         self._notices: set[asyncio.Future[None]] = set()
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str) -> None:
         """Store the message once per `msg_id`."""
-        hop = Hop(subject.rsplit(".", 1)[-1])
+        queue = Queue(subject.rsplit(".", 1)[-1])
         if len(payload) > self._max_message_bytes:
             raise Oversized(f"message of {len(payload)} bytes; nats.max_message_bytes is {self._max_message_bytes}")
         if self.faults.strikes(self.faults.publish_refused):
             raise BackendUnavailable("publish refused (injected)")
-        if (hop, msg_id) not in self._seen:
-            stored = sum(len(message.payload) for message in self._queues[hop])
+        if (queue, msg_id) not in self._seen:
+            stored = sum(len(message.payload) for message in self._queues[queue])
             if stored + len(payload) > self._max_stream_bytes:
-                raise Overloaded(f"stream {hop.stream} is full ({self._max_stream_bytes} bytes)")
-            self._seen.add((hop, msg_id))
-            self._enqueue(hop, _Stored(subject, payload, dict(headers), self._now()))
+                raise Overloaded(f"stream {queue.stream} is full ({self._max_stream_bytes} bytes)")
+            self._seen.add((queue, msg_id))
+            self._enqueue(queue, _Stored(subject, payload, dict(headers), self._now()))
             async with self._arrived:
                 self._arrived.notify_all()
         if self.faults.strikes(self.faults.publish_unconfirmed):
             raise BackendTimeout("publish not confirmed (injected)")
 
-    async def fetch(self, hop: Hop, max_items: int, timeout_s: float) -> Sequence[MemoryMessage]:
+    async def fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[MemoryMessage]:
         """What is queued now, else the first to come within the timeout, else none."""
-        queue = self._queues[hop]
-        if not queue:
+        waiting = self._queues[queue]
+        if not waiting:
             try:
                 async with asyncio.timeout(timeout_s), self._arrived:
-                    await self._arrived.wait_for(lambda: bool(queue))
+                    await self._arrived.wait_for(lambda: bool(waiting))
             except TimeoutError:
                 return []
         messages: list[MemoryMessage] = []
-        while queue and len(messages) < max_items:
-            stored = queue.popleft()
+        while waiting and len(messages) < max_items:
+            stored = waiting.popleft()
             if stored.done:
                 continue
-            self._held[hop].append(stored)
-            messages.append(MemoryMessage(self, hop, stored))
+            self._held[queue].append(stored)
+            messages.append(MemoryMessage(self, queue, stored))
             if self.faults.strikes(self.faults.duplicate_delivery):
-                messages.append(MemoryMessage(self, hop, stored))
+                messages.append(MemoryMessage(self, queue, stored))
         return messages
 
-    async def stats(self) -> Sequence[HopStats]:
+    async def stats(self) -> Sequence[QueueStats]:
         """Every queue's load."""
         return [
-            HopStats(
-                hop,
-                pending=len(self._queues[hop]),
-                held=len(self._held[hop]),
-                redelivered=sum(message.deliveries > 1 for message in self._held[hop]),
-                bytes=sum(len(message.payload) for message in [*self._queues[hop], *self._held[hop]]),
+            QueueStats(
+                queue,
+                pending=len(self._queues[queue]),
+                held=len(self._held[queue]),
+                redelivered=sum(message.deliveries > 1 for message in self._held[queue]),
+                bytes=sum(len(message.payload) for message in [*self._queues[queue], *self._held[queue]]),
             )
-            for hop in Hop
+            for queue in Queue
         ]
 
     async def close(self) -> None:
@@ -158,24 +158,24 @@ class MemoryBroker:
         for timer in self._timers:
             timer.cancel()
 
-    def redeliver_held(self, hop: Hop) -> None:
+    def redeliver_held(self, queue: Queue) -> None:
         """Put every held message back, as if its worker had died and ack_wait had run out."""
-        held, self._held[hop] = self._held[hop], []
+        held, self._held[queue] = self._held[queue], []
         for stored in held:
-            self._enqueue(hop, stored)
+            self._enqueue(queue, stored)
 
-    def forget(self, hop: Hop, stored: _Stored) -> None:
+    def forget(self, queue: Queue, stored: _Stored) -> None:
         """The message is done."""
-        self._held[hop] = [message for message in self._held[hop] if message is not stored]
+        self._held[queue] = [message for message in self._held[queue] if message is not stored]
 
-    def give_back(self, hop: Hop, stored: _Stored, delay_s: float) -> None:
+    def give_back(self, queue: Queue, stored: _Stored, delay_s: float) -> None:
         """Queue the message again after a delay."""
-        self.forget(hop, stored)
+        self.forget(queue, stored)
         loop = asyncio.get_running_loop()
-        self._timers.add(loop.call_later(delay_s, self._return, hop, stored))
+        self._timers.add(loop.call_later(delay_s, self._return, queue, stored))
 
-    def _return(self, hop: Hop, stored: _Stored) -> None:
-        self._enqueue(hop, stored)
+    def _return(self, queue: Queue, stored: _Stored) -> None:
+        self._enqueue(queue, stored)
         notice = asyncio.ensure_future(self._notify())
         self._notices.add(notice)
         notice.add_done_callback(self._notices.discard)
@@ -184,8 +184,8 @@ class MemoryBroker:
         async with self._arrived:
             self._arrived.notify_all()
 
-    def _enqueue(self, hop: Hop, stored: _Stored) -> None:
-        queue = self._queues[hop]
-        queue.append(stored)
-        if len(queue) > 1 and self.faults.strikes(self.faults.reorder):
-            queue.rotate(1)
+    def _enqueue(self, queue: Queue, stored: _Stored) -> None:
+        waiting = self._queues[queue]
+        waiting.append(stored)
+        if len(waiting) > 1 and self.faults.strikes(self.faults.reorder):
+            waiting.rotate(1)

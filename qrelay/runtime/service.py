@@ -225,9 +225,9 @@ async def _watch_lag(broker: Broker, every_s: float) -> None:
     """Every queue's length into the metrics; every service tells of all, as any of them may be scaled to zero."""
     while every_s > 0:
         try:
-            for hop in await broker.stats():
-                telemetry.LAG_ITEMS.labels(hop.hop.value).set(hop.lag)
-                telemetry.QUEUE_BYTES.labels(hop.hop.value).set(hop.bytes)
+            for queue in await broker.stats():
+                telemetry.LAG_ITEMS.labels(queue.queue.value).set(queue.lag)
+                telemetry.QUEUE_BYTES.labels(queue.queue.value).set(queue.bytes)
         except QrelayError as error:
             log.debug("cannot read the queues' lag", extra={"error": str(error)})
         await asyncio.sleep(every_s)

@@ -13,7 +13,7 @@ from qrelay import __version__, wire
 from qrelay.errors import InternalError, QrelayError
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
-from qrelay.runtime.letters import query_of
+from qrelay.runtime.dead_letters import query_of
 from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import closed, is_open

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from qrelay.config import ServiceSettings
 from qrelay.errors import QrelayError
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.types import CandidateSet, DeadLetter, JudgedSet, Query
 
 Record = Query | CandidateSet | JudgedSet | DeadLetter
@@ -43,11 +43,11 @@ class Stage(Protocol):
         """The stage's name in metrics, traces and dead letters."""
 
     @property
-    def source(self) -> Hop:
+    def source(self) -> Queue:
         """Where its input comes from."""
 
     @property
-    def target(self) -> Hop | None:
+    def target(self) -> Queue | None:
         """Where its output goes; None at the end of the line."""
 
     def cost(self, record: Any) -> int:

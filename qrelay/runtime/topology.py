@@ -5,7 +5,7 @@ then the input double-acked.
 
 | setting | value | why |
 |---|---|---|
-| subjects | qrelay.v1.*.<hop> | one stream serves every collection; the token is there to filter by |
+| subjects | qrelay.v1.*.<queue> | one stream serves every collection; the token is there to filter by |
 | retention | work queue | an acked message is done; the ledger, not the stream, is the record |
 | storage | file, no S2 | survives a restart; messages come zstd-compressed, S2 on top saves nothing |
 | discard | new, with max_bytes | a full stage refuses its producer instead of dropping the oldest |
@@ -25,7 +25,7 @@ from typing import Final
 SUBJECT_ROOT: Final = "qrelay.v1"
 
 
-class Hop(enum.StrEnum):
+class Queue(enum.StrEnum):
     """A queue between two services. The value is the last token of its subjects."""
 
     QUERIES = "queries"
@@ -55,19 +55,19 @@ class Hop(enum.StrEnum):
 
 
 CONSUMERS: Final = {
-    Hop.QUERIES: "retriever",
-    Hop.RETRIEVED: "reranker",
-    Hop.RERANKED: "judge",
-    Hop.JUDGED: "sink",
-    Hop.DLQ: "sink-dead-letters",
+    Queue.QUERIES: "retriever",
+    Queue.RETRIEVED: "reranker",
+    Queue.RERANKED: "judge",
+    Queue.JUDGED: "sink",
+    Queue.DLQ: "sink-dead-letters",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class HopStats:
+class QueueStats:
     """One queue's load. pending: not yet delivered; held: delivered and not acked; lag is their sum."""
 
-    hop: Hop
+    queue: Queue
     pending: int
     held: int
     redelivered: int

@@ -33,9 +33,9 @@ from qrelay.errors import InternalError, MalformedInput, OnHold, QrelayError, Tr
 from qrelay.runtime import faults, telemetry
 from qrelay.runtime.batcher import Batcher, BatchPolicy
 from qrelay.runtime.broker import Broker, Message
-from qrelay.runtime.letters import REPLAY_HEADER, dead_letter, exhausted, message_id, query_of, unreadable
+from qrelay.runtime.dead_letters import REPLAY_HEADER, dead_letter, exhausted, message_id, query_of, unreadable
 from qrelay.runtime.stage import Record, Stage, Work
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.runtime.trace import closed
 from qrelay.runtime.translate import Fate, as_qrelay_error, fate
 from qrelay.types import TraceStep
@@ -129,7 +129,7 @@ class StageWorker:
             return
         held = _Held(message, record, context)
         self._hold(held)
-        if message.attempt > self._settings.max_attempts and self._stage.source is not Hop.DLQ:
+        if message.attempt > self._settings.max_attempts and self._stage.source is not Queue.DLQ:
             await self._bury(held, exhausted(message.attempt - 1))
             return
         self._batcher.add(held, cost=self._stage.cost(record), size=len(message.payload))
@@ -271,7 +271,7 @@ class StageWorker:
             await self._release(held, held.message.retry(0), "returned")
             return
         draining = self._stopping.is_set() and isinstance(error, TransientError)
-        last = attempt >= self._settings.max_attempts and self._stage.source is not Hop.DLQ
+        last = attempt >= self._settings.max_attempts and self._stage.source is not Queue.DLQ
         if fate(error) is Fate.DEAD_LETTER or (last and not draining):
             await self._bury(held, error)
             return
@@ -294,7 +294,7 @@ class StageWorker:
             extra={"stage": letter.stage, "query_id": letter.query_id, "reason": letter.reason,
                    "dead_letter_id": letter.dead_letter_id, "error": letter.detail},
         )  # fmt: skip
-        subject = Hop.DLQ.subject(query.collection or "unreadable")
+        subject = Queue.DLQ.subject(query.collection or "unreadable")
         await self._publish(subject, letter, letter.dead_letter_id, "")
         await self._finish(held, "dead_lettered")
 

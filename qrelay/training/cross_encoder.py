@@ -21,7 +21,7 @@ from qrelay.formats.beir import Collection
 from qrelay.training.data import Document, Example
 from qrelay.training.evaluator import Ranker
 from qrelay.training.experiment import Experiment
-from qrelay.training.rows import as_lists, as_pairs, portions, with_strangers
+from qrelay.training.rows import as_lists, as_pairs, portions, with_random_negatives
 from qrelay.training.weights import loading
 
 _POINTWISE: Final = ("bce", "mse")
@@ -40,7 +40,7 @@ class CrossEncoderKind:
 
     def dataset(self, examples: Sequence[Example], experiment: Experiment) -> Any:
         """Columns query, document, label for pointwise losses; query, docs, labels for the others."""
-        lists = with_strangers(_lists(examples, experiment), experiment.strangers, seed=experiment.seed)
+        lists = with_random_negatives(_lists(examples, experiment), experiment.strangers, seed=experiment.seed)
         if _loss_name(experiment) in _POINTWISE:
             return as_pairs(lists, seed=experiment.seed)
         return as_lists(lists, seed=experiment.seed)

@@ -95,7 +95,7 @@ def _row(query: str, judged: Sequence[_Judged], width: int, keys: Keys) -> Row:
     return query, texts + [""] * empty, labels
 
 
-def with_strangers(
+def with_random_negatives(
     lists: Iterable[tuple[str, Sequence[Document]]], count: int, *, seed: int
 ) -> Iterator[tuple[str, list[Document]]]:
     """Each list with `count` documents of other queries behind it, target 0; none that one of the query's own lists

@@ -17,7 +17,7 @@ from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.servicer import Servicer, answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.types import CandidateSet, Graded, JudgedSet, Missing
 from qrelay.v1 import judge_pb2 as pb
 from qrelay.v1 import judge_pb2_grpc as pb_grpc
@@ -36,8 +36,8 @@ class JudgeStage:
     """
 
     name = "judge"
-    source = Hop.RERANKED
-    target = Hop.JUDGED
+    source = Queue.RERANKED
+    target = Queue.JUDGED
 
     def __init__(self, core: JudgeCore) -> None:
         self._core = core

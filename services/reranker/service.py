@@ -12,7 +12,7 @@ from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.following import every
 from qrelay.runtime.servicer import Servicer, answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.services.reranker.reranker import STAGE, Reranker, load_reranker
 from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.types import CandidateSet
@@ -26,8 +26,8 @@ class RerankStage:
     """retrieved -> reranked."""
 
     name = STAGE
-    source = Hop.RETRIEVED
-    target = Hop.RERANKED
+    source = Queue.RETRIEVED
+    target = Queue.RERANKED
 
     def __init__(self, core: Reranker) -> None:
         self._core = core

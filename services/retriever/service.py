@@ -14,7 +14,7 @@ from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.following import every
 from qrelay.runtime.servicer import Servicer, answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.services.retriever.retriever import STAGE, Retriever, check_retriever, load_retriever
 from qrelay.types import CandidateSet, Query
 from qrelay.v1 import retriever_pb2 as pb
@@ -27,8 +27,8 @@ class RetrieveStage:
     """queries -> retrieved."""
 
     name = STAGE
-    source = Hop.QUERIES
-    target = Hop.RETRIEVED
+    source = Queue.QUERIES
+    target = Queue.RETRIEVED
 
     def __init__(self, core: Retriever) -> None:
         self._core = core

@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from qrelay.jobs.teaching import start_training
+from qrelay.jobs.permission import start_training
 from qrelay.labels.permission import Allowed
 from qrelay.models.registry import Registry, State, VersionState
 from qrelay.models.registry.rules import require_slot

@@ -22,10 +22,10 @@ from qrelay.labels.ledger.ledger import CommitStatus
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
-from qrelay.runtime.letters import REPLAY_HEADER
+from qrelay.runtime.dead_letters import REPLAY_HEADER
 from qrelay.runtime.servicer import answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.services.sink.models import ModelsServicer
 from qrelay.services.sink.sink import Sink, load_sink
 from qrelay.types import DeadLetter, JudgedSet
@@ -83,7 +83,7 @@ class IngestStage:
     """judged -> ledger. Acked after the commit; a set that is there already is acked too."""
 
     name = "sink"
-    source = Hop.JUDGED
+    source = Queue.JUDGED
     target = None
 
     def __init__(self, core: Sink) -> None:
@@ -106,7 +106,7 @@ class DeadLetterStage:
     """dlq -> ledger, so that dead letters can be listed, counted and replayed beside what was committed."""
 
     name = "sink-dead-letters"
-    source = Hop.DLQ
+    source = Queue.DLQ
     target = None
 
     def __init__(self, core: Sink) -> None:

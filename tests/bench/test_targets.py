@@ -15,12 +15,12 @@ from qrelay.bench.load import Answer
 from qrelay.bench.probe import Process, Scraper, parse, scrape
 from qrelay.bench.running import Fleet, Plan, simulated
 from qrelay.bench.targets.recorded import KINDS, Recorded, query_message, read_queries, read_sets, write_records
-from qrelay.bench.targets.services import DOORS, ServiceTarget
+from qrelay.bench.targets.services import ENDPOINTS, ServiceTarget
 from qrelay.errors import BackendUnavailable, ConfigError, InputError, MalformedInput, SetupError
 from qrelay.runtime.client import channel
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
-SERVICES = tuple(DOORS)
+SERVICES = tuple(ENDPOINTS)
 NOBODY = "127.0.0.1:1"
 
 
@@ -42,7 +42,7 @@ def address(fleet: Fleet, name: str) -> str:
 
 
 def target(fleet: Fleet, service: str, items: int = 1, **source: Any) -> ServiceTarget:
-    made = Generated(DOORS[service].kind, **source)
+    made = Generated(ENDPOINTS[service].kind, **source)
     return ServiceTarget(service, address(fleet, service), made, items)
 
 

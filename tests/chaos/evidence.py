@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from qrelay import wire
 from qrelay.config import NatsSettings
 from qrelay.labels.ledger.ledger import Ledger
+from qrelay.runtime.dead_letters import query_of
 from qrelay.runtime.jetstream import JetStreamBroker
-from qrelay.runtime.letters import query_of
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from tests.chaos.checker import Evidence
 from tests.chaos.scene import Scene
 from tests.chaos.training import jobs_file
@@ -69,7 +69,7 @@ def _nats(scene: Scene) -> NatsSettings:
 
 async def _in_flight(settings: NatsSettings) -> list[str]:
     async with await JetStreamBroker.connect(settings, name="evidence", timeout_s=LONG_S) as broker:
-        messages = [message for hop in Hop async for message in broker.stored(hop, COLLECTION)]
+        messages = [message for queue in Queue async for message in broker.stored(queue, COLLECTION)]
     return [query_of(wire.decode(message.payload, message.headers)).query_id for message in messages]
 
 

@@ -138,7 +138,7 @@ def slow_consumer(scene: Scene, step: Step) -> int:
 
 def deliver_again(scene: Scene, step: Step) -> int:
     """Messages of a stage once more, shuffled, under ids that no duplicate window knows."""
-    return int(scene.recorder.again(step.hop, _AGAIN, scene.draw) > 0)
+    return int(scene.recorder.again(step.queue, _AGAIN, scene.draw) > 0)
 
 
 def full_disk(scene: Scene, step: Step) -> int:

@@ -55,9 +55,9 @@ class Recorder:
     async def _hear(self, message: Any) -> None:
         self._heard.setdefault(message.subject, deque(maxlen=_KEPT)).append((message.data, message.headers or {}))
 
-    def again(self, hop: str, count: int, draw: random.Random) -> int:
-        """Publish up to `count` of the messages of a hop once more, shuffled; how many."""
-        subject = f"{SUBJECT_ROOT}.{COLLECTION}.{hop}"
+    def again(self, queue: str, count: int, draw: random.Random) -> int:
+        """Publish up to `count` of the messages of a queue once more, shuffled; how many."""
+        subject = f"{SUBJECT_ROOT}.{COLLECTION}.{queue}"
         heard = list(self._heard.get(subject, ()))
         chosen = draw.sample(heard, min(count, len(heard)))
         return int(asyncio.run(self._publish(subject, chosen)))

@@ -12,23 +12,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SERVICES = ("retriever", "reranker", "judge", "sink")
-HOPS = ("queries", "retrieved", "reranked", "judged")
+QUEUES = ("queries", "retrieved", "reranked", "judged")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One fault. `delay_s`: seconds after its portion of queries was fed; `nth`: for named points, the pass that
-    kills; `victim`, `hop`: for faults that take one; `length`: 0 to 1, how long of what the kind allows."""
+    kills; `victim`, `queue`: for faults that take one; `length`: 0 to 1, how long of what the kind allows."""
 
     kind: str
     delay_s: float
     nth: int
     victim: str
-    hop: str
+    queue: str
     length: float
 
     def __str__(self) -> str:
-        return f"{self.kind}(+{self.delay_s}s n={self.nth} {self.victim} {self.hop} {self.length})"
+        return f"{self.kind}(+{self.delay_s}s n={self.nth} {self.victim} {self.queue} {self.length})"
 
 
 def draw(seed: int, kinds: Sequence[str], steps: int) -> list[Step]:
@@ -43,7 +43,7 @@ def draw(seed: int, kinds: Sequence[str], steps: int) -> list[Step]:
             round(random_steps.uniform(0.0, 0.8), 2),
             random_steps.randint(1, 4),
             random_steps.choice(SERVICES),
-            random_steps.choice(HOPS),
+            random_steps.choice(QUEUES),
             round(random_steps.random(), 2),
         )
         for kind in chosen

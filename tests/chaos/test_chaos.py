@@ -15,9 +15,9 @@ from qrelay import wire
 from qrelay.config import NatsSettings
 from qrelay.identity import query_fingerprint
 from qrelay.rundir import endpoints
+from qrelay.runtime.dead_letters import query_of
 from qrelay.runtime.jetstream import JetStreamBroker
-from qrelay.runtime.letters import query_of
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from tests.chaos import evidence as collecting
 from tests.chaos import material
 from tests.chaos.checker import classify
@@ -61,12 +61,12 @@ def installation(environ: dict[str, str], tmp_path: Path) -> Iterator[Scene]:
         yield running
 
 
-async def take_away(settings: NatsSettings, hop: Hop, query_id: str) -> bool:
+async def take_away(settings: NatsSettings, queue: Queue, query_id: str) -> bool:
     """Delete a query's message from a stream, as an operator's slip would."""
     async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S) as broker:
-        async for message in broker.stored(hop, COLLECTION):
+        async for message in broker.stored(queue, COLLECTION):
             if query_of(wire.decode(message.payload, message.headers)).query_id == query_id:
-                return bool(await broker._js.delete_msg(hop.stream, message.sequence))
+                return bool(await broker._js.delete_msg(queue.stream, message.sequence))
     return False
 
 
@@ -79,7 +79,7 @@ def test_a_message_taken_from_the_middle_of_the_line_is_lost_and_comes_back_with
     time.sleep(1.5)  # until its last request for messages has expired, so that it holds none
     running.run("feed", "-", "--collection", COLLECTION, stdin=lines(queries))
     settings = NatsSettings(url=running.endpoint("nats").grpc)
-    running.until(lambda: asyncio.run(take_away(settings, Hop.RERANKED, victim)))
+    running.until(lambda: asyncio.run(take_away(settings, Queue.RERANKED, victim)))
     os.kill(judge, signal.SIGCONT)
     running.until(lambda: ended(installation, queries, victim))
 

@@ -16,7 +16,7 @@ from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.source import open_lines
 from qrelay.runtime.memory import Faults, MemoryBroker
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.types import Query
 
 
@@ -34,7 +34,7 @@ async def feed(
 
 
 async def queries(broker: MemoryBroker) -> list[Query]:
-    messages = await broker.fetch(Hop.QUERIES, 1000, 0.01)
+    messages = await broker.fetch(Queue.QUERIES, 1000, 0.01)
     return [record for m in messages if isinstance(record := wire.decode(m.payload, m.headers), Query)]
 
 

@@ -12,18 +12,18 @@ import pytest
 
 from qrelay import wire
 from qrelay.cli.serve import load_definition
-from qrelay.cli.waiting import ATTEMPTS, SinkDoor, Standing, Waiting, standing
+from qrelay.cli.waiting import ATTEMPTS, QueuesStatus, SinkClient, Waiting, queues_status
 from qrelay.config import NatsSettings
 from qrelay.errors import BackendUnavailable, InputError
 from qrelay.progress import Progress
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.server import GrpcServer
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from tests import samples
 
 SILENT = BackendUnavailable("127.0.0.1:9 does not answer: connection refused")
-FLOWING = Standing(12, "in flight: 12 for the judge (not running)")
+FLOWING = QueuesStatus(12, "in flight: 12 for the judge (not running)")
 Answer = Sequence[str] | BackendUnavailable
 
 
@@ -47,7 +47,7 @@ class Sink:
         return Progress("sink: loading") if self._prepares >= 0 else None
 
 
-def waiting(sink: Sink, look: Callable[[], Standing] = lambda: FLOWING) -> tuple[Waiting, list[str]]:
+def waiting(sink: Sink, look: Callable[[], QueuesStatus] = lambda: FLOWING) -> tuple[Waiting, list[str]]:
     said: list[str] = []
     return Waiting(sink.states, sink.preparing, look, said.append, sleep=lambda _: None), said
 
@@ -84,14 +84,22 @@ def test_while_nothing_ends_it_is_said_what_waits_where() -> None:
 
 
 def test_when_nothing_is_on_its_way_nobody_waits_for_it() -> None:
-    wait, said = waiting(Sink(["pending"]), lambda: Standing(0, "in flight: none"))
+    wait, said = waiting(Sink(["pending"]), lambda: QueuesStatus(0, "in flight: none"))
     with pytest.raises(BackendUnavailable, match=r"does not know how 1 of the queries ended.*reconcile"):
         wait.until_ended(["a"])
     assert len(said) == 3
 
 
 def test_a_broker_that_does_not_answer_is_not_an_empty_one() -> None:
-    looks = iter([Standing(0, ""), Standing(0, ""), Standing(None, "not known"), Standing(0, ""), Standing(0, "")])
+    looks = iter(
+        [
+            QueuesStatus(0, ""),
+            QueuesStatus(0, ""),
+            QueuesStatus(None, "not known"),
+            QueuesStatus(0, ""),
+            QueuesStatus(0, ""),
+        ]
+    )
     pending: list[Answer] = [["pending"]] * 105
     wait, said = waiting(Sink(*pending, ["committed"]), lambda: next(looks))
     assert wait.until_ended(["a"])["committed"] == 1
@@ -113,15 +121,15 @@ async def test_another_service_than_the_sink_is_refused_before_feeding(reranker:
     import asyncio
 
     with pytest.raises(InputError, match=r"is not a sink.*give --sink"):
-        await asyncio.to_thread(SinkDoor(reranker, tmp_path).info)
+        await asyncio.to_thread(SinkClient(reranker, tmp_path).info)
 
 
 def test_no_sink_at_all_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable, match="no sink runs from"):
-        SinkDoor(None, tmp_path).states("docs", ["a"], 0)
+        SinkClient(None, tmp_path).states("docs", ["a"], 0)
     with pytest.raises(BackendUnavailable, match="does not answer"):
-        SinkDoor("127.0.0.1:9", tmp_path).states("docs", ["a"], 0)
-    assert SinkDoor("127.0.0.1:9", tmp_path).preparing() is None
+        SinkClient("127.0.0.1:9", tmp_path).states("docs", ["a"], 0)
+    assert SinkClient("127.0.0.1:9", tmp_path).preparing() is None
 
 
 @pytest.fixture
@@ -139,10 +147,10 @@ def test_what_waits_is_counted_on_a_real_broker(nats_settings: NatsSettings, ann
     async def publish() -> None:
         async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=10, owner=True) as broker:
             payload, headers = wire.encode(samples.query())
-            await broker.publish(Hop.QUERIES.subject("docs"), payload, headers, "1")
-            await broker.publish(Hop.RERANKED.subject("docs"), payload, headers, "2")
+            await broker.publish(Queue.QUERIES.subject("docs"), payload, headers, "1")
+            await broker.publish(Queue.RERANKED.subject("docs"), payload, headers, "2")
 
     asyncio.run(publish())
-    assert standing(nats_settings, announced) == Standing(
+    assert queues_status(nats_settings, announced) == QueuesStatus(
         2, "in flight: 1 for the retriever (not running), 1 for the judge (not ready)"
     )

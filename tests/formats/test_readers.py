@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qrelay.errors import MalformedInput
-from qrelay.formats.annotated_pairs import corpus_texts, read_beir, read_slice
+from qrelay.formats.annotated_pairs import corpus_texts, read_annotated_pairs, read_beir
 from qrelay.formats.beir import read_collection, read_documents, read_qrels, read_queries
 from qrelay.index.corpus import read_corpus
 from qrelay.judging.check.known import read_known
@@ -133,5 +133,5 @@ def test_annotated_pairs_and_training_data_come_compressed_too(tmp_path: Path) -
     for data, row in zip(every(pairs), every(example), strict=True):
         (tmp_path / "pairs").write_bytes(data)
         (tmp_path / "examples").write_bytes(row)
-        assert [each.grade for each in read_slice(tmp_path / "pairs")] == [1]
+        assert [each.grade for each in read_annotated_pairs(tmp_path / "pairs")] == [1]
         assert [each.query for each in read_examples([tmp_path / "examples"])] == ["why?"]

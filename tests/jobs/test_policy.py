@@ -12,7 +12,7 @@ from qrelay.errors import ConfigError
 from qrelay.jobs.counting import count_set, count_sets
 from qrelay.jobs.policy import RULES, Decision, decide
 from qrelay.labels.ledger.merge import Added
-from qrelay.labels.ledger.outbox_rows import Counters, Standing
+from qrelay.labels.ledger.outbox_rows import Counters, TrainingStatus
 from qrelay.labels.ledger.rows import microseconds
 from qrelay.labels.mining.rules import MiningRules
 from qrelay.labels.settings import SinkSettings
@@ -34,7 +34,7 @@ def settings(**fields: Any) -> TrainingSettings:
 def decided(new: Counters, *, age_s: float = 0, now: datetime = NOW, pending: bool = False,
             running: int = 0, policy: TrainingSettings | None = None) -> Decision:  # fmt: skip
     before, now_us = Counters(1000, 2000, 5000), microseconds(now)
-    at = Standing("docs", 7, before + new, before, now_us - round(age_s * 1e6), pending, running)
+    at = TrainingStatus("docs", 7, before + new, before, now_us - round(age_s * 1e6), pending, running)
     return decide(at, policy or settings(), now_us)
 
 
@@ -79,7 +79,7 @@ def test_only_rules_that_are_set_are_asked() -> None:
 
 
 def test_without_a_query_there_is_no_age() -> None:
-    at = Standing("docs", 1, Counters(hard_examples=1), Counters(), None, False, 0)
+    at = TrainingStatus("docs", 1, Counters(hard_examples=1), Counters(), None, False, 0)
     assert decide(at, settings(max_age_s=1), NOW_US).rule == ""
 
 

@@ -24,7 +24,7 @@ from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.memory import MemoryBroker
 from qrelay.runtime.server import GrpcServer
 from qrelay.runtime.stage import Info
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.runtime.worker import StageWorker
 from qrelay.services.judge.service import JudgeServicer, JudgeStage
 from qrelay.types import CandidateSet, JudgedSet
@@ -131,12 +131,12 @@ async def test_what_could_not_be_counted_is_counted_later() -> None:
 async def queued(broker: MemoryBroker, count: int) -> None:
     for number in range(count):
         payload, headers = wire.encode(one_set(number))
-        await broker.publish(Hop.RERANKED.subject("docs"), payload, headers, f"m{number}")
+        await broker.publish(Queue.RERANKED.subject("docs"), payload, headers, f"m{number}")
 
 
 async def judged_ids(broker: MemoryBroker) -> list[str]:
     found = []
-    for message in await broker.fetch(Hop.JUDGED, 100, 0.05):
+    for message in await broker.fetch(Queue.JUDGED, 100, 0.05):
         record = wire.decode(message.payload, message.headers)
         assert isinstance(record, JudgedSet)
         found.append(record.candidate_set.query.query_id)
@@ -147,8 +147,8 @@ async def judged_ids(broker: MemoryBroker) -> list[str]:
 async def counts(broker: MemoryBroker) -> tuple[int, int]:
     """Messages that wait for the judge, and dead letters."""
     await asyncio.sleep(0.05)
-    stats = {each.hop: each.pending + each.held for each in await broker.stats()}
-    return stats[Hop.RERANKED], stats[Hop.DLQ]
+    stats = {each.queue: each.pending + each.held for each in await broker.stats()}
+    return stats[Queue.RERANKED], stats[Queue.DLQ]
 
 
 async def test_a_used_up_run_ends_the_worker_and_later_runs_do_the_rest(caplog: pytest.LogCaptureFixture) -> None:

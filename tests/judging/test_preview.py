@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from qrelay import wire
 from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput
-from qrelay.formats.annotated_pairs import GradedPair, write_slice
+from qrelay.formats.annotated_pairs import GradedPair, write_annotated_pairs
 from qrelay.judging.preview import SEED, estimate, preview, read_pairs, sampled
 from qrelay.types import Candidate, CandidateSet
 from qrelay.v1 import reranker_pb2, reranker_pb2_grpc, retriever_pb2, retriever_pb2_grpc
@@ -111,7 +111,7 @@ def test_price_and_reranker_setting_decide_the_estimate(tmp_path: Path) -> None:
 
 def test_pairs_that_people_graded_serve_as_well(tmp_path: Path) -> None:
     file = tmp_path / "slice.tsv"
-    write_slice(file, [GradedPair("q1", f"p{n}", n % 2, QUERY, "", f"{COPYTREE} {n}") for n in range(5)])
+    write_annotated_pairs(file, [GradedPair("q1", f"p{n}", n % 2, QUERY, "", f"{COPYTREE} {n}") for n in range(5)])
     assert json.loads(run(tmp_path, "--slice", str(file), "--json").output)["pairs"] == 5
 
 

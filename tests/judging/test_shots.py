@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import ConfigError, MalformedInput
-from qrelay.formats.annotated_pairs import GradedPair, corpus_texts, read_beir, read_slice, relevant_from, write_slice
+from qrelay.formats.annotated_pairs import (
+    GradedPair,
+    corpus_texts,
+    read_annotated_pairs,
+    read_beir,
+    relevant_from,
+    write_annotated_pairs,
+)
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.shots import pick_shots, queries_of, read_shots, replies_of
 from qrelay.judging.strategies import make_strategy
@@ -44,22 +51,22 @@ def settings(path: Path, **changes: object) -> JudgeSettings:
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "slice.tsv"
     written = [*pairs(), GradedPair("q é", "日本", 1, 'a "quoted" query', "", "", ("one [1]", "two\nlines"))]
-    write_slice(path, written, answers=True)
-    assert read_slice(path) == written
+    write_annotated_pairs(path, written, answers=True)
+    assert read_annotated_pairs(path) == written
 
 
 def test_tabs_and_every_kind_of_line_break_become_blanks(tmp_path: Path) -> None:
     path = tmp_path / "slice.tsv"
-    write_slice(path, [GradedPair("q", "d", 0, "a\tb", "c\r\nd", "e\u2028f\x0bg\x85h")])
-    (read,) = read_slice(path)
+    write_annotated_pairs(path, [GradedPair("q", "d", 0, "a\tb", "c\r\nd", "e\u2028f\x0bg\x85h")])
+    (read,) = read_annotated_pairs(path)
     assert (read.query, read.title, read.text) == ("a b", "c d", "e f g h")
 
 
 def test_rows_without_a_grade_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "slice.tsv"
-    write_slice(path, [pair(1, 1, None), pair(2, 2, 0), pair(3, 3, None)])
+    write_annotated_pairs(path, [pair(1, 1, None), pair(2, 2, 0), pair(3, 3, None)])
     caplog.set_level(logging.INFO)
-    assert [each.query_id for each in read_slice(path)] == ["q2"]
+    assert [each.query_id for each in read_annotated_pairs(path)] == ["q2"]
     assert "2 of the 3 rows" in caplog.text
 
 
@@ -68,7 +75,7 @@ def test_columns_may_stand_in_any_order_among_others(tmp_path: Path) -> None:
     path.write_bytes(
         b"\xef\xbb\xbfwhy\ttext\tgrade\tquery\tquery_id\tpassage_id\ttitle\r\nx\tT\t2\tQ\tq\td\t\r\n\r\n"
     )
-    assert read_slice(path) == [GradedPair("q", "d", 2, "Q", "", "T")]
+    assert read_annotated_pairs(path) == [GradedPair("q", "d", 2, "Q", "", "T")]
 
 
 @pytest.mark.parametrize(
@@ -87,14 +94,14 @@ def test_a_row_that_does_not_hold_is_named_with_file_and_line(tmp_path: Path, co
     path = tmp_path / "s.tsv"
     path.write_text(content)
     with pytest.raises(MalformedInput, match=said):
-        read_slice(path)
+        read_annotated_pairs(path)
 
 
 def test_a_slice_that_is_not_there_or_no_text_is_malformed_input(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name, said in (("absent", "absent cannot be read"), ("binary", "binary:1: not UTF-8")):
         with pytest.raises(MalformedInput, match=said):
-            read_slice(tmp_path / name)
+            read_annotated_pairs(tmp_path / name)
 
 
 # --- BEIR -------------------------------------------------------------------------------------------------------
@@ -228,7 +235,7 @@ def test_two_queries_with_the_same_text_are_one() -> None:
 
 def test_settings_give_examples_that_the_prompt_shows_before_the_query(tmp_path: Path) -> None:
     path = tmp_path / "slice.tsv"
-    write_slice(path, pairs())
+    write_annotated_pairs(path, pairs())
     shots = read_shots(settings(path, shots=3, strategy="graded", scale="1-4"))
     strategy = make_strategy("graded", "1-4", shots=shots)
     assert [reply for _, reply in strategy.prompt("Q", passage("a text")).shots] == [shot.reply for shot in shots]
@@ -238,6 +245,6 @@ def test_settings_give_examples_that_the_prompt_shows_before_the_query(tmp_path:
 
 def test_more_examples_than_queries_is_an_error_that_names_the_settings(tmp_path: Path) -> None:
     path = tmp_path / "slice.tsv"
-    write_slice(path, [pair(1, 1, 0), pair(2, 2, 1)])
+    write_annotated_pairs(path, [pair(1, 1, 0), pair(2, 2, 1)])
     with pytest.raises(ConfigError, match=r"judge\.slice gives 2 .*judge\.shots asks for 5"):
         read_shots(settings(path, shots=5, strategy="binary"))

@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 
 from qrelay.cli.labels.label import label
 from qrelay.errors import ConfigError, InputError, MalformedInput, UnknownCollection
-from qrelay.formats.annotated_pairs import GradedPair, read_slice
-from qrelay.formats.annotated_pairs import write_slice as write_judge_slice
+from qrelay.formats.annotated_pairs import GradedPair, read_annotated_pairs
+from qrelay.formats.annotated_pairs import write_annotated_pairs as write_judge_slice
 from qrelay.labels.exports.catalogue import QRELS
 from qrelay.labels.importing import BEIR, TREC, TSV, parse
 from qrelay.labels.ledger import overrides
@@ -184,7 +184,7 @@ def test_what_stands_is_written_as_a_slice_that_the_judge_reads(run: Run, ledger
     path = tmp_path / "people.tsv"
     out = run("list", "--collection", "docs", "--slice", str(path)).output
     assert "2 graded pairs on the scale 0-3; 1 have no text" in out
-    assert read_slice(path) == [
+    assert read_annotated_pairs(path) == [
         GradedPair("q1", "d2#0", 3, "text of q1", "title of d2", "text 0 of d2"),
         GradedPair("q2", "d1#0", 1, "text of q2", "title of d1", "text 0 of d1"),
     ]
@@ -196,7 +196,7 @@ def test_a_slice_keeps_its_rows_whole_where_texts_hold_tabs_and_line_breaks(
     ledger.commit([judged_set("q3", text="one\ttwo\nthree\u2028four", outcomes=[graded(0)])])
     record(ledger, ("q3", "d0#0", 1, "0-3"))
     run("list", "--collection", "docs", "--slice", str(tmp_path / "people.tsv"))
-    assert [pair.query for pair in read_slice(tmp_path / "people.tsv")] == ["one two three four"]
+    assert [pair.query for pair in read_annotated_pairs(tmp_path / "people.tsv")] == ["one two three four"]
 
 
 def test_a_slice_of_more_queries_than_a_page_is_whole_and_in_order(run: Run, ledger: Ledger, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_slice_of_more_queries_than_a_page_is_whole_and_in_order(run: Run, led
     ledger.commit([judged_set(query_id, outcomes=[graded(0)]) for query_id in ids])
     record(ledger, *((query_id, "d0#0", 1, "0-3") for query_id in reversed(ids)))
     run("list", "--collection", "docs", "--slice", str(tmp_path / "people.tsv"))
-    assert [pair.query_id for pair in read_slice(tmp_path / "people.tsv")] == ids
+    assert [pair.query_id for pair in read_annotated_pairs(tmp_path / "people.tsv")] == ids
 
 
 def test_a_slice_holds_one_scale(run: Run, ledger: Ledger, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_slice_holds_one_scale(run: Run, ledger: Ledger, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"scales 0-3, 1-4.*--scale"):
         run(*asked)
     assert json.loads(run(*asked, "--scale", "1-4", "--json").output)["rows"] == 1
-    assert [pair.grade for pair in read_slice(tmp_path / "people.tsv")] == [4]
+    assert [pair.grade for pair in read_annotated_pairs(tmp_path / "people.tsv")] == [4]
 
 
 def test_a_slice_without_a_row_is_not_written(run: Run, ledger: Ledger, tmp_path: Path) -> None:

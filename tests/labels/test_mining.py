@@ -17,7 +17,7 @@ from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery
 from qrelay.labels.mining import rules as rules_module
 from qrelay.labels.mining.mine import mine
 from qrelay.labels.mining.rules import (
-    GUARD_REASONS,
+    FILTER_REASONS,
     NEGATIVE,
     NEITHER,
     POSITIVE,
@@ -210,7 +210,7 @@ def verdict_of(negative: JudgedPassage, positives: Sequence[JudgedPassage], rule
 
 
 def test_every_guard_has_a_case_above_and_a_number_at_which_it_is_off() -> None:
-    assert {reason for _, reason, _, _ in GUARD_CASES} == set(GUARD_REASONS) - {"missing"}
+    assert {reason for _, reason, _, _ in GUARD_CASES} == set(FILTER_REASONS) - {"missing"}
     assert {name for rule, *_ in GUARD_CASES for name in rule} == set(OFF)
 
 

@@ -15,7 +15,7 @@ from qrelay.errors import ConfigError, InputError, UnknownCollection
 from qrelay.jobs.decisions import Decisions, abandon, trigger_manually
 from qrelay.labels.ledger import outbox
 from qrelay.labels.ledger.ledger import CommitStatus, Ledger
-from qrelay.labels.ledger.outbox import Counters, Standing, Trigger
+from qrelay.labels.ledger.outbox import Counters, TrainingStatus, Trigger
 from qrelay.labels.mining.rules import MiningRules
 from qrelay.settings.training import TrainingSettings
 from qrelay.types import JudgeIdentity, Missing
@@ -62,7 +62,7 @@ def triggers(ledger: Ledger, collection: str = "docs") -> list[Trigger]:
         return outbox.triggers(snapshot.connection, collection)[::-1]
 
 
-def stand(ledger: Ledger, collection: str = "docs") -> Standing:
+def stand(ledger: Ledger, collection: str = "docs") -> TrainingStatus:
     with ledger.snapshot() as snapshot:
         found = outbox.standing(snapshot.connection, collection)
     assert found is not None

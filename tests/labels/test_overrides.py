@@ -252,8 +252,8 @@ def test_peoples_labels_are_fit_for_training_without_a_report(filled: Ledger) ->
         [query] = snapshot.labelled_queries("docs", ids=["q1"], overrides=True)
     [label] = [label for label in query.labels if label.human]
     usage = Usage(Report())
-    usage.add(judges[label.judge_no], label, (POSITIVES, NEGATIVES), teaches=True)
+    usage.add(judges[label.judge_no], label, (POSITIVES, NEGATIVES), trains=True)
     assert (usage.verdict, usage.warnings) == (QUALIFIED, [])
     [judged] = [judge for judge in judges.values() if judge.identity == JUDGE]
-    usage.add(judged, label, (POSITIVES,), teaches=False)
+    usage.add(judged, label, (POSITIVES,), trains=False)
     assert usage.verdict == "unknown", "what judges say is known no better for that"

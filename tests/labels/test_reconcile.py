@@ -24,7 +24,7 @@ from qrelay.labels.ledger.schema import dead_letters
 from qrelay.labels.reconcile.evidence import Report
 from qrelay.labels.reconcile.reconcile import LETTER_TEXT_CHARS, reconcile
 from qrelay.runtime.jetstream import JetStreamBroker
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.types import JudgedSet, Query
 from tests.conftest import LONG_S
 from tests.labels.builders import dead_letter, judged_set
@@ -53,7 +53,7 @@ async def feed(broker: JetStreamBroker, journal_path: Path, *ids: str, text: str
 
 async def label(broker: JetStreamBroker, ledger: Ledger, *, dying: Sequence[str] = ()) -> int:
     """What the services do with the queries in the stream, in one step; the ids in `dying` become dead letters."""
-    messages = await broker.fetch(Hop.QUERIES, 100, 0.2)
+    messages = await broker.fetch(Queue.QUERIES, 100, 0.2)
     for message in messages:
         query = wire.decode(message.payload, message.headers)
         assert isinstance(query, Query)
@@ -70,11 +70,11 @@ async def label(broker: JetStreamBroker, ledger: Ledger, *, dying: Sequence[str]
 
 async def delete(broker: JetStreamBroker, query_id: str) -> None:
     """By hand, as an operator with the NATS tool would."""
-    async for message in broker.stored(Hop.QUERIES, "docs"):
+    async for message in broker.stored(Queue.QUERIES, "docs"):
         query = wire.decode(message.payload, message.headers)
         assert isinstance(query, Query)
         if query.query_id == query_id:
-            assert await broker._js.delete_msg(Hop.QUERIES.stream, message.sequence)
+            assert await broker._js.delete_msg(Queue.QUERIES.stream, message.sequence)
 
 
 async def look(nats: NatsSettings, ledger: Ledger, journal_path: Path, *, repair: bool = False) -> Report:
@@ -107,7 +107,7 @@ async def test_every_query_is_counted_in_the_state_that_it_is_in(
     payload, headers = wire.encode(judged_set("judged", "text of judged"))
     await feed(broker, journal_path, "judged")
     await delete(broker, "judged")
-    await broker.publish(Hop.JUDGED.subject("docs"), payload, headers, "m1")
+    await broker.publish(Queue.JUDGED.subject("docs"), payload, headers, "m1")
     report = await look(nats_settings, ledger, journal_path)
     assert (report.accepted, report.committed, report.dead) == (4, 1, 1)
     assert report.in_flight == {"queries": 1, "judged": 1}
@@ -210,7 +210,7 @@ async def test_looking_consumes_nothing_and_sees_held_messages(
     broker: JetStreamBroker, nats_settings: NatsSettings, ledger: Ledger, journal_path: Path
 ) -> None:
     await feed(broker, journal_path, "a", "b")
-    held = await broker.fetch(Hop.QUERIES, 1, 1.0)
+    held = await broker.fetch(Queue.QUERIES, 1, 1.0)
     report = await look(nats_settings, ledger, journal_path)
     assert report.in_flight == {"queries": 2}
     assert (await broker.stats())[0].lag == 2
@@ -269,7 +269,7 @@ async def test_a_query_is_fed_again_exactly_as_it_was(
         assert entry.fingerprint == query_fingerprint("docs", "a", "text")
     ledger.commit([judged_set("other")])
     await look(nats_settings, ledger, journal_path, repair=True)
-    (message,) = await broker.fetch(Hop.QUERIES, 10, 1.0)
+    (message,) = await broker.fetch(Queue.QUERIES, 10, 1.0)
     assert wire.decode(message.payload, message.headers) == query
     labelled: JudgedSet = judged_set("a", "text")
     ledger.commit([replace(labelled, candidate_set=replace(labelled.candidate_set, query=query))])

@@ -21,7 +21,7 @@ from qrelay.feed.feeder import Feeder
 from qrelay.feed.journal import Journal
 from qrelay.rundir import endpoints
 from qrelay.runtime.context import ServiceContext
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.runtime.worker import StageWorker
 from qrelay.settings import load_settings
 from qrelay.types import JudgedSet, Query
@@ -101,10 +101,10 @@ async def test_what_cannot_be_labelled_is_a_dead_letter_with_its_reason(broker: 
         ledger = cores["sink"].ledger
         for number, query in enumerate([*bad.values(), conflict[0]]):
             payload, headers = wire.encode(query)
-            await broker.publish(Hop.QUERIES.subject(COLLECTION), payload, headers, f"m{number}")
+            await broker.publish(Queue.QUERIES.subject(COLLECTION), payload, headers, f"m{number}")
         await eventually(lambda: ledger.query_states(COLLECTION).get("same") == "committed")
         payload, headers = wire.encode(conflict[1])
-        await broker.publish(Hop.QUERIES.subject(COLLECTION), payload, headers, "m9")
+        await broker.publish(Queue.QUERIES.subject(COLLECTION), payload, headers, "m9")
         await eventually(lambda: len(ledger.list_dead_letters(None, False, 10, "").entries) == 3)
         letters = {e.letter.query_id: e.letter for e in ledger.list_dead_letters(None, False, 10, "").entries}
     assert {name: letter.reason for name, letter in letters.items()} == {

@@ -20,7 +20,7 @@ from qrelay.errors import ConfigError
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.service import _run, _watch_lag
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.services.reranker.service import SERVICE
 from qrelay.services.reranker.settings import RerankerSettings
 from tests import samples
@@ -69,7 +69,7 @@ async def test_background_work_that_fails_stops_the_service_with_its_error() -> 
 async def test_every_queues_lag_is_in_the_metrics(broker: Any) -> None:
     for number in range(3):
         payload, headers = wire.encode(samples.query(number))
-        await broker.publish(Hop.QUERIES.subject("docs"), payload, headers, f"feed-{number}")
+        await broker.publish(Queue.QUERIES.subject("docs"), payload, headers, f"feed-{number}")
     watching = asyncio.create_task(_watch_lag(broker, 60))
     await eventually(lambda: telemetry.LAG_ITEMS.labels("queries")._value.get() == 3)
     watching.cancel()

@@ -13,38 +13,38 @@ from qrelay.errors import BackendUnavailable, Overloaded, Oversized, PortInUse, 
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.memory import MemoryBroker
 from qrelay.runtime.natsserver import NatsServer
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from tests.conftest import LONG_S, eventually
 
-SUBJECT = Hop.QUERIES.subject("docs")
+SUBJECT = Queue.QUERIES.subject("docs")
 
 
 async def test_a_message_arrives_with_its_headers_and_leaves_when_acked(broker: Any) -> None:
     await broker.publish(SUBJECT, b"one", {"traceparent": "t"}, "id-1")
-    (message,) = await broker.fetch(Hop.QUERIES, 10, 1)
+    (message,) = await broker.fetch(Queue.QUERIES, 10, 1)
     assert (message.payload, message.headers["traceparent"], message.attempt) == (b"one", "t", 1)
     assert message.subject == SUBJECT
     await message.ack()
     await eventually(lambda: _lag(broker, 0))
-    assert await broker.fetch(Hop.QUERIES, 1, 0.05) == []
+    assert await broker.fetch(Queue.QUERIES, 1, 0.05) == []
 
 
 async def _lag(broker: Any, lag: int) -> bool:
-    stats = {each.hop: each for each in await broker.stats()}
-    return bool(stats[Hop.QUERIES].lag == lag)
+    stats = {each.queue: each for each in await broker.stats()}
+    return bool(stats[Queue.QUERIES].lag == lag)
 
 
 async def test_the_same_message_id_is_stored_once(broker: Any) -> None:
     for _ in range(3):
         await broker.publish(SUBJECT, b"one", {}, "id-1")
-    assert len(await broker.fetch(Hop.QUERIES, 10, 1)) == 1
+    assert len(await broker.fetch(Queue.QUERIES, 10, 1)) == 1
 
 
 async def test_a_message_given_back_comes_again_with_the_next_attempt(broker: Any) -> None:
     await broker.publish(SUBJECT, b"one", {}, "id-1")
-    (message,) = await broker.fetch(Hop.QUERIES, 1, 1)
+    (message,) = await broker.fetch(Queue.QUERIES, 1, 1)
     await message.retry(0.1)
-    (again,) = await broker.fetch(Hop.QUERIES, 1, 5)
+    (again,) = await broker.fetch(Queue.QUERIES, 1, 5)
     assert again.attempt == 2
 
 
@@ -70,7 +70,7 @@ async def test_a_full_stream_pushes_back_and_loses_nothing(nats_settings: NatsSe
                 await broker.publish(SUBJECT, bytes(100_000), {}, f"id-{stored}")
                 stored += 1
         assert 5 <= stored <= 11
-        messages = await broker.fetch(Hop.QUERIES, 20, 1)
+        messages = await broker.fetch(Queue.QUERIES, 20, 1)
         assert len(messages) == stored
         await messages[0].ack()
         await broker.publish(SUBJECT, bytes(100_000), {}, "one more")
@@ -82,41 +82,41 @@ async def test_declaring_twice_changes_nothing_and_a_changed_limit_is_updated(na
         await broker.declare()
         changed = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2})
         async with await JetStreamBroker.connect(changed, name="b", timeout_s=LONG_S, owner=True) as second:
-            info = await second._js.stream_info(Hop.QUERIES.stream)
+            info = await second._js.stream_info(Queue.QUERIES.stream)
             assert info.config.max_bytes == 5 * 1024**2
             assert info.state.messages == 1
 
 
 async def test_who_is_no_owner_creates_what_is_absent_and_changes_nothing(nats_settings: NatsSettings) -> None:
-    hop = Hop.QUERIES
+    queue = Queue.QUERIES
     async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True) as service:
-        await service._js.delete_consumer(Hop.DLQ.stream, Hop.DLQ.consumer)
+        await service._js.delete_consumer(Queue.DLQ.stream, Queue.DLQ.consumer)
         others = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2, "ack_wait_s": 77.0})
         async with await JetStreamBroker.connect(others, name="feed", timeout_s=LONG_S) as feed:
-            stream = await feed._js.stream_info(hop.stream)
-            consumer = await feed._js.consumer_info(hop.stream, hop.consumer)
+            stream = await feed._js.stream_info(queue.stream)
+            consumer = await feed._js.consumer_info(queue.stream, queue.consumer)
             assert stream.config.max_bytes == nats_settings.max_stream_bytes
             assert consumer.config.ack_wait == nats_settings.ack_wait_s
-            assert (await feed._js.consumer_info(Hop.DLQ.stream, Hop.DLQ.consumer)).config.ack_wait == 77.0
+            assert (await feed._js.consumer_info(Queue.DLQ.stream, Queue.DLQ.consumer)).config.ack_wait == 77.0
 
 
 async def test_a_message_held_by_a_dead_worker_returns_after_ack_wait(nats_settings: NatsSettings) -> None:
     async with await JetStreamBroker.connect(nats_settings, name="dies", timeout_s=LONG_S) as dead:
         await dead.publish(SUBJECT, b"one", {}, "id")
-        assert len(await dead.fetch(Hop.QUERIES, 1, 1)) == 1
+        assert len(await dead.fetch(Queue.QUERIES, 1, 1)) == 1
     async with await JetStreamBroker.connect(nats_settings, name="lives", timeout_s=LONG_S) as alive:
-        (message,) = await alive.fetch(Hop.QUERIES, 1, 10)
+        (message,) = await alive.fetch(Queue.QUERIES, 1, 10)
         assert message.attempt == 2
 
 
 async def test_a_heartbeat_keeps_a_message_from_a_second_worker(nats_settings: NatsSettings) -> None:
     async with await JetStreamBroker.connect(nats_settings, name="slow", timeout_s=LONG_S) as broker:
         await broker.publish(SUBJECT, b"one", {}, "id")
-        (message,) = await broker.fetch(Hop.QUERIES, 1, 1)
+        (message,) = await broker.fetch(Queue.QUERIES, 1, 1)
         for _ in range(6):
             await asyncio.sleep(nats_settings.ack_wait_s / 4)
             await message.heartbeat()
-        assert await broker.fetch(Hop.QUERIES, 1, 0.1) == []
+        assert await broker.fetch(Queue.QUERIES, 1, 0.1) == []
 
 
 async def test_publishing_goes_on_after_nats_is_killed_and_restarted(
@@ -135,7 +135,7 @@ async def test_publishing_goes_on_after_nats_is_killed_and_restarted(
             return True
 
         await eventually(publish)
-        assert [m.payload for m in await broker.fetch(Hop.QUERIES, 5, 5)] == [b"before", b"after"]
+        assert [m.payload for m in await broker.fetch(Queue.QUERIES, 5, 5)] == [b"before", b"after"]
 
 
 async def test_no_server_is_a_clear_error_within_the_time_given() -> None:

@@ -21,7 +21,7 @@ from qrelay.errors import BackendUnavailable, InvalidQuery, QrelayError, StoreUn
 from qrelay.runtime import telemetry
 from qrelay.runtime.memory import Faults, MemoryBroker
 from qrelay.runtime.stage import Record, Work
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.runtime.worker import StageWorker
 from qrelay.types import CandidateSet, DeadLetter, Query
 from tests import samples
@@ -34,8 +34,8 @@ class EchoStage:
     """queries -> retrieved, with a hook a test can fail in."""
 
     name = "retriever"
-    source = Hop.QUERIES
-    target = Hop.RETRIEVED
+    source = Queue.QUERIES
+    target = Queue.RETRIEVED
 
     def __init__(self, answer: Callable[[Work], Any] = lambda work: None) -> None:
         self.answer = answer
@@ -72,29 +72,29 @@ async def running(
 async def publish(broker: Any, *queries: Query) -> None:
     for query in queries:
         payload, headers = wire.encode(query)
-        await broker.publish(Hop.QUERIES.subject(query.collection), payload, headers, f"feed-{query.query_id}")
+        await broker.publish(Queue.QUERIES.subject(query.collection), payload, headers, f"feed-{query.query_id}")
 
 
-async def collect(broker: Any, hop: Hop, count: int) -> list[Any]:
-    """The first `count` records of a hop."""
+async def collect(broker: Any, queue: Queue, count: int) -> list[Any]:
+    """The first `count` records of a queue."""
     records: list[Any] = []
     while len(records) < count:
-        for message in await broker.fetch(hop, count, 0.2):
+        for message in await broker.fetch(queue, count, 0.2):
             records.append(wire.decode(message.payload, message.headers))
             await message.ack()
     return records
 
 
-async def idle(broker: Any, hop: Hop = Hop.QUERIES) -> bool:
-    stats = {each.hop: each for each in await broker.stats()}
-    return bool(stats[hop].lag == 0)
+async def idle(broker: Any, queue: Queue = Queue.QUERIES) -> bool:
+    stats = {each.queue: each for each in await broker.stats()}
+    return bool(stats[queue].lag == 0)
 
 
 async def test_every_query_comes_out_once_with_its_trace(broker: Any) -> None:
     stage = EchoStage()
     async with running(stage, broker):
         await publish(broker, *(samples.query(i) for i in range(10)))
-        found = await collect(broker, Hop.RETRIEVED, 10)
+        found = await collect(broker, Queue.RETRIEVED, 10)
         await eventually(lambda: idle(broker))
     assert sorted(each.query.query_id for each in found) == sorted(f"q{i}" for i in range(10))
     assert all(each.trace[0].stage == "retriever" for each in found)
@@ -109,8 +109,8 @@ async def test_a_raising_batch_is_tried_one_by_one_so_that_neighbours_survive(br
     stage = EchoStage(answer)
     await publish(broker, *(samples.query(i) for i in range(4)))
     async with running(stage, broker):
-        found = await collect(broker, Hop.RETRIEVED, 3)
-        (letter,) = await collect(broker, Hop.DLQ, 1)
+        found = await collect(broker, Queue.RETRIEVED, 3)
+        (letter,) = await collect(broker, Queue.DLQ, 1)
         await eventually(lambda: idle(broker))
     assert sorted(each.query.query_id for each in found) == ["q0", "q1", "q3"]
     assert (letter.query_id, letter.reason, letter.attempts) == ("q2", "internal", 3)
@@ -120,12 +120,12 @@ async def test_bad_input_is_a_dead_letter_at_once_with_the_original_to_replay(br
     query = samples.query(7)
     async with running(EchoStage(lambda work: InvalidQuery("too long: make it shorter")), broker):
         await publish(broker, query)
-        (letter,) = await collect(broker, Hop.DLQ, 1)
+        (letter,) = await collect(broker, Queue.DLQ, 1)
         await eventually(lambda: idle(broker))
     assert isinstance(letter, DeadLetter)
     assert (letter.reason, letter.detail, letter.attempts) == ("invalid_query", "too long: make it shorter", 1)
     assert wire.decode(letter.payload, letter.headers) == query
-    assert letter.subject == Hop.QUERIES.subject("docs")
+    assert letter.subject == Queue.QUERIES.subject("docs")
 
 
 async def test_a_transient_error_is_retried_then_dead_lettered(broker: Any) -> None:
@@ -138,10 +138,10 @@ async def test_a_transient_error_is_retried_then_dead_lettered(broker: Any) -> N
 
     async with running(EchoStage(answer), broker):
         await publish(broker, samples.query(0))
-        (letter,) = await collect(broker, Hop.DLQ, 1)
+        (letter,) = await collect(broker, Queue.DLQ, 1)
         assert seen == [(1, False), (2, False), (3, True)]
         await publish(broker, samples.query(1))
-        (found,) = await collect(broker, Hop.RETRIEVED, 1)
+        (found,) = await collect(broker, Queue.RETRIEVED, 1)
     assert (letter.reason, letter.attempts) == ("backend_unavailable", 3)
     assert found.query.query_id == "q1"
 
@@ -157,17 +157,17 @@ async def test_an_outage_of_the_store_holds_messages_and_counts_no_attempt(broke
 
     async with running(EchoStage(answer), broker):
         await publish(broker, samples.query(0))
-        (found,) = await collect(broker, Hop.RETRIEVED, 1)
+        (found,) = await collect(broker, Queue.RETRIEVED, 1)
         await eventually(lambda: idle(broker))
     assert found.query.query_id == "q0"
-    assert await idle(broker, Hop.DLQ)
+    assert await idle(broker, Queue.DLQ)
 
 
 class LetterStage(EchoStage):
     """Records dead letters, where its store lets it."""
 
     name = "sink-dead-letters"
-    source = Hop.DLQ
+    source = Queue.DLQ
     target = None
 
     async def handle(self, works: Sequence[Work]) -> Sequence[Record | QrelayError | None]:
@@ -185,14 +185,14 @@ async def test_a_dead_letter_that_cannot_be_recorded_is_never_buried_in_another(
         await publish(broker, samples.query(0))
         async with running(LetterStage(answer), broker):
             await eventually(lambda: len(attempts) > FAST.max_attempts + 2)
-            await eventually(lambda: idle(broker, Hop.DLQ))
+            await eventually(lambda: idle(broker, Queue.DLQ))
     assert attempts == list(range(1, FAST.max_attempts + 4))
 
 
 async def test_a_message_that_is_no_record_is_a_dead_letter(broker: Any) -> None:
     async with running(EchoStage(), broker):
-        await broker.publish(Hop.QUERIES.subject("docs"), b"\xff garbage", {}, "x")
-        (letter,) = await collect(broker, Hop.DLQ, 1)
+        await broker.publish(Queue.QUERIES.subject("docs"), b"\xff garbage", {}, "x")
+        (letter,) = await collect(broker, Queue.DLQ, 1)
         await eventually(lambda: idle(broker))
     assert (letter.reason, letter.collection, letter.payload) == ("malformed", "docs", b"\xff garbage")
 
@@ -208,7 +208,7 @@ async def test_an_output_above_the_limit_is_a_dead_letter_that_names_it() -> Non
 
     async with running(EchoStage(answer), broker):
         await publish(broker, samples.query(0))
-        (letter,) = await collect(broker, Hop.DLQ, 1)
+        (letter,) = await collect(broker, Queue.DLQ, 1)
     assert letter.reason == "oversized"
     assert "max_message_bytes is 3000" in letter.detail
 
@@ -216,11 +216,11 @@ async def test_an_output_above_the_limit_is_a_dead_letter_that_names_it() -> Non
 async def test_a_message_whose_workers_died_too_often_is_a_dead_letter_unhandled(broker: Any) -> None:
     await publish(broker, samples.query(0))
     for _ in range(FAST.max_attempts):
-        (message,) = await broker.fetch(Hop.QUERIES, 1, 5)
+        (message,) = await broker.fetch(Queue.QUERIES, 1, 5)
         await message.retry(0)
     stage = EchoStage()
     async with running(stage, broker):
-        (letter,) = await collect(broker, Hop.DLQ, 1)
+        (letter,) = await collect(broker, Queue.DLQ, 1)
     assert (letter.reason, stage.batches) == ("exhausted", [])
 
 
@@ -230,7 +230,7 @@ async def test_a_full_next_hop_holds_the_worker_back_until_there_is_room() -> No
         await publish(broker, *(samples.query(i) for i in range(4)))
         await asyncio.sleep(0.5)
         assert not await idle(broker)
-        found = await collect(broker, Hop.RETRIEVED, 4)
+        found = await collect(broker, Queue.RETRIEVED, 4)
         await eventually(lambda: idle(broker))
     assert len({each.query.query_id for each in found}) == 4
 
@@ -247,9 +247,9 @@ async def test_a_drain_finishes_what_is_handled_and_returns_what_waits(broker: A
     gate.set()
     await task
     handled = len(stage.batches)
-    assert len(await collect(broker, Hop.RETRIEVED, handled)) == handled
+    assert len(await collect(broker, Queue.RETRIEVED, handled)) == handled
     async with running(EchoStage(), broker):
-        rest = await collect(broker, Hop.RETRIEVED, 3 - handled)
+        rest = await collect(broker, Queue.RETRIEVED, 3 - handled)
     assert len(rest) == 3 - handled
 
 
@@ -264,7 +264,7 @@ async def test_a_drain_that_takes_too_long_returns_the_message_unharmed(broker: 
     async with running(stage, broker, FAST.model_copy(update={"drain_s": 0.1})):
         await eventually(lambda: stage.batches)
     async with running(EchoStage(), broker):
-        (found,) = await collect(broker, Hop.RETRIEVED, 1)
+        (found,) = await collect(broker, Queue.RETRIEVED, 1)
     assert found.query.query_id == "q0"
 
 
@@ -282,7 +282,7 @@ async def test_a_worker_that_is_told_to_stop_waits_for_no_free_place(broker: Any
     await task
     assert worker.gave_up and len(stage.batches) == 1
     async with running(EchoStage(), broker):
-        assert len(await collect(broker, Hop.RETRIEVED, 3)) == 3
+        assert len(await collect(broker, Queue.RETRIEVED, 3)) == 3
 
 
 async def test_the_drain_says_what_became_of_every_held_message(
@@ -329,15 +329,15 @@ async def _accidents(seed: int) -> None:
     lenient = FAST.model_copy(update={"max_attempts": 1000})
     async with running(EchoStage(answer), broker, lenient):
         while not await idle(broker):
-            broker.redeliver_held(Hop.QUERIES)
+            broker.redeliver_held(Queue.QUERIES)
             await asyncio.sleep(0.05)
     faults.ack_lost = faults.duplicate_delivery = 0.0
-    found = [each.query.query_id for each in await collect(broker, Hop.RETRIEVED, 8)]
-    dead = [each.query_id for each in await collect(broker, Hop.DLQ, 4)]
+    found = [each.query.query_id for each in await collect(broker, Queue.RETRIEVED, 8)]
+    dead = [each.query_id for each in await collect(broker, Queue.DLQ, 4)]
     assert sorted(found) == sorted(f"q{i}" for i in range(12) if i % 3)
     assert sorted(dead) == ["q0", "q3", "q6", "q9"]
-    assert await idle(broker, Hop.RETRIEVED)
-    assert await idle(broker, Hop.DLQ)
+    assert await idle(broker, Queue.RETRIEVED)
+    assert await idle(broker, Queue.DLQ)
 
 
 @pytest.fixture(scope="module")
@@ -356,8 +356,8 @@ async def test_a_trace_crosses_the_queue(broker: Any, spans: InMemorySpanExporte
     with telemetry.tracer().start_as_current_span("feed"):
         telemetry.inject_context(headers)
     async with running(EchoStage(), broker):
-        await broker.publish(Hop.QUERIES.subject("docs"), payload, headers, "traced")
-        (message,) = await broker.fetch(Hop.RETRIEVED, 1, 10)
+        await broker.publish(Queue.QUERIES.subject("docs"), payload, headers, "traced")
+        (message,) = await broker.fetch(Queue.RETRIEVED, 1, 10)
         await eventually(lambda: len(spans.get_finished_spans()) >= 2)
     by_name = {span.name: span for span in spans.get_finished_spans()}
     feed, process = by_name["feed"], by_name["retriever process"]

@@ -140,8 +140,8 @@ def test_every_format_with_labels_is_a_way() -> None:
     for name, kind in FORMATS.items():
         if kind.use == "none":
             continue
-        assert (f"qrelay export {name}" in WAYS) is kind.teaches("")
-        assert (f"qrelay export {name} --split train" in WAYS) is not kind.teaches("")
+        assert (f"qrelay export {name}" in WAYS) is kind.trains("")
+        assert (f"qrelay export {name} --split train" in WAYS) is not kind.trains("")
     assert SPLIT[1].startswith("train=")
 
 
@@ -150,7 +150,7 @@ def test_the_page_on_labels_says_of_every_format_whether_it_trains() -> None:
     rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
     told = {name.strip().strip("`"): said.strip() for names, said in rows for name in names.split(",")}
     for name, kind in FORMATS.items():
-        expected = "no labels" if kind.use == "none" else "training" if kind.teaches("") else "judgments"
+        expected = "no labels" if kind.use == "none" else "training" if kind.trains("") else "judgments"
         assert told[name] == expected, name
 
 
@@ -163,7 +163,7 @@ def test_every_call_of_the_sink_is_a_way_or_gives_no_training_data() -> None:
     methods = {method.name for method in pb.DESCRIPTOR.services_by_name["SinkService"].methods}
     assert methods - harmless == {"Export", "StartTraining"}
     for number, name in _FORMATS.items():
-        assert (f"Export {pb.ExportFormat.Name(number)}" in WAYS) is FORMATS[name].teaches("")
+        assert (f"Export {pb.ExportFormat.Name(number)}" in WAYS) is FORMATS[name].trains("")
     assert set(_FORMATS) == set(pb.ExportFormat.values()) - {pb.EXPORT_FORMAT_UNSPECIFIED}
 
 
@@ -202,7 +202,7 @@ def test_nothing_else_makes_exports_or_jobs() -> None:
         "qrelay/cli/labels/export.py",  # qrelay export, and the request of push and of jobs
         "qrelay/cli/labels/push.py",
         "services/sink/sink.py",  # the door's Export
-        "qrelay/jobs/teaching.py",  # asks, and writes nothing
+        "qrelay/jobs/permission.py",  # asks, and writes nothing
         "qrelay/training/job/data.py",  # jobs
     }
     assert {Path(each).parent.name for each in importers("qrelay.labels.exports.formats")} == {"formats"}
@@ -211,7 +211,7 @@ def test_nothing_else_makes_exports_or_jobs() -> None:
         "qrelay/jobs/kubernetes_launcher.py", "qrelay/jobs/memory_launcher.py",
         "qrelay/jobs/subprocess_launcher.py",
     }  # fmt: skip
-    assert importers("qrelay.jobs.decisions.trigger_manually") == {"qrelay/jobs/teaching.py"}
+    assert importers("qrelay.jobs.decisions.trigger_manually") == {"qrelay/jobs/permission.py"}
     assert importers("qrelay.labels.examples.examples") == {
         "qrelay/labels/exports/source.py",
         "qrelay/labels/audit/audit.py", "qrelay/labels/audit/sample.py", "qrelay/labels/lineage/labelled.py",

@@ -256,8 +256,8 @@ def queued(place: Place, flags: Flags) -> None:
     dispatched(place, settings)
 
 
-TRAINING_KINDS = tuple(name for name, kind in FORMATS.items() if kind.teaches(""))
-JUDGMENT_KINDS = tuple(name for name, kind in FORMATS.items() if kind.use != NO_LABELS and not kind.teaches(""))
+TRAINING_KINDS = tuple(name for name, kind in FORMATS.items() if kind.trains(""))
+JUDGMENT_KINDS = tuple(name for name, kind in FORMATS.items() if kind.use != NO_LABELS and not kind.trains(""))
 CALLED = {number: name for number, name in _FORMATS.items() if name in TRAINING_KINDS}
 WAYS: dict[str, Way] = {
     **{f"qrelay export {kind}": partial(exported, kind) for kind in TRAINING_KINDS},

@@ -13,7 +13,7 @@ from qrelay.training.cross_encoder import CrossEncoderKind
 from qrelay.training.data import Document, Example, Reading, expand, load_examples, read_examples, require_labels
 from qrelay.training.experiment import load_experiment
 from qrelay.training.posterior import LEAST, with_posterior
-from qrelay.training.rows import PADDING, as_dataset, as_lists, as_pairs, rows_of, with_strangers
+from qrelay.training.rows import PADDING, as_dataset, as_lists, as_pairs, rows_of, with_random_negatives
 from qrelay.training.stages import reading_of
 from tests.training import tiny
 
@@ -188,7 +188,7 @@ def test_pairs_come_once_each() -> None:
 def test_strangers_are_documents_of_other_queries_and_never_ones_own() -> None:
     shared = Document("shared", 0.9)
     lists = [("a", [shared, Document("a1", 0.1)]), ("b", [shared, Document("b1", 0.8)]), ("a", [Document("a2", 0.0)])]
-    found = list(with_strangers(lists, 1, seed=3))
+    found = list(with_random_negatives(lists, 1, seed=3))
     assert [query for query, _ in found] == ["a", "b", "a"]
     assert found[0][1][:2] == lists[0][1]
     assert found[0][1][2:] == [Document("b1", 0.0)] == found[2][1][1:]
@@ -197,7 +197,7 @@ def test_strangers_are_documents_of_other_queries_and_never_ones_own() -> None:
 
 def test_without_strangers_lists_stay_as_they_are() -> None:
     lists = [("a", [Document("a1", 0.1)]), ("b", [Document("b1", 0.8)])]
-    assert list(with_strangers(lists, 0, seed=3)) == lists
+    assert list(with_random_negatives(lists, 0, seed=3)) == lists
 
 
 def labelled(passage_id: str, p_relevant: float, **scores: float) -> dict[str, object]:

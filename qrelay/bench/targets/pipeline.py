@@ -28,7 +28,7 @@ from qrelay.errors import BackendTimeout, TransientError
 from qrelay.identity import feed_message_id
 from qrelay.runtime.client import OPTIONS, from_rpc_error
 from qrelay.runtime.jetstream import JetStreamBroker
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.types import Query
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
@@ -151,7 +151,7 @@ class PipelineTarget:
     async def _publish(self, query: Query) -> None:
         """Publish until acknowledged, as the feed does."""
         payload, headers = wire.encode(query)
-        subject, message_id = Hop.QUERIES.subject(query.collection), feed_message_id(query)
+        subject, message_id = Queue.QUERIES.subject(query.collection), feed_message_id(query)
         while True:
             try:
                 await self.broker.publish(subject, payload, headers, message_id)
@@ -246,7 +246,7 @@ class JudgeQueueTarget:
         self._waiting[query.query_id] = judged
         try:
             await self._broker.publish(
-                Hop.RERANKED.subject(query.collection), payload, headers, f"bench-{feed_message_id(query)}"
+                Queue.RERANKED.subject(query.collection), payload, headers, f"bench-{feed_message_id(query)}"
             )
             await asyncio.wait_for(judged, _RPC_S)
         except (TransientError, TimeoutError) as error:
@@ -256,7 +256,7 @@ class JudgeQueueTarget:
 
     async def _read(self) -> None:
         while True:
-            messages = await self._broker.fetch(Hop.JUDGED, 64, 1.0)
+            messages = await self._broker.fetch(Queue.JUDGED, 64, 1.0)
             for message in messages:
                 record: Any = wire.decode(message.payload, message.headers)
                 future = self._waiting.pop(record.candidate_set.query.query_id, None)

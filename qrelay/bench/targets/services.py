@@ -43,7 +43,7 @@ _REFUSED: Final = Overloaded.reason
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Endpoint:
     """How one service is asked. `count` says of one result what it counts as: "" answered, else the reason."""
 
     kind: str
@@ -78,23 +78,23 @@ def _committed(result: Any, _tally: Counter[str]) -> str:
     return "" if result.status == sink_pb2.INGEST_STATUS_COMMITTED else "duplicate"
 
 
-DOORS: Final[Mapping[str, Door]] = {
-    "retriever": Door(
+ENDPOINTS: Final[Mapping[str, Endpoint]] = {
+    "retriever": Endpoint(
         "query", retriever_pb2_grpc.RetrieverServiceStub, "Retrieve",
         lambda items: retriever_pb2.RetrieveRequest(queries=items),
         retriever_pb2.RetrieverServiceGetInfoRequest(), _plain,
     ),
-    "reranker": Door(
+    "reranker": Endpoint(
         "retrieved", reranker_pb2_grpc.RerankerServiceStub, "Rerank",
         lambda items: reranker_pb2.RerankRequest(candidate_sets=items),
         reranker_pb2.RerankerServiceGetInfoRequest(), _plain,
     ),
-    "judge": Door(
+    "judge": Endpoint(
         "reranked", judge_pb2_grpc.JudgeServiceStub, "Judge",
         lambda items: judge_pb2.JudgeRequest(candidate_sets=items),
         judge_pb2.JudgeServiceGetInfoRequest(), _judged,
     ),
-    "sink": Door(
+    "sink": Endpoint(
         "judged", sink_pb2_grpc.SinkServiceStub, "Ingest",
         lambda items: sink_pb2.IngestRequest(judged_sets=items),
         sink_pb2.SinkServiceGetInfoRequest(), _committed,
@@ -122,10 +122,10 @@ class ServiceTarget:
     """Seconds that this process took to make requests, and how many: latencies contain them."""
 
     async def __aenter__(self) -> Self:
-        door = DOORS[self.name]
-        self._door = door
+        endpoint = ENDPOINTS[self.name]
+        self._endpoint = endpoint
         self._open = [_channel(self.address) for _ in range(self.channels)]
-        self._stubs = itertools.cycle([door.stub(channel) for channel in self._open])
+        self._stubs = itertools.cycle([endpoint.stub(channel) for channel in self._open])
         return self
 
     async def __aexit__(
@@ -142,7 +142,7 @@ class ServiceTarget:
             InputError: something else than this service does.
         """
         try:
-            answer = (await next(self._stubs).GetInfo(self._door.info, timeout=10.0, wait_for_ready=False)).info
+            answer = (await next(self._stubs).GetInfo(self._endpoint.info, timeout=10.0, wait_for_ready=False)).info
         except grpc.aio.AioRpcError as error:
             raise _unusable(self.name, self.address, error) from error
         if answer.service != self.name:
@@ -153,7 +153,7 @@ class ServiceTarget:
 
     async def send(self, number: int) -> Answer:
         """See load.Target. Request `number` holds items number * items and following."""
-        call = getattr(next(self._stubs), self._door.method)
+        call = getattr(next(self._stubs), self._endpoint.method)
         try:
             answer = await call(self._request(number), timeout=self.deadline_s)
         except grpc.aio.AioRpcError as error:
@@ -163,7 +163,7 @@ class ServiceTarget:
     def _request(self, number: int) -> Any:
         began = time.perf_counter()
         first = number * self.items
-        request = self._door.request([self.source.item(first + i) for i in range(self.items)])
+        request = self._endpoint.request([self.source.item(first + i) for i in range(self.items)])
         self.building[0] += time.perf_counter() - began
         self.building[1] += 1
         return request
@@ -171,7 +171,7 @@ class ServiceTarget:
     def _counted(self, results: Sequence[Any]) -> Answer:
         ok, failed = 0, Counter[str]()
         for result in results:
-            if reason := self._door.count(result, self.tally):
+            if reason := self._endpoint.count(result, self.tally):
                 failed[reason] += 1
                 self.errors.setdefault(reason, result.error.message or reason)
             else:

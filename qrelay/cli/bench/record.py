@@ -10,7 +10,7 @@ import click
 
 from qrelay import wire
 from qrelay.bench.targets.recorded import read_queries, write_records
-from qrelay.bench.targets.services import DOORS
+from qrelay.bench.targets.services import ENDPOINTS
 from qrelay.cli.bench.options import file_option
 from qrelay.cli.collection import check_name
 from qrelay.cli.group import example
@@ -66,9 +66,9 @@ def _asked(queries: Sequence[Any], addresses: Mapping[str, str]) -> Iterator[wir
 
 
 def _answers(service: str, address: str, items: Sequence[Any]) -> list[Any]:
-    door = DOORS[service]
+    endpoint = ENDPOINTS[service]
     with channel(address) as opened:
-        answer = getattr(door.stub(opened), door.method)(door.request(items), timeout=_DEADLINE_S)
+        answer = getattr(endpoint.stub(opened), endpoint.method)(endpoint.request(items), timeout=_DEADLINE_S)
     for result in answer.results:
         if result.WhichOneof("result") == "error":
             raise InputError(f"{address} answered {result.error.query_id}: {result.error.message}; nothing was kept")

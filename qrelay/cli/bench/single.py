@@ -21,7 +21,7 @@ from qrelay.bench.probe import Process, Scraper
 from qrelay.bench.report import Level, Report
 from qrelay.bench.running import Fleet, Plan, simulated
 from qrelay.bench.targets.recorded import Recorded, read_queries, read_sets
-from qrelay.bench.targets.services import DOORS, ServiceTarget
+from qrelay.bench.targets.services import ENDPOINTS, ServiceTarget
 from qrelay.cli.bench import session
 from qrelay.cli.bench.options import (
     Duration,
@@ -167,7 +167,7 @@ def source_of(service: str, seed: int, collection: str, queries: Path | None, se
     Raises:
         InputError: a file that holds no such items.
     """
-    kind, tag = DOORS[service].kind, f"{datetime.now(UTC):%m%d%H%M%S}" if service == _LEDGER else None
+    kind, tag = ENDPOINTS[service].kind, f"{datetime.now(UTC):%m%d%H%M%S}" if service == _LEDGER else None
     if queries:
         return Recorded(kind, read_queries(queries, collection))
     if sets:
@@ -226,4 +226,4 @@ def _options(service: str) -> Any:
     return apply
 
 
-COMMANDS: Final = {service: _command(service) for service in DOORS}
+COMMANDS: Final = {service: _command(service) for service in ENDPOINTS}

@@ -193,12 +193,12 @@ def _fusion(text: str) -> tuple[str, list[str]]:
 
 async def _table(config: Path | None, options: dict[str, Any]) -> Table:
     from qrelay.judging.load import load_panel
-    from qrelay.judging.qualification.stages import StageOptions, stage_scores
+    from qrelay.judging.qualification.stages import StageOptions, score_pairs
     from qrelay.judging.qualification.table import measure
     from qrelay.progress import shown, step
 
     pairs, corpus = _pairs(options)
-    stages = stage_scores(pairs, StageOptions(options["embedder"], corpus), lambda what: click.echo(what, err=True))
+    stages = score_pairs(pairs, StageOptions(options["embedder"], corpus), lambda what: click.echo(what, err=True))
     panel = load_panel(_settings(config, options["data_dir"]))
     try:
         with shown(), step("judging", total=len(pairs), unit="pairs") as judging:
@@ -209,12 +209,12 @@ async def _table(config: Path | None, options: dict[str, Any]) -> Table:
 
 def _pairs(options: dict[str, Any]) -> tuple[list[GradedPair], list[tuple[str, str]]]:
     """The pairs, and the corpus (title, text) that BM25 counts in."""
-    from qrelay.formats.annotated_pairs import corpus_texts, read_beir, read_slice
+    from qrelay.formats.annotated_pairs import corpus_texts, read_annotated_pairs, read_beir
 
     beir = [options["corpus"], options["queries"], options["qrels"]]
-    rest = read_slice(options["rest"], ungraded=True) if options["rest"] else []
+    rest = read_annotated_pairs(options["rest"], ungraded=True) if options["rest"] else []
     if options["slice_"] and not any(beir):
-        return read_slice(options["slice_"]) + rest, []
+        return read_annotated_pairs(options["slice_"]) + rest, []
     if not all(beir) or options["slice_"]:
         raise click.UsageError("give --slice FILE, or --corpus, --queries and --qrels")
     words = options["max_words"]

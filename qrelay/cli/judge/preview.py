@@ -90,13 +90,13 @@ def _sets(source: dict[str, Any]) -> tuple[list[CandidateSet], float]:
 
         return read_pairs(source["sets"]), 0.0
     if source["slice_"]:
-        from qrelay.formats.annotated_pairs import read_slice
+        from qrelay.formats.annotated_pairs import read_annotated_pairs
         from qrelay.judging.qualification.table import candidate_sets
 
-        return candidate_sets(read_slice(source["slice_"]), {}), 0.0
-    from qrelay.cli.judge import clients as doors
+        return candidate_sets(read_annotated_pairs(source["slice_"]), {}), 0.0
+    from qrelay.cli.judge import clients
 
-    found = doors.candidate_sets(source["data_dir"], _queries(source["queries"], source["collection"]))
+    found = clients.candidate_sets(source["data_dir"], _queries(source["queries"], source["collection"]))
     return found, sum(each.sampled for one in found for each in one.candidates) / len(found)
 
 

@@ -17,7 +17,7 @@ from qrelay.output import echo_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qrelay.cli.judge import clients as doors
+    from qrelay.cli.judge import clients
     from qrelay.judging.rejudge import Rejudged
     from qrelay.types import JudgedSet
 
@@ -53,18 +53,18 @@ def rejudge(
     No label is changed or lost. What this judge labelled before comes from the cache or is in the ledger already.
     Exit code 3: a budget ended it early, or some sets were not taken.
     """
-    from qrelay.cli.judge import clients as doors
-    from qrelay.formats.annotated_pairs import read_slice
+    from qrelay.cli.judge import clients
+    from qrelay.formats.annotated_pairs import read_annotated_pairs
     from qrelay.judging.rejudge import count
     from qrelay.rundir import require
 
     address = sink or require(data_dir, "sink").grpc
     if pairs:
-        wanted = [(each.query_id, each.passage_id) for each in read_slice(pairs, ungraded=True)]
-        sets = doors.judged_pairs(address, collection, wanted, where, after)
+        wanted = [(each.query_id, each.passage_id) for each in read_annotated_pairs(pairs, ungraded=True)]
+        sets = clients.judged_pairs(address, collection, wanted, where, after)
     else:
-        sets = doors.judged_sets(address, collection, where, after)
-    done = count(sets) if dry_run else asyncio.run(_run(config, data_dir, sets, doors.Ledger(address), batch))
+        sets = clients.judged_sets(address, collection, where, after)
+    done = count(sets) if dry_run else asyncio.run(_run(config, data_dir, sets, clients.Ledger(address), batch))
     if as_json:
         echo_json({**asdict(done), "dry_run": dry_run})
     else:
@@ -74,7 +74,7 @@ def rejudge(
 
 
 async def _run(
-    config: Path | None, data_dir: Path, sets: Iterator[JudgedSet], ledger: doors.Ledger, batch: int
+    config: Path | None, data_dir: Path, sets: Iterator[JudgedSet], ledger: clients.Ledger, batch: int
 ) -> Rejudged:
     from qrelay.judging.load import load_core
     from qrelay.judging.rejudge import rejudge

@@ -32,20 +32,20 @@ def slice_(collection: str, count: int, where: str, seed: int, out: Path, sink: 
     Fill in the column `grade` (an integer, on one scale throughout) and give the file to `qrelay judge calibrate`
     and `qrelay judge qualify`. The judge's labels are left out, because people must not see them.
     """
-    from qrelay.cli.judge import clients as doors
+    from qrelay.cli.judge import clients
     from qrelay.errors import InputError
-    from qrelay.formats.annotated_pairs import write_slice
+    from qrelay.formats.annotated_pairs import write_annotated_pairs
     from qrelay.judging.qualification.sampling import choose
     from qrelay.rundir import require
 
     if out.exists():
         raise InputError(f"{out} exists, perhaps with grades in it: choose another --out")
     address = sink or require(data_dir, "sink").grpc
-    judged = [each for found in doors.judged_sets(address, collection, where, "") for each in _judged(found)]
+    judged = [each for found in clients.judged_sets(address, collection, where, "") for each in _judged(found)]
     if not judged:
         raise InputError(f"no graded judgment of collection {collection} fits --where {where!r}")
     chosen = choose(judged, count, seed=seed)
-    write_slice(out, chosen, answers=any(pair.reference_answers for pair in chosen))
+    write_annotated_pairs(out, chosen, answers=any(pair.reference_answers for pair in chosen))
     queries = len({pair.query_id for pair in chosen})
     click.echo(f"{out}: {len(chosen)} pairs of {queries} queries to grade, of {len(judged)} judged")
 

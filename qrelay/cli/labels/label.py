@@ -126,7 +126,7 @@ def import_(
 def list_(slice_: Path | None, collection: str, scale: str, **options: Any) -> None:
     """List overrides, oldest first; or with --slice write a collection's as annotated pairs for calibration."""
     if slice_ is not None:
-        _write_slice(slice_, collection, scale, options)
+        _write_annotated_pairs(slice_, collection, scale, options)
         return
     from qrelay.cli.labels.label_output import described_override, printed_override
     from qrelay.labels.ledger import overrides
@@ -209,17 +209,17 @@ def _no_override(collection: str, options: dict[str, Any]) -> str:
     return f"no override of {collection or 'any collection'} yet; `qrelay label set` and `label import` make them"
 
 
-def _write_slice(path: Path, collection: str, scale: str, options: dict[str, Any]) -> None:
+def _write_annotated_pairs(path: Path, collection: str, scale: str, options: dict[str, Any]) -> None:
     if not collection:
         raise click.UsageError("--slice needs --collection")
     if options["query_id"] or options["by"] or options["page_token"]:
         raise click.UsageError(
             "--slice writes all of a collection's: leave --query-id, --author and --page-token out"
         )
-    from qrelay.labels.human_slice import write_slice
+    from qrelay.labels.people_pairs import write_annotated_pairs
 
     with _opened(options) as (ledger, _), ledger.snapshot() as snapshot:
-        written = write_slice(snapshot, collection, path, scale)
+        written = write_annotated_pairs(snapshot, collection, path, scale)
     if options["as_json"]:
         echo_json({"file": str(path), "rows": written.rows, "without_text": written.without_text,
                     "scale": written.scale})  # fmt: skip

@@ -60,7 +60,7 @@ def run(
 
     Refused if its labels may not train, as `qrelay export triples` refuses them.
     """
-    from qrelay.jobs.teaching import start_training
+    from qrelay.jobs.permission import start_training
     from qrelay.labels.permission import Allowed
 
     with open_ledger(ledger, data_dir, config) as (opened, settings):

@@ -27,7 +27,7 @@ class StageOptions:
     corpus: Sequence[tuple[str, str]] = ()
 
 
-def stage_scores(pairs: Sequence[GradedPair], options: StageOptions, progress: Callable[[str], None]) -> Scores:
+def score_pairs(pairs: Sequence[GradedPair], options: StageOptions, progress: Callable[[str], None]) -> Scores:
     """BM25 and dense scores of the pairs, as the retriever computes them (services/retriever), but on whole passages.
 
     Raises:

@@ -43,7 +43,7 @@ class Format:
         """Whether it is always a folder."""
         return not self.suffix
 
-    def teaches(self, split: str) -> bool:
+    def trains(self, split: str) -> bool:
         """Whether what it writes to this split (empty: there are none) is training data. Judgments are where their
         split says so by its name: BEIR's readers take qrels/train.tsv for that."""
         return self.use in TRAINING or (self.use == QRELS_USE and split.lower().startswith(_TRAIN))

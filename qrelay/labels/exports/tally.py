@@ -56,12 +56,12 @@ class Tally:
         if kind.use == EXAMPLES_USE:
             for verdicts, use in ((example.positives, POSITIVES), (example.negatives, NEGATIVES)):
                 for verdict in verdicts:
-                    self._use(example, example.labels[verdict.passage_id], (use,), teaches=True)
+                    self._use(example, example.labels[verdict.passage_id], (use,), trains=True)
         elif kind.use in (QRELS_USE, GRADES_USE):
-            teaches, grades = kind.teaches(example.split), self._request.rules.relevant_grades
+            trains, grades = kind.trains(example.split), self._request.rules.relevant_grades
             for label in example.graded():
-                uses = (POSITIVES if relevant(label, example.judges, grades) else NEGATIVES,) if teaches else USES
-                self._use(example, label, uses, teaches=teaches)
+                uses = (POSITIVES if relevant(label, example.judges, grades) else NEGATIVES,) if trains else USES
+                self._use(example, label, uses, trains=trains)
 
     def after(self, example: Example, source: Source, rows: int) -> None:
         """The same query, written as so many rows."""
@@ -116,5 +116,5 @@ class Tally:
         else:
             self.grades[label.grade] += 1
 
-    def _use(self, example: Example, label: Label, uses: tuple[str, ...], *, teaches: bool) -> None:
-        self.usage.add(example.judges[label.judge_no], label, uses, teaches=teaches)
+    def _use(self, example: Example, label: Label, uses: tuple[str, ...], *, trains: bool) -> None:
+        self.usage.add(example.judges[label.judge_no], label, uses, trains=trains)

@@ -26,7 +26,7 @@ from qrelay.labels.ledger.outbox_rows import (
     SUCCEEDED,
     Counters,
     Run,
-    Standing,
+    TrainingStatus,
     Trigger,
 )
 
@@ -39,7 +39,7 @@ __all__ = (
     "SUCCEEDED",
     "Counters",
     "Run",
-    "Standing",
+    "TrainingStatus",
     "Trigger",
 )
 
@@ -64,7 +64,7 @@ def collection_names(connection: sa.Connection) -> list[str]:
     return list(connection.execute(sa.select(_collections.collection).order_by(_collections.collection)).scalars())
 
 
-def standing(connection: sa.Connection, collection: str, *, lock: bool = False) -> Standing | None:
+def standing(connection: sa.Connection, collection: str, *, lock: bool = False) -> TrainingStatus | None:
     """Where the collection stands; None: the ledger has nothing of it. `lock`: take its row first and hold it, so
     that nobody else decides until this transaction ends (SQLite: a writer is alone anyway)."""
     chosen = sa.select(schema.collections).where(_collections.collection == collection)
@@ -73,7 +73,7 @@ def standing(connection: sa.Connection, collection: str, *, lock: bool = False) 
         return None
     last = _last_trigger(connection, collection)
     total = Counters(row.hard_examples, row.disagreements, row.judged)
-    return Standing(
+    return TrainingStatus(
         collection,
         row.change_no,
         total,
@@ -120,7 +120,7 @@ def pending_triggers(connection: sa.Connection, collection: str = "") -> list[Tr
 
 def insert_trigger(
     connection: sa.Connection,
-    at: Standing,
+    at: TrainingStatus,
     rule: str,
     numbers: dict[str, Any],
     job_name: str,

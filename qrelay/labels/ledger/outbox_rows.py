@@ -83,7 +83,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TrainingStatus:
     """Where a collection stands for the policy. `since_us`: the last trigger's time, before the first one that of
     the collection's first query, None where it has neither. `running`: its jobs that run."""
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from qrelay.labels.examples import Example
 from qrelay.labels.mining.rounds import ExampleSize, RoundLimits, choose, size_of
-from qrelay.labels.mining.rules import EASY, GUARD_REASONS, HARD_REASONS, NEGATIVE, POSITIVE, REASONS, UNJUDGED
+from qrelay.labels.mining.rules import EASY, FILTER_REASONS, HARD_REASONS, NEGATIVE, POSITIVE, REASONS, UNJUDGED
 
 _LEFT_OUT_HARD: Final = ("duplicate_of_negative", "near_duplicate_of_negative", "over_limit")
 
@@ -50,7 +50,7 @@ class Funnel:
             "judged": judged,
             "graded": graded,
             "not_relevant": not_relevant,
-            "past_guards": not_relevant - self._of(*(each for each in GUARD_REASONS if each != "missing")),
+            "past_guards": not_relevant - self._of(*(each for each in FILTER_REASONS if each != "missing")),
             "hard": chosen + self._of(*_LEFT_OUT_HARD),
             "chosen": chosen,
             "easy": counted[NEGATIVE, EASY],

@@ -4,7 +4,7 @@ A judgment's grade says what is relevant; the systems' scores say what is hard.
 
 - positive: grade at or above the scale's relevant grade; *hard* if the current model (`ranks.py`) ranks it below
   `hard_positive_below` (10).
-- hard negative: judged, not relevant, past every guard (`guards.py`), and either the current model ranks it in its
+- hard negative: judged, not relevant, past every filter (`filters.py`), and either the current model ranks it in its
   top `negative_rank` (5), or exactly one of BM25 and dense has it in its top `disagreement_rank` (20). At most
   `max_negatives` (10) a query, the highest ranked first, each with a text of its own.
 - easy negative: judged, past every guard, not hard, with P(relevant) under `easy_threshold` (0.1): the surest, two
@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from qrelay.labels.mining.guards import Pool, is_relevant, nearest
+from qrelay.labels.mining.filters import Pool, is_relevant, nearest
 from qrelay.labels.mining.rules import EASY, NEGATIVE, NEITHER, POSITIVE, Because, JudgedPassage, MiningRules, Verdict
 from qrelay.ranks import rank_of, why_hard
 from qrelay.types import BM25, DENSE

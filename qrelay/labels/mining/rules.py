@@ -46,7 +46,7 @@ UNJUDGED: Final = "unjudged"
 POSITIVE_REASONS: Final = ("relevant", "hard_relevant")
 EASY: Final = "easy"
 HARD_REASONS: Final = ("top_rank", "bm25_only", "dense_only")
-GUARD_REASONS: Final = (
+FILTER_REASONS: Final = (
     "missing",
     "uncertain",
     "no_confident_positive",
@@ -66,7 +66,7 @@ UNJUDGED_REASONS: Final = ("not_judged", "no_text")
 REASONS: Final = {
     POSITIVE: POSITIVE_REASONS,
     NEGATIVE: (*HARD_REASONS, EASY),
-    NEITHER: GUARD_REASONS + UNCHOSEN_REASONS,
+    NEITHER: FILTER_REASONS + UNCHOSEN_REASONS,
     UNJUDGED: UNJUDGED_REASONS,
 }
 """role -> its reasons: the table of the module's docstring."""

@@ -31,10 +31,10 @@ from typing import Any, Final, Self
 from qrelay.feed.journal import Accepted
 from qrelay.identity import query_fingerprint
 from qrelay.labels.ledger.states import COMMITTED, DEAD, Submission
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 
 _LEDGER: Final = (COMMITTED, DEAD)
-_HOPS: Final = tuple(Hop)
+_QUEUES: Final = tuple(Queue)
 SHOWN: Final = 1000
 """Ids of one kind in a report, at most; the counts are whole."""
 
@@ -47,10 +47,10 @@ CREATE VIEW rounds AS
   SELECT a.fingerprint, a.query_id, a.round, a.emittable,
     MAX(CASE WHEN s.place = -2 AND s.round >= a.round THEN s.round END) AS commit_round,
     MAX(CASE WHEN s.place = -1 THEN s.round END) AS letter_round,
-    MAX(CASE WHEN s.place >= 0 AND s.round >= a.round THEN s.place END) AS hop
+    MAX(CASE WHEN s.place >= 0 AND s.round >= a.round THEN s.place END) AS queue
   FROM accepted a LEFT JOIN seen s ON s.fingerprint = a.fingerprint GROUP BY a.fingerprint;
 CREATE VIEW standing AS
-  SELECT fingerprint, query_id, emittable, hop, commit_round, commit_round IS NOT NULL AS committed,
+  SELECT fingerprint, query_id, emittable, queue, commit_round, commit_round IS NOT NULL AS committed,
     COALESCE(CASE WHEN commit_round IS NULL THEN letter_round >= round
                   ELSE letter_round <= commit_round END, 0) AS dead
   FROM rounds;
@@ -58,7 +58,7 @@ CREATE VIEW strangers AS
   SELECT fingerprint, MIN(query_id) AS query_id FROM seen
   WHERE place < 0 AND fingerprint NOT IN (SELECT fingerprint FROM accepted) GROUP BY fingerprint;
 """
-_PLACES: Final = {COMMITTED: -2, DEAD: -1, **{str(hop): number for number, hop in enumerate(_HOPS)}}
+_PLACES: Final = {COMMITTED: -2, DEAD: -1, **{str(queue): number for number, queue in enumerate(_QUEUES)}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +133,9 @@ class Evidence:
                 cut = query_fingerprint(self._collection, entry.query_id, entry.query.text[: self._letter_chars])
                 self._facts.execute("INSERT OR IGNORE INTO aliases VALUES (?, ?)", (cut, entry.fingerprint))
 
-    def see_in_flight(self, hop: Hop, fingerprint: str, query_id: str, query_round: int = 0) -> None:
-        """A message about this submission lies in the hop's stream."""
-        self._see(fingerprint, str(hop), query_id, query_round)
+    def see_in_flight(self, queue: Queue, fingerprint: str, query_id: str, query_round: int = 0) -> None:
+        """A message about this submission lies in the queue's stream."""
+        self._see(fingerprint, str(queue), query_id, query_round)
 
     def see_ledger(self, submissions: Iterable[Submission]) -> None:
         """The ledger as it is now, instead of what it was before."""
@@ -155,7 +155,7 @@ class Evidence:
     def suspicious(self) -> bool:
         """Whether something looks lost, or unexpected: a second look may find it."""
         found = self._facts.execute(
-            "SELECT EXISTS (SELECT 1 FROM standing WHERE NOT committed AND NOT dead AND hop IS NULL)"
+            "SELECT EXISTS (SELECT 1 FROM standing WHERE NOT committed AND NOT dead AND queue IS NULL)"
             " OR EXISTS (SELECT 1 FROM strangers)"
         ).fetchone()
         return bool(found[0])
@@ -163,7 +163,7 @@ class Evidence:
     def lost(self, *, emittable: bool) -> Iterator[str]:
         """query_ids in no state, whose texts the journal knows or does not know."""
         rows = self._facts.execute(
-            "SELECT query_id FROM standing WHERE NOT committed AND NOT dead AND hop IS NULL AND emittable = ?"
+            "SELECT query_id FROM standing WHERE NOT committed AND NOT dead AND queue IS NULL AND emittable = ?"
             " ORDER BY query_id",
             (emittable,),
         )
@@ -181,14 +181,14 @@ class Evidence:
     def report(self) -> Report:
         """The counts, and the ids that somebody has to look at."""
         states: Counter[tuple[int, int, int | None, int]] = Counter()
-        grouped = "SELECT committed, dead, hop, emittable, COUNT(*) FROM standing GROUP BY 1, 2, 3, 4"
-        for committed, dead, hop, emittable, count in self._facts.execute(grouped):
-            states[committed, dead, hop, emittable] += count
+        grouped = "SELECT committed, dead, queue, emittable, COUNT(*) FROM standing GROUP BY 1, 2, 3, 4"
+        for committed, dead, queue, emittable, count in self._facts.execute(grouped):
+            states[committed, dead, queue, emittable] += count
         lost = {key: n for key, n in states.items() if key[:3] == (0, 0, None)}
         flying: Counter[str] = Counter()
-        for (committed, dead, hop, _), count in states.items():
-            if not committed and not dead and hop is not None:
-                flying[str(_HOPS[hop])] += count
+        for (committed, dead, queue, _), count in states.items():
+            if not committed and not dead and queue is not None:
+                flying[str(_QUEUES[queue])] += count
         return Report(
             collection=self._collection,
             accepted=states.total(),
@@ -198,7 +198,7 @@ class Evidence:
             lost=sum(lost.values()),
             duplicated=sum(n for key, n in states.items() if key[:2] == (1, 1)),
             unexpected=self._facts.execute("SELECT COUNT(*) FROM strangers").fetchone()[0],
-            lost_ids=self._ids("SELECT query_id FROM standing WHERE NOT committed AND NOT dead AND hop IS NULL"),
+            lost_ids=self._ids("SELECT query_id FROM standing WHERE NOT committed AND NOT dead AND queue IS NULL"),
             duplicated_ids=self._ids("SELECT query_id FROM standing WHERE committed AND dead"),
             unexpected_ids=self._ids("SELECT query_id FROM strangers"),
             without_record=sum(n for key, n in lost.items() if not key[3]),

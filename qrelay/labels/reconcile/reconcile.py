@@ -1,10 +1,9 @@
 """Collects the evidence from a running installation, and repairs.
 
 The order makes a false "lost" impossible while the services work. The journal comes first: what it holds was in the
-first stream before. Then the streams, front to back: a message is stored by the next hop before it leaves its own, so
-a query not met in a stream had passed it. The ledger comes last, as the end of every way. Only a replay of dead
-letters moves a query backwards, and a feed may be about to write its journal: suspects are looked at again after a
-pause.
+first stream before. Then the streams, front to back: the next queue stores a message before it leaves its own, so a
+query not met in a stream had passed it. The ledger comes last, as the end of every way. Only a replay of dead letters
+moves a query backwards, and a feed may be about to write its journal: suspects are looked at again after a pause.
 
 Cost: one request and one message in memory at a time for what lies in the streams, pages of the ledger, and 150
 bytes of temporary disk a query.
@@ -28,9 +27,9 @@ from qrelay.labels.ledger import dead_letters
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.reconcile.evidence import Evidence, Report
 from qrelay.progress import step
+from qrelay.runtime.dead_letters import LETTER_TEXT_CHARS, REPLAY_HEADER, query_of
 from qrelay.runtime.jetstream import JetStreamBroker, StoredMessage
-from qrelay.runtime.letters import LETTER_TEXT_CHARS, REPLAY_HEADER, query_of
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.types import Query
 
 _CONNECT_S = 10.0
@@ -80,21 +79,21 @@ async def collect(
 
 async def _look_at_streams(broker: JetStreamBroker, collection: str, evidence: Evidence) -> None:
     with step("reading the queues", unit="messages") as reading:
-        async for hop, message in _stored(broker, collection):
+        async for queue, message in _stored(broker, collection):
             reading.advance(1)
             try:
                 query = query_of(wire.decode(message.payload, message.headers))
             except MalformedInput:
                 continue  # about no query; its worker makes a dead letter of it
             fingerprint = query_fingerprint(query.collection, query.query_id, query.text)
-            evidence.see_in_flight(hop, fingerprint, query.query_id, query.round)
+            evidence.see_in_flight(queue, fingerprint, query.query_id, query.round)
 
 
-async def _stored(broker: JetStreamBroker, collection: str) -> AsyncIterator[tuple[Hop, StoredMessage]]:
+async def _stored(broker: JetStreamBroker, collection: str) -> AsyncIterator[tuple[Queue, StoredMessage]]:
     """Front to back."""
-    for hop in Hop:
-        async for message in broker.stored(hop, collection):
-            yield hop, message
+    for queue in Queue:
+        async for message in broker.stored(queue, collection):
+            yield queue, message
 
 
 async def reemit(broker: JetStreamBroker, journal: Journal, query_ids: Iterable[str]) -> int:
@@ -119,7 +118,7 @@ async def reemit(broker: JetStreamBroker, journal: Journal, query_ids: Iterable[
 async def _reemit(broker: JetStreamBroker, query: Query, number: str) -> None:
     payload, headers = wire.encode(query)
     msg_id = f"{feed_message_id(query)}-r{number}"
-    subject = Hop.QUERIES.subject(query.collection)
+    subject = Queue.QUERIES.subject(query.collection)
     await broker.publish(subject, payload, {**headers, REPLAY_HEADER: number}, msg_id)
 
 

@@ -1,4 +1,4 @@
-"""Versions as plain data, for commands and doors."""
+"""Versions as plain data, for commands and clients."""
 
 from __future__ import annotations
 

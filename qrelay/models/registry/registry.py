@@ -26,7 +26,7 @@ from qrelay.models.registry import rules
 from qrelay.models.registry.events import Event, History
 from qrelay.models.registry.manifest import BI_ENCODER, DataSource, JudgeRef, Manifest, version_of
 from qrelay.models.registry.staging import Staging
-from qrelay.models.registry.state import Standing, State, standing, tainted
+from qrelay.models.registry.state import RegistryStatus, State, standing, tainted
 from qrelay.models.registry.versions import Versions, hashes
 
 
@@ -60,7 +60,7 @@ class Registry:
         """Every event, in order. Raises ModelError where one is damaged."""
         return self._history.events()
 
-    def standing(self) -> Standing:
+    def standing(self) -> RegistryStatus:
         """Where everything stands now."""
         return standing(self.history())
 
@@ -129,7 +129,7 @@ class Registry:
             tuple(judges), files, dict(metrics or {}), job, __version__,
         )  # fmt: skip
 
-        def decide(at: Standing) -> Event | None:
+        def decide(at: RegistryStatus) -> Event | None:
             there = version in at.versions and not at.versions[version].pruned
             return None if there else _event(ev.PUBLISHED, slot, version, by)
 
@@ -151,7 +151,7 @@ class Registry:
             raise InputError("a gate's report says `passed` (true or false) and `against` (a version, or empty)")
         manifest = self.manifest(version)
 
-        def decide(at: Standing) -> Event:
+        def decide(at: RegistryStatus) -> Event:
             rules.require_published(at, version)
             return _event(ev.GATED, manifest.slot, version, by, report)
 
@@ -169,7 +169,7 @@ class Registry:
         """
         manifest = self.manifest(version)
 
-        def decide(at: Standing) -> Event | None:
+        def decide(at: RegistryStatus) -> Event | None:
             rules.require_published(at, version)
             serving = at.serving(manifest.slot)
             if serving == version:
@@ -193,7 +193,7 @@ class Registry:
         rules.require_slot(slot)
         target = ""
 
-        def decide(at: Standing) -> Event:
+        def decide(at: RegistryStatus) -> Event:
             nonlocal target
             target = rules.rollback_target(at, slot, to)
             if target:
@@ -227,7 +227,7 @@ class Registry:
                 version: self._versions.model_bytes(version) for version in rules.droppable(self.standing(), keep)
             }
 
-        def decide(at: Standing) -> Event | None:
+        def decide(at: RegistryStatus) -> Event | None:
             version = next(iter(rules.droppable(at, keep)), None)
             return _event(ev.PRUNED, at.versions[version].slot, version, by) if version else None
 
@@ -239,14 +239,14 @@ class Registry:
         return {version: size for version, size in dropped.items() if size}
 
     def _on_judge(self, kind: str, judge: str, by: str, reason: str) -> bool:
-        def decide(at: Standing) -> Event | None:
+        def decide(at: RegistryStatus) -> Event | None:
             done = (judge in at.retracted) == (kind == ev.JUDGE_RETRACTED)
             return None if done else _event(kind, by=by, detail={"judge": judge, "reason": reason})
 
         with _writing(self.folder):
             return self._decide(decide)
 
-    def _decide(self, decide: Callable[[Standing], Event | None]) -> bool:
+    def _decide(self, decide: Callable[[RegistryStatus], Event | None]) -> bool:
         """Appends what `decide` answers to the present standing; again where another was faster. False: nothing."""
         while True:
             at = self.standing()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from qrelay.errors import InputError, NotPromotable, UnknownVersion
 from qrelay.models.registry.manifest import SLOTS
-from qrelay.models.registry.state import Standing, State, VersionState
+from qrelay.models.registry.state import RegistryStatus, State, VersionState
 
 _DROPPABLE = (State.REJECTED, State.RETIRED)
 
@@ -17,14 +17,14 @@ def require_slot(slot: str) -> None:
         raise InputError(f"there is no slot {slot!r}: it is {' or '.join(SLOTS)}")
 
 
-def require_published(at: Standing, version: str) -> VersionState:
+def require_published(at: RegistryStatus, version: str) -> VersionState:
     """The version's state. Raises UnknownVersion where its publication was never finished."""
     if version not in at.versions:
         raise UnknownVersion(f"version {version} was never published: run its job again, which finishes it")
     return at.versions[version]
 
 
-def require_model(at: Standing, version: str) -> None:
+def require_model(at: RegistryStatus, version: str) -> None:
     """Raises NotPromotable where the version's model was dropped."""
     if require_published(at, version).pruned:
         raise NotPromotable(
@@ -32,7 +32,7 @@ def require_model(at: Standing, version: str) -> None:
         )
 
 
-def require_passed(at: Standing, version: str, tainted_by: list[str]) -> None:
+def require_passed(at: RegistryStatus, version: str, tainted_by: list[str]) -> None:
     """Raises NotPromotable: its model was dropped, it learnt from retracted judges, or the gate has not passed it
     against the version that serves now."""
     require_model(at, version)
@@ -44,7 +44,7 @@ def require_passed(at: Standing, version: str, tainted_by: list[str]) -> None:
         raise NotPromotable(_why_not(found, serving))
 
 
-def rollback_target(at: Standing, slot: str, to: str | None) -> str:
+def rollback_target(at: RegistryStatus, slot: str, to: str | None) -> str:
     """The version that a slot goes back to; empty: the configured model. `to` None: the one before.
 
     Raises:
@@ -61,13 +61,13 @@ def rollback_target(at: Standing, slot: str, to: str | None) -> str:
     return to
 
 
-def droppable(at: Standing, keep: int) -> list[str]:
+def droppable(at: RegistryStatus, keep: int) -> list[str]:
     """Rejected and retired versions that nobody can roll back to and whose model is here, but of each slot the
     `keep` latest of them, in the order of publication."""
     return [version for slot in SLOTS for version in list(_unneeded(at, slot))[: -keep or None]]
 
 
-def _unneeded(at: Standing, slot: str) -> Iterator[str]:
+def _unneeded(at: RegistryStatus, slot: str) -> Iterator[str]:
     for found in at.versions.values():
         needed = found.version in at.stack.get(slot, ())
         if found.slot == slot and not needed and not found.pruned and found.state in _DROPPABLE:

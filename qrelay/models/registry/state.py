@@ -49,7 +49,7 @@ class VersionState:
 
 
 @dataclass(slots=True)
-class Standing:
+class RegistryStatus:
     """All of it. `stack`: slot -> versions that were promoted and not rolled back, the serving one last."""
 
     versions: dict[str, VersionState] = field(default_factory=dict)
@@ -63,9 +63,9 @@ class Standing:
         return served[-1] if served else ""
 
 
-def standing(events: Iterable[Event]) -> Standing:
+def standing(events: Iterable[Event]) -> RegistryStatus:
     """The fold over a history, from its beginning. Raises ModelError at a kind of event that it does not know."""
-    found = Standing()
+    found = RegistryStatus()
     for event in events:
         if event.kind not in _STEPS:
             raise ModelError(f"event {event.number} is {event.kind!r}, of a newer qrelay: use the one that wrote it")
@@ -84,22 +84,22 @@ def tainted(version: str, manifests: Mapping[str, Manifest], retracted: Iterable
     return sorted(found)
 
 
-def _published(found: Standing, event: Event) -> None:
+def _published(found: RegistryStatus, event: Event) -> None:
     found.versions.setdefault(event.version, VersionState(event.version, event.slot)).pruned = False
 
 
-def _pruned(found: Standing, event: Event) -> None:
+def _pruned(found: RegistryStatus, event: Event) -> None:
     found.versions[event.version].pruned = True
 
 
-def _gated(found: Standing, event: Event) -> None:
+def _gated(found: RegistryStatus, event: Event) -> None:
     version = found.versions[event.version]
     version.gate = event
     if version.state in (State.CANDIDATE, State.REJECTED):
         version.state = State.CANDIDATE if event.detail.get("passed") else State.REJECTED
 
 
-def _promoted(found: Standing, event: Event) -> None:
+def _promoted(found: RegistryStatus, event: Event) -> None:
     stack = found.stack.setdefault(event.slot, [])
     if stack:
         found.versions[stack[-1]].state = State.RETIRED
@@ -107,7 +107,7 @@ def _promoted(found: Standing, event: Event) -> None:
     found.versions[event.version].state = State.PROMOTED
 
 
-def _rolled_back(found: Standing, event: Event) -> None:
+def _rolled_back(found: RegistryStatus, event: Event) -> None:
     stack = found.stack.setdefault(event.slot, [])
     while stack and stack[-1] != event.version:
         found.versions[stack.pop()].state = State.RETIRED
@@ -115,15 +115,15 @@ def _rolled_back(found: Standing, event: Event) -> None:
         found.versions[stack[-1]].state = State.PROMOTED
 
 
-def _retracted(found: Standing, event: Event) -> None:
+def _retracted(found: RegistryStatus, event: Event) -> None:
     found.retracted[str(event.detail["judge"])] = event
 
 
-def _restored(found: Standing, event: Event) -> None:
+def _restored(found: RegistryStatus, event: Event) -> None:
     found.retracted.pop(str(event.detail["judge"]), None)
 
 
-_STEPS: dict[str, Callable[[Standing, Event], None]] = {
+_STEPS: dict[str, Callable[[RegistryStatus, Event], None]] = {
     ev.PUBLISHED: _published,
     ev.GATED: _gated,
     ev.PROMOTED: _promoted,

@@ -20,7 +20,7 @@ from typing import Any
 from qrelay.config import NatsSettings
 from qrelay.errors import TransientError
 from qrelay.runtime.jetstream import JetStreamBroker
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from tests.deploy.k8s.kubelet import Broken, Node, Pod, pods_of
 from tests.deploy.k8s.local_run import bring_up, load
 from tests.deploy.k8s.namespaces import loopback_up
@@ -54,7 +54,7 @@ async def publish(broker: JetStreamBroker, first: int) -> None:
     for number in range(first, first + BATCH):
         for _ in range(_ATTEMPTS):
             try:
-                await broker.publish(Hop.QUERIES.subject("docs"), b"{}", {}, f"message-{number}")
+                await broker.publish(Queue.QUERIES.subject("docs"), b"{}", {}, f"message-{number}")
                 break
             except TransientError:
                 await asyncio.sleep(0.5)
@@ -82,7 +82,7 @@ async def pending(broker: JetStreamBroker, expected: int) -> int:
     does, so a count below `expected` is looked at again."""
     found = 0
     for _ in range(_ATTEMPTS):
-        found = {stats.hop: stats.pending for stats in await broker.stats()}[Hop.QUERIES]
+        found = {stats.queue: stats.pending for stats in await broker.stats()}[Queue.QUERIES]
         if found >= expected:
             break
         await asyncio.sleep(0.5)

@@ -12,7 +12,7 @@ import yaml
 
 from qrelay.judging.settings import JudgeSettings
 from qrelay.runtime.jetstream import DEAD_LETTER_MARGIN
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.services.reranker.settings import RerankerSettings
 from tests.deploy.k8s.effective import settings_of
 from tests.deploy.k8s.rendering import (
@@ -91,7 +91,7 @@ def test_nats_is_where_and_as_the_services_expect_it(name: str, tmp_path: Path) 
     assert size(conf, "max_payload") >= nats.max_message_bytes + DEAD_LETTER_MARGIN
     disk = servers["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"]
     room = size(conf, "max_file_store")
-    assert len(Hop) * nats.max_stream_bytes <= room < int(disk.removesuffix("Gi")) * 2**30
+    assert len(Queue) * nats.max_stream_bytes <= room < int(disk.removesuffix("Gi")) * 2**30
     mounts = {each["mountPath"] for each in containers(servers)[0]["volumeMounts"]}
     assert text(conf, "store_dir") in mounts
     assert re.findall(r"nats-route://([\w.-]+):6222", conf) == ([] if len(pods) == 1 else [
@@ -127,16 +127,16 @@ def test_keda_scales_each_service_by_the_lag_of_its_own_stream(name: str) -> Non
     scaled = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "ScaledObject")}
     assert set(scaled) == {*SERVICES}
     monitored = one(objects, "Service", "nats")["spec"]["ports"][-1]["port"]
-    for hop in (Hop.QUERIES, Hop.RETRIEVED, Hop.RERANKED, Hop.JUDGED):
-        spec = scaled[hop.consumer]
-        assert spec["scaleTargetRef"] == {"name": hop.consumer}
+    for queue in (Queue.QUERIES, Queue.RETRIEVED, Queue.RERANKED, Queue.JUDGED):
+        spec = scaled[queue.consumer]
+        assert spec["scaleTargetRef"] == {"name": queue.consumer}
         (trigger,) = spec["triggers"]
         assert trigger["type"] == "nats-jetstream"
         metadata = trigger["metadata"]
-        assert (metadata["stream"], metadata["consumer"]) == (hop.stream, hop.consumer)
+        assert (metadata["stream"], metadata["consumer"]) == (queue.stream, queue.consumer)
         assert metadata["natsServerMonitoringEndpoint"] == f"nats.qrelay.svc.cluster.local:{monitored}"
         assert metadata["account"] == "$G"  # of a server without accounts
-        assert "replicas" not in one(objects, "Deployment", hop.consumer)["spec"]
+        assert "replicas" not in one(objects, "Deployment", queue.consumer)["spec"]
 
 
 @pytest.mark.parametrize("name", ["prod", "base+keda"])

@@ -15,7 +15,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from qrelay.labels.ledger.outbox_rows import FAILED, RUNNING, SUCCEEDED
 from qrelay.runtime import telemetry
-from qrelay.runtime.topology import Hop
+from qrelay.runtime.topology import Queue
 from qrelay.settings import sections
 from tests.deploy.k8s.rendering import ROOT, SERVICES, Object, generated, of_kind, one, overlay
 
@@ -23,7 +23,7 @@ PROD = overlay("prod")
 TARGET_LABELS = {"job", "pod", "namespace", "instance", "service", "endpoint", "container"}
 """Which the Prometheus operator adds to every series; job is the service, by jobLabel."""
 VALUES = {
-    "hop": {each.value for each in Hop},
+    "hop": {each.value for each in Queue},
     "stage": {*SERVICES, "sink-dead-letters"},
     "job": {*SERVICES},
     "period": {"run", "day"},
@@ -156,9 +156,9 @@ def test_each_queue_has_an_alert_that_nobody_takes_from_it() -> None:
     exprs = {
         rule["labels"]["stage"]: rule["expr"] for rule in alerts() if rule["alert"] == "QrelayLagWithoutProgress"
     }
-    for hop in (Hop.QUERIES, Hop.RETRIEVED, Hop.RERANKED, Hop.JUDGED):
-        expr = exprs[hop.consumer]
-        assert f'hop="{hop.value}"' in expr and f'stage="{hop.consumer}"' in expr
+    for queue in (Queue.QUERIES, Queue.RETRIEVED, Queue.RERANKED, Queue.JUDGED):
+        expr = exprs[queue.consumer]
+        assert f'hop="{queue.value}"' in expr and f'stage="{queue.consumer}"' in expr
 
 
 def test_every_alert_that_the_operations_page_explains_exists() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qrelay.errors import InputError
-from qrelay.formats.annotated_pairs import read_slice
+from qrelay.formats.annotated_pairs import read_annotated_pairs
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime.context import ServiceContext
@@ -62,9 +62,9 @@ def test_slice_writes_pairs_to_fill_in_and_hides_what_the_judge_said(sink: Sink,
     assert "20 pairs" in result.output
     assert "of 60 judged" in result.output
     assert out.read_text().splitlines()[0] == "query_id\tpassage_id\tgrade\tquery\ttitle\ttext"
-    pairs = read_slice(out, ungraded=True)
+    pairs = read_annotated_pairs(out, ungraded=True)
     assert len(pairs) == 20
-    assert read_slice(out) == []
+    assert read_annotated_pairs(out) == []
     known = {(p.query_id, p.passage_id): p for p in (overlapping(q, n, None) for q in range(12) for n in range(3, 8))}
     assert all(known[each.query_id, each.passage_id] == each for each in pairs)
     run(tmp_path, "slice", *options, "--out", tmp_path / "again.tsv")

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import ConfigError, InputError
-from qrelay.formats.annotated_pairs import GradedPair, write_slice
+from qrelay.formats.annotated_pairs import GradedPair, write_annotated_pairs
 from qrelay.identity import judge_digest
 from qrelay.judging.calibration import load_map, load_maps
 from qrelay.labels.qualification import read_report
@@ -30,7 +30,7 @@ def graded_pairs(queries: int = 10) -> list[GradedPair]:
 @pytest.fixture
 def graded(tmp_path: Path) -> list[str]:
     """The options that name a slice of 60 graded pairs, without a dense system."""
-    write_slice(tmp_path / "slice.tsv", graded_pairs())
+    write_annotated_pairs(tmp_path / "slice.tsv", graded_pairs())
     return ["--slice", str(tmp_path / "slice.tsv"), "--relevant-from", "1", "--embedder", ""]
 
 
@@ -152,7 +152,9 @@ def test_maps_of_other_judges_are_refused(tmp_path: Path, graded: list[str]) -> 
 
 
 def test_qualify_writes_what_the_sink_reads(tmp_path: Path, graded: list[str]) -> None:
-    write_slice(tmp_path / "rest.tsv", [overlapping(q, n, None) for q in range(20, 30) for n in range(2, 8)])
+    write_annotated_pairs(
+        tmp_path / "rest.tsv", [overlapping(q, n, None) for q in range(20, 30) for n in range(2, 8)]
+    )
     out = tmp_path / "qualification.json"
     result = run(tmp_path, "qualify", *graded, "--out", out, "--rest", tmp_path / "rest.tsv", "--json")
     assert result.exit_code == 0, result.output
@@ -216,13 +218,13 @@ def test_a_default_that_is_no_map_is_refused_before_anything_is_written(tmp_path
 
 
 def test_a_slice_that_nobody_filled_in_is_said_so(tmp_path: Path, graded: list[str]) -> None:
-    write_slice(tmp_path / "slice.tsv", [overlapping(q, 2, None) for q in range(3)])
+    write_annotated_pairs(tmp_path / "slice.tsv", [overlapping(q, 2, None) for q in range(3)])
     with pytest.raises(InputError, match="no annotated pair has a grade: fill in the column grade first"):
         run(tmp_path, "eval", *graded)
 
 
 def test_too_few_relevant_pairs_are_said_so(tmp_path: Path, graded: list[str]) -> None:
-    write_slice(
+    write_annotated_pairs(
         tmp_path / "slice.tsv", [overlapping(q, n, int(q < 4 and n == 7)) for q in range(8) for n in range(4, 8)]
     )
     with pytest.raises(InputError, match=r"3 relevant and 25 other graded pairs are too few .* at least 5 of each"):

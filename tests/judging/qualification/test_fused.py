@@ -13,7 +13,7 @@ from qrelay.errors import BackendUnavailable, ConfigError, InvalidQuery, QrelayE
 from qrelay.judging.cache import NoCache
 from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.calibration import CalibrationMap, FittedOn, MapInput, raw_score, save_maps
-from qrelay.judging.ensemble import Fused
+from qrelay.judging.ensemble import Ensemble
 from qrelay.judging.judge import Judge
 from qrelay.judging.load import load_core
 from qrelay.judging.panel import Panel
@@ -78,16 +78,16 @@ def with_scores(each: CandidateSet, *dense: float | None) -> CandidateSet:
     return replace(each, candidates=tuple(scored))
 
 
-async def fused(core: Fused, each: CandidateSet) -> list[Judgment]:
+async def fused(core: Ensemble, each: CandidateSet) -> list[Judgment]:
     """The fused labels of one set."""
     (answer,) = await core.judge([each])
     assert isinstance(answer, JudgedSet), answer
     return [label for label in answer.judgments if label.judge.strategy == "fused"]
 
 
-def core_of(*names: str, backend: FakeBackend | None = None) -> Fused:
+def core_of(*names: str, backend: FakeBackend | None = None) -> Ensemble:
     panel = panel_of(backend)
-    return Fused(panel, map_of(panel, *names))
+    return Ensemble(panel, map_of(panel, *names))
 
 
 async def test_fused_labels_stand_behind_the_panels_in_candidate_order() -> None:
@@ -131,7 +131,7 @@ async def test_fusing_adds_no_question_to_the_panels() -> None:
 async def test_a_fused_label_counts_as_cached_when_all_that_it_is_made_of_is(tmp_path: Path) -> None:
     cache = SqlCache(str(tmp_path / "cache.sqlite"))
     panel = panel_of(cache=cache)
-    core = Fused(panel, map_of(panel, "wide", "likely"))
+    core = Ensemble(panel, map_of(panel, "wide", "likely"))
     fresh, again = await fused(core, candidate_set(*TEXTS)), await fused(core, candidate_set(*TEXTS))
     core.close()
     assert [each.cached for each in (*fresh, *again)] == [False] * 3 + [True] * 3
@@ -162,7 +162,7 @@ async def test_a_score_that_a_candidate_lacks_counts_as_the_mean() -> None:
     assert ps[2] > ps[1]
 
 
-async def keys(core: Fused, each: CandidateSet) -> list[str]:
+async def keys(core: Ensemble, each: CandidateSet) -> list[str]:
     return [label.judgment_key for label in await fused(core, each)]
 
 
@@ -210,7 +210,7 @@ def test_a_map_of_another_judge_is_refused_naming_both() -> None:
     other = Judge(FakeBackend(), make_strategy("binary", "0-3"), NoCache())
     stranger = replace(map_of(panel, "wide"), inputs=(MapInput("judge", "short", other.hashes[0]),))
     with pytest.raises(ConfigError) as raised:
-        Fused(panel, stranger)
+        Ensemble(panel, stranger)
     said = str(raised.value)
     assert f"fitted on the judges short ({other.hashes[0][:12]})" in said
     assert all(f"{name} ({judge.hashes[0][:12]})" in said for name, judge in panel.judges.items())
@@ -220,7 +220,7 @@ def test_a_map_of_another_judge_is_refused_naming_both() -> None:
 async def test_a_judge_may_have_another_name_than_when_the_map_was_fitted() -> None:
     panel = panel_of()
     renamed = Panel({f"my {name}": judge for name, judge in panel.judges.items()}, NoCache())
-    labels = await fused(Fused(renamed, map_of(panel, "wide", "likely")), candidate_set(*TEXTS))
+    labels = await fused(Ensemble(renamed, map_of(panel, "wide", "likely")), candidate_set(*TEXTS))
     assert [e.outcome for e in labels] == [
         e.outcome for e in await fused(core_of("wide", "likely"), candidate_set(*TEXTS))
     ]
@@ -235,7 +235,7 @@ async def test_the_settings_alone_make_a_fused_core_that_says_what_it_reads(tmp_
     maps = {"plain": map_of(panel_of(), "wide", "likely"), "leaning": map_of(panel_of(), "wide", "dense")}
     save_maps(maps, "plain", tmp_path / "maps.json")
     core = load_core(settings(f"{tmp_path / 'maps.json'}#leaning"))
-    assert isinstance(core, Fused)
+    assert isinstance(core, Ensemble)
     assert core.info().models["judge"] == maps["leaning"].identity.fingerprint
     assert core.info().details["leans on retrieval scores"] == "yes"
     assert "wide, dense; fitted on 100 pairs of 10 queries" in core.info().details["calibration"]

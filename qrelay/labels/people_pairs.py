@@ -24,7 +24,7 @@ _PAGE: Final = 64
 
 
 @dataclass(slots=True)
-class SliceWritten:
+class PairsWritten:
     """Rows of the file, and overrides that were left out for their passage has no text."""
 
     rows: int
@@ -32,7 +32,7 @@ class SliceWritten:
     scale: str
 
 
-def write_slice(snapshot: Snapshot, collection: str, path: Path, scale: str = "") -> SliceWritten:
+def write_annotated_pairs(snapshot: Snapshot, collection: str, path: Path, scale: str = "") -> PairsWritten:
     """Writes the overrides on one scale, by query_id and passage_id, whole or not at all, a page in memory at a time.
     No `scale`: the one that they are on.
 
@@ -41,15 +41,15 @@ def write_slice(snapshot: Snapshot, collection: str, path: Path, scale: str = ""
         BackendUnavailable: the file cannot be written.
     """
     scale = scale or _only_scale(snapshot.connection, collection)
-    written = SliceWritten(0, 0, scale)
+    written = PairsWritten(0, 0, scale)
     try:
-        annotated_pairs.write_slice(path, _pairs(snapshot, collection, written))
+        annotated_pairs.write_annotated_pairs(path, _pairs(snapshot, collection, written))
     except OSError as error:
         raise BackendUnavailable(f"cannot write {path}: {error.strerror}; nothing was changed there") from error
     return written
 
 
-def _pairs(snapshot: Snapshot, collection: str, counts: SliceWritten) -> Iterator[GradedPair]:
+def _pairs(snapshot: Snapshot, collection: str, counts: PairsWritten) -> Iterator[GradedPair]:
     """The pairs with a text; counts all. Raises InputError: there is none."""
     judge_no = pseudo_judge(counts.scale)[0]
     for query in _queries(snapshot, collection):

@@ -23,7 +23,7 @@ def allowed_of(settings: SinkSettings) -> Allowed:
     return Allowed(settings.training.unmeasured, settings.training.unqualified)
 
 
-def require_teachable(ledger: Ledger, collection: str, settings: SinkSettings, allowed: Allowed = NOTHING) -> None:
+def require_permission(ledger: Ledger, collection: str, settings: SinkSettings, allowed: Allowed = NOTHING) -> None:
     """Returns where a training of the collection may start now. `allowed`: beside what the settings allow.
 
     Raises:
@@ -50,9 +50,9 @@ def start_training(ledger: Ledger, collection: str, settings: SinkSettings, allo
     """A trigger by hand, whatever the policy says; a sink launches its job. `allowed` goes with it.
 
     Raises:
-        NotQualified: as `require_teachable`.
+        NotQualified: as `require_permission`.
         ConfigError, UnknownCollection, InputError: as `trigger_manually`.
     """
     if settings.training.command:
-        require_teachable(ledger, collection, settings, allowed)
+        require_permission(ledger, collection, settings, allowed)
     return trigger_manually(ledger, collection, settings.training, allowed)
