@@ -38,7 +38,7 @@ def _run(job: Job, settings: TrainerSettings, config: Path | None, say: Say) -> 
         return known
     rules = settings.rules()
     registry = Registry(settings.registry or job.data_dir / "registry")
-    makings = Makings(job, settings, rules, configured_models(config, job.data_dir), registry, say)
+    makings = Makings(job, settings, rules, *configured_models(config, job.data_dir), registry, say)
     data: dict[str, JobData] = {}
     found = []
     for slot in settings.slots:
