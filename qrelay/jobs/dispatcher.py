@@ -113,7 +113,7 @@ class Dispatcher:
             return
         faults.point("sink.trigger.decided")
         try:
-            self._require_teachable(trigger)
+            self._require_permission(trigger)
             launched = self._launcher.launch(self._job(trigger))
         except QrelayError as error:
             self._failed(trigger, error)
@@ -121,7 +121,7 @@ class Dispatcher:
         faults.point("sink.launch.after")
         self._launched(trigger, launched, place)
 
-    def _require_teachable(self, trigger: Trigger) -> None:
+    def _require_permission(self, trigger: Trigger) -> None:
         """Raises NotQualified where the labels may not train, and the job has not begun either (before a sink could
         record it)."""
         try:

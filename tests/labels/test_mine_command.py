@@ -131,12 +131,12 @@ def test_every_reason_has_words(reason: str) -> None:
     assert in_words(verdict, MiningRules(), "dense")
 
 
-def test_words_name_the_numbers_behind_a_guard() -> None:
+def test_words_name_the_numbers_behind_a_filter() -> None:
     def words(reason: str, value: float, limit: float) -> str:
         verdict = Verdict(judged("d"), NEITHER, reason, Because(value, limit, "X#0"))
         return in_words(verdict, MiningRules(), "cross_encoder")
 
     assert words("near_duplicate_of_positive", 0.87, 0.8) == "dropped: its text is 0.87 similar to the positive X#0"
     assert words("above_guard", 0.81, 0.7885) == (
-        "dropped: teacher score 0.81 (cross_encoder) is above 0.7885, the guard at 95% of the positive X#0's"
+        "dropped: teacher score 0.81 (cross_encoder) is above 0.7885, the limit at 95% of the positive X#0's"
     )

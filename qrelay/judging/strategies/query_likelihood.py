@@ -2,7 +2,7 @@
 
 After Sachan et al., "Improving Passage Retrieval with Zero-Shot Question Generation" (UPR, EMNLP 2022), whose prompt
 it takes, with one thing more: log P(query) without a passage is taken off, so that scores compare between queries
-and a label means something by itself. Asks nothing that a model must be taught to do: small models that fail at
+and a label means something by itself. Asks nothing that a model must be trained to do: small models that fail at
 grading do this well (docs/judge.md has the figures).
 """
 

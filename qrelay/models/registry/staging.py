@@ -1,4 +1,4 @@
-"""Where the registry's files and folders are made before one rename puts them in place, and how leavings are cleaned.
+"""Where the registry's files and folders are made before one rename puts them in place; how leftovers are removed.
 
 A name in the staging folder ends in `.<machine>.<process>.<nanoseconds>`: what a process of this machine left that is
 gone, or anybody a day ago, was left by a death and is removed by the next publication.

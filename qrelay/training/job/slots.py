@@ -169,7 +169,7 @@ def _decide(makings: Makings, slot: str, version: str) -> tuple[str, str, Decisi
 
 
 def _serves(makings: Makings, version: str) -> tuple[str, str, Decision | None]:
-    """The version serves already: this job promoted it before it was killed, or learnt nothing new."""
+    """The version serves already: this job promoted it before it was killed, or its training changed nothing."""
     by = f"job {makings.job.name}"
     ours = [event for event in makings.registry.history() if event.version == version and event.by == by]
     if any(event.kind == "promoted" for event in ours):
