@@ -65,11 +65,6 @@ class Manifest:
     job: str = ""
     qrelay: str = ""
 
-    @property
-    def data_hash(self) -> str:
-        """Of all that was trained on, in its order."""
-        return digest(*(source.sha256 for source in self.data))
-
     def as_json(self) -> dict[str, Any]:
         """Plain data; `from_json` reads it back."""
         found: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
