@@ -1,10 +1,12 @@
 """Files that are whole or absent whenever the process is killed: temporary file, fsync, rename, fsync of the
-folder. Everything in qrelay that must survive a crash is written through here."""
+folder. Everything in qrelay that must survive a crash is written through here. And `held`: one process at a time."""
 
 from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -76,3 +78,20 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def held(lock: Path, busy: Exception) -> Iterator[None]:
+    """Holds a lock file, which the system takes from a process that dies. Raises `busy` where another process has
+    it."""
+    from filelock import FileLock, Timeout
+
+    taken = FileLock(lock)
+    try:
+        taken.acquire(timeout=0)
+    except Timeout:
+        raise busy from None
+    try:
+        yield
+    finally:
+        taken.release()
