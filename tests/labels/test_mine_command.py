@@ -138,5 +138,5 @@ def test_words_name_the_numbers_behind_a_filter() -> None:
 
     assert words("near_duplicate_of_positive", 0.87, 0.8) == "dropped: its text is 0.87 similar to the positive X#0"
     assert words("above_guard", 0.81, 0.7885) == (
-        "dropped: teacher score 0.81 (cross_encoder) is above 0.7885, the limit at 95% of the positive X#0's"
+        "dropped: teacher score 0.81 (cross_encoder) is above 0.7885, the guard at 95% of the positive X#0's"
     )

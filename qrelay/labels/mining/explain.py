@@ -109,7 +109,7 @@ _WORDS: Final = {
     "duplicate_of_positive": "dropped: it has the words of the positive {other}",
     "near_duplicate_of_positive": "dropped: its text is {value:.2f} similar to the positive {other}",
     "sibling_of_positive": "dropped: it is from the document of the positive {other}",
-    "above_guard": "dropped: teacher score {value:.4g} ({system}) is above {limit:.4g}, the limit at"
+    "above_guard": "dropped: teacher score {value:.4g} ({system}) is above {limit:.4g}, the guard at"
     " {rules.guard_ratio:.0%} of the positive {other}'s",
     "within_margin": "dropped: teacher score {value:.4g} ({system}) is above {limit:.4g}, {rules.guard_margin:g}"
     " under the positive {other}'s",
