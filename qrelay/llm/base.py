@@ -1,6 +1,6 @@
 """The protocol of a backend: questions in, log-probabilities or text out.
 
-Adding one: a module, a line in `qrelay.judging.engines.make_backend`, a parameter in tests/llm/test_backends.py.
+Adding one: a module, a line in `qrelay.judging.engines`, a parameter in tests/llm/test_backends.py.
 """
 
 from __future__ import annotations
