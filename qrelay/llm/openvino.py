@@ -66,8 +66,8 @@ class OpenVinoBackend(InProcess):
 
 
 class OpenVinoRows:
-    """The forward passes; see `in_process.Rows`. Neighbours are one batch, padded on the right: a causal model does
-    not look there."""
+    """The forward passes; see `in_process.Rows`. Neighbours of one width are a batch, padded on the right, where a
+    causal model does not look."""
 
     def __init__(self, graph: Path, *, threads: int, batch_tokens: int) -> None:
         """Compiles, and runs once, so that the first question waits for no layout of weights."""
@@ -80,13 +80,12 @@ class OpenVinoRows:
         """Tensors of log-probabilities, a group after the other."""
         import torch
 
-        for batch in padded_batches(queries, self._batch_tokens):
-            rows = torch.from_numpy(self._run(batch))
+        for batch, width in padded_batches(queries, self._batch_tokens):
+            rows = torch.from_numpy(self._run(batch, width))
             yield list(torch.split(rows, [len(query.wanted) for query in batch]))
 
-    def _run(self, queries: Sequence[TokenQuery]) -> Any:
+    def _run(self, queries: Sequence[TokenQuery], width: int) -> Any:
         """Log-probabilities at every wanted position of every query: shape (positions, vocabulary)."""
-        width = max(len(query.ids) for query in queries)
         ids = np.zeros((len(queries), width), dtype=np.int64)
         mask = np.zeros_like(ids)
         for row, query in enumerate(queries):
