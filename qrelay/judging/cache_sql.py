@@ -86,12 +86,12 @@ class SqlCache:
                 if found != FORMAT:
                     raise BackendUnavailable(f"its format is {found}, this qrelay's is {FORMAT}")
         except (BackendUnavailable, OSError) as error:
-            mend = (
+            remedy = (
                 "move it away to start an empty one" if self._sqlite else "check the address, the server and rights"
             )
             raise ConfigError(
-                f"the judgment cache {self._where} cannot be opened ({error}): {mend}, or set judge.cache to another "
-                f"one or to {NO_CACHE}"
+                f"the judgment cache {self._where} cannot be opened ({error}): {remedy}, or set judge.cache to "
+                f"another one or to {NO_CACHE}"
             ) from error
 
     def _define(self, prefix: str) -> None:

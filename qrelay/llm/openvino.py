@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from qrelay.llm.base import TOP_LOGPROBS, Weights
-from qrelay.llm.exchange import PROMPT_LOGPROBS, TOKEN_LOGPROBS
 from qrelay.llm.in_process import InProcess
 from qrelay.llm.openvino_model import GRAPH, openvino_folder
 from qrelay.llm.prefixes import TokenQuery, padded_batches
@@ -63,10 +62,7 @@ class OpenVinoBackend(InProcess):
         with step(f"loading {self.weights.model} in 8 bits"):
             self._rows = OpenVinoRows(folder / GRAPH, threads=threads, batch_tokens=batch_tokens)
         engine = f"engine=openvino;weights=int8;activations={activations()}"
-        self._decodings = {PROMPT_LOGPROBS: f"{engine};start={self._tokens.start_name};temperature=1"}
-        if self._tokens.has_template:
-            chat = f"{engine};chat-template=model;temperature=0"
-            self._decodings[TOKEN_LOGPROBS] = f"{chat};max_tokens=1;top_logprobs={TOP_LOGPROBS}+labels"
+        self._decodings = self._tokens.decodings(engine, top=f"{TOP_LOGPROBS}+labels", generates=False)
 
 
 class OpenVinoRows:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 import click
@@ -164,8 +164,8 @@ def _verify_one(entry: ModelEntry) -> dict[str, Any]:
     if not problems:
         return {"name": entry.name, "ok": True, "path": str(folder), "said": "verified"}
     listed = "\n".join(f"  - {problem}" for problem in problems)
-    mend = f"Run `qrelay models pull {entry.name}` to fetch it again."
-    return {"name": entry.name, "ok": False, "problem": f"the model '{entry.name}' is not right:\n{listed}\n{mend}"}
+    remedy = f"Run `qrelay models pull {entry.name}` to fetch it again."
+    return {"name": entry.name, "ok": False, "problem": f"the model '{entry.name}' is not right:\n{listed}\n{remedy}"}
 
 
 def _finish(results: list[dict[str, Any]], as_json: bool) -> None:
