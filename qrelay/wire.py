@@ -61,8 +61,8 @@ _ZSTD_LOCAL = _Zstd()
 
 @contextlib.contextmanager
 def _fitting(what: str) -> Iterator[None]:
-    """A value that one side has and the other cannot hold, as MalformedInput: a time out of range, a number too large,
-    half an emoji."""
+    """A value that one side has and the other cannot hold (a time out of range, a number too large, half an emoji)
+    is MalformedInput."""
     try:
         yield
     except (ValueError, TypeError, OverflowError) as error:

@@ -62,6 +62,19 @@ def _translated(what: str) -> Iterator[None]:
         raise BackendUnavailable(f"{what}: {type(error).__name__}: {error}") from error
 
 
+class _Client(Client):
+    """nats-py takes a message with a header `Status` for the server's own word, and `fetch` fails over it. A stored
+    message has an address for its ack; the server's words have none."""
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        if headers and reply.startswith(b"$JS.ACK."):
+            headers.pop("Status", None)
+        built: Msg = super()._build_message(sid, subject, reply, data, headers)
+        return built
+
+
 class JetStreamMessage:
     """One delivery from JetStream."""
 
@@ -133,7 +146,7 @@ class JetStreamBroker:
 
     @classmethod
     async def _connect(cls, settings: NatsSettings, name: str, owner: bool) -> Self:
-        client = Client()
+        client = _Client()
         await client.connect(
             servers=settings.url.split(","),
             name=f"qrelay-{name}",

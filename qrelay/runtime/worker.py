@@ -5,9 +5,9 @@ that dies at any moment leaves its messages to be delivered again; output ids ar
 repetition is recognised. A message ends in exactly one of: acked with its output stored, acked with a
 dead letter stored, or not acked and delivered again, `max_attempts` times at most.
 
-Nothing stops a stage. A message that no stage can take goes through its batch with its refusal instead of an answer.
-A batch that raises is tried again item by item, so that one bad item does not take its neighbours along. Whatever else
-fails, the message is given back at once: held, heartbeats would keep it for ever.
+Nothing stops a stage. A message that none can take goes through its batch with a refusal in place of an answer.
+A batch that raises is tried again item by item, so that one bad item does not take its neighbours along.
+Whatever else fails, the message is given back at once: heartbeats would hold it for ever.
 
 Back-pressure: a full next queue makes `publish` wait; the worker then holds what it has, heartbeats, and
 fetches no more. It does the same where a stage raises OnHold (no budget, no database), until it can continue; that is
@@ -131,6 +131,11 @@ class StageWorker:
         finally:
             await self._drain()
             heartbeat.cancel()
+
+    @property
+    def name(self) -> str:
+        """The stage's."""
+        return self._stage.name
 
     @property
     def stalled(self) -> str:

@@ -32,7 +32,9 @@ def query_proto(number: int, **fields: Any) -> records_pb2.Query:
 
 def dead_letter(number: int) -> DeadLetter:
     subject = "qrelay.v1.docs.queries"
-    return DeadLetter(f"l{number}", "judge", "docs", f"q{number}", "how?", "timeout", "", 5, samples.NOW, subject, {}, b"")
+    return DeadLetter(
+        f"l{number}", "judge", "docs", f"q{number}", "how?", "timeout", "", 5, samples.NOW, subject, {}, b""
+    )
 
 
 @cache
@@ -81,7 +83,9 @@ def a_bomb(number: int) -> Published:
 
 
 def a_collection_that_is_no_token(number: int) -> Published:
-    return enveloped(query=query_proto(number, collection=("docs.v2", "my docs", "*", "", "Docs", "x" * 300)[number % 6]))
+    return enveloped(
+        query=query_proto(number, collection=("docs.v2", "my docs", "*", "", "Docs", "x" * 300)[number % 6])
+    )
 
 
 def a_judged_set(number: int) -> Published:
@@ -153,6 +157,8 @@ FAILURES: dict[str, Callable[[Work], Any]] = {
 }
 
 
-def hostile(count: int, kinds: tuple[Callable[[int], Published], ...] = (*UNREADABLE, *MISPLACED)) -> Iterator[Published]:
+def hostile(
+    count: int, kinds: tuple[Callable[[int], Published], ...] = (*UNREADABLE, *MISPLACED)
+) -> Iterator[Published]:
     """So many messages, no two alike, of every kind in turn."""
     return (make(number) for number, make in zip(range(count), islice(cycle(kinds), count), strict=True))

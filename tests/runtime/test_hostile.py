@@ -1,8 +1,8 @@
-"""Nothing stops a stage: whatever lies on its queue and whatever it raises, each message ends, and its neighbours go on."""
+"""Nothing stops a stage: whatever lies on its queue, whatever it raises, each message ends and its neighbours go on."""
 
 from __future__ import annotations
 
-import asyncio
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -36,7 +36,7 @@ async def test_a_message_that_no_stage_can_take_is_a_dead_letter_and_its_neighbo
         (letter,) = await collect(broker, Queue.DLQ, 1)
         await eventually(lambda: idle(broker))
     assert {each.query.query_id for each in found} == {"q0", "q1"}
-    assert sorted(sum(stage.batches, [])) == ["q0", "q1"], "the stage never sees it"
+    assert sorted(chain.from_iterable(stage.batches)) == ["q0", "q1"], "the stage never sees it"
     assert (letter.payload, letter.attempts, letter.subject) == (make(1)[0], 1, SUBJECT)
 
 

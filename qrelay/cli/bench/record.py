@@ -12,9 +12,9 @@ from qrelay import wire
 from qrelay.bench.targets.recorded import read_queries, write_records
 from qrelay.bench.targets.services import ENDPOINTS
 from qrelay.cli.bench.options import file_option
-from qrelay.identity import require_collection
 from qrelay.cli.group import example
 from qrelay.errors import InputError
+from qrelay.identity import require_collection
 from qrelay.progress import shown, step
 from qrelay.runtime.client import channel
 
