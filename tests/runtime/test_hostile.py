@@ -1,4 +1,4 @@
-"""Nothing stops a stage: whatever lies on its queue, whatever it raises, each message ends and its neighbours go on."""
+"""Nothing stops a stage: whatever lies on its queue or is raised, each message ends and its neighbours go on."""
 
 from __future__ import annotations
 
