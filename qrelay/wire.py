@@ -329,7 +329,7 @@ def from_proto(message: Message) -> Any:
 def encode(record: Record, *, compress: bool = True) -> tuple[bytes, dict[str, str]]:
     """A record as a queue message: (payload, headers)."""
     envelope = envelope_pb2.Envelope(**{_ENVELOPE_FIELD[type(record)]: to_proto(record)})
-    payload = envelope.SerializeToString()
+    payload = envelope.SerializeToString(deterministic=True)  # else a map's order is another one in each process
     if not compress or len(payload) < COMPRESS_FROM_BYTES:
         return payload, {}
     return _ZSTD_LOCAL.compressor.compress(payload), {CONTENT_ENCODING: ZSTD}

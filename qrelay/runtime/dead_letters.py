@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from qrelay.errors import Exhausted, QrelayError
@@ -16,7 +16,7 @@ REPLAY_HEADER: Final = "Qrelay-Replay"
 replay is not mistaken for a repetition."""
 LETTER_TEXT_CHARS: Final = 16_384
 _LETTER_DETAIL_CHARS: Final = 2_000
-"""Bounds that keep a dead letter within nats.DEAD_LETTER_MARGIN of its original; the payload is whole."""
+"""Bounds that keep a dead letter within topology.DEAD_LETTER_MARGIN of its original; the payload is whole."""
 
 
 def query_of(record: Record) -> Query:
@@ -37,7 +37,7 @@ def message_id(stage: str, query: Query, replay: str) -> str:
     return digest(stage, query.collection, query.query_id, query.text, replay, *round_fields(query.round))[:40]
 
 
-def dead_letter(stage: str, message: Message, query: Query, error: QrelayError) -> DeadLetter:
+def dead_letter(stage: str, message: Message, query: Query, error: QrelayError, failed_at: datetime) -> DeadLetter:
     """The dead letter of a message that `stage` cannot process, with its original whole."""
     replay = message.headers.get(REPLAY_HEADER, "")
     return DeadLetter(
@@ -49,7 +49,7 @@ def dead_letter(stage: str, message: Message, query: Query, error: QrelayError) 
         reason=error.reason,
         detail=str(error)[:_LETTER_DETAIL_CHARS],
         attempts=message.attempt,
-        failed_at=datetime.now(UTC),
+        failed_at=failed_at,
         subject=message.subject,
         headers={key: value for key, value in message.headers.items() if not key.startswith("Nats-")},
         payload=message.payload,

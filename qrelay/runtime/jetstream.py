@@ -32,14 +32,12 @@ from nats.js.api import (
 
 from qrelay.config import NatsSettings
 from qrelay.errors import BackendTimeout, BackendUnavailable, Overloaded, Oversized, QrelayError
-from qrelay.runtime.topology import Queue, QueueStats
+from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Queue, QueueStats
 
 log = logging.getLogger(__name__)
 
 _STREAM_FULL = (10077, 10148)  # "maximum messages/bytes exceeded", and its clustered form
 _ACK_TIMEOUT_S = 5.0
-DEAD_LETTER_MARGIN = 64 * 1024
-"""Bytes that a dead letter may add to the message that it wraps."""
 
 
 @contextlib.contextmanager

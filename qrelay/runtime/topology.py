@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from typing import Final
 
 SUBJECT_ROOT: Final = "qrelay.v1"
+DEAD_LETTER_MARGIN: Final = 64 * 1024
+"""Bytes that a dead letter may add to the message that it wraps."""
 
 
 class Queue(enum.StrEnum):

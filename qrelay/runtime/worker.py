@@ -68,17 +68,20 @@ class StageWorker:
         replica: str = "local",
         fingerprint: str = "",
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`clock` measures seconds; `now` gives UTC times."""
         self._stage = stage
         self._broker = broker
         self._settings = settings
         self._replica = replica
         self._fingerprint = fingerprint
         self._clock = clock
+        self._now = now
         policy = BatchPolicy(settings.max_items, settings.max_cost, settings.max_bytes, settings.max_delay_s)
         self._batcher: Batcher[_Held] = Batcher(policy, clock)
         self._slots = asyncio.Semaphore(settings.batches_in_flight)
-        self._held: set[_Held] = set()
+        self._held: dict[_Held, None] = {}  # in the order of their delivery
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._stopped_at = 0.0
@@ -165,7 +168,7 @@ class StageWorker:
 
     async def _handle(self, batch: Sequence[_Held]) -> None:
         started = self._clock()
-        arrived = datetime.now(UTC)
+        arrived = self._now()
         outcomes = await self._outcomes(batch)
         compute_s = self._clock() - started
         name = self._stage.name
@@ -288,7 +291,7 @@ class StageWorker:
     async def _bury(self, held: _Held, error: QrelayError) -> None:
         """Store the dead letter, then ack the original: never the other way round."""
         query = query_of(held.record)
-        letter = dead_letter(self._stage.name, held.message, query, error)
+        letter = dead_letter(self._stage.name, held.message, query, error, self._now())
         log.error(
             "dead letter",
             extra={"stage": letter.stage, "query_id": letter.query_id, "reason": letter.reason,
@@ -311,14 +314,14 @@ class StageWorker:
             log.warning("answer not confirmed, the message may come back", extra={"error": str(error)})
         finally:
             held.done = True
-            self._held.discard(held)
+            self._held.pop(held, None)
             telemetry.HELD_ITEMS.labels(self._stage.name).set(len(self._held))
         telemetry.ITEMS.labels(self._stage.name, outcome).inc()
         if self._stopping.is_set():
             self._drained[outcome] += 1
 
     def _hold(self, held: _Held) -> None:
-        self._held.add(held)
+        self._held[held] = None
         if self._stopping.is_set():
             self._drained["held"] += 1
         telemetry.HELD_ITEMS.labels(self._stage.name).set(len(self._held))
