@@ -18,12 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from qrelay.errors import BackendTimeout, BackendUnavailable, Overloaded, Oversized
-from qrelay.runtime.topology import DEAD_LETTER_MARGIN, SUBJECT_ROOT, Queue, QueueStats
-
-_WHITESPACE = re.compile(r"\s")
-_LINE_BYTES = 4000
-"""Of a subject: nats-server's max_control_line (4096) less what else stands in the line."""
+from qrelay.errors import BackendTimeout, BackendUnavailable, Overloaded
+from qrelay.runtime.broker import admit
+from qrelay.runtime.topology import SUBJECT_ROOT, Queue, QueueStats
 
 
 @dataclass(slots=True)
@@ -120,10 +117,14 @@ class MemoryBroker:
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str) -> None:
         """Store the message once per `msg_id`."""
+        admit(subject, len(payload), self._max_message_bytes)
+        self.store(subject, payload, headers, msg_id)
+        if self.faults.strikes(self.faults.publish_unconfirmed):
+            raise BackendTimeout("publish not confirmed (injected)")
+
+    def store(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str) -> None:
+        """What the server does, whoever publishes: a stream takes any token for a collection."""
         queue = _stream(subject)
-        limit = self._max_message_bytes + (DEAD_LETTER_MARGIN if queue is Queue.DLQ else 0)
-        if len(payload) > limit:
-            raise Oversized(f"message of {len(payload)} bytes; nats.max_message_bytes is {limit}")
         if self.faults.strikes(self.faults.publish_refused):
             raise BackendUnavailable("publish refused (injected)")
         now = asyncio.get_running_loop().time()
@@ -133,8 +134,6 @@ class MemoryBroker:
             self._seen[queue, msg_id] = now
             self._count += 1
             self._enqueue(queue, _Stored(self._count, subject, payload, dict(headers), self._now()))
-        if self.faults.strikes(self.faults.publish_unconfirmed):
-            raise BackendTimeout("publish not confirmed (injected)")
 
     async def fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[MemoryMessage]:
         """What is queued now, else the first to come within the timeout, else none."""
@@ -214,10 +213,8 @@ class MemoryBroker:
 
 
 def _stream(subject: str) -> Queue:
-    """The queue whose stream takes a subject. Raises BackendUnavailable as JetStream's broker does: nats-py refuses
-    whitespace, no stream has the subject, and the server hangs up on a line above 4 KiB."""
-    tokens = subject.removeprefix(f"{SUBJECT_ROOT}.").split(".")
-    takes = subject.startswith(f"{SUBJECT_ROOT}.") and len(tokens) == 2 and tokens[0] and tokens[1] in set(Queue)
-    if not takes or _WHITESPACE.search(subject) or len(subject.encode()) > _LINE_BYTES:
+    """The queue whose stream takes a subject. Raises BackendUnavailable: none does."""
+    last = subject.rsplit(".", 1)[-1]
+    if not re.fullmatch(rf"{re.escape(SUBJECT_ROOT)}\.[^.\s]+\.[a-z]+", subject) or last not in set(Queue):
         raise BackendUnavailable(f"publish to {subject[:80]!r}: no stream has this subject")
-    return Queue(tokens[1])
+    return Queue(last)

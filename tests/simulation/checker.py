@@ -167,6 +167,7 @@ class Checker:
     def recorded(self, letter: DeadLetter) -> None:
         """The database holds this dead letter."""
         self._recorded.add(letter.dead_letter_id)
+        self._buried.add((letter.subject, letter.payload))
 
     def exited(self, service: str, error: BaseException | None) -> None:
         """A service ended, and nobody had told it to."""

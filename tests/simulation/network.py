@@ -75,6 +75,11 @@ class Connection:
             await asyncio.sleep(_PUBLISH_TIMEOUT_S)
             raise BackendTimeout(f"publish to {subject}: NATS did not answer in time (simulated)")
 
+    async def store(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str) -> None:
+        """As a client that is not qrelay's publishes."""
+        self._world.broker.store(subject, payload, headers, msg_id)
+        self._stored(subject, payload, headers, msg_id, "confirmed")
+
     def _stored(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str, how: str) -> None:
         self._world.log("stored", self._name, subject, msg_id, payload, how)
         self._world.check(lambda checker: checker.stored(subject, payload, headers, msg_id))
