@@ -241,6 +241,8 @@ class JetStreamBroker:
             try:
                 messages = await subscription.fetch(max_items, timeout=max(timeout_s, 0.001))
             except (nats.errors.TimeoutError, TimeoutError):
+                if not self._client.is_connected:  # nobody was asked
+                    raise BackendUnavailable(f"no NATS server answers at {self._settings.url}") from None
                 return []
             except nats.js.errors.NotFoundError:
                 await self.declare()  # the server lost its store: the streams are empty but must exist

@@ -102,7 +102,7 @@ def _committed(connection: sa.Connection, letters: Sequence[DeadLetter]) -> set[
     """The ids of the letters whose very submission (id and text) is in the ledger, in their round or a later one."""
     by_query: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
-        by_query.setdefault((letter.collection, letter.query_id), []).append(letter)
+        by_query.setdefault((evidence(letter.collection), evidence(letter.query_id)), []).append(letter)
     queries = schema.queries.c
     found: set[str] = set()
     for (collection, query_id), same in by_query.items():
