@@ -6,18 +6,24 @@ one; `says`: a part of the finding.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from qrelay.errors import InternalError, QrelayError
+from qrelay import wire
+from qrelay.errors import InternalError, MalformedInput, QrelayError
 from qrelay.labels.ledger.ledger import CommitStatus
+from qrelay.runtime.dead_letters import exhausted, query_of
 from qrelay.runtime.stage import Work
+from qrelay.runtime.topology import SUBJECT_ROOT, Queue
+from qrelay.runtime.translate import Fate, fate
 from qrelay.runtime.worker import StageWorker
 from qrelay.types import JudgedSet, Judgment
 from tests.simulation import cores
+from tests.simulation.checker import envelope, key_of
 from tests.simulation.store import SimulatedLedger
 from tests.simulation.world import Parts
 
@@ -32,6 +38,65 @@ class Mutation:
     parts: Callable[[], Parts]
     says: str
     odd: str = ""
+
+
+class EndsOverAMessage(StageWorker):
+    """A time out of range, or a record of another kind, ends the service, again and again."""
+
+    def _accept(self, held: Any) -> None:
+        try:
+            held.record = wire.decode(held.message.payload, held.message.headers)
+        except MalformedInput as error:
+            if isinstance(error.__cause__, ValueError):
+                raise error.__cause__ from None
+            held.refusal = error
+            self._batcher.add(held)
+            return
+        if held.message.attempt > self._settings.max_attempts:
+            held.refusal = exhausted(held.message.attempt)
+        self._batcher.add(held, cost=self._stage.cost(held.record), size=len(held.message.payload))
+
+
+class PublishesToAnySubject(StageWorker):
+    """Takes a collection's name for a token of a subject, and a subject that is none for an outage."""
+
+    async def _publish(self, subject: str, record: Any, msg_id: str, replay: str) -> None:
+        collection, queue = query_of(record).collection or "unreadable", subject.rsplit(".", 1)[-1]
+        while True:
+            try:
+                return await super()._publish(f"{SUBJECT_ROOT}.{collection}.{queue}", record, msg_id, replay)
+            except MalformedInput:
+                await asyncio.sleep(2.0)
+
+    def _decode(self, held: Any) -> None:
+        held.record = wire.decode(held.message.payload, held.message.headers)
+
+
+class LeavesUnsettled(StageWorker):
+    """Leaves an answer that cannot be encoded to be delivered again, and goes on holding it by heartbeats."""
+
+    async def _succeed(self, held: Any, outcome: Any, step: Any) -> None:
+        try:
+            if outcome is not None:
+                wire.encode(outcome)
+        except MalformedInput:
+            return
+        await super()._succeed(held, outcome, step)
+
+
+class BuriesDeadLetters(StageWorker):
+    """Dead-letters a dead letter that cannot be recorded, with the number that does not fit."""
+
+    def _letter(self, held: Any, error: QrelayError) -> Any:
+        key = key_of(envelope(held.message.payload, held.message.headers))
+        letter = super()._letter(held, error)
+        return replace(letter, round=key.round if key else 2**31 if self._stage.source is Queue.DLQ else 0)
+
+    async def _fail(self, held: Any, error: QrelayError) -> None:
+        if fate(error) is Fate.DEAD_LETTER:
+            await self._bury(held, error)
+        else:
+            await super()._fail(held, error)
 
 
 class AcksFirst(StageWorker):
@@ -143,6 +208,11 @@ def _worker(changed: type[StageWorker]) -> Callable[[], Parts]:
 
 
 MUTATIONS: Final[dict[str, Mutation]] = {
+    "time_ends_service": Mutation(_worker(EndsOverAMessage), "not settled", odd="time_out_of_range"),
+    "kind_ends_service": Mutation(_worker(EndsOverAMessage), "ended by itself", odd="another_kind"),
+    "any_subject": Mutation(_worker(PublishesToAnySubject), "not settled", odd="no_subject_token"),
+    "left_unsettled": Mutation(_worker(LeavesUnsettled), "not settled", odd="usage_of_billions"),
+    "buried_dead_letters": Mutation(_worker(BuriesDeadLetters), "without end", odd="huge_number"),
     "acks_first": Mutation(_worker(AcksFirst), "acked without"),
     "forgets": Mutation(_worker(Forgets), "acked without", odd="garbage"),
     "loses_on_drain": Mutation(_worker(LosesOnDrain), "acked without"),
