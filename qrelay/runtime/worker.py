@@ -29,13 +29,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from opentelemetry import trace
-from opentelemetry.context import Context
 
 from qrelay import wire
 from qrelay.config import WorkerSettings
 from qrelay.errors import (
     InternalError,
-    MalformedInput,
     OnHold,
     Overloaded,
     Oversized,
@@ -48,7 +46,6 @@ from qrelay.runtime.broker import Broker, Message
 from qrelay.runtime.dead_letters import (
     REPLAY_HEADER,
     dead_letter,
-    exhausted,
     letter_subject,
     message_id,
     query_of,
@@ -56,6 +53,7 @@ from qrelay.runtime.dead_letters import (
     unreadable,
     without_original,
 )
+from qrelay.runtime.reading import read
 from qrelay.runtime.stage import Record, Stage, Work
 from qrelay.runtime.stall import Stall
 from qrelay.runtime.topology import Queue
@@ -75,7 +73,6 @@ class _Held:
 
     message: Message
     record: Record
-    context: Context | None = None
     refusal: QrelayError | None = None
     done: bool = False
 
@@ -161,30 +158,11 @@ class StageWorker:
 
     def _accept(self, held: _Held) -> None:
         """Decode a message and have it wait for its batch, with its refusal where no stage can take it."""
-        size = cost = 0
-        try:
-            held.context = telemetry.remote_context(held.message.headers)
-            self._decode(held)
-            size = wire.decoded_bytes(held.message.payload, held.message.headers)
-            cost = int(self._stage.cost(held.record))
-        except Exception as error:
-            held.refusal = as_qrelay_error(error)
-            if self._stage.source is Queue.DLQ:  # the ledger takes it as the original of a dead letter
-                held.record, held.refusal = self._letter(held, held.refusal), None
-        self._batcher.add(held, cost=cost, size=size)
-
-    def _decode(self, held: _Held) -> None:
-        """Raises QrelayError: it is no record that belongs here, or came too often."""
-        before, queue = held.message.attempt - 1, self._stage.source
-        if before > 2 * self._settings.max_attempts:  # decoding it may be what kills; else its letter names the query
-            raise exhausted(before)
-        held.record = wire.decode(held.message.payload, held.message.headers)
-        if not isinstance(held.record, queue.carries):
-            raise MalformedInput(f"a {type(held.record).__name__} on the queue {queue}, which is for {queue.carries}")
-        if self._stage.target is not None:
-            self._stage.target.subject(query_of(held.record).collection)
-        if before >= self._settings.max_attempts:
-            raise exhausted(before)
+        found = read(held.message, self._stage, self._settings.max_attempts)
+        held.record, held.refusal = found.record, found.refusal
+        if held.refusal and self._stage.source is Queue.DLQ:  # the ledger takes it as the original of a dead letter
+            held.record, held.refusal = self._letter(held, held.refusal), None
+        self._batcher.add(held, cost=found.cost, size=found.size)
 
     async def _dispatch(self) -> None:
         while self._batcher.ready() and await self._slot():
@@ -281,8 +259,9 @@ class StageWorker:
     ) -> None:
         telemetry.QUEUE_SECONDS.labels(self._stage.name).observe(max(0.0, queue_s))
         try:
+            context = telemetry.remote_context(held.message.headers)
             with telemetry.tracer().start_as_current_span(
-                f"{self._stage.name} process", context=held.context, kind=trace.SpanKind.CONSUMER
+                f"{self._stage.name} process", context=context, kind=trace.SpanKind.CONSUMER
             ) as span:
                 span.set_attribute("qrelay.query_id", query_of(held.record).query_id)
                 span.set_attribute("qrelay.attempt", held.message.attempt)

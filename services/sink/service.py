@@ -1,4 +1,4 @@
-"""The sink's doors to one core: two stages (judged sets, dead letters) and the gRPC servicer."""
+"""The sink's endpoints on one core: two stages (judged sets, dead letters) and the gRPC servicer."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class DeadLetterStage:
         return 1
 
     async def handle(self, works: Sequence[Work]) -> Sequence[QrelayError | None]:
-        """Record the batch; letters that are there already stay as they are."""
+        """Record the batch; dead letters that are there already stay as they are."""
         try:
             await asyncio.to_thread(self._core.ledger.record_dead_letters, [work.record for work in works])
         except (TransientError, SetupError) as error:
@@ -227,7 +227,7 @@ class SinkServicer(ModelsServicer):
         return pb.ReplayDeadLettersResponse(replayed=len(replayed), skipped_ids=sorted(set(ids) - replayed))
 
     async def _replay_page(self, ids: list[str]) -> set[str]:
-        """Publish these letters' originals; the ids of those that were."""
+        """Publish these dead letters' originals; the ids of those that were."""
         ledger = self._context.core.ledger
         published: set[str] = set()
         letters = await asyncio.to_thread(ledger.begin_replay, ids)

@@ -68,8 +68,9 @@ class PublishesToAnySubject(StageWorker):
             except MalformedInput:
                 await asyncio.sleep(2.0)
 
-    def _decode(self, held: Any) -> None:
+    def _accept(self, held: Any) -> None:
         held.record = wire.decode(held.message.payload, held.message.headers)
+        self._batcher.add(held)
 
 
 class LeavesUnsettled(StageWorker):
