@@ -94,7 +94,8 @@ class World:
         self.events = 0
         self._hash = hashlib.blake2b(digest_size=16)
         self._calm = False
-        self._dead: list[Process] = []
+        self._outside = Process("outside")
+        self._dead = [self._outside]
         self._odd_draw, self._store_draw = self._draw("again"), self._draw("store")
         self._database = store.empty_database(postgresql=plan.postgresql)
         for _, query in plan.queries:
@@ -148,9 +149,9 @@ class World:
         return self.checker
 
     async def _history(self) -> None:
-        plan, weather = self.plan, self.accidents
+        plan = self.plan
         self.broker = self._parts.broker(
-            max_message_bytes=_MAX_MESSAGE_BYTES, ack_wait_s=ACK_WAIT_S, faults=weather,
+            max_message_bytes=_MAX_MESSAGE_BYTES, ack_wait_s=ACK_WAIT_S, faults=self.accidents,
             now=lambda: self.now("broker"),
         )  # fmt: skip
         for service in SERVICES:
@@ -165,14 +166,7 @@ class World:
         await self._settle()
 
     def _task(self, coroutine: Any) -> asyncio.Task[Any]:
-        world = self._world_process
-        return self.loop.start(world, coroutine)
-
-    @property
-    def _world_process(self) -> Process:
-        if not self._dead:
-            self._dead.append(Process("world"))
-        return self._dead[0]
+        return self.loop.start(self._outside, coroutine)
 
     def _stop_faults(self) -> None:
         self._calm = True
