@@ -14,6 +14,7 @@ threads, network, broker (`qrelay.runtime.memory`), the database's presence, the
 | `network.py`, `store.py` | what lies between a process and the broker; the ledger's database |
 | `cores.py` | the services' parts, and the labels of a run without faults |
 | `hostile.py`, `faults.py` | the tables of odd messages and of what breaks |
+| `installation.py` | the services as processes |
 | `world.py` | one seed from its start to its end |
 | `checker.py` | what must hold at every step, and what must have happened in the end |
 | `mutations.py` | old faults and invented ones, put back to see that they are found |

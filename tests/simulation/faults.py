@@ -12,34 +12,34 @@ if TYPE_CHECKING:
 
 async def kill(world: World, service: str, seconds: float) -> None:
     """SIGKILL; a new process starts after a while."""
-    world.kill(service)
+    world.services.kill(service)
 
 
 async def kill_all(world: World, service: str, seconds: float) -> None:
     """A power cut: every service at once."""
-    for name in world.living:
-        world.kill(name)
+    for name in world.services.living:
+        world.services.kill(name)
 
 
 async def restart(world: World, service: str, seconds: float) -> None:
     """SIGTERM: it drains and ends; a new process starts."""
-    world.terminate(service)
+    world.services.terminate(service)
 
 
 async def freeze(world: World, service: str, seconds: float) -> None:
     """SIGSTOP for a while, often longer than ack_wait."""
-    await world.freeze(service, 2 * seconds)
+    await world.services.freeze(service, min(2 * seconds, 15.0))
 
 
 async def cut(world: World, service: str, seconds: float) -> None:
     """No connection between the service and the broker."""
-    world.cut(service, seconds)
+    world.services.cut(service, seconds)
 
 
 async def cut_all(world: World, service: str, seconds: float) -> None:
     """The broker does not answer."""
-    for name in world.living:
-        world.cut(name, seconds)
+    for name in world.services.living:
+        world.services.cut(name, seconds)
 
 
 async def store_away(world: World, service: str, seconds: float) -> None:
@@ -49,7 +49,7 @@ async def store_away(world: World, service: str, seconds: float) -> None:
 
 async def stream_full(world: World, service: str, seconds: float) -> None:
     """The stream that the service writes to refuses; so does that of the dead letters."""
-    full = world.streams_of(service)
+    full = world.services.streams_of(service)
     world.full.update(full)
     await asyncio.sleep(seconds)
     world.full.difference_update(full)
@@ -67,7 +67,7 @@ async def deliver_again(world: World, service: str, seconds: float) -> None:
 
 async def replay(world: World, service: str, seconds: float) -> None:
     """An operator replays the dead letters."""
-    await world.replay()
+    await world.services.replay()
 
 
 FAULTS: Final[dict[str, Callable[[World, str, float], Awaitable[None]]]] = {

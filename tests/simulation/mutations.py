@@ -24,8 +24,8 @@ from qrelay.runtime.worker import StageWorker
 from qrelay.types import JudgedSet, Judgment
 from tests.simulation import cores
 from tests.simulation.checker import envelope, key_of
+from tests.simulation.installation import Parts
 from tests.simulation.store import SimulatedLedger
-from tests.simulation.world import Parts
 
 SEEDS: Final = range(1, 61)
 """A fault has to be found within these."""

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tests.simulation.installation import Parts
 from tests.simulation.plan import draw_plan
-from tests.simulation.world import Parts, World
+from tests.simulation.world import World
 
 
 @dataclass(frozen=True, slots=True)
