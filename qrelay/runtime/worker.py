@@ -32,14 +32,7 @@ from opentelemetry import trace
 
 from qrelay import wire
 from qrelay.config import WorkerSettings
-from qrelay.errors import (
-    InternalError,
-    OnHold,
-    Overloaded,
-    Oversized,
-    QrelayError,
-    TransientError,
-)
+from qrelay.errors import InternalError, OnHold, Overloaded, Oversized, QrelayError, TransientError
 from qrelay.runtime import faults, telemetry
 from qrelay.runtime.batcher import Batcher, BatchPolicy
 from qrelay.runtime.broker import Broker, Message

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from qrelay.identity import valid_collection
+from qrelay.runtime.memory import MemoryBroker
 from qrelay.runtime.stage import Work
 from qrelay.runtime.topology import Queue
 from qrelay.types import DeadLetter
@@ -71,3 +72,29 @@ async def test_among_as_many_hostile_messages_every_good_one_is_settled(broker: 
     assert {each.query.query_id for each in found} == {f"q{n}" for n in range(count)}
     assert all(valid_collection(letter.subject.split(".")[2]) for letter in letters)
     assert await idle(broker, Queue.DLQ)
+
+
+async def test_a_batch_of_hostile_messages_delays_its_neighbours_by_that_batch_alone() -> None:
+    broker = MemoryBroker()
+    stage = EchoStage()
+    for number, message in enumerate(hostile(FAST.max_items, UNREADABLE)):
+        await put(broker, number, message)
+    await publish(broker, *(samples.query(n) for n in range(4)))
+    async with running(stage, broker):
+        assert len(await collect(broker, Queue.RETRIEVED, 4)) == 4
+        assert len(await collect(broker, Queue.DLQ, FAST.max_items)) == FAST.max_items
+    assert stage.batches == [["q0", "q1", "q2", "q3"]]
+
+
+async def test_a_stage_that_cannot_say_what_an_item_costs_fails_over_that_item_alone(broker: Any) -> None:
+    class Unsure(EchoStage):
+        def cost(self, record: Any) -> int:
+            return int("nan") if record.query_id == "q1" else 1
+
+    await publish(broker, *(samples.query(n) for n in range(3)))
+    async with running(Unsure(), broker):
+        found = await collect(broker, Queue.RETRIEVED, 2)
+        (letter,) = await collect(broker, Queue.DLQ, 1)
+        await eventually(lambda: idle(broker))
+    assert {each.query.query_id for each in found} == {"q0", "q2"}
+    assert (letter.query_id, letter.reason, letter.attempts) == ("q1", "internal", FAST.max_attempts)
