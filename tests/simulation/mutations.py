@@ -100,6 +100,17 @@ class BuriesDeadLetters(StageWorker):
             await super()._fail(held, error)
 
 
+class BuriesUnread(StageWorker):
+    """Dead-letters a message whose attempts are used up without reading whose it is."""
+
+    def _accept(self, held: Any) -> None:
+        if held.message.attempt > self._settings.max_attempts:
+            held.refusal = exhausted(held.message.attempt)
+            self._batcher.add(held)
+        else:
+            super()._accept(held)
+
+
 class AcksFirst(StageWorker):
     """Acks the input and publishes the output afterwards."""
 
@@ -214,6 +225,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     "any_subject": Mutation(_worker(PublishesToAnySubject), "not settled", odd="no_subject_token"),
     "left_unsettled": Mutation(_worker(LeavesUnsettled), "not settled", odd="usage_of_billions"),
     "buried_dead_letters": Mutation(_worker(BuriesDeadLetters), "without end", odd="huge_number"),
+    "buried_unread": Mutation(_worker(BuriesUnread), "is nowhere", odd="killer"),
     "acks_first": Mutation(_worker(AcksFirst), "acked without"),
     "forgets": Mutation(_worker(Forgets), "acked without", odd="garbage"),
     "loses_on_drain": Mutation(_worker(LosesOnDrain), "acked without"),
