@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev-stamp
 INSTALL = $(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-loop test test-images test-vllm check check-platforms protos up clean bench models format chaos
+.PHONY: help setup setup-dev demo demo-loop test test-images test-vllm check check-platforms protos up clean bench models format chaos simulate simulate-faults
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -52,6 +52,14 @@ SEEDS ?= 20
 QUERIES ?= 300
 chaos: $(DEV)  ## Break a real installation on purpose (SEEDS=20 QUERIES=300); the last line is one JSON object.
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --queries $(QUERIES)
+
+START ?= 1
+simulate: SEEDS = 1000
+simulate: $(DEV)  ## Run the pipeline in a simulated world (SEEDS=1000 START=1); a finding comes with the command that replays it.
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --start $(START)
+
+simulate-faults: $(DEV)  ## Put old faults back, one by one, and see that the simulation finds each.
+	$(BIN)/python -m pytest -q tests/simulation -k put_back -rA
 
 test-images: $(DEV)  ## Install each image's libraries on their own, start its command, see that it holds no other's (5 minutes).
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" -rP tests/deploy/docker/test_images.py

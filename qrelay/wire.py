@@ -360,7 +360,7 @@ def encode(record: Record, *, compress: bool = True) -> tuple[bytes, dict[str, s
         MalformedInput: a value that protobuf cannot hold.
     """
     envelope = envelope_pb2.Envelope(**{_ENVELOPE_FIELD[type(record)]: to_proto(record)})
-    payload = envelope.SerializeToString()
+    payload = envelope.SerializeToString(deterministic=True)  # else a map's order is another one in each process
     if not compress or len(payload) < COMPRESS_FROM_BYTES:
         return payload, {}
     return _ZSTD_LOCAL.compressor.compress(payload), {CONTENT_ENCODING: ZSTD}

@@ -1,14 +1,18 @@
 """An in-memory broker for tests: JetStream's behaviour in one process, with faults on demand.
 
-It has what pipeline tests need from JetStream: work queues, unacked messages that return,
-deliveries counted from 1, deduplication by message id, a byte limit that refuses. `Faults` injects what
-goes wrong in production: lost acknowledgements, duplicate deliveries, reordering, refused publishes.
+It has what pipeline tests need from JetStream: work queues, subjects of one token a collection, unacked messages that
+return after `ack_wait_s` without a heartbeat, deliveries counted from 1, deduplication by message id for a while, a
+byte limit that refuses. `Faults` injects what goes wrong in production: lost acknowledgements, duplicate deliveries,
+reordering, refused publishes. Every clock is the event loop's, so a loop with simulated time simulates these too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import random
+import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +20,7 @@ from datetime import UTC, datetime
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, Overloaded
 from qrelay.runtime.broker import admit
-from qrelay.runtime.topology import Queue, QueueStats
+from qrelay.runtime.topology import SUBJECT_ROOT, Queue, QueueStats
 
 
 @dataclass(slots=True)
@@ -44,13 +48,16 @@ class Faults:
         return probability > 0 and self._random.random() < probability
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Stored:
+    number: int
     subject: str
     payload: bytes
     headers: Mapping[str, str]
     published_at: datetime
     deliveries: int = 0
+    due: float = math.inf
+    """While it is held: when it is delivered again, by the event loop's clock."""
     done: bool = False
 
 
@@ -70,70 +77,87 @@ class MemoryMessage:
         """Remove the message, unless the fault "ack_lost" strikes."""
         if self._broker.faults.strikes(self._broker.faults.ack_lost):
             raise BackendTimeout("the ack was not confirmed (injected)")
-        self._stored.done = True
         self._broker.forget(self._queue, self._stored)
 
     async def retry(self, delay_s: float) -> None:
         """Return the message after `delay_s` seconds."""
-        self._broker.give_back(self._queue, self._stored, delay_s)
+        self._broker.hold(self._queue, self._stored, delay_s)
 
     async def heartbeat(self) -> None:
-        """Nothing to do: in memory a held message stays held until `redeliver_held`."""
+        """Restart the ack_wait clock."""
+        self._broker.hold(self._queue, self._stored)
 
 
 class MemoryBroker:
-    """See the module. `redeliver_held()` plays the ack_wait that ran out after a crash."""
+    """See the module. `redeliver_held()` plays the ack_wait that ran out after a crash, at once."""
 
     def __init__(
         self,
         *,
         max_message_bytes: int = 1024**2,
         max_stream_bytes: int = 1024**3,
+        ack_wait_s: float = math.inf,
+        duplicate_window_s: float = 600.0,
         faults: Faults | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`ack_wait_s`: after so many seconds without ack or heartbeat a held message is delivered again; without it
+        only `redeliver_held` does that."""
         self.faults = faults or Faults()
         self._now = now
         self._max_message_bytes = max_message_bytes
         self._max_stream_bytes = max_stream_bytes
+        self._ack_wait_s = ack_wait_s
+        self._duplicate_window_s = duplicate_window_s
+        self._count = 0
         self._queues: dict[Queue, deque[_Stored]] = {queue: deque() for queue in Queue}
-        self._held: dict[Queue, list[_Stored]] = {queue: [] for queue in Queue}
-        self._seen: set[tuple[Queue, str]] = set()
-        self._arrived = asyncio.Condition()
-        self._timers: set[asyncio.TimerHandle] = set()
-        self._notices: set[asyncio.Future[None]] = set()
+        self._held: dict[Queue, dict[int, _Stored]] = {queue: {} for queue in Queue}
+        self._seen: dict[tuple[Queue, str], float] = {}
+        self._arrived = {queue: asyncio.Event() for queue in Queue}
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str) -> None:
         """Store the message once per `msg_id`."""
-        queue = admit(subject, len(payload), self._max_message_bytes)
-        if self.faults.strikes(self.faults.publish_refused):
-            raise BackendUnavailable("publish refused (injected)")
-        if (queue, msg_id) not in self._seen:
-            stored = sum(len(message.payload) for message in self._queues[queue])
-            if stored + len(payload) > self._max_stream_bytes:
-                raise Overloaded(f"stream {queue.stream} is full ({self._max_stream_bytes} bytes)")
-            self._seen.add((queue, msg_id))
-            self._enqueue(queue, _Stored(subject, payload, dict(headers), self._now()))
-            async with self._arrived:
-                self._arrived.notify_all()
+        admit(subject, len(payload), self._max_message_bytes)
+        self.store(subject, payload, headers, msg_id)
         if self.faults.strikes(self.faults.publish_unconfirmed):
             raise BackendTimeout("publish not confirmed (injected)")
 
+    def store(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str) -> None:
+        """What the server does, whoever publishes: a stream takes any token for a collection."""
+        queue = _stream(subject)
+        if self.faults.strikes(self.faults.publish_refused):
+            raise BackendUnavailable("publish refused (injected)")
+        now = asyncio.get_running_loop().time()
+        if now - self._seen.get((queue, msg_id), -math.inf) > self._duplicate_window_s:
+            if self._bytes(queue) + len(payload) > self._max_stream_bytes:
+                raise Overloaded(f"stream {queue.stream} is full ({self._max_stream_bytes} bytes)")
+            self._seen[queue, msg_id] = now
+            self._count += 1
+            self._enqueue(queue, _Stored(self._count, subject, payload, dict(headers), self._now()))
+
     async def fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[MemoryMessage]:
         """What is queued now, else the first to come within the timeout, else none."""
-        waiting = self._queues[queue]
-        if not waiting:
-            try:
-                async with asyncio.timeout(timeout_s), self._arrived:
-                    await self._arrived.wait_for(lambda: bool(waiting))
-            except TimeoutError:
-                return []
-        messages: list[MemoryMessage] = []
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + timeout_s
+        while not (messages := self._take(queue, max_items)) and loop.time() < give_up:
+            self._arrived[queue].clear()
+            due = min([stored.due for stored in self._held[queue].values()], default=math.inf)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(min(give_up, due)):
+                    await self._arrived[queue].wait()
+        return messages
+
+    def _take(self, queue: Queue, max_items: int) -> list[MemoryMessage]:
+        now = asyncio.get_running_loop().time()
+        for stored in [stored for stored in self._held[queue].values() if stored.due <= now]:
+            self._return(queue, stored)
+        waiting, messages = self._queues[queue], list[MemoryMessage]()
         while waiting and len(messages) < max_items:
             stored = waiting.popleft()
             if stored.done:
                 continue
-            self._held[queue].append(stored)
+            self._held[queue][stored.number] = stored
+            stored.due = now + self._ack_wait_s
             messages.append(MemoryMessage(self, queue, stored))
             if self.faults.strikes(self.faults.duplicate_delivery):
                 messages.append(MemoryMessage(self, queue, stored))
@@ -144,47 +168,53 @@ class MemoryBroker:
         return [
             QueueStats(
                 queue,
-                pending=len(self._queues[queue]),
+                pending=sum(not message.done for message in self._queues[queue]),
                 held=len(self._held[queue]),
-                redelivered=sum(message.deliveries > 1 for message in self._held[queue]),
-                bytes=sum(len(message.payload) for message in [*self._queues[queue], *self._held[queue]]),
+                redelivered=sum(message.deliveries > 1 for message in self._held[queue].values()),
+                bytes=self._bytes(queue),
             )
             for queue in Queue
         ]
 
+    def _bytes(self, queue: Queue) -> int:
+        return sum(len(message.payload) for message in [*self._queues[queue], *self._held[queue].values()])
+
     async def close(self) -> None:
-        """Stop the timers of delayed messages."""
-        for timer in self._timers:
-            timer.cancel()
+        """Nothing to do."""
 
     def redeliver_held(self, queue: Queue) -> None:
         """Put every held message back, as if its worker had died and ack_wait had run out."""
-        held, self._held[queue] = self._held[queue], []
-        for stored in held:
-            self._enqueue(queue, stored)
+        for stored in [*self._held[queue].values()]:
+            self._return(queue, stored)
 
     def forget(self, queue: Queue, stored: _Stored) -> None:
         """The message is done."""
-        self._held[queue] = [message for message in self._held[queue] if message is not stored]
+        stored.done = True
+        self._held[queue].pop(stored.number, None)
 
-    def give_back(self, queue: Queue, stored: _Stored, delay_s: float) -> None:
-        """Queue the message again after a delay."""
-        self.forget(queue, stored)
-        loop = asyncio.get_running_loop()
-        self._timers.add(loop.call_later(delay_s, self._return, queue, stored))
+    def hold(self, queue: Queue, stored: _Stored, seconds: float | None = None) -> None:
+        """A message that is held stays so for so many more seconds, by default `ack_wait_s`; then it comes again."""
+        if stored.number not in self._held[queue]:
+            return
+        stored.due = asyncio.get_running_loop().time() + (self._ack_wait_s if seconds is None else seconds)
+        if seconds is not None:
+            self._arrived[queue].set()  # who waits for a message learns of this moment
 
     def _return(self, queue: Queue, stored: _Stored) -> None:
+        del self._held[queue][stored.number]
         self._enqueue(queue, stored)
-        notice = asyncio.ensure_future(self._notify())
-        self._notices.add(notice)
-        notice.add_done_callback(self._notices.discard)
-
-    async def _notify(self) -> None:
-        async with self._arrived:
-            self._arrived.notify_all()
 
     def _enqueue(self, queue: Queue, stored: _Stored) -> None:
         waiting = self._queues[queue]
         waiting.append(stored)
         if len(waiting) > 1 and self.faults.strikes(self.faults.reorder):
             waiting.rotate(1)
+        self._arrived[queue].set()
+
+
+def _stream(subject: str) -> Queue:
+    """The queue whose stream takes a subject. Raises BackendUnavailable: none does."""
+    last = subject.rsplit(".", 1)[-1]
+    if not re.fullmatch(rf"{re.escape(SUBJECT_ROOT)}\.[^.\s]+\.[a-z]+", subject) or last not in set(Queue):
+        raise BackendUnavailable(f"publish to {subject[:80]!r}: no stream has this subject")
+    return Queue(last)

@@ -28,7 +28,7 @@ def read(message: Message, stage: Stage, max_attempts: int) -> Reading:
     record: Record = unreadable(message)
     try:
         before = message.attempt - 1
-        if before > max_attempts:  # decoding it may be what kills
+        if before > 2 * max_attempts:  # decoding it may be what kills; until then its dead letter names the query
             raise exhausted(before)
         record = wire.decode(message.payload, message.headers)
         _require_its_place(record, stage)

@@ -189,14 +189,24 @@ class StageWorker:
     async def _handle(self, batch: Sequence[_Held]) -> None:
         started = self._clock()
         arrived = self._now()
+        refused = [held for held in batch if held.refusal is not None]
         readable = [held for held in batch if held.refusal is None]
-        answers = iter(await self._outcomes(readable) if readable else ())
-        outcomes = [held.refusal or next(answers) for held in batch]
+        await self._settle_all(refused, [held.refusal for held in refused], arrived, 0.0)  # a neighbour may kill
+        outcomes = await self._outcomes(readable) if readable else []
         compute_s = self._clock() - started
         name = self._stage.name
         telemetry.BATCHES.labels(name).inc()
         telemetry.BATCH_ITEMS.labels(name).observe(len(batch))
         telemetry.COMPUTE_SECONDS.labels(name).observe(compute_s)
+        await self._settle_all(readable, outcomes, arrived, compute_s)
+
+    async def _settle_all(
+        self,
+        batch: Sequence[_Held],
+        outcomes: Sequence[Record | QrelayError | None],
+        arrived: datetime,
+        compute_s: float,
+    ) -> None:
         await asyncio.gather(
             *(
                 self._settle(held, outcome, (arrived - held.message.published_at).total_seconds(), compute_s)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from qrelay.runtime.memory import MemoryBroker
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.topology import Queue
 from tests.conftest import LONG_S, eventually
+from tests.simulation.loop import SimulatedLoop
 
 SUBJECT = Queue.QUERIES.subject("docs")
 
@@ -56,6 +59,41 @@ async def test_a_message_given_back_comes_again_with_the_next_attempt(broker: An
     assert again.attempt == 2
 
 
+def in_simulated_time(claim: Callable[[MemoryBroker, SimulatedLoop], Coroutine[Any, Any, None]]) -> None:
+    """Hours pass at once."""
+    loop = SimulatedLoop(random.Random(1))
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(claim(MemoryBroker(ack_wait_s=60.0, duplicate_window_s=600.0), loop))
+    finally:
+        loop.close()
+        asyncio.set_event_loop(None)
+
+
+def test_in_memory_a_message_without_a_heartbeat_comes_again_after_ack_wait() -> None:
+    async def claim(broker: MemoryBroker, loop: SimulatedLoop) -> None:
+        await broker.publish(SUBJECT, b"one", {}, "id")
+        (message,) = await broker.fetch(Queue.QUERIES, 1, 1)
+        for _ in range(10):
+            await asyncio.sleep(50)
+            await message.heartbeat()
+        beat = loop.time()
+        (again,) = await broker.fetch(Queue.QUERIES, 1, 3600)
+        assert (again.attempt, loop.time() - beat) == (2, 60.0)
+
+    in_simulated_time(claim)
+
+
+def test_in_memory_a_message_id_is_forgotten_after_the_duplicate_window() -> None:
+    async def claim(broker: MemoryBroker, loop: SimulatedLoop) -> None:
+        for wait_s in (0, 599, 601):
+            await asyncio.sleep(wait_s)
+            await broker.publish(SUBJECT, b"%d" % wait_s, {}, "id")
+        assert [message.payload for message in await broker.fetch(Queue.QUERIES, 5, 1)] == [b"0", b"601"]
+
+    in_simulated_time(claim)
+
+
 async def test_an_oversized_message_is_refused_and_names_the_limit() -> None:
     broker = MemoryBroker(max_message_bytes=10)
     with pytest.raises(Oversized, match="max_message_bytes is 10"):
@@ -81,6 +119,7 @@ async def test_jetstream_refuses_an_oversized_message_and_names_the_limit(nats_s
         "other.v1.docs.queries",
         "$JS.API.STREAM.DELETE.QRELAY_V1_QUERIES",
         "",
+        f"qrelay.v1.{'x' * 5000}.queries",  # a server hangs up on it, for good
     ],
 )
 async def test_both_brokers_publish_to_no_subject_but_qrelays_own(broker: Any, subject: str) -> None:

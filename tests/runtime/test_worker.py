@@ -224,6 +224,23 @@ async def test_a_message_whose_workers_died_too_often_is_a_dead_letter_unhandled
     assert (letter.reason, stage.batches) == ("exhausted", [])
 
 
+async def test_an_exhausted_message_is_a_dead_letter_of_its_query_before_a_neighbour_can_kill_the_worker(
+    broker: Any,
+) -> None:
+    await publish(broker, samples.query(0))
+    for _ in range(FAST.max_attempts + 1):
+        (message,) = await broker.fetch(Queue.QUERIES, 1, 5)
+        await message.retry(0)
+    await publish(broker, samples.query(1))
+    stage = EchoStage(lambda work: _after(asyncio.Event()))
+    one_batch = FAST.model_copy(update={"max_items": 2, "max_delay_s": 60.0, "drain_s": 0.1})
+    async with running(stage, broker, one_batch):
+        await eventually(lambda: stage.batches)
+        assert not await idle(broker, Queue.DLQ), "its letter is stored already"
+        (letter,) = await collect(broker, Queue.DLQ, 1)
+    assert (stage.batches, letter.query_id, letter.reason) == ([["q1"]], "q0", "exhausted")
+
+
 async def test_a_full_next_hop_holds_the_worker_back_until_there_is_room() -> None:
     broker = MemoryBroker(max_stream_bytes=900)
     async with running(EchoStage(), broker):
