@@ -134,6 +134,7 @@ def _vllm(settings: JudgeSettings) -> Backend:
 
 
 def _openai(settings: JudgeSettings) -> Backend:
+    from qrelay.llm.connection import Limits
     from qrelay.llm.openai import OpenAIBackend
     from qrelay.llm.pacing import Policy
 
@@ -149,9 +150,12 @@ def _openai(settings: JudgeSettings) -> Backend:
             total_timeout_s=own.total_timeout_s,
             breaker_failures=own.breaker_failures,
             breaker_s=own.breaker_s,
+            max_pause_s=own.max_pause_s,
         ),
-        request_timeout_s=own.request_timeout_s,
+        limits=Limits(own.request_timeout_s, own.max_reply_bytes, own.retry_refused_s),
         extra_body=own.extra_body,
+        parameter_names=own.parameter_names,
+        top_logprobs=own.top_logprobs,
         accept_text=own.accept_text,
         prompt_logprobs=own.prompt_logprobs,
         chat=own.chat,

@@ -206,6 +206,7 @@ async def _work(definition: ServiceDef[Any, Any], context: ServiceContext[Any, A
         return True
     broker = context.broker = await connect
     workers = _workers(definition, context, broker)
+    context.holds = lambda: [worker.on_hold for worker in workers if worker.on_hold]
     stop = asyncio.create_task(stopping.wait())
     watching = asyncio.create_task(_watch_lag(broker, context.settings.telemetry.lag_every_s))
     running = [asyncio.create_task(worker.run()) for worker in workers]
