@@ -174,8 +174,10 @@ class OpenAIBackend(Incapable):
         except ParameterRefused as error:
             self._read_text(f"the endpoint refuses {error.parameter} with {error}")
             return await self._score_strictly(prompt)
-        if reply.tokens or begins_thinking(reply.text):
+        if reply.tokens:
             self._lacking, self._text_only = 0, None
+            return reply
+        if begins_thinking(reply.text) and not without_thoughts(reply.text):
             return reply
         if not self._accept_text and not reply.text.strip():
             raise MalformedInput("the reply holds no answer")
