@@ -162,6 +162,8 @@ class Pacer:
                 ceiling = min(_LONGEST_BACKOFF_S, self._policy.retry_base_s * 2**attempt)
                 delay = self._uniform(0.0, ceiling)
                 if attempt >= self._policy.max_retries or self._clock() + delay >= deadline:
+                    if error.retry_after_s is not None:
+                        self._refuse_while_paused()
                     raise
             else:
                 self.window.answered()
@@ -186,11 +188,13 @@ class Pacer:
     async def _wait_out_pause(self, deadline: float) -> None:
         while (pause := self._paused_until - self._clock()) > 0:
             if self._paused_until >= deadline:
-                raise EndpointPaused(
-                    f"the endpoint asks for a pause, longer than judge.endpoint.total_timeout_s, {self._pause}",
-                    retry_after_s=pause,
-                )
+                self._refuse_while_paused()
             await self._sleep(pause + self._uniform(0.0, self._policy.retry_base_s))  # not all at once
+
+    def _refuse_while_paused(self) -> None:
+        left = self._paused_until - self._clock()
+        if left > 0:
+            raise EndpointPaused(f"the endpoint asks for a pause, {self._pause}", retry_after_s=left)
 
     def _remember(self, error: OnHold) -> None:
         if isinstance(error, EndpointRefuses):

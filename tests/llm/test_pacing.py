@@ -271,3 +271,10 @@ async def test_a_call_that_never_ends_is_given_up_at_the_total_limit() -> None:
 
     with pytest.raises(BackendTimeout, match=r"judge\.endpoint\.total_timeout_s"):
         await Pacer(Policy(total_timeout_s=0.05, max_retries=0)).run(call)
+
+
+async def test_a_pause_that_outlives_the_retries_is_told_as_one() -> None:
+    clock = HandClock()
+    with pytest.raises(EndpointPaused, match="slow down") as caught:
+        await clock.pacer(max_retries=0).run(failing([RateLimited("slow down", retry_after_s=3.0)]))  # type: ignore[arg-type]
+    assert caught.value.retry_after_s == pytest.approx(3.0)
