@@ -32,8 +32,9 @@ class Hold:
 
     def __str__(self) -> str:
         """Since when, until when, and why; times in UTC."""
-        return f"since {_shown(self.since)}, until {_shown(self.until)}: {self.why}"
+        return f"since {shown(self.since)}, until {shown(self.until)}: {self.why}"
 
 
-def _shown(moment: datetime) -> str:
+def shown(moment: datetime) -> str:
+    """A moment for people, in UTC."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, EndpointPaused, EndpointRefuses, OnHold, TransientError
-from qrelay.holds import Hold
+from qrelay.holds import Hold, shown
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -193,8 +193,9 @@ class Pacer:
 
     def _refuse_while_paused(self) -> None:
         left = self._paused_until - self._clock()
-        if left > 0:
-            raise EndpointPaused(f"the endpoint asks for a pause, {self._pause}", retry_after_s=left)
+        if left > 0 and self._pause:
+            asked = f"the endpoint asks for a pause until {shown(self._pause.until)}: {self._pause.why}"
+            raise EndpointPaused(asked, retry_after_s=left)
 
     def _remember(self, error: OnHold) -> None:
         if isinstance(error, EndpointRefuses):

@@ -74,6 +74,8 @@ def _settled(outcome: JudgedSet | QrelayError, work: Work) -> JudgedSet | Qrelay
 
 def _count(judged: JudgedSet) -> None:
     for judgment in judged.judgments:
+        if isinstance(judgment.outcome, Missing) and judgment.outcome.on_hold_s is not None:
+            continue
         kind = "missing" if isinstance(judgment.outcome, Missing) else "cached" if judgment.cached else "graded"
         telemetry.JUDGMENTS.labels(kind).inc()
         telemetry.PROMPT_TOKENS.inc(judgment.prompt_tokens)
