@@ -54,8 +54,8 @@ def read_completion(body: Any, decoding: str, *, alone: str = "") -> TokenLogpro
             return TokenLogprobs((), text or f"<think>{thoughts}", prompt_tokens, decoding)
         listed, chosen = _first(choice.get("logprobs") or {})
         if listed:
-            spelled = {token for token, _ in listed}
-            shown = [*listed, *(each for each in chosen if each[0] not in spelled)]
+            spelled = {token.strip() for token, _ in listed}
+            shown = [*listed, *(each for each in chosen if each[0].strip() not in spelled)]
             return first_token(tuple(sorted(shown, key=_likeliest)), text, prompt_tokens, decoding)
         if alone and chosen and chosen[0][0].strip() == text.strip():
             return first_token(chosen, text, prompt_tokens, alone)
