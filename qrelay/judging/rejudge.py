@@ -50,7 +50,7 @@ async def rejudge(
     does an endpoint that asks for a long pause or refuses the key or a setting.
 
     Raises:
-        BackendUnavailable: the ledger's door is closed, or the cache; what was sent before is in the ledger.
+        BackendUnavailable: the sink does not answer, or the cache; what was sent before is in the ledger.
     """
     done = Rejudged()
     for part in _batches((each.candidate_set for each in sets), batch):
