@@ -12,6 +12,7 @@ from qrelay.judging.failures import hold_of, transient_missing
 from qrelay.judging.judge import Judge
 from qrelay.llm.base import Weights
 from qrelay.llm.connection import Limits
+from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS
 from qrelay.llm.openai import OpenAIBackend
 from qrelay.llm.pacing import Policy
 from qrelay.llm.refusals import ParameterRefused, Unexplained, classified, failure_of
@@ -281,3 +282,12 @@ async def test_neither_a_passage_nor_the_key_is_shown_of_a_refusal(endpoint: Scr
     assert isinstance(outcome, Missing)
     assert "400 (bad)" in outcome.detail
     assert "copytree" not in outcome.detail
+
+
+def test_labels_of_an_endpoint_that_takes_every_parameter_keep_their_identity(endpoint: ScriptedEndpoint) -> None:
+    backend = OpenAIBackend(endpoint.url, Weights("m", "r", "q"), extra_body={"seed": 7})
+    assert backend.decodings(TOKEN_LOGPROBS) == (
+        "engine=openai;temperature=0;max_tokens=1;top_logprobs=20;seed=7",
+        "engine=openai;temperature=0;max_tokens=4;stop=newline;no-logprobs;strict-text;seed=7",
+    )
+    assert backend.decodings(GENERATION) == ("engine=openai;temperature=0;seed=7",)
