@@ -77,7 +77,8 @@ class EndpointSettings(Section):
     parameter_names: dict[str, str] = Field(
         {},
         description="What the endpoint calls max_tokens, temperature or stop, e.g. "
-        '{max_tokens: max_completion_tokens}; empty: not sent, e.g. {temperature: ""}; part of a label\'s identity',
+        '{max_tokens: max_completion_tokens}; empty: not sent, e.g. {temperature: ""}, and free for extra_body; '
+        "part of every label's identity",
     )
     extra_body: dict[str, Any] = Field(
         {}, description="Fields added to every request, e.g. chat_template_kwargs; part of every label's identity"
@@ -359,7 +360,8 @@ class JudgeSettings(ServiceSettings):
             problems.append(
                 f"endpoint.parameter_names may not name {', '.join(unknown)}, only {', '.join(sorted(_RENAMED))}"
             )
-        own = _OWN_PARAMETERS | set(endpoint.parameter_names.values())
+        left_out = {name for name, other in endpoint.parameter_names.items() if not other}
+        own = (_OWN_PARAMETERS - left_out) | set(endpoint.parameter_names.values())
         clash = sorted(own & endpoint.extra_body.keys())
         if clash:
             problems.append(f"endpoint.extra_body may not set {', '.join(clash)}: the judge decides these")

@@ -312,7 +312,7 @@ _NO_ECHO: Final = (
 )
 _ADVICE: Final = {
     "max_tokens": _RENAME % "max_tokens: max_completion_tokens",
-    "temperature": _RENAME % 'temperature: ""',
+    "temperature": _RENAME % 'temperature: ""' + "; another value: besides, in judge.endpoint.extra_body",
     "stop": _RENAME % 'stop: ""',
     "extra_body": "take it out of judge.endpoint.extra_body",
     "echo": _NO_ECHO,

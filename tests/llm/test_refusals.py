@@ -10,6 +10,7 @@ import pytest
 from qrelay.errors import BackendUnavailable, ContentFiltered, EndpointRefuses, Oversized, RateLimited
 from qrelay.judging.failures import hold_of, transient_missing
 from qrelay.judging.judge import Judge
+from qrelay.judging.settings import EndpointSettings, JudgeSettings
 from qrelay.llm.base import Weights
 from qrelay.llm.connection import Limits
 from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS
@@ -211,6 +212,19 @@ async def test_settings_rename_and_leave_out_parameters_under_an_identity_of_the
     assert body.keys().isdisjoint({"max_tokens", "temperature"})
     assert "temperature=not-sent;max_completion_tokens=1;" in judge.identity.decoding
     assert judge.identity != judge_at(endpoint).identity
+
+
+async def test_a_parameter_that_is_left_out_may_have_another_value_in_extra_body(endpoint: ScriptedEndpoint) -> None:
+    own = EndpointSettings(url=endpoint.url, parameter_names={"temperature": ""}, extra_body={"temperature": 1})
+    JudgeSettings(backend="openai", model="m", endpoint=own)
+    with pytest.raises(ValueError, match="extra_body may not set temperature"):
+        JudgeSettings(backend="openai", model="m", endpoint=own.model_copy(update={"parameter_names": {}}))
+    with pytest.raises(ValueError, match="parameter_names may not name seed"):
+        JudgeSettings(backend="openai", model="m", endpoint=own.model_copy(update={"parameter_names": {"seed": ""}}))
+    judge = judge_at(endpoint, parameter_names=own.parameter_names, extra_body=own.extra_body)
+    await judge_one(judge, candidate_set(COPYTREE))
+    assert endpoint.requests[0]["temperature"] == 1
+    assert judge.identity.decoding.endswith("temperature=not-sent;max_tokens=1;top_logprobs=20;temperature=1")
 
 
 def allowing(most: int, endpoint: ScriptedEndpoint) -> Answer:
