@@ -9,7 +9,9 @@
     │   ├── UnknownVersion         the registry has no such model version
     │   ├── NotPromotable          the registry's rules do not let this version serve, or the slot go back there
     │   ├── NotQualified           labels that may not become training data; the text says whose, and what to do
-    │   └── Oversized              a message above a byte limit; the text names the limit
+    │   ├── Oversized              a message above a byte limit; the text names the limit
+    │   └── RequestRefused         an endpoint answers other requests but not this one
+    │       └── ContentFiltered    a content filter withheld the answer
     ├── TransientError             the world is wrong; trying again later may help
     │   ├── Overloaded             this replica holds all the work that it may hold
     │   ├── BackendUnavailable     a model, endpoint, broker or database does not answer
@@ -17,7 +19,9 @@
     │   ├── RateLimited            it asked us to wait (`retry_after_s`)
     │   ├── OnHold                 nothing can be done for now, and no item is to blame: not an attempt
     │   │   ├── BudgetExhausted    what judging may cost is used up, for now or for this run
-    │   │   └── StoreUnavailable   where the results must be stored does not answer
+    │   │   ├── StoreUnavailable   where the results must be stored does not answer
+    │   │   ├── EndpointPaused     an endpoint asked for a pause that is longer than one request may take
+    │   │   └── EndpointRefuses    an endpoint refuses the key, the account or a setting; somebody has to act
     │   └── Exhausted              delivered too often without an answer; its workers died
     ├── SetupError                 the installation is wrong; somebody has to act
     │   ├── ConfigError            settings that do not hold; all problems at once
@@ -97,6 +101,18 @@ class Oversized(InputError):
     reason = "oversized"
 
 
+class RequestRefused(InputError):
+    """A request that an endpoint refused or left without an answer, though it answers others."""
+
+    reason = "refused"
+
+
+class ContentFiltered(RequestRefused):
+    """A request whose answer a content filter withheld."""
+
+    reason = "filtered"
+
+
 class TransientError(QrelayError):
     """The world is wrong; trying again later may help."""
 
@@ -149,6 +165,18 @@ class StoreUnavailable(OnHold):
     """Where the results must be stored does not answer, or its disk is full."""
 
     reason = "store_unavailable"
+
+
+class EndpointPaused(OnHold):
+    """An endpoint asked for a pause that is longer than one request may take; `retry_after_s` says for how long."""
+
+    reason = "endpoint_paused"
+
+
+class EndpointRefuses(OnHold):
+    """An endpoint refuses the key, the account or a setting until somebody acts; asked again in `retry_after_s`."""
+
+    reason = "endpoint_refuses"
 
 
 class Exhausted(TransientError):

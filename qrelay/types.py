@@ -164,11 +164,13 @@ class Graded:
 class Missing:
     """A judgment that failed or was not attempted: never a grade, never a negative.
 
-    `reason` is one of MISSING_REASONS; `detail` is for people.
+    `reason` is one of MISSING_REASONS; `detail` is for people. on_hold_s: where no pair is to blame but an endpoint
+    that pauses or refuses, seconds after which it may be asked again; never stored or sent.
     """
 
     reason: str
     detail: str = ""
+    on_hold_s: float | None = None
 
 
 MISSING_REASONS: Final = (
@@ -179,6 +181,7 @@ MISSING_REASONS: Final = (
     "filtered",
     "skipped",
     "too_long",
+    "refused",
     "error",
 )
 

@@ -29,7 +29,9 @@ from qrelay.config import NatsSettings
 from qrelay.errors import QrelayError
 from qrelay.output import Rows, echo_json
 from qrelay.rundir import endpoints
+from qrelay.runtime.client import get_info
 from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.servicer import ON_HOLD
 from qrelay.runtime.topology import Queue, QueueStats
 
 _CONNECT_S = 3.0
@@ -45,6 +47,8 @@ class Look:
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     queues: Mapping[Queue, QueueStats] = field(default_factory=dict)
     problem: str = ""
+    holds: Mapping[str, str] = field(default_factory=dict)
+    """What a service waits for, by its name."""
 
 
 def scrape(address: str) -> dict[str, float]:
@@ -75,7 +79,17 @@ async def look(data_dir: Path, settings: NatsSettings, broker: JetStreamBroker |
         queues = {stats.queue: stats for stats in await broker.stats()}
     except QrelayError as error:
         problem = str(error)
-    return Look(time.monotonic(), dict(zip(names, samples, strict=True)), queues, problem)
+    metrics = dict(zip(names, samples, strict=True))
+    waiting = [name for name in names if metrics[name].get("qrelay_on_hold_until_seconds")]
+    said = await asyncio.gather(*(asyncio.to_thread(held_up, name, found[name].grpc) for name in waiting))
+    return Look(time.monotonic(), metrics, queues, problem, dict(zip(waiting, said, strict=True)))
+
+
+def held_up(service: str, address: str) -> str:
+    """What a service says that it waits for."""
+    with contextlib.suppress(QrelayError):
+        return get_info(service, address, timeout_s=2.0).details.get(ON_HOLD, "")
+    return ""
 
 
 def summary(before: Look, now: Look) -> dict[str, Any]:
@@ -93,6 +107,7 @@ def summary(before: Look, now: Look) -> dict[str, Any]:
             "service": service,
             "up": service in now.metrics,
             "ready": _value(now, service, "qrelay_ready") > 0,
+            "on_hold": now.holds.get(service),
             "lag": queue.lag if queue else None,
             "held": queue.held if queue else None,
             "per_second": round(rate(service, "qrelay_items_total{ok}"), 2),
@@ -117,8 +132,7 @@ def render(state: Mapping[str, Any]) -> Group:
     """The table and the judge's line."""
     rows = []
     for row in state["services"]:
-        state_of = "" if row["ready"] else " (not ready)" if row["up"] else " (down)"
-        name = row["service"] + state_of
+        name = row["service"] + _state(row)
         values = (row[key] for key in ("lag", "held", "per_second", "mean_batch", "ok", "retried", "dead_lettered"))
         rows.append((name, *("-" if value is None else str(value) for value in values)))
     judged = state["judgments"]
@@ -126,7 +140,14 @@ def render(state: Mapping[str, Any]) -> Group:
             f"the cache, {judged['missing']} missing; {state['prompt_tokens']} LLM tokens "
             f"({state['prompt_tokens_per_second']}/s)")  # fmt: skip
     headings = ("service", "lag", "held", "items/s", "mean batch", "done", "retried", "dead letters")
-    return Group(Rows(headings, rows, right=headings[1:], frame=False), line, state["problem"])
+    holds = [f"{row['service']} is on hold {row['on_hold']}" for row in state["services"] if row["on_hold"]]
+    return Group(Rows(headings, rows, right=headings[1:], frame=False), line, *holds, state["problem"])
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    if not row["ready"]:
+        return " (not ready)" if row["up"] else " (down)"
+    return "" if row["on_hold"] is None else " (on hold)"
 
 
 @click.command(epilog=example("qrelay top --once"))

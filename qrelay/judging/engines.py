@@ -99,6 +99,7 @@ def _smaller(model: str) -> str:
 
 
 def _openai(settings: JudgeSettings) -> Backend:
+    from qrelay.llm.connection import Limits
     from qrelay.llm.openai import OpenAIBackend
     from qrelay.llm.pacing import Policy
 
@@ -108,8 +109,10 @@ def _openai(settings: JudgeSettings) -> Backend:
         Weights(settings.model, own.revision or own.url.rstrip("/"), own.quantisation),
         api_key=_api_key(settings),
         policy=Policy(**own.model_dump(include={each.name for each in fields(Policy)})),
-        request_timeout_s=own.request_timeout_s,
+        limits=Limits(**own.model_dump(include={each.name for each in fields(Limits)})),
         extra_body=own.extra_body,
+        parameter_names=own.parameter_names,
+        top_logprobs=own.top_logprobs,
         accept_text=own.accept_text,
         prompt_logprobs=own.prompt_logprobs,
         chat=own.chat,

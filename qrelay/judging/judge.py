@@ -70,15 +70,26 @@ class Judge:
         self._cache = cache
         self._prefilter = prefilter or Prefilter()
         self._clock = clock
-        self._decodings = backend.decodings(strategy.spec.asks)
-        self._identities = {decoding: self._identity_of(decoding) for decoding in self._decodings}
-        self._hashes = {decoding: judge_digest(identity) for decoding, identity in self._identities.items()}
+        self._decoding = backend.decodings(strategy.spec.asks)[0]
+        self._named: dict[str, tuple[JudgeIdentity, str]] = {}
         self._in_flight: dict[str, asyncio.Future[Judgment]] = {}
 
     @property
     def identity(self) -> JudgeIdentity:
         """Who judges. A label decoded by the backend's fallback carries its own identity instead."""
-        return self._identities[self._decodings[0]]
+        return self._identity(self._decoding)[0]
+
+    @property
+    def _decodings(self) -> tuple[str, ...]:
+        """The usual one first, then those that the backend may fall back to, which it may learn as it works."""
+        return self._backend.decodings(self._strategy.spec.asks)
+
+    def _identity(self, decoding: str) -> tuple[JudgeIdentity, str]:
+        """Who judges with this decoding, and the hash of that."""
+        if decoding not in self._named:
+            identity = self._identity_of(decoding)
+            self._named[decoding] = identity, judge_digest(identity)
+        return self._named[decoding]
 
     def _identity_of(self, decoding: str) -> JudgeIdentity:
         weights, spec = self._backend.weights, self._strategy.spec
@@ -119,7 +130,7 @@ class Judge:
             return InvalidQuery(f"query {each.query.query_id!r} has no text")
         sampled = tuple(c.passage for c in each.candidates if c.sampled)
         passages = sampled or tuple(c.passage for c in each.candidates)
-        judge_hash = self._hashes[self._decodings[0]]
+        judge_hash = self._identity(self._decoding)[1]
         text = self._read_text(each.query, [p for p in passages if self._prefilter.check(p) is None])
         return _Plan(each, passages, tuple(judgment_key(text, p.title, p.text, judge_hash) for p in passages), text)
 
@@ -176,7 +187,7 @@ class Judge:
         return known
 
     def _key(self, plan: _Plan, passage: Passage, decoding: str) -> str:
-        return judgment_key(plan.read_text, passage.title, passage.text, self._hashes[decoding])
+        return judgment_key(plan.read_text, passage.title, passage.text, self._identity(decoding)[1])
 
     async def _measure_set(self, work: _Work) -> None:
         """Filter, ask, grade, cache, resolve: one query's pairs, adjacent. A bug costs the set, not the batch."""
@@ -219,13 +230,13 @@ class Judge:
         if isinstance(measured, QrelayError):
             return self._missing(passage, key, missing_of(measured))
         decoding = measured.decoding
-        if decoding != self._decodings[0]:
+        if decoding != self._decoding:
             key = self._key(plan, passage, decoding)
         return Judgment(
             passage_id=passage.passage_id,
             judgment_key=key,
             outcome=measured.outcome,
-            judge=self._identities[decoding],
+            judge=self._identity(decoding)[0],
             judged_at=now,
             raw_reply=measured.raw_reply[:_RAW_REPLY_CHARS],
             prompt_tokens=measured.prompt_tokens,
@@ -243,24 +254,25 @@ class Judge:
             log.warning("%d labels were not cached: %s", len(judgments), error)
 
     def info(self) -> Info:
-        """The judge's identity, field by field."""
+        """The judge's identity, field by field, and what is to be known of its engine now."""
         spec = self._strategy.spec
         details = {
             "strategy": spec.name,
             "scale": f"{spec.scale.name}, relevant from {spec.scale.relevant_grade}",
             "prompt_hash": spec.prompt_hash,
             "decoding": self.identity.decoding,
-            "judge_hash": self._hashes[self._decodings[0]],
+            "judge_hash": self.hashes[0],
             "calibration": "none: p_relevant is the model's own",
         }
-        for fallback in self._decodings[1:]:
-            details["fallback decoding"] = fallback
+        if fallbacks := self._decodings[1:]:
+            details["fallback decoding"] = " | ".join(fallbacks)
+        details |= {f"engine: {word}": note for word, note in self._backend.notes.items()}
         return Info(models={"judge": self.identity.fingerprint}, details=details)
 
     @property
     def hashes(self) -> tuple[str, ...]:
         """The hashes of its identities: the usual one first, then those of fallback decodings."""
-        return tuple(self._hashes.values())
+        return tuple(self._identity(decoding)[1] for decoding in self._decodings)
 
     @property
     def backend(self) -> Backend:

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from qrelay.errors import BudgetExhausted, QrelayError
+from qrelay.errors import BudgetExhausted, OnHold, QrelayError
 from qrelay.judging.core import JudgeCore
-from qrelay.judging.failures import transient_missing
+from qrelay.judging.failures import hold_of, transient_missing
 from qrelay.types import CandidateSet, JudgedSet, Missing
 
 Send = Callable[[Sequence[JudgedSet]], Awaitable[Sequence[int | QrelayError]]]
@@ -46,7 +46,8 @@ async def rejudge(
     batch: int = 8,
     progress: Callable[[Rejudged], None] = lambda _: None,
 ) -> Rejudged:
-    """Judge the marked passages of each set with `core` and send the labels. A used-up budget ends it early.
+    """Judge the marked passages of each set with `core` and send the labels. A used-up budget ends it early, and so
+    does an endpoint that asks for a long pause or refuses the key or a setting.
 
     Raises:
         BackendUnavailable: the sink does not answer, or the cache; what was sent before is in the ledger.
@@ -58,11 +59,19 @@ async def rejudge(
         except BudgetExhausted as error:
             done.stopped = str(error)
             break
+        if held := _held(answers):
+            done.stopped = str(held)
+            break
         judged = [_counted(done, asked, answer) for asked, answer in zip(part, answers, strict=True)]
         await _sent(done, [each for each in judged if each is not None and each.judgments], send)
         done.last_query_id = part[-1].query.query_id
         progress(done)
     return done
+
+
+def _held(answers: Sequence[JudgedSet | QrelayError]) -> OnHold | None:
+    holds = (hold_of(each) for each in answers if isinstance(each, JudgedSet))
+    return next((held for held in holds if held), None)
 
 
 def count(sets: Iterable[JudgedSet]) -> Rejudged:

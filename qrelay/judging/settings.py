@@ -14,6 +14,7 @@ _OWN_PARAMETERS = frozenset(
 )
 
 
+_RENAMED: Final = frozenset({"max_tokens", "temperature", "stop"})
 _LOCAL_SETS: Final = 2
 _LOCAL_ENGINES: Final = ("transformers", "openvino", "llamacpp")
 
@@ -38,8 +39,24 @@ class EndpointSettings(Section):
         description="Maximum simultaneous requests; fewer while the endpoint refuses, fails or is silent",
     )
     request_timeout_s: float = Field(30.0, gt=0, description="Seconds of silence until a request is given up")
-    total_timeout_s: float = Field(120.0, gt=0, description="Seconds for one passage, all retries and waits included")
-    max_retries: int = Field(5, ge=0, description="Attempts after the first: 429, 408, 5xx, silence, no connection")
+    total_timeout_s: float = Field(
+        120.0, gt=0, description="Seconds for one passage, all retries, waits and slow replies included"
+    )
+    max_reply_bytes: int = Field(
+        4 * 1024**2, ge=1024, description="Maximum bytes of one reply, unpacked; of a longer one the rest is not read"
+    )
+    max_pause_s: float = Field(
+        3600.0, gt=0, description="Maximum seconds of a pause that the endpoint asks for; then it is asked again"
+    )
+    retry_refused_s: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds until an endpoint that refuses the key, the account or a parameter is asked again; "
+        "messages wait meanwhile",
+    )
+    max_retries: int = Field(
+        5, ge=0, description="Attempts after the first: 408, 409, 425, 429, 5xx, silence, no connection"
+    )
     retry_base_s: float = Field(0.5, gt=0, description="Maximum seconds before the first retry; doubles each time")
     breaker_failures: int = Field(
         8, ge=1, description="Consecutive passages that failed for good after which the next ones fail at once"
@@ -53,6 +70,15 @@ class EndpointSettings(Section):
     )
     accept_text: bool = Field(
         True, description="Whether replies count where the endpoint gives no log-probabilities (strictly parsed)"
+    )
+    top_logprobs: int = Field(
+        20, ge=1, le=20, description="First tokens asked for with log-probabilities; part of every label's identity"
+    )
+    parameter_names: dict[str, str] = Field(
+        {},
+        description="What the endpoint calls max_tokens, temperature or stop, e.g. "
+        '{max_tokens: max_completion_tokens}; empty: not sent, e.g. {temperature: ""}, and free for extra_body; '
+        "part of every label's identity",
     )
     extra_body: dict[str, Any] = Field(
         {}, description="Fields added to every request, e.g. chat_template_kwargs; part of every label's identity"
@@ -329,7 +355,14 @@ class JudgeSettings(ServiceSettings):
             problems.append("endpoint.url holds credentials: name a variable in endpoint.api_key_env instead")
         if endpoint.total_timeout_s < endpoint.request_timeout_s:
             problems.append("endpoint.total_timeout_s is below endpoint.request_timeout_s: no request could end")
-        clash = sorted(_OWN_PARAMETERS & endpoint.extra_body.keys())
+        unknown = sorted(endpoint.parameter_names.keys() - _RENAMED)
+        if unknown:
+            problems.append(
+                f"endpoint.parameter_names may not name {', '.join(unknown)}, only {', '.join(sorted(_RENAMED))}"
+            )
+        left_out = {name for name, other in endpoint.parameter_names.items() if not other}
+        own = (_OWN_PARAMETERS - left_out) | set(endpoint.parameter_names.values())
+        clash = sorted(own & endpoint.extra_body.keys())
         if clash:
             problems.append(f"endpoint.extra_body may not set {', '.join(clash)}: the judge decides these")
         return problems

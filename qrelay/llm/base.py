@@ -65,12 +65,21 @@ class Backend(Protocol):
     async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
         """GENERATION: a greedy reply to each chat."""
 
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What people should know of its state now, by a word; empty where all is as it should be."""
+
     def close(self) -> None:
         """Free the engine. Callable from any thread; a second call does nothing."""
 
 
 class Incapable:
     """A base for backends: the kinds of question that they do not answer."""
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """None."""
+        return {}
 
     async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
         """Refused."""

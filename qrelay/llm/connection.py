@@ -1,14 +1,10 @@
 """One HTTP endpoint: a request in, a JSON body out, under a `Policy`.
 
-What comes back wrong becomes an error, never an answer:
+What comes back wrong becomes an error, never an answer: a refusal one of `refusals`, and
 
-    429                          RateLimited          retried, after Retry-After / x-ratelimit-reset-*
-    408, 5xx, connection, JSON   BackendUnavailable   retried
-    another model than before    BackendUnavailable   retried
-    silence                      BackendTimeout       retried
-    400 "context length"         Oversized            not retried
-    401, 403, 404                ConfigError          not retried
-    other 4xx                    InputError           not retried
+    connection, no JSON, too long a body  BackendUnavailable   retried
+    another model than before             BackendUnavailable   retried
+    silence, or a body without an end     BackendTimeout       retried within the total limit
 
 The API key is in no log and no error.
 """
@@ -18,77 +14,144 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
 
-from qrelay.errors import BackendTimeout, BackendUnavailable, ConfigError, InputError, QrelayError, RateLimited
+from qrelay.errors import BackendTimeout, BackendUnavailable, EndpointRefuses, QrelayError
+from qrelay.llm.bodies import ENCODINGS, as_json, read_body
 from qrelay.llm.pacing import Pacer, Policy
 from qrelay.llm.ratelimits import asked_to_wait, used_up
-from qrelay.llm.replies import is_too_long, too_long
+from qrelay.llm.refusals import ParameterRefused, Unexplained, classified, failure_of
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 _SHOWN_CHARS = 200
+_UNEXPLAINED = 8
+"""So many requests in a row that were refused without a reason are the endpoint's fault, not the passages'."""
 
 
-class LogprobsRefusedError(Exception):
-    """The endpoint refused a request because of its parameter `logprobs` (or gave none)."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """request_timeout_s: seconds of silence. max_reply_bytes: of one body, unpacked. retry_refused_s: seconds after
+    which an endpoint that refuses the key, the account or a setting is asked again."""
+
+    request_timeout_s: float = 30.0
+    max_reply_bytes: int = 4 * 1024**2
+    retry_refused_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What came back. body: parsed, None where it is no JSON."""
+
+    status: int
+    headers: httpx.Headers
+    body: Any
 
 
 class Connection:
     """See the module. Use from one event loop at a time."""
 
-    def __init__(self, url: str, *, api_key: str, policy: Policy, request_timeout_s: float) -> None:
-        """`url` is the base that ends in /v1. `request_timeout_s`: seconds of silence."""
+    def __init__(self, url: str, *, api_key: str, policy: Policy, limits: Limits) -> None:
+        """`url` is the base that ends in /v1."""
         self._url = url.rstrip("/")
         self._api_key = api_key
         self._policy = policy
-        self._timeout = httpx.Timeout(request_timeout_s)
+        self._limits = limits
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: httpx.AsyncClient | None = None
         self._pacer: Pacer | None = None
         self._model: str | None = None
         self._builds: set[str] = set()
+        self._answers = False
+        self._unexplained = 0
         logging.getLogger("httpx").setLevel(logging.WARNING)  # else one line a request
 
-    async def ask(self, path: str, request: dict[str, Any], read: Callable[[Any], Answer]) -> Answer:
+    async def ask(
+        self,
+        path: str,
+        request: dict[str, Any],
+        read: Callable[[Any], Answer],
+        *,
+        advice: Callable[[str], str],
+        may_refuse: frozenset[str] = frozenset(),
+    ) -> Answer:
         """What `read` makes of the body that POST `path` answers; `read` raises ValueError at a body that is none.
+
+        advice: what to do where the endpoint refuses this parameter. may_refuse: parameters without which the caller
+        can ask too.
 
         Raises:
             QrelayError: see the module; retries and waits are over.
-            LogprobsRefusedError: the request asks for log-probabilities, which the endpoint refuses.
+            ParameterRefused: one of `may_refuse`.
         """
         client, pacer = self._bound()
-        return await pacer.run(lambda: self._once(client, pacer, path, request, read))
+        try:
+            return await pacer.run(lambda: self._once(client, path, request, read, advice, may_refuse))
+        except Unexplained:
+            self._unexplained += 1
+            raise
 
     async def _once(
         self,
         client: httpx.AsyncClient,
-        pacer: Pacer,
         path: str,
         request: dict[str, Any],
         read: Callable[[Any], Answer],
+        advice: Callable[[str], str],
+        may_refuse: frozenset[str],
     ) -> Answer:
-        response = await self._post(client, path, request)
-        wait = used_up(response.headers)
-        if wait is not None:
-            pacer.pause(wait)
-        body = _json(response)
-        if response.status_code >= 400:
-            if response.status_code == 400 and "logprobs" in request and "logprobs" in str(body):
-                raise LogprobsRefusedError
-            raise self._refusal(response, body)
+        reply = await self._post(client, path, request)
+        if found := failure_of(reply.status, reply.body):
+            raise self._refusal(*found, reply, request, advice, may_refuse)
+        wait = used_up(reply.headers)
+        if wait is not None and self._pacer:
+            self._pacer.pause(*wait)
         try:
-            answer = read(body)
+            answer = read(reply.body)
         except ValueError as error:
             raise BackendUnavailable(
-                f"the endpoint answered {response.status_code} with something that is {error}: "
+                f"the endpoint answered {reply.status} with something that is {error}: "
                 "check that judge.endpoint.url is an OpenAI-compatible API and ends in /v1"
             ) from error
-        self._recognise(body)
+        self._recognise(reply.body)
+        self._answers, self._unexplained = True, 0
         return answer
+
+    def _refusal(
+        self,
+        status: int,
+        failure: dict[str, Any],
+        reply: _Reply,
+        request: dict[str, Any],
+        advice: Callable[[str], str],
+        may_refuse: frozenset[str],
+    ) -> Exception:
+        retry_s = self._limits.retry_refused_s
+        wait = asked_to_wait(reply.headers)
+        error = classified(status, failure, request, wait, secret=self._api_key, retry_s=retry_s)
+        if isinstance(error, ParameterRefused) and error.parameter not in may_refuse:
+            return EndpointRefuses(
+                f"the endpoint refuses the parameter {error.parameter} with {error}: {advice(error.parameter)}",
+                retry_after_s=retry_s,
+            )
+        return error
+
+    def settled(self, error: QrelayError) -> QrelayError:
+        """The error of a request once others were asked beside it: one without a reason is its own fault only where
+        the endpoint answers others."""
+        if isinstance(error, Unexplained) and (not self._answers or self._unexplained >= _UNEXPLAINED):
+            return error.otherwise
+        return error
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What people should know of the endpoint now: see `Pacer.notes`."""
+        return self._pacer.notes if self._pacer else {}
 
     def _recognise(self, body: dict[str, Any]) -> None:
         """Whether the endpoint still answers as the model that it first named: else its labels would get the
@@ -110,46 +173,38 @@ class Connection:
                 log.warning("the endpoint answers with another system_fingerprint: %s", build[:_SHOWN_CHARS])
             self._builds.add(build)
 
-    async def _post(self, client: httpx.AsyncClient, path: str, request: dict[str, Any]) -> httpx.Response:
+    async def _post(self, client: httpx.AsyncClient, path: str, request: dict[str, Any]) -> _Reply:
         try:
-            return await client.post(self._url + path, json=request)
+            async with client.stream("POST", self._url + path, json=request) as response:
+                body = await self._body(response)
         except httpx.TimeoutException as error:
             raise BackendTimeout(
-                f"the endpoint did not answer in {self._timeout.read} s (judge.endpoint.request_timeout_s)"
+                f"the endpoint did not answer in {self._limits.request_timeout_s} s "
+                "(judge.endpoint.request_timeout_s)"
             ) from error
         except httpx.TransportError as error:
             raise BackendUnavailable(
                 f"the endpoint does not answer ({type(error).__name__}): check judge.endpoint.url"
             ) from error
+        return _Reply(response.status_code, response.headers, as_json(body, response.charset_encoding))
 
-    def _refusal(self, response: httpx.Response, body: Any) -> QrelayError:
-        """The error of an HTTP status. The endpoint's words are shown where they cannot hold a passage."""
-        status = response.status_code
-        failure = body.get("error", body) if isinstance(body, dict) else {}
-        if status == 429:
-            wait = asked_to_wait(response.headers)
-            return RateLimited("the endpoint answered 429, too many requests", retry_after_s=wait)
-        if status == 408 or status >= 500:
-            wait = asked_to_wait(response.headers)
-            return BackendUnavailable(f"the endpoint answered {status}", retry_after_s=wait)
-        if is_too_long(failure):
-            return too_long(failure, "use a model with a longer context")
-        if status in (401, 403, 404):
-            said = failure.get("message", "") if isinstance(failure, dict) else ""
-            said = str(said).replace(self._api_key, "***") if self._api_key else str(said)
-            return ConfigError(
-                f"the endpoint answered {status} ({said[:_SHOWN_CHARS]}): check judge.model, "
-                "judge.endpoint.url and the key in the variable that judge.endpoint.api_key_env names"
-            )
-        kind = failure.get("type") or failure.get("code") if isinstance(failure, dict) else None
-        return InputError(f"the endpoint refused the request with {status} ({str(kind)[:_SHOWN_CHARS]})")
+    async def _body(self, response: httpx.Response) -> bytes:
+        """The body; of a refusal whose body cannot be read the status says enough."""
+        if response.status_code < 300:
+            return await read_body(response, self._limits.max_reply_bytes)
+        with suppress(BackendUnavailable):
+            return await read_body(response, self._limits.max_reply_bytes)
+        return b""
 
     def _bound(self) -> tuple[httpx.AsyncClient, Pacer]:
         loop = asyncio.get_running_loop()
         if self._client is None or self._pacer is None or self._loop is not loop:
-            headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+            headers = {"Accept-Encoding": ENCODINGS}
+            if self._api_key:
+                headers["Authorization"] = f"Bearer {self._api_key}"
             limits = httpx.Limits(max_connections=self._policy.concurrency)
-            self._client = httpx.AsyncClient(timeout=self._timeout, headers=headers, limits=limits)
+            timeout = httpx.Timeout(self._limits.request_timeout_s)
+            self._client = httpx.AsyncClient(timeout=timeout, headers=headers, limits=limits)
             self._pacer = Pacer(self._policy)
             self._loop = loop
         return self._client, self._pacer
@@ -159,10 +214,3 @@ class Connection:
         client, self._client = self._client, None
         if client is not None and self._loop is not None and self._loop.is_running():
             asyncio.run_coroutine_threadsafe(client.aclose(), self._loop)
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        return None

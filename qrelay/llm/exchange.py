@@ -66,12 +66,14 @@ class TokenLogprobs:
     text may occur twice under two token ids. Empty where the endpoint gives none: then `text` counts.
     text: the greedy reply. prompt_tokens: tokens of the prompt, those from a prefix cache included.
     decoding: how this reply was decoded; one of the backend's `decodings(TOKEN_LOGPROBS)`.
+    unseen: the probability of all tokens that a short list leaves out; 0 where the list is long.
     """
 
     tokens: tuple[tuple[str, float], ...]
     text: str
     prompt_tokens: int
     decoding: str
+    unseen: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from qrelay.errors import BackendUnavailable, QrelayError
@@ -53,6 +53,7 @@ class FakeBackend:
 
     weights = Weights("fake-judge", "1", "none")
     capabilities = frozenset({TOKEN_LOGPROBS, PROMPT_LOGPROBS, GENERATION})
+    notes: Mapping[str, str] = {}
 
     def __init__(self, failure_rate: float = 0.0, service_time_s: float = 0.0) -> None:
         """`failure_rate`: share of questions, 0 to 1, that fail when first asked; `service_time_s`: seconds that each

@@ -93,7 +93,7 @@ class InProcess(Local):
             read, cancelled, lambda query, logprobs: self._first_token(query, logprobs, next(labels))
         )
 
-    def _first_token(self, query: TokenQuery, logprobs: Any, labels: tuple[str, ...]) -> TokenLogprobs:
+    def _first_token(self, query: TokenQuery, logprobs: Any, labels: tuple[str, ...]) -> TokenLogprobs | QrelayError:
         """The likeliest tokens and those of the labels, best first: a label at the twentieth place must not come
         and go with the last digits."""
         row = logprobs[0]

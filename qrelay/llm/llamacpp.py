@@ -28,7 +28,8 @@ from typing import Any, TypeVar
 from qrelay.errors import BackendUnavailable, MalformedInput, ModelError, QrelayError
 from qrelay.llm.base import TOP_LOGPROBS, Local, Weights, used_after_close
 from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS, Chat, Prompt, Reply, TokenLogprobs
-from qrelay.llm.replies import is_too_long, read_completion, read_reply, too_long
+from qrelay.llm.refusals import is_too_long, too_long
+from qrelay.llm.replies import read_completion, read_reply
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")

@@ -5,10 +5,12 @@
     loglikelihood  `/completions` with `echo` and `logprobs`, only where `prompt_logprobs` is declared: vLLM does,
                    llama.cpp's server and most hosted chat APIs do not
 
-An endpoint that gives no log-probabilities of the first token (it ignores the parameter, or answers 400 to it) is
-asked for text from then on: the reply is read strictly, and the label carries another decoding, so that the two
-kinds of measurement never share an identity. Nothing turns a reasoning model's thinking off unless `extra_body`
-does: unknown hosts refuse unknown fields. A thought is never read as a grade (see `replies`).
+A reply without a list of alternatives counts as text, under another decoding, so that the two kinds of measurement
+never share an identity: with the first token's own log-probability where that is shown, else read strictly. Where
+replies that hold an answer lack log-probabilities again and again, or the endpoint refuses the parameter, the judge
+asks for text alone for a while, says so, and tries again later. A limit of `top_logprobs` that a refusal names is
+taken, under a decoding of its own. Nothing turns a reasoning model's thinking off unless `extra_body` does: unknown
+hosts refuse unknown fields. A thought is never read as a grade (see `replies`).
 
 Errors: see `connection`. The API key is read from the environment variable that the settings name.
 """
@@ -16,12 +18,15 @@ Errors: see `connection`. The API key is read from the environment variable that
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from qrelay.errors import ConfigError, QrelayError
+from qrelay.errors import EndpointRefuses, MalformedInput, QrelayError
+from qrelay.holds import Hold
 from qrelay.llm.base import TOP_LOGPROBS, Incapable, Weights
-from qrelay.llm.connection import Connection, LogprobsRefusedError
+from qrelay.llm.connection import Connection, Limits
 from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
@@ -35,14 +40,20 @@ from qrelay.llm.exchange import (
     TokenLogprobs,
 )
 from qrelay.llm.pacing import Policy
-from qrelay.llm.replies import has_logprobs, read_completion, read_echo, read_reply, without_thoughts
+from qrelay.llm.refusals import ParameterRefused
+from qrelay.llm.replies import begins_thinking, read_completion, read_echo, read_reply, without_thoughts
 
 Answer = TypeVar("Answer")
+log = logging.getLogger(__name__)
 
-_TEXT_ONLY: dict[str, Any] = {"max_tokens": 4, "stop": ["\n"]}
+_TEXT_ONLY: Final[dict[str, Any]] = {"max_tokens": 4, "stop": ["\n"]}
 """Four tokens: some vocabularies begin a reply with a token that is only a blank."""
-_START = "\n"
+_START: Final = "\n"
 """What stands before a target without a context: its first token needs one before it."""
+_LOGPROBS: Final = frozenset({"logprobs", "top_logprobs"})
+_LACKING: Final = 8
+"""Answers in a row without log-probabilities after which they are not asked for, for _TEXT_S seconds."""
+_TEXT_S: Final = 600.0
 
 
 class OpenAIBackend(Incapable):
@@ -55,108 +66,203 @@ class OpenAIBackend(Incapable):
         *,
         api_key: str = "",
         policy: Policy | None = None,
-        request_timeout_s: float = 30.0,
+        limits: Limits | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        parameter_names: Mapping[str, str] | None = None,
+        top_logprobs: int = TOP_LOGPROBS,
         accept_text: bool = True,
         prompt_logprobs: bool = False,
         chat: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`url` is the base that ends in /v1. `extra_body` joins every request and the decoding identity.
+        `parameter_names`: what the endpoint calls max_tokens, temperature or stop; empty: it is not sent.
         `accept_text`: whether replies without log-probabilities count. `prompt_logprobs`: whether the endpoint
         echoes a prompt with its log-probabilities. `chat`: False for a model without a chat template."""
         self.weights = weights
-        self._connection = Connection(
-            url, api_key=api_key, policy=policy or Policy(), request_timeout_s=request_timeout_s
-        )
+        self._connection = Connection(url, api_key=api_key, policy=policy or Policy(), limits=limits or Limits())
         self._extra = dict(extra_body or {})
+        self._names = dict(parameter_names or {})
         self._accept_text = accept_text
+        self._retry_refused_s = (limits or Limits()).retry_refused_s
         self._chat = chat
-        self._text_only = False
+        self._clock = clock
+        self._top = top_logprobs
+        self._lacking = 0
+        self._text_until = 0.0
+        self._text_only: Hold | None = None
         self.capabilities = frozenset(
             {TOKEN_LOGPROBS, TEXT, GENERATION, *([PROMPT_LOGPROBS] if prompt_logprobs else [])}
         )
         self._decodings = self._name_decodings()
 
     def _name_decodings(self) -> dict[str, tuple[str, ...]]:
-        engine = "engine=openai" if self._chat else "engine=openai;chat=off"
-        extra = "".join(f";{key}={self._extra[key]!r}" for key in sorted(self._extra))
-        exact = f"{engine};temperature=0;max_tokens=1;top_logprobs={TOP_LOGPROBS}{extra}"
-        strict = f"{engine};temperature=0;max_tokens=4;stop=newline;no-logprobs;strict-text{extra}"
+        extra = self._extra_name()
+        text = ";".join([self._engine, self._named("temperature", 0), self._named("max_tokens", 4),
+                         self._named("stop", "newline"), "no-logprobs", f"strict-text{extra}"])  # fmt: skip
+        exact = self._exactly(self._top)
         named = {
-            TOKEN_LOGPROBS: (exact, strict) if self._accept_text else (exact,),
+            TOKEN_LOGPROBS: (exact, text) if self._accept_text else (exact,),
             PROMPT_LOGPROBS: (f"engine=openai;echo;temperature=1;start=newline{extra}",),
-            GENERATION: (f"{engine};temperature=0{extra}",),
+            GENERATION: (f"{self._engine};{self._named('temperature', 0)}{extra}",),
         }
         return {capability: texts for capability, texts in named.items() if capability in self.capabilities}
 
+    def _exactly(self, top: int) -> str:
+        """The decoding of a reply with so many log-probabilities."""
+        asked = f"{self._named('temperature', 0)};{self._named('max_tokens', 1)};top_logprobs={top}"
+        return f"{self._engine};{asked}{self._extra_name()}"
+
+    @property
+    def _engine(self) -> str:
+        return "engine=openai" if self._chat else "engine=openai;chat=off"
+
+    def _extra_name(self) -> str:
+        return "".join(f";{key}={self._extra[key]!r}" for key in sorted(self._extra))
+
+    def _named(self, parameter: str, value: object) -> str:
+        name = self._names.get(parameter, parameter)
+        return f"{name}={value}" if name else f"{parameter}=not-sent"
+
     def decodings(self, capability: str) -> tuple[str, ...]:
-        """Those of `score`: with log-probabilities, then strict text where `accept_text` holds."""
+        """Those of `score`: with log-probabilities, then text where `accept_text` holds, then with as many
+        log-probabilities as the endpoint turned out to allow."""
         return self._decodings.get(capability, ())
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What people should know of the endpoint now."""
+        found = self._connection.notes
+        if self._text_only:
+            found["text only"] = str(self._text_only)
+        if len(learned := self._decodings[TOKEN_LOGPROBS][1 + self._accept_text :]):
+            found["top_logprobs"] = f"{self._top}, the endpoint's limit: {learned[-1]}"
+        return found
 
     async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
         """One answer a prompt, as many requests at once as the endpoint bears."""
-        return await _all(self._score, prompts)
+        return await self._all(self._score, prompts)
 
     async def loglikelihood(self, continuations: Sequence[Continuation]) -> list[TargetLogprobs | QrelayError]:
-        """One answer a continuation. An endpoint that echoes no log-probabilities is a ConfigError; one that cuts
-        its tokens across the target's begin a MalformedInput (context and target travel as one text)."""
+        """One answer a continuation. An endpoint that echoes no log-probabilities is an EndpointRefuses; one that
+        cuts its tokens across the target's begin a MalformedInput (context and target travel as one text)."""
         if PROMPT_LOGPROBS not in self.capabilities:
             return await super().loglikelihood(continuations)
-        return await _all(self._loglikelihood, continuations)
+        return await self._all(self._loglikelihood, continuations)
 
     async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
         """One reply a chat; choices are left to whoever reads it."""
-        return await _all(self._generate, chats)
+        return await self._all(self._generate, chats)
+
+    async def _all(self, answer: Callable[[Any], Any], questions: Sequence[Any]) -> list[Any]:
+        """Every answer, in order; a QrelayError stands in the place of the answer that it prevented."""
+
+        async def attempt(question: Any) -> Any:
+            try:
+                return await answer(question)
+            except QrelayError as error:
+                return error
+
+        answers = await asyncio.gather(*map(attempt, questions))
+        return [self._connection.settled(each) if isinstance(each, QrelayError) else each for each in answers]
 
     async def _score(self, prompt: Prompt) -> TokenLogprobs:
-        if not self._text_only:
-            try:
-                return await self._score_exactly(prompt)
-            except LogprobsRefusedError:
-                if not self._accept_text:
-                    raise ConfigError(
-                        "the endpoint gives no log-probabilities: use one that does, or set "
-                        "judge.endpoint.accept_text to true to read its text (coarser, recorded in the decoding)"
-                    ) from None
-                self._text_only = True
+        if self._clock() < self._text_until:
+            return await self._score_strictly(prompt)
+        try:
+            reply = await self._score_exactly(prompt)
+        except ParameterRefused as error:
+            self._read_text(f"the endpoint refuses {error.parameter} with {error}")
+            return await self._score_strictly(prompt)
+        if reply.tokens:
+            self._lacking, self._text_only = 0, None
+            return reply
+        if begins_thinking(reply.text) and not without_thoughts(reply.text):
+            return reply
+        if not self._accept_text and not reply.text.strip():
+            raise MalformedInput("the reply holds no answer")
+        if not self._accept_text:
+            raise MalformedInput(
+                "the reply gives no log-probabilities: choose an endpoint that does, or set "
+                "judge.endpoint.accept_text to true to read its text (coarser, recorded in the decoding)"
+            )
+        if reply.text.strip():
+            self._count_lacking()
         return await self._score_strictly(prompt)
 
+    def _count_lacking(self) -> None:
+        self._lacking += 1
+        if self._lacking >= _LACKING:
+            self._read_text(f"{self._lacking} answers in a row came without log-probabilities")
+
+    def _read_text(self, why: str) -> None:
+        """Ask for text alone for a while; without `accept_text` nobody may.
+
+        Raises:
+            EndpointRefuses: replies in text do not count.
+        """
+        if not self._accept_text:
+            raise EndpointRefuses(
+                f"{why}: choose an endpoint that gives log-probabilities, or set judge.endpoint.accept_text to true",
+                retry_after_s=self._retry_refused_s,
+            )
+        hold = Hold.lasting(_TEXT_S, why)
+        if self._text_only is None:
+            log.warning("labels are read from text, %s", hold)
+        self._text_only = self._text_only.going_on(hold) if self._text_only else hold
+        self._text_until = self._clock() + _TEXT_S
+
     async def _score_exactly(self, prompt: Prompt) -> TokenLogprobs:
-        asked = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self._chat else {"logprobs": TOP_LOGPROBS}
-        decoding = self._decodings[TOKEN_LOGPROBS][0]
+        """Asked for as many log-probabilities as the endpoint allows, which its refusals may say.
 
-        def read(body: Any) -> tuple[bool, TokenLogprobs]:
-            return has_logprobs(body), read_completion(body, decoding)
+        Raises:
+            ParameterRefused: it gives none.
+        """
+        _, *text = self._decodings[TOKEN_LOGPROBS][: 1 + self._accept_text]
+        while True:
+            top = self._top
+            asked = {"logprobs": True, "top_logprobs": top} if self._chat else {"logprobs": top}
+            try:
+                return await self._complete(
+                    prompt.messages(),
+                    {"max_tokens": 1, **asked},
+                    lambda body: read_completion(body, self._exactly(top), alone=text[0] if text else ""),  # noqa: B023
+                    may_refuse=_LOGPROBS,
+                )
+            except ParameterRefused as error:
+                if self._top >= top and not (error.limit and error.limit < top):
+                    raise
+                self._lower(error.limit or self._top)
 
-        exact, reply = await self._complete(prompt.messages(), {"max_tokens": 1, **asked}, read)
-        if not exact:
-            raise LogprobsRefusedError
-        return reply
+    def _lower(self, limit: int) -> None:
+        """Ask for no more log-probabilities than the endpoint allows, under a decoding that says so."""
+        if limit >= self._top:
+            return
+        log.warning(
+            "the endpoint allows %d log-probabilities, not %d: labels get another decoding; set "
+            "judge.endpoint.top_logprobs to %d to have one from the start",
+            limit, self._top, limit,
+        )  # fmt: skip
+        self._top = limit
+        self._decodings[TOKEN_LOGPROBS] = (*self._decodings[TOKEN_LOGPROBS], self._exactly(limit))
 
     async def _score_strictly(self, prompt: Prompt) -> TokenLogprobs:
         """Of a text that thinks first, what follows the thought counts; a thought without an end stays, no grade."""
-        decoding = self._decodings[TOKEN_LOGPROBS][-1]
+        decoding = self._decodings[TOKEN_LOGPROBS][1]
         reply = await self._complete(prompt.messages(), _TEXT_ONLY, lambda body: read_completion(body, decoding))
         text = without_thoughts(reply.text) or reply.text
         return TokenLogprobs((), text, reply.prompt_tokens, decoding)
 
     async def _loglikelihood(self, each: Continuation) -> TargetLogprobs:
         prompt = (each.context or _START) + each.target
-        parameters = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
         decoding = self._decodings[PROMPT_LOGPROBS][0]
-        try:
-            answer = await self._connection.ask(
-                "/completions",
-                {"model": self.weights.model, **parameters, **self._extra},
-                lambda body: read_echo(body, prompt, each.target, decoding),
-            )
-        except LogprobsRefusedError:
-            answer = None
+        asked = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+        answer = await self._ask(
+            "/completions", {"prompt": prompt}, asked, lambda body: read_echo(body, prompt, each.target, decoding)
+        )
         if answer is None:
-            raise ConfigError(
-                "the endpoint does not echo a prompt with its log-probabilities: use one that does (vLLM), or set "
-                "judge.endpoint.prompt_logprobs to false and choose a strategy that does not need them"
-            )
+            said = f"the endpoint does not echo a prompt with its log-probabilities: {_ADVICE['echo']}"
+            raise EndpointRefuses(said, retry_after_s=self._retry_refused_s)
         return answer
 
     async def _generate(self, chat: Chat) -> Reply:
@@ -166,27 +272,52 @@ class OpenAIBackend(Incapable):
         )
 
     async def _complete(
-        self, messages: list[dict[str, str]], parameters: dict[str, Any], read: Callable[[Any], Answer]
+        self,
+        messages: list[dict[str, str]],
+        parameters: dict[str, Any],
+        read: Callable[[Any], Answer],
+        may_refuse: frozenset[str] = frozenset(),
     ) -> Answer:
         given: dict[str, Any] = {"messages": messages} if self._chat else {"prompt": _as_text(messages)}
-        request = {"model": self.weights.model, **given, "temperature": 0, **parameters, **self._extra}
-        return await self._connection.ask("/chat/completions" if self._chat else "/completions", request, read)
+        path = "/chat/completions" if self._chat else "/completions"
+        return await self._ask(path, given, {"temperature": 0, **parameters}, read, may_refuse)
+
+    async def _ask(
+        self,
+        path: str,
+        given: dict[str, Any],
+        parameters: dict[str, Any],
+        read: Callable[[Any], Answer],
+        may_refuse: frozenset[str] = frozenset(),
+    ) -> Answer:
+        named = {self._names.get(name, name): value for name, value in parameters.items()}
+        named.pop("", None)
+        request = {"model": self.weights.model, **given, **named, **self._extra}
+        return await self._connection.ask(path, request, read, advice=self._advice, may_refuse=may_refuse)
+
+    def _advice(self, parameter: str) -> str:
+        """What to do where the endpoint refuses a parameter."""
+        known = "extra_body" if parameter in self._extra else parameter
+        return _ADVICE.get(known, "see judge.endpoint.parameter_names")
 
     def close(self) -> None:
         """Close the connections, on the loop that opened them if it still runs."""
         self._connection.close()
 
 
-async def _all(answer: Callable[[Any], Any], questions: Sequence[Any]) -> list[Any]:
-    """Every answer, in order; a QrelayError stands in the place of the answer that it prevented."""
-
-    async def settled(question: Any) -> Any:
-        try:
-            return await answer(question)
-        except QrelayError as error:
-            return error
-
-    return list(await asyncio.gather(*map(settled, questions)))
+_RENAME: Final = "name it otherwise, or leave it out, in judge.endpoint.parameter_names: {%s}"
+_NO_ECHO: Final = (
+    "use an endpoint that echoes prompts with their log-probabilities (vLLM), or set judge.endpoint.prompt_logprobs "
+    "to false and choose a strategy that does not need them"
+)
+_ADVICE: Final = {
+    "max_tokens": _RENAME % "max_tokens: max_completion_tokens",
+    "temperature": _RENAME % 'temperature: ""' + "; another value: besides, in judge.endpoint.extra_body",
+    "stop": _RENAME % 'stop: ""',
+    "extra_body": "take it out of judge.endpoint.extra_body",
+    "echo": _NO_ECHO,
+    "logprobs": _NO_ECHO,
+}
 
 
 def _as_text(messages: Sequence[Mapping[str, str]]) -> str:

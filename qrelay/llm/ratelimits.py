@@ -1,71 +1,106 @@
-"""What an endpoint's headers say about waiting: Retry-After and the x-ratelimit-* family, in seconds."""
+"""What an endpoint's headers say about waiting: Retry-After and the ratelimit family, in every common spelling.
+
+    retry-after-ms: 250                              milliseconds
+    retry-after: 3 | Sun, 06 Nov 1994 08:49:47 GMT   seconds, a date (RFC 9110), or a Unix time
+    x-ratelimit-reset-requests: 6m0s | 120ms | 2.5   a duration, or a Unix time in s, ms, us or ns, or RFC 3339
+                                                     counts where the same window's `remaining` is 0
+
+A wait is never negative; whoever waits caps it.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
 _EPOCH = 3e8
 """Larger numbers are Unix times, not durations (of ten years)."""
+_EPOCH_MS = _EPOCH * 1000
+_WINDOW = re.compile(r"rate-?limit.*remaining|remaining.*rate-?limit")
+_SHOWN_CHARS = 60
 
 
-def asked_to_wait(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds that a refused request should wait; None where the headers are silent.
+class Wait(NamedTuple):
+    """How long an answer asks to wait, and the header that says so."""
 
-    Retry-After (RFC 9110: seconds or a date) wins over the reset time of a used-up rate-limit window.
+    seconds: float
+    header: str
+
+
+def asked_to_wait(headers: Mapping[str, str], now: float | None = None) -> Wait | None:
+    """What a refused request should wait; None where the headers are silent or make no sense.
+
+    Retry-After wins over the reset time of a used-up window. `headers` have names in lower case, or ignore case;
     `now` is Unix time, in seconds.
     """
     now = time.time() if now is None else now
-    if "retry-after-ms" in headers:
-        return _number(headers["retry-after-ms"], 0.001)
-    if "retry-after" in headers:
-        return _retry_after(headers["retry-after"].strip(), now)
+    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        text = headers.get(name)
+        seconds = None if text is None else _moment_or_duration(text, now, unit_s)
+        if text is not None and seconds is not None:
+            return _wait(seconds, name, text)
     return used_up(headers, now)
 
 
-def used_up(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds until the windows that are used up (`x-ratelimit-remaining-*: 0`) open again, else None."""
+def used_up(headers: Mapping[str, str], now: float | None = None) -> Wait | None:
+    """Until all windows that are used up (`x-ratelimit-remaining-*: 0`) are open again; None where none is."""
     now = time.time() if now is None else now
     waits = []
-    for kind in ("", "-requests", "-tokens"):
-        if headers.get(f"x-ratelimit-remaining{kind}", "").strip() == "0":
-            wait = _duration(headers.get(f"x-ratelimit-reset{kind}", ""), now)
-            waits += [] if wait is None else [wait]
+    for name in map(str.lower, headers):
+        if not _WINDOW.search(name) or _number(headers[name]) != 0:
+            continue
+        reset = name.replace("remaining", "reset")
+        seconds = _moment_or_duration(headers.get(reset, ""), now, 1.0)
+        waits += [] if seconds is None else [_wait(seconds, reset, headers[reset])]
     return max(waits, default=None)
 
 
-def _retry_after(text: str, now: float) -> float | None:
-    seconds = _number(text, 1.0)
-    if seconds is not None:
-        return seconds
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, moment.timestamp() - now)
+def _wait(seconds: float, name: str, text: str) -> Wait:
+    return Wait(seconds, f"{name}: {text.strip()[:_SHOWN_CHARS]}")
 
 
-def _duration(text: str, now: float) -> float | None:
-    """ "1s", "6m0s", "120ms", "2.5", or a Unix time."""
-    text = text.strip().lower()
-    number = _number(text, 1.0)
+def _moment_or_duration(text: str, now: float, unit_s: float) -> float | None:
+    """Seconds from `now`; None where the text is neither a duration nor a moment. unit_s: of a bare number."""
+    text = text.strip()
+    number = _number(text)
     if number is not None:
-        return max(0.0, number - now) if number > _EPOCH else number
-    parts = _PART.findall(text)
-    if not parts or "".join(value + unit for value, unit in parts) != text:
-        return None
-    return sum(float(value) * _UNIT_S[unit] for value, unit in parts)
+        if number < 0:
+            return None
+        return max(0.0, _unix_s(number) - now) if number * unit_s > _EPOCH else number * unit_s
+    parts = _PART.findall(text.lower())
+    if parts and "".join(value + unit for value, unit in parts) == text.lower():
+        return math.fsum(float(value) * _UNIT_S[unit] for value, unit in parts)
+    moment = _date(text)
+    return None if moment is None else max(0.0, moment.timestamp() - now)
 
 
-def _number(text: str, unit_s: float) -> float | None:
+def _unix_s(number: float) -> float:
+    """A Unix time in seconds, from milliseconds, microseconds or nanoseconds where it is so large."""
+    while number > _EPOCH_MS:
+        number /= 1000
+    return number
+
+
+def _date(text: str) -> datetime | None:
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            moment = read(text)
+        except (ValueError, OverflowError):
+            continue
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return None
+
+
+def _number(text: str) -> float | None:
     try:
-        value = float(text) * unit_s
+        value = float(text)
     except ValueError:
         return None
-    return value if 0 <= value < float("inf") else None
+    return value if math.isfinite(value) else None

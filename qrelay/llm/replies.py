@@ -1,5 +1,8 @@
 """Reading OpenAI's completion JSON: what llama.cpp, vLLM and OpenAI-compatible endpoints answer.
 
+The one place where a reply becomes a distribution over first tokens (`first_token`). It never claims more than was
+shown: what is no distribution (sums above 1, NaN, null) is refused, and what a list does not cover stays unseen.
+
 A model that thinks before it answers must not be graded on its thoughts. Its first token is no answer, whatever
 the other candidates for it are, so the distribution is dropped and the text, which no strategy reads as a grade,
 stands in its place.
@@ -9,71 +12,86 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from qrelay.errors import MalformedInput, Oversized
+from qrelay.errors import BackendUnavailable, ContentFiltered, MalformedInput
+from qrelay.llm.base import TOP_LOGPROBS
 from qrelay.llm.exchange import Reply, TargetLogprobs, TokenLogprobs
+from qrelay.llm.refusals import Unexplained
 
-_TOO_LONG = ("exceed_context_size_error", "context_length_exceeded", "maximum context length", "max_model_len")
-
+T = TypeVar("T")
 
 _THOUGHTS = re.compile(r"\s*(?:<think>|\[THINK\]).*?(?:</think>|\[/THINK\]|(?P<unclosed>\Z))\s*", re.DOTALL)
 _OPENERS = ("<think", "[think]", "<|channel|>", "<seed:think")
 """How the models of Qwen and DeepSeek, Mistral, OpenAI and ByteDance begin to think; compared in lower case."""
+_FILTERED = frozenset({"content_filter", "content_filtered", "safety", "prohibited_content", "blocklist", "refusal",
+                       "recitation", "sensitive"})  # fmt: skip
+"""Finish reasons, in lower case, of an answer that a filter withheld or cut."""
 _IMPOSSIBLE = 1e-3
 """A log-probability above this is no rounding error."""
+_MOST_MASS = 1.02
+"""Probabilities that sum to more are none; bfloat16 rounds a log-probability by up to 0.4%."""
+_MOST_TOKENS = 1 << 31
 
 Tokens = tuple[tuple[str, float], ...]
 
 
-def read_completion(body: Any, decoding: str) -> TokenLogprobs:
+def read_completion(body: Any, decoding: str, *, alone: str = "") -> TokenLogprobs:
     """The first token's distribution of a chat or text completion, or the text where there is none.
 
+    alone: the decoding under which a first token counts whose alternatives are not shown; empty: its text does.
+
     Raises:
-        ValueError: `body` is not a completion.
+        ValueError: `body` is not a completion, or its log-probabilities are none.
+        ContentFiltered, Unexplained: the answer was withheld.
     """
-    try:
-        choice = body["choices"][0]
+
+    def read(choice: Any) -> TokenLogprobs | BackendUnavailable:
         text, thoughts = _said(choice)
-        tokens = _tokens(choice.get("logprobs") or {})
         prompt_tokens, _ = _usage(body)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"not a completion ({type(error).__name__})") from error
-    if thoughts and not text:
-        return TokenLogprobs((), f"<think>{thoughts}", prompt_tokens, decoding)
-    return first_token(tokens, text, prompt_tokens, decoding)
+        if thoughts:
+            return TokenLogprobs((), text or f"<think>{thoughts}", prompt_tokens, decoding)
+        listed, chosen = _first(choice.get("logprobs") or {})
+        if listed:
+            spelled = {token.strip() for token, _ in listed}
+            shown = [*listed, *(each for each in chosen if each[0].strip() not in spelled)]
+            return first_token(tuple(sorted(shown, key=_likeliest)), text, prompt_tokens, decoding)
+        if alone and chosen and chosen[0][0].strip() == text.strip():
+            return first_token(chosen, text, prompt_tokens, alone)
+        return TokenLogprobs((), text, prompt_tokens, decoding)
+
+    answer = _read(body, read)
+    if isinstance(answer, BackendUnavailable):
+        raise ValueError(f"not an answer: {answer}")
+    return answer
 
 
-def has_logprobs(body: Any) -> bool:
-    """Whether a body holds log-probabilities, of an answer or of a thought."""
-    try:
-        found = body["choices"][0].get("logprobs") or {}
-        return bool(found.get("content") or found.get("top_logprobs"))
-    except (KeyError, IndexError, TypeError, AttributeError):
-        return False
-
-
-def first_token(tokens: Tokens, text: str, prompt_tokens: int, decoding: str) -> TokenLogprobs:
-    """The answer with this distribution of its first token, unless that token begins a thought (see the module)."""
+def first_token(tokens: Tokens, text: str, prompt_tokens: int, decoding: str) -> TokenLogprobs | BackendUnavailable:
+    """The answer with this distribution of its first token, best first, unless that token begins a thought (see the
+    module); an error where it is no distribution. Of a list shorter than TOP_LOGPROBS the rest is unseen."""
+    masses = [math.exp(min(logprob, 1.0)) for _, logprob in tokens]
+    total = math.fsum(masses)
+    if any(logprob > _IMPOSSIBLE for _, logprob in tokens) or not total <= _MOST_MASS:
+        return BackendUnavailable(
+            f"the log-probabilities of the first token are none: {len(tokens)} of them give a sum of {total:.3g}"
+        )
     if tokens and begins_thinking(tokens[0][0]):
         thought = text if begins_thinking(text) else tokens[0][0]
         return TokenLogprobs((), thought, prompt_tokens, decoding)
-    return TokenLogprobs(tokens, text, prompt_tokens, decoding)
+    unseen = max(0.0, 1.0 - total) if 0 < len(tokens) < TOP_LOGPROBS else 0.0
+    return TokenLogprobs(tokens, text, prompt_tokens, decoding, unseen)
 
 
 def read_reply(body: Any, decoding: str) -> Reply:
-    """The text of a chat or text completion.
+    """The text of a chat or text completion. Raises as `read_completion`."""
 
-    Raises:
-        ValueError: `body` is not a completion.
-    """
-    try:
-        text, _ = _said(body["choices"][0])
+    def read(choice: Any) -> Reply:
+        text, _ = _said(choice)
         prompt_tokens, completion_tokens = _usage(body)
         return Reply(without_thoughts(text), prompt_tokens, completion_tokens, decoding)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"not a completion ({type(error).__name__})") from error
+
+    return _read(body, read)
 
 
 def read_echo(body: Any, prompt: str, target: str, decoding: str) -> TargetLogprobs | None:
@@ -83,22 +101,52 @@ def read_echo(body: Any, prompt: str, target: str, decoding: str) -> TargetLogpr
     that spans several tokens.
 
     Raises:
-        ValueError: `body` is not a completion.
+        ValueError, ContentFiltered, Unexplained: as `read_completion`.
         MalformedInput: a token stands across the target's begin.
     """
-    try:
-        choice = body["choices"][0]
+
+    def read(choice: Any) -> TargetLogprobs | None:
         echoed = choice.get("logprobs") or {}
         tokens, logprobs = echoed.get("tokens") or (), echoed.get("token_logprobs") or ()
         if prompt not in choice["text"] or not tokens:
             return None
         prompt_tokens = _usage(body)[0] or len(tokens)
         count = _tokens_of(target, tokens[:prompt_tokens])
-        values = [float(each) for each in logprobs[prompt_tokens - count : prompt_tokens]]
+        values = tuple(_logprob(each) for each in logprobs[prompt_tokens - count : prompt_tokens])
+        if len(values) != count or any(value > _IMPOSSIBLE or math.isnan(value) for value in values):
+            raise ValueError("log-probabilities above 0, or too few")
+        return TargetLogprobs(values, prompt_tokens, decoding)
+
+    return _read(body, read)
+
+
+def _read(body: Any, read: Callable[[Any], T]) -> T:
+    """What `read` makes of a completion's choice; whatever is absent or of another type in it is a ValueError.
+
+    Raises:
+        ContentFiltered: a filter withheld the answer.
+        Unexplained: there is no choice.
+    """
+    try:
+        if not body["choices"]:
+            raise _withheld(body)
+        choice = body["choices"][0]
+        reason = str(choice.get("finish_reason") or "").lower()
+        refusal = (choice.get("message") or {}).get("refusal")
+        if reason in _FILTERED or refusal:
+            said = f"finish_reason {reason}" if reason in _FILTERED else "the model refused to answer"
+            raise ContentFiltered(f"the endpoint filtered the answer ({said})")
+        return read(choice)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"not a completion with an echo ({type(error).__name__})") from error
-    _check(values)
-    return TargetLogprobs(tuple(values), prompt_tokens, decoding)
+        raise ValueError(f"not a completion ({type(error).__name__})") from error
+
+
+def _withheld(body: Any) -> ContentFiltered | Unexplained:
+    """The error of a completion without a choice; some hosts say that a filter left none."""
+    if body.get("prompt_filter_results") or body.get("promptFeedback") or body.get("prompt_feedback"):
+        return ContentFiltered("the endpoint filtered the answer (no choice, with the prompt's filter results)")
+    nothing = BackendUnavailable("the endpoint answers with no choice: check judge.model and judge.endpoint.url")
+    return Unexplained("the endpoint answered with no choice, though it answers other requests", nothing)
 
 
 def _tokens_of(target: str, tokens: Sequence[str]) -> int:
@@ -127,43 +175,57 @@ def begins_thinking(text: str) -> bool:
 def _said(choice: Any) -> tuple[str, str]:
     """What a choice says, and what it thinks where the endpoint tells the two apart."""
     message = choice.get("message") or {"content": choice["text"]}
-    text = message.get("content") or ""
-    if not isinstance(text, str):
+    content = message.get("content") or ""
+    thoughts = message.get("reasoning_content") or message.get("reasoning") or ""
+    if isinstance(content, list):  # parts: {"type": "thinking", …}, {"type": "text", "text": …}
+        thoughts = thoughts or [part for part in content if part.get("type") == "thinking"]
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    if not isinstance(content, str):
         raise TypeError("content is not text")
-    return text, str(message.get("reasoning_content") or message.get("reasoning") or "")
+    return _encodable(content), _encodable(str(thoughts or ""))
+
+
+def _encodable(text: str) -> str:
+    """Lone surrogates, which JSON may hold and nothing else may, replaced."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _usage(body: Any) -> tuple[int, int]:
+    """Tokens of the prompt and of the completion; 0 where that is not said, or is no number of tokens."""
     usage = body.get("usage") or {}
-    return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    prompt, completion = (int(n) if isinstance(n, int | float) and 0 <= n < _MOST_TOKENS else 0 for n in counts)
+    return prompt, completion
 
 
-def _tokens(logprobs: dict[str, Any]) -> Tokens:
-    """Of a chat completion ("content") or a text completion ("top_logprobs")."""
-    if logprobs.get("content"):
-        tops = logprobs["content"][0]["top_logprobs"]
-        tokens = tuple((str(each["token"]), float(each["logprob"])) for each in tops)
-    else:
-        first = next(iter(logprobs.get("top_logprobs") or ()), None) or {}
-        tokens = tuple(sorted(((str(k), float(v)) for k, v in first.items()), key=lambda each: -each[1]))
-    _check([logprob for _, logprob in tokens])
-    return tokens
+def _first(logprobs: dict[str, Any]) -> tuple[Tokens, Tokens]:
+    """The alternatives listed for the first token, and itself, each maybe none; of a chat completion ("content") or a
+    text completion ("top_logprobs", by token)."""
+    if content := logprobs.get("content"):
+        listed = tuple((_token(each), _logprob(each["logprob"])) for each in content[0].get("top_logprobs") or ())
+        given = content[0].get("logprob")
+        return listed, () if given is None else ((_token(content[0]), _logprob(given)),)
+    first = next(iter(logprobs.get("top_logprobs") or ()), None) or {}
+    listed = tuple((str(token), _logprob(value)) for token, value in first.items())
+    tokens, values = logprobs.get("tokens") or (), logprobs.get("token_logprobs") or ()
+    chosen = ((str(tokens[0]), _logprob(values[0])),) if tokens and values and values[0] is not None else ()
+    return listed, chosen
 
 
-def _check(logprobs: list[float]) -> None:
-    if any(math.isnan(logprob) or logprob > _IMPOSSIBLE for logprob in logprobs):
-        raise ValueError("log-probabilities above 0")
+def _token(entry: Any) -> str:
+    """The text of a token, from its bytes where they are whole letters: some hosts name tokens otherwise."""
+    spelled = entry.get("bytes")
+    try:
+        return bytes(spelled).decode() if isinstance(spelled, list) and spelled else str(entry["token"])
+    except (TypeError, ValueError):
+        return str(entry["token"])
 
 
-def is_too_long(error: Any) -> bool:
-    """Whether an error object says that the prompt does not fit the context."""
-    shown = str(error)
-    return any(sign in shown for sign in _TOO_LONG)
+def _logprob(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("a log-probability that is no number")
+    return float(value)
 
 
-def too_long(error: Any, remedy: str) -> Oversized:
-    """The error of a prompt that does not fit; `remedy` names what to change."""
-    counts = error if isinstance(error, dict) else {}
-    size = f"{counts['n_prompt_tokens']} tokens" if "n_prompt_tokens" in counts else "too many tokens"
-    limit = f" of {counts['n_ctx']}" if "n_ctx" in counts else ""
-    return Oversized(f"the prompt has {size} and does not fit the context{limit}: shorten the passages or {remedy}")
+def _likeliest(entry: tuple[str, float]) -> float:
+    return -entry[1]

@@ -6,11 +6,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from qrelay.config import ServiceSettings
 from qrelay.errors import BackendUnavailable, InputError, Overloaded
+from qrelay.holds import Hold
 from qrelay.progress import Progress
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
@@ -95,6 +96,8 @@ class ServiceContext(Generic[S, C]):
         self.stalled: dict[str, str] = {}
         """stage -> why it can neither fetch nor publish."""
         self.admission = Admission(settings.grpc.max_pending_items, settings.grpc.max_items_per_request)
+        self.holds: Callable[[], Sequence[Hold]] = tuple
+        """What the queue's workers wait for now."""
         self._core: C | None = None
         self._broker: Broker | None = None
 

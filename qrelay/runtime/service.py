@@ -211,6 +211,7 @@ async def _work(
         return True
     broker = context.broker = await connect
     workers = _workers(definition, context, broker)
+    context.holds = lambda: [worker.on_hold for worker in workers if worker.on_hold]
     stop = asyncio.create_task(stopping.wait())
     watching = [
         asyncio.create_task(_watch_lag(broker, context.settings.telemetry.lag_every_s)),

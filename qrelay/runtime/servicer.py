@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from google.protobuf.message import Message
 
@@ -20,6 +20,9 @@ from qrelay.runtime.trace import closed, is_open
 from qrelay.runtime.translate import item_error
 from qrelay.types import TraceStep
 from qrelay.v1 import service_info_pb2 as pb
+
+ON_HOLD: Final = "on hold"
+"""The detail of GetInfo that says what a service waits for."""
 
 Result = TypeVar("Result")
 Response = TypeVar("Response")
@@ -110,7 +113,11 @@ def service_info(context: ServiceContext[Any, Any]) -> pb.ServiceInfo:
         version=__version__,
         replica=context.replica,
         models=info.models,
-        details={**info.details, **{f"stalled.{stage}": why for stage, why in context.stalled.items()}},
+        details={
+            **info.details,
+            **{f"stalled.{stage}": why for stage, why in context.stalled.items()},
+            **({ON_HOLD: "; ".join(map(str, holds))} if (holds := context.holds()) else {}),
+        },
         state=state,
     )
     if step := context.preparation.current:

@@ -35,6 +35,9 @@ QUEUE_SECONDS = Histogram(
 )
 COMPUTE_SECONDS = Histogram("qrelay_compute_seconds", "Handling of a batch", ["stage"], buckets=SECONDS_BUCKETS)
 HELD_ITEMS = Gauge("qrelay_held_items", "Messages taken from the queue and not yet acked", ["stage"])
+ON_HOLD = Gauge(
+    "qrelay_on_hold_until_seconds", "When a stage that is on hold tries again, in Unix time; 0: it works", ["stage"]
+)
 LAG_ITEMS = Gauge("qrelay_lag_items", "Messages of a queue not yet done, delivered ones included", ["hop"])
 QUEUE_BYTES = Gauge("qrelay_queue_bytes", "Bytes that a queue's stream holds", ["hop"])
 GRPC_CALLS = Counter("qrelay_grpc_calls", "gRPC calls by method and status code", ["method", "code"])

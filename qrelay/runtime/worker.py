@@ -10,8 +10,9 @@ A batch that raises is tried again item by item, so that one bad item does not t
 Whatever else fails, the message is given back at once: heartbeats would hold it for ever.
 
 Back-pressure: a full next queue makes `publish` wait; the worker then holds what it has, heartbeats, and
-fetches no more. It does the same where a stage raises OnHold (no budget, no database), until it can continue; that is
-not an attempt. Where it cannot in this run, it drains and ends.
+fetches no more. It does the same where a stage raises OnHold, or answers items with it (no budget, no database, an
+endpoint that asks for a pause), until it can continue; that is not an attempt, and the other items go on. Where it
+cannot in this run, it drains and ends.
 
 No dead letter is dead-lettered: what lies in their queue and is none, or cannot be recorded, is recorded as the
 original of one.
@@ -33,6 +34,7 @@ from opentelemetry import trace
 from qrelay import wire
 from qrelay.config import WorkerSettings
 from qrelay.errors import InternalError, OnHold, Overloaded, Oversized, QrelayError, TransientError
+from qrelay.holds import Hold
 from qrelay.runtime import faults, telemetry
 from qrelay.runtime.batcher import Batcher, BatchPolicy
 from qrelay.runtime.broker import Broker, Message
@@ -58,6 +60,8 @@ log = logging.getLogger(__name__)
 
 _IDLE_FETCH_S = 1.0
 _PUBLISH_RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+_HOLD_LINE_S = 600.0
+"""A hold that goes on is logged again after so long."""
 
 
 @dataclass(eq=False, slots=True)
@@ -102,6 +106,9 @@ class StageWorker:
         self._stopped_at = 0.0
         self._drained: Counter[str] = Counter()
         """Since the stop: messages held then or taken after, and how many had each outcome."""
+        self.on_hold: Hold | None = None
+        """Why it waits, from the first batch that had to until one that had waited is handled."""
+        self._hold_logged_at = 0.0
         self.gave_up = False
         """Whether the drain ended with batches still being handled; their threads may compute on."""
 
@@ -187,30 +194,40 @@ class StageWorker:
             log.error("batch failed", exc_info=error)
 
     async def _handle(self, batch: Sequence[_Held]) -> None:
-        started = self._clock()
-        arrived = self._now()
-        refused = [held for held in batch if held.refusal is not None]
-        readable = [held for held in batch if held.refusal is None]
-        await self._settle_all(refused, [held.refusal for held in refused], arrived, 0.0)  # a neighbour may kill
-        outcomes = await self._outcomes(readable) if readable else []
-        compute_s = self._clock() - started
+        arrived, waited = self._now(), False
+        refused = [(held, held.refusal) for held in batch if held.refusal is not None]
+        await self._settle_all(refused, arrived, 0.0)  # first: a neighbour may kill
+        batch = [held for held in batch if held.refusal is None]
+        while batch:
+            started = self._clock()
+            outcomes = await self._outcomes(batch)
+            on_hold = {each: error for each, error in zip(batch, outcomes, strict=True) if isinstance(error, OnHold)}
+            ready = [pair for pair in zip(batch, outcomes, strict=True) if pair[0] not in on_hold]
+            compute_s = self._clock() - started
+            if ready:
+                self._measure(len(ready), compute_s)
+            await self._settle_all(ready, arrived, compute_s)
+            if waited and not on_hold:
+                self._go_on()
+            waited = bool(on_hold)
+            if on_hold and not await self._wait_out(max(on_hold.values(), key=_wait_s)):
+                await self._settle_all(list(on_hold.items()), arrived, 0.0)
+                return
+            batch = list(on_hold)
+
+    def _measure(self, items: int, compute_s: float) -> None:
         name = self._stage.name
         telemetry.BATCHES.labels(name).inc()
-        telemetry.BATCH_ITEMS.labels(name).observe(len(batch))
+        telemetry.BATCH_ITEMS.labels(name).observe(items)
         telemetry.COMPUTE_SECONDS.labels(name).observe(compute_s)
-        await self._settle_all(readable, outcomes, arrived, compute_s)
 
     async def _settle_all(
-        self,
-        batch: Sequence[_Held],
-        outcomes: Sequence[Record | QrelayError | None],
-        arrived: datetime,
-        compute_s: float,
+        self, batch: Sequence[tuple[_Held, Record | QrelayError | None]], arrived: datetime, compute_s: float
     ) -> None:
         await asyncio.gather(
             *(
                 self._settle(held, outcome, (arrived - held.message.published_at).total_seconds(), compute_s)
-                for held, outcome in zip(batch, outcomes, strict=True)
+                for held, outcome in batch
             )
         )
 
@@ -226,7 +243,7 @@ class StageWorker:
                 raise InternalError(f"stage {self._stage.name} answered {len(outcomes)} of {len(works)} items")
             return [as_qrelay_error(each) if isinstance(each, BaseException) else each for each in outcomes]
         except OnHold as error:
-            return await self._outcomes(batch) if await self._wait_out(error) else [error] * len(batch)
+            return [error] * len(batch)
         except BaseException as error:  # a library in Rust panics with something that is no Exception
             if _ends_us(error):
                 raise
@@ -241,11 +258,27 @@ class StageWorker:
             log.warning("stopping: %s", error, extra={"stage": self._stage.name})
             self.stop()
         else:
-            log.warning("pausing for %.0f s: %s", error.retry_after_s, error, extra={"stage": self._stage.name})
+            self._show_hold(error, error.retry_after_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(error.retry_after_s):
                 await self._stopping.wait()
         return not self._stopping.is_set()
+
+    def _show_hold(self, error: OnHold, seconds: float) -> None:
+        """In the log when it begins, changes or has gone on for long; in GetInfo and the metrics while it lasts."""
+        hold, before = Hold.lasting(seconds, str(error), error.reason), self.on_hold
+        self.on_hold = before.going_on(hold) if before else hold
+        telemetry.ON_HOLD.labels(self._stage.name).set(hold.until.timestamp())
+        new = before is None or before.reason != error.reason
+        if new or self._clock() - self._hold_logged_at >= _HOLD_LINE_S:
+            log.warning("pausing for %.0f s, %s", seconds, self.on_hold, extra={"stage": self._stage.name})
+            self._hold_logged_at = self._clock()
+
+    def _go_on(self) -> None:
+        if self.on_hold is not None:
+            log.info("going on after a pause, %s", self.on_hold, extra={"stage": self._stage.name})
+            self.on_hold = None
+            telemetry.ON_HOLD.labels(self._stage.name).set(0.0)
 
     async def _settle(
         self, held: _Held, outcome: Record | QrelayError | None, queue_s: float, compute_s: float
@@ -420,3 +453,5 @@ def _ends_us(error: BaseException) -> bool:
     task = asyncio.current_task()
     cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
     return cancelled or isinstance(error, KeyboardInterrupt)
+def _wait_s(error: OnHold) -> float:
+    return float("inf") if error.retry_after_s is None else error.retry_after_s

@@ -10,7 +10,7 @@ from qrelay import wire
 from qrelay.errors import BackendUnavailable, QrelayError
 from qrelay.judging.core import JudgeCore
 from qrelay.judging.engines import needed_models, prepare_models
-from qrelay.judging.failures import transient_missing
+from qrelay.judging.failures import hold_of, transient_missing
 from qrelay.judging.load import check_core, load_core
 from qrelay.judging.settings import JudgeSettings
 from qrelay.runtime import telemetry
@@ -32,7 +32,8 @@ class JudgeStage:
     A set in which the backend failed some pairs is asked for again, as long as attempts are left: what
     succeeded is in the cache by then, so only the failures cost. On the last attempt it goes on with what
     there is, failures marked missing; a set without a single judgment becomes a dead letter instead, so
-    that it can be replayed when the backend is back.
+    that it can be replayed when the backend is back. A set that an endpoint's pause or refusal holds up is on hold:
+    no attempt is counted.
     """
 
     name = "judge"
@@ -58,6 +59,8 @@ class JudgeStage:
 def _settled(outcome: JudgedSet | QrelayError, work: Work) -> JudgedSet | QrelayError:
     if isinstance(outcome, QrelayError) or not transient_missing(outcome):
         return outcome
+    if held := hold_of(outcome):
+        return held
     graded = sum(isinstance(judgment.outcome, Graded) for judgment in outcome.judgments)
     if work.last_attempt and graded:
         return outcome
@@ -71,6 +74,8 @@ def _settled(outcome: JudgedSet | QrelayError, work: Work) -> JudgedSet | Qrelay
 
 def _count(judged: JudgedSet) -> None:
     for judgment in judged.judgments:
+        if isinstance(judgment.outcome, Missing) and judgment.outcome.on_hold_s is not None:
+            continue
         kind = "missing" if isinstance(judgment.outcome, Missing) else "cached" if judgment.cached else "graded"
         telemetry.JUDGMENTS.labels(kind).inc()
         telemetry.PROMPT_TOKENS.inc(judgment.prompt_tokens)

@@ -239,7 +239,7 @@ async def test_failures_of_the_model_are_tried_again_then_counted_and_asked_agai
     assert [each.doc_id for each in journal.of(KEPT)] == ["garden", "violin", "harbour", "lantern"]
     assert [(each.doc_id, each.reason, each.detail) for each in journal.of(MISSING)] == [
         ("engine", "unavailable", "busy"),
-        ("bridge", "error", "too odd"),
+        ("bridge", "refused", "too odd"),
     ]
     assert attempts["Garden"] == attempts["Engine"] == 3 and attempts["Bridge"] == 1
     later = await generated(tmp_path / "j", Writer(asks_well), n=6)
@@ -348,6 +348,7 @@ def test_an_endpoint_that_fails_leaves_what_was_done_and_the_reason(
     failed = run(tmp_path, *arguments)
     assert isinstance(failed.exception, TransientError) and "--resume" in str(failed.exception)
     assert len((tmp_path / "queries.jsonl").read_text().splitlines()) == 1
+    endpoint.script()
     assert run(tmp_path, *arguments, "--resume").exit_code == 0
     assert len((tmp_path / "queries.jsonl").read_text().splitlines()) == 12
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
 import math
 import threading
@@ -44,6 +46,48 @@ def _body(probabilities: Mapping[str, float]) -> dict[str, Any]:
 def text_only(text: str) -> Answer:
     """A chat completion without log-probabilities."""
     return answer(200, {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 50}})
+
+
+def chosen_only(token: str, p: float, listed: object = ()) -> Answer:
+    """A chat completion with the log-probability of its own token; `listed` stands where the alternatives should."""
+    entry = {"token": token, "logprob": math.log(p), "top_logprobs": listed}
+    return answer(200, {"choices": [{"message": {"content": token}, "logprobs": {"content": [entry]}}]})
+
+
+def finished(reason: str | None, content: str | None = None, **message: object) -> Answer:
+    """A chat completion that ended for this reason, without log-probabilities."""
+    choice = {"message": {"content": content, **message}, "logprobs": None, "finish_reason": reason}
+    return answer(200, {"choices": [choice], "usage": {"prompt_tokens": 50}})
+
+
+def endless(part: bytes, pause: Callable[[], object] = lambda: None) -> Answer:
+    """A body that goes on as long as somebody reads it, `pause` after each part."""
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(1 << 50))
+        handler.end_headers()
+        handler.close_connection = True
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(part)
+                pause()
+
+    return send
+
+
+def packed(size: int) -> Answer:
+    """A gzip body that unpacks to so many bytes of JSON."""
+    return answer(200, gzip.compress(b'"' + b"0" * size + b'"'), {"Content-Encoding": "gzip"})
+
+
+def where(word: str, then: Answer, otherwise: Answer) -> Answer:
+    """One answer to requests that hold a word, another to all others."""
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        (then if word in getattr(handler, "asked", "") else otherwise)(handler)
+
+    return send
 
 
 def echo(context: Sequence[str], target: Sequence[str], logprobs: Sequence[float], model: str = "m") -> Answer:
@@ -116,7 +160,8 @@ class ScriptedEndpoint:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self.asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                body = json.loads(self.asked)
                 with outer._lock:
                     outer.requests.append(body)
                     outer.paths.append(self.path)

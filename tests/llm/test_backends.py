@@ -14,6 +14,7 @@ from qrelay.judging.engines import make_backend
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies import make_strategy
 from qrelay.llm.base import Backend, Weights
+from qrelay.llm.connection import Limits
 from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
@@ -56,7 +57,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         return
     made: Backend = FakeBackend()
     if request.param == "openai":
-        made = OpenAIBackend(request.getfixturevalue("real_endpoint"), Weights("m", "r", "q"), request_timeout_s=60)
+        made = OpenAIBackend(request.getfixturevalue("real_endpoint"), Weights("m", "r", "q"), limits=Limits(60))
     yield made
     made.close()
 

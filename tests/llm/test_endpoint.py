@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from qrelay.errors import BackendUnavailable, ConfigError, MalformedInput
+from qrelay.errors import BackendUnavailable, EndpointRefuses, MalformedInput
 from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.failures import transient_missing
 from qrelay.judging.judge import Judge
 from qrelay.llm.base import Weights
+from qrelay.llm.connection import Limits
 from qrelay.llm.exchange import GENERATION, PROMPT_LOGPROBS, Chat, Continuation, Reply, TargetLogprobs
 from qrelay.llm.openai import OpenAIBackend
 from qrelay.llm.pacing import Policy
@@ -33,7 +34,7 @@ def backend(url: str, policy: Policy = FAST, request_timeout_s: float = LONG_S, 
         weights,
         api_key=KEY,
         policy=policy,
-        request_timeout_s=request_timeout_s,
+        limits=Limits(request_timeout_s, retry_refused_s=1e-9),
         **options,  # type: ignore[arg-type]
     )
 
@@ -162,7 +163,7 @@ async def test_an_endpoint_that_refuses_the_logprobs_parameter_is_asked_without(
 async def test_text_replies_can_be_refused(endpoint: ScriptedEndpoint) -> None:
     endpoint.default = text_only("3")
     judged = await judge_one(judge_at(endpoint.url, accept_text=False), candidate_set(COPYTREE))
-    assert reasons(judged) == ["error"]
+    assert reasons(judged) == ["unparseable"]
     assert "accept_text" in str(judged)
 
 
@@ -298,7 +299,7 @@ async def test_an_endpoint_that_echoes_nothing_is_a_settings_error_never_a_numbe
 ) -> None:
     endpoint.default = silent
     (found,) = await backend(endpoint.url, prompt_logprobs=True).loglikelihood([Continuation("context", " 3")])
-    assert isinstance(found, ConfigError)
+    assert isinstance(found, EndpointRefuses)
     assert "judge.endpoint.prompt_logprobs" in str(found)
 
 

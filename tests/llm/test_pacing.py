@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 import pytest
 
-from qrelay.errors import BackendTimeout, BackendUnavailable, ConfigError, QrelayError, RateLimited
+from qrelay.errors import (
+    BackendTimeout,
+    BackendUnavailable,
+    ConfigError,
+    EndpointPaused,
+    EndpointRefuses,
+    QrelayError,
+    RateLimited,
+)
 from qrelay.llm.pacing import Pacer, Policy, Window
 from qrelay.llm.ratelimits import asked_to_wait, used_up
 
@@ -80,15 +88,15 @@ async def test_retry_after_holds_back_every_request() -> None:
     pacer = clock.pacer(retry_base_s=0.1)
     assert await pacer.run(failing([RateLimited("slow down", retry_after_s=7.0)])) == "fine"  # type: ignore[arg-type]
     assert clock.now >= 1007.0
-    pacer.pause(5.0)
+    pacer.pause(5.0, "the test")
     before = clock.now
     assert await pacer.run(failing([])) == "fine"  # type: ignore[arg-type]
     assert clock.now - before >= 5.0
 
 
-async def test_a_wait_longer_than_the_budget_fails_at_once_as_rate_limited() -> None:
+async def test_a_pause_longer_than_the_budget_is_told_at_once_and_holds_no_request() -> None:
     clock = HandClock()
-    with pytest.raises(RateLimited) as caught:
+    with pytest.raises(EndpointPaused, match="tomorrow") as caught:
         await clock.pacer(total_timeout_s=60.0).run(failing([RateLimited("tomorrow", retry_after_s=3600.0)] * 9))  # type: ignore[arg-type]
     assert caught.value.retry_after_s == pytest.approx(3600.0, abs=60.0)
     assert clock.now < 1060.0
@@ -140,13 +148,36 @@ async def test_no_more_than_concurrency_requests_run_at_once() -> None:
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m30s"}, 90.0),
         ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "120ms"}, 0.12),
         ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(SUNDAY) + 20)}, 20.0),
+        ({"retry-after": str(int(SUNDAY) + 30)}, 30.0),
+        ({"retry-after": "Sun, 06 Nov 1994 08:00:00 GMT"}, 0.0),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "1e999"}, None),
+        ({"retry-after-ms": "-1", "retry-after": "4"}, 4.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(SUNDAY + 3) * 1000)}, 3.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(SUNDAY + 3) * 1_000_000)}, 3.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(SUNDAY - 9))}, 0.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "-20"}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "Sun, 06 Nov 1994 08:49:47 GMT"}, 10.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 360.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1ms"}, 0.001),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "2m59.56s"}, 179.56),
+        ({"ratelimit-remaining": "0", "ratelimit-reset": "50"}, 50.0),
+        (
+            {
+                "anthropic-ratelimit-requests-remaining": "0",
+                "anthropic-ratelimit-requests-reset": "1994-11-06T08:50:37Z",
+            },
+            60.0,
+        ),
+        ({"x-ratelimit-remaining": "-1", "x-ratelimit-reset": "60"}, None),
         ({"x-ratelimit-remaining-requests": "7", "x-ratelimit-reset-requests": "1m30s"}, None),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "whenever"}, None),
         ({}, None),
     ],
 )
 def test_headers_are_read_in_every_common_spelling(headers: dict[str, str], seconds: float | None) -> None:
-    assert asked_to_wait(headers, now=SUNDAY) == (None if seconds is None else pytest.approx(seconds))
+    wait = asked_to_wait(headers, now=SUNDAY)
+    assert (wait and wait.seconds) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_the_longest_of_several_used_up_windows_counts() -> None:
@@ -156,7 +187,7 @@ def test_the_longest_of_several_used_up_windows_counts() -> None:
         "x-ratelimit-remaining-tokens": "0",
         "x-ratelimit-reset-tokens": "6m0s",
     }
-    assert used_up(headers) == 360.0
+    assert used_up(headers) == (360.0, "x-ratelimit-reset-tokens: 6m0s")
 
 
 async def test_the_window_halves_with_every_refusal_and_opens_again_with_answers() -> None:
@@ -196,3 +227,54 @@ async def test_a_refusing_endpoint_is_asked_less_at_once_until_it_answers() -> N
     assert most <= 2
     await asyncio.gather(*(pacer.run(call) for _ in range(200)))
     assert most == 8
+
+
+async def test_an_absurd_pause_is_capped_logged_once_with_its_header_and_then_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = HandClock()
+    pacer = clock.pacer(max_pause_s=50.0, retry_base_s=0.1)
+    for _ in range(3):
+        pacer.pause(1.8e12, "x-ratelimit-reset: 1795897415765")
+    assert "x-ratelimit-reset: 1795897415765" in pacer.notes["paused"]
+    assert await pacer.run(failing([])) == "fine"  # type: ignore[arg-type]
+    assert clock.now == pytest.approx(1050.0, abs=1.0)
+    assert caplog.text.count("x-ratelimit-reset: 1795897415765") == 1
+    assert pacer.notes == {}
+
+
+async def test_a_refusal_of_the_account_is_asked_about_once_a_while_and_trips_no_breaker() -> None:
+    clock = HandClock()
+    pacer = clock.pacer(breaker_failures=1, breaker_s=1000.0)
+    calls = 0
+
+    async def refused() -> str:
+        nonlocal calls
+        calls += 1
+        raise EndpointRefuses("check the key", retry_after_s=60.0)
+
+    for _ in range(5):
+        with pytest.raises(EndpointRefuses, match="check the key"):
+            await pacer.run(refused)
+    assert calls == 1
+    assert pacer.notes == {"refuses": "check the key"}
+    clock.now += 61.0
+    assert await pacer.run(failing([])) == "fine"  # type: ignore[arg-type]
+    assert pacer.notes == {}
+
+
+async def test_a_call_that_never_ends_is_given_up_at_the_total_limit() -> None:
+    never = asyncio.Event()
+
+    async def call() -> None:
+        await never.wait()
+
+    with pytest.raises(BackendTimeout, match=r"judge\.endpoint\.total_timeout_s"):
+        await Pacer(Policy(total_timeout_s=0.05, max_retries=0)).run(call)
+
+
+async def test_a_pause_that_outlives_the_retries_is_told_as_one() -> None:
+    clock = HandClock()
+    with pytest.raises(EndpointPaused, match="slow down") as caught:
+        await clock.pacer(max_retries=0).run(failing([RateLimited("slow down", retry_after_s=3.0)]))  # type: ignore[arg-type]
+    assert caught.value.retry_after_s == pytest.approx(3.0)

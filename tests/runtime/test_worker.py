@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from qrelay import wire
 from qrelay.config import WorkerSettings
-from qrelay.errors import BackendUnavailable, InvalidQuery, QrelayError, StoreUnavailable
+from qrelay.errors import BackendUnavailable, EndpointPaused, InvalidQuery, QrelayError, StoreUnavailable
 from qrelay.runtime import telemetry
 from qrelay.runtime.memory import Faults, MemoryBroker
 from qrelay.runtime.stage import Record, Work
@@ -161,6 +161,42 @@ async def test_an_outage_of_the_store_holds_messages_and_counts_no_attempt(broke
         await eventually(lambda: idle(broker))
     assert found.query.query_id == "q0"
     assert await idle(broker, Queue.DLQ)
+
+
+async def test_what_is_on_hold_waits_alone_and_its_neighbours_in_the_batch_go_on(broker: Any) -> None:
+    open_again = False
+
+    def answer(work: Work) -> QrelayError | None:
+        held = work.record.query_id == "q1" and not open_again
+        return EndpointPaused("the endpoint asks for a pause", retry_after_s=0.01) if held else None
+
+    async with running(EchoStage(answer), broker) as worker:
+        await publish(broker, *(samples.query(n) for n in range(3)))
+        found = await collect(broker, Queue.RETRIEVED, 2)
+        await eventually(lambda: worker.on_hold is not None)
+        open_again = True
+        found += await collect(broker, Queue.RETRIEVED, 1)
+        await eventually(lambda: idle(broker))
+        await eventually(lambda: worker.on_hold is None)
+    assert sorted(each.query.query_id for each in found[:2]) == ["q0", "q2"]
+    assert found[2].query.query_id == "q1"
+    assert await idle(broker, Queue.DLQ)
+
+
+async def test_a_hold_may_last_for_thousands_of_tries() -> None:
+    tries = 0
+
+    def answer(work: Work) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3000:
+            raise StoreUnavailable("the database restarts", retry_after_s=0.0)
+
+    broker = MemoryBroker()
+    async with running(EchoStage(answer), broker):
+        await publish(broker, samples.query(0))
+        (found,) = await collect(broker, Queue.RETRIEVED, 1)
+    assert (found.query.query_id, tries) == ("q0", 3000)
 
 
 class LetterStage(EchoStage):

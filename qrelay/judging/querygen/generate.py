@@ -2,7 +2,8 @@
 
 A passage is asked about once. A transient failure of the engine is tried again, `ATTEMPTS` times in all; what fails
 for good is MISSING with its reason and counted, and a later run with --resume asks again. Where `GIVE_UP` passages in
-a row are missing the engine is taken to be away, and the run stops with its error.
+a row are missing the engine is taken to be away, and the run stops with its error; so it does at once where an
+endpoint asks for a long pause or refuses the key or a setting.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
-from qrelay.errors import QrelayError, TransientError
+from qrelay.errors import OnHold, QrelayError, TransientError
 from qrelay.judging.failures import missing_of
 from qrelay.judging.querygen.faults import Faults
 from qrelay.judging.querygen.journal import KEPT, MISSING, REJECTED, Journal, Outcome
@@ -55,6 +56,7 @@ class Generator:
         self._wait, self._retry_s = wait, retry_s
         self._faults = Faults()
         self._in_a_row = 0
+        self._held = ""
 
     async def run(
         self, passages: Sequence[Passage], journal: Journal, n: int, *, batch: int, progress: Callable[[], None]
@@ -62,8 +64,8 @@ class Generator:
         """Until `n` are kept or no passage is left; what the journal holds is not asked again, unless it is missing.
 
         Raises:
-            QrelayError: the retriever does not answer, or the engine did not for `GIVE_UP` passages in a row. The
-                journal holds what was done.
+            QrelayError: the retriever does not answer, the engine did not for `GIVE_UP` passages in a row, or an
+                endpoint is on hold. The journal holds what was done.
         """
         for each in journal.outcomes.values():
             if each.outcome == KEPT or each.reason == LOST:
@@ -99,12 +101,13 @@ class Generator:
         replies = list(await self._backend.generate(chats))
         for attempt in range(1, ATTEMPTS):
             again = [number for number, reply in enumerate(replies) if isinstance(reply, TransientError)]
-            if not again:
+            if not again or any(isinstance(reply, OnHold) for reply in replies):
                 break
             asked_to = [e.retry_after_s for e in replies if isinstance(e, TransientError) and e.retry_after_s]
             await self._wait(max(asked_to, default=self._retry_s * 2 ** (attempt - 1)))
             for number, reply in zip(again, await self._backend.generate([chats[n] for n in again]), strict=True):
                 replies[number] = reply
+        self._held = next((str(reply) for reply in replies if isinstance(reply, OnHold)), "")
         return replies
 
     def _read(self, passage: Passage, reply: Reply | QrelayError) -> Outcome:
@@ -124,6 +127,8 @@ class Generator:
     def _give_up(self, outcomes: Sequence[Outcome]) -> None:
         for each in outcomes:
             self._in_a_row = self._in_a_row + 1 if each.outcome == MISSING else 0
+        if self._held:
+            raise TransientError(f"{self._held}: fix that or wait, and continue with --resume")
         if self._in_a_row >= GIVE_UP:
             last = outcomes[-1]
             raise TransientError(

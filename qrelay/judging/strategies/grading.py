@@ -3,7 +3,8 @@
 Probabilities are the log-probabilities of every spelling of a grade ("YES", "Yes", " yes"), exponentiated,
 summed per grade and renormalised: a softmax restricted to the grades (as in UMBRELA's and MonoT5's use of
 answer tokens). Where the grades together hold less than `min_mass` of the distribution, the model was about
-to say something else, and the reply is unparseable rather than a guess.
+to say something else, and the reply is unparseable rather than a guess. Where a list is too short to hold every
+grade, the label is the least certain that agrees with what was shown, see `_with_unseen`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,22 @@ def read_grade(reply: TokenLogprobs, scale: Scale, *, min_mass: float) -> Graded
             f"the grades {'/'.join(labels(scale))} hold {total:.3f} of the first token's probability, below "
             f"judge.min_grade_mass {min_mass}; the model's own first token is {reply.tokens[0][0][:20]!r}",
         )
+    masses = _with_unseen(masses, reply, scale)
+    total = math.fsum(masses)
     return graded(tuple(mass / total for mass in masses), scale)
+
+
+def _with_unseen(masses: list[float], reply: TokenLogprobs, scale: Scale) -> list[float]:
+    """The masses with what the list does not show given to grades that it does not show: those of the side, relevant
+    or not, that has less, where it has any. None of these can be likelier than the last token that is shown."""
+    absent = [n for n, mass in enumerate(masses) if not mass]
+    if not absent or not reply.unseen:
+        return masses
+    cut = scale.relevant_grade - scale.min_grade
+    relevant_has_less = math.fsum(masses[cut:]) < math.fsum(masses[:cut])
+    takers = [n for n in absent if (n >= cut) == relevant_has_less] or absent
+    each = min(reply.unseen / len(takers), math.exp(reply.tokens[-1][1]))
+    return [each if n in takers else mass for n, mass in enumerate(masses)]
 
 
 def grade_masses(tokens: Sequence[tuple[str, float]], scale: Scale) -> list[float]:

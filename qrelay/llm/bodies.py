@@ -1,0 +1,55 @@
+"""Reading an HTTP answer's body within a limit, which holds before and after decompression, and as JSON.
+
+The limit is checked with every part that arrives, so that an answer without an end, or one that unpacks to
+gigabytes, costs no more memory than the limit.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any, Final
+
+import httpx
+
+from qrelay.errors import BackendUnavailable
+
+ENCODINGS: Final = "gzip, deflate"
+"""What `Accept-Encoding` offers: formats that are unpacked piece by piece."""
+_ANY_HEADER: Final = zlib.MAX_WBITS | 32
+
+
+async def read_body(response: httpx.Response, limit: int) -> bytes:
+    """The body, unpacked.
+
+    Raises:
+        BackendUnavailable: longer than `limit` bytes, or packed in another way than was offered.
+    """
+    packing = response.headers.get("content-encoding", "").strip().lower()
+    if packing not in ("", "identity", "gzip", "x-gzip", "deflate"):
+        raise BackendUnavailable(f"the endpoint sent a body with content-encoding {packing[:20]!r}, not {ENCODINGS}")
+    unpacker = None if packing in ("", "identity") else zlib.decompressobj(_ANY_HEADER)
+    body = bytearray()
+    async for part in response.aiter_raw():
+        try:
+            body += unpacker.decompress(part, limit - len(body) + 1) if unpacker else part
+        except zlib.error as error:
+            raise BackendUnavailable(f"the endpoint's reply is no {packing}") from error
+        if len(body) > limit:
+            raise BackendUnavailable(
+                f"the endpoint's reply has more than {limit} bytes (judge.endpoint.max_reply_bytes)"
+            )
+    return bytes(body)
+
+
+def as_json(body: bytes, charset: str | None) -> Any:
+    """The JSON of a body in UTF-8, 16 or 32, or else in the declared charset; None where it is none, or nested too
+    deeply to be read."""
+    for encoding in (None, charset):
+        try:
+            return json.loads(body if encoding is None else body.decode(encoding))
+        except UnicodeDecodeError:
+            continue
+        except (ValueError, LookupError, RecursionError):
+            return None
+    return None
