@@ -76,6 +76,7 @@ async def answer_items(
         for record in records:
             answer = record if isinstance(record, QrelayError) else next(answers)
             if isinstance(answer, QrelayError):
+                answer.__traceback__ = None  # its frames hold the whole request, in a circle
                 query_id = "" if isinstance(record, QrelayError) else query_of(record).query_id
                 results.append(refuse(item_error(answer, query_id)))
             else:
