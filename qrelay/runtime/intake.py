@@ -29,6 +29,8 @@ _LEAST_MESSAGES: Final = 12
 """Messages that `grpc.max_bytes_in_flight` always has room for, or a sixth of it could not hold one."""
 CONTROL_BYTES: Final = 4 * 1024**2
 """Bytes of a request without items: ids, a name, a condition."""
+MAX_IDS: Final = 4_000
+"""Ids in one request: as many of the longest (256 characters) as its bytes hold."""
 _SMALL: Final = 64 * 1024
 """Bytes up to which a message cannot hold enough fields to matter."""
 MAX_FIELDS: Final = 1_000_000

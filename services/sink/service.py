@@ -18,11 +18,12 @@ from qrelay.errors import InputError, QrelayError, SetupError, StoreUnavailable,
 from qrelay.jobs.dispatcher import Dispatcher
 from qrelay.labels.exports.request import Options
 from qrelay.labels.ledger.dead_letters import DeadLetterEntry
-from qrelay.labels.ledger.ledger import CommitStatus
+from qrelay.labels.ledger.ledger import MAX_PAGE_SIZE, CommitStatus
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.dead_letters import REPLAY_HEADER
+from qrelay.runtime.intake import MAX_IDS
 from qrelay.runtime.servicer import answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Queue
@@ -40,7 +41,7 @@ Context = ServiceContext[SinkSettings, Sink]
 _OUTAGE_POLL_S = 1.0
 """Seconds between tries while the database does not answer; held messages are no attempts."""
 _PAGE = 100
-_PAGE_MAX = 1000
+"""Dead letters that are replayed in one transaction."""
 _STATUS = {
     CommitStatus.COMMITTED: pb.INGEST_STATUS_COMMITTED,
     CommitStatus.DUPLICATE: pb.INGEST_STATUS_DUPLICATE,
@@ -195,6 +196,7 @@ class SinkServicer(ModelsServicer):
 
     async def GetQueryStates(self, request: pb.GetQueryStatesRequest, context: Any) -> pb.GetQueryStatesResponse:
         """Where each query has ended."""
+        _check_ids(request.query_ids)
         found = await asyncio.to_thread(
             self._context.core.ledger.query_states, request.collection, list(request.query_ids), request.round
         )
@@ -202,13 +204,14 @@ class SinkServicer(ModelsServicer):
         return pb.GetQueryStatesResponse(states=states)
 
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
-        """A page of dead letters, oldest first."""
+        """A page of dead letters, oldest first; shorter than asked where they are large."""
         page = await asyncio.to_thread(
             self._context.core.ledger.list_dead_letters,
             request.collection or None,
             request.include_closed,
-            min(request.page_size or _PAGE, _PAGE_MAX),
+            min(request.page_size, MAX_PAGE_SIZE),
             request.page_token,
+            self._context.settings.grpc.max_message_bytes // 2,
         )
         entries = [_entry(entry) for entry in page.entries]
         return pb.ListDeadLettersResponse(entries=entries, next_page_token=page.next_page_token)
@@ -221,20 +224,20 @@ class SinkServicer(ModelsServicer):
         ids = list(request.dead_letter_ids)
         if bool(ids) == request.all:
             raise InputError("give dead_letter_ids, or all, and not both")
+        _check_ids(ids)
         started = datetime.now(UTC)
         replayed: list[str] = []
-        while ids_now := await self._replay_page(None if request.all else ids, started):
+        for start in range(0, len(ids), _PAGE):
+            replayed += await self._replay_page(ids[start : start + _PAGE], started)
+        while request.all and (ids_now := await self._replay_page(None, started)):
             replayed += ids_now
-            if ids:
-                break
         skipped = sorted(set(ids) - set(replayed))
         return pb.ReplayDeadLettersResponse(replayed=len(replayed), skipped_ids=skipped)
 
     async def _replay_page(self, ids: list[str] | None, started: datetime) -> list[str]:
         """Publish one page of letters that failed before `started`; their ids."""
         ledger, broker = self._context.core.ledger, self._context.broker
-        limit = None if ids else _PAGE
-        letters = await asyncio.to_thread(ledger.begin_replay, ids, limit=limit, failed_before=started)
+        letters = await asyncio.to_thread(ledger.begin_replay, ids, limit=_PAGE, failed_before=started)
         for letter in letters:
             number = str(int(letter.headers.get(REPLAY_HEADER, "0")) + 1)
             headers = {**letter.headers, REPLAY_HEADER: number}
@@ -242,6 +245,11 @@ class SinkServicer(ModelsServicer):
         published = [letter.dead_letter_id for letter in letters]
         await asyncio.to_thread(ledger.finish_replay, published)
         return published
+
+
+def _check_ids(ids: Sequence[str]) -> None:
+    if len(ids) > MAX_IDS:
+        raise InputError(f"{len(ids)} ids in one call; at most {MAX_IDS} are allowed: ask in pages")
 
 
 def _next(items: Iterator[T]) -> T | None:

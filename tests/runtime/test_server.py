@@ -64,9 +64,11 @@ async def serving(
     if scorer is not False:
         context.core = Reranker(scorer or FakeScorer(), settings)
         await server.ready(True)
-    async with grpc.aio.insecure_channel(address) as channel:
-        yield server, channel, context
-    await server.drain(1)
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            yield server, channel, context
+    finally:
+        await server.drain(1)
 
 
 def request(count: int = 1, candidates: int = 3) -> reranker_pb2.RerankRequest:
