@@ -9,6 +9,7 @@ import click
 
 from qrelay.errors import QrelayError, SetupError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
+from qrelay.settings.secrets import masked
 
 
 def run(command: click.Command) -> None:
@@ -16,7 +17,7 @@ def run(command: click.Command) -> None:
     try:
         command()
     except QrelayError as error:
-        _end(str(error), EXIT_SETUP if isinstance(error, SetupError) else EXIT_FAILED)
+        _end(masked(str(error)), EXIT_SETUP if isinstance(error, SetupError) else EXIT_FAILED)
 
 
 def _end(text: str, code: int) -> NoReturn:

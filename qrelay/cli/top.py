@@ -31,6 +31,7 @@ from qrelay.output import Rows, echo_json
 from qrelay.rundir import endpoints
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue, QueueStats
+from qrelay.settings.secrets import masked
 
 _CONNECT_S = 3.0
 _SERVICES = ("retriever", "reranker", "judge", "sink")
@@ -71,7 +72,7 @@ async def look(data_dir: Path, settings: NatsSettings, broker: JetStreamBroker |
     queues, problem = {}, ""
     try:
         if broker is None:
-            raise QrelayError(f"NATS at {settings.url} does not answer")
+            raise QrelayError(f"NATS at {masked(settings.url)} does not answer")
         queues = {stats.queue: stats for stats in await broker.stats()}
     except QrelayError as error:
         problem = str(error)

@@ -34,8 +34,8 @@ from qrelay.judging.cache_records import (
     decode,
     encode,
     refuse_failures,
-    without_password,
 )
+from qrelay.settings.secrets import masked
 from qrelay.types import Graded, JudgeIdentity, Judgment
 
 FORMAT: Final = 1
@@ -74,7 +74,7 @@ class SqlCache:
         self._judges: dict[str, JudgeIdentity] = {}
         self._hash = cache(judge_digest)
         self._sqlite = not address.startswith(POSTGRES)
-        self._where = without_password(address)
+        self._where = masked(address)
         self._define("" if self._sqlite else "qrelay_")
         try:
             name, connect = _sqlite(Path(address)) if self._sqlite else _postgres(address)
@@ -292,4 +292,26 @@ def _postgres(address: str) -> tuple[str, Callable[[], Any]]:
             "judge.cache names a PostgreSQL database, but psycopg is not installed: pip install "
             "'qrelay[judge-postgres]'"
         ) from error
+    _check(address)
     return "postgresql+psycopg://", lambda: psycopg.connect(address, connect_timeout=_CONNECT_S)
+
+
+def _check(address: str) -> None:
+    """Raises ConfigError: libpq would not take it, or would take a part of its password for something else."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        parts = {name: str(value) for name, value in conninfo_to_dict(address).items()}
+    except ProgrammingError:
+        parts = {"host": "@"}
+    ports = parts.get("port", "").split(",")
+    if any("@" in parts.get(name, "") for name in ("host", "dbname")) or not all(map(_is_port, ports)):
+        raise ConfigError(
+            f"judge.cache {masked(address)} is no postgresql://USER:PASSWORD@HOST/DATABASE: write odd characters of "
+            "a password as %XX"
+        )
+
+
+def _is_port(text: str) -> bool:
+    return not text or text.isdigit()

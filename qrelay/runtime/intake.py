@@ -156,7 +156,7 @@ class Reader:
             ) from None
         if raw is grpc.aio.EOF:
             raise Oversized(
-                f"no request came, or one above grpc.max_message_bytes ({self._intake.limit}): send fewer items a call"
+                f"no request, or one above grpc.max_message_bytes ({self._intake.limit}): send fewer items a call"
             )
         return bytes(raw)
 

@@ -45,8 +45,8 @@ Response = TypeVar("Response")
 class Guard(grpc.aio.ServerInterceptor):
     """Limits, deadline, trace context, metrics and error translation around every RPC.
 
-    Each method is served as one that takes a stream of bytes, which is the same on the wire: so that a request is read
-    once there is room for it, and measured before it is parsed (see `intake.py`).
+    Each method is served as one that takes a stream of bytes, which is the same on the wire: so that a request is
+    read once there is room for it, and measured before it is parsed (see `intake.py`).
     """
 
     def __init__(self, settings: GrpcSettings) -> None:
@@ -126,7 +126,9 @@ class Guard(grpc.aio.ServerInterceptor):
     def _serialized(self, method: _Method, answer: Any) -> bytes:
         data, limit = method.serialize(answer), self._settings.max_message_bytes
         if len(data) > limit:
-            raise Oversized(f"answer of {len(data)} bytes; grpc.max_message_bytes is {limit}: ask for less in one call")
+            raise Oversized(
+                f"answer of {len(data)} bytes; grpc.max_message_bytes is {limit}: ask for less in one call"
+            )
         return data
 
 

@@ -18,6 +18,7 @@ from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import closed, is_open
 from qrelay.runtime.translate import item_error
+from qrelay.settings.secrets import masked
 from qrelay.types import TraceStep
 from qrelay.v1 import service_info_pb2 as pb
 
@@ -108,8 +109,8 @@ def service_info(context: ServiceContext[Any, Any]) -> pb.ServiceInfo:
         service=context.service,
         version=__version__,
         replica=context.replica,
-        models=info.models,
-        details=info.details,
+        models=masked(info.models),
+        details=masked(info.details),
         state=state,
     )
     if step := context.preparation.current:

@@ -47,8 +47,7 @@ async def test_bytes_that_do_not_parse_are_an_invalid_argument_without_a_traceba
 
 
 async def _first(call: Any) -> Any:
-    async for answer in call:
-        return answer
+    return await anext(aiter(call))
 
 
 async def test_a_streams_bytes_that_do_not_parse_are_an_invalid_argument_too() -> None:

@@ -157,8 +157,8 @@ def resolve(connection: sa.Connection, submissions: Iterable[tuple[str, int]], n
 def page(
     connection: sa.Connection, collection: str, include_closed: bool, page_size: int, page_token: str, max_bytes: int
 ) -> DeadLetterPage:
-    """One page, in the order of recording: of `page_size` letters and `max_bytes` at most, but one letter at least. An
-    empty `collection` means all.
+    """One page, in the order of recording: of `page_size` letters and `max_bytes` at most, but one letter at least.
+    An empty `collection` means all.
 
     Raises:
         InputError: the token is not one that a page returned.

@@ -164,7 +164,11 @@ class Ledger:
             dead_letters.record(connection, letters, self.now_us())
 
     def list_dead_letters(
-        self, collection: str | None = None, include_closed: bool = False, page_size: int = 0, page_token: str = "",
+        self,
+        collection: str | None = None,
+        include_closed: bool = False,
+        page_size: int = 0,
+        page_token: str = "",
         max_bytes: int = PAGE_BYTES,
     ) -> DeadLetterPage:
         """One page of letters, oldest first. `page_size` 0 means DEFAULT_PAGE_SIZE; at most MAX_PAGE_SIZE
