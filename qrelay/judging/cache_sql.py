@@ -21,7 +21,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
-from qrelay.errors import BackendUnavailable, ConfigError
+from qrelay.errors import BackendUnavailable, ConfigError, QrelayError
+from qrelay.files import disk_refusal
 from qrelay.identity import judge_digest
 from qrelay.judging.cache_records import (
     NO_CACHE,
@@ -87,6 +88,8 @@ class SqlCache:
                 if found != FORMAT:
                     raise BackendUnavailable(f"its format is {found}, this qrelay's is {FORMAT}")
         except (BackendUnavailable, OSError) as error:
+            if refusal := self._refusal(error):
+                raise type(refusal)(f"{refusal}, or set judge.cache to another one or to {NO_CACHE}") from error
             mend = (
                 "move it away to start an empty one" if self._sqlite else "check the address, the server and rights"
             )
@@ -159,8 +162,14 @@ class SqlCache:
             cause = getattr(error, "orig", None) or error
             said = str(cause).strip().partition("\n")[0] or type(cause).__name__
             raise BackendUnavailable(
-                f"the judgment cache {self._where} does not answer as it should ({said}): see judge.cache"
+                str(self._refusal(error) or "")
+                or f"the judgment cache {self._where} does not answer as it should ({said}): see judge.cache"
             ) from error
+
+    def _refusal(self, error: BaseException) -> QrelayError | None:
+        """What the disk under a SQLite file refuses, where that is the error's cause."""
+        cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+        return disk_refusal(cause, f"the judgment cache {self._where}")
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Judgment]:
         """See JudgmentCache."""

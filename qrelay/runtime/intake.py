@@ -19,7 +19,6 @@ from functools import cache
 from typing import Any, Final
 
 import grpc.aio
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from qrelay.config import GrpcSettings
@@ -176,8 +175,8 @@ class Reader:
             ) from None
 
 
-def has_more_fields(raw: bytes, message: Descriptor, most: int) -> bool:
-    """Whether the bytes of such a message hold more than `most` fields, nested ones counted; nothing is parsed. What
+def has_more_fields(raw: bytes, message: Any, most: int) -> bool:
+    """Whether the bytes of a message of this descriptor hold more than `most` fields, nested ones counted; nothing is parsed. What
     is malformed may be counted wrong."""
     left, count = [(0, len(raw), message)], 0
     try:
@@ -216,6 +215,6 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
 
 
 @cache
-def _nested(message: Descriptor) -> Mapping[int, Descriptor]:
-    """Number -> type of the message's fields that are messages."""
+def _nested(message: Any) -> Mapping[int, Any]:
+    """Of a message's descriptor: number -> descriptor of the fields that are messages."""
     return {field.number: field.message_type for field in message.fields if field.message_type}
