@@ -176,8 +176,8 @@ class Reader:
 
 
 def has_more_fields(raw: bytes, message: Any, most: int) -> bool:
-    """Whether the bytes of a message of this descriptor hold more than `most` fields, nested ones counted; nothing is parsed. What
-    is malformed may be counted wrong."""
+    """Whether the bytes of a message of this descriptor hold more than `most` fields, nested ones counted; nothing is
+    parsed. What is malformed may be counted wrong."""
     left, count = [(0, len(raw), message)], 0
     try:
         while left:
