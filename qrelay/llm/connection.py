@@ -31,6 +31,9 @@ Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 _SHOWN_CHARS = 200
+MAX_BODY_BYTES = 32 * 1024**2
+"""Of one answer. The log-probabilities of a prompt of 100,000 tokens take 10 MB."""
+_PART_BYTES = 64 * 1024
 
 
 class LogprobsRefusedError(Exception):
@@ -112,7 +115,8 @@ class Connection:
 
     async def _post(self, client: httpx.AsyncClient, path: str, request: dict[str, Any]) -> httpx.Response:
         try:
-            return await client.post(self._url + path, json=request)
+            async with client.stream("POST", self._url + path, json=request) as response:
+                return await _read(response)
         except httpx.TimeoutException as error:
             raise BackendTimeout(
                 f"the endpoint did not answer in {self._timeout.read} s (judge.endpoint.request_timeout_s)"
@@ -159,6 +163,20 @@ class Connection:
         client, self._client = self._client, None
         if client is not None and self._loop is not None and self._loop.is_running():
             asyncio.run_coroutine_threadsafe(client.aclose(), self._loop)
+
+
+async def _read(response: httpx.Response) -> httpx.Response:
+    """The whole response, its body unpacked. Raises BackendUnavailable: there is more than MAX_BODY_BYTES."""
+    body = bytearray()
+    async for part in response.aiter_bytes(_PART_BYTES):
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise BackendUnavailable(
+                f"the endpoint answered with more than {MAX_BODY_BYTES} bytes: check that judge.endpoint.url is an "
+                "OpenAI-compatible API and ends in /v1"
+            )
+    headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
+    return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
 
 
 def _json(response: httpx.Response) -> Any:
