@@ -175,7 +175,7 @@ class SqlCache:
 
     def _refusal(self, error: BaseException) -> QrelayError | None:
         """What the disk under a SQLite file refuses, where that is the error's cause."""
-        cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+        cause: Any = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
         return disk_refusal(cause, f"the judgment cache {self._where}")
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Judgment]:
