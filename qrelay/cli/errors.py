@@ -11,7 +11,6 @@ import click
 from qrelay.errors import QrelayError, SetupError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.files import disk_refusal
-from qrelay.settings.secrets import masked
 
 
 def run(command: click.Command) -> None:
@@ -33,5 +32,7 @@ def exit_code(error: QrelayError) -> int:
 
 
 def _end(error: QrelayError) -> NoReturn:
+    from qrelay.settings.secrets import masked
+
     click.secho(f"error: {masked(str(error))}", fg="red", err=True)
     sys.exit(exit_code(error))
