@@ -73,6 +73,16 @@ class GrpcSettings(Section):
 
     bind: str = Field("127.0.0.1:0", description="host:port to listen on; port 0 takes a free one")
     max_message_bytes: int = Field(32 * 1024**2, ge=1024, description="Bytes of one request or response")
+    max_bytes_in_flight: int = Field(
+        384 * 1024**2,
+        ge=1024,
+        description="Bytes of all requests that are read or worked on at once, at least 12 of max_message_bytes; "
+        "beyond, calls wait unread until their deadline",
+    )
+    max_calls: int = Field(1024, ge=1, description="Calls at once, waiting ones included; beyond, RESOURCE_EXHAUSTED")
+    receive_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds in which a request must arrive, once there is room for it"
+    )
     max_pending_items: int = Field(
         512, ge=1, description="Items (queries or sets) held at once; beyond, RESOURCE_EXHAUSTED"
     )

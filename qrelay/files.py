@@ -1,16 +1,47 @@
 """Files that are whole or absent whenever the process is killed: temporary file, fsync, rename, fsync of the
-folder. Everything in qrelay that must survive a crash is written through here. And `held`: one process at a time."""
+folder. Everything in qrelay that must survive a crash is written through here. And `held`: one process at a time;
+`disk_refusal`: what it means that a disk refuses."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Final, Self
+
+from qrelay.errors import BackendUnavailable, ConfigError, QrelayError
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_REFUSED: Final = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+_SQLITE_FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+_SQLITE_REFUSED: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+
+
+def disk_refusal(error: Exception, place: object = None) -> QrelayError | None:
+    """What the error of a file (OSError) or of a SQLite file means, where it is the disk's or its rights'. None: it
+    is something else. place: the file; None: as the error says."""
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says more exactly what
+        full, refused, said = code in _SQLITE_FULL, code in _SQLITE_REFUSED, str(error)
+    elif isinstance(error, OSError):
+        full, refused, said = error.errno in _FULL, error.errno in _REFUSED, error.strerror or str(error)
+        place = place or error.filename2 or error.filename
+    else:
+        return None
+    place = place or "a file (in the data folder, or where the command writes)"
+    if full:
+        return BackendUnavailable(f"cannot write {place}: {said}: free some space, then run the same command again")
+    if refused:
+        return ConfigError(
+            f"cannot use {place}: {said}: give this user the right to write there, or name another one"
+        )
+    return None
 
 
 class AtomicFiles:
@@ -56,8 +87,11 @@ class AtomicFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file, temporary, _ in self._open:
-            file.close()
+        for file, temporary, path in self._open:
+            if isinstance(error, OSError) and not error.filename:
+                error.filename = str(path)
+            with suppress(OSError):  # it is full: what is left to write cannot be
+                file.close()
             temporary.unlink(missing_ok=True)
 
 

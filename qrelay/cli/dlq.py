@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def dlq() -> None:
 def list_(data_dir: Path, address: str | None, collection: str, include_closed: bool, as_json: bool) -> None:
     """List dead letters, newest last."""
     address = address or require(data_dir, "sink").grpc
-    entries = _entries(address, collection, include_closed)
+    entries = list(_entries(address, collection, include_closed))
     if not entries and collection:
         _require_collection(address, collection)
     if as_json:
@@ -79,7 +80,7 @@ def replay(ids: tuple[str, ...], everything: bool, data_dir: Path, address: str 
     if bool(ids) == everything:
         raise click.UsageError("give ids, or --all")
     address = address or require(data_dir, "sink").grpc
-    whole = [_complete(prefix, _entries(address, "", False)) for prefix in ids]
+    whole = _complete(ids, _entries(address, "", False)) if ids else []
     with channel(address) as opened:
         request = sink_pb2.ReplayDeadLettersRequest(dead_letter_ids=whole, all=everything)
         answer = sink_pb2_grpc.SinkServiceStub(opened).ReplayDeadLetters(request, timeout=_TIMEOUT_S)
@@ -92,8 +93,8 @@ def replay(ids: tuple[str, ...], everything: bool, data_dir: Path, address: str 
         raise SystemExit(EXIT_FAILED)
 
 
-def _entries(address: str, collection: str, include_closed: bool) -> list[sink_pb2.DeadLetterEntry]:
-    entries: list[sink_pb2.DeadLetterEntry] = []
+def _entries(address: str, collection: str, include_closed: bool) -> Iterator[sink_pb2.DeadLetterEntry]:
+    """Page by page: a dead letter holds its original, up to a megabyte."""
     with channel(address) as opened:
         stub, token = sink_pb2_grpc.SinkServiceStub(opened), ""
         while True:
@@ -101,10 +102,10 @@ def _entries(address: str, collection: str, include_closed: bool) -> list[sink_p
                 collection=collection, include_closed=include_closed, page_size=_PAGE, page_token=token
             )
             page = stub.ListDeadLetters(request, timeout=_TIMEOUT_S)
-            entries += page.entries
+            yield from page.entries
             token = page.next_page_token
             if not token:
-                return entries
+                return
 
 
 def _row(entry: sink_pb2.DeadLetterEntry) -> tuple[str, ...]:
@@ -126,9 +127,11 @@ def _require_collection(address: str, collection: str) -> None:
         )
 
 
-def _complete(prefix: str, entries: list[sink_pb2.DeadLetterEntry]) -> str:
-    found = [e.dead_letter.dead_letter_id for e in entries if e.dead_letter.dead_letter_id.startswith(prefix)]
-    return found[0] if len(found) == 1 else prefix
+def _complete(prefixes: Sequence[str], entries: Iterable[sink_pb2.DeadLetterEntry]) -> list[str]:
+    """The whole id of each prefix that one dead letter has."""
+    known = [entry.dead_letter.dead_letter_id for entry in entries]
+    found = [[each for each in known if each.startswith(prefix)] for prefix in prefixes]
+    return [ids[0] if len(ids) == 1 else prefix for prefix, ids in zip(prefixes, found, strict=True)]
 
 
 def _as_dict(message: Message) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from typing import NoReturn
 
@@ -9,16 +10,29 @@ import click
 
 from qrelay.errors import QrelayError, SetupError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
+from qrelay.files import disk_refusal
 
 
 def run(command: click.Command) -> None:
-    """Run the command of this process's arguments. What qrelay raises on purpose has no traceback; a bug has."""
+    """Run the command of this process's arguments. What qrelay raises on purpose, and what a disk refuses, has no
+    traceback; a bug has."""
     try:
         command()
     except QrelayError as error:
-        _end(str(error), EXIT_SETUP if isinstance(error, SetupError) else EXIT_FAILED)
+        _end(error)
+    except (OSError, sqlite3.Error) as error:
+        if refusal := disk_refusal(error):
+            _end(refusal)
+        raise
 
 
-def _end(text: str, code: int) -> NoReturn:
-    click.secho(f"error: {text}", fg="red", err=True)
-    sys.exit(code)
+def exit_code(error: QrelayError) -> int:
+    """Of a command that ends with this error."""
+    return EXIT_SETUP if isinstance(error, SetupError) else EXIT_FAILED
+
+
+def _end(error: QrelayError) -> NoReturn:
+    from qrelay.settings.secrets import masked
+
+    click.secho(f"error: {masked(str(error))}", fg="red", err=True)
+    sys.exit(exit_code(error))

@@ -16,7 +16,7 @@ from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.cli.waiting import ATTEMPTS, SinkClient, Waiting, queues_status
 from qrelay.config import NatsSettings, ServiceSettings
-from qrelay.errors import TransientError
+from qrelay.errors import QrelayError, TransientError
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
@@ -71,9 +71,11 @@ def feed(file: Path, collection: str, line_format: Format, query_round: int, fol
             publishing = _publish(settings, data_dir, collection, path, line_format, query_round, follow, wait,
                                   _shown(feeding))  # fmt: skip
             report = asyncio.run(publishing)
-        if wait:
+        if wait and not report.failure:
             states = _awaited(client, settings, collection, query_round, say).until_ended(report.query_ids)
     _print(console, report, states, as_json)
+    if report.failure:
+        raise report.failure
     if report.rejected or (states and states["dead"]):
         raise SystemExit(EXIT_PARTIAL)
 
@@ -139,6 +141,9 @@ async def _publish(
                 return await feeder.feed(lines, line_format)
             except (KeyboardInterrupt, asyncio.CancelledError):
                 return feeder.report  # what was acknowledged is remembered; the rest is fed next time
+            except QrelayError as error:
+                feeder.report.failure = error
+                return feeder.report
 
 
 def _print(console: Console, report: FeedReport, states: dict[str, int] | None, as_json: bool) -> None:

@@ -33,6 +33,7 @@ from qrelay.runtime.client import get_info
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.servicer import ON_HOLD
 from qrelay.runtime.topology import Queue, QueueStats
+from qrelay.settings.secrets import masked
 
 _CONNECT_S = 3.0
 _SERVICES = ("retriever", "reranker", "judge", "sink")
@@ -75,7 +76,7 @@ async def look(data_dir: Path, settings: NatsSettings, broker: JetStreamBroker |
     queues, problem = {}, ""
     try:
         if broker is None:
-            raise QrelayError(f"NATS at {settings.url} does not answer")
+            raise QrelayError(f"NATS at {masked(settings.url)} does not answer")
         queues = {stats.queue: stats for stats in await broker.stats()}
     except QrelayError as error:
         problem = str(error)

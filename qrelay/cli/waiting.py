@@ -19,6 +19,7 @@ from qrelay.errors import BackendUnavailable, InputError, QrelayError, Transient
 from qrelay.progress import Progress, step, tell
 from qrelay.rundir import Endpoint, endpoints, require
 from qrelay.runtime.client import channel, get_info
+from qrelay.runtime.intake import MAX_IDS
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.lookout import is_ready, preparing
 from qrelay.runtime.topology import Queue, QueueStats
@@ -32,7 +33,6 @@ _QUIET_POLLS: Final = 20
 """Polls without an end after which it is said what waits where, and again after each so many."""
 _EMPTY_LOOKS: Final = 3
 """After so many looks in a row that find nothing in flight, waiting ends."""
-_STATES_PAGE: Final = 5_000
 _INFO_S: Final = 5.0
 _CONNECT_S: Final = 5.0
 _SAFE: Final = "What was fed is safe, in the streams and in the feed's journal"
@@ -69,9 +69,9 @@ class SinkClient:
         found: list[str] = []
         with channel(self.place) as opened:
             stub = sink_pb2_grpc.SinkServiceStub(opened)
-            for start in range(0, len(query_ids), _STATES_PAGE):
+            for start in range(0, len(query_ids), MAX_IDS):
                 request = sink_pb2.GetQueryStatesRequest(
-                    collection=collection, query_ids=query_ids[start : start + _STATES_PAGE], round=query_round
+                    collection=collection, query_ids=query_ids[start : start + MAX_IDS], round=query_round
                 )
                 found += [_state_name(state) for state in stub.GetQueryStates(request, timeout=30).states]
         return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from qrelay import wire
-from qrelay.errors import InputError, TransientError
+from qrelay.errors import InputError, QrelayError, TransientError
 from qrelay.feed.journal import Journal
 from qrelay.formats.queries import Format, parse_line
 from qrelay.identity import feed_message_id
@@ -35,6 +35,9 @@ class FeedReport:
     rejected: dict[int, str] = field(default_factory=dict)
     query_ids: list[str] = field(default_factory=list)
     waiting: str = ""
+    failure: QrelayError | None = None
+    """What ended the feed before its end. The last queries may be in the queue and not in the journal: feeding again
+    adds them to the journal, and to the ledger once."""
 
 
 class Feeder:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Final, Self
 
 from qrelay import wire
 from qrelay.errors import ConfigError, QueryConflict
+from qrelay.files import disk_refusal
 from qrelay.identity import query_fingerprint
 from qrelay.runtime import faults
 from qrelay.types import Query
@@ -46,21 +48,34 @@ class Journal:
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         """Raises:
-        ConfigError: there is no journal here (and not `create`).
+        ConfigError: there is no journal here (and not `create`), or its folder cannot be written.
+        BackendUnavailable: its disk is full. Every method that writes raises these two.
         """
         if not create and not path.exists():
             raise ConfigError(f"no journal at {path}: nothing was fed from this --data-dir to this collection")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, timeout=30)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS accepted "
-            "(query_id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, accepted_at TEXT NOT NULL, record BLOB,"
-            " round INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID"
-        )
-        self._add_column("record", "BLOB")
-        self._add_column("round", "INTEGER NOT NULL DEFAULT 0")
+        self._path = path
+        with self._disk():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=30)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS accepted "
+                "(query_id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, accepted_at TEXT NOT NULL, record BLOB,"
+                " round INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID"
+            )
+            self._add_column("record", "BLOB")
+            self._add_column("round", "INTEGER NOT NULL DEFAULT 0")
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        """A disk that refuses, in our words."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            if refusal := disk_refusal(error, f"the feed's journal {self._path}"):
+                raise refusal from error
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -68,8 +83,12 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.commit()
-        self._connection.close()
+        try:
+            if error is None:
+                with self._disk():
+                    self._connection.commit()
+        finally:
+            self._connection.close()
 
     def _add_column(self, name: str, declared: str) -> None:
         """Bring a journal of an older version up to this one."""
@@ -101,16 +120,17 @@ class Journal:
         if row[1] < query.round:
             return False
         if row[2] and row[1] == query.round:  # on disk with the next `record`, or at the end
-            self._connection.execute(
-                "UPDATE accepted SET record = ? WHERE query_id = ?", (_packed(query), query.query_id)
-            )
+            with self._disk():
+                self._connection.execute(
+                    "UPDATE accepted SET record = ? WHERE query_id = ?", (_packed(query), query.query_id)
+                )
         return True
 
     def record(self, queries: Sequence[Query]) -> None:
         """Remember acknowledged queries, durably, in one transaction; a later round takes an earlier one's place."""
         faults.point("feed.record.before")
         now = datetime.now(UTC).isoformat()
-        with self._connection:
+        with self._disk(), self._connection:
             self._connection.executemany(
                 _RECORD,
                 [(query.query_id, _fingerprint(query), now, _packed(query), query.round) for query in queries],

@@ -197,7 +197,7 @@ def addresses(ledger_url: str) -> tuple[str, str]:
         path = str(Path(str(url.database)).absolute())
         return path, path
     whole = url.set(drivername=url.get_backend_name())
-    bare = whole.difference_update_query(["password"])
+    bare = whole.difference_update_query(["password", "sslpassword"])
     public = sa.URL.create(bare.drivername, bare.username, None, bare.host, bare.port, bare.database, bare.query)
     return public.render_as_string(), whole.render_as_string(hide_password=False)
 

@@ -4,7 +4,6 @@ written."""
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
@@ -14,11 +13,6 @@ from qrelay.types import Graded, JudgeIdentity, Judgment, Utility
 
 NO_CACHE = ":none:"
 POSTGRES = ("postgresql://", "postgres://")
-
-
-def without_password(address: str) -> str:
-    """A postgresql:// address that may be shown."""
-    return re.sub(r"(//[^/@]*?):[^/@]*@", r"\1@", re.sub(r"password=[^&]*", "password=…", address))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from qrelay.errors import BackendUnavailable, ConfigError
+from qrelay.errors import BackendUnavailable, ConfigError, QrelayError
+from qrelay.files import disk_refusal
 from qrelay.identity import judge_digest
 from qrelay.judging.cache_records import (
     NO_CACHE,
@@ -33,8 +34,8 @@ from qrelay.judging.cache_records import (
     decode,
     encode,
     refuse_failures,
-    without_password,
 )
+from qrelay.settings.secrets import masked
 from qrelay.types import Graded, JudgeIdentity, Judgment
 
 FORMAT: Final = 1
@@ -73,7 +74,7 @@ class SqlCache:
         self._judges: dict[str, JudgeIdentity] = {}
         self._hash = cache(judge_digest)
         self._sqlite = not address.startswith(POSTGRES)
-        self._where = without_password(address)
+        self._where = masked(address)
         self._define("" if self._sqlite else "qrelay_")
         try:
             name, connect = _sqlite(Path(address)) if self._sqlite else _postgres(address)
@@ -86,6 +87,8 @@ class SqlCache:
                 if found != FORMAT:
                     raise BackendUnavailable(f"its format is {found}, this qrelay's is {FORMAT}")
         except (BackendUnavailable, OSError) as error:
+            if refusal := self._refusal(error):
+                raise type(refusal)(f"{refusal}, or set judge.cache to another one or to {NO_CACHE}") from error
             remedy = (
                 "move it away to start an empty one" if self._sqlite else "check the address, the server and rights"
             )
@@ -166,8 +169,14 @@ class SqlCache:
             cause = getattr(error, "orig", None) or error
             said = str(cause).strip().partition("\n")[0] or type(cause).__name__
             raise BackendUnavailable(
-                f"the judgment cache {self._where} does not answer as it should ({said}): see judge.cache"
+                str(self._refusal(error) or "")
+                or f"the judgment cache {self._where} does not answer as it should ({said}): see judge.cache"
             ) from error
+
+    def _refusal(self, error: BaseException) -> QrelayError | None:
+        """What the disk under a SQLite file refuses, where that is the error's cause."""
+        cause: Any = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+        return disk_refusal(cause, f"the judgment cache {self._where}")
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Judgment]:
         """See JudgmentCache."""
@@ -294,4 +303,26 @@ def _postgres(address: str) -> tuple[str, Callable[[], Any]]:
             "judge.cache names a PostgreSQL database, but psycopg is not installed: pip install "
             "'qrelay[judge-postgres]'"
         ) from error
+    _check(address)
     return "postgresql+psycopg://", lambda: psycopg.connect(address, connect_timeout=_CONNECT_S)
+
+
+def _check(address: str) -> None:
+    """Raises ConfigError: libpq would not take it, or would take a part of its password for something else."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        parts = {name: str(value) for name, value in conninfo_to_dict(address).items()}
+    except ProgrammingError:
+        parts = {"host": "@"}
+    ports = parts.get("port", "").split(",")
+    if any("@" in parts.get(name, "") for name in ("host", "dbname")) or not all(map(_is_port, ports)):
+        raise ConfigError(
+            f"judge.cache {masked(address)} is no postgresql://USER:PASSWORD@HOST/DATABASE: write odd characters of "
+            "a password as %XX"
+        )
+
+
+def _is_port(text: str) -> bool:
+    return not text or text.isdigit()

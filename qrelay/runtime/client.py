@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from qrelay.errors import BackendTimeout, BackendUnavailable, InputError, Overloaded, QrelayError
+from qrelay.errors import BackendTimeout, BackendUnavailable, InputError, Overloaded, Oversized, QrelayError
 from qrelay.v1 import service_info_pb2
 
 _RETRIES = json.dumps(
@@ -30,6 +30,7 @@ _RETRIES = json.dumps(
         ],
     }
 )
+_LIMIT = "grpc.max_message_bytes"
 _MAX_MESSAGE_BYTES = 64 * 1024**2
 
 OPTIONS: list[tuple[str, Any]] = [
@@ -80,6 +81,8 @@ def from_rpc_error(address: str, error: Any) -> QrelayError:
             return BackendUnavailable(f"{address} does not answer: {text}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return BackendTimeout(f"{address} did not answer in time: {text}")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in text:  # gRPC's words, at either end
+            return Oversized(f"{address}: {text}: ask for less in one call, or raise the service's {_LIMIT}")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return Overloaded(f"{address}: {text}")
         case _:

@@ -15,6 +15,7 @@ from qrelay.holds import Hold
 from qrelay.progress import Progress
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
+from qrelay.settings.secrets import masked
 
 S = TypeVar("S", bound=ServiceSettings)
 C = TypeVar("C")
@@ -134,7 +135,7 @@ class ServiceContext(Generic[S, C]):
             BackendUnavailable: not connected.
         """
         if self._broker is None:
-            raise BackendUnavailable(f"{self.service} is not connected to NATS at {self.settings.nats.url}")
+            raise BackendUnavailable(f"{self.service} is not connected to NATS at {masked(self.settings.nats.url)}")
         return self._broker
 
     @broker.setter

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import nats
 import nats.errors
@@ -31,9 +32,10 @@ from nats.js.api import (
 )
 
 from qrelay.config import NatsSettings
-from qrelay.errors import BackendTimeout, BackendUnavailable, Overloaded, Oversized, QrelayError
+from qrelay.errors import BackendTimeout, BackendUnavailable, ConfigError, Overloaded, Oversized, QrelayError
 from qrelay.runtime.broker import admit
 from qrelay.runtime.topology import Queue, QueueStats
+from qrelay.settings.secrets import masked
 
 log = logging.getLogger(__name__)
 
@@ -141,14 +143,14 @@ class JetStreamBroker:
                 return await cls._connect(settings, name, owner)
         except TimeoutError:
             raise BackendUnavailable(
-                f"no NATS server answers at {settings.url}: start one with `qrelay up`, or set nats.url"
+                f"no NATS server answers at {masked(settings.url)}: start one with `qrelay up`, or set nats.url"
             ) from None
 
     @classmethod
     async def _connect(cls, settings: NatsSettings, name: str, owner: bool) -> Self:
         client = _Client()
         await client.connect(
-            servers=settings.url.split(","),
+            servers=_servers(settings.url),
             name=f"qrelay-{name}",
             user_credentials=str(settings.credentials) if settings.credentials else None,
             allow_reconnect=True,
@@ -294,6 +296,23 @@ def _header_bytes(headers: Mapping[str, str]) -> int:
     """What headers take of the server's max_payload: a line each, between the protocol's line and an empty one."""
     lines = ("NATS/1.0", *(f"{name}: {value}" for name, value in headers.items()), "")
     return sum(len(line.encode()) + 2 for line in lines)
+
+
+def _servers(url: str) -> list[str]:
+    """Each server's address. Raises ConfigError: what stands there is none."""
+    servers = url.split(",")
+    for server in servers:
+        try:
+            parts = urlsplit(server)
+            whole = bool(parts.hostname) and (parts.port or 1) > 0 and not parts.path.strip("/") and not parts.query
+        except ValueError:
+            whole = False
+        if not whole:
+            raise ConfigError(
+                f"nats.url {masked(url)} is no nats://[USER:PASSWORD@]HOST:PORT: write odd characters of a password "
+                "as %XX"
+            )
+    return servers
 
 
 async def _log_error(error: Exception) -> None:

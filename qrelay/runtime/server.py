@@ -13,14 +13,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_interceptor.server import AsyncServerInterceptor
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from opentelemetry import trace
@@ -28,82 +30,135 @@ from opentelemetry import trace
 from qrelay.config import GrpcSettings
 from qrelay.errors import BackendTimeout, Oversized, PortInUse, QrelayError
 from qrelay.runtime import telemetry
+from qrelay.runtime.intake import Intake, Reader, ServicerContext
 from qrelay.runtime.translate import as_qrelay_error, rich_status, status_code
 
 log = logging.getLogger(__name__)
 
 LIVENESS: Final = "liveness"
-_TRANSPORT_FACTOR: Final = 2
-"""gRPC's own receive limit, above ours: so that a request somewhat too large gets our words and details."""
 _STREAM_AHEAD: Final = 4
 """Requests of one stream that are worked on at once; beyond, the client's window fills: back-pressure."""
 
-ServicerContext = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class Guard(AsyncServerInterceptor):  # type: ignore[misc]
-    """Size check, deadline, trace context, metrics and error translation around every RPC."""
+class Guard(grpc.aio.ServerInterceptor):
+    """Limits, deadline, trace context, metrics and error translation around every RPC.
+
+    Each method is served as one that takes a stream of bytes, which is the same on the wire: so that a request is
+    read once there is room for it, and measured before it is parsed (see `intake.py`).
+    """
 
     def __init__(self, settings: GrpcSettings) -> None:
         self._settings = settings
+        self._intake = Intake(settings)
 
-    async def intercept(
-        self,
-        method: Callable[[Any, ServicerContext], Any],
-        request_or_iterator: Any,
-        context: ServicerContext,
-        method_name: str,
-    ) -> Any:
-        """One call. Streaming responses come back as an async iterator; unary ones are awaited here."""
-        if method_name.startswith("/grpc."):  # health and reflection keep their own behaviour
-            return await _plain(method(request_or_iterator, context))
-        response = method(request_or_iterator, context)
-        if hasattr(response, "__aiter__"):
-            return self._stream(response, context, method_name)
-        return await self._unary(response, request_or_iterator, context, method_name)
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """The method's handler with everything around it; None: there is no such method."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        call = _Method(
+            handler_call_details.method,
+            Reader(self._intake, handler.request_deserializer.__self__),
+            handler.unary_unary or handler.unary_stream or handler.stream_stream,
+            handler.response_serializer,
+        )
+        if not handler.response_streaming:
+            return grpc.stream_unary_rpc_method_handler(partial(self._unary, call))
+        answers = self._streamed if handler.request_streaming else self._listed
+        return grpc.stream_stream_rpc_method_handler(
+            partial(self._stream, call, answers), response_serializer=partial(_once, call.serialize)
+        )
 
-    async def _unary(self, response: Awaitable[Any], request: Any, context: ServicerContext, name: str) -> Any:
+    async def _unary(self, method: _Method, _: Any, context: ServicerContext) -> bytes:
         started = time.monotonic()
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         try:
             with telemetry.tracer().start_as_current_span(
-                name, context=telemetry.remote_context(metadata), kind=trace.SpanKind.SERVER
+                method.name, context=telemetry.remote_context(metadata), kind=trace.SpanKind.SERVER
             ):
-                self._check_size(request, response)
                 async with asyncio.timeout(context.time_remaining() or self._settings.default_deadline_s):
-                    result = await response
-            telemetry.GRPC_CALLS.labels(name, "OK").inc()
-            return result
+                    async with method.reader.one(context) as request:
+                        answer = self._serialized(method, await method.behavior(request, context))
+            method.count("OK")
+            return answer
         except TimeoutError:
-            await _abort(context, BackendTimeout(f"{name}: not answered within the call's deadline"), name)
+            await _abort(context, BackendTimeout(f"{method.name}: not answered within the call's deadline"), method)
         except Exception as error:
-            await _abort(context, as_qrelay_error(error), name)
+            await _abort(context, as_qrelay_error(error), method)
         finally:
-            telemetry.GRPC_SECONDS.labels(name).observe(time.monotonic() - started)
+            if method.counted:
+                telemetry.GRPC_SECONDS.labels(method.name).observe(time.monotonic() - started)
 
-    async def _stream(self, responses: AsyncIterator[Any], context: ServicerContext, name: str) -> AsyncIterator[Any]:
+    async def _stream(
+        self, method: _Method, answers: Callable[..., AsyncIterator[Any]], _: Any, context: ServicerContext
+    ) -> AsyncIterator[bytes]:
         try:
-            async for response in responses:
-                yield response
-            telemetry.GRPC_CALLS.labels(name, "OK").inc()
+            async for answer in answers(method, context):
+                yield self._serialized(method, answer)
+            method.count("OK")
         except Exception as error:
-            await _abort(context, as_qrelay_error(error), name)
+            await _abort(context, as_qrelay_error(error), method)
 
-    def _check_size(self, request: Any, response: Awaitable[Any]) -> None:
-        size, limit = request.ByteSize(), self._settings.max_message_bytes
-        if size > limit:
-            response.close()  # type: ignore[attr-defined]
-            raise Oversized(f"request of {size} bytes; grpc.max_message_bytes is {limit}: send fewer items a call")
+    async def _listed(self, method: _Method, context: ServicerContext) -> AsyncIterator[Any]:
+        """Many answers to one request."""
+        async with method.reader.one(context) as request:
+            answers = method.behavior(request, context)
+            if not hasattr(answers, "__aiter__"):  # it writes to the context itself, as health's Watch does
+                await answers
+                return
+            async for answer in answers:
+                yield answer
+
+    async def _streamed(self, method: _Method, context: ServicerContext) -> AsyncIterator[Any]:
+        """One answer to each of many requests, in order."""
+        unanswered: deque[int] = deque()
+        room = self._intake.streaming
+        async with self._intake.stream():
+            try:
+                async for answer in method.behavior(method.reader.each(context, unanswered), context):
+                    room.give(unanswered.popleft())
+                    yield answer
+            finally:
+                room.give(sum(unanswered))
+
+    def _serialized(self, method: _Method, answer: Any) -> bytes:
+        data, limit = method.serialize(answer), self._settings.max_message_bytes
+        if len(data) > limit:
+            raise Oversized(
+                f"answer of {len(data)} bytes; grpc.max_message_bytes is {limit}: ask for less in one call"
+            )
+        return data
 
 
-async def _plain(response: Any) -> Any:
-    return response if hasattr(response, "__aiter__") else await response
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """One RPC as its servicer has it: reads requests, answers, and serialises the answers."""
+
+    name: str
+    reader: Reader
+    behavior: Callable[[Any, ServicerContext], Any]
+    serialize: Callable[[Any], bytes]
+
+    @property
+    def counted(self) -> bool:
+        """Whether metrics tell of it: not of health and reflection."""
+        return not self.name.startswith("/grpc.")
+
+    def count(self, code: str) -> None:
+        """One call more that ended so."""
+        if self.counted:
+            telemetry.GRPC_CALLS.labels(self.name, code).inc()
 
 
-async def _abort(context: ServicerContext, error: QrelayError, name: str) -> NoReturn:
-    telemetry.GRPC_CALLS.labels(name, status_code(error).name).inc()
+def _once(serialize: Callable[[Any], bytes], answer: Any) -> bytes:
+    return answer if isinstance(answer, bytes) else serialize(answer)
+
+
+async def _abort(context: ServicerContext, error: QrelayError, method: _Method) -> NoReturn:
+    method.count(status_code(error).name)
     status = rpc_status.to_status(rich_status(error))
     await context.abort(status.code, status.details, status.trailing_metadata)
 
@@ -142,10 +197,12 @@ class GrpcServer:
         self._bind = settings.bind
         self._server = grpc.aio.server(
             interceptors=[Guard(settings)],
+            maximum_concurrent_rpcs=settings.max_calls,
             options=[
-                ("grpc.max_receive_message_length", settings.max_message_bytes * _TRANSPORT_FACTOR),
-                ("grpc.max_send_message_length", settings.max_message_bytes * _TRANSPORT_FACTOR),
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),  # `Guard` measures answers
                 ("grpc.so_reuseport", 0),
+                ("grpc.http2.bdp_probe", 0),  # or what is not read yet may be megabytes of each call
             ],
         )
         self._health = health_aio.HealthServicer()

@@ -10,7 +10,8 @@ running calls finish -> connection closed -> exit 0, all within `worker.drain_s`
 takes. A model that still computes then is not waited for: its messages are back in the queue. A second signal
 ends it at once.
 
-Exit codes: 0 stopped in order, 78 settings, model, index or port wrong (a person has to act), 1 a bug.
+Exit codes: 0 stopped in order, 78 settings, model, index, port or rights wrong (a person has to act), 1 a full disk,
+a database that does not answer, or a bug.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from typing import Any
 
 from qrelay.config import ServiceSettings
 from qrelay.errors import QrelayError, SetupError
-from qrelay.exitcodes import EXIT_SETUP
-from qrelay.files import write_atomic
+from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
+from qrelay.files import disk_refusal, write_atomic
 from qrelay.progress import Lines, Listener, Progress, listening, step
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
@@ -40,6 +41,7 @@ from qrelay.runtime.server import GrpcServer
 from qrelay.runtime.stage import ServiceDef
 from qrelay.runtime.worker import StageWorker
 from qrelay.settings import load_settings
+from qrelay.settings.secrets import masked
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +58,17 @@ def main(definition: ServiceDef[Any, Any], config: Path | None = None) -> int:
                 sys.stderr.flush()
                 os._exit(0)  # a thread still computes what was given up and returned: do not wait for it
         return 0
-    except SetupError as error:
-        print(f"{definition.name}: {error}", file=sys.stderr)
-        return EXIT_SETUP
+    except QrelayError as error:
+        return _failed(definition.name, error)
+    except OSError as error:
+        if refusal := disk_refusal(error):
+            return _failed(definition.name, refusal)
+        raise
+
+
+def _failed(name: str, error: QrelayError) -> int:
+    print(f"{name}: {masked(str(error))}", file=sys.stderr)
+    return EXIT_SETUP if isinstance(error, SetupError) else EXIT_FAILED
 
 
 async def _run(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> bool:
@@ -70,13 +80,13 @@ async def _run(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> b
     server = GrpcServer(settings.grpc, definition.grpc_name)
     definition.add_servicer(server.raw, context)
     address = await server.start()
-    _announce(definition.name, settings, address, metrics)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _on_signal, stopping)
     leaving = asyncio.create_task(_leave(server, settings.worker.drain_s, stopping))
     gave_up = False
     try:
+        _announce(definition.name, settings, address, metrics)
         if await _loaded(definition, context, stopping):
             await server.ready(not stopping.is_set())
             log.info("ready", extra={"grpc": address, "metrics": metrics, "replica": replica})

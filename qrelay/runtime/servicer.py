@@ -18,6 +18,7 @@ from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import closed, is_open
 from qrelay.runtime.translate import item_error
+from qrelay.settings.secrets import masked
 from qrelay.types import TraceStep
 from qrelay.v1 import service_info_pb2 as pb
 
@@ -83,6 +84,7 @@ async def answer_items(
                     raise answer
                 results.append(wrap(_traced(answer, context, compute_s)))
             except QrelayError as error:  # of the item, or of an answer that no message can hold
+                error.__traceback__ = None  # its frames hold the whole request, in a circle
                 query_id = "" if isinstance(record, QrelayError) else query_of(record).query_id
                 results.append(refuse(item_error(error, query_id)))
         if next(answers, None) is not None:
@@ -112,12 +114,14 @@ def service_info(context: ServiceContext[Any, Any]) -> pb.ServiceInfo:
         service=context.service,
         version=__version__,
         replica=context.replica,
-        models=info.models,
-        details={
-            **info.details,
-            **{f"stalled.{stage}": why for stage, why in context.stalled.items()},
-            **({ON_HOLD: "; ".join(map(str, holds))} if (holds := context.holds()) else {}),
-        },
+        models=masked(info.models),
+        details=masked(
+            {
+                **info.details,
+                **{f"stalled.{stage}": why for stage, why in context.stalled.items()},
+                **({ON_HOLD: "; ".join(map(str, holds))} if (holds := context.holds()) else {}),
+            }
+        ),
         state=state,
     )
     if step := context.preparation.current:

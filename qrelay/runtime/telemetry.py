@@ -23,6 +23,7 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from qrelay.config import TelemetrySettings
 from qrelay.errors import PortInUse
+from qrelay.settings.secrets import masked
 
 SECONDS_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 ITEMS_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -89,7 +90,7 @@ class JsonFormatter(logging.Formatter):
         entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS})
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        return json.dumps(masked(entry), default=lambda value: masked(str(value)), ensure_ascii=False)
 
 
 def setup_logging(service: str, level: str) -> None:

@@ -16,6 +16,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from qrelay import errors
 from qrelay.errors import InternalError, QrelayError, TransientError
+from qrelay.settings.secrets import masked
 from qrelay.v1 import service_info_pb2
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def rich_status(error: QrelayError) -> status_pb2.Status:
     code: int = status_code(error).value[0]
     if code not in code_pb2.Code.values():
         raise InternalError(f"no google.rpc code for {code}")
-    return status_pb2.Status(code=code, message=str(error), details=packed)
+    return status_pb2.Status(code=code, message=masked(str(error)), details=packed)
 
 
 def item_error(error: QrelayError, query_id: str) -> service_info_pb2.ItemError:
@@ -111,7 +112,7 @@ def item_error(error: QrelayError, query_id: str) -> service_info_pb2.ItemError:
     return service_info_pb2.ItemError(
         query_id=query_id,
         reason=error.reason,
-        message=str(error),
+        message=masked(str(error)),
         retryable=fate(error) is Fate.RETRY,
     )
 

@@ -453,5 +453,7 @@ def _ends_us(error: BaseException) -> bool:
     task = asyncio.current_task()
     cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
     return cancelled or isinstance(error, KeyboardInterrupt)
+
+
 def _wait_s(error: OnHold) -> float:
     return float("inf") if error.retry_after_s is None else error.retry_after_s

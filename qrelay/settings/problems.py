@@ -26,11 +26,12 @@ def problems(settings: type[BaseModel], section: str, error: ValidationError, wr
             yield f"{where}: there is no such setting{_meant(settings, path)} (from {source})"
             continue
         variable = PREFIX + "__".join((section, *path)).upper()
+        said = masked(each["msg"])
         if not path:
-            yield f"{section}: {each['msg']}"
+            yield f"{section}: {said}"
             continue
         hint = "" if source == variable or any(map(str.isdigit, path)) else f"; or set {variable}"
-        yield f"{where}: {each['msg']} (value {_shown(path, each['input'])} from {source}{hint})"
+        yield f"{where}: {said} (value {_shown(path, each['input'])} from {source}{hint})"
 
 
 def _shown(path: tuple[str, ...], value: Any) -> str:

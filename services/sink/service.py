@@ -17,11 +17,12 @@ from qrelay.errors import InputError, QrelayError, SetupError, StoreUnavailable,
 from qrelay.jobs.dispatcher import Dispatcher
 from qrelay.labels.exports.request import Options
 from qrelay.labels.ledger.dead_letters import DeadLetterEntry
-from qrelay.labels.ledger.ledger import CommitStatus
+from qrelay.labels.ledger.ledger import MAX_PAGE_SIZE, CommitStatus
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.dead_letters import REPLAY_HEADER, portable, replays
+from qrelay.runtime.intake import MAX_IDS
 from qrelay.runtime.servicer import answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Queue
@@ -39,7 +40,7 @@ Context = ServiceContext[SinkSettings, Sink]
 _OUTAGE_POLL_S = 1.0
 """Seconds between tries while the database does not answer; held messages are no attempts."""
 _PAGE = 100
-_PAGE_MAX = 1000
+"""Dead letters that are replayed in one transaction."""
 _STATUS = {
     CommitStatus.COMMITTED: pb.INGEST_STATUS_COMMITTED,
     CommitStatus.DUPLICATE: pb.INGEST_STATUS_DUPLICATE,
@@ -194,6 +195,7 @@ class SinkServicer(ModelsServicer):
 
     async def GetQueryStates(self, request: pb.GetQueryStatesRequest, context: Any) -> pb.GetQueryStatesResponse:
         """Where each query has ended."""
+        _check_ids(request.query_ids)
         found = await asyncio.to_thread(
             self._context.core.ledger.query_states, request.collection, list(request.query_ids), request.round
         )
@@ -201,13 +203,14 @@ class SinkServicer(ModelsServicer):
         return pb.GetQueryStatesResponse(states=states)
 
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
-        """A page of dead letters, oldest first."""
+        """A page of dead letters, oldest first; shorter than asked where they are large."""
         page = await asyncio.to_thread(
             self._context.core.ledger.list_dead_letters,
             request.collection or None,
             request.include_closed,
-            min(request.page_size or _PAGE, _PAGE_MAX),
+            min(request.page_size, MAX_PAGE_SIZE),
             request.page_token,
+            self._context.settings.grpc.max_message_bytes // 2,
         )
         entries = [_entry(entry) for entry in page.entries]
         return pb.ListDeadLettersResponse(entries=entries, next_page_token=page.next_page_token)
@@ -220,6 +223,7 @@ class SinkServicer(ModelsServicer):
         ids = list(request.dead_letter_ids)
         if bool(ids) == request.all:
             raise InputError("give dead_letter_ids, or all, and not both")
+        _check_ids(ids)
         ids = ids or await asyncio.to_thread(self._context.core.ledger.waiting_dead_letters)
         replayed: set[str] = set()
         for start in range(0, len(ids), _PAGE):
@@ -253,6 +257,11 @@ class SinkServicer(ModelsServicer):
             log.warning("not replayed", extra={"dead_letter_id": letter.dead_letter_id, "error": str(error)})
             return False
         return True
+
+
+def _check_ids(ids: Sequence[str]) -> None:
+    if len(ids) > MAX_IDS:
+        raise InputError(f"{len(ids)} ids in one call; at most {MAX_IDS} are allowed: ask in pages")
 
 
 def _next(items: Iterator[T]) -> T | None:

@@ -209,7 +209,7 @@ def test_a_server_that_is_gone_is_an_error_that_can_be_retried_and_shows_no_pass
     with pytest.raises(ConfigError, match="check the address") as caught:
         open_cache("postgresql://judge:secret@127.0.0.1:1/none?connect_timeout=1")
     assert "secret" not in str(caught.value)
-    assert "judge@127.0.0.1" in str(caught.value)
+    assert "judge:***@127.0.0.1" in str(caught.value)
     _empty(postgres)
     cache = SqlCache(postgres)
     cache.put_many([judgment("a")])

@@ -156,9 +156,21 @@ def test_pages_follow_one_another_without_gap_or_repeat(ledger: Ledger) -> None:
     assert seen == [f"l{n}" for n in range(7)]
 
 
-def test_a_foreign_page_token_is_refused_in_words(ledger: Ledger) -> None:
+def test_a_page_ends_before_it_is_too_large_and_holds_one_letter_at_least(ledger: Ledger) -> None:
+    large = [dead_letter(f"l{n}", f"q{n}", payload=bytes(1000)) for n in range(5)]
+    ledger.record_dead_letters(large)
+    first = ledger.list_dead_letters("docs", max_bytes=3500)
+    assert [entry.letter.dead_letter_id for entry in first.entries] == ["l0", "l1"]
+    second = ledger.list_dead_letters("docs", page_token=first.next_page_token, max_bytes=1)
+    assert [entry.letter.dead_letter_id for entry in second.entries] == ["l2"]
+    last = ledger.list_dead_letters("docs", page_token=second.next_page_token)
+    assert ([entry.letter for entry in last.entries], last.next_page_token) == (large[3:], "")
+
+
+@pytest.mark.parametrize("token", ["nonsense", "9" * 5000, "٣"])
+def test_a_foreign_page_token_is_refused_in_words(ledger: Ledger, token: str) -> None:
     with pytest.raises(InputError, match="next_page_token"):
-        ledger.list_dead_letters("docs", False, 3, "nonsense")
+        ledger.list_dead_letters("docs", False, 3, token)
 
 
 def test_all_that_wait_are_told_oldest_first_whatever_their_clocks_said(ledger: Ledger) -> None:

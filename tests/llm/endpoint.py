@@ -43,6 +43,11 @@ def _body(probabilities: Mapping[str, float]) -> dict[str, Any]:
     return {"choices": [choice], "usage": {"prompt_tokens": 50}}
 
 
+def padded(size: int) -> Answer:
+    """A good completion that is as large as asked."""
+    return answer(200, json.dumps(_body({"3": 0.7, "0": 0.1})).encode().ljust(size))
+
+
 def text_only(text: str) -> Answer:
     """A chat completion without log-probabilities."""
     return answer(200, {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 50}})

@@ -19,7 +19,18 @@ from qrelay.llm.openai import OpenAIBackend
 from qrelay.llm.pacing import Policy
 from tests.conftest import LONG_S
 from tests.judging.samples import COPYTREE, LOCK, candidate_set, judge_one, make_judge, outcomes, reasons
-from tests.llm.endpoint import GOOD, Answer, ScriptedEndpoint, answer, completion, echo, hang_up, named, text_only
+from tests.llm.endpoint import (
+    GOOD,
+    Answer,
+    ScriptedEndpoint,
+    answer,
+    completion,
+    echo,
+    hang_up,
+    named,
+    padded,
+    text_only,
+)
 
 KEY = "sk-very-secret"
 FAST = Policy(concurrency=2, max_retries=2, retry_base_s=0.01, total_timeout_s=LONG_S, breaker_failures=99)
@@ -50,6 +61,7 @@ POISON: dict[str, tuple[Answer | str, str]] = {
     "garbage": (answer(200, b"\x00\xffnot json"), "unavailable"),
     "another json": (answer(200, {"choices": []}), "unavailable"),
     "impossible": (completion({"3": 2.0}), "unavailable"),
+    "too large": (padded(Limits().max_reply_bytes + 1), "unavailable"),
     "hang up": (hang_up, "unavailable"),
     "silence": ("silence", "timeout"),
     "401": (answer(401, {"error": {"message": f"bad key {KEY}"}}), "error"),

@@ -27,13 +27,13 @@ from qrelay.config import NatsSettings
 from qrelay.errors import BackendTimeout, TransientError
 from qrelay.identity import feed_message_id
 from qrelay.runtime.client import OPTIONS, from_rpc_error
+from qrelay.runtime.intake import MAX_IDS
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue
 from qrelay.types import Query
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
 POLL_S: Final = 0.05
-_PAGE: Final = 5_000
 _CONNECT_S: Final = 10.0
 _RPC_S: Final = 30.0
 _RETRY_S: Final = 0.05
@@ -268,4 +268,4 @@ class JudgeQueueTarget:
 
 def _pages(query_ids: Iterable[str]) -> list[list[str]]:
     known = list(query_ids)
-    return [known[start : start + _PAGE] for start in range(0, len(known), _PAGE)]
+    return [known[start : start + MAX_IDS] for start in range(0, len(known), MAX_IDS)]

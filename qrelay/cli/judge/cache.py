@@ -15,6 +15,7 @@ import click
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.output import echo_json
+from qrelay.settings.secrets import masked
 
 if TYPE_CHECKING:
     from qrelay.judging.cache import JudgmentCache
@@ -171,6 +172,4 @@ def _open(data_dir: Path, config: Path | None) -> tuple[JudgeSettings, JudgmentC
 
 
 def _shown(settings: JudgeSettings) -> str:
-    from qrelay.judging.cache_records import without_password
-
-    return without_password(settings.cache_path)
+    return str(masked(settings.cache_path))

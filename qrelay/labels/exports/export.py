@@ -199,7 +199,10 @@ def write_export(
         finally:
             output.abandon()
     except OSError as error:
-        raise BackendUnavailable(f"cannot write {path}: {error.strerror}; nothing was changed there") from error
+        raise BackendUnavailable(
+            f"cannot write {path}: {error.strerror}; nothing was changed there: free some space, or name a place "
+            "that can be written"
+        ) from error
     if record:
         export_records.record(ledger, manifest, str(path), request.since or 0, export.to_change)
     return manifest

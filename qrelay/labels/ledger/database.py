@@ -6,7 +6,6 @@ of their errors in `failures.py`, the version of the tables in `versions.py`. Ca
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from sqlalchemy.dialects import postgresql
 
 from qrelay.errors import ConfigError, QrelayError
 from qrelay.labels.ledger import failures, on_postgresql, on_sqlite, versions
+from qrelay.settings.secrets import masked
 
 _DRIVERS: Final = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 _HOW: Final = "use a path, sqlite:///PATH or postgresql://USER@HOST/DATABASE"
@@ -34,9 +34,11 @@ def resolve_url(url_or_path: str | Path) -> sa.URL:
         return sa.URL.create("sqlite", database=text)
     try:
         url = sa.make_url(text)
-    except (exc.ArgumentError, ValueError) as error:
-        raise ConfigError(f"ledger {_masked(text)!r} is not a database URL: {_HOW}") from error
+    except (exc.ArgumentError, ValueError):
+        raise ConfigError(f"ledger {masked(text)!r} is not a database URL: {_HOW}") from None
     driver = _DRIVERS.get(url.drivername.partition("+")[0])
+    if "@" in (url.host or ""):
+        raise ConfigError(f"ledger {masked(text)!r} has two @: write the one in its password as %40")
     if driver is None or (driver == "sqlite" and url.database in (None, "", ":memory:")):
         raise ConfigError(f"ledger {shown(url)} is not supported: {_HOW}")
     return url.set(drivername=driver)
@@ -46,11 +48,8 @@ def shown(url: sa.URL) -> str:
     """The URL for people: without passwords, and a SQLite file as its path."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
-    return _masked(url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True))
-
-
-def _masked(text: str) -> str:
-    return re.sub(r"(//[^/@]*?):[^/]*@", r"\1:***@", re.sub(r"(password=)[^&\s]*", r"\1***", text))
+    address: str = masked(url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True))
+    return address
 
 
 def make_engine(url: sa.URL, *, busy_timeout_s: float, create: bool) -> sa.Engine:

@@ -13,9 +13,11 @@ These functions work inside a transaction that the caller opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, Final
 
 import orjson
@@ -37,6 +39,10 @@ WAITING: Final = (OPEN, REPLAYING)
 """The states of a dead letter that still waits for an operator."""
 
 _letters = schema.dead_letters.c
+_TEXTS = (_letters.query_id, _letters.query_text, _letters.detail, _letters.subject, _letters.headers)
+_SIZE = sum((4 * sa.func.length(text) for text in _TEXTS), sa.func.length(_letters.payload))
+"""Bytes of a letter, at most: a character has four."""
+_TOKEN = re.compile("[0-9]{1,18}")
 _CHUNK = 500
 """Ids in one statement: databases limit the parameters of a statement."""
 _RESOLVE = schema.dead_letters.update().where(
@@ -149,25 +155,35 @@ def resolve(connection: sa.Connection, submissions: Iterable[tuple[str, int]], n
 
 
 def page(
-    connection: sa.Connection, collection: str, include_closed: bool, page_size: int, page_token: str
+    connection: sa.Connection, collection: str, include_closed: bool, page_size: int, page_token: str, max_bytes: int
 ) -> DeadLetterPage:
-    """One page, in the order of recording; an empty `collection` means all.
+    """One page, in the order of recording: of `page_size` letters and `max_bytes` at most, but one letter at least.
+    An empty `collection` means all.
 
     Raises:
         InputError: the token is not one that a page returned.
     """
-    if not page_token.isdecimal() and page_token:
+    if page_token and not _TOKEN.fullmatch(page_token):
         raise InputError(f"page_token {page_token!r} is not known: use next_page_token of the page before, or none")
-    chosen = sa.select(schema.dead_letters).where(_letters.letter_no > int(page_token or 0))
+    chosen = sa.select(_letters.letter_no, _SIZE).where(_letters.letter_no > int(page_token or 0))
     if collection:
         chosen = chosen.where(_letters.collection == collection)
     if not include_closed:
         chosen = chosen.where(_letters.state.in_(WAITING))
-    rows = connection.execute(chosen.order_by(_letters.letter_no).limit(page_size + 1)).all()
-    more = len(rows) > page_size
+    found = connection.execute(chosen.order_by(_letters.letter_no).limit(page_size + 1)).all()
+    totals = accumulate(size for _, size in found)
+    fitting = sum(1 for count, total in enumerate(totals) if count < page_size and (not count or total <= max_bytes))
+    numbers = [number for number, _ in found[:fitting]]
     return DeadLetterPage(
-        tuple(_entry(row) for row in rows[:page_size]), str(rows[page_size - 1].letter_no) if more else ""
+        tuple(_entry(row) for row in _rows(connection, numbers)), str(numbers[-1]) if fitting < len(found) else ""
     )
+
+
+def _rows(connection: sa.Connection, numbers: Sequence[int]) -> Iterator[Any]:
+    """These letters, one chunk of them in memory."""
+    for i in range(0, len(numbers), _CHUNK):
+        wanted = _letters.letter_no.in_(numbers[i : i + _CHUNK])
+        yield from connection.execute(sa.select(schema.dead_letters).where(wanted).order_by(_letters.letter_no))
 
 
 def get(connection: sa.Connection, dead_letter_id: str) -> DeadLetterEntry | None:

@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import exc
 
 from qrelay.errors import BackendUnavailable, ConfigError, InternalError, MalformedInput, QrelayError
+from qrelay.files import disk_refusal
 
 _LATER: Final = ("08", "25006", "25P03", "40", "53", "55", "57", "58")
 """SQLSTATEs: connection lost, read-only standby, idle too long, deadlock or serialization, resources (disk full, too
@@ -42,6 +43,9 @@ def translate(error: Exception, doing: str) -> QrelayError | None:
 
 
 def _of_sqlite(cause: sqlite3.Error, doing: str) -> QrelayError:
+    refusal = disk_refusal(cause)
+    if isinstance(refusal, ConfigError):
+        return ConfigError(f"cannot {doing}: {cause}; give this user the right to write the ledger's folder")
     if isinstance(cause, sqlite3.OperationalError):
         return BackendUnavailable(f"cannot {doing}: {cause}; it is tried again later (free the disk or the lock)")
     if type(cause) is sqlite3.DatabaseError:

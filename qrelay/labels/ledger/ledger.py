@@ -43,6 +43,7 @@ __all__ = ["Added", "CollectionStats", "CommitStatus", "DeadLetterEntry", "DeadL
 MAX_PAGE_SIZE = 1000
 """Dead letters in one page: each carries its original message, up to a megabyte."""
 DEFAULT_PAGE_SIZE = 100
+PAGE_BYTES = 16 * 1024**2
 
 T = TypeVar("T")
 _Write = Callable[[sa.Connection, Sequence[PreparedSet], dict[JudgeIdentity, int], int], list[T | QrelayError]]
@@ -163,10 +164,15 @@ class Ledger:
             dead_letters.record(connection, letters, self.now_us())
 
     def list_dead_letters(
-        self, collection: str | None = None, include_closed: bool = False, page_size: int = 0, page_token: str = ""
+        self,
+        collection: str | None = None,
+        include_closed: bool = False,
+        page_size: int = 0,
+        page_token: str = "",
+        max_bytes: int = PAGE_BYTES,
     ) -> DeadLetterPage:
         """One page of dead letters, oldest first. `page_size` 0 means DEFAULT_PAGE_SIZE; at most MAX_PAGE_SIZE
-        come. No `collection` means all.
+        come, and of `max_bytes` together, but one at least. No `collection` means all.
 
         Raises:
             InputError: a negative size, or a token that no page returned.
@@ -175,7 +181,7 @@ class Ledger:
             raise InputError(f"page_size {page_size} is negative: use 0 for the default, or 1 to {MAX_PAGE_SIZE}")
         size = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         with self._read("list dead letters") as connection:
-            return dead_letters.page(connection, collection or "", include_closed, size, page_token)
+            return dead_letters.page(connection, collection or "", include_closed, size, page_token, max_bytes)
 
     def get_dead_letter(self, dead_letter_id: str) -> DeadLetterEntry | None:
         """The dead letter of this id with its state, or None."""

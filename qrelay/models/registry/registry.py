@@ -20,6 +20,7 @@ from typing import Any
 
 from qrelay import __version__
 from qrelay.errors import BackendUnavailable, InputError, ModelError
+from qrelay.files import disk_refusal
 from qrelay.models.encoding import encoding
 from qrelay.models.registry import events as ev
 from qrelay.models.registry import rules
@@ -272,4 +273,5 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BackendUnavailable(f"cannot write the registry {folder}: {error}") from error
+        refusal = disk_refusal(error, f"the registry {folder}")
+        raise refusal or BackendUnavailable(f"cannot write the registry {folder}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from qrelay.runtime import faults
 
 _MANIFEST: Final = "manifest.json"
 _MODEL: Final = "model"
+_NAME: Final = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class Versions:
@@ -26,12 +28,20 @@ class Versions:
         self._staging = staging
 
     def model_dir(self, version: str) -> Path:
-        """The folder of the version's model."""
-        return self._folder / version / _MODEL
+        """The folder of the version's model. Raises UnknownVersion: no version is called so."""
+        return self._home(version) / _MODEL
+
+    def _home(self, version: str) -> Path:
+        """The version's folder, inside the registry whatever the name is: it comes from commands and calls."""
+        if not _NAME.fullmatch(version):
+            raise UnknownVersion(
+                f"the registry {self._folder.parent} has no version {version[:80]!r}: no version is called so"
+            )
+        return self._folder / version
 
     def manifest(self, version: str) -> Manifest:
         """Raises UnknownVersion: there is no such version. ModelError: its manifest is damaged."""
-        path = self._folder / version / _MANIFEST
+        path = self._home(version) / _MANIFEST
         try:
             return from_json(path.read_bytes(), str(path))
         except (FileNotFoundError, NotADirectoryError):
@@ -55,7 +65,7 @@ class Versions:
 
     def put(self, model: Path, manifest: Manifest) -> None:
         """The version's folder, whole or not there. Of a version that is here without its model, the model."""
-        home = self._folder / manifest.version
+        home = self._home(manifest.version)
         if not home.exists():
             self._put_home(model, manifest, home)
         elif not self.model_dir(manifest.version).exists():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,8 +16,11 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from click.testing import CliRunner
 
 from qrelay import wire
+from qrelay.cli.dlq import dlq
+from qrelay.cli.waiting import SinkClient
 from qrelay.config import GrpcSettings
 from qrelay.identity import judge_digest
 from qrelay.labels.exports.request import Options
@@ -23,6 +28,7 @@ from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.dead_letters import REPLAY_HEADER
+from qrelay.runtime.intake import MAX_IDS
 from qrelay.runtime.server import GrpcServer
 from qrelay.runtime.topology import Queue
 from qrelay.services.sink.service import SERVICE
@@ -52,7 +58,9 @@ async def serving(folder: Path, broker: Any = None, **settings: Any) -> AsyncIte
         context.broker = broker
     try:
         async with grpc.aio.insecure_channel(address) as channel:
-            yield sink_pb2_grpc.SinkServiceStub(channel), core
+            stub = sink_pb2_grpc.SinkServiceStub(channel)
+            stub.address = address
+            yield stub, core
     finally:
         await server.drain(1)
         core.close()
@@ -263,3 +271,38 @@ async def test_a_replay_is_numbered_after_the_last_one_where_that_was_a_number(
         (message,) = await broker.fetch(Queue.QUERIES, 1, 5)
     assert message.headers[REPLAY_HEADER] == number
     assert "Nats-Expected-Stream" not in message.headers
+
+
+async def test_states_of_more_queries_than_a_call_may_ask_are_refused_and_the_client_asks_in_pages(
+    tmp_path: Path,
+) -> None:
+    ids = [f"q{n}" for n in range(MAX_IDS + 1)]
+    async with serving(tmp_path) as (stub, core):
+        core.ledger.commit([judged_set(ids[-1])])
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetQueryStates(pb.GetQueryStatesRequest(collection="docs", query_ids=ids), timeout=LONG_S)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert f"at most {MAX_IDS}" in str(caught.value.details())
+        client = SinkClient(stub.address, tmp_path)
+        states = await asyncio.to_thread(client.states, "docs", ids, 0)
+        assert states == ["pending"] * MAX_IDS + ["committed"]
+
+
+async def test_states_of_millions_of_queries_are_refused_unread(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (stub, _):
+        asked = pb.GetQueryStatesRequest(collection="docs", query_ids=["q"] * 3_000_000)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetQueryStates(asked, timeout=LONG_S)
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_large_dead_letters_are_listed_and_replayed_by_the_command(tmp_path: Path) -> None:
+    letters = [dead_letter(f"l{n}", f"q{n}", payload=os.urandom(900_000)) for n in range(100)]
+    async with serving(tmp_path) as (stub, core):
+        core.ledger.record_dead_letters(letters)
+        runner = CliRunner()
+        result = await asyncio.to_thread(runner.invoke, dlq, ["list", "--sink", stub.address, "--json"])
+        assert result.exit_code == 0, result.output
+        assert [each["dead_letter"]["dead_letter_id"] for each in json.loads(result.output)["dead_letters"]] == [
+            letter.dead_letter_id for letter in letters
+        ]

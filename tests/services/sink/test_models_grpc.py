@@ -56,6 +56,21 @@ async def test_versions_are_listed_promoted_and_rolled_back(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize("version", ["../../x", "..", ".", "", "/etc", "a/b", "x\0", "v" * 300, "vers\u00efon"])
+async def test_a_name_that_no_version_can_have_is_not_found_and_nothing_is_read_for_it(
+    tmp_path: Path, version: str
+) -> None:
+    registry = Registry(tmp_path / "registry")
+    outside = tmp_path / "x"
+    outside.mkdir()
+    made = registry.folder / "versions" / published(registry, "a") / "manifest.json"
+    (outside / "manifest.json").write_bytes(made.read_bytes())
+    async with serving(tmp_path) as (stub, _):
+        code, text, reason = await refused(stub.PromoteModel(pb.PromoteModelRequest(version=version), timeout=LONG_S))
+        assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "UNKNOWN_VERSION")
+        assert "called so" in text
+
+
 async def test_a_refused_promotion_or_rollback_is_a_failed_precondition_that_says_why(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry")
     version = published(registry, "a")
