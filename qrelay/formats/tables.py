@@ -7,6 +7,7 @@ query_id passage_id [grade]        the same without TREC's second column
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ Grade = TypeVar("Grade", int, float)
 BEIR_HEADER: Final = ("query-id", "corpus-id", "score")
 QREL: Final = ("query_id", "passage_id", "grade")
 _NAMES: Final = {
-    "query_id": ("query_id", "query-id", "query"),
-    "passage_id": ("passage_id", "corpus-id", "doc_id", "id"),
-    "grade": ("grade", "score"),
+    "query_id": ("query_id", "query-id", "qid", "query"),
+    "passage_id": ("passage_id", "corpus-id", "doc_id", "docid", "pid", "id"),
+    "grade": ("grade", "score", "relevance", "label"),
 }
 _BREAKS: Final = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 
@@ -71,11 +72,21 @@ def read_rows(path: Path, needed: Sequence[str] = QREL) -> Iterator[tuple[int, d
 
 
 def grade_of(text: str, number: Callable[[str], Grade] = int) -> Grade:
-    """A grade as a number. Raises BadRecord."""
+    """A grade as a number. Raises BadRecord: also where it is not finite, or more than a database's INTEGER holds."""
+    return finite(text, f"the grade {text[:40]!r}", number)
+
+
+def finite(text: str, what: str, number: Callable[[str], Grade]) -> Grade:
+    """A number in decimal digits. Raises BadRecord: something else, NaN, infinite or beyond 32 bits as an integer."""
     try:
-        return number(text)
+        found = number(text)
     except ValueError as error:
-        raise BadRecord(f"the grade {text[:40]!r} is no {'integer' if number is int else 'number'}") from error
+        raise BadRecord(f"{what} is no {'integer' if number is int else 'number'}") from error
+    if "_" in text or not math.isfinite(found):
+        raise BadRecord(f"{what} is no finite number")
+    if number is int and not -(2**31) <= found < 2**31:
+        raise BadRecord(f"{what} is too large for a grade")
+    return found
 
 
 def tsv_line(fields: Iterable[str]) -> bytes:
