@@ -145,7 +145,7 @@ def _joined(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     parts = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(parts, list) or not all(isinstance(each, str) for each in parts):
-        raise BadRecord(f"{name} must be a string or a list of strings, not {type(value).__name__}")
+        raise BadRecord(f"title and text must be strings or lists of strings, {name} is {type(value).__name__}")
     return "\n".join(parts)
 
 

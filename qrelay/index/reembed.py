@@ -159,12 +159,14 @@ def _make(home: Path, source: Manifest, embedder: Embedder) -> tuple[str, int]:
         with step(name, total=source.passages, unit="passages", done=resumed) as embedding:
             embedded, reused = embed_passages(work, embedder, reuse, embedding.advance)
         rate = embedded / max(time.monotonic() - start, 1e-9)
-        facts = {
+        facts: dict[str, object] = {
             "version": version,
             "embedder": embedder.fingerprint,
             "dim": embedder.dim,
             "parameters": parameters,
             "reused": reused,
+            "tokens": None,
+            "unknown_tokens": None,
             "build_seconds": round(time.monotonic() - began, 2),
             "passages_per_second": round(rate, 2),
         }
