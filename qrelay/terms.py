@@ -57,7 +57,8 @@ def composed(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """The words of a text, composed; a run of a script without blanks is one, and underscores belong to words."""
-    return _WORDS.findall(composed(text))
+    found: list[str] = _WORDS.findall(composed(text))
+    return found
 
 
 def units(word: str) -> list[str]:

@@ -68,7 +68,7 @@ def byte_lines(path: Path, *, text: bool = False) -> Iterator[tuple[int, bytes]]
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The same, decoded. Raises MalformedInput: also a line that is not UTF-8, or holds NUL."""
-    return parsed(path, byte_lines(path), _row)
+    return parsed(path, byte_lines(path), row_text)
 
 
 def parsed(
@@ -91,10 +91,13 @@ def decoded(line: bytes | str) -> str:
         raise BadRecord(f"not UTF-8 (byte {error.start + 1}): save the file as UTF-8") from error
 
 
-def _row(line: bytes) -> str:
+def row_text(line: bytes | str) -> str:
+    """A line of a table as text. Raises BadRecord: also where it holds NUL."""
     found = decoded(line)
     if "\0" in found:
-        raise BadRecord(f"a NUL character ({found.index(chr(0)) + 1}th of the line), which no database stores: remove it")
+        raise BadRecord(
+            f"a NUL character ({found.index(chr(0)) + 1}th of the line), which no database stores: remove it"
+        )
     return found
 
 

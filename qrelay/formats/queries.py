@@ -6,8 +6,8 @@ line unless the format is given.
 - plain: the line is the text; its id is `q-` and 16 characters of the text's hash, so that the same line
   is the same query whenever it comes.
 
-Under "auto" a header line is no query, nor is a line without a letter or digit. No query holds NUL, which databases do
-not store. Attributes that are no text are kept as JSON, a null is none.
+Under "auto" a header line is no query, nor is a line without a letter or digit. No query holds NUL, which databases
+do not store. Attributes that are no text are kept as JSON, a null is none.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The fields of documents and queries in JSON, read alike wherever they come in: index, feed, evaluation, judge,
 audit, query generation.
 
-A whole number may stand for an id. A document without text is its title; a list of texts is one text, a line each. NUL,
-which PDF extraction leaves and no database stores, is U+FFFD in documents, and refused in ids and queries.
+A whole number may stand for an id. A document without text is its title; a list of texts is one text, a line each.
+NUL, which PDF extraction leaves and no database stores, is U+FFFD in documents, and refused in ids and queries.
 """
 
 from __future__ import annotations

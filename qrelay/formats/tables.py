@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from qrelay.errors import MalformedInput
-from qrelay.formats.lines import BadRecord, parsed, text_lines
+from qrelay.formats.lines import BadRecord, byte_lines, parsed, row_text
 
 Grade = TypeVar("Grade", int, float)
 BEIR_HEADER: Final = ("query-id", "corpus-id", "score")
@@ -36,8 +36,11 @@ class Layout:
     columns: tuple[str, ...]
     header: tuple[str, ...] = ()
 
-    def fields(self, line: str) -> dict[str, str]:
-        """Column -> field. Raises BadRecord: another number of fields."""
+    def fields(self, line: bytes) -> dict[str, str]:
+        """Column -> field. Raises BadRecord: another number of fields, or no text."""
+        return self._fields(row_text(line))
+
+    def _fields(self, line: str) -> dict[str, str]:
         values = _split(line) if len(self.columns) > 2 else line.split("\t")
         if not self.header and len(values) != len(self.columns) > 2:
             values = line.split()
@@ -46,17 +49,18 @@ class Layout:
         return dict(zip(self.columns, values, strict=True))
 
 
-def read_table(path: Path, needed: Sequence[str] = QREL) -> tuple[Layout, Iterator[tuple[int, str]]]:
-    """The layout, and (number, line) of the rows, blank lines left out.
+def read_table(path: Path, needed: Sequence[str] = QREL) -> tuple[Layout, Iterator[tuple[int, bytes]]]:
+    """The layout, and (number, line) of the rows, blank lines left out; they are decoded with their fields.
 
     Raises:
         MalformedInput: the file cannot be read, or the first line does not say where the `needed` columns are.
     """
-    lines = text_lines(path)
+    lines = byte_lines(path)
     first = next(lines, None)
     if first is None:
         raise MalformedInput(f"{path} is empty: give a file with {', '.join(needed)}")
-    layout = _layout(first[1], needed)
+    ((_, head),) = parsed(path, [first], row_text)
+    layout = _layout(head, needed)
     if lacking := [name for name in needed if name not in layout.columns]:
         raise MalformedInput(
             f"{path}:{first[0]}: no {', '.join(lacking)}: give a TSV under a header with {', '.join(needed)}"

@@ -117,11 +117,11 @@ class BuildResult:
             yield f"{self.cut_titles:,} titles were longer than {MAX_TITLE_CHARS:,} characters and were cut"
         if facts.windows_cut:
             limit = facts.parameters["window_characters"]
-            yield f"{facts.windows_cut:,} times a passage was cut at {limit:,} characters: endless words are no text"
+            yield f"{facts.windows_cut:,} times a passage was cut at {limit:,} characters: a word has no end there"
         if (share := _share(facts.unknown_tokens, facts.tokens)) > FEW:
             yield (
-                f"warning: {share:.0%} of the passages' tokens are unknown to {facts.embedder}, whose vectors then say "
-                f"little: {_multilingual()}"
+                f"warning: {share:.0%} of the passages' tokens are unknown to {facts.embedder}, whose vectors say"
+                f" little of them: {_multilingual()}"
             )
         if (share := _share(facts.without_terms, facts.passages)) > FEW:
             yield f"warning: {share:.0%} of the passages have no term by which BM25 could find them"
@@ -189,7 +189,12 @@ def build_index(
 
 
 def _result(
-    folder: Path, rejections: spool.Rejections, spooled: spool.SpoolSummary, *, already: bool = False, resumed: int = 0
+    folder: Path,
+    rejections: spool.Rejections,
+    spooled: spool.SpoolSummary,
+    *,
+    already: bool = False,
+    resumed: int = 0,
 ) -> BuildResult:
     return BuildResult(
         folder,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
 from typing import Final
 
 from qrelay.formats.lines import BadRecord
@@ -21,8 +20,8 @@ Reject = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a corpus. For messages only: `where` it was read from, how many NUL characters were `replaced` in
-    it, and whether its title was `cut`."""
+    """One document of a corpus. For messages only: `where` it was read from, how many NUL characters were `replaced`
+    in it, and whether its title was `cut`."""
 
     doc_id: str
     title: str
@@ -42,7 +41,9 @@ def document_from(record: object, where: str) -> Document:
     if any(character.isspace() for character in doc_id):
         raise BadRecord(f"the id {doc_id!r} holds white space, which TREC qrels cannot; replace it")
     if len(doc_id) > MAX_ID_CHARS:
-        raise BadRecord(f"the id {doc_id[:40]!r}… has {len(doc_id)} characters, the limit is {MAX_ID_CHARS}: shorten it")
+        raise BadRecord(
+            f"the id {doc_id[:40]!r}… has {len(doc_id)} characters, the limit is {MAX_ID_CHARS}: shorten it"
+        )
     text, title = text.strip(), title.strip()
     cut = len(title) > MAX_TITLE_CHARS
     return Document(doc_id, title[:MAX_TITLE_CHARS].strip(), text, where, _nul(record), cut)

@@ -81,9 +81,10 @@ class Manifest(BaseModel):
     def tokenize(self, folder: Path) -> Tokenize:
         """What makes a query's terms as the passages' were made. Raises CorpusIndexError: this qrelay lacks it."""
         if self.tokenizer not in TOKENIZERS:
+            command = f"qrelay index build {self.source} --collection {self.collection} --out {folder.parents[1]}"
             raise CorpusIndexError(
-                f"{folder} was built with BM25's tokenizer {self.tokenizer!r}, which this qrelay does not have: build it "
-                f"again with `qrelay index build {self.source} --collection {self.collection} --out {folder.parents[1]}`"
+                f"{folder} was built with BM25's tokenizer {self.tokenizer!r}, which this qrelay does not have: build"
+                f" it again: `{command}`"
             )
         return TOKENIZERS[self.tokenizer]
 

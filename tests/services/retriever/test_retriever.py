@@ -233,6 +233,7 @@ def test_an_index_of_another_model_is_refused_and_both_are_named(build: Build, s
         name, fingerprint, dim = "other", "other@1", load_embedder("hash").dim
         encode = staticmethod(load_embedder("hash").encode)
         windows = staticmethod(load_embedder("hash").windows)
+        unknown = staticmethod(load_embedder("hash").unknown)
 
     build(made_up(3), by=Other())
     with pytest.raises(CorpusIndexError, match=r"model other@1, this service runs hash"):
