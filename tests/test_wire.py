@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import zstandard
 from hypothesis import given
@@ -79,3 +82,11 @@ def test_a_bad_message_is_malformed_and_says_how(payload: bytes, headers: dict[s
 def test_a_judgment_without_an_outcome_is_refused() -> None:
     with pytest.raises(MalformedInput, match="no outcome"):
         wire.from_proto(records_pb2.JudgedSet(judgments=[records_pb2.Judgment(passage_id="p")]))
+
+
+def test_a_score_that_is_not_a_number_is_none_and_has_no_rank() -> None:
+    one, *others = samples.candidates(2)
+    spoilt = replace(one, scores=(Score("dense", math.nan, 1), Score("bm25", 2.0, 1)))
+    sent = CandidateSet(samples.query(), (spoilt, *others), "v1")
+    found = wire.from_proto(wire.to_proto(sent)).candidates[0]
+    assert found.scores == (Score("dense", None, 0), Score("bm25", 2.0, 1))

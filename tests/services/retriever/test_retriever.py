@@ -240,6 +240,12 @@ def test_an_index_of_another_model_is_refused_and_both_are_named(build: Build, s
         load_retriever(settings)
 
 
+def test_a_query_with_nul_is_refused_before_anything_is_paid_for_it(retriever: Retriever) -> None:
+    for query in (ask("word1 \0"), ask("word1", query_id="q\0")):
+        (refused,) = retriever.retrieve([query])
+        assert isinstance(refused, InvalidQuery) and "NUL" in str(refused)
+
+
 def test_only_the_named_collections_are_served(build: Build, settings: RetrieverSettings) -> None:
     build(made_up(3), "one")
     build(made_up(4), "two")
