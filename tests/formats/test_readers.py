@@ -125,6 +125,12 @@ def test_the_same_qrels_are_read_everywhere(tmp_path: Path, qrels: str) -> None:
         ]
 
 
+def test_what_is_cut_by_words_is_bounded_where_there_are_no_blanks(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text(f'{{"_id": "d", "title": "", "text": "{"糖尿病" * 5000}"}}\n')
+    ((_, text),) = corpus_texts(tmp_path, max_words=10)
+    assert text == ("糖尿病" * 5000)[:160]
+
+
 def test_a_pair_with_two_grades_is_refused_by_every_evaluation(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text(CORPUS)
     (tmp_path / "queries.jsonl").write_text(QUERIES)
