@@ -10,7 +10,8 @@ from bm25s.stopwords import STOPWORDS_EN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qrelay.terms import TOKENIZER, TOKENIZERS, tokenize, units, words
+from qrelay.terms import TOKENIZER, TOKENIZERS, tokenize
+from qrelay.words import units, words
 
 FIRST = "alnum-lower-stop_en-snowball_en"
 

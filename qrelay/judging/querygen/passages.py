@@ -20,11 +20,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from qrelay import terms
 from qrelay.errors import MalformedInput
 from qrelay.formats.lines import file_in
 from qrelay.formats.records import passage_fields, read_records
 from qrelay.types import Passage
+from qrelay.words import units
+from qrelay.words import words as words_of
 
 MIN_WORDS: Final = 12
 """Words of prose, below which a passage is too short to carry a question."""
@@ -132,7 +133,7 @@ def _unlike(passages: Iterable[Passage]) -> Iterator[Passage]:
 
 
 def _sketch(text: str) -> list[int]:
-    words = [unit for word in terms.words(text.casefold()) for unit in terms.units(word)]
+    words = [unit for word in words_of(text.casefold()) for unit in units(word)]
     shingles = {" ".join(words[at : at + _SHINGLE]) for at in range(max(1, len(words) - _SHINGLE + 1))}
     digests = (hashlib.blake2b(each.encode("utf-8", "replace"), digest_size=8).digest() for each in shingles)
     return heapq.nsmallest(_SKETCH, map(int.from_bytes, digests))

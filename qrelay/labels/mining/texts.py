@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from qrelay.terms import units, words
+from qrelay.words import units, words
 
 SHINGLE_WORDS: Final = 3
 
