@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import isfinite
 from typing import Final, NamedTuple
 
 BM25: Final = "bm25"
@@ -69,8 +70,14 @@ class Candidate:
     sampled: bool = False
 
     def score(self, system: str) -> Score | None:
-        """This system's score, or None where it gave none."""
-        return next((s for s in self.scores if s.system == system), None)
+        """This system's score, or None where it gave none; what is not finite is no score, and its rank is none."""
+        return next((s for s in self.scores if s.system == system and (s.score is None or isfinite(s.score))), None)
+
+
+def without_text(candidate: Candidate) -> Candidate:
+    """The candidate with its ids and scores alone."""
+    passage = Passage(candidate.passage.passage_id, candidate.passage.doc_id, "", "")
+    return Candidate(passage, candidate.scores, candidate.sampled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,8 @@ def _fill_candidate(message: records_pb2.Candidate, candidate: Candidate) -> Non
 
 def _score_from_proto(score: records_pb2.Score) -> Score:
     value: float | None = score.score
+    if value != value:  # NaN orders nothing: neither the score nor the rank that came of it is one
+        return Score(score.system, None, 0)
     if value == 0.0 and not score.HasField("score"):
         value = None
     return Score(score.system, value, score.rank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import replace
 
 import pytest
@@ -145,3 +146,11 @@ def test_a_record_that_no_message_can_hold_is_malformed(record: wire.Record) -> 
 def test_a_judgment_without_an_outcome_is_refused() -> None:
     with pytest.raises(MalformedInput, match="no outcome"):
         wire.from_proto(records_pb2.JudgedSet(judgments=[records_pb2.Judgment(passage_id="p")]))
+
+
+def test_a_score_that_is_not_a_number_is_none_and_has_no_rank() -> None:
+    one, *others = samples.candidates(2)
+    spoilt = replace(one, scores=(Score("dense", math.nan, 1), Score("bm25", 2.0, 1)))
+    sent = CandidateSet(samples.query(), (spoilt, *others), "v1")
+    found = wire.from_proto(wire.to_proto(sent)).candidates[0]
+    assert found.scores == (Score("dense", None, 0), Score("bm25", 2.0, 1))

@@ -80,7 +80,12 @@ def build(
         "rejected": result.rejected,
         "rejected_examples": list(result.examples),
         "resumed_passages": result.resumed,
+        "replaced_characters": result.replaced,
+        "cut_titles": result.cut_titles,
+        "remarks": list(result.remarks()),
     }
+    for remark in summary["remarks"]:
+        click.echo(remark, err=True)
     _print(summary if as_json else _sentences(summary), as_json)
     if result.rejected:
         raise SystemExit(EXIT_PARTIAL)

@@ -52,25 +52,32 @@ def _waits(descriptor: int) -> bool:
 
 
 async def _stdin() -> AsyncIterator[bytes | None]:
-    """Lines as they come; None after each pause of _POLL_S."""
-    reader = asyncio.StreamReader(limit=16 * 1024**2)
+    """Lines as they come, however long; None after each pause of _POLL_S."""
+    reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     pending: asyncio.Task[bytes] | None = None
+    rest: list[bytes] = []
     first = True
     while True:
-        pending = pending or asyncio.ensure_future(reader.readline())
+        pending = pending or asyncio.ensure_future(reader.read(_HEAD))
         done, _ = await asyncio.wait({pending}, timeout=_POLL_S)
         if not done:
             yield None
             continue
-        line, pending = pending.result(), None
-        if not line:
+        data, pending = pending.result(), None
+        if data and first:
+            refuse_binary(data, "standard input")
+            data, first = data.removeprefix(BOM), False
+        *ended, begun = data.split(b"\n")
+        for line in ended:
+            yield b"".join((*rest, line))
+            rest.clear()
+        rest.append(begun)
+        if not data:
+            if any(rest):
+                yield b"".join(rest)
             return
-        if first:
-            refuse_binary(line, "standard input")
-            line, first = line.removeprefix(BOM), False
-        yield line
 
 
 async def _growing(path: Path) -> AsyncIterator[bytes | None]:

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 COLUMNS: Final = ("query_id", "passage_id", "grade", "query", "title", "text")
 ANSWERS: Final = "reference_answers"
+CHARACTERS_A_WORD: Final = 16
+"""Most of what is cut by words: endless ones, and texts without blanks, would have no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def corpus_texts(corpus: Path, *, max_words: int = 160) -> list[tuple[str, str]]
 
 
 def _cut(text: str, max_words: int) -> str:
-    return " ".join(text.split()[:max_words])
+    return " ".join(text.split()[:max_words])[: CHARACTERS_A_WORD * max_words]
 
 
 def _pair(fields: Mapping[str, str]) -> GradedPair:

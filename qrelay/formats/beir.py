@@ -8,6 +8,7 @@ documents are folded (`documents.py`). Errors name file and line.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from qrelay.errors import MalformedInput
 from qrelay.formats.documents import Qrels, Run, fold_qrels
 from qrelay.formats.lines import BadRecord, file_in, parsed, text_lines
 from qrelay.formats.records import answer_fields, document_fields, query_fields, read_records
-from qrelay.formats.tables import QREL, Grade, grade_of, read_rows
+from qrelay.formats.tables import QREL, Grade, finite, grade_of, read_rows
 from qrelay.naming import absent
 from qrelay.text import passage_text
 
@@ -149,17 +150,23 @@ def qrel_rows(path: Path, number: Callable[[str], Grade] = int) -> Iterator[tupl
 
 
 def read_run(path: Path) -> Run:
-    """A TREC run: query, Q0, document, rank, score, tag. Raises MalformedInput: another line, or a document twice."""
+    """A TREC run: query, Q0, document, rank, score, tag.
+
+    Raises:
+        MalformedInput: another line, a document twice, or a score that is not finite; it names the line.
+    """
     found: Run = {}
-    for number, line in text_lines(path):
-        try:
-            query_id, _, doc_id, _, score, _ = line.split()
-            value = float(score)
-        except ValueError:
-            raise MalformedInput(f"{path}:{number}: expected `query Q0 document rank score tag`") from None
+
+    def scored(line: str) -> None:
+        fields = line.split()
+        if len(fields) != 6:
+            raise BadRecord("expected `query Q0 document rank score tag`")
+        query_id, _, doc_id, _, score, _ = fields
         if doc_id in found.setdefault(query_id, {}):
-            raise MalformedInput(f"{path}:{number}: {doc_id} is in the ranking of {query_id} twice")
-        found[query_id][doc_id] = value
+            raise BadRecord(f"{doc_id} is in the ranking of {query_id} twice")
+        found[query_id][doc_id] = finite(score, f"the score {score[:40]!r} of {doc_id}", float)
+
+    deque(parsed(path, text_lines(path), scored), maxlen=0)
     return found
 
 

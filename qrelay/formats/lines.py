@@ -10,6 +10,7 @@ import gzip
 import json
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from io import BufferedReader
@@ -66,8 +67,8 @@ def byte_lines(path: Path, *, text: bool = False) -> Iterator[tuple[int, bytes]]
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The same, decoded. Raises MalformedInput: also a line that is not UTF-8."""
-    return parsed(path, byte_lines(path), decoded)
+    """The same, decoded. Raises MalformedInput: also a line that is not UTF-8, or holds NUL."""
+    return parsed(path, byte_lines(path), row_text)
 
 
 def parsed(
@@ -90,12 +91,35 @@ def decoded(line: bytes | str) -> str:
         raise BadRecord(f"not UTF-8 (byte {error.start + 1}): save the file as UTF-8") from error
 
 
+def row_text(line: bytes | str) -> str:
+    """A line of a table as text. Raises BadRecord: also where it holds NUL."""
+    found = decoded(line)
+    if "\0" in found:
+        raise BadRecord(
+            f"a NUL character ({found.index(chr(0)) + 1}th of the line), which no database stores: remove it"
+        )
+    return found
+
+
 def json_value(line: bytes | str) -> Any:
-    """What the line says in JSON. Raises BadRecord."""
+    """What the line says in JSON. Raises BadRecord: also where an object has a key twice."""
     try:
-        return json.loads(decoded(line))
-    except (ValueError, RecursionError) as error:
+        return _JSON.decode(decoded(line))
+    except RecursionError as error:
+        raise BadRecord("not JSON that can be read: it is nested too deeply") from error
+    except ValueError as error:
         raise BadRecord(f"not JSON: {error}") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise BadRecord(f"the key {twice[:40]!r} occurs twice in one object: keep one of the two")
+    return found
+
+
+_JSON: Final = json.JSONDecoder(object_pairs_hook=_distinct)
 
 
 def file_in(path: Path, *names: str) -> Path:

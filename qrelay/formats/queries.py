@@ -6,7 +6,8 @@ line unless the format is given.
 - plain: the line is the text; its id is `q-` and 16 characters of the text's hash, so that the same line
   is the same query whenever it comes.
 
-Under "auto" a header line is no query. No query holds NUL, which databases do not store.
+Under "auto" a header line is no query, nor is a line without a letter or digit. No query holds NUL, which databases
+do not store. Attributes that are no text are kept as JSON, a null is none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Final, Literal
 
 from qrelay.errors import InvalidQuery, MalformedInput
 from qrelay.formats.lines import byte_lines, decoded, json_value, parsed
-from qrelay.formats.records import query_fields, require_text
+from qrelay.formats.records import query_fields, require_text, texts, told
 from qrelay.identity import digest
 from qrelay.types import Query
 
@@ -62,6 +63,8 @@ def parse_line(line: str | bytes, collection: str, line_format: Format = "auto")
             raise MalformedInput("no tab: a TSV line is query_id<TAB>text")
         return _checked(Query(query_id.strip(), text.strip(), collection))
     text = line.strip()
+    if line_format == "auto" and not any(map(str.isalnum, text)):
+        raise InvalidQuery("no letter and no digit, hence no question: say --format plain where it is one")
     return _checked(Query(f"q-{digest(text)[:16]}", text, collection))
 
 
@@ -79,15 +82,17 @@ def _from_json(line: str, collection: str) -> Query:
     query_id, text = query_fields(entry)
     attributes = entry.get("attributes") or {}
     answers = entry.get("reference_answers") or []
-    if not isinstance(attributes, dict) or not isinstance(answers, list):
-        raise MalformedInput("attributes must be an object and reference_answers a list")
+    if not isinstance(attributes, dict):
+        raise MalformedInput("attributes must be an object")
+    if isinstance(answers, list):
+        answers = [str(each) if type(each) in (int, float) else each for each in answers]
     return _checked(
         Query(
             query_id=query_id,
             text=text.strip(),
             collection=collection,
-            attributes={str(key): str(value) for key, value in attributes.items()},
-            reference_answers=tuple(str(answer) for answer in answers),
+            attributes={key: told(value) for key, value in attributes.items() if value is not None},
+            reference_answers=texts(answers),
         )
     )
 

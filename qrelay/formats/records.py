@@ -1,7 +1,8 @@
 """The fields of documents and queries in JSON, read alike wherever they come in: index, feed, evaluation, judge,
 audit, query generation.
 
-A number may stand for an id. A document without text is its title.
+A whole number may stand for an id. A document without text is its title; a list of texts is one text, a line each.
+NUL, which PDF extraction leaves and no database stores, is U+FFFD in documents, and refused in ids and queries.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any, Final, TypeVar
 
 from qrelay.formats.lines import BadRecord, byte_lines, json_value, parsed
 
-DOCUMENT_IDS: Final = ("_id", "id", "doc_id", "docid")
-DOCUMENT_TEXTS: Final = ("text", "contents", "passage", "body")
+DOCUMENT_IDS: Final = ("_id", "id", "doc_id", "docid", "docno", "pid")
+DOCUMENT_TEXTS: Final = ("text", "contents", "content", "passage", "body")
 QUERY_IDS: Final = ("query_id", "_id", "id", "qid")
-QUERY_TEXTS: Final = ("text", "query")
+QUERY_TEXTS: Final = ("text", "query", "question")
+REPLACEMENT: Final = "\ufffd"
 _Fields = TypeVar("_Fields")
 
 
@@ -34,15 +36,18 @@ def document_fields(record: object) -> tuple[str, str, str]:
     """
     row = _object(record, "_id and text")
     doc_id = _id(row, DOCUMENT_IDS)
-    title = row.get("title") or ""
-    text = next((row[name] for name in DOCUMENT_TEXTS if row.get(name) is not None), None)
-    if text is None and not title:
-        raise BadRecord(f"{doc_id!r} has neither title nor text")
-    text = "" if text is None else text
-    if not isinstance(text, str) or not isinstance(title, str):
-        raise BadRecord(f"title and text of {doc_id!r} must be strings")
-    require_text(title + text, repr(doc_id))
-    return doc_id, title, text if text.strip() else title
+    return doc_id, *title_and_text(row, repr(doc_id))
+
+
+def title_and_text(record: object, what: str = "the passage") -> tuple[str, str]:
+    """(title, text) of a document or passage. Raises BadRecord, as `document_fields`."""
+    row = _object(record, "text")
+    title = _joined(row, "title")
+    text = next(filter(str.strip, (_joined(row, name) for name in DOCUMENT_TEXTS)), title)
+    if not text.strip():
+        raise BadRecord(f"{what} has neither title nor text")
+    require_text(title + text, what)
+    return title.replace("\0", REPLACEMENT), text.replace("\0", REPLACEMENT)
 
 
 def passage_fields(record: object) -> tuple[str, str, str, str]:
@@ -90,7 +95,16 @@ def texts(found: object) -> tuple[str, ...]:
     held = [] if found is None else [found] if isinstance(found, str) else found
     if not isinstance(held, list) or not all(isinstance(each, str) for each in held):
         raise BadRecord("no list of texts: give the answers as one, in JSON")
+    require_text("".join(held), "an answer")
     return tuple(each for each in held if each.strip())
+
+
+def told(value: object) -> str:
+    """A value of an object's free keys as text: a text as it is, everything else as JSON. Raises BadRecord."""
+    try:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except (ValueError, RecursionError) as error:
+        raise BadRecord(f"a value that is no JSON: {error}") from error
 
 
 def require_text(text: str, what: str) -> None:
@@ -106,7 +120,7 @@ def _literal(text: str) -> Any:
     for parse in (json.loads, ast.literal_eval):
         try:
             return parse(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # what `literal_eval` says of deep nesting
             continue
     return text
 
@@ -121,7 +135,18 @@ def _id(row: Mapping[str, Any], names: tuple[str, ...]) -> str:
     found = _plain(row, names, "id")
     if not found:
         raise BadRecord("no id: it is empty")
+    if "\0" in found:
+        raise BadRecord(f"the id {found[:40]!r} holds a NUL character: remove it")
     return found
+
+
+def _joined(row: Mapping[str, Any], name: str) -> str:
+    """A text, or the texts of a list, a line each; "" where there is none."""
+    value = row.get(name)
+    parts = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(isinstance(each, str) for each in parts):
+        raise BadRecord(f"title and text must be strings or lists of strings, {name} is {type(value).__name__}")
+    return "\n".join(parts)
 
 
 def _plain(row: Mapping[str, Any], names: tuple[str, ...], what: str) -> str:

@@ -7,6 +7,7 @@ query_id passage_id [grade]        the same without TREC's second column
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,15 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from qrelay.errors import MalformedInput
-from qrelay.formats.lines import BadRecord, parsed, text_lines
+from qrelay.formats.lines import BadRecord, byte_lines, parsed, row_text
 
 Grade = TypeVar("Grade", int, float)
 BEIR_HEADER: Final = ("query-id", "corpus-id", "score")
 QREL: Final = ("query_id", "passage_id", "grade")
 _NAMES: Final = {
-    "query_id": ("query_id", "query-id", "query"),
-    "passage_id": ("passage_id", "corpus-id", "doc_id", "id"),
-    "grade": ("grade", "score"),
+    "query_id": ("query_id", "query-id", "qid", "query"),
+    "passage_id": ("passage_id", "corpus-id", "doc_id", "docid", "pid", "id"),
+    "grade": ("grade", "score", "relevance", "label"),
 }
 _BREAKS: Final = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 
@@ -35,8 +36,11 @@ class Layout:
     columns: tuple[str, ...]
     header: tuple[str, ...] = ()
 
-    def fields(self, line: str) -> dict[str, str]:
-        """Column -> field. Raises BadRecord: another number of fields."""
+    def fields(self, line: bytes) -> dict[str, str]:
+        """Column -> field. Raises BadRecord: another number of fields, or no text."""
+        return self._fields(row_text(line))
+
+    def _fields(self, line: str) -> dict[str, str]:
         values = _split(line) if len(self.columns) > 2 else line.split("\t")
         if not self.header and len(values) != len(self.columns) > 2:
             values = line.split()
@@ -45,17 +49,18 @@ class Layout:
         return dict(zip(self.columns, values, strict=True))
 
 
-def read_table(path: Path, needed: Sequence[str] = QREL) -> tuple[Layout, Iterator[tuple[int, str]]]:
-    """The layout, and (number, line) of the rows, blank lines left out.
+def read_table(path: Path, needed: Sequence[str] = QREL) -> tuple[Layout, Iterator[tuple[int, bytes]]]:
+    """The layout, and (number, line) of the rows, blank lines left out; they are decoded with their fields.
 
     Raises:
         MalformedInput: the file cannot be read, or the first line does not say where the `needed` columns are.
     """
-    lines = text_lines(path)
+    lines = byte_lines(path)
     first = next(lines, None)
     if first is None:
         raise MalformedInput(f"{path} is empty: give a file with {', '.join(needed)}")
-    layout = _layout(first[1], needed)
+    ((_, head),) = parsed(path, [first], row_text)
+    layout = _layout(head, needed)
     if lacking := [name for name in needed if name not in layout.columns]:
         raise MalformedInput(
             f"{path}:{first[0]}: no {', '.join(lacking)}: give a TSV under a header with {', '.join(needed)}"
@@ -71,11 +76,21 @@ def read_rows(path: Path, needed: Sequence[str] = QREL) -> Iterator[tuple[int, d
 
 
 def grade_of(text: str, number: Callable[[str], Grade] = int) -> Grade:
-    """A grade as a number. Raises BadRecord."""
+    """A grade as a number. Raises BadRecord: also where it is not finite, or more than a database's INTEGER holds."""
+    return finite(text, f"the grade {text[:40]!r}", number)
+
+
+def finite(text: str, what: str, number: Callable[[str], Grade]) -> Grade:
+    """A number in decimal digits. Raises BadRecord: something else, NaN, infinite or beyond 32 bits as an integer."""
     try:
-        return number(text)
+        found = number(text)
     except ValueError as error:
-        raise BadRecord(f"the grade {text[:40]!r} is no {'integer' if number is int else 'number'}") from error
+        raise BadRecord(f"{what} is no {'integer' if number is int else 'number'}") from error
+    if "_" in text or not math.isfinite(found):
+        raise BadRecord(f"{what} is no finite number")
+    if number is int and not -(2**31) <= found < 2**31:
+        raise BadRecord(f"{what} is too large for a grade")
+    return found
 
 
 def tsv_line(fields: Iterable[str]) -> bytes:

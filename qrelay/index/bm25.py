@@ -1,6 +1,6 @@
 """BM25 with bm25s: postings with precomputed scores, memory-mapped; built without holding the corpus.
 
-Terms and constants: `qrelay.text`.
+Terms and constants: `qrelay.terms`.
 
 bm25s builds its score matrix from Python lists of the whole corpus; here the same matrix, in bm25s's own
 files, is written by a counting sort of spooled token ids. Memory: the vocabulary (a dict) and a block of
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.index.arrays import NpyWriter, RowBuffer, load_array
-from qrelay.terms import K1, B, tokenize
+from qrelay.terms import K1, B, Tokenize, tokenize
 
 _BLOCK_TOKENS: Final = 1 << 17
 
@@ -31,12 +31,16 @@ class TokenSpool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.without_terms = 0
+        """Passages in which BM25 finds nothing."""
         self._vocab: dict[str, int] = {}
         self._tokens = RowBuffer(NpyWriter(folder / "tokens.npy", np.int32))
         self._lengths = RowBuffer(NpyWriter(folder / "lengths.npy", np.int32))
 
     def add(self, text: str) -> None:
+        """Add a passage's terms."""
         vocab, terms = self._vocab, tokenize(text)
+        self.without_terms += not terms
         self._tokens.add(*[vocab.setdefault(term, len(vocab)) for term in terms])
         self._lengths.add(len(terms))
 
@@ -120,21 +124,21 @@ def _postings(
 
 
 class Bm25:
-    """Scores of every passage for a query. Safe to share between threads."""
+    """Scores of every passage for a query. Safe to share between threads. tokenize: that of the index's build."""
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: Any, tokenize: Tokenize = tokenize) -> None:
         """index: bm25s's."""
-        self._index = index
+        self._index, self._tokenize = index, tokenize
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, tokenize: Tokenize = tokenize) -> Self:
         """What `build_bm25` wrote, memory-mapped."""
         import bm25s
 
         index = bm25s.BM25.load(str(folder), mmap=True, show_progress=False)
         for name in ("data", "indices", "indptr"):
             index.scores[name] = np.asarray(index.scores[name])
-        return cls(index)
+        return cls(index, tokenize)
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Self:
@@ -148,7 +152,7 @@ class Bm25:
     def best(self, text: str, count: int) -> list[tuple[int, float]]:
         """(number, score) of the best passages that share a term with the text, at most `count`, best first."""
         index = self._index
-        terms = [term for term in tokenize(text) if term in index.vocab_dict]
+        terms = [term for term in self._tokenize(text) if term in index.vocab_dict]
         if not terms:
             return []
         rows, scores = index.retrieve(
@@ -158,6 +162,6 @@ class Bm25:
 
     def scores(self, text: str) -> NDArray[np.float32]:
         """Shape [passages]; 0 where a passage shares no term with the text."""
-        ids = self._index.get_tokens_ids(tokenize(text))
+        ids = self._index.get_tokens_ids(self._tokenize(text))
         scores: NDArray[np.float32] = self._index.get_scores_from_ids(ids)
         return scores

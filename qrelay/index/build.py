@@ -1,7 +1,7 @@
 """`qrelay index build`: a corpus to an immutable, versioned index, in steps that survive a kill.
 
 1. read     the corpus to a spool on disk: its hash, with the model and the parameters, is the version
-2. chunk    passages and BM25 tokens, into `.build-<version>/`
+2. chunk    passages and BM25 tokens, into `.build-<version>/`; what model and BM25 do not know of them is counted
 3. embed    vectors, shard by shard (vectors.py); an interrupted build continues here
 4. postings BM25's matrix (bm25.py)
 5. seal     checksums, manifest, fsync, rename to `<version>/`, replace CURRENT
@@ -16,7 +16,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ from qrelay.files import fsync_path, held, write_atomic
 from qrelay.identity import valid_collection
 from qrelay.index import bm25, spool
 from qrelay.index.corpus import read_corpus
+from qrelay.index.documents import MAX_TITLE_CHARS
 from qrelay.index.manifest import (
     CURRENT,
     MANIFEST,
@@ -42,6 +44,7 @@ from qrelay.index.manifest import (
 )
 from qrelay.index.store import PassageWriter, write_order
 from qrelay.index.vectors import embed_passages
+from qrelay.models.catalogue import load_catalogue, multilingual_embedders
 from qrelay.models.embedder import Embedder
 from qrelay.progress import step
 from qrelay.terms import K1, TOKENIZER, B
@@ -49,6 +52,10 @@ from qrelay.text import passage_text
 
 WINDOW_TOKENS: Final = 160
 STRIDE_TOKENS: Final = 80
+CHARACTERS_A_TOKEN: Final = 16
+"""Most of a window: a tokenizer may make one token of a word of megabytes."""
+FEW: Final = 0.03
+"""Share of unknown tokens, and of passages without terms, above which people are warned."""
 _REJECTED: Final = "rejected.jsonl"
 Parameters = dict[str, int | float | str]
 
@@ -65,11 +72,17 @@ class BuildRequest:
     stride: int = STRIDE_TOKENS
 
     @property
+    def characters(self) -> int:
+        """Most of a passage."""
+        return CHARACTERS_A_TOKEN * self.window
+
+    @property
     def parameters(self) -> Parameters:
         """What, beside corpus and model, decides the index's content."""
         return {
             "window_tokens": self.window,
             "stride_tokens": self.stride,
+            "window_characters": self.characters,
             "bm25_k1": K1,
             "bm25_b": B,
             "bm25_tokenizer": TOKENIZER,
@@ -80,7 +93,8 @@ class BuildRequest:
 @dataclass(frozen=True, slots=True)
 class BuildResult:
     """A finished build. `already`: this version was there, nothing was done. `rejected` and its first
-    examples are of this run's reading of the source, `resumed` counts passages found embedded."""
+    examples are of this run's reading of the source, as are `replaced` NUL characters and `cut_titles`; `resumed`
+    counts passages found embedded."""
 
     folder: Path
     manifest: Manifest
@@ -88,6 +102,51 @@ class BuildResult:
     rejected: int
     examples: tuple[str, ...]
     resumed: int = 0
+    replaced: int = 0
+    cut_titles: int = 0
+
+    def remarks(self) -> Iterator[str]:
+        """What people should know of the corpus, a line each."""
+        facts = self.manifest
+        if self.replaced:
+            yield f"{self.replaced:,} NUL characters in titles and texts are U+FFFD now"
+        if self.cut_titles:
+            yield f"{self.cut_titles:,} titles were longer than {MAX_TITLE_CHARS:,} characters and were cut"
+        if facts.windows_cut:
+            limit = facts.parameters["window_characters"]
+            yield f"{facts.windows_cut:,} times a passage was cut at {limit:,} characters: a word has no end there"
+        if (share := _share(facts.unknown_tokens, facts.tokens)) > FEW:
+            yield (
+                f"warning: {share:.0%} of the passages' tokens are unknown to {facts.embedder}, whose vectors say"
+                f" little of them: {_multilingual()}"
+            )
+        if (share := _share(facts.without_terms, facts.passages)) > FEW:
+            yield f"warning: {share:.0%} of the passages have no term by which BM25 could find them"
+
+
+def _share(part: int | None, whole: int | None) -> float:
+    return (part or 0) / (whole or 1)
+
+
+def _multilingual() -> str:
+    known = multilingual_embedders(load_catalogue())
+    if known:
+        return f"build with a multilingual one, `--embedder {known[0]}`"
+    return (
+        "the catalogue has no multilingual one; give one that sentence-transformers loads, `--embedder path:FOLDER`, "
+        "or add it to the file that QRELAY_CATALOGUE names, with `multilingual: true`"
+    )
+
+
+def bounded(windows: Sequence[str], characters: int) -> tuple[list[str], int]:
+    """(the windows, longer ones in pieces of at most so many characters, how often one was cut)."""
+    pieces = [
+        piece
+        for window in windows
+        for at in range(0, max(1, len(window)), characters)
+        if (piece := window[at : at + characters].strip()) or not window
+    ]
+    return pieces, len(pieces) - len(windows)
 
 
 def build_index(
@@ -112,19 +171,38 @@ def build_index(
         version = version_of(spooled.corpus_hash, embedder.fingerprint, request.parameters)
         folder, work = home / version, home / f".build-{version}"
         if (folder / MANIFEST).exists():
-            manifest = checked_manifest(folder, "size")
+            checked_manifest(folder, "size")
             if current_version(home) != version:
                 write_atomic(home / CURRENT, version + "\n")
             _clear(home)
-            return BuildResult(folder, manifest, True, rejections.count, tuple(rejections.examples))
+            return _result(folder, rejections, spooled, already=True)
         resumed = 0
         if not (work / MANIFEST).exists():
             _chunk(request, embedder, home / ".spool", work)
             facts = _Facts(version, spooled, rejections.count, began)
             resumed = _complete(request, embedder, work, facts)
         _publish(home, work, folder)
-        manifest = read_manifest(folder)
-    return BuildResult(folder, manifest, False, rejections.count, tuple(rejections.examples), resumed)
+        return _result(folder, rejections, spooled, resumed=resumed)
+
+
+def _result(
+    folder: Path,
+    rejections: spool.Rejections,
+    spooled: spool.SpoolSummary,
+    *,
+    already: bool = False,
+    resumed: int = 0,
+) -> BuildResult:
+    return BuildResult(
+        folder,
+        read_manifest(folder),
+        already,
+        rejections.count,
+        tuple(rejections.examples),
+        resumed,
+        spooled.replaced,
+        spooled.cut_titles,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,18 +250,27 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path)
     shutil.rmtree(work, ignore_errors=True)
     scaffold.mkdir(parents=True)
     positions = spool.positions_by_id(spooled)
-    passages, tokens = PassageWriter(work), bm25.TokenSpool(scaffold)
+    passages, terms, measured = PassageWriter(work), bm25.TokenSpool(scaffold), Counter[str]()
     with step("cutting passages", total=len(positions), unit="documents") as cutting:
         for document in spool.read(spooled):
             windows = embedder.windows(document.text, request.window, request.stride)
+            windows, cut = bounded(windows, request.characters)
             passages.add(document, windows)
             for window in windows:
-                tokens.add(passage_text(document.title, window))
+                terms.add(passage_text(document.title, window))
+            tokens, unknown = embedder.unknown(windows)
+            measured.update(tokens=tokens, unknown_tokens=unknown, windows_cut=cut)
             cutting.advance(1)
     passages.close()
-    tokens.close()
+    terms.close()
     write_order(work, positions)
-    state = {"embedder": embedder.fingerprint, "documents": passages.documents, "passages": passages.passages}
+    measured["without_terms"] = terms.without_terms
+    state = {
+        "embedder": embedder.fingerprint,
+        "documents": passages.documents,
+        "passages": passages.passages,
+        "measured": measured,
+    }
     write_atomic(work / UNDER_WAY, json.dumps(state))
 
 
@@ -214,6 +301,7 @@ def _complete(request: BuildRequest, embedder: Embedder, work: Path, facts: _Fac
         passages_per_second=vectors.rate,
         size_bytes=sum(entry.size_bytes for entry in files),
         files=files,
+        **state["measured"],
     )
     write_manifest(work, manifest)
     return vectors.resumed

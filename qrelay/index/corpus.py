@@ -96,7 +96,7 @@ def read_parquet(path: Path, reject: Reject) -> Iterator[Document]:
             batches = file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=columns)
             rows = (row for batch in batches for row in batch.to_pylist())
             yield from _documents(enumerate(rows, 1), str(path), reject)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         raise MalformedInput(f"{path} cannot be read as Parquet: {error}") from error
 
 

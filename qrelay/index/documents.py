@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from qrelay.formats.lines import BadRecord
-from qrelay.formats.records import document_fields
+from qrelay.formats.records import DOCUMENT_TEXTS, document_fields
+
+MAX_ID_CHARS: Final = 512
+"""Of a document: what an index of a database takes in every script."""
+MAX_TITLE_CHARS: Final = 1024
+"""Of a title, which is in each of a document's passages; longer ones are cut."""
 
 Reject = Callable[[str, str], None]
 """Told (where, why) of each record that is left out; `where` is file:line, or the document's id."""
@@ -14,12 +20,15 @@ Reject = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a corpus. `where` says where it was read from, for messages only."""
+    """One document of a corpus. For messages only: `where` it was read from, how many NUL characters were `replaced`
+    in it, and whether its title was `cut`."""
 
     doc_id: str
     title: str
     text: str
     where: str = field(default="", compare=False)
+    replaced: int = field(default=0, compare=False)
+    cut: bool = field(default=False, compare=False)
 
 
 def document_from(record: object, where: str) -> Document:
@@ -31,7 +40,17 @@ def document_from(record: object, where: str) -> Document:
     doc_id, title, text = document_fields(record)
     if any(character.isspace() for character in doc_id):
         raise BadRecord(f"the id {doc_id!r} holds white space, which TREC qrels cannot; replace it")
+    if len(doc_id) > MAX_ID_CHARS:
+        raise BadRecord(
+            f"the id {doc_id[:40]!r}… has {len(doc_id)} characters, the limit is {MAX_ID_CHARS}: shorten it"
+        )
     text, title = text.strip(), title.strip()
-    if not text:
-        raise BadRecord(f"{doc_id!r} has neither title nor text")
-    return Document(doc_id, title, text, where)
+    cut = len(title) > MAX_TITLE_CHARS
+    return Document(doc_id, title[:MAX_TITLE_CHARS].strip(), text, where, _nul(record), cut)
+
+
+def _nul(record: object) -> int:
+    """NUL characters in title and text of a record."""
+    texts = map(record.get, ("title", *DOCUMENT_TEXTS)) if isinstance(record, dict) else ()
+    parts = (part for text in texts for part in (text if isinstance(text, list) else [text]))
+    return sum(part.count("\0") for part in parts if isinstance(part, str))

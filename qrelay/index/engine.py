@@ -61,7 +61,7 @@ class EmbeddedEngine:
         self._store = PassageStore(folder)
         self._vectors: NDArray[Any] = load_array(folder / VECTORS)
         self._order = load_array(folder / "order.npy")
-        self._bm25 = Bm25.load(folder / "bm25")
+        self._bm25 = Bm25.load(folder / "bm25", self._manifest.tokenize(folder))
 
     @property
     def version(self) -> str:
@@ -76,6 +76,7 @@ class EmbeddedEngine:
         return {
             "version": facts.version,
             "embedder": facts.embedder,
+            "bm25_tokenizer": facts.tokenizer,
             "documents": str(facts.documents),
             "passages": str(facts.passages),
             "size_bytes": str(facts.size_bytes),

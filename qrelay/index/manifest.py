@@ -22,6 +22,7 @@ from qrelay.errors import CorpusIndexError
 from qrelay.files import write_atomic
 from qrelay.identity import digest
 from qrelay.models.home import hash_file
+from qrelay.terms import TOKENIZER, TOKENIZERS, Tokenize
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -46,7 +47,10 @@ class FileEntry(BaseModel):
 class Manifest(BaseModel):
     """One index version. Counts: `rejected` records had no usable document, `duplicates` repeated one
     word for word, `reused` passages took their vectors from an earlier version. `build_seconds` is the
-    time of the run that finished it, and `passages_per_second` that run's embedding rate."""
+    time of the run that finished it, and `passages_per_second` that run's embedding rate.
+
+    None where nobody measured it: `tokens` of the passages and how many of them are `unknown_tokens` of the embedder,
+    passages `without_terms` for BM25, and pieces of windows that were too long in characters (`windows_cut`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,6 +71,25 @@ class Manifest(BaseModel):
     passages_per_second: float
     size_bytes: int
     files: tuple[FileEntry, ...]
+    tokens: int | None = None
+    unknown_tokens: int | None = None
+    without_terms: int | None = None
+    windows_cut: int | None = None
+
+    @property
+    def tokenizer(self) -> str:
+        """The name of what made BM25's terms."""
+        return str(self.parameters.get("bm25_tokenizer", TOKENIZER))
+
+    def tokenize(self, folder: Path) -> Tokenize:
+        """What makes a query's terms as the passages' were made. Raises CorpusIndexError: this qrelay lacks it."""
+        if self.tokenizer not in TOKENIZERS:
+            command = f"qrelay index build {self.source} --collection {self.collection} --out {folder.parents[1]}"
+            raise CorpusIndexError(
+                f"{folder} was built with BM25's tokenizer {self.tokenizer!r}, which this qrelay does not have: build"
+                f" it again: `{command}`"
+            )
+        return TOKENIZERS[self.tokenizer]
 
 
 def version_of(corpus_hash: str, embedder: str, parameters: Mapping[str, int | float | str]) -> str:

@@ -148,12 +148,14 @@ def _make(home: Path, source: Manifest, embedder: Embedder) -> tuple[str, int]:
         earlier = _earlier(home, work, embedder.fingerprint)
         vectors = embed_passages(work, embedder, earlier, f"re-embedding {source.collection}")
         resumed = vectors.resumed
-        facts = {
+        facts: dict[str, object] = {
             "version": version,
             "embedder": embedder.fingerprint,
             "dim": embedder.dim,
             "parameters": parameters,
             "reused": vectors.reused,
+            "tokens": None,
+            "unknown_tokens": None,
             "build_seconds": round(time.monotonic() - began, 2),
             "passages_per_second": vectors.rate,
         }

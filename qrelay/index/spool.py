@@ -28,11 +28,14 @@ IDS: Final = "ids.sqlite"
 
 @dataclass(frozen=True, slots=True)
 class SpoolSummary:
-    """What a corpus held. `corpus_hash` covers ids, titles, texts and their order."""
+    """What a corpus held. `corpus_hash` covers ids, titles, texts and their order. replaced: NUL characters that are
+    U+FFFD now. cut_titles: longer than `MAX_TITLE_CHARS`."""
 
     documents: int
     duplicates: int
     corpus_hash: str
+    replaced: int = 0
+    cut_titles: int = 0
 
 
 class Rejections:
@@ -60,7 +63,7 @@ class Rejections:
 def fill(folder: Path, documents: Iterable[Document], reject: Reject, advance: Callable[[int], None]) -> SpoolSummary:
     """Write the corpus into `folder`. A document that repeats another word for word is counted; one that
     has a used id and other words is rejected, and the first stays."""
-    sha, count, duplicates = hashlib.sha256(), 0, 0
+    sha, count, duplicates, replaced, cut_titles = hashlib.sha256(), 0, 0, 0, 0
     with _ids(folder) as ids, (folder / DOCUMENTS).open("w", encoding="utf8") as out:
         for document in documents:
             identity = digest(document.doc_id, document.title, document.text)
@@ -73,10 +76,12 @@ def fill(folder: Path, documents: Iterable[Document], reject: Reject, advance: C
                 sha.update(identity.encode())
                 out.write(json.dumps([document.doc_id, document.title, document.text]) + "\n")
                 count += 1
+                replaced += document.replaced
+                cut_titles += document.cut
             advance(1)
         ids.commit()
     ids.close()
-    return SpoolSummary(count, duplicates, sha.hexdigest())
+    return SpoolSummary(count, duplicates, sha.hexdigest(), replaced, cut_titles)
 
 
 def _ids(folder: Path) -> sqlite3.Connection:

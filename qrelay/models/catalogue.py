@@ -87,6 +87,11 @@ def find_entry(name: str, catalogue: Catalogue) -> ModelEntry:
     return catalogue[name]
 
 
+def multilingual_embedders(catalogue: Catalogue) -> list[str]:
+    """The names of the embedding models that know many languages and scripts."""
+    return [entry.name for entry in catalogue.values() if entry.task == "embedding" and entry.multilingual]
+
+
 def judges(catalogue: Catalogue) -> list[ModelEntry]:
     """The judges that may be chosen for a machine, largest first: those whose weights are counted."""
     found = [entry for entry in catalogue.values() if entry.task == "judge" and entry.weights]

@@ -57,6 +57,9 @@ class Embedder(Protocol):
         """The text cut into windows of `size` tokens, one every `stride` tokens, until its end is covered;
         a text of at most `size` tokens stays whole."""
 
+    def unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        """(tokens of the texts, how many of them the model's vocabulary does not hold)."""
+
 
 def load_embedder(name: str, *, engine: EncoderEngine = "torch", threads: int = 0, device: str = "") -> Embedder:
     """ "hash" for the double, else a catalogue name or `path:FOLDER`.
@@ -107,13 +110,15 @@ class SentenceTransformerEmbedder:
 
     def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
         """With the model's own prompt for queries or documents, cut at its own maximum length; in batches of about
-        equal cost, the longest texts first."""
+        equal cost, the longest texts first. Raises ModelError: a vector is not finite."""
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
         vectors = np.empty((len(texts), self.dim), np.float32)
         with self._one_at_a_time:
             for rows in self._batches(texts):
                 part = [texts[row] for row in rows]
                 vectors[rows] = encode(part, batch_size=len(part), normalize_embeddings=True, show_progress_bar=False)
+        if not np.isfinite(vectors).all():
+            raise ModelError(f"{self.fingerprint} gives a text a vector that is no number: its weights are damaged")
         return vectors
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
@@ -130,6 +135,12 @@ class SentenceTransformerEmbedder:
     def windows(self, text: str, size: int, stride: int) -> list[str]:
         """By the model's own tokens, special tokens not counted."""
         return cut(text, self._tokenizer.encode(text, add_special_tokens=False).offsets, size, stride)
+
+    def unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        """A word that is too long, or of another script, is one unknown token."""
+        unknown = getattr(self.model.tokenizer, "unk_token_id", None)
+        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return sum(len(each.ids) for each in found), sum(each.ids.count(unknown) for each in found)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -166,3 +177,7 @@ class HashEmbedder:
     def windows(self, text: str, size: int, stride: int) -> list[str]:
         """By words."""
         return cut(text, [match.span() for match in re.finditer(r"\S+", text)], size, stride)
+
+    def unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        """It knows every word."""
+        return sum(len(text.split()) for text in texts), 0

@@ -124,6 +124,8 @@ class ModelEntry:
     weights: int = 0
     """How many a token is multiplied by: the head included, the embedding not. 0: not to be chosen for a machine."""
     measured: tuple[Measured, ...] = ()
+    multilingual: bool = False
+    """Of an embedding model: whether it was trained on many languages and scripts."""
 
     @property
     def size_bytes(self) -> int:

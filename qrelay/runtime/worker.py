@@ -48,6 +48,7 @@ from qrelay.runtime.dead_letters import (
     unreadable,
     without_original,
 )
+from qrelay.runtime.fitting import without_largest_text
 from qrelay.runtime.reading import read
 from qrelay.runtime.stage import Record, Stage, Work
 from qrelay.runtime.stall import Stall
@@ -318,7 +319,27 @@ class StageWorker:
         await self._publish(target.subject(query.collection), closed(outcome, step), msg_id, replay)
 
     async def _publish(self, subject: str, record: Record, msg_id: str, replay: str) -> None:
-        """Publish until stored. Only a message that can never be stored, or a drain, ends it otherwise."""
+        """Publish until stored; a set above the message limit loses its largest texts until it fits. Only a message
+        that can never be stored, or a drain, ends it otherwise."""
+        dropped = 0
+        while True:
+            try:
+                await self._publish_whole(subject, record, msg_id, replay)
+                break
+            except Oversized:
+                smaller = without_largest_text(record)
+                if smaller is None:
+                    raise
+                record, dropped = smaller, dropped + 1
+        if dropped:
+            telemetry.TEXTS_DROPPED.labels(self._stage.name).inc(dropped)
+            log.warning(
+                "above the message limit: sent without its %d largest texts; raise nats.max_message_bytes and the"
+                " server's max_payload to keep them", dropped,
+                extra={"stage": self._stage.name, "query_id": query_of(record).query_id},
+            )  # fmt: skip
+
+    async def _publish_whole(self, subject: str, record: Record, msg_id: str, replay: str) -> None:
         payload, headers = wire.encode(record)
         if replay:
             headers[REPLAY_HEADER] = replay

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qrelay.errors import InvalidQuery, QrelayError
+from qrelay.errors import BackendUnavailable, InvalidQuery, QrelayError
 from qrelay.models.embedder import load_embedder
+from qrelay.runtime import telemetry
 from qrelay.runtime.following import free_when_unused
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import opened
@@ -15,6 +18,8 @@ from qrelay.services.reranker.sampling import sample_indices
 from qrelay.services.reranker.scorers import BiEncoderScorer, CrossEncoderScorer, FakeScorer, Scorer
 from qrelay.services.reranker.settings import RerankerSettings
 from qrelay.types import Candidate, CandidateSet, Passage, Score
+
+log = logging.getLogger(__name__)
 
 STAGE = "reranker"
 _DECIMALS = 5
@@ -29,6 +34,7 @@ class Reranker:
         self._scorer = scorer
         self._settings = settings
         self._promoted = promoted
+        self._complained: set[str] = set()
 
     def rerank(self, sets: Sequence[CandidateSet]) -> list[CandidateSet | QrelayError]:
         """Each set with one more score a candidate, best first, cut to `keep`, its sample marked.
@@ -39,8 +45,7 @@ class Reranker:
         scorer = self._scorer
         usable = [self._cut(each) for each in sets if each.query.text.strip()]
         scored = iter(
-            opened(self._rank(each, scores, scorer.system), STAGE, scorer.fingerprint)
-            for each, scores in zip(usable, scorer.score(usable), strict=True)
+            self._ranked(each, scores, scorer) for each, scores in zip(usable, scorer.score(usable), strict=True)
         )
         return [
             next(scored) if each.query.text.strip() else InvalidQuery(f"query {each.query.query_id!r} has no text")
@@ -58,12 +63,32 @@ class Reranker:
             free_when_unused(self._scorer)
             self._scorer = scorer
 
-    def _rank(self, each: CandidateSet, scores: Sequence[float], system: str) -> CandidateSet:
-        settings = self._settings
-        rounded = [round(score, _DECIMALS) for score in scores]
-        order = sorted(range(len(scores)), key=lambda i: (-rounded[i], each.candidates[i].passage.passage_id))
+    def _ranked(self, each: CandidateSet, scores: Sequence[float], scorer: Scorer) -> CandidateSet | QrelayError:
+        """The set in order. Candidates without a finite score, or without a text to score, come last and have no
+        rank; a set in which none has one is an error: its order would mean nothing."""
+        readable = [bool(candidate.passage.text or candidate.passage.title) for candidate in each.candidates]
+        known = [
+            round(score, _DECIMALS) if there and math.isfinite(score) else None
+            for score, there in zip(scores, readable, strict=True)
+        ]
+        if unscored := sum(readable) - sum(score is not None for score in known):
+            telemetry.UNSCORED.inc(unscored)
+            problem = (
+                f"{scorer.fingerprint} gave {unscored} of {len(known)} candidates of query {each.query.query_id} no"
+                " finite score: its weights are damaged, or overflow in half precision"
+            )
+            if unscored == sum(readable):
+                return BackendUnavailable(f"{problem}; replace the model, then replay the query")
+            if scorer.fingerprint not in self._complained:
+                self._complained.add(scorer.fingerprint)
+                log.error("%s; such candidates come last, and are counted from now on", problem)
+        return opened(self._rank(each, known, scorer.system), STAGE, scorer.fingerprint)
+
+    def _rank(self, each: CandidateSet, scores: Sequence[float | None], system: str) -> CandidateSet:
+        settings, candidates = self._settings, each.candidates
+        order = sorted(range(len(scores)), key=lambda i: (_last(scores[i]), candidates[i].passage.passage_id))
         best = [
-            _scored(each.candidates[i], Score(system, rounded[i], rank))
+            _scored(candidates[i], Score(system, scores[i], 0 if scores[i] is None else rank))
             for rank, i in enumerate(order[: settings.keep], 1)
         ]
         chosen = sample_indices(
@@ -85,6 +110,11 @@ class Reranker:
                 "reranker.cross_encoder, or train and promote one"
             )
         return Info(models={scorer.system: scorer.fingerprint}, details=details)
+
+
+def _last(score: float | None) -> tuple[bool, float]:
+    """Sorts the highest first, and after all of them what has none."""
+    return (True, 0.0) if score is None else (False, -score)
 
 
 def _scored(candidate: Candidate, own: Score) -> Candidate:

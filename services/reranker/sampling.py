@@ -29,7 +29,10 @@ def sample_indices(
     chosen: set[int] = set()
 
     def take(index: int) -> bool:
-        document = ranked[index].passage.doc_id
+        passage = ranked[index].passage
+        document = passage.doc_id
+        if not (passage.text or passage.title):  # lost to a message's limit: nothing to judge
+            return False
         if len(chosen) >= size or index in chosen or per_document[document] >= max_per_document:
             return False
         per_document[document] += 1

@@ -109,6 +109,8 @@ class Retriever:
             )
         if not query.text.isascii() and not _is_text(query.text):
             return InvalidQuery("the query holds a lone surrogate, which is no text; send valid Unicode")
+        if "\0" in query.text or "\0" in query.query_id:
+            return InvalidQuery("the query holds a NUL character, which no database stores; remove it")
         if query.collection in served:
             return None
         broken = self._index.problems.get(query.collection)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
@@ -213,3 +215,18 @@ async def test_lines_that_hold_no_text_are_rejected_by_their_numbers(tmp_path: P
 def test_nothing_is_fed_under_a_name_that_no_subject_can_hold(tmp_path: Path, collection: str) -> None:
     with Journal(tmp_path / "j") as journal, pytest.raises(InvalidQuery, match="use 1 to 64 of"):
         Feeder(MemoryBroker(), journal, collection=collection)
+
+
+READ_STDIN = """
+import asyncio
+from qrelay.feed.source import open_lines
+async def read():
+    print([len(line) async for line in open_lines(None, follow=False) if line is not None])
+asyncio.run(read())
+"""
+
+
+def test_a_pipe_gives_lines_of_any_length_and_the_last_without_its_end() -> None:
+    data = b"\xef\xbb\xbfone\n" + b"x" * (20 << 20) + b"\n\nlast"
+    done = subprocess.run([sys.executable, "-c", READ_STDIN], input=data, capture_output=True, check=False)
+    assert done.stdout.decode().strip() == f"[3, {20 << 20}, 0, 4]", done.stderr.decode()

@@ -38,6 +38,13 @@ def test_attributes_and_reference_answers_come_along() -> None:
     assert (query.attributes, query.reference_answers) == ({"lang": "en"}, ("yes",))
 
 
+def test_attributes_that_are_no_text_are_kept_as_json_and_a_null_is_none() -> None:
+    line = '{"query_id": "a", "text": "t", "attributes": {"n": 5, "b": true, "o": {"k": ["v"]}, "z": null, "f": 0.5}}'
+    assert parse_line(line, "docs").attributes == {"n": "5", "b": "true", "o": '{"k": ["v"]}', "f": "0.5"}
+    line = '{"qid": "a", "question": "t", "reference_answers": [1912, "in 1912"]}'
+    assert parse_line(line, "docs").reference_answers == ("1912", "in 1912")
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -59,6 +66,13 @@ def test_attributes_and_reference_answers_come_along() -> None:
         ("qid\tQuery", "a header"),
         ("id\ttext", "a header"),
         ("query", "a header"),
+        ("[", "no letter and no digit"),
+        ('{"query_id": "a\\u0000", "text": "x"}', "NUL"),
+        ('{"query_id": "a", "text": "x", "text": "y"}', "the key 'text' occurs twice"),
+        ('{"query_id": "a", "text": ["x", "y"]}', "text must be text, not list"),
+        ('{"query_id": 1e999, "text": "x"}', "must be text, not float"),
+        ('{"query_id": "a", "text": "x", "reference_answers": [null]}', "no list of texts"),
+        ('{"a":' * 50_000, "nested too deeply"),
     ],
 )
 def test_a_bad_line_says_what_is_wrong(line: str, words: str | None) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from qrelay.errors import MalformedInput
 from qrelay.formats.annotated_pairs import corpus_texts, read_annotated_pairs, read_beir
-from qrelay.formats.beir import read_collection, read_documents, read_qrels, read_queries
+from qrelay.formats.beir import qrel_rows, read_collection, read_documents, read_qrels, read_queries, read_run
 from qrelay.index.corpus import read_corpus
 from qrelay.judging.check.known import read_known
 from qrelay.judging.querygen.passages import read_passages
@@ -78,6 +78,14 @@ def test_queries_are_read_alike(tmp_path: Path, reader: str) -> None:
         (b'{"_id": "d2"}', "text"),
         (b'{"_id": 0.5, "text": "x"}', "_id must be text, not float"),
         (b"{", "not JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"_id": 1e999, "text": "x"}', "_id must be text, not float"),
+        (b'{"_id": true, "text": "x"}', "_id must be text, not bool"),
+        (b'{"_id": ' + b"9" * 5000 + b', "text": "x"}', "not JSON: Exceeds the limit"),
+        (b'{"_id": "d2", "_id": "d3", "text": "x"}', "the key '_id' occurs twice"),
+        (rb'{"_id": "d\u0000", "text": "x"}', "NUL"),
+        (b'{"_id": "d2", "text": {"en": "x"}}', "text"),
+        (b'["d2", "x"]', "expected an object"),
     ],
 )
 @pytest.mark.parametrize("reader", [*CORPUS_READERS, "queries", "audit of queries"])
@@ -117,6 +125,12 @@ def test_the_same_qrels_are_read_everywhere(tmp_path: Path, qrels: str) -> None:
         ]
 
 
+def test_what_is_cut_by_words_is_bounded_where_there_are_no_blanks(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text(f'{{"_id": "d", "title": "", "text": "{"糖尿病" * 5000}"}}\n')
+    ((_, text),) = corpus_texts(tmp_path, max_words=10)
+    assert text == ("糖尿病" * 5000)[:160]
+
+
 def test_a_pair_with_two_grades_is_refused_by_every_evaluation(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text(CORPUS)
     (tmp_path / "queries.jsonl").write_text(QUERIES)
@@ -135,3 +149,58 @@ def test_annotated_pairs_and_training_data_come_compressed_too(tmp_path: Path) -
         (tmp_path / "examples").write_bytes(row)
         assert [each.grade for each in read_annotated_pairs(tmp_path / "pairs")] == [1]
         assert [each.query for each in read_examples([tmp_path / "examples"])] == ["why?"]
+
+
+@pytest.mark.parametrize("reader", CORPUS_READERS)
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ('{"_id": "d", "title": null, "text": ["one", "two"]}', "one\ntwo"),
+        ('{"docno": "d", "text": "", "contents": "real"}', "real"),
+        ('{"_id": null, "id": "d", "title": "T", "text": "  "}', "T"),
+        ('{"pid": "d", "content": "nul \\u0000 here", "metadata": {"score": NaN}}', "nul \ufffd here"),
+        ('{"_id": "d", "text": "big", "n": 1e999, "m": 123456789012345678901234567890}', "big"),
+    ],
+)
+def test_documents_of_others_are_read_alike(tmp_path: Path, reader: str, line: str, text: str) -> None:
+    (tmp_path / "corpus.jsonl").write_text(line + "\n")
+    found = CORPUS_READERS[reader](tmp_path)
+    assert {key: value.removeprefix("T\n") for key, value in found.items()} == {"d": text}
+
+
+@pytest.mark.parametrize("score", ["nan", "-inf", "inf", "1e999", "1_0", "high"])
+def test_a_run_whose_score_is_no_finite_number_is_refused_with_its_line(tmp_path: Path, score: str) -> None:
+    (tmp_path / "x.run").write_text(f"q1 Q0 a 1 0.1 t\nq1 Q0 b 2 {score} t\n")
+    with pytest.raises(MalformedInput, match=rf"x\.run:2: the score '{score}' of b is no"):
+        read_run(tmp_path / "x.run")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("q1 Q0 my doc 2 0.1 t", "expected `query Q0 document rank score tag`"),
+        ("q1 Q0 a 2 0.1 t", "a is in the ranking of q1 twice"),
+        ("q1 Q0 b\0 2 0.1 t", "NUL"),
+    ],
+)
+def test_a_line_that_is_none_of_a_run_is_named(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "x.run").write_text(f"q1 Q0 a 1 0.1 t\n{line}\n")
+    with pytest.raises(MalformedInput, match=rf"x\.run:2: .*{said}"):
+        read_run(tmp_path / "x.run")
+
+
+@pytest.mark.parametrize("grade", ["nan", "inf", "1e999", "1_0", "9" * 12, "9" * 5000])
+def test_a_grade_that_no_ledger_holds_is_refused_with_its_line(tmp_path: Path, grade: str) -> None:
+    (tmp_path / "x.qrels").write_text(f"q1 0 a 1\nq1 0 b {grade}\n")
+    for number in (int, float):
+        if number is float and grade[0] == "9":
+            continue
+        with pytest.raises(MalformedInput, match=r"x\.qrels:2: the grade "):
+            list(qrel_rows(tmp_path / "x.qrels", number))
+
+
+def test_a_line_of_grades_that_is_no_text_is_bad_and_the_others_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "x.qrels").write_bytes(b"q1 0 a 1\nq1 0 \xe9 1\nq1 0 b\0 1\nq1 0 c 0\n")
+    found = parse(tmp_path / "x.qrels", "0-3", "ana")
+    assert [(each.passage_id, each.grade) for each in found.overrides.values()] == [("a", 1), ("c", 0)]
+    assert [each.number for each in found.bad] == [2, 3]

@@ -43,6 +43,9 @@ class Counting:
     def windows(self, text: str, size: int, stride: int) -> list[str]:
         return self._inner.windows(text, size, stride)
 
+    def unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        return self._inner.unknown(texts)
+
 
 def test_a_build_holds_every_document_and_its_manifest_says_so(build: Build) -> None:
     rows = made_up(50)
@@ -141,7 +144,7 @@ from qrelay.index.build import BuildRequest, build_index
 class Slow:
     def __init__(self, inner):
         self.inner, self.name, self.fingerprint, self.dim = inner, inner.name, inner.fingerprint, inner.dim
-        self.windows = inner.windows
+        self.windows, self.unknown = inner.windows, inner.unknown
     def encode(self, texts, kind):
         time.sleep(0.3)
         return self.inner.encode(texts, kind)

@@ -191,7 +191,7 @@ def test_a_reply_is_one_line_without_label_and_quotes(reply: str, question: str)
         ("What happens according to the manual here?", "needs_context"),
         ("Which arguments does the function take?", "needs_context"),
         ("What will copy data and metadata and return the file's destination path?", "copies_passage"),
-        ("Как скопировать файл вместе с метаданными?", "other_language"),  # noqa: RUF001
+        ("Как скопировать файл вместе с метаданными?", "other_language"),
         ("how do I MOVE a file elsewhere ?", "duplicate"),
     ],
 )

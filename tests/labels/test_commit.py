@@ -167,6 +167,20 @@ def test_a_nul_in_what_a_judge_said_is_kept_as_a_replacement_character(ledger: L
     assert found.judgments[1].outcome == Missing("unparseable", "a\ufffdb")
 
 
+def test_a_passage_that_no_database_can_hold_costs_its_text_and_not_the_query(ledger: Ledger) -> None:
+    record = judged_set()
+    first, second, *others = record.candidate_set.candidates
+    spoilt = dataclasses.replace(first, passage=dataclasses.replace(first.passage, text="a\0b"))
+    titled = dataclasses.replace(second, passage=dataclasses.replace(second.passage, title="a\0b"))
+    candidates = dataclasses.replace(record.candidate_set, candidates=(spoilt, titled, *others))
+    assert ledger.commit([dataclasses.replace(record, candidate_set=candidates)]) == [COMMITTED]
+    found = stored(ledger)
+    assert found is not None
+    assert found.judgments == record.judgments
+    assert [(c.passage.title, c.passage.text) for c in found.candidate_set.candidates[:2]] == [("", ""), ("", "")]
+    assert found.candidate_set.candidates[2:] == record.candidate_set.candidates[2:]
+
+
 def test_of_two_judgments_with_one_key_the_first_counts(ledger: Ledger) -> None:
     record = judged_set(outcomes=[graded(1)])
     twice = with_labels(record, dataclasses.replace(record.judgments[0], outcome=graded(3)))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.negatives import OFF
+from qrelay.labels.audit.texts import NearTexts
 from qrelay.labels.examples import example_of
 from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery
 from qrelay.labels.mining import rules as rules_module
@@ -335,3 +336,27 @@ def test_whatever_the_pool_no_negative_breaks_a_rule(pool: list[JudgedPassage]) 
         assert verdict.judged.p_relevant < RULES.negative_threshold
         assert verdict.judged.candidate.passage.doc_id not in {p.doc_id for p in positives}
         assert verdict.judged.candidate.passage.text not in {p.text for p in positives}
+
+
+ENGLISH = "Patients with diabetes should control their diet and exercise often to lower their blood sugar level, and"
+CHINESE = "糖尿病患者应该控制饮食并经常锻炼以降低血糖水平，并且每天早晨测量血糖值一次。"
+THAI = "ผู้ป่วยโรคเบาหวานควรควบคุมอาหารและออกกำลังกายอย่างสม่ำเสมอเพื่อลดระดับน้ำตาลในเลือดทุก"
+JAPANESE = "糖尿病の患者は食事を管理し、定期的に運動して血糖値を下げるべきです。毎朝測定してください。"
+
+
+@pytest.mark.parametrize(
+    ("relevant", "copy", "near"),
+    [
+        (f"{ENGLISH} measure it every morning.", f"{ENGLISH} measure it every evening.", True),
+        (CHINESE, CHINESE.replace("早晨", "早上"), True),
+        (f"{THAI}เช้า", f"{THAI}เย็น", True),
+        (JAPANESE, JAPANESE.replace("毎朝", "毎晩"), True),
+        (CHINESE, "高血压患者应该控制盐的摄入并经常锻炼以降低血压水平，并且每天早晨测量血压值一次。", False),
+    ],
+)
+def test_a_near_copy_is_found_in_every_script(relevant: str, copy: str, near: bool) -> None:
+    _, reason = verdict_on("copy", positive(text=relevant), judged("copy", text=copy))
+    assert (reason == "near_duplicate_of_positive") == near
+    seen = NearTexts()
+    seen.put("relevant", relevant)
+    assert (seen.meet("copy", copy, remember=False) is not None) == near

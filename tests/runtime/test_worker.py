@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -237,8 +239,6 @@ async def test_an_output_above_the_limit_is_a_dead_letter_that_names_it() -> Non
     broker = MemoryBroker(max_message_bytes=3000)
 
     def answer(work: Work) -> CandidateSet:
-        import random
-
         text = "".join(random.Random(1).choices("abcdefghijklmnop0123456789", k=20_000))
         return CandidateSet(work.record, samples.candidates(1), text)
 
@@ -247,6 +247,27 @@ async def test_an_output_above_the_limit_is_a_dead_letter_that_names_it() -> Non
         (letter,) = await collect(broker, Queue.DLQ, 1)
     assert letter.reason == "oversized"
     assert "max_message_bytes is 3000" in letter.detail
+
+
+async def test_a_set_above_the_limit_loses_its_largest_texts_and_no_query() -> None:
+    broker = MemoryBroker(max_message_bytes=20_000)
+    noise = [random.Random(n).randbytes(size).hex() for n, size in enumerate((4000, 9000, 9000, 3000))]
+    before = telemetry.TEXTS_DROPPED.labels("retriever")._value.get()
+
+    def answer(work: Work) -> CandidateSet:
+        given = [
+            replace(c, passage=replace(c.passage, text=text))
+            for c, text in zip(samples.candidates(4), noise, strict=True)
+        ]
+        return CandidateSet(work.record, tuple(given), "v1")
+
+    async with running(EchoStage(answer), broker):
+        await publish(broker, samples.query(0))
+        (found,) = await collect(broker, Queue.RETRIEVED, 1)
+        await eventually(lambda: idle(broker))
+    assert [c.passage.text for c in found.candidates] == [noise[0], noise[1], "", noise[3]]
+    assert [c.passage.passage_id for c in found.candidates] == [c.passage.passage_id for c in samples.candidates(4)]
+    assert telemetry.TEXTS_DROPPED.labels("retriever")._value.get() - before == 1
 
 
 async def test_a_message_whose_workers_died_too_often_is_a_dead_letter_unhandled(broker: Any) -> None:

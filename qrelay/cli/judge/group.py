@@ -87,15 +87,10 @@ def _read_passages(file: Path) -> list[tuple[str, str]]:
 
 
 def _passage(line: str) -> tuple[str, str]:
-    from qrelay.formats.lines import BadRecord, json_value
+    from qrelay.formats.lines import json_value
+    from qrelay.formats.records import title_and_text
 
-    if not line.lstrip().startswith("{"):
-        return "", line
-    try:
-        record = json_value(line)
-        return str(record.get("title", "")), str(record["text"])
-    except KeyError as error:
-        raise BadRecord('no field "text"') from error
+    return title_and_text(json_value(line)) if line.lstrip().startswith("{") else ("", line)
 
 
 def _judge(settings: JudgeSettings, query: str, named: list[tuple[str, str]]) -> tuple[JudgedSet, list[Message]]:

@@ -24,6 +24,8 @@ from qrelay.errors import MalformedInput
 from qrelay.formats.lines import file_in
 from qrelay.formats.records import passage_fields, read_records
 from qrelay.types import Passage
+from qrelay.words import units
+from qrelay.words import words as words_of
 
 MIN_WORDS: Final = 12
 """Words of prose, below which a passage is too short to carry a question."""
@@ -31,7 +33,6 @@ _PROSE_SHARE: Final = 0.6
 """Share of a passage's words that must be plain words, not code, numbers or rules of a table."""
 _SHINGLE, _SKETCH, _ALIKE = 3, 8, 6
 """Near-duplicates share 6 of the 8 least hashes of their three-word shingles (bottom-k sketch, Broder 1997)."""
-_WORD: Final = re.compile(r"\w+")
 _PLAIN: Final = re.compile(r"[\"'(\[`*]*[^\W\d_]+(?:['’-][^\W\d_]+)*[\"')\]`*,.;:!?]*")  # noqa: RUF001
 
 
@@ -132,7 +133,7 @@ def _unlike(passages: Iterable[Passage]) -> Iterator[Passage]:
 
 
 def _sketch(text: str) -> list[int]:
-    words = _WORD.findall(text.casefold())
+    words = [unit for word in words_of(text.casefold()) for unit in units(word)]
     shingles = {" ".join(words[at : at + _SHINGLE]) for at in range(max(1, len(words) - _SHINGLE + 1))}
     digests = (hashlib.blake2b(each.encode("utf-8", "replace"), digest_size=8).digest() for each in shingles)
     return heapq.nsmallest(_SKETCH, map(int.from_bytes, digests))

@@ -3,9 +3,10 @@ database's lock is taken."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +15,19 @@ import orjson
 from qrelay.errors import InvalidQuery, MalformedInput, QrelayError
 from qrelay.identity import query_fingerprint, require_collection
 from qrelay.labels.ledger.packing import pack, text_hash
-from qrelay.types import MAX_ROUND, CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Query
+from qrelay.types import (
+    MAX_ROUND,
+    CandidateSet,
+    Graded,
+    JudgedSet,
+    JudgeIdentity,
+    Judgment,
+    Missing,
+    Query,
+    without_text,
+)
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -90,10 +103,12 @@ def evidence(text: str) -> str:
 
 
 def prepare(record: JudgedSet) -> PreparedSet | QrelayError:
-    """The set's rows, or what is wrong with it: InvalidQuery or MalformedInput."""
+    """The set's rows, or what is wrong with it: InvalidQuery or MalformedInput. A passage whose title or text no
+    database can hold stays without them: the others were judged too, and paid for."""
     query = record.candidate_set.query
     try:
         _check_query(query)
+        record = _without_nul(record)
         hashes = [text_hash(candidate.passage) for candidate in record.candidate_set.candidates]
         _check_passages(record)
         _check_nul(record)
@@ -160,14 +175,29 @@ def _check_passages(record: JudgedSet) -> None:
         )
 
 
+def _without_nul(record: JudgedSet) -> JudgedSet:
+    """PostgreSQL's texts hold no NUL, and so no ledger's do: a passage with one has neither title nor text."""
+    each = record.candidate_set
+    bad = [c.passage.passage_id for c in each.candidates if "\0" in c.passage.text or "\0" in c.passage.title]
+    if not bad:
+        return record
+    log.warning(
+        "%d passages of query %s hold a NUL character, which databases cannot: stored without title and text, such as"
+        " %s; build the index again, which replaces it", len(bad), each.query.query_id, bad[0],
+    )  # fmt: skip
+    dropped = frozenset(bad)
+    candidates = tuple(without_text(c) if c.passage.passage_id in dropped else c for c in each.candidates)
+    return replace(record, candidate_set=replace(each, candidates=candidates))
+
+
 def _check_nul(record: JudgedSet) -> None:
-    """PostgreSQL's texts hold no NUL, and so no ledger's do."""
-    passages = [candidate.passage for candidate in record.candidate_set.candidates]
-    fine = not any("\0" in each.text or "\0" in each.title or "\0" in each.passage_id for each in passages)
-    if fine and "\0" not in "".join([value for _, value in _short_texts(record)]):
+    """What else is stored must hold none."""
+    ids = [("passage_id", candidate.passage.passage_id) for candidate in record.candidate_set.candidates]
+    ids += [("doc_id", candidate.passage.doc_id) for candidate in record.candidate_set.candidates]
+    short = _short_texts(record)
+    if "\0" not in "".join([value for _, value in ids]) and "\0" not in "".join([value for _, value in short]):
         return
-    texts = [(name, getattr(each, name)) for each in passages for name in ("passage_id", "title", "text")]
-    name = next(name for name, value in [*texts, *_short_texts(record)] if "\0" in value)
+    name = next(name for name, value in [*ids, *short] if "\0" in value)
     raise MalformedInput(
         f"query {record.candidate_set.query.query_id!r} has a NUL character in a {name}, which texts in databases"
         " cannot hold: remove it at the source"

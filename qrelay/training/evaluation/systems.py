@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from qrelay.errors import InputError
+from qrelay.errors import InputError, ModelError
 from qrelay.formats.beir import Collection, Run, ranked
 from qrelay.index.bm25 import Bm25
 from qrelay.models.embedder import SentenceTransformerEmbedder
@@ -65,6 +65,7 @@ def cross_encoder_run(
 
     Raises:
         InputError: the run names a document that the corpus does not hold.
+        ModelError: a score is not finite.
     """
     run: Run = {}
     with step("reranking", total=len(collection.queries), unit="queries") as reranking:
@@ -76,6 +77,8 @@ def cross_encoder_run(
                 pairs = [(query, collection.text_of[doc_id]) for doc_id in found]
                 with computing(model, arithmetic):
                     new = model.predict(pairs, batch_size=batch, show_progress_bar=False)
+                if not np.isfinite(new).all():
+                    raise ModelError(f"the model gives a pair of query {query_id} no finite score: it is damaged")
                 run[query_id] = {doc_id: float(score) for doc_id, score in zip(found, new, strict=True)}
             reranking.advance(1)
     return run

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from qrelay.errors import InvalidQuery
+from qrelay.errors import BackendUnavailable, InvalidQuery
 from qrelay.models.embedder import HashEmbedder
 from qrelay.models.engines import ENGINES, EncoderEngine
+from qrelay.runtime import telemetry
 from qrelay.services.reranker.reranker import Reranker, load_reranker
 from qrelay.services.reranker.scorers import BiEncoderScorer, CrossEncoderScorer, FakeScorer
 from qrelay.services.reranker.settings import RerankerSettings
-from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, Candidate, CandidateSet, Passage, Query
+from qrelay.types import (
+    BI_ENCODER,
+    BM25,
+    CROSS_ENCODER,
+    DENSE,
+    Candidate,
+    CandidateSet,
+    Passage,
+    Query,
+    Score,
+    without_text,
+)
 from tests import samples, tiny
 
 FAKE = RerankerSettings(scorer="fake")
@@ -157,3 +171,71 @@ def test_openvino_ranks_pairs_as_torch_does(tmp_path: Path) -> None:
         for engine in ENGINES
     )
     assert np.corrcoef(ours.argsort().argsort(), theirs.argsort().argsort())[0, 1] >= 0.98
+
+
+class Given(FakeScorer):
+    """Scores as they are given, for each set alike."""
+
+    fingerprint = "broken@1"
+
+    def __init__(self, scores: Sequence[float]) -> None:
+        super().__init__()
+        self.given = scores
+
+    def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
+        return [list(self.given) for _ in sets]
+
+
+@pytest.mark.parametrize(
+    ("scores", "order"),
+    [
+        ([0.1, math.nan, 0.9, 0.5], [2, 3, 0]),
+        ([math.nan, math.nan, 0.9, 0.5, 0.95], [4, 2, 3]),
+        ([0.1, 0.2, 0.3, math.nan, 0.4, 0.9], [5, 4, 2, 1, 0]),
+        ([math.inf, 0.1, -math.inf, 0.2], [3, 1]),
+    ],
+)
+def test_a_score_that_is_not_finite_is_no_score_its_candidate_comes_last_and_is_counted(
+    scores: list[float], order: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    before = counted()
+    core = Reranker(Given(scores), FAKE)
+    first, again = core.rerank([samples.candidate_set(n, len(scores)) for n in range(2)])
+    for found in (first, again):
+        assert isinstance(found, CandidateSet)
+        ranked = [c for c in found.candidates if c.score(CROSS_ENCODER) and c.score(CROSS_ENCODER).rank]
+        assert [int(c.passage.doc_id[1:]) for c in ranked] == order
+        assert found.candidates[: len(order)] == tuple(ranked)
+        rest = [c.score(CROSS_ENCODER) for c in found.candidates[len(order) :]]
+        assert rest == [Score(CROSS_ENCODER, None, 0)] * (len(scores) - len(order))
+    assert counted() - before == 2 * (len(scores) - len(order))
+    assert len([each for each in caplog.messages if "broken@1 gave" in each]) == 1
+
+
+def counted() -> float:
+    return telemetry.UNSCORED._value.get()
+
+
+def test_a_set_without_any_finite_score_is_tried_again_and_names_the_model() -> None:
+    (failed,) = Reranker(Given([math.nan] * 3), FAKE).rerank([samples.candidate_set(0, 3)])
+    assert isinstance(failed, BackendUnavailable)
+    assert "broken@1 gave 3 of 3 candidates of query q0 no finite score" in str(failed)
+
+
+def test_a_candidate_that_lost_its_text_is_last_without_a_rank_and_never_judged() -> None:
+    some = samples.candidate_set(0, 4)
+    lost = replace(some, candidates=(without_text(some.candidates[0]), *some.candidates[1:]))
+    (found,) = Reranker(FakeScorer(), FAKE).rerank([lost])
+    assert isinstance(found, CandidateSet)
+    last = found.candidates[-1]
+    assert (last.passage.doc_id, last.sampled) == ("d0", False)
+    assert last.score(CROSS_ENCODER) == Score(CROSS_ENCODER, None, 0)
+    assert [c.score(CROSS_ENCODER).rank for c in found.candidates[:-1]] == [1, 2, 3]
+
+
+def test_scores_of_others_that_are_not_finite_order_nothing() -> None:
+    one, *others = samples.candidates(3)
+    spoilt = replace(one, scores=(Score(DENSE, math.inf, 1),))
+    embedded = BiEncoderScorer(HashEmbedder)
+    (scores,) = embedded.score([CandidateSet(samples.query(), (spoilt, *others), "v1")])
+    assert all(map(math.isfinite, scores))

@@ -233,10 +233,17 @@ def test_an_index_of_another_model_is_refused_and_both_are_named(build: Build, s
         name, fingerprint, dim = "other", "other@1", load_embedder("hash").dim
         encode = staticmethod(load_embedder("hash").encode)
         windows = staticmethod(load_embedder("hash").windows)
+        unknown = staticmethod(load_embedder("hash").unknown)
 
     build(made_up(3), by=Other())
     with pytest.raises(CorpusIndexError, match=r"model other@1, this service runs hash"):
         load_retriever(settings)
+
+
+def test_a_query_with_nul_is_refused_before_anything_is_paid_for_it(retriever: Retriever) -> None:
+    for query in (ask("word1 \0"), ask("word1", query_id="q\0")):
+        (refused,) = retriever.retrieve([query])
+        assert isinstance(refused, InvalidQuery) and "NUL" in str(refused)
 
 
 def test_only_the_named_collections_are_served(build: Build, settings: RetrieverSettings) -> None:
