@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from qrelay.errors import BackendUnavailable
+from qrelay.parsing import json_document
 
 DATA_DIR_VARIABLE = "QRELAY_DATA_DIR"
 
@@ -41,7 +41,7 @@ def endpoints(data_dir: Path) -> dict[str, Endpoint]:
     found = {}
     for file in sorted((data_dir / "run").glob("*.json")):
         try:
-            endpoint = Endpoint(**json.loads(file.read_text("utf8")))
+            endpoint = Endpoint(**json_document(file.read_text("utf8")))
         except (OSError, ValueError, TypeError):
             continue  # a half-removed or foreign file announces nothing
         if endpoint.alive:

@@ -45,6 +45,7 @@ from qrelay.index.manifest import (
 from qrelay.index.store import PassageWriter, write_order
 from qrelay.index.vectors import VectorReuse, done_rows, embed_passages
 from qrelay.models.embedder import Embedder
+from qrelay.parsing import json_document
 from qrelay.progress import step
 from qrelay.terms import K1, TOKENIZER, B
 from qrelay.text import passage_text
@@ -205,7 +206,7 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path)
 
 def _complete(request: BuildRequest, embedder: Embedder, work: Path, facts: _Facts) -> int:
     """Vectors, postings and manifest into `work`. Returns how many vectors an earlier run had left."""
-    state = json.loads((work / SCAFFOLD / _CHUNKED).read_text("utf8"))
+    state = json_document((work / SCAFFOLD / _CHUNKED).read_text("utf8"))
     start = time.monotonic()
     reuse = VectorReuse(_earlier(work, embedder.fingerprint))
     with step("embedding passages", total=state["passages"], unit="passages", done=done_rows(work)) as embedding:
@@ -248,7 +249,7 @@ def _earlier(work: Path, fingerprint: str) -> list[Path]:
             folders.append(work.parent / current)
     for other in sorted(work.parent.glob(".build-*")):
         with contextlib.suppress(OSError, ValueError):
-            state = json.loads((other / SCAFFOLD / _CHUNKED).read_text("utf8"))
+            state = json_document((other / SCAFFOLD / _CHUNKED).read_text("utf8"))
             if other != work and state["embedder"] == fingerprint:
                 folders.append(other)
     return folders

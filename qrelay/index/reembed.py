@@ -44,6 +44,7 @@ from qrelay.index.manifest import (
 from qrelay.index.vectors import VECTORS, VectorReuse, done_rows, embed_passages
 from qrelay.models.embedder import Embedder
 from qrelay.models.home import hash_file
+from qrelay.parsing import json_document
 from qrelay.progress import step
 
 PREFIX: Final = ".reembed-"
@@ -138,7 +139,7 @@ def under_way(home: Path, fingerprint: str) -> tuple[int, int] | None:
     """(embedded, of) passages of an unfinished re-embedding by this model, in any process; None: there is none."""
     for work in home.glob(f"{PREFIX}*"):
         with suppress(OSError, ValueError, KeyError):
-            state = json.loads((work / _STATE).read_text("utf8"))
+            state = json_document((work / _STATE).read_text("utf8"))
             if state["embedder"] == fingerprint:
                 total = int(state["passages"])
                 return total if (work / MANIFEST).exists() else done_rows(work), total
@@ -213,7 +214,7 @@ def _earlier(home: Path, work: Path, fingerprint: str) -> list[Path]:
                 found.append(path.parent)
     for other in sorted(home.glob(f"{PREFIX}*")):
         with suppress(OSError, ValueError, KeyError):
-            if other != work and json.loads((other / _STATE).read_text("utf8"))["embedder"] == fingerprint:
+            if other != work and json_document((other / _STATE).read_text("utf8"))["embedder"] == fingerprint:
                 found.append(other)
     return found
 

@@ -7,7 +7,6 @@ finds invalid (400, 413, 422) never can start. The client's own retries are off:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -15,6 +14,7 @@ from typing import Any, Final
 import yaml
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, ConfigError, InputError
+from qrelay.parsing import json_document
 from qrelay.settings.kubernetes import KubernetesSettings
 
 VERBS: Final = {
@@ -190,7 +190,7 @@ def _said(error: Any) -> str:
     """The message of the server's Status object, or what it sent instead."""
     body = str(error.body or error.reason or "no reason given")
     try:
-        message = json.loads(body)["message"]
+        message = json_document(body)["message"]
     except (ValueError, KeyError, TypeError):
         message = body
     return " ".join(str(message).split())[:_TEXT_CHARS]

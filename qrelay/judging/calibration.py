@@ -22,6 +22,7 @@ from typing import Any, Final, Literal
 from qrelay.errors import ConfigError
 from qrelay.files import write_atomic
 from qrelay.identity import digest
+from qrelay.parsing import json_document
 from qrelay.stats.calibration import Isotonic, Logistic
 from qrelay.types import FUSED, SYSTEMS, Candidate, Graded, JudgeIdentity, Missing, retrieval_scores
 
@@ -230,7 +231,7 @@ def load_maps(path: Path) -> dict[str, CalibrationMap]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf8"))
+        found = json_document(path.read_text("utf8"))
         if found["format"] != FORMAT or not isinstance(found["maps"], dict):
             raise ValueError(f"format {found['format']}")
         str(found["default"])

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from qrelay.identity import digest
 from qrelay.models.records import ResolvedModel
+from qrelay.parsing import json_document
 
 _PLAIN_TOKENS: Final = 256
 _MOST_TOKENS: Final = 1 << 20
@@ -50,7 +51,7 @@ def own_length(folder: Path, default: int = _PLAIN_TOKENS) -> int:
 def _read(path: Path, empty: Any) -> Any:
     """The file's JSON; `empty` where it is no such thing: loading the model says what is wrong with it."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json_document(path.read_bytes())
     except (OSError, ValueError):
         return empty
     return found if isinstance(found, type(empty)) else empty

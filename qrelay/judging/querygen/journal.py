@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from qrelay.errors import InputError, MalformedInput
 from qrelay.files import fsync_path
+from qrelay.parsing import json_document
 
 KEPT: Final = "kept"
 REJECTED: Final = "rejected"
@@ -65,9 +66,9 @@ class Journal:
             os.truncate(path, whole)
         lines = data[:whole].decode("utf8", "replace").splitlines()
         try:
-            known = json.loads(lines[0])["run"] if lines else {}
+            known = json_document(lines[0])["run"] if lines else {}
             for line in lines[1:]:
-                outcome = Outcome(**json.loads(line))
+                outcome = Outcome(**json_document(line))
                 self.outcomes[outcome.passage_id] = outcome
         except (ValueError, TypeError, KeyError) as error:
             raise MalformedInput(

@@ -16,6 +16,7 @@ from typing import Any, Final
 from qrelay.errors import ModelError
 from qrelay.files import fsync_path
 from qrelay.models.registry.staging import Staging
+from qrelay.parsing import json_document
 from qrelay.runtime import faults
 
 PUBLISHED: Final = "published"
@@ -93,7 +94,7 @@ class History:
 
 def _event(number: int, content: bytes, path: Path) -> Event:
     try:
-        found = json.loads(content)
+        found = json_document(content)
         return Event(
             number, found["at_us"], found["kind"], found["slot"], found["version"], found["by"], found["detail"]
         )

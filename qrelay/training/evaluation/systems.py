@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ from qrelay.errors import InputError
 from qrelay.formats.beir import Collection, Run, ranked
 from qrelay.models.embedder import SentenceTransformerEmbedder
 from qrelay.naming import absent
+from qrelay.parsing import json_document
 from qrelay.progress import step
 from qrelay.terms import K1, B, tokenize
 from qrelay.training.evaluation.embedding import Arithmetic, computing, corpus_vectors
@@ -94,7 +94,7 @@ def cross_encoder_run(
 def is_cross_encoder(folder: Path) -> bool:
     """Whether the folder's model scores pairs: its architecture classifies sequences."""
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = json_document((folder / "config.json").read_bytes())
     except (OSError, ValueError):
         return False
     return any("SequenceClassification" in each for each in config.get("architectures") or [])

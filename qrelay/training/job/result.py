@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from qrelay.errors import MalformedInput
 from qrelay.files import write_atomic
+from qrelay.parsing import json_document
 
 PROMOTED: Final = "promoted"
 PASSED: Final = "passed"
@@ -81,7 +82,7 @@ def read_result(path: Path) -> JobResult | None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        found: dict[str, Any] = json_document(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
