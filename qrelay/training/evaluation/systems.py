@@ -94,10 +94,10 @@ def cross_encoder_run(
 def is_cross_encoder(folder: Path) -> bool:
     """Whether the folder's model scores pairs: its architecture classifies sequences."""
     try:
-        config = json_document((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
+        told = json_document((folder / "config.json").read_bytes())
+        return any("SequenceClassification" in each for each in told["architectures"] or ())
+    except (OSError, ValueError, KeyError, TypeError):  # loading the model says what is wrong with it
         return False
-    return any("SequenceClassification" in each for each in config.get("architectures") or [])
 
 
 def _best(scores: npt.NDArray[np.float32], ids: Sequence[str], depth: int) -> dict[str, float]:

@@ -45,7 +45,7 @@ def write_query_hashes(model: Path, queries: Iterable[str], inherited: Iterable[
 
 
 def read_query_hashes(model: Path) -> frozenset[str] | None:
-    """Those of a model's folder; None: it does not say what it learnt from. Raises ModelError: the file is damaged."""
+    """Those of a model's folder; None: it does not say what it learnt from. Raises ModelError: damaged."""
     path = model / QUERIES_FILE
     try:
         return frozenset(path.read_text("utf8").split()) if path.exists() else None
