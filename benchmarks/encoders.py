@@ -46,7 +46,9 @@ def by_turns(
     first: Callable[[Any], Any], second: Callable[[Any], Any], parts: list[Any]
 ) -> tuple[list[Any], list[Any], list[float]]:
     """Both answers to every part, and the ratio of CPU seconds (first / second) of each."""
-    one, other, ratios = [], [], []
+    one: list[Any] = []
+    other: list[Any] = []
+    ratios: list[float] = []
     first(parts[0]), second(parts[0])  # lays out memory
     for number, part in enumerate(parts):
         spent = {}
@@ -96,8 +98,8 @@ def embedder(arguments: argparse.Namespace) -> None:
         return bare.encode(part, normalize_embeddings=True)
 
     parts = [[every[each] for each in ids[start : start + 100]] for start in range(0, len(ids), 100)]
-    one, other, ratios = by_turns(library, partial(own.encode, kind="document"), parts)
-    one, other = np.concatenate(one), np.concatenate(other)
+    *both, ratios = by_turns(library, partial(own.encode, kind="document"), parts)
+    one, other = (np.concatenate(each) for each in both)
     questions = [texts[each] for each in asked]
     golds = [relevant[each] for each in asked]
     cosine = (one * other).sum(1)
@@ -153,7 +155,7 @@ def trained(
         scores = model(features)["scores"].view(-1)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(scores, torch.tensor([row[2] for row in rows]))
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     model.save_pretrained(str(folder))
     return folder

@@ -27,6 +27,7 @@ from qrelay.judging.judge import Judge
 from qrelay.judging.load import load_judge
 from qrelay.judging.qualification.table import candidate_sets
 from qrelay.judging.settings import JudgeSettings
+from qrelay.judging.strategies.chat import ChatGrade
 from qrelay.judging.strategies.graded import graded
 from qrelay.llm.exchange import Chat, Reply
 from qrelay.stats.agreement import auc
@@ -49,6 +50,7 @@ def pairs_of(data: Path, queries: int) -> list[GradedPair]:
 
 async def plain(judge: Judge, asked: CandidateSet) -> tuple[list[float], int]:
     """One request a pair, one after the other: the grade, 0 where there is none; and the tokens read."""
+    assert isinstance(UMBRELA, ChatGrade)
     said, tokens = [], 0
     for candidate in asked.candidates:
         instructions = UMBRELA.prompt(asked.query.text, candidate.passage).instructions
@@ -74,7 +76,8 @@ async def ours(judge: Judge, asked: CandidateSet) -> tuple[list[float], int]:
 async def run(judge: Judge, sets: Sequence[CandidateSet], relevant: np.ndarray) -> None:
     """Both ways by turns, so that a slow minute of the machine hits both."""
     ways = {"plain": plain, "ours": ours}
-    seconds, tokens, scores = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0), {name: [] for name in ways}
+    seconds, tokens = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0)
+    scores: dict[str, list[float]] = {name: [] for name in ways}
     for warm in ways.values():
         await warm(judge, sets[0])
     for number, asked in enumerate(sets):

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.supervisor import Supervisor
 from qrelay.runtime.topology import Queue
+from qrelay.settings.effective import find, renewed
+from qrelay.settings.record import write_record
+from qrelay.settings.sections import settings_classes
 from qrelay.types import Query
 from qrelay.v1 import (
     judge_pb2,
@@ -66,7 +70,8 @@ def query(number: int) -> Query:
 def start(folder: Path, sync: str) -> Supervisor:
     """NATS and the four services, ready."""
     os.environ.update(DOUBLES)
-    supervisor = build(folder, None, None, None, 0, SERVICES, print)
+    write_record(renewed(find(None, folder)), settings_classes())
+    supervisor = build(folder, None, None, 0, SERVICES, print)
     if supervisor.nats is None:
         raise SystemExit("the benchmark needs the embedded NATS")
     port = int(supervisor.nats.url.rsplit(":", 1)[1])
@@ -138,11 +143,13 @@ def payloads(found: Any) -> dict[Queue, bytes]:
             retriever_pb2_grpc.RetrieverServiceStub(opened).Retrieve(request, timeout=10).results[0].candidate_set
         )
     with channel(found["reranker"].grpc) as opened:
-        request = reranker_pb2.RerankRequest(candidate_sets=[retrieved])
-        reranked = reranker_pb2_grpc.RerankerServiceStub(opened).Rerank(request, timeout=10).results[0].candidate_set
+        to_rerank = reranker_pb2.RerankRequest(candidate_sets=[retrieved])
+        reranked = (
+            reranker_pb2_grpc.RerankerServiceStub(opened).Rerank(to_rerank, timeout=10).results[0].candidate_set
+        )
     with channel(found["judge"].grpc) as opened:
-        request = judge_pb2.JudgeRequest(candidate_sets=[reranked])
-        judged = judge_pb2_grpc.JudgeServiceStub(opened).Judge(request, timeout=10).results[0].judged_set
+        to_judge = judge_pb2.JudgeRequest(candidate_sets=[reranked])
+        judged = judge_pb2_grpc.JudgeServiceStub(opened).Judge(to_judge, timeout=10).results[0].judged_set
     records = {Queue.QUERIES: each, Queue.RETRIEVED: wire.from_proto(retrieved),
                Queue.RERANKED: wire.from_proto(reranked),
                Queue.JUDGED: wire.from_proto(judged)}  # fmt: skip
@@ -165,7 +172,7 @@ async def raw_publish(url: str, sizes: dict[Queue, bytes], count: int) -> None:
     await client.close()
 
 
-async def raw_consume(url: str, queues: list[Queue], count: int) -> None:
+async def raw_consume(url: str, queues: Sequence[Queue], count: int) -> None:
     """Plain nats-py: fetch in batches of 32, double-ack."""
     client = await nats.connect(url, pending_size=64 * 1024**2)
     js = client.jetstream(timeout=30)

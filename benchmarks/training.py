@@ -51,6 +51,7 @@ def _variants(data: tuple[str, ...], overrides: list[str]) -> dict[str, Callable
     from qrelay.training.data import expand, load_examples
     from qrelay.training.experiment import load_experiment
     from qrelay.training.losses import combined
+    from qrelay.training.losses.batch import Batch
     from qrelay.training.stages import reading_of
     from qrelay.training.tokens import TokenCache
 
@@ -67,7 +68,7 @@ def _variants(data: tuple[str, ...], overrides: list[str]) -> dict[str, Callable
 
         def forward(self, sentence_features: Any, labels: Any) -> Any:
             queries, *documents = [self.model(each)["sentence_embedding"] for each in sentence_features]
-            batch = combined.Batch.of(queries, torch.stack(documents, 1), labels)
+            batch = Batch.of(queries, torch.stack(documents, 1), labels)
             return combined.weighted_terms(batch, self.weights, self.rules)
 
     ours = kind.loss(experiment, held)

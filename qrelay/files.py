@@ -1,10 +1,13 @@
 """Files that are whole or absent whenever the process is killed: temporary file, fsync, rename, fsync of the
-folder. Everything in qrelay that must survive a crash is written through here."""
+folder. Everything in qrelay that must survive a crash is written through here. And `held`: one process at a time."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -76,3 +79,28 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(lock: Path, busy: Exception) -> Iterator[None]:
+    """Holds a lock file, which the system takes from a process that dies. Raises `busy` where another process has
+    it."""
+    from filelock import FileLock, Timeout
+
+    taken = FileLock(lock)
+    try:
+        taken.acquire(timeout=0)
+    except Timeout:
+        raise busy from None
+    try:
+        yield
+    finally:
+        taken.release()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +26,9 @@ class Endpoint:
     @property
     def alive(self) -> bool:
         """Whether a process of this id still runs on this machine."""
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
+        import psutil
+
+        return bool(psutil.pid_exists(self.pid))
 
 
 def endpoints(data_dir: Path) -> dict[str, Endpoint]:

@@ -37,7 +37,7 @@ def test_a_named_grade_wins_and_a_scale_may_be_more_than_numbers() -> None:
     assert [Scale.named("stars", grades).relevant(each) for each in (3, 4)] == [False, True]
 
 
-def test_a_scale_that_nobody_names_is_refused_where_guessing_would_teach() -> None:
+def test_a_scale_that_nobody_names_is_refused_where_guessing_would_train() -> None:
     with pytest.raises(InputError, match=r"'stars'.*sink.relevant_grades, which knows 0-1, 0-3, 1-4"):
         Scale.named("stars")
     with pytest.raises(InputError, match="its least and its highest grade"):

@@ -215,14 +215,14 @@ def test_a_killed_up_leaves_nothing_that_blocks_the_next_and_down_ends_it(tmp_pa
 
 
 def test_down_does_not_signal_a_process_that_only_has_the_number(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as stranger:
-        (tmp_path / "up.pid").write_text(str(stranger.pid))
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as foreign:
+        (tmp_path / "up.pid").write_text(str(foreign.pid))
         from filelock import FileLock
 
         with FileLock(tmp_path / "up.lock"):
             done = qrelay("down", environ={"QRELAY_DATA_DIR": str(tmp_path)})
-        assert stranger.poll() is None
-        stranger.kill()
+        assert foreign.poll() is None
+        foreign.kill()
     assert done.returncode == 1
     assert "does not name its process" in done.stderr
 

@@ -148,7 +148,7 @@ class Recipe:
         if self.split == "test" and not self.final:
             raise SystemExit("test is measured once, when everything is chosen: add --final")
         queries, qrels = self.data / f"queries.{self.split}.jsonl.gz", self.data / "qrels" / f"{self.split}.tsv.gz"
-        files = [
+        files: list[str | Path] = [
             "--corpus",
             self.data / "corpus.jsonl.gz",
             "--vectors",
@@ -165,7 +165,7 @@ class Recipe:
         some = self.out / f"{self.split}-sample.tsv"
         some.write_text("query-id\tcorpus-id\tscore\n" + "".join(_rows(qrels, asked)))
         rerankers = [*self._models("cross_encoder"), "bm25", BASE, *self._models("bi_encoder")]
-        few = [*files, "--queries", sample, "--qrels", some, "--max-length", "256"]
+        few: list[str | Path] = [*files, "--queries", sample, "--qrels", some, "--max-length", "256"]
         self._evaluate(rerankers, few, self.out / f"{self.split}-reranked")
 
     def _models(self, kind: str) -> list[str]:

@@ -116,7 +116,7 @@ class FewPassages:
 
     def item(self, number: int) -> Any:
         """See data.Source."""
-        message = self._source.item(number)
+        message: Any = self._source.item(number)
         sampled = [candidate for candidate in message.candidates if candidate.sampled]
         for candidate in sampled[self._passages :]:
             candidate.sampled = False

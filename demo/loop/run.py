@@ -115,7 +115,7 @@ def turn(out: Path, environ: dict[str, str]) -> None:
     services = start_services(state, environ)
     try:
         before = served(state)
-        # Nobody graded the demo's labels: the gate says what they taught.
+        # Nobody graded the demo's labels: the gate says what training on them gave.
         qrelay("rounds", "--n", "1", "--queries", str(out / "queries.jsonl"), "--collection", COLLECTION,
                "--unmeasured", environ=environ)  # fmt: skip
         show_swap(before, served(state))

@@ -207,7 +207,7 @@ async def _level(target: Any, concurrency: int, policy: WindowPolicy, probe: Scr
 def efficiency(pipeline: Level, alone: Mapping[str, Level], ideal: float | None) -> list[dict[str, Any]]:
     """The pipeline's throughput over each of the judge's, with 95% intervals over windows. ideal: what the simulated
     service time allows, queries/s."""
-    rows = [_ratio(f"judge alone, {door}", pipeline, level) for door, level in alone.items()]
+    rows = [_ratio(f"judge alone, {endpoint}", pipeline, level) for endpoint, level in alone.items()]
     if ideal:
         value = pipeline.throughput.value / ideal
         rows.append({"against": "simulated time alone", "queries/s": ideal, "pipeline queries/s":

@@ -53,4 +53,4 @@ def _log() -> None:
 
 def end(result: JobResult) -> None:
     """Ends the process with the result's exit code."""
-    sys.exit(EXIT_NOT_ENOUGH if result.nothing_learnt else EXIT_OK)
+    sys.exit(EXIT_NOT_ENOUGH if result.trained_nothing else EXIT_OK)

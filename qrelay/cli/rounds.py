@@ -70,18 +70,15 @@ def rounds(n: int, queries: Path, collection: str, restart: bool, dry_run: bool,
 
 
 def _run(loop: Rounds, n: int, as_json: bool) -> None:
-    from filelock import FileLock, Timeout
-
     from qrelay.errors import BackendUnavailable
+    from qrelay.files import held
     from qrelay.training.rounds.table import rounds_table
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # services that we started are stopped as by Ctrl-C
     loop.file.path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(loop.file.path.with_name("working"), timeout=0):
-            series = _loop(loop, n)
-    except Timeout:
-        raise BackendUnavailable(f"another `qrelay rounds` works on {loop.collection}: wait for it to end") from None
+    busy = BackendUnavailable(f"another `qrelay rounds` works on {loop.collection}: wait for it to end")
+    with held(loop.file.path.with_name("working"), busy):
+        series = _loop(loop, n)
     if as_json:
         echo_json(asdict(series))
         return

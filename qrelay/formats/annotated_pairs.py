@@ -87,7 +87,7 @@ def relevant_from(grades: Iterable[int]) -> int:
     """
     found = set(grades)
     if len(found) < 2:
-        raise MalformedInput("the slice needs pairs of at least two different grades: have more of them graded")
+        raise MalformedInput("annotated pairs must be of at least two different grades: have more of them graded")
     return upper_half(min(found), max(found))
 
 

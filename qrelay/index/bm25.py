@@ -13,9 +13,9 @@ The formula is bm25s's "lucene" method (Kamphuis et al., ECIR 2020): score(t, p)
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,13 +123,39 @@ def _postings(
 class Bm25:
     """Scores of every passage for a query. Safe to share between threads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, index: Any) -> None:
+        """index: bm25s's."""
+        self._index = index
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `build_bm25` wrote, memory-mapped."""
         import bm25s
 
-        self._index = bm25s.BM25.load(str(folder), mmap=True, show_progress=False)
-        scores = self._index.scores
+        index = bm25s.BM25.load(str(folder), mmap=True, show_progress=False)
         for name in ("data", "indices", "indptr"):
-            scores[name] = np.asarray(scores[name])
+            index.scores[name] = np.asarray(index.scores[name])
+        return cls(index)
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Self:
+        """Over texts in memory, as many as fit there."""
+        import bm25s
+
+        index = bm25s.BM25(k1=K1, b=B, method="lucene")
+        index.index([tokenize(text) for text in texts], show_progress=False)
+        return cls(index)
+
+    def best(self, text: str, count: int) -> list[tuple[int, float]]:
+        """(number, score) of the best passages that share a term with the text, at most `count`, best first."""
+        index = self._index
+        terms = [term for term in tokenize(text) if term in index.vocab_dict]
+        if not terms:
+            return []
+        rows, scores = index.retrieve(
+            [terms], k=min(count, index.scores["num_docs"]), show_progress=False, n_threads=1
+        )
+        return [(int(row), float(score)) for row, score in zip(rows[0], scores[0], strict=True) if score > 0]
 
     def scores(self, text: str) -> NDArray[np.float32]:
         """Shape [passages]; 0 where a passage shares no term with the text."""

@@ -13,20 +13,16 @@ A build of the same corpus, model and parameters is not repeated. One build a co
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
 from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
-from qrelay.files import fsync_path, write_atomic
+from qrelay.files import fsync_path, held, write_atomic
 from qrelay.identity import valid_collection
 from qrelay.index import bm25, spool
 from qrelay.index.corpus import read_corpus
@@ -34,16 +30,18 @@ from qrelay.index.manifest import (
     CURRENT,
     MANIFEST,
     SCAFFOLD,
+    UNDER_WAY,
     Manifest,
     checked_manifest,
     current_version,
     describe_files,
+    embedded_by,
     read_manifest,
     version_of,
     write_manifest,
 )
 from qrelay.index.store import PassageWriter, write_order
-from qrelay.index.vectors import VectorReuse, done_rows, embed_passages
+from qrelay.index.vectors import embed_passages
 from qrelay.models.embedder import Embedder
 from qrelay.parsing import json_document
 from qrelay.progress import step
@@ -52,7 +50,6 @@ from qrelay.text import passage_text
 
 WINDOW_TOKENS: Final = 160
 STRIDE_TOKENS: Final = 80
-_CHUNKED: Final = "chunked.json"
 _REJECTED: Final = "rejected.jsonl"
 Parameters = dict[str, int | float | str]
 
@@ -110,7 +107,7 @@ def build_index(
     home = request.out / request.collection
     home.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with _locked(home):
+    with held(home / ".lock", CorpusIndexError(f"another build writes to {home}; wait for it, or end it, and rerun")):
         rejections = spool.Rejections(home / _REJECTED, say)
         spooled = _read(request, home, rejections)
         version = version_of(spooled.corpus_hash, embedder.fingerprint, request.parameters)
@@ -151,19 +148,6 @@ def _check(request: BuildRequest) -> None:
         )
 
 
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    lock = FileLock(home / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise CorpusIndexError(f"another build writes to {home}; wait for it, or end it, and rerun") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _read(request: BuildRequest, home: Path, rejections: spool.Rejections) -> spool.SpoolSummary:
     folder = home / ".spool"
     shutil.rmtree(folder, ignore_errors=True)
@@ -184,7 +168,7 @@ def _read(request: BuildRequest, home: Path, rejections: spool.Rejections) -> sp
 def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path) -> None:
     """Passages and tokens into `work`, unless an interrupted build already has them."""
     scaffold = work / SCAFFOLD
-    if (scaffold / _CHUNKED).exists():
+    if (work / UNDER_WAY).exists():
         return
     shutil.rmtree(work, ignore_errors=True)
     scaffold.mkdir(parents=True)
@@ -201,17 +185,13 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path)
     tokens.close()
     write_order(work, positions)
     state = {"embedder": embedder.fingerprint, "documents": passages.documents, "passages": passages.passages}
-    write_atomic(scaffold / _CHUNKED, json.dumps(state))
+    write_atomic(work / UNDER_WAY, json.dumps(state))
 
 
 def _complete(request: BuildRequest, embedder: Embedder, work: Path, facts: _Facts) -> int:
     """Vectors, postings and manifest into `work`. Returns how many vectors an earlier run had left."""
-    state = json_document((work / SCAFFOLD / _CHUNKED).read_text("utf8"))
-    start = time.monotonic()
-    reuse = VectorReuse(_earlier(work, embedder.fingerprint))
-    with step("embedding passages", total=state["passages"], unit="passages", done=done_rows(work)) as embedding:
-        embedded, reused = embed_passages(work, embedder, reuse, embedding.advance)
-    rate = embedded / max(time.monotonic() - start, 1e-9)
+    state = json_document((work / UNDER_WAY).read_text("utf8"))
+    vectors = embed_passages(work, embedder, _earlier(work, embedder.fingerprint), "embedding passages")
     with step("building BM25"):
         bm25.build_bm25(work / SCAFFOLD, work / "bm25")
     with step("hashing the index's files"):
@@ -230,29 +210,21 @@ def _complete(request: BuildRequest, embedder: Embedder, work: Path, facts: _Fac
         passages=state["passages"],
         rejected=facts.rejected,
         duplicates=facts.spooled.duplicates,
-        reused=reused,
+        reused=vectors.reused,
         build_seconds=round(time.monotonic() - facts.began, 2),
-        passages_per_second=round(rate, 2),
+        passages_per_second=vectors.rate,
         size_bytes=sum(entry.size_bytes for entry in files),
         files=files,
     )
     write_manifest(work, manifest)
-    return int(state["passages"]) - embedded - reused
+    return vectors.resumed
 
 
 def _earlier(work: Path, fingerprint: str) -> list[Path]:
     """Folders whose vectors this model made: the current version, and interrupted builds of others."""
-    folders = []
     current = current_version(work.parent)
-    with contextlib.suppress(CorpusIndexError):
-        if current and read_manifest(work.parent / current).embedder == fingerprint:
-            folders.append(work.parent / current)
-    for other in sorted(work.parent.glob(".build-*")):
-        with contextlib.suppress(OSError, ValueError):
-            state = json_document((other / SCAFFOLD / _CHUNKED).read_text("utf8"))
-            if other != work and state["embedder"] == fingerprint:
-                folders.append(other)
-    return folders
+    finished = [work.parent / current] if current else []
+    return embedded_by(fingerprint, finished, (each for each in sorted(work.parent.glob(".build-*")) if each != work))
 
 
 def _publish(home: Path, work: Path, folder: Path) -> None:

@@ -63,7 +63,7 @@ class EmbeddedEngine:
             self._store = PassageStore(folder)
             self._vectors: NDArray[Any] = load_array(folder / VECTORS)
             self._order = load_array(folder / "order.npy")
-            self._bm25 = Bm25(folder / "bm25")
+            self._bm25 = Bm25.load(folder / "bm25")
         except Exception as error:  # whatever numpy and bm25s raise at bytes that are not theirs
             raise CorpusIndexError(
                 f"a file in {folder} is damaged ({error!r}); remove the folder and run `qrelay index build` again"

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -29,6 +30,8 @@ MANIFEST: Final = "manifest.json"
 CURRENT: Final = "CURRENT"
 SCAFFOLD: Final = ".scaffold"
 """Folder inside an unfinished build that only the build needs."""
+UNDER_WAY: Final = f"{SCAFFOLD}/chunked.json"
+"""Of a version under way, once its passages are there: embedder, documents, passages."""
 VERSION_CHARS: Final = 16
 _NAME: Final = re.compile(r"\w[\w.-]*", re.ASCII)
 _NAME_BYTES: Final = 100
@@ -85,6 +88,20 @@ def describe_files(folder: Path) -> tuple[FileEntry, ...]:
     )
 
 
+def embedded_by(fingerprint: str, finished: Iterable[Path], unfinished: Iterable[Path]) -> list[Path]:
+    """The folders whose vectors this model made: of finished versions, and of versions under way."""
+    folders = []
+    for folder in finished:
+        with suppress(CorpusIndexError):
+            if read_manifest(folder).embedder == fingerprint:
+                folders.append(folder)
+    for work in unfinished:
+        with suppress(OSError, ValueError, KeyError):
+            if json_document((work / UNDER_WAY).read_text("utf8"))["embedder"] == fingerprint:
+                folders.append(work)
+    return folders
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
@@ -105,12 +122,12 @@ def read_manifest(folder: Path) -> Manifest:
             )
         return Manifest.model_validate(document)
     except OSError as error:
-        raise CorpusIndexError(f"{path} cannot be read ({error.strerror}); {_MEND}") from error
+        raise CorpusIndexError(f"{path} cannot be read ({error.strerror}); {_REMEDY}") from error
     except (ValueError, ValidationError) as error:
-        raise CorpusIndexError(f"{path} is damaged ({type(error).__name__}); {_MEND}") from error
+        raise CorpusIndexError(f"{path} is damaged ({type(error).__name__}); {_REMEDY}") from error
 
 
-_MEND: Final = "remove this version's folder and run `qrelay index build` again, or restore it from a copy"
+_REMEDY: Final = "remove this version's folder and run `qrelay index build` again, or restore it from a copy"
 
 
 def problems(folder: Path, manifest: Manifest, verify: Literal["full", "size"]) -> Iterator[str]:
@@ -118,11 +135,11 @@ def problems(folder: Path, manifest: Manifest, verify: Literal["full", "size"]) 
     for entry in manifest.files:
         path = folder / entry.path
         if not path.is_file():
-            yield f"{path} is missing; {_MEND}"
+            yield f"{path} is missing; {_REMEDY}"
         elif (size := path.stat().st_size) != entry.size_bytes:
-            yield f"{path} has {size} bytes instead of {entry.size_bytes}; {_MEND}"
+            yield f"{path} has {size} bytes instead of {entry.size_bytes}; {_REMEDY}"
         elif verify == "full" and hash_file(path) != entry.sha256:
-            yield f"{path} is corrupt: its sha256 is not the manifest's; {_MEND}"
+            yield f"{path} is corrupt: its sha256 is not the manifest's; {_REMEDY}"
 
 
 def checked_manifest(folder: Path, verify: Literal["full", "size"]) -> Manifest:

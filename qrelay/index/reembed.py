@@ -17,8 +17,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,31 +26,31 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from qrelay.errors import CorpusIndexError
-from qrelay.files import fsync_path, write_atomic
+from qrelay.files import fsync_path, held, write_atomic
 from qrelay.index.manifest import (
     CURRENT,
     MANIFEST,
     SCAFFOLD,
+    UNDER_WAY,
     FileEntry,
     Manifest,
     checked_manifest,
     current_folder,
     current_version,
+    embedded_by,
     problems,
     read_manifest,
     version_of,
     write_manifest,
 )
-from qrelay.index.vectors import VECTORS, VectorReuse, done_rows, embed_passages
+from qrelay.index.vectors import VECTORS, done_rows, embed_passages
 from qrelay.models.embedder import Embedder
 from qrelay.models.home import hash_file
 from qrelay.parsing import json_document
-from qrelay.progress import step
 
 PREFIX: Final = ".reembed-"
 CUTTER: Final = "window_tokenizer"
 """Parameter of a version whose passages were cut by the tokens of another model than its own: that model."""
-_STATE: Final = f"{SCAFFOLD}/chunked.json"
 _LOCK_WAIT_S: Final = 10.0
 
 
@@ -92,18 +92,10 @@ def reembed_held(home: Path, embedder: Embedder, still_wanted: Callable[[], bool
         return Reembedded(home / version, read_manifest(home / version), already, wanted, resumed)
 
 
-@contextmanager
-def only_one(home: Path) -> Iterator[None]:
+def only_one(home: Path) -> AbstractContextManager[None]:
     """Raises CorpusIndexError where another process re-embeds this collection."""
-    lock = FileLock(home / ".reembed.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise CorpusIndexError(f"another process re-embeds {home}; wait for it, or end it, and rerun") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    busy = CorpusIndexError(f"another process re-embeds {home}; wait for it, or end it, and rerun")
+    return held(home / ".reembed.lock", busy)
 
 
 def find_version(home: Path, like: Manifest, fingerprint: str) -> str | None:
@@ -139,7 +131,7 @@ def under_way(home: Path, fingerprint: str) -> tuple[int, int] | None:
     """(embedded, of) passages of an unfinished re-embedding by this model, in any process; None: there is none."""
     for work in home.glob(f"{PREFIX}*"):
         with suppress(OSError, ValueError, KeyError):
-            state = json_document((work / _STATE).read_text("utf8"))
+            state = json_document((work / UNDER_WAY).read_text("utf8"))
             if state["embedder"] == fingerprint:
                 total = int(state["passages"])
                 return total if (work / MANIFEST).exists() else done_rows(work), total
@@ -154,20 +146,17 @@ def _make(home: Path, source: Manifest, embedder: Embedder) -> tuple[str, int]:
     work, folder, resumed = home / f"{PREFIX}{version}", home / version, 0
     if not (work / MANIFEST).exists():
         _scaffold(home / source.version, source, work, embedder.fingerprint)
-        resumed = done_rows(work)
-        start = time.monotonic()
-        reuse, name = VectorReuse(_earlier(home, work, embedder.fingerprint)), f"re-embedding {source.collection}"
-        with step(name, total=source.passages, unit="passages", done=resumed) as embedding:
-            embedded, reused = embed_passages(work, embedder, reuse, embedding.advance)
-        rate = embedded / max(time.monotonic() - start, 1e-9)
+        earlier = _earlier(home, work, embedder.fingerprint)
+        vectors = embed_passages(work, embedder, earlier, f"re-embedding {source.collection}")
+        resumed = vectors.resumed
         facts = {
             "version": version,
             "embedder": embedder.fingerprint,
             "dim": embedder.dim,
             "parameters": parameters,
-            "reused": reused,
+            "reused": vectors.reused,
             "build_seconds": round(time.monotonic() - began, 2),
-            "passages_per_second": round(rate, 2),
+            "passages_per_second": vectors.rate,
         }
         _seal(work, source, facts)
     shutil.rmtree(work / SCAFFOLD, ignore_errors=True)
@@ -190,7 +179,7 @@ def _passages(manifest: Manifest) -> dict[str, str]:
 
 def _scaffold(source: Path, manifest: Manifest, work: Path, fingerprint: str) -> None:
     """The source's files in `work`, unless an interrupted run has put them there."""
-    if (work / _STATE).exists():
+    if (work / UNDER_WAY).exists():
         return
     shutil.rmtree(work, ignore_errors=True)
     (work / SCAFFOLD).mkdir(parents=True)
@@ -202,21 +191,13 @@ def _scaffold(source: Path, manifest: Manifest, work: Path, fingerprint: str) ->
             shutil.copyfile(source / path, work / path)
             fsync_path(work / path)
     state = {"embedder": fingerprint, "documents": manifest.documents, "passages": manifest.passages}
-    write_atomic(work / _STATE, json.dumps(state))
+    write_atomic(work / UNDER_WAY, json.dumps(state))
 
 
 def _earlier(home: Path, work: Path, fingerprint: str) -> list[Path]:
     """Folders whose vectors this model made: finished versions of other corpora, and interrupted runs."""
-    found = []
-    for path in sorted(home.glob(f"[!.]*/{MANIFEST}")):
-        with suppress(CorpusIndexError):
-            if read_manifest(path.parent).embedder == fingerprint:
-                found.append(path.parent)
-    for other in sorted(home.glob(f"{PREFIX}*")):
-        with suppress(OSError, ValueError, KeyError):
-            if other != work and json_document((other / _STATE).read_text("utf8"))["embedder"] == fingerprint:
-                found.append(other)
-    return found
+    finished = (path.parent for path in sorted(home.glob(f"[!.]*/{MANIFEST}")))
+    return embedded_by(fingerprint, finished, (each for each in sorted(home.glob(f"{PREFIX}*")) if each != work))
 
 
 def _seal(work: Path, source: Manifest, facts: dict[str, object]) -> None:

@@ -113,7 +113,7 @@ class Dispatcher:
             return
         faults.point("sink.trigger.decided")
         try:
-            self._require_teachable(trigger)
+            self._require_permission(trigger)
             launched = self._launcher.launch(self._job(trigger))
         except QrelayError as error:
             self._failed(trigger, error)
@@ -121,7 +121,7 @@ class Dispatcher:
         faults.point("sink.launch.after")
         self._launched(trigger, launched, place)
 
-    def _require_teachable(self, trigger: Trigger) -> None:
+    def _require_permission(self, trigger: Trigger) -> None:
         """Raises NotQualified where the labels may not train, and the job has not begun either (before a sink could
         record it)."""
         try:
@@ -138,7 +138,7 @@ class Dispatcher:
             return  # another sink recorded it
         telemetry.TRAINING_TRIGGERS.labels(trigger.rule).inc()
         telemetry.TRAINING_RUNS.labels(RUNNING).inc()
-        log.info("training launched", extra={**_about(trigger), "found": launched.value})
+        log.info("training launched", extra={**trigger.facts, "found": launched.value})
 
     def _failed(self, trigger: Trigger, error: QrelayError) -> None:
         """Records the error; the trigger is refused where its job never can start, and else tried again."""
@@ -150,7 +150,7 @@ class Dispatcher:
         pause_s = min(2.0 ** min(trigger.attempts, 30), _RETRY_MAX_S)
         self._not_before[trigger.trigger_no] = self._clock() + pause_s
         telemetry.TRAINING_LAUNCH_ERRORS.labels("refused" if final else "retried").inc()
-        log.warning("cannot launch training", extra={**_about(trigger), "error": str(error), "refused": final})
+        log.warning("cannot launch training", extra={**trigger.facts, "error": str(error), "refused": final})
 
     def _follow(self, run: Run, place: str) -> None:
         """Records how the job ended, if it is one of ours and has."""
@@ -205,13 +205,3 @@ def addresses(ledger_url: str) -> tuple[str, str]:
 def _allowed(trigger: Trigger) -> Allowed:
     """What was allowed with the trigger itself."""
     return Allowed(bool(trigger.detail.get("unmeasured")), bool(trigger.detail.get("unqualified")))
-
-
-def _about(trigger: Trigger) -> dict[str, object]:
-    return {
-        "job": trigger.job_name,
-        "trigger": trigger.trigger_no,
-        "collection": trigger.collection,
-        "change_no": trigger.change_no,
-        "rule": trigger.rule,
-    }

@@ -1,7 +1,7 @@
 """The few calls of the Kubernetes API that the launcher needs, as JSON in and out, and what their errors mean.
 
 Each call takes one verb on one resource of one namespace (`VERBS`): that is the Role to grant. A refusal that an
-operator can mend (401, 403, a namespace that is absent) is a reason to try again later; an object that the server
+operator can fix (401, 403, a namespace that is absent) is a reason to try again later; an object that the server
 finds invalid (400, 413, 422) never can start. The client's own retries are off: the dispatcher retries.
 """
 

@@ -43,31 +43,24 @@ class TrainingJob:
     def __repr__(self) -> str:
         return f"TrainingJob({self.name!r}, change {self.change_no} of {self.collection}, {self.rule})"
 
-    def filled(self, job_file: Path) -> list[str]:
-        """The command with its placeholders replaced; `job_file` is where its job.json will be."""
-        values = {
-            "job": str(job_file),
-            "name": self.name,
-            "collection": self.collection,
-            "change_no": str(self.change_no),
-            "rule": self.rule,
-            "ledger": self.ledger,
-            "data_dir": str(self.data_dir),
-        }
-        return [fill(word, values) for word in self.command]
-
-    def document(self, job_file: Path) -> bytes:
-        """job.json: all of it but the secret."""
-        content: dict[str, Any] = {
+    def _facts(self) -> dict[str, Any]:
+        return {
             "name": self.name,
             "collection": self.collection,
             "change_no": self.change_no,
             "rule": self.rule,
             "ledger": self.ledger,
             "data_dir": str(self.data_dir),
-            "command": self.filled(job_file),
-            **self.allowed.fields,
         }
+
+    def filled(self, job_file: Path) -> list[str]:
+        """The command with its placeholders replaced; `job_file` is where its job.json will be."""
+        values = {"job": str(job_file), **{name: str(value) for name, value in self._facts().items()}}
+        return [fill(word, values) for word in self.command]
+
+    def document(self, job_file: Path) -> bytes:
+        """job.json: all of it but the secret."""
+        content = {**self._facts(), "command": self.filled(job_file), **self.allowed.fields}
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 

@@ -56,16 +56,12 @@ def _collection(at: TrainingStatus, settings: TrainingSettings, now_us: int) -> 
 
 def _trigger(trigger: Trigger) -> dict[str, Any]:
     return {
-        "trigger": trigger.trigger_no,
-        "collection": trigger.collection,
-        "change_no": trigger.change_no,
-        "rule": trigger.rule,
+        **trigger.facts,
         "state": trigger.state,
         "decided": _time(trigger.decided_us),
         "closed": _time(trigger.closed_us),
         "attempts": trigger.attempts,
         "error": trigger.error,
-        "job": trigger.job_name,
         **trigger.detail,
     }
 

@@ -3,7 +3,7 @@
 Checked before a batch of sets is judged, counted after it: what is begun is finished, so a limit is passed by at most
 the batches in flight. At a limit `judge` raises BudgetExhausted and nothing of the batch is asked. The queue's worker
 then holds its messages until the day (UTC) is over, or, where the run's budget is used up, returns them and ends the
-service with exit code 0; the gRPC door answers RESOURCE_EXHAUSTED.
+service with exit code 0; gRPC calls get RESOURCE_EXHAUSTED.
 
 The day's counter lies in the judgment cache, so that replicas share it and a restart does not forget it. Money is
 tokens times one price, whichever judge asked; labels from the cache cost nothing.

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
 from qrelay.errors import BackendUnavailable, ConfigError
@@ -87,17 +86,17 @@ class SqlCache:
                 if found != FORMAT:
                     raise BackendUnavailable(f"its format is {found}, this qrelay's is {FORMAT}")
         except (BackendUnavailable, OSError) as error:
-            mend = (
+            remedy = (
                 "move it away to start an empty one" if self._sqlite else "check the address, the server and rights"
             )
             raise ConfigError(
-                f"the judgment cache {self._where} cannot be opened ({error}): {mend}, or set judge.cache to another "
-                f"one or to {NO_CACHE}"
+                f"the judgment cache {self._where} cannot be opened ({error}): {remedy}, or set judge.cache to "
+                f"another one or to {NO_CACHE}"
             ) from error
 
     def _define(self, prefix: str) -> None:
         self._metadata = sa.MetaData()
-        key = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+        key = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
         known = [] if self._sqlite else [sa.ForeignKey(f"{prefix}judges.judge_hash")]
 
         def table(name: str, *columns: sa.Column[Any]) -> sa.Table:
@@ -123,12 +122,20 @@ class SqlCache:
             self._labels.c.judgment_key.in_(sa.bindparam("keys", expanding=True))
         )
         self._new_judges, self._new_labels = (
-            _insert(each).on_conflict_do_nothing() for each in (self._judge_rows, self._labels)
+            self._insert(each).on_conflict_do_nothing() for each in (self._judge_rows, self._labels)
         )
         if not self._sqlite:
             self._format = table(
                 "cache_format", sa.Column("format", sa.Integer, primary_key=True, autoincrement=False)
             )
+
+    def _insert(self, table: sa.Table) -> Any:
+        """An INSERT that takes ON CONFLICT; the other database's dialect is not imported."""
+        if self._sqlite:
+            from sqlalchemy.dialects.sqlite import insert
+        else:
+            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
+        return insert(table)
 
     def _prepare(self, db: sa.Connection) -> int:
         """The tables made where there are none; the format of what is there."""
@@ -240,7 +247,7 @@ class SqlCache:
 
     def spend(self, day: str, tokens: int) -> None:
         """See JudgmentCache."""
-        added = _insert(self._spend).values(day=day, tokens=tokens)
+        added = self._insert(self._spend).values(day=day, tokens=tokens)
         total = {"tokens": self._spend.c.tokens + added.excluded.tokens}
         with self._using(write=True) as db:
             db.execute(added.on_conflict_do_update(index_elements=["day"], set_=total))
@@ -265,11 +272,6 @@ class SqlCache:
 
 def _column(name: str, kind: sa.types.TypeEngine[Any] | None = None) -> sa.Column[Any]:
     return sa.Column(name, kind or sa.Text(), nullable=False)
-
-
-def _insert(table: sa.Table) -> Any:
-    """An INSERT that takes ON CONFLICT, which SQLite has from PostgreSQL."""
-    return postgresql.insert(table)
 
 
 def _sqlite(path: Path) -> tuple[str, Callable[[], Any]]:

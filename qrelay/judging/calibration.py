@@ -2,7 +2,7 @@
 
 Fitted by `qrelay judge calibrate` on pairs that people graded, stored as JSON with the hash of those pairs, and
 applied here. With one input it is isotonic, with several a logistic model over them. It names its inputs: a map that
-reads the retrieval systems' scores leans on the pupil that its labels will teach, and its labels say so.
+reads the retrieval systems' scores leans on the student that its labels will train, and its labels say so.
 
     p        = model(features)                      P(grade >= relevant_from)
     grade    : relevant where p reaches `threshold`; the finer grades by `cuts` on p

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
+from dataclasses import fields
+from typing import Final
 
 from qrelay import simulated
 from qrelay.errors import ConfigError
@@ -19,7 +22,7 @@ def make_backend(settings: JudgeSettings, *, needs: frozenset[str]) -> Backend:
         ModelError: the model is absent, altered or not loadable, or its engine is not installed.
         ConfigError: the API key is not set, or the engine lacks one of `needs`.
     """
-    backend = _MAKERS[settings.backend](settings)
+    backend = {"openai": _openai, "fake": _fake}.get(settings.backend, _in_process)(settings)
     try:
         refuse_lacking(backend, settings, needs)
     except ConfigError:
@@ -58,54 +61,18 @@ def _remedy(backend: str, lacking: frozenset[str]) -> str:
     return "choose another judge.backend or judge.strategy"
 
 
-def _llamacpp(settings: JudgeSettings) -> Backend:
-    from qrelay.llm.llamacpp import LlamaCppBackend
+def _in_process(settings: JudgeSettings) -> Backend:
+    """An engine that computes with a model of this machine. Its section of the settings holds its keywords."""
     from qrelay.models.catalogue import resolve
 
     model = resolve(settings.model)
-    own = settings.llamacpp
-    return LlamaCppBackend(
-        model.path,
-        Weights(model.name, model.revision, model.quantisation),
-        context_tokens=own.context_tokens,
-        threads=own.threads,
-        parallel=own.parallel,
-        gpu_layers=own.gpu_layers,
-    )
-
-
-def _transformers(settings: JudgeSettings) -> Backend:
-    from qrelay.llm.transformers import TransformersBackend
-    from qrelay.models.catalogue import resolve
-
-    model = resolve(settings.model)
-    own = settings.transformers
-    return TransformersBackend(
-        model.path,
-        Weights(model.name, model.revision, model.quantisation),
-        dtype=own.dtype,
-        device=own.device,
-        threads=own.threads,
-        context_tokens=own.context_tokens,
-        batch_tokens=own.batch_tokens,
-        smaller=_smaller(settings.model),
-    )
-
-
-def _openvino(settings: JudgeSettings) -> Backend:
-    from qrelay.llm.openvino import OpenVinoBackend
-    from qrelay.models.catalogue import resolve
-
-    model = resolve(settings.model)
-    own = settings.openvino
-    return OpenVinoBackend(
-        model.path,
-        Weights(model.name, model.revision, model.quantisation),
-        threads=own.threads,
-        context_tokens=own.context_tokens,
-        batch_tokens=own.batch_tokens,
-        smaller=_smaller(settings.model),
-    )
+    weights = Weights(model.name, model.revision, model.quantisation)
+    keywords = getattr(settings, settings.backend).model_dump()
+    if settings.backend in _COPIES:
+        keywords["smaller"] = _smaller(settings.model)
+    module = importlib.import_module(f"qrelay.llm.{settings.backend}")
+    engine: Callable[..., Backend] = getattr(module, _IN_PROCESS[settings.backend])
+    return engine(model.path, weights, **keywords)
 
 
 def _smaller(model: str) -> str:
@@ -114,23 +81,6 @@ def _smaller(model: str) -> str:
 
     entry = smaller_judge(model, load_catalogue())
     return f"set judge.model to {entry.name}" if entry else ""
-
-
-def _vllm(settings: JudgeSettings) -> Backend:
-    from qrelay.llm.vllm import VllmBackend
-    from qrelay.models.catalogue import resolve
-
-    model = resolve(settings.model)
-    own = settings.vllm
-    return VllmBackend(
-        model.path,
-        Weights(model.name, model.revision, model.quantisation),
-        dtype=own.dtype,
-        context_tokens=own.context_tokens,
-        max_sequences=own.max_sequences,
-        gpu_memory_utilization=own.gpu_memory_utilization,
-        kv_cache_gib=own.kv_cache_gib,
-    )
 
 
 def _openai(settings: JudgeSettings) -> Backend:
@@ -142,14 +92,7 @@ def _openai(settings: JudgeSettings) -> Backend:
         own.url,
         Weights(settings.model, own.revision or own.url.rstrip("/"), own.quantisation),
         api_key=_api_key(settings),
-        policy=Policy(
-            concurrency=own.concurrency,
-            max_retries=own.max_retries,
-            retry_base_s=own.retry_base_s,
-            total_timeout_s=own.total_timeout_s,
-            breaker_failures=own.breaker_failures,
-            breaker_s=own.breaker_s,
-        ),
+        policy=Policy(**own.model_dump(include={each.name for each in fields(Policy)})),
         request_timeout_s=own.request_timeout_s,
         extra_body=own.extra_body,
         accept_text=own.accept_text,
@@ -213,11 +156,10 @@ _COPIES: dict[str, Callable[[JudgeSettings], None]] = {"transformers": _unpacked
 """Backends that read a copy of their model: how it is made. vLLM makes its own at its start."""
 
 
-_MAKERS: dict[str, Callable[[JudgeSettings], Backend]] = {
-    "llamacpp": _llamacpp,
-    "transformers": _transformers,
-    "openvino": _openvino,
-    "vllm": _vllm,
-    "openai": _openai,
-    "fake": _fake,
+_IN_PROCESS: Final = {
+    "llamacpp": "LlamaCppBackend",
+    "transformers": "TransformersBackend",
+    "openvino": "OpenVinoBackend",
+    "vllm": "VllmBackend",
 }
+"""Backends that compute here: the class in the module of that name in `qrelay.llm`, imported when one is made."""

@@ -15,18 +15,14 @@ from collections.abc import Mapping
 from qrelay.errors import ConfigError
 from qrelay.judging.budget import within_budget
 from qrelay.judging.cache import JudgmentCache, open_cache
-from qrelay.judging.calibration import load_map
-from qrelay.judging.cascade import load_cascade
 from qrelay.judging.core import JudgeCore
-from qrelay.judging.early_stop import stopping_early
 from qrelay.judging.engines import check_backend, make_backend, refuse_lacking
-from qrelay.judging.ensemble import Ensemble
 from qrelay.judging.judge import Judge
 from qrelay.judging.panel import Panel
 from qrelay.judging.prefilter import Prefilter
 from qrelay.judging.settings import JudgeSettings
-from qrelay.judging.shots import read_shots
 from qrelay.judging.strategies import make_strategy
+from qrelay.judging.strategies.chat import Shot
 from qrelay.llm.base import Backend
 
 
@@ -83,7 +79,11 @@ def _refuse_twins(judges: Mapping[str, Judge]) -> None:
 def load_judge(settings: JudgeSettings, cache: JudgmentCache, engines: dict[str, Backend] | None = None) -> Judge:
     """One judge on a cache that it shares. engines: those that are loaded, to which its own is added. Raises as
     `load_core`."""
-    shots = read_shots(settings) if settings.shots else ()
+    shots: tuple[Shot, ...] = ()
+    if settings.shots:
+        from qrelay.judging.shots import read_shots
+
+        shots = read_shots(settings)
     strategy = make_strategy(settings.strategy, settings.scale, min_mass=settings.min_grade_mass, shots=shots)
     engines = {} if engines is None else engines
     engine = f"{settings.backend} {settings.model} {settings.endpoint}"
@@ -96,11 +96,19 @@ def load_judge(settings: JudgeSettings, cache: JudgmentCache, engines: dict[str,
 
 
 def _arranged(settings: JudgeSettings, panel: Panel) -> JudgeCore:
+    """The panel in the arrangements that are set; only those are imported, as maps need numpy."""
     core: JudgeCore = panel
     if settings.cascade.order:
+        from qrelay.judging.cascade import load_cascade
+
         core = load_cascade(settings, panel)
     elif settings.calibration:
+        from qrelay.judging.calibration import load_map
+        from qrelay.judging.ensemble import Ensemble
+
         core = Ensemble(panel, load_map(settings.calibration))
     if settings.early_stop.enabled:
+        from qrelay.judging.early_stop import stopping_early
+
         core = stopping_early(settings, panel, core)
     return within_budget(settings, core)

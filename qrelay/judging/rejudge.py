@@ -49,7 +49,7 @@ async def rejudge(
     """Judge the marked passages of each set with `core` and send the labels. A used-up budget ends it early.
 
     Raises:
-        BackendUnavailable: the ledger's door is closed, or the cache; what was sent before is in the ledger.
+        BackendUnavailable: the sink does not answer, or the cache; what was sent before is in the ledger.
     """
     done = Rejudged()
     for part in _batches((each.candidate_set for each in sets), batch):

@@ -1,7 +1,7 @@
 """Worked examples for the prompt, taken from the pairs that people graded.
 
 They are examples, not knowledge: a pair that is evaluated must be none of them, nor share its query with one.
-`queries_of` says which queries an evaluation on the same slice has to leave out.
+`queries_of` says which queries an evaluation on the same pairs has to leave out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_shots(settings: JudgeSettings) -> tuple[Shot, ...]:
     """`settings.shots` examples of `settings.slice`; none for a strategy that asks for no grade.
 
     Raises:
-        MalformedInput: the slice cannot be read.
+        MalformedInput: the annotated pairs cannot be read.
         ConfigError: it has not enough queries.
     """
     if not settings.shots or settings.strategy not in _ASKING_FOR_A_GRADE:
@@ -69,14 +69,14 @@ def pick_shots(pairs: Sequence[GradedPair], scale: Scale, count: int) -> tuple[S
 
 
 def queries_of(shots: Iterable[Shot]) -> frozenset[str]:
-    """The texts of the queries that the examples show: an evaluation on the same slice leaves out all their pairs."""
+    """The texts of the queries that the examples show: an evaluation on the same pairs leaves out all their pairs."""
     return frozenset(shot.query for shot in shots)
 
 
 def replies_of(pairs: Iterable[GradedPair], scale: Scale) -> dict[int, str]:
-    """The reply on `scale` that each grade found in the slice deserves.
+    """The reply on `scale` that each grade found in the pairs deserves.
 
-    On a scale of two, the upper half of the slice's range is relevant; on one as long as that range, grades go by
+    On a scale of two, the upper half of the pairs' range is relevant; on one as long as that range, grades go by
     rank; on any other, linearly and rounded.
 
     Raises:

@@ -6,10 +6,10 @@
     label      the best passage's label is the document's: the conditions of `where` are asked of it alone
     text       the best passage's: judges label passages, and no ledger holds documents
     role       positive where the best passage is. Negative where mining chose a passage of the document, and the best
-               one may be a negative too: not relevant, past every guard, and no copy of another negative. A document
+               one may be a negative too: not relevant, past every filter, and no copy of another negative. A document
                has one role, and by document nothing is a negative that would not be one by passage.
 
-Mining itself looks at passages, so that each guard sees all texts and labels. Which document a passage is of, its
+Mining itself looks at passages, so that each filter sees all texts and labels. Which document a passage is of, its
 candidate says; of a passage that no system found (people may grade it), its id.
 """
 

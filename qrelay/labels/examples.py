@@ -1,10 +1,10 @@
-"""What may be learnt of the ledger, a query at a time: the one way from its rows to an example, with every reason.
+"""What the ledger has to train on, a query at a time: the one way from its rows to an example, with every reason.
 
     ledger's rows ─► the label that counts (`choice.py`) ─► mining (`mining/`) ─► by document, if asked ─► `where`
 
     judges = counting_judges(snapshot, "docs", rules, None)
     for example in examples(snapshot, "docs", judges, rules):
-        example.positives, example.negatives            # both empty where the query teaches nothing
+        example.positives, example.negatives            # both empty where the query trains nothing
         example.verdicts                                # role and reason of every judged passage
 
 Exports, the audit, lineage, `qrelay mine` and the training policy read these. Mining sees every label that counts, so
@@ -119,7 +119,7 @@ def example_of(
     passages = [
         JudgedPassage(each, label.grade, label.p_relevant, judges[label.judge_no].identity.scale)
         for each in query.candidates
-        if each.passage.text and (label := labels.get(each.passage.passage_id))  # without a text it teaches nothing
+        if each.passage.text and (label := labels.get(each.passage.passage_id))  # without a text it trains nothing
     ]
     verdicts = mine(passages, rules) if mined else []
     names = documents_of(query) if documents else {}

@@ -94,7 +94,7 @@ def _only_scale(connection: sa.Connection, collection: str) -> str:
         raise InputError(f"collection {collection} has no override: set some with `qrelay label set` or `import`")
     if len(found) > 1:
         raise InputError(
-            f"the overrides of collection {collection} are on the scales {', '.join(found)}: a slice holds one; name"
-            " it with --scale"
+            f"the overrides of collection {collection} are on the scales {', '.join(found)}: pairs are on one;"
+            " name it with --scale"
         )
     return str(found[0])

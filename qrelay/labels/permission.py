@@ -5,7 +5,7 @@
 
 A judge is measured where the report in force (`sink.qualification`) has a verdict on its hash; a fusion's is its
 map's hash, a cascade's its own, as in the ledger. Labels of a judge that nobody measured, and of one that fell short,
-teach only where that was allowed, each by a flag of its own. People are what judges are measured by: they need none.
+train only where that was allowed, each by a flag of its own. People are what judges are measured by: they need none.
 
 Judgments for evaluation (qrels) are written whatever is known of their judge, with a warning.
 """
@@ -74,7 +74,7 @@ class Answer:
 
 
 def permission(judge: JudgeRow, use: str, *, calibrated: bool, report: Report, allowed: Allowed) -> Answer:
-    """Whether labels of the judge may teach as `use`, one of USES. `calibrated`: the label went through a map."""
+    """Whether labels of the judge may train as `use`, one of USES. `calibrated`: the label went through a map."""
     found = verdict_on(judge, use, report)
     if found.verdict == QUALIFIED or (found.verdict == CALIBRATED_ONLY and calibrated):
         return Answer(QUALIFIED, granted=True)
@@ -88,8 +88,8 @@ def _unmeasured(whose: str, use: str, report: Report, allowed: Allowed) -> Answe
     why = "the report in force has no verdict on it" if report.sha256 else "no report is in force"
     known = f"{whose} was measured by nobody: {why}"
     text = (
-        f"{known}, so its labels may not teach {use}. To go on, {_MEASURE}; or let them through at your own risk with"
-        f" {_FLAGS[UNMEASURED]} (a policy's triggers: sink.training.unmeasured)"
+        f"{known}, so its labels may not train as {use}. To go on, {_MEASURE}; or let them through at your own risk"
+        f" with {_FLAGS[UNMEASURED]} (a policy's triggers: sink.training.unmeasured)"
     )
     return Answer(UNMEASURED, allowed.unmeasured, _FLAGS[UNMEASURED], known, text)
 
@@ -119,7 +119,7 @@ def _shown(value: Any) -> str:
 
 
 class Usage:
-    """The judges whose labels an export uses, as what, and whether they may teach."""
+    """The judges whose labels an export uses, as what, and whether those may train."""
 
     def __init__(self, report: Report, allowed: Allowed = NOTHING) -> None:
         self._report = report
@@ -135,7 +135,7 @@ class Usage:
         """A label that is used as these of USES; `trains`: as training data.
 
         Raises:
-            NotQualified: it may not teach; see `permission`.
+            NotQualified: it may not train; see `permission`.
         """
         hashed = judge.judge_hash
         if (seen := (hashed, label.calibration, uses, trains)) in self._seen:

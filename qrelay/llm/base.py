@@ -1,15 +1,15 @@
 """The protocol of a backend: questions in, log-probabilities or text out.
 
-Adding one: a module, a line in `qrelay.judging.engines.make_backend`, a parameter in tests/llm/test_backends.py.
+Adding one: a module, a line in `qrelay.judging.engines`, a parameter in tests/llm/test_backends.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from qrelay.errors import ConfigError, QrelayError
+from qrelay.errors import ConfigError, InternalError, QrelayError
 from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
@@ -83,6 +83,26 @@ class Incapable:
     async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
         """Refused."""
         return [_incapable(self, GENERATION)] * len(chats)
+
+
+class Local(Incapable):
+    """A base for engines that this process loads: they have one decoding for each capability."""
+
+    _decodings: Mapping[str, str]
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """Those that have a decoding: without a chat template only PROMPT_LOGPROBS."""
+        return frozenset(self._decodings)
+
+    def decodings(self, capability: str) -> tuple[str, ...]:
+        """One a capability; none for what it lacks."""
+        return (self._decodings[capability],) if capability in self._decodings else ()
+
+
+def used_after_close() -> InternalError:
+    """What a call of an engine that was closed raises."""
+    return InternalError("the judge's engine was used after close")
 
 
 def _incapable(backend: object, capability: str) -> QrelayError:

@@ -109,6 +109,10 @@ class Chat:
     max_tokens: int
     choices: tuple[str, ...] = ()
 
+    def as_messages(self) -> list[Message]:
+        """As chat APIs take them."""
+        return [{"role": role, "content": content} for role, content in self.messages]
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-from qrelay.errors import BackendUnavailable, InternalError, QrelayError
-from qrelay.llm.base import TOP_LOGPROBS, Incapable
+from qrelay.errors import BackendUnavailable, QrelayError
+from qrelay.llm.base import TOP_LOGPROBS, Local, used_after_close
 from qrelay.llm.exchange import (
     PROMPT_LOGPROBS,
     TOKEN_LOGPROBS,
@@ -46,12 +46,11 @@ class Rows(Protocol):
         """Free what is kept between calls."""
 
 
-class InProcess(Incapable):
+class InProcess(Local):
     """See the module. A subclass loads `_rows`, `_tokens` and `_decodings` in its executor's one thread."""
 
     _rows: Rows | None
     _tokens: Tokens
-    _decodings: dict[str, str]
     _remedy: str
     """What to do when the engine fails, ending an error's sentence."""
 
@@ -65,15 +64,6 @@ class InProcess(Incapable):
             self._executor.shutdown()
             raise
 
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """All three; without a chat template only PROMPT_LOGPROBS."""
-        return frozenset(self._decodings)
-
-    def decodings(self, capability: str) -> tuple[str, ...]:
-        """One a capability; none for what it lacks."""
-        return (self._decodings[capability],) if capability in self._decodings else ()
-
     async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
         """One answer a prompt. Cancelling ends the call after the group that is being computed."""
         return await self._run(self._score, prompts)
@@ -85,8 +75,7 @@ class InProcess(Incapable):
     async def _run(
         self, answer: Callable[[Sequence[Question], threading.Event], list[Answer]], questions: Sequence[Question]
     ) -> list[Answer]:
-        if self._rows is None:
-            raise InternalError("the judge's engine was used after close")
+        self._open_rows()
         if not questions:
             return []
         cancelled = threading.Event()
@@ -151,7 +140,7 @@ class InProcess(Incapable):
 
     def _open_rows(self) -> Rows:
         if self._rows is None:
-            raise InternalError("the judge's engine was used after close")
+            raise used_after_close()
         return self._rows
 
     def _failed(self, error: RuntimeError) -> QrelayError:

@@ -25,8 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qrelay.errors import BackendUnavailable, InternalError, MalformedInput, ModelError, QrelayError
-from qrelay.llm.base import TOP_LOGPROBS, Incapable, Weights
+from qrelay.errors import BackendUnavailable, MalformedInput, ModelError, QrelayError
+from qrelay.llm.base import TOP_LOGPROBS, Local, Weights, used_after_close
 from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS, Chat, Prompt, Reply, TokenLogprobs
 from qrelay.llm.replies import is_too_long, read_completion, read_reply, too_long
 
@@ -40,10 +40,10 @@ _DECODINGS = {
 }
 
 
-class LlamaCppBackend(Incapable):
+class LlamaCppBackend(Local):
     """See the module. Blocking calls run on `parallel` threads of its own, in the order they were asked."""
 
-    capabilities = frozenset(_DECODINGS)
+    _decodings = _DECODINGS
 
     def __init__(
         self,
@@ -69,10 +69,6 @@ class LlamaCppBackend(Incapable):
         self._server: Any = _load(path, context_tokens, threads, parallel, gpu_layers)
         self._executor = ThreadPoolExecutor(parallel, thread_name_prefix="llamacpp")
 
-    def decodings(self, capability: str) -> tuple[str, ...]:
-        """One a capability; none for what it lacks."""
-        return (_DECODINGS[capability],) if capability in _DECODINGS else ()
-
     async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
         """One answer a prompt, off the event loop; cancelling takes back what has not begun."""
         return await self._run(self._score, prompts)
@@ -83,7 +79,7 @@ class LlamaCppBackend(Incapable):
 
     async def _run(self, answer: Callable[[Question], Answer], questions: Sequence[Question]) -> list[Answer]:
         if self._server is None:
-            raise InternalError("the judge's engine was used after close")
+            raise used_after_close()
         loop = asyncio.get_running_loop()
         tasks = [loop.run_in_executor(self._executor, answer, question) for question in questions]
         try:
@@ -97,8 +93,7 @@ class LlamaCppBackend(Incapable):
         return self._ask(request, lambda body: read_completion(body, _DECODINGS[TOKEN_LOGPROBS]))
 
     def _generate(self, chat: Chat) -> Reply | QrelayError:
-        messages = [{"role": role, "content": content} for role, content in chat.messages]
-        request: dict[str, Any] = {"messages": messages, "max_tokens": chat.max_tokens}
+        request: dict[str, Any] = {"messages": chat.as_messages(), "max_tokens": chat.max_tokens}
         if chat.choices:
             request["grammar"] = "root ::= " + " | ".join(json.dumps(c, ensure_ascii=False) for c in chat.choices)
         return self._ask(request, lambda body: read_reply(body, _DECODINGS[GENERATION]))

@@ -160,10 +160,9 @@ class OpenAIBackend(Incapable):
         return answer
 
     async def _generate(self, chat: Chat) -> Reply:
-        messages = [{"role": role, "content": content} for role, content in chat.messages]
         decoding = self._decodings[GENERATION][0]
         return await self._complete(
-            messages, {"max_tokens": chat.max_tokens}, lambda body: read_reply(body, decoding)
+            chat.as_messages(), {"max_tokens": chat.max_tokens}, lambda body: read_reply(body, decoding)
         )
 
     async def _complete(

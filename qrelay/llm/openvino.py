@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from qrelay.llm.base import TOP_LOGPROBS, Weights
-from qrelay.llm.exchange import PROMPT_LOGPROBS, TOKEN_LOGPROBS
 from qrelay.llm.in_process import InProcess
 from qrelay.llm.openvino_model import GRAPH, openvino_folder
 from qrelay.llm.prefixes import TokenQuery, padded_batches
@@ -63,15 +62,12 @@ class OpenVinoBackend(InProcess):
         with step(f"loading {self.weights.model} in 8 bits"):
             self._rows = OpenVinoRows(folder / GRAPH, threads=threads, batch_tokens=batch_tokens)
         engine = f"engine=openvino;weights=int8;activations={activations()}"
-        self._decodings = {PROMPT_LOGPROBS: f"{engine};start={self._tokens.start_name};temperature=1"}
-        if self._tokens.has_template:
-            chat = f"{engine};chat-template=model;temperature=0"
-            self._decodings[TOKEN_LOGPROBS] = f"{chat};max_tokens=1;top_logprobs={TOP_LOGPROBS}+labels"
+        self._decodings = self._tokens.decodings(engine, top=f"{TOP_LOGPROBS}+labels", generates=False)
 
 
 class OpenVinoRows:
-    """The forward passes; see `in_process.Rows`. Neighbours are one batch, padded on the right: a causal model does
-    not look there."""
+    """The forward passes; see `in_process.Rows`. Neighbours of one width are a batch, padded on the right, where a
+    causal model does not look."""
 
     def __init__(self, graph: Path, *, threads: int, batch_tokens: int) -> None:
         """Compiles, and runs once, so that the first question waits for no layout of weights."""
@@ -84,13 +80,12 @@ class OpenVinoRows:
         """Tensors of log-probabilities, a group after the other."""
         import torch
 
-        for batch in padded_batches(queries, self._batch_tokens):
-            rows = torch.from_numpy(self._run(batch))
+        for batch, width in padded_batches(queries, self._batch_tokens):
+            rows = torch.from_numpy(self._run(batch, width))
             yield list(torch.split(rows, [len(query.wanted) for query in batch]))
 
-    def _run(self, queries: Sequence[TokenQuery]) -> Any:
+    def _run(self, queries: Sequence[TokenQuery], width: int) -> Any:
         """Log-probabilities at every wanted position of every query: shape (positions, vocabulary)."""
-        width = max(len(query.ids) for query in queries)
         ids = np.zeros((len(queries), width), dtype=np.int64)
         mask = np.zeros_like(ids)
         for row, query in enumerate(queries):

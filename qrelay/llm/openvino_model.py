@@ -15,17 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from qrelay.llm.weights_folder import load_unpacked, weights_in
-from qrelay.models.prepared import Room, is_prepared, prepared
+from qrelay.models.prepared import Room, prepared
 from qrelay.progress import step
 
 GRAPH: Final = "model.xml"
 _KIND: Final = "openvino-int8"
 _LIBRARIES_BYTES = 1.2e9
-
-
-def has_copy(revision: str) -> bool:
-    """Whether the model's copy is there."""
-    return is_prepared(_name(revision))
 
 
 def openvino_folder(path: Path, revision: str, *, smaller: str = "") -> Path:

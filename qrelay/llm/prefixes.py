@@ -6,6 +6,7 @@ computed once, and what follows it in one padded batch. Order is kept, so a grou
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ _KEPT = 0.8
 """A question that would shorten the group's prefix to less than this share begins a new group (the next query)."""
 _PADDED = 1.3
 """A group's batch is at most this many times as large as its tokens without padding."""
+PADDING = 32
+"""Tokens to whose multiple a sequence is padded where nothing else decides its width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,14 @@ def groups(sequences: Sequence[TokenQuery], batch_tokens: int) -> Iterator[Group
         start = stop
 
 
-def padded_batches(sequences: Sequence[TokenQuery], batch_tokens: int) -> Iterator[Sequence[TokenQuery]]:
-    """The sequences in order, cut into batches of at most `batch_tokens` tokens, padding included, and little of it;
-    a longer sequence stands alone. For engines without a prefix cache."""
-    start = 0
-    for stop in range(1, len(sequences) + 1):
-        lengths = [len(each.ids) for each in sequences[start : stop + 1]]
-        padded = max(lengths) * len(lengths)
-        if stop == len(sequences) or padded > min(batch_tokens, _PADDED * sum(lengths)):
-            yield sequences[start:stop]
-            start = stop
+def padded_batches(sequences: Sequence[TokenQuery], batch_tokens: int) -> Iterator[tuple[Sequence[TokenQuery], int]]:
+    """(sequences, width): neighbours of one width, in order, at most `batch_tokens` tokens with their padding; a
+    longer sequence stands alone. For engines without a prefix cache.
+
+    A width is a sequence's own length, rounded up to `PADDING`, whatever comes with it: with quantised activations
+    another width moves log-probabilities (by 0.36 at most for a 135M model, 0.23 for a 0.5B), other rows do not.
+    """
+    for width, alike in itertools.groupby(sequences, key=lambda each: -(-len(each.ids) // PADDING) * PADDING):
+        rows, most = list(alike), max(1, batch_tokens // width)
+        for start in range(0, len(rows), most):
+            yield rows[start : start + most], width

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from qrelay.errors import MalformedInput, ModelError, Oversized, QrelayError
+from qrelay.llm.exchange import GENERATION, PROMPT_LOGPROBS, TOKEN_LOGPROBS
 from qrelay.llm.prefixes import TokenQuery
 
 _SAY = "be kind"
@@ -53,6 +54,17 @@ class Tokens:
     def start_name(self) -> str:
         """How a target without context begins, for the decoding's text."""
         return str(self.text([self._start]))
+
+    def decodings(self, engine: str, *, top: str, generates: bool = True) -> dict[str, str]:
+        """capability -> decoding of an engine that reads these tokens. top: what it reads of a first token;
+        generates: whether it writes replies too, where the model can chat."""
+        named = {PROMPT_LOGPROBS: f"{engine};start={self.start_name};temperature=1"}
+        if self.has_template:
+            chat = f"{engine};chat-template=model;temperature=0"
+            named[TOKEN_LOGPROBS] = f"{chat};max_tokens=1;top_logprobs={top}"
+            if generates:
+                named[GENERATION] = f"{chat};thinking=off"
+        return named
 
     def of_chat(self, messages: Sequence[dict[str, str]], *, room: int = 1) -> TokenQuery | QrelayError:
         """The ids of a chat in the model's template, thinking off, up to where the reply begins. `room`: tokens

@@ -22,7 +22,7 @@ from typing import Any
 
 from qrelay.errors import BackendUnavailable, ModelError, QrelayError
 from qrelay.llm.base import TOP_LOGPROBS, Weights
-from qrelay.llm.exchange import GENERATION, PROMPT_LOGPROBS, TOKEN_LOGPROBS, Chat, Reply
+from qrelay.llm.exchange import GENERATION, Chat, Reply
 from qrelay.llm.in_process import InProcess
 from qrelay.llm.replies import without_thoughts
 from qrelay.llm.tokens import Tokens
@@ -86,12 +86,7 @@ class TransformersBackend(InProcess):
             self._model = _load_model(folder, dtype, device)
         self._tokens = Tokens.load(folder, context_tokens, "raise judge.transformers.context_tokens")
         self._rows = self._forward = Forward(self._model, batch_tokens=batch_tokens, prefix_cache=prefix_cache)
-        engine = f"engine=transformers;dtype={dtype}"
-        self._decodings = {PROMPT_LOGPROBS: f"{engine};start={self._tokens.start_name};temperature=1"}
-        if self._tokens.has_template:
-            chat = f"{engine};chat-template=model;temperature=0"
-            self._decodings[TOKEN_LOGPROBS] = f"{chat};max_tokens=1;top_logprobs={TOP_LOGPROBS}+labels"
-            self._decodings[GENERATION] = f"{chat};thinking=off"
+        self._decodings = self._tokens.decodings(f"engine=transformers;dtype={dtype}", top=f"{TOP_LOGPROBS}+labels")
 
     async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
         """One reply a chat, one after the other."""
@@ -104,8 +99,7 @@ class TransformersBackend(InProcess):
         ]
 
     def _reply(self, chat: Chat) -> Reply | QrelayError:
-        messages = [{"role": role, "content": content} for role, content in chat.messages]
-        query = self._tokens.of_chat(messages, room=chat.max_tokens)
+        query = self._tokens.of_chat(chat.as_messages(), room=chat.max_tokens)
         if isinstance(query, QrelayError):
             return query
         try:

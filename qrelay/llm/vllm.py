@@ -24,8 +24,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qrelay.errors import BackendUnavailable, InternalError, ModelError, QrelayError
-from qrelay.llm.base import Incapable, Weights
+from qrelay.errors import BackendUnavailable, ModelError, QrelayError
+from qrelay.llm.base import Local, Weights, used_after_close
 from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
@@ -51,7 +51,7 @@ _REMEDY = "raise judge.vllm.context_tokens"
 _GIB = 1 << 30
 
 
-class VllmBackend(Incapable):
+class VllmBackend(Local):
     """See the module."""
 
     def __init__(
@@ -82,7 +82,7 @@ class VllmBackend(Incapable):
         folder = weights_folder(path, weights.revision, "float32" if dtype == "float32" else "bfloat16")
         self._tokens = Tokens.load(folder, context_tokens, _REMEDY)
         self._ids = itertools.count()
-        self._decodings = _decodings(dtype, self._tokens)
+        self._decodings = self._tokens.decodings(f"engine=vllm;dtype={dtype}", top=str(_TOP))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
         self._thread.start()
@@ -101,15 +101,6 @@ class VllmBackend(Incapable):
                 "architecture is supported and that judge.vllm.* leaves enough memory"
             ) from error
 
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """All three; without a chat template only PROMPT_LOGPROBS."""
-        return frozenset(self._decodings)
-
-    def decodings(self, capability: str) -> tuple[str, ...]:
-        """One a capability; none for what it lacks."""
-        return (self._decodings[capability],) if capability in self._decodings else ()
-
     async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
         """One answer a prompt; cancelling aborts what the engine has not answered."""
         return await self._run(self._score, prompts)
@@ -126,7 +117,7 @@ class VllmBackend(Incapable):
         self, answer: Callable[[Question], Coroutine[Any, Any, Answer]], questions: Sequence[Question]
     ) -> list[Answer]:
         if self._engine is None:
-            raise InternalError("the judge's engine was used after close")
+            raise used_after_close()
 
         async def every() -> list[Answer]:
             return list(await asyncio.gather(*map(answer, questions)))
@@ -153,8 +144,7 @@ class VllmBackend(Incapable):
         return TargetLogprobs(values, len(ids), self._decodings[PROMPT_LOGPROBS])
 
     async def _generate(self, chat: Chat) -> Reply | QrelayError:
-        messages = [{"role": role, "content": content} for role, content in chat.messages]
-        query = self._tokens.of_chat(messages, room=chat.max_tokens)
+        query = self._tokens.of_chat(chat.as_messages(), room=chat.max_tokens)
         done = await self._complete(query, max_tokens=chat.max_tokens, **_guide(chat.choices))
         if isinstance(done, QrelayError):
             return done
@@ -203,16 +193,6 @@ async def _start(folder: Path, dtype: str, context_tokens: int, max_sequences: i
         **by_device,
     )
     return AsyncLLM.from_engine_args(arguments)
-
-
-def _decodings(dtype: str, tokens: Tokens) -> dict[str, str]:
-    engine = f"engine=vllm;dtype={dtype}"
-    named = {PROMPT_LOGPROBS: f"{engine};start={tokens.start_name};temperature=1"}
-    if tokens.has_template:
-        chat = f"{engine};chat-template=model;temperature=0"
-        named[TOKEN_LOGPROBS] = f"{chat};max_tokens=1;top_logprobs={_TOP}"
-        named[GENERATION] = f"{chat};thinking=off"
-    return named
 
 
 def _guide(choices: Sequence[str]) -> dict[str, Any]:

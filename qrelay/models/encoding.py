@@ -1,4 +1,4 @@
-"""How a bi-encoder wants texts encoded, read from its folder without loading it: its prompts and its maximum length.
+"""How an encoder reads texts, told from its folder without loading it: a bi-encoder's prompts, and maximum lengths.
 
 Vectors of one model under other prompts or another length are another space, so fingerprints name both, where they
 are not what every index had before either was applied: no prompt, and at most 256 tokens.
@@ -15,6 +15,8 @@ from qrelay.models.records import ResolvedModel
 from qrelay.parsing import json_document
 
 _Kind = TypeVar("_Kind", dict[str, Any], list[Any], str)
+PAIR_TOKENS: Final = 384
+"""Of query and passage together, where neither a cross-encoder's files nor the settings name a length."""
 _PLAIN_TOKENS: Final = 256
 _MOST_TOKENS: Final = 1 << 20
 """Above it a tokenizer's own limit is the library's word for "none"."""
@@ -59,6 +61,13 @@ def _tokens(path: Path, name: str) -> int:
 def _of(kind: type[_Kind], value: Any) -> _Kind:
     """The value where it is of the kind, else an empty one."""
     return value if isinstance(value, kind) else kind()
+
+
+def pair_length(folder: Path, most: int = 0) -> int:
+    """Tokens of query and passage together at which a cross-encoder's pair is cut, wherever it is scored: what the
+    model reads, and no more than `most`; 0: no limit but its own."""
+    own = own_length(folder, most or PAIR_TOKENS)
+    return min(own, most or own)
 
 
 def _read(path: Path, empty: Any) -> Any:

@@ -22,7 +22,6 @@ from qrelay.models.records import ModelEntry
 from qrelay.parsing import json_document
 
 MARKER = ".verified.json"
-_CHUNK_BYTES = 4 << 20
 
 
 def models_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -78,11 +77,8 @@ def file_hashes(folder: Path, paths: Iterable[str], marker: Path, *, full: bool 
 
 def hash_file(path: Path) -> str:
     """The file's sha256, lower-case hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while piece := stream.read(_CHUNK_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read_marker(marker: Path) -> dict[str, dict[str, Any]]:

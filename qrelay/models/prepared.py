@@ -43,11 +43,6 @@ def copies_dir(home: Path | None = None) -> Path:
     return (home or models_dir()) / FOLDER
 
 
-def is_prepared(name: str, *, home: Path | None = None) -> bool:
-    """Whether the copy is there, whole."""
-    return (copies_dir(home) / name).is_dir()
-
-
 def prepared(
     name: str, make: Callable[[Path], None], room: Room, what: str, *, smaller: str = "", home: Path | None = None
 ) -> Path:
@@ -159,13 +154,6 @@ def _container_allows() -> int:
         except (OSError, ValueError):
             continue
     return 1 << 62
-
-
-def copies_of(revision: str, *, home: Path | None = None) -> list[Path]:
-    """Every whole copy made of a model's bytes."""
-    return sorted(
-        path for path in copies_dir(home).glob(f"{revision}-*") if path.is_dir() and path.suffix != _UNFINISHED
-    )
 
 
 def remove_leftovers(*, home: Path | None = None) -> list[Path]:

@@ -8,7 +8,6 @@ the proxy variables mean what they mean to huggingface_hub.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from qrelay.errors import BackendUnavailable, ConfigError, InputError, QrelayError
+from qrelay.models.home import hash_file
 
 _DENIED: Final = (401, 403)
 _NOT_FOUND: Final = 404
-_CHUNK: Final = 1 << 20
 RepoType = Literal["dataset", "model"]
 
 
@@ -35,7 +34,7 @@ class LeavingFile:
 def leaving(folder: Path) -> list[LeavingFile]:
     """Every file below `folder`, by path: what would leave the machine. Contacts nobody."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [LeavingFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files]
+    return [LeavingFile(path.relative_to(folder).as_posix(), path.stat().st_size, hash_file(path)) for path in files]
 
 
 def check_repo(repo: str) -> None:
@@ -119,11 +118,3 @@ def _status(error: BaseException | None) -> int | None:
             return int(response.status_code)
         error = error.__cause__ or error.__context__
     return None
-
-
-def _sha256(path: Path) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            sha.update(chunk)
-    return sha.hexdigest()

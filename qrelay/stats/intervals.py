@@ -121,30 +121,6 @@ def ppi_mean(
     return _around(sample.mean(weight), sample.variance(weight), level)
 
 
-def ppi_ratio(
-    top: tuple[ArrayLike, ArrayLike, ArrayLike],
-    bottom: tuple[ArrayLike, ArrayLike, ArrayLike],
-    *,
-    level: float = 0.95,
-) -> Interval:
-    """Prediction-powered interval of mean(top) / mean(bottom), each (labels [n], predictions [n], rest [m]) as in
-    `ppi_mean`. It is the estimating equation mean(top - ratio * bottom) = 0 of the same papers, linearised.
-
-    Precision of a system over queries: top = relevant passages among those that it returns, bottom = how many it
-    returns, a value a query each. Recall: bottom = relevant passages of the query.
-
-    Raises:
-        InputError: as `ppi_mean`, or mean(bottom) is 0.
-    """
-    over, under = _Powered.of(*top), _Powered.of(*bottom)
-    same_length(over.labels, under.labels)
-    same_length(over.rest, under.rest)
-    weight = over.less(under, _ratio(over, under, 0.0)).weight()
-    ratio = _ratio(over, under, weight)
-    reach = over.less(under, ratio).variance(weight) / under.mean(weight) ** 2
-    return _around(ratio, reach, level)
-
-
 @dataclass(frozen=True, slots=True)
 class _Powered:
     """labels [n], predictions [n], rest [m]: see `ppi_mean`."""
@@ -161,14 +137,6 @@ class _Powered:
             raise InputError(f"{len(y)} graded units and {len(g)} others: at least 2 of each are needed")
         return cls(y, f, g)
 
-    def less(self, other: _Powered, factor: float) -> _Powered:
-        """self - factor * other, column by column."""
-        return _Powered(
-            self.labels - factor * other.labels,
-            self.predictions - factor * other.predictions,
-            self.rest - factor * other.rest,
-        )
-
     def weight(self) -> float:
         """The weight of the predictions that makes the variance least, within 0 to 1 (PPI++, power tuning)."""
         spread = float(np.var(np.concatenate([self.predictions, self.rest])))
@@ -183,13 +151,6 @@ class _Powered:
         """Of `mean`."""
         of_rest = weight**2 * float(np.var(self.rest, ddof=1)) / len(self.rest)
         return of_rest + float(np.var(self.labels - weight * self.predictions, ddof=1)) / len(self.labels)
-
-
-def _ratio(over: _Powered, under: _Powered, weight: float) -> float:
-    mean = under.mean(weight)
-    if mean == 0.0:
-        raise InputError("the denominator is 0 in the mean: there is nothing to take a share of")
-    return over.mean(weight) / mean
 
 
 def _around(estimate: float, variance: float, level: float) -> Interval:

@@ -3,8 +3,8 @@
     examples, dropped = load_examples(expand(["exports/*.jsonl"]), reading)
 
 A line is told by its keys. Of `triples` the positives and negatives are those that mining chose; of `labels` every
-graded passage comes, and its `role` says what mining made of it. What is neither positive nor negative (a guard kept
-it out: it may be relevant) is never pushed away; it teaches through its soft target alone.
+graded passage comes, and its `role` says what mining made of it. What is neither positive nor negative (a filter kept
+it out: it may be relevant) is never pushed away; it trains through its soft target alone.
 
 Soft targets (`Reading.target`): p_relevant; expected_relevance, in 0..1; grade, brought to 0..1 by the least and the
 highest grade that the data hold; answer_nll, as -nll in nats a token, so that a higher one is better here too.
@@ -95,7 +95,7 @@ def expand(patterns: Sequence[str]) -> list[Path]:
 
 
 def load_examples(paths: Iterable[Path], reading: Reading) -> tuple[list[Example], Counter[str]]:
-    """The examples that teach something, and how many were dropped by reason.
+    """The examples that train something, and how many were dropped by reason.
 
     Reasons: `documents_without_target`; `no_positive`; `no_other_document`, where there is nothing to set against the
     positive; `one_target`, where without a positive all targets are equal. The first counts documents.
@@ -119,7 +119,7 @@ def load_examples(paths: Iterable[Path], reading: Reading) -> tuple[list[Example
 def read_examples(
     paths: Iterable[Path], reading: Reading = Reading(), dropped: Counter[str] | None = None
 ) -> Iterator[Example]:
-    """Every line as an example, in their order, whether it teaches anything or not.
+    """Every line as an example, in their order, whether it trains anything or not.
 
     Raises:
         MalformedInput: a file that cannot be read, or a line that is none; it is named.
@@ -228,7 +228,7 @@ def _scaled(examples: Sequence[Example]) -> list[Example]:
 
 
 def _useless(example: Example, reading: Reading) -> str:
-    """Why it teaches nothing, in a word; empty where it does."""
+    """Why it trains nothing, in a word; empty where it does."""
     if not example.positives and reading.need_positive:
         return "no_positive"
     if not example.positives and len({document.target for document in example.documents}) < 2:

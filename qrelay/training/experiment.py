@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qrelay.errors import ConfigError
+from qrelay.models.encoding import PAIR_TOKENS
 from qrelay.parsing import yaml_document
 
 BI_ENCODER_LOSSES: Final = (
@@ -28,7 +29,6 @@ SOFT_LOSSES: Final = ("cosine", "kl", "mse", "margin", *CROSS_ENCODER_LOSSES)
 """Those that learn from soft targets, and so from a query without a positive too."""
 ABSOLUTE_LOSSES: Final = ("cosine", "bce")
 """Those that fit the target itself, so it must be in 0..1; the mse of a cross-encoder is a third."""
-PAIR_LENGTH: Final = 384
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -146,7 +146,7 @@ class Experiment(_Strict):
     def _pairs_are_longer(cls, values: Any) -> Any:
         """A cross-encoder reads query and passage together."""
         if isinstance(values, dict) and values.get("kind") == "cross_encoder":
-            return {"max_length": PAIR_LENGTH, **values}
+            return {"max_length": PAIR_TOKENS, **values}
         return values
 
     @model_validator(mode="after")

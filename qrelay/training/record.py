@@ -6,7 +6,6 @@ goes on in it must be the same experiment on the same data.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ import orjson
 
 from qrelay.errors import ConfigError
 from qrelay.files import write_atomic
+from qrelay.models.home import hash_file
 
 NAME: Final = "run.json"
 _PACKAGES: Final = ("qrelay", "sentence-transformers", "transformers", "torch", "peft", "datasets")
@@ -25,11 +25,7 @@ _PACKAGES: Final = ("qrelay", "sentence-transformers", "transformers", "torch", 
 
 def hashes(paths: Iterable[Path]) -> dict[str, str]:
     """path -> sha256 of its bytes."""
-    found = {}
-    for path in paths:
-        with path.open("rb") as file:
-            found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {str(path): hash_file(path) for path in paths}
 
 
 def begin(out: Path, experiment: dict[str, Any], data: dict[str, str]) -> dict[str, Any]:

@@ -108,8 +108,8 @@ def with_random_negatives(
     drawn = random.Random(seed)
     for query, documents in held:
         chosen = drawn.sample(pool, min(len(pool), count + len(own[query])))
-        strangers = [Document(text, 0.0) for text in chosen if text not in own[query]][:count]
-        yield query, documents + strangers
+        negatives = [Document(text, 0.0) for text in chosen if text not in own[query]][:count]
+        yield query, documents + negatives
 
 
 def as_dataset(rows: Iterable[Row], *, seed: int) -> Any:

@@ -112,12 +112,13 @@ def require_followed(settings: TrainerSettings, config: Path | None, data_dir: P
         )
 
 
-def configured_models(config: Path | None, data_dir: Path) -> dict[str, str]:
-    """slot -> the model that its service runs where nothing is promoted; empty: none. Raises ConfigError."""
+def configured_models(config: Path | None, data_dir: Path) -> tuple[dict[str, str], int]:
+    """slot -> the model that its service runs where nothing is promoted; empty: none. And the tokens to which the
+    reranker cuts the cross-encoder's pairs. Raises ConfigError."""
     from qrelay.index.settings import RetrieverSettings
     from qrelay.services.reranker.settings import RerankerSettings
 
     retriever = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
     reranker = load_settings(RerankerSettings, "reranker", file=config, data_dir=data_dir)
     cross_encoder = reranker.cross_encoder if reranker.scorer in ("auto", "cross_encoder") else ""
-    return {BI_ENCODER: retriever.embedder, CROSS_ENCODER: cross_encoder}
+    return {BI_ENCODER: retriever.embedder, CROSS_ENCODER: cross_encoder}, reranker.max_length

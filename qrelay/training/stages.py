@@ -70,7 +70,7 @@ def run_stage(
     """Trains the model in place and returns the stage's record; of a stage that is done, loads what left it.
 
     Raises:
-        ConfigError: no data, or none that teaches; labels that the stage does not take.
+        ConfigError: no data, or none to train on; labels that the stage does not take.
         MalformedInput: a line of the data that is none.
     """
     folder = out / "checkpoints" / stage.name

@@ -32,7 +32,7 @@ def train(experiment: Experiment, data: Sequence[str], out: Path, dev: Collectio
     what the model is measured on before and after.
 
     Raises:
-        ConfigError: no data, or none that teaches; labels that a stage does not take; early_stop without dev; `out`
+        ConfigError: no data, or none to train on; labels that a stage does not take; early_stop without dev; `out`
             holds another run; LoRA, bf16 or a reporter that this machine does not have.
         MalformedInput: a line of the data that is none.
         ModelError: no such model.

@@ -1,4 +1,4 @@
-"""The judge's two doors to one core: the queue's stage and the gRPC servicer."""
+"""The judge's two endpoints on one core: the queue's stage and the gRPC servicer."""
 
 from __future__ import annotations
 

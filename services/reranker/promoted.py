@@ -101,7 +101,7 @@ class Promoted:
         settings = self._settings
         scorer = CrossEncoderScorer(
             f"path:{served.path}",
-            max_length=settings.max_length,
+            max_length=0,  # as the gate measured it
             batch_pairs=settings.batch_pairs,
             threads=settings.threads,
             fingerprint=served.fingerprint,

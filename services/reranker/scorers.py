@@ -17,7 +17,7 @@ from typing import Protocol
 
 from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import Embedder
-from qrelay.models.encoding import own_length
+from qrelay.models.encoding import pair_length
 from qrelay.models.engines import EncoderEngine
 from qrelay.models.engines import fingerprint as identity
 from qrelay.models.loading import load_encoder
@@ -52,14 +52,14 @@ class CrossEncoderScorer:
         threads: int = 0,
         fingerprint: str = "",
     ) -> None:
-        """fingerprint: of a registry's version, which also says itself how many tokens it reads, where it says so.
+        """max_length: tokens of a pair at most; 0: as many as the model reads. fingerprint: of a registry's version.
 
         Raises:
             ModelError: the model is absent, its bytes are not the catalogue's, or it cannot be loaded or
                 converted.
         """
         resolved = resolve(name)
-        length = own_length(resolved.path, max_length) if fingerprint else max_length
+        length = pair_length(resolved.path, max_length)
         self._model = load_encoder("CrossEncoder", resolved, length, engine=engine, threads=threads)
         self._batch_pairs = batch_pairs
         self._one_at_a_time = threading.Lock()  # the library sets padding on a tokenizer that calls share

@@ -40,7 +40,12 @@ class RerankerSettings(ServiceSettings):
         "all-MiniLM-L6-v2",
         description="Embedder for sets that carry no dense scores; loaded only when such a set arrives",
     )
-    max_length: int = Field(384, ge=16, description="Tokens of query and passage together in the cross-encoder")
+    max_length: int = Field(
+        384,
+        ge=16,
+        description="Tokens of query and passage together in the configured cross-encoder, at most; a promoted "
+        "version reads as many as it was trained with",
+    )
     batch_pairs: int = Field(32, ge=1, description="Pairs in one forward pass of the cross-encoder")
     max_candidates: int = Field(100, ge=1, description="Candidates scored, in the set's order; the rest are dropped")
     keep: int = Field(40, ge=1, description="Best candidates kept in the set")

@@ -1,4 +1,4 @@
-"""The retriever's two doors to one core: the queue's stage and the gRPC servicer."""
+"""The retriever's two endpoints on one core: the queue's stage and the gRPC servicer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sink's doors to one core: two stages (judged sets, dead letters) and the gRPC servicer."""
+"""The sink's endpoints on one core: two stages (judged sets, dead letters) and the gRPC servicer."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class DeadLetterStage:
         return 1
 
     async def handle(self, works: Sequence[Work]) -> Sequence[QrelayError | None]:
-        """Record the batch; letters that are there already stay as they are."""
+        """Record the batch; dead letters that are there already stay as they are."""
         try:
             await asyncio.to_thread(self._core.ledger.record_dead_letters, [work.record for work in works])
         except (TransientError, SetupError) as error:
@@ -231,7 +231,7 @@ class SinkServicer(ModelsServicer):
         return pb.ReplayDeadLettersResponse(replayed=len(replayed), skipped_ids=skipped)
 
     async def _replay_page(self, ids: list[str] | None, started: datetime) -> list[str]:
-        """Publish one page of letters that failed before `started`; their ids."""
+        """Publish one page of dead letters that failed before `started`; their ids."""
         ledger, broker = self._context.core.ledger, self._context.broker
         limit = None if ids else _PAGE
         letters = await asyncio.to_thread(ledger.begin_replay, ids, limit=limit, failed_before=started)

@@ -55,8 +55,8 @@ def classify(fed: Mapping[str, str], evidence: Evidence) -> dict[str, list[str]]
             found["unknown"].append(query_id)
         else:
             found["lost"].append(query_id)
-    strangers = {query_id for query_id, text in rows if fed.get(query_id) != text} | (waiting - fed.keys())
-    found["unexpected"] = sorted(strangers)
+    unknown = {query_id for query_id, text in rows if fed.get(query_id) != text} | (waiting - fed.keys())
+    found["unexpected"] = sorted(unknown)
     return found
 
 

@@ -63,16 +63,16 @@ def _in(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _calls(function: ast.AST) -> Iterator[str]:
-    """Reading calls of the function itself, not of functions within it."""
+    """Reading functions that the function itself calls or hands on, not those of functions within it."""
     for child in ast.iter_child_nodes(function):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
-        if isinstance(child, ast.Call) and (call := _reading(child.func)):
+        if call := _reading(child):
             yield call
         yield from _calls(child)
 
 
-def _reading(called: ast.expr) -> str:
+def _reading(called: ast.AST) -> str:
     if isinstance(called, ast.Name):
         return called.id if called.id in _OURS | _METHODS else ""
     if not isinstance(called, ast.Attribute):

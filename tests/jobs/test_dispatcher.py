@@ -175,7 +175,7 @@ def test_a_trigger_whose_job_never_can_start_is_refused_with_the_reason(ledger: 
     assert (found.state, found.error, found.attempts, runs) == ("refused", "the folder of another job", 1, [])
 
 
-def test_a_trigger_whose_labels_may_not_teach_waits_says_why_and_goes_ahead_once_they_may(
+def test_a_trigger_whose_labels_may_not_train_waits_says_why_and_goes_ahead_once_they_may(
     ledger: Ledger, tmp_path: Path
 ) -> None:
     settings, trigger = manual(ledger, tmp_path, unmeasured=False)

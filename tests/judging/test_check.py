@@ -81,7 +81,7 @@ def test_a_judge_that_copies_the_retriever_agrees_with_it_best_and_overturns_not
         assert each["rank_correlation"]["value"] == pytest.approx(1.0)
         assert each["auc"]["value"] == 1.0
         assert each["overturned"]["value"] == 0.0
-    assert "orders passages almost as bm25 does: labels that copy it teach it nothing" in text(folder)
+    assert "orders passages almost as bm25 does: training it on labels that copy it changes nothing" in text(folder)
 
 
 def test_a_judge_that_copies_the_order_overturns_nothing_wherever_its_threshold_lies(tmp_path: Path) -> None:

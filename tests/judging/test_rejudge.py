@@ -112,7 +112,7 @@ def test_counting_judges_nothing() -> None:
 
 @pytest.fixture
 def sink(tmp_path: Path) -> Iterator[Sink]:
-    """A real sink on a real door, announced in tmp_path, that holds three judged queries."""
+    """A real sink on a real gRPC server, announced in tmp_path, that holds three judged queries."""
     settings = SinkSettings(data_dir=tmp_path)
     core = load_sink(settings)
     context: ServiceContext[SinkSettings, Sink] = ServiceContext("sink", settings, "test")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import ConfigError, ModelError
 from qrelay.judging.cache import NoCache
+from qrelay.judging.engines import _IN_PROCESS
 from qrelay.judging.load import load_core, load_judge
 from qrelay.judging.settings import JudgeSettings
 from qrelay.settings import load_settings
@@ -125,3 +128,9 @@ def test_an_engine_in_this_process_takes_small_batches_unless_told_otherwise() -
     assert JudgeSettings(backend="fake").worker.max_items == 32
     assert JudgeSettings.model_validate({"worker": {"max_items": 9}}).worker.max_items == 9
     assert JudgeSettings.model_validate({"worker": {"drain_s": 9}}).worker.max_items == 2
+
+
+@pytest.mark.parametrize("backend", _IN_PROCESS)
+def test_an_engine_of_this_machine_takes_every_setting_of_its_section_by_name(backend: str) -> None:
+    engine = getattr(importlib.import_module(f"qrelay.llm.{backend}"), _IN_PROCESS[backend])
+    assert set(type(getattr(JudgeSettings(), backend)).model_fields) <= set(inspect.signature(engine).parameters)

@@ -98,7 +98,7 @@ BAD: dict[str, tuple[Any, type[QrelayError], str]] = {
     "empty text": (lambda s: with_query(s, text=" "), InvalidQuery, "empty text"),
     "bad collection": (lambda s: with_query(s, collection="No Such"), InvalidQuery, "collection"),
     "passage_id with a space": (lambda s: judged_set("bad", prefix="my doc"), MalformedInput, "whitespace"),
-    "stranger judged": (lambda s: with_judgment(s, passage_id="zz#0"), MalformedInput, "not its candidates"),
+    "no candidate judged": (lambda s: with_judgment(s, passage_id="zz#0"), MalformedInput, "not its candidates"),
     "NaN utility": (
         lambda s: with_judgment(s, outcome=dataclasses.replace(graded(1), utility=Utility(math.nan))),
         MalformedInput,

@@ -36,7 +36,7 @@ def run(home: Path, *arguments: str, code: int = 0) -> Any:
 
 
 def exported(ledger: Ledger, home: Path, name: str, kind: str = "qrels", **choices: Any) -> DataSource:
-    """An export, as a version's manifest names what was learnt from."""
+    """An export, as a version's manifest names what was trained on."""
     manifest = export_file(ledger, "docs", kind, home / name, unmeasured=True, **choices)
     return DataSource(name, manifest["sha256"], manifest["rows"], manifest)
 

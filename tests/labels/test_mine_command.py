@@ -131,7 +131,7 @@ def test_every_reason_has_words(reason: str) -> None:
     assert in_words(verdict, MiningRules(), "dense")
 
 
-def test_words_name_the_numbers_behind_a_guard() -> None:
+def test_words_name_the_numbers_behind_a_filter() -> None:
     def words(reason: str, value: float, limit: float) -> str:
         verdict = Verdict(judged("d"), NEITHER, reason, Because(value, limit, "X#0"))
         return in_words(verdict, MiningRules(), "cross_encoder")

@@ -156,7 +156,7 @@ ALTERED: dict[str, Any] = {
     "a use missing": {"verdicts": {"small": {k: v for k, v in verdicts().items() if k != "negatives"}}},
     "no hash": {"verdicts": {"small": {**verdicts(), "judge": "small"}}},
     "no judge": {"verdicts": {"small": {k: v for k, v in verdicts().items() if k != "judge"}}},
-    "a stranger's field": {"verdicts": {"small": {**verdicts(), "override": True}}},
+    "an unknown field": {"verdicts": {"small": {**verdicts(), "override": True}}},
     "two verdicts": {"verdicts": {"a": verdicts(), "b": verdicts(positives=use("not_qualified"))}},
 }
 

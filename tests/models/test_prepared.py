@@ -14,7 +14,6 @@ from qrelay.errors import ModelError
 from qrelay.models.prepared import (
     Room,
     copies_dir,
-    is_prepared,
     prepared,
     remove_leftovers,
     require_memory_for,
@@ -76,7 +75,7 @@ def test_processes_that_want_the_same_copy_make_it_once(tmp_path: Path) -> None:
 
 def test_a_killed_try_leaves_no_copy_and_the_next_one_takes_its_place(tmp_path: Path) -> None:
     killed_while_writing(tmp_path)
-    assert not is_prepared("copy", home=tmp_path)
+    assert not (copies_dir(tmp_path) / "copy").exists()
     assert (prepared("copy", write, NO_ROOM_NEEDED, "a copy", home=tmp_path) / "weights").read_text() == "whole"
     assert not list(copies_dir(tmp_path).glob("*.unfinished"))
 

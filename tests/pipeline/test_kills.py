@@ -40,7 +40,7 @@ def corpus_and_queries(folder: Path) -> tuple[Path, Path]:
     words = [f"word{n}" for n in range(500)]
     texts = [draw.choices(words, k=60) for _ in range(DOCUMENTS)]
     documents = ({"_id": f"d{n}", "title": f"thing {n}", "text": " ".join(text)} for n, text in enumerate(texts))
-    asked = ({"query_id": f"q{n}", "text": " ".join(texts[n * 5][:6])} for n in range(QUERIES))
+    asked = ({"query_id": f"q{n}", "text": " ".join(texts[n * DOCUMENTS // QUERIES][:6])} for n in range(QUERIES))
     for target, rows in ((corpus, documents), (queries, asked)):
         target.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return corpus, queries

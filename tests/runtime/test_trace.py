@@ -1,4 +1,4 @@
-"""Trace steps: a core that may swap its model names the one it used; the doors complete the step, at either door."""
+"""Trace steps: a core that may swap its model names the one it used; the endpoints complete the step, in either."""
 
 from __future__ import annotations
 

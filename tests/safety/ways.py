@@ -1,8 +1,8 @@
 """Every way from the ledger to training data, as something that can be gone: `WAYS[name](place, flags)`.
 
-A way returns once training data were let through, and raises NotQualified (or what its door makes of it) where they
-were not. `place` is one installation; `flags` are among "unmeasured" and "unqualified", given as the way takes them:
-an option, a field of a call, a setting.
+A way returns once training data were let through, and raises NotQualified (or what its endpoint makes of it) where
+they were not. `place` is one installation; `flags` are among "unmeasured" and "unqualified", given as the way takes
+them: an option, a field of a call, a setting.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def job(place: Place, flags: Flags, *, by_file: bool) -> None:
 def setting(place: Place, flags: Flags) -> None:
     """The job where the settings allow."""
     file = Job("job-1", COLLECTION, place.folder).write()
-    assert run_job_file(file, place.config(**_said(flags))).nothing_learnt
+    assert run_job_file(file, place.config(**_said(flags))).trained_nothing
 
 
 def rounds_begun(place: Place, flags: Flags) -> None:

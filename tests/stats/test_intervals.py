@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qrelay.errors import InputError
 from qrelay.stats.agreement import auc
-from qrelay.stats.intervals import Interval, cluster_bootstrap, paired_bootstrap, ppi_mean, ppi_ratio
+from qrelay.stats.intervals import Interval, cluster_bootstrap, paired_bootstrap, ppi_mean
 
 Floats = NDArray[np.float64]
 DRAWS = 300
@@ -176,34 +176,6 @@ def test_perfect_predictions_are_as_good_as_labels_everywhere() -> None:
     assert width(ppi_mean(y[:100], y[:100], y[100:])) == pytest.approx(width(classical(y)), rel=0.1)
 
 
-def precision_sample(
-    generator: np.random.Generator, n: int, m: int
-) -> tuple[tuple[Floats, Floats, Floats], tuple[Floats, Floats, Floats]]:
-    """Queries with 5 to 15 returned passages, 40% of them relevant; the judge is right about 80% and too strict."""
-    returned = generator.integers(5, 16, n + m)
-    relevant = generator.binomial(returned, 0.4)
-    judged = generator.binomial(relevant, 0.8) + generator.binomial(returned - relevant, 0.1)
-    top, said, bottom = relevant.astype(float), judged.astype(float), returned.astype(float)
-    return (top[:n], said[:n], said[n:]), (bottom[:n], bottom[:n], bottom[n:])
-
-
-def test_prediction_powered_precision_covers_the_truth_and_is_narrower() -> None:
-    generator = np.random.default_rng(17)
-    samples = [precision_sample(generator, 100, 900) for _ in range(DRAWS)]
-    found = [ppi_ratio(top, bottom) for top, bottom in samples]
-    assert 0.91 <= coverage(found, 0.4) <= 0.99
-    top, bottom = samples[0]
-    residual = top[0] - found[0].estimate * bottom[0]
-    assert width(found[0]) < 0.9 * width(classical(residual)) / float(bottom[0].mean())
-
-
-def test_a_ratio_over_a_constant_is_the_mean() -> None:
-    y, f, rest = draw(np.random.default_rng(0), 100, 500, noise=0.3)
-    ones = (np.ones(100), np.ones(100), np.ones(len(rest)))
-    found, mean = ppi_ratio((y, f, rest), ones), ppi_mean(y, f, rest)
-    assert (found.estimate, found.low, found.high) == pytest.approx((mean.estimate, mean.low, mean.high))
-
-
 @pytest.mark.parametrize(
     ("labels", "predictions", "rest"),
     [
@@ -216,9 +188,3 @@ def test_a_ratio_over_a_constant_is_the_mean() -> None:
 def test_too_little_to_power_is_refused(labels: list[float], predictions: list[float], rest: list[float]) -> None:
     with pytest.raises(InputError):
         ppi_mean(labels, predictions, rest)
-
-
-def test_a_share_of_nothing_is_refused() -> None:
-    zeros = ([0.0, 0.0], [0.0, 0.0], [0.0, 0.0])
-    with pytest.raises(InputError, match="nothing to take a share of"):
-        ppi_ratio(([1.0, 2.0], [1.0, 2.0], [1.0, 2.0]), zeros)

@@ -149,7 +149,7 @@ def test_grades_are_brought_to_shares_of_what_the_data_hold(tmp_path: Path) -> N
     assert [each.target for each in found.documents] == [1.0, 0.0]
 
 
-def test_examples_that_teach_nothing_are_dropped_by_reason(tmp_path: Path) -> None:
+def test_examples_that_train_nothing_are_dropped_by_reason(tmp_path: Path) -> None:
     path = tmp_path / "l.jsonl"
     without = [tiny.passage("a", 0.3, role=""), tiny.passage("b", 0.1, role="negative")]
     flat = [tiny.passage("a", 0.1, role=""), tiny.passage("b", 0.1, role="negative")]
@@ -185,7 +185,7 @@ def test_pairs_come_once_each() -> None:
     assert sorted(found["document"]) == ["a", "b"]
 
 
-def test_strangers_are_documents_of_other_queries_and_never_ones_own() -> None:
+def test_random_negatives_are_documents_of_other_queries_and_never_ones_own() -> None:
     shared = Document("shared", 0.9)
     lists = [("a", [shared, Document("a1", 0.1)]), ("b", [shared, Document("b1", 0.8)]), ("a", [Document("a2", 0.0)])]
     found = list(with_random_negatives(lists, 1, seed=3))
@@ -195,7 +195,7 @@ def test_strangers_are_documents_of_other_queries_and_never_ones_own() -> None:
     assert {each.text for each in found[1][1][2:]} <= {"a1", "a2"}
 
 
-def test_without_strangers_lists_stay_as_they_are() -> None:
+def test_without_random_negatives_lists_stay_as_they_are() -> None:
     lists = [("a", [Document("a1", 0.1)]), ("b", [Document("b1", 0.8)])]
     assert list(with_random_negatives(lists, 0, seed=3)) == lists
 
@@ -232,12 +232,12 @@ def test_a_prior_needs_scores_which_triples_have_not(tmp_path: Path) -> None:
         load_examples([path], Reading(prior="dense"))
 
 
-def test_an_experiments_prior_and_strangers_reach_the_data() -> None:
+def test_an_experiments_prior_and_random_negatives_reach_the_data() -> None:
     overrides = ("prior=dense", "temperature=0.1", "strangers=1", "documents=3", "max_positives=1")
     bi_encoder = load_experiment("kl_margin", overrides)
     assert (reading_of(bi_encoder).prior, reading_of(bi_encoder).prior_temperature) == ("dense", 0.1)
     examples = [Example(name, name, (Document(f"{name}+", 1.0),), (Document(f"{name}-", 0.0),)) for name in "abc"]
     pairs = CrossEncoderKind().dataset(examples, load_experiment("cross_encoder", overrides))
     assert sorted(pairs["query"]) == sorted("abc" * 3)
-    strangers = [row for row in pairs if row["document"][0] != row["query"]]
-    assert len(strangers) == 3 and not any(row["label"] for row in strangers)
+    others = [row for row in pairs if row["document"][0] != row["query"]]
+    assert len(others) == 3 and not any(row["label"] for row in others)

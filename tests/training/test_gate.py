@@ -1,5 +1,5 @@
 """The gate on real models: a worse one is rejected, a better one promoted, rollback restores the bytes; who judged,
-and what was learnt from, is checked first."""
+and what was trained on, is checked first."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def noisy(source: Path, folder: Path, noise: float) -> Path:
 
 
 def published(
-    registry: Registry, model: Path, *, slot: str = BI_ENCODER, learnt: tuple[str, ...] = ("a training query",),
+    registry: Registry, model: Path, *, slot: str = BI_ENCODER, trained_on: tuple[str, ...] = ("a training query",),
     judge: JudgeRef = MINER, parent: str = "",
 ) -> str:  # fmt: skip
-    write_query_hashes(model, learnt)
+    write_query_hashes(model, trained_on)
     return registry.publish(model, slot=slot, base="base@1", judges=(judge,), parent=parent)
 
 
@@ -172,11 +172,11 @@ def test_human_and_gold_sets_may_be_used_whoever_mined(registry: Registry, tiny:
         assert next(row for row in decision.rows if row.rule == JUDGES).passed
 
 
-@pytest.mark.parametrize("learnt", ["the capital of country c3", "  The CAPITAL of (country) c3?"])
-def test_a_version_that_learnt_a_query_of_the_set_is_refused(
-    registry: Registry, tiny: Path, tmp_path: Path, learnt: str
+@pytest.mark.parametrize("query", ["the capital of country c3", "  The CAPITAL of (country) c3?"])
+def test_a_version_that_was_trained_on_a_query_of_the_set_is_refused(
+    registry: Registry, tiny: Path, tmp_path: Path, query: str
 ) -> None:
-    version = published(registry, shutil.copytree(tiny, tmp_path / "model"), learnt=("other", learnt))
+    version = published(registry, shutil.copytree(tiny, tmp_path / "model"), trained_on=("other", query))
     decision = gate(registry, version, rules(toy(tmp_path / "set")), {BI_ENCODER: f"path:{tiny}"})
     row = next(row for row in decision.rows if row.rule == UNSEEN)
     assert (row.passed, row.queries) == (False, 1)
@@ -184,13 +184,13 @@ def test_a_version_that_learnt_a_query_of_the_set_is_refused(
     assert not decision.passed
 
 
-def test_a_version_that_does_not_say_what_it_learnt_is_refused(
+def test_a_version_that_does_not_say_what_it_was_trained_on_is_refused(
     registry: Registry, tiny: Path, tmp_path: Path
 ) -> None:
     version = registry.publish(tiny, slot=BI_ENCODER, base="base@1")
     decision = gate(registry, version, rules(toy(tmp_path / "set")), {BI_ENCODER: f"path:{tiny}"})
     assert not decision.passed
-    assert "does not say what queries it learnt from" in decision.why
+    assert "does not say what queries it was trained on" in decision.why
 
 
 def test_nothing_passes_where_no_set_is_configured(registry: Registry, tiny: Path, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_version_that_did_not_learn_is_rejected_and_the_job_ends_well(folder: 
     assert Registry(folder / "registry").serving(BI_ENCODER) is None
 
 
-def test_the_same_labels_again_teach_nothing_new(folder: Path, model: Path) -> None:
+def test_the_same_labels_again_train_nothing_new(folder: Path, model: Path) -> None:
     settings = config(folder, model)
     first = run_job_file(job(folder), settings).slots[0]
     again = run_job_file(job(folder, "job-2"), settings).slots[0]
@@ -123,8 +123,8 @@ def test_a_version_trained_from_the_one_that_serves_inherits_its_queries(folder:
     second = run_job_file(job(folder, "job-2"), config(folder, model, bi_encoder=serving, dev_share=0.5)).slots[0]
     assert registry.manifest(second.version).parent == first.version
     assert second.queries < first.queries
-    learnt = read_query_hashes(registry.model_dir(second.version))
-    assert learnt is not None and set(old.read_text().split()) <= learnt
+    trained_on = read_query_hashes(registry.model_dir(second.version))
+    assert trained_on is not None and set(old.read_text().split()) <= trained_on
 
 
 def test_queries_of_the_gates_sets_are_never_trained_on(tmp_path: Path, model: Path) -> None:
@@ -132,10 +132,10 @@ def test_queries_of_the_gates_sets_are_never_trained_on(tmp_path: Path, model: P
     sets.toy(tmp_path / "frozen")
     (slot,) = run_job_file(job(tmp_path), config(tmp_path, model, dev_share=0.0)).slots
     assert slot.queries == 32
-    learnt = read_query_hashes(Registry(tmp_path / "registry").model_dir(slot.version))
-    assert learnt is not None
-    assert query_hash("the capital of country c1") not in learnt
-    assert query_hash("c1 capital") in learnt
+    trained_on = read_query_hashes(Registry(tmp_path / "registry").model_dir(slot.version))
+    assert trained_on is not None
+    assert query_hash("the capital of country c1") not in trained_on
+    assert query_hash("c1 capital") in trained_on
 
 
 def test_too_little_data_ends_with_a_code_of_its_own_and_publishes_nothing(folder: Path, model: Path) -> None:

@@ -249,7 +249,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(
     assert (first == again).all() and (first != other).any()
 
 
-def test_soft_labels_of_queries_without_a_positive_teach_where_they_are_let(model: str, tmp_path: Path) -> None:
+def test_soft_labels_of_queries_without_a_positive_train_where_they_are_let(model: str, tmp_path: Path) -> None:
     path = tmp_path / "soft.jsonl"
     tiny.labels(path)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -265,7 +265,7 @@ def test_soft_labels_of_queries_without_a_positive_teach_where_they_are_let(mode
     assert stage["losses"]["loss"] < 0.9 * stage["first_loss"]
 
 
-def test_answer_likelihoods_teach_by_their_softmax(model: str, labels: str, tmp_path: Path) -> None:
+def test_answer_likelihoods_train_by_their_softmax(model: str, labels: str, tmp_path: Path) -> None:
     wanted = experiment("kl_only", model, "target=answer_nll", "stages=[{epochs: 20}]", "teacher_temperature=0.5")
     folder = train(wanted, [labels], tmp_path)
     right, wrong = scores("bi_encoder", folder)

@@ -140,9 +140,9 @@ class Run:
         ideal = self.shape.judges / time if time else None
         self.extra["efficiency"] = measuring.efficiency(best, alone, ideal)
         self.extra["judge alone"] = [
-            {"door": door, "queries/s": level.throughput.value, "low": level.throughput.low,
+            {"door": endpoint, "queries/s": level.throughput.value, "low": level.throughput.low,
              "high": level.throughput.high, "in flight": level.concurrency, "stable": level.stable}
-            for door, level in alone.items()
+            for endpoint, level in alone.items()
         ]  # fmt: skip
 
     def _limits(self) -> Limits:

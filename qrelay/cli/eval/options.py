@@ -33,7 +33,7 @@ _MODELS = (
     click.option(
         "--max-length",
         type=click.IntRange(8),
-        help="Tokens of a text.  [default: the model's own; a cross-encoder's pair 384]",
+        help="Tokens of a text, or of a cross-encoder's pair, at most.  [default: the model's own]",
     ),
     click.option(
         "--vectors", type=click.Path(path_type=Path), help="Folder (or .npz file) that keeps vectors of a corpus."

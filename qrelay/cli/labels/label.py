@@ -232,10 +232,8 @@ def _say_written(written: Written, word: str, as_json: bool) -> None:
     if as_json:
         echo_json(_counts(written))
         return
-    stranger = "; the passage is no candidate of the query: qrels will hold it, training data cannot"
-    click.echo(
-        (word + stranger * bool(written.not_candidates)) if written.added else "stood already: nothing changed"
-    )
+    outside = "; the passage is no candidate of the query: qrels will hold it, training data cannot"
+    click.echo((word + outside * bool(written.not_candidates)) if written.added else "stood already: nothing changed")
 
 
 def _say_imported(file: Path, found: Imported, as_json: bool) -> None:
@@ -254,8 +252,8 @@ def _say_imported(file: Path, found: Imported, as_json: bool) -> None:
         click.echo(f"nothing imported: {len(found.bad)} bad lines{ungraded}; fix them, or use --skip-bad", err=True)
         return
     skipped = f", {len(found.bad)} bad lines skipped" if found.bad else ""
-    strangers = found.written.not_candidates
-    outside = f", {strangers} of them of passages that are no candidates of their query" if strangers else ""
+    count = found.written.not_candidates
+    outside = f", {count} of them of passages that are no candidates of their query" if count else ""
     click.echo(
         f"{file} ({found.format}): {found.written.added} imported{outside},"
         f" {found.written.unchanged} stood already{skipped}{ungraded}"

@@ -23,7 +23,7 @@ _STEPS = {
     "judged": "with a label",
     "graded": "with a grade",
     "not_relevant": "not relevant by it",
-    "past_guards": "past the guards",
+    "past_guards": "past the filters",
     "hard": "hard: they misled a ranker",
     "chosen": "chosen as hard negatives",
     "easy": "chosen as easy negatives, beside them",

@@ -66,8 +66,8 @@ def _gate(
 
     registry = Registry(settings.registry_folder)
     with shown():
-        models = configured_models(config, settings.data_dir)
-        decision = gate(registry, version, rules, models, by="qrelay models gate",
+        models, pair_tokens = configured_models(config, settings.data_dir)
+        decision = gate(registry, version, rules, models, pair_tokens=pair_tokens, by="qrelay models gate",
                         say=lambda text: click.echo(text, err=True))  # fmt: skip
     promoted = promote and decision.passed and registry.promote(version, by="qrelay models gate", reason=decision.why)
     if as_json:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
@@ -69,6 +70,8 @@ def list_models(as_json: bool) -> None:
         size = f"{row['size_bytes'] / 1e6:>9,.1f} MB"
         click.echo(f"{row['name']:<{width}}  {row['state']:<7}  {size}  {row['task']:<9}  {row['licence']}")
         click.secho(f"  {row['description']}", dim=True)
+        for each in row["measured"]:
+            click.secho(f"  {each['engine']}, {each['processor']}: {each['speed']}; {each['quality']}", dim=True)
     click.echo(f"\nmodel home: {models_dir()}")
 
 
@@ -139,6 +142,7 @@ def _row(entry: ModelEntry) -> dict[str, Any]:
         "state": state,
         "path": str(folder),
         "description": entry.description,
+        "measured": [asdict(each) for each in entry.measured],
     }
 
 
@@ -160,8 +164,8 @@ def _verify_one(entry: ModelEntry) -> dict[str, Any]:
     if not problems:
         return {"name": entry.name, "ok": True, "path": str(folder), "said": "verified"}
     listed = "\n".join(f"  - {problem}" for problem in problems)
-    mend = f"Run `qrelay models pull {entry.name}` to fetch it again."
-    return {"name": entry.name, "ok": False, "problem": f"the model '{entry.name}' is not right:\n{listed}\n{mend}"}
+    remedy = f"Run `qrelay models pull {entry.name}` to fetch it again."
+    return {"name": entry.name, "ok": False, "problem": f"the model '{entry.name}' is not right:\n{listed}\n{remedy}"}
 
 
 def _finish(results: list[dict[str, Any]], as_json: bool) -> None:

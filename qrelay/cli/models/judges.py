@@ -55,7 +55,7 @@ def _decide(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """The ledger first: what is withdrawn there is learnt from no more, whatever becomes of this process."""
+    """The ledger first: what is withdrawn there is trained on no more, whatever becomes of this process."""
     from qrelay.labels.lineage.side import open_side
 
     registry = opened(folder, data_dir, config)

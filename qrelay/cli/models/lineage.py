@@ -51,7 +51,7 @@ def lineage(
         lines = printed(found)
         if side is not None and query_id:
             found["judgments"] = list(judgments(registry, version, side, query_id))
-            lines += [_line(row) for row in found["judgments"]] or [f"nothing was learnt from query {query_id}"]
+            lines += [_line(row) for row in found["judgments"]] or [f"nothing was trained on query {query_id}"]
         if side is not None and out:
             found["written"] = _write(out, judgments(registry, version, side, query_id))
             lines.append(f"{found['written']} judgments: {out}")

@@ -1,6 +1,6 @@
 """Judges beside retrieval scores, and beside each other.
 
-Rank correlations (Spearman) and AUCs are taken within each query and averaged over queries, for what a label teaches
+Rank correlations (Spearman) and AUCs are taken within each query and averaged over queries, for what a label trains
 is an order within a query; intervals draw whole queries anew.
 """
 

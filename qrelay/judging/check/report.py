@@ -71,7 +71,7 @@ def _meaning(found: Mapping[str, Any], system: str, reads_scores: bool) -> str:
     if reads_scores:
         return f"reads retrieval scores, so that it agrees with {system} by construction."
     if found["value"] >= COPIES:
-        return f"orders passages almost as {system} does: labels that copy it teach it nothing."
+        return f"orders passages almost as {system} does: training it on labels that copy it changes nothing."
     if not is_known(found["low"]):
         return f"was compared with {system} on one query only: that says nothing yet."
     if found["low"] <= 0 <= found["high"]:

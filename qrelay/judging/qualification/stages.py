@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.formats.annotated_pairs import GradedPair
+from qrelay.index.bm25 import Bm25
 from qrelay.models.embedder import TextKind, load_embedder
-from qrelay.terms import K1, B, tokenize
 from qrelay.text import passage_text
 from qrelay.types import BM25, DENSE
 
@@ -57,23 +57,10 @@ def _dense(pairs: Sequence[GradedPair], name: str) -> NDArray[np.float64]:
 
 
 def _bm25(pairs: Sequence[GradedPair], corpus: Iterable[tuple[str, str]]) -> NDArray[np.float64]:
-    """bm25s's "lucene" formula with its own index over the corpus and the pairs' passages."""
-    import bm25s
-
+    """The retriever's BM25 over the corpus and the pairs' passages."""
     rows = {text: number for number, text in enumerate(dict.fromkeys(passage_text(*each) for each in corpus))}
     for pair in pairs:
         rows.setdefault(passage_text(pair.title, pair.text), len(rows))
-    index = bm25s.BM25(k1=K1, b=B, method="lucene")
-    index.index([tokenize(text) for text in rows], show_progress=False)
-    by_query: Mapping[str, NDArray[np.float32]] = {
-        query: _query_scores(index, query, len(rows)) for query in dict.fromkeys(pair.query for pair in pairs)
-    }
+    index = Bm25.of(rows)
+    by_query = {query: index.scores(query) for query in dict.fromkeys(pair.query for pair in pairs)}
     return np.array([by_query[p.query][rows[passage_text(p.title, p.text)]] for p in pairs], np.float64)
-
-
-def _query_scores(index: object, query: str, documents: int) -> NDArray[np.float32]:
-    known = [term for term in tokenize(query) if term in index.vocab_dict]  # type: ignore[attr-defined]
-    if not known:
-        return np.zeros(documents, np.float32)
-    scores: NDArray[np.float32] = index.get_scores(known)  # type: ignore[attr-defined]
-    return scores

@@ -1,8 +1,8 @@
 """Qualification: what each judge may be used for, decided from figures on pairs that people graded.
 
-A judge teaches its pupil, the retriever. So the first demand on training labels is that the judge knows at least what
-the pupil's best score knows: its AUC, overall and paired over queries, is not below it (lower bound of the difference
-at least -`MARGIN`), nor is its AUC within queries, where the pupil learns. Beyond that:
+A judge's labels train its student, the retriever. So the first demand on training labels is that the judge knows at
+least what the student's best score knows: its AUC, overall and paired over queries, is not below it (lower bound of
+the difference at least -`MARGIN`), nor is its AUC within queries, where the student learns. Beyond that:
 
     positives   what it calls relevant agrees with people: binary kappa >= `KAPPA`
     negatives   there is a threshold of P(relevant) below which few passages are relevant: the share's upper 95% bound
@@ -75,7 +75,7 @@ def unknown() -> Verdict:
 
 
 def _knows_enough(evaluation: Evaluation, system: System) -> Verdict | None:
-    """Why it must not teach, or None."""
+    """Why its labels must not train, or None."""
     against = next((each for each in evaluation.comparisons if each["a"] == system.name), None)
     if against is None:
         return None

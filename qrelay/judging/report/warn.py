@@ -33,7 +33,7 @@ def _on_data(data: Mapping[str, Any]) -> Iterator[str]:
 def _on_system(name: str, system: Mapping[str, Any]) -> Iterator[str]:
     if system.get("uses_stage_scores"):
         yield (
-            f"{name} reads retrieval scores: its labels lean on the retriever that they would teach or compare. Do "
+            f"{name} reads retrieval scores: its labels lean on the retriever that they would train or compare. Do "
             "not use it in a gate."
         )
     if system.get("missing"):

@@ -21,7 +21,7 @@ from qrelay.errors import QrelayError
 from qrelay.identity import digest
 from qrelay.judging.strategies import hygiene
 from qrelay.judging.strategies.base import Measured, StrategySpec
-from qrelay.judging.strategies.likelihood import BINARY, Prior, measured, nll
+from qrelay.judging.strategies.likelihood import BINARY, Prior, measured, nll, shown
 from qrelay.llm.base import Backend
 from qrelay.llm.exchange import (
     GENERATION,
@@ -71,20 +71,15 @@ class AnswerNll:
 
     def __init__(self) -> None:
         limits = (ANSWER_WORDS, _SOURCES, _SOURCE_WORDS, _WRITTEN_TOKENS)
-        shown = (_QUESTION, _CONTEXT, _CUE, repr(_PRIOR), _WRITE, _SENTENCE_END.pattern, repr(limits))
-        self._spec = StrategySpec(
+        hashed = (_QUESTION, _CONTEXT, _CUE, repr(_PRIOR), _WRITE, _SENTENCE_END.pattern, repr(limits))
+        self.spec = StrategySpec(
             "answer_nll",
             BINARY,
-            digest(hygiene.VERSION, "answer_nll", *shown),
+            digest(hygiene.VERSION, "answer_nll", *hashed),
             frozenset({PROMPT_LOGPROBS, GENERATION}),
             PROMPT_LOGPROBS,
-            listwise=True,
+            listwise=True,  # an answer that the model writes comes from the list
         )
-
-    @property
-    def spec(self) -> StrategySpec:
-        """Name, scale, prompt hash. Listwise, because an answer that the model writes comes from the list."""
-        return self._spec
 
     def reads(self, query: Query, passages: Sequence[Passage]) -> str:
         """The reference answers, in any order; without any, the list in its order, which decides what is written."""
@@ -139,9 +134,8 @@ class AnswerNll:
         """The text whose end, the answer, is measured; before it, where there is no reference, what writes one."""
         given = references(query)
         if not given:
-            return [{"role": role, "content": content} for role, content in _writing(query, [passage]).messages]
-        asked = _continuation(query, passage, given[0])
-        return [{"role": "context", "content": asked.context}, {"role": "target", "content": asked.target}]
+            return _writing(query, [passage]).as_messages()
+        return shown(_continuation(query, passage, given[0]))
 
 
 def references(query: Query) -> tuple[str, ...]:
@@ -163,12 +157,8 @@ def _continuation(query: Query, passage: Passage | None, answer: str) -> Continu
     """Question and passage first, so that a passage is read once for all answers. None: the question alone."""
     context = _QUESTION.format(question=hygiene.as_data(query.text))
     if passage is not None:
-        context += _CONTEXT.format(passage=_shown(passage))
+        context += _CONTEXT.format(passage=hygiene.plain_passage(passage))
     return Continuation(context + _CUE, " " + hygiene.as_data(answer), query.text, passage.text if passage else "")
-
-
-def _shown(passage: Passage) -> str:
-    return "\n".join(part for part in (hygiene.as_data(passage.title), hygiene.as_data(passage.text)) if part)
 
 
 def _writing(query: Query, passages: Sequence[Passage]) -> Chat:

@@ -45,14 +45,9 @@ class ChatGrade:
         template = self.prompt("{query}", Passage("", "", "{title}", "{text}"))
         spellings = ["/".join(variants) for variants in scale.variants]
         shown = (template.instructions, template.question, template.evidence, *chain.from_iterable(self._shots))
-        self._spec = StrategySpec(
+        self.spec = StrategySpec(
             name, scale, digest(hygiene.VERSION, *shown, *spellings), frozenset({TOKEN_LOGPROBS}), TOKEN_LOGPROBS
         )
-
-    @property
-    def spec(self) -> StrategySpec:
-        """Name, scale, prompt hash."""
-        return self._spec
 
     def prompt(self, query: str, passage: Passage) -> Prompt:
         """The chat of one pair."""

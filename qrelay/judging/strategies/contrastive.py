@@ -31,15 +31,14 @@ from qrelay.identity import digest
 from qrelay.judging.strategies import hygiene
 from qrelay.judging.strategies.base import Measured, StrategySpec
 from qrelay.judging.strategies.grading import graded
-from qrelay.judging.strategies.likelihood import BINARY, Prior, measured
+from qrelay.judging.strategies.likelihood import BINARY, QUESTION, Prior, measured, question, shown
 from qrelay.llm.base import Backend
-from qrelay.llm.exchange import PROMPT_LOGPROBS, Continuation, Message, TargetLogprobs
+from qrelay.llm.exchange import PROMPT_LOGPROBS, Message, TargetLogprobs
 from qrelay.parsing import json_document
 from qrelay.types import Graded, Passage, Query
 
 ALTERNATIVES: Final = "alternatives"
 """The query's attribute that holds them."""
-_CONTEXT: Final = "Passage: {passage}\nPlease write a question based on this passage.\nQuestion:"
 _TOPIC: Final = Prior(BINARY, cuts=(0.79,), slope=2.24)
 """The query likelihood's fit on LiveQA-Med, at the cut between related and relevant."""
 
@@ -48,19 +47,14 @@ class ContrastiveLikelihood:
     """See the module."""
 
     def __init__(self) -> None:
-        self._spec = StrategySpec(
+        self.spec = StrategySpec(
             "contrastive_likelihood",
             BINARY,
-            digest(hygiene.VERSION, "contrastive_likelihood", _CONTEXT, repr(_TOPIC)),
+            digest(hygiene.VERSION, "contrastive_likelihood", QUESTION, repr(_TOPIC)),
             frozenset({PROMPT_LOGPROBS}),
             PROMPT_LOGPROBS,
-            listwise=True,
+            listwise=True,  # what is common to the list's passages is taken out
         )
-
-    @property
-    def spec(self) -> StrategySpec:
-        """Name, scale, prompt hash. Listwise, because what is common to the list's passages is taken out."""
-        return self._spec
 
     def reads(self, query: Query, passages: Sequence[Passage]) -> str:
         """The alternatives and the passages, each in any order."""
@@ -74,8 +68,8 @@ class ContrastiveLikelihood:
         """A question for each passage and text, the query and its alternatives, and one for the query alone.
         Raises MalformedInput: the attribute is no list of texts."""
         texts = (query.text, *alternatives(query))
-        asked = [_continuation(query.text, None)]
-        asked += [_continuation(text, passage) for passage in passages for text in texts]
+        asked = [question(query.text, None)]
+        asked += [question(text, passage) for passage in passages for text in texts]
         alone, *replies = await backend.loglikelihood(asked)
         rows = [replies[at : at + len(texts)] for at in range(0, len(replies), len(texts))]
         topical = measured([row[0] for row in rows], alone, _TOPIC)
@@ -83,8 +77,7 @@ class ContrastiveLikelihood:
 
     def example(self, query: Query, passage: Passage) -> list[Message]:
         """The text whose end, the query, is measured; each alternative is measured in its place."""
-        asked = _continuation(query.text, passage)
-        return [{"role": "context", "content": asked.context}, {"role": "target", "content": asked.target}]
+        return shown(question(query.text, passage))
 
 
 def alternatives(query: Query) -> tuple[str, ...]:
@@ -104,12 +97,6 @@ def alternatives(query: Query) -> tuple[str, ...]:
             " alternatives` write it"
         )
     return tuple(sorted(set(found) - {query.text}))
-
-
-def _continuation(text: str, passage: Passage | None) -> Continuation:
-    shown = (passage.title, passage.text) if passage else ()
-    context = _CONTEXT.format(passage="\n".join(part for each in shown if (part := hygiene.as_data(each))))
-    return Continuation(context, " " + hygiene.as_data(text), text, passage.text if passage else "")
 
 
 def _contrasted(

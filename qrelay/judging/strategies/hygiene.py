@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from qrelay.types import Passage
+
 VERSION: Final = "hygiene-1"
 """Part of every prompt_hash: change it when the rules below change."""
 
@@ -37,6 +39,12 @@ def first_words(text: str, words: int) -> str:
     blanks between their words would else have no limit. For prompts that show many passages at once."""
     head = " ".join(text.split()[:words])
     return head.encode("utf-8", "replace")[: 16 * words].decode("utf-8", "ignore")
+
+
+def plain_passage(passage: Passage | None) -> str:
+    """Title and text on lines of their own, for prompts that do not chat; what is empty has no line."""
+    shown = (passage.title, passage.text) if passage else ()
+    return "\n".join(part for each in shown if (part := as_data(each)))
 
 
 def delimited_passage(title: str, text: str) -> str:

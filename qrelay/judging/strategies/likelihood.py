@@ -16,14 +16,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from qrelay.errors import QrelayError
+from qrelay.judging.strategies import hygiene
 from qrelay.judging.strategies.base import Measured
 from qrelay.judging.strategies.grading import graded
-from qrelay.llm.exchange import TargetLogprobs
+from qrelay.llm.exchange import Continuation, Message, TargetLogprobs
 from qrelay.scales import Scale
-from qrelay.types import Graded, Missing, Utility
+from qrelay.types import Graded, Missing, Passage, Utility
 
 BINARY = Scale.halved("0-1", variants=(("no",), ("yes",)))
 GRADED = Scale.halved("0-3", variants=(("0",), ("1",), ("2",), ("3",)))
+QUESTION = "Passage: {passage}\nPlease write a question based on this passage.\nQuestion:"
+"""What stands before a question whose likelihood is measured (UPR's prompt)."""
+
+
+def question(text: str, passage: Passage | None) -> Continuation:
+    """The question `text` after the passage; None: after no passage."""
+    context = QUESTION.format(passage=hygiene.plain_passage(passage))
+    return Continuation(context, " " + hygiene.as_data(text), text, passage.text if passage else "")
+
+
+def shown(asked: Continuation) -> list[Message]:
+    """For people to read."""
+    return [{"role": "context", "content": asked.context}, {"role": "target", "content": asked.target}]
 
 
 @dataclass(frozen=True, slots=True)

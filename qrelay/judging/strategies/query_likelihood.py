@@ -2,7 +2,7 @@
 
 After Sachan et al., "Improving Passage Retrieval with Zero-Shot Question Generation" (UPR, EMNLP 2022), whose prompt
 it takes, with one thing more: log P(query) without a passage is taken off, so that scores compare between queries
-and a label means something by itself. Asks nothing that a model must be taught to do: small models that fail at
+and a label means something by itself. Asks nothing that a model must be trained to do: small models that fail at
 grading do this well (docs/judge.md has the figures).
 """
 
@@ -14,12 +14,11 @@ from qrelay.errors import QrelayError
 from qrelay.identity import digest
 from qrelay.judging.strategies import hygiene
 from qrelay.judging.strategies.base import Measured, StrategySpec
-from qrelay.judging.strategies.likelihood import GRADED, Prior, measured
+from qrelay.judging.strategies.likelihood import GRADED, QUESTION, Prior, measured, question, shown
 from qrelay.llm.base import Backend
-from qrelay.llm.exchange import PROMPT_LOGPROBS, Continuation, Message
+from qrelay.llm.exchange import PROMPT_LOGPROBS, Message
 from qrelay.types import Passage, Query
 
-_CONTEXT = "Passage: {passage}\nPlease write a question based on this passage.\nQuestion:"
 _PRIOR = Prior(GRADED, cuts=(0.53, 0.79, 1.0), slope=2.24)
 """Logistic fits on LiveQA-Med's dev part (people's grades 2, 3, 4 of 1 to 4) with the 1.5B model, both sides of a cut
 weighing the same: how many candidates are relevant is a matter of the corpus and the retriever, and a map's to learn.
@@ -30,19 +29,14 @@ class QueryLikelihood:
     """See the module."""
 
     def __init__(self) -> None:
-        shown = (_CONTEXT, repr(_PRIOR))
-        self._spec = StrategySpec(
+        hashed = (QUESTION, repr(_PRIOR))
+        self.spec = StrategySpec(
             "query_likelihood",
             _PRIOR.scale,
-            digest(hygiene.VERSION, "query_likelihood", *shown),
+            digest(hygiene.VERSION, "query_likelihood", *hashed),
             frozenset({PROMPT_LOGPROBS}),
             PROMPT_LOGPROBS,
         )
-
-    @property
-    def spec(self) -> StrategySpec:
-        """Name, scale, prompt hash."""
-        return self._spec
 
     def reads(self, query: Query, passages: Sequence[Passage]) -> str:  # noqa: ARG002
         """Nothing beside the pair."""
@@ -52,16 +46,10 @@ class QueryLikelihood:
         self, backend: Backend, query: Query, passages: Sequence[Passage]
     ) -> list[Measured | QrelayError]:
         """One question a passage, and one for the query alone."""
-        asked = [self._continuation(query, "", ""), *(self._continuation(query, p.title, p.text) for p in passages)]
+        asked = [question(query.text, passage) for passage in (None, *passages)]
         alone, *replies = await backend.loglikelihood(asked)
         return measured(replies, alone, _PRIOR)
 
-    def _continuation(self, query: Query, title: str, text: str) -> Continuation:
-        passage = "\n".join(part for part in (hygiene.as_data(title), hygiene.as_data(text)) if part)
-        context = _CONTEXT.format(passage=passage)
-        return Continuation(context, " " + hygiene.as_data(query.text), query.text, text)
-
     def example(self, query: Query, passage: Passage) -> list[Message]:
         """The text whose end, the query, is measured."""
-        asked = self._continuation(query, passage.title, passage.text)
-        return [{"role": "context", "content": asked.context}, {"role": "target", "content": asked.target}]
+        return shown(question(query.text, passage))

@@ -87,7 +87,7 @@ class ListUtility:
         self._limits = limits
         shown = (_SYSTEM, *_TASKS.values(), *_CUES.values(), NUMBERS.pattern)
         numbers = (passes, *limits, _ANSWER_TOKENS, _TOKENS_A_NUMBER, _OVERLAP, _TOP_SHARE)
-        self._spec = StrategySpec(
+        self.spec = StrategySpec(
             "utility",
             SCALE,
             digest(hygiene.VERSION, "utility", mode, *shown, repr(numbers)),
@@ -95,11 +95,6 @@ class ListUtility:
             GENERATION,
             listwise=True,
         )
-
-    @property
-    def spec(self) -> StrategySpec:
-        """Name, scale, prompt hash."""
-        return self._spec
 
     def reads(self, query: Query, passages: Sequence[Passage]) -> str:  # noqa: ARG002
         """All passages of the list, whatever their order."""
@@ -190,8 +185,7 @@ class ListUtility:
 
     def example(self, query: Query, passage: Passage) -> list[Message]:
         """The first question, on a list of this passage alone."""
-        chat = self._chat(query.text, "relevance", [(passage.title, passage.text)], _TOKENS_A_NUMBER)
-        return [{"role": role, "content": content} for role, content in chat.messages]
+        return self._chat(query.text, "relevance", [(passage.title, passage.text)], _TOKENS_A_NUMBER).as_messages()
 
 
 async def _ask(backend: Backend, run: _Pass, chats: Sequence[Chat]) -> list[Reply]:

@@ -1,8 +1,8 @@
 """`qrelay audit sample`: negatives for a second, stronger judgment, as a file that people and commands can take.
 
-The file is a slice as `qrelay judge` reads and writes them: TSV in UTF-8 under the header query_id, passage_id, grade
-(empty: to be filled in), query, title, text; then reason, the mining rule that chose the negative. What the first
-judge said is not in it, for a grader must not see it.
+The file holds annotated pairs as `qrelay judge` reads and writes them: TSV in UTF-8 under the header query_id,
+passage_id, grade (empty: to be filled in), query, title, text; then reason, the mining rule that chose the negative.
+What the first judge said is not in it, for a grader must not see it.
 """
 
 from __future__ import annotations

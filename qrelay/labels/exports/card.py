@@ -1,4 +1,4 @@
-"""The card of a Hugging Face dataset: YAML front matter that the hub reads, and what a stranger must know to trust
+"""The card of a Hugging Face dataset: YAML front matter that the hub reads, and what a reader must know to trust
 the data: how it was made, by which judges, what was measured of them, and what was left out.
 """
 

@@ -13,9 +13,9 @@ NO_LABELS: Final = "none"
 QRELS_USE: Final = "qrels"
 """Every graded label, as a judgment to evaluate with: written whatever is known of its judge, with a warning."""
 GRADES_USE: Final = "grades"
-"""Every graded label as training data: refused where its judge may not teach, see `labels/permission.py`."""
+"""Every graded label as training data: refused where its judge's labels may not train, see `labels/permission.py`."""
 EXAMPLES_USE: Final = "examples"
-"""Mined positives and negatives: refused where their judge may not teach."""
+"""Mined positives and negatives: refused where their judge's labels may not train."""
 TRAINING: Final = (GRADES_USE, EXAMPLES_USE)
 _TRAIN: Final = "train"
 

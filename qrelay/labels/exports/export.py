@@ -70,7 +70,7 @@ class Export:
         Raises:
             UnknownCollection: the ledger holds no query of it.
             InputError: no such judge, a scale without a relevant grade, or an export of several files.
-            NotQualified: training data of a judge that may not teach; see `labels/permission.py`.
+            NotQualified: training data of a judge whose labels may not train; see `labels/permission.py`.
             BackendUnavailable: the database does not answer.
         """
         stream = Stream()
@@ -151,7 +151,7 @@ class Export:
 
 
 def require_permitted(ledger: Ledger, request: Request) -> None:
-    """Reads what an export would read, and writes nothing. Stops at the first label that may not teach.
+    """Reads what an export would read, and writes nothing. Stops at the first label that may not train.
 
     Raises:
         NotQualified: there is one; see `labels/permission.py`.

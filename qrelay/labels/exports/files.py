@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import orjson
+import psutil
 
 from qrelay.errors import InputError
-from qrelay.files import AtomicFiles, fsync_path
+from qrelay.files import AtomicFiles, fsync_path, remove
 from qrelay.labels.exports.writing import Sink
 from qrelay.runtime import faults
 
@@ -197,26 +198,12 @@ def _discard(sinks: Mapping[str, Sink]) -> None:
         sink.discard()
 
 
-def _runs(process: int) -> bool:
-    """Whether there is such a process on this machine, whoever owns it."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _clear(path: Path) -> None:
     """Removes what killed exports to this place left; those of processes that still run are left alone."""
     left = list(path.parent.glob(f".{path.name}.*.old"))
     for each in path.parent.glob(f".{path.name}.*-*.tmp"):
         process = each.name.removeprefix(f".{path.name}.").split("-")[0]
-        if process.isdigit() and not _runs(int(process)):
+        if process.isdigit() and not psutil.pid_exists(int(process)):
             left.append(each)
     for each in left:
-        if each.is_dir():
-            shutil.rmtree(each, ignore_errors=True)
-        else:
-            each.unlink(missing_ok=True)
+        remove(each)

@@ -47,7 +47,7 @@ class Request:
     that count are meant. overrides: people's decisions win. since: only queries that changes after this number
     touched, whole; None: all. rules: of mining; limits: of what one round of training takes: an increment is a round,
     and so is an export of everything. report: what was measured of the judges; unmeasured, unqualified: let labels
-    teach all the same whose judge it does not name, or finds short. by: what a row is about.
+    train all the same whose judge it does not name, or finds short. by: what a row is about.
     """
 
     collection: str

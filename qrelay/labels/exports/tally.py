@@ -47,7 +47,7 @@ class Tally:
         """A query that is about to be written.
 
         Raises:
-            NotQualified: a label would teach whose judge may not; see `labels/permission.py`.
+            NotQualified: a label would be trained on that may not be; see `labels/permission.py`.
         """
         self.read += 1
         for label in example.labels.values():

@@ -5,8 +5,8 @@
       └── its query committed ─┴── in its round or a later ─┴──► resolved
 
 `replaying` is written before the originals are published and `replayed` after, so that a crash between the
-two leaves letters that the next replay takes again: at least once, and the ledger's first-commit rule
-makes that once. A message that dies again after a replay reopens its letter (same id, later failure).
+two leaves dead letters that the next replay takes again: at least once, and the ledger's first-commit rule
+makes that once. A message that dies again after a replay reopens its dead letter (same id, later failure).
 
 These functions work inside a transaction that the caller opened.
 """
@@ -34,7 +34,7 @@ REPLAYING: Final = "replaying"
 REPLAYED: Final = "replayed"
 RESOLVED: Final = "resolved"
 WAITING: Final = (OPEN, REPLAYING)
-"""The states of a letter that still waits for an operator."""
+"""The states of a dead letter that still waits for an operator."""
 
 _letters = schema.dead_letters.c
 _CHUNK = 500
@@ -58,14 +58,14 @@ class DeadLetterEntry:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterPage:
-    """One page of letters, oldest first; `next_page_token` is empty on the last page."""
+    """One page of dead letters, oldest first; `next_page_token` is empty on the last page."""
 
     entries: tuple[DeadLetterEntry, ...]
     next_page_token: str
 
 
 def record(connection: sa.Connection, letters: Sequence[DeadLetter], now_us: int) -> None:
-    """Stores each letter once by its id. A letter whose submission is committed is stored as resolved."""
+    """Stores each dead letter once by its id. One whose submission is committed is stored as resolved."""
     if not letters:
         return
     hold(connection, {evidence(letter.collection) for letter in letters})  # or a commit could pass unseen
@@ -99,7 +99,7 @@ def record(connection: sa.Connection, letters: Sequence[DeadLetter], now_us: int
 
 
 def _committed(connection: sa.Connection, letters: Sequence[DeadLetter]) -> set[str]:
-    """The ids of the letters whose very submission (id and text) is in the ledger, in their round or a later one."""
+    """The ids of those whose very submission (id and text) is in the ledger, in their round or a later one."""
     by_query: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
         by_query.setdefault((letter.collection, letter.query_id), []).append(letter)
@@ -139,8 +139,8 @@ def _row(letter: DeadLetter, committed: bool, now_us: int) -> Row:
 
 
 def resolve(connection: sa.Connection, submissions: Iterable[tuple[str, int]], now_us: int) -> None:
-    """Closes the letters of these submissions (`query_fingerprint`s), each up to its round: their queries are in the
-    ledger."""
+    """Closes the dead letters of these submissions (`query_fingerprint`s), each up to its round: their queries are
+    in the ledger."""
     by_round: dict[int, list[str]] = {}
     for submission, query_round in submissions:
         by_round.setdefault(query_round, []).append(submission)
@@ -171,7 +171,7 @@ def page(
 
 
 def get(connection: sa.Connection, dead_letter_id: str) -> DeadLetterEntry | None:
-    """The letter of this id, or None."""
+    """The dead letter of this id, or None."""
     row = connection.execute(
         sa.select(schema.dead_letters).where(_letters.dead_letter_id == dead_letter_id)
     ).one_or_none()
@@ -181,7 +181,7 @@ def get(connection: sa.Connection, dead_letter_id: str) -> DeadLetterEntry | Non
 def begin_replay(
     connection: sa.Connection, ids: Sequence[str] | None, limit: int | None, failed_before_us: int | None
 ) -> list[DeadLetterEntry]:
-    """Marks the waiting letters among `ids` (None: all) as replaying and returns them, oldest first."""
+    """Marks the waiting dead letters among `ids` (None: all) as replaying and returns them, oldest first."""
     rows: list[Any] = []
     chunks = [None] if ids is None else [ids[i : i + _CHUNK] for i in range(0, len(ids), _CHUNK)]
     for chunk in chunks:

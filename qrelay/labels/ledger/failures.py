@@ -1,7 +1,7 @@
 """The one translation of databases' errors into ours.
 
 What a database says of itself (gone, full, locked, too many connections, a deadlock) may be over in a moment:
-BackendUnavailable, tried again. What somebody has to mend (password, name, rights, a file that is none): ConfigError.
+BackendUnavailable, tried again. What somebody has to fix (password, name, rights, a file that is none): ConfigError.
 A value that cannot be stored: MalformedInput. All else is a bug.
 """
 

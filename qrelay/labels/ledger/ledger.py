@@ -157,7 +157,7 @@ class Ledger:
         return results
 
     def record_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        """Stores each letter once by its id, durably. One whose submission is committed is stored as
+        """Stores each dead letter once by its id, durably. One whose submission is committed is stored as
         resolved; one that was replayed and failed again later is reopened with the new failure."""
         with self.writing("record dead letters") as connection:
             dead_letters.record(connection, letters, self.now_us())
@@ -165,7 +165,7 @@ class Ledger:
     def list_dead_letters(
         self, collection: str | None = None, include_closed: bool = False, page_size: int = 0, page_token: str = ""
     ) -> DeadLetterPage:
-        """One page of letters, oldest first. `page_size` 0 means DEFAULT_PAGE_SIZE; at most MAX_PAGE_SIZE
+        """One page of dead letters, oldest first. `page_size` 0 means DEFAULT_PAGE_SIZE; at most MAX_PAGE_SIZE
         come. No `collection` means all.
 
         Raises:
@@ -178,18 +178,18 @@ class Ledger:
             return dead_letters.page(connection, collection or "", include_closed, size, page_token)
 
     def get_dead_letter(self, dead_letter_id: str) -> DeadLetterEntry | None:
-        """The letter of this id with its state, or None."""
+        """The dead letter of this id with its state, or None."""
         with self._read("read a dead letter") as connection:
             return dead_letters.get(connection, dead_letter_id)
 
     def begin_replay(
         self, ids: Sequence[str] | None = None, *, limit: int | None = None, failed_before: datetime | None = None
     ) -> list[DeadLetter]:
-        """Marks waiting letters (open, or left replaying by a crash) as replaying and returns them.
+        """Marks waiting dead letters (open, or left replaying by a crash) as replaying and returns them.
 
         ids: those to replay; ids that are unknown or closed are not in the answer. None: all, oldest
         first. With `limit`, at most so many a call: publish them, call `finish_replay`, and call again until
-        none is left, with a fixed `failed_before` so that letters that die again meanwhile are left alone.
+        none is left, with a fixed `failed_before` so that those that die again meanwhile are left alone.
         """
         before = None if failed_before is None else microseconds(failed_before)
         with self.writing("begin a replay") as connection:
@@ -197,7 +197,7 @@ class Ledger:
         return [entry.letter for entry in entries]
 
     def finish_replay(self, ids: Sequence[str]) -> None:
-        """Marks letters as replayed whose originals were published and acknowledged; leaves those alone
+        """Marks dead letters as replayed whose originals were published and acknowledged; leaves those alone
         that were resolved, or died again, in the meantime."""
         with self.writing("finish a replay") as connection:
             dead_letters.finish_replay(connection, ids, self.now_us())
@@ -210,7 +210,7 @@ class Ledger:
     def query_states(
         self, collection: str, query_ids: Sequence[str] | None = None, query_round: int = 0
     ) -> dict[str, str]:
-        """query_id -> "committed", "dead" (a letter waits) or "replayed" (published again, on its way), of
+        """query_id -> "committed", "dead" (a dead letter waits) or "replayed" (published again, on its way), of
         these ids or of all, in this round or a later one; an id that the ledger does not know so is absent.
 
         An id whose first text is committed is committed, even if another text for it is dead; for every

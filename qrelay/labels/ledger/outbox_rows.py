@@ -59,6 +59,12 @@ class Trigger:
         return cls(row.trigger_no, row.collection, row.change_no, row.rule, orjson.loads(row.detail), counters,
                    row.job_name, row.state, row.decided_us, row.closed_us, row.attempts, row.error)  # fmt: skip
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Which trigger it is, for logs and reports."""
+        named = {"trigger": self.trigger_no, "collection": self.collection, "change_no": self.change_no}
+        return {**named, "rule": self.rule, "job": self.job_name}
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

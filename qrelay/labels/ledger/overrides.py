@@ -212,8 +212,8 @@ def _add_chunk(
         connection.execute(schema.overrides.insert(), rows)
         changed = schema.queries.update().where(_queries.query_no.in_(touched))
         connection.execute(changed.values(change_no=change_no))
-    strangers = sum(row["passage_id"] not in names[row["query_no"]].documents for row in rows)
-    return Written(len(rows), sum(map(len, chunk.values())) - len(rows), strangers)
+    not_candidates = sum(row["passage_id"] not in names[row["query_no"]].documents for row in rows)
+    return Written(len(rows), sum(map(len, chunk.values())) - len(rows), not_candidates)
 
 
 def _row(wanted: NewOverride, now: dict[str, tuple[int | None, str, str]]) -> dict[str, Any] | None:

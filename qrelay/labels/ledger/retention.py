@@ -20,7 +20,7 @@ from qrelay.labels.ledger.packing import unpack
 
 DAY_US: Final = 86_400_000_000
 _PAGE: Final = 2000
-"""Queries (or letters) whose rows change in one transaction: writers wait for one of them, not for all."""
+"""Queries (or dead letters) whose rows change in one transaction: writers wait for one of them, not for all."""
 
 _length = sa.func.length
 _letters, _judgments, _queries = schema.dead_letters.c, schema.judgments.c, schema.queries.c

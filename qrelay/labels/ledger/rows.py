@@ -157,10 +157,10 @@ def _check_passages(record: JudgedSet) -> None:
                 f"query {query_id}: passage_id {passage_id[:80]!r} is empty or contains whitespace, which TREC"
                 " qrels cannot hold: rename the document and build the index again"
             )
-    strangers = sorted({j.passage_id for j in record.judgments} - known)[:3]
-    if strangers:
+    not_candidates = sorted({j.passage_id for j in record.judgments} - known)[:3]
+    if not_candidates:
         raise MalformedInput(
-            f"query {query_id} has judgments of passages that are not its candidates: {', '.join(strangers)}"
+            f"query {query_id} has judgments of passages that are not its candidates: {', '.join(not_candidates)}"
         )
 
 

@@ -53,7 +53,7 @@ _TEXT = sa.Text().with_variant(_BYTES, "postgresql")
 """Compared and ordered by UTF-8 bytes, whatever the database's language: so the same on every database."""
 _HASH_128 = sa.String(32).with_variant(_BYTES, "postgresql")
 _HASH_256 = sa.String(64).with_variant(_BYTES, "postgresql")
-"""SQLite heeds no length, and so neither does PostgreSQL."""
+"""No length: SQLite ignores one, and PostgreSQL is not to differ."""
 _ZERO = sa.text("0")
 """Of columns that came later: with a default, a migration adds them without copying the table."""
 

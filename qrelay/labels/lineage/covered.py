@@ -32,7 +32,7 @@ class Covered:
 
 
 def covered(connection: sa.Connection, manifest: Mapping[str, Any], sha256: str) -> Covered:
-    """Of an export's manifest and the sha256 of the file that was learnt from."""
+    """Of an export's manifest and the sha256 of the file that was trained on."""
     judges = manifest.get("judges", [])
     first, last = _changes(connection, manifest, sha256)
     return Covered(

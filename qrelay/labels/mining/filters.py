@@ -1,13 +1,13 @@
-"""Guards against false negatives: one small function each, asked in the order of CHECKS.
+"""Filters against false negatives: one small function each, asked in the order of CHECKS.
 
-- The positive-aware guard is NV-Retriever's (https://arxiv.org/abs/2407.15831, section 4.2): no negative's teacher
+- The positive-aware filter is NV-Retriever's (https://arxiv.org/abs/2407.15831, section 4.2): no negative's teacher
   score exceeds 95% of the positive's (there TopK-PercPos; `guard_margin` is its TopK-MarginPos). The positive whose
   score bounds the negatives is the best-scoring one. With the worst instead, one hard positive would throw away every
-  negative ranked above it, which are those worth having. The share is of the score's size, so that the guard also
+  negative ranked above it, which are those worth having. The share is of the score's size, so that the filter also
   holds for cross-encoders' negative logits.
-- The guards by label are about the judge's own doubts: where it found no good answer, it may have missed the one
+- The filters by label are about the judge's own doubts: where it found no good answer, it may have missed the one
   there is; and what it puts nearest to the answer is likeliest to be another.
-- The guards by text and document: a judge may grade two copies differently, and a chunk of the document that holds
+- The filters by text and document: a judge may grade two copies differently, and a chunk of the document that holds
   the answer often holds the rest of it.
 """
 
@@ -25,7 +25,7 @@ from qrelay.scales import Scale
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One query's judged passages as the guards see them. `system`: the current model, whose scores are the
+    """One query's judged passages as the filters see them. `system`: the current model, whose scores are the
     teacher's. `judge_ranks`: passage_id -> place by P(relevant), from 1. `best`: P(relevant) and id of the query's
     best label; `teacher`: score and id of the positive that scores best. Both are None where there is none."""
 

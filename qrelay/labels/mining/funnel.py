@@ -1,4 +1,4 @@
-"""How many passages of a collection each step of mining leaves: candidates, judged, past the guards, hard, chosen."""
+"""How many passages of a collection each step of mining leaves: candidates, judged, past filters, hard, chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mining: which judged passages teach a model something. Pure functions of one query's records.
+"""Mining: which judged passages train a model, and as what. Pure functions of one query's records.
 
 A judgment's grade says what is relevant; the systems' scores say what is hard.
 
@@ -7,12 +7,12 @@ A judgment's grade says what is relevant; the systems' scores say what is hard.
 - hard negative: judged, not relevant, past every filter (`filters.py`), and either the current model ranks it in its
   top `negative_rank` (5), or exactly one of BM25 and dense has it in its top `disagreement_rank` (20). At most
   `max_negatives` (10) a query, the highest ranked first, each with a text of its own.
-- easy negative: judged, past every guard, not hard, with P(relevant) under `easy_threshold` (0.1): the surest, two
+- easy negative: judged, past every filter, not hard, with P(relevant) under `easy_threshold` (0.1): the surest, two
   for every hard one (`easy_per_hard`), as far as there are any. An unjudged passage is none, unlikely as it looks.
 - What is missing, or was never judged, is neither.
 
-The guards' teacher is the student too, in part: a label that leans on retrieval scores would teach the student its
-own opinion. `without_stage_scores` leaves such labels out before mining, and the pair's next label counts.
+The filters' teacher is the student too, in part: a label that leans on retrieval scores would train the student on
+its own opinion. `without_stage_scores` leaves such labels out before mining, and the pair's next label counts.
 
 The words for roles and reasons are in `rules.py`. The order of the passages never matters; ties go by id.
 """

@@ -26,7 +26,7 @@ Every passage of a query gets one role and one reason, a stable word:
     unjudged   not_judged                   no judge saw it: never a negative (`explain.py` alone says so)
                no_text                      it has a label, but the ledger holds no text of it to train on
 
-A passage that several guards would drop is dropped by the first of the table.
+A passage that several filters would drop is dropped by the first of the table.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ REASONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class MiningRules:
-    """The numbers of the rules. Ranks count from 1; a guard at 0 is off."""
+    """The numbers of the rules. Ranks count from 1; a filter at 0 is off."""
 
     negative_threshold: float = 0.4
     """A negative's P(relevant) is under it; at 1 it excludes nothing."""

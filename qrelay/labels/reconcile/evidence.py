@@ -2,19 +2,19 @@
 
 Facts lie in a temporary SQLite file, about 150 bytes a query, so that memory does not grow with the feed.
 
-| accepted | in the ledger | letter waits | in a stream | state |
+| accepted | in the ledger | dead letter waits | in a stream | state |
 |---|---|---|---|---|
 | yes | yes | no | any | committed |
 | yes | no | yes | any | dead |
 | yes | yes | yes | any | duplicated |
 | yes | no | no | yes | in flight |
 | yes | no | no | no | lost |
-| no | yes, or a letter waits || any | unexpected: another feeder's, or nobody's |
+| no | yes, or a dead letter waits || any | unexpected: another feeder's, or nobody's |
 
 A copy in a stream beside a final state is no second state: it is recognised when it arrives.
 
 A query is accepted in a round, and everything above is of that round or a later one: committed in an earlier round
-only, it is in flight or lost. A letter waits beside a commit only where it is of no later round than the commit.
+only, it is in flight or lost. A dead letter waits beside a commit only where it is of no later round than the commit.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ CREATE VIEW standing AS
     COALESCE(CASE WHEN commit_round IS NULL THEN letter_round >= round
                   ELSE letter_round <= commit_round END, 0) AS dead
   FROM rounds;
-CREATE VIEW strangers AS
+CREATE VIEW unexpected AS
   SELECT fingerprint, MIN(query_id) AS query_id FROM seen
   WHERE place < 0 AND fingerprint NOT IN (SELECT fingerprint FROM accepted) GROUP BY fingerprint;
 """
@@ -121,7 +121,7 @@ class Evidence:
             if (
                 only_seen
                 and not self._facts.execute(
-                    "SELECT 1 FROM strangers WHERE fingerprint = ?", (entry.fingerprint,)
+                    "SELECT 1 FROM unexpected WHERE fingerprint = ?", (entry.fingerprint,)
                 ).fetchone()
             ):
                 continue
@@ -156,7 +156,7 @@ class Evidence:
         """Whether something looks lost, or unexpected: a second look may find it."""
         found = self._facts.execute(
             "SELECT EXISTS (SELECT 1 FROM standing WHERE NOT committed AND NOT dead AND queue IS NULL)"
-            " OR EXISTS (SELECT 1 FROM strangers)"
+            " OR EXISTS (SELECT 1 FROM unexpected)"
         ).fetchone()
         return bool(found[0])
 
@@ -170,7 +170,7 @@ class Evidence:
         return (row[0] for row in rows)
 
     def duplicated(self) -> Iterator[tuple[str, int]]:
-        """(submission of the letter, committed round) of those that are committed and whose letter waits, by
+        """(submission of the dead letter, committed round) of those that are committed and of which one waits, by
         query_id."""
         rows = self._facts.execute(
             "SELECT COALESCE(letter, s.fingerprint), commit_round FROM standing s"
@@ -197,10 +197,10 @@ class Evidence:
             in_flight=dict(flying),
             lost=sum(lost.values()),
             duplicated=sum(n for key, n in states.items() if key[:2] == (1, 1)),
-            unexpected=self._facts.execute("SELECT COUNT(*) FROM strangers").fetchone()[0],
+            unexpected=self._facts.execute("SELECT COUNT(*) FROM unexpected").fetchone()[0],
             lost_ids=self._ids("SELECT query_id FROM standing WHERE NOT committed AND NOT dead AND queue IS NULL"),
             duplicated_ids=self._ids("SELECT query_id FROM standing WHERE committed AND dead"),
-            unexpected_ids=self._ids("SELECT query_id FROM strangers"),
+            unexpected_ids=self._ids("SELECT query_id FROM unexpected"),
             without_record=sum(n for key, n in lost.items() if not key[3]),
         )
 

@@ -40,7 +40,7 @@ _LOOKS = 2
 async def reconcile(
     nats: NatsSettings, ledger: Ledger, journal_path: Path, collection: str, *, repair: bool, pause_s: float = 2.0
 ) -> Report:
-    """Where every accepted query of the collection is. With `repair`, lost queries are fed again and letters of
+    """Where every accepted query of the collection is. With `repair`, lost queries are fed again and dead letters of
     committed queries closed. `pause_s`: seconds before suspects are looked at a second time.
 
     Raises:
@@ -123,7 +123,7 @@ async def _reemit(broker: JetStreamBroker, query: Query, number: str) -> None:
 
 
 def resolve(ledger: Ledger, submissions: list[tuple[str, int]]) -> int:
-    """Close the waiting letters of committed submissions, each up to its round; how many submissions."""
+    """Close the waiting dead letters of committed submissions, each up to its round; how many submissions."""
     for i in range(0, len(submissions), 500):
         with ledger.writing("close the dead letters of committed queries") as connection:
             dead_letters.resolve(connection, submissions[i : i + 500], ledger.now_us())

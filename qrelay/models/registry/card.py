@@ -1,5 +1,5 @@
-"""The card of a pushed version: YAML front matter that the hub reads, and what a stranger must know to trust the
-model: what it learnt from, who judged that, how it was measured, and what it is not for.
+"""The card of a pushed version: YAML front matter that the hub reads, and what a reader must know to trust the
+model: what it was trained on, who judged that, how it was measured, and what it is not for.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ scores = model.predict([("a query", "a passage")])""",
 _LIMITS: Final = """- Fine-tuned for {collections}; elsewhere it may be worse than its base: measure first.
 - {labels}
 - It inherits the base model's licence, languages, length limit and biases. Nothing here is legal advice: the texts
-  that it learnt from may have terms of their own."""
+  that it was trained on may have terms of their own."""
 
 
 def card(
@@ -165,7 +165,7 @@ def _judges(manifest: Manifest, tainted_by: Sequence[str]) -> Iterable[str]:
     for verdict in {str(each["verdict"]): None for each in _qualifications(manifest)}:
         yield f"\nQualification of these labels for training: **{verdict}**."
     if tainted_by:
-        yield f"\n**Tainted**: labels of {_listed(tainted_by)}, from which it or a parent learnt, were retracted."
+        yield f"\n**Tainted**: labels of {_listed(tainted_by)}, on which it or a parent was trained, were retracted."
 
 
 def _qualifications(manifest: Manifest) -> list[Mapping[str, Any]]:

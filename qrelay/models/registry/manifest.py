@@ -22,7 +22,7 @@ _STRICT: Final = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, slots=True)
 class JudgeRef:
-    """A judge whose labels were learnt from. `hash`: `qrelay.identity.judge_digest`."""
+    """A judge whose labels were trained on. `hash`: `qrelay.identity.judge_digest`."""
 
     hash: str
     model: str
@@ -34,7 +34,7 @@ class JudgeRef:
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """A file that was learnt from. `manifest` is the export's own, whole: ledger, changes, rules, counts."""
+    """A file that was trained on. `manifest` is the export's own, whole: ledger, changes, rules, counts."""
 
     name: str
     sha256: str
@@ -64,11 +64,6 @@ class Manifest:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     job: str = ""
     qrelay: str = ""
-
-    @property
-    def data_hash(self) -> str:
-        """Of all that was learnt from, in its order."""
-        return digest(*(source.sha256 for source in self.data))
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; `from_json` reads it back."""

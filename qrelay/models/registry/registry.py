@@ -206,7 +206,8 @@ class Registry:
         return target
 
     def retract_judge(self, judge: str, *, by: str = "", reason: str = "") -> bool:
-        """From now on versions that learnt from this judge's labels are tainted. False: it was retracted already."""
+        """From now on versions that were trained on this judge's labels are tainted. False: it was retracted
+        already."""
         return self._on_judge(ev.JUDGE_RETRACTED, judge, by, reason)
 
     def restore_judge(self, judge: str, *, by: str = "", reason: str = "") -> bool:

@@ -33,11 +33,11 @@ def require_model(at: RegistryStatus, version: str) -> None:
 
 
 def require_passed(at: RegistryStatus, version: str, tainted_by: list[str]) -> None:
-    """Raises NotPromotable: its model was dropped, it learnt from retracted judges, or the gate has not passed it
-    against the version that serves now."""
+    """Raises NotPromotable: its model was dropped, it was trained on labels of retracted judges, or the gate has not
+    passed it against the version that serves now."""
     require_model(at, version)
     if tainted_by:
-        raise NotPromotable(f"version {version} learnt from retracted judges: {', '.join(tainted_by)}")
+        raise NotPromotable(f"version {version} was trained on labels of retracted judges: {', '.join(tainted_by)}")
     found = at.versions[version]
     serving = at.serving(found.slot)
     if not found.passed_against(serving):

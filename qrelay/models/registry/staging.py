@@ -1,4 +1,4 @@
-"""Where the registry's files and folders are made before one rename puts them in place, and how leavings are cleaned.
+"""Where the registry's files and folders are made before one rename puts them in place; how leftovers are removed.
 
 A name in the staging folder ends in `.<machine>.<process>.<nanoseconds>`: what a process of this machine left that is
 gone, or anybody a day ago, was left by a death and is removed by the next publication.
@@ -7,12 +7,15 @@ gone, or anybody a day ago, was left by a death and is removed by the next publi
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
+
+import psutil
+
+from qrelay.files import remove
 
 _DAY_S: Final = 24 * 3600
 
@@ -32,10 +35,7 @@ class Staging:
         """Removes what dead processes left, and returns its names."""
         left = [path for path in self._folder.glob("*") if _abandoned(path)]
         for path in left:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            remove(path)
         return sorted(path.name for path in left)
 
 
@@ -43,20 +43,9 @@ def _abandoned(path: Path) -> bool:
     *_, machine, process, made_ns = ["", "", "", *path.name.split(".")]
     if not made_ns.isdecimal() or time.time_ns() - int(made_ns) > _DAY_S * 10**9:
         return True
-    return machine == _machine() and process.isdecimal() and not _runs(int(process))
+    return machine == _machine() and process.isdecimal() and not psutil.pid_exists(int(process))
 
 
 def _machine() -> str:
     """A word for this host: process ids of another one say nothing here."""
     return sha256(socket.gethostname().encode()).hexdigest()[:8]
-
-
-def _runs(process: int) -> bool:
-    """Whether there is such a process on this machine, whoever owns it."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -7,7 +7,7 @@
 | rejected | the gate failed it last |
 | retired | served once |
 
-A version is tainted, in any state, while a judge whose labels it learnt from is retracted, or while its parent is.
+A version is tainted, in any state, while a judge whose labels it was trained on is retracted, or while its parent is.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def standing(events: Iterable[Event]) -> RegistryStatus:
 
 
 def tainted(version: str, manifests: Mapping[str, Manifest], retracted: Iterable[str]) -> list[str]:
-    """The retracted judges' hashes whose labels the version, or one that it descends from, learnt from; sorted."""
+    """The retracted judges' hashes whose labels the version, or one that it descends from, was trained on; sorted."""
     known, found, seen = set(retracted), set[str](), set[str]()
     while version and version in manifests and version not in seen:
         seen.add(version)

@@ -16,23 +16,22 @@ from qrelay.errors import ConfigError
 from qrelay.formats.beir import Collection, Run
 from qrelay.models.catalogue import resolve
 from qrelay.models.embedder import SentenceTransformerEmbedder
-from qrelay.models.encoding import own_length, space
+from qrelay.models.encoding import own_length, pair_length, space
 from qrelay.models.loading import load_encoder
 from qrelay.models.records import ResolvedModel
 from qrelay.training.evaluation import systems
 from qrelay.training.evaluation.embedding import Arithmetic
 
 BM25: Final = "bm25"
-PAIR_TOKENS: Final = 384
 Kind = Literal["bm25", "bi_encoder", "cross_encoder"]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """depth: documents a query. first: the run that a cross-encoder orders anew; None: BM25's. max_length: tokens of
-    a text; 0: the model's own, a cross-encoder's pair 384. prompts: by kind of text ("query", "document"), in place
-    of the model's own. vectors: file or folder that keeps a corpus's vectors. device: as torch names it; "": a GPU
-    where there is one."""
+    a text, or of a cross-encoder's pair, at most; 0: the model's own. prompts: by kind of text ("query", "document"),
+    in place of the model's own. vectors: file or folder that keeps a corpus's vectors. device: as torch names it; "":
+    a GPU where there is one."""
 
     depth: int = systems.DEPTH
     first: Run | None = None
@@ -77,7 +76,8 @@ def answer(
     resolved, device, arithmetic = _resolved(model), options.device, options.arithmetic
     if found == "cross_encoder":
         first = systems.bm25_run(collection, options.depth) if options.first is None else options.first
-        encoder = load_encoder("CrossEncoder", resolved, options.max_length or PAIR_TOKENS, device=device)
+        length = pair_length(resolved.path, options.max_length)
+        encoder = load_encoder("CrossEncoder", resolved, length, device=device)
         return systems.cross_encoder_run(collection, encoder, first, depth=options.depth, arithmetic=arithmetic)
     own = own_length(resolved.path)
     encoder = load_encoder("SentenceTransformer", resolved, min(options.max_length or own, own), device=device)

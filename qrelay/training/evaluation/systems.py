@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from qrelay.errors import InputError
 from qrelay.formats.beir import Collection, Run, ranked
+from qrelay.index.bm25 import Bm25
 from qrelay.models.embedder import SentenceTransformerEmbedder
 from qrelay.naming import absent
 from qrelay.parsing import json_document
 from qrelay.progress import step
-from qrelay.terms import K1, B, tokenize
 from qrelay.training.evaluation.embedding import Arithmetic, computing, corpus_vectors
 
 DEPTH: Final = 100
@@ -23,22 +23,12 @@ _QUERIES_AT_ONCE: Final = 256
 
 
 def bm25_run(collection: Collection, depth: int = DEPTH) -> Run:
-    """bm25s over whole documents, with the terms and constants of the retriever."""
-    import bm25s
-
-    index = bm25s.BM25(k1=K1, b=B)
-    index.index([tokenize(text) for text in collection.texts], show_progress=False)
-    run: Run = {}
-    depth = min(depth, len(collection.texts))
-    for query_id, text in collection.queries.items():
-        terms = [term for term in tokenize(text) if term in index.vocab_dict]
-        if not terms:
-            run[query_id] = {}
-            continue
-        found, scores = index.retrieve([terms], k=depth, show_progress=False, n_threads=1)
-        pairs = zip(found[0], scores[0], strict=True)
-        run[query_id] = {collection.doc_ids[i]: float(score) for i, score in pairs if score > 0}
-    return run
+    """The retriever's BM25 over whole documents."""
+    index = Bm25.of(collection.texts)
+    return {
+        query_id: {collection.doc_ids[row]: score for row, score in index.best(text, depth)}
+        for query_id, text in collection.queries.items()
+    }
 
 
 def bi_encoder_run(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from qrelay.files import write_atomic
 from qrelay.identity import digest
 from qrelay.models.catalogue import resolve
-from qrelay.models.encoding import space
+from qrelay.models.encoding import PAIR_TOKENS, pair_length, space
 from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry, ServedVersion
 from qrelay.parsing import json_document
 
@@ -32,29 +32,39 @@ _FORMAT: Final = "1"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """name: for people. fingerprint: of its bytes. how: one of the three ways above."""
+    """name: for people. fingerprint: of its bytes. how: one of the three ways above. pair_tokens: at which a
+    cross-encoder's pairs are cut; 0: it is none."""
 
     name: str
     fingerprint: str
     path: Path
     how: str
+    pair_tokens: int = 0
 
 
 def of_version(registry: Registry, version: str, slot: str) -> Subject:
     """A version of the registry."""
     served = ServedVersion(version, slot, registry.model_dir(version))
-    return Subject(version, served.fingerprint, served.path, SEARCH if slot == BI_ENCODER else RERANK)
+    if slot == BI_ENCODER:
+        return Subject(version, served.fingerprint, served.path, SEARCH)
+    return Subject(version, served.fingerprint, served.path, RERANK, pair_length(served.path))
 
 
-def of_model(name: str, how: str) -> Subject:
-    """A model of the catalogue or `path:FOLDER`. Raises ModelError: it is not there."""
+def of_model(name: str, how: str, most: int = 0) -> Subject:
+    """A model of the catalogue or `path:FOLDER`. most: tokens of a cross-encoder's pair; 0: its own length.
+
+    Raises:
+        ModelError: it is not there.
+    """
     found = resolve(name)
-    fingerprint = f"{found.name}@{found.revision}" if how == RERANK else space(found)
-    return Subject(found.name, fingerprint, found.path, how)
+    if how == RERANK:
+        return Subject(found.name, f"{found.name}@{found.revision}", found.path, how, pair_length(found.path, most))
+    return Subject(found.name, space(found), found.path, how)
 
 
-def serving(registry: Registry, slot: str, configured: Mapping[str, str]) -> Subject:
-    """What the slot serves now. configured: slot -> the model where nothing is promoted; empty: none.
+def serving(registry: Registry, slot: str, configured: Mapping[str, str], pair_tokens: int = 0) -> Subject:
+    """What the slot serves now. configured: slot -> the model where nothing is promoted; empty: none. pair_tokens:
+    the most that the service gives a configured cross-encoder; 0: the model's own.
 
     Raises:
         ModelError: the configured model is not there.
@@ -64,14 +74,14 @@ def serving(registry: Registry, slot: str, configured: Mapping[str, str]) -> Sub
     if slot == BI_ENCODER:
         return of_model(configured[BI_ENCODER], SEARCH)
     if configured.get(CROSS_ENCODER):
-        return of_model(configured[CROSS_ENCODER], RERANK)
+        return of_model(configured[CROSS_ENCODER], RERANK, pair_tokens)
     below = serving(registry, BI_ENCODER, configured)
     return replace(below, name=f"{below.name} over BM25", how=BI_RERANK)
 
 
 def evaluated(subject: Subject, frozen: FrozenSet, metric: str, keep: Path) -> Evaluation:
     """The subject's values on the set; from `keep` (a folder) where they were computed before. Evaluations of the
-    same bytes on the same set are the same, so nothing in it ever goes stale.
+    same bytes on the same set, read to the same length, are the same, so nothing in it ever goes stale.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -81,7 +91,8 @@ def evaluated(subject: Subject, frozen: FrozenSet, metric: str, keep: Path) -> E
     from qrelay.training.evaluation.measures import STANDARD
 
     measures = STANDARD if metric in STANDARD else (*STANDARD, metric)
-    key = digest(_FORMAT, subject.fingerprint, subject.how, frozen.sha256, *measures)
+    length = () if subject.pair_tokens in (0, PAIR_TOKENS) else (f"{subject.pair_tokens} tokens",)
+    key = digest(_FORMAT, subject.fingerprint, subject.how, frozen.sha256, *measures, *length)
     path = keep / f"{key[:32]}.json"
     if path.exists():
         return from_json(json_document(path.read_bytes()))
@@ -92,12 +103,14 @@ def evaluated(subject: Subject, frozen: FrozenSet, metric: str, keep: Path) -> E
 
 
 def _evaluate(subject: Subject, frozen: FrozenSet, measures: tuple[str, ...]) -> Evaluation:
+    from qrelay.training.evaluation.answering import Options
     from qrelay.training.evaluation.evaluate import evaluate
 
     if subject.how == BI_RERANK:
         return evaluate(frozen.collection, subject.name, _reranked(subject, frozen), measures)
     kind = BI_ENCODER if subject.how == SEARCH else CROSS_ENCODER
-    return frozen.evaluate(subject.path, kind, measures=measures)  # type: ignore[arg-type]
+    options = Options(max_length=subject.pair_tokens)
+    return frozen.evaluate(subject.path, kind, options=options, measures=measures)  # type: ignore[arg-type]
 
 
 def _reranked(subject: Subject, frozen: FrozenSet) -> Run:

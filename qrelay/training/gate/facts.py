@@ -1,8 +1,8 @@
 """What the gate checks without a model: whose labels the set has, and whether its queries were trained on.
 
 A version carries the hashes of its training queries in `training-queries.txt`, within its model's folder: so they are
-as immutable as its weights, and no text leaves with a model that is pushed. What a version's parents learnt, it
-learnt: its file holds their queries too, and their judges count as its own.
+as immutable as its weights, and no text leaves with a model that is pushed. What a version's parents were
+trained on, it was trained on: its file holds their queries too, and their judges count as its own.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def write_query_hashes(model: Path, queries: Iterable[str], inherited: Iterable[
 
 
 def read_query_hashes(model: Path) -> frozenset[str] | None:
-    """Those of a model's folder; None: it does not say what it learnt from. Raises ModelError: damaged."""
+    """Those of a model's folder; None: it does not say what it was trained on. Raises ModelError: damaged."""
     path = model / QUERIES_FILE
     try:
         return frozenset(path.read_text("utf8").split()) if path.exists() else None
@@ -73,12 +73,12 @@ def judges_row(registry: Registry, version: str, frozen: FrozenSet, demand: str)
         for miner in miners.values():
             if same := _same(model, revision, miner, demand):
                 why = (
-                    f"{frozen.name} was judged by {model} and {version} learnt from {miner.model}: {same}; evaluate"
-                    " on people's or gold labels, or on those of another judge"
+                    f"{frozen.name} was judged by {model} and {version} trained on labels of {miner.model}: {same};"
+                    " evaluate on people's or gold labels, or on those of another judge"
                 )
                 return Row(JUDGES, False, why, frozen.name, threshold=demand.replace("_", " "))
     judged = ", ".join(sorted({str(each["model"]) for each in frozen.judges}))
-    why = f"{frozen.name} was judged by {judged}, which judged nothing that {version} learnt from"
+    why = f"{frozen.name} was judged by {judged}, which judged nothing that {version} was trained on"
     return Row(JUDGES, True, why, frozen.name, threshold=demand.replace("_", " "))
 
 
@@ -94,18 +94,19 @@ def _same(model: str, revision: str, miner: JudgeRef, demand: str) -> str:
 
 
 def unseen_row(registry: Registry, version: str, frozen: FrozenSet) -> Row:
-    """No query of the set was learnt from."""
+    """No query of the set was trained on."""
     asked = {query_hash(text): query_id for query_id, text in frozen.collection.queries.items()}
-    learnt = read_query_hashes(registry.model_dir(version))
+    trained_on = read_query_hashes(registry.model_dir(version))
     threshold = "0 queries in common"
-    if learnt is None:
-        why = f"{version} does not say what queries it learnt from: publish it with its {QUERIES_FILE}"
+    if trained_on is None:
+        why = f"{version} does not say what queries it was trained on: publish it with its {QUERIES_FILE}"
         return Row(UNSEEN, False, why, frozen.name, threshold=threshold)
-    shared = sorted(asked[each] for each in learnt & asked.keys())
-    why = f"{version} learnt from no query of {frozen.name}"
+    shared = sorted(asked[each] for each in trained_on & asked.keys())
+    why = f"{version} was trained on no query of {frozen.name}"
     if shared:
         ids = ", ".join(shared[:3])
         why = (
-            f"{version} learnt from {len(shared)} of {frozen.name}'s {len(asked)} queries ({ids}): train without them"
+            f"{version} was trained on {len(shared)} of {frozen.name}'s {len(asked)} queries ({ids}): train without"
+            " them"
         )
     return Row(UNSEEN, not shared, why, frozen.name, queries=len(shared), threshold=threshold)

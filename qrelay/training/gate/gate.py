@@ -28,11 +28,13 @@ def gate(
     rules: GateRules,
     configured: Mapping[str, str],
     *,
+    pair_tokens: int = 0,
     by: str = "",
     say: Say = lambda _: None,
 ) -> Decision:
     """Decides on the version and records it in the registry. configured: slot -> the service's model where nothing is
-    promoted (the rules' `baseline` wins over it).
+    promoted (the rules' `baseline` wins over it). pair_tokens: the most that the reranker reads of a pair
+    with the configured cross-encoder; 0: what that model reads.
 
     Raises:
         InputError: there is no such version, or no such measure.
@@ -47,7 +49,7 @@ def gate(
     against = served.version if served else ""
     if against == version:
         raise InputError(f"{version} serves already: roll back first, or gate a version that does not serve")
-    baseline = serving(registry, slot, models)
+    baseline = serving(registry, slot, models, pair_tokens)
     rows = tuple(_rows(registry, version, wanted, baseline, say))
     found = decide(version, slot, against, f"{baseline.name}, {baseline.how}", rows)
     registry.record_gate(version, found.as_json(), by=by)

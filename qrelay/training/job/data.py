@@ -1,6 +1,6 @@
 """A job's data: one export of the ledger, its queries divided into training and dev by hash.
 
-Queries of the gate's sets are left out, whatever their case and punctuation: what is measured must not be learnt.
+Queries of the gate's sets are left out, whatever their case and punctuation: what is measured must not be trained on.
 Others with the same words stay on one side.
 """
 
@@ -37,7 +37,7 @@ HELD_BACK: Final = "held_back"
 @dataclass(frozen=True, slots=True)
 class JobData:
     """train, dev: files of one export format. Counts are of queries; labels: graded, of the whole export. held_back:
-    queries that are in the gate's sets. manifest: the export's own. judges: whose labels were learnt from; of a
+    queries that are in the gate's sets. manifest: the export's own. judges: whose labels were trained on; of a
     label that is made of others' (fused, cascade), all that graded in the collection."""
 
     kind: str
@@ -67,7 +67,7 @@ def prepare(job: Job, kind: str, settings: TrainerSettings, rules: GateRules, co
 
     Raises:
         UnknownCollection, InputError: there is nothing to export.
-        NotQualified: a judge's labels may not teach.
+        NotQualified: a judge's labels may not train.
         ConfigError: there is no ledger.
         MalformedInput: a set of the gate's is not what it must be.
     """
@@ -156,7 +156,7 @@ def require_permitted(job: Job, settings: TrainerSettings, config: Path | None) 
     passes.
 
     Raises:
-        NotQualified: a judge's labels may not teach.
+        NotQualified: a judge's labels may not train.
     """
     from qrelay.labels.exports import export
     from qrelay.labels.opening import ledger_place
@@ -225,8 +225,8 @@ def _judges(job: Job, manifest: Mapping[str, Any], config: Path | None) -> list[
         for hashed, each in told.items()
         if each["strategy"] == HUMAN
     ]
-    learnt = [each for each in graded if each.hash in told or made_of_others]
-    return sorted([*learnt, *people], key=lambda each: each.hash)
+    trained_on = [each for each in graded if each.hash in told or made_of_others]
+    return sorted([*trained_on, *people], key=lambda each: each.hash)
 
 
 def _graded_by(ledger: Ledger, collection: str) -> list[JudgeRef]:

@@ -17,7 +17,7 @@ PASSED: Final = "passed"
 """Through the gate; not promoted, by the setting `trainer.promote`."""
 REJECTED: Final = "rejected"
 UNCHANGED: Final = "unchanged"
-"""The same version as serves: nothing new was learnt."""
+"""The same version as serves: training changed nothing."""
 RETIRED: Final = "retired"
 """The same version as served once and was replaced or rolled back: people decide."""
 NOT_ENOUGH: Final = "not enough data"
@@ -57,7 +57,7 @@ class JobResult:
     slots: tuple[SlotResult, ...]
 
     @property
-    def nothing_learnt(self) -> bool:
+    def trained_nothing(self) -> bool:
         """Whether no slot had enough data."""
         return all(each.outcome == NOT_ENOUGH for each in self.slots)
 

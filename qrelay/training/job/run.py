@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
 from qrelay.errors import BackendUnavailable
+from qrelay.files import held
 from qrelay.models.registry import Registry
 from qrelay.training.job.data import JobData, prepare
 from qrelay.training.job.job import Job
@@ -26,11 +25,9 @@ def run_job(job: Job, settings: TrainerSettings, config: Path | None, *, say: Sa
         InputError, SetupError: see the steps; the text says what to do, and the job may be run again.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(job.folder / "working", timeout=0):
-            return _run(job, settings, config, say)
-    except Timeout:
-        raise BackendUnavailable(f"another process works on job {job.name}: wait for it to end") from None
+    busy = BackendUnavailable(f"another process works on job {job.name}: wait for it to end")
+    with held(job.folder / "working", busy):
+        return _run(job, settings, config, say)
 
 
 def _run(job: Job, settings: TrainerSettings, config: Path | None, say: Say) -> JobResult:
@@ -38,7 +35,7 @@ def _run(job: Job, settings: TrainerSettings, config: Path | None, say: Say) -> 
         return known
     rules = settings.rules()
     registry = Registry(settings.registry or job.data_dir / "registry")
-    makings = Makings(job, settings, rules, configured_models(config, job.data_dir), registry, say)
+    makings = Makings(job, settings, rules, *configured_models(config, job.data_dir), registry, say)
     data: dict[str, JobData] = {}
     found = []
     for slot in settings.slots:

@@ -39,12 +39,13 @@ _TRIES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Makings:
-    """What a slot's version is made by. configured: slot -> the service's model where nothing is promoted."""
+    """What a slot's version is made by. configured, pair_tokens: as `gate` takes them."""
 
     job: Job
     settings: TrainerSettings
     rules: GateRules
     configured: Mapping[str, str]
+    pair_tokens: int
     registry: Registry
     say: Say
 
@@ -168,7 +169,7 @@ def _decide(makings: Makings, slot: str, version: str) -> tuple[str, str, Decisi
 
 
 def _serves(makings: Makings, version: str) -> tuple[str, str, Decision | None]:
-    """The version serves already: this job promoted it before it was killed, or learnt nothing new."""
+    """The version serves already: this job promoted it before it was killed, or its training changed nothing."""
     by = f"job {makings.job.name}"
     ours = [event for event in makings.registry.history() if event.version == version and event.by == by]
     if any(event.kind == "promoted" for event in ours):
@@ -181,8 +182,10 @@ def _gated(makings: Makings, slot: str, version: str) -> Decision:
     known = _recorded(makings, version)
     if known and known.against == _against(makings, slot):
         return known
-    by = f"job {makings.job.name}"
-    return gate(makings.registry, version, makings.rules, makings.configured, by=by, say=makings.say)
+    return gate(
+        makings.registry, version, makings.rules, makings.configured,
+        pair_tokens=makings.pair_tokens, by=f"job {makings.job.name}", say=makings.say,
+    )  # fmt: skip
 
 
 def _recorded(makings: Makings, version: str) -> Decision | None:

@@ -35,7 +35,7 @@ def selects(selector: Object, labels: frozenset[tuple[str, str]]) -> bool:
             return False
     for rule in selector.get("matchExpressions", []):
         if rule["operator"] != "In":
-            raise ValueError(f"selector {rule}: only In is read here; teach `selects` this operator")
+            raise ValueError(f"selector {rule}: only In is read here; add this operator to `selects`")
         if have.get(rule["key"]) not in rule["values"]:
             return False
     return True

@@ -78,16 +78,16 @@ def test_in_prod_no_pod_reaches_more_than_nats_inside_the_cluster() -> None:
 
 def test_only_a_labelled_pod_may_call_a_service() -> None:
     objects = overlay("prod")
-    client, stranger = Peer.of("qrelay", name="x", client="true"), Peer.of("qrelay", name="x")
+    client, other = Peer.of("qrelay", name="x", client="true"), Peer.of("qrelay", name="x")
     foreign = Peer.of("default", name="x", client="true")
     services = {each["metadata"]["name"]: peer(each) for each in of_kind(objects, "Deployment")}
     for name, port in GRPC.items():
         assert reaches(objects, client, services[name], port)
         assert not reaches(objects, client, services[name], METRICS[name])
-        assert not admits(objects, stranger, services[name], port)
+        assert not admits(objects, other, services[name], port)
         assert not admits(objects, foreign, services[name], port)
     nats = peer(one(objects, "StatefulSet", "nats"))
-    assert not any(admits(objects, each, nats, port) for each in (stranger, foreign) for port in PORTS)
+    assert not any(admits(objects, each, nats, port) for each in (other, foreign) for port in PORTS)
 
 
 def test_the_feeder_reaches_nats_and_the_sink() -> None:

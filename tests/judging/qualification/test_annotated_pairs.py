@@ -25,7 +25,7 @@ from tests.serving import announce, serving
 
 @pytest.fixture
 def sink(tmp_path: Path) -> Iterator[Sink]:
-    """A real sink on a real door, announced in tmp_path, that holds 12 judged queries of 6 passages."""
+    """A real sink on a real gRPC server, announced in tmp_path, that holds 12 judged queries of 6 passages."""
     ledger = Ledger.open(tmp_path / "ledger.sqlite")
     ledger.commit([each for each in asyncio.run(labelled()) if isinstance(each, JudgedSet)])
     ledger.close()

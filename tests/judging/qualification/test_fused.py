@@ -208,9 +208,9 @@ async def test_a_query_without_text_stays_an_error() -> None:
 def test_a_map_of_another_judge_is_refused_naming_both() -> None:
     panel = panel_of()
     other = Judge(FakeBackend(), make_strategy("binary", "0-3"), NoCache())
-    stranger = replace(map_of(panel, "wide"), inputs=(MapInput("judge", "short", other.hashes[0]),))
+    foreign = replace(map_of(panel, "wide"), inputs=(MapInput("judge", "short", other.hashes[0]),))
     with pytest.raises(ConfigError) as raised:
-        Ensemble(panel, stranger)
+        Ensemble(panel, foreign)
     said = str(raised.value)
     assert f"fitted on the judges short ({other.hashes[0][:12]})" in said
     assert all(f"{name} ({judge.hashes[0][:12]})" in said for name, judge in panel.judges.items())

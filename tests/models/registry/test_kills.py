@@ -73,7 +73,7 @@ def check(folder: Path) -> None:
     assert at.last >= max(map(int, lines), default=0), "an event that was acknowledged is gone"
 
 
-def leavings(folder: Path) -> list[str]:
+def leftovers(folder: Path) -> list[str]:
     staging = folder / "registry" / "staging"
     return sorted(path.name for path in staging.iterdir()) if staging.exists() else []
 
@@ -90,7 +90,7 @@ def test_a_registry_outlives_kills_at_any_moment(workers: Workers) -> None:
         died += workers.run(seed, chosen.randint(0, 8), chosen.randint(0, 20)) == signal.SIGKILL
         check(workers.folder)
     publish_another(workers.folder, "last")
-    assert leavings(workers.folder) == []
+    assert leftovers(workers.folder) == []
     assert died >= KILLS // 2
     assert Registry(workers.folder / "registry").standing().last > KILLS
 
@@ -104,12 +104,12 @@ def test_a_registry_outlives_a_kill_at_every_named_point(workers: Workers, point
     assert workers.run(1) == 0
     check(workers.folder)
     publish_another(workers.folder, "last")
-    assert leavings(workers.folder) == []
+    assert leftovers(workers.folder) == []
 
 
 def test_what_a_kill_left_in_staging_is_there_and_then_cleaned(workers: Workers) -> None:
     (workers.points / "registry.version.staged").write_text("1")
     assert workers.run(0) == signal.SIGKILL
-    assert len(leavings(workers.folder)) == 1
+    assert len(leftovers(workers.folder)) == 1
     publish_another(workers.folder, "next")
-    assert leavings(workers.folder) == []
+    assert leftovers(workers.folder) == []

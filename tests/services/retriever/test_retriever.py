@@ -99,7 +99,7 @@ def test_the_streamed_postings_are_those_that_bm25s_builds_itself(build: Build) 
     folder = build(made_up(60)).folder
     own = bm25s.BM25(k1=0.9, b=0.4)
     own.index([tokenize(passage_text(p.title, p.text)) for p in all_passages(folder)], show_progress=False)
-    ours = Bm25(folder / "bm25")
+    ours = Bm25.load(folder / "bm25")
     for text in QUERIES:
         expected = own.get_scores_from_ids(own.get_tokens_ids(tokenize(text)))
         np.testing.assert_allclose(ours.scores(text), expected, rtol=1e-5, atol=1e-6)

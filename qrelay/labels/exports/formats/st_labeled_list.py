@@ -2,7 +2,7 @@
 cross-encoders (LambdaLoss, ListNetLoss, PListMLELoss, RankNetLoss). A label is the grade counted from the scale's
 lowest, as a float.
 
-Passages run from the best grade down, equal grades by id. A query whose passages all have one grade teaches no order:
+Passages run from the best grade down, equal grades by id. A query whose passages all have one grade trains no order:
 it has no row, and the manifest's notes count it under `one_grade_only`.
 """
 

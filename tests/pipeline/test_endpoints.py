@@ -29,14 +29,14 @@ from qrelay.v1 import (
 from tests.conftest import LONG_S
 from tests.pipeline.harness import DOUBLES, IMPATIENT, Installation
 
-COLLECTION = "doors"
+COLLECTION = "endpoints"
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "grpc_client.py"
 
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     environ = {**DOUBLES, **IMPATIENT, "QRELAY_ALL__WORKER__ENABLED": "false"}
-    with Installation(tmp_path_factory.mktemp("doors"), environ) as running:
+    with Installation(tmp_path_factory.mktemp("endpoints"), environ) as running:
         yield running
 
 
