@@ -88,12 +88,15 @@ class WorkerSettings(Section):
     enabled: bool = Field(True, description="Whether to work on the queue; false: only gRPC")
     max_items: int = Field(32, ge=1, description="Messages in one batch")
     max_cost: int = Field(1_000_000, ge=1, description="Cost of one batch (tokens, as the stage counts them)")
-    max_bytes: int = Field(8 * 1024**2, ge=1024, description="Payload bytes in one batch")
+    max_bytes: int = Field(8 * 1024**2, ge=1024, description="Bytes in one batch, decompressed")
     max_delay_s: float = Field(0.02, ge=0, description="Seconds that the first message of a batch waits for more")
     batches_in_flight: int = Field(2, ge=1, description="Batches handled at once, to overlap compute and I/O")
     max_attempts: int = Field(5, ge=1, description="Deliveries of one message before it is dead-lettered")
     retry_delays_s: tuple[float, ...] = Field(
         (1.0, 5.0, 30.0, 120.0), description="Seconds before attempt 2, 3, …; the last repeats"
+    )
+    stalled_after_s: float = Field(
+        60.0, gt=0, description="Seconds in which a stage can neither fetch nor publish until it is not ready"
     )
     heartbeat_s: float = Field(20.0, gt=0, description="Seconds between heartbeats for each held message")
     drain_s: float = Field(

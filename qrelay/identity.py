@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+from qrelay.errors import InvalidQuery
 from qrelay.types import JudgeIdentity, Query
 
 _COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -65,3 +66,9 @@ def feed_message_id(query: Query) -> str:
 def valid_collection(name: str) -> bool:
     """Whether `name` can be a collection: it becomes a token of queue subjects and folder names."""
     return _COLLECTION.fullmatch(name) is not None
+
+
+def require_collection(name: str) -> None:
+    """Raises InvalidQuery: no collection can have this name."""
+    if not valid_collection(name):
+        raise InvalidQuery(f"collection {name[:80]!r}: use 1 to 64 of a-z, 0-9, - and _, a letter or digit first")

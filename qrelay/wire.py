@@ -3,12 +3,15 @@
 `to_proto`/`from_proto` serve gRPC; `encode`/`decode` serve the queue, where every message is
 an `Envelope` (protos/qrelay/v1/envelope.proto), zstd-compressed when that is worth it and marked so in
 the `Content-Encoding` header.
+
+Whatever bytes come in, and whatever values a record holds, these four raise MalformedInput and nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,8 +19,9 @@ import zstandard
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from qrelay.errors import InternalError, MalformedInput
+from qrelay.errors import MalformedInput
 from qrelay.types import (
+    MAX_ROUND,
     Candidate,
     CandidateSet,
     DeadLetter,
@@ -55,6 +59,23 @@ class _Zstd(threading.local):
 _ZSTD_LOCAL = _Zstd()
 
 
+@contextlib.contextmanager
+def _fitting(what: str) -> Iterator[None]:
+    """A value that one side has and the other cannot hold (a time out of range, a number too large, half an emoji)
+    is MalformedInput."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError) as error:
+        raise MalformedInput(f"{what} holds a value that cannot be: {error}") from error
+
+
+def _integer(value: int, name: str) -> int:
+    """A number that a column of the ledger keeps."""
+    if value > MAX_ROUND:
+        raise MalformedInput(f"{name} {value} is above {MAX_ROUND}")
+    return value
+
+
 def _timestamp(when: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(when)
@@ -85,7 +106,7 @@ def _query_from_proto(message: records_pb2.Query) -> Query:
         submitted_at=_datetime(message.submitted_at) if message.HasField("submitted_at") else None,
         attributes=dict(message.attributes),
         reference_answers=tuple(message.reference_answers),
-        round=message.round,
+        round=_integer(message.round, "round"),
     )
 
 
@@ -283,12 +304,12 @@ def _dead_letter_from_proto(message: records_pb2.DeadLetter) -> DeadLetter:
         query_text=message.query_text,
         reason=message.reason,
         detail=message.detail,
-        attempts=message.attempts,
+        attempts=_integer(message.attempts, "attempts"),
         failed_at=_datetime(message.failed_at),
         subject=message.subject,
         headers=dict(message.headers),
         payload=message.payload,
-        round=message.round,
+        round=_integer(message.round, "round"),
     )
 
 
@@ -313,21 +334,31 @@ _ENVELOPE_FIELD: Final[dict[type, str]] = {
 
 
 def to_proto(record: Record) -> Any:
-    """The protobuf message of a record."""
-    return _TO_PROTO[type(record)](record)
+    """The protobuf message of a record.
+
+    Raises:
+        MalformedInput: a value that protobuf cannot hold.
+    """
+    with _fitting(type(record).__name__):
+        return _TO_PROTO[type(record)](record)
 
 
 def from_proto(message: Message) -> Any:
     """The record of a protobuf message.
 
     Raises:
-        MalformedInput: a field that must be set is not.
+        MalformedInput: a field that must be set is not, or a value that no record can hold.
     """
-    return _FROM_PROTO[type(message)](message)
+    with _fitting(message.DESCRIPTOR.name):
+        return _FROM_PROTO[type(message)](message)
 
 
 def encode(record: Record, *, compress: bool = True) -> tuple[bytes, dict[str, str]]:
-    """A record as a queue message: (payload, headers)."""
+    """A record as a queue message: (payload, headers).
+
+    Raises:
+        MalformedInput: a value that protobuf cannot hold.
+    """
     envelope = envelope_pb2.Envelope(**{_ENVELOPE_FIELD[type(record)]: to_proto(record)})
     payload = envelope.SerializeToString()
     if not compress or len(payload) < COMPRESS_FROM_BYTES:
@@ -343,29 +374,45 @@ def decode(payload: bytes, headers: Mapping[str, str]) -> Record:
     """
     envelope = envelope_pb2.Envelope()
     try:
-        envelope.ParseFromString(_inflate(payload, headers.get(CONTENT_ENCODING, "")))
+        envelope.ParseFromString(_inflate(payload, headers))
     except DecodeError as error:
         raise MalformedInput(f"message of {len(payload)} bytes is not a qrelay.v1.Envelope: {error}") from error
     field = envelope.WhichOneof("record")
     if field is None:
         raise MalformedInput("Envelope holds no record: a newer qrelay wrote it, or the producer forgot it")
-    record = from_proto(getattr(envelope, field))
-    if not isinstance(record, Query | CandidateSet | JudgedSet | DeadLetter):
-        raise InternalError(f"decoded an unexpected {type(record).__name__}")
+    record: Record = from_proto(getattr(envelope, field))
     return record
 
 
-def _inflate(payload: bytes, encoding: str) -> bytes:
+def decoded_bytes(payload: bytes, headers: Mapping[str, str]) -> int:
+    """The size of a message's envelope, without inflating it.
+
+    Raises:
+        MalformedInput: an unknown encoding, no zstd, or more than MAX_DECODED_BYTES.
+    """
+    encoding = headers.get(CONTENT_ENCODING, "")
     if not encoding:
-        return payload
+        return len(payload)
     if encoding != ZSTD:
-        raise MalformedInput(f"{CONTENT_ENCODING} {encoding!r} is not known: use zstd or none")
-    try:
+        raise MalformedInput(f"{CONTENT_ENCODING} {encoding[:40]!r} is not known: use zstd or none")
+    with _inflating():
         size = zstandard.frame_content_size(payload)
-        if not 0 <= size <= MAX_DECODED_BYTES:
-            raise MalformedInput(
-                f"message inflates to {size} bytes (-1: undeclared); the limit is {MAX_DECODED_BYTES}"
-            )
+    if not 0 <= size <= MAX_DECODED_BYTES:
+        raise MalformedInput(f"message inflates to {size} bytes (-1: undeclared); the limit is {MAX_DECODED_BYTES}")
+    return size
+
+
+def _inflate(payload: bytes, headers: Mapping[str, str]) -> bytes:
+    decoded_bytes(payload, headers)
+    if not headers.get(CONTENT_ENCODING):
+        return payload
+    with _inflating():
         return _ZSTD_LOCAL.decompressor.decompress(payload)
+
+
+@contextlib.contextmanager
+def _inflating() -> Iterator[None]:
+    try:
+        yield
     except zstandard.ZstdError as error:
         raise MalformedInput(f"message is marked {ZSTD} but does not decompress: {error}") from error

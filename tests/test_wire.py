@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+
 import pytest
 import zstandard
 from hypothesis import given
@@ -74,6 +77,69 @@ def test_small_messages_travel_plain_and_large_ones_compressed() -> None:
 def test_a_bad_message_is_malformed_and_says_how(payload: bytes, headers: dict[str, str], words: str) -> None:
     with pytest.raises(MalformedInput, match=words):
         wire.decode(payload, headers)
+
+
+@given(
+    st.binary(max_size=200),
+    st.dictionaries(st.sampled_from(["Content-Encoding", "x"]), st.sampled_from(["zstd", "", "br", "\ud83d"])),
+)
+def test_whatever_bytes_come_they_are_a_record_or_malformed(payload: bytes, headers: dict[str, str]) -> None:
+    with contextlib.suppress(MalformedInput):
+        wire.decode(payload, headers)
+
+
+@given(st.data(), st.sampled_from([samples.query(), samples.candidate_set(), samples.judged_set()]), st.booleans())
+def test_a_message_with_some_bytes_changed_is_a_record_or_malformed(
+    data: st.DataObject, record: wire.Record, compress: bool
+) -> None:
+    payload, headers = wire.encode(record, compress=compress)
+    changed = bytearray(payload)
+    for place in data.draw(st.lists(st.integers(0, len(payload) - 1), max_size=6)):
+        changed[place] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(payload)))
+    with contextlib.suppress(MalformedInput):
+        wire.decode(bytes(changed[:cut]), headers)
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1))
+def test_any_time_on_the_wire_is_a_time_or_malformed(seconds: int, nanos: int) -> None:
+    stamp = {"seconds": seconds, "nanos": nanos}
+    for message in (
+        records_pb2.Query(submitted_at=stamp),
+        records_pb2.DeadLetter(failed_at=stamp),
+        records_pb2.JudgedSet(judgments=[records_pb2.Judgment(missing={"reason": "error"}, judged_at=stamp)]),
+    ):
+        with contextlib.suppress(MalformedInput):
+            wire.from_proto(message)
+
+
+@pytest.mark.parametrize("number", [MAX_ROUND + 1, 2**32 - 1])
+def test_a_number_that_no_column_holds_is_malformed(number: int) -> None:
+    for message in (
+        records_pb2.Query(round=number),
+        records_pb2.CandidateSet(query={"round": number}),
+        records_pb2.DeadLetter(round=number),
+        records_pb2.DeadLetter(attempts=number),
+    ):
+        with pytest.raises(MalformedInput, match=str(number)):
+            wire.from_proto(message)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Query("q", "half \ud83d", "docs"),
+        Query("q", "t", "docs", round=-1),
+        Query("q", "t", "docs", round=2**32),
+        replace(
+            samples.judged_set(), judgments=(replace(samples.judged_set().judgments[0], prompt_tokens=5 * 10**9),)
+        ),
+    ],
+)
+def test_a_record_that_no_message_can_hold_is_malformed(record: wire.Record) -> None:
+    for translate in (wire.encode, wire.to_proto):
+        with pytest.raises(MalformedInput, match="holds a value that cannot be"):
+            translate(record)
 
 
 def test_a_judgment_without_an_outcome_is_refused() -> None:

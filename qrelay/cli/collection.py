@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from qrelay.errors import InvalidQuery, QrelayError, UnknownCollection
-from qrelay.identity import valid_collection
+from qrelay.errors import QrelayError, UnknownCollection
+from qrelay.identity import require_collection
 from qrelay.nearest import did_you_mean, listed
 from qrelay.rundir import endpoints
 
@@ -20,12 +20,6 @@ _ANSWER_S: Final = 5.0
 _ENTRY: Final = "collection."
 """How the retriever's GetInfo begins what it tells of a collection: `collection.NAME.key`."""
 _NO_INDEX: Final = "no index"
-
-
-def check_name(collection: str) -> None:
-    """Raises InvalidQuery: no collection can have this name."""
-    if not valid_collection(collection):
-        raise InvalidQuery(f"collection {collection!r}: use 1 to 64 of a-z, 0-9, - and _, a letter or digit first")
 
 
 def check_collection(collection: str, data_dir: Path, config: Path | None, *, elsewhere: bool = False) -> None:
@@ -36,7 +30,7 @@ def check_collection(collection: str, data_dir: Path, config: Path | None, *, el
         InvalidQuery: no collection can have this name.
         UnknownCollection: there is no such collection; the text names those that there are.
     """
-    check_name(collection)
+    require_collection(collection)
     known: set[str] = set()
     asked = False
     for found in _sources(collection, data_dir, config, elsewhere=elsewhere):

@@ -86,8 +86,9 @@ def replay(ids: tuple[str, ...], everything: bool, data_dir: Path, address: str 
     if as_json:
         echo_json(_as_dict(answer))
     else:
-        click.echo(f"replayed {answer.replayed}" + "".join(f"\nnot open: {left}" for left in answer.skipped_ids))
+        click.echo(f"replayed {answer.replayed}" + "".join(f"\nnot replayed: {left}" for left in answer.skipped_ids))
     if answer.skipped_ids:
+        click.echo("a letter is not replayed that is not open, or that no queue takes: see the sink's log", err=True)
         raise SystemExit(EXIT_FAILED)
 
 

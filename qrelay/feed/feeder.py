@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from qrelay import wire
-from qrelay.errors import InputError, Oversized, TransientError
+from qrelay.errors import InputError, TransientError
 from qrelay.feed.journal import Journal
 from qrelay.formats.queries import Format, parse_line
 from qrelay.identity import feed_message_id
@@ -52,7 +52,12 @@ class Feeder:
         on_progress: Callable[[FeedReport], None] = lambda _: None,
     ) -> None:
         """`query_round`: the round in which the queries are asked, see `types.Query`. A query that was fed in this
-        round or a later one is known."""
+        round or a later one is known.
+
+        Raises:
+            InvalidQuery: no collection can have this name.
+        """
+        self._subject = Queue.QUERIES.subject(collection)
         self._broker = broker
         self._journal = journal
         self._collection = collection
@@ -121,10 +126,10 @@ class Feeder:
         tries = 0
         while True:
             try:
-                await self._broker.publish(Queue.QUERIES.subject(query.collection), payload, headers, message_id)
+                await self._broker.publish(self._subject, payload, headers, message_id)
                 self.report.waiting = ""
                 return ""
-            except Oversized as error:
+            except InputError as error:
                 return str(error)
             except TransientError as error:
                 self.report.waiting = str(error)

@@ -10,7 +10,25 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from qrelay.runtime.topology import Queue, QueueStats
+from qrelay.errors import Oversized
+from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Queue, QueueStats, queue_of
+
+
+def admit(subject: str, size: int, max_message_bytes: int) -> Queue:
+    """What every broker checks before it sends a payload of `size` bytes; the queue that takes it.
+
+    Raises:
+        MalformedInput: a subject that is none of qrelay's.
+        Oversized: above the limit, which is higher for a dead letter, as it holds another message.
+    """
+    queue = queue_of(subject)
+    limit = max_message_bytes + (DEAD_LETTER_MARGIN if queue is Queue.DLQ else 0)
+    if size > limit:
+        raise Oversized(
+            f"message of {size} bytes for {subject}; nats.max_message_bytes is {max_message_bytes}: "
+            "send fewer or shorter passages, or raise it together with the server's max_payload"
+        )
+    return queue
 
 
 class Message(Protocol):
@@ -58,6 +76,7 @@ class Broker(Protocol):
         """Hand a message over; returns when it is stored, or was stored before under the same `msg_id`.
 
         Raises:
+            MalformedInput: a subject that is none of qrelay's.
             Oversized: above the message limit.
             Overloaded: the stream is full; its consumers have to catch up first.
             BackendUnavailable, BackendTimeout: not confirmed; publishing again with the same id is safe.

@@ -92,6 +92,8 @@ class ServiceContext(Generic[S, C]):
         self.settings = settings
         self.replica = replica
         self.preparation = Preparation()
+        self.stalled: dict[str, str] = {}
+        """stage -> why it can neither fetch nor publish."""
         self.admission = Admission(settings.grpc.max_pending_items, settings.grpc.max_items_per_request)
         self._core: C | None = None
         self._broker: Broker | None = None

@@ -1,22 +1,37 @@
-"""A message's subject, the ids of its output, and its dead letter: pure functions beside the worker."""
+"""A message's subject, the ids of its output, and its dead letter: pure functions beside the worker.
+
+A dead letter always fits, whatever its original was: its texts are bounded and valid Unicode, its headers are those
+that can travel again, its subject is one of qrelay's, and where the original itself is too large it goes without.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from qrelay.errors import Exhausted, QrelayError
-from qrelay.identity import digest, round_fields
+from qrelay.identity import digest, round_fields, valid_collection
 from qrelay.runtime.broker import Message
 from qrelay.runtime.stage import Record
+from qrelay.runtime.topology import Queue
 from qrelay.types import CandidateSet, DeadLetter, JudgedSet, Query
 
 REPLAY_HEADER: Final = "Qrelay-Replay"
 """How often the query was replayed from the dead letters: part of every message id downstream, so that a
 replay is not mistaken for a repetition."""
+_REPLAYS: Final = re.compile(r"[0-9]{1,18}")
 LETTER_TEXT_CHARS: Final = 16_384
 _LETTER_DETAIL_CHARS: Final = 2_000
-"""Bounds that keep a dead letter within nats.DEAD_LETTER_MARGIN of its original; the payload is whole."""
+_LETTER_ID_CHARS: Final = 256
+_LETTER_HEADER_CHARS: Final = 8_192
+"""Bounds that keep a dead letter within topology.DEAD_LETTER_MARGIN of its original, and its ids within what an index
+of PostgreSQL holds."""
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
+UNREADABLE: Final = "unreadable"
+"""The collection in the subject of a dead letter whose own collection is none."""
 
 
 def query_of(record: Record) -> Query:
@@ -37,24 +52,58 @@ def message_id(stage: str, query: Query, replay: str) -> str:
     return digest(stage, query.collection, query.query_id, query.text, replay, *round_fields(query.round))[:40]
 
 
-def dead_letter(stage: str, message: Message, query: Query, error: QrelayError) -> DeadLetter:
+def replays(headers: Mapping[str, str]) -> str:
+    """The number of replays that a message tells of; empty: none, or no number."""
+    told = headers.get(REPLAY_HEADER, "")
+    return told if _REPLAYS.fullmatch(told) else ""
+
+
+def portable(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that can be sent again, as far as there is room, the shortest first: none of NATS' own, which give
+    orders to the server, and none that a line cannot hold."""
+    kept, room = {}, _LETTER_HEADER_CHARS
+    for name, value in sorted(headers.items(), key=lambda header: len(header[1])):
+        room -= len(name) + len(value)
+        if room < 0:
+            break
+        if _HEADER_NAME.fullmatch(name) and not name.startswith("Nats-") and value.isascii() and value.isprintable():
+            kept[name] = value
+    return kept
+
+
+def dead_letter(stage: str, message: Message, query: Query, error: QrelayError, failed_at: datetime) -> DeadLetter:
     """The dead letter of a message that `stage` cannot process, with its original whole."""
-    replay = message.headers.get(REPLAY_HEADER, "")
     return DeadLetter(
-        dead_letter_id=digest("dlq", stage, message.subject, message.payload, replay)[:40],
+        dead_letter_id=digest("dlq", stage, message.subject, message.payload, replays(message.headers))[:40],
         stage=stage,
-        collection=query.collection,
-        query_id=query.query_id,
-        query_text=query.text[:LETTER_TEXT_CHARS],
+        collection=_text(query.collection, _LETTER_ID_CHARS),
+        query_id=_text(query.query_id, _LETTER_ID_CHARS),
+        query_text=_text(query.text, LETTER_TEXT_CHARS),
         reason=error.reason,
-        detail=str(error)[:_LETTER_DETAIL_CHARS],
+        detail=_text(str(error), _LETTER_DETAIL_CHARS),
         attempts=message.attempt,
-        failed_at=datetime.now(UTC),
+        failed_at=failed_at,
         subject=message.subject,
-        headers={key: value for key, value in message.headers.items() if not key.startswith("Nats-")},
+        headers=portable(message.headers),
         payload=message.payload,
         round=query.round,
     )
+
+
+def without_original(letter: DeadLetter) -> DeadLetter:
+    """The letter of a message that is too large to travel in one; it cannot be replayed."""
+    said = f"(its original of {len(letter.payload)} bytes is too large to be kept) {letter.detail}"
+    return replace(letter, detail=said, payload=b"")
+
+
+def letter_subject(letter: DeadLetter) -> str:
+    """Where a dead letter is published."""
+    return Queue.DLQ.subject(letter.collection if valid_collection(letter.collection) else UNREADABLE)
+
+
+def _text(text: str, most: int) -> str:
+    """At most so many characters, without halves of any."""
+    return text[:most].encode(errors="replace").decode()
 
 
 def unreadable(message: Message) -> Query:

@@ -32,14 +32,13 @@ from nats.js.api import (
 
 from qrelay.config import NatsSettings
 from qrelay.errors import BackendTimeout, BackendUnavailable, Overloaded, Oversized, QrelayError
+from qrelay.runtime.broker import admit
 from qrelay.runtime.topology import Queue, QueueStats
 
 log = logging.getLogger(__name__)
 
 _STREAM_FULL = (10077, 10148)  # "maximum messages/bytes exceeded", and its clustered form
 _ACK_TIMEOUT_S = 5.0
-DEAD_LETTER_MARGIN = 64 * 1024
-"""Bytes that a dead letter may add to the message that it wraps."""
 
 
 @contextlib.contextmanager
@@ -61,6 +60,19 @@ def _translated(what: str) -> Iterator[None]:
         raise BackendTimeout(f"{what}: NATS did not answer in time") from error
     except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
         raise BackendUnavailable(f"{what}: {type(error).__name__}: {error}") from error
+
+
+class _Client(Client):
+    """nats-py takes a message with a header `Status` for the server's own word, and `fetch` fails over it. A stored
+    message has an address for its ack; the server's words have none."""
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        if headers and reply.startswith(b"$JS.ACK."):
+            headers.pop("Status", None)
+        built: Msg = super()._build_message(sid, subject, reply, data, headers)
+        return built
 
 
 class JetStreamMessage:
@@ -134,7 +146,7 @@ class JetStreamBroker:
 
     @classmethod
     async def _connect(cls, settings: NatsSettings, name: str, owner: bool) -> Self:
-        client = Client()
+        client = _Client()
         await client.connect(
             servers=settings.url.split(","),
             name=f"qrelay-{name}",
@@ -212,21 +224,12 @@ class JetStreamBroker:
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str) -> None:
         """Publish and await the stream's acknowledgement."""
-        limit = self._settings.max_message_bytes
-        if subject.endswith(f".{Queue.DLQ}"):
-            limit += DEAD_LETTER_MARGIN
-        if len(payload) > limit:
-            raise Oversized(
-                f"message of {len(payload)} bytes for {subject}; nats.max_message_bytes is {limit}: "
-                "send fewer or shorter passages, or raise it together with the server's max_payload"
-            )
+        headers = {**headers, "Nats-Msg-Id": msg_id}
+        admit(subject, len(payload), self._settings.max_message_bytes)
         with _translated(f"publish to {subject}"):
-            await self._js.publish(
-                subject,
-                payload,
-                timeout=self._settings.publish_timeout_s,
-                headers={**headers, "Nats-Msg-Id": msg_id},
-            )
+            if len(payload) + _header_bytes(headers) > self._client.max_payload:  # the server would hang up
+                raise nats.errors.MaxPayloadError
+            await self._js.publish(subject, payload, timeout=self._settings.publish_timeout_s, headers=headers)
 
     async def fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[JetStreamMessage]:
         """What is there now, else the first to come within the timeout, else none."""
@@ -238,6 +241,8 @@ class JetStreamBroker:
             try:
                 messages = await subscription.fetch(max_items, timeout=max(timeout_s, 0.001))
             except (nats.errors.TimeoutError, TimeoutError):
+                if not self._client.is_connected:  # nobody was asked
+                    raise BackendUnavailable(f"no NATS server answers at {self._settings.url}") from None
                 return []
             except nats.js.errors.NotFoundError:
                 await self.declare()  # the server lost its store: the streams are empty but must exist
@@ -283,6 +288,12 @@ class JetStreamBroker:
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
             await self._client.flush(timeout=2)
         await self._client.close()
+
+
+def _header_bytes(headers: Mapping[str, str]) -> int:
+    """What headers take of the server's max_payload: a line each, between the protocol's line and an empty one."""
+    lines = ("NATS/1.0", *(f"{name}: {value}" for name, value in headers.items()), "")
+    return sum(len(line.encode()) + 2 for line in lines)
 
 
 async def _log_error(error: Exception) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from qrelay.errors import BackendTimeout, BackendUnavailable, Overloaded, Oversized
+from qrelay.errors import BackendTimeout, BackendUnavailable, Overloaded
+from qrelay.runtime.broker import admit
 from qrelay.runtime.topology import Queue, QueueStats
 
 
@@ -104,9 +105,7 @@ class MemoryBroker:
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str) -> None:
         """Store the message once per `msg_id`."""
-        queue = Queue(subject.rsplit(".", 1)[-1])
-        if len(payload) > self._max_message_bytes:
-            raise Oversized(f"message of {len(payload)} bytes; nats.max_message_bytes is {self._max_message_bytes}")
+        queue = admit(subject, len(payload), self._max_message_bytes)
         if self.faults.strikes(self.faults.publish_refused):
             raise BackendUnavailable("publish refused (injected)")
         if (queue, msg_id) not in self._seen:

@@ -1,7 +1,8 @@
 """The gRPC server: health, reflection, limits, deadlines, errors. Servicers add only their RPCs.
 
-Health: the service name "" and the service's full gRPC name answer readiness (the model is loaded);
-"liveness" answers whether the process serves at all, whatever NATS and the model do.
+Health: the service's full gRPC name answers whether calls are served (the model is loaded); the service name ""
+answers readiness, for which every stage must get on with its queues too; "liveness" answers whether the process
+serves at all, whatever NATS and the model do.
 
 Every QrelayError that leaves a handler becomes a google.rpc.Status with ErrorInfo (see translate.py).
 A call without a deadline gets `grpc.default_deadline_s`; work for a call that was cancelled is cancelled.
@@ -179,12 +180,12 @@ class GrpcServer:
         await self._server.start()
         return f"{host}:{bound}"
 
-    async def ready(self, is_ready: bool) -> None:
-        """Answer readiness from now on."""
+    async def ready(self, is_ready: bool, *, stalled: bool = False) -> None:
+        """Answer readiness from now on. `stalled`: calls are served and a stage gets nowhere."""
         state = health_pb2.HealthCheckResponse
-        for name in ("", self._grpc_name):
-            await self._health.set(name, state.SERVING if is_ready else state.NOT_SERVING)
-        telemetry.READY.set(int(is_ready))
+        for name, answer in (("", is_ready and not stalled), (self._grpc_name, is_ready)):
+            await self._health.set(name, state.SERVING if answer else state.NOT_SERVING)
+        telemetry.READY.set(int(is_ready and not stalled))
 
     async def drain(self, grace_s: float) -> None:
         """Finish running calls within `grace_s` seconds, then stop."""

@@ -1,7 +1,8 @@
 """Runs a service: gRPC first, then the model, then the queue; and the same backwards on SIGTERM.
 
 Start: settings -> logs and metrics -> gRPC listening (alive, not ready) -> core loaded off the event loop
-(ready) -> NATS connected, workers fetching. Readiness does not wait for NATS; liveness waits for nothing.
+(ready) -> NATS connected, workers fetching. Readiness does not wait for NATS, and falls where a stage that was
+connected can neither fetch nor publish for `worker.stalled_after_s`; liveness waits for nothing.
 Until the core is there, GetInfo and the log say how far loading is.
 
 Stop (SIGTERM, SIGINT): NOT_SERVING -> workers stop fetching, finish or return what they hold; beside that
@@ -42,6 +43,8 @@ from qrelay.settings import load_settings
 
 log = logging.getLogger(__name__)
 
+_STALL_LOOK_S = 1.0
+
 
 def main(definition: ServiceDef[Any, Any], config: Path | None = None) -> int:
     """Run the service until it is told to stop; returns the exit code."""
@@ -77,7 +80,7 @@ async def _run(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> b
         if await _loaded(definition, context, stopping):
             await server.ready(not stopping.is_set())
             log.info("ready", extra={"grpc": address, "metrics": metrics, "replica": replica})
-            gave_up = not await _serve(definition, context, stopping)
+            gave_up = not await _serve(definition, context, server, stopping)
         else:
             gave_up = True
     finally:
@@ -136,13 +139,13 @@ async def _before(stopping: asyncio.Event, awaited: asyncio.Future[Any]) -> bool
 
 
 async def _serve(
-    definition: ServiceDef[Any, Any], context: ServiceContext[Any, Any], stopping: asyncio.Event
+    definition: ServiceDef[Any, Any], context: ServiceContext[Any, Any], server: GrpcServer, stopping: asyncio.Event
 ) -> bool:
     """Works until `stopping`. Whether all of it ended within `worker.drain_s` of that."""
     beside = asyncio.create_task(_beside(definition, context, stopping))
     limit = asyncio.create_task(_limit(stopping, context.settings.worker.drain_s))
     try:
-        in_order = await _work(definition, context, stopping)
+        in_order = await _work(definition, context, server, stopping)
     finally:
         stopping.set()
         await asyncio.wait({beside, limit}, return_when=asyncio.FIRST_COMPLETED)
@@ -196,7 +199,9 @@ async def _beside(
         raise
 
 
-async def _work(definition: ServiceDef[Any, Any], context: ServiceContext[Any, Any], stopping: asyncio.Event) -> bool:
+async def _work(
+    definition: ServiceDef[Any, Any], context: ServiceContext[Any, Any], server: GrpcServer, stopping: asyncio.Event
+) -> bool:
     """Connect when NATS is there, and run the workers until `stopping`. Whether they gave nothing up in the end."""
     if not context.settings.worker.enabled:
         await stopping.wait()
@@ -207,7 +212,10 @@ async def _work(definition: ServiceDef[Any, Any], context: ServiceContext[Any, A
     broker = context.broker = await connect
     workers = _workers(definition, context, broker)
     stop = asyncio.create_task(stopping.wait())
-    watching = asyncio.create_task(_watch_lag(broker, context.settings.telemetry.lag_every_s))
+    watching = [
+        asyncio.create_task(_watch_lag(broker, context.settings.telemetry.lag_every_s)),
+        asyncio.create_task(_watch_stalls(context, server, workers, stopping)),
+    ]
     running = [asyncio.create_task(worker.run()) for worker in workers]
     try:
         await asyncio.wait({stop, *running}, return_when=asyncio.FIRST_COMPLETED)
@@ -216,7 +224,8 @@ async def _work(definition: ServiceDef[Any, Any], context: ServiceContext[Any, A
             worker.stop()
         await asyncio.gather(*running)
     finally:
-        watching.cancel()
+        for each in watching:
+            each.cancel()
         await broker.close()
     return not any(worker.gave_up for worker in workers)
 
@@ -231,6 +240,20 @@ async def _watch_lag(broker: Broker, every_s: float) -> None:
         except QrelayError as error:
             log.debug("cannot read the queues' lag", extra={"error": str(error)})
         await asyncio.sleep(every_s)
+
+
+async def _watch_stalls(
+    context: ServiceContext[Any, Any], server: GrpcServer, workers: Sequence[StageWorker], stopping: asyncio.Event
+) -> None:
+    """Not ready while a stage can neither fetch nor publish, and why in the log and in GetInfo."""
+    while not stopping.is_set():
+        found = {worker.name: worker.stalled for worker in workers if worker.stalled}
+        if bool(found) != bool(context.stalled):
+            for stage, why in found.items():
+                log.error("not ready: %s has been getting nowhere: %s", stage, why)
+            await server.ready(True, stalled=bool(found))
+        context.stalled = found
+        await asyncio.sleep(_STALL_LOOK_S)
 
 
 def _workers(

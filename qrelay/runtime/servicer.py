@@ -75,11 +75,13 @@ async def answer_items(
         results = []
         for record in records:
             answer = record if isinstance(record, QrelayError) else next(answers)
-            if isinstance(answer, QrelayError):
-                query_id = "" if isinstance(record, QrelayError) else query_of(record).query_id
-                results.append(refuse(item_error(answer, query_id)))
-            else:
+            try:
+                if isinstance(answer, QrelayError):
+                    raise answer
                 results.append(wrap(_traced(answer, context, compute_s)))
+            except QrelayError as error:  # of the item, or of an answer that no message can hold
+                query_id = "" if isinstance(record, QrelayError) else query_of(record).query_id
+                results.append(refuse(item_error(error, query_id)))
         if next(answers, None) is not None:
             raise InternalError("a core answered more items than it was asked")
         return results
@@ -108,7 +110,7 @@ def service_info(context: ServiceContext[Any, Any]) -> pb.ServiceInfo:
         version=__version__,
         replica=context.replica,
         models=info.models,
-        details=info.details,
+        details={**info.details, **{f"stalled.{stage}": why for stage, why in context.stalled.items()}},
         state=state,
     )
     if step := context.preparation.current:

@@ -22,7 +22,13 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+from qrelay.errors import MalformedInput
+from qrelay.identity import require_collection, valid_collection
+from qrelay.types import CandidateSet, DeadLetter, JudgedSet, Query
+
 SUBJECT_ROOT: Final = "qrelay.v1"
+DEAD_LETTER_MARGIN: Final = 64 * 1024
+"""Bytes that a dead letter may add to the message that it wraps."""
 
 
 class Queue(enum.StrEnum):
@@ -45,13 +51,23 @@ class Queue(enum.StrEnum):
         return f"{SUBJECT_ROOT}.*.{self.value}"
 
     def subject(self, collection: str) -> str:
-        """The subject of one collection's messages."""
+        """The subject of one collection's messages.
+
+        Raises:
+            InvalidQuery: no collection can have this name.
+        """
+        require_collection(collection)
         return f"{SUBJECT_ROOT}.{collection}.{self.value}"
 
     @property
     def consumer(self) -> str:
         """The durable consumer's name: the service that reads this queue."""
         return CONSUMERS[self]
+
+    @property
+    def carries(self) -> type[Query | CandidateSet | JudgedSet | DeadLetter]:
+        """The one type of record whose messages belong here."""
+        return CARRIES[self]
 
 
 CONSUMERS: Final = {
@@ -61,6 +77,25 @@ CONSUMERS: Final = {
     Queue.JUDGED: "sink",
     Queue.DLQ: "sink-dead-letters",
 }
+CARRIES: Final[dict[Queue, type[Query | CandidateSet | JudgedSet | DeadLetter]]] = {
+    Queue.QUERIES: Query,
+    Queue.RETRIEVED: CandidateSet,
+    Queue.RERANKED: CandidateSet,
+    Queue.JUDGED: JudgedSet,
+    Queue.DLQ: DeadLetter,
+}
+
+
+def queue_of(subject: str) -> Queue:
+    """The queue that takes a subject's messages.
+
+    Raises:
+        MalformedInput: it is none of qrelay's subjects.
+    """
+    collection, _, name = subject.removeprefix(f"{SUBJECT_ROOT}.").partition(".")
+    if not subject.startswith(f"{SUBJECT_ROOT}.") or not valid_collection(collection) or name not in set(Queue):
+        raise MalformedInput(f"{subject[:160]!r} is no subject of qrelay's: {SUBJECT_ROOT}.COLLECTION.QUEUE")
+    return Queue(name)
 
 
 @dataclass(frozen=True, slots=True)

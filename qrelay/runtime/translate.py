@@ -65,17 +65,25 @@ def as_qrelay_error(error: BaseException) -> QrelayError:
     if isinstance(error, QrelayError):
         return error
     log.error("unexpected %s", type(error).__name__, exc_info=error)
-    return InternalError(f"unexpected {type(error).__name__}: {error}")
+    try:
+        return InternalError(f"unexpected {type(error).__name__}: {error}")
+    except Exception:  # an error that fails when it is asked what it is
+        return InternalError(f"unexpected {type(error).__name__}")
+
+
+def _entry(error: QrelayError) -> tuple[grpc.StatusCode, Fate]:
+    """The table's line for this error: its class's, else that of the nearest class above."""
+    return next((_TABLE[each] for each in type(error).__mro__ if each in _TABLE), _TABLE[InternalError])
 
 
 def fate(error: QrelayError) -> Fate:
     """What becomes of a message that ended in this error."""
-    return _TABLE[type(error)][1]
+    return _entry(error)[1]
 
 
 def status_code(error: QrelayError) -> grpc.StatusCode:
     """The gRPC status code of this error."""
-    return _TABLE[type(error)][0]
+    return _entry(error)[0]
 
 
 def rich_status(error: QrelayError) -> status_pb2.Status:

@@ -3,14 +3,18 @@
 The order is the guarantee. The output is stored in the next queue before the input is acked, so a worker
 that dies at any moment leaves its messages to be delivered again; output ids are deterministic, so the
 repetition is recognised. A message ends in exactly one of: acked with its output stored, acked with a
-dead letter stored, or not acked and delivered again.
+dead letter stored, or not acked and delivered again, `max_attempts` times at most.
 
+Nothing stops a stage. A message that none can take goes through its batch with a refusal in place of an answer.
 A batch that raises is tried again item by item, so that one bad item does not take its neighbours along.
+Whatever else fails, the message is given back at once: heartbeats would hold it for ever.
+
 Back-pressure: a full next queue makes `publish` wait; the worker then holds what it has, heartbeats, and
 fetches no more. It does the same where a stage raises OnHold (no budget, no database), until it can continue; that is
 not an attempt. Where it cannot in this run, it drains and ends.
 
-A dead letter that cannot be recorded is never dead-lettered itself: it stays in its queue.
+No dead letter is dead-lettered: what lies in their queue and is none, or cannot be recorded, is recorded as the
+original of one.
 """
 
 from __future__ import annotations
@@ -29,16 +33,35 @@ from opentelemetry.context import Context
 
 from qrelay import wire
 from qrelay.config import WorkerSettings
-from qrelay.errors import InternalError, MalformedInput, OnHold, QrelayError, TransientError
+from qrelay.errors import (
+    InternalError,
+    MalformedInput,
+    OnHold,
+    Overloaded,
+    Oversized,
+    QrelayError,
+    TransientError,
+)
 from qrelay.runtime import faults, telemetry
 from qrelay.runtime.batcher import Batcher, BatchPolicy
 from qrelay.runtime.broker import Broker, Message
-from qrelay.runtime.dead_letters import REPLAY_HEADER, dead_letter, exhausted, message_id, query_of, unreadable
+from qrelay.runtime.dead_letters import (
+    REPLAY_HEADER,
+    dead_letter,
+    exhausted,
+    letter_subject,
+    message_id,
+    query_of,
+    replays,
+    unreadable,
+    without_original,
+)
 from qrelay.runtime.stage import Record, Stage, Work
+from qrelay.runtime.stall import Stall
 from qrelay.runtime.topology import Queue
 from qrelay.runtime.trace import closed
 from qrelay.runtime.translate import Fate, as_qrelay_error, fate
-from qrelay.types import TraceStep
+from qrelay.types import DeadLetter, TraceStep
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +71,12 @@ _PUBLISH_RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 @dataclass(eq=False, slots=True)
 class _Held:
-    """A message in this worker's hands."""
+    """A message in this worker's hands. `refusal`: why no stage sees it."""
 
     message: Message
     record: Record
-    context: Context
+    context: Context | None = None
+    refusal: QrelayError | None = None
     done: bool = False
 
 
@@ -68,18 +92,22 @@ class StageWorker:
         replica: str = "local",
         fingerprint: str = "",
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`clock` measures seconds; `now` gives UTC times."""
         self._stage = stage
         self._broker = broker
         self._settings = settings
         self._replica = replica
         self._fingerprint = fingerprint
         self._clock = clock
+        self._now = now
         policy = BatchPolicy(settings.max_items, settings.max_cost, settings.max_bytes, settings.max_delay_s)
         self._batcher: Batcher[_Held] = Batcher(policy, clock)
         self._slots = asyncio.Semaphore(settings.batches_in_flight)
-        self._held: set[_Held] = set()
+        self._held: dict[_Held, None] = {}  # in the order of their delivery
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stall = Stall(clock)
         self._stopping = asyncio.Event()
         self._stopped_at = 0.0
         self._drained: Counter[str] = Counter()
@@ -104,6 +132,16 @@ class StageWorker:
             await self._drain()
             heartbeat.cancel()
 
+    @property
+    def name(self) -> str:
+        """The stage's."""
+        return self._stage.name
+
+    @property
+    def stalled(self) -> str:
+        """Why this stage has neither fetched nor published for `stalled_after_s`; empty where it gets on."""
+        return self._stall.lasts(self._settings.stalled_after_s)
+
     async def _fetch_once(self) -> None:
         due_in = self._batcher.due_in()
         wait_s = _IDLE_FETCH_S if due_in is None else due_in
@@ -111,28 +149,42 @@ class StageWorker:
             return
         try:
             messages = await self._broker.fetch(self._stage.source, self._batcher.room, wait_s)
-        except TransientError as error:
+        except Exception as error:
+            self._stall.failed("cannot fetch", error)
             log.warning("cannot fetch", extra={"stage": self._stage.name, "error": str(error)})
             await asyncio.sleep(_IDLE_FETCH_S)
             return
-        for message in messages:
-            await self._accept(message)
+        self._stall.ended()
+        for held in [self._hold(message) for message in messages]:
+            self._accept(held)
+            await self._dispatch()  # before the next is decoded: what waits stays within one batch's bytes
 
-    async def _accept(self, message: Message) -> None:
-        context = telemetry.remote_context(message.headers)
+    def _accept(self, held: _Held) -> None:
+        """Decode a message and have it wait for its batch, with its refusal where no stage can take it."""
+        size = cost = 0
         try:
-            record = wire.decode(message.payload, message.headers)
-        except MalformedInput as error:
-            held = _Held(message, unreadable(message), context)
-            self._hold(held)
-            await self._bury(held, error)
-            return
-        held = _Held(message, record, context)
-        self._hold(held)
-        if message.attempt > self._settings.max_attempts and self._stage.source is not Queue.DLQ:
-            await self._bury(held, exhausted(message.attempt - 1))
-            return
-        self._batcher.add(held, cost=self._stage.cost(record), size=len(message.payload))
+            held.context = telemetry.remote_context(held.message.headers)
+            self._decode(held)
+            size = wire.decoded_bytes(held.message.payload, held.message.headers)
+            cost = int(self._stage.cost(held.record))
+        except Exception as error:
+            held.refusal = as_qrelay_error(error)
+            if self._stage.source is Queue.DLQ:  # the ledger takes it as the original of a dead letter
+                held.record, held.refusal = self._letter(held, held.refusal), None
+        self._batcher.add(held, cost=cost, size=size)
+
+    def _decode(self, held: _Held) -> None:
+        """Raises QrelayError: it is no record that belongs here, or came too often."""
+        before, queue = held.message.attempt - 1, self._stage.source
+        if before > self._settings.max_attempts:  # decoding it may be what kills
+            raise exhausted(before)
+        held.record = wire.decode(held.message.payload, held.message.headers)
+        if not isinstance(held.record, queue.carries):
+            raise MalformedInput(f"a {type(held.record).__name__} on the queue {queue}, which is for {queue.carries}")
+        if self._stage.target is not None:
+            self._stage.target.subject(query_of(held.record).collection)
+        if before >= self._settings.max_attempts:
+            raise exhausted(before)
 
     async def _dispatch(self) -> None:
         while self._batcher.ready() and await self._slot():
@@ -161,27 +213,25 @@ class StageWorker:
         self._tasks.discard(task)
         self._slots.release()
         if not task.cancelled() and (error := task.exception()):
-            log.error("batch left unsettled, its messages will be delivered again", exc_info=error)
+            log.error("batch failed", exc_info=error)
 
     async def _handle(self, batch: Sequence[_Held]) -> None:
         started = self._clock()
-        arrived = datetime.now(UTC)
-        outcomes = await self._outcomes(batch)
+        arrived = self._now()
+        readable = [held for held in batch if held.refusal is None]
+        answers = iter(await self._outcomes(readable) if readable else ())
+        outcomes = [held.refusal or next(answers) for held in batch]
         compute_s = self._clock() - started
         name = self._stage.name
         telemetry.BATCHES.labels(name).inc()
         telemetry.BATCH_ITEMS.labels(name).observe(len(batch))
         telemetry.COMPUTE_SECONDS.labels(name).observe(compute_s)
-        settled = await asyncio.gather(
+        await asyncio.gather(
             *(
                 self._settle(held, outcome, (arrived - held.message.published_at).total_seconds(), compute_s)
                 for held, outcome in zip(batch, outcomes, strict=True)
-            ),
-            return_exceptions=True,
+            )
         )
-        for error in settled:
-            if error is not None:
-                log.error("message left unsettled, it will be delivered again", exc_info=error)
 
     async def _outcomes(self, batch: Sequence[_Held]) -> list[Record | QrelayError | None]:
         """The stage's answer for each item; a batch that raises is tried again one by one."""
@@ -193,13 +243,15 @@ class StageWorker:
             outcomes = list(await self._stage.handle(works))
             if len(outcomes) != len(works):
                 raise InternalError(f"stage {self._stage.name} answered {len(outcomes)} of {len(works)} items")
-            return outcomes
+            return [as_qrelay_error(each) if isinstance(each, BaseException) else each for each in outcomes]
         except OnHold as error:
             return await self._outcomes(batch) if await self._wait_out(error) else [error] * len(batch)
-        except Exception as error:
+        except BaseException as error:  # a library in Rust panics with something that is no Exception
+            if _ends_us(error):
+                raise
             if len(batch) == 1:
                 return [as_qrelay_error(error)]
-            log.warning("batch of %d failed, trying one by one", len(batch), extra={"error": str(error)})
+            log.warning("batch of %d failed, trying one by one", len(batch), extra={"error": type(error).__name__})
             return [(await self._outcomes([held]))[0] for held in batch]
 
     async def _wait_out(self, error: OnHold) -> bool:
@@ -218,32 +270,37 @@ class StageWorker:
         self, held: _Held, outcome: Record | QrelayError | None, queue_s: float, compute_s: float
     ) -> None:
         telemetry.QUEUE_SECONDS.labels(self._stage.name).observe(max(0.0, queue_s))
-        with telemetry.tracer().start_as_current_span(
-            f"{self._stage.name} process", context=held.context, kind=trace.SpanKind.CONSUMER
-        ) as span:
-            span.set_attribute("qrelay.query_id", query_of(held.record).query_id)
-            span.set_attribute("qrelay.attempt", held.message.attempt)
-            if isinstance(outcome, QrelayError):
-                span.set_status(trace.StatusCode.ERROR, outcome.reason)
-                await self._fail(held, outcome)
-                return
-            step = TraceStep(self._stage.name, self._replica, self._fingerprint, queue_s, compute_s)
-            await self._succeed(held, outcome, step)
+        try:
+            with telemetry.tracer().start_as_current_span(
+                f"{self._stage.name} process", context=held.context, kind=trace.SpanKind.CONSUMER
+            ) as span:
+                span.set_attribute("qrelay.query_id", query_of(held.record).query_id)
+                span.set_attribute("qrelay.attempt", held.message.attempt)
+                if isinstance(outcome, QrelayError):
+                    span.set_status(trace.StatusCode.ERROR, outcome.reason)
+                    await self._fail(held, outcome)
+                    return
+                step = TraceStep(self._stage.name, self._replica, self._fingerprint, queue_s, compute_s)
+                await self._succeed(held, outcome, step)
+        except Exception as error:
+            await self._retry(held, as_qrelay_error(error))
 
     async def _succeed(self, held: _Held, outcome: Record | None, step: TraceStep) -> None:
         if outcome is not None and self._stage.target is not None:
-            query = query_of(outcome)
-            replay = held.message.headers.get(REPLAY_HEADER, "")
-            subject = self._stage.target.subject(query.collection)
             try:
-                await self._publish(
-                    subject, closed(outcome, step), message_id(self._stage.name, query, replay), replay
-                )
-            except QrelayError as error:
-                await self._fail(held, error)
+                await self._pass_on(held, outcome, step, self._stage.target)
+            except Exception as error:
+                await self._fail(held, as_qrelay_error(error))
                 return
             faults.point("worker.publish.after")
         await self._finish(held, "ok")
+
+    async def _pass_on(self, held: _Held, outcome: Record, step: TraceStep, target: Queue) -> None:
+        if not isinstance(outcome, target.carries):
+            raise InternalError(f"stage {self._stage.name} answered with a {type(outcome).__name__}")
+        query, replay = query_of(outcome), replays(held.message.headers)
+        msg_id = message_id(self._stage.name, query, replay)
+        await self._publish(target.subject(query.collection), closed(outcome, step), msg_id, replay)
 
     async def _publish(self, subject: str, record: Record, msg_id: str, replay: str) -> None:
         """Publish until stored. Only a message that can never be stored, or a drain, ends it otherwise."""
@@ -255,10 +312,13 @@ class StageWorker:
         while True:
             try:
                 await self._broker.publish(subject, payload, headers, msg_id)
+                self._stall.ended()
                 return
             except TransientError as error:
                 if self._stopping.is_set() and tries > len(_PUBLISH_RETRY_S):
                     raise
+                if not isinstance(error, Overloaded):  # back-pressure is no fault of this stage
+                    self._stall.failed("cannot publish", error)
                 delay_s = _PUBLISH_RETRY_S[min(tries, len(_PUBLISH_RETRY_S) - 1)]
                 tries += 1
                 if tries % 10 == 1:
@@ -266,16 +326,19 @@ class StageWorker:
                 await asyncio.sleep(delay_s)
 
     async def _fail(self, held: _Held, error: QrelayError) -> None:
-        attempt = held.message.attempt
         if isinstance(error, OnHold) and self._stopping.is_set():
             await self._release(held, held.message.retry(0), "returned")
             return
         draining = self._stopping.is_set() and isinstance(error, TransientError)
-        last = attempt >= self._settings.max_attempts and self._stage.source is not Queue.DLQ
-        if fate(error) is Fate.DEAD_LETTER or (last and not draining):
+        last = held.message.attempt >= self._settings.max_attempts
+        buried = fate(error) is Fate.DEAD_LETTER or (last and not draining)
+        if buried and self._stage.source is not Queue.DLQ:
             await self._bury(held, error)
-            return
-        delays = self._settings.retry_delays_s
+        else:
+            await self._retry(held, error)
+
+    async def _retry(self, held: _Held, error: QrelayError) -> None:
+        attempt, delays = held.message.attempt, self._settings.retry_delays_s
         wanted = error.retry_after_s if isinstance(error, TransientError) else None
         delay_s = max(wanted or 0.0, delays[min(attempt - 1, len(delays) - 1)] if delays else 0.0)
         log.warning(
@@ -287,16 +350,21 @@ class StageWorker:
 
     async def _bury(self, held: _Held, error: QrelayError) -> None:
         """Store the dead letter, then ack the original: never the other way round."""
-        query = query_of(held.record)
-        letter = dead_letter(self._stage.name, held.message, query, error)
+        letter = self._letter(held, error)
+        try:
+            await self._publish(letter_subject(letter), letter, letter.dead_letter_id, "")
+        except Oversized:
+            await self._publish(letter_subject(letter), without_original(letter), letter.dead_letter_id, "")
+        await self._finish(held, "dead_lettered")
+
+    def _letter(self, held: _Held, error: QrelayError) -> DeadLetter:
+        letter = dead_letter(self._stage.name, held.message, query_of(held.record), error, self._now())
         log.error(
             "dead letter",
             extra={"stage": letter.stage, "query_id": letter.query_id, "reason": letter.reason,
                    "dead_letter_id": letter.dead_letter_id, "error": letter.detail},
         )  # fmt: skip
-        subject = Queue.DLQ.subject(query.collection or "unreadable")
-        await self._publish(subject, letter, letter.dead_letter_id, "")
-        await self._finish(held, "dead_lettered")
+        return letter
 
     async def _finish(self, held: _Held, outcome: str) -> None:
         faults.point("worker.ack.before")
@@ -306,22 +374,24 @@ class StageWorker:
         """Tell the broker; where it does not hear, the message comes back and the repetition is harmless."""
         try:
             await answer
-        except TransientError as error:
+        except Exception as error:
             outcome = "unconfirmed"
             log.warning("answer not confirmed, the message may come back", extra={"error": str(error)})
         finally:
             held.done = True
-            self._held.discard(held)
+            self._held.pop(held, None)
             telemetry.HELD_ITEMS.labels(self._stage.name).set(len(self._held))
         telemetry.ITEMS.labels(self._stage.name, outcome).inc()
         if self._stopping.is_set():
             self._drained[outcome] += 1
 
-    def _hold(self, held: _Held) -> None:
-        self._held.add(held)
+    def _hold(self, message: Message) -> _Held:
+        held = _Held(message, unreadable(message))
+        self._held[held] = None
         if self._stopping.is_set():
             self._drained["held"] += 1
         telemetry.HELD_ITEMS.labels(self._stage.name).set(len(self._held))
+        return held
 
     async def _heartbeat(self) -> None:
         while True:
@@ -329,7 +399,7 @@ class StageWorker:
             for held in list(self._held):
                 try:
                     await held.message.heartbeat()
-                except TransientError as error:
+                except Exception as error:
                     log.warning("heartbeat failed", extra={"error": str(error)})
                     break
 
@@ -361,3 +431,10 @@ class StageWorker:
                    "returned": count["returned"] + count["retried"], "unconfirmed": count["unconfirmed"],
                    "seconds": round(self._clock() - self._stopped_at, 3)},
         )  # fmt: skip
+
+
+def _ends_us(error: BaseException) -> bool:
+    """Whether it was raised to end this task or process, and not by a stage over an item."""
+    task = asyncio.current_task()
+    cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+    return cancelled or isinstance(error, KeyboardInterrupt)

@@ -8,7 +8,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -22,7 +21,7 @@ from qrelay.labels.ledger.ledger import CommitStatus
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
-from qrelay.runtime.dead_letters import REPLAY_HEADER
+from qrelay.runtime.dead_letters import REPLAY_HEADER, portable, replays
 from qrelay.runtime.servicer import answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Queue
@@ -221,27 +220,39 @@ class SinkServicer(ModelsServicer):
         ids = list(request.dead_letter_ids)
         if bool(ids) == request.all:
             raise InputError("give dead_letter_ids, or all, and not both")
-        started = datetime.now(UTC)
-        replayed: list[str] = []
-        while ids_now := await self._replay_page(None if request.all else ids, started):
-            replayed += ids_now
-            if ids:
-                break
-        skipped = sorted(set(ids) - set(replayed))
-        return pb.ReplayDeadLettersResponse(replayed=len(replayed), skipped_ids=skipped)
+        ids = ids or await asyncio.to_thread(self._context.core.ledger.waiting_dead_letters)
+        replayed: set[str] = set()
+        for start in range(0, len(ids), _PAGE):
+            replayed |= await self._replay_page(ids[start : start + _PAGE])
+        return pb.ReplayDeadLettersResponse(replayed=len(replayed), skipped_ids=sorted(set(ids) - replayed))
 
-    async def _replay_page(self, ids: list[str] | None, started: datetime) -> list[str]:
-        """Publish one page of dead letters that failed before `started`; their ids."""
-        ledger, broker = self._context.core.ledger, self._context.broker
-        limit = None if ids else _PAGE
-        letters = await asyncio.to_thread(ledger.begin_replay, ids, limit=limit, failed_before=started)
-        for letter in letters:
-            number = str(int(letter.headers.get(REPLAY_HEADER, "0")) + 1)
-            headers = {**letter.headers, REPLAY_HEADER: number}
-            await broker.publish(letter.subject, letter.payload, headers, f"{letter.dead_letter_id}-r{number}")
-        published = [letter.dead_letter_id for letter in letters]
-        await asyncio.to_thread(ledger.finish_replay, published)
+    async def _replay_page(self, ids: list[str]) -> set[str]:
+        """Publish these dead letters' originals; the ids of those that were."""
+        ledger = self._context.core.ledger
+        published: set[str] = set()
+        letters = await asyncio.to_thread(ledger.begin_replay, ids)
+        try:
+            for letter in letters:
+                if await self._replay(letter):
+                    published.add(letter.dead_letter_id)
+        finally:
+            await asyncio.to_thread(ledger.finish_replay, sorted(published))
         return published
+
+    async def _replay(self, letter: DeadLetter) -> bool:
+        """Whether the original could be published again; why not is logged."""
+        number = str(int(replays(letter.headers) or "0") + 1)
+        headers = {**portable(letter.headers), REPLAY_HEADER: number}
+        try:
+            if not letter.payload:
+                raise InputError("its original is not kept")
+            await self._context.broker.publish(
+                letter.subject, letter.payload, headers, f"{letter.dead_letter_id}-r{number}"
+            )
+        except InputError as error:
+            log.warning("not replayed", extra={"dead_letter_id": letter.dead_letter_id, "error": str(error)})
+            return False
+        return True
 
 
 def _next(items: Iterator[T]) -> T | None:

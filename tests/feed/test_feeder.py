@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qrelay import wire
-from qrelay.errors import MalformedInput
+from qrelay.errors import InvalidQuery, MalformedInput
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.source import open_lines
@@ -207,3 +207,9 @@ async def test_lines_that_hold_no_text_are_rejected_by_their_numbers(tmp_path: P
         1: "a header, no query",
         4: "not UTF-8 (byte 4)",
     }
+
+
+@pytest.mark.parametrize("collection", ["docs.v2", "my docs", "", "*"])
+def test_nothing_is_fed_under_a_name_that_no_subject_can_hold(tmp_path: Path, collection: str) -> None:
+    with Journal(tmp_path / "j") as journal, pytest.raises(InvalidQuery, match="use 1 to 64 of"):
+        Feeder(MemoryBroker(), journal, collection=collection)

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from qrelay.config import NatsSettings
-from qrelay.errors import BackendUnavailable, Overloaded, Oversized, PortInUse, TransientError
+from qrelay.errors import (
+    BackendUnavailable,
+    InvalidQuery,
+    MalformedInput,
+    Overloaded,
+    Oversized,
+    PortInUse,
+    TransientError,
+)
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.memory import MemoryBroker
 from qrelay.runtime.natsserver import NatsServer
@@ -59,6 +67,52 @@ async def test_jetstream_refuses_an_oversized_message_and_names_the_limit(nats_s
     async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S) as broker:
         with pytest.raises(Oversized, match="max_message_bytes is 1024"):
             await broker.publish(SUBJECT, b"x" * 1025, {}, "id")
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "qrelay.v1.docs.v2.queries",
+        "qrelay.v1.my docs.queries",
+        "qrelay.v1.*.queries",
+        "qrelay.v1..queries",
+        "qrelay.v1.docs.nothing",
+        "qrelay.v1.docs.queries ",
+        "other.v1.docs.queries",
+        "$JS.API.STREAM.DELETE.QRELAY_V1_QUERIES",
+        "",
+    ],
+)
+async def test_both_brokers_publish_to_no_subject_but_qrelays_own(broker: Any, subject: str) -> None:
+    with pytest.raises(MalformedInput, match=r"is no subject of qrelay's: qrelay\.v1\.COLLECTION\.QUEUE"):
+        await broker.publish(subject, b"{}", {}, "id")
+    assert len(await broker.stats()) == len(Queue)
+
+
+def test_a_collection_that_is_no_token_has_no_subject() -> None:
+    for name in ("docs.v2", "my docs", "", "*", "Docs"):
+        with pytest.raises(InvalidQuery, match="use 1 to 64 of"):
+            Queue.QUERIES.subject(name)
+
+
+@pytest.mark.parametrize("status", ["100", "404", "409", "503", "no number"])
+async def test_a_message_with_a_status_of_its_own_is_fetched_as_any_other(broker: Any, status: str) -> None:
+    for number in range(3):
+        await broker.publish(SUBJECT, b"%d" % number, {"Status": status} if number == 1 else {}, f"id-{number}")
+    fetched: list[bytes] = []
+    while len(fetched) < 3:
+        for message in await broker.fetch(Queue.QUERIES, 10, 1):
+            fetched.append(message.payload)
+            await message.ack()
+    assert fetched == [b"0", b"1", b"2"]
+
+
+async def test_headers_count_against_what_the_server_takes(nats_settings: NatsSettings) -> None:
+    settings = nats_settings.model_copy(update={"max_message_bytes": 1024**2})
+    async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S) as broker:
+        with pytest.raises(Oversized, match="max_payload"):
+            await broker.publish(SUBJECT, bytes(1024**2 - 100), {"long": "x" * 200}, "id")
+        await broker.publish(SUBJECT, b"still connected", {}, "id")
 
 
 async def test_a_full_stream_pushes_back_and_loses_nothing(nats_settings: NatsSettings) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from qrelay import wire
-from qrelay.config import GrpcSettings
+from qrelay.config import GrpcSettings, NatsSettings
 from qrelay.errors import PortInUse
 from qrelay.rundir import Endpoint, endpoints
 from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.server import LIVENESS, GrpcServer
 from qrelay.services.reranker.reranker import Reranker
 from qrelay.services.reranker.scorers import FakeScorer
@@ -151,6 +154,29 @@ async def test_too_many_items_in_one_request_is_invalid_and_says_how_many() -> N
         assert (code, "max_items_per_request is 2" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
+async def test_an_item_that_no_record_can_hold_is_refused_by_itself() -> None:
+    asked = request(3)
+    asked.candidate_sets[1].query.submitted_at.seconds = 1_767_323_045_000
+    async with serving() as (_, channel, _context):
+        answer = await reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(asked, timeout=LONG_S)
+    assert [each.WhichOneof("result") for each in answer.results] == ["candidate_set", "error", "candidate_set"]
+    assert (answer.results[1].error.reason, answer.results[1].error.retryable) == ("malformed", False)
+
+
+async def test_an_answer_that_no_message_can_hold_is_the_error_of_its_item() -> None:
+    class Odd(Reranker):
+        def rerank(self, sets: Sequence[Any]) -> Any:
+            return [
+                replace(each, index_version="half \ud83d") if each.query.query_id == "q1" else each for each in sets
+            ]
+
+    async with serving() as (_, channel, context):
+        context.core = Odd(FakeScorer(), context.settings)
+        answer = await reranker_pb2_grpc.RerankerServiceStub(channel).Rerank(request(3), timeout=LONG_S)
+    assert [each.WhichOneof("result") for each in answer.results] == ["candidate_set", "error", "candidate_set"]
+    assert (answer.results[1].error.query_id, answer.results[1].error.reason) == ("q1", "malformed")
+
+
 async def test_a_call_without_a_deadline_gets_the_servers() -> None:
     scorer = HeldScorer()
     async with serving(scorer, default_deadline_s=0.1) as (_, channel, _context):
@@ -223,6 +249,43 @@ def start_process(tmp_path: Path, **environ: str) -> subprocess.Popen[bytes]:
 async def up(tmp_path: Path, name: str = "reranker") -> Endpoint:
     await eventually(lambda: name in endpoints(tmp_path.parent))
     return endpoints(tmp_path.parent)[name]
+
+
+async def test_a_stage_that_gets_nowhere_is_not_ready_and_says_why_until_it_goes_on(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    folder = tmp_path / "run"
+    patience = {"QRELAY_ALL__WORKER__STALLED_AFTER_S": "0.5", "QRELAY_ALL__NATS__URL": nats_server.url}
+    process = start_process(folder, **patience)
+    try:
+        endpoint = await up(folder)
+        async with grpc.aio.insecure_channel(endpoint.grpc) as channel:
+            stub = reranker_pb2_grpc.RerankerServiceStub(channel)
+
+            async def stalled() -> str:
+                info = (await stub.GetInfo(reranker_pb2.RerankerServiceGetInfoRequest(), timeout=LONG_S)).info
+                return str(info.details.get("stalled.reranker", ""))
+
+            async def consumer_waits() -> bool:
+                async with await JetStreamBroker.connect(
+                    NatsSettings(url=nats_server.url), name="test", timeout_s=LONG_S
+                ) as broker:
+                    return bool((await broker._js.consumer_info("QRELAY_V1_RETRIEVED", "reranker")).num_waiting)
+
+            await eventually(_is_serving(channel))
+            await eventually(consumer_waits)
+            nats_server.kill()
+            await eventually(stalled)
+            assert "cannot fetch" in await stalled()
+            assert await health(channel) == NOT_SERVING
+            assert await health(channel, SERVICE.grpc_name) == SERVING, "calls are served without NATS"
+            assert len((await stub.Rerank(request(2), timeout=LONG_S)).results) == 2
+            nats_server.start()
+            await eventually(_is_serving(channel))
+            assert await stalled() == ""
+    finally:
+        process.kill()
+        process.communicate()
 
 
 async def test_a_service_stands_alone_without_nats_and_drains_on_sigterm(tmp_path: Path) -> None:

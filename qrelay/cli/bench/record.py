@@ -12,9 +12,9 @@ from qrelay import wire
 from qrelay.bench.targets.recorded import read_queries, write_records
 from qrelay.bench.targets.services import ENDPOINTS
 from qrelay.cli.bench.options import file_option
-from qrelay.cli.collection import check_name
 from qrelay.cli.group import example
 from qrelay.errors import InputError
+from qrelay.identity import require_collection
 from qrelay.progress import shown, step
 from qrelay.runtime.client import channel
 
@@ -42,7 +42,7 @@ def record(queries: Path | None, collection: str, retriever: str, reranker: str 
         raise click.UsageError("--queries is missing: a file with one query a line")
     if judge and not reranker:
         raise click.UsageError("--judge needs --reranker: the judge reads the reranker's sets")
-    check_name(collection)
+    require_collection(collection)
     asked = read_queries(queries, collection)[:limit]
     stages = {"retriever": retriever, "reranker": reranker, "judge": judge}
     addresses = {service: address for service, address in stages.items() if address}

@@ -102,7 +102,7 @@ def _committed(connection: sa.Connection, letters: Sequence[DeadLetter]) -> set[
     """The ids of those whose very submission (id and text) is in the ledger, in their round or a later one."""
     by_query: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
-        by_query.setdefault((letter.collection, letter.query_id), []).append(letter)
+        by_query.setdefault((evidence(letter.collection), evidence(letter.query_id)), []).append(letter)
     queries = schema.queries.c
     found: set[str] = set()
     for (collection, query_id), same in by_query.items():
@@ -178,20 +178,20 @@ def get(connection: sa.Connection, dead_letter_id: str) -> DeadLetterEntry | Non
     return None if row is None else _entry(row)
 
 
-def begin_replay(
-    connection: sa.Connection, ids: Sequence[str] | None, limit: int | None, failed_before_us: int | None
-) -> list[DeadLetterEntry]:
+def waiting(connection: sa.Connection) -> list[str]:
+    """The ids of all dead letters that wait, oldest first."""
+    chosen = sa.select(_letters.dead_letter_id).where(_letters.state.in_(WAITING)).order_by(_letters.letter_no)
+    return list(connection.execute(chosen).scalars())
+
+
+def begin_replay(connection: sa.Connection, ids: Sequence[str] | None) -> list[DeadLetterEntry]:
     """Marks the waiting dead letters among `ids` (None: all) as replaying and returns them, oldest first."""
+    ids = waiting(connection) if ids is None else ids
     rows: list[Any] = []
-    chunks = [None] if ids is None else [ids[i : i + _CHUNK] for i in range(0, len(ids), _CHUNK)]
-    for chunk in chunks:
+    for i in range(0, len(ids), _CHUNK):
         chosen = sa.select(schema.dead_letters).where(_letters.state.in_(WAITING))
-        if chunk is not None:
-            chosen = chosen.where(_letters.dead_letter_id.in_(chunk))
-        if failed_before_us is not None:
-            chosen = chosen.where(_letters.failed_us < failed_before_us)
-        rows += connection.execute(chosen.order_by(_letters.letter_no).limit(limit))
-    rows = sorted(rows, key=lambda row: int(row.letter_no))[:limit]
+        rows += connection.execute(chosen.where(_letters.dead_letter_id.in_(ids[i : i + _CHUNK])))
+    rows.sort(key=lambda row: int(row.letter_no))
     _set_state(connection, [row.letter_no for row in rows], WAITING, REPLAYING, None)
     return [_entry(row) for row in rows]
 

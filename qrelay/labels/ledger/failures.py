@@ -19,7 +19,8 @@ _LATER: Final = ("08", "25006", "25P03", "40", "53", "55", "57", "58")
 many connections), lock not available, shutting down or starting, input and output. A prefix stands for its class."""
 _SETUP: Final = ("28", "3D", "3F", "42501")
 """SQLSTATEs: password or role, no such database, no such schema, no right."""
-_VALUE: Final = "22"
+_VALUE: Final = ("22", "54")
+"""SQLSTATEs: a value of no such type, or beyond a limit (an id longer than an index holds)."""
 _REFUSED: Final = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
 """What a server says that turns a connection away, which comes without a SQLSTATE."""
 

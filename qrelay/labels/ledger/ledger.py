@@ -182,18 +182,16 @@ class Ledger:
         with self._read("read a dead letter") as connection:
             return dead_letters.get(connection, dead_letter_id)
 
-    def begin_replay(
-        self, ids: Sequence[str] | None = None, *, limit: int | None = None, failed_before: datetime | None = None
-    ) -> list[DeadLetter]:
-        """Marks waiting dead letters (open, or left replaying by a crash) as replaying and returns them.
+    def waiting_dead_letters(self) -> list[str]:
+        """The ids of the dead letters that wait, oldest first."""
+        with self._read("list dead letters") as connection:
+            return dead_letters.waiting(connection)
 
-        ids: those to replay; ids that are unknown or closed are not in the answer. None: all, oldest
-        first. With `limit`, at most so many a call: publish them, call `finish_replay`, and call again until
-        none is left, with a fixed `failed_before` so that those that die again meanwhile are left alone.
-        """
-        before = None if failed_before is None else microseconds(failed_before)
+    def begin_replay(self, ids: Sequence[str] | None = None) -> list[DeadLetter]:
+        """Marks waiting dead letters (open, or left replaying by a crash) as replaying and returns them, the oldest
+        first. ids: those to replay; ids that are unknown or closed are not in the answer. None: all."""
         with self.writing("begin a replay") as connection:
-            entries = dead_letters.begin_replay(connection, ids, limit, before)
+            entries = dead_letters.begin_replay(connection, ids)
         return [entry.letter for entry in entries]
 
     def finish_replay(self, ids: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from qrelay.errors import InvalidQuery, MalformedInput, QrelayError
-from qrelay.identity import query_fingerprint, valid_collection
+from qrelay.identity import query_fingerprint, require_collection
 from qrelay.labels.ledger.packing import pack, text_hash
 from qrelay.types import MAX_ROUND, CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Query
 
@@ -133,11 +133,7 @@ def _check_query(query: Query) -> None:
             f"query_id {query.query_id[:80]!r} is empty or contains whitespace, which TREC qrels cannot hold:"
             " use an id without whitespace"
         )
-    if not valid_collection(query.collection):
-        raise InvalidQuery(
-            f"collection {query.collection[:80]!r} of query {query.query_id} is not a name: use up to 64 of"
-            " a-z 0-9 _ -, the first a letter or digit"
-        )
+    require_collection(query.collection)
     if not query.text.strip():
         raise InvalidQuery(f"query {query.query_id} has an empty text: give it one or leave it out")
     if not 0 <= query.round <= MAX_ROUND:

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from qrelay.judging.settings import JudgeSettings
-from qrelay.runtime.jetstream import DEAD_LETTER_MARGIN
-from qrelay.runtime.topology import Queue
+from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Queue
 from qrelay.services.reranker.settings import RerankerSettings
 from tests.deploy.k8s.effective import settings_of
 from tests.deploy.k8s.rendering import (

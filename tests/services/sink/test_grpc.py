@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,17 @@ from qrelay.labels.exports.request import Options
 from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.dead_letters import REPLAY_HEADER
 from qrelay.runtime.server import GrpcServer
+from qrelay.runtime.topology import Queue
 from qrelay.services.sink.service import SERVICE
 from qrelay.services.sink.sink import Sink, load_sink
-from qrelay.types import JudgedSet, Missing
+from qrelay.types import DeadLetter, JudgedSet, Missing
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc
+from tests import samples
 from tests.conftest import LONG_S
-from tests.labels.builders import JUDGE, OTHER_JUDGE, graded, judged_set, judgment
+from tests.labels.builders import JUDGE, OTHER_JUDGE, dead_letter, graded, judged_set, judgment
 from tests.labels.exporting import export_file
 from tests.labels.test_qualification import report_file, use
 
@@ -36,7 +40,7 @@ COMMITTED, DUPLICATE = pb.INGEST_STATUS_COMMITTED, pb.INGEST_STATUS_DUPLICATE
 
 
 @asynccontextmanager
-async def serving(folder: Path, **settings: Any) -> AsyncIterator[tuple[Any, Sink]]:
+async def serving(folder: Path, broker: Any = None, **settings: Any) -> AsyncIterator[tuple[Any, Sink]]:
     """A stub on a running sink, and its core."""
     effective = SinkSettings(data_dir=folder, grpc=GrpcSettings(), **settings)
     context: ServiceContext[Any, Any] = ServiceContext("sink", effective, "s1")
@@ -44,6 +48,8 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[tuple[Any, Sin
     SERVICE.add_servicer(server.raw, context)
     address = await server.start()
     core = context.core = load_sink(effective)
+    if broker is not None:
+        context.broker = broker
     try:
         async with grpc.aio.insecure_channel(address) as channel:
             yield sink_pb2_grpc.SinkServiceStub(channel), core
@@ -203,3 +209,57 @@ async def test_an_export_through_the_door_may_be_narrowed_and_let_people_win(tmp
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await exported(stub, pb.EXPORT_FORMAT_RUN)
         assert "--system" in str(caught.value.details())
+
+
+def letter_of(number: int, **fields: Any) -> DeadLetter:
+    payload, headers = wire.encode(samples.query(number))
+    whole = dead_letter(
+        f"l{number}", f"q{number}", payload=payload, headers=headers, subject="qrelay.v1.docs.queries"
+    )
+    return dataclasses.replace(whole, **fields)
+
+
+IRREPLACEABLE = {
+    "another subject": {"subject": "orders.new"},
+    "an order to the server": {"subject": "$JS.API.STREAM.DELETE.QRELAY_V1_QUERIES"},
+    "no token": {"subject": "qrelay.v1.my docs.queries"},
+    "no original": {"payload": b""},
+    "too large": {"payload": bytes(2 * 1024**2)},
+}
+
+
+@pytest.mark.parametrize("odd", IRREPLACEABLE.values(), ids=IRREPLACEABLE)
+async def test_a_letter_that_cannot_be_replayed_is_named_and_the_others_are_replayed(
+    tmp_path: Path, broker: Any, odd: dict[str, Any]
+) -> None:
+    async with serving(tmp_path, broker=broker) as (stub, core):
+        core.ledger.record_dead_letters([letter_of(0), letter_of(1, **odd), letter_of(2)])
+        for replayed in (2, 0):
+            answer = await stub.ReplayDeadLetters(pb.ReplayDeadLettersRequest(all=True), timeout=LONG_S)
+            assert (answer.replayed, list(answer.skipped_ids)) == (replayed, ["l1"])
+        assert len(await broker.fetch(Queue.QUERIES, 10, 1)) == 2
+        assert len(await broker.stats()) == len(Queue), "every stream is there"
+        states = {e.letter.dead_letter_id: e.state for e in core.ledger.list_dead_letters(None, True, 10, "").entries}
+    assert (states["l0"], states["l2"]) == ("replayed", "replayed")
+
+
+async def test_a_letter_of_a_clock_that_is_ahead_is_replayed_with_the_others(tmp_path: Path, broker: Any) -> None:
+    ahead = datetime.now(UTC) + timedelta(days=400)
+    async with serving(tmp_path, broker=broker) as (stub, core):
+        core.ledger.record_dead_letters([letter_of(0, failed_at=ahead), letter_of(1)])
+        answer = await stub.ReplayDeadLetters(pb.ReplayDeadLettersRequest(all=True), timeout=LONG_S)
+    assert (answer.replayed, list(answer.skipped_ids)) == (2, [])
+
+
+@pytest.mark.parametrize(("told", "number"), [("", "1"), ("4", "5"), ("soon", "1"), ("-3", "1"), ("9" * 5000, "1")])
+async def test_a_replay_is_numbered_after_the_last_one_where_that_was_a_number(
+    tmp_path: Path, broker: Any, told: str, number: str
+) -> None:
+    headers = {REPLAY_HEADER: told, "Nats-Expected-Stream": "OTHER", "a b": "c", "Content-Encoding": ""}
+    async with serving(tmp_path, broker=broker) as (stub, core):
+        core.ledger.record_dead_letters([letter_of(0, headers=headers)])
+        answer = await stub.ReplayDeadLetters(pb.ReplayDeadLettersRequest(dead_letter_ids=["l0"]), timeout=LONG_S)
+        assert answer.replayed == 1
+        (message,) = await broker.fetch(Queue.QUERIES, 1, 5)
+    assert message.headers[REPLAY_HEADER] == number
+    assert "Nats-Expected-Stream" not in message.headers
