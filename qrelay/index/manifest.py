@@ -96,7 +96,7 @@ def embedded_by(fingerprint: str, finished: Iterable[Path], unfinished: Iterable
             if read_manifest(folder).embedder == fingerprint:
                 folders.append(folder)
     for work in unfinished:
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, KeyError, TypeError):
             if json_document((work / UNDER_WAY).read_text("utf8"))["embedder"] == fingerprint:
                 folders.append(work)
     return folders

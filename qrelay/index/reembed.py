@@ -130,7 +130,7 @@ def switch(home: Path, source: str, version: str) -> bool:
 def under_way(home: Path, fingerprint: str) -> tuple[int, int] | None:
     """(embedded, of) passages of an unfinished re-embedding by this model, in any process; None: there is none."""
     for work in home.glob(f"{PREFIX}*"):
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, KeyError, TypeError):
             state = json_document((work / UNDER_WAY).read_text("utf8"))
             if state["embedder"] == fingerprint:
                 total = int(state["passages"])

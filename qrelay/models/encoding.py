@@ -44,12 +44,20 @@ def own_length(folder: Path, default: int = _PLAIN_TOKENS) -> int:
     """Tokens of a text, or of a cross-encoder's pair, that the model reads, by the files that sentence-transformers
     reads; `default` where they name no number."""
     first = next(iter(_read(folder / "modules.json", [])), None)
-    part = folder / _of(str, _of(dict, first).get("path")).replace("\0", "")
-    named = [_tokens(path, "max_seq_length") for path in part.glob("sentence_*_config.json")]
+    part = folder / _of(str, _of(dict, first).get("path"))
+    named = [_tokens(path, "max_seq_length") for path in _files(part, "sentence_*_config.json")]
     if not any(named):
         limits = {"tokenizer_config.json": "model_max_length", "config.json": "max_position_embeddings"}
         named = [_tokens(part / file, name) for file, name in limits.items()]
     return min((each for each in named if each), default=default)
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Those of the folder; none where its name is no path."""
+    try:
+        return list(folder.glob(pattern))
+    except (OSError, ValueError):
+        return []
 
 
 def _tokens(path: Path, name: str) -> int:

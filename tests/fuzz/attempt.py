@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import click
+
 from qrelay.errors import InternalError, QrelayError
 from tests.fuzz.parser import Parser
 
@@ -64,7 +66,7 @@ def _attempt(parser: Parser, data: bytes, folder: Path) -> Finding | None:
             parser.call(data, folder)
         except InternalError as error:
             return _finding(parser, "InternalError", error)
-        except QrelayError as error:
+        except (QrelayError, click.UsageError) as error:
             return _unreadable(parser, error)
         except MemoryError:
             raise
@@ -73,7 +75,7 @@ def _attempt(parser: Parser, data: bytes, folder: Path) -> Finding | None:
     return None
 
 
-def _unreadable(parser: Parser, error: QrelayError) -> Finding | None:
+def _unreadable(parser: Parser, error: Exception) -> Finding | None:
     text = str(error)
     if not text.strip():
         return _finding(parser, "an error without a text", error)

@@ -29,7 +29,7 @@ from qrelay.index.vectors import VectorReuse
 from qrelay.jobs.folder import JobFolder
 from qrelay.jobs.kubernetes_job import JOB_ANNOTATION, is_of
 from qrelay.jobs.launcher import TrainingJob
-from qrelay.jobs.subprocess_launcher import SubprocessLauncher, _require_same
+from qrelay.jobs.subprocess_launcher import SubprocessLauncher, _file_errors, _require_same
 from qrelay.judging.calibration import CalibrationMap, FittedOn, MapInput, load_map, save_maps
 from qrelay.judging.querygen.journal import Journal as QueryJournal
 from qrelay.judging.querygen.journal import Outcome
@@ -324,7 +324,8 @@ def _another_launch(data: bytes, folder: Path) -> None:
     home = folder / "training" / "j"
     home.mkdir(parents=True)
     (home / "job.json").write_bytes(data)
-    _require_same(job, JobFolder(home).create(b"{}"), JobFolder(home))
+    with _file_errors("launch j"):
+        _require_same(job, JobFolder(home).create(b"{}"), JobFolder(home))
     is_of({"metadata": {"annotations": {JOB_ANNOTATION: data.decode("utf8", "replace")}}}, job)
 
 

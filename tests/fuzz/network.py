@@ -19,20 +19,17 @@ from qrelay.cli.top import scrape as glance
 from qrelay.errors import QrelayError
 from qrelay.jobs.kubernetes_launcher import KubernetesLauncher
 from qrelay.jobs.launcher import TrainingJob
+from qrelay.judging.engines import make_backend
 from qrelay.judging.querygen.prompt import read_question
+from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies.numbered import read_numbers
-from qrelay.llm.base import Weights
-from qrelay.llm.exchange import Chat, Continuation
-from qrelay.llm.openai import OpenAIBackend
-from qrelay.llm.pacing import Policy
+from qrelay.llm.exchange import Chat, Continuation, Prompt, Reply
 from qrelay.llm.ratelimits import asked_to_wait, used_up
-from qrelay.llm.replies import has_logprobs, read_completion, read_echo, read_reply
 from qrelay.settings.kubernetes import KubernetesSettings
 from tests.fuzz.parser import Parser, constant, each
 from tests.jobs.kubernetes_api import ApiServer
-from tests.judging.samples import COPYTREE, LOCK, candidate_set, judge_one, make_judge
+from tests.judging.samples import COPYTREE, LOCK, candidate_set, make_judge
 
-_ONCE: Final = Policy(concurrency=1, max_retries=0, retry_base_s=0.001, total_timeout_s=0.01, breaker_failures=99)
 _PATIENCE_S: Final = 60.0
 
 
@@ -86,61 +83,48 @@ def _answering(reply: bytes) -> str:
     return _url()
 
 
-def _backend(reply: bytes) -> OpenAIBackend:
-    weights = Weights("judge-model", "rev", "q")
-    return OpenAIBackend(
-        f"{_answering(reply)}/v1", weights, policy=_ONCE, request_timeout_s=_PATIENCE_S, prompt_logprobs=True
-    )
+def _backend(reply: bytes) -> Any:
+    endpoint = {"url": f"{_answering(reply)}/v1", "concurrency": 1, "max_retries": 0, "retry_base_s": 0.001,
+                "total_timeout_s": 1.0, "request_timeout_s": _PATIENCE_S, "prompt_logprobs": True}  # fmt: skip
+    return make_backend(JudgeSettings(backend="openai", model="m", endpoint=endpoint), needs=frozenset())
 
 
-async def _judged(reply: bytes) -> None:
-    """By every strategy that asks an endpoint: labels, or missing ones with their reason, that can travel."""
-    for strategy in ("graded", "binary", "query_likelihood", "utility"):
-        backend = _backend(reply)
-        judge = make_judge(backend, strategy=strategy)
-        judged = await judge_one(judge, candidate_set(COPYTREE, LOCK))
-        wire.encode(judged)
+async def _judged(reply: bytes, *strategies: str) -> None:
+    """Labels, or missing ones with their reason, that can travel."""
+    for strategy in strategies:
+        judge = make_judge(_backend(reply), strategy=strategy)
+        (judged,) = await judge.judge([candidate_set(COPYTREE, LOCK)])
         judge.close()
+        if isinstance(judged, QrelayError):
+            raise judged
+        wire.encode(judged)
 
 
 async def _asked(reply: bytes) -> None:
+    """By every question that a backend can be asked."""
     backend = _backend(reply)
-    found = await backend.generate([Chat((("user", "ask"),), 9)])
+    found = await backend.score([Prompt("system", "user", "passage", ("0", "1"), "q", "p")])
+    found += await backend.generate([Chat((("user", "ask"),), 9)])
     found += await backend.loglikelihood([Continuation("Passage: a\nQuestion:", " how?", "how?", "a")])
     backend.close()
-    for each in found:
-        if isinstance(each, QrelayError):
-            raise each
-        if hasattr(each, "text"):
-            read_question(each.text)
-            read_numbers(each.text, 3)
+    for answer in found:
+        if isinstance(answer, QrelayError):
+            raise answer
+        if isinstance(answer, Reply):
+            read_question(answer.text)
+            read_numbers(answer.text, 3)
 
 
-def _endpoint(reply: bytes) -> None:
-    asyncio.run(_judged(reply))
-    asyncio.run(_asked(reply))
+def _labels(data: bytes, _: Path) -> None:
+    asyncio.run(_judged(_http("200 OK", data), "graded", "binary", "query_likelihood", "utility"))
 
 
-def _completion(data: bytes, _: Path) -> None:
-    """The readers of a body, without a connection."""
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
-        return  # `Connection` sees to it, see the parsers below
-    for read in (read_completion, read_reply):
-        try:
-            read(body, "d")
-        except ValueError:
-            continue  # as documented; the connection translates it
-    try:
-        read_echo(body, "Passage: a\nQuestion: how?", " how?", "d")
-    except ValueError:
-        pass
-    has_logprobs(body)
+def _endpoint(data: bytes, _: Path) -> None:
+    asyncio.run(_asked(data))
 
 
 def _with_status(status: str) -> Callable[[bytes, Path], None]:
-    return lambda data, _: _endpoint(_http(status, data))
+    return lambda data, folder: _endpoint(_http(status, data), folder)
 
 
 def _headers(data: bytes, _: Path) -> None:
@@ -148,7 +132,8 @@ def _headers(data: bytes, _: Path) -> None:
     headers = httpx.Headers(
         [(name.strip().encode("latin-1"), value.strip().encode("latin-1")) for name, _, value in lines]
     )
-    for wait in (asked_to_wait(headers), used_up(headers)):
+    for found in (asked_to_wait(headers), used_up(headers)):
+        wait = getattr(found, "seconds", found)
         if wait is not None and not 0 <= wait < float("inf"):
             raise ValueError(f"a pause of {wait} s")
 
@@ -210,12 +195,12 @@ _EXPOSITION: Final = (
 )
 
 PARSERS: Final = (
-    Parser("completion", "json", constant(*_SEEDS), _completion),
-    Parser("endpoint's answer", "json", constant(*_SEEDS), _with_status("200 OK"), cost=25),
-    Parser("endpoint's refusal, 400", "json", constant(*_REFUSALS), _with_status("400 Bad Request"), cost=25),
-    Parser("endpoint's refusal, 404", "json", constant(*_REFUSALS), _with_status("404 Not Found"), cost=25),
-    Parser("endpoint's refusal, 429", "json", constant(*_REFUSALS), _with_status("429 Too Many Requests"), cost=25),
-    Parser("endpoint's bytes", "lines", lambda _: [_http("200 OK", seed.encode(), *_RATE_LIMITS[2].splitlines()) for seed in _SEEDS], lambda data, _: _endpoint(data), cost=25),
+    Parser("labels by an endpoint", "json", constant(*_SEEDS), _labels, cost=20),
+    Parser("endpoint's answer", "json", constant(*_SEEDS), _with_status("200 OK"), cost=5),
+    Parser("endpoint's refusal, 400", "json", constant(*_REFUSALS), _with_status("400 Bad Request"), cost=5),
+    Parser("endpoint's refusal, 404", "json", constant(*_REFUSALS), _with_status("404 Not Found"), cost=5),
+    Parser("endpoint's refusal, 429", "json", constant(*_REFUSALS), _with_status("429 Too Many Requests"), cost=5),
+    Parser("endpoint's bytes", "lines", lambda _: [_http("200 OK", seed.encode(), *_RATE_LIMITS[2].splitlines()) for seed in _SEEDS], _endpoint, cost=5),
     Parser("endpoint's rate limits", "lines", constant(*_RATE_LIMITS), _headers),
     Parser("reply of a model", "lines", constant("Question: How do I copy?", "1, 3", "<think>x</think> 2"), lambda data, _: (
         read_question(data.decode("utf8", "replace")), read_numbers(data.decode("utf8", "replace"), 3))),

@@ -79,12 +79,15 @@ def prepare(job: Job, kind: str, settings: TrainerSettings, rules: GateRules, co
         found = divide(exported, folder, settings.dev_share, frozen_hashes(rules))
         judges = [asdict(each) for each in _judges(job, manifest, config)]
         write_atomic(summary, json.dumps({**asdict(found), "manifest": manifest, "judges": judges}))
-    told = json_document(summary.read_bytes())
-    return JobData(
-        kind, folder / f"{TRAIN}.jsonl", folder / f"{DEV}.jsonl", told["sha256"], told["train"], told["dev"],
-        told["held_back"], sum(told["manifest"]["grades"].values()), told["manifest"],
-        tuple(JudgeRef(**each) for each in told["judges"]),
-    )  # fmt: skip
+    try:
+        told = json_document(summary.read_bytes())
+        return JobData(
+            kind, folder / f"{TRAIN}.jsonl", folder / f"{DEV}.jsonl", told["sha256"], told["train"], told["dev"],
+            told["held_back"], sum(told["manifest"]["grades"].values()), told["manifest"],
+            tuple(JudgeRef(**each) for each in told["judges"]),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MalformedInput(f"{summary} is damaged ({error}): remove its folder, and run the job again") from error
 
 
 def frozen_hashes(rules: GateRules) -> frozenset[str]:
