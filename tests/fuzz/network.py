@@ -85,7 +85,7 @@ def _answering(reply: bytes) -> str:
 
 def _backend(reply: bytes) -> Any:
     endpoint = {"url": f"{_answering(reply)}/v1", "concurrency": 1, "max_retries": 0, "retry_base_s": 0.001,
-                "total_timeout_s": 1.0, "request_timeout_s": _PATIENCE_S, "prompt_logprobs": True}  # fmt: skip
+                "total_timeout_s": 3.0, "request_timeout_s": 3.0, "prompt_logprobs": True}  # fmt: skip
     return make_backend(JudgeSettings(backend="openai", model="m", endpoint=endpoint), needs=frozenset())
 
 
