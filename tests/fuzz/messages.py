@@ -43,7 +43,7 @@ def _read(payload: bytes, headers: dict[str, str]) -> wire.Record | None:
         record = wire.decode(payload, headers)
     except MalformedInput as error:
         delivery: Any = SimpleNamespace(subject=subject, payload=payload, headers=headers, attempt=1)
-        letter = dead_letter("sink", delivery, unreadable(delivery), error)
+        letter = dead_letter("sink", delivery, unreadable(delivery), error, samples.NOW)
         if wire.decode(*wire.encode(letter)) != letter:
             raise InternalError("the dead letter is another one after its way through the queue") from error
         raise

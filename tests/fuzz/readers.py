@@ -29,9 +29,6 @@ _OURS: Final = {
     "json_value",
     "parse_line",
     "parse_length_prefixed",
-    "document",
-    "read_json",
-    "read_yaml",
     "json_document",
     "yaml_document",
 }
