@@ -8,6 +8,7 @@ python -m tests.fuzz --parser envelope --file FINDING       one input again, wit
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,9 @@ from tests.fuzz.run import Outcome, Plan, run
 @click.option("--examples", default=100, show_default=True, help="inputs of a cheap parser; dear ones get fewer")
 @click.option("--seconds", default=0.0, help="processor time of all parsers together, instead of --examples")
 @click.option("--size-mib", default=10, show_default=True, help="of the largest inputs")
-@click.option("--first", default=0, show_default=True, help="number of the first mutant: another one, other inputs")
+@click.option(
+    "--first", type=int, help="number of the first mutant: another one, other inputs; drawn where time is given"
+)
 @click.option("--keep", type=click.Path(path_type=Path), default=Path(".fuzz"), show_default=True)
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="only this input")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a parser")
@@ -33,7 +36,7 @@ def main(
     examples: int,
     seconds: float,
     size_mib: int,
-    first: int,
+    first: int | None,
     keep: Path,
     file: Path | None,
     as_json: bool,
@@ -41,6 +44,8 @@ def main(
     chosen = list(names) or list(PARSERS)
     if file:
         sys.exit(_again(chosen[0], file))
+    if first is None:
+        first = secrets.randbelow(1 << 32) if seconds else 0
     plan = Plan(examples, seconds / len(chosen), size_mib, first)
     failed = False
     for name in chosen:
@@ -51,9 +56,8 @@ def main(
 
 
 def _told(outcome: Outcome) -> str:
-    lines = [
-        f"{outcome.parser:<46} {outcome.tried:>8} inputs {outcome.seconds:>8.1f} s {len(outcome.findings):>3} findings"
-    ]
+    figures = f"{outcome.tried:>8} inputs {outcome.seconds:>8.1f} s {len(outcome.findings):>3} findings"
+    lines = [f"{outcome.parser:<46} {figures}"]
     for input_, finding in outcome.findings:
         lines.append(f"    {finding.kind} at {finding.where}")
         lines.append(f"    python -m tests.fuzz --parser '{outcome.parser}' --file '{input_}'")

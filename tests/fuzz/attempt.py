@@ -1,8 +1,8 @@
 """What a parser may do with an input: answer, or raise an error of qrelay's own tree that a person can read.
 
-Anything else is a finding: another exception (also InternalError, which says "a bug in qrelay"), an error text that is
-empty, endless or no text, more processor time or memory than the parser's limit. Both limits are counted, not timed:
-seconds of this process's processor time, and address space above what it had before.
+Anything else is a finding: another exception (also InternalError, which says "a bug in qrelay"), an error text that
+is empty, endless or no text, more processor time or memory than the parser's limit. Both limits are counted, not
+timed: seconds of this process's processor time, and address space above what it had before.
 """
 
 from __future__ import annotations

@@ -52,12 +52,14 @@ from tests.labels.exporting import export_file
 from tests.training.sets import write_set
 
 _QUERIES: Final = constant(
-    '{"query_id": "q1", "text": "how to copy", "attributes": {"a": "1"}, "reference_answers": ["x"]}\n{"_id": 7, "query": "b"}\n',
+    '{"query_id": "q1", "text": "how to copy", "attributes": {"a": "1"}, "reference_answers": ["x"]}\n'
+    '{"_id": 7, "query": "b"}\n',
     "q1\thow to copy a tree\nq2\tlocks\n",
     "how to copy a tree\nwhat is a lock?\n",
 )
 _CORPUS: Final = constant(
-    '{"_id": "d1", "title": "t", "text": "one two"}\n{"id": 2, "contents": "three"}\n{"doc_id": "d3", "body": "x", "title": ""}\n'
+    '{"_id": "d1", "title": "t", "text": "one two"}\n{"id": 2, "contents": "three"}\n'
+    '{"doc_id": "d3", "body": "x", "title": ""}\n'
     '{"docid": "d4", "passage": "y"}\n{"passage_id": "d1#0", "doc_id": "d1", "text": "z"}\n'
 )
 _QRELS: Final = constant(
@@ -241,18 +243,66 @@ _TOKEN: Final = base64.urlsafe_b64encode(json.dumps(["uncertainty", "docs", 0.5,
 
 PARSERS: Final = (
     Parser("feed", "jsonl", _QUERIES, file("queries.txt", lambda path: asyncio.run(_fed(path))), cost=3),
-    Parser("queries of a preview", "jsonl", _QUERIES, file("queries.txt", lambda path: previewed_queries(path, "docs"))),
-    Parser("pairs of a preview", "jsonl", constant('{"query": "q", "text": "t", "title": "", "reference_answers": ["a"]}\n'), file("p.jsonl", previewed_pairs)),
-    Parser("passages of a trial", "jsonl", constant('{"title": "t", "text": "x"}\na passage\n'), file("p.txt", _read_passages)),
+    Parser(
+        "queries of a preview", "jsonl", _QUERIES, file("queries.txt", lambda path: previewed_queries(path, "docs"))
+    ),
+    Parser(
+        "pairs of a preview",
+        "jsonl",
+        constant('{"query": "q", "text": "t", "title": "", "reference_answers": ["a"]}\n'),
+        file("p.jsonl", previewed_pairs),
+    ),
+    Parser(
+        "passages of a trial",
+        "jsonl",
+        constant('{"title": "t", "text": "x"}\na passage\n'),
+        file("p.txt", _read_passages),
+    ),
     Parser("passages to ask about", "jsonl", _CORPUS, file("corpus.jsonl", read_passages)),
     Parser("alternatives of a query", "json", constant('["how else?", "why?"]'), _text(_alternatives)),
-    Parser("known answers", "lines", lambda _: [*_QRELS(_), b"query_id\tpassage_id\nq1\td1\n", b"q1\td1\n"], file("known.tsv", read_known)),
-    Parser("sample of an audit", "lines", constant("query_id\tpassage_id\tgrade\nq1\td1\t\n"), file("s.tsv", read_sample)),
-    Parser("evaluation set", "jsonl", constant('{"_id": "d1", "title": "t", "text": "one"}\n'), beside(lambda _: None, "queries.jsonl", _forbidden)),
-    Parser("qrels of an evaluation set", "lines", _QRELS, beside(lambda folder: (folder / "queries.jsonl").write_text('{"_id": "d1", "text": "x"}\n'), "qrels.tsv", _forbidden)),
-    Parser("collection to freeze", "jsonl", constant('{"_id": "d1", "title": "t", "text": "one"}\n{"_id": "d2", "text": "two"}\n'), beside(lambda _: None, "corpus.jsonl", _frozen)),
-    Parser("questions with answers", "jsonl", constant('{"_id": "q1", "text": "a", "metadata": {"answer": "x"}}\n'), file("queries.jsonl", _questions)),
-    Parser("page token of a review", "bytes", constant(_TOKEN), _text(lambda text: _key_of(text, "uncertainty", "docs", 5))),
+    Parser(
+        "known answers",
+        "lines",
+        lambda _: [*_QRELS(_), b"query_id\tpassage_id\nq1\td1\n", b"q1\td1\n"],
+        file("known.tsv", read_known),
+    ),
+    Parser(
+        "sample of an audit", "lines", constant("query_id\tpassage_id\tgrade\nq1\td1\t\n"), file("s.tsv", read_sample)
+    ),
+    Parser(
+        "evaluation set",
+        "jsonl",
+        constant('{"_id": "d1", "title": "t", "text": "one"}\n'),
+        beside(lambda _: None, "queries.jsonl", _forbidden),
+    ),
+    Parser(
+        "qrels of an evaluation set",
+        "lines",
+        _QRELS,
+        beside(
+            lambda folder: (folder / "queries.jsonl").write_text('{"_id": "d1", "text": "x"}\n'),
+            "qrels.tsv",
+            _forbidden,
+        ),
+    ),
+    Parser(
+        "collection to freeze",
+        "jsonl",
+        constant('{"_id": "d1", "title": "t", "text": "one"}\n{"_id": "d2", "text": "two"}\n'),
+        beside(lambda _: None, "corpus.jsonl", _frozen),
+    ),
+    Parser(
+        "questions with answers",
+        "jsonl",
+        constant('{"_id": "q1", "text": "a", "metadata": {"answer": "x"}}\n'),
+        file("queries.jsonl", _questions),
+    ),
+    Parser(
+        "page token of a review",
+        "bytes",
+        constant(_TOKEN),
+        _text(lambda text: _key_of(text, "uncertainty", "docs", 5)),
+    ),
     Parser("query line", "jsonl", lambda _: [line for seed in _QUERIES(_) for line in seed.splitlines()], _line),
     Parser("query file", "jsonl", _QUERIES, file("queries.jsonl", read_queries)),
     Parser("query file by gzip", "bytes", zipped(_QUERIES), file("queries.jsonl.gz", read_queries)),
@@ -262,22 +312,54 @@ PARSERS: Final = (
     Parser("corpus", "jsonl", _CORPUS, file("corpus.jsonl", _corpus)),
     Parser("corpus by gzip", "bytes", zipped(_CORPUS), file("corpus.jsonl.gz", _corpus)),
     Parser("corpus in Parquet", "bytes", written("c.parquet", _parquet), file("corpus.parquet", _corpus)),
-    Parser("corpus saved by datasets", "json", written("saved/state.json", _saved), beside(_saved, "saved/state.json", lambda folder: _corpus(folder / "saved")), cost=10),
+    Parser(
+        "corpus saved by datasets",
+        "json",
+        written("saved/state.json", _saved),
+        beside(_saved, "saved/state.json", lambda folder: _corpus(folder / "saved")),
+        cost=10,
+    ),
     Parser("corpus, first pass of a build", "jsonl", _CORPUS, file("corpus.jsonl", _fill)),
     Parser("collection", "jsonl", _CORPUS, beside(lambda _: None, "corpus.jsonl", _whole_collection)),
     Parser("passages", "jsonl", _CORPUS, file("p.jsonl", lambda path: read_records(path, passage_fields))),
     Parser("names of modules", "lines", constant("shutil\njson\n"), file("modules.txt", _python_docs)),
     Parser("reference answers", "jsonl", _ANSWERS, file("a.jsonl", read_answers)),
-    Parser("reference answers of a collection", "jsonl", _ANSWERS, beside(lambda _: None, "answers.jsonl", _beir_pairs)),
-    Parser("reference answers of queries", "jsonl", constant('{"_id": "q1", "text": "a", "metadata": {"answers": ["x"]}}\n'), file("q.jsonl", lambda path: read_records(path, asked_answers))),
+    Parser(
+        "reference answers of a collection", "jsonl", _ANSWERS, beside(lambda _: None, "answers.jsonl", _beir_pairs)
+    ),
+    Parser(
+        "reference answers of queries",
+        "jsonl",
+        constant('{"_id": "q1", "text": "a", "metadata": {"answers": ["x"]}}\n'),
+        file("q.jsonl", lambda path: read_records(path, asked_answers)),
+    ),
     Parser("qrels", "lines", _QRELS, file("qrels.tsv", read_qrels)),
     Parser("run", "lines", _RUN, file("run.txt", lambda path: run_lines(read_run(path), "tag"))),
     Parser("annotated pairs", "lines", written("pairs.tsv", _pairs), file("pairs.tsv", _read_pairs)),
-    Parser("labels to import", "lines", lambda _: [*_QRELS(_), b"query_id\tpassage_id\tgrade\tauthor\tnote\nq1\td1\t1\tana\tfine\n"], file("labels.tsv", _labels)),
+    Parser(
+        "labels to import",
+        "lines",
+        lambda _: [*_QRELS(_), b"query_id\tpassage_id\tgrade\tauthor\tnote\nq1\td1\t1\tana\tfine\n"],
+        file("labels.tsv", _labels),
+    ),
     Parser("scale map", "lines", constant("1=0,2=1,3=2,4=3"), _text(lambda text: parse_scale_map(text, "0-3"))),
-    Parser("where", "lines", constant("grade=2 and p_relevant<0.6", "strategy=graded and missing=timeout and human", "judge=abc and query_id=q1 and entropy>=1.25"), _text(parse_where)),
-    Parser("frozen set", "json", written("set/set.json", _set), beside(_set, "set/set.json", lambda folder: FrozenSet.read(folder / "set"))),
+    Parser(
+        "where",
+        "lines",
+        constant(
+            "grade=2 and p_relevant<0.6",
+            "strategy=graded and missing=timeout and human",
+            "judge=abc and query_id=q1 and entropy>=1.25",
+        ),
+        _text(parse_where),
+    ),
+    Parser(
+        "frozen set",
+        "json",
+        written("set/set.json", _set),
+        beside(_set, "set/set.json", lambda folder: FrozenSet.read(folder / "set")),
+    ),
     Parser("training data, triples", "jsonl", written("data.jsonl", _export("triples")), _examples),
     Parser("training data, labels", "jsonl", written("data.jsonl", _export("labels")), _examples),
     Parser("training data, divided", "jsonl", written("data.jsonl", _export("triples")), _divided),
-)  # fmt: skip
+)

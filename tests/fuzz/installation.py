@@ -87,7 +87,8 @@ reranker: {scorer: fake}
 sink:
   qualification: report.json
   relevant_grades: {0-3: 2}
-  training: {launcher: kubernetes, quiet_hours: "22:00-06:00", kubernetes: {namespace: n, image: i, env: {A: "1"}, tolerations: [{key: a}]}}
+  training: {launcher: kubernetes, quiet_hours: "22:00-06:00",
+    kubernetes: {namespace: n, image: i, env: {A: "1"}, tolerations: [{key: a}]}}
 trainer: {gate: {bi_encoder: {frozen: sets/a, guard: [{set: sets/b, max_drop: 0.02}]}}, slots: [bi_encoder]}
 """
 _VARIABLES: Final = (
@@ -345,8 +346,14 @@ def _prepared(data: bytes, folder: Path) -> None:
     prepare(job, "triples", TrainerSettings(), GateRules(), None).sources()
 
 
-_SUMMARY: Final = {"train": 3, "dev": 1, "held_back": 0, "sha256": "a" * 64, "manifest": {"grades": {"1": 3}, "judges": []},
-                   "judges": [{"hash": "h", "model": "m", "revision": "1", "strategy": "graded", "labels": 7}]}
+_SUMMARY: Final = {
+    "train": 3,
+    "dev": 1,
+    "held_back": 0,
+    "sha256": "a" * 64,
+    "manifest": {"grades": {"1": 3}, "judges": []},
+    "judges": [{"hash": "h", "model": "m", "revision": "1", "strategy": "graded", "labels": 7}],
+}
 
 
 def _interrupted(folder: Path) -> None:
@@ -423,50 +430,156 @@ def _marker(folder: Path) -> None:
     file_hashes(folder, ["weights"], folder / "marker.json")
 
 
-_EVALUATION: Final = {"system": "bm25", "query_ids": ["q1", "q2"], "per_query": {"nDCG@10": [0.4, 0.6]}, "first": {"q1": "d1"}, "collection": "c"}
+_EVALUATION: Final = {
+    "system": "bm25",
+    "query_ids": ["q1", "q2"],
+    "per_query": {"nDCG@10": [0.4, 0.6]},
+    "first": {"q1": "d1"},
+    "collection": "c",
+}
 _MANIFEST: Final = written("data.jsonl.manifest.json", _export("qrels"))
 
 PARSERS: Final = (
     Parser("settings file", "yaml", constant(_SETTINGS), file("qrelay.yaml", _settings_file)),
-    Parser("settings record", "yaml", written("settings.yaml", _record), file("settings.yaml", _tuned_and_record("settings.yaml"))),
+    Parser(
+        "settings record",
+        "yaml",
+        written("settings.yaml", _record),
+        file("settings.yaml", _tuned_and_record("settings.yaml")),
+    ),
     Parser("tuned.yaml", "yaml", written("tuned.yaml", _tuned), file("tuned.yaml", _tuned_and_record("tuned.yaml"))),
     Parser("environment", "lines", constant(_VARIABLES), _environment),
     Parser("experiment", "yaml", _experiments, file("e.yaml", lambda path: load_experiment(str(path)))),
-    Parser("experiment's overrides", "lines", constant("learning_rate=1e-5\nstages=[{name: a, data: [x]}]"), _overrides),
+    Parser(
+        "experiment's overrides", "lines", constant("learning_rate=1e-5\nstages=[{name: a, data: [x]}]"), _overrides
+    ),
     Parser("gate's rules", "yaml", constant(_RULES), file("rules.yaml", read_rules)),
-    Parser("model catalogue", "yaml", lambda _: [(ROOT / "qrelay/models/catalogue.yaml").read_bytes()], file("c.yaml", _catalogue)),
-    *map(_index_file, (
-        "CURRENT", "VERSION/manifest.json", "VERSION/documents.npy", "VERSION/texts.npy", "VERSION/passages.npy", "VERSION/hashes.npy",
-        "VERSION/order.npy", "VERSION/vectors.npy", "VERSION/documents.bin", "VERSION/texts.bin", "VERSION/bm25/params.index.json",
-        "VERSION/bm25/vocab.index.json")),
-    Parser("re-embedding under way", "json", constant('{"embedder": "hash@1", "documents": 5, "passages": 7}'), beside(_copied_index, "tiny/.reembed-x/.scaffold/chunked.json", _served), cost=5),
-    Parser("registry's event", "json", _registry_seed("registry/events/*.json"), _registry_file("registry/events/*.json"), cost=5),
-    Parser("registry's manifest", "json", _registry_seed("registry/versions/*/manifest.json"), _registry_file("registry/versions/*/manifest.json"), cost=5),
+    Parser(
+        "model catalogue",
+        "yaml",
+        lambda _: [(ROOT / "qrelay/models/catalogue.yaml").read_bytes()],
+        file("c.yaml", _catalogue),
+    ),
+    *map(
+        _index_file,
+        (
+            "CURRENT",
+            "VERSION/manifest.json",
+            "VERSION/documents.npy",
+            "VERSION/texts.npy",
+            "VERSION/passages.npy",
+            "VERSION/hashes.npy",
+            "VERSION/order.npy",
+            "VERSION/vectors.npy",
+            "VERSION/documents.bin",
+            "VERSION/texts.bin",
+            "VERSION/bm25/params.index.json",
+            "VERSION/bm25/vocab.index.json",
+        ),
+    ),
+    Parser(
+        "re-embedding under way",
+        "json",
+        constant('{"embedder": "hash@1", "documents": 5, "passages": 7}'),
+        beside(_copied_index, "tiny/.reembed-x/.scaffold/chunked.json", _served),
+        cost=5,
+    ),
+    Parser(
+        "registry's event",
+        "json",
+        _registry_seed("registry/events/*.json"),
+        _registry_file("registry/events/*.json"),
+        cost=5,
+    ),
+    Parser(
+        "registry's manifest",
+        "json",
+        _registry_seed("registry/versions/*/manifest.json"),
+        _registry_file("registry/versions/*/manifest.json"),
+        cost=5,
+    ),
     Parser("calibration maps", "json", written("maps.json", _map), file("maps.json", _use_map)),
-    Parser("qualification report", "json", written("qualification.json", report_file), file("report.json", read_report)),
-    Parser("training job", "json", written("training/j/job.json", lambda folder: Job("j", "docs", folder, 3, "r").write()), file("job.json", read_job)),
+    Parser(
+        "qualification report", "json", written("qualification.json", report_file), file("report.json", read_report)
+    ),
+    Parser(
+        "training job",
+        "json",
+        written("training/j/job.json", lambda folder: Job("j", "docs", folder, 3, "r").write()),
+        file("job.json", read_job),
+    ),
     Parser("job of another launch", "json", _job_document, _another_launch),
     Parser("job's data", "json", constant(json.dumps(_SUMMARY)), _prepared),
-    Parser("interrupted build", "json", constant('{"embedder": "hash@1", "documents": 5, "passages": 7}'), beside(_copied_index, "tiny/.build-x/.scaffold/chunked.json", _interrupted), cost=5),
-    Parser("interrupted re-embedding", "json", constant('{"embedder": "hash@1", "documents": 5, "passages": 7}'), beside(_copied_index, "tiny/.reembed-x/.scaffold/chunked.json", _interrupted), cost=5),
+    Parser(
+        "interrupted build",
+        "json",
+        constant('{"embedder": "hash@1", "documents": 5, "passages": 7}'),
+        beside(_copied_index, "tiny/.build-x/.scaffold/chunked.json", _interrupted),
+        cost=5,
+    ),
+    Parser(
+        "interrupted re-embedding",
+        "json",
+        constant('{"embedder": "hash@1", "documents": 5, "passages": 7}'),
+        beside(_copied_index, "tiny/.reembed-x/.scaffold/chunked.json", _interrupted),
+        cost=5,
+    ),
     Parser("job's result", "json", written("result.json", _result), file("result.json", read_result)),
     Parser("slot's result", "json", written("slot.json", _result), file("slot.json", read_slot)),
-    Parser("job's folder", "json", constant('{"code": 0, "finished_us": 2}', '{"runner": 1, "started_us": 2}'), _job_folder),
-    Parser("rounds' state", "json", written("rounds/docs/rounds.json", _series), beside(lambda _: None, "rounds/docs/rounds.json", _read_series)),
-    Parser("run's record", "json", constant('{"state": "running", "experiment": {"a": 1}, "data": {"x": "y"}, "versions": {}}'), file("run.json", _experiment_record)),
+    Parser(
+        "job's folder",
+        "json",
+        constant('{"code": 0, "finished_us": 2}', '{"runner": 1, "started_us": 2}'),
+        _job_folder,
+    ),
+    Parser(
+        "rounds' state",
+        "json",
+        written("rounds/docs/rounds.json", _series),
+        beside(lambda _: None, "rounds/docs/rounds.json", _read_series),
+    ),
+    Parser(
+        "run's record",
+        "json",
+        constant('{"state": "running", "experiment": {"a": 1}, "data": {"x": "y"}, "versions": {}}'),
+        file("run.json", _experiment_record),
+    ),
     Parser("query generation's journal", "jsonl", written("j.jsonl", _query_journal), file("j.jsonl", _resume)),
-    Parser("announcement of a service", "json", constant('{"service": "judge", "pid": 1, "grpc": "h:1", "metrics": "h:2"}'), beside(lambda _: None, "run/judge.json", _announced)),
+    Parser(
+        "announcement of a service",
+        "json",
+        constant('{"service": "judge", "pid": 1, "grpc": "h:1", "metrics": "h:2"}'),
+        beside(lambda _: None, "run/judge.json", _announced),
+    ),
     Parser("export's manifest beside a file", "json", _MANIFEST, file("qrels.tsv.manifest.json", _told_by_manifest)),
-    Parser("export's manifest in a folder", "json", _MANIFEST, beside(lambda _: None, "manifest.json", _told_by_folder)),
+    Parser(
+        "export's manifest in a folder", "json", _MANIFEST, beside(lambda _: None, "manifest.json", _told_by_folder)
+    ),
     Parser("evaluation", "json", constant(json.dumps(_EVALUATION)), file("evaluation.json", _evaluation)),
-    Parser("kept vectors", "bytes", written("kept.npz", _vectors), file("kept.npz", lambda path: kept_vectors(path, "k"))),
-    Parser("model's training queries", "lines", constant("0" * 32 + "\n" + "f" * 32), file("training-queries.txt", lambda path: read_query_hashes(path.parent))),
+    Parser(
+        "kept vectors", "bytes", written("kept.npz", _vectors), file("kept.npz", lambda path: kept_vectors(path, "k"))
+    ),
+    Parser(
+        "model's training queries",
+        "lines",
+        constant("0" * 32 + "\n" + "f" * 32),
+        file("training-queries.txt", lambda path: read_query_hashes(path.parent)),
+    ),
     _model_folder("modules.json", [{"idx": 0, "name": "0", "path": "", "type": "Transformer"}]),
-    _model_folder("config.json", {"architectures": ["BertForSequenceClassification"], "max_position_embeddings": 512}),
+    _model_folder(
+        "config.json", {"architectures": ["BertForSequenceClassification"], "max_position_embeddings": 512}
+    ),
     _model_folder("tokenizer_config.json", {"model_max_length": 512}),
     _model_folder("sentence_bert_config.json", {"max_seq_length": 256}),
-    _model_folder("config_sentence_transformers.json", {"prompts": {"query": "query: "}, "default_prompt_name": "query"}),
-    Parser("model's verification marker", "json", written("marker.json", _marker), beside(_marker, "marker.json", _marker)),
+    _model_folder(
+        "config_sentence_transformers.json", {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    ),
+    Parser(
+        "model's verification marker",
+        "json",
+        written("marker.json", _marker),
+        beside(_marker, "marker.json", _marker),
+    ),
     Parser("bench report", "json", lambda _: [as_json(report()).encode()], file("report.json", bench_report)),
     Parser("log lines", "jsonl", constant('{"level": "INFO", "message": "x"}\nTraceback\n'), file("log", json_lines)),
-)  # fmt: skip
+)

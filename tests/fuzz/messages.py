@@ -31,8 +31,12 @@ from tests.labels import builders
 
 LETTER = DeadLetter("id", "judge", "c", "q", "t", "timeout", "d", 5, samples.NOW, "s.u.b", {"a": "b"}, b"\x00\xff", 2)
 RECORDS: Final[tuple[wire.Record, ...]] = (
-    samples.query(), samples.candidate_set(count=3), samples.judged_set(), builders.judged_set("q9"), LETTER
-)  # fmt: skip
+    samples.query(),
+    samples.candidate_set(count=3),
+    samples.judged_set(),
+    builders.judged_set("q9"),
+    LETTER,
+)
 _ZSTD: Final = {wire.CONTENT_ENCODING: wire.ZSTD}
 
 
@@ -122,16 +126,24 @@ _REQUESTS: Final[tuple[tuple[str, Message], ...]] = (
     ("Ingest", sink_pb2.IngestRequest(judged_sets=_SETS)),
     ("Ingest", sink_pb2.IngestRequest(judged_sets=_SETS, rejudgment=True)),
     ("ListJudgedSets", sink_pb2.ListJudgedSetsRequest(collection="docs", where="grade>=1", after_query_id="q0")),
-    ("Export", sink_pb2.ExportRequest(collection="docs", format=sink_pb2.EXPORT_FORMAT_QRELS, where="relevant", system="bm25")),
+    (
+        "Export",
+        sink_pb2.ExportRequest(
+            collection="docs", format=sink_pb2.EXPORT_FORMAT_QRELS, where="relevant", system="bm25"
+        ),
+    ),
     ("Export", sink_pb2.ExportRequest(collection="docs", format=sink_pb2.EXPORT_FORMAT_TRIPLES, unmeasured=True)),
     ("GetStats", sink_pb2.GetStatsRequest(collection="docs")),
     ("GetQueryStates", sink_pb2.GetQueryStatesRequest(collection="docs", query_ids=["q1", "q0"], round=1)),
-    ("ListDeadLetters", sink_pb2.ListDeadLettersRequest(collection="docs", page_size=3, page_token="1", include_closed=True)),
+    (
+        "ListDeadLetters",
+        sink_pb2.ListDeadLettersRequest(collection="docs", page_size=3, page_token="1", include_closed=True),
+    ),
     ("StartTraining", sink_pb2.StartTrainingRequest(collection="docs", unmeasured=True)),
     ("ListModels", sink_pb2.ListModelsRequest(slot="bi_encoder")),
     ("PromoteModel", sink_pb2.PromoteModelRequest(version="bi-encoder-1", by="ana", reason="r")),
     ("RollbackModel", sink_pb2.RollbackModelRequest(slot="bi_encoder", to="bi-encoder-1", by="ana")),
-)  # fmt: skip
+)
 
 
 def _request_seeds(_: Path) -> Sequence[bytes]:
@@ -210,15 +222,34 @@ def _frames(_: Path) -> Sequence[bytes]:
 
 PARSERS: Final = (
     Parser("envelope", "proto", _envelopes, lambda data, _: _read(data, {})),
-    Parser("envelope, compressed", "bytes", _frames, lambda data, _: _read(data, dict(_ZSTD)), memory_mib=wire.MAX_DECODED_BYTES // 1024**2 * 3),
-    Parser("headers of a message", "lines", constant(
-        "Content-Encoding: zstd\nNats-Msg-Id: x\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\n"
-        "tracestate: a=b\nQrelay-Replay: 1\nbaggage: k=v", "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\n"), _header_lines),
+    Parser(
+        "envelope, compressed",
+        "bytes",
+        _frames,
+        lambda data, _: _read(data, dict(_ZSTD)),
+        memory_mib=wire.MAX_DECODED_BYTES // 1024**2 * 3,
+    ),
+    Parser(
+        "headers of a message",
+        "lines",
+        constant(
+            "Content-Encoding: zstd\nNats-Msg-Id: x\n"
+            "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\n"
+            "tracestate: a=b\nQrelay-Replay: 1\nbaggage: k=v",
+            "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\n",
+        ),
+        _header_lines,
+    ),
     Parser("judged sets and dead letters into the ledger", "proto", lambda _: _envelopes(_)[2:], _to_ledger, cost=10),
     Parser("feed's journal", "bytes", written("j.sqlite", _journal), _from_journal),
     Parser("requests to the sink", "proto", _request_seeds, _asked, cost=10, monsters=False),
-    Parser("bench record file", "bytes", written("r.zst", lambda folder: write_records(folder / "r.zst", [
-        samples.candidate_set(1), samples.judged_set(2)])),
-        lambda data, folder: ((folder / "r.zst").write_bytes(data), read_sets(folder / "r.zst", "judged"))),
+    Parser(
+        "bench record file",
+        "bytes",
+        written(
+            "r.zst", lambda folder: write_records(folder / "r.zst", [samples.candidate_set(1), samples.judged_set(2)])
+        ),
+        lambda data, folder: ((folder / "r.zst").write_bytes(data), read_sets(folder / "r.zst", "judged")),
+    ),
     *map(_of_type, MESSAGES),
-)  # fmt: skip
+)

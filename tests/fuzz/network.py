@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -84,8 +84,15 @@ def _answering(reply: bytes) -> str:
 
 
 def _backend(reply: bytes) -> Any:
-    endpoint = {"url": f"{_answering(reply)}/v1", "concurrency": 1, "max_retries": 0, "retry_base_s": 0.001,
-                "total_timeout_s": 3.0, "request_timeout_s": 3.0, "prompt_logprobs": True}  # fmt: skip
+    endpoint = {
+        "url": f"{_answering(reply)}/v1",
+        "concurrency": 1,
+        "max_retries": 0,
+        "retry_base_s": 0.001,
+        "total_timeout_s": 3.0,
+        "request_timeout_s": 3.0,
+        "prompt_logprobs": True,
+    }
     return make_backend(JudgeSettings(backend="openai", model="m", endpoint=endpoint), needs=frozenset())
 
 
@@ -169,28 +176,95 @@ def _kubeconfig_seeds(folder: Path) -> list[bytes]:
 
 
 _TOP: Final = [{"token": "2", "logprob": -0.1}, {"token": "3", "logprob": -2.5}]
-_CHAT: Final = {"model": "m", "choices": [{"message": {"content": "2", "reasoning": ""}, "finish_reason": "stop",
-                "logprobs": {"content": [{"token": "2", "top_logprobs": _TOP}]}}],
-                "usage": {"prompt_tokens": 50, "completion_tokens": 1}, "system_fingerprint": "f"}  # fmt: skip
-_TEXT: Final = {"model": "m", "choices": [{"text": "Passage: a\nQuestion: how? m", "logprobs": {
-                "tokens": ["Passage: a\nQuestion:", " how", "?", " m"], "token_logprobs": [None, -1.0, -0.5, -2],
-                "top_logprobs": [{"2": -0.1}]}}], "usage": {"prompt_tokens": 3}}  # fmt: skip
+_CHAT: Final = {
+    "model": "m",
+    "choices": [
+        {
+            "message": {"content": "2", "reasoning": ""},
+            "finish_reason": "stop",
+            "logprobs": {"content": [{"token": "2", "top_logprobs": _TOP}]},
+        }
+    ],
+    "usage": {"prompt_tokens": 50, "completion_tokens": 1},
+    "system_fingerprint": "f",
+}
+_TEXT: Final = {
+    "model": "m",
+    "choices": [
+        {
+            "text": "Passage: a\nQuestion: how? m",
+            "logprobs": {
+                "tokens": ["Passage: a\nQuestion:", " how", "?", " m"],
+                "token_logprobs": [None, -1.0, -0.5, -2],
+                "top_logprobs": [{"2": -0.1}],
+            },
+        }
+    ],
+    "usage": {"prompt_tokens": 3},
+}
 _SEEDS: Final = (json.dumps(_CHAT), json.dumps(_TEXT))
 _REFUSALS: Final = (
-    json.dumps({"error": {"message": "maximum context length", "type": "t", "code": "context_length_exceeded", "n_ctx": 9, "n_prompt_tokens": 11}}),
-    json.dumps({"error": "logprobs is not allowed"}), json.dumps({"detail": [{"loc": ["body", "n"], "msg": "x"}]}),
-)  # fmt: skip
+    json.dumps(
+        {
+            "error": {
+                "message": "maximum context length",
+                "type": "t",
+                "code": "context_length_exceeded",
+                "n_ctx": 9,
+                "n_prompt_tokens": 11,
+            }
+        }
+    ),
+    json.dumps({"error": "logprobs is not allowed"}),
+    json.dumps({"detail": [{"loc": ["body", "n"], "msg": "x"}]}),
+)
 _RATE_LIMITS: Final = (
     "Retry-After: 30\nx-ratelimit-remaining-requests: 0\nx-ratelimit-reset-requests: 6m0s\n",
     "retry-after-ms: 1500\nx-ratelimit-remaining: 0\nx-ratelimit-reset: 1767322800\n",
     "Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\nx-ratelimit-remaining-tokens: 0\nx-ratelimit-reset-tokens: 120ms",
 )
-_JOB: Final = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j", "uid": "u", "annotations": {"qrelay.dev/job": '{"name": "j", "collection": "docs", "change_no": 1}'}},
-               "spec": {"suspend": True}, "status": {"startTime": "2026-01-02T03:04:05Z", "conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "x", "lastTransitionTime": "2026-01-02T03:04:06Z"}]},
-               "items": [{"metadata": {"name": "p", "creationTimestamp": "2026-01-02T03:04:05Z"}, "status": {"reason": "Evicted", "message": "m", "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "r"}],
-                          "containerStatuses": [{"name": "trainer", "restartCount": 1, "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": "killed"}}}]}}]}  # fmt: skip
+_JOB: Final = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {
+        "name": "j",
+        "uid": "u",
+        "annotations": {"qrelay.dev/job": '{"name": "j", "collection": "docs", "change_no": 1}'},
+    },
+    "spec": {"suspend": True},
+    "status": {
+        "startTime": "2026-01-02T03:04:05Z",
+        "conditions": [
+            {
+                "type": "Failed",
+                "status": "True",
+                "reason": "BackoffLimitExceeded",
+                "message": "x",
+                "lastTransitionTime": "2026-01-02T03:04:06Z",
+            }
+        ],
+    },
+    "items": [
+        {
+            "metadata": {"name": "p", "creationTimestamp": "2026-01-02T03:04:05Z"},
+            "status": {
+                "reason": "Evicted",
+                "message": "m",
+                "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "r"}],
+                "containerStatuses": [
+                    {
+                        "name": "trainer",
+                        "restartCount": 1,
+                        "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": "killed"}},
+                    }
+                ],
+            },
+        }
+    ],
+}
 _EXPOSITION: Final = (
-    '# HELP qrelay_items_total Items\n# TYPE qrelay_items_total counter\nqrelay_items_total{stage="judge",outcome="ok"} 3.0\n'
+    "# HELP qrelay_items_total Items\n# TYPE qrelay_items_total counter\n"
+    'qrelay_items_total{stage="judge",outcome="ok"} 3.0\n'
     '# TYPE h histogram\nh_bucket{le="1.0"} 1\nh_bucket{le="+Inf"} 2\nh_sum 3\nh_count 2\n'
 )
 
@@ -200,12 +274,31 @@ PARSERS: Final = (
     Parser("endpoint's refusal, 400", "json", constant(*_REFUSALS), _with_status("400 Bad Request"), cost=5),
     Parser("endpoint's refusal, 404", "json", constant(*_REFUSALS), _with_status("404 Not Found"), cost=5),
     Parser("endpoint's refusal, 429", "json", constant(*_REFUSALS), _with_status("429 Too Many Requests"), cost=5),
-    Parser("endpoint's bytes", "lines", lambda _: [_http("200 OK", seed.encode(), *_RATE_LIMITS[2].splitlines()) for seed in _SEEDS], _endpoint, cost=5),
+    Parser(
+        "endpoint's bytes",
+        "lines",
+        lambda _: [_http("200 OK", seed.encode(), *_RATE_LIMITS[2].splitlines()) for seed in _SEEDS],
+        _endpoint,
+        cost=5,
+    ),
     Parser("endpoint's rate limits", "lines", constant(*_RATE_LIMITS), _headers),
-    Parser("reply of a model", "lines", constant("Question: How do I copy?", "1, 3", "<think>x</think> 2"), lambda data, _: (
-        read_question(data.decode("utf8", "replace")), read_numbers(data.decode("utf8", "replace"), 3))),
+    Parser(
+        "reply of a model",
+        "lines",
+        constant("Question: How do I copy?", "1, 3", "<think>x</think> 2"),
+        lambda data, _: (
+            read_question(data.decode("utf8", "replace")),
+            read_numbers(data.decode("utf8", "replace"), 3),
+        ),
+    ),
     Parser("Kubernetes API's answer", "json", constant(json.dumps(_JOB)), _kubernetes_body, cost=10),
-    Parser("Kubernetes API's bytes", "lines", lambda _: [_http("200 OK", json.dumps(_JOB).encode()), _http("409 Conflict", b'{"message": "exists"}')], _kubernetes, cost=10),
+    Parser(
+        "Kubernetes API's bytes",
+        "lines",
+        lambda _: [_http("200 OK", json.dumps(_JOB).encode()), _http("409 Conflict", b'{"message": "exists"}')],
+        _kubernetes,
+        cost=10,
+    ),
     Parser("kubeconfig", "yaml", _kubeconfig_seeds, _kubeconfig),
     Parser("metrics", "lines", constant(_EXPOSITION), _metrics),
-)  # fmt: skip
+)

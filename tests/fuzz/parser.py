@@ -17,10 +17,10 @@ Call = Callable[[bytes, Path], Any]
 
 @dataclass(frozen=True)
 class Parser:
-    """seeds: makes valid inputs, given an empty folder to work in. call: reads one, given an empty folder; it uses what
-    it reads as far as qrelay does without a model. memory_mib: the most that one input may take, above what the process
-    had; inputs are at most some 10 MB long. cost: how many inputs of a cheap parser one of it is worth. monsters:
-    whether the huge inputs reach it (gRPC has a limit of its own)."""
+    """seeds: makes valid inputs, given an empty folder to work in. call: reads one, given an empty folder; it uses
+    what it reads as far as qrelay does without a model. memory_mib: the most that one input may take, above what the
+    process had; inputs are at most some 10 MB long. cost: how many inputs of a cheap parser one of it is worth.
+    monsters: whether the huge inputs reach it (gRPC has a limit of its own)."""
 
     name: str
     form: Form

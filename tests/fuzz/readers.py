@@ -1,5 +1,5 @@
-"""The readers of bytes in the source, found in its syntax trees: functions that decode, parse or open what stands in a
-file or came over a connection."""
+"""The readers of bytes in the source, found in its syntax trees: functions that decode, parse or open what stands in
+a file or came over a connection."""
 
 from __future__ import annotations
 
@@ -13,12 +13,38 @@ from typing import Any, Final
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _METHODS: Final = {
-    "FromString", "ParquetFile", "ParseFromString", "GzipFile", "decompress", "literal_eval", "load_from_disk",
-    "model_validate_json", "read_array_header_1_0", "read_bytes", "read_text", "safe_load", "stream_reader",
-    "urlsafe_b64decode", "validate_json", "b64decode", "memmap", "urlopen", "parsedate_to_datetime",
-}  # fmt: skip
-_OF_MODULES: Final = {("json", "loads"), ("json", "load"), ("orjson", "loads"), ("np", "load"), ("numpy", "load"), ("response", "json"),
-                      ("sqlite3", "connect"), ("yaml", "load"), ("tomllib", "loads"), ("pickle", "loads")}  # fmt: skip
+    "FromString",
+    "ParquetFile",
+    "ParseFromString",
+    "GzipFile",
+    "decompress",
+    "literal_eval",
+    "load_from_disk",
+    "model_validate_json",
+    "read_array_header_1_0",
+    "read_bytes",
+    "read_text",
+    "safe_load",
+    "stream_reader",
+    "urlsafe_b64decode",
+    "validate_json",
+    "b64decode",
+    "memmap",
+    "urlopen",
+    "parsedate_to_datetime",
+}
+_OF_MODULES: Final = {
+    ("json", "loads"),
+    ("json", "load"),
+    ("orjson", "loads"),
+    ("np", "load"),
+    ("numpy", "load"),
+    ("response", "json"),
+    ("sqlite3", "connect"),
+    ("yaml", "load"),
+    ("tomllib", "loads"),
+    ("pickle", "loads"),
+}
 _OURS: Final = {
     "all_lines",
     "byte_lines",

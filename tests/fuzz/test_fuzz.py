@@ -88,7 +88,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     """Every parser's run, in processes of their own."""
     keep = tmp_path_factory.mktemp("findings")
     command = [sys.executable, "-m", "tests.fuzz", "--json", "--examples", str(EXAMPLES), "--size-mib", "1"]
-    done = subprocess.run([*command, "--keep", str(keep)], cwd=ROOT, env=_environ(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--keep", str(keep)], cwd=ROOT, env=_environ(), capture_output=True, text=True, check=False
+    )
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(told) == len(PARSERS), done.stderr[-3000:]
     return {each["parser"]: each for each in told}
@@ -102,7 +104,9 @@ def _environ() -> dict[str, str]:
 def test_what_no_parser_expects_is_refused_in_words(outcomes: dict[str, dict[str, Any]], name: str) -> None:
     found = outcomes[name]
     assert found["tried"] >= 4
-    shown = [f"{finding['kind']} at {finding['where']} ({path})\n{finding['text']}" for path, finding in found["findings"]]
+    shown = [
+        f"{finding['kind']} at {finding['where']} ({path})\n{finding['text']}" for path, finding in found["findings"]
+    ]
     assert not shown, "\n\n".join(shown)
 
 
@@ -193,7 +197,9 @@ def messages(draw: st.DrawFn, kind: type[Message], depth: int = 0) -> Message:
         if draw(st.booleans()) or depth > 4:
             continue
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            getattr(message, field.name).update(draw(st.dictionaries(_scalar(field.message_type.fields[0]), st.text("ab"), max_size=2)))
+            getattr(message, field.name).update(
+                draw(st.dictionaries(_scalar(field.message_type.fields[0]), st.text("ab"), max_size=2))
+            )
         elif field.message_type is not None:
             inner = messages(field.message_type._concrete_class, depth + 1)
             if field.is_repeated:
