@@ -15,8 +15,11 @@ _Judged = list[tuple[str, str, bool]]
 
 
 def dev_set(path: Path) -> Collection | None:
-    """From an export of format `triples` or `labels`; None where no query has a relevant passage. Raises MalformedInput:
-    a line that is none of an export; names it."""
+    """From an export of format `triples` or `labels`; None where no query has a relevant passage.
+
+    Raises:
+        MalformedInput: a line that is none of an export; it is named.
+    """
     queries: dict[str, str] = {}
     corpus: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
