@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qrelay import wire
-from qrelay.errors import InvalidQuery, MalformedInput
+from qrelay.errors import ConfigError, InvalidQuery, MalformedInput
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.source import open_lines
@@ -213,3 +213,10 @@ async def test_lines_that_hold_no_text_are_rejected_by_their_numbers(tmp_path: P
 def test_nothing_is_fed_under_a_name_that_no_subject_can_hold(tmp_path: Path, collection: str) -> None:
     with Journal(tmp_path / "j") as journal, pytest.raises(InvalidQuery, match="use 1 to 64 of"):
         Feeder(MemoryBroker(), journal, collection=collection)
+
+
+def test_a_damaged_journal_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "docs.sqlite"
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(ConfigError, match=r"docs.sqlite is damaged .*move it away"), Journal(path):
+        pass
