@@ -36,11 +36,11 @@ def endpoints(data_dir: Path) -> dict[str, Endpoint]:
     found = {}
     for file in sorted((data_dir / "run").glob("*.json")):
         try:
-            endpoint = Endpoint(**json_document(file.read_text("utf8")))
-        except (OSError, ValueError, TypeError):
+            endpoint = Endpoint(**json_document(file.read_bytes()))
+            if endpoint.alive:
+                found[endpoint.service] = endpoint
+        except (OSError, ValueError, TypeError, OverflowError):
             continue  # a half-removed or foreign file announces nothing
-        if endpoint.alive:
-            found[endpoint.service] = endpoint
     return found
 
 

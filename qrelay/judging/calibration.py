@@ -222,9 +222,10 @@ def load_maps(path: Path) -> dict[str, CalibrationMap]:
     for name, found in _read(path)["maps"].items():
         try:
             maps[name] = _from_json(found)
-        except (ValueError, KeyError, TypeError) as error:
+            altered = found.get("sha256") != maps[name].hash
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unreadable(path, error) from error
-        if found.get("sha256") != maps[name].hash:
+        if altered:
             raise ConfigError(f"the map {name} of {path} was altered after it was fitted: fit it again")
     return maps
 

@@ -24,7 +24,7 @@ from tests.fuzz.run import Outcome, Plan, run
 @click.option("--parser", "names", multiple=True, type=click.Choice(sorted(PARSERS)), metavar="NAME")
 @click.option("--examples", default=100, show_default=True, help="inputs of a cheap parser; dear ones get fewer")
 @click.option("--seconds", default=0.0, help="processor time of all parsers together, instead of --examples")
-@click.option("--size-mib", default=10, show_default=True, help="of the largest inputs")
+@click.option("--size-mib", default=10.0, show_default=True, help="of the largest inputs")
 @click.option("--first", type=int, help="number of the first mutant; drawn with --seconds, else 0")
 @click.option("--keep", type=click.Path(path_type=Path), default=Path(".fuzz"), show_default=True)
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="only this input")
@@ -33,7 +33,7 @@ def main(
     names: tuple[str, ...],
     examples: int,
     seconds: float,
-    size_mib: int,
+    size_mib: float,
     first: int | None,
     keep: Path,
     file: Path | None,

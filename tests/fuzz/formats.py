@@ -322,7 +322,7 @@ PARSERS: Final = (
     Parser("corpus, first pass of a build", "jsonl", _CORPUS, file("corpus.jsonl", _fill)),
     Parser("collection", "jsonl", _CORPUS, beside(lambda _: None, "corpus.jsonl", _whole_collection)),
     Parser("passages", "jsonl", _CORPUS, file("p.jsonl", lambda path: read_records(path, passage_fields))),
-    Parser("names of modules", "lines", constant("shutil\njson\n"), file("modules.txt", _python_docs)),
+    Parser("names of modules", "lines", constant("shutil\njson\n"), file("modules.txt", _python_docs), cost=5),
     Parser("reference answers", "jsonl", _ANSWERS, file("a.jsonl", read_answers)),
     Parser(
         "reference answers of a collection", "jsonl", _ANSWERS, beside(lambda _: None, "answers.jsonl", _beir_pairs)

@@ -382,7 +382,7 @@ def _resume(path: Path) -> None:
 
 def _announced(folder: Path) -> None:
     for endpoint in endpoints(folder).values():
-        f"{endpoint.grpc} {endpoint.metrics}".encode()
+        assert f"{endpoint.grpc} {endpoint.metrics}"
 
 
 def _told_by_manifest(path: Path) -> None:
@@ -459,6 +459,7 @@ PARSERS: Final = (
         "yaml",
         lambda _: [(ROOT / "qrelay/models/catalogue.yaml").read_bytes()],
         file("c.yaml", _catalogue),
+        cost=3,
     ),
     *map(
         _index_file,

@@ -226,9 +226,9 @@ def mutant(seeds: Sequence[bytes], form: Form, number: int) -> bytes:
     return _whole(data, draw) if draw.random() < 0.04 else data
 
 
-def monsters(seed: bytes, size_mib: int) -> Iterator[tuple[str, bytes]]:
+def monsters(seed: bytes, size_mib: float) -> Iterator[tuple[str, bytes]]:
     """(name, input): each is cheap to send and dear to read."""
-    deep, size = 100_000, size_mib * _MEGABYTE
+    deep, size = 100_000, int(size_mib * _MEGABYTE)
     yield "empty", b""
     yield "a long word", b"a" * size
     yield "a long word at the end", seed + b"a" * size

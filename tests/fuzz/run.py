@@ -34,7 +34,7 @@ class Plan:
 
     examples: int = 100
     seconds: float = 0.0
-    size_mib: int = 10
+    size_mib: float = 10
     first: int = 0
 
 

@@ -30,7 +30,7 @@ from tests.fuzz.readers import entered, readers
 from tests.fuzz.run import seeds_of
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-EXAMPLES: Final = 40
+EXAMPLES: Final = 30
 """Inputs of a cheap parser in the suite; with the monsters some 30 s of processor time in all."""
 LEFT_OUT: Final = {
     "of this machine's kernel, or of qrelay's own package": (
@@ -87,7 +87,7 @@ LEFT_OUT: Final = {
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Every parser's run, in processes of their own."""
     keep = tmp_path_factory.mktemp("findings")
-    command = [sys.executable, "-m", "tests.fuzz", "--json", "--examples", str(EXAMPLES), "--size-mib", "1"]
+    command = [sys.executable, "-m", "tests.fuzz", "--json", "--examples", str(EXAMPLES), "--size-mib", "0.25"]
     done = subprocess.run(
         [*command, "--keep", str(keep)], cwd=ROOT, env=_environ(), capture_output=True, text=True, check=False
     )

@@ -64,10 +64,10 @@ class Journal:
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             os.truncate(path, whole)
-        lines = data[:whole].decode("utf8", "replace").splitlines()
+        first, *lines = data[:whole].splitlines() or [b'{"run": {}}']
         try:
-            known = json_document(lines[0])["run"] if lines else {}
-            for line in lines[1:]:
+            known = dict(json_document(first)["run"])
+            for line in lines:
                 outcome = Outcome(**json_document(line))
                 self.outcomes[outcome.passage_id] = outcome
         except (ValueError, TypeError, KeyError) as error:
