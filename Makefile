@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev-stamp
 INSTALL = $(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-loop test test-images test-vllm check check-platforms protos up clean bench models format chaos simulate simulate-faults
+.PHONY: help setup setup-dev demo demo-loop test test-images test-vllm check check-platforms protos up clean bench models format chaos simulate simulate-faults fuzz
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -61,6 +61,11 @@ simulate: $(DEV)  ## Run the pipeline in a simulated world (SEEDS=1000 START=1);
 simulate-faults: $(DEV)  ## Put old faults back, one by one, and see that the simulation finds each.
 	$(BIN)/python -m pytest -q tests/simulation -k put_back -rA
 
+SECONDS ?= 600
+FUZZ ?=
+fuzz: $(DEV)  ## Feed every reader with mutants of valid inputs (SECONDS=600 of processor time; FUZZ="--parser NAME").
+	TQDM_DISABLE=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
+
 test-images: $(DEV)  ## Install each image's libraries on their own, start its command, see that it holds no other's (5 minutes).
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" -rP tests/deploy/docker/test_images.py
 
@@ -95,5 +100,5 @@ format: $(DEV)  ## Format the code.
 	$(BIN)/ruff format .
 
 clean:  ## Remove the environment, state and caches of this checkout (models stay in their cache).
-	rm -rf $(VENV) .venv-vllm .qrelay demo-output demo-loop-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm .qrelay .fuzz demo-output demo-loop-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

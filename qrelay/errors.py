@@ -39,11 +39,22 @@ says what to do.
 
 from __future__ import annotations
 
+from typing import Final
+
+_TEXT_CHARS: Final = 8_000
+"""Of an error, which goes to logs, terminals, dead letters and gRPC's answers; what it quotes may have any length."""
+
 
 class QrelayError(Exception):
-    """Base of all errors raised on purpose. `str(error)` says what happened and what to do."""
+    """Base of all errors raised on purpose. `str(error)` says what happened and what to do: it is text that UTF-8 can
+    hold, shortened in its middle beyond _TEXT_CHARS."""
 
     reason = "error"
+
+    def __init__(self, message: str = "") -> None:
+        half = _TEXT_CHARS // 2
+        shown = message if len(message) <= _TEXT_CHARS else f"{message[:half]} … {message[-half:]}"
+        super().__init__(shown.encode("utf8", "backslashreplace").decode())
 
 
 class InputError(QrelayError):

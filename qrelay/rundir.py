@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from qrelay.errors import BackendUnavailable
+from qrelay.parsing import json_document
 
 DATA_DIR_VARIABLE = "QRELAY_DATA_DIR"
 
@@ -36,11 +36,11 @@ def endpoints(data_dir: Path) -> dict[str, Endpoint]:
     found = {}
     for file in sorted((data_dir / "run").glob("*.json")):
         try:
-            endpoint = Endpoint(**json.loads(file.read_text("utf8")))
-        except (OSError, ValueError, TypeError):
+            endpoint = Endpoint(**json_document(file.read_bytes()))
+            if endpoint.alive:
+                found[endpoint.service] = endpoint
+        except (OSError, ValueError, TypeError, OverflowError):
             continue  # a half-removed or foreign file announces nothing
-        if endpoint.alive:
-            found[endpoint.service] = endpoint
     return found
 
 

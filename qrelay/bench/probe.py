@@ -59,7 +59,7 @@ def scrape(address: str) -> Metrics:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310  the user's own address
             return parse(answer.read().decode())
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except Exception as error:  # also what HTTP's and Prometheus' parsers raise at another service's answer
         raise BackendUnavailable(f"no metrics at {url}: {error}; give --metrics the service's /metrics") from error
 
 

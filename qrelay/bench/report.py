@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from qrelay.bench.latencies import Quantiles
 from qrelay.bench.usage import Histogram, NoProbe, Probe, Reading, Sample, Spread, Usage
 from qrelay.errors import InputError, MalformedInput
+from qrelay.parsing import json_document
 
 __all__ = [
     "Estimate",
@@ -169,7 +170,7 @@ def from_json(text: str | bytes) -> Report:
         InputError: a report of a newer version.
     """
     try:
-        body = json.loads(text)
+        body = json_document(text)
     except ValueError as error:
         raise MalformedInput(f"no JSON ({error}): give the report.json of a `qrelay bench` run") from error
     if not isinstance(body, dict) or body.pop("format", None) != FORMAT:

@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 
 from qrelay.bench.probe import Process
 from qrelay.errors import ConfigError, QrelayError, SetupError
+from qrelay.parsing import json_document
 from qrelay.rundir import Endpoint, endpoints
 from qrelay.runtime.lookout import refuse_stillness
 from qrelay.runtime.natsserver import NatsServer
@@ -211,13 +212,12 @@ class Fleet:
 
 def json_lines(log: Path) -> list[dict[str, Any]]:
     """The lines of a log that are JSON objects; others (a traceback, a library's words) are passed over."""
-    import json
 
     found = []
     for line in log.read_text("utf8", "replace").splitlines():
         if line.startswith("{"):
             try:
-                found.append(json.loads(line))
+                found.append(json_document(line))
             except ValueError:
                 continue  # the process was killed in the middle of it
     return found

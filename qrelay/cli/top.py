@@ -54,17 +54,17 @@ class Look:
 
 def scrape(address: str) -> dict[str, float]:
     """One service's samples, summed over the labels that are not in the name: `name{outcome=x}` or `name`."""
+    totals: dict[str, float] = {}
     try:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=2) as answer:
             text = answer.read().decode()
-    except (urllib.error.URLError, OSError):
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                outcome = sample.labels.get("outcome")
+                name = f"{sample.name}{{{outcome}}}" if outcome else sample.name
+                totals[name] = totals.get(name, 0.0) + sample.value
+    except Exception:  # also what HTTP's and Prometheus' parsers raise at another service's answer
         return {}
-    totals: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            outcome = sample.labels.get("outcome")
-            name = f"{sample.name}{{{outcome}}}" if outcome else sample.name
-            totals[name] = totals.get(name, 0.0) + sample.value
     return totals
 
 

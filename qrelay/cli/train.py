@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from qrelay.cli.group import example
 from qrelay.cli.labels.frame import allowing_options
 from qrelay.cli.options import config_option, json_option
 from qrelay.output import echo_json
+from qrelay.parsing import json_document
 
 if TYPE_CHECKING:
     from qrelay.formats.beir import Collection
@@ -116,7 +116,7 @@ def _train(experiment: Experiment, data: tuple[str, ...], out: Path, dev: Collec
     train(experiment, data, out, dev)
     if not first_process():
         return
-    record = json.loads((out / NAME).read_bytes())
+    record = json_document((out / NAME).read_bytes())
     if as_json:
         echo_json({"model": str(out / "model"), **record})
         return

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from qrelay import wire
-from qrelay.errors import ConfigError, QueryConflict
+from qrelay.errors import BackendUnavailable, ConfigError, QueryConflict
 from qrelay.files import disk_refusal
 from qrelay.identity import query_fingerprint
 from qrelay.runtime import faults
@@ -30,6 +30,11 @@ _RECORD: Final = (
     " ON CONFLICT (query_id) DO UPDATE SET accepted_at = excluded.accepted_at, record = excluded.record,"
     " round = excluded.round WHERE excluded.round > round AND excluded.fingerprint = fingerprint"
 )
+_MOMENTARY: Final = (
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+)  # fmt: skip
+"""What SQLite says of a disk or of another process; anything else it says of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +49,18 @@ class Accepted:
 
 
 class Journal:
-    """Queries accepted so far. Ask `accepted` before publishing, `record` after the acknowledgement."""
+    """Queries accepted so far. Ask `accepted` before publishing, `record` after the acknowledgement. Every method may
+    raise ConfigError (the file is damaged) and BackendUnavailable (the disk is full, say)."""
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         """Raises:
-        ConfigError: there is no journal here (and not `create`), or its folder cannot be written.
-        BackendUnavailable: its disk is full. Every method that writes raises these two.
+        ConfigError: there is no journal here (and not `create`), it is damaged, or its folder cannot be written.
+        BackendUnavailable: its disk is full, or another process holds it.
         """
         if not create and not path.exists():
             raise ConfigError(f"no journal at {path}: nothing was fed from this --data-dir to this collection")
         self._path = path
-        with self._disk():
+        with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=30)
             self._connection.execute("PRAGMA journal_mode=WAL")
@@ -68,14 +74,21 @@ class Journal:
             self._add_column("round", "INTEGER NOT NULL DEFAULT 0")
 
     @contextmanager
-    def _disk(self) -> Iterator[None]:
-        """A disk that refuses, in our words."""
+    def _errors(self) -> Iterator[None]:
+        """Translates what the disk and SQLite say; every method may raise it."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             if refusal := disk_refusal(error, f"the feed's journal {self._path}"):
                 raise refusal from error
-            raise
+            if not isinstance(error, sqlite3.Error):
+                raise
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _MOMENTARY:
+                raise BackendUnavailable(f"cannot use the journal {self._path} ({error}): try again") from error
+            raise ConfigError(
+                f"the journal {self._path} is damaged ({error}): restore it from a backup, or move it away and feed"
+                " the same files again, which commits nothing twice"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -83,12 +96,13 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with closing(self._connection), self._errors():
             if error is None:
-                with self._disk():
-                    self._connection.commit()
-        finally:
-            self._connection.close()
+                self._connection.commit()
+
+    def _rows(self, statement: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        with self._errors():
+            yield from self._connection.execute(statement, values)
 
     def _add_column(self, name: str, declared: str) -> None:
         """Bring a journal of an older version up to this one."""
@@ -108,10 +122,10 @@ class Journal:
         Raises:
             QueryConflict: its id was, with another text.
         """
-        row = self._connection.execute(
-            "SELECT fingerprint, round, record IS NULL FROM accepted WHERE query_id = ?", (query.query_id,)
-        ).fetchone()
-        if row is None:
+        found = self._rows(
+            "SELECT fingerprint, round, record IS NULL FROM accepted WHERE query_id = ?", query.query_id
+        )
+        if (row := next(found, None)) is None:
             return False
         if row[0] != _fingerprint(query):
             raise QueryConflict(
@@ -120,17 +134,14 @@ class Journal:
         if row[1] < query.round:
             return False
         if row[2] and row[1] == query.round:  # on disk with the next `record`, or at the end
-            with self._disk():
-                self._connection.execute(
-                    "UPDATE accepted SET record = ? WHERE query_id = ?", (_packed(query), query.query_id)
-                )
+            list(self._rows("UPDATE accepted SET record = ? WHERE query_id = ?", _packed(query), query.query_id))
         return True
 
     def record(self, queries: Sequence[Query]) -> None:
         """Remember acknowledged queries, durably, in one transaction; a later round takes an earlier one's place."""
         faults.point("feed.record.before")
         now = datetime.now(UTC).isoformat()
-        with self._disk(), self._connection:
+        with self._errors(), self._connection:
             self._connection.executemany(
                 _RECORD,
                 [(query.query_id, _fingerprint(query), now, _packed(query), query.round) for query in queries],
@@ -138,16 +149,15 @@ class Journal:
 
     def query_ids(self) -> Iterable[str]:
         """Every accepted id, sorted."""
-        return (row[0] for row in self._connection.execute("SELECT query_id FROM accepted ORDER BY query_id"))
+        return (row[0] for row in self._rows("SELECT query_id FROM accepted ORDER BY query_id"))
 
     def entries(self) -> Iterator[Accepted]:
         """Every accepted query, by id (compared as UTF-8 bytes), read as it is asked for."""
-        chosen = self._connection.execute(f"{_ENTRIES} ORDER BY query_id")
-        return (_accepted(row) for row in chosen)
+        return (_accepted(row) for row in self._rows(f"{_ENTRIES} ORDER BY query_id"))
 
     def entry(self, query_id: str) -> Accepted | None:
         """The accepted query of this id, or None."""
-        row = self._connection.execute(f"{_ENTRIES} WHERE query_id = ?", (query_id,)).fetchone()
+        row = next(self._rows(f"{_ENTRIES} WHERE query_id = ?", query_id), None)
         return None if row is None else _accepted(row)
 
 
@@ -166,5 +176,5 @@ def _packed(query: Query) -> bytes:
 
 
 def _unpacked(record: bytes | None) -> Query | None:
-    decoded = None if record is None else wire.decode(record, {})
+    decoded = wire.decode(record, {}) if isinstance(record, bytes) else None
     return decoded if isinstance(decoded, Query) else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -83,5 +85,25 @@ class RowBuffer:
 
 
 def load_array(path: Path) -> NDArray[Any]:
-    """A .npy file, memory-mapped read-only: replicas on one machine share its pages."""
-    return np.asarray(np.load(path, mmap_mode="r"))
+    """A .npy file, memory-mapped read-only: replicas on one machine share its pages. Raises OSError, and ValueError
+    where it is no such file, or cut short."""
+    with _damage(path):
+        return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def load_rows(path: Path, rows: int) -> NDArray[Any]:
+    """The first rows of a .npy file whose header may not count them yet. Raises as `load_array`."""
+    with _damage(path), path.open("rb") as stream:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        return np.asarray(np.memmap(path, dtype, "r", stream.tell(), (rows, *shape[1:])))
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # numpy's parser of headers is Python's own, and raises what that raises
+        raise ValueError(f"{path} is no array: {error!r}") from error

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.index.arrays import NpyWriter, RowBuffer, load_array
+from qrelay.parsing import json_document
 from qrelay.terms import K1, B, Tokenize, tokenize
 
 _BLOCK_TOKENS: Final = 1 << 17
@@ -55,7 +56,7 @@ def build_bm25(spool: Path, out: Path) -> None:
     """Write bm25s's files into `out` from the token spool in `spool`."""
     out.mkdir(exist_ok=True)
     lengths = load_array(spool / "lengths.npy")
-    vocab: dict[str, int] = json.loads((spool / "vocab.json").read_text("utf8"))
+    vocab: dict[str, int] = json_document((spool / "vocab.json").read_text("utf8"))
     df = np.zeros(len(vocab), np.int64)
     for terms, _, _ in _postings(spool, lengths):
         df += np.bincount(terms, minlength=len(df))

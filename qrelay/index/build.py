@@ -46,6 +46,7 @@ from qrelay.index.store import PassageWriter, write_order
 from qrelay.index.vectors import embed_passages
 from qrelay.models.catalogue import load_catalogue, multilingual_embedders
 from qrelay.models.embedder import Embedder
+from qrelay.parsing import json_document
 from qrelay.progress import step
 from qrelay.terms import K1, TOKENIZER, B
 from qrelay.text import passage_text
@@ -276,7 +277,7 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path)
 
 def _complete(request: BuildRequest, embedder: Embedder, work: Path, facts: _Facts) -> int:
     """Vectors, postings and manifest into `work`. Returns how many vectors an earlier run had left."""
-    state = json.loads((work / UNDER_WAY).read_text("utf8"))
+    state = json_document((work / UNDER_WAY).read_text("utf8"))
     vectors = embed_passages(work, embedder, _earlier(work, embedder.fingerprint), "embedding passages")
     with step("building BM25"):
         bm25.build_bm25(work / SCAFFOLD, work / "bm25")

@@ -103,7 +103,10 @@ def read_parquet(path: Path, reject: Reject) -> Iterator[Document]:
 def _read_saved(folder: Path, split: str, reject: Reject) -> Iterator[Document]:
     import datasets
 
-    dataset = datasets.load_from_disk(str(folder))
+    try:
+        dataset = datasets.load_from_disk(str(folder))
+    except Exception as error:  # whatever its readers of JSON and Arrow raise
+        raise MalformedInput(f"{folder} is not a folder saved by `datasets`, or is damaged: {error!r}") from error
     if isinstance(dataset, datasets.DatasetDict):
         names = sorted(dataset)
         if not split and len(names) > 1:

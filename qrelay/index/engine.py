@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from qrelay.errors import CorpusIndexError
 from qrelay.index.arrays import load_array
 from qrelay.index.bm25 import Bm25
 from qrelay.index.manifest import Manifest, checked_manifest
@@ -58,10 +59,16 @@ class EmbeddedEngine:
         """Raises CorpusIndexError where the version is absent or damaged."""
         self._manifest: Manifest = checked_manifest(folder, verify)
         self._depths = depths
-        self._store = PassageStore(folder)
-        self._vectors: NDArray[Any] = load_array(folder / VECTORS)
-        self._order = load_array(folder / "order.npy")
-        self._bm25 = Bm25.load(folder / "bm25", self._manifest.tokenize(folder))
+        tokenize = self._manifest.tokenize(folder)
+        try:
+            self._store = PassageStore(folder)
+            self._vectors: NDArray[Any] = load_array(folder / VECTORS)
+            self._order = load_array(folder / "order.npy")
+            self._bm25 = Bm25.load(folder / "bm25", tokenize)
+        except Exception as error:  # whatever numpy and bm25s raise at bytes that are not theirs
+            raise CorpusIndexError(
+                f"a file in {folder} is damaged ({error!r}); remove the folder and run `qrelay index build` again"
+            ) from error
 
     @property
     def version(self) -> str:

@@ -11,6 +11,7 @@ and a version's files never change.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from qrelay.errors import CorpusIndexError
 from qrelay.files import write_atomic
 from qrelay.identity import digest
 from qrelay.models.home import hash_file
+from qrelay.parsing import json_document
 from qrelay.terms import TOKENIZER, TOKENIZERS, Tokenize
 
 FORMAT: Final = 1
@@ -32,6 +34,8 @@ SCAFFOLD: Final = ".scaffold"
 UNDER_WAY: Final = f"{SCAFFOLD}/chunked.json"
 """Of a version under way, once its passages are there: embedder, documents, passages."""
 VERSION_CHARS: Final = 16
+_NAME: Final = re.compile(r"\w[\w.-]*", re.ASCII)
+_NAME_BYTES: Final = 100
 
 
 class FileEntry(BaseModel):
@@ -115,8 +119,8 @@ def embedded_by(fingerprint: str, finished: Iterable[Path], unfinished: Iterable
             if read_manifest(folder).embedder == fingerprint:
                 folders.append(folder)
     for work in unfinished:
-        with suppress(OSError, ValueError, KeyError):
-            if json.loads((work / UNDER_WAY).read_text("utf8"))["embedder"] == fingerprint:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if json_document((work / UNDER_WAY).read_text("utf8"))["embedder"] == fingerprint:
                 folders.append(work)
     return folders
 
@@ -133,7 +137,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        document = json.loads(path.read_bytes())
+        document = json_document(path.read_bytes())
         found = document.get("format") if isinstance(document, dict) else None
         if found != FORMAT:
             raise CorpusIndexError(
@@ -174,11 +178,13 @@ def checked_manifest(folder: Path, verify: Literal["full", "size"]) -> Manifest:
 
 
 def current_version(collection_dir: Path) -> str | None:
-    """The version that CURRENT names, or None where nothing was built yet."""
+    """The version that CURRENT names, or None where nothing was built yet, or CURRENT is damaged: the next build puts
+    it right."""
     try:
-        return (collection_dir / CURRENT).read_text("utf8").strip() or None
-    except OSError:
+        name = (collection_dir / CURRENT).read_bytes()[:_NAME_BYTES].decode().strip()
+    except (OSError, ValueError):
         return None
+    return name if _NAME.fullmatch(name) else None
 
 
 def collections_in(index_dir: Path) -> dict[str, Path]:
@@ -196,5 +202,7 @@ def current_folder(collection_dir: Path) -> Path:
     """
     version = current_version(collection_dir)
     if version is None:
-        raise CorpusIndexError(f"{collection_dir} holds no index; build one with `qrelay index build`")
+        raise CorpusIndexError(
+            f"{collection_dir / CURRENT} is absent or names no version; build an index with `qrelay index build`"
+        )
     return collection_dir / version

@@ -109,8 +109,8 @@ def _wanted(selection: str) -> set[str]:
     if selection.startswith("@"):
         try:
             lines = Path(selection[1:]).read_text("utf8").splitlines()
-        except OSError as error:
-            raise MalformedInput(f"cannot read the list of modules {selection[1:]}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise MalformedInput(f"cannot read the list of modules {selection[1:]}: {error}") from error
         selection = ",".join(line.partition("#")[0] for line in lines)
     return {name.strip() for name in selection.split(",") if name.strip()}
 

@@ -46,6 +46,7 @@ from qrelay.index.manifest import (
 from qrelay.index.vectors import VECTORS, done_rows, embed_passages
 from qrelay.models.embedder import Embedder
 from qrelay.models.home import hash_file
+from qrelay.parsing import json_document
 
 PREFIX: Final = ".reembed-"
 CUTTER: Final = "window_tokenizer"
@@ -129,8 +130,8 @@ def switch(home: Path, source: str, version: str) -> bool:
 def under_way(home: Path, fingerprint: str) -> tuple[int, int] | None:
     """(embedded, of) passages of an unfinished re-embedding by this model, in any process; None: there is none."""
     for work in home.glob(f"{PREFIX}*"):
-        with suppress(OSError, ValueError, KeyError):
-            state = json.loads((work / UNDER_WAY).read_text("utf8"))
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            state = json_document((work / UNDER_WAY).read_text("utf8"))
             if state["embedder"] == fingerprint:
                 total = int(state["passages"])
                 return total if (work / MANIFEST).exists() else done_rows(work), total

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from qrelay.identity import digest
 from qrelay.index.documents import Document, Reject
+from qrelay.parsing import json_document
 
 DOCUMENTS: Final = "documents.jsonl"
 IDS: Final = "ids.sqlite"
@@ -110,7 +111,7 @@ def read(folder: Path) -> Iterator[Document]:
     """The documents, in order."""
     with (folder / DOCUMENTS).open(encoding="utf8") as lines:
         for line in lines:
-            yield Document(*json.loads(line))
+            yield Document(*json_document(line))
 
 
 def positions_by_id(folder: Path) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.files import write_atomic
-from qrelay.index.arrays import NpyWriter, load_array
+from qrelay.index.arrays import NpyWriter, load_array, load_rows
 from qrelay.index.manifest import SCAFFOLD
 from qrelay.index.store import PassageStore
 from qrelay.models.embedder import Embedder
@@ -64,7 +64,7 @@ class _Source:
         try:
             hashes = load_array(folder / HASHES)
             rows = done_rows(folder) if (folder / SCAFFOLD).exists() else len(hashes)
-            vectors = _open_rows(folder / VECTORS, rows)
+            vectors = load_rows(folder / VECTORS, rows)
         except (OSError, ValueError):
             return None  # damaged or not that far: only a reason to embed again
         return cls(hashes[:rows], vectors)
@@ -77,14 +77,6 @@ class _Source:
         rows = self._order[place]
         same = (self._hashes[rows] == hashes).all(axis=1)
         return np.where(same, rows, -1)
-
-
-def _open_rows(path: Path, rows: int) -> NDArray[Any]:
-    """The first rows of a .npy file, whose header may not count them yet."""
-    with path.open("rb") as stream:
-        np.lib.format.read_magic(stream)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        return np.asarray(np.memmap(path, dtype, "r", stream.tell(), (rows, *shape[1:])))
 
 
 def done_rows(folder: Path) -> int:

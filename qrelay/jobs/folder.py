@@ -12,13 +12,13 @@ Only the standard library and `qrelay.files`: the runner loads it for every job.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import secrets
 from pathlib import Path
 from typing import Any
 
 from qrelay.files import fsync_path
+from qrelay.parsing import json_document
 
 
 class JobFolder:
@@ -62,7 +62,7 @@ class JobFolder:
     def read(self, path: Path) -> dict[str, Any] | None:
         """A file of the folder as JSON; None where it is absent."""
         try:
-            content: dict[str, Any] = json.loads(path.read_bytes())
+            content: dict[str, Any] = json_document(path.read_bytes())
         except FileNotFoundError:
             return None
         return content

@@ -7,14 +7,12 @@ finds invalid (400, 413, 422) never can start. The client's own retries are off:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-import yaml
-
 from qrelay.errors import BackendTimeout, BackendUnavailable, ConfigError, InputError
+from qrelay.parsing import json_document
 from qrelay.settings.kubernetes import KubernetesSettings
 
 VERBS: Final = {
@@ -110,7 +108,7 @@ class KubernetesApi:
     @contextmanager
     def _errors(self, verb: str, resource: str) -> Iterator[None]:
         """Translates what the client library raises."""
-        from kubernetes.client.exceptions import ApiException, OpenApiException
+        from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError, NewConnectionError
         from urllib3.exceptions import TimeoutError as NoAnswer
 
@@ -125,7 +123,7 @@ class KubernetesApi:
                     f"the Kubernetes API does not answer within {self._timeout_s:g} s ({where}): {error}"
                 ) from error
             raise BackendUnavailable(f"the Kubernetes API cannot be reached ({where}): {error}") from error
-        except (OpenApiException, ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # whatever the client's models raise at JSON that is not theirs
             raise BackendUnavailable(
                 f"the Kubernetes API answered what is not an object of its kind ({where}): {str(error)[:_TEXT_CHARS]}"
             ) from error
@@ -146,7 +144,7 @@ def _configuration(settings: KubernetesSettings) -> Any:
         else:
             file = str(settings.kubeconfig)
             config.load_kube_config(file, client_configuration=configuration, persist_config=False)
-    except (config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
+    except Exception as error:  # whatever the client's readers raise at a file that is no kubeconfig
         found = settings.kubeconfig or "no kubeconfig, and this is not a pod with a service account's token"
         raise ConfigError(
             f"cannot reach a Kubernetes cluster: {found}: {error}; set sink.training.kubernetes.kubeconfig"
@@ -190,7 +188,7 @@ def _said(error: Any) -> str:
     """The message of the server's Status object, or what it sent instead."""
     body = str(error.body or error.reason or "no reason given")
     try:
-        message = json.loads(body)["message"]
+        message = json_document(body)["message"]
     except (ValueError, KeyError, TypeError):
         message = body
     return " ".join(str(message).split())[:_TEXT_CHARS]

@@ -8,7 +8,6 @@ https://kueue.sigs.k8s.io/docs/tasks/run/jobs/.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from typing import Any, Final
 from qrelay.identity import digest
 from qrelay.jobs.launcher import LEDGER_VARIABLE, TrainingJob
 from qrelay.jobs.runner import JOB_VARIABLE
+from qrelay.parsing import json_document
 from qrelay.rundir import DATA_DIR_VARIABLE
 from qrelay.settings.kubernetes import KubernetesSettings
 
@@ -63,7 +63,7 @@ def job_object(job: TrainingJob, settings: KubernetesSettings) -> dict[str, Any]
 def is_of(found: dict[str, Any], job: TrainingJob) -> bool:
     """Whether a Job of the cluster is this training's. Its command may differ: what was created first runs."""
     try:
-        there = json.loads(found["metadata"]["annotations"][JOB_ANNOTATION])
+        there = json_document(found["metadata"]["annotations"][JOB_ANNOTATION])
         about = (there["name"], there["collection"], there["change_no"])
     except (KeyError, TypeError, ValueError):
         return False

@@ -9,7 +9,6 @@ Needs a local file system, or one whose `flock` holds between its machines, and 
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
@@ -26,6 +25,7 @@ from qrelay.exitcodes import EXIT_BUSY
 from qrelay.jobs.folder import JobFolder, create_once
 from qrelay.jobs.launcher import LEDGER_VARIABLE, JobStatus, Launched, TrainingJob
 from qrelay.labels.ledger.outbox_rows import FAILED, RUNNING, SUCCEEDED
+from qrelay.parsing import json_document
 from qrelay.rundir import DATA_DIR_VARIABLE
 
 _POLL_S: Final = 0.01
@@ -144,7 +144,7 @@ class SubprocessLauncher:
 
 def _require_same(job: TrainingJob, found: bytes, folder: JobFolder) -> None:
     """Refuses the folder of another job. Its command may differ: what was written first is what runs."""
-    there = json.loads(found)
+    there = json_document(found)
     if (there.get("name"), there.get("collection"), there.get("change_no")) != (
         job.name,
         job.collection,
@@ -159,5 +159,5 @@ def _file_errors(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise BackendUnavailable(f"cannot {doing}: {error}; it is tried again later") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackendUnavailable(f"cannot {doing}: a file is damaged: {error}; move the job's folder away") from error

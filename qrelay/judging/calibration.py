@@ -22,6 +22,7 @@ from typing import Any, Final, Literal
 from qrelay.errors import ConfigError
 from qrelay.files import write_atomic
 from qrelay.identity import digest
+from qrelay.parsing import json_document
 from qrelay.stats.calibration import Isotonic, Logistic
 from qrelay.types import FUSED, SYSTEMS, Candidate, Graded, JudgeIdentity, Missing, retrieval_scores
 
@@ -221,16 +222,17 @@ def load_maps(path: Path) -> dict[str, CalibrationMap]:
     for name, found in _read(path)["maps"].items():
         try:
             maps[name] = _from_json(found)
-        except (ValueError, KeyError, TypeError) as error:
+            altered = found.get("sha256") != maps[name].hash
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unreadable(path, error) from error
-        if found.get("sha256") != maps[name].hash:
+        if altered:
             raise ConfigError(f"the map {name} of {path} was altered after it was fitted: fit it again")
     return maps
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf8"))
+        found = json_document(path.read_text("utf8"))
         if found["format"] != FORMAT or not isinstance(found["maps"], dict):
             raise ValueError(f"format {found['format']}")
         str(found["default"])

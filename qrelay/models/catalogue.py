@@ -18,13 +18,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from qrelay.errors import ConfigError, ModelError
 from qrelay.models.home import check_model, file_hashes, models_dir
 from qrelay.models.records import HubSource, ModelEntry, ResolvedModel, Wheel, revision_of
 from qrelay.nearest import did_you_mean, listed
+from qrelay.parsing import yaml_document
 
 PATH_PREFIX = "path:"
 RESERVED_NAMES = frozenset({"hash"})
@@ -58,8 +58,8 @@ def parse_catalogue(text: str, origin: str) -> dict[str, ModelEntry]:
     entries: list[ModelEntry] = []
     problems: list[str] = []
     try:
-        raw_entries = _raw_entries(yaml.safe_load(text))
-    except (yaml.YAMLError, ValueError) as error:
+        raw_entries = _raw_entries(yaml_document(text))
+    except ValueError as error:
         raw_entries, problems = [], [str(error)]
     for number, raw in enumerate(raw_entries, start=1):
         try:

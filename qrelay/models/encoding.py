@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from qrelay.identity import digest
 from qrelay.models.records import ResolvedModel
+from qrelay.parsing import json_document
 
+_Kind = TypeVar("_Kind", dict[str, Any], list[Any], str)
 PAIR_TOKENS: Final = 384
 """Of query and passage together, where neither a cross-encoder's files nor the settings name a length."""
 _PLAIN_TOKENS: Final = 256
@@ -30,7 +32,7 @@ def space(model: ResolvedModel) -> str:
 def encoding(folder: Path) -> str:
     """ "" for a model without prompts that reads at most 256 tokens, else a suffix for its fingerprint."""
     config = _read(folder / "config_sentence_transformers.json", {})
-    told, default = config.get("prompts") or {}, config.get("default_prompt_name") or ""
+    told, default = _of(dict, config.get("prompts")), _of(str, config.get("default_prompt_name"))
     prompts = {name: told[name] for name in (*_PROMPTS, default) if told.get(name)}
     tokens = own_length(folder)
     if not prompts and tokens <= _PLAIN_TOKENS:
@@ -41,12 +43,32 @@ def encoding(folder: Path) -> str:
 def own_length(folder: Path, default: int = _PLAIN_TOKENS) -> int:
     """Tokens of a text, or of a cross-encoder's pair, that the model reads, by the files that sentence-transformers
     reads; `default` where they name no number."""
-    part = folder / next((each.get("path", "") for each in _read(folder / "modules.json", [])), "")
-    named = [_read(path, {}).get("max_seq_length") for path in part.glob("sentence_*_config.json")]
+    first = next(iter(_read(folder / "modules.json", [])), None)
+    part = folder / _of(str, _of(dict, first).get("path"))
+    named = [_tokens(path, "max_seq_length") for path in _files(part, "sentence_*_config.json")]
     if not any(named):
         limits = {"tokenizer_config.json": "model_max_length", "config.json": "max_position_embeddings"}
-        named = [_read(part / file, {}).get(name) for file, name in limits.items()]
-    return min((int(each) for each in named if each and 0 < each <= _MOST_TOKENS), default=default)
+        named = [_tokens(part / file, name) for file, name in limits.items()]
+    return min((each for each in named if each), default=default)
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Those of the folder; none where its name is no path."""
+    try:
+        return list(folder.glob(pattern))
+    except (OSError, ValueError):
+        return []
+
+
+def _tokens(path: Path, name: str) -> int:
+    """The length that the file names; 0: none."""
+    found = _read(path, {}).get(name)
+    return int(found) if isinstance(found, int | float) and 1 <= found <= _MOST_TOKENS else 0
+
+
+def _of(kind: type[_Kind], value: Any) -> _Kind:
+    """The value where it is of the kind, else an empty one."""
+    return value if isinstance(value, kind) else kind()
 
 
 def pair_length(folder: Path, most: int = 0) -> int:
@@ -59,7 +81,7 @@ def pair_length(folder: Path, most: int = 0) -> int:
 def _read(path: Path, empty: Any) -> Any:
     """The file's JSON; `empty` where it is no such thing: loading the model says what is wrong with it."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json_document(path.read_bytes())
     except (OSError, ValueError):
         return empty
-    return found if isinstance(found, type(empty)) else empty
+    return _of(type(empty), found)

@@ -19,6 +19,7 @@ from typing import Any
 
 from qrelay.files import write_atomic
 from qrelay.models.records import ModelEntry
+from qrelay.parsing import json_document
 
 MARKER = ".verified.json"
 
@@ -82,7 +83,7 @@ def hash_file(path: Path) -> str:
 
 def _read_marker(marker: Path) -> dict[str, dict[str, Any]]:
     try:
-        loaded = json.loads(marker.read_text())["files"]
+        loaded = json_document(marker.read_text())["files"]
         return {str(path): dict(entry) for path, entry in loaded.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # absent or damaged: only a reason to hash again

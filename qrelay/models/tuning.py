@@ -24,6 +24,7 @@ from qrelay.files import write_atomic
 from qrelay.models.catalogue import Catalogue, judges
 from qrelay.models.records import ModelEntry
 from qrelay.models.speed import OPENVINO, TRANSFORMERS
+from qrelay.parsing import yaml_document
 from qrelay.settings.sources import TUNED_NAME
 
 WANTED: Final = 80.0
@@ -120,10 +121,10 @@ def read(data_dir: Path) -> dict[str, Any] | None:
         ConfigError: the file is not what `write` writes.
     """
     try:
-        found = yaml.safe_load((data_dir / TUNED_NAME).read_text("utf8"))
+        found = yaml_document((data_dir / TUNED_NAME).read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot read {data_dir / TUNED_NAME} ({error}): remove it and run `qrelay models tune`"
         ) from error

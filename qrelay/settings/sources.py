@@ -9,10 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from qrelay.config import SECTIONS
 from qrelay.errors import ConfigError
+from qrelay.parsing import yaml_document
 from qrelay.rundir import DATA_DIR_VARIABLE
 
 PREFIX: Final = "QRELAY_"
@@ -99,10 +98,10 @@ def read_file(file: Path, *, nested: bool = False) -> Source:
         ConfigError: it cannot be read, or is not YAML.
     """
     try:
-        document = yaml.safe_load(file.read_text("utf8"))
+        document = yaml_document(file.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot read the configuration file {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{file} is not YAML: {error}") from error
     folder = file.absolute().parent
     names: Mapping[str, str] = {}
@@ -154,7 +153,7 @@ def read_environment(environ: Mapping[str, str]) -> Source:
             continue
         try:
             value = _parse(environ[variable])
-        except yaml.YAMLError as error:
+        except ValueError as error:
             problems.append(f"{variable} is not YAML: {str(error).splitlines()[0]}")
             continue
         path = rest.lower().split("__")
@@ -167,7 +166,7 @@ def read_environment(environ: Mapping[str, str]) -> Source:
 
 def _parse(text: str) -> Any:
     """Lists and mappings are written as YAML; everything else stays text for pydantic to convert."""
-    return yaml.safe_load(text) if text[:1] in "[{" and text else text
+    return yaml_document(text) if text[:1] in "[{" and text else text
 
 
 def named_file(file: Path | None, environ: Mapping[str, str]) -> Path | None:

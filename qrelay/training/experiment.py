@@ -15,11 +15,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qrelay.errors import ConfigError
 from qrelay.models.encoding import PAIR_TOKENS
+from qrelay.parsing import yaml_document
 
 BI_ENCODER_LOSSES: Final = (
     "infonce", "triplet", "cosine", "kl", "mse", "margin", "sum_marginal", "joint", "rand1", "lsepair",
@@ -237,17 +237,17 @@ def _inherited(source: str, beside: Path, seen: tuple[str, ...]) -> dict[str, An
     return inherited
 
 
-def _read(source: str, beside: Path) -> tuple[str, str, Path]:
+def _read(source: str, beside: Path) -> tuple[str, bytes, Path]:
     """(name, text, folder that a base is looked for in)."""
     if source in shipped():
         return (
             source,
-            (resources.files("qrelay.training") / "experiments" / f"{source}.yaml").read_text("utf8"),
+            (resources.files("qrelay.training") / "experiments" / f"{source}.yaml").read_bytes(),
             Path(),
         )
     for path in (beside / source, beside / f"{source}.yaml"):
         if path.is_file():
-            return str(path), path.read_text("utf8"), path.parent
+            return str(path), path.read_bytes(), path.parent
     raise ConfigError(f"there is no experiment {source!r}: give a YAML file or one of {', '.join(shipped())}")
 
 
@@ -265,8 +265,8 @@ def _nested(names: Sequence[str], value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _yaml(text: str, where: str) -> Any:
+def _yaml(text: bytes | str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return yaml_document(text)
+    except ValueError as error:
         raise ConfigError(f"{where} is not YAML: {error}") from error

@@ -32,16 +32,17 @@ def begin(out: Path, experiment: dict[str, Any], data: dict[str, str]) -> dict[s
     """The record of a run that begins, or goes on.
 
     Raises:
-        ConfigError: the folder holds another run.
+        ConfigError: the folder holds another run, or its record is damaged.
     """
     path = out / NAME
     if path.exists():
-        held: dict[str, Any] = orjson.loads(path.read_bytes())
-        differing = [
-            name
-            for name, mine in (("experiment", experiment), ("data", sorted(data.values())))
-            if mine != (sorted(held["data"].values()) if name == "data" else held[name])
-        ]
+        try:
+            held: dict[str, Any] = orjson.loads(path.read_bytes())
+            theirs = {"experiment": held["experiment"], "data": sorted(held["data"].values())}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{path} is damaged ({error!r}): choose another --out, or delete {out}") from error
+        ours = {"experiment": experiment, "data": sorted(data.values())}
+        differing = [name for name in ours if ours[name] != theirs[name]]
         if differing:
             raise ConfigError(
                 f"{out} holds a run of another {' and other '.join(differing)}: choose another --out, or delete it"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qrelay import wire
-from qrelay.errors import InvalidQuery, MalformedInput
+from qrelay.errors import ConfigError, InvalidQuery, MalformedInput
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.source import open_lines
@@ -230,3 +230,10 @@ def test_a_pipe_gives_lines_of_any_length_and_the_last_without_its_end() -> None
     data = b"\xef\xbb\xbfone\n" + b"x" * (20 << 20) + b"\n\nlast"
     done = subprocess.run([sys.executable, "-c", READ_STDIN], input=data, capture_output=True, check=False)
     assert done.stdout.decode().strip() == f"[3, {20 << 20}, 0, 4]", done.stderr.decode()
+
+
+def test_a_damaged_journal_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "docs.sqlite"
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(ConfigError, match=r"docs.sqlite is damaged .*move it away"), Journal(path):
+        pass

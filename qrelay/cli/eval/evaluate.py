@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from qrelay.cli.eval.options import (
     write_json,
 )
 from qrelay.output import echo_json
+from qrelay.parsing import json_document
 
 if TYPE_CHECKING:
     from qrelay.formats.beir import Collection
@@ -75,7 +75,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     from qrelay.errors import MalformedInput
 
     try:
-        found = json.loads(path.read_bytes())
+        found = json_document(path.read_bytes())
     except ValueError as error:
         raise MalformedInput(f"cannot read {path}: {error}; give what `qrelay eval --json-file` wrote") from error
     return found if isinstance(found, dict) else {}

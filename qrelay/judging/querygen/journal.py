@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from qrelay.errors import InputError, MalformedInput
 from qrelay.files import fsync_path
+from qrelay.parsing import json_document
 
 KEPT: Final = "kept"
 REJECTED: Final = "rejected"
@@ -63,11 +64,11 @@ class Journal:
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             os.truncate(path, whole)
-        lines = data[:whole].decode("utf8", "replace").splitlines()
+        first, *lines = data[:whole].splitlines() or [b'{"run": {}}']
         try:
-            known = json.loads(lines[0])["run"] if lines else {}
-            for line in lines[1:]:
-                outcome = Outcome(**json.loads(line))
+            known = dict(json_document(first)["run"])
+            for line in lines:
+                outcome = Outcome(**json_document(line))
                 self.outcomes[outcome.passage_id] = outcome
         except (ValueError, TypeError, KeyError) as error:
             raise MalformedInput(

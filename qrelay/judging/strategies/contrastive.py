@@ -22,7 +22,6 @@ once more than none.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Final
@@ -35,6 +34,7 @@ from qrelay.judging.strategies.grading import graded
 from qrelay.judging.strategies.likelihood import BINARY, QUESTION, Prior, measured, question, shown
 from qrelay.llm.base import Backend
 from qrelay.llm.exchange import PROMPT_LOGPROBS, Message, TargetLogprobs
+from qrelay.parsing import json_document
 from qrelay.types import Graded, Passage, Query
 
 ALTERNATIVES: Final = "alternatives"
@@ -88,7 +88,7 @@ def alternatives(query: Query) -> tuple[str, ...]:
     """
     given = query.attributes.get(ALTERNATIVES, "")
     try:
-        found = json.loads(given) if given else []
+        found = json_document(given) if given else []
     except ValueError:
         found = None
     if not isinstance(found, list) or not all(isinstance(text, str) and text.strip() for text in found):

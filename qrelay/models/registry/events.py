@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+
 from qrelay.errors import ModelError
 from qrelay.files import fsync_path
+from qrelay.models.registry.manifest import LAST_US
 from qrelay.models.registry.staging import Staging
+from qrelay.parsing import json_document
 from qrelay.runtime import faults
 
 PUBLISHED: Final = "published"
@@ -41,6 +45,9 @@ class Event:
     version: str = ""
     by: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+_EVENT: Final[TypeAdapter[Event]] = TypeAdapter(Event)
 
 
 class History:
@@ -93,9 +100,13 @@ class History:
 
 def _event(number: int, content: bytes, path: Path) -> Event:
     try:
-        found = json.loads(content)
-        return Event(
-            number, found["at_us"], found["kind"], found["slot"], found["version"], found["by"], found["detail"]
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        found = _EVENT.validate_python({**json_document(content), "number": number})
+        if not 0 <= found.at_us <= LAST_US:
+            raise ValueError(f"at_us {found.at_us} is no time")
+        if found.kind == GATED and not (
+            isinstance(found.detail.get("passed"), bool) and isinstance(found.detail.get("against"), str)
+        ):
+            raise ValueError("a verdict without `passed` and `against`")
+        return found
+    except (ValueError, TypeError) as error:
         raise ModelError(f"{path} is damaged ({error}): restore the registry from a backup") from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
 from qrelay.errors import ModelError
 from qrelay.identity import digest
@@ -16,6 +16,8 @@ BI_ENCODER: Final = "bi_encoder"
 CROSS_ENCODER: Final = "cross_encoder"
 """The reranker's slot."""
 SLOTS: Final = (BI_ENCODER, CROSS_ENCODER)
+LAST_US: Final = 253_402_300_799_000_000
+"""The last second that a date can name."""
 _VERSION_CHARS: Final = 10
 _STRICT: Final = ConfigDict(extra="forbid")
 
@@ -77,8 +79,11 @@ _ADAPTER: Final[TypeAdapter[Manifest]] = TypeAdapter(Manifest, config=None)
 def from_json(content: bytes, where: str) -> Manifest:
     """A manifest's file. Raises ModelError where it is damaged."""
     try:
-        return _ADAPTER.validate_json(content)
-    except ValidationError as error:
+        found = _ADAPTER.validate_json(content)
+        if not 0 <= found.created_us <= LAST_US:
+            raise ValueError(f"created_us {found.created_us} is no time")
+        return found
+    except ValueError as error:
         raise ModelError(f"{where} is damaged: {error}; restore the registry from a backup") from error
 
 

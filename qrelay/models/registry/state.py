@@ -64,12 +64,19 @@ class RegistryStatus:
 
 
 def standing(events: Iterable[Event]) -> RegistryStatus:
-    """The fold over a history, from its beginning. Raises ModelError at a kind of event that it does not know."""
+    """The fold over a history, from its beginning. Raises ModelError at a kind of event that it does not know, and at
+    one that speaks of what was not there."""
     found = RegistryStatus()
     for event in events:
         if event.kind not in _STEPS:
             raise ModelError(f"event {event.number} is {event.kind!r}, of a newer qrelay: use the one that wrote it")
-        _STEPS[event.kind](found, event)
+        try:
+            _STEPS[event.kind](found, event)
+        except KeyError as error:
+            raise ModelError(
+                f"event {event.number} ({event.kind}) speaks of {error}, which no event before it made: restore the"
+                " registry from a backup"
+            ) from error
         found.last = event.number
     return found
 

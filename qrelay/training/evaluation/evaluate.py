@@ -77,7 +77,7 @@ def from_json(found: Mapping[str, Any]) -> Evaluation:
         return Evaluation(
             found["system"], query_ids, values, dict(found.get("first") or {}), found.get("collection") or ""
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"not an evaluation of one model that `qrelay eval --json-file` wrote ({error})") from error
 
 

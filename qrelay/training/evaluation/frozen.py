@@ -14,7 +14,6 @@ training data. `qrelay eval freeze` writes such a folder; where `files` is there
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from qrelay.errors import MalformedInput
 from qrelay.formats.beir import Collection, read_collection
 from qrelay.formats.lines import file_in
 from qrelay.models.home import hash_file
+from qrelay.parsing import json_document
 from qrelay.training.evaluation.answering import Kind, Options, answer
 from qrelay.training.evaluation.evaluate import Evaluation, evaluate
 from qrelay.training.evaluation.manifests import JudgeFacts
@@ -102,7 +102,7 @@ def content_hash(hashes: Mapping[str, str]) -> str:
 def _told(folder: Path) -> dict[str, Any]:
     path = folder / SET_FILE
     try:
-        told = json.loads(path.read_bytes())
+        told = json_document(path.read_bytes())
     except FileNotFoundError:
         raise MalformedInput(
             f"{folder} is not a frozen set: it has no {SET_FILE}; `qrelay eval freeze` makes one"

@@ -6,7 +6,6 @@ export counts grades from the lowest of the scale: on 1-4 the relevant grade 3 i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Final
 
 from qrelay.errors import ConfigError, MalformedInput
 from qrelay.models.home import hash_file
+from qrelay.parsing import json_document
 
 _MANIFEST: Final = "manifest.json"
 _PARENTS: Final = 2
@@ -59,7 +59,7 @@ class Manifest:
 def read_manifest(path: Path) -> Manifest | None:
     """The manifest at `path`; None where there is none. Raises MalformedInput: it is no export's."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json_document(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -126,7 +126,7 @@ def relevant_from(given: int | None, qrels: Path) -> tuple[int, str]:
 def _ours(path: Path) -> bool:
     """Whether it may be an export's manifest: other tools have files of that name, and they are not refused."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json_document(path.read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and {"format", "collection", "judges", "files"} <= found.keys()

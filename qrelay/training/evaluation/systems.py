@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ from qrelay.formats.beir import Collection, Run, ranked
 from qrelay.index.bm25 import Bm25
 from qrelay.models.embedder import SentenceTransformerEmbedder
 from qrelay.naming import absent
+from qrelay.parsing import json_document
 from qrelay.progress import step
 from qrelay.training.evaluation.embedding import Arithmetic, computing, corpus_vectors
 
@@ -87,10 +87,10 @@ def cross_encoder_run(
 def is_cross_encoder(folder: Path) -> bool:
     """Whether the folder's model scores pairs: its architecture classifies sequences."""
     try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
+        told = json_document((folder / "config.json").read_bytes())
+        return any("SequenceClassification" in each for each in told["architectures"] or ())
+    except (OSError, ValueError, KeyError, TypeError):  # loading the model says what is wrong with it
         return False
-    return any("SequenceClassification" in each for each in config.get("architectures") or [])
 
 
 def _best(scores: npt.NDArray[np.float32], ids: Sequence[str], depth: int) -> dict[str, float]:

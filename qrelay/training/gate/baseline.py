@@ -17,6 +17,7 @@ from qrelay.identity import digest
 from qrelay.models.catalogue import resolve
 from qrelay.models.encoding import PAIR_TOKENS, pair_length, space
 from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry, ServedVersion
+from qrelay.parsing import json_document
 
 if TYPE_CHECKING:
     from qrelay.formats.beir import Run
@@ -94,7 +95,7 @@ def evaluated(subject: Subject, frozen: FrozenSet, metric: str, keep: Path) -> E
     key = digest(_FORMAT, subject.fingerprint, subject.how, frozen.sha256, *measures, *length)
     path = keep / f"{key[:32]}.json"
     if path.exists():
-        return from_json(json.loads(path.read_bytes()))
+        return from_json(json_document(path.read_bytes()))
     found = _evaluate(subject, frozen, measures)
     document = {**found.as_json(), "fingerprint": subject.fingerprint, "how": subject.how, "set": frozen.name}
     write_atomic(path, json.dumps(document))

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from qrelay.errors import ModelError
 from qrelay.files import write_atomic
 from qrelay.models.registry import JudgeRef, Manifest, Registry
 from qrelay.training.evaluation.families import families
@@ -44,9 +45,12 @@ def write_query_hashes(model: Path, queries: Iterable[str], inherited: Iterable[
 
 
 def read_query_hashes(model: Path) -> frozenset[str] | None:
-    """Those of a model's folder; None: it does not say what it was trained on."""
+    """Those of a model's folder; None: it does not say what it was trained on. Raises ModelError: damaged."""
     path = model / QUERIES_FILE
-    return frozenset(path.read_text("utf8").split()) if path.exists() else None
+    try:
+        return frozenset(path.read_text("utf8").split()) if path.exists() else None
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged ({error}): restore the registry from a backup") from error
 
 
 def lineage(registry: Registry, version: str) -> Iterator[Manifest]:

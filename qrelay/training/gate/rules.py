@@ -11,12 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError
 
 from qrelay.config import Section
 from qrelay.errors import ConfigError
 from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER
+from qrelay.parsing import yaml_document
 
 METRIC: Final = "nDCG@10"
 
@@ -90,14 +90,14 @@ def read_rules(file: Path) -> GateRules:
         ConfigError: every problem at once.
     """
     try:
-        found = yaml.safe_load(file.read_text("utf8")) or {}
+        found = yaml_document(file.read_bytes()) or {}
         rules = GateRules.model_validate(found)
     except OSError as error:
         raise ConfigError(f"cannot read the gate's rules {file}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML: {error}") from error
     except ValidationError as error:
         raise ConfigError(_explain(file, error)) from error
+    except ValueError as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from error
     return GateRules(
         bi_encoder=_beside(rules.bi_encoder, file.parent), cross_encoder=_beside(rules.cross_encoder, file.parent)
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qrelay.errors import BackendUnavailable, MalformedInput, UnknownCollection
 from qrelay.files import AtomicFiles, write_atomic
 from qrelay.models.registry import DataSource, JudgeRef
+from qrelay.parsing import json_document
 from qrelay.training.gate.facts import HUMAN, query_hash
 from qrelay.training.gate.rules import GateRules
 from qrelay.training.job.job import Job
@@ -58,7 +59,7 @@ class JobData:
 def query_texts(path: Path) -> list[str]:
     """The queries of a file of ours, in their order."""
     with path.open("rb") as lines:
-        return [json.loads(line)["query"] for line in lines]
+        return [json_document(line)["query"] for line in lines]
 
 
 def prepare(job: Job, kind: str, settings: TrainerSettings, rules: GateRules, config: Path | None) -> JobData:
@@ -78,12 +79,15 @@ def prepare(job: Job, kind: str, settings: TrainerSettings, rules: GateRules, co
         found = divide(exported, folder, settings.dev_share, frozen_hashes(rules))
         judges = [asdict(each) for each in _judges(job, manifest, config)]
         write_atomic(summary, json.dumps({**asdict(found), "manifest": manifest, "judges": judges}))
-    told = json.loads(summary.read_bytes())
-    return JobData(
-        kind, folder / f"{TRAIN}.jsonl", folder / f"{DEV}.jsonl", told["sha256"], told["train"], told["dev"],
-        told["held_back"], sum(told["manifest"]["grades"].values()), told["manifest"],
-        tuple(JudgeRef(**each) for each in told["judges"]),
-    )  # fmt: skip
+    try:
+        told = json_document(summary.read_bytes())
+        return JobData(
+            kind, folder / f"{TRAIN}.jsonl", folder / f"{DEV}.jsonl", told["sha256"], told["train"], told["dev"],
+            told["held_back"], sum(told["manifest"]["grades"].values()), told["manifest"],
+            tuple(JudgeRef(**each) for each in told["judges"]),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MalformedInput(f"{summary} is damaged ({error}): remove its folder, and run the job again") from error
 
 
 def frozen_hashes(rules: GateRules) -> frozenset[str]:
@@ -132,7 +136,7 @@ def divide(exported: Path, folder: Path, dev_share: float, held_back: Collection
 
 def _side(line: bytes, where: str, dev_share: float, held_back: Collection[str]) -> str:
     try:
-        hashed = query_hash(json.loads(line)["query"])
+        hashed = query_hash(json_document(line)["query"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MalformedInput(f"{where}: no line of an export ({error}): export again") from error
     if hashed in held_back:
@@ -144,7 +148,7 @@ def _export(job: Job, kind: str, path: Path, settings: TrainerSettings, config: 
     """The export's manifest; made once. It is not noted in the ledger: increments of others do not go on from it."""
     beside = path.with_name(f"{path.name}.manifest.json")
     if beside.exists():
-        found: dict[str, Any] = json.loads(beside.read_bytes())
+        found: dict[str, Any] = json_document(beside.read_bytes())
         return found
     with _ledger(job, config) as (ledger, sink):
         return _write(ledger, _request(job, kind, settings, sink), path)

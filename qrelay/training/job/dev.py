@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from qrelay.formats.beir import Collection
+from qrelay.formats.lines import BadRecord, byte_lines, json_value, parsed
 from qrelay.text import passage_text
+
+_Judged = list[tuple[str, str, bool]]
+"""(passage id, text as a model reads it, whether it is relevant)."""
 
 
 def dev_set(path: Path) -> Collection | None:
-    """From an export of format `triples` or `labels`; None where no query has a relevant passage."""
+    """From an export of format `triples` or `labels`; None where no query has a relevant passage.
+
+    Raises:
+        MalformedInput: a line that is none of an export; it is named.
+    """
     queries: dict[str, str] = {}
     corpus: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
-    with path.open("rb") as lines:
-        for row in map(json.loads, lines):
-            judged = list(_judged(row))
-            if not any(relevant for _, relevant in judged):
-                continue
-            queries[row["query_id"]] = row["query"]
-            corpus |= {each["passage_id"]: passage_text(each["title"], each["text"]) for each, _ in judged}
-            qrels[row["query_id"]] = {each["passage_id"]: int(relevant) for each, relevant in judged}
+    for _, (query_id, query, judged) in parsed(path, byte_lines(path), _row):
+        if not any(relevant for _, _, relevant in judged):
+            continue
+        queries[query_id] = query
+        corpus |= {passage_id: text for passage_id, text, _ in judged}
+        qrels[query_id] = {passage_id: int(relevant) for passage_id, _, relevant in judged}
     return Collection(list(corpus), list(corpus.values()), queries, qrels) if queries else None
+
+
+def _row(line: bytes) -> tuple[str, str, _Judged]:
+    row = json_value(line)
+    try:
+        judged = [
+            (str(each["passage_id"]), passage_text(each["title"], each["text"]), so) for each, so in _judged(row)
+        ]
+        return str(row["query_id"]), str(row["query"]), judged
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadRecord(f"no line of an export ({error!r}): export again") from error
 
 
 def _judged(row: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], bool]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qrelay.errors import BackendUnavailable, MalformedInput
 from qrelay.files import write_atomic
+from qrelay.parsing import json_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def read_job(file: Path) -> Job:
         MalformedInput: it cannot be read, or is no job.
     """
     try:
-        found = json.loads(file.read_bytes())
+        found = json_document(file.read_bytes())
         return Job(
             str(found["name"]), str(found["collection"]), Path(found["data_dir"]), int(found.get("change_no", 0)),
             str(found.get("rule", "")), str(found.get("ledger", "")), bool(found.get("unmeasured")),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from qrelay.errors import MalformedInput
 from qrelay.files import write_atomic
+from qrelay.parsing import json_document
 
+_Result = TypeVar("_Result")
 PROMOTED: Final = "promoted"
 PASSED: Final = "passed"
 """Through the gate; not promoted, by the setting `trainer.promote`."""
@@ -67,23 +69,22 @@ class JobResult:
 
 def read_slot(path: Path) -> SlotResult | None:
     """A slot's result.json; None: there is none yet. Raises MalformedInput."""
-    found = _read(path)
-    return SlotResult(**found) if found is not None else None
+    return _read(path, _slot)
 
 
 def read_result(path: Path) -> JobResult | None:
     """A job's result.json; None: there is none yet. Raises MalformedInput."""
-    found = _read(path)
-    if found is None:
-        return None
-    return JobResult(found["job"], found["collection"], tuple(SlotResult(**each) for each in found["slots"]))
+    return _read(path, lambda found: JobResult(found["job"], found["collection"], tuple(map(_slot, found["slots"]))))
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _slot(found: Mapping[str, Any]) -> SlotResult:
+    return SlotResult(**found)
+
+
+def _read(path: Path, make: Callable[[Any], _Result]) -> _Result | None:
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        return make(json_document(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise MalformedInput(f"{path} is damaged ({error}): remove it, and run the job again") from error
-    return found
+    except (ValueError, KeyError, TypeError) as error:
+        raise MalformedInput(f"{path} is damaged ({error!r}): remove it, and run the job again") from error

@@ -6,7 +6,6 @@ is taken as it is; promoting what serves changes nothing.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qrelay.errors import ConfigError, InputError
 from qrelay.files import write_atomic
 from qrelay.models.registry import Registry, State
+from qrelay.parsing import json_document
 from qrelay.training.gate.decide import Decision, decision_of
 from qrelay.training.gate.facts import read_query_hashes, write_query_hashes
 from qrelay.training.gate.gate import gate
@@ -140,7 +140,7 @@ def _publish(makings: Makings, slot: str, data: JobData, start: _Start, model: P
 
 def _metrics(out: Path) -> dict[str, Any]:
     """What training measured of itself: dev before and after, and its stages."""
-    record = json.loads((out / RECORD).read_bytes())
+    record = json_document((out / RECORD).read_bytes())
     return {name: record[name] for name in ("dev", "stages") if name in record}
 
 

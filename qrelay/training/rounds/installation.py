@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Final
 from qrelay.errors import BackendTimeout, BackendUnavailable, QrelayError, SetupError
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER
+from qrelay.parsing import json_document
 from qrelay.rundir import DATA_DIR_VARIABLE, endpoints, require
 from qrelay.runtime.client import get_info
 from qrelay.runtime.lookout import preparing
@@ -95,7 +95,7 @@ class Installation:
             raise BackendUnavailable(
                 f"feeding round {number} ended with {done.returncode}: {done.stderr.strip()[-_WORDS:]}"
             )
-        told = json.loads(done.stdout.splitlines()[-1])
+        told = json_document(done.stdout.splitlines()[-1])
         return Fed(told["committed"], told["dead"], len(told["rejected"]))
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:

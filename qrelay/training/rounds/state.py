@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qrelay.errors import BackendUnavailable, MalformedInput
 from qrelay.files import write_atomic
+from qrelay.parsing import json_document
 from qrelay.training.job.result import SlotResult
 
 
@@ -68,7 +69,7 @@ class StateFile:
     def read(self) -> Series:
         """The series, or a new one. Raises MalformedInput: the file is damaged."""
         try:
-            found = json.loads(self.path.read_bytes())
+            found = json_document(self.path.read_bytes())
             rounds = [
                 Round(**{**each, "slots": [SlotResult(**slot) for slot in each["slots"]]}) for each in found["rounds"]
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -195,4 +196,21 @@ def test_an_event_of_a_newer_qrelay_is_refused_in_words(registry: Registry) -> N
     first = registry.folder / "events" / "00000001.json"
     (registry.folder / "events" / "00000002.json").write_text(first.read_text().replace("published", "melted"))
     with pytest.raises(ModelError, match="'melted', of a newer qrelay"):
+        Registry(registry.folder).standing()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"kind": "promoted", "version": "bi-encoder-nobody"},
+        {"kind": "gated", "detail": {"passed": "yes"}},
+        {"detail": None},
+        {"at_us": 10**30},
+    ],
+)
+def test_a_damaged_event_is_named_with_what_to_do(registry: Registry, damage: dict[str, object]) -> None:
+    passed(registry, published(registry, "w1"))
+    last = max((registry.folder / "events").glob("*.json"))
+    last.write_text(json.dumps({**json.loads(last.read_text()), **damage}))
+    with pytest.raises(ModelError, match="restore the registry from a backup"):
         Registry(registry.folder).standing()

@@ -1,0 +1,67 @@
+"""JSON and YAML from outside: what a document says, or ValueError, whatever its bytes are.
+
+The libraries raise other errors at documents that nobody writes by hand: RecursionError at deep nesting, whatever a
+constructor happens to raise (YAML's `2001-13-45`, `!!int x`). And a small YAML file with anchors can stand for
+billions of values, or hold itself.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import yaml
+
+YAML_BYTES: Final = 1 << 20
+"""The largest YAML document that is read; it takes seconds. Ours have some kilobytes."""
+_MOST_VALUES: Final = 1_000_000
+"""Values of a YAML document, each counted as often as an alias repeats it."""
+_DEEPEST: Final = 200
+
+
+def json_document(data: bytes | str) -> Any:
+    """What the JSON says; numbers and constants as `json` reads them.
+
+    Raises:
+        ValueError: not JSON, not UTF-8, or nested too deep to be read.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def yaml_document(data: bytes | str) -> Any:
+    """What the one YAML document says, of the plain types.
+
+    Raises:
+        ValueError: not YAML of one document, not UTF-8, larger than YAML_BYTES, nested too deep, or with aliases that
+            make it endless.
+    """
+    if len(data) > YAML_BYTES:
+        raise ValueError(f"it has {len(data)} bytes, and at most {YAML_BYTES} are read")
+    try:
+        found = yaml.safe_load(data.decode() if isinstance(data, bytes) else data)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except Exception as error:  # a constructor's own, such as AttributeError at "!!timestamp x"
+        raise ValueError(str(error) or type(error).__name__) from error
+    if _values(found, {}, 0) > _MOST_VALUES:
+        raise ValueError("its aliases repeat too much: write it out")
+    return found
+
+
+def _values(node: Any, known: dict[int, int], depth: int) -> int:
+    """How many values there are beneath and with the node. known: of those that were counted; 0: its count is under
+    way, so that it holds itself."""
+    if not isinstance(node, dict | list | tuple | set):
+        return 1
+    if depth > _DEEPEST:
+        raise ValueError("it is nested too deep")
+    if known.setdefault(id(node), 0) == 0:
+        known[id(node)] = -1
+        inner = [*node, *node.values()] if isinstance(node, dict) else node
+        known[id(node)] = 1 + sum(_values(each, known, depth + 1) for each in inner)
+    if known[id(node)] < 0:
+        raise ValueError("it holds itself, by an alias: write it out")
+    return known[id(node)]

@@ -1,0 +1,365 @@
+"""Files of people and other tools: query lines, corpora, qrels, runs, tables of pairs, labels, training data."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from qrelay.cli.judge.group import _read_passages
+from qrelay.cli.judge.preview import _queries as previewed_queries
+from qrelay.errors import QrelayError
+from qrelay.feed.feeder import Feeder
+from qrelay.feed.journal import Journal
+from qrelay.feed.source import open_lines
+from qrelay.formats.annotated_pairs import (
+    GradedPair,
+    corpus_texts,
+    read_annotated_pairs,
+    read_beir,
+    relevant_from,
+    write_annotated_pairs,
+)
+from qrelay.formats.beir import read_answers, read_collection, read_qrels, read_run, run_lines
+from qrelay.formats.queries import Format, parse_line, read_queries
+from qrelay.formats.records import asked_answers, passage_fields, read_records
+from qrelay.index import spool
+from qrelay.index.corpus import read_corpus
+from qrelay.index.pydocs import read_python_docs
+from qrelay.judging.check.known import read_known
+from qrelay.judging.preview import read_pairs as previewed_pairs
+from qrelay.judging.querygen.passages import read_passages
+from qrelay.judging.strategies.contrastive import alternatives
+from qrelay.labels.audit.evaluation import EvaluationSet
+from qrelay.labels.audit.sample import read_pairs as read_sample
+from qrelay.labels.importing import parse, parse_scale_map
+from qrelay.labels.review import _key_of
+from qrelay.labels.where import parse_where
+from qrelay.runtime.memory import MemoryBroker
+from qrelay.training.data import Reading, load_examples
+from qrelay.training.evaluation.freezing import Labels, freeze
+from qrelay.training.evaluation.frozen import FrozenSet
+from qrelay.training.evaluation.questions import read_questions
+from qrelay.training.job.data import divide, query_texts
+from qrelay.training.job.dev import dev_set
+from qrelay.types import Query
+from tests.fuzz.parser import Parser, beside, constant, each, file, written, zipped
+from tests.labels import builders
+from tests.labels.exporting import export_file
+from tests.training.sets import write_set
+
+_QUERIES: Final = constant(
+    '{"query_id": "q1", "text": "how to copy", "attributes": {"a": "1"}, "reference_answers": ["x"]}\n'
+    '{"_id": 7, "query": "b"}\n',
+    "q1\thow to copy a tree\nq2\tlocks\n",
+    "how to copy a tree\nwhat is a lock?\n",
+)
+_CORPUS: Final = constant(
+    '{"_id": "d1", "title": "t", "text": "one two"}\n{"id": 2, "contents": "three"}\n'
+    '{"doc_id": "d3", "body": "x", "title": ""}\n'
+    '{"docid": "d4", "passage": "y"}\n{"passage_id": "d1#0", "doc_id": "d1", "text": "z"}\n'
+)
+_QRELS: Final = constant(
+    "q1 0 d1 1\nq1 0 d2 0\nq2 0 d3#1 2\n",
+    "query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td2\t0\n",
+    "q1\td1\t3\nq2\td2\t0\n",
+)
+_RUN: Final = constant("q1 Q0 d1 1 9.5 bm25\nq1 Q0 d2 2 -1e-3 bm25\n")
+_ANSWERS: Final = constant('{"query_id": "q1", "answers": ["a", "b"]}\n{"_id": "q2", "answer": "[\'c\', \'d\']"}\n')
+_PAIRS: Final = (
+    GradedPair("q0", "d1", 0, "how", "t", "x"),
+    GradedPair("q1", "d1", 2, "how", "t", "x", ("a",)),
+    GradedPair("q1", "d2", None, "how", "", "y"),
+)
+
+
+def _lines_of(follow: bool) -> Callable[[Path], Any]:
+    """As `qrelay feed` reads: every line is a query or refused, and the others go on."""
+
+    async def read(lines: AsyncIterator[bytes | None]) -> None:
+        async for line in lines:
+            if line is None:
+                if follow:
+                    return  # what is there was read
+                continue
+            try:
+                parse_line(line, "docs")
+            except QrelayError as error:
+                str(error).encode()
+
+    return lambda path: asyncio.run(read(open_lines(path, follow=follow)))
+
+
+async def _fed(path: Path) -> None:
+    with Journal(path.with_suffix(".sqlite")) as journal:
+        feeder = Feeder(MemoryBroker(), journal, collection="docs")
+        for why in (await feeder.feed(open_lines(path, follow=False))).rejected.values():
+            why.encode()
+
+
+def _line(data: bytes, _: Path) -> None:
+    errors = []
+    for kind in get_args(Format):
+        try:
+            parse_line(data, "docs", kind)
+        except QrelayError as error:
+            errors.append(error)
+    if errors:
+        raise errors[-1]
+
+
+def _pairs(folder: Path) -> None:
+    write_annotated_pairs(folder / "pairs.tsv", _PAIRS, answers=True)
+
+
+def _read_pairs(path: Path) -> None:
+    relevant_from(each.grade for each in read_annotated_pairs(path) if each.grade is not None)
+
+
+def _set(folder: Path) -> None:
+    write_set(folder / "set", {"d1": "one", "d2": "two"}, {"q1": "how"}, {"q1": "d1"})
+
+
+def _parquet(folder: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(
+        pyarrow.table({"_id": ["d1", "d2"], "title": ["t", ""], "text": ["a", "b"]}), folder / "c.parquet"
+    )
+
+
+def _saved(folder: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_dict({"_id": ["d1"], "title": ["t"], "text": ["a"]}).save_to_disk(str(folder / "saved"))
+
+
+def _refused(where: str, why: str) -> None:
+    (where + why).encode()
+
+
+def _corpus(path: Path) -> None:
+    for document in read_corpus(str(path), _refused):
+        document.text.encode()
+
+
+def _fill(path: Path) -> None:
+    """The first pass of a build, and its file read again."""
+    folder = path.parent
+    spool.fill(folder, read_corpus(str(path), _refused), _refused, lambda _: None)
+    list(spool.read(folder))
+    spool.positions_by_id(folder)
+
+
+def _python_docs(path: Path) -> None:
+    list(read_python_docs(f"@{path}"))
+
+
+def _export(kind: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        from qrelay.labels.ledger.ledger import Ledger
+
+        ledger = Ledger.open(folder / "ledger.sqlite")
+        sets = [
+            builders.judged_set("q1"),
+            builders.judged_set("q2", outcomes=[builders.graded(0), builders.graded(2)]),
+        ]
+        ledger.commit(sets)
+        export_file(ledger, "docs", kind, folder / "data.jsonl", unmeasured=True, unqualified=True)
+        ledger.close()
+
+    return write
+
+
+def _examples(data: bytes, folder: Path) -> None:
+    path = folder / "data.jsonl"
+    path.write_bytes(data)
+    each(
+        lambda: load_examples([path], Reading()),
+        lambda: load_examples([path], Reading(target="grade", positives="target", need_positive=False, others=True)),
+        lambda: load_examples([path], Reading(prior="cross_encoder")),
+    )
+
+
+def _divided(data: bytes, folder: Path) -> None:
+    (folder / "data.jsonl").write_bytes(data)
+    divide(folder / "data.jsonl", folder / "out", 0.3, ())
+    query_texts(folder / "out" / "train.jsonl")
+    dev_set(folder / "out" / "dev.jsonl")
+
+
+def _labels(path: Path) -> None:
+    parse(path, "0-3", "ana")
+    parse(path, "1-4", "ana", scale_map={1: 1, 2: 2}, from_zero=True)
+
+
+def _whole_collection(folder: Path) -> Any:
+    (folder / "queries.jsonl").write_bytes((folder / "corpus.jsonl").read_bytes())
+    (folder / "qrels.tsv").write_bytes(b"d1 0 d1 1\n2 0 2 1\n")
+    return read_collection(folder, folder / "queries.jsonl", folder / "qrels.tsv").hash
+
+
+def _beir_pairs(folder: Path) -> Any:
+    (folder / "corpus.jsonl").write_text(json.dumps({"_id": "d1", "text": "one"}) + "\n")
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q1", "text": "how"}) + "\n")
+    (folder / "qrels.tsv").write_text("q1 0 d1 1\n")
+    answers = folder / "answers.jsonl"
+    corpus_texts(folder)
+    return read_beir(folder, folder / "queries.jsonl", folder / "qrels.tsv", answers=answers)
+
+
+def _frozen(folder: Path) -> None:
+    (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "how"}\n')
+    (folder / "qrels.tsv").write_text("q1 0 d1 1\n")
+    files = (folder, folder / "queries.jsonl", folder / "qrels.tsv")
+    freeze(folder / "set", files, name="s", labels=Labels("gold", (), 1))
+
+
+def _forbidden(folder: Path) -> None:
+    """An evaluation set that training data must not hold."""
+    qrels = folder / "qrels.tsv"
+    found = EvaluationSet(folder / "queries.jsonl", folder / "queries.jsonl", qrels if qrels.exists() else None)
+    each(found.read_queries, found.read_passages)
+
+
+def _questions(path: Path) -> None:
+    (path.parent / "corpus.jsonl").write_text('{"_id": "d1", "text": "x"}\n')
+    read_questions(path.parent, path)
+
+
+def _alternatives(text: str) -> None:
+    alternatives(Query("q1", "how?", "docs", attributes={"alternatives": text}))
+
+
+def _text(read: Callable[[str], Any]) -> Callable[[bytes, Path], Any]:
+    return lambda data, _: read(data.decode("utf8", "surrogateescape"))
+
+
+_TOKEN: Final = base64.urlsafe_b64encode(json.dumps(["uncertainty", "docs", 0.5, "q1", "d1#0"]).encode())
+
+PARSERS: Final = (
+    Parser("feed", "jsonl", _QUERIES, file("queries.txt", lambda path: asyncio.run(_fed(path))), cost=3),
+    Parser(
+        "queries of a preview", "jsonl", _QUERIES, file("queries.txt", lambda path: previewed_queries(path, "docs"))
+    ),
+    Parser(
+        "pairs of a preview",
+        "jsonl",
+        constant('{"query": "q", "text": "t", "title": "", "reference_answers": ["a"]}\n'),
+        file("p.jsonl", previewed_pairs),
+    ),
+    Parser(
+        "passages of a trial",
+        "jsonl",
+        constant('{"title": "t", "text": "x"}\na passage\n'),
+        file("p.txt", _read_passages),
+    ),
+    Parser("passages to ask about", "jsonl", _CORPUS, file("corpus.jsonl", read_passages)),
+    Parser("alternatives of a query", "json", constant('["how else?", "why?"]'), _text(_alternatives)),
+    Parser(
+        "known answers",
+        "lines",
+        lambda _: [*_QRELS(_), b"query_id\tpassage_id\nq1\td1\n", b"q1\td1\n"],
+        file("known.tsv", read_known),
+    ),
+    Parser(
+        "sample of an audit", "lines", constant("query_id\tpassage_id\tgrade\nq1\td1\t\n"), file("s.tsv", read_sample)
+    ),
+    Parser(
+        "evaluation set",
+        "jsonl",
+        constant('{"_id": "d1", "title": "t", "text": "one"}\n'),
+        beside(lambda _: None, "queries.jsonl", _forbidden),
+    ),
+    Parser(
+        "qrels of an evaluation set",
+        "lines",
+        _QRELS,
+        beside(
+            lambda folder: (folder / "queries.jsonl").write_text('{"_id": "d1", "text": "x"}\n'),
+            "qrels.tsv",
+            _forbidden,
+        ),
+    ),
+    Parser(
+        "collection to freeze",
+        "jsonl",
+        constant('{"_id": "d1", "title": "t", "text": "one"}\n{"_id": "d2", "text": "two"}\n'),
+        beside(lambda _: None, "corpus.jsonl", _frozen),
+    ),
+    Parser(
+        "questions with answers",
+        "jsonl",
+        constant('{"_id": "q1", "text": "a", "metadata": {"answer": "x"}}\n'),
+        file("queries.jsonl", _questions),
+    ),
+    Parser(
+        "page token of a review",
+        "bytes",
+        constant(_TOKEN),
+        _text(lambda text: _key_of(text, "uncertainty", "docs", 5)),
+    ),
+    Parser("query line", "jsonl", lambda _: [line for seed in _QUERIES(_) for line in seed.splitlines()], _line),
+    Parser("query file", "jsonl", _QUERIES, file("queries.jsonl", read_queries)),
+    Parser("query file by gzip", "bytes", zipped(_QUERIES), file("queries.jsonl.gz", read_queries)),
+    Parser("fed file", "jsonl", _QUERIES, file("queries.txt", _lines_of(False))),
+    Parser("fed table", "lines", _QUERIES, file("queries.csv", _lines_of(False))),
+    Parser("followed file", "jsonl", _QUERIES, file("log.txt", _lines_of(True))),
+    Parser("corpus", "jsonl", _CORPUS, file("corpus.jsonl", _corpus)),
+    Parser("corpus by gzip", "bytes", zipped(_CORPUS), file("corpus.jsonl.gz", _corpus)),
+    Parser("corpus in Parquet", "bytes", written("c.parquet", _parquet), file("corpus.parquet", _corpus)),
+    Parser(
+        "corpus saved by datasets",
+        "json",
+        written("saved/state.json", _saved),
+        beside(_saved, "saved/state.json", lambda folder: _corpus(folder / "saved")),
+        cost=10,
+    ),
+    Parser("corpus, first pass of a build", "jsonl", _CORPUS, file("corpus.jsonl", _fill)),
+    Parser("collection", "jsonl", _CORPUS, beside(lambda _: None, "corpus.jsonl", _whole_collection)),
+    Parser("passages", "jsonl", _CORPUS, file("p.jsonl", lambda path: read_records(path, passage_fields))),
+    Parser("names of modules", "lines", constant("shutil\njson\n"), file("modules.txt", _python_docs), cost=5),
+    Parser("reference answers", "jsonl", _ANSWERS, file("a.jsonl", read_answers)),
+    Parser(
+        "reference answers of a collection", "jsonl", _ANSWERS, beside(lambda _: None, "answers.jsonl", _beir_pairs)
+    ),
+    Parser(
+        "reference answers of queries",
+        "jsonl",
+        constant('{"_id": "q1", "text": "a", "metadata": {"answers": ["x"]}}\n'),
+        file("q.jsonl", lambda path: read_records(path, asked_answers)),
+    ),
+    Parser("qrels", "lines", _QRELS, file("qrels.tsv", read_qrels)),
+    Parser("run", "lines", _RUN, file("run.txt", lambda path: run_lines(read_run(path), "tag"))),
+    Parser("annotated pairs", "lines", written("pairs.tsv", _pairs), file("pairs.tsv", _read_pairs)),
+    Parser(
+        "labels to import",
+        "lines",
+        lambda _: [*_QRELS(_), b"query_id\tpassage_id\tgrade\tauthor\tnote\nq1\td1\t1\tana\tfine\n"],
+        file("labels.tsv", _labels),
+    ),
+    Parser("scale map", "lines", constant("1=0,2=1,3=2,4=3"), _text(lambda text: parse_scale_map(text, "0-3"))),
+    Parser(
+        "where",
+        "lines",
+        constant(
+            "grade=2 and p_relevant<0.6",
+            "strategy=graded and missing=timeout and human",
+            "judge=abc and query_id=q1 and entropy>=1.25",
+        ),
+        _text(parse_where),
+    ),
+    Parser(
+        "frozen set",
+        "json",
+        written("set/set.json", _set),
+        beside(_set, "set/set.json", lambda folder: FrozenSet.read(folder / "set")),
+    ),
+    Parser("training data, triples", "jsonl", written("data.jsonl", _export("triples")), _examples),
+    Parser("training data, labels", "jsonl", written("data.jsonl", _export("labels")), _examples),
+    Parser("training data, divided", "jsonl", written("data.jsonl", _export("triples")), _divided),
+)

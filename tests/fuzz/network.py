@@ -1,0 +1,304 @@
+"""What other machines answer: LLM endpoints, the Kubernetes API, /metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socketserver
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from qrelay import wire
+from qrelay.bench.probe import scrape
+from qrelay.cli.top import scrape as glance
+from qrelay.errors import QrelayError
+from qrelay.jobs.kubernetes_launcher import KubernetesLauncher
+from qrelay.jobs.launcher import TrainingJob
+from qrelay.judging.engines import make_backend
+from qrelay.judging.querygen.prompt import read_question
+from qrelay.judging.settings import JudgeSettings
+from qrelay.judging.strategies.numbered import read_numbers
+from qrelay.llm.exchange import Chat, Continuation, Prompt, Reply
+from qrelay.llm.ratelimits import asked_to_wait, used_up
+from qrelay.settings.kubernetes import KubernetesSettings
+from tests.fuzz.parser import Parser, constant, each
+from tests.jobs.kubernetes_api import ApiServer
+from tests.judging.samples import COPYTREE, LOCK, candidate_set, make_judge
+
+_PATIENCE_S: Final = 60.0
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    """Answers every request of HTTP with the bytes of `reply`, whatever they are, and hangs up."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+    reply = b""
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: _Server
+
+    def handle(self) -> None:
+        length = 0
+        while (line := self.rfile.readline()) not in (b"\r\n", b""):
+            name, _, value = line.partition(b":")
+            length = int(value) if name.lower() == b"content-length" else length
+        self.rfile.read(length)
+        try:
+            self.wfile.write(self.server.reply)
+        except OSError:
+            return  # the client has had enough
+
+
+@cache
+def _server() -> _Server:
+    server = _Server(("127.0.0.1", 0), _Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    return server
+
+
+def _http(status: str, body: bytes, *headers: str) -> bytes:
+    lines = [
+        f"HTTP/1.1 {status}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *headers,
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def _url() -> str:
+    return f"http://127.0.0.1:{_server().server_address[1]}"
+
+
+def _answering(reply: bytes) -> str:
+    _server().reply = reply
+    return _url()
+
+
+def _backend(reply: bytes) -> Any:
+    endpoint = {
+        "url": f"{_answering(reply)}/v1",
+        "concurrency": 1,
+        "max_retries": 0,
+        "retry_base_s": 0.001,
+        "total_timeout_s": 3.0,
+        "request_timeout_s": 3.0,
+        "prompt_logprobs": True,
+    }
+    return make_backend(JudgeSettings(backend="openai", model="m", endpoint=endpoint), needs=frozenset())
+
+
+async def _judged(reply: bytes, *strategies: str) -> None:
+    """Labels, or missing ones with their reason, that can travel."""
+    for strategy in strategies:
+        judge = make_judge(_backend(reply), strategy=strategy)
+        (judged,) = await judge.judge([candidate_set(COPYTREE, LOCK)])
+        judge.close()
+        if isinstance(judged, QrelayError):
+            raise judged
+        wire.encode(judged)
+
+
+async def _asked(reply: bytes) -> None:
+    """By every question that a backend can be asked."""
+    backend = _backend(reply)
+    found = await backend.score([Prompt("system", "user", "passage", ("0", "1"), "q", "p")])
+    found += await backend.generate([Chat((("user", "ask"),), 9)])
+    found += await backend.loglikelihood([Continuation("Passage: a\nQuestion:", " how?", "how?", "a")])
+    backend.close()
+    for answer in found:
+        if isinstance(answer, QrelayError):
+            raise answer
+        if isinstance(answer, Reply):
+            read_question(answer.text)
+            read_numbers(answer.text, 3)
+
+
+def _labels(data: bytes, _: Path) -> None:
+    asyncio.run(_judged(_http("200 OK", data), "graded", "binary", "query_likelihood", "utility"))
+
+
+def _endpoint(data: bytes, _: Path) -> None:
+    asyncio.run(_asked(data))
+
+
+def _with_status(status: str) -> Callable[[bytes, Path], None]:
+    return lambda data, folder: _endpoint(_http(status, data), folder)
+
+
+def _headers(data: bytes, _: Path) -> None:
+    lines = (line.partition(":") for line in data.decode("latin-1").splitlines())
+    headers = httpx.Headers(
+        [(name.strip().encode("latin-1"), value.strip().encode("latin-1")) for name, _, value in lines]
+    )
+    for found in (asked_to_wait(headers), used_up(headers)):
+        wait = getattr(found, "seconds", found)
+        if wait is not None and not 0 <= wait < float("inf"):
+            raise ValueError(f"a pause of {wait} s")
+
+
+def _kubernetes(data: bytes, folder: Path) -> None:
+    """The launcher's every call meets the same answer."""
+    config = ApiServer(url=_answering(data)).kubeconfig(folder)
+    launcher = KubernetesLauncher(KubernetesSettings(kubeconfig=config, image="i", request_timeout_s=_PATIENCE_S))
+    job = TrainingJob("j", "docs", 1, "r", "", folder, ("train",))
+    each(
+        lambda: launcher.place, lambda: launcher.launch(job), lambda: launcher.status("j"), lambda: launcher.tail("j")
+    )
+    launcher.close()
+
+
+def _kubernetes_body(data: bytes, folder: Path) -> None:
+    _kubernetes(_http("200 OK", data), folder)
+
+
+def _kubeconfig(data: bytes, folder: Path) -> None:
+    (folder / "kubeconfig").write_bytes(data)
+    KubernetesLauncher(KubernetesSettings(kubeconfig=folder / "kubeconfig", image="i")).close()
+
+
+def _metrics(data: bytes, _: Path) -> None:
+    address = _answering(_http("200 OK", data)).removeprefix("http://")
+    glance(address)
+    scrape(address)
+
+
+def _kubeconfig_seeds(folder: Path) -> list[bytes]:
+    return [ApiServer(url="http://127.0.0.1:1").kubeconfig(folder).read_bytes()]
+
+
+_TOP: Final = [{"token": "2", "logprob": -0.1}, {"token": "3", "logprob": -2.5}]
+_CHAT: Final = {
+    "model": "m",
+    "choices": [
+        {
+            "message": {"content": "2", "reasoning": ""},
+            "finish_reason": "stop",
+            "logprobs": {"content": [{"token": "2", "top_logprobs": _TOP}]},
+        }
+    ],
+    "usage": {"prompt_tokens": 50, "completion_tokens": 1},
+    "system_fingerprint": "f",
+}
+_TEXT: Final = {
+    "model": "m",
+    "choices": [
+        {
+            "text": "Passage: a\nQuestion: how? m",
+            "logprobs": {
+                "tokens": ["Passage: a\nQuestion:", " how", "?", " m"],
+                "token_logprobs": [None, -1.0, -0.5, -2],
+                "top_logprobs": [{"2": -0.1}],
+            },
+        }
+    ],
+    "usage": {"prompt_tokens": 3},
+}
+_SEEDS: Final = (json.dumps(_CHAT), json.dumps(_TEXT))
+_REFUSALS: Final = (
+    json.dumps(
+        {
+            "error": {
+                "message": "maximum context length",
+                "type": "t",
+                "code": "context_length_exceeded",
+                "n_ctx": 9,
+                "n_prompt_tokens": 11,
+            }
+        }
+    ),
+    json.dumps({"error": "logprobs is not allowed"}),
+    json.dumps({"detail": [{"loc": ["body", "n"], "msg": "x"}]}),
+)
+_RATE_LIMITS: Final = (
+    "Retry-After: 30\nx-ratelimit-remaining-requests: 0\nx-ratelimit-reset-requests: 6m0s\n",
+    "retry-after-ms: 1500\nx-ratelimit-remaining: 0\nx-ratelimit-reset: 1767322800\n",
+    "Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\nx-ratelimit-remaining-tokens: 0\nx-ratelimit-reset-tokens: 120ms",
+)
+_JOB: Final = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {
+        "name": "j",
+        "uid": "u",
+        "annotations": {"qrelay.dev/job": '{"name": "j", "collection": "docs", "change_no": 1}'},
+    },
+    "spec": {"suspend": True},
+    "status": {
+        "startTime": "2026-01-02T03:04:05Z",
+        "conditions": [
+            {
+                "type": "Failed",
+                "status": "True",
+                "reason": "BackoffLimitExceeded",
+                "message": "x",
+                "lastTransitionTime": "2026-01-02T03:04:06Z",
+            }
+        ],
+    },
+    "items": [
+        {
+            "metadata": {"name": "p", "creationTimestamp": "2026-01-02T03:04:05Z"},
+            "status": {
+                "reason": "Evicted",
+                "message": "m",
+                "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "r"}],
+                "containerStatuses": [
+                    {
+                        "name": "trainer",
+                        "restartCount": 1,
+                        "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": "killed"}},
+                    }
+                ],
+            },
+        }
+    ],
+}
+_EXPOSITION: Final = (
+    "# HELP qrelay_items_total Items\n# TYPE qrelay_items_total counter\n"
+    'qrelay_items_total{stage="judge",outcome="ok"} 3.0\n'
+    '# TYPE h histogram\nh_bucket{le="1.0"} 1\nh_bucket{le="+Inf"} 2\nh_sum 3\nh_count 2\n'
+)
+
+PARSERS: Final = (
+    Parser("labels by an endpoint", "json", constant(*_SEEDS), _labels, cost=20),
+    Parser("endpoint's answer", "json", constant(*_SEEDS), _with_status("200 OK"), cost=5),
+    Parser("endpoint's refusal, 400", "json", constant(*_REFUSALS), _with_status("400 Bad Request"), cost=5),
+    Parser("endpoint's refusal, 404", "json", constant(*_REFUSALS), _with_status("404 Not Found"), cost=5),
+    Parser("endpoint's refusal, 429", "json", constant(*_REFUSALS), _with_status("429 Too Many Requests"), cost=5),
+    Parser(
+        "endpoint's bytes",
+        "lines",
+        lambda _: [_http("200 OK", seed.encode(), *_RATE_LIMITS[2].splitlines()) for seed in _SEEDS],
+        _endpoint,
+        cost=5,
+    ),
+    Parser("endpoint's rate limits", "lines", constant(*_RATE_LIMITS), _headers),
+    Parser(
+        "reply of a model",
+        "lines",
+        constant("Question: How do I copy?", "1, 3", "<think>x</think> 2"),
+        lambda data, _: (
+            read_question(data.decode("utf8", "replace")),
+            read_numbers(data.decode("utf8", "replace"), 3),
+        ),
+    ),
+    Parser("Kubernetes API's answer", "json", constant(json.dumps(_JOB)), _kubernetes_body, cost=10),
+    Parser(
+        "Kubernetes API's bytes",
+        "lines",
+        lambda _: [_http("200 OK", json.dumps(_JOB).encode()), _http("409 Conflict", b'{"message": "exists"}')],
+        _kubernetes,
+        cost=10,
+    ),
+    Parser("kubeconfig", "yaml", _kubeconfig_seeds, _kubeconfig),
+    Parser("metrics", "lines", constant(_EXPOSITION), _metrics),
+)

@@ -1,0 +1,12 @@
+"""The table: every parser of bytes from outside. `test_fuzz.py` holds it to the readers that the source has."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.fuzz import formats, installation, messages, network
+from tests.fuzz.parser import Parser
+
+PARSERS: Final[dict[str, Parser]] = {
+    parser.name: parser for room in (messages, formats, installation, network) for parser in room.PARSERS
+}
