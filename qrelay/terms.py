@@ -1,8 +1,8 @@
 """The terms of a text as BM25 counts them, and BM25's two constants.
 
-Words are those of `qrelay.words` (so `read_text` is found by "read text", and "vitamin C" keeps its C). Of scripts
-without blanks every two characters that stand beside each other are a term, as in Lucene's CJKAnalyzer. A character is
-a term by itself too, or a word of one would find nothing.
+Words are those of `qrelay.words` (so `read_text` is found by "read text", and "vitamin C" keeps its C). In scripts
+without blanks every two characters beside each other are a term, as in Lucene's CJKAnalyzer. A character is
+a term by itself too: otherwise a query of one would find nothing.
 
 Terms are words in lower case, without bm25s's English stop words, stemmed by Snowball; those of ASCII are what they
 were in the first indexes, letter by letter. k1=0.9 and b=0.4 are those of Pyserini's baselines; on MedQuAD's dev
