@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import cycle, islice
 from typing import Any
@@ -131,17 +132,6 @@ def _raise(error: BaseException) -> Any:
     raise error
 
 
-def _too_many_tokens(work: Work) -> JudgedSet:
-    judged = samples.judged_set()
-    return _replaced(judged, prompt_tokens=5_000_000_000)
-
-
-def _replaced(judged: JudgedSet, **fields: Any) -> JudgedSet:
-    from dataclasses import replace
-
-    return replace(judged, judgments=(replace(judged.judgments[0], **fields),))
-
-
 FAILURES: dict[str, Callable[[Work], Any]] = {
     "an exception": lambda work: _raise(KeyError("poison")),
     "a panic": lambda work: _raise(Panic("index out of bounds")),
@@ -151,10 +141,24 @@ FAILURES: dict[str, Callable[[Work], Any]] = {
     "an error that no table knows": lambda work: Unmapped("new"),
     "an answer that is no record": lambda work: "done",
     "an exception for an answer": lambda work: ValueError("odd"),
-    "a number that no message holds": _too_many_tokens,
-    "half an emoji": lambda work: _replaced(samples.judged_set(), raw_reply="\ud83d"),
+    "an answer of another kind": lambda work: samples.judged_set(),
     "half an emoji in an error": lambda work: InternalError("the model said \ud83d"),
 }
+
+
+def judged(number: int, **fields: Any) -> JudgedSet:
+    """A judged set whose first judgment has these values."""
+    made = samples.judged_set(number)
+    return replace(made, judgments=(replace(made.judgments[0], **fields),))
+
+
+UNSPEAKABLE: dict[str, dict[str, Any]] = {
+    "five billion tokens": {"prompt_tokens": 5_000_000_000},
+    "fewer tokens than none": {"prompt_tokens": -1},
+    "half an emoji": {"raw_reply": "\ud83d"},
+    "no judge": {"judge": None},
+}
+"""Values of a judgment that no message can hold."""
 
 
 def hostile(

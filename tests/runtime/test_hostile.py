@@ -14,7 +14,7 @@ from qrelay.runtime.topology import Queue
 from qrelay.types import DeadLetter
 from tests import samples
 from tests.conftest import eventually
-from tests.runtime.hostile import FAILURES, MISPLACED, UNREADABLE, Published, hostile
+from tests.runtime.hostile import FAILURES, MISPLACED, UNREADABLE, UNSPEAKABLE, Published, hostile, judged
 from tests.runtime.test_worker import FAST, EchoStage, collect, idle, publish, running
 
 SUBJECT = Queue.QUERIES.subject("docs")
@@ -54,6 +54,26 @@ async def test_however_a_stage_fails_its_item_is_a_dead_letter_after_the_last_at
     assert {each.query.query_id for each in found} == {"q0", "q2"}
     assert isinstance(letter, DeadLetter)
     assert (letter.query_id, letter.attempts <= FAST.max_attempts + 1) == ("q1", True)
+
+
+@pytest.mark.parametrize("fields", UNSPEAKABLE.values(), ids=UNSPEAKABLE)
+async def test_an_answer_that_no_message_can_hold_is_a_dead_letter_and_nothing_is_held(
+    broker: Any, fields: dict[str, Any]
+) -> None:
+    class Judging(EchoStage):
+        target = Queue.JUDGED
+
+    def answer(work: Work) -> Any:
+        number = int(work.record.query_id[1:])
+        return judged(number, **fields) if number == 1 else samples.judged_set(number)
+
+    await publish(broker, *(samples.query(i) for i in range(3)))
+    async with running(Judging(answer), broker):
+        found = await collect(broker, Queue.JUDGED, 2)
+        (letter,) = await collect(broker, Queue.DLQ, 1)
+        await eventually(lambda: idle(broker))
+    assert {each.candidate_set.query.query_id for each in found} == {"q0", "q2"}
+    assert (letter.query_id, letter.attempts <= FAST.max_attempts) == ("q1", True)
 
 
 async def test_among_as_many_hostile_messages_every_good_one_is_settled(broker: Any) -> None:
