@@ -25,6 +25,8 @@ from google.protobuf.message import Message
 from qrelay import wire
 from qrelay.naming import passage_name
 from qrelay.types import (
+    BM25,
+    DENSE,
     SYSTEMS,
     Candidate,
     CandidateSet,
@@ -38,8 +40,8 @@ from qrelay.types import (
 )
 
 COLLECTION: Final = "bench"
-KEPT, SAMPLED = 40, 25
-"""Passages of a set: kept by the reranker, marked for the judge (the services' defaults)."""
+RETRIEVED, KEPT, SAMPLED = 100, 40, 25
+"""Passages of a set: from the retriever, kept by the reranker, marked for the judge (the services' defaults)."""
 DOCUMENTS, PASSAGES_EACH, PASSAGE_WORDS = 3_000, 25, 160
 _TEXT_WORDS: Final = 200_000
 _JUDGE: Final = JudgeIdentity("bench-judge", "1", "none", "b" * 64, "graded", "0-3", "generated")
@@ -121,6 +123,11 @@ class Generated:
     def _query(self, number: int) -> Query:
         words = " ".join(self._draw(number).choices(_WORDS, k=8))
         return Query(f"b{self._tag}-{number:08d}", f"how does {words} {number}?", self._collection)
+
+    def _retrieved(self, number: int) -> CandidateSet:
+        draw = self._draw(number)
+        candidates = self._candidates(draw, RETRIEVED, RETRIEVED, (BM25, DENSE))
+        return CandidateSet(self._query(number), candidates, "bench-1")
 
     def _reranked(self, number: int) -> CandidateSet:
         candidates = self._candidates(self._draw(number), KEPT, SAMPLED, SYSTEMS)

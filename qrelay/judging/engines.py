@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Final
 
 from qrelay import simulated
 from qrelay.errors import ConfigError
@@ -70,9 +68,26 @@ def _in_process(settings: JudgeSettings) -> Backend:
     keywords = getattr(settings, settings.backend).model_dump()
     if settings.backend in _COPIES:
         keywords["smaller"] = _smaller(settings.model)
-    module = importlib.import_module(f"qrelay.llm.{settings.backend}")
-    engine: Callable[..., Backend] = getattr(module, _IN_PROCESS[settings.backend])
-    return engine(model.path, weights, **keywords)
+    return engine_class(settings.backend)(model.path, weights, **keywords)
+
+
+def engine_class(backend: str) -> Callable[..., Backend]:
+    """The class of an engine that computes here, imported now: none is needed beside the one that is set."""
+    if backend == "llamacpp":
+        from qrelay.llm.llamacpp import LlamaCppBackend
+
+        return LlamaCppBackend
+    if backend == "openvino":
+        from qrelay.llm.openvino import OpenVinoBackend
+
+        return OpenVinoBackend
+    if backend == "vllm":
+        from qrelay.llm.vllm import VllmBackend
+
+        return VllmBackend
+    from qrelay.llm.transformers import TransformersBackend
+
+    return TransformersBackend
 
 
 def _smaller(model: str) -> str:
@@ -154,12 +169,3 @@ def _in_8_bits(settings: JudgeSettings) -> None:
 
 _COPIES: dict[str, Callable[[JudgeSettings], None]] = {"transformers": _unpacked, "openvino": _in_8_bits}
 """Backends that read a copy of their model: how it is made. vLLM makes its own at its start."""
-
-
-_IN_PROCESS: Final = {
-    "llamacpp": "LlamaCppBackend",
-    "transformers": "TransformersBackend",
-    "openvino": "OpenVinoBackend",
-    "vllm": "VllmBackend",
-}
-"""Backends that compute here: the class in the module of that name in `qrelay.llm`, imported when one is made."""
