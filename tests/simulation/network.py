@@ -81,8 +81,9 @@ class Connection:
         self._stored(subject, payload, headers, msg_id, "confirmed")
 
     def _stored(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str, how: str) -> None:
-        self._world.log("stored", self._name, subject, msg_id, payload, how)
         self._world.check(lambda checker: checker.stored(subject, payload, headers, msg_id))
+        number = self._world.checker.number(subject, payload)
+        self._world.log("stored", self._name, subject, msg_id, f"#{number}", how)
 
     async def fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[Delivery]:
         if self.cut:
@@ -92,15 +93,21 @@ class Connection:
         if not messages:
             return []
         lost = self._lost(self._world.weather.delivery_lost)
-        self._world.log("fetched", self._name, queue, *(f"{m.subject} {m.attempt}" for m in messages), lost)
+        for message in messages:
+            self._log("lost" if lost else "fetched", message, message.attempt)
         return [] if lost else [Delivery(self, queue, message) for message in messages]
+
+    def _log(self, what: str, message: Message, *details: object) -> None:
+        """Without the message's bytes: a dead letter holds the trace ids of whoever traces this process."""
+        number = self._world.checker.number(message.subject, message.payload)
+        self._world.log(what, self._name, message.subject, f"#{number}", *details)
 
     async def ack(self, queue: Queue, message: Message) -> None:
         """See `Delivery.ack`."""
         weather = self._world.weather
         await self._travel()
         if not self.cut:
-            self._world.log("ack", self._name, message.subject, message.payload)
+            self._log("ack", message)
             self._world.check(lambda checker: checker.acked(queue, message))
             await message.ack()
             await self._travel()
@@ -112,7 +119,7 @@ class Connection:
     async def retry(self, message: Message, delay_s: float) -> None:
         """See `Delivery.retry`: sent and forgotten, as in NATS."""
         if not self._lost(self._world.weather.answer_lost):
-            self._world.log("retry", self._name, message.subject, message.payload, delay_s)
+            self._log("retry", message, delay_s)
             await message.retry(delay_s)
 
     async def heartbeat(self, message: Message) -> None:
