@@ -25,6 +25,8 @@ _EPOCH = 3e8
 _EPOCH_MS = _EPOCH * 1000
 _WINDOW = re.compile(r"rate-?limit.*remaining|remaining.*rate-?limit")
 _SHOWN_CHARS = 60
+_MOST_CHARS = 100
+"""A header that is longer says nothing of time: looking for durations in 100,000 digits takes minutes."""
 
 
 class Wait(NamedTuple):
@@ -68,6 +70,8 @@ def _wait(seconds: float, name: str, text: str) -> Wait:
 
 def _moment_or_duration(text: str, now: float, unit_s: float) -> float | None:
     """Seconds from `now`; None where the text is neither a duration nor a moment. unit_s: of a bare number."""
+    if len(text) > _MOST_CHARS:
+        return None
     text = text.strip()
     number = _number(text)
     if number is not None:

@@ -152,6 +152,7 @@ async def test_no_more_than_concurrency_requests_run_at_once() -> None:
         ({"retry-after": "Sun, 06 Nov 1994 08:00:00 GMT"}, 0.0),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "1e999"}, None),
+        ({"retry-after": "9" * 100 + "s"}, None),
         ({"retry-after-ms": "-1", "retry-after": "4"}, 4.0),
         ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(SUNDAY + 3) * 1000)}, 3.0),
         ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(SUNDAY + 3) * 1_000_000)}, 3.0),
