@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 _STREAM_FULL = (10077, 10148)  # "maximum messages/bytes exceeded", and its clustered form
 _ACK_TIMEOUT_S = 5.0
+_GONE = (nats.js.errors.NotFoundError, nats.js.errors.ServiceUnavailableError, nats.errors.NoRespondersError)
+"""What a fetch says of a stream or consumer that was deleted, or whose server lost its store: mostly a bare 503."""
 
 
 @contextlib.contextmanager
@@ -231,23 +233,30 @@ class JetStreamBroker:
         with _translated(f"publish to {subject}"):
             if len(payload) + _header_bytes(headers) > self._client.max_payload:  # the server would hang up
                 raise nats.errors.MaxPayloadError
-            await self._js.publish(subject, payload, timeout=self._settings.publish_timeout_s, headers=headers)
+            try:
+                await self._js.publish(subject, payload, timeout=self._settings.publish_timeout_s, headers=headers)
+            except nats.js.errors.NoStreamResponseError:
+                if self._owner:  # the next try finds it
+                    await self.declare()
+                raise
 
     async def fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[JetStreamMessage]:
         """What is there now, else the first to come within the timeout, else none."""
         with _translated(f"fetch from {queue.stream}"):
-            subscription = self._subscriptions.get(queue)
-            if subscription is None:
-                subscription = await self._js.pull_subscribe_bind(queue.consumer, stream=queue.stream)
-                self._subscriptions[queue] = subscription
             try:
+                subscription = self._subscriptions.get(queue)
+                if subscription is None:
+                    subscription = await self._js.pull_subscribe_bind(queue.consumer, stream=queue.stream)
+                    self._subscriptions[queue] = subscription
                 messages = await subscription.fetch(max_items, timeout=max(timeout_s, 0.001))
             except (nats.errors.TimeoutError, TimeoutError):
                 if not self._client.is_connected:  # nobody was asked
                     raise BackendUnavailable(f"no NATS server answers at {self._settings.url}") from None
                 return []
-            except nats.js.errors.NotFoundError:
-                await self.declare()  # the server lost its store: the streams are empty but must exist
+            except _GONE:
+                self._subscriptions.pop(queue, None)
+                if self._owner:
+                    await self.declare()
                 return []
             return [JetStreamMessage(message) for message in messages]
 

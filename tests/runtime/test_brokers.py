@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import shutil
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import nats.errors
 import pytest
 
 from qrelay.config import NatsSettings
@@ -240,3 +243,57 @@ def test_a_taken_port_is_named(nats_server: NatsServer, tmp_path: Path) -> None:
     port = int(nats_server.url.rsplit(":", 1)[1])
     with pytest.raises(PortInUse, match=str(port)):
         NatsServer(tmp_path / "second", port=port).start()
+
+
+async def deleted(broker: JetStreamBroker, server: NatsServer) -> None:
+    for queue in Queue:
+        await broker._js.delete_stream(queue.stream)
+
+
+async def without_consumers(broker: JetStreamBroker, server: NatsServer) -> None:
+    for queue in Queue:
+        await broker._js.delete_consumer(queue.stream, queue.consumer)
+
+
+async def wiped(broker: JetStreamBroker, server: NatsServer) -> None:
+    server.kill()
+    shutil.rmtree(server._folder)
+    server.start()
+
+
+@pytest.mark.parametrize("lose", [deleted, without_consumers, wiped], ids=lambda lose: lose.__name__)
+async def test_what_is_gone_is_declared_again_with_the_owners_settings(
+    lose: Any, nats_server: NatsServer, nats_settings: NatsSettings
+) -> None:
+    settings = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2, "ack_wait_s": 77.0})
+    async with await JetStreamBroker.connect(settings, name="service", timeout_s=LONG_S, owner=True) as broker:
+        assert await broker.fetch(Queue.QUERIES, 5, 0.05) == []
+        await lose(broker, nats_server)
+
+        async def declared() -> bool:
+            with contextlib.suppress(TransientError, nats.errors.Error):
+                await broker.fetch(Queue.QUERIES, 5, 0.05)
+                found = [await broker._js.consumer_info(queue.stream, queue.consumer) for queue in Queue]
+                return {each.config.ack_wait for each in found} == {77.0}
+            return False
+
+        await eventually(declared)
+        for queue in Queue:
+            assert (await broker._js.stream_info(queue.stream)).config.max_bytes == 5 * 1024**2
+
+
+async def test_an_owner_that_only_publishes_declares_again_what_is_gone(
+    nats_server: NatsServer, nats_settings: NatsSettings
+) -> None:
+    async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True) as broker:
+        await deleted(broker, nats_server)
+
+        async def published() -> bool:
+            with contextlib.suppress(TransientError):
+                await broker.publish(SUBJECT, b"one", {}, "1")
+                return True
+            return False
+
+        await eventually(published)
+        (message,) = await broker.fetch(Queue.QUERIES, 1, LONG_S)
+        assert message.payload == b"one"
