@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from qrelay import wire
 from qrelay.bench.targets.recorded import read_sets, write_records
+from qrelay.config import GrpcSettings
 from qrelay.errors import InternalError, MalformedInput
 from qrelay.feed.journal import Journal
 from qrelay.labels.ledger.ledger import Ledger
@@ -21,6 +22,7 @@ from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.dead_letters import dead_letter, message_id, query_of, unreadable
+from qrelay.runtime.intake import Intake, Reader
 from qrelay.services.sink.service import SinkServicer, commit
 from qrelay.services.sink.sink import load_sink
 from qrelay.types import DeadLetter, JudgedSet
@@ -166,11 +168,7 @@ def _servicer(folder: Path) -> Iterator[SinkServicer]:
 def _asked(data: bytes, folder: Path) -> None:
     """A request of the sink: the first byte says which."""
     name, example = _REQUESTS[data[0] % len(_REQUESTS) if data else 0]
-    request = type(example)()
-    try:
-        request.ParseFromString(data[1:])
-    except DecodeError:
-        return  # gRPC's own answer
+    request = asyncio.run(Reader(Intake(GrpcSettings()), type(example))._parsed(data[1:]))
     with _servicer(folder) as servicer:
         asyncio.run(_answer(servicer, name, request))
 
