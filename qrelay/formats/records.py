@@ -40,11 +40,12 @@ def document_fields(record: object) -> tuple[str, str, str]:
 
 
 def title_and_text(record: object, what: str = "the passage") -> tuple[str, str]:
-    """(title, text) of a document or passage. Raises BadRecord, as `document_fields`."""
+    """(title, text) of a document or passage; a text that is there may be empty, as some of public collections' are.
+    Raises BadRecord, as `document_fields`."""
     row = _object(record, "text")
     title = _joined(row, "title")
     text = next(filter(str.strip, (_joined(row, name) for name in DOCUMENT_TEXTS)), title)
-    if not text.strip():
+    if not text.strip() and all(row.get(name) is None for name in DOCUMENT_TEXTS):
         raise BadRecord(f"{what} has neither title nor text")
     require_text(title + text, what)
     return title.replace("\0", REPLACEMENT), text.replace("\0", REPLACEMENT)

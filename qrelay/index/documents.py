@@ -38,6 +38,8 @@ def document_from(record: object, where: str) -> Document:
         BadRecord: saying what is wrong and what is expected.
     """
     doc_id, title, text = document_fields(record)
+    if not text.strip():
+        raise BadRecord(f"{doc_id!r} has neither title nor text")
     if any(character.isspace() for character in doc_id):
         raise BadRecord(f"the id {doc_id!r} holds white space, which TREC qrels cannot; replace it")
     if len(doc_id) > MAX_ID_CHARS:

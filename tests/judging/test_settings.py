@@ -117,7 +117,7 @@ def test_judge_try_and_cache_stats_for_people(tmp_path: Path) -> None:
 
 def test_judge_try_names_the_line_that_does_not_parse(tmp_path: Path) -> None:
     passages = tmp_path / "passages.jsonl"
-    passages.write_text('fine\n{"title": "no text"}\n')
+    passages.write_text('fine\n{"url": "no text"}\n')
     result = CliRunner().invoke(judge_command, ["try", "--query", "q", "--passages", str(passages)])
     assert f"{passages}:2" in str(result.exception)
 
