@@ -26,7 +26,9 @@ def backup(url_or_path: str | Path, out: Path) -> int:
     """
     url = resolve_url(url_or_path)
     if url.get_backend_name() != "sqlite":
-        raise ConfigError(f"{shown(url)} is PostgreSQL's: pg_dump --format=custom --file={out} {shown(url)}")
+        raise ConfigError(
+            f"the ledger {shown(url)} is PostgreSQL's: pg_dump --format=custom --file={out} {shown(url)}"
+        )
     source = Path(str(url.database))
     if not source.exists():
         raise ConfigError(f"there is no ledger {source}: give --ledger or --data-dir")
