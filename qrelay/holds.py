@@ -22,9 +22,10 @@ class Hold:
     since: datetime = field(default_factory=utc_now)
 
     @classmethod
-    def lasting(cls, seconds: float, why: str, reason: str = "") -> Self:
-        """One that begins now."""
-        return cls(why, utc_now() + timedelta(seconds=seconds), reason)
+    def lasting(cls, seconds: float, why: str, reason: str = "", now: datetime | None = None) -> Self:
+        """One that begins now; now: by the clock of who waits, where it has its own."""
+        since = now or utc_now()
+        return cls(why, since + timedelta(seconds=seconds), reason, since)
 
     def going_on(self, other: Hold) -> Hold:
         """`other`, as the same wait as this one."""

@@ -255,8 +255,7 @@ class JetStreamBroker:
                 return []
             except _GONE:
                 self._subscriptions.pop(queue, None)
-                if self._owner:
-                    await self.declare()
+                await self.declare()  # what is declared anew is empty
                 return []
             return [JetStreamMessage(message) for message in messages]
 

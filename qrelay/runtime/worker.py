@@ -267,7 +267,7 @@ class StageWorker:
 
     def _show_hold(self, error: OnHold, seconds: float) -> None:
         """In the log when it begins, changes or has gone on for long; in GetInfo and the metrics while it lasts."""
-        hold, before = Hold.lasting(seconds, str(error), error.reason), self.on_hold
+        hold, before = Hold.lasting(seconds, str(error), error.reason, self._now()), self.on_hold
         self.on_hold = before.going_on(hold) if before else hold
         telemetry.ON_HOLD.labels(self._stage.name).set(hold.until.timestamp())
         new = before is None or before.reason != error.reason

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -183,6 +184,19 @@ async def test_what_is_on_hold_waits_alone_and_its_neighbours_in_the_batch_go_on
     assert sorted(each.query.query_id for each in found[:2]) == ["q0", "q2"]
     assert found[2].query.query_id == "q1"
     assert await idle(broker, Queue.DLQ)
+
+
+async def test_a_hold_is_told_by_the_workers_own_clock() -> None:
+    broker = MemoryBroker()
+    stage = EchoStage(lambda _: EndpointPaused("the endpoint asks for a pause", retry_after_s=60.0))
+    worker = StageWorker(stage, broker, FAST, now=lambda: samples.NOW)
+    task = asyncio.create_task(worker.run())
+    await publish(broker, samples.query(0))
+    await eventually(lambda: worker.on_hold is not None)
+    assert worker.on_hold is not None
+    assert (worker.on_hold.since, worker.on_hold.until) == (samples.NOW, samples.NOW + timedelta(minutes=1))
+    worker.stop()
+    await task
 
 
 async def test_a_hold_may_last_for_thousands_of_tries() -> None:
