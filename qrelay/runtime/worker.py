@@ -7,7 +7,9 @@ dead letter stored, or not acked and delivered again, `max_attempts` times at mo
 
 Nothing stops a stage. A message that none can take goes through its batch with a refusal in place of an answer.
 A batch that raises is tried again item by item, so that one bad item does not take its neighbours along.
-Whatever else fails, the message is given back at once: heartbeats would hold it for ever.
+Whatever else fails, the message is given back at once: heartbeats would hold it for ever. A message may also kill the
+process, with all that it holds. So one that was delivered twice before is handled with nothing beside it, and a worker
+begins, and goes on after such a message, with one at a time, until one comes that is not under suspicion.
 
 Back-pressure: a full next queue makes `publish` wait; the worker then holds what it has, heartbeats, and
 fetches no more. It does the same where a stage raises OnHold, or answers items with it (no budget, no database, an
@@ -61,6 +63,8 @@ log = logging.getLogger(__name__)
 
 _IDLE_FETCH_S = 1.0
 _PUBLISH_RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+_SUSPECT_FROM = 3
+"""From this delivery on a message may be what ended the process before: it is handled alone."""
 _HOLD_LINE_S = 600.0
 """A hold that goes on is logged again after so long."""
 
@@ -102,6 +106,8 @@ class StageWorker:
         self._slots = asyncio.Semaphore(settings.batches_in_flight)
         self._held: dict[_Held, None] = {}  # in the order of their delivery
         self._tasks: set[asyncio.Task[None]] = set()
+        self._wary = True
+        """Whether the next message is fetched alone: the worker begins, or the last one was under suspicion."""
         self._stall = Stall(clock)
         self._stopping = asyncio.Event()
         self._stopped_at = 0.0
@@ -146,7 +152,8 @@ class StageWorker:
         if not self._batcher.room or wait_s == 0:
             return
         try:
-            messages = await self._broker.fetch(self._stage.source, self._batcher.room, wait_s)
+            room = 1 if self._wary else self._batcher.room
+            messages = await self._broker.fetch(self._stage.source, room, wait_s)
         except Exception as error:
             self._stall.failed("cannot fetch", error)
             log.warning("cannot fetch", extra={"stage": self._stage.name, "error": str(error)})
@@ -154,8 +161,16 @@ class StageWorker:
             return
         self._stall.ended()
         for held in [self._hold(message) for message in messages]:
+            self._wary = self._suspect(held.message)
+            if self._wary:
+                await self._clear()
             self._accept(held)
-            await self._dispatch()  # before the next is decoded: what waits stays within one batch's bytes
+            await (self._clear() if self._wary else self._dispatch())
+            # before the next is decoded: what waits stays within one batch's bytes
+
+    def _suspect(self, message: Message) -> bool:
+        """Whether it may be what ended the process before, and a stage is to see it again."""
+        return _SUSPECT_FROM <= message.attempt <= self._settings.max_attempts
 
     def _accept(self, held: _Held) -> None:
         """Decode a message and have it wait for its batch, with its refusal where no stage can take it."""
@@ -167,9 +182,21 @@ class StageWorker:
 
     async def _dispatch(self) -> None:
         while self._batcher.ready() and await self._slot():
-            task = asyncio.create_task(self._handle(self._batcher.take()))
-            self._tasks.add(task)
-            task.add_done_callback(self._batch_done)
+            self._start()
+
+    def _start(self) -> None:
+        task = asyncio.create_task(self._handle(self._batcher.take()))
+        self._tasks.add(task)
+        task.add_done_callback(self._batch_done)
+
+    async def _clear(self) -> None:
+        """Handle what waits, and wait until nothing is being handled, or the worker stops."""
+        while self._batcher and await self._slot():
+            self._start()
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        while self._tasks and not self._stopping.is_set():
+            await asyncio.wait({*self._tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
 
     async def _slot(self) -> bool:
         """Takes a place for one more batch. False: told to stop before there was one."""

@@ -312,6 +312,25 @@ async def test_an_exhausted_message_is_a_dead_letter_of_its_query_before_a_neigh
     assert (stage.batches, letter.query_id, letter.reason) == ([["q1"]], "q0", "exhausted")
 
 
+async def test_a_message_that_may_have_ended_the_process_is_handled_with_nothing_beside_it(broker: Any) -> None:
+    await publish(broker, *(samples.query(i) for i in range(4)))
+    for _ in range(2):
+        for message in [message for _ in range(4) for message in await broker.fetch(Queue.QUERIES, 1, 5)]:
+            await message.retry(0)
+    handled: list[str] = []
+
+    async def lasting(work: Work) -> None:
+        handled.append("begin")
+        await asyncio.sleep(0.01)
+        handled.append("end")
+
+    stage = EchoStage(lasting)
+    async with running(stage, broker, FAST.model_copy(update={"max_items": 4})):
+        await collect(broker, Queue.RETRIEVED, 4)
+    assert [len(batch) for batch in stage.batches] == [1] * 4
+    assert handled == ["begin", "end"] * 4
+
+
 async def test_a_full_next_hop_holds_the_worker_back_until_there_is_room() -> None:
     broker = MemoryBroker(max_stream_bytes=900)
     async with running(EchoStage(), broker):

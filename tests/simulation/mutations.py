@@ -101,7 +101,11 @@ class BuriesDeadLetters(StageWorker):
 
 
 class BuriesUnread(StageWorker):
-    """Dead-letters a message whose attempts are used up without reading whose it is."""
+    """Dead-letters a message whose attempts are used up without reading whose it is; so it met a sound query while
+    one that kills was handled together with others."""
+
+    def _suspect(self, message: Any) -> bool:
+        return False
 
     def _accept(self, held: Any) -> None:
         if held.message.attempt > self._settings.max_attempts:

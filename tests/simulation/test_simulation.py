@@ -11,6 +11,7 @@ from tests.simulation.mutations import MUTATIONS, SEEDS
 from tests.simulation.run import run_seeds
 
 _MANY = range(1, 201)
+_KILLERS = range(1, 31)
 
 
 def test_a_seed_replays_exactly_also_in_another_process() -> None:
@@ -30,6 +31,12 @@ def test_whatever_breaks_and_whoever_sends_everything_accepted_is_settled_once()
     wrong = {outcome.seed: outcome.findings for outcome in outcomes if outcome.findings}
     assert not wrong, f"python -m tests.simulation --seed {min(wrong)} -v"
     assert all(outcome.queries >= 10 for outcome in outcomes)
+
+
+def test_a_message_over_which_a_stage_dies_takes_no_neighbour_along() -> None:
+    outcomes = [*run_seeds(_KILLERS, odd="killer")]
+    assert not [finding for outcome in outcomes for finding in outcome.findings]
+    assert sum(outcome.dead for outcome in outcomes) == 0
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
