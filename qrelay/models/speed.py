@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from qrelay.errors import ModelError
 from qrelay.progress import step
 
@@ -27,6 +29,25 @@ _SHAPE: Final = {
     "vocab_size": 64,
 }
 _PROMPTS, _TOKENS, _TURNS = 6, 160, 3
+
+
+class Others:
+    """What other programs take of the processors while something is measured."""
+
+    def __init__(self) -> None:
+        self._began = self._seconds()
+
+    def share(self) -> float:
+        """Of all processors' time since the beginning, from 0 to 1."""
+        total, idle, own = (now - then for now, then in zip(self._seconds(), self._began, strict=True))
+        return min(1.0, max(0.0, total - idle - own) / total) if total > 0 else 0.0
+
+    @staticmethod
+    def _seconds() -> tuple[float, float, float]:
+        times, own = psutil.cpu_times()._asdict(), psutil.Process().cpu_times()
+        inside = times.get("guest", 0.0) + times.get("guest_nice", 0.0)  # counted as the user's as well
+        idle = times["idle"] + times.get("iowait", 0.0)
+        return sum(times.values()) - inside, idle, own.user + own.system
 
 
 def weights_per_second(threads: int = 0) -> dict[str, float]:

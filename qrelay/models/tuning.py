@@ -83,9 +83,10 @@ def _judging(engine: str, entry: ModelEntry, rate: float, dtype: str) -> Judging
 
 
 def document(
-    chosen: Judging, looked_at: list[Judging], rates: Mapping[str, float], texts: Mapping[str, float]
+    chosen: Judging, looked_at: list[Judging], rates: Mapping[str, float], texts: Mapping[str, float], others: float
 ) -> dict[str, Any]:
-    """What tuned.yaml holds: the settings, and what they follow from. texts: a second, of the embedder by engine."""
+    """What tuned.yaml holds: the settings, and what they follow from. texts: a second, of the embedder by engine.
+    others: the share of the processors that other programs took meanwhile."""
     return {
         "settings": {"judge": {"backend": chosen.engine, "model": chosen.model}, **encoders(texts)},
         "chosen": {
@@ -94,6 +95,7 @@ def document(
             "billion_weights_per_second": {engine: round(rate / 1e9, 1) for engine, rate in rates.items()},
             "texts_per_second": {engine: round(rate, 1) for engine, rate in texts.items()},
             "wanted_tokens_per_second": WANTED,
+            "others_took": round(others, 2),
             "judges": [
                 {
                     "model": each.model,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from qrelay.cli.models.group import models
+from qrelay.cli.models.preparing import told
 from qrelay.errors import ConfigError
 from qrelay.models import tuning
 from qrelay.models.catalogue import judges, load_catalogue, smaller_judge
-from qrelay.models.speed import OPENVINO, TRANSFORMERS, weights_per_second
+from qrelay.models.speed import OPENVINO, TRANSFORMERS, Others, weights_per_second
 from qrelay.settings.sources import TUNED_NAME
 
 LARGE, SMALL = "qwen2.5-coder-1.5b-instruct", "qwen2.5-coder-0.5b-instruct"
@@ -83,6 +86,22 @@ def test_a_choice_is_made_once_kept_and_shown(tmp_path: Path) -> None:
     shown = CliRunner().invoke(models, ["tune", "--data-dir", str(tmp_path), "--no-fetch"]).output
     assert "because:" in shown
     assert "qrelay.yaml" in shown
+
+
+def test_a_choice_beside_other_programs_says_so() -> None:
+    judging, looked_at = tuning.choose({TRANSFORMERS: SLOW}, "float32", PLENTY, load_catalogue())
+    for others, says in ((0.02, False), (0.6, True)):
+        lines = told(tuning.document(judging, looked_at, {TRANSFORMERS: SLOW}, {}, others))
+        assert any("60% of the processors" in line and "tune --again" in line for line in lines) is says
+
+
+def test_what_other_programs_take_is_measured() -> None:
+    others = Others()
+    own = sum(number * number for number in range(2_000_000))
+    with subprocess.Popen([sys.executable, "-c", "sum(i * i for i in range(10 ** 7))"]) as program:
+        program.wait()
+    assert own
+    assert 0 < others.share() <= 1
 
 
 def test_a_damaged_choice_says_what_to_do(tmp_path: Path) -> None:

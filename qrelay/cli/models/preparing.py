@@ -23,6 +23,9 @@ from qrelay.output import echo_json
 from qrelay.progress import shown
 from qrelay.settings.sources import TUNED_NAME
 
+_BUSY = 0.25
+"""Of the processors, from which on a choice says that others used them."""
+
 
 @click.command(epilog=example("qrelay models prepare"))
 @data_dir_option()
@@ -124,11 +127,13 @@ def choice(data_dir: Path, config: Path | None, *, again: bool = False, fetching
             "choose another --data-dir, or name judge.backend and judge.model in its settings file"
         )
     from qrelay.models.dtypes import native_dtype
-    from qrelay.models.speed import weights_per_second
+    from qrelay.models.speed import Others, weights_per_second
 
+    others = Others()
     rates = weights_per_second()
+    share = others.share()
     chosen, looked_at = tuning.choose(rates, native_dtype("cpu"), available_memory(), load_catalogue())
-    made = tuning.document(chosen, looked_at, rates, _texts_per_second(data_dir, config, fetching))
+    made = tuning.document(chosen, looked_at, rates, _texts_per_second(data_dir, config, fetching), share)
     tuning.write(data_dir, made)
     return made
 
@@ -170,9 +175,15 @@ def told(chosen: dict[str, Any]) -> list[str]:
         for each in why["judges"]
     )
     encoders = chosen["settings"].get("retriever", {}).get("embedder_engine", "torch")
+    others = why.get("others_took", 0.0)
+    busy = [
+        f"measured while other programs took {others:.0%} of the processors: when they are done, and before anything "
+        "is labelled, `qrelay models tune --again` measures again"
+    ]
     return [
         f"judge: {judge['model']} on {judge['backend']}; embedder and cross-encoder: {encoders}",
         f"because: {why['processor']}; {'; '.join(looked_at)} (by estimate; wanted: "
         f"{why['wanted_tokens_per_second']:.0f} a second)",
+        *(busy if others >= _BUSY else []),
         "another one: `judge: {model: NAME}` in qrelay.yaml (`qrelay models list` shows the names)",
     ]
