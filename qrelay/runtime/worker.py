@@ -9,9 +9,9 @@ Nothing stops a stage. A message that none can take goes through its batch with 
 A batch that raises is tried again item by item, so that one bad item does not take its neighbours along.
 Whatever else fails, the message is given back at once: heartbeats would hold it for ever.
 
-A message may kill the process, with all that it holds. So one that was delivered twice before is handled with nothing
-beside it, and a worker begins, and goes on after such a message, with one at a time, until one comes that is not under
-suspicion.
+A message may kill the process, with all that it holds. So one that was delivered twice before is handled with
+nothing beside it, and a worker begins, and goes on after such a message, with one at a time, until one comes that is
+not under suspicion.
 
 Back-pressure: a full next queue makes `publish` wait; the worker then holds what it has, heartbeats, and
 fetches no more. It does the same where a stage raises OnHold, or answers items with it (no budget, no database, an
