@@ -45,6 +45,11 @@ def words(text: str) -> list[str]:
     return found
 
 
+def normalised(text: str) -> str:
+    """Its words without case, punctuation and spacing: what is the same of two texts is one question."""
+    return " ".join(words(text.casefold()))
+
+
 def units(word: str) -> list[str]:
     """The parts of a word: each character of a script without blanks, and what stands between them."""
     return [word] if word.isascii() else _UNITS.findall(word)

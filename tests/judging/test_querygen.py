@@ -138,6 +138,26 @@ def test_text_without_blanks_between_its_words_is_not_too_short() -> None:
     assert unsuitable(Passage("p", "p", "", "東京")) == "too_short"
 
 
+@pytest.mark.parametrize(
+    ("question", "fault"),
+    [
+        ("東京にはどのような鉄道がありますか？", ""),
+        ("東京は日本の首都であり世界最大級の何ですか？", "copies_passage"),
+        ("東京は何？", "too_short"),
+    ],
+)
+def test_a_question_without_blanks_is_measured_by_its_characters(question: str, fault: str) -> None:
+    passage = Passage("p", "p", "", "東京は日本の首都であり世界最大級の都市圏を形成している。")
+    assert Faults().find(question, passage) == fault
+
+
+def test_questions_that_differ_in_vowel_signs_are_two() -> None:
+    faults, passage = Faults(), Passage("p", "p", "", "यह किताब बहुत पुरानी और प्रसिद्ध है।")
+    faults.remember("यह किताब कहाँ मिलती है?")
+    assert faults.find("यह किताब कहाँ मिलता है?", passage) == ""
+    assert faults.find("यह  किताब कहाँ मिलती है ?", passage) == "duplicate"
+
+
 def test_a_beir_corpus_is_read_plain_zipped_and_from_its_folder(tmp_path: Path) -> None:
     row = json.dumps({"_id": "d1", "title": "T", "text": "some text"})
     (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(row.encode()))

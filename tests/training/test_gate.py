@@ -223,3 +223,5 @@ def test_folders_in_a_rules_file_are_beside_it(tmp_path: Path) -> None:
 
 def test_queries_that_differ_in_spacing_and_case_are_one() -> None:
     assert query_hash("What is  it?") == query_hash("what IS it")
+    assert query_hash("किताब मिलती है?") != query_hash("किताब मिलता है?")  # vowel signs are no punctuation
+    assert query_hash("Cafe\u0301?") == query_hash("caf\u00e9")

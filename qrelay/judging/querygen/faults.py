@@ -18,6 +18,7 @@ from typing import Final
 
 from qrelay.text import passage_text
 from qrelay.types import Passage
+from qrelay.words import normalised, units, words
 
 MIN_WORDS: Final = 4
 MAX_WORDS: Final = 30
@@ -25,7 +26,6 @@ MAX_COPIED_WORDS: Final = 7
 _CHARACTERS_A_WORD: Final = 2
 """How many characters of a script without blanks count as a word."""
 _UNSPACED: Final = frozenset({"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"})
-_WORD: Final = re.compile(r"\w+")
 _MARKS: Final = "?\uff1f؟"
 _THING: Final = (
     r"(?:passages?|texts?|documents?|paragraphs?|excerpts?|snippets?|articles?|sections?|contexts?|examples?|"
@@ -48,16 +48,17 @@ class Faults:
 
     def find(self, question: str, passage: Passage) -> str:
         """The first rule that the question breaks, or "". Does not remember the question: see `remember`."""
-        words = _words(question)
         if len(question) - len(question.rstrip(_MARKS)) != 1 or sum(question.count(mark) for mark in _MARKS) != 1:
             return "not_one_question"
         script = _script(question)
-        size = sum(map(len, words)) // _CHARACTERS_A_WORD if script in _UNSPACED else len(words)
+        a_word = _CHARACTERS_A_WORD if script in _UNSPACED else 1
+        size = len(_parts(question, script)) // a_word
         if not MIN_WORDS <= size <= MAX_WORDS:
             return "too_short" if size < MIN_WORDS else "too_long"
         if _CONTEXT.search(question):
             return "needs_context"
-        if _copied(words, _words(passage_text(passage.title, passage.text))):
+        source = passage_text(passage.title, passage.text)
+        if _copied(_parts(question, script), _parts(source, script), (MAX_COPIED_WORDS + 1) * a_word):
             return "copies_passage"
         if script and (theirs := _script(passage.text)) and script != theirs:
             return "other_language"
@@ -68,19 +69,15 @@ class Faults:
         self._seen.add(normalised(question))
 
 
-def normalised(question: str) -> str:
-    """Its words without case, punctuation and spacing."""
-    return " ".join(_words(question))
+def _parts(text: str, script: str) -> list[str]:
+    """Its words; of a script without blanks, its characters."""
+    found = words(text.casefold())
+    return [part for word in found for part in units(word)] if script in _UNSPACED else found
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
-
-
-def _copied(words: list[str], source: list[str]) -> bool:
-    span = MAX_COPIED_WORDS + 1
+def _copied(parts: list[str], source: list[str], span: int) -> bool:
     held = {tuple(source[at : at + span]) for at in range(len(source) - span + 1)}
-    return any(tuple(words[at : at + span]) in held for at in range(len(words) - span + 1))
+    return any(tuple(parts[at : at + span]) in held for at in range(len(parts) - span + 1))
 
 
 def _script(text: str) -> str:

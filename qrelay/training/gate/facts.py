@@ -8,7 +8,6 @@ trained on, it was trained on: its file holds their queries too, and their judge
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +17,7 @@ from qrelay.files import write_atomic
 from qrelay.models.registry import JudgeRef, Manifest, Registry
 from qrelay.training.evaluation.families import families
 from qrelay.training.gate.decide import Row
+from qrelay.words import normalised
 
 if TYPE_CHECKING:
     from qrelay.training.evaluation.frozen import FrozenSet
@@ -28,13 +28,11 @@ UNSEEN: Final = "unseen queries"
 HUMAN: Final = "human"
 """The strategy under which exports name people (qrelay/labels/ledger/people.py)."""
 _HEX: Final = 32
-_WORD: Final = re.compile(r"\w+")
 
 
 def query_hash(text: str) -> str:
     """Of a query's words: texts that differ in spacing, punctuation or case are one query."""
-    words = " ".join(_WORD.findall(text.casefold())) or text
-    return hashlib.sha256(words.encode()).hexdigest()[:_HEX]
+    return hashlib.sha256((normalised(text) or text).encode()).hexdigest()[:_HEX]
 
 
 def write_query_hashes(model: Path, queries: Iterable[str], inherited: Iterable[str] = ()) -> None:
