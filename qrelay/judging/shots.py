@@ -1,7 +1,7 @@
 """Worked examples for the prompt, taken from the pairs that people graded.
 
 They are examples, not knowledge: a pair that is evaluated must be none of them, nor share its query with one.
-`queries_of` says which queries an evaluation on the same pairs has to leave out.
+`unseen` leaves such pairs out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from qrelay.judging.strategies import make_strategy
 from qrelay.judging.strategies.chat import Shot
 from qrelay.judging.strategies.grading import labels
 from qrelay.scales import Scale
+from qrelay.words import normalised
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,18 @@ def pick_shots(pairs: Sequence[GradedPair], scale: Scale, count: int) -> tuple[S
     return tuple(shots)
 
 
-def queries_of(shots: Iterable[Shot]) -> frozenset[str]:
-    """The texts of the queries that the examples show: an evaluation on the same pairs leaves out all their pairs."""
-    return frozenset(shot.query for shot in shots)
+def unseen(pairs: Sequence[GradedPair], judges: Iterable[JudgeSettings]) -> list[GradedPair]:
+    """Those of whose query no judge was shown an example: the others are no evidence.
+
+    Raises:
+        MalformedInput, ConfigError: see `read_shots`.
+        ConfigError: none is left.
+    """
+    shown = {normalised(shot.query) for judge in judges for shot in read_shots(judge)}
+    left = [pair for pair in pairs if normalised(pair.query) not in shown]
+    if pairs and not left:
+        raise ConfigError("every pair is of a query that judge.shots shows as an example: annotate pairs of others")
+    return left
 
 
 def replies_of(pairs: Iterable[GradedPair], scale: Scale) -> dict[int, str]:

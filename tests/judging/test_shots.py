@@ -20,7 +20,7 @@ from qrelay.formats.annotated_pairs import (
     write_annotated_pairs,
 )
 from qrelay.judging.settings import JudgeSettings
-from qrelay.judging.shots import pick_shots, queries_of, read_shots, replies_of
+from qrelay.judging.shots import pick_shots, read_shots, replies_of
 from qrelay.judging.strategies import make_strategy
 from tests.judging.samples import passage
 
@@ -211,7 +211,7 @@ def test_a_slice_of_one_grade_gives_no_examples() -> None:
 @pytest.mark.parametrize("count", [2, 4, 8, 12])
 def test_examples_are_balanced_and_never_two_of_one_query(count: int) -> None:
     shots = pick_shots(pairs(), GRADED, count)
-    assert len(queries_of(shots)) == count == len(shots)
+    assert len({shot.query for shot in shots}) == count == len(shots)
     counts = Counter(shot.reply for shot in shots)
     assert max(counts.values()) - min(counts[reply] for reply in ("0", "3")) <= 1
     assert count < 4 or max(counts.values()) - min(counts[reply] for reply in "0123") <= 1

@@ -195,11 +195,18 @@ async def _table(config: Path | None, options: dict[str, Any]) -> Table:
     from qrelay.judging.load import load_panel
     from qrelay.judging.qualification.stages import StageOptions, score_pairs
     from qrelay.judging.qualification.table import measure
+    from qrelay.judging.shots import unseen
     from qrelay.progress import shown, step
 
-    pairs, corpus = _pairs(options)
+    settings = _settings(config, options["data_dir"])
+    given, corpus = _pairs(options)
+    pairs = unseen(given, settings.members().values())
+    if len(pairs) < len(given):
+        click.echo(
+            f"left out {len(given) - len(pairs)} pairs of queries that judge.shots shows as examples", err=True
+        )
     stages = score_pairs(pairs, StageOptions(options["embedder"], corpus), lambda what: click.echo(what, err=True))
-    panel = load_panel(_settings(config, options["data_dir"]))
+    panel = load_panel(settings)
     try:
         with shown(), step("judging", total=len(pairs), unit="pairs") as judging:
             return await measure(panel, pairs, stages, options["relevant_from"], judging.advance)

@@ -57,6 +57,18 @@ def test_the_cache_lies_in_the_data_folder_of_the_installation(
     assert sorted(path.name for path in here.iterdir()) == ["qrelay.yaml"]
 
 
+def test_pairs_of_queries_that_a_judge_was_shown_are_no_evidence(
+    tmp_path: Path, graded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QRELAY_JUDGE__SLICE", str(tmp_path / "slice.tsv"))
+    one = {"wide": "graded, shots: 3"}
+    result = run(tmp_path, "eval", *graded, "--json-file", tmp_path / "eval.json", judges=one)
+    assert result.exit_code == 0, result.output
+    assert "left out 18 pairs of queries that judge.shots shows" in result.stderr
+    found = strict(tmp_path / "eval.json")
+    assert (found["n"], found["queries"]) == (42, 7)
+
+
 # --- eval -------------------------------------------------------------------------------------------------------
 
 
