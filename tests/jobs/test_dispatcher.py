@@ -18,7 +18,6 @@ from qrelay.errors import BackendUnavailable, InputError
 from qrelay.jobs.decisions import trigger_manually
 from qrelay.jobs.dispatcher import Dispatcher
 from qrelay.jobs.launcher import JobStatus
-from qrelay.jobs.memory_launcher import MemoryLauncher
 from qrelay.jobs.subprocess_launcher import SubprocessLauncher
 from qrelay.labels.ledger import outbox
 from qrelay.labels.ledger.ledger import Ledger
@@ -27,6 +26,7 @@ from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import faults
 from qrelay.settings.training import TrainingSettings
 from tests.conftest import eventually
+from tests.jobs.memory_launcher import MemoryLauncher
 from tests.jobs.training_process import made_settings
 from tests.labels.builders import graded, judged_set
 from tests.labels.test_qualification import report_file

@@ -23,10 +23,10 @@ from qrelay.jobs.dispatcher import addresses
 from qrelay.jobs.folder import JobFolder
 from qrelay.jobs.kubernetes_launcher import KubernetesLauncher
 from qrelay.jobs.launcher import JobStatus, Launched, Launcher, TrainingJob, job_name
-from qrelay.jobs.memory_launcher import MemoryLauncher
 from qrelay.jobs.subprocess_launcher import SubprocessLauncher
 from qrelay.settings.kubernetes import KubernetesSettings
 from tests.jobs.kubernetes_api import ApiServer, serving
+from tests.jobs.memory_launcher import MemoryLauncher
 
 APPEND = ("sh", "-c", 'echo "$0" >> "$1"', "{name}")
 

@@ -14,11 +14,11 @@ from qrelay.cli.labels.training import training
 from qrelay.errors import ConfigError, InputError, UnknownCollection
 from qrelay.jobs.dispatcher import Dispatcher
 from qrelay.jobs.launcher import JobStatus
-from qrelay.jobs.memory_launcher import MemoryLauncher
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.services.sink.sink import load_sink
 from qrelay.settings.training import TrainingSettings
+from tests.jobs.memory_launcher import MemoryLauncher
 from tests.labels.builders import graded, judged_set
 
 POLICY = {"enabled": True, "min_new_hard_examples": 3, "max_age_s": 86400, "command": ["train", "{collection}"]}

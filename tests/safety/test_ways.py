@@ -208,7 +208,7 @@ def test_nothing_else_makes_exports_or_jobs() -> None:
     assert {Path(each).parent.name for each in importers("qrelay.labels.exports.formats")} == {"formats"}
     assert importers("qrelay.jobs.launcher.TrainingJob") <= {
         "qrelay/jobs/dispatcher.py", "qrelay/jobs/kubernetes_job.py",
-        "qrelay/jobs/kubernetes_launcher.py", "qrelay/jobs/memory_launcher.py",
+        "qrelay/jobs/kubernetes_launcher.py",
         "qrelay/jobs/subprocess_launcher.py",
     }  # fmt: skip
     assert importers("qrelay.jobs.decisions.trigger_manually") == {"qrelay/jobs/permission.py"}

@@ -133,11 +133,6 @@ class PipelineTarget:
         """What the ledger gained in this collection since the target was entered."""
         return (await self._stats()).since(self._before)
 
-    @property
-    def outstanding(self) -> int:
-        """Queries on their way."""
-        return len(self._ways)
-
     async def _way(self, query: Query) -> str:
         """Why the query ended without a commit; empty: it was committed."""
         ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
