@@ -32,7 +32,7 @@ from tests.labels.builders import dead_letter, judged_set
 
 @pytest.fixture
 async def broker(nats_settings: NatsSettings) -> AsyncIterator[JetStreamBroker]:
-    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S) as opened:
+    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S, owner=True) as opened:
         yield opened
 
 
