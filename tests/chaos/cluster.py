@@ -31,6 +31,7 @@ _DISK_BYTES: Final = 1024**3
 _CORRUPT: Final = 64
 """Places of each file that are overwritten."""
 _HEALTHY_S: Final = 120.0
+_REFUSES_S: Final = 5.0
 _EXT4_IOC_SHUTDOWN: Final = 0x8004587D
 _NO_LOG_FLUSH: Final = (2).to_bytes(4, "little")
 """Of what was not synced, nothing reaches the disk, the file system's journal included: as when the power goes."""
@@ -104,6 +105,15 @@ class Server:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def refused(self) -> str:
+        """Its last words, where it ended by itself since its start; waits a moment for that."""
+        assert self._process is not None
+        try:
+            self._process.wait(_REFUSES_S)
+        except subprocess.TimeoutExpired:
+            return ""
+        return self.log().rpartition("[FTL] ")[2]
+
     def kill(self) -> None:
         """SIGKILL."""
         assert self._process is not None
@@ -122,9 +132,9 @@ class Server:
         """An empty store."""
         shutil.rmtree(self._disk / "data")
 
-    def corrupt(self, draw: random.Random) -> int:
-        """Random bytes over places of every file of its streams; how many files."""
-        files = [file for file in (self._disk / "data").rglob("*") if file.is_file() and file.stat().st_size]
+    def corrupt(self, draw: random.Random, pattern: str) -> int:
+        """Random bytes over places of every file of its store with such a name; how many files."""
+        files = [file for file in (self._disk / "data").rglob(pattern) if file.is_file() and file.stat().st_size]
         for file in files:
             with file.open("r+b") as opened:
                 for _ in range(_CORRUPT):

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,6 +57,7 @@ class Load:
         self._file = installation.folder / f"{collection}.jsonl"
         self._ending = threading.Event()
         self.texts: dict[str, str] = {}
+        self.notes: list[str] = []
         self.seen: list[tuple[float, int, int]] = []
         """(monotonic seconds, accepted, committed), whenever one of them had changed."""
         self._file.touch()
@@ -184,11 +186,17 @@ def wipe_one(cluster: Cluster, leader: Server, load: Load) -> None:
     leader.start()
 
 
-def corrupt_one(cluster: Cluster, leader: Server, load: Load) -> None:
-    """It comes back with random bytes in every file of its store."""
+def corrupt(pattern: str, cluster: Cluster, leader: Server, load: Load) -> None:
+    """It comes back with random bytes in files of its store. Where it refuses that store, an operator empties it."""
     leader.kill()
-    assert leader.corrupt(random.Random(1))
+    files = leader.corrupt(random.Random(1), pattern)
+    load.notes.append(f"{files} files corrupted")
     leader.start()
+    if refusal := leader.refused():
+        load.notes.append(f"the server refused its store ({refusal}): emptied")
+        load.watch(5)
+        leader.wipe()
+        leader.start()
 
 
 def power_all(cluster: Cluster, leader: Server, load: Load) -> None:
@@ -209,7 +217,8 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "cut.one": cut_one,
     "part.one": part_one,
     "wipe.one": wipe_one,
-    "corrupt.one": corrupt_one,
+    "corrupt.one": partial(corrupt, "*.blk"),
+    "spoil.one": partial(corrupt, "*"),
     "power.all": power_all,
 }
 
@@ -226,6 +235,7 @@ class Verdict:
     commits_stood_s: float
     settled_s: float
     examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def sound(self) -> bool:
@@ -234,9 +244,9 @@ class Verdict:
 
     def line(self) -> dict[str, Any]:
         """For the JSON line."""
-        shown = dataclasses.asdict(self)
-        states, examples = shown.pop("states"), shown.pop("examples")
-        return {**shown, **states, "sound": self.sound, **({} if self.sound else {"examples": examples})}
+        shown = {name: value for name, value in dataclasses.asdict(self).items() if value or value == 0}
+        states = shown.pop("states")
+        return {**shown, **states, "sound": self.sound}
 
 
 def judged(
@@ -285,7 +295,7 @@ def run_fault(name: str, cluster: Cluster, installation: Installation, rate: flo
     cluster.await_healthy()
     fed = {query_id: load.texts[query_id] for query_id in load.accepted()}
     found = collect_queries(f"{load.ledger}", nats, load.collection)
-    return judged(name, fed, found, load.seen, began)
+    return dataclasses.replace(judged(name, fed, found, load.seen, began), notes=load.notes)
 
 
 def settings(url: str, folder: Path) -> dict[str, str]:
