@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -120,15 +121,18 @@ class JetStreamBroker:
         class; `failed` hears why a server that answers has no queues yet. A wait for them is a step of its own.
 
         Raises:
-            ConfigError: the server allows less than the settings need.
+            ConfigError: the server allows less than the settings need, or the address or credentials are none.
             BackendUnavailable: no server answered within `timeout_s` seconds, or the queues are not declared.
         """
         heard: list[Exception] = []
+        servers = _servers(settings.url)
+        if settings.credentials and not settings.credentials.is_file():
+            raise ConfigError(f"nats.credentials {settings.credentials} is no file: give the path of a .creds file")
         client = _Client()
         broker = None
         try:
             async with asyncio.timeout(timeout_s):
-                await _connected(client, settings, name, heard)
+                await _connected(client, servers, settings.credentials, name, heard)
                 broker = cls(client, settings, owner=owner)
                 heard.clear()
                 await broker._ready(heard, failed)
@@ -291,7 +295,9 @@ def _servers(url: str) -> list[str]:
     return servers
 
 
-async def _connected(client: Client, settings: NatsSettings, name: str, heard: list[Exception]) -> None:
+async def _connected(
+    client: Client, servers: list[str], credentials: Path | None, name: str, heard: list[Exception]
+) -> None:
     """Connects, however long it takes; `heard` gets what a server says against it."""
 
     async def log_error(error: Exception) -> None:
@@ -300,9 +306,9 @@ async def _connected(client: Client, settings: NatsSettings, name: str, heard: l
             heard[:] = [error]
 
     await client.connect(
-        servers=_servers(settings.url),
+        servers=servers,
         name=f"qrelay-{name}",
-        user_credentials=str(settings.credentials) if settings.credentials else None,
+        user_credentials=str(credentials) if credentials else None,
         allow_reconnect=True,
         max_reconnect_attempts=-1,
         reconnect_time_wait=1,

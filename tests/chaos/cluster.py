@@ -78,7 +78,8 @@ class Server:
         (self._folder / "nats.conf").write_text(conf)
         with (self._folder / "nats.log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["ip", "netns", "exec", self.name, find_binary(), "-c", str(self._folder / "nats.conf")],
+                # `ip netns exec` would give it mounts of its own, which keep the others' lost disks alive
+                ["nsenter", f"--net=/run/netns/{self.name}", find_binary(), "-c", str(self._folder / "nats.conf")],
                 env={**os.environ, "POD_NAME": self.name},
                 stdout=log,
                 stderr=log,

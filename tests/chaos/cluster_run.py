@@ -205,6 +205,7 @@ def power_all(cluster: Cluster, leader: Server, load: Load) -> None:
         server.lose_power()
     for server in cluster.servers:
         server.kill()
+    for server in cluster.servers:
         server.get_power()
     for server in cluster.servers:
         server.start()

@@ -98,3 +98,9 @@ async def test_a_server_whose_limit_was_raised_serves_who_waited(
     ) as broker:
         assert len(await broker.stats()) == 5
     assert "max_payload" in said[0]
+
+
+async def test_credentials_that_are_not_there_are_named(tmp_path: Path) -> None:
+    settings = NatsSettings(url="nats://127.0.0.1:9", credentials=tmp_path / "absent.creds")
+    with pytest.raises(ConfigError, match=r"nats\.credentials .*absent\.creds is no file"):
+        await JetStreamBroker.connect(settings, name="test", timeout_s=2)
