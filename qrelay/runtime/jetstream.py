@@ -30,7 +30,7 @@ from qrelay.progress import step
 from qrelay.runtime import declaring
 from qrelay.runtime.broker import admit
 from qrelay.runtime.natserrors import UNDECLARED, translated
-from qrelay.runtime.topology import Queue, QueueStats
+from qrelay.runtime.topology import Queue, QueueStats, queue_of
 from qrelay.settings.secrets import masked
 
 log = logging.getLogger(__name__)
@@ -176,10 +176,17 @@ class JetStreamBroker:
         """What the services own: see `declaring.declare`."""
         await declaring.declare(self._js, self._settings, self._client.max_payload)
 
-    async def _restore(self) -> None:
-        """After something was gone. A limit in the way is a fault of the queues, never of the message that met it."""
+    async def _restore(self, queue: Queue) -> None:
+        """After nobody answered for a queue: declare all again where it is gone. Where it stands, its servers are
+        choosing a leader, and are left alone. A limit in the way is no fault of the message that met it."""
         if not self._owner:
             raise BackendUnavailable(UNDECLARED)
+        try:
+            await self._js.consumer_info(queue.stream, queue.consumer)
+        except nats.js.errors.NotFoundError:
+            log.warning("%s is gone: declaring the queues again", queue.stream)
+        else:
+            raise BackendUnavailable(f"{queue.stream} is declared, and none of its servers answers for now")
         try:
             await self.declare()
         except ConfigError as error:
@@ -196,7 +203,7 @@ class JetStreamBroker:
                 await self._js.publish(subject, payload, timeout=self._settings.publish_timeout_s, headers=headers)
             except nats.js.errors.NoStreamResponseError:
                 if self._owner:  # the next try finds it
-                    await self._restore()
+                    await self._restore(queue_of(subject))
                 raise
 
     async def fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[JetStreamMessage]:
@@ -206,12 +213,12 @@ class JetStreamBroker:
                 return await self._fetch(queue, max_items, timeout_s)
             except _GONE:
                 await self._forget(queue)
-                await self._restore()
+                await self._restore(queue)
             try:
                 return await self._fetch(queue, max_items, timeout_s)
             except _GONE:
                 await self._forget(queue)
-                raise BackendUnavailable(f"{queue.stream} is declared, and none of its servers answers") from None
+                raise BackendUnavailable(f"{queue.stream} is declared, and none of its servers answers yet") from None
 
     async def _fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[JetStreamMessage]:
         try:
