@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev-stamp
 INSTALL = $(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-loop test test-images test-vllm check check-platforms protos up clean bench models format chaos simulate simulate-faults fuzz
+.PHONY: help setup setup-dev demo demo-loop test test-images test-vllm check check-platforms protos up clean bench models format chaos chaos-cluster simulate simulate-faults fuzz
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -52,6 +52,9 @@ SEEDS ?= 20
 QUERIES ?= 300
 chaos: $(DEV)  ## Break a real installation on purpose (SEEDS=20 QUERIES=300); the last line is one JSON object.
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --queries $(QUERIES)
+
+chaos-cluster: $(DEV)  ## Break three NATS servers on purpose, under load (as root: power failures too); a JSON line a fault.
+	$(BIN)/python -m tests.chaos.cluster_run
 
 START ?= 1
 simulate: SEEDS = 1000

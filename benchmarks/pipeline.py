@@ -217,7 +217,7 @@ def run_raw(folder: Path, sync: str, sizes: dict[Queue, bytes], count: int) -> d
 
 
 async def _declare(url: str) -> None:
-    async with await JetStreamBroker.connect(NatsSettings(url=url), name="declare", timeout_s=10):
+    async with await JetStreamBroker.connect(NatsSettings(url=url), name="declare", timeout_s=10, owner=True):
         return
 
 

@@ -19,6 +19,7 @@ from qrelay.cli.up import build
 from qrelay.errors import BackendTimeout, BackendUnavailable, SetupError
 from qrelay.labels.settings import SinkSettings
 from qrelay.rundir import endpoints
+from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.supervisor import Child, Supervisor, service_environ
 from tests.pipeline.harness import DOUBLES, Installation, qrelay
 
@@ -173,6 +174,33 @@ def test_taken_ports_are_told_together_before_anything_starts(tmp_path: Path) ->
     assert done.returncode == 78
     assert f"NATS 127.0.0.1:{ports[0]}" in done.stderr
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_nats_server_that_allows_too_little_ends_up_and_feed_with_one_line_that_names_the_limit(
+    tmp_path: Path,
+) -> None:
+    server = NatsServer(tmp_path / "nats", max_payload=65536)
+    server.start()
+    try:
+        folder = tmp_path / "data"
+        done = up(folder, "--port-base", "0", "--nats", server.url)
+        fed = qrelay("feed", "-", "--collection", "docs", "--nats", server.url, stdin="q1\tone\n",
+                     environ={"QRELAY_DATA_DIR": str(folder)})  # fmt: skip
+    finally:
+        server.kill()
+    named = "error: NATS: the server's max_payload is 65536 bytes"
+    assert (done.returncode, done.stderr.count(named)) == (78, 1)
+    assert not (folder / "logs").exists()
+    assert (fed.returncode, fed.stderr.count(named)) == (78, 1)
+    assert "no NATS server answers" not in fed.stderr
+
+
+def test_a_feed_without_services_says_who_declares_the_queues(tmp_path: Path, nats_server: NatsServer) -> None:
+    done = qrelay("feed", "-", "--collection", "docs", "--nats", nats_server.url, stdin="q1\tone\n",
+                  environ={"QRELAY_DATA_DIR": str(tmp_path)})  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("waiting: the queues are not declared") == 1
+    assert "error: the queues are not declared: the services declare them, so start these" in done.stderr
 
 
 def test_up_shows_each_services_steps_as_plain_lines_and_down_names_itself(tmp_path: Path) -> None:

@@ -33,7 +33,6 @@ from qrelay.runtime.client import get_info
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.servicer import ON_HOLD
 from qrelay.runtime.topology import Queue, QueueStats
-from qrelay.settings.secrets import masked
 
 _CONNECT_S = 3.0
 _SERVICES = ("retriever", "reranker", "judge", "sink")
@@ -68,15 +67,15 @@ def scrape(address: str) -> dict[str, float]:
     return totals
 
 
-async def look(data_dir: Path, settings: NatsSettings, broker: JetStreamBroker | None) -> Look:
-    """Ask every running service and the broker."""
+async def look(data_dir: Path, broker: JetStreamBroker | QrelayError) -> Look:
+    """Ask every running service and the broker; an error in its place says why there is none."""
     found = endpoints(data_dir)
     names = [name for name in _SERVICES if name in found]
     samples = await asyncio.gather(*(asyncio.to_thread(scrape, found[name].metrics) for name in names))
     queues, problem = {}, ""
     try:
-        if broker is None:
-            raise QrelayError(f"NATS at {masked(settings.url)} does not answer")
+        if isinstance(broker, QrelayError):
+            raise broker
         queues = {stats.queue: stats for stats in await broker.stats()}
     except QrelayError as error:
         problem = str(error)
@@ -173,7 +172,7 @@ async def _show(data_dir: Path, settings: NatsSettings, interval: float, once: b
     """Look after look. On a terminal in place; on a pipe one table after another, flushed."""
     console = Console()
     broker = await _connected(settings)
-    before = await look(data_dir, settings, broker)
+    before = await look(data_dir, broker)
     with contextlib.ExitStack() as closing:
         show: Callable[[Group], None] = console.print
         if console.is_terminal and not as_json:
@@ -181,8 +180,9 @@ async def _show(data_dir: Path, settings: NatsSettings, interval: float, once: b
             show = partial(live.update, refresh=True)
         while True:
             await asyncio.sleep(interval)
-            broker = broker or await _connected(settings)
-            now = await look(data_dir, settings, broker)
+            if isinstance(broker, QrelayError):
+                broker = await _connected(settings)
+            now = await look(data_dir, broker)
             state = summary(before, now)
             if as_json:
                 echo_json(state)
@@ -191,13 +191,13 @@ async def _show(data_dir: Path, settings: NatsSettings, interval: float, once: b
             if once:
                 break
             before = now
-    if broker:
+    if isinstance(broker, JetStreamBroker):
         await broker.close()
 
 
-async def _connected(settings: NatsSettings) -> JetStreamBroker | None:
-    """A connection; None: NATS does not answer now, and the next look asks again."""
+async def _connected(settings: NatsSettings) -> JetStreamBroker | QrelayError:
+    """A connection, or why there is none now; the next look asks again."""
     try:
         return await JetStreamBroker.connect(settings, name="top", timeout_s=_CONNECT_S)
-    except QrelayError:
-        return None
+    except QrelayError as error:
+        return error

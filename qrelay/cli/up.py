@@ -7,6 +7,7 @@ each within its `worker.drain_s`, then NATS. Nothing is lost in either case: str
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -27,7 +28,8 @@ from qrelay.cli.down import LOCK, PID_FILE
 from qrelay.cli.group import example
 from qrelay.cli.models.preparing import choose_if_open
 from qrelay.cli.options import config_option, data_dir_option
-from qrelay.errors import ConfigError, QrelayError, SetupError
+from qrelay.config import NatsSettings
+from qrelay.errors import ConfigError, QrelayError, SetupError, TransientError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.files import write_atomic
 from qrelay.progress import plainly, shown
@@ -41,6 +43,7 @@ from qrelay.settings.record import changes, recorded_environ, write_record
 from qrelay.settings.sections import SERVICES, settings_classes
 
 _POLL_S: Final = 0.2
+_CONNECT_S: Final = 10.0
 _ALL_READY = "all ready"
 _STILL_STARTING: Final = "it continues to start in the background: `qrelay top` shows it, `qrelay down` stops it"
 
@@ -142,7 +145,23 @@ def _check(supervisor: Supervisor, data_dir: Path, nats_port: int) -> None:
                  for what, address in (("gRPC", its.grpc.bind), ("metrics", its.telemetry.metrics_bind))]  # fmt: skip
     if supervisor.nats:
         addresses.append(("NATS", f"127.0.0.1:{nats_port}"))
+        for its in settings.values():
+            supervisor.nats.make_room(its.nats)
     refuse_taken(addresses)
+    if not supervisor.nats:
+        asyncio.run(_declare(next(iter(settings.values())).nats, supervisor.say))
+
+
+async def _declare(settings: NatsSettings, say: Callable[[str], None]) -> None:
+    """On somebody else's server, as the services are about to: what it does not allow is said before they start.
+    Raises ConfigError: it allows too little."""
+    from qrelay.runtime.jetstream import JetStreamBroker
+
+    try:
+        async with await JetStreamBroker.connect(settings, name="up", timeout_s=_CONNECT_S, owner=True):
+            pass
+    except TransientError as error:
+        say(f"warning: {error}\nThe services start, and wait for it")
 
 
 def _detach(log: Path) -> None:

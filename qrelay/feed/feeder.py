@@ -2,27 +2,30 @@
 
 Killed between acknowledgement and record, the next run publishes the same message id again: the stream
 drops it, or the ledger finds it committed. Bounded: at most `window` unacknowledged queries, and a full
-stream makes the feed wait.
+stream makes the feed wait. Where nothing else can be published for `_PATIENCE_S`, the feed ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from qrelay import wire
-from qrelay.errors import InputError, QrelayError, TransientError
+from qrelay.errors import BackendUnavailable, InputError, Overloaded, QrelayError, TransientError
 from qrelay.feed.journal import Journal
 from qrelay.formats.queries import Format, parse_line
 from qrelay.identity import feed_message_id
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
+from qrelay.runtime.stall import Stall
 from qrelay.runtime.topology import Queue
 from qrelay.types import Query
 
 _RETRY_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+_PATIENCE_S = 600.0
 
 
 @dataclass(slots=True)
@@ -53,6 +56,7 @@ class Feeder:
         window: int = 256,
         keep_ids: bool = True,
         on_progress: Callable[[FeedReport], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`query_round`: the round in which the queries are asked, see `types.Query`. A query that was fed in this
         round or a later one is known.
@@ -69,6 +73,7 @@ class Feeder:
         self._keep_ids = keep_ids
         self._on_progress = on_progress
         self._batch: dict[str, tuple[int, Query]] = {}
+        self._stall = Stall(clock)
         self.report = FeedReport()
 
     async def feed(self, lines: AsyncIterator[str | bytes | None], line_format: Format = "auto") -> FeedReport:
@@ -104,21 +109,36 @@ class Feeder:
         if not self._batch:
             return
         batch = list(self._batch.values())
-        outcomes = await asyncio.gather(*(self._publish(query) for _, query in batch))
+        outcomes = await asyncio.gather(*(self._publish(query) for _, query in batch), return_exceptions=True)
         for (number, _), refusal in zip(batch, outcomes, strict=True):
-            if refusal:
+            if refusal and isinstance(refusal, str):
                 self.report.rejected[number] = refusal
-        stored = [query for (_, query), refusal in zip(batch, outcomes, strict=True) if not refusal]
+        stored = [query for (_, query), refusal in zip(batch, outcomes, strict=True) if refusal == ""]
         self._journal.record(stored)
         self.report.accepted += len(stored)
         for query in stored:
             self._keep(query)
         self._batch.clear()
         self._on_progress(self.report)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     def _keep(self, query: Query) -> None:
         if self._keep_ids:  # a feed that follows for months must not remember every id
             self.report.query_ids.append(query.query_id)
+
+    def _bear(self, error: TransientError) -> None:
+        """Raises BackendUnavailable: it has been so for too long. A full stream is back-pressure, and no fault."""
+        if isinstance(error, Overloaded):
+            self._stall.ended()
+            return
+        self._stall.failed("cannot publish", error)
+        if why := self._stall.lasts(_PATIENCE_S):
+            raise BackendUnavailable(
+                f"nothing could be published for {_PATIENCE_S:.0f} s: {why}\nWhat was accepted is safe: the same"
+                " command feeds nothing twice and goes on"
+            ) from error
 
     async def _publish(self, query: Query) -> str:
         """Publish until acknowledged; the reason where the query can never be, else nothing."""
@@ -131,10 +151,12 @@ class Feeder:
             try:
                 await self._broker.publish(self._subject, payload, headers, message_id)
                 self.report.waiting = ""
+                self._stall.ended()
                 return ""
             except InputError as error:
                 return str(error)
             except TransientError as error:
+                self._bear(error)
                 self.report.waiting = str(error)
                 self._on_progress(self.report)
                 await asyncio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])

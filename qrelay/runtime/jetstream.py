@@ -1,7 +1,7 @@
 """The broker port on NATS JetStream. The streams, their settings and reasons: `topology.py`.
 
 Connecting retries for ever and never fails the process: a service is ready when its model is loaded, and
-works on the queue when NATS answers. `_translated` turns every foreign error into one of qrelay's.
+works on the queue when NATS answers. `declaring.py` declares the streams, `natserrors.py` translates foreign errors.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -22,48 +23,24 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import (
-    AckPolicy,
-    ConsumerConfig,
-    DiscardPolicy,
-    RetentionPolicy,
-    StorageType,
-    StreamConfig,
-)
 
 from qrelay.config import NatsSettings
-from qrelay.errors import BackendTimeout, BackendUnavailable, ConfigError, Overloaded, Oversized, QrelayError
+from qrelay.errors import BackendUnavailable, ConfigError, QrelayError
+from qrelay.progress import step
+from qrelay.runtime import declaring
 from qrelay.runtime.broker import admit
-from qrelay.runtime.topology import Queue, QueueStats
+from qrelay.runtime.natserrors import UNDECLARED, translated
+from qrelay.runtime.topology import Queue, QueueStats, queue_of
 from qrelay.settings.secrets import masked
 
 log = logging.getLogger(__name__)
 
-_STREAM_FULL = (10077, 10148)  # "maximum messages/bytes exceeded", and its clustered form
 _ACK_TIMEOUT_S = 5.0
+_LOOK_S = 1.0
+_PING_S = 5
+"""A server that does not answer three of these (stopped, cut off) is left for another: after 15 s."""
 _GONE = (nats.js.errors.NotFoundError, nats.js.errors.ServiceUnavailableError, nats.errors.NoRespondersError)
 """What a fetch says of a stream or consumer that was deleted, or whose server lost its store: mostly a bare 503."""
-
-
-@contextlib.contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Foreign errors as qrelay's; a test asserts that none of nats-py's classes is left out."""
-    try:
-        yield
-    except QrelayError:
-        raise
-    except nats.js.errors.APIError as error:
-        if error.err_code in _STREAM_FULL or "exceeded" in (error.description or ""):
-            raise Overloaded(f"{what}: the stream is full, its consumers have to catch up first") from error
-        raise BackendUnavailable(f"{what}: JetStream answered {error.code} {error.description}") from error
-    except nats.errors.MaxPayloadError as error:
-        raise Oversized(
-            f"{what}: above the NATS server's max_payload; raise it and nats.max_message_bytes"
-        ) from error
-    except (nats.errors.TimeoutError, TimeoutError) as error:
-        raise BackendTimeout(f"{what}: NATS did not answer in time") from error
-    except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
-        raise BackendUnavailable(f"{what}: {type(error).__name__}: {error}") from error
 
 
 class _Client(Client):
@@ -92,17 +69,17 @@ class JetStreamMessage:
 
     async def ack(self) -> None:
         """Double-ack: returns when the server confirms."""
-        with _translated("ack"):
+        with translated("ack"):
             await self._message.ack_sync(timeout=_ACK_TIMEOUT_S)
 
     async def retry(self, delay_s: float) -> None:
         """nak with a delay in seconds."""
-        with _translated("retry"):
+        with translated("retry"):
             await self._message.nak(delay=delay_s)
 
     async def heartbeat(self) -> None:
         """in_progress: restart the ack_wait clock."""
-        with _translated("heartbeat"):
+        with translated("heartbeat"):
             await self._message.in_progress()
 
 
@@ -117,11 +94,10 @@ class StoredMessage:
 
 
 class JetStreamBroker:
-    """A connection that declares the streams once and then publishes and fetches.
+    """A connection that finds or declares the streams once and then publishes and fetches.
 
     Use `await JetStreamBroker.connect(settings)`, or as an async context manager. A service owns the streams: it
-    brings them to its settings. Whoever else connects (a feed on somebody's laptop) creates what is absent and
-    changes nothing, or its own defaults would undo the installation's.
+    declares them with its settings, again where they are gone. Whoever else connects waits until they are there.
     """
 
     def __init__(self, client: Client, settings: NatsSettings, *, owner: bool = False) -> None:
@@ -133,45 +109,60 @@ class JetStreamBroker:
 
     @classmethod
     async def connect(
-        cls, settings: NatsSettings, *, name: str, timeout_s: float | None = None, owner: bool = False
+        cls,
+        settings: NatsSettings,
+        *,
+        name: str,
+        timeout_s: float | None = None,
+        owner: bool = False,
+        failed: Callable[[Exception], None] = lambda _: None,
     ) -> Self:
-        """Connect and declare the streams; wait for ever when `timeout_s` is None. `owner`: see the class.
+        """Connect, and declare the streams or find them; wait for ever when `timeout_s` is None. `owner`: see the
+        class; `failed` hears why a server that answers has no queues yet. A wait for them is a step of its own.
 
         Raises:
-            BackendUnavailable: no server answered within `timeout_s` seconds.
+            ConfigError: the server allows less than the settings need, or the address or credentials are none.
+            BackendUnavailable: no server answered within `timeout_s` seconds, or the queues are not declared.
         """
+        heard: list[Exception] = []
+        servers = _servers(settings.url)
+        if settings.credentials and not settings.credentials.is_file():
+            raise ConfigError(f"nats.credentials {settings.credentials} is no file: give the path of a .creds file")
+        client = _Client()
+        broker = None
         try:
             async with asyncio.timeout(timeout_s):
-                return await cls._connect(settings, name, owner)
-        except TimeoutError:
-            raise BackendUnavailable(
-                f"no NATS server answers at {masked(settings.url)}: start one with `qrelay up`, or set nats.url"
-            ) from None
-
-    @classmethod
-    async def _connect(cls, settings: NatsSettings, name: str, owner: bool) -> Self:
-        client = _Client()
-        await client.connect(
-            servers=_servers(settings.url),
-            name=f"qrelay-{name}",
-            user_credentials=str(settings.credentials) if settings.credentials else None,
-            allow_reconnect=True,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=1,
-            ping_interval=20,
-            pending_size=64 * 1024**2,
-            error_cb=_log_error,
-            disconnected_cb=_log_disconnected,
-            reconnected_cb=_log_reconnected,
-        )
-        broker = cls(client, settings, owner=owner)
-        while True:
-            try:
-                await broker.declare()
+                await _connected(client, servers, settings.credentials, name, heard)
+                broker = cls(client, settings, owner=owner)
+                heard.clear()
+                await broker._ready(heard, failed)
                 return broker
-            except QrelayError as error:
-                log.warning("streams not declared yet, trying again", extra={"error": str(error)})
-                await asyncio.sleep(1.0)
+        except BaseException as error:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await client.close()
+            if not isinstance(error, TimeoutError):
+                raise
+            raise _why_not(settings, heard, reached=broker is not None) from None
+
+    async def _ready(self, heard: list[Exception], failed: Callable[[Exception], None]) -> None:
+        """Declare the queues, or look for them, until they are there."""
+        with contextlib.ExitStack() as waiting:
+            while True:
+                try:
+                    if self._owner:
+                        await self.declare()
+                    else:
+                        await declaring.look(self._js, self._settings, self._client.max_payload)
+                    return
+                except QrelayError as error:
+                    if not heard or str(error) != str(heard[-1]):
+                        if self._owner:
+                            log.warning("the queues are not declared yet, trying again: %s", error)
+                        waiting.close()
+                        waiting.enter_context(step(f"waiting: {error}"))
+                    heard[:] = [error]
+                    failed(error)
+                    await asyncio.sleep(_LOOK_S)
 
     async def __aenter__(self) -> Self:
         return self
@@ -182,82 +173,70 @@ class JetStreamBroker:
         await self.close()
 
     async def declare(self) -> None:
-        """Create every stream and consumer that is absent; the owner also updates those that stand otherwise."""
-        with _translated("declare streams"):
-            for queue in Queue:
-                await self._declare_stream(queue)
-                if self._owner or not await self._has_consumer(queue):
-                    await self._js.add_consumer(queue.stream, self._consumer_config(queue))
+        """What the services own: see `declaring.declare`."""
+        await declaring.declare(self._js, self._settings, self._client.max_payload)
 
-    async def _declare_stream(self, queue: Queue) -> None:
-        config = self._stream_config(queue)
-        try:
-            await self._js.add_stream(config)
-        except nats.js.errors.BadRequestError:  # exists with other values: only the owner brings it to its own
-            if self._owner:
-                await self._js.update_stream(config)
-
-    async def _has_consumer(self, queue: Queue) -> bool:
+    async def _restore(self, queue: Queue) -> None:
+        """After nobody answered for a queue: declare all again where it is gone. Where it stands, its servers are
+        choosing a leader, and are left alone. A limit in the way is no fault of the message that met it."""
+        if not self._owner:
+            raise BackendUnavailable(UNDECLARED)
         try:
             await self._js.consumer_info(queue.stream, queue.consumer)
         except nats.js.errors.NotFoundError:
-            return False
-        return True
-
-    def _stream_config(self, queue: Queue) -> StreamConfig:
-        settings = self._settings
-        return StreamConfig(
-            name=queue.stream,
-            subjects=[queue.subjects],
-            retention=RetentionPolicy.WORK_QUEUE,
-            storage=StorageType.FILE,
-            discard=DiscardPolicy.NEW,
-            max_bytes=settings.max_stream_bytes,
-            duplicate_window=settings.duplicate_window_s,
-            num_replicas=settings.replicas,
-        )
-
-    def _consumer_config(self, queue: Queue) -> ConsumerConfig:
-        return ConsumerConfig(
-            durable_name=queue.consumer,
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=self._settings.ack_wait_s,
-            max_deliver=-1,
-            max_ack_pending=self._settings.max_ack_pending,
-        )
+            log.warning("%s is gone: declaring the queues again", queue.stream)
+        else:
+            raise BackendUnavailable(f"{queue.stream} is declared, and none of its servers answers for now")
+        try:
+            await self.declare()
+        except ConfigError as error:
+            raise BackendUnavailable(str(error)) from error
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str], msg_id: str) -> None:
         """Publish and await the stream's acknowledgement."""
         headers = {**headers, "Nats-Msg-Id": msg_id}
         admit(subject, len(payload), self._settings.max_message_bytes)
-        with _translated(f"publish to {subject}"):
+        with translated(f"publish to {subject}"):
             if len(payload) + _header_bytes(headers) > self._client.max_payload:  # the server would hang up
                 raise nats.errors.MaxPayloadError
             try:
                 await self._js.publish(subject, payload, timeout=self._settings.publish_timeout_s, headers=headers)
             except nats.js.errors.NoStreamResponseError:
                 if self._owner:  # the next try finds it
-                    await self.declare()
+                    await self._restore(queue_of(subject))
                 raise
 
     async def fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[JetStreamMessage]:
         """What is there now, else the first to come within the timeout, else none."""
-        with _translated(f"fetch from {queue.stream}"):
+        with translated(f"fetch from {queue.stream}"):
             try:
-                subscription = self._subscriptions.get(queue)
-                if subscription is None:
-                    subscription = await self._js.pull_subscribe_bind(queue.consumer, stream=queue.stream)
-                    self._subscriptions[queue] = subscription
-                messages = await subscription.fetch(max_items, timeout=max(timeout_s, 0.001))
-            except (nats.errors.TimeoutError, TimeoutError):
-                if not self._client.is_connected:  # nobody was asked
-                    raise BackendUnavailable(f"no NATS server answers at {self._settings.url}") from None
-                return []
+                return await self._fetch(queue, max_items, timeout_s)
             except _GONE:
-                self._subscriptions.pop(queue, None)
-                await self.declare()  # what is declared anew is empty
-                return []
-            return [JetStreamMessage(message) for message in messages]
+                await self._forget(queue)
+                await self._restore(queue)
+            try:
+                return await self._fetch(queue, max_items, timeout_s)
+            except _GONE:
+                await self._forget(queue)
+                raise BackendUnavailable(f"{queue.stream} is declared, and none of its servers answers yet") from None
+
+    async def _fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[JetStreamMessage]:
+        try:
+            subscription = self._subscriptions.get(queue)
+            if subscription is None:
+                subscription = await self._js.pull_subscribe_bind(queue.consumer, stream=queue.stream)
+                self._subscriptions[queue] = subscription
+            messages = await subscription.fetch(max_items, timeout=max(timeout_s, 0.001))
+        except (nats.errors.TimeoutError, TimeoutError):
+            if not self._client.is_connected:  # nobody was asked
+                raise BackendUnavailable(f"no NATS server answers at {masked(self._settings.url)}") from None
+            return []
+        return [JetStreamMessage(message) for message in messages]
+
+    async def _forget(self, queue: Queue) -> None:
+        if subscription := self._subscriptions.pop(queue, None):
+            with contextlib.suppress(nats.errors.Error):
+                await subscription.unsubscribe()
 
     async def stored(self, queue: Queue, collection: str) -> AsyncIterator[StoredMessage]:
         """What lies in a queue for a collection, oldest first, held messages included, consuming nothing.
@@ -267,7 +246,7 @@ class JetStreamBroker:
         """
         subject, sequence = queue.subject(collection), 1
         while True:
-            with _translated(f"read {queue.stream}"):
+            with translated(f"read {queue.stream}"):
                 try:
                     found = await self._js.get_msg(queue.stream, seq=sequence, subject=subject, next=True)
                 except nats.js.errors.NotFoundError:
@@ -279,7 +258,7 @@ class JetStreamBroker:
 
     async def stats(self) -> Sequence[QueueStats]:
         """Every queue's load, from the server."""
-        with _translated("read consumer state"):
+        with translated("read consumer state"):
             return [await self._queue_stats(queue) for queue in Queue]
 
     async def _queue_stats(self, queue: Queue) -> QueueStats:
@@ -323,8 +302,42 @@ def _servers(url: str) -> list[str]:
     return servers
 
 
-async def _log_error(error: Exception) -> None:
-    log.warning("NATS: %s", error)
+async def _connected(
+    client: Client, servers: list[str], credentials: Path | None, name: str, heard: list[Exception]
+) -> None:
+    """Connects, however long it takes; `heard` gets what a server says against it."""
+
+    async def log_error(error: Exception) -> None:
+        log.warning("NATS: %s", error)
+        if isinstance(error, nats.errors.Error):
+            heard[:] = [error]
+
+    await client.connect(
+        servers=servers,
+        name=f"qrelay-{name}",
+        user_credentials=str(credentials) if credentials else None,
+        allow_reconnect=True,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=1,
+        ping_interval=_PING_S,
+        max_outstanding_pings=2,
+        pending_size=64 * 1024**2,
+        error_cb=log_error,
+        disconnected_cb=_log_disconnected,
+        reconnected_cb=_log_reconnected,
+    )
+
+
+def _why_not(settings: NatsSettings, heard: Sequence[Exception], *, reached: bool) -> QrelayError:
+    """The error of a connection that was not to be had in time."""
+    if heard and isinstance(heard[-1], QrelayError):
+        return heard[-1]
+    said = f" ({heard[-1]})" if heard else ""
+    if reached:
+        return BackendUnavailable(f"NATS at {masked(settings.url)} does not answer JetStream's requests{said}")
+    return BackendUnavailable(
+        f"no NATS server answers at {masked(settings.url)}{said}: start one with `qrelay up`, or set nats.url"
+    )
 
 
 async def _log_disconnected() -> None:

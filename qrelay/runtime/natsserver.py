@@ -15,9 +15,11 @@ import time
 from pathlib import Path
 from typing import Final
 
+from qrelay.config import NatsSettings
 from qrelay.errors import PortInUse, SetupError
 from qrelay.progress import step
 from qrelay.runtime.lookout import STILL_LOOKS, Pulse
+from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Queue
 
 _POLL_S: Final = 0.05
 _STOP_TIMEOUT_S: Final = 10.0
@@ -57,6 +59,11 @@ class NatsServer:
     def reserve_port(self) -> None:
         """Choose a free port now, so that `url` is known before the start."""
         self._port = self._port or _free_port()
+
+    def make_room(self, settings: NatsSettings) -> None:
+        """Take messages and streams of these sizes, from the next start on."""
+        self._max_payload = max(self._max_payload, settings.max_message_bytes + DEAD_LETTER_MARGIN)
+        self._max_store_bytes = max(self._max_store_bytes, len(Queue) * settings.max_stream_bytes)
 
     def start(self) -> None:
         """Start and wait until it listens.

@@ -1,8 +1,9 @@
 """Runs a service: gRPC first, then the model, then the queue; and the same backwards on SIGTERM.
 
 Start: settings -> logs and metrics -> gRPC listening (alive, not ready) -> core loaded off the event loop
-(ready) -> NATS connected, workers fetching. Readiness does not wait for NATS, and falls where a stage that was
-connected can neither fetch nor publish for `worker.stalled_after_s`; liveness waits for nothing.
+(ready) -> NATS connected, queues declared, workers fetching. Readiness does not wait for NATS, and falls where NATS
+answers and the queues cannot be declared, or a stage can neither fetch nor publish, for `worker.stalled_after_s`;
+liveness waits for nothing.
 Until the core is there, GetInfo and the log say how far loading is.
 
 Stop (SIGTERM, SIGINT): NOT_SERVING -> workers stop fetching, finish or return what they hold; beside that
@@ -24,7 +25,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,7 @@ from qrelay.runtime.context import Preparation, ServiceContext
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.server import GrpcServer
 from qrelay.runtime.stage import ServiceDef
+from qrelay.runtime.stall import Stall
 from qrelay.runtime.worker import StageWorker
 from qrelay.settings import load_settings
 from qrelay.settings.secrets import masked
@@ -216,16 +220,18 @@ async def _work(
     if not context.settings.worker.enabled:
         await stopping.wait()
         return True
-    connect = asyncio.create_task(JetStreamBroker.connect(context.settings.nats, name=definition.name, owner=True))
-    if not await _before(stopping, connect):
+    broker = await _declared(definition.name, context, server, stopping)
+    if broker is None:
         return True
-    broker = context.broker = await connect
+    context.broker = broker
     workers = _workers(definition, context, broker)
     context.holds = lambda: [worker.on_hold for worker in workers if worker.on_hold]
     stop = asyncio.create_task(stopping.wait())
     watching = [
         asyncio.create_task(_watch_lag(broker, context.settings.telemetry.lag_every_s)),
-        asyncio.create_task(_watch_stalls(context, server, workers, stopping)),
+        asyncio.create_task(
+            _watch_stalls(context, server, lambda: {each.name: each.stalled for each in workers}, stopping)
+        ),
     ]
     running = [asyncio.create_task(worker.run()) for worker in workers]
     try:
@@ -241,6 +247,23 @@ async def _work(
     return not any(worker.gave_up for worker in workers)
 
 
+async def _declared(
+    name: str, context: ServiceContext[Any, Any], server: GrpcServer, stopping: asyncio.Event
+) -> JetStreamBroker | None:
+    """A connection with the queues declared, however long that takes; None: told to stop before."""
+    stall, limit_s = Stall(time.monotonic), context.settings.worker.stalled_after_s
+    watching = asyncio.create_task(_watch_stalls(context, server, lambda: {"queues": stall.lasts(limit_s)}, stopping))
+    connect = asyncio.create_task(
+        JetStreamBroker.connect(
+            context.settings.nats, name=name, owner=True, failed=partial(stall.failed, "cannot declare the queues")
+        )
+    )
+    try:
+        return await connect if await _before(stopping, connect) else None
+    finally:
+        watching.cancel()
+
+
 async def _watch_lag(broker: Broker, every_s: float) -> None:
     """Every queue's length into the metrics; every service tells of all, as any of them may be scaled to zero."""
     while every_s > 0:
@@ -254,11 +277,15 @@ async def _watch_lag(broker: Broker, every_s: float) -> None:
 
 
 async def _watch_stalls(
-    context: ServiceContext[Any, Any], server: GrpcServer, workers: Sequence[StageWorker], stopping: asyncio.Event
+    context: ServiceContext[Any, Any],
+    server: GrpcServer,
+    stalled: Callable[[], Mapping[str, str]],
+    stopping: asyncio.Event,
 ) -> None:
-    """Not ready while a stage can neither fetch nor publish, and why in the log and in GetInfo."""
+    """Not ready while a stage can neither fetch nor publish, and why in the log and in GetInfo. stalled: each stage's
+    reason, empty where it gets on."""
     while not stopping.is_set():
-        found = {worker.name: worker.stalled for worker in workers if worker.stalled}
+        found = {stage: why for stage, why in stalled().items() if why}
         if bool(found) != bool(context.stalled):
             for stage, why in found.items():
                 log.error("not ready: %s has been getting nowhere: %s", stage, why)

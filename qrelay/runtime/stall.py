@@ -15,7 +15,7 @@ class Stall:
         self._why = ""
 
     def failed(self, doing: str, error: Exception) -> None:
-        """The broker did not do it."""
+        """It was tried and not done."""
         if not self._why:
             self._since = self._clock()
         self._why = f"{doing}: {error}"

@@ -9,5 +9,6 @@
 | `faults.py` | the table of faults: one function a kind, which says whether it really happened |
 | `scene.py` | the installation under test, its feed, its disk, its database |
 | `evidence.py`, `checker.py` | what is there afterwards; what that says of every query |
+| `cluster.py`, `cluster_run.py` | three NATS servers; their faults, and the command that runs them |
 | `run.py`, `report.py`, `__main__.py` | one seed; the table and the last line; the command |
 """

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -43,22 +44,29 @@ _CALM_LOOKS = 3
 def collect(scene: Scene) -> Evidence:
     """The evidence of a scene in which nothing moves any more."""
     jobs = jobs_file(scene.installation.folder.parent)
-    return Evidence(
-        committed=_rows(scene.ledger_url, _ROWS),
-        labelled=dict(_rows(scene.ledger_url, _LABELLED)),
-        pairs=_rows(scene.ledger_url, _PAIRS),
-        waiting=[row[0] for row in _rows(scene.ledger_url, _WAITING)],
-        in_flight=asyncio.run(_in_flight(_nats(scene))),
+    return replace(
+        collect_queries(scene.ledger_url, _nats(scene), COLLECTION),
         triggers=dict(_rows(scene.ledger_url, _TRIGGERS)),
         jobs=jobs.read_text().split() if jobs.exists() else [],
     )
 
 
-def _rows(ledger_url: str, query: str) -> Sequence[tuple[str, str]]:
+def collect_queries(ledger_url: str, nats: NatsSettings, collection: str) -> Evidence:
+    """What became of a collection's queries; without jobs."""
+    return Evidence(
+        committed=_rows(ledger_url, _ROWS, collection),
+        labelled={query_id: int(times) for query_id, times in _rows(ledger_url, _LABELLED, collection)},
+        pairs=_rows(ledger_url, _PAIRS, collection),
+        waiting=[row[0] for row in _rows(ledger_url, _WAITING, collection)],
+        in_flight=asyncio.run(_in_flight(nats, collection)),
+    )
+
+
+def _rows(ledger_url: str, query: str, collection: str = COLLECTION) -> Sequence[tuple[str, str]]:
     ledger = Ledger.open(ledger_url, create=False)
     try:
         with ledger.snapshot() as snapshot:
-            return [(row[0], row[1]) for row in snapshot.connection.execute(sa.text(query), {"c": COLLECTION})]
+            return [(row[0], row[1]) for row in snapshot.connection.execute(sa.text(query), {"c": collection})]
     finally:
         ledger.close()
 
@@ -67,9 +75,9 @@ def _nats(scene: Scene) -> NatsSettings:
     return NatsSettings(url=scene.installation.endpoint("nats").grpc)
 
 
-async def _in_flight(settings: NatsSettings) -> list[str]:
+async def _in_flight(settings: NatsSettings, collection: str) -> list[str]:
     async with await JetStreamBroker.connect(settings, name="evidence", timeout_s=LONG_S) as broker:
-        messages = [message for queue in Queue async for message in broker.stored(queue, COLLECTION)]
+        messages = [message for queue in Queue async for message in broker.stored(queue, collection)]
     return [query_of(wire.decode(message.payload, message.headers)).query_id for message in messages]
 
 

@@ -4,6 +4,7 @@ harness, and the run says so."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -16,10 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from qrelay.config import NatsSettings
 from qrelay.runtime.faults import POINTS
+from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.topology import Queue
 from tests.chaos.database import fill
 from tests.chaos.scene import Scene
 from tests.chaos.schedule import SERVICES, Step
+from tests.conftest import LONG_S
 
 ROOT = Path(__file__).resolve().parents[2]
 ACK_WAIT_S = 2.0
@@ -89,6 +94,30 @@ def restart_nats(scene: Scene, step: Step) -> int:
     pid = scene.signal("nats", signal.SIGTERM)
     scene.await_successor("nats", pid)
     return int(pid != 0)
+
+
+def delete_stream(scene: Scene, step: Step) -> int:
+    """A person deletes a queue and all in it; the services declare it again, and reconcile finds what is lost."""
+    queue, settings = Queue(step.queue), NatsSettings(url=scene.installation.endpoint("nats").grpc)
+
+    async def delete() -> int:
+        async with await JetStreamBroker.connect(settings, name="chaos", timeout_s=LONG_S) as broker:
+            return int(await broker._js.delete_stream(queue.stream))
+
+    scene.losses += 1
+    return asyncio.run(delete())
+
+
+def wipe_nats(scene: Scene, step: Step) -> int:
+    """The server dies and its store is gone when the supervisor starts it again."""
+    pid = scene.signal("nats", signal.SIGSTOP)
+    if not _is_stopped(pid):
+        return 0
+    scene.losses += 1
+    shutil.rmtree(scene.installation.folder / "nats" / "jetstream")
+    os.kill(pid, signal.SIGKILL)
+    scene.await_successor("nats", pid)
+    return 1
 
 
 def restart_database(scene: Scene, step: Step) -> int:
@@ -178,6 +207,8 @@ FAULTS: Final[dict[str, Fault]] = {
     "kill.feed": Fault(kill_feed),
     "kill.export": Fault(kill_export),
     "restart.nats": Fault(restart_nats),
+    "delete.stream": Fault(delete_stream),
+    "wipe.nats": Fault(wipe_nats),
     "restart.database": Fault(restart_database, "postgres"),
     "pause.service": Fault(partial(pause, "")),
     "pause.nats": Fault(partial(pause, "nats")),

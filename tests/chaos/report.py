@@ -56,6 +56,7 @@ def last_line(
         "seeds": len(outcomes),
         "queries": queries * len(outcomes),
         **{state: states[state] for state in STATES},
+        "repaired": sum(each.repaired for each in outcomes),
         "exports_identical": sum(each.exports_identical for each in outcomes),
         "triggers": sum(each.triggers for each in outcomes),
         "jobs": sum(each.jobs for each in outcomes),

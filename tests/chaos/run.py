@@ -32,6 +32,8 @@ class Outcome:
     states: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     exports_identical: bool = False
+    repaired: int = 0
+    """Queries that a person's deletion had taken, fed again by `qrelay reconcile --repair`."""
     triggers: int = 0
     jobs: int = 0
     faults: Counter[str] = field(default_factory=Counter)
@@ -137,6 +139,8 @@ def _conclude(scene: Scene, setting: Setting, outcome: Outcome) -> None:
         scene.wrong.append(f"the feed reports {report}")
     if not collecting.await_calm(scene):
         scene.wrong.append("work was left, and nothing moved any more")
+    if scene.losses:
+        _repair(scene, outcome)
     found = collecting.collect(scene)
     outcome.examples = classify(setting.queries, found)
     outcome.states = Counter({state: len(outcome.examples[state]) for state in STATES})
@@ -145,6 +149,16 @@ def _conclude(scene: Scene, setting: Setting, outcome: Outcome) -> None:
     _compare_with_reconcile(scene, outcome)
     made = collecting.exports(scene, KINDS)
     outcome.exports_identical = made == dict(setting.expected)
+
+
+def _repair(scene: Scene, outcome: Outcome) -> None:
+    """What somebody deleted comes back once, and all of it: nothing is lost afterwards."""
+    report = scene.installation.run("reconcile", "--collection", COLLECTION, "--pause", "0.5", "--repair")
+    outcome.repaired = report["reemitted"]
+    if report["reemitted"] != report["lost"]:
+        scene.wrong.append(f"{report['lost']} lost, and {report['reemitted']} fed again")
+    if not collecting.await_calm(scene):
+        scene.wrong.append("what was fed again did not end")
 
 
 def _compare_with_reconcile(scene: Scene, outcome: Outcome) -> None:

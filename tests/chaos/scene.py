@@ -38,6 +38,8 @@ class Scene:
     ledger_url: str
     postgres: Postgres | None = None
     small_disk: Path | None = None
+    losses: int = 0
+    """Faults that took accepted queries away: only these may be repaired."""
     wrong: list[str] = field(default_factory=list)
     """What was seen to be wrong on the way."""
 

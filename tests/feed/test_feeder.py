@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qrelay import wire
-from qrelay.errors import ConfigError, InvalidQuery, MalformedInput
+from qrelay.errors import BackendUnavailable, ConfigError, InvalidQuery, MalformedInput
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.source import open_lines
@@ -100,6 +100,19 @@ async def test_unconfirmed_and_refused_publishes_are_repeated_until_stored_once(
     report = await feed(broker, tmp_path / "j", [f"q{i}\ttext {i}" for i in range(40)], window=16)
     assert report.accepted == 40
     assert sorted(query.query_id for query in await queries(broker)) == sorted(f"q{i}" for i in range(40))
+
+
+async def test_a_feed_that_gets_nowhere_ends_and_what_was_accepted_is_known(tmp_path: Path) -> None:
+    broker, seconds = MemoryBroker(), iter(range(0, 10_000, 400))
+    await feed(broker, tmp_path / "j", ["q1\tone"])
+    broker.faults = Faults(publish_refused=1.0)
+    with Journal(tmp_path / "j") as journal:
+        feeder = Feeder(broker, journal, collection="docs", clock=lambda: next(seconds))
+        with pytest.raises(BackendUnavailable, match=r"could be published for 600 s.*\n.*feeds nothing twice"):
+            await feeder.feed(lines("q1\tone", "q2\ttwo"))
+        assert (feeder.report.known, feeder.report.accepted) == (1, 0)
+    broker.faults = Faults()
+    assert (await feed(broker, tmp_path / "j", ["q1\tone", "q2\ttwo"])).accepted == 1
 
 
 async def test_an_oversized_query_is_rejected_with_the_limit_and_its_line(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ async def test_an_oversized_message_is_refused_and_names_the_limit() -> None:
 
 async def test_jetstream_refuses_an_oversized_message_and_names_the_limit(nats_settings: NatsSettings) -> None:
     settings = nats_settings.model_copy(update={"max_message_bytes": 1024})
-    async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S) as broker:
+    async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S, owner=True) as broker:
         with pytest.raises(Oversized, match="max_message_bytes is 1024"):
             await broker.publish(SUBJECT, b"x" * 1025, {}, "id")
 
@@ -151,7 +151,10 @@ async def test_a_message_with_a_status_of_its_own_is_fetched_as_any_other(broker
 
 async def test_headers_count_against_what_the_server_takes(nats_settings: NatsSettings) -> None:
     settings = nats_settings.model_copy(update={"max_message_bytes": 1024**2})
-    async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S) as broker:
+    async with (
+        await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True),
+        await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S) as broker,
+    ):
         with pytest.raises(Oversized, match="max_payload"):
             await broker.publish(SUBJECT, bytes(1024**2 - 100), {"long": "x" * 200}, "id")
         await broker.publish(SUBJECT, b"still connected", {}, "id")
@@ -159,7 +162,7 @@ async def test_headers_count_against_what_the_server_takes(nats_settings: NatsSe
 
 async def test_a_full_stream_pushes_back_and_loses_nothing(nats_settings: NatsSettings) -> None:
     settings = nats_settings.model_copy(update={"max_stream_bytes": 1024**2})
-    async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S) as broker:
+    async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S, owner=True) as broker:
         stored = 0
         with pytest.raises(Overloaded, match="full"):
             while True:
@@ -183,30 +186,43 @@ async def test_declaring_twice_changes_nothing_and_a_changed_limit_is_updated(na
             assert info.state.messages == 1
 
 
-async def test_who_is_no_owner_creates_what_is_absent_and_changes_nothing(nats_settings: NatsSettings) -> None:
-    queue = Queue.QUERIES
+async def test_who_is_no_owner_declares_nothing_and_waits_for_the_services(nats_settings: NatsSettings) -> None:
+    with pytest.raises(BackendUnavailable, match="the services declare them, so start these"):
+        await JetStreamBroker.connect(nats_settings, name="feed", timeout_s=1)
+    waiting = asyncio.create_task(JetStreamBroker.connect(nats_settings, name="feed", timeout_s=LONG_S))
     async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True) as service:
-        await service._js.delete_consumer(Queue.DLQ.stream, Queue.DLQ.consumer)
+        async with await waiting as feed:
+            await feed.publish(SUBJECT, b"one", {}, "1")
+            await deleted(service, None)
+            with pytest.raises(BackendUnavailable, match="the services declare them"):
+                await feed.publish(SUBJECT, b"two", {}, "2")
+            with pytest.raises(BackendUnavailable, match="the services declare them"):
+                await feed.fetch(Queue.QUERIES, 1, 0.05)
+            assert (await service._js.account_info()).streams == 0
+
+
+async def test_who_is_no_owner_changes_nothing(nats_settings: NatsSettings) -> None:
+    queue = Queue.QUERIES
+    async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True):
         others = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2, "ack_wait_s": 77.0})
         async with await JetStreamBroker.connect(others, name="feed", timeout_s=LONG_S) as feed:
             stream = await feed._js.stream_info(queue.stream)
             consumer = await feed._js.consumer_info(queue.stream, queue.consumer)
             assert stream.config.max_bytes == nats_settings.max_stream_bytes
             assert consumer.config.ack_wait == nats_settings.ack_wait_s
-            assert (await feed._js.consumer_info(Queue.DLQ.stream, Queue.DLQ.consumer)).config.ack_wait == 77.0
 
 
 async def test_a_message_held_by_a_dead_worker_returns_after_ack_wait(nats_settings: NatsSettings) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="dies", timeout_s=LONG_S) as dead:
+    async with await JetStreamBroker.connect(nats_settings, name="dies", timeout_s=LONG_S, owner=True) as dead:
         await dead.publish(SUBJECT, b"one", {}, "id")
         assert len(await dead.fetch(Queue.QUERIES, 1, 1)) == 1
-    async with await JetStreamBroker.connect(nats_settings, name="lives", timeout_s=LONG_S) as alive:
+    async with await JetStreamBroker.connect(nats_settings, name="lives", timeout_s=LONG_S, owner=True) as alive:
         (message,) = await alive.fetch(Queue.QUERIES, 1, 10)
         assert message.attempt == 2
 
 
 async def test_a_heartbeat_keeps_a_message_from_a_second_worker(nats_settings: NatsSettings) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="slow", timeout_s=LONG_S) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="slow", timeout_s=LONG_S, owner=True) as broker:
         await broker.publish(SUBJECT, b"one", {}, "id")
         (message,) = await broker.fetch(Queue.QUERIES, 1, 1)
         for _ in range(6):
@@ -218,7 +234,7 @@ async def test_a_heartbeat_keeps_a_message_from_a_second_worker(nats_settings: N
 async def test_publishing_goes_on_after_nats_is_killed_and_restarted(
     nats_server: NatsServer, nats_settings: NatsSettings
 ) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S, owner=True) as broker:
         await broker.publish(SUBJECT, b"before", {}, "1")
         nats_server.kill()
         nats_server.start()
@@ -245,7 +261,7 @@ def test_a_taken_port_is_named(nats_server: NatsServer, tmp_path: Path) -> None:
         NatsServer(tmp_path / "second", port=port).start()
 
 
-async def deleted(broker: JetStreamBroker, server: NatsServer) -> None:
+async def deleted(broker: JetStreamBroker, server: NatsServer | None) -> None:
     for queue in Queue:
         await broker._js.delete_stream(queue.stream)
 

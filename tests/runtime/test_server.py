@@ -288,6 +288,33 @@ async def test_a_stage_that_gets_nowhere_is_not_ready_and_says_why_until_it_goes
         process.communicate()
 
 
+async def test_a_service_whose_queues_a_server_does_not_allow_is_not_ready_and_names_the_limit(
+    tmp_path: Path,
+) -> None:
+    server = NatsServer(tmp_path / "nats", max_payload=65536)
+    server.start()
+    folder = tmp_path / "run"
+    patience = {"QRELAY_ALL__WORKER__STALLED_AFTER_S": "0.5", "QRELAY_ALL__NATS__URL": server.url}
+    process = start_process(folder, **patience)
+    try:
+        endpoint = await up(folder)
+        async with grpc.aio.insecure_channel(endpoint.grpc) as channel:
+            stub = reranker_pb2_grpc.RerankerServiceStub(channel)
+
+            async def stalled() -> str:
+                info = (await stub.GetInfo(reranker_pb2.RerankerServiceGetInfoRequest(), timeout=LONG_S)).info
+                return str(info.details.get("stalled.queues", ""))
+
+            await eventually(stalled)
+            assert "the server's max_payload is 65536 bytes" in await stalled()
+            assert await health(channel) == NOT_SERVING
+            assert await health(channel, SERVICE.grpc_name) == SERVING
+    finally:
+        process.kill()
+        process.communicate()
+        server.kill()
+
+
 async def test_a_service_stands_alone_without_nats_and_drains_on_sigterm(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start_process(folder)

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2
 
 from qrelay import errors
 from qrelay.errors import QrelayError
-from qrelay.runtime import jetstream
+from qrelay.runtime import natserrors
 from qrelay.runtime.translate import Fate, as_qrelay_error, fate, rich_status, status_code
 
 
@@ -58,5 +58,5 @@ def test_no_error_of_nats_leaves_untranslated(foreign: type[Exception]) -> None:
     numbers = ("code", "err_code", "consumer_sequence", "last_consumer_sequence", "stream_resume_sequence")
     for name in (*numbers, "description", "stream", "seq", "subject", "sid", "sub", "_msg", "key", "value"):
         setattr(error, name, 1 if name in numbers else None)
-    with pytest.raises(QrelayError), jetstream._translated("test"):
+    with pytest.raises(QrelayError), natserrors.translated("test"):
         raise error

@@ -1,0 +1,365 @@
+"""`python -m tests.chaos.cluster_run`: faults of a cluster of three NATS servers, under load; a JSON line a fault.
+
+The configuration is prod's, the installation four real services with shipped doubles for models, the load a real
+feed. A fault meets the server that leads the first queue. Afterwards every query whose acknowledgement is in the
+feed's journal must be in the ledger once: nothing is repaired. What this machine does not permit is a line with the
+reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from qrelay.config import NatsSettings
+from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.topology import Queue
+from tests.chaos.checker import STATES, classify
+from tests.chaos.cluster import Cluster, Server, shipped
+from tests.chaos.evidence import collect_queries
+from tests.conftest import LONG_S
+from tests.deploy.k8s.namespaces import UNSHARE
+from tests.pipeline.harness import DOUBLES, Installation
+
+ROOT = Path(__file__).resolve().parents[2]
+_LOOK_S: Final = 0.2
+_SETTLED_S: Final = 240.0
+"""Without any change for so long: what is left then does not end. Longer than prod's ack_wait."""
+Fault = Callable[[Cluster, Server, "Load"], None]
+
+
+class Load:
+    """`qrelay feed --follow` on a file that grows by `rate` queries a second, and what is known of it meanwhile."""
+
+    def __init__(self, installation: Installation, collection: str, rate: float) -> None:
+        self._installation = installation
+        self.collection = collection
+        self._rate = rate
+        self._file = installation.folder / f"{collection}.jsonl"
+        self._ending = threading.Event()
+        self.texts: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.seen: list[tuple[float, int, int]] = []
+        """(monotonic seconds, accepted, committed), whenever one of them had changed."""
+        self._file.touch()
+        self._writer = threading.Thread(target=self._write, daemon=True)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "qrelay.cli.main", "feed", str(self._file), "--follow", "--collection", collection,
+             "--nats", installation.environ["QRELAY_ALL__NATS__URL"]],
+            env={**os.environ, **installation.environ}, stdout=subprocess.DEVNULL,
+            stderr=self._file.with_suffix(".log").open("ab"),
+        )  # fmt: skip
+        self._writer.start()
+
+    def _write(self) -> None:
+        with self._file.open("a", buffering=1) as file:
+            while not self._ending.wait(1 / self._rate):
+                query_id = f"{self.collection}-{len(self.texts):06d}"
+                text = f"how does thing {len(self.texts)} relate to {self.collection}?"
+                self.texts[query_id] = text
+                file.write(json.dumps({"query_id": query_id, "text": text}) + "\n")
+
+    def accepted(self) -> list[str]:
+        """What the journal holds: acknowledged, and on the feed's disk."""
+        return self._read(
+            self._installation.folder / "feed" / f"{self.collection}.sqlite", "SELECT query_id FROM accepted"
+        )
+
+    def _committed(self) -> int:
+        query = "SELECT query_id FROM queries WHERE collection = ?"
+        return len(self._read(self.ledger, query, self.collection))
+
+    @property
+    def ledger(self) -> Path:
+        """The sink's database."""
+        return self._installation.folder / "ledger.sqlite"
+
+    @staticmethod
+    def _read(path: Path, query: str, *values: str) -> list[str]:
+        try:
+            with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30) as connection:
+                return [row[0] for row in connection.execute(query, values)]
+        except sqlite3.OperationalError:  # not there yet
+            return []
+
+    def look(self) -> tuple[int, int]:
+        """Accepted and committed now."""
+        now = len(self.accepted()), self._committed()
+        if not self.seen or self.seen[-1][1:] != now:
+            self.seen.append((time.monotonic(), *now))
+        return now
+
+    def watch(self, seconds: float) -> None:
+        """Look on for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.look()
+            time.sleep(_LOOK_S)
+
+    def until_moving(self) -> None:
+        """Look on until more was accepted, and more committed, than now."""
+        accepted, committed = self.look()
+        self._until(lambda now: now[0] > accepted and now[1] > committed)
+
+    def _until(self, holds: Callable[[tuple[int, int]], bool]) -> bool:
+        changed = time.monotonic()
+        while not holds(self.look()):
+            changed = max(changed, self.seen[-1][0])
+            if time.monotonic() > changed + _SETTLED_S:
+                return False
+            time.sleep(_LOOK_S)
+        return True
+
+    def end(self) -> None:
+        """No more queries; wait until all are accepted and committed, or nothing moves any more."""
+        self._ending.set()
+        self._writer.join()
+        try:
+            self._until(lambda now: now == (len(self.texts), len(self.texts)))
+        finally:
+            self._process.kill()
+            self._process.wait()
+
+
+def kill_one(cluster: Cluster, leader: Server, load: Load) -> None:
+    """SIGKILL; a new process five seconds later."""
+    leader.kill()
+    load.watch(5)
+    leader.start()
+
+
+def kill_all(cluster: Cluster, leader: Server, load: Load) -> None:
+    """SIGKILL of all three."""
+    for server in cluster.servers:
+        server.kill()
+    load.watch(2)
+    for server in cluster.servers:
+        server.start()
+
+
+def stop_one(cluster: Cluster, leader: Server, load: Load) -> None:
+    """SIGSTOP for half a minute."""
+    leader.signal(signal.SIGSTOP)
+    load.watch(30)
+    leader.signal(signal.SIGCONT)
+
+
+def cut_one(cluster: Cluster, leader: Server, load: Load) -> None:
+    """Nobody reaches it for half a minute, clients neither."""
+    leader.cut(True)
+    load.watch(30)
+    leader.cut(False)
+
+
+def part_one(cluster: Cluster, leader: Server, load: Load) -> None:
+    """The others do not reach it for half a minute; clients do."""
+    for other in cluster.others(leader):
+        other.part(leader, True)
+    load.watch(30)
+    for other in cluster.others(leader):
+        other.part(leader, False)
+
+
+def wipe_one(cluster: Cluster, leader: Server, load: Load) -> None:
+    """It comes back with an empty disk."""
+    leader.kill()
+    leader.wipe()
+    leader.start()
+
+
+def corrupt(pattern: str, cluster: Cluster, leader: Server, load: Load) -> None:
+    """It comes back with random bytes in files of its store. Where it refuses that store, an operator empties it."""
+    leader.kill()
+    files = leader.corrupt(random.Random(1), pattern)
+    load.notes.append(f"{files} files corrupted")
+    leader.start()
+    if refusal := leader.refused():
+        load.notes.append(f"the server refused its store ({refusal}): emptied")
+        load.watch(5)
+        leader.wipe()
+        leader.start()
+
+
+def power_all(cluster: Cluster, leader: Server, load: Load) -> None:
+    """All three lose their power at once, with everything that was not synced."""
+    for server in cluster.servers:
+        server.lose_power()
+    for server in cluster.servers:
+        server.kill()
+    for server in cluster.servers:
+        server.get_power()
+    for server in cluster.servers:
+        server.start()
+
+
+FAULTS: Final[Mapping[str, Fault]] = {
+    "kill.one": kill_one,
+    "kill.all": kill_all,
+    "stop.one": stop_one,
+    "cut.one": cut_one,
+    "part.one": part_one,
+    "wipe.one": wipe_one,
+    "corrupt.one": partial(corrupt, "*.blk"),
+    "spoil.one": partial(corrupt, "*"),
+    "power.all": power_all,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a fault came to. *_stood_s: the longest time in which nothing was accepted, committed, from the fault on;
+    settled_s: from the last accepted query to the last commit."""
+
+    fault: str
+    accepted: int
+    states: Mapping[str, int]
+    feed_stood_s: float
+    commits_stood_s: float
+    settled_s: float
+    examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Every acknowledged query is in the ledger, once."""
+        return self.accepted > 0 and self.states["ok"] == self.accepted
+
+    def line(self) -> dict[str, Any]:
+        """For the JSON line."""
+        shown = {name: value for name, value in dataclasses.asdict(self).items() if value or value == 0}
+        states = shown.pop("states")
+        return {**shown, **states, "sound": self.sound}
+
+
+def judged(
+    fault: str, fed: Mapping[str, str], found: Any, seen: Sequence[tuple[float, int, int]], began: float
+) -> Verdict:
+    """fed: acknowledged query_id -> text; found: the evidence; seen: see Load; began: when the fault did."""
+    states = classify(fed, found)
+    accepts = [at for (_, before, _), (at, now, _) in itertools.pairwise(seen) if now > before]
+    commits = [at for (_, _, before), (at, _, now) in itertools.pairwise(seen) if now > before]
+    settled = max(0.0, commits[-1] - accepts[-1]) if commits and accepts else 0.0
+    return Verdict(
+        fault,
+        len(fed),
+        {state: len(states[state]) for state in STATES},
+        _longest(accepts, began),
+        _longest(commits, began),
+        round(settled, 1),
+        {state: ids[:5] for state, ids in states.items() if ids and state != "ok"},
+    )
+
+
+def _longest(moments: Sequence[float], since: float) -> float:
+    after = [since, *(moment for moment in moments if moment > since)]
+    return round(max((b - a for a, b in itertools.pairwise(after)), default=0.0), 1)
+
+
+async def leader_of(nats: NatsSettings, queue: Queue) -> str:
+    """The name of the server that leads a queue."""
+    async with await JetStreamBroker.connect(nats, name="chaos", timeout_s=LONG_S) as broker:
+        cluster = (await broker._js.stream_info(queue.stream)).cluster
+        return str(cluster.leader) if cluster else ""
+
+
+def run_fault(name: str, cluster: Cluster, installation: Installation, rate: float, seconds: float) -> Verdict:
+    """Load, fault, load until all moves again, the end, the count."""
+    nats = NatsSettings(url=cluster.url)
+    load = Load(installation, name.replace(".", "-"), rate)
+    load.until_moving()
+    load.watch(seconds)
+    leader = cluster.named(asyncio.run(leader_of(nats, Queue.QUERIES)))
+    began = time.monotonic()
+    FAULTS[name](cluster, leader, load)
+    load.until_moving()
+    load.watch(seconds)
+    load.end()
+    cluster.await_healthy()
+    fed = {query_id: load.texts[query_id] for query_id in load.accepted()}
+    found = collect_queries(f"{load.ledger}", nats, load.collection)
+    return dataclasses.replace(judged(name, fed, found, load.seen, began), notes=load.notes)
+
+
+def settings(url: str, folder: Path) -> dict[str, str]:
+    """The installation's: prod's of the queues, and doubles for models."""
+    section = {f"QRELAY_ALL__NATS__{name.upper()}": str(value) for name, value in shipped().items()}
+    return {**DOUBLES, **section, "QRELAY_ALL__NATS__URL": url, "QRELAY_SINK__LEDGER": str(folder / "ledger.sqlite")}
+
+
+def run(folder: Path, names: Sequence[str], sync: str, rate: float, seconds: float) -> bool:
+    """The faults one after the other on one cluster; whether all held."""
+    held = True
+    with Cluster(folder / "cluster", sync) as cluster:
+        data = folder / "data"
+        with Installation(data, settings(cluster.url, data), "--nats", cluster.url) as installation:
+            for name in names:
+                if name == "power.all" and not all(server.powered for server in cluster.servers):
+                    line: dict[str, Any] = {"fault": name, "skipped": "no loop device can be mounted here"}
+                else:
+                    verdict = run_fault(name, cluster, installation, rate, seconds)
+                    line, held = verdict.line(), held and verdict.sound
+                print(json.dumps({**line, "sync_interval": sync}), flush=True)
+    return held
+
+
+def why_not() -> str:
+    """Why this machine does not let a process have a network of its own; empty: it does."""
+    for program in ("unshare", "ip"):
+        if not shutil.which(program):
+            return f"no {program}: install util-linux and iproute2"
+    tried = subprocess.run(
+        [*_unshare(), "ip", "link", "add", "pods", "type", "bridge"], capture_output=True, text=True
+    )
+    return tried.stderr.strip() if tried.returncode else ""
+
+
+def _unshare() -> list[str]:
+    """As root without a user namespace, in which no loop device could be mounted."""
+    return [part for part in UNSHARE if os.geteuid() or part not in ("--user", "--map-root-user")]
+
+
+@click.command()
+@click.option("--fault", "names", multiple=True, type=click.Choice(list(FAULTS)), help="Only these.  [default: all]")
+@click.option("--sync", default="always", show_default=True, help="sync_interval of the servers.")
+@click.option("--rate", default=40.0, show_default=True, help="Queries a second.")
+@click.option("--seconds", default=5.0, show_default=True, help="Load before and after a fault.")
+@click.option("--keep", is_flag=True, help="Keep the folder also when all is well.")
+@click.option("--inside", type=click.Path(path_type=Path), hidden=True)
+def main(names: tuple[str, ...], sync: str, rate: float, seconds: float, keep: bool, inside: Path | None) -> None:
+    """Break three NATS servers on purpose and count every acknowledged query; exit code 1: one is lost or twice."""
+    if inside:
+        os._exit(0 if run(inside, names or list(FAULTS), sync, rate, seconds) else 1)
+    if reason := why_not():
+        click.echo(json.dumps({"skipped": reason}))
+        return
+    folder = Path(tempfile.mkdtemp(prefix="qrelay-cluster-"))
+    command = [*_unshare(), sys.executable, "-m", "tests.chaos.cluster_run", *sys.argv[1:], "--inside", str(folder)]
+    code = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode
+    if code or keep:
+        click.echo(f"everything is in {folder}", err=True)
+    else:
+        shutil.rmtree(folder)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
