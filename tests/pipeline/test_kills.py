@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SHARED_DATA
-from tests.pipeline.harness import COLLECTION, DOUBLES, IMPATIENT, Installation, qrelay
+from tests.pipeline.harness import COLLECTION, DOUBLES, IMPATIENT, Installation, called
 
 DOCUMENTS, QUERIES = 600, 300
 VICTIMS = ("retriever", "reranker", "judge", "sink", "nats")
@@ -52,7 +52,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     """The queries, and the environment of an installation that serves the corpus with doubles for models."""
     folder = tmp_path_factory.mktemp("corpus")
     corpus, queries = corpus_and_queries(folder)
-    built = qrelay("index", "build", str(corpus), "--collection", COLLECTION, "--out", str(folder / "index"),
+    built = called("index", "build", str(corpus), "--collection", COLLECTION, "--out", str(folder / "index"),
                    "--embedder", "hash")  # fmt: skip
     assert built.returncode == 0, built.stderr
     environ = {**DOUBLES, **IMPATIENT, "QRELAY_RETRIEVER__ENGINE": "embedded",
