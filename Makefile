@@ -46,7 +46,7 @@ demo-loop: $(LOCAL) models  ## One turn of the loop on the Python documentation:
 
 JOBS ?= 2
 test: $(DEV) models  ## Run the test suite (JOBS=2 processes side by side).
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 SEEDS ?= 20
 QUERIES ?= 300

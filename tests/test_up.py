@@ -21,7 +21,7 @@ from qrelay.labels.settings import SinkSettings
 from qrelay.rundir import endpoints
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.supervisor import Child, Supervisor, service_environ
-from tests.pipeline.harness import DOUBLES, Installation, qrelay
+from tests.pipeline.harness import DOUBLES, Installation, called, qrelay
 
 SERVICES = {"retriever", "reranker", "judge", "sink"}
 HUNG = {"QRELAY_JUDGE__FAKE__LOAD_STEPS": "1", "QRELAY_JUDGE__FAKE__LOAD_STEP_S": "600"}
@@ -215,7 +215,7 @@ def test_up_shows_each_services_steps_as_plain_lines_and_down_names_itself(tmp_p
         assert "\x1b" not in done.stderr
         assert all(f"{name:<9} ready" in done.stderr for name in SERVICES)
     finally:
-        stopped = qrelay("down", environ={"QRELAY_DATA_DIR": str(tmp_path)})
+        stopped = called("down", environ={"QRELAY_DATA_DIR": str(tmp_path)})
     assert (stopped.returncode, stopped.stdout) == (0, "stopped\n")
     assert "stopping: services finish" in stopped.stderr
 
@@ -236,10 +236,10 @@ def test_a_killed_up_leaves_nothing_that_blocks_the_next_and_down_ends_it(tmp_pa
         with Installation(tmp_path, DOUBLES) as second:
             assert "an earlier `qrelay up` was killed and left" in (tmp_path / "up.log").read_text()
             assert not set(left.values()) & set(killed(second).values())
-            stopped = qrelay("down", environ=second.environ)
+            stopped = called("down", environ=second.environ)
             assert stopped.stdout == "stopped\n"
             assert endpoints(tmp_path) == {}
-            assert "nothing runs" in qrelay("down", environ=second.environ).stdout
+            assert "nothing runs" in called("down", environ=second.environ).stdout
 
 
 def test_down_does_not_signal_a_process_that_only_has_the_number(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_down_does_not_signal_a_process_that_only_has_the_number(tmp_path: Path)
         from filelock import FileLock
 
         with FileLock(tmp_path / "up.lock"):
-            done = qrelay("down", environ={"QRELAY_DATA_DIR": str(tmp_path)})
+            done = called("down", environ={"QRELAY_DATA_DIR": str(tmp_path)})
         assert foreign.poll() is None
         foreign.kill()
     assert done.returncode == 1

@@ -7,7 +7,7 @@ import json
 import random
 from pathlib import Path
 
-from tests.pipeline.harness import COLLECTION, DOUBLES, qrelay
+from tests.pipeline.harness import COLLECTION, DOUBLES, called
 
 _DOCUMENTS = 600
 _WORDS = 300
@@ -23,7 +23,7 @@ def prepare(folder: Path) -> dict[str, str]:
     corpus = folder / "corpus.jsonl"
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
     index = folder / "index"
-    built = qrelay(
+    built = called(
         "index", "build", str(corpus), "--collection", COLLECTION, "--out", str(index), "--embedder", "hash"
     )
     assert built.returncode == 0, built.stderr

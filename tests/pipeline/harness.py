@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from qrelay.cli.main import main
 from qrelay.rundir import Endpoint, endpoints
 from tests.conftest import LONG_S
 
@@ -35,7 +39,7 @@ IMPATIENT = {
 def qrelay(
     *arguments: str, environ: dict[str, str] | None = None, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user would, however long it takes."""
+    """Run the command line as a user would, in a process of its own, however long it takes."""
     return subprocess.run(
         [sys.executable, "-m", "qrelay.cli.main", *arguments],
         env={**os.environ, **(environ or {})},
@@ -44,6 +48,34 @@ def qrelay(
         text=True,
         check=False,
     )
+
+
+def called(*arguments: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has imported everything: a process of its own spends half a second to a whole
+    one on that. For what reads, writes and ends; what starts processes, takes signals or reads standard input needs
+    its own."""
+    out, err, code = _Written(), _Written(), 0
+    with pytest.MonkeyPatch.context() as for_now:
+        for name, text in (environ or {}).items():
+            for_now.setenv(name, text)
+        for name, value in (("argv", ["qrelay", *arguments]), ("stdout", out), ("stderr", err)):
+            for_now.setattr(sys, name, value)
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return subprocess.CompletedProcess(arguments, code, out.text(), err.text())
+
+
+class _Written(io.TextIOWrapper):
+    """Text that is kept."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), "utf8", write_through=True)
+
+    def text(self) -> str:
+        kept: Any = self.buffer
+        return str(kept.getvalue().decode())
 
 
 class Installation:
@@ -107,14 +139,19 @@ class Installation:
 
     def run(self, *arguments: str, stdin: str | None = None) -> dict[str, Any]:
         """A qrelay command with --json on this installation; its parsed answer and `exit`."""
-        done = qrelay(*arguments, "--json", environ=self.environ, stdin=stdin)
+        words = (*arguments, "--json")
+        done = (
+            called(*words, environ=self.environ)
+            if stdin is None
+            else qrelay(*words, environ=self.environ, stdin=stdin)
+        )
         assert done.stdout.strip(), f"{arguments}: exit {done.returncode}\n{done.stderr}\n{self.logs()}"
         return {**json.loads(done.stdout), "exit": done.returncode}
 
     def export(self, kind: str, collection: str = COLLECTION) -> bytes:
         """An export's bytes. Nobody measured the judge's double."""
         target = self.folder / f"{kind}.{time.monotonic_ns()}"
-        done = qrelay(
+        done = called(
             "export", kind, "--collection", collection, "--out", str(target), "--unmeasured", environ=self.environ
         )
         assert done.returncode == 0, done.stderr

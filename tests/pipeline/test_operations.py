@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline.harness import COLLECTION, DOUBLES, IMPATIENT, Installation, qrelay, write_queries
+from tests.pipeline.harness import COLLECTION, DOUBLES, IMPATIENT, Installation, called, write_queries
 from tests.postgres import running_server, server_address
 
 ENVIRON = {**DOUBLES, **IMPATIENT}
@@ -89,12 +89,12 @@ def test_an_index_restored_from_its_copy_verifies_and_serves_the_same(tmp_path: 
     corpus, index = tmp_path / "corpus.jsonl", tmp_path / "index"
     rows = ({"_id": f"d{n}", "title": f"thing {n}", "text": f"word{n % 7} word{n % 11}"} for n in range(50))
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    built = qrelay("index", "build", str(corpus), "--collection", COLLECTION, "--out", str(index),
+    built = called("index", "build", str(corpus), "--collection", COLLECTION, "--out", str(index),
                    "--embedder", "hash")  # fmt: skip
     assert built.returncode == 0, built.stderr
 
     def search() -> Any:
-        done = qrelay("index", "search", str(index / COLLECTION), "word3 thing 3", "--json")
+        done = called("index", "search", str(index / COLLECTION), "word3 thing 3", "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -102,10 +102,10 @@ def test_an_index_restored_from_its_copy_verifies_and_serves_the_same(tmp_path: 
     shutil.copytree(index, tmp_path / "copy")
     damaged = max((path for path in index.rglob("*.npy")), key=lambda path: path.stat().st_size)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
-    assert qrelay("index", "verify", str(index)).returncode == 1
+    assert called("index", "verify", str(index)).returncode == 1
     shutil.rmtree(index)
     shutil.copytree(tmp_path / "copy", index)
-    assert qrelay("index", "verify", str(index)).returncode == 0
+    assert called("index", "verify", str(index)).returncode == 0
     assert search() == before
 
 
@@ -139,7 +139,7 @@ def _binaries() -> Path:
     ],
 )
 def test_a_backup_that_cannot_be_made_says_what_to_do(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    done = qrelay("ledger", "backup", "--out", str(tmp_path / "copy.sqlite"), *arguments)
+    done = called("ledger", "backup", "--out", str(tmp_path / "copy.sqlite"), *arguments)
     assert done.returncode != 0 and words in done.stderr and "secret" not in done.stderr
     assert not (tmp_path / "copy.sqlite").exists()
 
@@ -147,6 +147,6 @@ def test_a_backup_that_cannot_be_made_says_what_to_do(arguments: tuple[str, ...]
 def test_a_backup_never_overwrites(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").touch()
     (tmp_path / "copy.sqlite").write_text("precious")
-    done = qrelay("ledger", "backup", "--out", str(tmp_path / "copy.sqlite"), "--data-dir", str(tmp_path))
+    done = called("ledger", "backup", "--out", str(tmp_path / "copy.sqlite"), "--data-dir", str(tmp_path))
     assert done.returncode != 0 and "there already" in done.stderr
     assert (tmp_path / "copy.sqlite").read_text() == "precious"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.pipeline.harness import Installation, qrelay
+from tests.pipeline.harness import Installation, called, qrelay
 
 QUERIES = {
     "json": "How do I convert a JSON string into a Python object?",
@@ -21,7 +21,7 @@ ENVIRON = {
 
 def test_real_questions_get_real_labels_from_a_real_model(tmp_path: Path) -> None:
     index = tmp_path / "index"
-    built = qrelay("index", "build", "python-docs:json,random,shlex", "--collection", "pydocs", "--out", str(index),
+    built = called("index", "build", "python-docs:json,random,shlex", "--collection", "pydocs", "--out", str(index),
                    "--json")  # fmt: skip
     assert built.returncode == 0, built.stderr
     assert json.loads(built.stdout)["passages"] > 20

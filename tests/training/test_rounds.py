@@ -20,7 +20,7 @@ from qrelay.training.job.result import PROMOTED, REJECTED, SlotResult
 from qrelay.training.rounds.installation import Installation as Served
 from qrelay.training.rounds.state import StateFile
 from qrelay.training.rounds.table import rounds_table
-from tests.pipeline.harness import DOUBLES, SERVICES, Installation, qrelay
+from tests.pipeline.harness import DOUBLES, SERVICES, Installation, called, qrelay
 from tests.training import sets
 from tests.training.tiny import COUNT, tiny_model
 
@@ -75,7 +75,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     corpus = folder / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"_id": i, "title": "", "text": t}) + "\n" for i, t in ANSWERS.items()))
     state, environ = folder / "state", {"QRELAY_CONFIG": str(settings(folder, model)), "OMP_NUM_THREADS": "1"}
-    built = qrelay("index", "build", str(corpus), "--collection", COLLECTION, "--out", str(state / "index"),
+    built = called("index", "build", str(corpus), "--collection", COLLECTION, "--out", str(state / "index"),
                    "--embedder", f"path:{model}", environ=environ)  # fmt: skip
     assert built.returncode == 0, built.stderr
     with Installation(state, environ) as installation:
@@ -104,6 +104,13 @@ def killed_at(running: Installation, words: str, *command: str) -> None:
     assert words in said[-1], "".join(said)
 
 
+def rounds_of(running: Installation, *loop: str) -> Any:
+    """What the command says at its end; it takes signals, so it runs in a process of its own."""
+    done = qrelay(*loop, "--json", environ=running.environ)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.mark.timeout(1800)
 def test_a_round_killed_at_every_step_ends_with_a_better_model_that_the_retriever_serves(
     running: Installation, tmp_path: Path
@@ -115,7 +122,7 @@ def test_a_round_killed_at_every_step_ends_with_a_better_model_that_the_retrieve
     assert "those that run are used" in dry.stdout
     for words in ("feeding", "training job", "step 8/", "waiting until"):
         killed_at(running, words, *loop)
-    found = running.run(*loop)
+    found = rounds_of(running, *loop)
     (turn,) = found["rounds"]
     (slot,) = turn["slots"]
     assert (turn["committed"], turn["dead"], turn["done"]) == (64, 0, True)
@@ -125,17 +132,17 @@ def test_a_round_killed_at_every_step_ends_with_a_better_model_that_the_retrieve
     info = Served(running.folder).served(BI_ENCODER, COLLECTION)
     assert [each.split("@")[0] for each in info] == [slot["version"]]
     events = len(Registry(running.folder / "registry").history())
-    assert running.run(*loop) == found  # nothing is done twice
+    assert rounds_of(running, *loop) == found  # nothing is done twice
     assert len(Registry(running.folder / "registry").history()) == events
 
 
 @pytest.mark.timeout(1800)
 def test_a_trigger_of_the_sink_launches_the_job_whose_version_serves(running: Installation, tmp_path: Path) -> None:
     if served(running):
-        assert qrelay("models", "rollback", BI_ENCODER, environ=running.environ).returncode == 0
+        assert called("models", "rollback", BI_ENCODER, environ=running.environ).returncode == 0
     running.run("feed", str(queries(tmp_path / "more.jsonl", "what c{}", "which c{}")), "--collection", COLLECTION,
                 "--wait")  # fmt: skip
-    done = qrelay("training", "run", "--collection", COLLECTION, environ=running.environ)
+    done = called("training", "run", "--collection", COLLECTION, environ=running.environ)
     assert done.returncode == 0, done.stderr
     running.until(lambda: served(running) or _ended(running))
     assert served(running), _ended(running)

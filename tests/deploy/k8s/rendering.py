@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ _GENERATED = {
 """What a component leaves to its overlay."""
 _NEEDS = {"kueue": ("training",)}
 """Components that another one completes."""
+BESIDE = ("prod-index", "local-feed")
+"""Overlays of a Job that uses what another overlay installs."""
 
 
 @functools.cache
@@ -41,9 +43,15 @@ def render(folder: Path) -> str:
     return done.stdout
 
 
+def parsed(text: str) -> tuple[Object, ...]:
+    """The objects of rendered YAML. libyaml reads it in a tenth of the time, where it is."""
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return tuple(each for each in yaml.load_all(text, loader) if each)
+
+
 @functools.cache
 def _overlay(name: str) -> tuple[Object, ...]:
-    return tuple(each for each in yaml.safe_load_all(render(K8S / "overlays" / name)) if each)
+    return parsed(render(K8S / "overlays" / name))
 
 
 def overlay(name: str) -> list[Object]:
@@ -59,7 +67,7 @@ def _combined(components: tuple[str, ...]) -> tuple[Object, ...]:
         lines.append(f"components: [{', '.join(f'{base}/components/{each}' for each in components)}]")
         lines += [_GENERATED[each] for each in components if each in _GENERATED]
         (Path(made) / "kustomization.yaml").write_text("\n".join(lines), "utf8")
-        return tuple(each for each in yaml.safe_load_all(render(Path(made))) if each)
+        return parsed(render(Path(made)))
 
 
 def combined(components: Sequence[str]) -> list[Object]:
@@ -68,12 +76,27 @@ def combined(components: Sequence[str]) -> list[Object]:
     return list(_combined(tuple(dict.fromkeys([*needed, *components]))))
 
 
-def everything() -> Iterator[tuple[str, list[Object]]]:
-    """(name, objects) of every overlay, and of the base with each component alone."""
-    for name in OVERLAYS:
-        yield name, overlay(name)
-    for name in COMPONENTS:
-        yield f"base+{name}", combined([name])
+class _Renderings(Mapping[str, list[Object]]):
+    """Objects by name, rendered when they are first asked for: to collect tests costs no rendering."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+
+    def __getitem__(self, name: str) -> list[Object]:
+        alone = name.removeprefix("base+")
+        return combined([alone]) if alone != name else overlay(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+RENDERED = _Renderings([*OVERLAYS, *(f"base+{name}" for name in COMPONENTS)])
+"""Every overlay, and the base with each component alone."""
+INSTALLATIONS = _Renderings([name for name in RENDERED if name not in BESIDE])
+"""Those with services in them."""
 
 
 def identity(each: Object) -> str:

@@ -9,11 +9,11 @@ import pytest
 from qrelay.jobs.kubernetes_api import VERBS
 from tests.deploy.k8s.reach import Peer, admits, outside_ports, reaches
 from tests.deploy.k8s.rendering import (
+    RENDERED,
     SERVICES,
     WORKLOADS,
     Object,
     combined,
-    everything,
     identity,
     of_kind,
     one,
@@ -21,7 +21,6 @@ from tests.deploy.k8s.rendering import (
     template,
 )
 
-RENDERED = dict(everything())
 GRPC = dict(zip(SERVICES, (7401, 7402, 7403, 7404), strict=True))
 METRICS = dict(zip(SERVICES, (7411, 7412, 7413, 7414), strict=True))
 PORTS = (4222, 5432, 6222, 8222, *GRPC.values(), *METRICS.values())

@@ -13,7 +13,7 @@ import pytest
 from kubernetes_validate.utils import all_versions
 
 from scripts.fetch_schemas import GROUPS, schemas
-from tests.deploy.k8s.rendering import COMPONENTS, Object, combined, everything, identity
+from tests.deploy.k8s.rendering import COMPONENTS, RENDERED, Object, combined, identity
 
 JUDGES = ("", "gpu-judge", "openai-judge")
 LEDGERS = ("", "postgres", "sqlite")
@@ -31,7 +31,7 @@ def is_custom(each: Object) -> bool:
 def distinct() -> Iterator[Object]:
     """Every object of every rendering, equal ones once."""
     seen = set()
-    for _, objects in everything():
+    for objects in RENDERED.values():
         for each in objects:
             text = json.dumps(each, sort_keys=True)
             if text not in seen:

@@ -15,10 +15,12 @@ from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Queue
 from qrelay.services.reranker.settings import RerankerSettings
 from tests.deploy.k8s.effective import settings_of
 from tests.deploy.k8s.rendering import (
+    BESIDE,
+    INSTALLATIONS,
+    RENDERED,
     SERVICES,
     combined,
     containers,
-    everything,
     generated,
     of_kind,
     one,
@@ -26,7 +28,6 @@ from tests.deploy.k8s.rendering import (
     template,
 )
 
-INSTALLATIONS = {name: objects for name, objects in everything() if of_kind(objects, "Deployment")}
 MARGIN_S = 20
 """Between drain_s and the grace period: the connection is closed, logs are written, the process ends."""
 CPU_SET_S = 60
@@ -46,6 +47,11 @@ def longest_batch_s(service: str, settings: Any, sample: int) -> float:
         return waves * float(settings.endpoint.request_timeout_s)
     each_s = GPU_SET_S if settings.backend == "vllm" else CPU_SET_S
     return float(sets * each_s)
+
+
+def test_installations_are_what_has_a_deployment() -> None:
+    assert {name for name, objects in RENDERED.items() if of_kind(objects, "Deployment")} == set(INSTALLATIONS)
+    assert set(BESIDE) < set(RENDERED)
 
 
 @pytest.mark.parametrize("name", INSTALLATIONS)

@@ -10,12 +10,13 @@ import pytest
 from qrelay.cli.main import qrelay
 from qrelay.runtime.server import LIVENESS
 from tests.deploy.k8s.rendering import (
+    BESIDE,
+    RENDERED,
     ROOT,
     SERVICES,
     WORKLOADS,
     Object,
     containers,
-    everything,
     identity,
     of_kind,
     one,
@@ -23,12 +24,9 @@ from tests.deploy.k8s.rendering import (
     template,
 )
 
-RENDERED = dict(everything())
 SERVING = ("Deployment", "StatefulSet")
 OUTSIDE = {("Secret", "qrelay-ledger"), ("PersistentVolumeClaim", "qrelay-corpus")}
 """What people make (docs/kubernetes.md), or an overlay beside this one."""
-BESIDE = {"prod-index", "local-feed"}
-"""Overlays of a Job that uses what another overlay installs."""
 SLOWEST_START_S = {"nats": 300, "postgres": 120, "retriever": 300, "reranker": 300, "judge": 300, "sink": 120}
 """Seconds that a start may take: models fetched and loaded, a large store recovered, a GGUF converted."""
 VLLM_START_S = 1500
