@@ -22,6 +22,7 @@ _SPACED: Final = rf"(?:[[\p{{L}}\p{{N}}]--[{_UNSPACED}]]\p{{M}}*)+"
 _WORDS: Final = regex.compile(r"[\w\p{N}\p{M}]+")
 _RUNS: Final = regex.compile(rf"(?V1)((?:{_CHARACTER})+)|({_SPACED})")
 _CHARACTERS: Final = regex.compile(rf"(?V1){_CHARACTER}")
+_SPACED_WORD: Final = regex.compile(rf"(?V1){_SPACED}")
 _UNITS: Final = regex.compile(rf"(?V1){_CHARACTER}|(?:(?!{_CHARACTER}).)+", regex.DOTALL)
 _WIDTHS: Final = re.compile("[\uff00-\uffef]+")
 _IGNORED: Final = re.compile(
@@ -59,3 +60,8 @@ def runs(text: str) -> list[tuple[list[str], str]]:
     """The words of a composed text as they come, an underscore parting them: (the characters of a run of a script
     without blanks, "") or ([], a word)."""
     return [(_CHARACTERS.findall(unspaced), word) for unspaced, word in _RUNS.findall(text)]
+
+
+def spaced_words(text: str) -> list[tuple[int, int]]:
+    """(start, end) of each word of a script that has blanks between its words."""
+    return [found.span() for found in _SPACED_WORD.finditer(text)]

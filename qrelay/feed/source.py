@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from qrelay.formats.lines import BOM, all_lines, refuse_binary
-from qrelay.formats.queries import refuse_table
+from qrelay.formats.lines import BOM, all_lines
+from qrelay.formats.queries import refuse_head, refuse_table
 
 _POLL_S = 0.2
 _YIELD_EVERY = 512
@@ -38,9 +38,8 @@ def open_lines(path: Path | None, *, follow: bool) -> AsyncIterator[bytes | None
 
 
 async def _whole(path: Path | None) -> AsyncIterator[bytes | None]:
-    for number, line in enumerate(all_lines(path, text=True)):
-        for part in line.split(b"\r"):  # an old Mac's only line ending
-            yield part
+    for number, line in enumerate(all_lines(path, check=refuse_head)):
+        yield line
         if number % _YIELD_EVERY == 0:
             await asyncio.sleep(0)
 
@@ -67,7 +66,7 @@ async def _stdin() -> AsyncIterator[bytes | None]:
             continue
         data, pending = pending.result(), None
         if data and first:
-            refuse_binary(data, "standard input")
+            refuse_head(data, "standard input")
             data, first = data.removeprefix(BOM), False
         *ended, begun = data.split(b"\n")
         for line in ended:
@@ -89,7 +88,7 @@ async def _growing(path: Path) -> AsyncIterator[bytes | None]:
             if file is None and path.stat().st_size:
                 file, rest = path.open("rb"), b""
                 head = file.peek(_HEAD)
-                refuse_binary(head, path)
+                refuse_head(head, path)
                 file.seek(len(BOM) if head.startswith(BOM) else 0)
         if file is not None:
             replaced = _replaced(path, file)  # looked at first: what was written before is still read

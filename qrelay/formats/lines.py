@@ -1,6 +1,7 @@
 """Files of lines: UTF-8, with or without a byte order mark, plain or gzip by their first two bytes.
 
-Only line feeds end a line; a carriage return before one belongs to it. Errors name file and line.
+Line feeds end lines, a carriage return before one belongs to it; in a file without line feeds carriage returns end
+them. Errors name file and line.
 """
 
 from __future__ import annotations
@@ -21,19 +22,23 @@ from qrelay.errors import InputError, MalformedInput
 
 BOM: Final = codecs.BOM_UTF8
 _GZIP: Final = b"\x1f\x8b"
+_BINARY: Final = (_GZIP, b"BZh91AY&SY", b"\x28\xb5\x2f\xfd", b"\xff\xfe", b"\xfe\xff")
+"""How gzip, bzip2, zstd and UTF-16 begin; of others NUL bytes tell."""
 _HEAD: Final = 1 << 16
 _Line = TypeVar("_Line")
 _Parsed = TypeVar("_Parsed")
+Check = Callable[[bytes, object], None]
+"""Told the first bytes of a file and its name. Raises MalformedInput."""
 
 
 class BadRecord(MalformedInput):
     """What is wrong with a line, without the place where it stands."""
 
 
-def all_lines(path: Path | None, *, text: bool = False) -> Iterator[bytes]:
+def all_lines(path: Path | None, *, check: Check | None = None) -> Iterator[bytes]:
     """Every line of a file, or of standard input where it is None, without its line ending; blank lines too.
 
-    text: refuse the whole file where it begins as no text does, see `refuse_binary`.
+    check: refuses the whole file by how it begins.
 
     Raises:
         MalformedInput: the file cannot be read, or ends before it should.
@@ -44,11 +49,14 @@ def all_lines(path: Path | None, *, text: bool = False) -> Iterator[bytes]:
             path.open("rb") if path else cast(BufferedReader, sys.stdin.buffer) as raw,
             gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP else nullcontext(raw) as file,
         ):
-            if text:
-                refuse_binary(file.peek(_HEAD), name)
+            if check:
+                check(file.peek(_HEAD), name)
             for number, line in enumerate(file, 1):
                 whole = line.removeprefix(BOM) if number == 1 else line
-                yield whole.removesuffix(b"\n").removesuffix(b"\r")
+                if number == 1 and not whole.endswith(b"\n"):  # the only one: an old Mac's file
+                    yield from whole.removesuffix(b"\r").split(b"\r")
+                else:
+                    yield whole.removesuffix(b"\n").removesuffix(b"\r")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise MalformedInput(f"{name} is damaged after line {number} ({error}): fetch it again") from error
     except OSError as error:
@@ -57,13 +65,13 @@ def all_lines(path: Path | None, *, text: bool = False) -> Iterator[bytes]:
 
 def refuse_binary(head: bytes, name: object) -> None:
     """Raises MalformedInput: what begins with `head` is no text, for it is compressed or holds NUL bytes."""
-    if head[:2] == _GZIP or b"\0" in head:
-        raise MalformedInput(f"{name} is compressed or binary, with NUL bytes: give lines of text in UTF-8")
+    if head.startswith(_BINARY) or b"\0" in head:
+        raise MalformedInput(f"{name} is compressed, UTF-16 or binary, with NUL bytes: give lines of text in UTF-8")
 
 
-def byte_lines(path: Path, *, text: bool = False) -> Iterator[tuple[int, bytes]]:
+def byte_lines(path: Path, *, check: Check | None = None) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line) of every line that is not blank. Raises MalformedInput, as `all_lines`."""
-    return ((number, line) for number, line in enumerate(all_lines(path, text=text), 1) if line.strip())
+    return ((number, line) for number, line in enumerate(all_lines(path, check=check), 1) if line.strip())
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -107,8 +115,10 @@ def json_value(line: bytes | str) -> Any:
         return _JSON.decode(decoded(line))
     except RecursionError as error:
         raise BadRecord("not JSON that can be read: it is nested too deeply") from error
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise BadRecord(f"not JSON: {error}") from error
+    except ValueError as error:
+        raise BadRecord("a number of more digits than are read: write it as text, in quotes") from error
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,33 +6,59 @@ line unless the format is given.
 - plain: the line is the text; its id is `q-` and 16 characters of the text's hash, so that the same line
   is the same query whenever it comes.
 
-Under "auto" a header line is no query, nor is a line without a letter or digit. No query holds NUL, which databases
-do not store. Attributes that are no text are kept as JSON, a null is none.
+Under "auto" a header line is no query, nor is a part of a JSON document, nor a line without a letter or digit. TSV
+has no quoting and no third column. No query holds NUL, which databases do not store. Attributes that are no text are
+kept as JSON, a null is none.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 from qrelay.errors import InvalidQuery, MalformedInput
-from qrelay.formats.lines import byte_lines, decoded, json_value, parsed
-from qrelay.formats.records import query_fields, require_text, texts, told
+from qrelay.formats.lines import BOM, byte_lines, decoded, json_value, parsed, refuse_binary
+from qrelay.formats.records import QUERY_IDS, QUERY_TEXTS, query_fields, require_text, texts, told
 from qrelay.identity import digest
 from qrelay.types import Query
 
 Format = Literal["auto", "jsonl", "tsv", "plain"]
 MAX_ID_CHARS = 256
-_TABLES: Final = (".csv", ".parquet")
-_HEADER: Final = {"query_id", "query-id", "qid", "text", "query"}
+_TABLE: Final = re.compile(r"\.(csv|parquet|xlsx?|ods)(\.(gz|bz2|xz|zst|zip))?$", re.IGNORECASE)
+_IDS: Final = {"id", "_id"}
+_HEADER: Final = {*QUERY_IDS, *QUERY_TEXTS, "query-id"} - _IDS
+_JSON: Final = re.compile(rf'\s*(\{{|\[\s*[\[{{"]|"({"|".join(map(re.escape, (*QUERY_IDS, *QUERY_TEXTS)))})"\s*:)')
+"""How a JSON document begins, or a line of one that is written over several."""
+_QUOTED: Final = re.compile(r'".+"')
+_COMMAS: Final = re.compile(rb"[,;|]")
 
 
 def refuse_table(path: Path) -> None:
     """Raises MalformedInput: the file's name says that it holds no query lines."""
-    if path.name.removesuffix(".gz").endswith(_TABLES):
-        raise MalformedInput(f"{path} is a table: write its queries as JSONL, or as TSV with query_id and text")
+    if _TABLE.search(path.name):
+        raise _table(path)
+
+
+def refuse_head(head: bytes, name: object) -> None:
+    """Raises MalformedInput: what begins with `head` holds no query lines. It is no text, or a table, whose header
+    says that commas or the like part its columns."""
+    refuse_binary(head, name)
+    first = re.split(rb"[\r\n]", head.removeprefix(BOM), maxsplit=1)[0]
+    names = [_column(field.decode("utf-8", "replace")) for field in _COMMAS.split(first)]
+    if len(names) > 1 and {*names} & _HEADER and all(re.fullmatch(r"[\w-]+", each) for each in names):
+        raise _table(name)
+
+
+def _table(name: object) -> MalformedInput:
+    return MalformedInput(f"{name} is a table: write its queries as JSONL, or as TSV with query_id and text")
+
+
+def _column(name: str) -> str:
+    """A column's name in a header, as plain as it can be."""
+    return name.strip().strip("\"'#").lower()
 
 
 def read_queries(path: Path, collection: str = "") -> Iterator[Query]:
@@ -42,7 +68,7 @@ def read_queries(path: Path, collection: str = "") -> Iterator[Query]:
         MalformedInput: a line is no query; it is named. Or the file is none of lines.
     """
     refuse_table(path)
-    for _, query in parsed(path, byte_lines(path, text=True), partial(parse_line, collection=collection)):
+    for _, query in parsed(path, byte_lines(path, check=refuse_head), partial(parse_line, collection=collection)):
         yield query
 
 
@@ -61,18 +87,31 @@ def parse_line(line: str | bytes, collection: str, line_format: Format = "auto")
         query_id, tab, text = line.partition("\t")
         if not tab:
             raise MalformedInput("no tab: a TSV line is query_id<TAB>text")
-        return _checked(Query(query_id.strip(), text.strip(), collection))
-    text = line.strip()
+        query_id, text = _bare(query_id), _bare(text)
+        if "\t" in text:
+            raise MalformedInput("more than two columns: a TSV line is query_id<TAB>text")
+        if _QUOTED.fullmatch(query_id) or (_QUOTED.fullmatch(text) and '""' in text):
+            raise MalformedInput("a field in quotes, which TSV has not here: write it without, or the line as JSON")
+        return _checked(Query(query_id, text, collection))
+    text = _bare(line)
     if line_format == "auto" and not any(map(str.isalnum, text)):
         raise InvalidQuery("no letter and no digit, hence no question: say --format plain where it is one")
     return _checked(Query(f"q-{digest(text)[:16]}", text, collection))
 
 
+def _bare(field: str) -> str:
+    """A field of a line without the blanks around it. Raises MalformedInput: it is none."""
+    field = field.strip()
+    if "\r" in field:
+        raise MalformedInput("a carriage return within the line: end every line with a line feed")
+    return field
+
+
 def _guess(line: str) -> Format:
-    if line.lstrip().startswith("{"):
+    if _JSON.match(line):
         return "jsonl"
-    names = [name.strip().lower() for name in line.split("\t")[:2]]
-    if names[-1] in _HEADER and {*names} <= {*_HEADER, "id", "_id"}:
+    names = [_column(name) for name in line.split("\t")[:2]]
+    if names[-1] in _HEADER and {*names} <= {*_HEADER, *_IDS}:
         raise MalformedInput("a header, no query: remove the line, or say --format tsv or plain where it is one")
     return "tsv" if "\t" in line else "plain"
 

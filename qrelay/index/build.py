@@ -57,6 +57,8 @@ CHARACTERS_A_TOKEN: Final = 16
 """Most of a window: a tokenizer may make one token of a word of megabytes."""
 FEW: Final = 0.03
 """Share of unknown tokens, and of passages without terms, above which people are warned."""
+PUBLIC: Final = "paraphrase-multilingual-MiniLM-L12-v2"
+"""A public model of 50 languages in many scripts, for people whose catalogue has none."""
 _REJECTED: Final = "rejected.jsonl"
 Parameters = dict[str, int | float | str]
 
@@ -134,8 +136,8 @@ def _multilingual() -> str:
     if known:
         return f"build with a multilingual one, `--embedder {known[0]}`"
     return (
-        "the catalogue has no multilingual one; give one that sentence-transformers loads, `--embedder path:FOLDER`, "
-        "or add it to the file that QRELAY_CATALOGUE names, with `multilingual: true`"
+        "the catalogue has no multilingual one; give one that sentence-transformers loads, `--embedder path:FOLDER` "
+        f"({PUBLIC}, say), or add it to the file that QRELAY_CATALOGUE names, with `multilingual: true`"
     )
 
 

@@ -14,6 +14,7 @@ import os
 import re
 import threading
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final, Literal, Protocol
@@ -26,6 +27,7 @@ from qrelay.models.catalogue import resolve
 from qrelay.models.encoding import own_length, space
 from qrelay.models.engines import EncoderEngine, fingerprint
 from qrelay.models.loading import load_encoder
+from qrelay.words import spaced_words
 
 Vectors = npt.NDArray[np.float32]
 TextKind = Literal["query", "document"]
@@ -37,6 +39,8 @@ _GPU_TOKENS: Final = 65_536
 _CPU_TEXTS: Final = 16
 """Sorted by length, 16 pad less than 32: 5.3 against 6.6 CPU-ms a MedQuAD question (one thread)."""
 _CHARACTERS_A_TOKEN: Final = 4
+_SPLINTERED: Final = 3
+"""Letters of a word, at least, that came apart; shorter words do in every vocabulary."""
 _MAX_COUNT: Final = 8
 
 
@@ -58,7 +62,7 @@ class Embedder(Protocol):
         a text of at most `size` tokens stays whole."""
 
     def unknown(self, texts: Sequence[str]) -> tuple[int, int]:
-        """(tokens of the texts, how many of them the model's vocabulary does not hold)."""
+        """(tokens of the texts, how many of them stand for words that the model's vocabulary does not hold)."""
 
 
 def load_embedder(name: str, *, engine: EncoderEngine = "torch", threads: int = 0, device: str = "") -> Embedder:
@@ -100,6 +104,25 @@ def cut(text: str, offsets: Sequence[tuple[int, int]], size: int, stride: int) -
     return [text[edges[start] : edges[min(start + size, len(offsets))]].strip() for start in starts]
 
 
+def splinters(text: str, offsets: Sequence[tuple[int, int]]) -> int:
+    """How many tokens say nothing though the vocabulary has them: parts of a letter, and the letters of a word that
+    came apart into nothing else. A vocabulary of English has the alphabets of others, and not one of their words.
+
+    offsets: (start, end) of each token in characters, ascending.
+    """
+    if text.isascii():
+        return 0
+    lone = [end - start == 1 and text[start] > "\x7f" for start, end in offsets]
+    divided = {one[0] for one, other, mere in zip(offsets, offsets[1:], lone, strict=False) if mere and one == other}
+    found = sum(mere and start in divided for (start, _), mere in zip(offsets, lone, strict=True))
+    starts = [start for start, _ in offsets]
+    for begin, end in spaced_words(text):
+        first, last = bisect_left(starts, begin), bisect_left(starts, end)
+        if last - first >= _SPLINTERED and all(lone[first:last]):
+            found += sum(start not in divided for start in starts[first:last])
+    return found
+
+
 class SentenceTransformerEmbedder:
     """A SentenceTransformer as trainer, evaluation, gate and service call it. May be called from several threads."""
 
@@ -137,10 +160,15 @@ class SentenceTransformerEmbedder:
         return cut(text, self._tokenizer.encode(text, add_special_tokens=False).offsets, size, stride)
 
     def unknown(self, texts: Sequence[str]) -> tuple[int, int]:
-        """A word that is too long, or of another script, is one unknown token."""
+        """Also counted as unknown: `splinters`."""
         unknown = getattr(self.model.tokenizer, "unk_token_id", None)
-        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return sum(len(each.ids) for each in found), sum(each.ids.count(unknown) for each in found)
+        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        tokens = lost = 0
+        for text, each in zip(texts, found, strict=True):
+            known = [place for place, token in zip(each.offsets, each.ids, strict=True) if token != unknown]
+            tokens += len(each.ids)
+            lost += len(each.ids) - len(known) + splinters(text, known)
+        return tokens, lost
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 from pathlib import Path
 
@@ -66,6 +67,21 @@ def test_attributes_that_are_no_text_are_kept_as_json_and_a_null_is_none() -> No
         ("qid\tQuery", "a header"),
         ("id\ttext", "a header"),
         ("query", "a header"),
+        ("id\tquestion", "a header"),
+        ("#qid\ttext", "a header"),
+        ('"query_id"\t"text"', "a header"),
+        ("qid\tquery\ttopic", "a header"),
+        ("q1\twhere is it\tgeography", "more than two columns"),
+        ("query-id\tcorpus-id\tscore", "more than two columns"),
+        ('"q1"\t"how does it sleep"', "a field in quotes"),
+        ('q1\t"how does ""it"" sleep"', "a field in quotes"),
+        ("one\rtwo", "a carriage return within the line"),
+        ("q1\tone\rq2\ttwo", "a carriage return within the line"),
+        ('[{"query_id": "a", "text": "x"}]', "expected an object"),
+        ('["where", "when"]', "expected an object"),
+        ('  "query_id": "a",', "not JSON"),
+        ('  "text": "x"', "not JSON"),
+        ('{"query_id": ' + "9" * 5000 + ', "text": "x"}', "a number of more digits than are read"),
         ("[", "no letter and no digit"),
         ('{"query_id": "a\\u0000", "text": "x"}', "NUL"),
         ('{"query_id": "a", "text": "x", "text": "y"}', "the key 'text' occurs twice"),
@@ -89,6 +105,13 @@ def test_a_header_is_a_query_where_the_format_says_so() -> None:
     assert parse_line("q1\tquery", "docs").text == "query"
 
 
+@pytest.mark.parametrize(
+    "text", ["[solved] how to sort", '"to be or not": who says so', 'q1\t"to be", who wrote it?']
+)
+def test_brackets_and_quotes_are_no_json_and_no_quoting_by_themselves(text: str) -> None:
+    assert parse_line(text, "docs").text == text.removeprefix("q1\t")
+
+
 def test_bytes_that_are_not_utf8_are_refused_and_never_replaced() -> None:
     assert parse_line("où dort le chat".encode(), "docs").text == "où dort le chat"
     with pytest.raises(MalformedInput, match="not UTF-8"):
@@ -109,6 +132,14 @@ def test_a_byte_order_mark_is_dropped_and_gzip_told_by_its_bytes(tmp_path: Path,
     [
         ("queries.csv", b"q1,where\n", "is a table"),
         ("queries.parquet", b"PAR1", "is a table"),
+        ("queries.CSV", b"q1,where\n", "is a table"),
+        ("queries.csv.bz2", b"q1,where\n", "is a table"),
+        ("queries.txt", b'query_id,text\nq1,"where, when"\n', "is a table"),
+        ("queries.txt", b'\xef\xbb\xbf"id";"question"\r\n"1";"where"\r\n', "is a table"),
+        ("queries", gzip.compress(b"qid|query\nq1|where\n"), "is a table"),
+        ("queries.tsv", "猫".encode("utf-16"), "UTF-16"),
+        ("queries.bz2", bz2.compress(b"q1\twhere\n"), "is compressed"),
+        ("queries.zst", b"\x28\xb5\x2f\xfd\x24\x01q1 where\n", "is compressed"),
         ("queries.tsv", "q1\twhere\n".encode("utf-16"), "NUL bytes"),
         ("queries.tsv", b"q1\twhere\nq2\t\xe9t\xe9\n", r"queries\.tsv:2: not UTF-8"),
         ("queries.gz", gzip.compress(b"q1\twhere\n", mtime=0)[:-6], "is damaged after line 1"),
@@ -118,3 +149,12 @@ def test_a_file_that_holds_no_query_lines_is_refused(tmp_path: Path, name: str, 
     (tmp_path / name).write_bytes(data)
     with pytest.raises(MalformedInput, match=said):
         list(read_queries(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "data", [b"q1\twhere\rq2\twhen\r", b'{"id": "q1", "text": "where"}\r{"id": "q2", "text": "when"}']
+)
+def test_the_lines_of_an_old_macs_file_end_with_carriage_returns(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "queries").write_bytes(data)
+    found = list(read_queries(tmp_path / "queries"))
+    assert [(query.query_id, query.text) for query in found] == [("q1", "where"), ("q2", "when")]

@@ -81,7 +81,7 @@ def test_queries_are_read_alike(tmp_path: Path, reader: str) -> None:
         (b"[" * 100_000, "nested too deeply"),
         (b'{"_id": 1e999, "text": "x"}', "_id must be text, not float"),
         (b'{"_id": true, "text": "x"}', "_id must be text, not bool"),
-        (b'{"_id": ' + b"9" * 5000 + b', "text": "x"}', "not JSON: Exceeds the limit"),
+        (b'{"_id": ' + b"9" * 5000 + b', "text": "x"}', "a number of more digits than are read"),
         (b'{"_id": "d2", "_id": "d3", "text": "x"}', "the key '_id' occurs twice"),
         (rb'{"_id": "d\u0000", "text": "x"}', "NUL"),
         (b'{"_id": "d2", "text": {"en": "x"}}', "text"),

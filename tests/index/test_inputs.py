@@ -93,6 +93,7 @@ def test_a_build_measures_what_the_model_does_not_know_and_says_what_to_do(
     thai = build(rows(THAI), by=minilm)
     assert thai.manifest.tokens == thai.manifest.unknown_tokens != 0
     (said,) = thai.remarks()
+    assert "paraphrase-multilingual-MiniLM-L12-v2" in said
     assert "100% of the passages' tokens are unknown to all-MiniLM-L6-v2" in said
     assert "the catalogue has no multilingual one" in said
     entry = {"name": "many", "task": "embedding", "quantisation": "f32", "licence": "MIT", "multilingual": True}
@@ -100,6 +101,29 @@ def test_a_build_measures_what_the_model_does_not_know_and_says_what_to_do(
     (tmp_path / "more.yaml").write_text(json.dumps({"models": [entry]}))
     monkeypatch.setenv("QRELAY_CATALOGUE", str(tmp_path / "more.yaml"))
     assert "build with a multilingual one, `--embedder many`" in next(build(rows(THAI), by=minilm).remarks())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "मधुमेह के रोगियों को आहार पर नियंत्रण रखना चाहिए",
+        "يجب على مرضى السكري التحكم في نظامهم الغذائي",
+        "Больные диабетом должны контролировать свою диету",
+        "당뇨병 환자는 식단을 조절하고 자주 운동해야 합니다",
+        "Οι διαβητικοί ασθενείς πρέπει να ελέγχουν τη διατροφή τους",
+    ],
+    ids=["Hindi", "Arabic", "Russian", "Korean", "Greek"],
+)
+def test_words_that_come_apart_into_letters_are_unknown_too(build: Build, text: str) -> None:
+    """MiniLM has the letters of these alphabets and none of their words: it knows each token and says nothing."""
+    (said,) = build(rows({"d": text}), by=load_embedder("all-MiniLM-L6-v2")).remarks()
+    assert "are unknown to all-MiniLM-L6-v2" in said
+
+
+def test_words_of_latin_letters_with_accents_are_known(build: Build) -> None:
+    text = "Diabetiker sollten ihre Ernährung prüfen: bệnh nhân tiểu đường nên kiểm soát chế độ ăn, naïve café, 5 µm"
+    result = build(rows({"d": text}), by=load_embedder("all-MiniLM-L6-v2"))
+    assert (result.manifest.unknown_tokens, list(result.remarks())) == (0, [])
 
 
 def test_passages_without_a_term_are_counted_and_warned_of(build: Build) -> None:
