@@ -226,8 +226,9 @@ FAULTS: Final[Mapping[str, Fault]] = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a fault came to. *_stood_s: the longest time in which nothing was accepted, committed, from the fault on;
-    settled_s: from the last accepted query to the last commit."""
+    """What a fault came to. *_stood_s: the longest time in which nothing was accepted, committed, from the fault to
+    the last accepted query; settled_s: from that to the last commit, up to `nats.ack_wait_s` for what was on its way
+    to a service through a server that died."""
 
     fault: str
     accepted: int
@@ -257,13 +258,14 @@ def judged(
     states = classify(fed, found)
     accepts = [at for (_, before, _), (at, now, _) in itertools.pairwise(seen) if now > before]
     commits = [at for (_, _, before), (at, _, now) in itertools.pairwise(seen) if now > before]
-    settled = max(0.0, commits[-1] - accepts[-1]) if commits and accepts else 0.0
+    ended = accepts[-1] if accepts else began
+    settled = max(0.0, commits[-1] - ended) if commits else 0.0
     return Verdict(
         fault,
         len(fed),
         {state: len(states[state]) for state in STATES},
         _longest(accepts, began),
-        _longest(commits, began),
+        _longest([*(at for at in commits if at < ended), ended], began),
         round(settled, 1),
         {state: ids[:5] for state, ids in states.items() if ids and state != "ok"},
     )
