@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -58,8 +59,6 @@ class Load:
         self._ending = threading.Event()
         self.texts: dict[str, str] = {}
         self.notes: list[str] = []
-        self.seen: list[tuple[float, int, int]] = []
-        """(monotonic seconds, accepted, committed), whenever one of them had changed."""
         self._file.touch()
         self._writer = threading.Thread(target=self._write, daemon=True)
         self._process = subprocess.Popen(
@@ -78,15 +77,16 @@ class Load:
                 self.texts[query_id] = text
                 file.write(json.dumps({"query_id": query_id, "text": text}) + "\n")
 
-    def accepted(self) -> list[str]:
-        """What the journal holds: acknowledged, and on the feed's disk."""
-        return self._read(
-            self._installation.folder / "feed" / f"{self.collection}.sqlite", "SELECT query_id FROM accepted"
-        )
+    def accepted(self) -> dict[str, float]:
+        """What the journal holds, acknowledged and on the feed's disk: query_id -> when, in seconds since 1970."""
+        journal = self._installation.folder / "feed" / f"{self.collection}.sqlite"
+        rows = self._read(journal, "SELECT query_id, accepted_at FROM accepted")
+        return {query_id: datetime.fromisoformat(at).timestamp() for query_id, at in rows}
 
-    def _committed(self) -> int:
-        query = "SELECT query_id FROM queries WHERE collection = ?"
-        return len(self._read(self.ledger, query, self.collection))
+    def commits(self) -> list[float]:
+        """When the ledger got each query, in seconds since 1970."""
+        query = "SELECT committed_us FROM queries WHERE collection = ?"
+        return [row[0] / 1e6 for row in self._read(self.ledger, query, self.collection)]
 
     @property
     def ledger(self) -> Path:
@@ -94,40 +94,29 @@ class Load:
         return self._installation.folder / "ledger.sqlite"
 
     @staticmethod
-    def _read(path: Path, query: str, *values: str) -> list[str]:
+    def _read(path: Path, query: str, *values: str) -> list[Any]:
         try:
             with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30) as connection:
-                return [row[0] for row in connection.execute(query, values)]
+                return connection.execute(query, values).fetchall()
         except sqlite3.OperationalError:  # not there yet
             return []
 
-    def look(self) -> tuple[int, int]:
-        """Accepted and committed now."""
-        now = len(self.accepted()), self._committed()
-        if not self.seen or self.seen[-1][1:] != now:
-            self.seen.append((time.monotonic(), *now))
-        return now
-
-    def watch(self, seconds: float) -> None:
-        """Look on for a while."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.look()
-            time.sleep(_LOOK_S)
+    def _look(self) -> tuple[int, int]:
+        """How many are accepted and committed now."""
+        return len(self.accepted()), len(self.commits())
 
     def until_moving(self) -> None:
-        """Look on until more was accepted, and more committed, than now."""
-        accepted, committed = self.look()
+        """Until more was accepted, and more committed, than now."""
+        accepted, committed = self._look()
         self._until(lambda now: now[0] > accepted and now[1] > committed)
 
-    def _until(self, holds: Callable[[tuple[int, int]], bool]) -> bool:
-        changed = time.monotonic()
-        while not holds(self.look()):
-            changed = max(changed, self.seen[-1][0])
-            if time.monotonic() > changed + _SETTLED_S:
-                return False
+    def _until(self, holds: Callable[[tuple[int, int]], bool]) -> None:
+        """Until it holds, or nothing has changed for _SETTLED_S."""
+        before, changed = (0, 0), time.monotonic()
+        while not holds(now := self._look()) and time.monotonic() < changed + _SETTLED_S:
+            if now != before:
+                before, changed = now, time.monotonic()
             time.sleep(_LOOK_S)
-        return True
 
     def end(self) -> None:
         """No more queries; wait until all are accepted and committed, or nothing moves any more."""
@@ -143,7 +132,7 @@ class Load:
 def kill_one(cluster: Cluster, leader: Server, load: Load) -> None:
     """SIGKILL; a new process five seconds later."""
     leader.kill()
-    load.watch(5)
+    time.sleep(5)
     leader.start()
 
 
@@ -151,7 +140,7 @@ def kill_all(cluster: Cluster, leader: Server, load: Load) -> None:
     """SIGKILL of all three."""
     for server in cluster.servers:
         server.kill()
-    load.watch(2)
+    time.sleep(2)
     for server in cluster.servers:
         server.start()
 
@@ -159,14 +148,14 @@ def kill_all(cluster: Cluster, leader: Server, load: Load) -> None:
 def stop_one(cluster: Cluster, leader: Server, load: Load) -> None:
     """SIGSTOP for half a minute."""
     leader.signal(signal.SIGSTOP)
-    load.watch(30)
+    time.sleep(30)
     leader.signal(signal.SIGCONT)
 
 
 def cut_one(cluster: Cluster, leader: Server, load: Load) -> None:
     """Nobody reaches it for half a minute, clients neither."""
     leader.cut(True)
-    load.watch(30)
+    time.sleep(30)
     leader.cut(False)
 
 
@@ -174,7 +163,7 @@ def part_one(cluster: Cluster, leader: Server, load: Load) -> None:
     """The others do not reach it for half a minute; clients do."""
     for other in cluster.others(leader):
         other.part(leader, True)
-    load.watch(30)
+    time.sleep(30)
     for other in cluster.others(leader):
         other.part(leader, False)
 
@@ -194,7 +183,7 @@ def corrupt(pattern: str, cluster: Cluster, leader: Server, load: Load) -> None:
     leader.start()
     if refusal := leader.refused():
         load.notes.append(f"the server refused its store ({refusal}): emptied")
-        load.watch(5)
+        time.sleep(5)
         leader.wipe()
         leader.start()
 
@@ -252,27 +241,25 @@ class Verdict:
 
 
 def judged(
-    fault: str, fed: Mapping[str, str], found: Any, seen: Sequence[tuple[float, int, int]], began: float
+    fault: str, fed: Mapping[str, str], found: Any, accepts: Sequence[float], commits: Sequence[float], began: float
 ) -> Verdict:
-    """fed: acknowledged query_id -> text; found: the evidence; seen: see Load; began: when the fault did."""
+    """fed: acknowledged query_id -> text; found: the evidence; when each was accepted and committed, and the fault
+    began, in seconds."""
     states = classify(fed, found)
-    accepts = [at for (_, before, _), (at, now, _) in itertools.pairwise(seen) if now > before]
-    commits = [at for (_, _, before), (at, _, now) in itertools.pairwise(seen) if now > before]
-    ended = accepts[-1] if accepts else began
-    settled = max(0.0, commits[-1] - ended) if commits else 0.0
+    ended = max(accepts, default=began)
     return Verdict(
         fault,
         len(fed),
         {state: len(states[state]) for state in STATES},
         _longest(accepts, began),
         _longest([*(at for at in commits if at < ended), ended], began),
-        round(settled, 1),
+        round(max(0.0, max(commits, default=ended) - ended), 1),
         {state: ids[:5] for state, ids in states.items() if ids and state != "ok"},
     )
 
 
 def _longest(moments: Sequence[float], since: float) -> float:
-    after = [since, *(moment for moment in moments if moment > since)]
+    after = [since, *sorted(moment for moment in moments if moment > since)]
     return round(max((b - a for a, b in itertools.pairwise(after)), default=0.0), 1)
 
 
@@ -288,17 +275,19 @@ def run_fault(name: str, cluster: Cluster, installation: Installation, rate: flo
     nats = NatsSettings(url=cluster.url)
     load = Load(installation, name.replace(".", "-"), rate)
     load.until_moving()
-    load.watch(seconds)
+    time.sleep(seconds)
     leader = cluster.named(asyncio.run(leader_of(nats, Queue.QUERIES)))
-    began = time.monotonic()
+    began = time.time()
     FAULTS[name](cluster, leader, load)
     load.until_moving()
-    load.watch(seconds)
+    time.sleep(seconds)
     load.end()
     cluster.await_healthy()
-    fed = {query_id: load.texts[query_id] for query_id in load.accepted()}
-    found = collect_queries(f"{load.ledger}", nats, load.collection)
-    return dataclasses.replace(judged(name, fed, found, load.seen, began), notes=load.notes)
+    accepted = load.accepted()
+    fed = {query_id: load.texts[query_id] for query_id in accepted}
+    found = collect_queries(str(load.ledger), nats, load.collection)
+    verdict = judged(name, fed, found, list(accepted.values()), load.commits(), began)
+    return dataclasses.replace(verdict, notes=load.notes)
 
 
 def settings(url: str, folder: Path) -> dict[str, str]:
