@@ -73,7 +73,7 @@ def _windows(headers: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
             yield reset, headers[name], headers.get(reset, "")
     field = headers.get("ratelimit", "")[:_MOST_FIELD_CHARS]
     for window in [field] if "remaining" in field else field.split(","):
-        told = dict(_PARAMETER.findall(window))
+        told: dict[str, str] = dict(_PARAMETER.findall(window))
         yield "ratelimit", told.get("r", told.get("remaining", "")), told.get("t", told.get("reset", ""))
 
 
