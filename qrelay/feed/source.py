@@ -8,20 +8,27 @@ waiting for more.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import re
 import stat
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from qrelay.errors import MalformedInput
 from qrelay.formats.lines import BOM, all_lines
 from qrelay.formats.queries import refuse_head, refuse_table
 
 _POLL_S = 0.2
 _YIELD_EVERY = 512
 _HEAD = 1 << 16
+_KEPT = 1 << 12
+"""Most bytes of a line by which its place is known again."""
+_ROTATION = re.compile(r"[.-]\d[\d.T_:-]*(\.gz)?")
+log = logging.getLogger(__name__)
 
 
 def open_lines(path: Path | None, *, follow: bool) -> AsyncIterator[bytes | None]:
@@ -81,33 +88,73 @@ async def _stdin() -> AsyncIterator[bytes | None]:
 
 async def _growing(path: Path) -> AsyncIterator[bytes | None]:
     """Complete lines as they are appended. Where the file was replaced or cut (a log's rotation), the opened one is
-    read to its end, then the new one from its start. A last line without its end is never fed: it may be cut."""
-    file, rest = None, b""
+    read to its end, then what was rotated away since, then the new one from its start. A last line without its end is
+    never fed: it may be cut."""
+    file, rest, before, seen = None, b"", b"", 0
     while True:
         with suppress(FileNotFoundError):  # between a log's renaming and the new one there is none
             if file is None and path.stat().st_size:
-                file, rest = path.open("rb"), b""
+                file, rest, before = path.open("rb"), b"", b""
                 head = file.peek(_HEAD)
                 refuse_head(head, path)
                 file.seek(len(BOM) if head.startswith(BOM) else 0)
+                seen = os.fstat(file.fileno()).st_mtime_ns
         if file is not None:
-            replaced = _replaced(path, file)  # looked at first: what was written before is still read
-            for line in file:
+            cut = _overwritten(file, before)
+            replaced = cut or _replaced(path, file)  # looked at first: what was written before is still read
+            for line in () if cut else file:
                 rest += line
+                before = line[-_KEPT:]
                 if rest.endswith(b"\n"):
                     yield rest.removesuffix(b"\n")
                     rest = b""
             if replaced:
+                if rest:
+                    log.warning(
+                        "%s was replaced: its last line had no end and is not fed (%d bytes)", path, len(rest)
+                    )
+                for line in _rotated_lines(path, file, seen):
+                    yield line
                 file.close()
                 file = None
                 continue
+            seen = os.fstat(file.fileno()).st_mtime_ns
         yield None
         await asyncio.sleep(_POLL_S)
 
 
+def _overwritten(file: BinaryIO, before: bytes) -> bool:
+    """Whether the opened file was cut, and maybe written anew: the bytes `before` the place reached are not there."""
+    place = file.tell()
+    return os.pread(file.fileno(), len(before), place - len(before)) != before
+
+
 def _replaced(path: Path, file: BinaryIO) -> bool:
-    """Whether `path` names another file than the one opened, or the same one with less in it than was read."""
+    """Whether `path` names another file than the one opened. An empty one is none yet: who writes goes on with the
+    old one until it opens the new one."""
     with suppress(FileNotFoundError):
-        now, opened = path.stat(), os.fstat(file.fileno())
-        return (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino) or now.st_size < file.tell()
+        now = path.stat()
+        return now.st_size > 0 and not os.path.samestat(now, os.fstat(file.fileno()))
     return False
+
+
+def _rotated_lines(path: Path, file: BinaryIO, seen_ns: int) -> Iterator[bytes]:
+    """The lines of `_rotated`; a file that is only half compressed yet stands beside its original."""
+    for each in _rotated(path, file, seen_ns):
+        try:
+            yield from all_lines(each)
+        except MalformedInput as error:
+            log.warning("%s", error)
+
+
+def _rotated(path: Path, file: BinaryIO, seen_ns: int) -> list[Path]:
+    """The files that stood at `path` after the opened one, oldest first: where a log is rotated more than once
+    between two looks, or copied and cut. They have its name and a number or date behind, and were written since."""
+    found = []
+    for each in path.parent.iterdir():
+        if each.name.startswith(path.name) and _ROTATION.fullmatch(each.name.removeprefix(path.name)):
+            with suppress(FileNotFoundError):
+                state = each.stat()
+                if state.st_mtime_ns >= seen_ns and not os.path.samestat(state, os.fstat(file.fileno())):
+                    found.append((state.st_mtime_ns, each))
+    return [each for _, each in sorted(found)]

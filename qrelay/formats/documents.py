@@ -51,11 +51,14 @@ def to_one_level(sources: Iterable[Mapping[str, Mapping[str, Any]]]) -> frozense
 
 
 def nothing_shared(run: Run, qrels: Qrels, run_name: str, qrels_name: str) -> str:
-    """What to tell where a run ranks no document that is judged, whatever the query; empty where it does."""
+    """What to tell where a run ranks no document that is judged, whatever the query, or none at all for some of the
+    queries; empty where it does."""
     judged = {doc_id: None for grades in qrels.values() for doc_id in grades}
     ranked = {doc_id: None for query_id in qrels for doc_id in run.get(query_id, {})}
     if not judged or not ranked or judged.keys() & ranked.keys():
-        return ""
+        unranked = [query_id for query_id in qrels if not run.get(query_id)]
+        some = f"{run_name} ranks nothing for {len(unranked)} of the {len(qrels)} queries of {qrels_name}"
+        return f"{some} ({unranked[0]!r}, say)" if unranked else ""
     return f"{run_name} ranks nothing that is judged: {absent(next(iter(ranked)), judged, qrels_name)}"
 
 

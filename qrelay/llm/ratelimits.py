@@ -1,9 +1,10 @@
 """What an endpoint's headers say about waiting: Retry-After and the ratelimit family, in every common spelling.
 
-    retry-after-ms: 250                              milliseconds
+    retry-after-ms, x-ms-retry-after-ms: 250         milliseconds
     retry-after: 3 | Sun, 06 Nov 1994 08:49:47 GMT   seconds, a date (RFC 9110), or a Unix time
     x-ratelimit-reset-requests: 6m0s | 120ms | 2.5   a duration, or a Unix time in s, ms, us or ns, or RFC 3339
                                                      counts where the same window's `remaining` is 0
+    ratelimit: "day";r=0;t=50                        seconds, for each window that is named; or remaining=0, reset=50
 
 A wait is never negative; whoever waits caps it.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
@@ -24,6 +25,8 @@ _EPOCH = 3e8
 """Larger numbers are Unix times, not durations (of ten years)."""
 _EPOCH_MS = _EPOCH * 1000
 _WINDOW = re.compile(r"rate-?limit.*remaining|remaining.*rate-?limit")
+_PARAMETER = re.compile(r"\b(r|t|remaining|reset)=([\d.]+)")
+_MOST_FIELD_CHARS = 1000
 _SHOWN_CHARS = 60
 _MOST_CHARS = 100
 """A header that is longer says nothing of time: looking for durations in 100,000 digits takes minutes."""
@@ -43,7 +46,7 @@ def asked_to_wait(headers: Mapping[str, str], now: float | None = None) -> Wait 
     `now` is Unix time, in seconds.
     """
     now = time.time() if now is None else now
-    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+    for name, unit_s in (("retry-after-ms", 1e-3), ("x-ms-retry-after-ms", 1e-3), ("retry-after", 1.0)):
         text = headers.get(name)
         seconds = None if text is None else _moment_or_duration(text, now, unit_s)
         if text is not None and seconds is not None:
@@ -55,13 +58,23 @@ def used_up(headers: Mapping[str, str], now: float | None = None) -> Wait | None
     """Until all windows that are used up (`x-ratelimit-remaining-*: 0`) are open again; None where none is."""
     now = time.time() if now is None else now
     waits = []
-    for name in map(str.lower, headers):
-        if not _WINDOW.search(name) or _number(headers[name]) != 0:
-            continue
-        reset = name.replace("remaining", "reset")
-        seconds = _moment_or_duration(headers.get(reset, ""), now, 1.0)
-        waits += [] if seconds is None else [_wait(seconds, reset, headers[reset])]
+    for name, remaining, reset in _windows(headers):
+        seconds = _moment_or_duration(reset, now, 1.0) if _number(remaining) == 0 else None
+        waits += [] if seconds is None else [_wait(seconds, name, reset)]
     return max(waits, default=None)
+
+
+def _windows(headers: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """(name of its reset, what remains, when it is reset) of each window; texts as they stand."""
+    for name in map(str.lower, headers):
+        if _WINDOW.search(name):
+            own = name.replace("remaining", "reset")
+            reset = next((each for each in (own, f"{own}-after", "x-ratelimit-reset") if each in headers), own)
+            yield reset, headers[name], headers.get(reset, "")
+    field = headers.get("ratelimit", "")[:_MOST_FIELD_CHARS]
+    for window in [field] if "remaining" in field else field.split(","):
+        told: dict[str, str] = dict(_PARAMETER.findall(window))
+        yield "ratelimit", told.get("r", told.get("remaining", "")), told.get("t", told.get("reset", ""))
 
 
 def _wait(seconds: float, name: str, text: str) -> Wait:

@@ -44,8 +44,15 @@ _TOO_LONG: Final = (
 _FILTER: Final = re.compile(
     r"content_?filter|content_?policy|responsibleai|moderation|prohibited_?content|data_?inspection|safety|flagged"
 )
-_QUOTA: Final = re.compile(r"insufficient_|billing|account_(deactivated|suspended)|out_of_credits|payment_required")
+_QUOTA: Final = re.compile(
+    r"insufficient_|billing|arrearage|account_(deactivated|suspended)|out_of_credits|payment_required"
+)
 _ACCOUNT: Final = re.compile(r"invalid_api_key|authentication|permission_?(error|denied)|model_not_found")
+_ACCOUNT_SAYS: Final = re.compile(
+    r"(?i)credit balance is|insufficient (balance|credits)|api key (is )?(not valid|invalid|expired)|invalid api key"
+    r"|account .{0,40}(good standing|overdue|suspended|deactivated)"
+)
+"""What endpoints say of the account without a code for it, in a plain sentence that holds no passage."""
 _TRANSIENT: Final = frozenset({408, 409, 423, 424, 425})
 _REFUSES: Final = frozenset({401, 402, 403, 404, 405, 410})
 _BAD_REQUEST: Final = re.compile(r"invalid_?(request|argument|parameter)|bad_?request|unsupported|unknown_parameter")
@@ -133,7 +140,8 @@ def classified(
         return too_long(failure, "use a model with a longer context")
     if status == 413:
         return Oversized(f"the request is too large for the endpoint ({shown}): shorten the passages")
-    if status in _REFUSES or 300 <= status < 400 or _QUOTA.search(codes) or _ACCOUNT.search(codes):
+    accused = _QUOTA.search(codes) or _ACCOUNT.search(codes) or (status == 400 and _accuses(failure.get("message")))
+    if status in _REFUSES or 300 <= status < 400 or accused:
         return EndpointRefuses(_account(status, failure, shown, secret), retry_after_s=retry_s)
     asked = "" if wait is None else f", {wait.header}"
     if status == 429:
@@ -184,6 +192,15 @@ def _account(status: int, failure: Mapping[str, Any], shown: str, secret: str) -
     )
 
 
+def _accuses(message: object) -> bool:
+    """Whether a short sentence says that the account or its key is refused."""
+    return isinstance(message, str) and len(message) < _SHOWN_CHARS and bool(_ACCOUNT_SAYS.search(message))
+
+
+def _said(failure: Mapping[str, Any]) -> str:
+    return str(failure.get("message") or failure.get("detail") or "")[:_READ_CHARS]
+
+
 def _parameter(failure: Mapping[str, Any], request: Mapping[str, Any]) -> str:
     """The parameter of `request` that a refusal names in its `param`, its locations or its words; "" for none."""
     sent = sorted((name for name in request if name not in _NEVER_PARAMETERS), key=len, reverse=True)
@@ -222,7 +239,7 @@ def _limit(failure: Mapping[str, Any], asked: Any) -> int | None:
     """The largest number below the one asked for that the refusal mentions."""
     if not isinstance(asked, int) or isinstance(asked, bool):
         asked = 1 << 10
-    said = str(failure.get("message") or failure.get("detail") or "")[:_READ_CHARS]
+    said = _said(failure)
     numbers = [int(each) for each in re.findall(r"(?<![\w.])\d{1,3}(?![\w%]|\.\d)", said)]
     return max((each for each in numbers if 1 <= each < asked), default=None)
 

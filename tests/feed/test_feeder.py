@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import sqlite3
 import subprocess
 import sys
@@ -189,6 +190,72 @@ async def test_a_followed_log_that_is_rotated_is_read_to_its_end_and_the_new_one
 
     got = await followed(path, 15, [rotate, lambda: None, cut])
     assert got == [b"old", b"late", *(f"new {n}".encode() for n in range(12)), b"after the cut"]
+
+
+async def test_of_a_log_that_is_rotated_twice_between_two_looks_every_line_is_fed(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    (tmp_path / "log.txt.9").write_text("from before\n")
+    os.utime(tmp_path / "log.txt.9", (1, 1))
+    (tmp_path / "log.txt.bak").write_text("no rotation\n")
+    path.write_text("old\n")
+
+    def rotate() -> None:
+        append(path, b"late\n")()
+        path.rename(tmp_path / "log.txt.2")
+        (tmp_path / "log.txt.1.gz").write_bytes(gzip.compress(b"between\n"))
+        (tmp_path / "log.txt.3.gz").write_bytes(gzip.compress(b"half of it")[:-9])
+        path.write_text("new\n")
+
+    assert await followed(path, 4, [rotate]) == [b"old", b"late", b"between", b"new"]
+
+
+async def test_a_followed_file_that_is_cut_and_grows_beyond_the_place_reached_is_read_from_its_start(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("old 1\nold 2\n")
+    anew = [f"the new line {n}".encode() for n in range(4)]
+    got = await followed(path, 6, [lambda: path.write_bytes(b"\n".join(anew) + b"\n")])
+    assert got == [b"old 1", b"old 2", *anew]
+
+
+async def test_a_followed_file_that_is_copied_and_cut_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("old\n")
+
+    def rotate() -> None:
+        append(path, b"late\n")()
+        (tmp_path / "log.txt-20261129").write_bytes(path.read_bytes())
+        path.write_text("new\n")
+
+    assert await followed(path, 4, [rotate]) == [b"old", b"old", b"late", b"new"]  # known ones are fed once
+
+
+async def test_a_writer_that_still_has_the_old_file_when_the_new_one_is_made_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("old\n")
+    writer = path.open("ab", buffering=0)
+
+    def create() -> None:
+        path.rename(tmp_path / "log.txt.1")
+        path.touch()
+
+    late, new = (lambda: writer.write(b"late\n")), append(path, b"new\n")
+    assert await followed(path, 3, [create, lambda: None, late, new]) == [b"old", b"late", b"new"]
+
+
+async def test_a_line_without_its_end_that_a_rotation_leaves_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("old\nhalf a li")
+
+    def rotate() -> None:
+        path.rename(tmp_path / "log.txt.1")
+        path.write_text("new\n")
+
+    assert await followed(path, 2, [rotate]) == [b"old", b"new"]
+    assert "its last line had no end and is not fed (9 bytes)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from qrelay.errors import MalformedInput
 from qrelay.formats.annotated_pairs import corpus_texts, read_annotated_pairs, read_beir
 from qrelay.formats.beir import qrel_rows, read_collection, read_documents, read_qrels, read_queries, read_run
+from qrelay.formats.documents import Run, nothing_shared
 from qrelay.index.corpus import read_corpus
 from qrelay.judging.check.known import read_known
 from qrelay.judging.querygen.passages import read_passages
@@ -204,3 +205,11 @@ def test_a_line_of_grades_that_is_no_text_is_bad_and_the_others_are_taken(tmp_pa
     found = parse(tmp_path / "x.qrels", "0-3", "ana")
     assert [(each.passage_id, each.grade) for each in found.overrides.values()] == [("a", 1), ("c", 0)]
     assert [each.number for each in found.bad] == [2, 3]
+
+
+@pytest.mark.parametrize(("run", "queries"), [({}, 2), ({"q1": {"d1": 1.0}}, 1), ({"q9": {"d1": 1.0}}, 2)])
+def test_queries_for_which_a_run_ranks_nothing_are_told(run: Run, queries: int) -> None:
+    qrels = {"q1": {"d1": 1}, "q2": {"d2": 1}}
+    said = nothing_shared(run, qrels, "the run", "the qrels")
+    assert said == f"the run ranks nothing for {queries} of the 2 queries of the qrels ('q{3 - queries}', say)"
+    assert not nothing_shared({"q1": {"d1": 1.0}, "q2": {"d3": 1.0}}, qrels, "the run", "the qrels")

@@ -163,6 +163,14 @@ async def test_no_more_than_concurrency_requests_run_at_once() -> None:
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1ms"}, 0.001),
         ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "2m59.56s"}, 179.56),
         ({"ratelimit-remaining": "0", "ratelimit-reset": "50"}, 50.0),
+        ({"ratelimit": "limit=100, remaining=0, reset=50"}, 50.0),
+        ({"ratelimit": '"default";r=0;t=50'}, 50.0),
+        ({"ratelimit": '"burst";r=9;t=700, "minute";r=0;t=50, "day";r=0;t=600'}, 600.0),
+        ({"ratelimit": '"default";r=5;t=50'}, None),
+        ({"ratelimit": '"default";r=0'}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset-after": "3.5"}, 3.5),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset": "20"}, 20.0),
+        ({"x-ms-retry-after-ms": "250"}, 0.25),
         (
             {
                 "anthropic-ratelimit-requests-remaining": "0",
