@@ -21,7 +21,9 @@ from qrelay.errors import BackendUnavailable, ConfigError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.files import AtomicFiles, disk_refusal
 from qrelay.labels.ledger.ledger import Ledger
+from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue
+from tests.conftest import LONG_S
 from tests.labels.builders import judged_set
 
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
@@ -48,6 +50,13 @@ COMMANDS = {
     "--min-words 1",
     "pull": "models pull all-MiniLM-L6-v2",
 }
+
+
+@pytest.fixture
+async def queues(nats_settings: NatsSettings) -> NatsSettings:
+    """Of a server on which a service has declared the queues."""
+    async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True):
+        return nats_settings
 
 
 @pytest.fixture
@@ -85,10 +94,8 @@ def inside(folder: Path, script: str, nats_url: str = "nats://127.0.0.1:9") -> s
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_folder_that_cannot_be_written_is_named_in_one_line(
-    folder: Path, name: str, nats_settings: NatsSettings
-) -> None:
-    done = inside(folder, f"{WITH_LEDGER}; {READ_ONLY}; exec {QRELAY} {COMMANDS[name]}", nats_settings.url)
+def test_a_folder_that_cannot_be_written_is_named_in_one_line(folder: Path, name: str, queues: NatsSettings) -> None:
+    done = inside(folder, f"{WITH_LEDGER}; {READ_ONLY}; exec {QRELAY} {COMMANDS[name]}", queues.url)
     said = done.stdout + done.stderr
     assert "Traceback" not in said
     assert done.returncode in (EXIT_SETUP, EXIT_FAILED)
@@ -97,8 +104,8 @@ def test_a_folder_that_cannot_be_written_is_named_in_one_line(
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "pull"])
-def test_a_full_disk_is_told_in_one_line(folder: Path, name: str, nats_settings: NatsSettings) -> None:
-    done = inside(folder, f"{WITH_LEDGER}; {FILL}; exec {QRELAY} {COMMANDS[name]}", nats_settings.url)
+def test_a_full_disk_is_told_in_one_line(folder: Path, name: str, queues: NatsSettings) -> None:
+    done = inside(folder, f"{WITH_LEDGER}; {FILL}; exec {QRELAY} {COMMANDS[name]}", queues.url)
     assert "Traceback" not in done.stdout + done.stderr
     assert done.returncode == EXIT_FAILED
     assert any(words in done.stderr for words in ("No space left", "is full", "disk I/O error"))
@@ -106,11 +113,11 @@ def test_a_full_disk_is_told_in_one_line(folder: Path, name: str, nats_settings:
 
 
 async def test_a_disk_that_fills_under_the_feeds_journal_loses_nothing_and_tells_what_was_accepted(
-    folder: Path, nats_settings: NatsSettings
+    folder: Path, queues: NatsSettings
 ) -> None:
     feed = f"{QRELAY} {COMMANDS['feed']} --json"
     script = f"{feed} >first.json; echo $? >code; cp -r $DISK/feed kept; mount -o remount,size=8m $DISK; {feed}"
-    done = inside(folder, script, nats_settings.url)
+    done = inside(folder, script, queues.url)
     first, second = json.loads((folder / "first.json").read_text()), json.loads(done.stdout)
     assert (folder / "code").read_text().strip() == str(EXIT_FAILED)
     assert "docs.sqlite" in done.stderr and "free some space" in done.stderr
@@ -119,7 +126,7 @@ async def test_a_disk_that_fills_under_the_feeds_journal_loses_nothing_and_tells
     with sqlite3.connect(folder / "kept" / "docs.sqlite") as journal:
         assert journal.execute("SELECT count(*) FROM accepted").fetchone() == (first["accepted"],)
     assert (second["known"], second["accepted"]) == (first["accepted"], 3000 - first["accepted"])
-    client = await nats.connect(nats_settings.url)
+    client = await nats.connect(queues.url)
     found = await client.jetstream().stream_info(Queue.QUERIES.stream)
     await client.close()
     assert found.state.messages == 3000
