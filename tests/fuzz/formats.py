@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -14,7 +14,7 @@ from qrelay.cli.judge.preview import _queries as previewed_queries
 from qrelay.errors import QrelayError
 from qrelay.feed.feeder import Feeder
 from qrelay.feed.journal import Journal
-from qrelay.feed.source import open_lines
+from qrelay.feed.source import _rotated_lines, open_lines
 from qrelay.formats.annotated_pairs import (
     GradedPair,
     corpus_texts,
@@ -91,6 +91,14 @@ def _lines_of(follow: bool) -> Callable[[Path], Any]:
                 str(error).encode()
 
     return lambda path: asyncio.run(read(open_lines(path, follow=follow)))
+
+
+def _rotated(path: Path) -> Iterator[bytes]:
+    """The lines of `path` as a followed log that was rotated to this name meanwhile has them."""
+    log = path.with_suffix("")
+    log.write_bytes(b"begun\n")
+    with log.open("rb") as opened:
+        yield from _rotated_lines(log, opened, 0)
 
 
 async def _fed(path: Path) -> None:
@@ -309,6 +317,7 @@ PARSERS: Final = (
     Parser("fed file", "jsonl", _QUERIES, file("queries.txt", _lines_of(False))),
     Parser("fed table", "lines", _QUERIES, file("queries.csv", _lines_of(False))),
     Parser("followed file", "jsonl", _QUERIES, file("log.txt", _lines_of(True))),
+    Parser("rotated file", "bytes", zipped(_QUERIES), file("log.txt.1", _rotated)),
     Parser("corpus", "jsonl", _CORPUS, file("corpus.jsonl", _corpus)),
     Parser("corpus by gzip", "bytes", zipped(_CORPUS), file("corpus.jsonl.gz", _corpus)),
     Parser("corpus in Parquet", "bytes", written("c.parquet", _parquet), file("corpus.parquet", _corpus)),
