@@ -19,6 +19,9 @@ from qrelay.models.records import ResolvedModel
 from tests.llm.endpoint import ScriptedEndpoint
 
 CONTEXT_TOKENS = 1024
+THREADS = 1
+"""A model. Two would spin in each other's way beside the other processes of the suite, and a number of threads that
+torch was told stays for all later tests of the process."""
 SMALL = "smollm2-135m-instruct"
 
 
@@ -40,7 +43,7 @@ def small_model() -> ResolvedModel:
 def small_backend() -> Iterator[LlamaCppBackend]:
     """A real llama.cpp with the 135M model."""
     weights = Weights(SMALL, "test", "q4_1")
-    backend = LlamaCppBackend(model_path(weights.model), weights, context_tokens=CONTEXT_TOKENS, threads=2)
+    backend = LlamaCppBackend(model_path(weights.model), weights, context_tokens=CONTEXT_TOKENS, threads=THREADS)
     yield backend
     backend.close()
 
@@ -50,7 +53,9 @@ def small_transformers() -> Iterator[TransformersBackend]:
     """PyTorch in float32 with the 135M model; its GGUF is converted once, to the model home."""
     model = small_model()
     weights = Weights(model.name, model.revision, "q4_1")
-    backend = TransformersBackend(model.path, weights, dtype="float32", context_tokens=CONTEXT_TOKENS, threads=2)
+    backend = TransformersBackend(
+        model.path, weights, dtype="float32", context_tokens=CONTEXT_TOKENS, threads=THREADS
+    )
     yield backend
     backend.close()
 
@@ -60,7 +65,7 @@ def small_openvino() -> Iterator[OpenVinoBackend]:
     """OpenVINO in 8 bits with the 135M model; converted once, to the model home."""
     model = small_model()
     weights = Weights(model.name, model.revision, "q4_1")
-    backend = OpenVinoBackend(model.path, weights, context_tokens=CONTEXT_TOKENS, threads=2)
+    backend = OpenVinoBackend(model.path, weights, context_tokens=CONTEXT_TOKENS, threads=THREADS)
     yield backend
     backend.close()
 
@@ -79,7 +84,7 @@ def small_vllm() -> Iterator[VllmBackend]:
 def half_billion() -> Iterator[LlamaCppBackend]:
     """A real llama.cpp with the 0.5B model."""
     weights = Weights("qwen2.5-coder-0.5b-instruct", "test", "q4")
-    backend = LlamaCppBackend(model_path(weights.model), weights, context_tokens=CONTEXT_TOKENS, threads=2)
+    backend = LlamaCppBackend(model_path(weights.model), weights, context_tokens=CONTEXT_TOKENS, threads=THREADS)
     yield backend
     backend.close()
 
@@ -94,7 +99,7 @@ def real_endpoint() -> Iterator[str]:
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = 1
     params.verbosity = -1
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = THREADS
     server: Any = xllamacpp.Server(params)
     yield f"{server.listening_address}/v1"
     del server

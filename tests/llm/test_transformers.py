@@ -33,7 +33,7 @@ from qrelay.llm.weights_folder import weights_folder
 from qrelay.models.dtypes import native_dtype
 from qrelay.types import Graded
 from tests.judging.samples import COOKING, COPYTREE, LOCK, QUERY, passage
-from tests.llm.engines import CONTEXT_TOKENS, small_model
+from tests.llm.engines import CONTEXT_TOKENS, THREADS, small_model
 
 STRATEGY = make_strategy("graded", "0-3", min_mass=0.0)
 TEXTS = (COPYTREE, LOCK, COOKING, "A short one.")
@@ -58,7 +58,7 @@ def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_transformers(shallow: Path) -> Iterator[TransformersBackend]:
     """PyTorch in float32 with these layers."""
     weights = Weights("shallow", "test", "float32")
-    backend = TransformersBackend(shallow, weights, dtype="float32", context_tokens=CONTEXT_TOKENS, threads=2)
+    backend = TransformersBackend(shallow, weights, dtype="float32", context_tokens=CONTEXT_TOKENS, threads=THREADS)
     yield backend
     backend.close()
 
@@ -164,7 +164,7 @@ async def test_one_querys_prompts_compute_their_common_prefix_once(small_transfo
 
 async def test_bfloat16_answers_as_float32_does(shallow: Path, small_transformers: TransformersBackend) -> None:
     coarse = TransformersBackend(
-        shallow, Weights("m", "r", "q"), dtype="bfloat16", context_tokens=CONTEXT_TOKENS, threads=2
+        shallow, Weights("m", "r", "q"), dtype="bfloat16", context_tokens=CONTEXT_TOKENS, threads=THREADS
     )
     try:
         replies = [await coarse.score(prompts()), await small_transformers.score(prompts())]

@@ -46,6 +46,9 @@ from tests.pipeline.test_pipeline import four_stages
 
 COLLECTION = "docs"
 CLIENTS, BATCH, SWAPS, DOCUMENTS = 3, 2, 5, 60
+PAUSE_S = 0.1
+"""Of a client between two requests while another process re-embeds: that imports torch, at a low priority, and
+thousands of requests without a pause would keep it from that."""
 TEXTS = [" ".join(WORDS[(7 * n + 3 * k) % 300] for k in range(2 + n % 5)) for n in range(24)]
 TOLERANCE = 2e-4
 
@@ -185,12 +188,13 @@ async def serving(definition: Any, settings: Any) -> AsyncIterator[tuple[str, An
 
 @dataclass
 class Load:
-    """Clients in closed loops until `stop`; what they were answered."""
+    """Clients in closed loops until `stop`; what they were answered. `core`: the retriever that they ask."""
 
     retrieved: list[CandidateSet]
     reranked: list[CandidateSet]
     errors: list[str]
     stop: asyncio.Event
+    core: Any
 
     async def client(self, retriever: Any, reranker: Any, number: int) -> None:
         turn = number
@@ -210,11 +214,13 @@ class Load:
                 self.reranked += [wire.from_proto(each.candidate_set) for each in ranked.results]
             except grpc.aio.AioRpcError as error:
                 self.errors.append(f"{error.code()}: {error.details()}")
+            if self.core._follower._builder.pid is not None:
+                await asyncio.sleep(PAUSE_S)
 
 
 @asynccontextmanager
-async def loaded(retriever: str, reranker: str) -> AsyncIterator[Load]:
-    load = Load([], [], [], asyncio.Event())
+async def loaded(retriever: str, reranker: str, core: Any) -> AsyncIterator[Load]:
+    load = Load([], [], [], asyncio.Event(), core)
     async with (
         grpc.aio.insecure_channel(retriever, options=OPTIONS) as one,
         grpc.aio.insecure_channel(reranker, options=OPTIONS) as two,
@@ -237,7 +243,7 @@ async def test_no_request_fails_and_no_set_is_mixed_while_versions_change_under_
     async with (
         serving(RETRIEVER, retriever_settings) as (first, retriever),
         serving(RERANKER, reranker_settings) as (second, reranker),
-        loaded(first, second) as load,
+        loaded(first, second, retriever) as load,
     ):
         for turn in range(SWAPS):
             bi, cross = world.bi[turn % 2], world.cross[turn % 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -80,6 +81,7 @@ def test_a_real_process_that_computes_is_told_from_one_that_sleeps() -> None:
         pulses = {busy: Pulse(), idle: Pulse()}
         signs = 0
         while signs < 2:
+            time.sleep(0.02)  # what looks leaves the processor to what computes
             for pid, pulse in pulses.items():
                 pulse.look(pid)
             signs += pulses[busy].still == 0
