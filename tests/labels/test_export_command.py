@@ -23,6 +23,7 @@ from qrelay.settings.record import difference, write_record
 from qrelay.types import Missing
 from tests.labels.builders import judged_set
 from tests.labels.test_qualification import report_file, use
+from tests.pipeline import harness
 
 
 @pytest.fixture
@@ -177,8 +178,7 @@ def test_an_absent_ledger_fails_in_words(tmp_path: Path) -> None:
 
 def test_exit_codes_are_0_1_and_2(data_dir: Path) -> None:
     def code(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "qrelay.cli.main", "export", *arguments, "--data-dir", str(data_dir)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = harness.called("export", *arguments, "--data-dir", str(data_dir))
         return done.returncode, done.stderr
 
     out = ("--out", str(data_dir / "q"))

@@ -6,8 +6,6 @@ import html
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from qrelay.reports.page import text
 from qrelay.types import Missing
 from tests.labels.audit.sets import Row, commit, graded_rows, override, record
 from tests.labels.builders import OTHER_JUDGE, graded, judgment, later, relabelled
+from tests.pipeline.harness import called
 
 
 @pytest.fixture
@@ -102,8 +101,7 @@ def test_scripts_can_tell_a_violation_from_a_failure(tmp_path: Path) -> None:
     ledger.close()
 
     def code(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "qrelay.cli.main", "audit", *arguments, "--data-dir", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = called("audit", *arguments, "--data-dir", str(tmp_path))
         return done.returncode, done.stderr
 
     assert code("--collection", "docs", "--fail-on", "queries<2")[0] == EXIT_GATE
