@@ -27,20 +27,34 @@ LONG_S: Final = 300.0
 """For a call that must be given a limit: only what hangs takes so long. Where none is needed a test waits without: a
 busy machine may take its time, and what hangs is ended by pytest's own limit, which is the last resort."""
 LONGEST: Final = (
-    "deploy/k8s/test_local_overlay.py",
+    "llm/test_backends.py",
     "training/test_rounds.py",
-    "pipeline/test_kills.py",
-    "chaos/test_chaos.py",
-    "pipeline/test_real_models.py",
-    "pipeline/test_swap.py",
-    "bench/test_command.py",
     "training/test_train.py",
-    "training/test_job.py",
+    "fuzz/test_fuzz.py",
+    "pipeline/test_kills.py",
+    "deploy/k8s/test_local_overlay.py",
+    "pipeline/test_swap.py",
+    "pipeline/test_real_models.py",
+    "pipeline/test_operations.py",
     "services/retriever/test_builder.py",
+    "training/test_job.py",
+    "models/test_openvino_encoders.py",
+    "chaos/test_chaos.py",
+    "bench/test_command.py",
+    "jobs/test_kubernetes_dispatch.py",
+    "labels/test_durability.py",
+    "llm/test_transformers.py",
+    "labels/test_push.py",
+    "jobs/test_dispatcher.py",
+    "pipeline/test_hostile.py",
+    "deploy/k8s/test_nats_cluster.py",
+    "deploy/k8s/test_render.py",
+    "models/test_embedder.py",
     "models/registry/test_kills.py",
     "jobs/test_launcher.py",
 )
-"""Files of few tests that take long. They begin first, or the last of them would run while other processes idle."""
+"""Files that take twenty seconds or wait for long, the longest first. They begin first, or the last of them would run
+while other processes idle."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
