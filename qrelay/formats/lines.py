@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -25,6 +26,8 @@ _GZIP: Final = b"\x1f\x8b"
 _BINARY: Final = (_GZIP, b"BZh91AY&SY", b"\x28\xb5\x2f\xfd", b"\xff\xfe", b"\xfe\xff")
 """How gzip, bzip2, zstd and UTF-16 begin; of others NUL bytes tell."""
 _HEAD: Final = 1 << 16
+_LONGEST: Final = 64 << 20
+"""Most bytes of a line: what goes on for longer is a file of another kind, or a bomb."""
 _Line = TypeVar("_Line")
 _Parsed = TypeVar("_Parsed")
 Check = Callable[[bytes, object], None]
@@ -41,7 +44,7 @@ def all_lines(path: Path | None, *, check: Check | None = None) -> Iterator[byte
     check: refuses the whole file by how it begins.
 
     Raises:
-        MalformedInput: the file cannot be read, or ends before it should.
+        MalformedInput: the file cannot be read, ends before it should, or has a line of more than 64 MiB.
     """
     number, name = 0, path or "standard input"
     try:
@@ -51,7 +54,9 @@ def all_lines(path: Path | None, *, check: Check | None = None) -> Iterator[byte
         ):
             if check:
                 check(file.peek(_HEAD), name)
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(partial(file.readline, _LONGEST + 1), b""), 1):
+                if len(line) > _LONGEST:
+                    raise MalformedInput(f"{name}:{number}: a line of more than 64 MiB: give a file of lines")
                 whole = line.removeprefix(BOM) if number == 1 else line
                 if number == 1 and not whole.endswith(b"\n"):  # the only one: an old Mac's file
                     yield from whole.removesuffix(b"\r").split(b"\r")

@@ -13,6 +13,7 @@ from qrelay.errors import MalformedInput
 from qrelay.formats.annotated_pairs import corpus_texts, read_annotated_pairs, read_beir
 from qrelay.formats.beir import qrel_rows, read_collection, read_documents, read_qrels, read_queries, read_run
 from qrelay.formats.documents import Run, nothing_shared
+from qrelay.formats.lines import all_lines
 from qrelay.index.corpus import read_corpus
 from qrelay.judging.check.known import read_known
 from qrelay.judging.querygen.passages import read_passages
@@ -213,3 +214,12 @@ def test_queries_for_which_a_run_ranks_nothing_are_told(run: Run, queries: int) 
     said = nothing_shared(run, qrels, "the run", "the qrels")
     assert said == f"the run ranks nothing for {queries} of the 2 queries of the qrels ('q{3 - queries}', say)"
     assert not nothing_shared({"q1": {"d1": 1.0}, "q2": {"d3": 1.0}}, qrels, "the run", "the qrels")
+
+
+def test_a_line_without_an_end_in_sight_is_refused_before_it_is_held(tmp_path: Path) -> None:
+    bomb = tmp_path / "queries.jsonl"
+    with gzip.open(bomb, "wb", compresslevel=1) as file:
+        for _ in range(65):
+            file.write(b"a" * (1 << 20))
+    with pytest.raises(MalformedInput, match=r"queries\.jsonl:1: a line of more than 64 MiB"):
+        list(all_lines(bomb))
