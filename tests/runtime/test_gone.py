@@ -18,23 +18,8 @@ from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.topology import Queue
 from tests.conftest import LONG_S, eventually
+from tests.runtime.test_brokers import deleted, wiped, without_consumers
 from tests.runtime.test_worker import FAST, EchoStage, collect, running
-
-
-async def streams(service: JetStreamBroker, server: NatsServer) -> None:
-    for queue in Queue:
-        await service._js.delete_stream(queue.stream)
-
-
-async def consumers(service: JetStreamBroker, server: NatsServer) -> None:
-    for queue in Queue:
-        await service._js.delete_consumer(queue.stream, queue.consumer)
-
-
-async def store(service: JetStreamBroker, server: NatsServer) -> None:
-    server.kill()
-    shutil.rmtree(server._folder)
-    server.start()
 
 
 async def fed(broker: JetStreamBroker, journal: Journal, *query_ids: str) -> FeedReport:
@@ -45,7 +30,7 @@ async def fed(broker: JetStreamBroker, journal: Journal, *query_ids: str) -> Fee
     return await Feeder(broker, journal, collection="docs").feed(lines())
 
 
-@pytest.mark.parametrize("lose", [streams, consumers, store], ids=lambda lose: lose.__name__)
+@pytest.mark.parametrize("lose", [deleted, without_consumers, wiped], ids=lambda lose: lose.__name__)
 async def test_whatever_is_gone_work_moves_again_with_the_services_settings(
     lose: Any, nats_server: NatsServer, nats_settings: NatsSettings, tmp_path: Path
 ) -> None:
