@@ -1,36 +1,29 @@
-"""Engines: who finds the candidates. Two here; a distributed one would be one more file and a line.
+"""Engines: who finds the candidates, and where the versions of an engine's collections stand.
 
 | engine | finds by |
 |---|---|
-| EmbeddedEngine | bm25s and exact dense search over memory-mapped vectors, on this machine |
+| EmbeddedEngine (embedded.py) | bm25s and dense search over memory-mapped vectors, on this machine |
 | SyntheticEngine (synthetic.py) | the fake: made-up candidates for pipeline benchmarks, no model |
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qrelay.errors import CorpusIndexError
-from qrelay.index.arrays import load_array
-from qrelay.index.bm25 import Bm25
-from qrelay.index.manifest import Manifest, checked_manifest
-from qrelay.index.ranking import Depths, Fused, fuse, near_top
-from qrelay.index.store import PassageStore
-from qrelay.index.vectors import VECTORS
-from qrelay.types import BM25, DENSE, Candidate, Score
+from qrelay.errors import QrelayError
+from qrelay.types import Candidate
 
 Vectors = NDArray[np.float32]
-_SIMILARITY_BYTES: Final = 64 * 1024**2
-"""Most memory for one block of query-passage similarities."""
+Found = list[tuple[Candidate, ...] | QrelayError]
+"""Of each query its candidates, best first, or the error of that query alone."""
 
 
 class Engine(Protocol):
-    """Finds candidates in one collection. Shared between threads."""
+    """Finds candidates in one version of one collection. Shared between threads."""
 
     @property
     def version(self) -> str:
@@ -40,78 +33,38 @@ class Engine(Protocol):
     def embedder(self) -> str:
         """Fingerprint of the model whose query vectors `search` needs; "" where it needs none."""
 
-    def search(self, texts: Sequence[str], vectors: Vectors | None, limit: int) -> list[tuple[Candidate, ...]]:
-        """At most `limit` candidates for each text, best first. vectors: [len(texts), dim]."""
+    @property
+    def name(self) -> str:
+        """What a candidate set's trace calls an engine that needs no model."""
+
+    def search(self, texts: Sequence[str], vectors: Vectors | None, limit: int) -> Found:
+        """At most `limit` candidates for each text. vectors: [len(texts), dim].
+
+        Raises:
+            QrelayError: none of the texts can be answered.
+        """
 
     def describe(self) -> dict[str, str]:
         """Facts for GetInfo, such as counts."""
 
 
-class EmbeddedEngine:
-    """One index version on this machine.
+class Versions(Protocol):
+    """Where an engine's collections and their current versions stand."""
 
-    Dense search is exact: a matrix product over the memory-mapped vectors finds who may be in the top k,
-    and those are scored again pair by pair in float64, so that neither the batch's size nor the thread
-    count moves a score or a rank. BM25 is bm25s.
-    """
+    def marks(self) -> Mapping[str, Hashable]:
+        """Of each collection that has a version and shall be served: a mark, which changes when another version
+        becomes the current one. Called every second or so.
 
-    def __init__(self, folder: Path, depths: Depths, verify: Literal["full", "size"] = "size") -> None:
-        """Raises CorpusIndexError where the version is absent or damaged."""
-        self._manifest: Manifest = checked_manifest(folder, verify)
-        self._depths = depths
-        tokenize = self._manifest.tokenize(folder)
-        try:
-            self._store = PassageStore(folder)
-            self._vectors: NDArray[Any] = load_array(folder / VECTORS)
-            self._order = load_array(folder / "order.npy")
-            self._bm25 = Bm25.load(folder / "bm25", tokenize)
-        except Exception as error:  # whatever numpy and bm25s raise at bytes that are not theirs
-            raise CorpusIndexError(
-                f"a file in {folder} is damaged ({error!r}); remove the folder and run `qrelay index build` again"
-            ) from error
+        Raises:
+            QrelayError: it cannot be told now; what is served goes on being served.
+        """
 
-    @property
-    def version(self) -> str:
-        return self._manifest.version
+    def open(self, name: str) -> Engine:
+        """The current version of a collection.
 
-    @property
-    def embedder(self) -> str:
-        return self._manifest.embedder
+        Raises:
+            CorpusIndexError: there is none, or it is damaged.
+        """
 
-    def describe(self) -> dict[str, str]:
-        facts = self._manifest
-        return {
-            "version": facts.version,
-            "embedder": facts.embedder,
-            "bm25_tokenizer": facts.tokenizer,
-            "documents": str(facts.documents),
-            "passages": str(facts.passages),
-            "size_bytes": str(facts.size_bytes),
-        }
-
-    def search(self, texts: Sequence[str], vectors: Vectors | None, limit: int) -> list[tuple[Candidate, ...]]:
-        if vectors is None:
-            raise ValueError("the embedded engine needs query vectors")
-        block = max(1, _SIMILARITY_BYTES // (4 * len(self._vectors)))
-        found: list[tuple[Candidate, ...]] = []
-        for start in range(0, len(texts), block):
-            similar = vectors[start : start + block] @ self._vectors.T
-            for text, vector, row in zip(texts[start : start + block], vectors[start:], similar, strict=False):
-                found.append(self._candidates(self._fused(text, vector, row, limit)))
-        return found
-
-    def _fused(self, text: str, vector: Vectors, similar: NDArray[np.float32], limit: int) -> Fused:
-        lexical = self._bm25.scores(text)
-        by_bm25 = near_top(lexical, self._depths.bm25, positive=True)
-        by_dense = near_top(similar, self._depths.dense)
-        rows = np.union1d(by_bm25, by_dense)
-        dense = np.einsum("ij,j->i", self._vectors[rows], vector, dtype=np.float64)
-        return fuse(rows, lexical[rows].astype(np.float64), dense, self._order[rows], self._depths, limit)
-
-    def _candidates(self, fused: Fused) -> tuple[Candidate, ...]:
-        passages = self._store.passages(fused.rows)
-        columns = (fused.bm25.tolist(), fused.bm25_rank.tolist(), fused.dense.tolist(), fused.dense_rank.tolist())
-        return tuple(
-            Candidate(passage, (Score(BM25, bm25, bm25_rank), Score(DENSE, dense, dense_rank)))
-            for passage, bm25, bm25_rank, dense, dense_rank in zip(passages, *columns, strict=True)
-        )
+    def reembed_command(self, name: str, model: str) -> str:
+        """The command that embeds a collection again. model: as its option --model takes it, with the engine."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
-from qrelay.index.engine import Vectors
+from qrelay.index.engine import Found, Vectors
 from qrelay.naming import passage_name
 from qrelay.simulated import ServiceTime
 from qrelay.types import BM25, DENSE, Candidate, Passage, Score
@@ -21,6 +21,7 @@ _WORDS: Final = ("query", "passage", "relevance", "document", "index", "vector",
 class SyntheticEngine:
     """100 candidates of about 1 KiB each, chosen by the query's text out of sets made in advance."""
 
+    name = "synthetic"
     version = "synthetic-1"
     embedder = ""
 
@@ -34,7 +35,7 @@ class SyntheticEngine:
         texts: Sequence[str],
         vectors: Vectors | None,  # noqa: ARG002  the protocol's; no model here
         limit: int,
-    ) -> list[tuple[Candidate, ...]]:
+    ) -> Found:
         self.service_time.spend(len(texts))
         return [self._sets[crc32(text.encode()) % _SETS][:limit] for text in texts]
 

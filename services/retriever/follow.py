@@ -20,7 +20,8 @@ from typing import Final
 
 from qrelay.errors import CorpusIndexError, QrelayError
 from qrelay.index.builder import Builder
-from qrelay.index.index import IndexFolder
+from qrelay.index.collections import Collections
+from qrelay.index.embedded import FolderVersions
 from qrelay.index.manifest import current_folder, read_manifest
 from qrelay.index.reembed import find_version, only_one, switch, under_way
 from qrelay.index.settings import RetrieverSettings
@@ -38,11 +39,13 @@ class Follower:
     def __init__(
         self,
         settings: RetrieverSettings,
-        index: IndexFolder,
+        versions: FolderVersions,
+        index: Collections,
         embedders: Embedders,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._index, self._embedders, self._clock = settings, index, embedders, clock
+        self._settings, self._versions, self._index = settings, versions, index
+        self._embedders, self._clock = embedders, clock
         self._builder = Builder(settings, embedders.registry.folder)
         self._again_at = self._said_at = 0.0
         self._wanted = self._problem = ""
@@ -72,7 +75,7 @@ class Follower:
     def _switch_back(self, wanted: str) -> tuple[dict[str, Path], list[str]]:
         """(the collections that have no version of the wanted model, what is wrong with others)."""
         behind, problems = {}, []
-        for name, home in self._index.homes().items():
+        for name, home in self._versions.homes().items():
             try:
                 facts = read_manifest(current_folder(home))
                 if facts.embedder == wanted or not self._concerns(facts.embedder):

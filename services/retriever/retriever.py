@@ -15,8 +15,9 @@ from typing import Final
 import numpy as np
 
 from qrelay.errors import InvalidQuery, QrelayError, UnknownCollection
-from qrelay.index.engine import Vectors
-from qrelay.index.index import IndexFolder, Served, SyntheticIndex
+from qrelay.index.collections import Collections, Served, SyntheticIndex
+from qrelay.index.embedded import FolderVersions
+from qrelay.index.engine import Found, Vectors
 from qrelay.index.manifest import collections_in
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.catalogue import resolve
@@ -44,7 +45,7 @@ class Retriever:
     """Finds candidates. `follower`: what looks after the registry; None: nobody does."""
 
     def __init__(
-        self, settings: RetrieverSettings, index: IndexFolder | SyntheticIndex, follower: Follower | None = None
+        self, settings: RetrieverSettings, index: Collections | SyntheticIndex, follower: Follower | None = None
     ) -> None:
         self._settings, self._index, self._follower = settings, index, follower
 
@@ -76,14 +77,18 @@ class Retriever:
 
     def _search(
         self, queries: Sequence[Query], group: _Group, vectors: Mapping[int, Vectors], limit: int
-    ) -> Iterator[tuple[int, CandidateSet]]:
+    ) -> Iterator[tuple[int, CandidateSet | QrelayError]]:
         """(place, candidates) of every query in the group, found by one engine with one embedder."""
         served, places = group.served, group.places
         own = np.stack([vectors[place] for place in places]) if served.embedder else None
-        answers = served.engine.search([queries[place].text for place in places], own, limit)
-        for place, candidates in zip(places, answers, strict=True):
-            found = CandidateSet(queries[place], candidates, served.engine.version)
-            yield place, opened(found, STAGE, served.model)
+        for place, found in zip(
+            places, _answers(served, [queries[place].text for place in places], own, limit), strict=True
+        ):
+            if isinstance(found, QrelayError):
+                yield place, found
+            else:
+                candidates = CandidateSet(queries[place], found, served.engine.version)
+                yield place, opened(candidates, STAGE, served.model)
 
     def _encode(self, queries: Sequence[Query], groups: Sequence[_Group]) -> dict[int, Vectors]:
         """place -> vector [dim]; all queries of one embedder at once, whatever their collections."""
@@ -151,6 +156,14 @@ class Retriever:
         return Info({"embedder": self.fingerprint}, details | (self._follower.details() if self._follower else {}))
 
 
+def _answers(served: Served, texts: Sequence[str], vectors: Vectors | None, limit: int) -> Found:
+    """An engine that answers nothing costs its own collection's queries alone."""
+    try:
+        return served.engine.search(texts, vectors, limit)
+    except QrelayError as error:
+        return [error] * len(texts)
+
+
 def _is_text(text: str) -> bool:
     try:
         text.encode()
@@ -170,8 +183,9 @@ def load_retriever(settings: RetrieverSettings, load: Load = load_embedder) -> R
         return Retriever(settings, SyntheticIndex(settings.collections, settings.synthetic.service_time_s))
     registry = Registry(settings.registry_folder)
     embedders = Embedders(settings.embedder, registry, load, settings.threads, settings.embedder_engine)
-    index = IndexFolder(settings, embedders)
-    follower = Follower(settings, index, embedders) if settings.registry_poll_s else None
+    versions = FolderVersions(settings)
+    index = Collections(versions, settings, embedders)
+    follower = Follower(settings, versions, index, embedders) if settings.registry_poll_s else None
     index.load(follower.switch_back() if follower else "")
     _spare_the_collector()
     return Retriever(settings, index, follower)

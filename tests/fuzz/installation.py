@@ -20,7 +20,7 @@ from qrelay.cli.eval.evaluate import _read as read_evaluation_file
 from qrelay.errors import QrelayError
 from qrelay.index.build import BuildRequest, build_index
 from qrelay.index.build import _earlier as build_earlier
-from qrelay.index.engine import EmbeddedEngine
+from qrelay.index.embedded import EmbeddedEngine
 from qrelay.index.manifest import checked_manifest, collections_in, current_folder, read_manifest
 from qrelay.index.ranking import Depths
 from qrelay.index.reembed import _earlier as reembed_earlier

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qrelay.errors import BackendTimeout, QrelayError, RateLimited
-from qrelay.index.index import SyntheticIndex
+from qrelay.index.collections import SyntheticIndex
 from qrelay.index.settings import RetrieverSettings
 from qrelay.judging.cache import NoCache
 from qrelay.judging.judge import Judge

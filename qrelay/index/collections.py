@@ -8,14 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from qrelay.errors import CorpusIndexError, ModelError, SetupError
-from qrelay.index.engine import EmbeddedEngine, Engine
-from qrelay.index.manifest import CURRENT, collections_in, current_folder
-from qrelay.index.ranking import Depths
+from qrelay.errors import CorpusIndexError, ModelError, QrelayError, SetupError
+from qrelay.index.engine import Engine, Versions
 from qrelay.index.settings import RetrieverSettings
 from qrelay.index.synthetic import SyntheticEngine
 from qrelay.models.embedder import Embedder
@@ -24,7 +21,6 @@ from qrelay.models.served import Embedders, registered
 from qrelay.runtime.following import free_when_unused
 
 _log = logging.getLogger(__name__)
-_Mark = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +32,19 @@ class Served:
 
     @property
     def model(self) -> str:
-        """The embedder as model@revision; "synthetic" where there is none."""
-        return self.embedder.fingerprint if self.embedder else "synthetic"
+        """The embedder as model@revision; the engine's name where there is none."""
+        return self.embedder.fingerprint if self.embedder else self.engine.name
 
 
-class IndexFolder:
-    """The collections of an index folder, kept up with its CURRENT files.
+class Collections:
+    """The collections of an engine, kept up with their current versions.
 
     `served` is replaced whole, never changed: a call in flight keeps the versions that it began with.
     """
 
-    def __init__(self, settings: RetrieverSettings, embedders: Embedders) -> None:
-        self._settings, self._embedders = settings, embedders
-        self._marks: dict[str, _Mark] = {}
+    def __init__(self, versions: Versions, settings: RetrieverSettings, embedders: Embedders) -> None:
+        self._versions, self._settings, self._embedders = versions, settings, embedders
+        self._marks: dict[str, Hashable] = {}
         self._lock = threading.Lock()
         self._loading: threading.Thread | None = None
         self._standby: Embedder | None = None
@@ -70,11 +66,6 @@ class IndexFolder:
         if not self.served:
             self._standby = self._embedders.of(standby)
         self._embedders.let_go()
-
-    def homes(self) -> dict[str, Path]:
-        """The folder of each collection that has a version and shall be served."""
-        wanted, found = self._settings.collections, collections_in(self._settings.index_folder)
-        return {name: home for name, home in found.items() if not wanted or name in wanted}
 
     def models(self) -> list[str]:
         """Fingerprints of the embedders in memory."""
@@ -109,16 +100,20 @@ class IndexFolder:
 
     def _reload(self, *, may_load: bool) -> bool:
         """Whether a version was left for later, because its model must be loaded first."""
-        self._looked_at, homes = time.monotonic(), self.homes()
-        marks = {name: _mark(home / CURRENT) for name, home in homes.items()}
+        self._looked_at = time.monotonic()
+        try:
+            marks = self._versions.marks()
+        except QrelayError as error:
+            _log.error("cannot look for new versions: %s", error)
+            return False
         if marks == self._marks:
             return False
-        found = {name: served for name, served in self.served.items() if name in homes}
-        problems = {name: error for name, error in self.problems.items() if name in homes}
+        found = {name: served for name, served in self.served.items() if name in marks}
+        problems = {name: error for name, error in self.problems.items() if name in marks}
         later = []
-        for name in [name for name in homes if marks[name] != self._marks.get(name)]:
+        for name in [name for name in marks if marks[name] != self._marks.get(name)]:
             try:
-                served = self._open(homes[name], may_load=may_load)
+                served = self._open(name, may_load=may_load)
             except (CorpusIndexError, ModelError) as error:
                 problems[name] = error
                 _log.error("cannot load the index of %s: %s", name, error)
@@ -135,23 +130,24 @@ class IndexFolder:
         self.problems = problems
         return bool(later)
 
-    def _open(self, home: Path, *, may_load: bool) -> Served | None:
-        settings = self._settings
-        depths = Depths(settings.bm25_top_k, settings.dense_top_k, settings.rrf_k)
-        engine = EmbeddedEngine(current_folder(home), depths, settings.verify)
+    def _open(self, name: str, *, may_load: bool) -> Served | None:
+        """None: its model is not in memory, and must not be loaded now."""
+        engine = self._versions.open(name)
+        if not engine.embedder:
+            return Served(engine, None)
         if not may_load and not self._embedders.has(engine.embedder):
             return None
-        embedder = self._embedder(home, engine.embedder)
+        embedder = self._embedder(name, engine.embedder)
         if engine.embedder != embedder.fingerprint:
             raise CorpusIndexError(
-                f"the index {home / engine.version} was built with the model {engine.embedder}, this service "
-                f"runs {embedder.fingerprint}; embed it again: "
-                f"`{self._reembed(home, embedder.fingerprint, self._settings.embedder_engine)}`, or set "
+                f"the index {name}, version {engine.version}, was built with the model {engine.embedder}, this "
+                f"service runs {embedder.fingerprint}; embed it again: "
+                f"`{self._reembed(name, embedder.fingerprint, self._settings.embedder_engine)}`, or set "
                 "retriever.embedder to the index's model"
             )
         return Served(engine, embedder)
 
-    def _embedder(self, home: Path, fingerprint: str) -> Embedder:
+    def _embedder(self, name: str, fingerprint: str) -> Embedder:
         """The index's model in the engine that it names. Raises ModelError that says how to do without it."""
         try:
             return self._embedders.of(fingerprint)
@@ -159,13 +155,13 @@ class IndexFolder:
             if "+openvino-" not in fingerprint:
                 raise
             raise ModelError(
-                f"{error}. The index of {home.name} was embedded by {fingerprint}; to embed it again by torch: "
-                f"`{self._reembed(home, fingerprint, 'torch')}`"
+                f"{error}. The index of {name} was embedded by {fingerprint}; to embed it again by torch: "
+                f"`{self._reembed(name, fingerprint, 'torch')}`"
             ) from error
 
-    def _reembed(self, home: Path, fingerprint: str, engine: EncoderEngine) -> str:
+    def _reembed(self, name: str, fingerprint: str, engine: EncoderEngine) -> str:
         model = "registry" if registered(fingerprint) else f"{self._settings.embedder} --engine {engine}"
-        return f"qrelay index reembed --model {model} --collection {home.name} --out {home.parent}"
+        return self._versions.reembed_command(name, model)
 
     def _let_go(self, former: Mapping[str, Served]) -> None:
         """Free the models that no collection uses any more, once the last call with them has ended."""
@@ -176,15 +172,6 @@ class IndexFolder:
         for key, embedder in gone.items():
             if key not in kept:
                 free_when_unused(embedder)
-
-
-def _mark(path: Path) -> _Mark:
-    """Changes whenever the file is replaced."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return (0, 0)
-    return (stat.st_mtime_ns, stat.st_ino)
 
 
 class SyntheticIndex:

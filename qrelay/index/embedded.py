@@ -1,0 +1,128 @@
+"""EmbeddedEngine: one index version on this machine, and the folder that holds the versions."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qrelay.errors import CorpusIndexError
+from qrelay.index.arrays import load_array
+from qrelay.index.bm25 import Bm25
+from qrelay.index.engine import Found, Vectors
+from qrelay.index.manifest import CURRENT, Manifest, checked_manifest, collections_in, current_folder
+from qrelay.index.ranking import Depths, Fused, fuse, near_top
+from qrelay.index.settings import RetrieverSettings
+from qrelay.index.store import PassageStore
+from qrelay.index.vectors import VECTORS
+from qrelay.types import BM25, DENSE, Candidate, Score
+
+_SIMILARITY_BYTES: Final = 64 * 1024**2
+"""Most memory for one block of query-passage similarities."""
+
+
+class EmbeddedEngine:
+    """One index version on this machine.
+
+    Dense search is exact: a matrix product over the memory-mapped vectors finds who may be in the top k,
+    and those are scored again pair by pair in float64, so that neither the batch's size nor the thread
+    count moves a score or a rank. BM25 is bm25s.
+    """
+
+    name = "embedded"
+
+    def __init__(self, folder: Path, depths: Depths, verify: Literal["full", "size"] = "size") -> None:
+        """Raises CorpusIndexError where the version is absent or damaged."""
+        self._manifest: Manifest = checked_manifest(folder, verify)
+        self._depths = depths
+        tokenize = self._manifest.tokenize(folder)
+        try:
+            self._store = PassageStore(folder)
+            self._vectors: NDArray[Any] = load_array(folder / VECTORS)
+            self._order = load_array(folder / "order.npy")
+            self._bm25 = Bm25.load(folder / "bm25", tokenize)
+        except Exception as error:  # whatever numpy and bm25s raise at bytes that are not theirs
+            raise CorpusIndexError(
+                f"a file in {folder} is damaged ({error!r}); remove the folder and run `qrelay index build` again"
+            ) from error
+
+    @property
+    def version(self) -> str:
+        return self._manifest.version
+
+    @property
+    def embedder(self) -> str:
+        return self._manifest.embedder
+
+    def describe(self) -> dict[str, str]:
+        facts = self._manifest
+        return {
+            "version": facts.version,
+            "embedder": facts.embedder,
+            "bm25_tokenizer": facts.tokenizer,
+            "documents": str(facts.documents),
+            "passages": str(facts.passages),
+            "size_bytes": str(facts.size_bytes),
+        }
+
+    def search(self, texts: Sequence[str], vectors: Vectors | None, limit: int) -> Found:
+        if vectors is None:
+            raise ValueError("the embedded engine needs query vectors")
+        block = max(1, _SIMILARITY_BYTES // (4 * len(self._vectors)))
+        found: Found = []
+        for start in range(0, len(texts), block):
+            similar = vectors[start : start + block] @ self._vectors.T
+            for text, vector, row in zip(texts[start : start + block], vectors[start:], similar, strict=False):
+                found.append(self._candidates(self._fused(text, vector, row, limit)))
+        return found
+
+    def _fused(self, text: str, vector: Vectors, similar: NDArray[np.float32], limit: int) -> Fused:
+        lexical = self._bm25.scores(text)
+        by_bm25 = near_top(lexical, self._depths.bm25, positive=True)
+        by_dense = near_top(similar, self._depths.dense)
+        rows = np.union1d(by_bm25, by_dense)
+        dense = np.einsum("ij,j->i", self._vectors[rows], vector, dtype=np.float64)
+        return fuse(rows, lexical[rows].astype(np.float64), dense, self._order[rows], self._depths, limit)
+
+    def _candidates(self, fused: Fused) -> tuple[Candidate, ...]:
+        passages = self._store.passages(fused.rows)
+        columns = (fused.bm25.tolist(), fused.bm25_rank.tolist(), fused.dense.tolist(), fused.dense_rank.tolist())
+        return tuple(
+            Candidate(passage, (Score(BM25, bm25, bm25_rank), Score(DENSE, dense, dense_rank)))
+            for passage, bm25, bm25_rank, dense, dense_rank in zip(passages, *columns, strict=True)
+        )
+
+
+class FolderVersions:
+    """The collections of an index folder, whose CURRENT files name their versions."""
+
+    def __init__(self, settings: RetrieverSettings) -> None:
+        self._settings = settings
+
+    def homes(self) -> dict[str, Path]:
+        """The folder of each collection that has a version and shall be served."""
+        wanted, found = self._settings.collections, collections_in(self._settings.index_folder)
+        return {name: home for name, home in found.items() if not wanted or name in wanted}
+
+    def marks(self) -> Mapping[str, Hashable]:
+        return {name: _mark(home / CURRENT) for name, home in self.homes().items()}
+
+    def open(self, name: str) -> EmbeddedEngine:
+        settings = self._settings
+        depths = Depths(settings.bm25_top_k, settings.dense_top_k, settings.rrf_k)
+        return EmbeddedEngine(current_folder(settings.index_folder / name), depths, settings.verify)
+
+    def reembed_command(self, name: str, model: str) -> str:
+        return f"qrelay index reembed --model {model} --collection {name} --out {self._settings.index_folder}"
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    """Changes whenever the file is replaced."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return (0, 0)
+    return (stat.st_mtime_ns, stat.st_ino)
