@@ -16,7 +16,7 @@ import numpy as np
 from qrelay.index.arrays import load_array
 from qrelay.index.manifest import current_folder
 from qrelay.index.store import PassageStore
-from qrelay.index.vectors import VECTORS
+from qrelay.index.stored import VECTORS
 from qrelay.models.catalogue import resolve
 from qrelay.terms import K1, B, tokenize
 from qrelay.text import passage_text

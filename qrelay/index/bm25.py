@@ -25,6 +25,8 @@ from qrelay.parsing import json_document
 from qrelay.terms import K1, B, Tokenize, tokenize
 
 _BLOCK_TOKENS: Final = 1 << 17
+Rows = NDArray[np.int64]
+_NONE: Final[Rows] = np.empty(0, np.int64)
 
 
 class TokenSpool:
@@ -127,19 +129,19 @@ def _postings(
 class Bm25:
     """Scores of every passage for a query. Safe to share between threads. tokenize: that of the index's build."""
 
-    def __init__(self, index: Any, tokenize: Tokenize = tokenize) -> None:
-        """index: bm25s's."""
-        self._index, self._tokenize = index, tokenize
+    def __init__(self, index: Any, tokenize: Tokenize = tokenize, dead: Rows = _NONE) -> None:
+        """index: bm25s's. dead: rows that score 0."""
+        self._index, self._tokenize, self._dead = index, tokenize, dead
 
     @classmethod
-    def load(cls, folder: Path, tokenize: Tokenize = tokenize) -> Self:
+    def load(cls, folder: Path, tokenize: Tokenize = tokenize, dead: Rows = _NONE) -> Self:
         """What `build_bm25` wrote, memory-mapped."""
         import bm25s
 
         index = bm25s.BM25.load(str(folder), mmap=True, show_progress=False)
         for name in ("data", "indices", "indptr"):
             index.scores[name] = np.asarray(index.scores[name])
-        return cls(index, tokenize)
+        return cls(index, tokenize, dead)
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Self:
@@ -165,4 +167,6 @@ class Bm25:
         """Shape [passages]; 0 where a passage shares no term with the text."""
         ids = self._index.get_tokens_ids(self._tokenize(text))
         scores: NDArray[np.float32] = self._index.get_scores_from_ids(ids)
+        if len(self._dead):
+            scores[self._dead] = 0
         return scores

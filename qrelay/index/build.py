@@ -2,12 +2,14 @@
 
 1. read     the corpus to a spool on disk: its hash, with the model and the parameters, is the version
 2. chunk    passages and BM25 tokens, into `.build-<version>/`; what model and BM25 do not know of them is counted
-3. embed    vectors, shard by shard (vectors.py); an interrupted build continues here
+3. embed    vectors, shard by shard (vectors.py), and over many of them an approximate index (ann.py); an interrupted
+            build continues here
 4. postings BM25's matrix (bm25.py)
 5. seal     checksums, manifest, fsync, rename to `<version>/`, replace CURRENT
 
 Memory is bounded by one document, one shard of passages and one block of tokens, plus: BM25's vocabulary;
-about 32 bytes a document to sort ids; 24 bytes a passage of an earlier version whose vectors are reused.
+about 32 bytes a document to sort ids; 24 bytes a passage of an earlier version whose vectors are reused; what the
+approximate index needs while it is built (ann.py).
 A build of the same corpus, model and parameters is not repeated. One build a collection at a time.
 """
 
@@ -26,6 +28,8 @@ from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
 from qrelay.files import fsync_path, held, write_atomic
 from qrelay.identity import valid_collection
 from qrelay.index import bm25, spool
+from qrelay.index.ann import AUTO, AnnRequest
+from qrelay.index.approximate import approximate
 from qrelay.index.corpus import read_corpus
 from qrelay.index.documents import MAX_TITLE_CHARS
 from qrelay.index.manifest import (
@@ -43,6 +47,7 @@ from qrelay.index.manifest import (
     write_manifest,
 )
 from qrelay.index.store import PassageWriter, write_order
+from qrelay.index.stored import Form
 from qrelay.index.vectors import embed_passages
 from qrelay.models.catalogue import load_catalogue, multilingual_embedders
 from qrelay.models.embedder import Embedder
@@ -65,7 +70,8 @@ Parameters = dict[str, int | float | str]
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What to build. `limit`: at most so many documents; None: all. Windows in the model's tokens."""
+    """What to build. `limit`: at most so many documents; None: all. Windows in the model's tokens. `questions`: a
+    file of queries by which an approximate index's recall is measured; None: pieces of passages."""
 
     source: str
     collection: str
@@ -73,6 +79,9 @@ class BuildRequest:
     limit: int | None = None
     window: int = WINDOW_TOKENS
     stride: int = STRIDE_TOKENS
+    vectors: Form = "float32"
+    ann: AnnRequest = AUTO
+    questions: Path | None = None
 
     @property
     def characters(self) -> int:
@@ -89,7 +98,8 @@ class BuildRequest:
             "bm25_k1": K1,
             "bm25_b": B,
             "bm25_tokenizer": TOKENIZER,
-            "vectors": "float32",
+            "vectors": self.vectors,
+            **self.ann.parameters,
         }
 
 
@@ -280,7 +290,9 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path)
 def _complete(request: BuildRequest, embedder: Embedder, work: Path, facts: _Facts) -> int:
     """Vectors, postings and manifest into `work`. Returns how many vectors an earlier run had left."""
     state = json_document((work / UNDER_WAY).read_text("utf8"))
-    vectors = embed_passages(work, embedder, _earlier(work, embedder.fingerprint), "embedding passages")
+    earlier = _earlier(work, embedder.fingerprint)
+    vectors = embed_passages(work, embedder, earlier, "embedding passages", request.vectors)
+    ann = approximate(work, embedder, request.ann, request.questions)
     with step("building BM25"):
         bm25.build_bm25(work / SCAFFOLD, work / "bm25")
     with step("hashing the index's files"):
@@ -304,6 +316,7 @@ def _complete(request: BuildRequest, embedder: Embedder, work: Path, facts: _Fac
         passages_per_second=vectors.rate,
         size_bytes=sum(entry.size_bytes for entry in files),
         files=files,
+        ann=ann,
         **state["measured"],
     )
     write_manifest(work, manifest)

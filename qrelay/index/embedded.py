@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,24 +12,22 @@ from numpy.typing import NDArray
 from qrelay.errors import CorpusIndexError
 from qrelay.index.arrays import load_array
 from qrelay.index.bm25 import Bm25
+from qrelay.index.dense import open_dense
 from qrelay.index.engine import Found, Vectors
-from qrelay.index.manifest import CURRENT, Manifest, checked_manifest, collections_in, current_folder
+from qrelay.index.manifest import CURRENT, Manifest, checked_manifest, collections_in, current_folder, dead_rows
 from qrelay.index.ranking import Depths, Fused, fuse, near_top
 from qrelay.index.settings import RetrieverSettings
 from qrelay.index.store import PassageStore
-from qrelay.index.vectors import VECTORS
+from qrelay.index.stored import StoredVectors
 from qrelay.types import BM25, DENSE, Candidate, Score
-
-_SIMILARITY_BYTES: Final = 64 * 1024**2
-"""Most memory for one block of query-passage similarities."""
 
 
 class EmbeddedEngine:
     """One index version on this machine.
 
-    Dense search is exact: a matrix product over the memory-mapped vectors finds who may be in the top k,
-    and those are scored again pair by pair in float64, so that neither the batch's size nor the thread
-    count moves a score or a rank. BM25 is bm25s.
+    Dense search finds who may be in the top k, exactly or by FAISS as the manifest says, and those are scored again
+    pair by pair in float64, as are BM25's candidates, so that neither the batch's size nor the thread count moves a
+    score or a rank. BM25 is bm25s.
     """
 
     name = "embedded"
@@ -41,9 +39,11 @@ class EmbeddedEngine:
         tokenize = self._manifest.tokenize(folder)
         try:
             self._store = PassageStore(folder)
-            self._vectors: NDArray[Any] = load_array(folder / VECTORS)
+            self._vectors = StoredVectors.open(folder)
+            dead = dead_rows(folder)
+            self._dense = open_dense(folder, self._vectors, self._manifest.ann, dead)
             self._order = load_array(folder / "order.npy")
-            self._bm25 = Bm25.load(folder / "bm25", tokenize)
+            self._bm25 = Bm25.load(folder / "bm25", tokenize, dead)
         except Exception as error:  # whatever numpy and bm25s raise at bytes that are not theirs
             raise CorpusIndexError(
                 f"a file in {folder} is damaged ({error!r}); remove the folder and run `qrelay index build` again"
@@ -66,25 +66,23 @@ class EmbeddedEngine:
             "documents": str(facts.documents),
             "passages": str(facts.passages),
             "size_bytes": str(facts.size_bytes),
+            **facts.dense_facts(),
         }
 
     def search(self, texts: Sequence[str], vectors: Vectors | None, limit: int) -> Found:
         if vectors is None:
             raise ValueError("the embedded engine needs query vectors")
-        block = max(1, _SIMILARITY_BYTES // (4 * len(self._vectors)))
-        found: Found = []
-        for start in range(0, len(texts), block):
-            similar = vectors[start : start + block] @ self._vectors.T
-            for text, vector, row in zip(texts[start : start + block], vectors[start:], similar, strict=False):
-                found.append(self._candidates(self._fused(text, vector, row, limit)))
-        return found
+        near = self._dense.near(vectors, self._depths.dense)
+        return [
+            self._candidates(self._fused(text, vector, rows, limit))
+            for text, vector, rows in zip(texts, vectors, near, strict=True)
+        ]
 
-    def _fused(self, text: str, vector: Vectors, similar: NDArray[np.float32], limit: int) -> Fused:
+    def _fused(self, text: str, vector: Vectors, by_dense: NDArray[np.int64], limit: int) -> Fused:
         lexical = self._bm25.scores(text)
         by_bm25 = near_top(lexical, self._depths.bm25, positive=True)
-        by_dense = near_top(similar, self._depths.dense)
         rows = np.union1d(by_bm25, by_dense)
-        dense = np.einsum("ij,j->i", self._vectors[rows], vector, dtype=np.float64)
+        dense = np.einsum("ij,j->i", self._vectors.take(rows), vector, dtype=np.float64)
         return fuse(rows, lexical[rows].astype(np.float64), dense, self._order[rows], self._depths, limit)
 
     def _candidates(self, fused: Fused) -> tuple[Candidate, ...]:

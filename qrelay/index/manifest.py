@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qrelay.errors import CorpusIndexError
 from qrelay.files import write_atomic
 from qrelay.identity import digest
+from qrelay.index.ann import Approximation
+from qrelay.index.arrays import load_array
 from qrelay.models.home import hash_file
 from qrelay.parsing import json_document
 from qrelay.terms import TOKENIZER, TOKENIZERS, Tokenize
@@ -29,6 +33,7 @@ from qrelay.terms import TOKENIZER, TOKENIZERS, Tokenize
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 CURRENT: Final = "CURRENT"
+REMOVED: Final = "removed.npy"
 SCAFFOLD: Final = ".scaffold"
 """Folder inside an unfinished build that only the build needs."""
 UNDER_WAY: Final = f"{SCAFFOLD}/chunked.json"
@@ -54,7 +59,10 @@ class Manifest(BaseModel):
     time of the run that finished it, and `passages_per_second` that run's embedding rate.
 
     None where nobody measured it: `tokens` of the passages and how many of them are `unknown_tokens` of the embedder,
-    passages `without_terms` for BM25, and pieces of windows that were too long in characters (`windows_cut`)."""
+    passages `without_terms` for BM25, and pieces of windows that were too long in characters (`windows_cut`).
+
+    ann: the approximate index; None: dense search is exact. removed: passages that are there and never found, whose
+    rows `removed.npy` lists."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,6 +87,18 @@ class Manifest(BaseModel):
     unknown_tokens: int | None = None
     without_terms: int | None = None
     windows_cut: int | None = None
+    ann: Approximation | None = None
+    removed: int = 0
+
+    def dense_facts(self) -> dict[str, str]:
+        """How vectors are stored and searched, for people."""
+        found = {"vectors": str(self.parameters.get("vectors", "float32")), "ann": "exact"}
+        if self.ann is not None:
+            told = f"{self.ann.recall:.4f} (at {self.ann.recall_at}, {self.ann.queries} questions)"
+            found |= {"ann": self.ann.kind, "ann_effort": str(self.ann.effort), "ann_recall": told}
+        if self.removed:
+            found["removed_passages"] = str(self.removed)
+        return found
 
     @property
     def tokenizer(self) -> str:
@@ -96,15 +116,23 @@ class Manifest(BaseModel):
         return TOKENIZERS[self.tokenizer]
 
 
+def dead_rows(folder: Path) -> NDArray[np.int64]:
+    """The rows of a version that are never found, ascending."""
+    path = folder / REMOVED
+    return np.asarray(load_array(path), np.int64) if path.exists() else np.empty(0, np.int64)
+
+
 def version_of(corpus_hash: str, embedder: str, parameters: Mapping[str, int | float | str]) -> str:
     """The version's name: 16 hexadecimal characters."""
     return digest(str(FORMAT), corpus_hash, embedder, json.dumps(parameters, sort_keys=True))[:VERSION_CHARS]
 
 
-def describe_files(folder: Path) -> tuple[FileEntry, ...]:
-    """Every file under `folder` with its size and hash, by path; manifest and scaffold left out."""
+def describe_files(folder: Path, only: Collection[str] = ()) -> tuple[FileEntry, ...]:
+    """Every file under `folder` with its size and hash, by path; manifest and scaffold left out. only: none but these
+    names."""
     found = [*folder.glob("*"), *folder.glob("bm25/*")]
-    paths = sorted(path for path in found if path.is_file() and path.name != MANIFEST)
+    wanted = (path for path in found if path.name != MANIFEST and (not only or path.name in only))
+    paths = sorted(path for path in wanted if path.is_file())
     return tuple(
         FileEntry(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=hash_file(path))
         for path in paths

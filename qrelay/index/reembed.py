@@ -27,31 +27,34 @@ from filelock import FileLock, Timeout
 
 from qrelay.errors import CorpusIndexError
 from qrelay.files import fsync_path, held, write_atomic
+from qrelay.index.ann import INDEX, LISTS, AnnRequest
+from qrelay.index.approximate import approximate
 from qrelay.index.manifest import (
     CURRENT,
     MANIFEST,
     SCAFFOLD,
     UNDER_WAY,
-    FileEntry,
     Manifest,
     checked_manifest,
     current_folder,
     current_version,
+    describe_files,
     embedded_by,
     problems,
     read_manifest,
     version_of,
     write_manifest,
 )
-from qrelay.index.vectors import VECTORS, done_rows, embed_passages
+from qrelay.index.stored import VECTORS, form_of
+from qrelay.index.vectors import done_rows, embed_passages
 from qrelay.models.embedder import Embedder
-from qrelay.models.home import hash_file
 from qrelay.parsing import json_document
 
 PREFIX: Final = ".reembed-"
 CUTTER: Final = "window_tokenizer"
 """Parameter of a version whose passages were cut by the tokens of another model than its own: that model."""
 _LOCK_WAIT_S: Final = 10.0
+_OF_VECTORS: Final = frozenset({VECTORS, INDEX, LISTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,8 @@ def _make(home: Path, source: Manifest, embedder: Embedder) -> tuple[str, int]:
     if not (work / MANIFEST).exists():
         _scaffold(home / source.version, source, work, embedder.fingerprint)
         earlier = _earlier(home, work, embedder.fingerprint)
-        vectors = embed_passages(work, embedder, earlier, f"re-embedding {source.collection}")
+        form = form_of(parameters)
+        vectors = embed_passages(work, embedder, earlier, f"re-embedding {source.collection}", form)
         resumed = vectors.resumed
         facts: dict[str, object] = {
             "version": version,
@@ -155,6 +159,7 @@ def _make(home: Path, source: Manifest, embedder: Embedder) -> tuple[str, int]:
             "dim": embedder.dim,
             "parameters": parameters,
             "reused": vectors.reused,
+            "ann": approximate(work, embedder, AnnRequest.of(parameters)),
             "tokens": None,
             "unknown_tokens": None,
             "build_seconds": round(time.monotonic() - began, 2),
@@ -175,8 +180,9 @@ def _parameters(source: Manifest, fingerprint: str) -> dict[str, int | float | s
 
 
 def _passages(manifest: Manifest) -> dict[str, str]:
-    """What two versions of the same passages have in common: path -> sha256 of all but the vectors."""
-    return {entry.path: entry.sha256 for entry in manifest.files if entry.path != VECTORS}
+    """What two versions of the same passages have in common: path -> sha256 of all but the vectors
+    and their approximate index."""
+    return {entry.path: entry.sha256 for entry in manifest.files if entry.path not in _OF_VECTORS}
 
 
 def _scaffold(source: Path, manifest: Manifest, work: Path, fingerprint: str) -> None:
@@ -204,12 +210,11 @@ def _earlier(home: Path, work: Path, fingerprint: str) -> list[Path]:
 
 def _seal(work: Path, source: Manifest, facts: dict[str, object]) -> None:
     """Write the manifest. The linked files keep the hashes that the source says: a damaged one stays found out."""
-    path = work / VECTORS
-    vectors = FileEntry(path=VECTORS, size_bytes=path.stat().st_size, sha256=hash_file(path))
+    made = describe_files(work, _OF_VECTORS)
     files = sorted(
-        [vectors, *(entry for entry in source.files if entry.path != VECTORS)], key=lambda entry: entry.path
+        [*made, *(entry for entry in source.files if entry.path not in _OF_VECTORS)], key=lambda entry: entry.path
     )
-    for folder in (work / "bm25", work):
+    for folder in (*(work / entry.path for entry in made), work / "bm25", work):
         fsync_path(folder)
     size = sum(entry.size_bytes for entry in files)
     write_manifest(work, source.model_copy(update={**facts, "files": tuple(files), "size_bytes": size}))

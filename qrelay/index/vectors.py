@@ -1,11 +1,8 @@
 """Passage vectors: embedded shard by shard, resumed after an interruption, reused where nothing changed.
 
-vectors.npy is float32 [passages, dim]. After each shard of `SHARD_PASSAGES` the file is synced and
+vectors.npy holds a row for each passage (`stored`). After each shard of `SHARD_PASSAGES` the file is synced and
 `.scaffold/vectors.done` is replaced by the number of rows that are safe; a later run drops what is beyond and goes
 on. Shards start at multiples of the shard size, so an interrupted build embeds the same batches.
-
-float32, because float16 would halve the file and cost more than that in time: an exact search of 70,000
-vectors of 384 for 32 queries took 15 ms, and 42 ms more to widen float16 (2 cores, numpy).
 """
 
 from __future__ import annotations
@@ -19,26 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.files import write_atomic
-from qrelay.index.arrays import NpyWriter, load_array, load_rows
+from qrelay.index.arrays import NpyWriter, load_array
 from qrelay.index.manifest import SCAFFOLD
 from qrelay.index.store import PassageStore
+from qrelay.index.stored import VECTORS, Form, StoredVectors, row_of, stored
 from qrelay.models.embedder import Embedder
 from qrelay.progress import step
 
 SHARD_PASSAGES: Final = 256
-VECTORS: Final = "vectors.npy"
 DONE: Final = f"{SCAFFOLD}/vectors.done"
 HASHES: Final = "hashes.npy"
 
 
 class VectorReuse:
-    """Vectors of earlier builds by the same model, found by the passage's hash.
+    """Vectors of earlier builds by the same model in the same form, found by the passage's hash.
 
     Memory: 24 bytes for each passage of those builds, while this build embeds.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self._sources = [source for folder in folders if (source := _Source.open(folder)) is not None]
+    def __init__(self, folders: Sequence[Path], form: Form = "float32") -> None:
+        opened = (source for folder in folders if (source := _Source.open(folder)) is not None)
+        self._sources = [source for source in opened if source.vectors.form == form]
 
     def fetch(self, hashes: NDArray[np.uint64], into: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Fill the rows of `into` [n, dim] whose hash [n, 2] is known; answers which were."""
@@ -46,13 +44,13 @@ class VectorReuse:
         for source in self._sources:
             rows = source.find(hashes)
             hit = (rows >= 0) & ~found
-            into[hit] = source.vectors[rows[hit]]
+            into[hit] = source.vectors.take(rows[hit])
             found |= hit
         return found
 
 
 class _Source:
-    def __init__(self, hashes: NDArray[Any], vectors: NDArray[Any]) -> None:
+    def __init__(self, hashes: NDArray[Any], vectors: StoredVectors) -> None:
         self.vectors = vectors
         self._hashes = hashes
         self._order = np.argsort(hashes[:, 0], kind="stable")
@@ -64,7 +62,7 @@ class _Source:
         try:
             hashes = load_array(folder / HASHES)
             rows = done_rows(folder) if (folder / SCAFFOLD).exists() else len(hashes)
-            vectors = load_rows(folder / VECTORS, rows)
+            vectors = StoredVectors.open(folder, rows)
         except (OSError, ValueError):
             return None  # damaged or not that far: only a reason to embed again
         return cls(hashes[:rows], vectors)
@@ -96,16 +94,18 @@ class Embedded(NamedTuple):
     rate: float
 
 
-def embed_passages(folder: Path, embedder: Embedder, earlier: Sequence[Path], name: str) -> Embedded:
+def embed_passages(
+    folder: Path, embedder: Embedder, earlier: Sequence[Path], name: str, form: Form = "float32"
+) -> Embedded:
     """Write vectors.npy for the store in `folder`, going on where an earlier run stopped; `name` is the step's.
     earlier: folders of vectors by the same model."""
     began = time.monotonic()
-    reuse, store, hashes = VectorReuse(earlier), PassageStore(folder), load_array(folder / HASHES)
+    reuse, store, hashes = VectorReuse(earlier, form), PassageStore(folder), load_array(folder / HASHES)
     start = min(done_rows(folder), len(store))
     embedded = 0
     with (
         step(name, total=len(store), unit="passages", done=start) as embedding,
-        NpyWriter(folder / VECTORS, np.float32, (embedder.dim,), keep_rows=start) as out,
+        NpyWriter(folder / VECTORS, *row_of(form, embedder.dim), keep_rows=start) as out,
     ):
         for first in range(start, len(store), SHARD_PASSAGES):
             rows = np.arange(first, min(first + SHARD_PASSAGES, len(store)))
@@ -114,7 +114,7 @@ def embed_passages(folder: Path, embedder: Embedder, earlier: Sequence[Path], na
             if missing.any():
                 shard[missing] = embedder.encode(store.passage_texts(rows[missing].tolist()), "document")
             embedded += int(missing.sum())
-            out.append(shard)
+            out.append(stored(shard, form))
             out.sync()
             write_atomic(folder / DONE, str(out.rows))
             embedding.advance(len(rows))

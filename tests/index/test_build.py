@@ -20,7 +20,8 @@ from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
 from qrelay.index.build import BuildRequest, BuildResult, build_index
 from qrelay.index.manifest import checked_manifest, current_version, read_manifest
 from qrelay.index.store import PassageStore
-from qrelay.index.vectors import SHARD_PASSAGES, VECTORS
+from qrelay.index.stored import VECTORS
+from qrelay.index.vectors import SHARD_PASSAGES
 from qrelay.models.embedder import Embedder, TextKind
 from tests.index.documents import made_up, write_jsonl
 

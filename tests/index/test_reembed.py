@@ -13,7 +13,8 @@ from qrelay.index.build import BuildResult
 from qrelay.index.manifest import checked_manifest, current_version, read_manifest
 from qrelay.index.reembed import only_one, reembed, under_way
 from qrelay.index.store import PassageStore
-from qrelay.index.vectors import SHARD_PASSAGES, VECTORS
+from qrelay.index.stored import VECTORS
+from qrelay.index.vectors import SHARD_PASSAGES
 from qrelay.models.embedder import TextKind, Vectors
 from tests.index.documents import made_up
 from tests.services.retriever.versions import Times

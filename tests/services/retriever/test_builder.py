@@ -16,7 +16,8 @@ from qrelay.index.manifest import checked_manifest, current_folder
 from qrelay.index.reembed import under_way
 from qrelay.index.settings import RetrieverSettings
 from qrelay.index.store import PassageStore
-from qrelay.index.vectors import SHARD_PASSAGES, VECTORS
+from qrelay.index.stored import VECTORS
+from qrelay.index.vectors import SHARD_PASSAGES
 from qrelay.models.embedder import load_embedder
 from qrelay.models.registry import BI_ENCODER, Registry
 from qrelay.services.retriever.retriever import Retriever, load_retriever

@@ -17,7 +17,7 @@ from qrelay.index.build import BuildResult
 from qrelay.index.corpus import read_corpus
 from qrelay.index.settings import RetrieverSettings
 from qrelay.index.store import PassageStore
-from qrelay.index.vectors import VECTORS
+from qrelay.index.stored import VECTORS
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.services.retriever.retriever import Retriever, load_retriever
 from qrelay.terms import tokenize

@@ -1,0 +1,306 @@
+"""Approximate nearest neighbours by FAISS: which index, built how, searched how widely.
+
+| kind | FAISS | bytes a vector | while it serves |
+|---|---|---|---|
+| exact | none: a matrix product over the stored vectors | 0 | vectors.npy, mapped from disk; each batch reads all |
+| hnsw | HNSW over 8-bit codes | dim + 8 links + 16 | mapped from disk; its graph is read where a search walks |
+| ivf-sq | inverted lists of 8-bit codes | dim + 8 | the lists are mapped from disk |
+| ivf-pq | OPQ, inverted lists of product-quantised codes | dim / 8 + 8 | the lists are mapped from disk |
+
+Whatever FAISS proposes is scored again with the stored vectors, so scores do not depend on its codes.
+
+A build survives a kill: inverted lists are made in parts of `PART_ROWS` vectors, each a file of its own, merged on
+disk at the end; a graph, which has no parts, is written after each `CHECKPOINT_ROWS`. Memory: the training sample and
+one part, or the graph.
+
+After the build, how widely to search (`effort`: HNSW's efSearch, or the number of lists) is raised until the recall
+against exact search is the wanted one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from qrelay.errors import CorpusIndexError, SetupError
+from qrelay.index.stored import StoredVectors, Vectors
+from qrelay.progress import Step, step
+
+Kind = Literal["exact", "hnsw", "ivf-sq", "ivf-pq"]
+KINDS: Final[tuple[Kind, ...]] = ("exact", "hnsw", "ivf-sq", "ivf-pq")
+INDEX: Final = "ann.faiss"
+LISTS: Final = "ann.ivfdata"
+EXACT_UPTO: Final = 100_000
+"""Vectors up to which exact search is as fast as the others; benchmarks/ann.py measures it."""
+PART_ROWS: Final = 1 << 18
+CHECKPOINT_ROWS: Final = 1 << 18
+STEP_ROWS: Final = 1 << 13
+TRAINING_BYTES: Final = 384 * 1024**2
+RECALL_AT: Final = 100
+CONSTRUCTION: Final = 200
+"""HNSW's efConstruction."""
+_A_LIST: Final = 40
+"""Training vectors for each inverted list, about as few as k-means takes without complaint."""
+_SUBVECTOR: Final = 8
+"""Dimensions that one byte of a product-quantised code stands for."""
+_FETCH: Final[Mapping[Kind, float]] = {"hnsw": 1.3, "ivf-sq": 1.3, "ivf-pq": 8.0}
+"""Proposals for each wanted neighbour, which the stored vectors put in order."""
+_WIDER: Final = 1.4
+
+
+@dataclass(frozen=True, slots=True)
+class AnnRequest:
+    """What is asked for. recall: of the `RECALL_AT` best, least that is accepted; links: of a graph's nodes; memory:
+    bytes that the index may take while it serves, 0: half of the machine's."""
+
+    kind: Kind | Literal["auto"] = "auto"
+    recall: float = 0.98
+    links: int = 32
+    memory: int = 0
+
+    @property
+    def parameters(self) -> dict[str, int | float | str]:
+        """What of it decides a version's content, where it is not the default."""
+        wanted: dict[str, int | float | str] = {"ann": self.kind, "ann_recall": self.recall, "ann_links": self.links}
+        return {name: value for name, value in wanted.items() if value != _DEFAULTS[name]}
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, int | float | str]) -> Self:
+        """What a version's parameters ask for."""
+        found = {**_DEFAULTS, **parameters}
+        return cls(_kind(found["ann"]), float(found["ann_recall"]), int(found["ann_links"]))
+
+    def choose(self, vectors: int, dim: int) -> Kind:
+        """The kind for so many vectors."""
+        if self.kind != "auto":
+            return self.kind
+        if vectors <= EXACT_UPTO:
+            return "exact"
+        memory = self.memory or psutil.virtual_memory().total // 2
+        fitting = (kind for kind in KINDS[1:] if vectors * bytes_a_vector(kind, dim, self.links) <= memory)
+        return next(fitting, "ivf-pq")
+
+
+_DEFAULTS: Final[Mapping[str, int | float | str]] = {"ann": "auto", "ann_recall": 0.98, "ann_links": 32}
+
+
+AUTO: Final = AnnRequest()
+
+
+def _kind(name: object) -> Kind | Literal["auto"]:
+    return next((kind for kind in KINDS if kind == name), "auto")
+
+
+class Approximation(BaseModel):
+    """Of a built index. effort: as searched; recall: of the `recall_at` best, the mean over `queries` questions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind
+    effort: int
+    recall: float
+    recall_at: int
+    queries: int
+    seconds: float
+
+
+def bytes_a_vector(kind: Kind, dim: int, links: int) -> int:
+    """See the table; vectors.npy comes on top."""
+    return {"exact": 0, "hnsw": dim + 8 * links + 16, "ivf-sq": dim + 8, "ivf-pq": dim // _SUBVECTOR + 8}[kind]
+
+
+def faiss_name(kind: Kind, vectors: int, dim: int, links: int) -> str:
+    """For faiss.index_factory."""
+    lists = min(1 << max(2, round(math.log2(4 * math.sqrt(vectors)))), max(1, vectors // _A_LIST))
+    codes = max(1, dim // _SUBVECTOR)
+    return {
+        "hnsw": f"HNSW{links}_SQ8",
+        "ivf-sq": f"IVF{lists},SQ8",
+        "ivf-pq": f"OPQ{codes}_{codes * _SUBVECTOR},IVF{lists},PQ{codes}x8",
+    }[kind]
+
+
+def build_ann(stored: StoredVectors, out: Path, scaffold: Path, kind: Kind, links: int) -> None:
+    """Write the index of all stored vectors into `out`, going on where a killed run stopped; `scaffold`: the folder
+    for what only the build needs."""
+    trained = scaffold / "ann.trained"
+    with step(f"approximate index ({kind})", total=len(stored), unit="vectors") as building:
+        if not trained.exists():
+            _save(_trained(stored, kind, links), trained)
+        if kind == "hnsw":
+            _graph(stored, out, scaffold, trained, building)
+        else:
+            _lists(stored, out, scaffold, trained, building)
+
+
+def _trained(stored: StoredVectors, kind: Kind, links: int) -> Any:
+    import faiss
+
+    index = faiss.index_factory(
+        stored.dim, faiss_name(kind, len(stored), stored.dim, links), faiss.METRIC_INNER_PRODUCT
+    )
+    sample = min(len(stored), TRAINING_BYTES // (4 * stored.dim))
+    rows = np.sort(np.random.default_rng(0).choice(len(stored), sample, replace=False))
+    index.train(stored.take(rows))
+    if kind == "hnsw":
+        index.hnsw.efConstruction = CONSTRUCTION
+    return index
+
+
+def _graph(stored: StoredVectors, out: Path, scaffold: Path, trained: Path, building: Step) -> None:
+    import faiss
+
+    partial = scaffold / "ann.partial"
+    index = faiss.read_index(str(partial if partial.exists() else trained))
+    while index.ntotal < len(stored):
+        stop = min(len(stored), (index.ntotal // CHECKPOINT_ROWS + 1) * CHECKPOINT_ROWS)
+        _add(index, stored, index.ntotal, stop, building)
+        _save(index, partial)
+    partial.replace(out / INDEX)
+
+
+def _lists(stored: StoredVectors, out: Path, scaffold: Path, trained: Path, building: Step) -> None:
+    import faiss
+    from faiss.contrib.ondisk import merge_ondisk
+
+    parts = []
+    for start in range(0, len(stored), PART_ROWS):
+        part, stop = scaffold / f"ann.{start}", min(start + PART_ROWS, len(stored))
+        if not part.exists():
+            index = faiss.read_index(str(trained))
+            _add(index, stored, start, stop, building, ids=True)
+            _save(index, part)
+        building.at(stop)
+        parts.append(str(part))
+    (out / LISTS).unlink(missing_ok=True)
+    index = faiss.read_index(str(trained))
+    merge_ondisk(index, parts, str(out / LISTS))
+    _save(index, out / INDEX)
+
+
+def _add(index: Any, stored: StoredVectors, start: int, stop: int, building: Step, *, ids: bool = False) -> None:
+    for first in range(start, stop, STEP_ROWS):
+        rows = np.arange(first, min(first + STEP_ROWS, stop))
+        if ids:
+            index.add_with_ids(stored.take(rows), rows)
+        else:
+            index.add(stored.take(rows))
+        building.at(first + len(rows))
+
+
+def _save(index: Any, path: Path) -> None:
+    """Whole or absent."""
+    import faiss
+
+    begun = path.with_name(f"{path.name}.begun")
+    faiss.write_index(index, str(begun))
+    begun.replace(path)
+
+
+class AnnSearch:
+    """A built index, mapped from disk where FAISS can. Safe to share between threads."""
+
+    def __init__(self, folder: Path, kind: Kind, dead: NDArray[np.int64]) -> None:
+        """dead: rows that are never proposed. Raises CorpusIndexError: FAISS cannot read the files."""
+        import faiss
+
+        flags = faiss.IO_FLAG_MMAP_IFC if kind == "hnsw" else faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR
+        try:
+            self._index = faiss.read_index(str(folder / INDEX), flags)
+        except RuntimeError as error:
+            raise CorpusIndexError(
+                f"{folder / INDEX} is damaged ({error}); remove the folder and run `qrelay index build` again"
+            ) from error
+        self._kind = kind
+        self._selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(dead)) if len(dead) else None
+        self._dead = dead
+
+    def near(self, vectors: Vectors, k: int, effort: int) -> list[NDArray[np.int64]]:
+        """For each vector the rows that may be among its k nearest."""
+        fetch = min(self._index.ntotal, math.ceil(k * _FETCH[self._kind]))
+        _, rows = self._index.search(vectors, fetch, params=self._parameters(max(effort, 1), fetch))
+        return [found[found >= 0] for found in rows]
+
+    @property
+    def widest(self) -> int:
+        """The effort above which a search is hardly approximate any more."""
+        import faiss
+
+        if self._kind == "hnsw":
+            return int(min(self._index.ntotal, 4096))
+        return int(faiss.extract_index_ivf(self._index).nlist)
+
+    def _parameters(self, effort: int, fetch: int) -> Any:
+        import faiss
+
+        more = {"sel": self._selector} if self._selector else {}
+        if self._kind == "hnsw":
+            return faiss.SearchParametersHNSW(efSearch=max(effort, fetch), **more)
+        lists = faiss.SearchParametersIVF(nprobe=effort, **more)
+        return faiss.SearchParametersPreTransform(index_params=lists) if self._kind == "ivf-pq" else lists
+
+
+def tuned(
+    search: AnnSearch, kind: Kind, stored: StoredVectors, queries: Vectors, wanted: float, seconds: float
+) -> Approximation:
+    """The least effort whose recall is the wanted one. queries: [n, dim]. seconds: that the build took.
+
+    Raises:
+        SetupError: no effort gives that recall; the text says what to change.
+    """
+    k = min(RECALL_AT, len(stored))
+    exact = [near for block in _of(queries) for near in _exact(stored, block, k)]
+    recall = 0.0
+    for effort in efforts(k if kind == "hnsw" else 4, search.widest):
+        proposed = search.near(queries, k, effort)
+        ordered = [best(stored, rows, query, k) for rows, query in zip(proposed, queries, strict=True)]
+        recall = float(
+            np.mean([len(np.intersect1d(one, other)) / k for one, other in zip(exact, ordered, strict=True)])
+        )
+        if recall >= wanted:
+            return Approximation(
+                kind=kind, effort=effort, recall=recall, recall_at=k, queries=len(queries), seconds=seconds
+            )
+    raise SetupError(
+        f"the approximate index ({kind}) finds {recall:.1%} of the {k} nearest passages, wanted are {wanted:.1%}: "
+        + _ADVICE[kind]
+    )
+
+
+_ADVICE: Final[Mapping[str, str]] = {
+    "hnsw": "raise retriever.ann_links, or take --ann ivf-sq or --ann exact, or lower retriever.ann_recall",
+    "ivf-sq": "take --ann hnsw or --ann exact, or lower retriever.ann_recall",
+    "ivf-pq": "take --ann ivf-sq or raise retriever.ann_memory_gb, or lower retriever.ann_recall",
+}
+
+
+def efforts(least: int, widest: int) -> Iterator[int]:
+    """From the least to the widest, each about 40 % above the one before."""
+    effort = least
+    while effort < widest:
+        yield effort
+        effort = math.ceil(effort * _WIDER)
+    yield widest
+
+
+def best(stored: StoredVectors, rows: NDArray[np.int64], query: Vectors, k: int) -> NDArray[np.int64]:
+    """The k of `rows` whose stored vectors are nearest to the query."""
+    scores = stored.take(rows) @ query
+    return rows[np.argsort(-scores, kind="stable")[:k]]
+
+
+def _of(queries: Vectors, many: int = 16) -> Sequence[Vectors]:
+    return [queries[start : start + many] for start in range(0, len(queries), many)]
+
+
+def _exact(stored: StoredVectors, queries: Vectors, k: int) -> list[NDArray[np.int64]]:
+    scores = stored.similarities(queries)
+    return list(np.argpartition(-scores, k - 1, axis=1)[:, :k])
