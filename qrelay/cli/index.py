@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from qrelay.cli.group import Group, example
+from qrelay.cli.index_update import update
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.errors import CorpusIndexError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL
 from qrelay.files import AtomicFiles
+from qrelay.index.kinds import FORMS, KINDS, AnyKind, Form
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.engines import ENGINES, EncoderEngine
 from qrelay.output import echo_json
@@ -52,11 +56,16 @@ def index() -> None:
 @click.option("--embedder", help="Embedding model, or `hash`.  [default: the setting retriever.embedder]")
 @_engine_option()
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most so many documents.")
+@click.option("--vectors", type=click.Choice(FORMS), help="How vectors are stored.  [default: retriever.vectors]")
+@click.option("--ann", type=click.Choice(["auto", *KINDS]), help="Dense search.  [default: retriever.ann]")
+@click.option("--questions", type=_FILE, help="Queries by which an approximate index's recall is measured.")
+@click.option("--follow", is_flag=True, help="Go on as the JSONL file SOURCE grows, until Ctrl-C.")
 @_installation
 @json_option()
 def build(
     source: str, collection: str, out: Path | None, embedder: str | None, engine: EncoderEngine | None,
-    limit: int | None, data_dir: Path, config: Path | None, as_json: bool,
+    limit: int | None, vectors: Form | None, ann: AnyKind | None, questions: Path | None, follow: bool,
+    data_dir: Path, config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Build the index of SOURCE and make it the current version of the collection.
 
@@ -65,14 +74,41 @@ def build(
     when it is started again; services pick a new version up by themselves. Exit code 3: built, but some
     records were left out.
     """
+    from qrelay.index.ann import AnnRequest
     from qrelay.index.build import BuildRequest, build_index
     from qrelay.models.embedder import load_embedder
 
     settings = _settings(data_dir, config)
-    request = BuildRequest(source, collection, out or settings.index_folder, limit)
+    wanted = AnnRequest(
+        ann or settings.ann, settings.ann_recall, settings.ann_links, int(settings.ann_memory_gb * 1e9)
+    )
+    request = BuildRequest(
+        source, collection, out or settings.index_folder, limit,
+        vectors=vectors or settings.vectors, ann=wanted, questions=questions,
+    )  # fmt: skip
     with shown():
         embed = load_embedder(embedder or settings.embedder, engine=engine or settings.embedder_engine)
-        result = build_index(request, embed, lambda line: click.echo(line, err=True))
+        if follow:
+            _follow(request, embed, as_json)
+            return
+        result = build_index(request, embed, _complain)
+    _report(result, as_json)
+    if result.rejected:
+        raise SystemExit(EXIT_PARTIAL)
+
+
+def _complain(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _follow(request: Any, embedder: Any, as_json: bool) -> None:
+    from qrelay.index.follow import follow_corpus
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(follow_corpus(request, embedder, _complain, lambda result: _report(result, as_json)))
+
+
+def _report(result: Any, as_json: bool) -> None:
     facts = result.manifest.model_dump(exclude={"files", "rejected"})
     summary = facts | {
         "folder": str(result.folder),
@@ -87,8 +123,6 @@ def build(
     for remark in summary["remarks"]:
         click.echo(remark, err=True)
     _print(summary if as_json else _sentences(summary), as_json)
-    if result.rejected:
-        raise SystemExit(EXIT_PARTIAL)
 
 
 def _sentences(summary: dict[str, Any]) -> str:
@@ -157,6 +191,27 @@ def reembed(
             + ("; it was there already)" if row["already"] else f", {row['passages_per_second']:,.0f} passages/s)"),
             False,
         )
+
+
+@index.command(epilog=example("qrelay index info docs"))
+@click.argument("collection")
+@click.option("--out", type=_FOLDER, help=_INDEXES)
+@_installation
+@json_option()
+def info(collection: str, out: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
+    """What the current version of COLLECTION is: counts, embedder, how dense search works and its measured recall."""
+    from qrelay.index.manifest import current_folder, read_manifest
+
+    facts = read_manifest(current_folder((out or _settings(data_dir, config).index_folder) / collection))
+    if as_json:
+        echo_json(facts.model_dump(exclude={"files"}))
+        return
+    shown_facts = facts.model_dump(exclude={"files", "parameters", "ann", "removed", "format"}, exclude_none=True)
+    for name, value in {**shown_facts, **facts.parameters, **facts.dense_facts()}.items():
+        click.echo(f"{name:<20} {value:,}" if isinstance(value, int) else f"{name:<20} {value}")
+
+
+index.add_command(update)
 
 
 @index.command("list", epilog=example("qrelay index list"))

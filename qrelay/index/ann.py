@@ -23,7 +23,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import psutil
@@ -31,11 +31,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from qrelay.errors import CorpusIndexError, SetupError
+from qrelay.index.kinds import KINDS, AnyKind, Kind
 from qrelay.index.stored import StoredVectors, Vectors
 from qrelay.progress import Step, step
 
-Kind = Literal["exact", "hnsw", "ivf-sq", "ivf-pq"]
-KINDS: Final[tuple[Kind, ...]] = ("exact", "hnsw", "ivf-sq", "ivf-pq")
 INDEX: Final = "ann.faiss"
 LISTS: Final = "ann.ivfdata"
 EXACT_UPTO: Final = 100_000
@@ -61,7 +60,7 @@ class AnnRequest:
     """What is asked for. recall: of the `RECALL_AT` best, least that is accepted; links: of a graph's nodes; memory:
     bytes that the index may take while it serves, 0: half of the machine's."""
 
-    kind: Kind | Literal["auto"] = "auto"
+    kind: AnyKind = "auto"
     recall: float = 0.98
     links: int = 32
     memory: int = 0
@@ -95,7 +94,7 @@ _DEFAULTS: Final[Mapping[str, int | float | str]] = {"ann": "auto", "ann_recall"
 AUTO: Final = AnnRequest()
 
 
-def _kind(name: object) -> Kind | Literal["auto"]:
+def _kind(name: object) -> AnyKind:
     return next((kind for kind in KINDS if kind == name), "auto")
 
 

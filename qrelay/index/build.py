@@ -19,9 +19,10 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
@@ -31,7 +32,8 @@ from qrelay.index import bm25, spool
 from qrelay.index.ann import AUTO, AnnRequest
 from qrelay.index.approximate import approximate
 from qrelay.index.corpus import read_corpus
-from qrelay.index.documents import MAX_TITLE_CHARS
+from qrelay.index.documents import MAX_TITLE_CHARS, Document
+from qrelay.index.kinds import Form
 from qrelay.index.manifest import (
     CURRENT,
     MANIFEST,
@@ -47,7 +49,6 @@ from qrelay.index.manifest import (
     write_manifest,
 )
 from qrelay.index.store import PassageWriter, write_order
-from qrelay.index.stored import Form
 from qrelay.index.vectors import embed_passages
 from qrelay.models.catalogue import load_catalogue, multilingual_embedders
 from qrelay.models.embedder import Embedder
@@ -66,6 +67,7 @@ PUBLIC: Final = "paraphrase-multilingual-MiniLM-L12-v2"
 """A public model of 50 languages in many scripts, for people whose catalogue has none."""
 _REJECTED: Final = "rejected.jsonl"
 Parameters = dict[str, int | float | str]
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +168,10 @@ def build_index(
     request: BuildRequest,
     embedder: Embedder,
     say: Callable[[str], None],
+    source: str = "",
 ) -> BuildResult:
-    """Build, continue, or find finished, the index of `request`. `say` is told of each record left out.
+    """Build, continue, or find finished, the index of `request`. `say` is told of each record left out. source: what
+    to read in the place of the request's.
 
     Raises:
         MalformedInput: the corpus is absent, unreadable, or holds no usable document.
@@ -180,22 +184,37 @@ def build_index(
     began = time.monotonic()
     with held(home / ".lock", CorpusIndexError(f"another build writes to {home}; wait for it, or end it, and rerun")):
         rejections = spool.Rejections(home / _REJECTED, say)
-        spooled = _read(request, home, rejections)
-        version = version_of(spooled.corpus_hash, embedder.fingerprint, request.parameters)
-        folder, work = home / version, home / f".build-{version}"
-        if (folder / MANIFEST).exists():
-            checked_manifest(folder, "size")
-            if current_version(home) != version:
-                write_atomic(home / CURRENT, version + "\n")
-            _clear(home)
-            return _result(folder, rejections, spooled, already=True)
-        resumed = 0
-        if not (work / MANIFEST).exists():
-            _chunk(request, embedder, home / ".spool", work)
-            facts = _Facts(version, spooled, rejections.count, began)
-            resumed = _complete(request, embedder, work, facts)
-        _publish(home, work, folder)
-        return _result(folder, rejections, spooled, resumed=resumed)
+        documents = read_corpus(source or request.source, rejections, request.limit)
+        return assemble(request, documents, embedder, rejections, began)
+
+
+def assemble(
+    request: BuildRequest,
+    documents: Iterable[Document],
+    embedder: Embedder,
+    rejections: spool.Rejections,
+    began: float,
+    counted: Mapping[str, int] = _NOTHING,
+) -> BuildResult:
+    """An index of `documents`, for a caller that holds the collection's lock. counted: what the manifest shall count
+    of documents whose windows were cut before."""
+    home = request.out / request.collection
+    spooled = _read(request, home, documents, rejections)
+    version = version_of(spooled.corpus_hash, embedder.fingerprint, request.parameters)
+    folder, work = home / version, home / f".build-{version}"
+    if (folder / MANIFEST).exists():
+        checked_manifest(folder, "size")
+        if current_version(home) != version:
+            write_atomic(home / CURRENT, version + "\n")
+        _clear(home)
+        return _result(folder, rejections, spooled, already=True)
+    resumed = 0
+    if not (work / MANIFEST).exists():
+        _chunk(request, embedder, home / ".spool", work, counted)
+        facts = _Facts(version, spooled, rejections.count, began)
+        resumed = _complete(request, embedder, work, facts)
+    _publish(home, work, folder)
+    return _result(folder, rejections, spooled, resumed=resumed)
 
 
 def _result(
@@ -238,11 +257,12 @@ def _check(request: BuildRequest) -> None:
         )
 
 
-def _read(request: BuildRequest, home: Path, rejections: spool.Rejections) -> spool.SpoolSummary:
+def _read(
+    request: BuildRequest, home: Path, documents: Iterable[Document], rejections: spool.Rejections
+) -> spool.SpoolSummary:
     folder = home / ".spool"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    documents = read_corpus(request.source, rejections, request.limit)
     with step("reading documents", unit="documents") as reading:
         summary = spool.fill(folder, documents, rejections, reading.advance)
     if not summary.documents:
@@ -255,7 +275,7 @@ def _read(request: BuildRequest, home: Path, rejections: spool.Rejections) -> sp
     return summary
 
 
-def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path) -> None:
+def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path, counted: Mapping[str, int]) -> None:
     """Passages and tokens into `work`, unless an interrupted build already has them."""
     scaffold = work / SCAFFOLD
     if (work / UNDER_WAY).exists():
@@ -263,16 +283,16 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path)
     shutil.rmtree(work, ignore_errors=True)
     scaffold.mkdir(parents=True)
     positions = spool.positions_by_id(spooled)
-    passages, terms, measured = PassageWriter(work), bm25.TokenSpool(scaffold), Counter[str]()
+    passages, terms, measured = PassageWriter(work), bm25.TokenSpool(scaffold), Counter(counted)
     with step("cutting passages", total=len(positions), unit="documents") as cutting:
         for document in spool.read(spooled):
-            windows = embedder.windows(document.text, request.window, request.stride)
-            windows, cut = bounded(windows, request.characters)
+            windows, cut = cut_windows(document, request, embedder)
             passages.add(document, windows)
             for window in windows:
                 terms.add(passage_text(document.title, window))
-            tokens, unknown = embedder.unknown(windows)
-            measured.update(tokens=tokens, unknown_tokens=unknown, windows_cut=cut)
+            if document.windows is None or not counted:
+                tokens, unknown = embedder.unknown(windows)
+                measured.update(tokens=tokens, unknown_tokens=unknown, windows_cut=cut)
             cutting.advance(1)
     passages.close()
     terms.close()
@@ -285,6 +305,13 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path)
         "measured": measured,
     }
     write_atomic(work / UNDER_WAY, json.dumps(state))
+
+
+def cut_windows(document: Document, request: BuildRequest, embedder: Embedder) -> tuple[Sequence[str], int]:
+    """(the texts of a document's passages, how often one was cut because it was too long)."""
+    if document.windows is not None:
+        return document.windows, 0
+    return bounded(embedder.windows(document.text, request.window, request.stride), request.characters)
 
 
 def _complete(request: BuildRequest, embedder: Embedder, work: Path, facts: _Facts) -> int:

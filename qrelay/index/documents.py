@@ -20,8 +20,8 @@ Reject = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a corpus. For messages only: `where` it was read from, how many NUL characters were `replaced`
-    in it, and whether its title was `cut`."""
+    """One document of a corpus. windows: its passages' texts, where they are cut already. For messages only: `where`
+    it was read from, how many NUL characters were `replaced` in it, and whether its title was `cut`."""
 
     doc_id: str
     title: str
@@ -29,6 +29,7 @@ class Document:
     where: str = field(default="", compare=False)
     replaced: int = field(default=0, compare=False)
     cut: bool = field(default=False, compare=False)
+    windows: tuple[str, ...] | None = None
 
 
 def document_from(record: object, where: str) -> Document:

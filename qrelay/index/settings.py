@@ -8,6 +8,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from qrelay.config import Section, ServiceSettings
+from qrelay.index.kinds import AnyKind, Form
 from qrelay.models.engines import EncoderEngine
 
 DEFAULT_EMBEDDER: Final = "all-MiniLM-L6-v2"
@@ -36,6 +37,26 @@ class RetrieverSettings(ServiceSettings):
         "torch",
         description="What computes the vectors of indexes that are built or re-embedded: torch, or openvino (8-bit "
         "integers, on the CPU). Each index is served with the engine that it names; promoted versions run in torch",
+    )
+    vectors: Form = Field(
+        "float32",
+        description="How a build stores vectors: float32, float16 (half the bytes) or int8 (a quarter); "
+        "docs/retrieval.md has what each costs",
+    )
+    ann: AnyKind = Field(
+        "auto",
+        description="How a build makes dense search: exact, or approximate by FAISS; auto: exact for few passages, "
+        "else the first of hnsw, ivf-sq and ivf-pq that fits ann_memory_gb",
+    )
+    ann_recall: float = Field(
+        0.98,
+        gt=0,
+        le=1,
+        description="Least recall of the 100 nearest, at its build, of an approximate index",
+    )
+    ann_links: int = Field(32, ge=4, le=256, description="Links of a passage in an hnsw index")
+    ann_memory_gb: float = Field(
+        0, ge=0, description="GB that an approximate index may take while it serves; 0: half of the memory there is"
     )
     bm25_top_k: int = Field(200, ge=1, le=10_000, description="Passages that BM25 proposes for a query")
     dense_top_k: int = Field(100, ge=1, le=10_000, description="Passages that the vectors propose for a query")

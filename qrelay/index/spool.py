@@ -1,6 +1,6 @@
 """The first pass over a corpus: documents to disk, each id once, and the corpus's hash.
 
-    documents.jsonl   [doc_id, title, text] a line, in the corpus's order
+    documents.jsonl   [doc_id, title, text] a line, and the windows where they are cut already; in the corpus's order
     ids.sqlite        doc_id -> (position, hash): finds duplicates, and sorts ids, without holding them
 
 Memory: one document, and SQLite's page cache of 16 MiB.
@@ -67,7 +67,7 @@ def fill(folder: Path, documents: Iterable[Document], reject: Reject, advance: C
     sha, count, duplicates, replaced, cut_titles = hashlib.sha256(), 0, 0, 0, 0
     with _ids(folder) as ids, (folder / DOCUMENTS).open("w", encoding="utf8") as out:
         for document in documents:
-            identity = digest(document.doc_id, document.title, document.text)
+            identity = digest(document.doc_id, document.title, document.text, *(document.windows or ()))
             first = _claim(ids, document.doc_id, count, identity)
             if first == identity:
                 duplicates += 1
@@ -75,7 +75,8 @@ def fill(folder: Path, documents: Iterable[Document], reject: Reject, advance: C
                 reject(document.where or document.doc_id, _repeated(document.doc_id))
             else:
                 sha.update(identity.encode())
-                out.write(json.dumps([document.doc_id, document.title, document.text]) + "\n")
+                windows = [] if document.windows is None else [document.windows]
+                out.write(json.dumps([document.doc_id, document.title, document.text, *windows]) + "\n")
                 count += 1
                 replaced += document.replaced
                 cut_titles += document.cut
@@ -111,7 +112,8 @@ def read(folder: Path) -> Iterator[Document]:
     """The documents, in order."""
     with (folder / DOCUMENTS).open(encoding="utf8") as lines:
         for line in lines:
-            yield Document(*json_document(line))
+            doc_id, title, text, *windows = json_document(line)
+            yield Document(doc_id, title, text, windows=tuple(windows[0]) if windows else None)
 
 
 def positions_by_id(folder: Path) -> NDArray[np.int64]:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +30,7 @@ from qrelay.types import Passage
 
 Rows = NDArray[np.int64]
 _ORDER_BLOCK_ROWS: Final = 1 << 16
+_BLOCK_PASSAGES: Final = 4096
 
 
 class PassageWriter:
@@ -84,6 +87,16 @@ def write_order(folder: Path, positions_by_id: NDArray[np.int64]) -> None:
             out.append(first[block[:, 0]] + block[:, 1])
 
 
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document as its passages hold it: the first of its rows, and the texts of all."""
+
+    doc_id: str
+    title: str
+    first_row: int
+    windows: tuple[str, ...]
+
+
 class PassageStore:
     """Reads a store. Safe to share between threads."""
 
@@ -114,6 +127,18 @@ class PassageStore:
             doc_id, title = self._documents[id_at:title_at].decode(), self._documents[title_at:end].decode()
             passages.append(Passage(passage_name(doc_id, number), doc_id, title, self._texts[start:stop].decode()))
         return passages
+
+    def stored_documents(self) -> Iterator[StoredDocument]:
+        """Every document, in the corpus's order."""
+        row = 0
+        for doc_id, group in groupby(self._every_passage(), key=lambda passage: passage.doc_id):
+            passages = list(group)
+            yield StoredDocument(doc_id, passages[0].title, row, tuple(passage.text for passage in passages))
+            row += len(passages)
+
+    def _every_passage(self) -> Iterator[Passage]:
+        for start in range(0, len(self), _BLOCK_PASSAGES):
+            yield from self.passages(np.arange(start, min(start + _BLOCK_PASSAGES, len(self))))
 
     def passage_texts(self, rows: Iterable[int]) -> list[str]:
         """What the embedder reads of the passages at `rows`."""

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.index.arrays import load_array, load_rows
+from qrelay.index.kinds import FORMS, Form
 
 VECTORS: Final = "vectors.npy"
-Form = Literal["float32", "float16", "int8"]
-FORMS: Final[tuple[Form, ...]] = ("float32", "float16", "int8")
 Vectors = NDArray[np.float32]
 _SCALE_BYTES: Final = 4
 _LEVELS: Final = 127

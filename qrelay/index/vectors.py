@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from qrelay.files import write_atomic
 from qrelay.index.arrays import NpyWriter, load_array
+from qrelay.index.kinds import Form
 from qrelay.index.manifest import SCAFFOLD
 from qrelay.index.store import PassageStore
-from qrelay.index.stored import VECTORS, Form, StoredVectors, row_of, stored
+from qrelay.index.stored import VECTORS, StoredVectors, row_of, stored
 from qrelay.models.embedder import Embedder
 from qrelay.progress import step
 

@@ -1,0 +1,92 @@
+"""`qrelay index update`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qrelay.cli.group import example
+from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.errors import InputError
+from qrelay.exitcodes import EXIT_PARTIAL
+from qrelay.index.settings import RetrieverSettings
+from qrelay.models.engines import ENGINES, EncoderEngine
+from qrelay.output import echo_json
+from qrelay.progress import shown
+from qrelay.settings import load_settings
+
+
+@click.command(epilog=example("qrelay index update new.jsonl --collection docs --remove withdrawn.txt"))
+@click.argument("source", required=False)
+@click.option("--collection", required=True, help="Name of the collection.")
+@click.option("--remove", type=click.Path(path_type=Path, dir_okay=False), help="File with a document id a line.")
+@click.option("--remove-id", "remove_ids", multiple=True, help="Id of a document to remove; several times for more.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of all indexes.  [default: retriever.index_dir, else in --data-dir]",
+)
+@click.option("--embedder", help="Embedding model, or `hash`.  [default: the setting retriever.embedder]")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    help="What computes the vectors.  [default: the setting retriever.embedder_engine]",
+)
+@data_dir_option()
+@config_option()
+@json_option()
+def update(
+    source: str | None, collection: str, remove: Path | None, remove_ids: tuple[str, ...], out: Path | None,
+    embedder: str | None, engine: EncoderEngine | None, data_dir: Path, config: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Add the documents of SOURCE to a collection, replace those whose ids are there, and remove others.
+
+    SOURCE is what `qrelay index build` reads. Only what changed is embedded. Removed documents are in no answer as
+    soon as a service looks for new versions, within a second; added and changed ones count once the new version is
+    built. A killed update goes on when it is started again. Exit code 3: some records were left out, or some ids to
+    remove were unknown.
+    """
+    from qrelay.index.update import UpdateRequest, update_index
+    from qrelay.models.embedder import load_embedder
+
+    removed = frozenset((*remove_ids, *_ids(remove)))
+    if not source and not removed:
+        raise InputError("there is nothing to change: give a SOURCE, --remove FILE or --remove-id ID")
+    settings = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
+    request = UpdateRequest(collection, out or settings.index_folder, source or "", removed)
+    with shown():
+        embed = load_embedder(embedder or settings.embedder, engine=engine or settings.embedder_engine)
+        result = update_index(request, embed, lambda line: click.echo(line, err=True))
+    counts = {name: count for name, count in asdict(result).items() if name != "built"}
+    built = result.built
+    rejected = built.rejected if built else 0
+    if as_json:
+        version = built.manifest.version if built else None
+        reused = built.manifest.reused if built else None
+        echo_json({**counts, "version": version, "rejected": rejected, "reused": reused})
+    else:
+        click.echo(_told(counts, built))
+    if rejected or result.unknown:
+        raise SystemExit(EXIT_PARTIAL)
+
+
+def _ids(path: Path | None) -> list[str]:
+    from qrelay.formats.lines import byte_lines, decoded
+
+    if path is None:
+        return []
+    return [text for _, line in byte_lines(path) if (text := decoded(line).strip())]
+
+
+def _told(counts: dict[str, int], built: Any) -> str:
+    said = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    if built is None:
+        return f"nothing to do: {said}"
+    facts = built.manifest
+    return (
+        f"built {built.folder}: {said}; {facts.documents:,} documents, {facts.passages:,} passages, "
+        f"{facts.reused:,} vectors reused, in {facts.build_seconds:,.1f} s"
+    )
