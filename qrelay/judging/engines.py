@@ -99,9 +99,9 @@ def _smaller(model: str) -> str:
 
 
 def _openai(settings: JudgeSettings) -> Backend:
-    from qrelay.llm.connection import Limits
+    from qrelay.http.connection import Limits
+    from qrelay.http.pacing import Policy
     from qrelay.llm.openai import OpenAIBackend
-    from qrelay.llm.pacing import Policy
 
     own = settings.endpoint
     return OpenAIBackend(

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qrelay.errors import BackendUnavailable, MalformedInput, ModelError, QrelayError
+from qrelay.http.refusals import is_too_long, too_long
 from qrelay.llm.base import TOP_LOGPROBS, Local, Weights, used_after_close
 from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS, Chat, Prompt, Reply, TokenLogprobs
-from qrelay.llm.refusals import is_too_long, too_long
 from qrelay.llm.replies import read_completion, read_reply
 
 Question = TypeVar("Question")

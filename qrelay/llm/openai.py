@@ -25,8 +25,10 @@ from typing import Any, Final, TypeVar
 
 from qrelay.errors import EndpointRefuses, MalformedInput, QrelayError
 from qrelay.holds import Hold
+from qrelay.http.connection import Connection, Limits
+from qrelay.http.pacing import Policy
+from qrelay.http.refusals import ParameterRefused
 from qrelay.llm.base import TOP_LOGPROBS, Incapable, Weights
-from qrelay.llm.connection import Connection, Limits
 from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
@@ -39,8 +41,6 @@ from qrelay.llm.exchange import (
     TargetLogprobs,
     TokenLogprobs,
 )
-from qrelay.llm.pacing import Policy
-from qrelay.llm.refusals import ParameterRefused
 from qrelay.llm.replies import begins_thinking, read_completion, read_echo, read_reply, without_thoughts
 
 Answer = TypeVar("Answer")

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from qrelay.errors import BackendUnavailable, ContentFiltered, MalformedInput
+from qrelay.http.refusals import Unexplained
 from qrelay.llm.base import TOP_LOGPROBS
 from qrelay.llm.exchange import Reply, TargetLogprobs, TokenLogprobs
-from qrelay.llm.refusals import Unexplained
 
 T = TypeVar("T")
 

@@ -17,6 +17,7 @@ from qrelay import wire
 from qrelay.bench.probe import scrape
 from qrelay.cli.top import scrape as glance
 from qrelay.errors import QrelayError
+from qrelay.http.ratelimits import asked_to_wait, used_up
 from qrelay.jobs.kubernetes_launcher import KubernetesLauncher
 from qrelay.jobs.launcher import TrainingJob
 from qrelay.judging.engines import make_backend
@@ -24,7 +25,6 @@ from qrelay.judging.querygen.prompt import read_question
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies.numbered import read_numbers
 from qrelay.llm.exchange import Chat, Continuation, Prompt, Reply
-from qrelay.llm.ratelimits import asked_to_wait, used_up
 from qrelay.settings.kubernetes import KubernetesSettings
 from tests.fuzz.parser import Parser, constant, each
 from tests.jobs.kubernetes_api import ApiServer

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import ConfigError, ModelError, Oversized, QrelayError
+from qrelay.http.connection import Limits
 from qrelay.judging.engines import make_backend
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies import make_strategy
 from qrelay.llm.base import Backend, Weights
-from qrelay.llm.connection import Limits
 from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,

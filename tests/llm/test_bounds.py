@@ -8,11 +8,11 @@ import tracemalloc
 import pytest
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, QrelayError
+from qrelay.http.connection import Limits
+from qrelay.http.pacing import Policy
 from qrelay.llm.base import Weights
-from qrelay.llm.connection import Limits
 from qrelay.llm.exchange import Chat, Reply
 from qrelay.llm.openai import OpenAIBackend
-from qrelay.llm.pacing import Policy
 from tests.conftest import LONG_S
 from tests.llm.endpoint import Answer, ScriptedEndpoint, answer, endless, packed, text_only
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from qrelay.errors import BackendUnavailable, EndpointRefuses, MalformedInput
+from qrelay.http.connection import Limits
+from qrelay.http.pacing import Policy
 from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.failures import transient_missing
 from qrelay.judging.judge import Judge
 from qrelay.llm.base import Weights
-from qrelay.llm.connection import Limits
 from qrelay.llm.exchange import GENERATION, PROMPT_LOGPROBS, Chat, Continuation, Reply, TargetLogprobs
 from qrelay.llm.openai import OpenAIBackend
-from qrelay.llm.pacing import Policy
 from tests.conftest import LONG_S
 from tests.judging.samples import COPYTREE, LOCK, candidate_set, judge_one, make_judge, outcomes, reasons
 from tests.llm.endpoint import (

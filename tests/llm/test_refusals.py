@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from qrelay.errors import BackendUnavailable, ContentFiltered, EndpointRefuses, Oversized, RateLimited
+from qrelay.http.connection import Limits
+from qrelay.http.pacing import Policy
+from qrelay.http.refusals import ParameterRefused, Unexplained, classified, failure_of
 from qrelay.judging.failures import hold_of, transient_missing
 from qrelay.judging.judge import Judge
 from qrelay.judging.settings import EndpointSettings, JudgeSettings
 from qrelay.llm.base import Weights
-from qrelay.llm.connection import Limits
 from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS
 from qrelay.llm.openai import OpenAIBackend
-from qrelay.llm.pacing import Policy
-from qrelay.llm.refusals import ParameterRefused, Unexplained, classified, failure_of
 from qrelay.types import Graded, JudgedSet, Missing
 from tests.conftest import LONG_S
 from tests.judging.samples import COPYTREE, LOCK, candidate_set, judge_one, make_judge, reasons

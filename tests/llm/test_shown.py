@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from qrelay.http.connection import Limits
+from qrelay.http.pacing import Policy
 from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.judge import Judge
 from qrelay.llm.base import Weights
-from qrelay.llm.connection import Limits
 from qrelay.llm.openai import OpenAIBackend
-from qrelay.llm.pacing import Policy
 from qrelay.types import Graded
 from tests.conftest import LONG_S
 from tests.judging.samples import COOKING, COPYTREE, LOCK, candidate_set, judge_one, make_judge, outcomes, reasons

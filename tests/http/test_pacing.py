@@ -16,8 +16,8 @@ from qrelay.errors import (
     QrelayError,
     RateLimited,
 )
-from qrelay.llm.pacing import Pacer, Policy, Window
-from qrelay.llm.ratelimits import asked_to_wait, used_up
+from qrelay.http.pacing import Pacer, Policy, Window
+from qrelay.http.ratelimits import asked_to_wait, used_up
 
 SUNDAY = 784111777.0
 """Sun, 06 Nov 1994 08:49:37 GMT, RFC 9110's example."""

@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 import httpx
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, EndpointRefuses, QrelayError
-from qrelay.llm.bodies import ENCODINGS, as_json, read_body
-from qrelay.llm.pacing import Pacer, Policy
-from qrelay.llm.ratelimits import asked_to_wait, used_up
-from qrelay.llm.refusals import ParameterRefused, Unexplained, classified, failure_of
+from qrelay.http.bodies import ENCODINGS, as_json, read_body
+from qrelay.http.pacing import Pacer, Policy
+from qrelay.http.ratelimits import asked_to_wait, used_up
+from qrelay.http.refusals import ParameterRefused, Unexplained, classified, failure_of
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from qrelay.errors import (
     RateLimited,
     RequestRefused,
 )
-from qrelay.llm.ratelimits import Wait
+from qrelay.http.ratelimits import Wait
 
 _TOO_LONG: Final = (
     "exceed_context_size_error",
