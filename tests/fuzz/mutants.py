@@ -243,10 +243,10 @@ def monsters(seed: bytes, size_mib: float) -> Iterator[tuple[str, bytes]]:
     yield "a number nested as a list literal", _first_text(seed, json.dumps("[" * 5000 + "]" * 5000).encode())
     yield "YAML of nine generations", _laughs()
     yield "YAML that holds itself", b"a: &a\n  b: *a\n  c: [*a]\n"
-    yield "gzip of one letter, 20 times the size", gzip.compress(b"a" * (20 * size), 1)
+    yield "gzip of one letter, 20 times the size", gzip.compress(b"a" * (20 * size), 1, mtime=0)
     yield "zstd of zeros, 20 times the size", zstandard.compress(bytes(20 * size))
     yield "UTF-16", seed.decode("utf8", "replace").encode("utf-16")
-    yield "a gzip cut in its middle", (packed := gzip.compress(seed))[: len(packed) // 2]
+    yield "a gzip cut in its middle", (packed := gzip.compress(seed, mtime=0))[: len(packed) // 2]
 
 
 def _first_text(seed: bytes, instead: bytes) -> bytes:
@@ -271,9 +271,9 @@ def _whole(data: bytes, draw: random.Random) -> bytes:
     text = data.decode("utf8", "replace")
     return draw.choice(
         (
-            lambda: gzip.compress(data),
-            lambda: gzip.compress(data)[:-9],
-            lambda: gzip.compress(data) + b"tail",
+            lambda: gzip.compress(data, mtime=0),
+            lambda: gzip.compress(data, mtime=0)[:-9],
+            lambda: gzip.compress(data, mtime=0) + b"tail",
             lambda: text.encode("utf-16"),
             lambda: text.encode("utf-32"),
             lambda: text.encode("latin-1", "replace"),

@@ -92,4 +92,4 @@ def written(name: str, write: Callable[[Path], Any]) -> Callable[[Path], Sequenc
 
 def zipped(seeds: Callable[[Path], Sequence[bytes]]) -> Callable[[Path], Sequence[bytes]]:
     """The same, by gzip."""
-    return lambda folder: [gzip.compress(each) for each in seeds(folder)]
+    return lambda folder: [gzip.compress(each, mtime=0) for each in seeds(folder)]
