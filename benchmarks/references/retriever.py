@@ -13,20 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from qrelay.index.arrays import load_array
-from qrelay.index.manifest import current_folder
-from qrelay.index.store import PassageStore
-from qrelay.index.stored import VECTORS
+from qrelay.index.ann import INDEX
+from qrelay.index.manifest import current_folder, read_manifest
+from qrelay.index.stored import StoredVectors
 from qrelay.models.catalogue import resolve
-from qrelay.terms import K1, B, tokenize
-from qrelay.text import passage_text
 
 LIBRARY = "bm25s + FAISS"
 BM25_TOP, DENSE_TOP = 200, 100
 
 
 class Bare:
-    """Texts in, row numbers out: ([texts, BM25_TOP], [texts, DENSE_TOP])."""
+    """Texts in, row numbers out: ([texts, BM25_TOP], [texts, DENSE_TOP]). On the index's own files: bm25s loads its
+    matrix into memory, FAISS reads the approximate index where there is one, else it holds all vectors."""
 
     def __init__(self, index_dir: Path, collection: str, model: str) -> None:
         import bm25s
@@ -34,20 +32,31 @@ class Bare:
         from sentence_transformers import SentenceTransformer
 
         folder = current_folder(index_dir / collection)
-        vectors = np.ascontiguousarray(load_array(folder / VECTORS), dtype=np.float32)
-        passages = PassageStore(folder).passages(np.arange(len(vectors)))
-        self._terms = [tokenize(passage_text(each.title, each.text)) for each in passages]
-        self._bm25 = bm25s.BM25(k1=K1, b=B)
-        self._bm25.index(self._terms, show_progress=False)
-        self._dense = faiss.IndexFlatIP(vectors.shape[1])
-        self._dense.add(vectors)
+        facts = read_manifest(folder)
+        self._tokenize = facts.tokenize(folder)
+        self._bm25 = bm25s.BM25.load(str(folder / "bm25"), show_progress=False)
+        self._parameters: Any = None
+        if facts.ann is None:
+            vectors = np.ascontiguousarray(StoredVectors.open(folder).take(np.arange(facts.passages)))
+            self._dense = faiss.IndexFlatIP(vectors.shape[1])
+            self._dense.add(vectors)
+        else:
+            self._dense = faiss.read_index(str(folder / INDEX), faiss.IO_FLAG_ONDISK_SAME_DIR)
+            effort = max(facts.ann.effort, DENSE_TOP)
+            self._parameters = {
+                "hnsw": lambda: faiss.SearchParametersHNSW(efSearch=effort),
+                "ivf-sq": lambda: faiss.SearchParametersIVF(nprobe=facts.ann.effort),
+                "ivf-pq": lambda: faiss.SearchParametersPreTransform(
+                    index_params=faiss.SearchParametersIVF(nprobe=facts.ann.effort)
+                ),
+            }[facts.ann.kind]()
         self._model = SentenceTransformer(str(resolve(model).path), local_files_only=True)
-        self.passages = len(passages)
+        self.passages = facts.passages
 
     def search(self, texts: Sequence[str]) -> tuple[Any, Any]:
         """One batch."""
         vectors = self._model.encode_query(list(texts), batch_size=len(texts), normalize_embeddings=True)
-        _scores, dense = self._dense.search(vectors, min(DENSE_TOP, self.passages))
-        terms = [tokenize(text) for text in texts]
+        _scores, dense = self._dense.search(vectors, min(DENSE_TOP, self.passages), params=self._parameters)
+        terms = [self._tokenize(text) for text in texts]
         lexical, _ = self._bm25.retrieve(terms, k=min(BM25_TOP, self.passages), show_progress=False)
         return lexical, dense

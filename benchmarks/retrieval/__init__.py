@@ -1,0 +1,1 @@
+"""The embedded engine at sizes that laptops and servers meet."""

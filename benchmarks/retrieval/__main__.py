@@ -1,0 +1,154 @@
+"""The retriever over up to millions of passages, beside bare bm25s and FAISS on the same index.
+
+    python -m benchmarks.retrieval build --base FOLDER --count 1000000 --out DIR [--ann hnsw] [--vectors int8]
+    python -m benchmarks.retrieval run --index DIR --collection p1000000-hnsw --queries FILE [--rounds 5]
+    python -m benchmarks.retrieval recall --index DIR --collection … --queries FILE
+
+base: a version built by `qrelay index build` with a real model. Each prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.references import retriever
+from benchmarks.references.__main__ import batches, compare, serving
+from benchmarks.references.turns import Comparison
+from benchmarks.retrieval.resampled import Prepared, Resampled
+from qrelay.bench.environment import environment
+from qrelay.bench.targets.recorded import Recorded, read_queries
+from qrelay.formats.queries import read_queries as query_lines
+from qrelay.index.ann import AnnRequest, AnnSearch, best
+from qrelay.index.build import BuildRequest, build_index
+from qrelay.index.embedded import EmbeddedEngine
+from qrelay.index.manifest import current_folder, dead_rows, read_manifest
+from qrelay.index.ranking import Depths
+from qrelay.index.stored import StoredVectors
+from qrelay.models.embedder import load_embedder
+from qrelay.progress import Progress, listening, shown, tell
+
+BATCH = 32
+
+
+def build(options: argparse.Namespace) -> dict[str, Any]:
+    """A build by the steps of every build, with vectors that are made instead of embedded; seconds a step."""
+    made = Resampled(options.base, options.count)
+    options.out.mkdir(parents=True, exist_ok=True)
+    corpus = options.out / f"corpus-{options.count}.jsonl"
+    made.write(corpus)
+    ann = AnnRequest(options.ann, options.recall, options.links)
+    request = BuildRequest(
+        str(corpus), f"p{options.count}-{options.ann}", options.out, vectors=options.vectors, ann=ann,
+        questions=options.queries,
+    )  # fmt: skip
+    spent: dict[str, float] = {}
+    last = time.monotonic()
+
+    def heard(progress: Progress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        spent[progress.name] = spent.get(progress.name, 0.0) + now - last
+        last = now
+        tell(progress)
+
+    with shown(), listening(heard):
+        result = build_index(request, Prepared.of(options.base, made), print)
+    facts = result.manifest
+    return {
+        "passages": facts.passages,
+        "ann": facts.ann.model_dump() if facts.ann else None,
+        "seconds": facts.build_seconds,
+        "steps": {name: round(seconds, 1) for name, seconds in spent.items()},
+        "bytes": {entry.path: entry.size_bytes for entry in facts.files},
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "environment": environment(),
+    }
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Batches of 32 through gRPC beside the bare libraries on the same files, by turns."""
+    folder = current_folder(options.index / options.collection)
+    source = Recorded("query", read_queries(options.queries, options.collection), tag="bench")
+    library = retriever.Bare(options.index, options.collection, options.embedder)
+
+    def bare(items: range) -> None:
+        for numbers in batches(items, BATCH):
+            library.search([source.item(number).text for number in numbers])
+
+    facts = read_manifest(folder)
+    details = {"passages": facts.passages, "ann": facts.ann.model_dump() if facts.ann else None}
+    comparison = Comparison("retriever", retriever.LIBRARY, "queries", options.items, details)
+    environ = {
+        "QRELAY_RETRIEVER__INDEX_DIR": str(options.index),
+        "QRELAY_RETRIEVER__COLLECTIONS": json.dumps([options.collection]),
+        "QRELAY_RETRIEVER__REGISTRY_POLL_S": "0",
+    }
+    with serving("retriever", environ) as address:
+        return asyncio.run(compare(comparison, address, source, BATCH, bare, options.rounds))
+
+
+def recall(options: argparse.Namespace) -> dict[str, Any]:
+    """Recall at 100 on the file's questions, over all vectors; how long opening takes, and a search at efforts."""
+    folder = current_folder(options.index / options.collection)
+    facts, stored = read_manifest(folder), StoredVectors.open(folder)
+    name, _, rest = facts.embedder.partition("@")
+    embedder = load_embedder(name, engine="openvino" if "+openvino-" in rest else "torch")
+    texts: list[str] = [each.text for each in query_lines(options.queries)][: options.items]
+    queries = embedder.encode(texts, "query")
+    exact = [
+        np.argpartition(-row, 99)[:100]
+        for start in range(0, len(queries), 16)
+        for row in stored.similarities(queries[start : start + 16])
+    ]
+    assert facts.ann is not None
+    began = time.monotonic()
+    engine = EmbeddedEngine(folder, Depths())
+    opened = time.monotonic() - began
+    engine.search(texts[:1], queries[:1], 100)
+    first = time.monotonic() - began
+    search, rows = AnnSearch(folder, facts.ann.kind, dead_rows(folder)), []
+    for effort in sorted({facts.ann.effort, *(100, 140, 200, 280, 400, 560, 800, 8, 16, 32, 64, 128, 256)}):
+        began = time.monotonic()
+        near = search.near(queries, 100, effort)
+        seconds = time.monotonic() - began
+        ordered = [best(stored, each, query, 100) for each, query in zip(near, queries, strict=True)]
+        found = np.mean([len(np.intersect1d(a, b)) / 100 for a, b in zip(exact, ordered, strict=True)])
+        rows.append({"effort": effort, "recall": float(found), "queries_per_s": len(queries) / seconds})
+    return {"ann": facts.ann.model_dump(), "opened_s": opened, "first_answer_s": first, "efforts": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for name, action in (("build", build), ("run", run), ("recall", recall)):
+        command = commands.add_parser(name)
+        command.set_defaults(action=action)
+        command.add_argument("--queries", type=Path)
+        if name == "build":
+            command.add_argument("--base", type=Path, required=True)
+            command.add_argument("--count", type=int, required=True)
+            command.add_argument("--out", type=Path, required=True)
+            command.add_argument("--ann", default="auto")
+            command.add_argument("--vectors", default="float32")
+            command.add_argument("--recall", type=float, default=0.98)
+            command.add_argument("--links", type=int, default=32)
+        else:
+            command.add_argument("--index", type=Path, required=True)
+            command.add_argument("--collection", required=True)
+            command.add_argument("--embedder", default="all-MiniLM-L6-v2")
+            command.add_argument("--items", type=int, default=320)
+            command.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    print(json.dumps(options.action(options), indent=1))
+
+
+if __name__ == "__main__":
+    main()
