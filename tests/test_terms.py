@@ -10,8 +10,15 @@ from bm25s.stopwords import STOPWORDS_EN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qrelay.terms import TOKENIZER, TOKENIZERS, tokenize
+from qrelay.terms import LANGUAGES, TOKENIZER, language_of, named_tokenizer, tokenize, tokenizer_of
 from qrelay.words import units, words
+
+
+def terms_of(name: str, text: str) -> list[str]:
+    tokenizer = named_tokenizer(name)
+    assert tokenizer is not None
+    return tokenizer(text)
+
 
 FIRST = "alnum-lower-stop_en-snowball_en"
 
@@ -19,7 +26,7 @@ FIRST = "alnum-lower-stop_en-snowball_en"
 @given(st.text(st.characters(max_codepoint=127), max_size=80))
 def test_terms_of_ascii_are_those_of_the_first_indexes(text: str) -> None:
     found = [word for word in re.findall(r"[^\W_]+", text.lower()) if word not in set(STOPWORDS_EN)]
-    assert tokenize(text) == TOKENIZERS[FIRST](text) == Stemmer.Stemmer("english").stemWords(found)
+    assert tokenize(text) == terms_of(FIRST, text) == Stemmer.Stemmer("english").stemWords(found)
 
 
 @pytest.mark.parametrize(
@@ -75,4 +82,26 @@ def test_every_text_has_its_units_whole() -> None:
 
 
 def test_the_tokenizer_of_new_indexes_is_among_the_known_ones() -> None:
-    assert TOKENIZERS[TOKENIZER] is tokenize and FIRST in TOKENIZERS
+    assert TOKENIZER == "words-bigrams-lower-stop_en-snowball_en"
+    assert terms_of(TOKENIZER, "The running dogs, 糖尿") == tokenize("The running dogs, 糖尿")
+    assert named_tokenizer(FIRST) is not None and named_tokenizer("words-bigrams-lower-stop_xx-snowball_en") is None
+
+
+@pytest.mark.parametrize("language", [*LANGUAGES, "any"])
+def test_each_language_has_a_tokenizer_of_its_own_name(language: str) -> None:
+    name = tokenizer_of(language)
+    assert language_of(name) == language
+    assert terms_of(name, "Abc 12")
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "terms"),
+    [
+        ("de", "Die Häuser und der Hund", ["haus", "hund"]),
+        ("fr", "les chevaux de l'école", ["cheval", "écol"]),
+        ("fi", "talossa", ["talo"]),
+        ("any", "The Running Dogs", ["the", "running", "dogs"]),
+    ],
+)
+def test_a_language_has_its_stemmer_and_its_stop_words(language: str, text: str, terms: list[str]) -> None:
+    assert tokenize(text, language) == terms

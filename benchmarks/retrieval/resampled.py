@@ -4,8 +4,8 @@ The first passages are the base's own, with their own vectors, so that real ques
 further one is made of the middle thirds of three passages drawn at random, and its vector is the first one's with
 Gaussian noise of length `NOISE`, brought back to unit length: a cosine of about 0.86 to the original, between that of
 two windows of one document (0.8 to 0.95) and of two documents on one topic. Everything follows from the seed. Noisy
-copies make clusters, which flatter an index of lists and punish one of product-quantised codes: so recall is measured on
-the real vectors alone as well.
+copies make clusters, which flatter an index of lists and punish one of product-quantised codes: so recall is measured
+on the real vectors alone as well.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import click
 from qrelay.cli.group import Group, example
 from qrelay.cli.index_update import update
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.errors import CorpusIndexError
+from qrelay.errors import ConfigError, CorpusIndexError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL
 from qrelay.files import AtomicFiles
 from qrelay.index.kinds import FORMS, KINDS, AnyKind, Form
@@ -58,14 +58,15 @@ def index() -> None:
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most so many documents.")
 @click.option("--vectors", type=click.Choice(FORMS), help="How vectors are stored.  [default: retriever.vectors]")
 @click.option("--ann", type=click.Choice(["auto", *KINDS]), help="Dense search.  [default: retriever.ann]")
+@click.option("--language", help="Of BM25's terms, as ISO 639-1.  [default: retriever.language: as detected]")
 @click.option("--questions", type=_FILE, help="Queries by which an approximate index's recall is measured.")
 @click.option("--follow", is_flag=True, help="Go on as the JSONL file SOURCE grows, until Ctrl-C.")
 @_installation
 @json_option()
 def build(
     source: str, collection: str, out: Path | None, embedder: str | None, engine: EncoderEngine | None,
-    limit: int | None, vectors: Form | None, ann: AnyKind | None, questions: Path | None, follow: bool,
-    data_dir: Path, config: Path | None, as_json: bool,
+    limit: int | None, vectors: Form | None, ann: AnyKind | None, language: str | None,
+    questions: Path | None, follow: bool,    data_dir: Path, config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Build the index of SOURCE and make it the current version of the collection.
 
@@ -85,6 +86,7 @@ def build(
     request = BuildRequest(
         source, collection, out or settings.index_folder, limit,
         vectors=vectors or settings.vectors, ann=wanted, questions=questions,
+        language=_language(language or settings.language),
     )  # fmt: skip
     with shown():
         embed = load_embedder(embedder or settings.embedder, engine=engine or settings.embedder_engine)
@@ -95,6 +97,16 @@ def build(
     _report(result, as_json)
     if result.rejected:
         raise SystemExit(EXIT_PARTIAL)
+
+
+def _language(named: str) -> str:
+    """Raises ConfigError: BM25 knows no such language."""
+    from qrelay.index.build import AUTO_LANGUAGE
+    from qrelay.terms import ANY, LANGUAGES
+
+    if named in (AUTO_LANGUAGE, ANY, *LANGUAGES):
+        return named
+    raise ConfigError(f"no language {named!r}: give auto, any (no stemmer, no stop words), or {', '.join(LANGUAGES)}")
 
 
 def _complain(line: str) -> None:

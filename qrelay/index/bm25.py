@@ -32,8 +32,8 @@ _NONE: Final[Rows] = np.empty(0, np.int64)
 class TokenSpool:
     """Passages' token ids on disk: tokens.npy int32 [tokens], lengths.npy int32 [passages], vocab.json."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, tokenize: Tokenize = tokenize) -> None:
+        self._folder, self._tokenize = folder, tokenize
         self.without_terms = 0
         """Passages in which BM25 finds nothing."""
         self._vocab: dict[str, int] = {}
@@ -42,7 +42,7 @@ class TokenSpool:
 
     def add(self, text: str) -> None:
         """Add a passage's terms."""
-        vocab, terms = self._vocab, tokenize(text)
+        vocab, terms = self._vocab, self._tokenize(text)
         self.without_terms += not terms
         self._tokens.add(*[vocab.setdefault(term, len(vocab)) for term in terms])
         self._lengths.add(len(terms))

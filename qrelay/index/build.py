@@ -20,7 +20,8 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -34,6 +35,7 @@ from qrelay.index.approximate import approximate
 from qrelay.index.corpus import read_corpus
 from qrelay.index.documents import MAX_TITLE_CHARS, Document
 from qrelay.index.kinds import Form
+from qrelay.index.language import detected
 from qrelay.index.manifest import (
     CURRENT,
     MANIFEST,
@@ -54,7 +56,7 @@ from qrelay.models.catalogue import load_catalogue, multilingual_embedders
 from qrelay.models.embedder import Embedder
 from qrelay.parsing import json_document
 from qrelay.progress import step
-from qrelay.terms import K1, TOKENIZER, B
+from qrelay.terms import ANY, ENGLISH, K1, LANGUAGES, B, language_of, tokenize, tokenizer_of
 from qrelay.text import passage_text
 
 WINDOW_TOKENS: Final = 160
@@ -67,13 +69,15 @@ PUBLIC: Final = "paraphrase-multilingual-MiniLM-L12-v2"
 """A public model of 50 languages in many scripts, for people whose catalogue has none."""
 _REJECTED: Final = "rejected.jsonl"
 Parameters = dict[str, int | float | str]
+AUTO_LANGUAGE: Final = "auto"
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
     """What to build. `limit`: at most so many documents; None: all. Windows in the model's tokens. `questions`: a
-    file of queries by which an approximate index's recall is measured; None: pieces of passages."""
+    file of queries by which an approximate index's recall is measured; None: pieces of passages. `language`: of
+    BM25's terms, a key of `LANGUAGES`, "any", or "auto"."""
 
     source: str
     collection: str
@@ -84,6 +88,7 @@ class BuildRequest:
     vectors: Form = "float32"
     ann: AnnRequest = AUTO
     questions: Path | None = None
+    language: str = AUTO_LANGUAGE
 
     @property
     def characters(self) -> int:
@@ -99,7 +104,7 @@ class BuildRequest:
             "window_characters": self.characters,
             "bm25_k1": K1,
             "bm25_b": B,
-            "bm25_tokenizer": TOKENIZER,
+            "bm25_tokenizer": tokenizer_of(self.language),
             "vectors": self.vectors,
             **self.ann.parameters,
         }
@@ -125,6 +130,8 @@ class BuildResult:
         facts = self.manifest
         if self.replaced:
             yield f"{self.replaced:,} NUL characters in titles and texts are U+FFFD now"
+        if (language := language_of(facts.tokenizer)) != ENGLISH:
+            yield _language(language)
         if self.cut_titles:
             yield f"{self.cut_titles:,} titles were longer than {MAX_TITLE_CHARS:,} characters and were cut"
         if facts.windows_cut:
@@ -137,6 +144,12 @@ class BuildResult:
             )
         if (share := _share(facts.without_terms, facts.passages)) > FEW:
             yield f"warning: {share:.0%} of the passages have no term by which BM25 could find them"
+
+
+def _language(code: str) -> str:
+    if code == ANY:
+        return "BM25's terms are words as they stand: it has neither a stemmer nor stop words for this language"
+    return f"BM25's terms are those of {LANGUAGES[code].name} texts; --language says another"
 
 
 def _share(part: int | None, whole: int | None) -> float:
@@ -200,6 +213,7 @@ def assemble(
     of documents whose windows were cut before."""
     home = request.out / request.collection
     spooled = _read(request, home, documents, rejections)
+    request = _with_language(request, home / ".spool")
     version = version_of(spooled.corpus_hash, embedder.fingerprint, request.parameters)
     folder, work = home / version, home / f".build-{version}"
     if (folder / MANIFEST).exists():
@@ -275,6 +289,13 @@ def _read(
     return summary
 
 
+def _with_language(request: BuildRequest, spooled: Path) -> BuildRequest:
+    if request.language != AUTO_LANGUAGE:
+        return request
+    texts = (f"{each.title} {each.text or ' '.join(each.windows or ())}" for each in spool.read(spooled))
+    return replace(request, language=detected(texts))
+
+
 def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path, counted: Mapping[str, int]) -> None:
     """Passages and tokens into `work`, unless an interrupted build already has them."""
     scaffold = work / SCAFFOLD
@@ -283,7 +304,8 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path,
     shutil.rmtree(work, ignore_errors=True)
     scaffold.mkdir(parents=True)
     positions = spool.positions_by_id(spooled)
-    passages, terms, measured = PassageWriter(work), bm25.TokenSpool(scaffold), Counter(counted)
+    passages, measured = PassageWriter(work), Counter(counted)
+    terms = bm25.TokenSpool(scaffold, partial(tokenize, language=request.language))
     with step("cutting passages", total=len(positions), unit="documents") as cutting:
         for document in spool.read(spooled):
             windows, cut = cut_windows(document, request, embedder)

@@ -28,7 +28,7 @@ from qrelay.index.ann import Approximation
 from qrelay.index.arrays import load_array
 from qrelay.models.home import hash_file
 from qrelay.parsing import json_document
-from qrelay.terms import TOKENIZER, TOKENIZERS, Tokenize
+from qrelay.terms import TOKENIZER, Tokenize, named_tokenizer
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -107,13 +107,14 @@ class Manifest(BaseModel):
 
     def tokenize(self, folder: Path) -> Tokenize:
         """What makes a query's terms as the passages' were made. Raises CorpusIndexError: this qrelay lacks it."""
-        if self.tokenizer not in TOKENIZERS:
+        found = named_tokenizer(self.tokenizer)
+        if found is None:
             command = f"qrelay index build {self.source} --collection {self.collection} --out {folder.parents[1]}"
             raise CorpusIndexError(
                 f"{folder} was built with BM25's tokenizer {self.tokenizer!r}, which this qrelay does not have: build"
                 f" it again: `{command}`"
             )
-        return TOKENIZERS[self.tokenizer]
+        return found
 
 
 def dead_rows(folder: Path) -> NDArray[np.int64]:

@@ -58,6 +58,12 @@ class RetrieverSettings(ServiceSettings):
     ann_memory_gb: float = Field(
         0, ge=0, description="GB that an approximate index may take while it serves; 0: half of the memory there is"
     )
+    language: str = Field(
+        "auto",
+        description="Language of BM25's terms at a build, as ISO 639-1 (de, fr, zh, …): its stemmer and stop words; "
+        "auto: as detected; any: neither",
+        pattern=r"[a-z]{2,4}",
+    )
     bm25_top_k: int = Field(200, ge=1, le=10_000, description="Passages that BM25 proposes for a query")
     dense_top_k: int = Field(100, ge=1, le=10_000, description="Passages that the vectors propose for a query")
     max_candidates: int = Field(

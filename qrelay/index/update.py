@@ -47,6 +47,7 @@ from qrelay.index.stored import form_of
 from qrelay.models.embedder import Embedder
 from qrelay.parsing import json_document
 from qrelay.progress import step
+from qrelay.terms import language_of
 
 CHANGES: Final = ".changes"
 _MEASURED: Final = ("tokens", "unknown_tokens", "windows_cut")
@@ -173,6 +174,7 @@ class _Base:
             stride=int(facts.parameters["stride_tokens"]),
             vectors=form_of(facts.parameters),
             ann=AnnRequest.of(facts.parameters),
+            language=language_of(facts.tokenizer),
         )
 
     @property

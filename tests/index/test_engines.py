@@ -95,7 +95,7 @@ def test_every_candidate_has_a_score_of_every_system_and_ranks_count_from_one(ca
         for system in case.systems:
             scores = {each.passage.passage_id: each.score(system) for each in found}
             assert None not in scores.values()
-            ranked = sorted((score.rank, -score.score) for score in scores.values() if score and score.rank)
+            ranked = sorted((score.rank, -(score.score or 0.0)) for score in scores.values() if score and score.rank)
             assert [rank for rank, _ in ranked] == list(range(1, len(ranked) + 1))
             assert [worse for _, worse in ranked] == sorted(worse for _, worse in ranked)
 
@@ -125,11 +125,19 @@ def test_the_nearest_passages_are_found_within_the_stated_recall(case: Case) -> 
     assert np.mean(shares) >= RECALL
 
 
+def place(candidate: Candidate) -> tuple[str, int]:
+    return candidate.passage.doc_id, int(candidate.passage.passage_id.partition("#")[2])
+
+
 def test_equal_scores_are_ordered_by_document_and_number(case: Case) -> None:
     for found in case.ask(QUESTIONS, 1000):
         for system in case.systems:
             ranked = sorted(
-                (score.rank, score.score, (each.passage.doc_id, int(each.passage.passage_id.partition("#")[2])))
+                (
+                    score.rank,
+                    score.score or 0.0,
+                    (each.passage.doc_id, int(each.passage.passage_id.partition("#")[2])),
+                )
                 for each in found
                 if (score := each.score(system)) and score.rank
             )

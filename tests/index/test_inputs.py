@@ -47,6 +47,10 @@ LAO = {"l0": "ຄົນເຈັບເບົາຫວານຄວນຄວບຄ
 HINDI = {"h0": "मधुमेह के रोगियों को आहार पर नियंत्रण रखना चाहिए", "h1": "उच्च रक्तचाप के लक्षण सिरदर्द और चक्कर हैं"}
 
 
+def warnings(result: BuildResult) -> list[str]:
+    return [remark for remark in result.remarks() if remark.startswith("warning")]
+
+
 def rows(texts: dict[str, str]) -> list[dict[str, str]]:
     return [{"_id": doc_id, "title": "", "text": text} for doc_id, text in texts.items()]
 
@@ -116,14 +120,14 @@ def test_a_build_measures_what_the_model_does_not_know_and_says_what_to_do(
 )
 def test_words_that_come_apart_into_letters_are_unknown_too(build: Build, text: str) -> None:
     """MiniLM has the letters of these alphabets and none of their words: it knows each token and says nothing."""
-    (said,) = build(rows({"d": text}), by=load_embedder("all-MiniLM-L6-v2")).remarks()
+    (said,) = warnings(build(rows({"d": text}), by=load_embedder("all-MiniLM-L6-v2")))
     assert "are unknown to all-MiniLM-L6-v2" in said
 
 
 def test_words_of_latin_letters_with_accents_are_known(build: Build) -> None:
     text = "Diabetiker sollten ihre Ernährung prüfen: bệnh nhân tiểu đường nên kiểm soát chế độ ăn, naïve café, 5 µm"
     result = build(rows({"d": text}), by=load_embedder("all-MiniLM-L6-v2"))
-    assert (result.manifest.unknown_tokens, list(result.remarks())) == (0, [])
+    assert (result.manifest.unknown_tokens, warnings(result)) == (0, [])
 
 
 def test_passages_without_a_term_are_counted_and_warned_of(build: Build) -> None:
