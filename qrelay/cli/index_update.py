@@ -52,7 +52,7 @@ def update(
     from qrelay.index.update import UpdateRequest, update_index
     from qrelay.models.embedder import load_embedder
 
-    removed = frozenset((*remove_ids, *_ids(remove)))
+    removed = frozenset((*remove_ids, *(document_ids(remove) if remove else ())))
     if not source and not removed:
         raise InputError("there is nothing to change: give a SOURCE, --remove FILE or --remove-id ID")
     settings = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
@@ -73,11 +73,10 @@ def update(
         raise SystemExit(EXIT_PARTIAL)
 
 
-def _ids(path: Path | None) -> list[str]:
+def document_ids(path: Path) -> list[str]:
+    """Those in a file, one a line. Raises MalformedInput: it is no text."""
     from qrelay.formats.lines import byte_lines, decoded
 
-    if path is None:
-        return []
     return [text for _, line in byte_lines(path) if (text := decoded(line).strip())]
 
 

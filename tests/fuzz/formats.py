@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from qrelay.cli.index_update import document_ids
 from qrelay.cli.judge.group import _read_passages
 from qrelay.cli.judge.preview import _queries as previewed_queries
 from qrelay.errors import QrelayError
@@ -266,6 +267,7 @@ PARSERS: Final = (
         constant('{"title": "t", "text": "x"}\na passage\n'),
         file("p.txt", _read_passages),
     ),
+    Parser("ids of documents to remove", "lines", constant("d1\nd2\n"), file("gone.txt", document_ids)),
     Parser("passages to ask about", "jsonl", _CORPUS, file("corpus.jsonl", read_passages)),
     Parser("alternatives of a query", "json", constant('["how else?", "why?"]'), _text(_alternatives)),
     Parser(

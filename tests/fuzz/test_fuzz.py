@@ -69,6 +69,7 @@ LEFT_OUT: Final = {
         "qrelay.cli.train:_train",
         "qrelay.index.bm25:build_bm25",
         "qrelay.index.build:_complete",
+        "qrelay.index.update:_Changes.__iter__",
         "qrelay.jobs.subprocess_launcher:SubprocessLauncher.place",
         "qrelay.models.openvino:Compiled._load",
         "qrelay.training.gate.baseline:evaluated",
