@@ -33,7 +33,7 @@ from qrelay.index.manifest import current_folder, dead_rows, read_manifest
 from qrelay.index.ranking import Depths
 from qrelay.index.stored import StoredVectors
 from qrelay.models.embedder import load_embedder
-from qrelay.progress import Progress, listening, shown, tell
+from qrelay.progress import Progress, heard, listening
 
 BATCH = 32
 
@@ -50,16 +50,17 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
         questions=options.queries,
     )  # fmt: skip
     spent: dict[str, float] = {}
+    show = heard()
     last = time.monotonic()
 
-    def heard(progress: Progress) -> None:
+    def timed(progress: Progress) -> None:
         nonlocal last
         now = time.monotonic()
         spent[progress.name] = spent.get(progress.name, 0.0) + now - last
         last = now
-        tell(progress)
+        show(progress)
 
-    with shown(), listening(heard):
+    with listening(timed):
         result = build_index(request, Prepared.of(options.base, made), print)
     facts = result.manifest
     return {
