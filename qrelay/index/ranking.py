@@ -43,14 +43,13 @@ class Fused:
 def near_top(scores: NDArray[np.float32], k: int, *, positive: bool = False) -> Ints:
     """Rows that may be among the k best of `scores` [n] once scores are exact and ties are broken: at
     least k where there are as many. positive: only rows with a score above 0."""
+    if positive:
+        rows = np.flatnonzero(scores > 0)
+        return rows[near_top(scores[rows], k)]
     if k >= len(scores):
-        rows = np.arange(len(scores))
-        return rows[scores > 0] if positive else rows
+        return np.arange(len(scores))
     cut = float(np.partition(scores, len(scores) - k)[len(scores) - k])
-    slack = _SLACK * max(1.0, abs(cut))
-    if positive and cut <= slack:
-        return np.flatnonzero(scores > 0)
-    return np.flatnonzero(scores >= cut - slack)
+    return np.flatnonzero(scores >= cut - _SLACK * max(1.0, abs(cut)))
 
 
 def ranks(scores: Floats, order: Ints, k: int, eligible: NDArray[np.bool_]) -> Ints:
