@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -96,7 +97,7 @@ class Load:
     @staticmethod
     def _read(path: Path, query: str, *values: str) -> list[Any]:
         try:
-            with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30) as connection:
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
                 return connection.execute(query, values).fetchall()
         except sqlite3.OperationalError:  # not there yet
             return []
@@ -106,16 +107,19 @@ class Load:
         return len(self.accepted()), len(self.commits())
 
     def until_moving(self) -> None:
-        """Until more was accepted, and more committed, than now."""
-        accepted, committed = self._look()
-        self._until(lambda now: now[0] > accepted and now[1] > committed)
+        """Until more was accepted, and more committed, than now; or one of the two stands for _SETTLED_S."""
+        before = self._look()
+        for part in (0, 1):
+            self._until(lambda now, part=part: now[part] > before[part], lambda now, part=part: now[part])  # type: ignore[misc]
 
-    def _until(self, holds: Callable[[tuple[int, int]], bool]) -> None:
-        """Until it holds, or nothing has changed for _SETTLED_S."""
-        before, changed = (0, 0), time.monotonic()
+    def _until(
+        self, holds: Callable[[tuple[int, int]], bool], watched: Callable[[tuple[int, int]], object] = lambda now: now
+    ) -> None:
+        """Until it holds, or what is watched has not changed for _SETTLED_S."""
+        before, changed = None, time.monotonic()
         while not holds(now := self._look()) and time.monotonic() < changed + _SETTLED_S:
-            if now != before:
-                before, changed = now, time.monotonic()
+            if watched(now) != before:
+                before, changed = watched(now), time.monotonic()
             time.sleep(_LOOK_S)
 
     def end(self) -> None:
