@@ -7,7 +7,7 @@ passage that one system found has no score of the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ class Bare:
     """Texts in, row numbers out: ([texts, BM25_TOP], [texts, DENSE_TOP]). On the index's own files: bm25s loads its
     matrix into memory, FAISS reads the approximate index where there is one, else it holds all vectors."""
 
-    def __init__(self, index_dir: Path, collection: str, model: str) -> None:
+    def __init__(
+        self, index_dir: Path, collection: str, model: str, encode: Callable[[Sequence[str]], Any] | None = None
+    ) -> None:
+        """encode: queries to vectors; None: as sentence-transformers does it."""
         import bm25s
         import faiss
         from sentence_transformers import SentenceTransformer
@@ -50,12 +53,16 @@ class Bare:
                     index_params=faiss.SearchParametersIVF(nprobe=facts.ann.effort)
                 ),
             }[facts.ann.kind]()
-        self._model = SentenceTransformer(str(resolve(model).path), local_files_only=True)
+        self._encode = encode or self._by(SentenceTransformer(str(resolve(model).path), local_files_only=True))
         self.passages = facts.passages
+
+    @staticmethod
+    def _by(model: Any) -> Callable[[Sequence[str]], Any]:
+        return lambda texts: model.encode_query(list(texts), batch_size=len(texts), normalize_embeddings=True)
 
     def search(self, texts: Sequence[str]) -> tuple[Any, Any]:
         """One batch."""
-        vectors = self._model.encode_query(list(texts), batch_size=len(texts), normalize_embeddings=True)
+        vectors = self._encode(texts)
         _scores, dense = self._dense.search(vectors, min(DENSE_TOP, self.passages), params=self._parameters)
         terms = [self._tokenize(text) for text in texts]
         lexical, _ = self._bm25.retrieve(terms, k=min(BM25_TOP, self.passages), show_progress=False)

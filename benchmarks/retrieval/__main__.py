@@ -14,6 +14,7 @@ import asyncio
 import json
 import resource
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from qrelay.index.embedded import EmbeddedEngine
 from qrelay.index.manifest import current_folder, dead_rows, read_manifest
 from qrelay.index.ranking import Depths
 from qrelay.index.stored import StoredVectors
-from qrelay.models.embedder import load_embedder
+from qrelay.models.embedder import Embedder, load_embedder
+from qrelay.models.engines import engine_of
 from qrelay.progress import Progress, heard, listening
 
 BATCH = 32
@@ -78,7 +80,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Batches of 32 through gRPC beside the bare libraries on the same files, by turns."""
     folder = current_folder(options.index / options.collection)
     source = Recorded("query", read_queries(options.queries, options.collection), tag="bench")
-    library = retriever.Bare(options.index, options.collection, options.embedder)
+    embedder = _embedder(read_manifest(folder).embedder)
+    encode = partial(embedder.encode, kind="query")
+    library = retriever.Bare(options.index, options.collection, embedder.name, encode)
 
     def bare(items: range) -> None:
         for numbers in batches(items, BATCH):
@@ -96,12 +100,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         return asyncio.run(compare(comparison, address, source, BATCH, bare, options.rounds))
 
 
+def _embedder(fingerprint: str) -> Embedder:
+    """That of an index, in its engine: both sides embed alike."""
+    return load_embedder(fingerprint.partition("@")[0], engine=engine_of(fingerprint))
+
+
 def recall(options: argparse.Namespace) -> dict[str, Any]:
     """Recall at 100 on the file's questions, over all vectors; how long opening takes, and a search at efforts."""
     folder = current_folder(options.index / options.collection)
     facts, stored = read_manifest(folder), StoredVectors.open(folder)
-    name, _, rest = facts.embedder.partition("@")
-    embedder = load_embedder(name, engine="openvino" if "+openvino-" in rest else "torch")
+    embedder = _embedder(facts.embedder)
     texts: list[str] = [each.text for each in query_lines(options.queries)][: options.items]
     queries = embedder.encode(texts, "query")
     exact = [
@@ -144,7 +152,6 @@ def main() -> None:
         else:
             command.add_argument("--index", type=Path, required=True)
             command.add_argument("--collection", required=True)
-            command.add_argument("--embedder", default="all-MiniLM-L6-v2")
             command.add_argument("--items", type=int, default=320)
             command.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()

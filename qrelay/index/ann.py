@@ -259,7 +259,7 @@ def tuned(
     k = min(RECALL_AT, len(stored))
     exact = [near for block in _of(queries) for near in _exact(stored, block, k)]
     recall = 0.0
-    for effort in efforts(k if kind == "hnsw" else 4, search.widest):
+    for effort in efforts(math.ceil(k * _FETCH[kind]) if kind == "hnsw" else 4, search.widest):
         proposed = search.near(queries, k, effort)
         ordered = [best(stored, rows, query, k) for rows, query in zip(proposed, queries, strict=True)]
         recall = float(
