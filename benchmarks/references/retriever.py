@@ -44,7 +44,7 @@ class Bare:
             self._dense = faiss.IndexFlatIP(vectors.shape[1])
             self._dense.add(vectors)
         else:
-            self._dense = faiss.read_index(str(folder / INDEX), faiss.IO_FLAG_ONDISK_SAME_DIR)
+            self._dense = faiss.read_index(str(folder / INDEX))
             effort = max(facts.ann.effort, DENSE_TOP)
             self._parameters = {
                 "hnsw": lambda: faiss.SearchParametersHNSW(efSearch=effort),

@@ -3,15 +3,15 @@
 | kind | FAISS | bytes a vector | while it serves |
 |---|---|---|---|
 | exact | none: a matrix product over the stored vectors | 0 | vectors.npy, mapped from disk; each batch reads all |
-| hnsw | HNSW over 8-bit codes | dim + 8 links + 16 | mapped from disk; its graph is read where a search walks |
-| ivf-sq | inverted lists of 8-bit codes | dim + 8 | the lists are mapped from disk |
-| ivf-pq | OPQ, inverted lists of product-quantised codes | dim / 8 + 8 | the lists are mapped from disk |
+| hnsw | HNSW over 8-bit codes | dim + 8 links + 16 | mapped from disk (IO_FLAG_MMAP_IFC; IO_FLAG_MMAP would copy it) |
+| ivf-sq | inverted lists of 8-bit codes | dim + 8 | the lists are mapped from disk (IO_FLAG_MMAP) |
+| ivf-pq | OPQ, inverted lists of product-quantised codes | dim / 8 + 8 | the lists are mapped from disk (IO_FLAG_MMAP) |
 
 Whatever FAISS proposes is scored again with the stored vectors, so scores do not depend on its codes.
 
-A build survives a kill: inverted lists are made in parts of `PART_ROWS` vectors, each a file of its own, merged on
-disk at the end; a graph, which has no parts, is written after each `CHECKPOINT_ROWS`. Memory: the training sample and
-one part, or the graph.
+A build survives a kill: the index is written after each `CHECKPOINT_ROWS` vectors. Memory: the index, and before it
+the training sample. (Lists merged on disk would need less, but FAISS then writes to standard output wherever it finds
+the file in another folder than it was built in.)
 
 After the build, how widely to search (`effort`: HNSW's efSearch, or the number of lists) is raised until the recall
 against exact search is the wanted one.
@@ -33,14 +33,12 @@ from pydantic import BaseModel, ConfigDict
 from qrelay.errors import CorpusIndexError, SetupError
 from qrelay.index.kinds import KINDS, AnyKind, Kind
 from qrelay.index.stored import StoredVectors, Vectors
-from qrelay.progress import Step, step
+from qrelay.progress import step
 
 INDEX: Final = "ann.faiss"
-LISTS: Final = "ann.ivfdata"
 EXACT_UPTO: Final = 1 << 16
 """Vectors up to which exact search costs less than embedding the query: 1.3 ms at 50,000 of 384 dimensions, 4.7 at
 100,000, where HNSW takes 0.4 and 0.5 (one thread, batches of 32)."""
-PART_ROWS: Final = 1 << 18
 CHECKPOINT_ROWS: Final = 1 << 18
 STEP_ROWS: Final = 1 << 13
 TRAINING_BYTES: Final = 384 * 1024**2
@@ -131,14 +129,18 @@ def faiss_name(kind: Kind, vectors: int, dim: int, links: int) -> str:
 def build_ann(stored: StoredVectors, out: Path, scaffold: Path, kind: Kind, links: int) -> None:
     """Write the index of all stored vectors into `out`, going on where a killed run stopped; `scaffold`: the folder
     for what only the build needs."""
-    trained = scaffold / "ann.trained"
+    import faiss
+
+    partial = scaffold / "ann.partial"
     with step(f"approximate index ({kind})", total=len(stored), unit="vectors") as building:
-        if not trained.exists():
-            _save(_trained(stored, kind, links), trained)
-        if kind == "hnsw":
-            _graph(stored, out, scaffold, trained, building)
-        else:
-            _lists(stored, out, scaffold, trained, building)
+        index = faiss.read_index(str(partial)) if partial.exists() else _trained(stored, kind, links)
+        while index.ntotal < len(stored):
+            stop = min(len(stored), (index.ntotal // CHECKPOINT_ROWS + 1) * CHECKPOINT_ROWS)
+            for first in range(index.ntotal, stop, STEP_ROWS):
+                index.add(stored.take(np.arange(first, min(first + STEP_ROWS, stop))))
+                building.at(index.ntotal)
+            _save(index, partial)
+    partial.replace(out / INDEX)
 
 
 def _trained(stored: StoredVectors, kind: Kind, links: int) -> Any:
@@ -153,47 +155,6 @@ def _trained(stored: StoredVectors, kind: Kind, links: int) -> Any:
     if kind == "hnsw":
         index.hnsw.efConstruction = CONSTRUCTION
     return index
-
-
-def _graph(stored: StoredVectors, out: Path, scaffold: Path, trained: Path, building: Step) -> None:
-    import faiss
-
-    partial = scaffold / "ann.partial"
-    index = faiss.read_index(str(partial if partial.exists() else trained))
-    while index.ntotal < len(stored):
-        stop = min(len(stored), (index.ntotal // CHECKPOINT_ROWS + 1) * CHECKPOINT_ROWS)
-        _add(index, stored, index.ntotal, stop, building)
-        _save(index, partial)
-    partial.replace(out / INDEX)
-
-
-def _lists(stored: StoredVectors, out: Path, scaffold: Path, trained: Path, building: Step) -> None:
-    import faiss
-    from faiss.contrib.ondisk import merge_ondisk
-
-    parts = []
-    for start in range(0, len(stored), PART_ROWS):
-        part, stop = scaffold / f"ann.{start}", min(start + PART_ROWS, len(stored))
-        if not part.exists():
-            index = faiss.read_index(str(trained))
-            _add(index, stored, start, stop, building, ids=True)
-            _save(index, part)
-        building.at(stop)
-        parts.append(str(part))
-    (out / LISTS).unlink(missing_ok=True)
-    index = faiss.read_index(str(trained))
-    merge_ondisk(index, parts, str(out / LISTS))
-    _save(index, out / INDEX)
-
-
-def _add(index: Any, stored: StoredVectors, start: int, stop: int, building: Step, *, ids: bool = False) -> None:
-    for first in range(start, stop, STEP_ROWS):
-        rows = np.arange(first, min(first + STEP_ROWS, stop))
-        if ids:
-            index.add_with_ids(stored.take(rows), rows)
-        else:
-            index.add(stored.take(rows))
-        building.at(first + len(rows))
 
 
 def _save(index: Any, path: Path) -> None:
@@ -212,7 +173,7 @@ class AnnSearch:
         """dead: rows that are never proposed. Raises CorpusIndexError: FAISS cannot read the files."""
         import faiss
 
-        flags = faiss.IO_FLAG_MMAP_IFC if kind == "hnsw" else faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR
+        flags = faiss.IO_FLAG_MMAP_IFC if kind == "hnsw" else faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_MMAP
         try:
             self._index = faiss.read_index(str(folder / INDEX), flags)
         except RuntimeError as error:

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from qrelay.errors import CorpusIndexError
 from qrelay.files import fsync_path, held, write_atomic
-from qrelay.index.ann import INDEX, LISTS, AnnRequest
+from qrelay.index.ann import INDEX, AnnRequest
 from qrelay.index.approximate import approximate
 from qrelay.index.manifest import (
     CURRENT,
@@ -54,7 +54,7 @@ PREFIX: Final = ".reembed-"
 CUTTER: Final = "window_tokenizer"
 """Parameter of a version whose passages were cut by the tokens of another model than its own: that model."""
 _LOCK_WAIT_S: Final = 10.0
-_OF_VECTORS: Final = frozenset({VECTORS, INDEX, LISTS})
+_OF_VECTORS: Final = frozenset({VECTORS, INDEX})
 
 
 @dataclass(frozen=True, slots=True)
