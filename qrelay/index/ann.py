@@ -3,9 +3,9 @@
 | kind | FAISS | bytes a vector | while it serves |
 |---|---|---|---|
 | exact | none: a matrix product over the stored vectors | 0 | vectors.npy, mapped from disk; each batch reads all |
-| hnsw | HNSW over 8-bit codes | dim + 8 links + 16 | mapped from disk (IO_FLAG_MMAP_IFC; IO_FLAG_MMAP would copy it) |
-| ivf-sq | inverted lists of 8-bit codes | dim + 8 | the lists are mapped from disk (IO_FLAG_MMAP) |
-| ivf-pq | OPQ, inverted lists of product-quantised codes | dim / 8 + 8 | the lists are mapped from disk (IO_FLAG_MMAP) |
+| hnsw | HNSW over 8-bit codes | dim + 8 links + 16 | mapped from disk (IO_FLAG_MMAP_IFC alone does) |
+| ivf-sq | inverted lists of 8-bit codes | dim + 8 | its lists are mapped from disk |
+| ivf-pq | OPQ and inverted lists of product-quantised codes | dim / 8 + 8 | its lists are mapped from disk |
 
 Whatever FAISS proposes is scored again with the stored vectors, so scores do not depend on its codes.
 
