@@ -10,7 +10,7 @@ import hashlib
 import re
 
 from qrelay.errors import InvalidQuery
-from qrelay.types import JudgeIdentity, Query
+from qrelay.types import CandidateSet, JudgeIdentity, Query
 
 _COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -58,9 +58,20 @@ def round_fields(query_round: int) -> tuple[str, ...]:
     return (f"round {query_round}",) if query_round else ()
 
 
-def feed_message_id(query: Query) -> str:
-    """The deterministic Nats-Msg-Id under which a query is fed."""
-    return digest(query.collection, query.query_id, query.text, *round_fields(query.round))[:40]
+def feed_message_id(record: Query | CandidateSet) -> str:
+    """The deterministic Nats-Msg-Id under which a query is fed, or a candidate set."""
+    query, candidates = (record, ()) if isinstance(record, Query) else (record.query, (candidates_digest(record),))
+    return digest(query.collection, query.query_id, query.text, *candidates, *round_fields(query.round))[:40]
+
+
+def candidates_digest(record: CandidateSet) -> str:
+    """The identity of what is judged of a query: its passages, their texts, and every system's score and rank."""
+    fields: list[str] = []
+    for candidate in record.candidates:
+        passage = candidate.passage
+        fields += [passage.passage_id, passage.doc_id, passage.title, passage.text, str(len(candidate.scores))]
+        fields += [str(value) for score in candidate.scores for value in score]
+    return digest(*fields)
 
 
 def valid_collection(name: str) -> bool:

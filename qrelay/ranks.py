@@ -1,7 +1,8 @@
 """What the retrieval systems say of a passage: ranks, scores, and whether it misled one of them.
 
 The *current model* of a query is the first of cross_encoder, bi_encoder, dense that scored any of its
-candidates: the last system in the pipeline is the one whose mistakes are worth training on. It is chosen
+candidates: the last system in the pipeline is the one whose mistakes are worth training on. Of candidates that only
+other systems returned, as those of a pool, it is the one that ranks the most of them. It is chosen
 once a query, not once a passage, because ranks of two systems do not compare. A passage that it scored without
 ranking it (rank 0), or did not see, counts as ranked below everything. Mining and early stopping share these rules.
 """
@@ -9,10 +10,11 @@ ranking it (rank 0), or did not see, counts as ranked below everything. Mining a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, Candidate
+from qrelay.types import BI_ENCODER, BM25, CROSS_ENCODER, DENSE, SYSTEMS, Candidate
 
 CURRENT_MODEL: Final = (CROSS_ENCODER, BI_ENCODER, DENSE)
 
@@ -20,7 +22,15 @@ CURRENT_MODEL: Final = (CROSS_ENCODER, BI_ENCODER, DENSE)
 def current_model(candidates: Sequence[Candidate]) -> str:
     """The system whose mistakes are mined: see the module's docstring."""
     present = {score.system for candidate in candidates for score in candidate.scores}
-    return next((system for system in CURRENT_MODEL if system in present), DENSE)
+    ours = next((system for system in CURRENT_MODEL if system in present), None)
+    return ours or _foreign(candidates) or DENSE
+
+
+def _foreign(candidates: Sequence[Candidate]) -> str:
+    """The system that is none of ours and ranks the most candidates, the first by name of equals; "" for none."""
+    scores = (score for candidate in candidates for score in candidate.scores)
+    ranked = Counter(score.system for score in scores if score.rank > 0 and score.system not in SYSTEMS)
+    return min(ranked, key=lambda system: (-ranked[system], system), default="")
 
 
 def rank_of(candidate: Candidate, system: str) -> float:

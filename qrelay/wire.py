@@ -42,6 +42,8 @@ Record = Query | CandidateSet | JudgedSet | DeadLetter
 
 CONTENT_ENCODING: Final = "Content-Encoding"
 ZSTD: Final = "zstd"
+ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+"""How a compressed message begins, and no Envelope does."""
 COMPRESS_FROM_BYTES: Final = 1024
 """Smaller messages travel as they are: their zstd frame would save nothing."""
 MAX_DECODED_BYTES: Final = 64 * 1024 * 1024

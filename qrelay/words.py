@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Final
 
 import regex
@@ -24,6 +25,7 @@ _RUNS: Final = regex.compile(rf"(?V1)((?:{_CHARACTER})+)|({_SPACED})")
 _CHARACTERS: Final = regex.compile(rf"(?V1){_CHARACTER}")
 _SPACED_WORD: Final = regex.compile(rf"(?V1){_SPACED}")
 _UNITS: Final = regex.compile(rf"(?V1){_CHARACTER}|(?:(?!{_CHARACTER}).)+", regex.DOTALL)
+_PIECES: Final = regex.compile(rf"(?V1){_CHARACTER}|(?:(?!{_CHARACTER})\S){{1,16}}")
 _WIDTHS: Final = re.compile("[\uff00-\uffef]+")
 _IGNORED: Final = re.compile(
     "[\u00ad\u200c\u200d\u2060\u20e3\ufe00-\ufe0f"  # soft hyphen, joiners, keycap, variation selectors
@@ -65,3 +67,9 @@ def runs(text: str) -> list[tuple[list[str], str]]:
 def spaced_words(text: str) -> list[tuple[int, int]]:
     """(start, end) of each word of a script that has blanks between its words."""
     return [found.span() for found in _SPACED_WORD.finditer(text)]
+
+
+def pieces(text: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of what a text is measured by: what stands between blanks, at most 16 characters of it, and each
+    character of a script without blanks."""
+    return (found.span() for found in _PIECES.finditer(text))

@@ -1,9 +1,10 @@
-"""`qrelay feed`: queries from a file or standard input onto the stream, acknowledged and remembered."""
+"""`qrelay feed`: queries, or what engines returned for them, from a file or standard input onto the stream,
+acknowledged and remembered."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 from qrelay.cli.collection import check_collection
 from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.pools import CANDIDATES, PoolOptions, open_pools, pool_options
 from qrelay.cli.waiting import ATTEMPTS, SinkClient, Waiting, queues_status
 from qrelay.config import NatsSettings, ServiceSettings
 from qrelay.errors import QrelayError, TransientError
@@ -21,7 +23,7 @@ from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.source import open_lines
-from qrelay.formats.queries import Format
+from qrelay.identity import require_collection
 from qrelay.output import echo_json
 from qrelay.progress import Progress, Step, plainly, shown, step, tell
 from qrelay.rundir import endpoints
@@ -31,35 +33,51 @@ from qrelay.types import MAX_ROUND
 
 _CONNECT_S = 10.0
 _SHOWN_REJECTIONS = 20
+_QUERIES, _SETS = 256, 16
+"""Queries, and candidate sets, that are published side by side."""
 
 
-@click.command(epilog=example("qrelay feed queries.jsonl --collection docs --wait"))
+@click.command(
+    epilog=example(
+        "qrelay feed queries.jsonl --collection docs --wait",
+        "qrelay feed queries.jsonl --collection docs --run runs --corpus beir --depth 10",
+    )
+)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True), default="-")
 @click.option("--collection", required=True, help="The corpus that the queries are asked of.")
-@click.option("--format", "line_format", type=click.Choice(["auto", "jsonl", "tsv", "plain"]), default="auto",
-              show_default=True, help="auto: decide line by line.")  # fmt: skip
+@click.option("--format", "line_format", type=click.Choice(["auto", "jsonl", "tsv", "plain", CANDIDATES]),
+              default="auto", show_default=True,
+              help="auto: decide line by line; candidates: JSONL with what an engine returned.")  # fmt: skip
 @click.option("--round", "query_round", type=click.IntRange(0, MAX_ROUND), default=0, show_default=True,
               help="Retrieve and judge again what was fed in an earlier round.")  # fmt: skip
 @click.option("--follow", is_flag=True, help="Keep reading as the file grows, until Ctrl-C.")
 @click.option("--wait", is_flag=True, help="Return when every query is in the ledger or in the dead letters.")
+@pool_options()
 @click.option("--nats", "nats_url", help="NATS URL.  [default: the one in --data-dir, else the settings']")
 @click.option("--sink", "sink_address", help="host:port of the sink, for --wait.  [default: in --data-dir]")
 @data_dir_option()
 @config_option()
 @json_option()
-def feed(file: Path, collection: str, line_format: Format, query_round: int, follow: bool, wait: bool,
+def feed(file: Path, collection: str, line_format: str, query_round: int, follow: bool, wait: bool,
          nats_url: str | None, sink_address: str | None, data_dir: Path, config: Path | None,
-         as_json: bool) -> None:  # fmt: skip
+         as_json: bool, **pooling: Any) -> None:  # fmt: skip
     """Stream the queries of FILE (JSONL, TSV or plain lines, gzip too; - reads standard input).
 
     Each query is acknowledged by the queue and recorded, so feeding the same file again only adds what is
     new. With a higher --round every query is retrieved and judged again by the models that serve now, and the new
     labels join the same query in the ledger. Exit code 3: some lines were rejected, or (with --wait) some
     queries are dead letters.
+
+    With --run, or --format candidates, nothing is retrieved: the judge labels what other systems returned.
     """
-    check_collection(collection, data_dir, config, elsewhere=nats_url is not None)
-    settings = nats_settings(nats_url, data_dir, config)
+    options = PoolOptions(line_format, **pooling)
     path = None if str(file) == "-" else file
+    options.check(path, follow)
+    if options.asked:
+        require_collection(collection)
+    else:
+        check_collection(collection, data_dir, config, elsewhere=nats_url is not None)
+    settings = nats_settings(nats_url, data_dir, config)
     console = Console(stderr=True)
     say = plainly(console)
     client = SinkClient(sink_address, data_dir)
@@ -67,13 +85,19 @@ def feed(file: Path, collection: str, line_format: Format, query_round: int, fol
         _warn(client, say)
     states = None
     with shown(console):
+        opened = open_pools(options, collection, path) if options.asked else None
         with step("feeding", unit="queries") as feeding:
-            publishing = _publish(settings, data_dir, collection, path, line_format, query_round, follow, wait,
-                                  _shown(feeding))  # fmt: skip
+            publishing = _publish(
+                settings, data_dir, open_lines(path, follow=follow), collection=collection, query_round=query_round,
+                read=opened.pools if opened else line_format, window=_SETS if opened else _QUERIES, keep_ids=wait,
+                on_progress=_shown(feeding),
+            )  # fmt: skip
             report = asyncio.run(publishing)
         if wait and not report.failure:
             states = _awaited(client, settings, collection, query_round, say).until_ended(report.query_ids)
-    _print(console, report, states, as_json)
+    for remark in opened.remarks() if opened else ():
+        say(remark)
+    _print(console, report, states, opened.counts if opened else {}, as_json)
     if report.failure:
         raise report.failure
     if report.rejected or (states and states["dead"]):
@@ -121,24 +145,14 @@ def _warn(client: SinkClient, say: Callable[[str], None]) -> None:
 
 
 async def _publish(
-    settings: NatsSettings,
-    data_dir: Path,
-    collection: str,
-    path: Path | None,
-    line_format: Format,
-    query_round: int,
-    follow: bool,
-    wait: bool,
-    show: Callable[[FeedReport], None],
+    settings: NatsSettings, data_dir: Path, lines: AsyncIterator[bytes | None], *, collection: str, **told: Any
 ) -> FeedReport:
-    """Feed until the input ends or Ctrl-C. `wait`: the caller wants the ids of what was fed."""
-    lines = open_lines(path, follow=follow)
+    """Feed until the input ends or Ctrl-C. told: see `Feeder`."""
     async with await JetStreamBroker.connect(settings, name="feed", timeout_s=_CONNECT_S) as broker:
         with Journal(data_dir / "feed" / f"{collection}.sqlite") as journal:
-            feeder = Feeder(broker, journal, collection=collection, query_round=query_round, keep_ids=wait,
-                            on_progress=show)  # fmt: skip
+            feeder = Feeder(broker, journal, collection=collection, **told)
             try:
-                return await feeder.feed(lines, line_format)
+                return await feeder.feed(lines)
             except (KeyboardInterrupt, asyncio.CancelledError):
                 return feeder.report  # what was acknowledged is remembered; the rest is fed next time
             except QrelayError as error:
@@ -146,11 +160,12 @@ async def _publish(
                 return feeder.report
 
 
-def _print(console: Console, report: FeedReport, states: dict[str, int] | None, as_json: bool) -> None:
+def _print(console: Console, report: FeedReport, states: dict[str, int] | None, pooled: dict[str, int],
+           as_json: bool) -> None:  # fmt: skip
     if as_json:
         summary: dict[str, Any] = {"accepted": report.accepted, "known": report.known,
                                    "rejected": {str(n): why for n, why in report.rejected.items()}}  # fmt: skip
-        echo_json({**summary, **(states or {})})
+        echo_json({**summary, **pooled, **(states or {})})
         return
     for number, why in list(report.rejected.items())[:_SHOWN_REJECTIONS]:
         console.print(f"line {number}: {why}", style="red", markup=False)

@@ -1,4 +1,5 @@
-"""Publishes queries, many at once, each until the stream acknowledges it; then records it.
+"""Publishes queries, or queries with their candidates, many at once, each until the stream acknowledges it; then
+records it.
 
 Killed between acknowledgement and record, the next run publishes the same message id again: the stream
 drops it, or the ledger finds it committed. Bounded: at most `window` unacknowledged queries, and a full
@@ -10,22 +11,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from qrelay import wire
-from qrelay.errors import BackendUnavailable, InputError, Overloaded, QrelayError, TransientError
+from qrelay.errors import BackendUnavailable, InputError, Overloaded, Oversized, QrelayError, TransientError
+from qrelay.feed.fed import Fed, fed_query, subject_of, with_query
 from qrelay.feed.journal import Journal
 from qrelay.formats.queries import Format, parse_line
-from qrelay.identity import feed_message_id
+from qrelay.identity import feed_message_id, require_collection
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
 from qrelay.runtime.stall import Stall
-from qrelay.runtime.topology import Queue
-from qrelay.types import Query
+from qrelay.types import CandidateSet
 
 _RETRY_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 _PATIENCE_S = 600.0
+_FEWER = "; a pool takes less with a lower --depth, and with fewer or shorter passages (--passages, --words)"
+Read = Callable[[str | bytes], Fed]
+"""What a line says. Raises InputError: nothing that can be fed."""
 
 
 @dataclass(slots=True)
@@ -53,31 +58,33 @@ class Feeder:
         *,
         collection: str,
         query_round: int = 0,
+        read: Format | Read = "auto",
         window: int = 256,
         keep_ids: bool = True,
         on_progress: Callable[[FeedReport], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`query_round`: the round in which the queries are asked, see `types.Query`. A query that was fed in this
-        round or a later one is known.
+        round or a later one is known. `read`: the format of query lines, or what a line says. `window`: records in
+        memory that are not acknowledged.
 
         Raises:
             InvalidQuery: no collection can have this name.
         """
-        self._subject = Queue.QUERIES.subject(collection)
+        require_collection(collection)
         self._broker = broker
         self._journal = journal
-        self._collection = collection
+        self._read = partial(parse_line, collection=collection, line_format=read) if isinstance(read, str) else read
         self._round = query_round
         self._window = window
         self._keep_ids = keep_ids
         self._on_progress = on_progress
-        self._batch: dict[str, tuple[int, Query]] = {}
+        self._batch: dict[str, tuple[int, Fed]] = {}
         self._stall = Stall(clock)
         self.report = FeedReport()
 
-    async def feed(self, lines: AsyncIterator[str | bytes | None], line_format: Format = "auto") -> FeedReport:
-        """Publish every line's query; None among the lines means "nothing for now": publish what waits."""
+    async def feed(self, lines: AsyncIterator[str | bytes | None]) -> FeedReport:
+        """Publish what every line says; None among the lines means "nothing for now": publish what waits."""
         number = 0
         async for line in lines:
             if line is None:
@@ -85,23 +92,24 @@ class Feeder:
                 continue
             number += 1
             if line.strip():
-                await self._take(number, line, line_format)
+                await self._take(number, line)
         await self._flush()
         return self.report
 
-    async def _take(self, number: int, line: str | bytes, line_format: Format) -> None:
+    async def _take(self, number: int, line: str | bytes) -> None:
         try:
-            query = replace(parse_line(line, self._collection, line_format), round=self._round)
-            if query.query_id in self._batch:
+            record = with_query(self._read(line), round=self._round)
+            query_id = fed_query(record).query_id
+            if query_id in self._batch:
                 await self._flush()  # so that the journal knows its text
-            if self._journal.accepted(query):
+            if self._journal.accepted(record):
                 self.report.known += 1
-                self._keep(query)
+                self._keep(query_id)
                 return
         except InputError as error:
             self.report.rejected[number] = str(error)
             return
-        self._batch[query.query_id] = number, replace(query, submitted_at=datetime.now(UTC))
+        self._batch[query_id] = number, with_query(record, submitted_at=datetime.now(UTC))
         if len(self._batch) >= self._window:
             await self._flush()
 
@@ -109,24 +117,24 @@ class Feeder:
         if not self._batch:
             return
         batch = list(self._batch.values())
-        outcomes = await asyncio.gather(*(self._publish(query) for _, query in batch), return_exceptions=True)
+        outcomes = await asyncio.gather(*(self._publish(record) for _, record in batch), return_exceptions=True)
         for (number, _), refusal in zip(batch, outcomes, strict=True):
             if refusal and isinstance(refusal, str):
                 self.report.rejected[number] = refusal
-        stored = [query for (_, query), refusal in zip(batch, outcomes, strict=True) if refusal == ""]
+        stored = [record for (_, record), refusal in zip(batch, outcomes, strict=True) if refusal == ""]
         self._journal.record(stored)
         self.report.accepted += len(stored)
-        for query in stored:
-            self._keep(query)
+        for record in stored:
+            self._keep(fed_query(record).query_id)
         self._batch.clear()
         self._on_progress(self.report)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    def _keep(self, query: Query) -> None:
+    def _keep(self, query_id: str) -> None:
         if self._keep_ids:  # a feed that follows for months must not remember every id
-            self.report.query_ids.append(query.query_id)
+            self.report.query_ids.append(query_id)
 
     def _bear(self, error: TransientError) -> None:
         """Raises BackendUnavailable: it has been so for too long. A full stream is back-pressure, and no fault."""
@@ -140,19 +148,21 @@ class Feeder:
                 " command feeds nothing twice and goes on"
             ) from error
 
-    async def _publish(self, query: Query) -> str:
-        """Publish until acknowledged; the reason where the query can never be, else nothing."""
-        payload, headers = wire.encode(query)
+    async def _publish(self, record: Fed) -> str:
+        """Publish until acknowledged; the reason where the record can never be, else nothing."""
+        payload, headers = wire.encode(record)
         with telemetry.tracer().start_as_current_span("feed"):
             telemetry.inject_context(headers)
-        message_id = feed_message_id(query)
+        message_id, subject = feed_message_id(record), subject_of(record)
         tries = 0
         while True:
             try:
-                await self._broker.publish(self._subject, payload, headers, message_id)
+                await self._broker.publish(subject, payload, headers, message_id)
                 self.report.waiting = ""
                 self._stall.ended()
                 return ""
+            except Oversized as error:
+                return f"{error}{_FEWER if isinstance(record, CandidateSet) else ''}"
             except InputError as error:
                 return str(error)
             except TransientError as error:

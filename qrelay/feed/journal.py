@@ -1,7 +1,9 @@
-"""The feed's record: which queries the stream has acknowledged, with their texts. It makes a feed resumable, and
-`qrelay reconcile` compares it with the ledger and feeds from it again what was lost. SQLite, one file a collection.
+"""The feed's record: which queries the stream has acknowledged, with their texts and, where they were fed with them,
+their candidates. It makes a feed resumable, and `qrelay reconcile` compares it with the ledger and feeds from it
+again what was lost. SQLite, one file a collection.
 
-A query has one row, for the latest round in which it was accepted; a finished round implies the earlier ones.
+A query has one row, for the latest round in which it was accepted; a finished round implies the earlier ones. In one
+round it has one set of candidates.
 
 Journals of older versions hold ids without records; feeding the same file again fills them in.
 """
@@ -19,16 +21,18 @@ from typing import Any, Final, Self
 
 from qrelay import wire
 from qrelay.errors import BackendUnavailable, ConfigError, QueryConflict
+from qrelay.feed.fed import Fed, fed_query
 from qrelay.files import disk_refusal
-from qrelay.identity import query_fingerprint
+from qrelay.identity import candidates_digest, query_fingerprint
 from qrelay.runtime import faults
-from qrelay.types import Query
+from qrelay.types import CandidateSet, Query
 
 _ENTRIES: Final = "SELECT query_id, fingerprint, round, record FROM accepted"
 _RECORD: Final = (
-    "INSERT INTO accepted (query_id, fingerprint, accepted_at, record, round) VALUES (?, ?, ?, ?, ?)"
+    "INSERT INTO accepted (query_id, fingerprint, accepted_at, record, round, candidates) VALUES (?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (query_id) DO UPDATE SET accepted_at = excluded.accepted_at, record = excluded.record,"
-    " round = excluded.round WHERE excluded.round > round AND excluded.fingerprint = fingerprint"
+    " round = excluded.round, candidates = excluded.candidates"
+    " WHERE excluded.round > round AND excluded.fingerprint = fingerprint"
 )
 _MOMENTARY: Final = (
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY,
@@ -39,13 +43,18 @@ _MOMENTARY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An acknowledged query, in its latest `round`. `fingerprint` is `identity.query_fingerprint`; `query` is None in
-    a row that an older version wrote."""
+    """An acknowledged query, in its latest `round`. `fingerprint` is `identity.query_fingerprint`; `record`, what was
+    fed, is None in a row that an older version wrote."""
 
     query_id: str
     fingerprint: str
     round: int
-    query: Query | None
+    record: Fed | None
+
+    @property
+    def query(self) -> Query | None:
+        """The query of the record."""
+        return None if self.record is None else fed_query(self.record)
 
 
 class Journal:
@@ -68,10 +77,11 @@ class Journal:
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS accepted "
                 "(query_id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, accepted_at TEXT NOT NULL, record BLOB,"
-                " round INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID"
+                " round INTEGER NOT NULL DEFAULT 0, candidates TEXT NOT NULL DEFAULT '') WITHOUT ROWID"
             )
             self._add_column("record", "BLOB")
             self._add_column("round", "INTEGER NOT NULL DEFAULT 0")
+            self._add_column("candidates", "TEXT NOT NULL DEFAULT ''")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -115,15 +125,16 @@ class Journal:
             if "duplicate column" not in str(error):  # another process was first
                 raise
 
-    def accepted(self, query: Query) -> bool:
+    def accepted(self, record: Fed) -> bool:
         """Whether this very submission was acknowledged before, in its round or a later one. Completes a row that has
         no record.
 
         Raises:
-            QueryConflict: its id was, with another text.
+            QueryConflict: its id was, with another text, or in this round with other candidates.
         """
+        query = fed_query(record)
         found = self._rows(
-            "SELECT fingerprint, round, record IS NULL FROM accepted WHERE query_id = ?", query.query_id
+            "SELECT fingerprint, round, record IS NULL, candidates FROM accepted WHERE query_id = ?", query.query_id
         )
         if (row := next(found, None)) is None:
             return False
@@ -133,19 +144,21 @@ class Journal:
             )
         if row[1] < query.round:
             return False
+        if row[1] == query.round and row[3] != _candidates(record):
+            raise QueryConflict(
+                f"query_id {query.query_id!r} was fed in round {query.round} with {_told(row[3])}, which stay; those"
+                f" that came now join them in a round of their own: add --round {query.round + 1}"
+            )
         if row[2] and row[1] == query.round:  # on disk with the next `record`, or at the end
-            list(self._rows("UPDATE accepted SET record = ? WHERE query_id = ?", _packed(query), query.query_id))
+            list(self._rows("UPDATE accepted SET record = ? WHERE query_id = ?", _packed(record), query.query_id))
         return True
 
-    def record(self, queries: Sequence[Query]) -> None:
-        """Remember acknowledged queries, durably, in one transaction; a later round takes an earlier one's place."""
+    def record(self, records: Sequence[Fed]) -> None:
+        """Remember what was acknowledged, durably, in one transaction; a later round takes an earlier one's place."""
         faults.point("feed.record.before")
         now = datetime.now(UTC).isoformat()
         with self._errors(), self._connection:
-            self._connection.executemany(
-                _RECORD,
-                [(query.query_id, _fingerprint(query), now, _packed(query), query.round) for query in queries],
-            )
+            self._connection.executemany(_RECORD, (_row(record, now) for record in records))
 
     def query_ids(self) -> Iterable[str]:
         """Every accepted id, sorted."""
@@ -170,11 +183,27 @@ def _fingerprint(query: Query) -> str:
     return query_fingerprint(query.collection, query.query_id, query.text)
 
 
-def _packed(query: Query) -> bytes:
-    """The query as it travels, uncompressed."""
-    return wire.encode(query, compress=False)[0]
+def _row(record: Fed, now: str) -> tuple[Any, ...]:
+    query = fed_query(record)
+    return query.query_id, _fingerprint(query), now, _packed(record), query.round, _candidates(record)
 
 
-def _unpacked(record: bytes | None) -> Query | None:
-    decoded = wire.decode(record, {}) if isinstance(record, bytes) else None
-    return decoded if isinstance(decoded, Query) else None
+def _candidates(record: Fed) -> str:
+    """What a row says of the candidates; "" of a query that is to be retrieved."""
+    return candidates_digest(record) if isinstance(record, CandidateSet) else ""
+
+
+def _told(candidates: str) -> str:
+    return "other candidates" if candidates else "the retriever's candidates"
+
+
+def _packed(record: Fed) -> bytes:
+    """The record as it travels; a query uncompressed."""
+    return wire.encode(record, compress=isinstance(record, CandidateSet))[0]
+
+
+def _unpacked(record: bytes | None) -> Fed | None:
+    if not isinstance(record, bytes):
+        return None
+    decoded = wire.decode(record, {wire.CONTENT_ENCODING: wire.ZSTD} if record.startswith(wire.ZSTD_MAGIC) else {})
+    return decoded if isinstance(decoded, Query | CandidateSet) else None

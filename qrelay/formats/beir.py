@@ -8,7 +8,6 @@ documents are folded (`documents.py`). Errors name file and line.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +16,9 @@ from typing import TypeVar
 
 from qrelay.errors import MalformedInput
 from qrelay.formats.documents import Qrels, Run, fold_qrels
-from qrelay.formats.lines import BadRecord, file_in, parsed, text_lines
+from qrelay.formats.lines import BadRecord, file_in, parsed
 from qrelay.formats.records import answer_fields, document_fields, query_fields, read_records
-from qrelay.formats.tables import QREL, Grade, finite, grade_of, read_rows
+from qrelay.formats.tables import QREL, Grade, grade_of, read_rows
 from qrelay.naming import absent
 from qrelay.text import passage_text
 
@@ -147,42 +146,6 @@ def qrel_rows(path: Path, number: Callable[[str], Grade] = int) -> Iterator[tupl
         return query_id, doc_id, found
 
     return parsed(path, read_rows(path), qrel)
-
-
-def read_run(path: Path) -> Run:
-    """A TREC run: query, Q0, document, rank, score, tag.
-
-    Raises:
-        MalformedInput: another line, a document twice, or a score that is not finite; it names the line.
-    """
-    found: Run = {}
-
-    def scored(line: str) -> None:
-        fields = line.split()
-        if len(fields) != 6:
-            raise BadRecord("expected `query Q0 document rank score tag`")
-        query_id, _, doc_id, _, score, _ = fields
-        if doc_id in found.setdefault(query_id, {}):
-            raise BadRecord(f"{doc_id} is in the ranking of {query_id} twice")
-        found[query_id][doc_id] = finite(score, f"the score {score[:40]!r} of {doc_id}", float)
-
-    deque(parsed(path, text_lines(path), scored), maxlen=0)
-    return found
-
-
-def run_lines(run: Run, tag: str) -> Iterator[str]:
-    """The run in TREC's format. An id or a tag with a blank would be another line: MalformedInput."""
-    for query_id in sorted(run):
-        for rank, doc_id in enumerate(ranked(run[query_id]), 1):
-            for word in (query_id, doc_id, tag):
-                if not word or len(word.split()) != 1:
-                    raise MalformedInput(f"{word!r} has a blank, which a TREC run cannot hold: write --json instead")
-            yield f"{query_id} Q0 {doc_id} {rank} {run[query_id][doc_id]!r} {tag}\n"
-
-
-def ranked(scores: Mapping[str, float]) -> list[str]:
-    """Documents by score, best first; ties by id, the greater first, as trec_eval breaks them."""
-    return sorted(scores, key=lambda doc_id: (scores[doc_id], doc_id), reverse=True)
 
 
 def read_queries(path: Path) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from qrelay.errors import InvalidQuery, MalformedInput
 from qrelay.formats.lines import BOM, byte_lines, decoded, json_value, parsed, refuse_binary
@@ -82,7 +82,7 @@ def parse_line(line: str | bytes, collection: str, line_format: Format = "auto")
     line = decoded(line).rstrip("\r\n")
     kind = _guess(line) if line_format == "auto" else line_format
     if kind == "jsonl":
-        return _from_json(line, collection)
+        return query_from(json_value(line), collection)
     if kind == "tsv":
         query_id, tab, text = line.partition("\t")
         if not tab:
@@ -116,8 +116,8 @@ def _guess(line: str) -> Format:
     return "tsv" if "\t" in line else "plain"
 
 
-def _from_json(line: str, collection: str) -> Query:
-    entry = json_value(line)
+def query_from(entry: Any, collection: str) -> Query:
+    """The query in an object. Raises as `parse_line`."""
     query_id, text = query_fields(entry)
     attributes = entry.get("attributes") or {}
     answers = entry.get("reference_answers") or []

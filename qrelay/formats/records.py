@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qrelay.formats.lines import BadRecord, byte_lines, json_value, parsed
+from qrelay.naming import document_of
 
 DOCUMENT_IDS: Final = ("_id", "id", "doc_id", "docid", "docno", "pid")
 DOCUMENT_TEXTS: Final = ("text", "contents", "content", "passage", "body")
@@ -60,6 +61,23 @@ def passage_fields(record: object) -> tuple[str, str, str, str]:
     row = _object(record, "_id (or passage_id and doc_id) and text")
     passage_id, title, text = document_fields({**row, "_id": row["passage_id"]} if "passage_id" in row else row)
     return passage_id, _id(row, ("doc_id",)) if "doc_id" in row else passage_id, title, text
+
+
+def candidate_fields(record: object) -> tuple[str, str, str, str]:
+    """(passage_id, doc_id, title, text) of what an engine returned: a passage where it has a `passage_id`, else a
+    document, whose passage_id is ""; the text is "" where it has none. Raises BadRecord."""
+    row = _object(record, "doc_id")
+    passage_id = _id(row, ("passage_id",)) if row.get("passage_id") is not None else ""
+    named = any(row.get(name) is not None for name in DOCUMENT_IDS)
+    doc_id = _id(row, ("doc_id", *DOCUMENT_IDS)) if named or not passage_id else document_of(passage_id)
+    for each in (passage_id, doc_id):
+        if each.split() != [each] and each:
+            raise BadRecord(f"the id {each[:40]!r} holds white space, which TREC qrels cannot: replace it")
+    if any(_joined(row, name).strip() for name in DOCUMENT_TEXTS):
+        return passage_id, doc_id, *title_and_text(row, repr(doc_id))
+    title = _joined(row, "title")
+    require_text(title, repr(doc_id))
+    return passage_id, doc_id, title.replace("\0", REPLACEMENT), ""
 
 
 def query_fields(record: object) -> tuple[str, str]:

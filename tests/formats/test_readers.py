@@ -11,9 +11,10 @@ import pytest
 
 from qrelay.errors import MalformedInput
 from qrelay.formats.annotated_pairs import corpus_texts, read_annotated_pairs, read_beir
-from qrelay.formats.beir import qrel_rows, read_collection, read_documents, read_qrels, read_queries, read_run
+from qrelay.formats.beir import qrel_rows, read_collection, read_documents, read_qrels, read_queries
 from qrelay.formats.documents import Run, nothing_shared
 from qrelay.formats.lines import all_lines
+from qrelay.formats.runs import read_run
 from qrelay.index.corpus import read_corpus
 from qrelay.judging.check.known import read_known
 from qrelay.judging.querygen.passages import read_passages

@@ -9,13 +9,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from qrelay import wire
 from qrelay.cli.index_update import document_ids
 from qrelay.cli.judge.group import _read_passages
 from qrelay.cli.judge.preview import _queries as previewed_queries
 from qrelay.errors import QrelayError
 from qrelay.feed.feeder import Feeder
 from qrelay.feed.journal import Journal
+from qrelay.feed.pool import Pools, of_candidates, of_runs, pool_runs, textless
 from qrelay.feed.source import _rotated_lines, open_lines
+from qrelay.feed.windows import Windows
 from qrelay.formats.annotated_pairs import (
     GradedPair,
     corpus_texts,
@@ -24,9 +27,11 @@ from qrelay.formats.annotated_pairs import (
     relevant_from,
     write_annotated_pairs,
 )
-from qrelay.formats.beir import read_answers, read_collection, read_qrels, read_run, run_lines
+from qrelay.formats.beir import read_answers, read_collection, read_qrels
+from qrelay.formats.lines import all_lines
 from qrelay.formats.queries import Format, parse_line, read_queries
 from qrelay.formats.records import asked_answers, passage_fields, read_records
+from qrelay.formats.runs import read_run, run_lines
 from qrelay.index import spool
 from qrelay.index.corpus import read_corpus
 from qrelay.index.pydocs import read_python_docs
@@ -69,6 +74,10 @@ _QRELS: Final = constant(
     "q1\td1\t3\nq2\td2\t0\n",
 )
 _RUN: Final = constant("q1 Q0 d1 1 9.5 bm25\nq1 Q0 d2 2 -1e-3 bm25\n")
+_CANDIDATES: Final = constant(
+    '{"query_id": "q1", "query": "how", "candidates": [{"doc_id": "d1", "text": "x", "scores": {"bm25": 2.5, "dense":'
+    ' {"score": 0.5, "rank": 3}}}, {"id": 2, "score": 1}, {"passage_id": "d3#1", "title": "t", "rank": 2}]}\n'
+)
 _ANSWERS: Final = constant('{"query_id": "q1", "answers": ["a", "b"]}\n{"_id": "q2", "answer": "[\'c\', \'d\']"}\n')
 _PAIRS: Final = (
     GradedPair("q0", "d1", 0, "how", "t", "x"),
@@ -107,6 +116,17 @@ async def _fed(path: Path) -> None:
         feeder = Feeder(MemoryBroker(), journal, collection="docs")
         for why in (await feeder.feed(open_lines(path, follow=False))).rejected.values():
             why.encode()
+
+
+def _pooled(path: Path) -> None:
+    pools = Pools(of_runs(pool_runs([path], 10), "docs", "auto"), {}, Windows(), "pool")
+    wire.encode(pools(b"q1\thow"))
+
+
+def _candidates(path: Path) -> None:
+    pools = Pools(of_candidates("docs"), dict.fromkeys(textless(path, "docs"), ("t", "x")), Windows(2, 2), "fed")
+    for line in all_lines(path):
+        wire.encode(pools(line))
 
 
 def _line(data: bytes, _: Path) -> None:
@@ -345,6 +365,8 @@ PARSERS: Final = (
         file("q.jsonl", lambda path: read_records(path, asked_answers)),
     ),
     Parser("qrels", "lines", _QRELS, file("qrels.tsv", read_qrels)),
+    Parser("pool of a run", "lines", _RUN, file("run.txt", _pooled)),
+    Parser("candidates", "jsonl", _CANDIDATES, file("candidates.jsonl", _candidates)),
     Parser("run", "lines", _RUN, file("run.txt", lambda path: run_lines(read_run(path), "tag"))),
     Parser("annotated pairs", "lines", written("pairs.tsv", _pairs), file("pairs.tsv", _read_pairs)),
     Parser(

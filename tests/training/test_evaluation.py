@@ -11,16 +11,8 @@ import pytest
 import pytrec_eval
 
 from qrelay.errors import InputError, MalformedInput
-from qrelay.formats.beir import (
-    Qrels,
-    Run,
-    ranked,
-    read_collection,
-    read_qrels,
-    read_queries,
-    read_run,
-    run_lines,
-)
+from qrelay.formats.beir import Qrels, Run, read_collection, read_qrels, read_queries
+from qrelay.formats.runs import ranked, read_run, run_lines
 from qrelay.training.evaluation.measures import STANDARD, per_query
 from tests.training.beir import beir_folder, lines, qrels_file
 

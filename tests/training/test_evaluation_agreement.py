@@ -12,7 +12,8 @@ from scipy import stats
 
 from qrelay.cli.eval.group import evaluate_command
 from qrelay.errors import InputError
-from qrelay.formats.beir import Run, run_lines
+from qrelay.formats.beir import Run
+from qrelay.formats.runs import run_lines
 from qrelay.training.evaluation.agreement import Judged, agreement
 from qrelay.training.evaluation.rankings import kendall_tau, kendall_taus, rbo, tau_ap
 from tests.training.beir import QRELS, beir_folder, qrels_file

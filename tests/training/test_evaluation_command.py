@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qrelay.cli.eval.group import evaluate_command
-from qrelay.formats.beir import read_run, run_lines
+from qrelay.formats.runs import read_run, run_lines
 from qrelay.training.evaluation.evaluate import from_json
 from qrelay.training.evaluation.page import page_of
 from tests.training.beir import beir_folder, lines, tiny_bert

@@ -10,7 +10,8 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from qrelay.errors import ConfigError, InputError, ModelError
-from qrelay.formats.beir import Collection, Run, ranked, read_collection
+from qrelay.formats.beir import Collection, Run, read_collection
+from qrelay.formats.runs import ranked
 from qrelay.models import embedder
 from qrelay.models.embedder import SentenceTransformerEmbedder, load_embedder
 from qrelay.progress import listening

@@ -113,7 +113,7 @@ def _by_document(
 
 def _read_runs(files: tuple[Path, ...]) -> dict[str, Run]:
     from qrelay.errors import ConfigError
-    from qrelay.formats.beir import read_run
+    from qrelay.formats.runs import read_run
 
     names = [system_of(file) for file in files]
     if len(set(names)) < len(names):

@@ -112,8 +112,8 @@ def note(text: str) -> None:
 
 def run_of(path: Path, collection: Collection) -> Run:
     """A run over the collection; passages of it stand for their documents, with a note."""
-    from qrelay.formats.beir import read_run
     from qrelay.formats.documents import fold_run
+    from qrelay.formats.runs import read_run
 
     run, folded = fold_run(read_run(path), collection.text_of)
     if folded:

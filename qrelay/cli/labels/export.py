@@ -82,7 +82,9 @@ def selection_options() -> Decorator:
 @click.argument("kind", metavar="FORMAT", type=click.Choice(list(FORMATS)))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File, or folder, to write.")
 @selection_options()
-@click.option("--system", default="", help="Whose run FORMAT run is: bm25, dense, bi_encoder, cross_encoder.")
+@click.option(
+    "--system", default="", help="Whose run FORMAT run is: bm25, dense, bi_encoder, cross_encoder, or a fed one's."
+)
 @click.option("--since", type=int, help="Only queries that changed after this change number.")
 @click.option(
     "--since-last",

@@ -103,8 +103,8 @@ class Request:
         conditions = self.parsed_where
         if self.format.use == NO_LABELS and (conditions.labels or conditions.judges or conditions.strategies):
             raise InputError(f"{self.kind} holds no labels: of --where, only query_id=ID can choose what is in it")
-        if self.kind == "run" and self.options.system not in SYSTEMS:
-            raise InputError(f"a run is of one system: name one of {', '.join(SYSTEMS)} with --system")
+        if self.kind == "run" and len(self.options.system.split()) != 1:
+            raise InputError(f"a run is of one system: name {', '.join(SYSTEMS)} or a fed one with --system")
         if not 1 <= self.options.negatives <= MAX_NEGATIVE_COLUMNS:
             raise InputError(f"--negatives is {self.options.negatives}: use 1 to {MAX_NEGATIVE_COLUMNS}")
         if self.since is not None and self.since < 0:

@@ -21,6 +21,7 @@ from pathlib import Path
 from qrelay import wire
 from qrelay.config import NatsSettings
 from qrelay.errors import MalformedInput
+from qrelay.feed.fed import Fed, subject_of
 from qrelay.feed.journal import Journal
 from qrelay.identity import feed_message_id, query_fingerprint
 from qrelay.labels.ledger import dead_letters
@@ -30,7 +31,6 @@ from qrelay.progress import step
 from qrelay.runtime.dead_letters import LETTER_TEXT_CHARS, REPLAY_HEADER, query_of
 from qrelay.runtime.jetstream import JetStreamBroker, StoredMessage
 from qrelay.runtime.topology import Queue
-from qrelay.types import Query
 
 _CONNECT_S = 10.0
 _WINDOW = 64
@@ -108,18 +108,17 @@ async def reemit(broker: JetStreamBroker, journal: Journal, query_ids: Iterable[
     with step("feeding the lost again", unit="queries") as feeding:
         while window := list(islice(remaining, _WINDOW)):
             entries = [journal.entry(query_id) for query_id in window]
-            queries = [entry.query for entry in entries if entry and entry.query]
-            await asyncio.gather(*(_reemit(broker, query, number) for query in queries))
-            done += len(queries)
+            records = [entry.record for entry in entries if entry and entry.record]
+            await asyncio.gather(*(_reemit(broker, record, number) for record in records))
+            done += len(records)
             feeding.at(done)
     return done
 
 
-async def _reemit(broker: JetStreamBroker, query: Query, number: str) -> None:
-    payload, headers = wire.encode(query)
-    msg_id = f"{feed_message_id(query)}-r{number}"
-    subject = Queue.QUERIES.subject(query.collection)
-    await broker.publish(subject, payload, {**headers, REPLAY_HEADER: number}, msg_id)
+async def _reemit(broker: JetStreamBroker, record: Fed, number: str) -> None:
+    payload, headers = wire.encode(record)
+    msg_id = f"{feed_message_id(record)}-r{number}"
+    await broker.publish(subject_of(record), payload, {**headers, REPLAY_HEADER: number}, msg_id)
 
 
 def resolve(ledger: Ledger, submissions: list[tuple[str, int]]) -> int:

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qrelay.errors import QrelayError
-from qrelay.formats.beir import Run, ranked
+from qrelay.formats.beir import Run
+from qrelay.formats.runs import ranked
 from qrelay.progress import step
 from qrelay.training.evaluation.llm import Llm, opened
 from qrelay.training.evaluation.questions import Questions

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qrelay.errors import InputError
-from qrelay.formats.beir import Collection, Run, ranked
+from qrelay.formats.beir import Collection, Run
+from qrelay.formats.runs import ranked
 from qrelay.stats.intervals import percentile_interval
 from qrelay.stats.paired import Comparison, bootstrap_means, compare
 from qrelay.training.evaluation.measures import STANDARD, per_query

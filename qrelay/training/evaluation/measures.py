@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qrelay.errors import InputError
-from qrelay.formats.beir import Qrels, Run, ranked
+from qrelay.formats.beir import Qrels, Run
+from qrelay.formats.runs import ranked
 
 STANDARD: Final = ("RR@5", "RR@10", "nDCG@5", "nDCG@10", "DCG@5", "P@5", "R@5", "R@100", "AP")
 """RR is MRR's term of one query."""

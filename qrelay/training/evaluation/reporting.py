@@ -11,7 +11,8 @@ from typing import Any
 
 from qrelay.errors import ConfigError
 from qrelay.files import write_atomic
-from qrelay.formats.beir import Collection, Run, run_lines
+from qrelay.formats.beir import Collection, Run
+from qrelay.formats.runs import run_lines
 from qrelay.training.evaluation.answering import Options, answer, kind_of
 from qrelay.training.evaluation.evaluate import Evaluation, comparison_json, evaluate
 from qrelay.training.evaluation.measures import STANDARD

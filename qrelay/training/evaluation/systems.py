@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qrelay.errors import InputError, ModelError
-from qrelay.formats.beir import Collection, Run, ranked
+from qrelay.formats.beir import Collection, Run
+from qrelay.formats.runs import ranked
 from qrelay.index.bm25 import Bm25
 from qrelay.models.embedder import SentenceTransformerEmbedder
 from qrelay.naming import absent
