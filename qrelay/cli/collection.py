@@ -67,7 +67,8 @@ def indexed(folder: Path) -> set[str]:
 
 
 def configured(data_dir: Path, config: Path | None) -> set[str] | None:
-    """Those in the retriever's index folder, where its settings name one; None: they do not, or cannot be read."""
+    """Those in the retriever's index folder, or of an engine elsewhere, where its settings name them; None: they do
+    not, or cannot be read."""
     from qrelay.settings import load_settings
     from qrelay.settings.sections import settings_of
 
@@ -75,6 +76,8 @@ def configured(data_dir: Path, config: Path | None) -> set[str] | None:
         settings = load_settings(settings_of("retriever"), "retriever", file=config, data_dir=data_dir)
     except QrelayError:
         return None
+    if getattr(settings, "engine", "") == "http":
+        return set(getattr(settings, "collections", ()))
     folder = getattr(settings, "index_dir", None)
     return indexed(folder) if folder else None
 

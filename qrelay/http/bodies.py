@@ -19,8 +19,8 @@ ENCODINGS: Final = "gzip, deflate"
 _ANY_HEADER: Final = zlib.MAX_WBITS | 32
 
 
-async def read_body(response: httpx.Response, limit: int) -> bytes:
-    """The body, unpacked.
+async def read_body(response: httpx.Response, limit: int, setting: str) -> bytes:
+    """The body, unpacked. setting: what sets the limit.
 
     Raises:
         BackendUnavailable: longer than `limit` bytes, or packed in another way than was offered.
@@ -36,9 +36,7 @@ async def read_body(response: httpx.Response, limit: int) -> bytes:
         except zlib.error as error:
             raise BackendUnavailable(f"the endpoint's reply is no {packing}") from error
         if len(body) > limit:
-            raise BackendUnavailable(
-                f"the endpoint's reply has more than {limit} bytes (judge.endpoint.max_reply_bytes)"
-            )
+            raise BackendUnavailable(f"the endpoint's reply has more than {limit} bytes ({setting})")
     return bytes(body)
 
 

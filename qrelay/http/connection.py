@@ -3,7 +3,7 @@
 What comes back wrong becomes an error, never an answer: a refusal one of `refusals`, and
 
     connection, no JSON, too long a body  BackendUnavailable   retried
-    another model than before             BackendUnavailable   retried
+    another model than before             BackendUnavailable   retried, where `one_model` holds
     silence, or a body without an end     BackendTimeout       retried within the total limit
 
 The API key is in no log and no error.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ import httpx
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, EndpointRefuses, QrelayError
 from qrelay.http.bodies import ENCODINGS, as_json, read_body
+from qrelay.http.names import Names
 from qrelay.http.pacing import Pacer, Policy
 from qrelay.http.ratelimits import asked_to_wait, used_up
 from qrelay.http.refusals import ParameterRefused, Unexplained, classified, failure_of
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _SHOWN_CHARS = 200
 _UNEXPLAINED = 8
-"""So many requests in a row that were refused without a reason are the endpoint's fault, not the passages'."""
+"""So many requests in a row that were refused without a reason are the endpoint's fault, not the texts'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,25 @@ class _Reply:
 class Connection:
     """See the module. Use from one event loop at a time."""
 
-    def __init__(self, url: str, *, api_key: str, policy: Policy, limits: Limits) -> None:
-        """`url` is the base that ends in /v1."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str,
+        policy: Policy,
+        limits: Limits,
+        names: Names,
+        headers: Mapping[str, str] | None = None,
+        one_model: bool = True,
+    ) -> None:
+        """`url` is the base before each request's path. `headers`: sent with each; None: the key as a bearer's.
+        `one_model`: whether answers name the model that made them, which must stay the same."""
         self._url = url.rstrip("/")
         self._api_key = api_key
         self._policy = policy
         self._limits = limits
+        self._names = names
+        self._headers, self._one_model = headers, one_model
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: httpx.AsyncClient | None = None
         self._pacer: Pacer | None = None
@@ -79,8 +93,10 @@ class Connection:
         *,
         advice: Callable[[str], str],
         may_refuse: frozenset[str] = frozenset(),
+        method: str = "POST",
     ) -> Answer:
-        """What `read` makes of the body that POST `path` answers; `read` raises ValueError at a body that is none.
+        """What `read` makes of the body that `path` answers; `read` raises ValueError at a body that is none. With
+        GET the request is the address's query.
 
         advice: what to do where the endpoint refuses this parameter. may_refuse: parameters without which the caller
         can ask too.
@@ -91,7 +107,7 @@ class Connection:
         """
         client, pacer = self._bound()
         try:
-            return await pacer.run(lambda: self._once(client, path, request, read, advice, may_refuse))
+            return await pacer.run(lambda: self._once(client, method, path, request, read, advice, may_refuse))
         except Unexplained:
             self._unexplained += 1
             raise
@@ -99,13 +115,14 @@ class Connection:
     async def _once(
         self,
         client: httpx.AsyncClient,
+        method: str,
         path: str,
         request: dict[str, Any],
         read: Callable[[Any], Answer],
         advice: Callable[[str], str],
         may_refuse: frozenset[str],
     ) -> Answer:
-        reply = await self._post(client, path, request)
+        reply = await self._sent(client, method, path, request)
         if found := failure_of(reply.status, reply.body):
             raise self._refusal(*found, reply, request, advice, may_refuse)
         wait = used_up(reply.headers)
@@ -116,9 +133,10 @@ class Connection:
         except ValueError as error:
             raise BackendUnavailable(
                 f"the endpoint answered {reply.status} with something that is {error}: "
-                "check that judge.endpoint.url is an OpenAI-compatible API and ends in /v1"
+                f"check that {self._names.section}.url is {self._names.api}"
             ) from error
-        self._recognise(reply.body)
+        if self._one_model:
+            self._recognise(reply.body)
         self._answers, self._unexplained = True, 0
         return answer
 
@@ -133,7 +151,7 @@ class Connection:
     ) -> Exception:
         retry_s = self._limits.retry_refused_s
         wait = asked_to_wait(reply.headers)
-        error = classified(status, failure, request, wait, secret=self._api_key, retry_s=retry_s)
+        error = classified(status, failure, request, wait, names=self._names, secret=self._api_key, retry_s=retry_s)
         if isinstance(error, ParameterRefused) and error.parameter not in may_refuse:
             return EndpointRefuses(
                 f"the endpoint refuses the parameter {error.parameter} with {error}: {advice(error.parameter)}",
@@ -153,59 +171,64 @@ class Connection:
         """What people should know of the endpoint now: see `Pacer.notes`."""
         return self._pacer.notes if self._pacer else {}
 
-    def _recognise(self, body: dict[str, Any]) -> None:
-        """Whether the endpoint still answers as the model that it first named: else its labels would get the
+    def _recognise(self, body: Any) -> None:
+        """Whether the endpoint still answers as the model that it first named: else what it answers would get the
         identity of another. Builds (`system_fingerprint`) differ between machines of one host: a new one is logged.
 
         Raises:
             BackendUnavailable: another model answered.
         """
+        body = body if isinstance(body, dict) else {}
         model, build = str(body.get("model") or ""), str(body.get("system_fingerprint") or "")
         if model and self._model is None:
             self._model = model
         if model and model != self._model:
             raise BackendUnavailable(
                 f"the endpoint now answers as {model[:_SHOWN_CHARS]!r}, before as {self._model!r}: serve the former "
-                "model again, or set judge.endpoint.revision and restart the judge"
+                f"model again, or set {self._names.section}.revision and restart the service"
             )
         if build and build not in self._builds:
             if self._builds:
                 log.warning("the endpoint answers with another system_fingerprint: %s", build[:_SHOWN_CHARS])
             self._builds.add(build)
 
-    async def _post(self, client: httpx.AsyncClient, path: str, request: dict[str, Any]) -> _Reply:
+    async def _sent(self, client: httpx.AsyncClient, method: str, path: str, request: dict[str, Any]) -> _Reply:
+        asked: dict[str, Any] = {"params": request} if method == "GET" else {"json": request}
         try:
-            async with client.stream("POST", self._url + path, json=request) as response:
+            async with client.stream(method, self._url + path, **asked) as response:
                 body = await self._body(response)
         except httpx.TimeoutException as error:
             raise BackendTimeout(
                 f"the endpoint did not answer in {self._limits.request_timeout_s} s "
-                "(judge.endpoint.request_timeout_s)"
+                f"({self._names.section}.request_timeout_s)"
             ) from error
         except httpx.TransportError as error:
             raise BackendUnavailable(
-                f"the endpoint does not answer ({type(error).__name__}): check judge.endpoint.url"
+                f"the endpoint does not answer ({type(error).__name__}): check {self._names.section}.url"
             ) from error
         return _Reply(response.status_code, response.headers, as_json(body, response.charset_encoding))
 
     async def _body(self, response: httpx.Response) -> bytes:
         """The body; of a refusal whose body cannot be read the status says enough."""
+        limit, setting = self._limits.max_reply_bytes, f"{self._names.section}.max_reply_bytes"
         if response.status_code < 300:
-            return await read_body(response, self._limits.max_reply_bytes)
+            return await read_body(response, limit, setting)
         with suppress(BackendUnavailable):
-            return await read_body(response, self._limits.max_reply_bytes)
+            return await read_body(response, limit, setting)
         return b""
 
     def _bound(self) -> tuple[httpx.AsyncClient, Pacer]:
         loop = asyncio.get_running_loop()
         if self._client is None or self._pacer is None or self._loop is not loop:
             headers = {"Accept-Encoding": ENCODINGS}
-            if self._api_key:
+            if self._headers is not None:
+                headers |= self._headers
+            elif self._api_key:
                 headers["Authorization"] = f"Bearer {self._api_key}"
             limits = httpx.Limits(max_connections=self._policy.concurrency)
             timeout = httpx.Timeout(self._limits.request_timeout_s)
             self._client = httpx.AsyncClient(timeout=timeout, headers=headers, limits=limits)
-            self._pacer = Pacer(self._policy)
+            self._pacer = Pacer(self._policy, self._names.section)
             self._loop = loop
         return self._client, self._pacer
 

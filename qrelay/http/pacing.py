@@ -6,8 +6,8 @@ or silence halves it (additive increase, multiplicative decrease, as TCP does: C
 Retries wait a uniformly random time up to `base * 2**attempt` ("full jitter", Brooker, AWS Architecture
 Blog, 2015), or as long as the endpoint says. A pause that one answer asks for (Retry-After, or a rate-limit
 window that is used up) holds back every request; it is capped, logged once with its header, and what cannot wait
-so long is told at once until when. After several prompts in a row failed for good, the next ones fail at once for a
-while: a dead endpoint costs seconds, not a timeout a passage. So they do after a refusal of the key, the account or a
+so long is told at once until when. After several requests in a row failed for good, the next ones fail at once for a
+while: a dead endpoint costs seconds, not a timeout a request. So they do after a refusal of the key, the account or a
 setting. A call, its waits and what it reads included, ends within `total_timeout_s`.
 """
 
@@ -35,7 +35,7 @@ _LOGGED_S = 1.0
 @dataclass(frozen=True, slots=True)
 class Policy:
     """concurrency: the most requests at once. max_retries: after the first attempt. retry_base_s: ceiling of the
-    first wait, doubling. total_timeout_s: budget of one prompt, waits included. breaker_failures: prompts
+    first wait, doubling. total_timeout_s: budget of one request, waits included. breaker_failures: requests
     in a row that must fail for good before `breaker_s` seconds of failing at once. max_pause_s: the longest pause
     that an endpoint may ask for."""
 
@@ -84,13 +84,14 @@ class Pacer:
     def __init__(
         self,
         policy: Policy,
+        section: str,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """`clock` (seconds), `sleep` and `uniform` are replaced in tests."""
-        self._policy = policy
+        """section: what errors call the policy. `clock` (seconds), `sleep` and `uniform` are replaced in tests."""
+        self._policy, self._section = policy, section
         self._clock, self._sleep, self._uniform = clock, sleep, uniform
         self.window = Window(policy.concurrency)
         self._paused_until = 0.0
@@ -123,7 +124,7 @@ class Pacer:
         if self._refusal and self._refused_until > now:
             found["refuses"] = str(self._refusal)
         if self._open_until > now:
-            found["not asked"] = f"{self._failures} prompts in a row failed; again in {self._open_until - now:.0f} s"
+            found["not asked"] = f"{self._failures} requests in a row failed; again in {self._open_until - now:.0f} s"
         return found
 
     async def run(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -182,7 +183,7 @@ class Pacer:
                 raise
             raise BackendTimeout(
                 f"the endpoint's answer was not whole after {self._policy.total_timeout_s:g} s "
-                "(judge.endpoint.total_timeout_s)"
+                f"({self._section}.total_timeout_s)"
             ) from error
 
     async def _wait_out_pause(self, deadline: float) -> None:
@@ -210,7 +211,7 @@ class Pacer:
         left = self._open_until - self._clock()
         if left > 0:
             raise self._kind(
-                f"not asked: the endpoint failed {self._failures} prompts in a row; next try in {left:.0f} s",
+                f"not asked: the endpoint failed {self._failures} requests in a row; next try in {left:.0f} s",
                 retry_after_s=left,
             )
 

@@ -28,6 +28,7 @@ from qrelay.errors import (
     RateLimited,
     RequestRefused,
 )
+from qrelay.http.names import Names
 from qrelay.http.ratelimits import Wait
 
 _TOO_LONG: Final = (
@@ -56,7 +57,7 @@ _ACCOUNT_SAYS: Final = re.compile(
 _TRANSIENT: Final = frozenset({408, 409, 423, 424, 425})
 _REFUSES: Final = frozenset({401, 402, 403, 404, 405, 410})
 _BAD_REQUEST: Final = re.compile(r"invalid_?(request|argument|parameter)|bad_?request|unsupported|unknown_parameter")
-_NEVER_PARAMETERS: Final = frozenset({"model", "messages", "prompt"})
+_NEVER_PARAMETERS: Final = frozenset({"model", "messages", "prompt", "input", "inputs"})
 _WORD: Final = re.compile(r"[\w.\-\[\]/:]{1,64}")
 _SAYS_NO: Final = (
     r"unsupported|not supported|not support|unknown|unrecogni[sz]ed|unexpected|extra|invalid|must be|only|"
@@ -126,6 +127,7 @@ def classified(
     request: Mapping[str, Any],
     wait: Wait | None,
     *,
+    names: Names,
     secret: str,
     retry_s: float,
 ) -> Exception:
@@ -135,14 +137,14 @@ def classified(
     codes = " ".join(_codes(failure)).lower()
     seconds = None if wait is None else wait.seconds
     if _FILTER.search(codes) or _flagged(failure):
-        return ContentFiltered(f"the endpoint's content filter refused the passage: {shown}")
+        return ContentFiltered(f"the endpoint's content filter refused the {names.one}: {shown}")
     if is_too_long(failure):
         return too_long(failure, "use a model with a longer context")
     if status == 413:
-        return Oversized(f"the request is too large for the endpoint ({shown}): shorten the passages")
+        return Oversized(f"the request is too large for the endpoint ({shown}): shorten the {names.one}s")
     accused = _QUOTA.search(codes) or _ACCOUNT.search(codes) or (status == 400 and _accuses(failure.get("message")))
     if status in _REFUSES or 300 <= status < 400 or accused:
-        return EndpointRefuses(_account(status, failure, shown, secret), retry_after_s=retry_s)
+        return EndpointRefuses(_account(status, failure, shown, names, secret), retry_after_s=retry_s)
     asked = "" if wait is None else f", {wait.header}"
     if status == 429:
         return RateLimited(f"the endpoint answered {shown}, too many requests{asked}", retry_after_s=seconds)
@@ -151,7 +153,7 @@ def classified(
     parameter = _parameter(failure, request)
     if parameter:
         return ParameterRefused(parameter, _limit(failure, request[parameter]), shown)
-    everything = f"the endpoint refuses every request with {shown}: check judge.model and judge.endpoint"
+    everything = f"the endpoint refuses every request with {shown}: check {names.model} and {names.section}"
     this = f"the endpoint refused the request with {shown}, though it answers others"
     return Unexplained(this, EndpointRefuses(everything, retry_after_s=retry_s))
 
@@ -179,16 +181,16 @@ def _flagged(failure: Mapping[str, Any]) -> bool:
     return isinstance(metadata, dict) and bool(metadata.get("flagged_input") or metadata.get("reasons"))
 
 
-def _account(status: int, failure: Mapping[str, Any], shown: str, secret: str) -> str:
+def _account(status: int, failure: Mapping[str, Any], shown: str, names: Names, secret: str) -> str:
     said = str(failure.get("message") or "")[:_SHOWN_CHARS]
     said = said.replace(secret, "***") if secret else said
     if 300 <= status < 400:
-        return f"the endpoint answered {shown}, it moved: set judge.endpoint.url to where it is now"
+        return f"the endpoint answered {shown}, it moved: set {names.section}.url to where it is now"
     if status in (402, 429) or _QUOTA.search(" ".join(_codes(failure)).lower()):
         return f"the endpoint answered {shown} ({said}): the account's quota is used up or unpaid"
     return (
-        f"the endpoint answered {shown} ({said}): check judge.model, judge.endpoint.url and the key in the variable "
-        "that judge.endpoint.api_key_env names"
+        f"the endpoint answered {shown} ({said}): check {names.model}, {names.section}.url and the key in the "
+        f"variable that {names.section}.api_key_env names"
     )
 
 

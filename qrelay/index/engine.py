@@ -3,6 +3,7 @@
 | engine | finds by |
 |---|---|
 | EmbeddedEngine (embedded.py) | bm25s and dense search over memory-mapped vectors, on this machine |
+| HttpEngine (http/) | a search engine of the user's own, asked over HTTP |
 | SyntheticEngine (synthetic.py) | the fake: made-up candidates for pipeline benchmarks, no model |
 """
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qrelay.config import Section, ServiceSettings
+from qrelay.index.http.settings import SearchSettings
 from qrelay.index.kinds import AnyKind, Form
 from qrelay.models.engines import EncoderEngine
 
@@ -25,13 +26,17 @@ class SyntheticSettings(Section):
 class RetrieverSettings(ServiceSettings):
     """Section `retriever`: QRELAY_RETRIEVER__… in the environment."""
 
-    engine: Literal["embedded", "synthetic"] = Field(
-        "embedded", description="embedded: indexes on this machine; synthetic: made-up candidates, no model"
+    engine: Literal["embedded", "http", "synthetic"] = Field(
+        "embedded",
+        description="embedded: indexes on this machine; http: a search engine of your own; synthetic: made-up "
+        "candidates, no model",
     )
     index_dir: Path | None = Field(
         None, description="Folder that `qrelay index build --out` wrote to; empty: <data_dir>/index"
     )
-    collections: tuple[str, ...] = Field((), description="Collections to serve; empty: all in index_dir")
+    collections: tuple[str, ...] = Field(
+        (), description="Collections to serve; empty: all in index_dir. The engine http needs them named"
+    )
     embedder: str = Field(DEFAULT_EMBEDDER, description="Embedding model's name; the index must be built by it")
     embedder_engine: EncoderEngine = Field(
         "torch",
@@ -96,6 +101,18 @@ class RetrieverSettings(ServiceSettings):
     )
 
     synthetic: SyntheticSettings = SyntheticSettings()
+    http: SearchSettings = SearchSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.engine == "http" and (problems := [*self.http.own_problems(self.collections)]):
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def embeds(self) -> bool:
+        """Whether queries are embedded here."""
+        return self.engine == "embedded" or (self.engine == "http" and self.http.wants_vectors)
 
     @property
     def index_folder(self) -> Path:

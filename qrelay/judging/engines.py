@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import fields
 
 from qrelay import simulated
 from qrelay.errors import ConfigError
@@ -32,7 +30,7 @@ def make_backend(settings: JudgeSettings, *, needs: frozenset[str]) -> Backend:
 def check_backend(settings: JudgeSettings) -> None:
     """What can be said of the engine without loading it. Raises as `make_backend`."""
     if settings.backend == "openai":
-        _api_key(settings)
+        settings.endpoint.api_key("judge.endpoint")
     elif settings.backend != "fake":
         from qrelay.models.catalogue import resolve
 
@@ -99,17 +97,15 @@ def _smaller(model: str) -> str:
 
 
 def _openai(settings: JudgeSettings) -> Backend:
-    from qrelay.http.connection import Limits
-    from qrelay.http.pacing import Policy
     from qrelay.llm.openai import OpenAIBackend
 
     own = settings.endpoint
     return OpenAIBackend(
         own.url,
         Weights(settings.model, own.revision or own.url.rstrip("/"), own.quantisation),
-        api_key=_api_key(settings),
-        policy=Policy(**own.model_dump(include={each.name for each in fields(Policy)})),
-        limits=Limits(**own.model_dump(include={each.name for each in fields(Limits)})),
+        api_key=own.api_key("judge.endpoint"),
+        policy=own.policy(),
+        limits=own.limits(),
         extra_body=own.extra_body,
         parameter_names=own.parameter_names,
         top_logprobs=own.top_logprobs,
@@ -117,15 +113,6 @@ def _openai(settings: JudgeSettings) -> Backend:
         prompt_logprobs=own.prompt_logprobs,
         chat=own.chat,
     )
-
-
-def _api_key(settings: JudgeSettings) -> str:
-    """Empty where none is asked for. Raises ConfigError: its variable is not set."""
-    variable = settings.endpoint.api_key_env
-    key = os.environ.get(variable, "") if variable else ""
-    if variable and not key:
-        raise ConfigError(f"judge.endpoint.api_key_env names {variable}, which is not set: export it")
-    return key
 
 
 def _fake(settings: JudgeSettings) -> Backend:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from qrelay.config import NamesFile, Section, ServiceSettings
+from qrelay.http.settings import HttpSettings
 
 _OWN_PARAMETERS = frozenset(
     {"model", "messages", "max_tokens", "temperature", "logprobs", "top_logprobs", "stop", "stream", "n"}
@@ -25,43 +25,12 @@ BackendName = Literal["llamacpp", "transformers", "openvino", "vllm", "openai", 
 StrategyName = Literal["binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility"]
 
 
-class EndpointSettings(Section):
+class EndpointSettings(HttpSettings):
     """The backend `openai`: an HTTP endpoint."""
 
     url: str = Field("", description="Base URL that ends in /v1, without credentials")
-    api_key_env: str = Field("", description="Name of the environment variable with the API key; empty: no key")
     revision: str = Field("", description="The model's revision, part of every label's identity; empty: the URL")
     quantisation: str = Field("unknown", description="The weights' quantisation, part of every label's identity")
-    concurrency: int = Field(
-        32,
-        ge=1,
-        le=1024,
-        description="Maximum simultaneous requests; fewer while the endpoint refuses, fails or is silent",
-    )
-    request_timeout_s: float = Field(30.0, gt=0, description="Seconds of silence until a request is given up")
-    total_timeout_s: float = Field(
-        120.0, gt=0, description="Seconds for one passage, all retries, waits and slow replies included"
-    )
-    max_reply_bytes: int = Field(
-        4 * 1024**2, ge=1024, description="Maximum bytes of one reply, unpacked; of a longer one the rest is not read"
-    )
-    max_pause_s: float = Field(
-        3600.0, gt=0, description="Maximum seconds of a pause that the endpoint asks for; then it is asked again"
-    )
-    retry_refused_s: float = Field(
-        60.0,
-        gt=0,
-        description="Seconds until an endpoint that refuses the key, the account or a parameter is asked again; "
-        "messages wait meanwhile",
-    )
-    max_retries: int = Field(
-        5, ge=0, description="Attempts after the first: 408, 409, 425, 429, 5xx, silence, no connection"
-    )
-    retry_base_s: float = Field(0.5, gt=0, description="Maximum seconds before the first retry; doubles each time")
-    breaker_failures: int = Field(
-        8, ge=1, description="Consecutive passages that failed for good after which the next ones fail at once"
-    )
-    breaker_s: float = Field(15.0, ge=0, description="Seconds that passages fail at once before the next is tried")
     chat: bool = Field(True, description="Ask /chat/completions; false: /completions, for models without a template")
     prompt_logprobs: bool = Field(
         False,
@@ -347,14 +316,8 @@ class JudgeSettings(ServiceSettings):
         return problems
 
     def _endpoint_problems(self) -> list[str]:
-        endpoint, problems = self.endpoint, []
-        parts = urlsplit(endpoint.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            problems.append(f"backend openai needs endpoint.url as http(s)://host[:port]/v1, not {endpoint.url!r}")
-        if parts.username or parts.password:
-            problems.append("endpoint.url holds credentials: name a variable in endpoint.api_key_env instead")
-        if endpoint.total_timeout_s < endpoint.request_timeout_s:
-            problems.append("endpoint.total_timeout_s is below endpoint.request_timeout_s: no request could end")
+        endpoint = self.endpoint
+        problems = list(endpoint.problems("endpoint", "backend openai", "/v1"))
         unknown = sorted(endpoint.parameter_names.keys() - _RENAMED)
         if unknown:
             problems.append(

@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar
 from qrelay.errors import EndpointRefuses, MalformedInput, QrelayError
 from qrelay.holds import Hold
 from qrelay.http.connection import Connection, Limits
+from qrelay.http.names import Names
 from qrelay.http.pacing import Policy
 from qrelay.http.refusals import ParameterRefused
 from qrelay.llm.base import TOP_LOGPROBS, Incapable, Weights
@@ -44,6 +45,7 @@ from qrelay.llm.exchange import (
 from qrelay.llm.replies import begins_thinking, read_completion, read_echo, read_reply, without_thoughts
 
 Answer = TypeVar("Answer")
+NAMES: Final = Names("judge.endpoint", "judge.model", "an OpenAI-compatible API and ends in /v1", "passage")
 log = logging.getLogger(__name__)
 
 _TEXT_ONLY: Final[dict[str, Any]] = {"max_tokens": 4, "stop": ["\n"]}
@@ -80,7 +82,9 @@ class OpenAIBackend(Incapable):
         `accept_text`: whether replies without log-probabilities count. `prompt_logprobs`: whether the endpoint
         echoes a prompt with its log-probabilities. `chat`: False for a model without a chat template."""
         self.weights = weights
-        self._connection = Connection(url, api_key=api_key, policy=policy or Policy(), limits=limits or Limits())
+        self._connection = Connection(
+            url, api_key=api_key, policy=policy or Policy(), limits=limits or Limits(), names=NAMES
+        )
         self._extra = dict(extra_body or {})
         self._names = dict(parameter_names or {})
         self._accept_text = accept_text

@@ -183,6 +183,12 @@ def load_retriever(settings: RetrieverSettings, load: Load = load_embedder) -> R
         return Retriever(settings, SyntheticIndex(settings.collections, settings.synthetic.service_time_s))
     registry = Registry(settings.registry_folder)
     embedders = Embedders(settings.embedder, registry, load, settings.threads, settings.embedder_engine)
+    if settings.engine == "http":
+        from qrelay.index.http.engine import HttpVersions  # and with it the client
+
+        index = Collections(HttpVersions(settings, embedders), settings, embedders)
+        index.load("")
+        return Retriever(settings, index)
     versions = FolderVersions(settings)
     index = Collections(versions, settings, embedders)
     follower = Follower(settings, versions, index, embedders) if settings.registry_poll_s else None
@@ -194,8 +200,12 @@ def load_retriever(settings: RetrieverSettings, load: Load = load_embedder) -> R
 def check_retriever(settings: RetrieverSettings) -> None:
     """What would keep `load_retriever` from beginning. Raises ModelError: there is neither an index nor a registry,
     which name the model, and the one for the first index is absent."""
+    if settings.engine == "http":
+        from qrelay.index.http.engine import credential
+
+        credential(settings.http)
     named = settings.registry_folder.exists() or collections_in(settings.index_folder)
-    if settings.engine != "synthetic" and settings.embedder != HASH_NAME and not named:
+    if settings.embeds and settings.embedder != HASH_NAME and not named:
         resolve(settings.embedder)
 
 

@@ -73,7 +73,7 @@ async def follow_registry(context: Context, stopping: asyncio.Event) -> None:
 
 def needed_models(settings: RetrieverSettings) -> list[str]:
     """The embedder, where this engine has one."""
-    return [settings.embedder] if settings.engine == "embedded" and settings.embedder != HASH_NAME else []
+    return [settings.embedder] if settings.embeds and settings.embedder != HASH_NAME else []
 
 
 def prepare_models(settings: RetrieverSettings) -> None:

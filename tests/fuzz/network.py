@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import numpy as np
 
 from qrelay import wire
 from qrelay.bench.probe import scrape
 from qrelay.cli.top import scrape as glance
 from qrelay.errors import QrelayError
 from qrelay.http.ratelimits import asked_to_wait, used_up
+from qrelay.index.http.engine import HttpVersions, authorization, credential
+from qrelay.index.http.settings import SearchSettings
+from qrelay.index.settings import RetrieverSettings
 from qrelay.jobs.kubernetes_launcher import KubernetesLauncher
 from qrelay.jobs.launcher import TrainingJob
 from qrelay.judging.engines import make_backend
@@ -25,8 +29,13 @@ from qrelay.judging.querygen.prompt import read_question
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies.numbered import read_numbers
 from qrelay.llm.exchange import Chat, Continuation, Prompt, Reply
+from qrelay.models.embedder import load_embedder
+from qrelay.models.registry import Registry
+from qrelay.models.served import Embedders
 from qrelay.settings.kubernetes import KubernetesSettings
+from qrelay.types import CandidateSet, Query
 from tests.fuzz.parser import Parser, constant, each
+from tests.index.test_http import SAMPLES
 from tests.jobs.kubernetes_api import ApiServer
 from tests.judging.samples import COPYTREE, LOCK, candidate_set, make_judge
 
@@ -132,6 +141,30 @@ def _endpoint(data: bytes, _: Path) -> None:
 
 def _with_status(status: str) -> Callable[[bytes, Path], None]:
     return lambda data, folder: _endpoint(_http(status, data), folder)
+
+
+def _searched(data: bytes, _: Path) -> None:
+    """Candidates by every preset, or an error each."""
+    settings = {"url": _answering(_http("200 OK", data)), "max_retries": 0, "retry_base_s": 0.001}
+    errors = []
+    for preset in SAMPLES:
+        given = {**settings, "preset": preset, "total_timeout_s": 3.0, "request_timeout_s": 3.0}
+        retriever = RetrieverSettings.model_validate({"engine": "http", "collections": ["docs"], "http": given})
+        versions = HttpVersions(retriever, Embedders("hash", Registry(retriever.registry_folder), load_embedder))
+        (found,) = versions.open("docs").search(["how"], np.zeros((1, 2), np.float32), 5)
+        versions.close()
+        if isinstance(found, QrelayError):
+            errors.append(found)
+        else:
+            wire.encode(CandidateSet(Query("q", "how", "docs"), found, "v"))
+    if len(errors) == len(SAMPLES):
+        raise errors[0]
+
+
+def _credential(data: bytes, folder: Path) -> None:
+    (folder / "key").write_bytes(data)
+    settings = SearchSettings(auth="basic", api_key_file=folder / "key")
+    httpx.Headers(authorization(settings, credential(settings)))
 
 
 def _headers(data: bytes, _: Path) -> None:
@@ -281,6 +314,8 @@ PARSERS: Final = (
         _endpoint,
         cost=5,
     ),
+    Parser("search engine's answer", "json", constant(*map(json.dumps, SAMPLES.values())), _searched, cost=5),
+    Parser("search engine's credential", "lines", constant("user:pass\n"), _credential),
     Parser("endpoint's rate limits", "lines", constant(*_RATE_LIMITS), _headers),
     Parser(
         "reply of a model",

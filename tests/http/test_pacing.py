@@ -22,6 +22,8 @@ from qrelay.http.ratelimits import asked_to_wait, used_up
 SUNDAY = 784111777.0
 """Sun, 06 Nov 1994 08:49:37 GMT, RFC 9110's example."""
 
+SECTION = "some.endpoint"
+
 
 class HandClock:
     """A clock that moves by sleeping only."""
@@ -37,7 +39,7 @@ class HandClock:
     def pacer(self, **policy: float) -> Pacer:
         """Waits are the longest that jitter may draw."""
         made = Policy(**policy)  # type: ignore[arg-type]
-        return Pacer(made, clock=lambda: self.now, sleep=self.sleep, uniform=lambda _, high: high)
+        return Pacer(made, SECTION, clock=lambda: self.now, sleep=self.sleep, uniform=lambda _, high: high)
 
 
 def failing(errors: Iterable[QrelayError]) -> object:
@@ -122,7 +124,7 @@ async def test_a_dead_endpoint_costs_a_few_prompts_not_all_and_is_tried_again_la
 
 
 async def test_no_more_than_concurrency_requests_run_at_once() -> None:
-    pacer = Pacer(Policy(concurrency=3))
+    pacer = Pacer(Policy(concurrency=3), SECTION)
     running = most = 0
 
     async def call() -> None:
@@ -229,7 +231,7 @@ async def test_a_refusing_endpoint_is_asked_less_at_once_until_it_answers() -> N
             raise BackendUnavailable("busy")
         return "fine"
 
-    pacer = Pacer(Policy(concurrency=8, max_retries=0, breaker_failures=1000))
+    pacer = Pacer(Policy(concurrency=8, max_retries=0, breaker_failures=1000), SECTION)
     await asyncio.gather(*(pacer.run(call) for _ in range(40)), return_exceptions=True)
     refusing, most = False, 0
     assert await asyncio.gather(*(pacer.run(call) for _ in range(4))) == ["fine"] * 4
@@ -278,8 +280,8 @@ async def test_a_call_that_never_ends_is_given_up_at_the_total_limit() -> None:
     async def call() -> None:
         await never.wait()
 
-    with pytest.raises(BackendTimeout, match=r"judge\.endpoint\.total_timeout_s"):
-        await Pacer(Policy(total_timeout_s=0.05, max_retries=0)).run(call)
+    with pytest.raises(BackendTimeout, match=r"some\.endpoint\.total_timeout_s"):
+        await Pacer(Policy(total_timeout_s=0.05, max_retries=0), SECTION).run(call)
 
 
 async def test_a_pause_that_outlives_the_retries_is_told_as_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,9 @@ from qrelay.index.stored import StoredVectors
 from qrelay.models.embedder import load_embedder
 from qrelay.types import BM25, DENSE, Candidate
 from tests.index.documents import made_up, write_jsonl
+from tests.index.searching import answering
+from tests.index.searching import engine as searching
+from tests.llm.endpoint import ScriptedEndpoint
 
 DEPTHS = Depths(bm25=40, dense=30, rrf_k=60)
 RECALL = 0.9
@@ -67,6 +71,13 @@ def embedded(ann: AnyKind, vectors: Form = "float32") -> Make:
     return make
 
 
+def http(folder: Path) -> Case:
+    opened = ExitStack()
+    endpoint = opened.enter_context(ScriptedEndpoint())
+    endpoint.default = answering(made_up(400))
+    return Case(opened.enter_context(searching(endpoint, page_size=60)), ("opensearch",), close=opened.close)
+
+
 ENGINES: dict[str, Make] = {
     "exact": embedded("exact"),
     "exact, float16": embedded("exact", "float16"),
@@ -74,6 +85,7 @@ ENGINES: dict[str, Make] = {
     "hnsw": embedded("hnsw"),
     "ivf-sq": embedded("ivf-sq"),
     "ivf-pq": embedded("ivf-pq", "int8"),
+    "http": http,
 }
 
 

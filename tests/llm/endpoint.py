@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+from urllib.parse import parse_qsl
 
 from tests.conftest import LONG_S
 
@@ -137,8 +138,13 @@ class ScriptedEndpoint:
 
     @property
     def url(self) -> str:
-        """The base URL."""
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
+        """The base URL of a judge."""
+        return f"{self.address}/v1"
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_port}"
 
     def script(self, *answers: Answer) -> None:
         """What to answer next."""
@@ -164,8 +170,15 @@ class ScriptedEndpoint:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self) -> None:
+                self.path, _, query = self.path.partition("?")
+                self._answer(json.dumps(dict(parse_qsl(query))))
+
             def do_POST(self) -> None:
-                self.asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                self._answer(self.rfile.read(int(self.headers["Content-Length"])).decode())
+
+            def _answer(self, asked: str) -> None:
+                self.asked = asked
                 body = json.loads(self.asked)
                 with outer._lock:
                     outer.requests.append(body)

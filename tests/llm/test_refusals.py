@@ -16,7 +16,7 @@ from qrelay.judging.judge import Judge
 from qrelay.judging.settings import EndpointSettings, JudgeSettings
 from qrelay.llm.base import Weights
 from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS
-from qrelay.llm.openai import OpenAIBackend
+from qrelay.llm.openai import NAMES, OpenAIBackend
 from qrelay.types import Graded, JudgedSet, Missing
 from tests.conftest import LONG_S
 from tests.judging.samples import COPYTREE, LOCK, candidate_set, judge_one, make_judge, reasons
@@ -39,7 +39,7 @@ FAST = Policy(concurrency=2, max_retries=1, retry_base_s=0.001, total_timeout_s=
 def kind(status: int, body: object) -> type[BaseException]:
     found = failure_of(status, body)
     assert found is not None
-    return type(classified(*found, REQUEST, None, secret="", retry_s=60.0))
+    return type(classified(*found, REQUEST, None, names=NAMES, secret="", retry_s=60.0))
 
 
 def error(**fields: object) -> dict[str, object]:
@@ -130,7 +130,7 @@ def test_a_refused_parameter_is_named_with_the_limit_that_the_refusal_states(
 ) -> None:
     found = failure_of(status, body)
     assert found is not None
-    refused = classified(*found, REQUEST, None, secret="", retry_s=60.0)
+    refused = classified(*found, REQUEST, None, names=NAMES, secret="", retry_s=60.0)
     assert isinstance(refused, ParameterRefused), refused
     assert refused.parameter == parameter
     assert parameter == "temperature" or refused.limit == limit
