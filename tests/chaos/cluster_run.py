@@ -210,11 +210,12 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "stop.one": stop_one,
     "cut.one": cut_one,
     "part.one": part_one,
+    "power.all": power_all,
     "wipe.one": wipe_one,
     "corrupt.one": partial(corrupt, "*.blk"),
     "spoil.one": partial(corrupt, "*"),
-    "power.all": power_all,
 }
+"""In the order in which they happen: power.all before a server's store is replaced, see docs/reliability.md."""
 
 
 @dataclass(frozen=True, slots=True)
