@@ -2,8 +2,9 @@
 
 The configuration is prod's, the installation four real services with shipped doubles for models, the load a real
 feed. A fault meets the server that leads the first queue. Afterwards every query whose acknowledgement is in the
-feed's journal must be in the ledger once: nothing is repaired. What this machine does not permit is a line with the
-reason.
+feed's journal must be in the ledger once. Nothing is repaired but queues that have no leader for a minute, which an
+operator deletes: then `qrelay reconcile --repair` feeds again what was in them, and the line says so. What this
+machine does not permit is a line with the reason.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from tests.pipeline.harness import DOUBLES, Installation
 
 ROOT = Path(__file__).resolve().parents[2]
 _LOOK_S: Final = 0.2
+_LEADER_LOOKS: Final = 60
 _SETTLED_S: Final = 240.0
 """Without any change for so long: what is left then does not end. Longer than prod's ack_wait."""
 Fault = Callable[[Cluster, Server, "Load"], None]
@@ -121,6 +123,12 @@ class Load:
             if watched(now) != before:
                 before, changed = watched(now), time.monotonic()
             time.sleep(_LOOK_S)
+
+    def until_accepted(self) -> None:
+        """No more queries; wait until all are accepted."""
+        self._ending.set()
+        self._writer.join()
+        self._until(lambda now: now[0] == len(self.texts))
 
     def end(self) -> None:
         """No more queries; wait until all are accepted and committed, or nothing moves any more."""
@@ -268,11 +276,30 @@ def _longest(moments: Sequence[float], since: float) -> float:
     return round(max((b - a for a, b in itertools.pairwise(after)), default=0.0), 1)
 
 
-async def leader_of(nats: NatsSettings, queue: Queue) -> str:
-    """The name of the server that leads a queue."""
+async def leaders_of(nats: NatsSettings) -> dict[Queue, str]:
+    """The name of the server that leads each queue, "" where none does."""
     async with await JetStreamBroker.connect(nats, name="chaos", timeout_s=LONG_S) as broker:
-        cluster = (await broker._js.stream_info(queue.stream)).cluster
-        return str(cluster.leader) if cluster else ""
+        found = {queue: (await broker._js.stream_info(queue.stream)).cluster for queue in Queue}
+    return {queue: str(cluster.leader or "") if cluster else "" for queue, cluster in found.items()}
+
+
+def delete_leaderless(nats: NatsSettings, load: Load) -> bool:
+    """What an operator does, see docs/reliability.md; whether anything had to be done."""
+    gone: list[Queue] = []
+    for _ in range(_LEADER_LOOKS):
+        gone = [queue for queue, leader in asyncio.run(leaders_of(nats)).items() if not leader]
+        if not gone:
+            return False
+        time.sleep(1)
+    asyncio.run(_delete(nats, gone))
+    load.notes.append(f"no leader for a minute, deleted: {', '.join(queue.stream for queue in gone)}")
+    return True
+
+
+async def _delete(nats: NatsSettings, queues: Sequence[Queue]) -> None:
+    async with await JetStreamBroker.connect(nats, name="chaos", timeout_s=LONG_S) as broker:
+        for queue in queues:
+            await broker._js.delete_stream(queue.stream)
 
 
 def run_fault(name: str, cluster: Cluster, installation: Installation, rate: float, seconds: float) -> Verdict:
@@ -281,11 +308,15 @@ def run_fault(name: str, cluster: Cluster, installation: Installation, rate: flo
     load = Load(installation, name.replace(".", "-"), rate)
     load.until_moving()
     time.sleep(seconds)
-    leader = cluster.named(asyncio.run(leader_of(nats, Queue.QUERIES)))
+    leader = cluster.named(asyncio.run(leaders_of(nats))[Queue.QUERIES])
     began = time.time()
     FAULTS[name](cluster, leader, load)
+    deleted = delete_leaderless(nats, load) if name == "power.all" else False
     load.until_moving()
     time.sleep(seconds)
+    if deleted:
+        load.until_accepted()
+        load.notes.append(f"fed again: {installation.run('reconcile', '--collection', load.collection, '--repair')}")
     load.end()
     cluster.await_healthy()
     accepted = load.accepted()
