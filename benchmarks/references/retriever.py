@@ -45,14 +45,10 @@ class Bare:
             self._dense.add(vectors)
         else:
             self._dense = faiss.read_index(str(folder / INDEX))
-            effort = max(facts.ann.effort, DENSE_TOP)
-            self._parameters = {
-                "hnsw": lambda: faiss.SearchParametersHNSW(efSearch=effort),
-                "ivf-sq": lambda: faiss.SearchParametersIVF(nprobe=facts.ann.effort),
-                "ivf-pq": lambda: faiss.SearchParametersPreTransform(
-                    index_params=faiss.SearchParametersIVF(nprobe=facts.ann.effort)
-                ),
-            }[facts.ann.kind]()
+            if facts.ann.kind == "hnsw":
+                self._parameters = faiss.SearchParametersHNSW(efSearch=max(facts.ann.effort, DENSE_TOP))
+            else:
+                self._parameters = faiss.SearchParametersIVF(nprobe=facts.ann.effort)
         self._encode = encode or self._by(SentenceTransformer(str(resolve(model).path), local_files_only=True))
         self.passages = facts.passages
 
