@@ -7,9 +7,9 @@
 | ivf-sq | inverted lists of 8-bit codes | dim + 8 | its lists are mapped from disk |
 | ivf-pq | inverted lists of product-quantised codes | dim / 8 + 8 | its lists are mapped from disk |
 
-Whatever FAISS proposes is scored again with the stored vectors, so scores do not depend on its codes. (A rotation before the
-product quantiser, OPQ, took minutes to train for 51,062 vectors; with eight proposals a neighbour the recall is 0.99
-without.)
+Whatever FAISS proposes is scored again with the stored vectors, so scores do not depend on its codes. (A rotation
+before the product quantiser, OPQ, took minutes to train for 51,062 vectors; with eight proposals a neighbour the
+recall is 0.99 without.)
 
 A build survives a kill: the index is written after each `CHECKPOINT_ROWS` vectors. Memory: the index, and before it
 the training sample. (Lists merged on disk would need less, but FAISS then writes to standard output wherever it finds
@@ -120,7 +120,7 @@ def bytes_a_vector(kind: Kind, dim: int, links: int) -> int:
 def faiss_name(kind: Kind, vectors: int, dim: int, links: int) -> str:
     """For faiss.index_factory."""
     lists = min(1 << max(2, round(math.log2(4 * math.sqrt(vectors)))), max(1, vectors // _A_LIST))
-    codes = max(1, dim // _SUBVECTOR)
+    codes = next(count for count in range(max(1, dim // _SUBVECTOR), 0, -1) if dim % count == 0)
     return {
         "hnsw": f"HNSW{links}_SQ8",
         "ivf-sq": f"IVF{lists},SQ8",
