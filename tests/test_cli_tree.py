@@ -403,6 +403,7 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("models push", "models retract-judge", "models restore-judge"), "tests/models/registry"),
     **dict.fromkeys(("judge check", "judge eval", "judge qualify", "judge rejudge"), "tests/judging"),
     **dict.fromkeys(("models prepare", "models pull", "models tune"), "tests/models"),
+    "index load": "tests/index/milvus",
     "rounds": "tests/training",
     **dict.fromkeys(("training abandon", "training run"), "tests/jobs"),
 }  # fmt: skip

@@ -10,7 +10,7 @@
 ARG PYTHON=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${PYTHON} AS builder
-ARG EXTRAS="retriever"
+ARG EXTRAS="retriever,milvus"
 # pip reads these by itself; empty means PyPI alone.
 ARG PIP_INDEX_URL=""
 ARG PIP_EXTRA_INDEX_URL=""

@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from qrelay.cli.group import Group, example
+from qrelay.cli.index_load import load, load_where_milvus_serves, sentence
 from qrelay.cli.index_update import update
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.errors import ConfigError, CorpusIndexError
@@ -80,9 +81,8 @@ def build(
     from qrelay.models.embedder import load_embedder
 
     settings = _settings(data_dir, config)
-    wanted = AnnRequest(
-        ann or settings.ann, settings.ann_recall, settings.ann_links, int(settings.ann_memory_gb * 1e9)
-    )
+    kind = ann or ("exact" if settings.engine == "milvus" else settings.ann)  # Milvus has an index of its own
+    wanted = AnnRequest(kind, settings.ann_recall, settings.ann_links, int(settings.ann_memory_gb * 1e9))
     request = BuildRequest(
         source, collection, out or settings.index_folder, limit,
         vectors=vectors or settings.vectors, ann=wanted, questions=questions,
@@ -91,10 +91,11 @@ def build(
     with shown():
         embed = load_embedder(embedder or settings.embedder, engine=engine or settings.embedder_engine)
         if follow:
-            _follow(request, embed, as_json)
+            _follow(request, embed, settings, as_json)
             return
         result = build_index(request, embed, _complain)
-    _report(result, as_json)
+        loaded = load_where_milvus_serves(settings, result.folder.parent)
+    _report(result, loaded, as_json)
     if result.rejected:
         raise SystemExit(EXIT_PARTIAL)
 
@@ -113,14 +114,17 @@ def _complain(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _follow(request: Any, embedder: Any, as_json: bool) -> None:
+def _follow(request: Any, embedder: Any, settings: RetrieverSettings, as_json: bool) -> None:
     from qrelay.index.follow import follow_corpus
 
+    def built(result: Any) -> None:
+        _report(result, load_where_milvus_serves(settings, result.folder.parent), as_json)
+
     with suppress(KeyboardInterrupt):
-        asyncio.run(follow_corpus(request, embedder, _complain, lambda result: _report(result, as_json)))
+        asyncio.run(follow_corpus(request, embedder, _complain, built))
 
 
-def _report(result: Any, as_json: bool) -> None:
+def _report(result: Any, loaded: dict[str, Any] | None, as_json: bool) -> None:
     facts = result.manifest.model_dump(exclude={"files", "rejected"})
     summary = facts | {
         "folder": str(result.folder),
@@ -134,6 +138,8 @@ def _report(result: Any, as_json: bool) -> None:
     }
     for remark in summary["remarks"]:
         click.echo(remark, err=True)
+    if loaded is not None:
+        summary["milvus"] = loaded
     _print(summary if as_json else _sentences(summary), as_json)
 
 
@@ -142,14 +148,15 @@ def _sentences(summary: dict[str, Any]) -> str:
         f"{summary['documents']:,} documents, {summary['passages']:,} passages, "
         f"{summary['size_bytes'] / 1e6:,.1f} MB, {summary['rejected']:,} records left out"
     )
+    loaded = f"\n{sentence(summary['milvus'])}" if "milvus" in summary else ""
     if summary["already_built"]:
-        return f"{summary['folder']} is already built from this corpus, model and parameters ({counts})"
+        return f"{summary['folder']} is already built from this corpus, model and parameters ({counts}){loaded}"
     taken = ""
     if summary["resumed_passages"] or summary["reused"]:
         taken = f"; {summary['resumed_passages']:,} vectors resumed, {summary['reused']:,} reused"
     return (
         f"built {summary['folder']} ({counts}) in {summary['build_seconds']:,.1f} s, "
-        f"embedding {summary['passages_per_second']:,.0f} passages/s{taken}"
+        f"embedding {summary['passages_per_second']:,.0f} passages/s{taken}{loaded}"
     )
 
 
@@ -193,6 +200,10 @@ def reembed(
         _print({"collections": []} if as_json else "no bi-encoder is promoted yet: nothing to do", as_json)
         return
     rows = run(job)
+    with shown():
+        for row in (each for each in rows if each["switched"]):
+            if loaded := load_where_milvus_serves(settings, folder / row["collection"]):
+                row["milvus"] = loaded
     if as_json:
         echo_json({"collections": rows})
         return
@@ -200,7 +211,8 @@ def reembed(
         _print(
             f"{row['collection']}: {'switched to' if row['switched'] else 'made'} {row['folder']} "
             f"({row['passages']:,} passages by {row['embedder']}"
-            + ("; it was there already)" if row["already"] else f", {row['passages_per_second']:,.0f} passages/s)"),
+            + ("; it was there already)" if row["already"] else f", {row['passages_per_second']:,.0f} passages/s)")
+            + (f"\n{sentence(row['milvus'])}" if "milvus" in row else ""),
             False,
         )
 
@@ -224,6 +236,7 @@ def info(collection: str, out: Path | None, data_dir: Path, config: Path | None,
 
 
 index.add_command(update)
+index.add_command(load)
 
 
 @index.command("list", epilog=example("qrelay index list"))

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from qrelay.cli.group import example
+from qrelay.cli.index_load import load_where_milvus_serves, sentence
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.errors import InputError
 from qrelay.exitcodes import EXIT_PARTIAL
@@ -60,15 +61,19 @@ def update(
     with shown():
         embed = load_embedder(embedder or settings.embedder, engine=engine or settings.embedder_engine)
         result = update_index(request, embed, lambda line: click.echo(line, err=True))
+        loaded = load_where_milvus_serves(settings, request.out / collection)
     counts = {name: count for name, count in asdict(result).items() if name != "built"}
     built = result.built
     rejected = built.rejected if built else 0
     if as_json:
         version = built.manifest.version if built else None
         reused = built.manifest.reused if built else None
-        echo_json({**counts, "version": version, "rejected": rejected, "reused": reused})
+        facts = {**counts, "version": version, "rejected": rejected, "reused": reused}
+        echo_json(facts | ({"milvus": loaded} if loaded else {}))
     else:
         click.echo(_told(counts, built))
+        if loaded:
+            click.echo(sentence(loaded))
     if rejected or result.unknown:
         raise SystemExit(EXIT_PARTIAL)
 

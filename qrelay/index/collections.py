@@ -11,7 +11,7 @@ import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from qrelay.errors import CorpusIndexError, ModelError, QrelayError, SetupError
+from qrelay.errors import CorpusIndexError, ModelError, QrelayError, SetupError, TransientError
 from qrelay.index.engine import Engine, Versions
 from qrelay.index.settings import RetrieverSettings
 from qrelay.index.synthetic import SyntheticEngine
@@ -110,13 +110,19 @@ class Collections:
             return False
         found = {name: served for name, served in self.served.items() if name in marks}
         problems = {name: error for name, error in self.problems.items() if name in marks}
-        later = []
+        later, unanswered = [], []
         for name in [name for name in marks if marks[name] != self._marks.get(name)]:
             try:
                 served = self._open(name, may_load=may_load)
             except (CorpusIndexError, ModelError) as error:
                 problems[name] = error
                 _log.error("cannot load the index of %s: %s", name, error)
+                continue
+            except TransientError as error:
+                if not self.served:
+                    raise  # nothing goes on being served
+                _log.error("cannot load the index of %s now: %s", name, error)
+                unanswered.append(name)
                 continue
             if served is None:
                 later.append(name)
@@ -126,7 +132,7 @@ class Collections:
             _log.info("serving %s version %s with %s", name, served.engine.version, served.model)
         former, self.served = self.served, found
         self._let_go(former)
-        self._marks = {name: mark for name, mark in marks.items() if name not in later}
+        self._marks = {name: mark for name, mark in marks.items() if name not in (*later, *unanswered)}
         self.problems = problems
         return bool(later)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,12 +15,23 @@ from qrelay.index.arrays import load_array
 from qrelay.index.bm25 import Bm25
 from qrelay.index.dense import open_dense
 from qrelay.index.engine import Found, Vectors
-from qrelay.index.manifest import CURRENT, Manifest, checked_manifest, collections_in, current_folder, dead_rows
+from qrelay.index.manifest import (
+    CURRENT,
+    Manifest,
+    checked_manifest,
+    collections_in,
+    current_folder,
+    dead_rows,
+    read_manifest,
+)
 from qrelay.index.ranking import Depths, Fused, fuse, near_top
+from qrelay.index.reembed import find_version, switch
 from qrelay.index.settings import RetrieverSettings
 from qrelay.index.store import PassageStore
 from qrelay.index.stored import StoredVectors
 from qrelay.types import BM25, DENSE, Candidate, Score
+
+_log = logging.getLogger(__name__)
 
 
 class EmbeddedEngine:
@@ -107,6 +119,22 @@ class FolderVersions:
 
     def marks(self) -> Mapping[str, Hashable]:
         return {name: _mark(home / CURRENT) for name, home in self.homes().items()}
+
+    def catch_up(self, wanted: str, concerns: Callable[[str], bool]) -> tuple[dict[str, Path], list[str]]:
+        behind, problems = {}, []
+        for name, home in self.homes().items():
+            try:
+                facts = read_manifest(current_folder(home))
+                if facts.embedder == wanted or not concerns(facts.embedder):
+                    continue
+                found = find_version(home, facts, wanted)
+                if found is None:
+                    behind[name] = home
+                elif switch(home, facts.version, found):
+                    _log.info("switched %s to version %s, which was on disk", name, found)
+            except (CorpusIndexError, OSError) as error:
+                problems.append(f"{name} cannot be switched to {wanted}: {error}")
+        return behind, problems
 
     def open(self, name: str) -> EmbeddedEngine:
         settings = self._settings

@@ -4,12 +4,14 @@
 |---|---|
 | EmbeddedEngine (embedded.py) | bm25s and dense search over memory-mapped vectors, on this machine |
 | HttpEngine (http/) | a search engine of the user's own, asked over HTTP |
+| MilvusEngine (milvus/) | BM25 and dense search in a Milvus cluster |
 | SyntheticEngine (synthetic.py) | the fake: made-up candidates for pipeline benchmarks, no model |
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -69,3 +71,16 @@ class Versions(Protocol):
 
     def reembed_command(self, name: str, model: str) -> str:
         """The command that embeds a collection again. model: as its option --model takes it, with the engine."""
+
+
+class Followed(Versions, Protocol):
+    """Versions that may be of another model than the one that shall serve."""
+
+    def catch_up(self, wanted: str, concerns: Callable[[str], bool]) -> tuple[dict[str, Path], list[str]]:
+        """Make a version of the wanted model the current one, where there is one of the same passages. concerns:
+        asked whether a collection that this model serves may be switched.
+
+        Returns:
+            The collections without such a version, with the folders in which they would be re-embedded, and what is
+            wrong with others.
+        """

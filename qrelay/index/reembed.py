@@ -108,7 +108,7 @@ def find_version(home: Path, like: Manifest, fingerprint: str) -> str | None:
     for path in sorted(home.glob(f"[!.]*/{MANIFEST}")):
         with suppress(CorpusIndexError):
             facts = read_manifest(path.parent)
-            same = facts.embedder == fingerprint and _passages(facts) == _passages(like)
+            same = facts.embedder == fingerprint and passages_of(facts) == passages_of(like)
             if same and not list(problems(path.parent, facts, "size")):
                 return facts.version
     return None
@@ -179,7 +179,7 @@ def _parameters(source: Manifest, fingerprint: str) -> dict[str, int | float | s
     return kept if cutter == fingerprint else kept | {CUTTER: cutter}
 
 
-def _passages(manifest: Manifest) -> dict[str, str]:
+def passages_of(manifest: Manifest) -> dict[str, str]:
     """What two versions of the same passages have in common: path -> sha256 of all but the vectors
     and their approximate index."""
     return {entry.path: entry.sha256 for entry in manifest.files if entry.path not in _OF_VECTORS}
@@ -191,7 +191,7 @@ def _scaffold(source: Path, manifest: Manifest, work: Path, fingerprint: str) ->
         return
     shutil.rmtree(work, ignore_errors=True)
     (work / SCAFFOLD).mkdir(parents=True)
-    for path in _passages(manifest):
+    for path in passages_of(manifest):
         (work / path).parent.mkdir(exist_ok=True)
         try:
             os.link(source / path, work / path)

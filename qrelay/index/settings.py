@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from qrelay.config import Section, ServiceSettings
 from qrelay.index.http.settings import SearchSettings
 from qrelay.index.kinds import AnyKind, Form
+from qrelay.index.milvus.settings import MilvusSettings
 from qrelay.models.engines import EncoderEngine
 
 DEFAULT_EMBEDDER: Final = "all-MiniLM-L6-v2"
@@ -26,10 +27,10 @@ class SyntheticSettings(Section):
 class RetrieverSettings(ServiceSettings):
     """Section `retriever`: QRELAY_RETRIEVER__… in the environment."""
 
-    engine: Literal["embedded", "http", "synthetic"] = Field(
+    engine: Literal["embedded", "milvus", "http", "synthetic"] = Field(
         "embedded",
-        description="embedded: indexes on this machine; http: a search engine of your own; synthetic: made-up "
-        "candidates, no model",
+        description="embedded: indexes on this machine; milvus: in a Milvus cluster; http: a search engine of your "
+        "own; synthetic: made-up candidates, no model",
     )
     index_dir: Path | None = Field(
         None, description="Folder that `qrelay index build --out` wrote to; empty: <data_dir>/index"
@@ -100,6 +101,7 @@ class RetrieverSettings(ServiceSettings):
         1, ge=1, le=1024, description="CPU threads of the process that re-embeds, which runs at low priority"
     )
 
+    milvus: MilvusSettings = MilvusSettings()
     synthetic: SyntheticSettings = SyntheticSettings()
     http: SearchSettings = SearchSettings()
 
@@ -107,12 +109,14 @@ class RetrieverSettings(ServiceSettings):
     def _consistent(self) -> Self:
         if self.engine == "http" and (problems := [*self.http.own_problems(self.collections)]):
             raise ValueError("; ".join(problems))
+        if self.engine == "milvus" and not self.milvus.uri:
+            raise ValueError("engine milvus needs milvus.uri: http://HOST:19530, say")
         return self
 
     @property
     def embeds(self) -> bool:
         """Whether queries are embedded here."""
-        return self.engine == "embedded" or (self.engine == "http" and self.http.wants_vectors)
+        return self.engine in ("embedded", "milvus") or (self.engine == "http" and self.http.wants_vectors)
 
     @property
     def index_folder(self) -> Path:

@@ -39,13 +39,22 @@ REGISTRY_POINTS: Final = (
 )
 """Those of the model registry. staged: a model's copy is whole and not in place; placed: in place, and the history
 does not know; written: an event's file is whole and has no number; linked: it has."""
+MILVUS_POINTS: Final = (
+    "index.milvus.created",
+    "index.milvus.batch",
+    "index.milvus.written",
+    "index.milvus.switch",
+    "index.milvus.switched",
+)
+"""Those of a bulk load. created: the new collection is empty; batch: some rows are acknowledged; written: all are,
+not yet sealed; switch: the version is whole, the alias names the former; switched: older versions are still there."""
 
 _folder: Final = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
 _passed: Final[Counter[str]] = Counter()
 
 
 def point(name: str) -> None:
-    """Dies here if the harness asks for it; `name` is one of POINTS or REGISTRY_POINTS."""
+    """Dies here if the harness asks for it; `name` is one of POINTS, REGISTRY_POINTS or MILVUS_POINTS."""
     if _folder is None:
         return
     _passed[name] += 1

@@ -2,10 +2,12 @@
 
 One look, now and then beside the requests:
 
-1. a version of the same passages with the wanted model's vectors is on disk: CURRENT names it from now on
-2. none is: one process among all replicas that share the folder re-embeds (`qrelay index reembed`, at low priority),
-   and names its new version in CURRENT when it is whole
-3. new versions in CURRENT are loaded, whoever put them there
+1. a version of the same passages with the wanted model's vectors is there: it is the current one from now on
+2. none is: one process among all replicas that share the index folder re-embeds (`qrelay index reembed`, at low
+   priority), and makes its new version the current one when it is whole
+3. new current versions are loaded, whoever made them
+
+The embedded engine's current version is the one that CURRENT names in the folder, Milvus's the one of its alias.
 
 Meanwhile, and where any of it fails, the former engine and its embedder go on serving together.
 """
@@ -21,9 +23,8 @@ from typing import Final
 from qrelay.errors import CorpusIndexError, QrelayError
 from qrelay.index.builder import Builder
 from qrelay.index.collections import Collections
-from qrelay.index.embedded import FolderVersions
-from qrelay.index.manifest import current_folder, read_manifest
-from qrelay.index.reembed import find_version, only_one, switch, under_way
+from qrelay.index.engine import Followed
+from qrelay.index.reembed import only_one, under_way
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.served import Embedders, registered
 
@@ -39,7 +40,7 @@ class Follower:
     def __init__(
         self,
         settings: RetrieverSettings,
-        versions: FolderVersions,
+        versions: Followed,
         index: Collections,
         embedders: Embedders,
         clock: Callable[[], float] = time.monotonic,
@@ -55,7 +56,7 @@ class Follower:
         """See the module. Raises nothing: what is wrong is in `details` and in the log."""
         try:
             self._wanted = self._embedders.wanted()
-            self._behind, problems = self._switch_back(self._wanted)
+            self._behind, problems = self._versions.catch_up(self._wanted, self._concerns)
             problems.append(self._build())
             self._reload()
             self._say("\n".join(problem for problem in problems if problem))
@@ -63,31 +64,14 @@ class Follower:
             self._say(str(error))
 
     def switch_back(self) -> str:
-        """Before the first load: switch where a version of the wanted model is on disk. Answers that model.
+        """Before the first load: switch where a version of the wanted model is there. Answers that model.
 
         Raises:
             ModelError: the registry's history is damaged, or the configured model is absent.
         """
         self._wanted = self._embedders.wanted()
-        self._switch_back(self._wanted)
+        self._versions.catch_up(self._wanted, self._concerns)
         return self._wanted
-
-    def _switch_back(self, wanted: str) -> tuple[dict[str, Path], list[str]]:
-        """(the collections that have no version of the wanted model, what is wrong with others)."""
-        behind, problems = {}, []
-        for name, home in self._versions.homes().items():
-            try:
-                facts = read_manifest(current_folder(home))
-                if facts.embedder == wanted or not self._concerns(facts.embedder):
-                    continue
-                found = find_version(home, facts, wanted)
-                if found is None:
-                    behind[name] = home
-                elif switch(home, facts.version, found):
-                    log.info("switched %s to version %s, which was on disk", name, found)
-            except (CorpusIndexError, OSError) as error:
-                problems.append(f"{name} cannot be switched to {wanted}: {error}")
-        return behind, problems
 
     def _reload(self) -> None:
         """Load what is new; what could not be loaded, now and then."""
@@ -110,7 +94,7 @@ class Follower:
         if builder.running or not self._behind or not self._settings.reembed or not builder.due(self._clock()):
             return builder.problem
         try:
-            free = [name for name, home in self._behind.items() if _is_free(home)]
+            free = [name for name, home in self._behind.items() if home.is_dir() and _is_free(home)]
             if free:
                 builder.start(self._wanted, free, self._clock())
         except OSError as error:
@@ -136,7 +120,7 @@ class Follower:
             if work is not None:
                 done, total = work
                 found[name] = f"{done / max(1, total):.0%} ({done:,} of {total:,} passages) for {self._wanted}"
-            elif self._settings.reembed:
+            elif self._settings.reembed and home.is_dir():
                 found[name] = f"0% for {self._wanted}"
             else:
                 model = "registry" if registered(self._wanted) else self._settings.embedder

@@ -17,7 +17,7 @@ import numpy as np
 from qrelay.errors import InvalidQuery, QrelayError, UnknownCollection
 from qrelay.index.collections import Collections, Served, SyntheticIndex
 from qrelay.index.embedded import FolderVersions
-from qrelay.index.engine import Found, Vectors
+from qrelay.index.engine import Followed, Found, Vectors
 from qrelay.index.manifest import collections_in
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.catalogue import resolve
@@ -151,8 +151,9 @@ class Retriever:
             details |= {f"collection.{name}.{key}": value for key, value in served.engine.describe().items()}
         for name, problem in sorted(self._index.problems.items()):
             details[f"collection.{name}.problem"] = str(problem)
-        if not self._index.served and self._settings.engine == "embedded":
-            details["note"] = f"no index in {self._settings.index_folder} yet; build one with `qrelay index build`"
+        if not self._index.served and self._settings.engine != "synthetic":
+            place = "Milvus" if self._settings.engine == "milvus" else self._settings.index_folder
+            details["note"] = f"no index in {place} yet; build one with `qrelay index build`"
         return Info({"embedder": self.fingerprint}, details | (self._follower.details() if self._follower else {}))
 
 
@@ -178,6 +179,8 @@ def load_retriever(settings: RetrieverSettings, load: Load = load_embedder) -> R
     Raises:
         ModelError: the model of an index, or of the first one to come, is absent or damaged.
         CorpusIndexError: an index is damaged, or was built by another model.
+        ConfigError: Milvus's address, library or credentials.
+        BackendUnavailable: Milvus does not answer.
     """
     if settings.engine == "synthetic":
         return Retriever(settings, SyntheticIndex(settings.collections, settings.synthetic.service_time_s))
@@ -189,7 +192,7 @@ def load_retriever(settings: RetrieverSettings, load: Load = load_embedder) -> R
         index = Collections(HttpVersions(settings, embedders), settings, embedders)
         index.load("")
         return Retriever(settings, index)
-    versions = FolderVersions(settings)
+    versions = _versions(settings)
     index = Collections(versions, settings, embedders)
     follower = Follower(settings, versions, index, embedders) if settings.registry_poll_s else None
     index.load(follower.switch_back() if follower else "")
@@ -197,13 +200,27 @@ def load_retriever(settings: RetrieverSettings, load: Load = load_embedder) -> R
     return Retriever(settings, index, follower)
 
 
+def _versions(settings: RetrieverSettings) -> Followed:
+    """Where the engine's collections stand. Raises ConfigError and BackendUnavailable, of Milvus."""
+    if settings.engine == "embedded":
+        return FolderVersions(settings)
+    from qrelay.index.milvus.versions import MilvusVersions
+
+    return MilvusVersions(settings)
+
+
 def check_retriever(settings: RetrieverSettings) -> None:
     """What would keep `load_retriever` from beginning. Raises ModelError: there is neither an index nor a registry,
-    which name the model, and the one for the first index is absent."""
+    which name the model, and the one for the first index is absent. Raises ConfigError: Milvus's library, or an
+    engine's credentials, are."""
     if settings.engine == "http":
         from qrelay.index.http.engine import credential
 
         credential(settings.http)
+    if settings.engine == "milvus":
+        from qrelay.index.milvus.client import check
+
+        check(settings.milvus)
     named = settings.registry_folder.exists() or collections_in(settings.index_folder)
     if settings.embeds and settings.embedder != HASH_NAME and not named:
         resolve(settings.embedder)

@@ -22,6 +22,7 @@ from qrelay.index.build import BuildRequest, build_index
 from qrelay.index.build import _earlier as build_earlier
 from qrelay.index.embedded import EmbeddedEngine
 from qrelay.index.manifest import checked_manifest, collections_in, current_folder, read_manifest
+from qrelay.index.milvus.layout import MANIFEST, read_kept
 from qrelay.index.ranking import Depths
 from qrelay.index.reembed import _earlier as reembed_earlier
 from qrelay.index.reembed import find_version, under_way
@@ -193,6 +194,10 @@ def _index_file(name: str) -> Parser:
     return Parser(
         f"index: {name.rpartition('/')[2]}", form, seeds, beside(_copied_index, f"tiny/{path}", _served), cost=5
     )
+
+
+def _kept_in_milvus(data: bytes, _: Path) -> None:
+    read_kept("any", {MANIFEST: data.decode("utf8", "replace")})
 
 
 def _registry(folder: Path) -> Registry:
@@ -452,6 +457,12 @@ PARSERS: Final = (
     Parser("experiment", "yaml", _experiments, file("e.yaml", lambda path: load_experiment(str(path)))),
     Parser(
         "experiment's overrides", "lines", constant("learning_rate=1e-5\nstages=[{name: a, data: [x]}]"), _overrides
+    ),
+    Parser(
+        "manifest in Milvus",
+        "json",
+        lambda _: [read_manifest(_index() / _version()).model_dump_json(exclude={"files"}).encode()],
+        _kept_in_milvus,
     ),
     Parser("gate's rules", "yaml", constant(_RULES), file("rules.yaml", read_rules)),
     Parser(

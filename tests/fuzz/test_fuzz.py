@@ -69,6 +69,7 @@ LEFT_OUT: Final = {
         "qrelay.cli.train:_train",
         "qrelay.index.bm25:build_bm25",
         "qrelay.index.build:_complete",
+        "qrelay.index.milvus.load:_Loader._noted",
         "qrelay.index.update:_Changes.__iter__",
         "qrelay.jobs.subprocess_launcher:SubprocessLauncher.place",
         "qrelay.models.openvino:Compiled._load",
@@ -79,6 +80,7 @@ LEFT_OUT: Final = {
         "qrelay.training.stages:_is_whole",
         "qrelay.training.stages:run_stage",
     ),
+    "a secret, handed on as it is": ("qrelay.index.milvus.client:_token",),
     "counted, not read": ("qrelay.training.rounds.plan:plan",),
 }
 """Readers without an entry in the table, by the reason why."""

@@ -18,12 +18,16 @@ from qrelay.index.build import BuildRequest, build_index
 from qrelay.index.embedded import EmbeddedEngine
 from qrelay.index.engine import Engine
 from qrelay.index.kinds import AnyKind, Form
+from qrelay.index.milvus.load import load_current
+from qrelay.index.milvus.versions import MilvusVersions
 from qrelay.index.ranking import Depths
+from qrelay.index.settings import RetrieverSettings
 from qrelay.index.store import PassageStore
 from qrelay.index.stored import StoredVectors
 from qrelay.models.embedder import load_embedder
 from qrelay.types import BM25, DENSE, Candidate
 from tests.index.documents import made_up, write_jsonl
+from tests.index.milvus.lite import lite_server
 from tests.index.searching import answering
 from tests.index.searching import engine as searching
 from tests.llm.endpoint import ScriptedEndpoint
@@ -78,6 +82,15 @@ def http(folder: Path) -> Case:
     return Case(opened.enter_context(searching(endpoint, page_size=60)), ("opensearch",), close=opened.close)
 
 
+def milvus(folder: Path) -> Case:
+    exact = embedded("exact")(folder)
+    held = ExitStack()
+    own = held.enter_context(lite_server(folder / "milvus")).model_copy(update={"index": "HNSW"})
+    load_current(folder / "index" / "c", own)
+    settings = RetrieverSettings(milvus=own, bm25_top_k=DEPTHS.bm25, dense_top_k=DEPTHS.dense)
+    return Case(MilvusVersions(settings).open("c"), (BM25, DENSE), exact.nearest, held.close)
+
+
 ENGINES: dict[str, Make] = {
     "exact": embedded("exact"),
     "exact, float16": embedded("exact", "float16"),
@@ -86,6 +99,7 @@ ENGINES: dict[str, Make] = {
     "ivf-sq": embedded("ivf-sq"),
     "ivf-pq": embedded("ivf-pq", "int8"),
     "http": http,
+    "milvus": milvus,
 }
 
 

@@ -15,6 +15,7 @@ from tests.deploy.docker.recipes import ROOT
 
 BROUGHT_ALONG: Mapping[str, str] = {
     "jinja2": "torch",
+    "orjson": "pymilvus",
     "scikit-learn": "sentence-transformers",
     "scipy": "sentence-transformers",
     "threadpoolctl": "sentence-transformers",

@@ -90,14 +90,14 @@ def test_what_labels_on_one_machine_needs_no_library_of_training_parquet_or_clus
     """`make demo` installs the extra `label`; what else the code names is imported only where it is used."""
     found = imported(["qrelay.services", "qrelay.cli", "qrelay.runtime"])
     there = importable(installs(["label"]))
-    assert found.keys() - there == {"datasets", "kubernetes", "peft", "psycopg", "pyarrow", "vllm"}, found
+    assert found.keys() - there == {"datasets", "kubernetes", "peft", "psycopg", "pyarrow", "pymilvus", "vllm"}, found
 
 
 def test_libraries_brought_along_are_brought_by_whom_the_table_says() -> None:
     for name, bringer in BROUGHT_ALONG.items():
-        own = named(["embed"])
+        own = named(["embed", "milvus"])
         assert bringer in own
-        assert name in installs(["embed"])
+        assert name in installs(["embed", "milvus"])
         assert name not in own
 
 

@@ -13,6 +13,7 @@ from tests.deploy.k8s.rendering import Object, generated, one
 SECRETS = {
     "qrelay-ledger": {"url": "postgresql://qrelay@postgres/qrelay", "password": "x"},
     "qrelay-judge-key": {"api-key": "k"},
+    "qrelay-milvus": {"token": "t"},
 }
 """What people make, where the overlay does not."""
 

@@ -89,6 +89,19 @@ def test_only_a_labelled_pod_may_call_a_service() -> None:
     assert not any(admits(objects, each, nats, port) for each in (other, foreign) for port in PORTS)
 
 
+def test_only_what_searches_or_loads_reaches_milvus() -> None:
+    objects = combined(["index-build", "reembed", "milvus"])
+    milvus = Peer.of("milvus", name="milvus")
+    clients = {
+        each["metadata"]["name"]
+        for each in of_kind(objects, *WORKLOADS)
+        if reaches(objects, peer(each), milvus, 19530)
+    }
+    assert clients == {"retriever", "index-build", "index-reembed"}
+    assert not reaches(objects, Peer.of("qrelay", name="retriever"), Peer.of("milvus", name="etcd"), 19530)
+    assert not reaches(combined(["index-build"]), Peer.of("qrelay", name="retriever"), milvus, 19530)
+
+
 def test_the_feeder_reaches_nats_and_the_sink() -> None:
     objects = combined(["feed"])
     from_feed = {(target, port) for source, target, port in allowed(objects) if source == "feed"}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from qrelay.index.settings import RetrieverSettings
 from qrelay.judging.settings import JudgeSettings
 from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Queue
 from qrelay.services.reranker.settings import RerankerSettings
@@ -101,6 +102,22 @@ def test_nats_is_where_and_as_the_services_expect_it(name: str, tmp_path: Path) 
     assert text(conf, "store_dir") in mounts
     assert re.findall(r"nats-route://([\w.-]+):6222", conf) == ([] if len(pods) == 1 else [
         each.removeprefix("nats://").partition(":")[0] for each in pods])  # fmt: skip
+
+
+def test_retriever_and_jobs_have_one_milvus(tmp_path: Path) -> None:
+    objects = combined(["index-build", "reembed", "milvus"])
+    settings = settings_of(objects, "retriever", tmp_path)
+    assert isinstance(settings, RetrieverSettings)
+    assert (settings.engine, settings.milvus.token_env) == ("milvus", "MILVUS_TOKEN")
+    assert settings.milvus.uri == "http://milvus.milvus.svc.cluster.local:19530"
+    assert (settings.milvus.shards, settings.milvus.replicas, settings.milvus.consistency) == (2, 2, "Bounded")
+    environs = []
+    for kind, name in (("Deployment", "retriever"), ("Job", "index-build"), ("CronJob", "index-reembed")):
+        container = containers(one(objects, kind, name))[-1]
+        token = next(each for each in container["env"] if each["name"] == "MILVUS_TOKEN")
+        assert token["valueFrom"]["secretKeyRef"] == {"name": "qrelay-milvus", "key": "token"}
+        environs.append({each["configMapRef"]["name"] for each in container["envFrom"]})
+    assert all(any(name.startswith("milvus-env-") for name in each) for each in environs)
 
 
 def test_nats_ends_within_its_grace_period() -> None:

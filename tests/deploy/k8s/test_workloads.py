@@ -25,7 +25,7 @@ from tests.deploy.k8s.rendering import (
 )
 
 SERVING = ("Deployment", "StatefulSet")
-OUTSIDE = {("Secret", "qrelay-ledger"), ("PersistentVolumeClaim", "qrelay-corpus")}
+OUTSIDE = {("Secret", "qrelay-ledger"), ("Secret", "qrelay-milvus"), ("PersistentVolumeClaim", "qrelay-corpus")}
 """What people make (docs/kubernetes.md), or an overlay beside this one."""
 SLOWEST_START_S = {"nats": 300, "postgres": 120, "retriever": 300, "reranker": 300, "judge": 300, "sink": 120}
 """Seconds that a start may take: models fetched and loaded, a large store recovered, a GGUF converted."""

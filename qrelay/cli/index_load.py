@@ -1,0 +1,86 @@
+"""`qrelay index load`, and what other commands do where Milvus serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qrelay.cli.group import example
+from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.errors import ConfigError, CorpusIndexError
+from qrelay.index.settings import RetrieverSettings
+from qrelay.nearest import did_you_mean
+from qrelay.output import echo_json
+from qrelay.progress import shown
+from qrelay.settings import load_settings
+
+
+@click.command(epilog=example("qrelay index load docs"))
+@click.argument("collections", nargs=-1)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of all indexes.  [default: retriever.index_dir, else in --data-dir]",
+)
+@data_dir_option()
+@config_option()
+@json_option()
+def load(collections: tuple[str, ...], out: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
+    """Load the current versions of COLLECTIONS (all, unless given) into Milvus, which serves them from then on.
+
+    `qrelay index build`, `update` and `reembed` do it by themselves where retriever.engine is milvus. A killed load
+    goes on when it is started again; until it is whole the former version serves.
+    """
+    from qrelay.index.manifest import collections_in
+
+    settings = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
+    homes = collections_in(folder := out or settings.index_folder)
+    unknown = sorted(set(collections) - set(homes))
+    if unknown or not homes:
+        raise CorpusIndexError(
+            f"{folder} has no index of {', '.join(unknown) or 'any collection'}; build it with `qrelay index build`."
+            + (did_you_mean(unknown[0], homes) if unknown else "")
+        )
+    if not settings.milvus.uri:
+        raise ConfigError("retriever.milvus.uri is empty: name the server, http://HOST:19530 say")
+    with shown():
+        rows = [_load(settings, homes[name]) for name in collections or homes]
+    if as_json:
+        echo_json({"collections": rows})
+        return
+    for row in rows:
+        click.echo(sentence(row))
+
+
+def load_where_milvus_serves(settings: RetrieverSettings, home: Path) -> dict[str, Any] | None:
+    """Load the current version in `home`, where retriever.engine is milvus. Returns what it did, or None."""
+    return _load(settings, home) if settings.engine == "milvus" else None
+
+
+def _load(settings: RetrieverSettings, home: Path) -> dict[str, Any]:
+    from qrelay.index.milvus.load import load_current
+
+    made = load_current(home, settings.milvus)
+    return {
+        "collection": made.collection,
+        "milvus_collection": made.name,
+        "version": made.manifest.version,
+        "passages": made.manifest.passages - made.manifest.removed,
+        "already": made.already,
+        "resumed_passages": made.resumed,
+        "dropped": list(made.dropped),
+    }
+
+
+def sentence(row: dict[str, Any]) -> str:
+    """What was loaded, for people."""
+    if row["already"]:
+        return f"Milvus serves {row['collection']} version {row['version']} already"
+    resumed = f", {row['resumed_passages']:,} of them by an earlier run" if row["resumed_passages"] else ""
+    dropped = f"; dropped {', '.join(row['dropped'])}" if row["dropped"] else ""
+    return (
+        f"loaded {row['passages']:,} passages of {row['collection']} version {row['version']} into Milvus as "
+        f"{row['milvus_collection']}{resumed}{dropped}"
+    )
