@@ -151,7 +151,7 @@ class Retriever:
             details |= {f"collection.{name}.{key}": value for key, value in served.engine.describe().items()}
         for name, problem in sorted(self._index.problems.items()):
             details[f"collection.{name}.problem"] = str(problem)
-        if not self._index.served and self._settings.engine != "synthetic":
+        if not self._index.served and self._settings.engine in ("embedded", "milvus"):
             place = "Milvus" if self._settings.engine == "milvus" else self._settings.index_folder
             details["note"] = f"no index in {place} yet; build one with `qrelay index build`"
         return Info({"embedder": self.fingerprint}, details | (self._follower.details() if self._follower else {}))
