@@ -59,7 +59,12 @@ class Builder:
         command += ["--threads", str(settings.reembed_threads), "--niceness", "10", "--parent", str(os.getpid())]
         command += [word for name in collections for word in ("--collection", name)]
         threads = str(settings.reembed_threads)
-        environ = {**os.environ, **_engine(settings), "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        environ = {
+            **os.environ,
+            **variables_of(settings),
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+        }
         with self._log().open("wb") as errors:
             self._process = subprocess.Popen(
                 command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
@@ -96,9 +101,9 @@ class Builder:
         return self._settings.index_folder / f".reembed-{self._settings.replica or os.getpid()}.log"
 
 
-def _engine(settings: RetrieverSettings) -> dict[str, str]:
+def variables_of(settings: RetrieverSettings) -> dict[str, str]:
     """Variables by which the process loads what it makes where this service reads it."""
     if settings.engine != "milvus":
         return {}
-    given = settings.milvus.model_dump_json(exclude_unset=True)
+    given = settings.milvus.model_dump_json(exclude_defaults=True)
     return {"QRELAY_RETRIEVER__ENGINE": "milvus", "QRELAY_RETRIEVER__MILVUS": given}

@@ -14,15 +14,17 @@ from typing import TypeVar
 
 import pytest
 
-from qrelay.errors import BackendUnavailable, OnHold
+from qrelay.errors import BackendUnavailable, ConfigError, OnHold
 from qrelay.index.build import BuildResult
+from qrelay.index.builder import variables_of
 from qrelay.index.milvus.load import load_current
 from qrelay.index.milvus.settings import MilvusSettings
 from qrelay.index.reembed import reembed
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.registry import BI_ENCODER, Registry
 from qrelay.models.served import load_version
-from qrelay.services.retriever.retriever import Retriever, load_retriever
+from qrelay.services.retriever.retriever import Retriever, check_retriever, load_retriever
+from qrelay.settings import load_settings
 from qrelay.types import BM25, DENSE, CandidateSet, Query
 from tests.index.documents import made_up
 from tests.index.milvus.lite import lite_server
@@ -131,6 +133,23 @@ def test_a_promoted_model_serves_once_its_vectors_are_loaded_and_a_rollback_need
     registry.rollback(BI_ENCODER)
     retriever.look()
     assert [near(each) for each in answers(retriever)] == [near(each) for each in before]
+
+
+def test_the_process_that_re_embeds_beside_a_retriever_loads_into_the_same_milvus(
+    settings: RetrieverSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = settings.milvus.model_copy(update={"token_env": "TOKEN", "shards": 3, "index_params": {"M": 8}})
+    for name, value in variables_of(settings.model_copy(update={"milvus": own})).items():
+        monkeypatch.setenv(name, value)
+    there = load_settings(RetrieverSettings, "retriever", data_dir=tmp_path)
+    assert (there.engine, there.milvus) == ("milvus", own)
+    assert variables_of(settings.model_copy(update={"engine": "embedded"})) == {}
+
+
+def test_credentials_that_are_absent_end_the_start_before_a_model_is_loaded(settings: RetrieverSettings) -> None:
+    own = settings.milvus.model_copy(update={"token_env": "NOBODY_SET_THIS"})
+    with pytest.raises(ConfigError, match="token_env names NOBODY_SET_THIS"):
+        check_retriever(settings.model_copy(update={"milvus": own}))
 
 
 def test_a_server_that_dies_holds_its_queries_and_loses_none(
