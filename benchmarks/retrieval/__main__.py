@@ -3,6 +3,7 @@
     python -m benchmarks.retrieval build --base FOLDER --count 1000000 --out DIR [--ann hnsw] [--vectors int8]
     python -m benchmarks.retrieval run --index DIR --collection p1000000-hnsw --queries FILE [--rounds 5]
     python -m benchmarks.retrieval recall --index DIR --collection … --queries FILE
+    python -m benchmarks.retrieval plot --results FOLDER     # of the JSON of `run` and `recall`; writes growth.png and recall.png
 
 base: a version built by `qrelay index build` with a real model. Each prints one JSON object.
 """
@@ -36,6 +37,7 @@ from qrelay.index.stored import StoredVectors
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.models.engines import engine_of
 from qrelay.progress import Progress, heard, listening
+from qrelay.reports.plots import COLOURS, canvas, png
 
 BATCH = 32
 
@@ -131,15 +133,53 @@ def recall(options: argparse.Namespace) -> dict[str, Any]:
         ordered = [best(stored, each, query, 100) for each, query in zip(near, queries, strict=True)]
         found = np.mean([len(np.intersect1d(a, b)) / 100 for a, b in zip(exact, ordered, strict=True)])
         rows.append({"effort": effort, "recall": float(found), "queries_per_s": len(queries) / seconds})
-    return {"ann": facts.ann.model_dump(), "opened_s": opened, "first_answer_s": first, "efforts": rows}
+    return {
+        "passages": facts.passages,
+        "ann": facts.ann.model_dump(),
+        "opened_s": opened,
+        "first_answer_s": first,
+        "efforts": rows,
+    }
+
+
+def plot(options: argparse.Namespace) -> dict[str, Any]:
+    """Curves of the results in a folder, into it."""
+    found = [json.loads(path.read_text("utf8")) for path in sorted(options.results.glob("*.json"))]
+    growth, axes = canvas(6, 3.6, "both")
+    runs = sorted((each for each in found if "service_rate" in each), key=lambda each: each["details"]["passages"])
+    best_runs = [each for each in runs if _kind(each["details"]["ann"]) in ("exact", "hnsw")]
+    sizes = [each["details"]["passages"] for each in best_runs]
+    axes.plot(sizes, [each["service_rate"] for each in best_runs], "o-", color=COLOURS[0], label="qrelay, gRPC")
+    axes.plot(sizes, [each["library_rate"] for each in best_runs], "s--", color=COLOURS[1], label="bm25s + FAISS")
+    for each in best_runs:
+        axes.annotate(_kind(each["details"]["ann"]), (each["details"]["passages"], each["service_rate"]))
+    axes.set(xscale="log", xlabel="passages", ylabel="queries/s in batches of 32", ylim=(0, None))
+    axes.legend(frameon=False)
+    curves, axes = canvas(6, 3.6, "both")
+    for colour, each in zip(COLOURS, (each for each in found if "efforts" in each), strict=False):
+        points = sorted({(row["recall"], row["queries_per_s"]) for row in each["efforts"]})
+        label = f"{each['ann']['kind']}, {each['passages']:,} passages"
+        axes.plot(*zip(*points, strict=True), ".-", color=colour, label=label)
+    axes.set(yscale="log", xlabel="recall of the 100 nearest, MedQuAD's dev questions", ylabel="searches/s")
+    axes.legend(frameon=False)
+    for name, figure in (("growth.png", growth), ("recall.png", curves)):
+        (options.results / name).write_bytes(png(figure))
+    return {"runs": len(best_runs)}
+
+
+def _kind(ann: dict[str, Any] | None) -> str:
+    return str(ann["kind"]) if ann else "exact"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, action in (("build", build), ("run", run), ("recall", recall)):
+    for name, action in (("build", build), ("run", run), ("recall", recall), ("plot", plot)):
         command = commands.add_parser(name)
         command.set_defaults(action=action)
+        if name == "plot":
+            command.add_argument("--results", type=Path, required=True)
+            continue
         command.add_argument("--queries", type=Path)
         if name == "build":
             command.add_argument("--base", type=Path, required=True)
