@@ -3,7 +3,7 @@
     python -m benchmarks.retrieval build --base FOLDER --count 1000000 --out DIR [--ann hnsw] [--vectors int8]
     python -m benchmarks.retrieval run --index DIR --collection p1000000-hnsw --queries FILE [--rounds 5]
     python -m benchmarks.retrieval recall --index DIR --collection … --queries FILE
-    python -m benchmarks.retrieval plot --results FOLDER     # of the JSON of `run` and `recall`; writes growth.png and recall.png
+    python -m benchmarks.retrieval plot --results FOLDER    # what `run` and `recall` printed: *.json
 
 base: a version built by `qrelay index build` with a real model. Each prints one JSON object.
 """
