@@ -15,17 +15,31 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def bi_encoder(
-    folder: Path, words: Iterable[str], seed: int, max_tokens: int = 64, prompts: dict[str, str] | None = None
+    folder: Path,
+    words: Iterable[str],
+    seed: int,
+    max_tokens: int = 64,
+    prompts: dict[str, str] | None = None,
+    *,
+    pooling: str = "mean",
+    dense: int = 0,
+    normalise: bool = False,
+    similarity: str | None = None,
+    **more: Any,
 ) -> Path:
-    """A sentence-transformers folder with mean pooling."""
+    """A sentence-transformers folder. dense: size of a layer after pooling; more: what the library's class takes."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
     from transformers import BertModel
 
     body = folder.with_name(f"{folder.name}-body")
     _save(BertModel, body, words, seed, max_tokens)
-    part = Transformer(str(body))
-    SentenceTransformer(modules=[part, Pooling(DIM, "mean")], device="cpu", prompts=prompts).save(str(folder))
+    parts: list[Any] = [Transformer(str(body)), Pooling(DIM, pooling)]
+    parts += [Dense(DIM, dense)] if dense else []
+    parts += [Normalize()] if normalise else []
+    SentenceTransformer(
+        modules=parts, device="cpu", prompts=prompts, similarity_fn_name=similarity, **more
+    ).save(str(folder))  # fmt: skip
     return folder
 
 

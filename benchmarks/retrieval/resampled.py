@@ -11,7 +11,7 @@ on the real vectors alone as well.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,6 +80,8 @@ class Resampled:
 
 class Prepared:
     """An embedder whose documents' vectors are those of a `Resampled`, in the order in which they are asked for."""
+
+    notes: Mapping[str, str] = {}
 
     def __init__(self, inner: Embedder, made: Resampled) -> None:
         self._inner, self._made, self._next = inner, made, 0

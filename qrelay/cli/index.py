@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from qrelay.cli.embedders import chosen, dim_option, embedder_options, engine_option
 from qrelay.cli.group import Group, example
 from qrelay.cli.index_load import load, load_where_milvus_serves, sentence
 from qrelay.cli.index_update import update
@@ -20,7 +21,7 @@ from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL
 from qrelay.files import AtomicFiles
 from qrelay.index.kinds import FORMS, KINDS, AnyKind, Form
 from qrelay.index.settings import RetrieverSettings
-from qrelay.models.engines import ENGINES, EncoderEngine
+from qrelay.models.engines import ENDPOINT_MARK, ENDPOINT_NAME, EncoderEngine
 from qrelay.output import echo_json
 from qrelay.progress import shown
 from qrelay.settings import load_settings
@@ -40,11 +41,6 @@ def _installation(command: Callable[..., Any]) -> Callable[..., Any]:
     return data_dir_option()(config_option()(command))
 
 
-def _engine_option() -> Callable[[Any], Any]:
-    said = "What computes the vectors.  [default: the setting retriever.embedder_engine]"
-    return click.option("--engine", type=click.Choice(ENGINES), help=said)
-
-
 @click.group(cls=Group, epilog=example("qrelay index build corpus.jsonl --collection docs"))
 def index() -> None:
     """Build and inspect the retriever's indexes."""
@@ -54,8 +50,7 @@ def index() -> None:
 @click.argument("source")
 @click.option("--collection", required=True, help="Name that queries ask for: a-z, 0-9, - and _.")
 @click.option("--out", type=_FOLDER, help=_INDEXES)
-@click.option("--embedder", help="Embedding model, or `hash`.  [default: the setting retriever.embedder]")
-@_engine_option()
+@embedder_options
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most so many documents.")
 @click.option("--vectors", type=click.Choice(FORMS), help="How vectors are stored.  [default: retriever.vectors]")
 @click.option("--ann", type=click.Choice(["auto", *KINDS]), help="Dense search.  [default: retriever.ann]")
@@ -66,8 +61,8 @@ def index() -> None:
 @json_option()
 def build(
     source: str, collection: str, out: Path | None, embedder: str | None, engine: EncoderEngine | None,
-    limit: int | None, vectors: Form | None, ann: AnyKind | None, language: str | None,
-    questions: Path | None, follow: bool,    data_dir: Path, config: Path | None, as_json: bool,
+    dim: int | None, limit: int | None, vectors: Form | None, ann: AnyKind | None, language: str | None,
+    questions: Path | None, follow: bool, data_dir: Path, config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Build the index of SOURCE and make it the current version of the collection.
 
@@ -78,7 +73,6 @@ def build(
     """
     from qrelay.index.ann import AnnRequest
     from qrelay.index.build import BuildRequest, build_index
-    from qrelay.models.embedder import load_embedder
 
     settings = _settings(data_dir, config)
     kind = ann or ("exact" if settings.engine == "milvus" else settings.ann)  # Milvus has an index of its own
@@ -89,7 +83,7 @@ def build(
         language=_language(language or settings.language),
     )  # fmt: skip
     with shown():
-        embed = load_embedder(embedder or settings.embedder, engine=engine or settings.embedder_engine)
+        embed = chosen(settings, embedder, engine, dim)
         if follow:
             _follow(request, embed, settings, as_json)
             return
@@ -169,7 +163,8 @@ def _print(answer: Any, as_json: bool) -> None:
 
 @index.command(epilog=example("qrelay index reembed --model registry --collection docs"))
 @click.option("--model", required=True, help="`registry` for the promoted bi-encoder, or an embedding model's name.")
-@_engine_option()
+@engine_option()
+@dim_option()
 @click.option("--out", type=_FOLDER, help=_INDEXES)
 @click.option("--collection", "collections", multiple=True, help="Collection to re-embed.  [default: all in --out]")
 @click.option("--registry", type=_FOLDER, help="The model registry.  [default: all.registry, else in --data-dir]")
@@ -180,7 +175,7 @@ def _print(answer: Any, as_json: bool) -> None:
 @_installation
 @json_option()
 def reembed(
-    model: str, engine: EncoderEngine | None, out: Path | None, collections: tuple[str, ...],
+    model: str, engine: EncoderEngine | None, dim: int | None, out: Path | None, collections: tuple[str, ...],
     registry: Path | None, threads: int, niceness: int, if_promoted: bool, parent: int | None, data_dir: Path,
     config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
@@ -190,16 +185,18 @@ def reembed(
     version that is there already is only switched to. Retrievers pick it up by themselves, and do all this on their
     own unless retriever.reembed is false.
     """
+    from qrelay.index.embedding import loader
     from qrelay.index.reembed_job import FROM_REGISTRY, Job, nothing_promoted, run
 
     settings = _settings(data_dir, config)
     folder, registry = out or settings.index_folder, registry or settings.registry_folder
     engine = engine or ("torch" if model == FROM_REGISTRY else settings.embedder_engine)
-    job = Job(folder, collections, model, registry, threads, niceness, parent, engine)
+    dim = settings.embedder_dim if dim is None else dim
+    job = Job(folder, collections, model, registry, threads, niceness, parent, engine, dim)
     if if_promoted and nothing_promoted(job):
         _print({"collections": []} if as_json else "no bi-encoder is promoted yet: nothing to do", as_json)
         return
-    rows = run(job)
+    rows = run(job, loader(settings))
     with shown():
         for row in (each for each in rows if each["switched"]):
             if loaded := load_where_milvus_serves(settings, folder / row["collection"]):
@@ -304,26 +301,30 @@ def _unfinished(path: Path) -> bool:
 @click.argument("text")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates to show.")
 @click.option("--embedder", help="Embedding model.  [default: the one that the index names]")
-@data_dir_option()
-@config_option(used=False)
+@_installation
 @json_option()
-def search(folder: Path, text: str, top: int, embedder: str | None, data_dir: Path, as_json: bool) -> None:
+def search(
+    folder: Path, text: str, top: int, embedder: str | None, data_dir: Path, config: Path | None, as_json: bool
+) -> None:
     """Try an index out: the candidates of the collection FOLDER for a question TEXT."""
     from qrelay.index.manifest import current_folder, read_manifest
-    from qrelay.models.embedder import load_embedder
     from qrelay.services.retriever.retriever import load_retriever
     from qrelay.types import Query
 
     folder = folder.absolute()
-    model = embedder or read_manifest(current_folder(folder)).embedder.partition("@")[0]
-    settings = RetrieverSettings(
-        index_dir=folder.parent,
-        collections=(folder.name,),
-        embedder=model,
-        data_dir=data_dir,
-        registry_poll_s=0,
+    named = read_manifest(current_folder(folder)).embedder
+    model = embedder or (ENDPOINT_NAME if ENDPOINT_MARK in named else named.partition("@")[0])
+    own = _settings(data_dir, config) if model == ENDPOINT_NAME else RetrieverSettings()
+    settings = own.model_copy(
+        update={
+            "index_dir": folder.parent,
+            "collections": (folder.name,),
+            "embedder": model,
+            "data_dir": data_dir,
+            "registry_poll_s": 0,
+        }
     )
-    (found,) = load_retriever(settings, load_embedder).retrieve([Query("q", text, folder.name)], top)
+    (found,) = load_retriever(settings).retrieve([Query("q", text, folder.name)], top)
     if isinstance(found, Exception):
         raise found
     if as_json:

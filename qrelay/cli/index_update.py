@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
+from qrelay.cli.embedders import chosen, embedder_options
 from qrelay.cli.group import example
 from qrelay.cli.index_load import load_where_milvus_serves, sentence
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.errors import InputError
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.index.settings import RetrieverSettings
-from qrelay.models.engines import ENGINES, EncoderEngine
+from qrelay.models.engines import EncoderEngine
 from qrelay.output import echo_json
 from qrelay.progress import shown
 from qrelay.settings import load_settings
@@ -30,18 +31,14 @@ from qrelay.settings import load_settings
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of all indexes.  [default: retriever.index_dir, else in --data-dir]",
 )
-@click.option("--embedder", help="Embedding model, or `hash`.  [default: the setting retriever.embedder]")
-@click.option(
-    "--engine",
-    type=click.Choice(ENGINES),
-    help="What computes the vectors.  [default: the setting retriever.embedder_engine]",
-)
+@embedder_options
 @data_dir_option()
 @config_option()
 @json_option()
 def update(
     source: str | None, collection: str, remove: Path | None, remove_ids: tuple[str, ...], out: Path | None,
-    embedder: str | None, engine: EncoderEngine | None, data_dir: Path, config: Path | None, as_json: bool,
+    embedder: str | None, engine: EncoderEngine | None, dim: int | None, data_dir: Path, config: Path | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Add the documents of SOURCE to a collection, replace those whose ids are there, and remove others.
 
@@ -51,7 +48,6 @@ def update(
     remove were unknown.
     """
     from qrelay.index.update import UpdateRequest, update_index
-    from qrelay.models.embedder import load_embedder
 
     removed = frozenset((*remove_ids, *(document_ids(remove) if remove else ())))
     if not source and not removed:
@@ -59,7 +55,7 @@ def update(
     settings = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
     request = UpdateRequest(collection, out or settings.index_folder, source or "", removed)
     with shown():
-        embed = load_embedder(embedder or settings.embedder, engine=engine or settings.embedder_engine)
+        embed = chosen(settings, embedder, engine, dim)
         result = update_index(request, embed, lambda line: click.echo(line, err=True))
         loaded = load_where_milvus_serves(settings, request.out / collection)
     counts = {name: count for name, count in asdict(result).items() if name != "built"}

@@ -53,7 +53,7 @@ class Builder:
         settings = self._settings
         model = ["registry"]
         if not registered(target):
-            model = [settings.embedder, "--engine", settings.embedder_engine]
+            model = [settings.embedder, "--engine", settings.embedder_engine, "--dim", str(settings.embedder_dim)]
         command = [sys.executable, "-m", "qrelay.cli.main", "index", "reembed", "--model", *model]
         command += ["--out", str(settings.index_folder), "--registry", str(self._registry)]
         command += ["--threads", str(settings.reembed_threads), "--niceness", "10", "--parent", str(os.getpid())]

@@ -17,7 +17,7 @@ from qrelay.index.reembed import Reembedded, only_one, reembed_held
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.models.engines import EncoderEngine
 from qrelay.models.registry import BI_ENCODER, Registry
-from qrelay.models.served import load_version
+from qrelay.models.served import Load, load_version
 from qrelay.nearest import did_you_mean
 from qrelay.progress import Listener, Progress, heard, listening, shown
 
@@ -27,8 +27,8 @@ FROM_REGISTRY: Final = "registry"
 @dataclass(frozen=True, slots=True)
 class Job:
     """`model`: "registry" for the promoted version, or an embedding model's name. `collections`: empty: all in `out`.
-    `threads`: of the engine, 0: its choice. `parent`: process that it ends with. `engine`: of a model that is not
-    from the registry, whose versions run in torch."""
+    `threads`: of the engine, 0: its choice. `parent`: process that it ends with. `engine` and `dim`, kept of its
+    vectors: of a model that is not from the registry, whose versions run in torch and whole."""
 
     out: Path
     collections: tuple[str, ...]
@@ -38,10 +38,11 @@ class Job:
     niceness: int = 0
     parent: int | None = None
     engine: EncoderEngine = "torch"
+    dim: int = 0
 
 
-def run(job: Job) -> list[dict[str, Any]]:
-    """Do it; one row a collection.
+def run(job: Job, load: Load = load_embedder) -> list[dict[str, Any]]:
+    """Do it; one row a collection. `load`: the model.
 
     Raises:
         InputError: nothing is promoted, or a promoted version is wanted in another engine than torch.
@@ -62,7 +63,7 @@ def run(job: Job) -> list[dict[str, Any]]:
     chosen = {name: homes[name] for name in job.collections or homes}
     with ExitStack() as held, shown(), listening(_bound(heard(), job.parent)):
         _hold(held, chosen.values(), job)
-        embedder, version = _model(job)
+        embedder, version = _model(job, load)
         wanted = _still_serves(job, version)
         return [_row(name, reembed_held(home, embedder, wanted)) for name, home in chosen.items()]
 
@@ -93,15 +94,15 @@ def _still_serves(job: Job, version: str) -> Callable[[], bool]:
     return answer
 
 
-def _model(job: Job) -> tuple[Embedder, str]:
+def _model(job: Job, load: Load) -> tuple[Embedder, str]:
     """(the embedder, its version in the registry or "")."""
     if job.model != FROM_REGISTRY:
-        return load_embedder(job.model, engine=job.engine, threads=job.threads), ""
+        return load(job.model, engine=job.engine, threads=job.threads, dim=job.dim), ""
     registry = Registry(job.registry)
     served = registry.serving(BI_ENCODER)
     if served is None:
         raise InputError(f"no bi-encoder is promoted in {job.registry}: give --model the name of an embedding model")
-    return load_version(registry, served.version, load_embedder, job.threads), served.version
+    return load_version(registry, served.version, load, job.threads), served.version
 
 
 def _row(name: str, made: Reembedded) -> dict[str, Any]:

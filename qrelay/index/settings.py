@@ -8,10 +8,11 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from qrelay.config import Section, ServiceSettings
+from qrelay.http.settings import HttpSettings
 from qrelay.index.http.settings import SearchSettings
 from qrelay.index.kinds import AnyKind, Form
 from qrelay.index.milvus.settings import MilvusSettings
-from qrelay.models.engines import EncoderEngine
+from qrelay.models.engines import ENDPOINT_NAME, Api, EncoderEngine
 
 DEFAULT_EMBEDDER: Final = "all-MiniLM-L6-v2"
 
@@ -22,6 +23,33 @@ class SyntheticSettings(Section):
     service_time_s: float = Field(
         0.0, ge=0, description="Seconds that each query takes, one after another, whatever the batch"
     )
+
+
+class EmbedderEndpointSettings(HttpSettings):
+    """The embedder `endpoint`: a model behind HTTP."""
+
+    url: str = Field("", description="Base URL without credentials; with `api: openai` it ends in /v1")
+    api: Api = Field(
+        "openai",
+        description="openai: POST /embeddings, as OpenAI, vLLM, Ollama and many others have it; tei: POST /embed of "
+        "text-embeddings-inference",
+    )
+    model: str = Field("", description="The endpoint's own name for the model")
+    revision: str = Field("", description="The model's revision, part of its vectors' identity; empty: the URL")
+    dimensions: int = Field(0, ge=0, description="Size of its vectors, which every answer is checked for")
+    query_prompt: str = Field("", description="Text before each query, part of its vectors' identity")
+    document_prompt: str = Field("", description="Text before each passage, part of its vectors' identity")
+    normalise: bool = Field(True, description="Give vectors unit length; false: compare by the dot product")
+    texts: int = Field(32, ge=1, le=2048, description="Maximum texts in one request; fewer where it refuses so many")
+
+    def lacking(self, section: str) -> list[str]:
+        """What keeps it from being asked. section: what errors call it."""
+        found = list(self.problems(section, "embedder endpoint", "/v1" if self.api == "openai" else ""))
+        if not self.model:
+            found.append(f"{section}.model is empty: give the endpoint's name of the model")
+        if not self.dimensions:
+            found.append(f"{section}.dimensions is 0: give the size of the model's vectors")
+        return found
 
 
 class RetrieverSettings(ServiceSettings):
@@ -38,11 +66,21 @@ class RetrieverSettings(ServiceSettings):
     collections: tuple[str, ...] = Field(
         (), description="Collections to serve; empty: all in index_dir. The engine http needs them named"
     )
-    embedder: str = Field(DEFAULT_EMBEDDER, description="Embedding model's name; the index must be built by it")
+    embedder: str = Field(
+        DEFAULT_EMBEDDER,
+        description="Embedding model's name, path:FOLDER, or endpoint (section embedder_endpoint); the index must be "
+        "built by it",
+    )
     embedder_engine: EncoderEngine = Field(
         "torch",
         description="What computes the vectors of indexes that are built or re-embedded: torch, or openvino (8-bit "
         "integers, on the CPU). Each index is served with the engine that it names; promoted versions run in torch",
+    )
+    embedder_dim: int = Field(
+        0,
+        ge=0,
+        description="Numbers kept of each vector of indexes that are built or re-embedded, for models that were "
+        "trained for it (Matryoshka); 0: all. Each index is served with what it names",
     )
     vectors: Form = Field(
         "float32",
@@ -102,6 +140,7 @@ class RetrieverSettings(ServiceSettings):
     )
 
     milvus: MilvusSettings = MilvusSettings()
+    embedder_endpoint: EmbedderEndpointSettings = EmbedderEndpointSettings()
     synthetic: SyntheticSettings = SyntheticSettings()
     http: SearchSettings = SearchSettings()
 
@@ -122,3 +161,15 @@ class RetrieverSettings(ServiceSettings):
     def index_folder(self) -> Path:
         """`index_dir`, or its default."""
         return self.index_dir or self.data_dir / "index"
+
+    @model_validator(mode="after")
+    def _endpoint_is_whole(self) -> Self:
+        if self.embedder != ENDPOINT_NAME or not self.embeds:
+            return self
+        own = self.embedder_endpoint
+        problems = own.lacking("embedder_endpoint")
+        if self.embedder_dim > own.dimensions:
+            problems.append(f"embedder_dim ({self.embedder_dim}) exceeds embedder_endpoint.dimensions")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self

@@ -97,7 +97,7 @@ def _update(home: Path, request: UpdateRequest, embedder: Embedder, say: Callabl
     if facts.embedder != embedder.fingerprint:
         raise CorpusIndexError(
             f"the index {folder} was built by {facts.embedder}, this is {embedder.fingerprint}: give the index's "
-            "with --embedder and --engine, or embed it again by `qrelay index reembed`"
+            "with --embedder, --engine and --dim, or embed it again by `qrelay index reembed`"
         )
     rejections = spool.Rejections(home / "rejected.jsonl", say)
     base = _Base(folder, facts)

@@ -9,4 +9,5 @@ prepared.py      copies for engines, made once (openvino*.py, static_int8.py)
 tuning.py        the judge and the engine for this machine, by measuring (speed.py)
 registry/        trained versions: what they are, what the gate said, which one serves
 embedder.py      texts to vectors, and token windows
+embedding_endpoint.py   the same, asked over HTTP
 """

@@ -1,4 +1,5 @@
-"""Embedders: texts to vectors, and texts to token windows. One protocol, two implementations.
+"""Embedders: texts to vectors, and texts to token windows. One protocol; a third implementation asks an HTTP endpoint
+(`embedding_endpoint`).
 
 - `SentenceTransformerEmbedder`: a folder that sentence-transformers can load; CPU or GPU; never a hub. Its engine is
   torch, or openvino: 8-bit integers, on the CPU (`openvino_encoders`).
@@ -15,7 +16,7 @@ import re
 import threading
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, Literal, Protocol
 
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from qrelay.errors import ConfigError, ModelError
 from qrelay.models.catalogue import resolve
 from qrelay.models.encoding import own_length, space
-from qrelay.models.engines import EncoderEngine, fingerprint
+from qrelay.models.engines import EncoderEngine, fingerprint, of_dim
 from qrelay.models.loading import load_encoder
 from qrelay.words import spaced_words
 
@@ -50,12 +51,17 @@ class Embedder(Protocol):
 
     name: str
     fingerprint: str
-    """model@revision, with its prompts and length (`encoding`) and the engine where it is not torch: vectors of
-    different fingerprints are never compared."""
+    """model@revision, with its prompts, length and similarity (`encoding`), the dimensions that are kept where it is
+    not all, and the engine where it is not torch: vectors of different fingerprints are never compared."""
     dim: int
 
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What people should know of it now, such as a pause that an endpoint asks for."""
+
     def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
-        """Vectors of shape [len(texts), dim], float32, of unit length (but for the double)."""
+        """Vectors of shape [len(texts), dim], float32, of unit length (but for the double, and models that are
+        compared by the dot product)."""
 
     def windows(self, text: str, size: int, stride: int) -> list[str]:
         """The text cut into windows of `size` tokens, one every `stride` tokens, until its end is covered;
@@ -65,27 +71,44 @@ class Embedder(Protocol):
         """(tokens of the texts, how many of them stand for words that the model's vocabulary does not hold)."""
 
 
-def load_embedder(name: str, *, engine: EncoderEngine = "torch", threads: int = 0, device: str = "") -> Embedder:
+def load_embedder(
+    name: str, *, engine: EncoderEngine = "torch", threads: int = 0, device: str = "", dim: int = 0
+) -> Embedder:
     """ "hash" for the double, else a catalogue name or `path:FOLDER`.
 
     engine: of whatever model; the double has none. threads: of torch, for the whole process, or of OpenVINO, for this
     model; 0: the library's choice. Several services on few cores do better
     with 1 each. device: as torch names it ("cpu", "cuda", "cuda:1"); "": a GPU where there is one;
-    openvino runs on the CPU.
+    openvino runs on the CPU. dim: the first so many numbers of each vector are kept (Kusupati et al., Matryoshka
+    Representation Learning, NeurIPS 2022), at unit length again; 0: all, or as many as the model's own files say.
 
     Raises:
         ModelError: the model is absent (the text says how to pull it), its bytes are not the catalogue's, or
-            sentence-transformers cannot load it, or OpenVINO cannot convert it.
+            sentence-transformers cannot load it, or OpenVINO cannot convert it, or its vectors are compared in a way
+            that no index has.
+        ConfigError: its vectors are shorter than `dim`.
     """
     if name == HASH_NAME:
-        return HashEmbedder()
+        return HashEmbedder(dim)
     # Before torch loads OpenMP: its threads spin while they wait, which on a machine that others use too costs
     # five times the CPU (30 against 6.7 CPU-ms a query with two threads on two busy cores).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     resolved = resolve(name)
     length = own_length(resolved.path)
     model = load_encoder("SentenceTransformer", resolved, length, engine=engine, threads=threads, device=device)
-    return SentenceTransformerEmbedder(model, resolved.name, fingerprint(space(resolved), engine))
+    kept = _shortened(model, resolved.name, dim)
+    return SentenceTransformerEmbedder(model, resolved.name, fingerprint(of_dim(space(resolved), kept), engine))
+
+
+def _shortened(model: Any, name: str, dim: int) -> int:
+    """Has the model keep `dim` numbers of its vectors; answers how many, 0 for all that it gives."""
+    own = int(model.get_embedding_dimension())
+    if dim > own:
+        raise ConfigError(f"{name} gives vectors of {own} dimensions, {dim} are asked for: ask for at most {own}")
+    if not dim or dim == own:
+        return 0
+    model.truncate_dim = dim
+    return dim
 
 
 def cut(text: str, offsets: Sequence[tuple[int, int]], size: int, stride: int) -> list[str]:
@@ -126,20 +149,29 @@ def splinters(text: str, offsets: Sequence[tuple[int, int]]) -> int:
 class SentenceTransformerEmbedder:
     """A SentenceTransformer as trainer, evaluation, gate and service call it. May be called from several threads."""
 
+    notes: Mapping[str, str] = {}
+
     def __init__(self, model: Any, name: str = "", fingerprint: str = "") -> None:
         self.model, self.name, self.fingerprint = model, name, fingerprint
         self.dim = int(model.get_embedding_dimension())
+        self._normalise = _compared(model, name) == "cosine"
         self._one_at_a_time = threading.Lock()  # the library sets padding on a tokenizer that it shares
 
     def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
-        """With the model's own prompt for queries or documents, cut at its own maximum length; in batches of about
-        equal cost, the longest texts first. Raises ModelError: a vector is not finite."""
+        """With the model's own prompt for queries or documents, cut at its own maximum length, at unit length unless
+        the model is compared by the dot product; in batches of about equal cost, the longest texts first.
+
+        Raises:
+            ModelError: a vector is not finite.
+        """
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
         vectors = np.empty((len(texts), self.dim), np.float32)
         with self._one_at_a_time:
             for rows in self._batches(texts):
                 part = [texts[row] for row in rows]
-                vectors[rows] = encode(part, batch_size=len(part), normalize_embeddings=True, show_progress_bar=False)
+                vectors[rows] = encode(
+                    part, batch_size=len(part), normalize_embeddings=self._normalise, show_progress_bar=False
+                )
         if not np.isfinite(vectors).all():
             raise ModelError(f"{self.fingerprint} gives a text a vector that is no number: its weights are damaged")
         return vectors
@@ -184,6 +216,17 @@ class SentenceTransformerEmbedder:
         return tokenizer
 
 
+def _compared(model: Any, name: str) -> str:
+    """ "cosine" or "dot", as the model's own files say."""
+    found = str(model.similarity_fn_name)
+    if found not in ("cosine", "dot"):
+        raise ModelError(
+            f"{name or 'the embedding model'} compares its vectors by {found} distance, and an index by cosine or "
+            "dot product: choose another model"
+        )
+    return found
+
+
 class HashEmbedder:
     """Counts of hashed words: no model, deterministic, exact. Not of unit length: `encode` returns integers from
     0 to 8 in float32, so that products of 64 of them stay far below 2**24, where float32 is exact."""
@@ -191,7 +234,13 @@ class HashEmbedder:
     name = HASH_NAME
     fingerprint = "hash@1"
     dim = 64
+    notes: Mapping[str, str] = {}
     _WORD = re.compile(r"\w+")
+
+    def __init__(self, dim: int = 0) -> None:
+        """dim: words are counted in so many buckets; 0: in 64."""
+        if dim and dim != self.dim:
+            self.dim, self.fingerprint = dim, of_dim(self.fingerprint, dim)
 
     def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:  # noqa: ARG002 (it has no prompts)
         """Word counts modulo `dim`, each at most 8."""

@@ -1,7 +1,8 @@
-"""How an encoder reads texts, told from its folder without loading it: a bi-encoder's prompts, and maximum lengths.
+"""How an encoder reads texts and how its vectors are compared, told from its folder without loading it: prompts and
+similarity of a bi-encoder, and maximum lengths.
 
-Vectors of one model under other prompts or another length are another space, so fingerprints name both, where they
-are not what every index had before either was applied: no prompt, and at most 256 tokens.
+Vectors of one model under other prompts, another length or another norm are another space, so fingerprints name them,
+where they are not what every index had before they were applied: no prompt, at most 256 tokens, unit length.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from qrelay.models.records import ResolvedModel
 from qrelay.parsing import json_document
 
 _Kind = TypeVar("_Kind", dict[str, Any], list[Any], str)
+CONFIG: Final = "config_sentence_transformers.json"
 PAIR_TOKENS: Final = 384
 """Of query and passage together, where neither a cross-encoder's files nor the settings name a length."""
 _PLAIN_TOKENS: Final = 256
@@ -30,14 +32,15 @@ def space(model: ResolvedModel) -> str:
 
 
 def encoding(folder: Path) -> str:
-    """ "" for a model without prompts that reads at most 256 tokens, else a suffix for its fingerprint."""
-    config = _read(folder / "config_sentence_transformers.json", {})
+    """ "" for a model without prompts that reads at most 256 tokens and compares by cosine, else a suffix for its
+    fingerprint."""
+    config = _read(folder / CONFIG, {})
     told, default = _of(dict, config.get("prompts")), _of(str, config.get("default_prompt_name"))
     prompts = {name: told[name] for name in (*_PROMPTS, default) if told.get(name)}
-    tokens = own_length(folder)
-    if not prompts and tokens <= _PLAIN_TOKENS:
+    tokens, dot = own_length(folder), ["dot"] if config.get("similarity_fn_name") == "dot" else []
+    if not prompts and tokens <= _PLAIN_TOKENS and not dot:
         return ""
-    return f"+encoding-{digest(json.dumps([prompts, tokens], sort_keys=True))[:8]}"
+    return f"+encoding-{digest(json.dumps([prompts, tokens, *dot], sort_keys=True))[:8]}"
 
 
 def own_length(folder: Path, default: int = _PLAIN_TOKENS) -> int:

@@ -43,7 +43,12 @@ def load_encoder(
     try:
         with ONE_AT_A_TIME:
             found = getattr(sentence_transformers, kind)(str(model.path), local_files_only=True, device=where)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{model.path} needs code that comes with the model, which qrelay never runs: choose a model that "
+                "sentence-transformers loads by itself, or serve it elsewhere and ask it as an endpoint"
+            ) from error
         raise ModelError(
             f"sentence-transformers cannot load {model.path} ({error}). Give a folder that holds a {kind}."
         ) from error

@@ -14,11 +14,13 @@ from typing import Final, Protocol
 
 from qrelay.errors import ModelError
 from qrelay.models.embedder import Embedder, load_embedder
-from qrelay.models.engines import EncoderEngine, engine_of
+from qrelay.models.engines import EncoderEngine, dim_of, engine_of
 from qrelay.models.registry import BI_ENCODER, Registry, ServedVersion
 from qrelay.progress import step
 
 _REGISTERED: Final = "@registry"
+_Form = tuple[EncoderEngine, int]
+"""What computes a model, and how many numbers of its vectors are kept; 0: all."""
 
 
 def registered(fingerprint: str) -> str:
@@ -30,8 +32,8 @@ def registered(fingerprint: str) -> str:
 class Load(Protocol):
     """What loads an embedding model; `load_embedder`, or a test's."""
 
-    def __call__(self, name: str, *, engine: EncoderEngine = "torch", threads: int = 0) -> Embedder:
-        """name: "hash", a catalogue name or `path:FOLDER`."""
+    def __call__(self, name: str, *, engine: EncoderEngine = "torch", threads: int = 0, dim: int = 0) -> Embedder:
+        """name: "hash", a catalogue name or `path:FOLDER`. dim: kept of its vectors; 0: all."""
 
 
 def load_version(registry: Registry, version: str, load: Load = load_embedder, threads: int = 0) -> Embedder:
@@ -55,8 +57,8 @@ def load_version(registry: Registry, version: str, load: Load = load_embedder, t
 
 
 class Embedders:
-    """See the module. `configured`: the name in the settings, `engine`: what computes it where no index says it;
-    `threads`: of torch, for the process, and of each model in openvino."""
+    """See the module. `configured`: the name in the settings, `engine` and `dim`: what computes it, and how much of
+    its vectors is kept, where no index says it; `threads`: of torch, for the process, and of a model in openvino."""
 
     def __init__(
         self,
@@ -65,10 +67,12 @@ class Embedders:
         load: Load,
         threads: int = 0,
         engine: EncoderEngine = "torch",
+        dim: int = 0,
     ) -> None:
         self.registry = registry
-        self._configured, self._load, self._threads, self._engine = configured, load, threads, engine
-        self._fingerprints: dict[EncoderEngine, str] = {}
+        self._configured, self._load, self._threads = configured, load, threads
+        self._own: _Form = engine, dim
+        self._fingerprints: dict[_Form, str] = {}
         self._kept: Embedder | None = None
         self._loaded: weakref.WeakValueDictionary[str, Embedder] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
@@ -78,20 +82,20 @@ class Embedders:
         return fingerprint in self._loaded
 
     def of(self, fingerprint: str) -> Embedder:
-        """The registry's version of this fingerprint, or else the configured model in the fingerprint's engine ("":
-        in the configured one); its fingerprint may differ.
+        """The registry's version of this fingerprint, or else the configured model in the fingerprint's engine and
+        dimensions ("": in the configured ones); its fingerprint may differ.
 
         Raises:
             ModelError: it is absent or damaged, or its engine is not to be had.
         """
         version = registered(fingerprint)
-        engine = engine_of(fingerprint) if fingerprint else self._engine
-        name = fingerprint if version else self._fingerprints.get(engine, "")
+        form: _Form = (engine_of(fingerprint), dim_of(fingerprint)) if fingerprint else self._own
+        name = fingerprint if version else self._fingerprints.get(form, "")
         with self._lock:
             found = self._loaded.get(name)
             if found is None:
                 registry, load = self.registry, self._load
-                found = self._kept = load_version(registry, version, load) if version else self._model(engine)
+                found = self._kept = load_version(registry, version, load) if version else self._model(form)
                 self._loaded[found.fingerprint] = found
                 limit_threads(self._threads)
             return found
@@ -100,9 +104,10 @@ class Embedders:
         """Keep no model any longer only because it was the last one loaded."""
         self._kept = None
 
-    def _model(self, engine: EncoderEngine) -> Embedder:
-        found = self._load(self._configured, engine=engine, threads=self._threads)
-        self._fingerprints[engine] = found.fingerprint
+    def _model(self, form: _Form) -> Embedder:
+        engine, dim = form
+        found = self._load(self._configured, engine=engine, threads=self._threads, dim=dim)
+        self._fingerprints[form] = found.fingerprint
         return found
 
     def wanted(self) -> str:
@@ -116,7 +121,7 @@ class Embedders:
 
     def configured(self) -> str:
         """Fingerprint of the configured model; loads it once to know."""
-        return self._fingerprints.get(self._engine) or self.of("").fingerprint
+        return self._fingerprints.get(self._own) or self.of("").fingerprint
 
 
 def limit_threads(threads: int) -> None:

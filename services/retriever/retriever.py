@@ -14,14 +14,16 @@ from typing import Final
 
 import numpy as np
 
-from qrelay.errors import InvalidQuery, QrelayError, UnknownCollection
+from qrelay.errors import InputError, InvalidQuery, QrelayError, TransientError, UnknownCollection
 from qrelay.index.collections import Collections, Served, SyntheticIndex
 from qrelay.index.embedded import FolderVersions
+from qrelay.index.embedding import loader
 from qrelay.index.engine import Followed, Found, Vectors
 from qrelay.index.manifest import collections_in
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.catalogue import resolve
-from qrelay.models.embedder import HASH_NAME, load_embedder
+from qrelay.models.embedder import HASH_NAME, Embedder
+from qrelay.models.engines import ENDPOINT_NAME
 from qrelay.models.registry import Registry
 from qrelay.models.served import Embedders, Load
 from qrelay.nearest import did_you_mean, listed
@@ -76,11 +78,16 @@ class Retriever:
         return [result for result in results if result is not None]
 
     def _search(
-        self, queries: Sequence[Query], group: _Group, vectors: Mapping[int, Vectors], limit: int
+        self, queries: Sequence[Query], group: _Group, vectors: Mapping[int, Vectors | QrelayError], limit: int
     ) -> Iterator[tuple[int, CandidateSet | QrelayError]]:
         """(place, candidates) of every query in the group, found by one engine with one embedder."""
-        served, places = group.served, group.places
-        own = np.stack([vectors[place] for place in places]) if served.embedder else None
+        served, places, own = group.served, group.places, None
+        if served.embedder:
+            known = [(place, each) for place in places if not isinstance(each := vectors[place], QrelayError)]
+            yield from ((place, each) for place in places if isinstance(each := vectors[place], QrelayError))
+            if not known:
+                return
+            places, own = [place for place, _ in known], np.stack([vector for _, vector in known])
         for place, found in zip(
             places, _answers(served, [queries[place].text for place in places], own, limit), strict=True
         ):
@@ -90,16 +97,17 @@ class Retriever:
                 candidates = CandidateSet(queries[place], found, served.engine.version)
                 yield place, opened(candidates, STAGE, served.model)
 
-    def _encode(self, queries: Sequence[Query], groups: Sequence[_Group]) -> dict[int, Vectors]:
-        """place -> vector [dim]; all queries of one embedder at once, whatever their collections."""
+    def _encode(self, queries: Sequence[Query], groups: Sequence[_Group]) -> dict[int, Vectors | QrelayError]:
+        """place -> vector [dim] or why there is none; all queries of one embedder at once, whatever their
+        collections."""
         places: dict[str, list[int]] = {}
         embedders = {group.served.model: group.served.embedder for group in groups}
         for group in groups:
             places.setdefault(group.served.model, []).extend(group.places)
-        vectors: dict[int, Vectors] = {}
+        vectors: dict[int, Vectors | QrelayError] = {}
         for model, embedder in embedders.items():
             if embedder is not None:
-                found = embedder.encode([queries[place].text for place in places[model]], "query")
+                found = _encoded(embedder, [queries[place].text for place in places[model]])
                 vectors.update(zip(places[model], found, strict=True))
         return vectors
 
@@ -149,6 +157,8 @@ class Retriever:
         details: dict[str, str] = {"engine": self._settings.engine}
         for name, served in sorted(self._index.served.items()):
             details |= {f"collection.{name}.{key}": value for key, value in served.engine.describe().items()}
+            if served.embedder:
+                details |= {f"embedder: {word}": note for word, note in served.embedder.notes.items()}
         for name, problem in sorted(self._index.problems.items()):
             details[f"collection.{name}.problem"] = str(problem)
         if not self._index.served and self._settings.engine in ("embedded", "milvus"):
@@ -173,8 +183,21 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def load_retriever(settings: RetrieverSettings, load: Load = load_embedder) -> Retriever:
-    """A retriever that is ready to serve; without any index it starts and waits for the first.
+def _encoded(embedder: Embedder, texts: list[str]) -> list[Vectors | QrelayError]:
+    """The vector of each query, or why it has none: an endpoint may refuse one, or all for a while."""
+    try:
+        return list(embedder.encode(texts, "query"))
+    except InputError as error:
+        if len(texts) == 1:
+            return [error]
+        return [each for text in texts for each in _encoded(embedder, [text])]
+    except TransientError as error:
+        return [error] * len(texts)
+
+
+def load_retriever(settings: RetrieverSettings, load: Load | None = None) -> Retriever:
+    """A retriever that is ready to serve; without any index it starts and waits for the first. load: its embedders;
+    None: as the settings say.
 
     Raises:
         ModelError: the model of an index, or of the first one to come, is absent or damaged.
@@ -185,7 +208,14 @@ def load_retriever(settings: RetrieverSettings, load: Load = load_embedder) -> R
     if settings.engine == "synthetic":
         return Retriever(settings, SyntheticIndex(settings.collections, settings.synthetic.service_time_s))
     registry = Registry(settings.registry_folder)
-    embedders = Embedders(settings.embedder, registry, load, settings.threads, settings.embedder_engine)
+    embedders = Embedders(
+        settings.embedder,
+        registry,
+        load or loader(settings),
+        settings.threads,
+        settings.embedder_engine,
+        settings.embedder_dim,
+    )
     if settings.engine == "http":
         from qrelay.index.http.engine import HttpVersions  # and with it the client
 
@@ -222,7 +252,11 @@ def check_retriever(settings: RetrieverSettings) -> None:
 
         check(settings.milvus)
     named = settings.registry_folder.exists() or collections_in(settings.index_folder)
-    if settings.embeds and settings.embedder != HASH_NAME and not named:
+    if not settings.embeds or settings.embedder == HASH_NAME:
+        return
+    if settings.embedder == ENDPOINT_NAME:
+        loader(settings)(ENDPOINT_NAME)
+    elif not named:
         resolve(settings.embedder)
 
 

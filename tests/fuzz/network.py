@@ -19,6 +19,7 @@ from qrelay.bench.probe import scrape
 from qrelay.cli.top import scrape as glance
 from qrelay.errors import QrelayError
 from qrelay.http.ratelimits import asked_to_wait, used_up
+from qrelay.index.embedding import loader
 from qrelay.index.http.engine import HttpVersions, authorization, credential
 from qrelay.index.http.settings import SearchSettings
 from qrelay.index.settings import RetrieverSettings
@@ -167,6 +168,23 @@ def _credential(data: bytes, folder: Path) -> None:
     httpx.Headers(authorization(settings, credential(settings)))
 
 
+def _vectors(reply: bytes) -> None:
+    """Vectors of two texts, of either API, that an index can hold."""
+    for api in ("openai", "tei"):
+        asked = {
+            "api": api, "url": f"{_answering(reply)}/v1", "model": "m", "dimensions": 2, "concurrency": 1,
+            "max_retries": 0, "total_timeout_s": 3.0, "request_timeout_s": 3.0,
+        }  # fmt: skip
+        settings = RetrieverSettings(embedder="endpoint", embedder_endpoint=asked)
+        found = loader(settings)("endpoint").encode(["a", "b"], "document")
+        if found.shape != (2, 2) or not np.isfinite(found).all():
+            raise ValueError(f"vectors of shape {found.shape}")
+
+
+def _embeddings(data: bytes, _: Path) -> None:
+    each(lambda: _vectors(_http("200 OK", data)), lambda: _vectors(_http("413 Content Too Large", data)))
+
+
 def _headers(data: bytes, _: Path) -> None:
     lines = (line.partition(":") for line in data.decode("latin-1").splitlines())
     headers = httpx.Headers(
@@ -236,6 +254,10 @@ _TEXT: Final = {
     "usage": {"prompt_tokens": 3},
 }
 _SEEDS: Final = (json.dumps(_CHAT), json.dumps(_TEXT))
+_EMBEDDINGS: Final = (
+    json.dumps({"model": "m", "data": [{"index": n, "embedding": [0.5, n + 1]} for n in range(2)]}),
+    json.dumps([[0.25, -1.5], [1, 0]]),
+)
 _REFUSALS: Final = (
     json.dumps(
         {
@@ -316,6 +338,7 @@ PARSERS: Final = (
     ),
     Parser("search engine's answer", "json", constant(*map(json.dumps, SAMPLES.values())), _searched, cost=5),
     Parser("search engine's credential", "lines", constant("user:pass\n"), _credential),
+    Parser("endpoint's vectors", "json", constant(*_EMBEDDINGS), _embeddings, cost=20),
     Parser("endpoint's rate limits", "lines", constant(*_RATE_LIMITS), _headers),
     Parser(
         "reply of a model",

@@ -33,11 +33,11 @@ class InEngine(HashEmbedder):
         self.fingerprint = fingerprint("hash@1", engine)
 
 
-def load(name: str, *, engine: EncoderEngine = "torch", threads: int = 0) -> Embedder:
+def load(name: str, *, engine: EncoderEngine = "torch", threads: int = 0, dim: int = 0) -> Embedder:
     return InEngine(engine)
 
 
-def torch_only(name: str, *, engine: EncoderEngine = "torch", threads: int = 0) -> Embedder:
+def torch_only(name: str, *, engine: EncoderEngine = "torch", threads: int = 0, dim: int = 0) -> Embedder:
     if engine == "openvino":
         raise ModelError("OpenVINO is not installed")
     return InEngine(engine)

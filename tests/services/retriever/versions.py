@@ -27,7 +27,7 @@ class Times(HashEmbedder):
         return vectors
 
 
-def load(name: str, *, engine: EncoderEngine = "torch", threads: int = 0) -> Embedder:
+def load(name: str, *, engine: EncoderEngine = "torch", threads: int = 0, dim: int = 0) -> Embedder:
     """What the service is given in place of `load_embedder`."""
     if name == "hash":
         return HashEmbedder()
