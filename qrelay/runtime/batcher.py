@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
-    """Limits of one batch. A single item above max_cost or max_bytes still goes, alone."""
+    """Limits of one batch. A single entry above a limit still goes, alone."""
 
     max_items: int
     max_cost: int
@@ -31,6 +31,7 @@ class _Entry(Generic[T]):
     item: T
     cost: int
     size: int
+    items: int
     added_at: float
 
 
@@ -48,11 +49,16 @@ class Batcher(Generic[T]):
     @property
     def room(self) -> int:
         """Items still wanted for the next batch."""
-        return max(0, self._policy.max_items - len(self._entries))
+        return max(0, self._policy.max_items - sum(entry.items for entry in self._entries))
 
-    def add(self, item: T, *, cost: int = 1, size: int = 0) -> None:
-        """Queue an item of `cost` (the stage's unit) and `size` bytes."""
-        self._entries.append(_Entry(item, cost, size, self._clock()))
+    @property
+    def full(self) -> bool:
+        """Whether nothing more would fit the next batch."""
+        return bool(self._entries) and (self._fitting() < len(self._entries) or self.room == 0)
+
+    def add(self, item: T, *, cost: int = 1, size: int = 0, items: int = 1) -> None:
+        """Queue an entry of `cost` (the stage's unit) and `size` bytes; `items`: what it counts for."""
+        self._entries.append(_Entry(item, cost, size, items, self._clock()))
 
     def due_in(self) -> float | None:
         """Seconds until the oldest item must go; None when there is none."""
@@ -62,9 +68,7 @@ class Batcher(Generic[T]):
 
     def ready(self) -> bool:
         """Whether a batch should go now: one is full, or its oldest item has waited long enough."""
-        if not self._entries:
-            return False
-        return self._fitting() < len(self._entries) or self.room == 0 or self.due_in() == 0.0
+        return self.full or self.due_in() == 0.0
 
     def take(self) -> list[T]:
         """Remove and return the next batch, ready or not; empty only when there is nothing."""
@@ -72,11 +76,12 @@ class Batcher(Generic[T]):
 
     def _fitting(self) -> int:
         """How many of the oldest items fit one batch: at least one, if there is any."""
-        policy, cost, size = self._policy, 0, 0
+        policy, cost, size, items = self._policy, 0, 0, 0
         for count, entry in enumerate(self._entries):
             cost += entry.cost
             size += entry.size
-            over = cost > policy.max_cost or size > policy.max_bytes or count >= policy.max_items
+            items += entry.items
+            over = cost > policy.max_cost or size > policy.max_bytes or items > policy.max_items
             if over and count:
                 return count
         return len(self._entries)

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Final, TypeVar
 from google.protobuf.message import Message
 
 from qrelay import __version__, wire
-from qrelay.errors import InternalError, QrelayError
-from qrelay.runtime import telemetry
+from qrelay.errors import QrelayError
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.dead_letters import query_of
+from qrelay.runtime.gathering import Computed
 from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import closed, is_open
@@ -60,43 +60,34 @@ async def streamed(
 async def answer_items(
     context: ServiceContext[Any, Any],
     items: Sequence[Message],
-    compute: Callable[[list[Any]], Awaitable[Sequence[Any]]],
+    compute: Callable[[list[Any]], Awaitable[Computed]],
     wrap: Callable[[Any], Result],
     refuse: Callable[[pb.ItemError], Result],
 ) -> list[Result]:
     """One result for each item, in order. An item that fails gets `refuse(ItemError)`; the others continue.
 
-    `compute` takes the records of the readable items and answers each with a value or a QrelayError.
+    `compute` takes the records of the readable items and answers each with a value or a QrelayError: `Calls.answer`,
+    or `computed` where calls are not batched together.
     """
     with context.admission.hold(len(items)):
+        arrived = time.monotonic()
         records = [_record(item) for item in items]
         readable = [record for record in records if not isinstance(record, QrelayError)]
-        began = time.monotonic()
-        answers = iter(await compute(readable) if readable else ())
-        compute_s = time.monotonic() - began
-        telemetry.GRPC_BATCH_ITEMS.labels(context.service).observe(len(items))
-        telemetry.GRPC_COMPUTE_SECONDS.labels(context.service).observe(compute_s)
+        found = await compute(readable) if readable else Computed((), arrived, 0.0)
+        step = TraceStep(context.service, context.replica, "", max(0.0, found.began - arrived), found.seconds)
+        answers = iter(found.answers)
         results = []
         for record in records:
             answer = record if isinstance(record, QrelayError) else next(answers)
             try:
                 if isinstance(answer, QrelayError):
                     raise answer
-                results.append(wrap(_traced(answer, context, compute_s)))
+                results.append(wrap(closed(answer, step) if is_open(answer, context.service) else answer))
             except QrelayError as error:  # of the item, or of an answer that no message can hold
                 error.__traceback__ = None  # its frames hold the whole request, in a circle
                 query_id = "" if isinstance(record, QrelayError) else query_of(record).query_id
                 results.append(refuse(item_error(error, query_id)))
-        if next(answers, None) is not None:
-            raise InternalError("a core answered more items than it was asked")
         return results
-
-
-def _traced(answer: Any, context: ServiceContext[Any, Any], compute_s: float) -> Any:
-    """Completes the step that the core opened, if it did; a call waits in no queue."""
-    if not is_open(answer, context.service):
-        return answer
-    return closed(answer, TraceStep(context.service, context.replica, "", 0.0, compute_s))
 
 
 def _record(item: Message) -> Any:

@@ -43,9 +43,11 @@ LAG_ITEMS = Gauge("qrelay_lag_items", "Messages of a queue not yet done, deliver
 QUEUE_BYTES = Gauge("qrelay_queue_bytes", "Bytes that a queue's stream holds", ["hop"])
 GRPC_CALLS = Counter("qrelay_grpc_calls", "gRPC calls by method and status code", ["method", "code"])
 GRPC_SECONDS = Histogram("qrelay_grpc_seconds", "Duration of unary gRPC calls", ["method"], buckets=SECONDS_BUCKETS)
-GRPC_BATCH_ITEMS = Histogram("qrelay_grpc_batch_items", "Items in a gRPC request", ["service"], buckets=ITEMS_BUCKETS)
+GRPC_BATCH_ITEMS = Histogram(
+    "qrelay_grpc_batch_items", "Items in a batch of gRPC calls", ["service"], buckets=ITEMS_BUCKETS
+)
 GRPC_COMPUTE_SECONDS = Histogram(
-    "qrelay_grpc_compute_seconds", "The core's part of a gRPC request", ["service"], buckets=SECONDS_BUCKETS
+    "qrelay_grpc_compute_seconds", "The core's work on a batch of gRPC calls", ["service"], buckets=SECONDS_BUCKETS
 )
 PENDING_ITEMS = Gauge("qrelay_pending_items", "Items that gRPC calls hold now")
 READY = Gauge("qrelay_ready", "1 when the model is loaded and the service answers")

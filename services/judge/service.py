@@ -15,6 +15,7 @@ from qrelay.judging.load import check_core, load_core
 from qrelay.judging.settings import JudgeSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.gathering import Calls
 from qrelay.runtime.servicer import Servicer, answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Queue
@@ -24,6 +25,11 @@ from qrelay.v1 import judge_pb2_grpc as pb_grpc
 
 Context = ServiceContext[JudgeSettings, JudgeCore]
 _CHARS_PER_TOKEN = 4
+
+
+def cost(record: CandidateSet) -> int:
+    """Tokens to read, roughly."""
+    return sum(len(candidate.passage.text) for candidate in record.candidates) // _CHARS_PER_TOKEN
 
 
 class JudgeStage:
@@ -45,7 +51,7 @@ class JudgeStage:
 
     def cost(self, record: CandidateSet) -> int:
         """Tokens to read, roughly."""
-        return sum(len(candidate.passage.text) for candidate in record.candidates) // _CHARS_PER_TOKEN
+        return cost(record)
 
     async def handle(self, works: Sequence[Work]) -> Sequence[JudgedSet | QrelayError]:
         """Judge one batch."""
@@ -87,18 +93,22 @@ class JudgeServicer(Servicer, pb_grpc.JudgeServiceServicer):
     _context: Context
     info_response = pb.JudgeServiceGetInfoResponse
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._calls = Calls(context.service, context.settings.worker, self._judge, cost, queues=True)
+
     async def Judge(self, request: pb.JudgeRequest, context: Any) -> pb.JudgeResponse:
         """Each set judged, in order; failures are marked missing, with the reason."""
         results = await answer_items(
             self._context,
             request.candidate_sets,
-            self._judge,
+            self._calls.answer,
             lambda judged: pb.JudgeResult(judged_set=wire.to_proto(judged)),
             lambda error: pb.JudgeResult(error=error),
         )
         return pb.JudgeResponse(results=results)
 
-    async def _judge(self, sets: Sequence[CandidateSet]) -> Sequence[JudgedSet | QrelayError]:
+    async def _judge(self, sets: list[CandidateSet], _: object) -> Sequence[JudgedSet | QrelayError]:
         outcomes = await self._context.core.judge(sets)
         for outcome in outcomes:
             if isinstance(outcome, JudgedSet):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
 from qrelay import wire
 from qrelay.errors import QrelayError
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.following import every
+from qrelay.runtime.gathering import Calls
 from qrelay.runtime.servicer import Servicer, answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Queue
@@ -20,6 +21,11 @@ from qrelay.v1 import reranker_pb2 as pb
 from qrelay.v1 import reranker_pb2_grpc as pb_grpc
 
 Context = ServiceContext[RerankerSettings, Reranker]
+
+
+def cost(record: CandidateSet) -> int:
+    """Candidates to score."""
+    return len(record.candidates)
 
 
 class RerankStage:
@@ -34,7 +40,7 @@ class RerankStage:
 
     def cost(self, record: CandidateSet) -> int:
         """Candidates to score."""
-        return len(record.candidates)
+        return cost(record)
 
     async def handle(self, works: Sequence[Work]) -> Sequence[CandidateSet | QrelayError]:
         """Score one batch off the event loop."""
@@ -46,16 +52,23 @@ class RerankerServicer(Servicer, pb_grpc.RerankerServiceServicer):
 
     info_response = pb.RerankerServiceGetInfoResponse
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._calls = Calls(context.service, context.settings.worker, self._rerank, cost)
+
     async def Rerank(self, request: pb.RerankRequest, context: Any) -> pb.RerankResponse:
         """Each set scored, in order."""
         results = await answer_items(
             self._context,
             request.candidate_sets,
-            lambda sets: asyncio.to_thread(self._context.core.rerank, sets),
+            self._calls.answer,
             lambda each: pb.RerankResult(candidate_set=wire.to_proto(each)),
             lambda error: pb.RerankResult(error=error),
         )
         return pb.RerankResponse(results=results)
+
+    def _rerank(self, sets: list[CandidateSet], _: object) -> Awaitable[Sequence[CandidateSet | QrelayError]]:
+        return asyncio.to_thread(self._context.core.rerank, sets)
 
     def StreamRerank(
         self, requests: AsyncIterator[pb.StreamRerankRequest], context: Any

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
 from qrelay import wire
 from qrelay.errors import QrelayError
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.embedder import HASH_NAME, load_embedder
+from qrelay.models.engines import ENDPOINT_NAME
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.following import every
+from qrelay.runtime.gathering import Calls
 from qrelay.runtime.servicer import Servicer, answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Queue
@@ -21,6 +23,11 @@ from qrelay.v1 import retriever_pb2 as pb
 from qrelay.v1 import retriever_pb2_grpc as pb_grpc
 
 Context = ServiceContext[RetrieverSettings, Retriever]
+
+
+def cost(record: Query) -> int:
+    """Characters to embed."""
+    return len(record.text)
 
 
 class RetrieveStage:
@@ -35,7 +42,7 @@ class RetrieveStage:
 
     def cost(self, record: Query) -> int:
         """Characters to embed."""
-        return len(record.text)
+        return cost(record)
 
     async def handle(self, works: Sequence[Work]) -> Sequence[CandidateSet | QrelayError]:
         """Search one batch off the event loop."""
@@ -47,17 +54,25 @@ class RetrieverServicer(Servicer, pb_grpc.RetrieverServiceServicer):
 
     info_response = pb.RetrieverServiceGetInfoResponse
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        settings = context.settings
+        elsewhere = settings.engine not in ("embedded", "synthetic") or settings.embedder == ENDPOINT_NAME
+        self._calls = Calls(context.service, settings.worker, self._retrieve, cost, queues=elsewhere)
+
     async def Retrieve(self, request: pb.RetrieveRequest, context: Any) -> pb.RetrieveResponse:
         """Candidates for each query, in order."""
-        limit = request.max_candidates or None
         results = await answer_items(
             self._context,
             request.queries,
-            lambda queries: asyncio.to_thread(self._context.core.retrieve, queries, limit),
+            lambda queries: self._calls.answer(queries, request.max_candidates),
             lambda found: pb.RetrieveResult(candidate_set=wire.to_proto(found)),
             lambda error: pb.RetrieveResult(error=error),
         )
         return pb.RetrieveResponse(results=results)
+
+    def _retrieve(self, queries: list[Query], limit: int) -> Awaitable[Sequence[CandidateSet | QrelayError]]:
+        return asyncio.to_thread(self._context.core.retrieve, queries, limit)
 
     def StreamRetrieve(
         self, requests: AsyncIterator[pb.StreamRetrieveRequest], context: Any
@@ -73,7 +88,8 @@ async def follow_registry(context: Context, stopping: asyncio.Event) -> None:
 
 def needed_models(settings: RetrieverSettings) -> list[str]:
     """The embedder, where this engine has one."""
-    return [settings.embedder] if settings.embeds and settings.embedder != HASH_NAME else []
+    named = settings.embeds and settings.embedder not in (HASH_NAME, ENDPOINT_NAME)
+    return [settings.embedder] if named else []
 
 
 def prepare_models(settings: RetrieverSettings) -> None:

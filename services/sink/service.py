@@ -22,6 +22,7 @@ from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.dead_letters import REPLAY_HEADER, portable, replays
+from qrelay.runtime.gathering import computed
 from qrelay.runtime.intake import MAX_IDS
 from qrelay.runtime.servicer import answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
@@ -134,7 +135,7 @@ class SinkServicer(ModelsServicer):
         results = await answer_items(
             self._context,
             request.judged_sets,
-            lambda sets: asyncio.to_thread(write, self._context.core, sets),
+            lambda sets: computed("sink", sets, asyncio.to_thread(write, self._context.core, sets)),
             _added if request.rejudgment else lambda status: pb.IngestResult(status=_STATUS[status]),
             lambda error: pb.IngestResult(error=error),
         )

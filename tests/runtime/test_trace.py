@@ -8,6 +8,7 @@ import pytest
 
 from qrelay import wire
 from qrelay.runtime.context import ServiceContext
+from qrelay.runtime.gathering import computed
 from qrelay.runtime.servicer import answer_items
 from qrelay.runtime.trace import closed, is_open, opened
 from qrelay.services.reranker.settings import RerankerSettings
@@ -43,7 +44,11 @@ async def test_the_grpc_door_completes_the_cores_step_and_adds_none_of_its_own(o
         return [opened(each, "reranker", "v3@registry") if opens else each for each in sets]
 
     (found,) = await answer_items(
-        context, [wire.to_proto(samples.candidate_set())], compute, lambda each: each, lambda error: error
+        context,
+        [wire.to_proto(samples.candidate_set())],
+        lambda sets: computed("reranker", sets, compute(sets)),
+        lambda each: each,
+        lambda error: error,
     )
     steps = [(step.stage, step.replica, step.model) for step in found.trace]
     assert steps == ([("reranker", "r7", "v3@registry")] if opens else [])
