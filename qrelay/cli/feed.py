@@ -4,17 +4,18 @@ acknowledged and remembered."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 from rich.console import Console
 
 from qrelay.cli.collection import check_collection
 from qrelay.cli.group import example
-from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.options import column_option, config_option, data_dir_option, json_option
 from qrelay.cli.pools import CANDIDATES, PoolOptions, open_pools, pool_options
 from qrelay.cli.waiting import ATTEMPTS, SinkClient, Waiting, queues_status
 from qrelay.config import NatsSettings, ServiceSettings
@@ -22,7 +23,9 @@ from qrelay.errors import QrelayError, TransientError
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
-from qrelay.feed.source import open_lines
+from qrelay.feed.source import open_records
+from qrelay.formats.datasets import QUERIES, QUESTIONS, Columns, is_dataset
+from qrelay.formats.queries import Format, Record, query_of
 from qrelay.identity import require_collection
 from qrelay.output import echo_json
 from qrelay.progress import Progress, Step, plainly, shown, step, tell
@@ -37,17 +40,27 @@ _QUERIES, _SETS = 256, 16
 """Queries, and candidate sets, that are published side by side."""
 
 
+class _Source(click.Path):
+    """A file, or the name of a dataset."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Path(value) if is_dataset(str(value)) else super().convert(value, param, ctx)
+
+
 @click.command(
     epilog=example(
         "qrelay feed queries.jsonl --collection docs --wait",
+        "qrelay feed hf:owner/name:validation --collection docs --column query_id=qid --column text=question",
         "qrelay feed queries.jsonl --collection docs --run runs --corpus beir --depth 10",
     )
 )
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True), default="-")
+@click.argument("file", type=_Source(path_type=Path, dir_okay=False, exists=True, allow_dash=True), default="-")
 @click.option("--collection", required=True, help="The corpus that the queries are asked of.")
 @click.option("--format", "line_format", type=click.Choice(["auto", "jsonl", "tsv", "plain", CANDIDATES]),
               default="auto", show_default=True,
-              help="auto: decide line by line; candidates: JSONL with what an engine returned.")  # fmt: skip
+              help="auto: decide line by line; plain: the text alone, also of a dataset; candidates: JSONL with what "
+                   "an engine returned.")  # fmt: skip
+@column_option(QUERIES)
 @click.option("--round", "query_round", type=click.IntRange(0, MAX_ROUND), default=0, show_default=True,
               help="Retrieve and judge again what was fed in an earlier round.")  # fmt: skip
 @click.option("--follow", is_flag=True, help="Keep reading as the file grows, until Ctrl-C.")
@@ -60,8 +73,9 @@ _QUERIES, _SETS = 256, 16
 @json_option()
 def feed(file: Path, collection: str, line_format: str, query_round: int, follow: bool, wait: bool,
          nats_url: str | None, sink_address: str | None, data_dir: Path, config: Path | None,
-         as_json: bool, **pooling: Any) -> None:  # fmt: skip
-    """Stream the queries of FILE (JSONL, TSV or plain lines, gzip too; - reads standard input).
+         as_json: bool, told: tuple[str, ...], **pooling: Any) -> None:  # fmt: skip
+    """Stream the queries of FILE: JSONL, TSV or plain lines, gzip too; - reads standard input. Or a dataset: a
+    .parquet file, a folder saved by `datasets`, or hf:NAME[:SPLIT[:CONFIG]].
 
     Each query is acknowledged by the queue and recorded, so feeding the same file again only adds what is
     new. With a higher --round every query is retrieved and judged again by the models that serve now, and the new
@@ -73,6 +87,7 @@ def feed(file: Path, collection: str, line_format: str, query_round: int, follow
     options = PoolOptions(line_format, **pooling)
     path = None if str(file) == "-" else file
     options.check(path, follow)
+    columns = _columns(path, line_format, told)
     if options.asked:
         require_collection(collection)
     else:
@@ -85,23 +100,35 @@ def feed(file: Path, collection: str, line_format: str, query_round: int, follow
         _warn(client, say)
     states = None
     with shown(console):
-        opened = open_pools(options, collection, path) if options.asked else None
+        opened = open_pools(options, collection, path, columns) if options.asked else None
+        read = partial(query_of, collection=collection, columns=columns, line_format=cast(Format, line_format))
         with step("feeding", unit="queries") as feeding:
             publishing = _publish(
-                settings, data_dir, open_lines(path, follow=follow), collection=collection, query_round=query_round,
-                read=opened.pools if opened else line_format, window=_SETS if opened else _QUERIES, keep_ids=wait,
-                on_progress=_shown(feeding),
+                settings, data_dir, open_records(path, columns, follow=follow), collection=collection,
+                query_round=query_round, read=opened.pools if opened else read,
+                window=_SETS if opened else _QUERIES, keep_ids=wait, on_progress=_shown(feeding),
             )  # fmt: skip
             report = asyncio.run(publishing)
         if wait and not report.failure:
             states = _awaited(client, settings, collection, query_round, say).until_ended(report.query_ids)
     for remark in opened.remarks() if opened else ():
         say(remark)
-    _print(console, report, states, opened.counts if opened else {}, as_json)
+    unit = "row" if path and is_dataset(str(path)) else "line"
+    _print(console, report, unit, states, opened.counts if opened else {}, as_json)
     if report.failure:
         raise report.failure
     if report.rejected or (states and states["dead"]):
         raise SystemExit(EXIT_PARTIAL)
+
+
+def _columns(path: Path | None, line_format: str, told: Sequence[str]) -> Columns:
+    """Where the fields of FILE stand. Raises UsageError: an option does not fit what it is."""
+    dataset = path is not None and is_dataset(str(path))
+    if dataset and line_format not in ("auto", "plain"):
+        raise click.UsageError(f"--format {line_format} is of lines, and {path} is a dataset: leave it out")
+    if told and not dataset and line_format not in ("auto", "jsonl"):
+        raise click.UsageError("--column names columns of datasets and of JSONL: give FILE as one of them")
+    return Columns.of(told, QUESTIONS if dataset and line_format == "plain" else QUERIES)
 
 
 def nats_settings(url: str | None, data_dir: Path, config: Path | None) -> NatsSettings:
@@ -145,7 +172,7 @@ def _warn(client: SinkClient, say: Callable[[str], None]) -> None:
 
 
 async def _publish(
-    settings: NatsSettings, data_dir: Path, lines: AsyncIterator[bytes | None], *, collection: str, **told: Any
+    settings: NatsSettings, data_dir: Path, lines: AsyncIterator[Record | None], *, collection: str, **told: Any
 ) -> FeedReport:
     """Feed until the input ends or Ctrl-C. told: see `Feeder`."""
     async with await JetStreamBroker.connect(settings, name="feed", timeout_s=_CONNECT_S) as broker:
@@ -160,7 +187,7 @@ async def _publish(
                 return feeder.report
 
 
-def _print(console: Console, report: FeedReport, states: dict[str, int] | None, pooled: dict[str, int],
+def _print(console: Console, report: FeedReport, unit: str, states: dict[str, int] | None, pooled: dict[str, int],
            as_json: bool) -> None:  # fmt: skip
     if as_json:
         summary: dict[str, Any] = {"accepted": report.accepted, "known": report.known,
@@ -168,7 +195,7 @@ def _print(console: Console, report: FeedReport, states: dict[str, int] | None, 
         echo_json({**summary, **pooled, **(states or {})})
         return
     for number, why in list(report.rejected.items())[:_SHOWN_REJECTIONS]:
-        console.print(f"line {number}: {why}", style="red", markup=False)
+        console.print(f"{unit} {number}: {why}", style="red", markup=False)
     if len(report.rejected) > _SHOWN_REJECTIONS:
         console.print(f"… and {len(report.rejected) - _SHOWN_REJECTIONS} more; --json lists all", style="red")
     text = f"accepted {report.accepted}, known before {report.known}, rejected {len(report.rejected)}"

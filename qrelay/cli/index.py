@@ -15,10 +15,11 @@ from qrelay.cli.embedders import chosen, dim_option, embedder_options, engine_op
 from qrelay.cli.group import Group, example
 from qrelay.cli.index_load import load, load_where_milvus_serves, sentence
 from qrelay.cli.index_update import update
-from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.options import column_option, config_option, data_dir_option, json_option
 from qrelay.errors import ConfigError, CorpusIndexError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL
 from qrelay.files import AtomicFiles
+from qrelay.formats.datasets import DOCUMENTS, Columns
 from qrelay.index.kinds import FORMS, KINDS, AnyKind, Form
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.engines import ENDPOINT_MARK, ENDPOINT_NAME, EncoderEngine
@@ -49,6 +50,7 @@ def index() -> None:
 @index.command(epilog=example("qrelay index build corpus.jsonl --collection docs"))
 @click.argument("source")
 @click.option("--collection", required=True, help="Name that queries ask for: a-z, 0-9, - and _.")
+@column_option(DOCUMENTS)
 @click.option("--out", type=_FOLDER, help=_INDEXES)
 @embedder_options
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most so many documents.")
@@ -60,9 +62,9 @@ def index() -> None:
 @_installation
 @json_option()
 def build(
-    source: str, collection: str, out: Path | None, embedder: str | None, engine: EncoderEngine | None,
-    dim: int | None, limit: int | None, vectors: Form | None, ann: AnyKind | None, language: str | None,
-    questions: Path | None, follow: bool, data_dir: Path, config: Path | None, as_json: bool,
+    source: str, collection: str, told: tuple[str, ...], out: Path | None, embedder: str | None,
+    engine: EncoderEngine | None, dim: int | None, limit: int | None, vectors: Form | None, ann: AnyKind | None,
+    language: str | None, questions: Path | None, follow: bool, data_dir: Path, config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Build the index of SOURCE and make it the current version of the collection.
 
@@ -80,7 +82,7 @@ def build(
     request = BuildRequest(
         source, collection, out or settings.index_folder, limit,
         vectors=vectors or settings.vectors, ann=wanted, questions=questions,
-        language=_language(language or settings.language),
+        language=_language(language or settings.language), columns=Columns.of(told, DOCUMENTS),
     )  # fmt: skip
     with shown():
         embed = chosen(settings, embedder, engine, dim)
@@ -357,13 +359,15 @@ def passages(folder: Path, out: Path) -> None:
 
 @index.command(epilog=example("qrelay index corpus python-docs --out corpus.jsonl"))
 @click.argument("source")
+@column_option(DOCUMENTS)
 @click.option("--out", required=True, type=_FILE, help="JSONL to write, in BEIR's layout: _id, title, text.")
-def corpus(source: str, out: Path) -> None:
+def corpus(source: str, told: tuple[str, ...], out: Path) -> None:
     """Write the documents of SOURCE (see `qrelay index build`) as a BEIR corpus. Exit code 3: some were left out."""
     from qrelay.index.corpus import read_corpus
 
     left_out: list[str] = []
-    documents = read_corpus(source, lambda where, why: left_out.append(f"left out {where}: {why}"))
+    columns = Columns.of(told, DOCUMENTS)
+    documents = read_corpus(source, lambda where, why: left_out.append(f"left out {where}: {why}"), columns=columns)
     _write_lines(out, ({"_id": each.doc_id, "title": each.title, "text": each.text} for each in documents))
     click.echo(f"wrote the documents of {source} to {out}")
     if left_out:

@@ -11,9 +11,10 @@ import click
 from qrelay.cli.embedders import chosen, embedder_options
 from qrelay.cli.group import example
 from qrelay.cli.index_load import load_where_milvus_serves, sentence
-from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.options import column_option, config_option, data_dir_option, json_option
 from qrelay.errors import InputError
 from qrelay.exitcodes import EXIT_PARTIAL
+from qrelay.formats.datasets import DOCUMENTS, Columns
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.engines import EncoderEngine
 from qrelay.output import echo_json
@@ -24,6 +25,7 @@ from qrelay.settings import load_settings
 @click.command(epilog=example("qrelay index update new.jsonl --collection docs --remove withdrawn.txt"))
 @click.argument("source", required=False)
 @click.option("--collection", required=True, help="Name of the collection.")
+@column_option(DOCUMENTS)
 @click.option("--remove", type=click.Path(path_type=Path, dir_okay=False), help="File with a document id a line.")
 @click.option("--remove-id", "remove_ids", multiple=True, help="Id of a document to remove; several times for more.")
 @click.option(
@@ -36,16 +38,16 @@ from qrelay.settings import load_settings
 @config_option()
 @json_option()
 def update(
-    source: str | None, collection: str, remove: Path | None, remove_ids: tuple[str, ...], out: Path | None,
-    embedder: str | None, engine: EncoderEngine | None, dim: int | None, data_dir: Path, config: Path | None,
-    as_json: bool,
+    source: str | None, collection: str, told: tuple[str, ...], remove: Path | None, remove_ids: tuple[str, ...],
+    out: Path | None, embedder: str | None, engine: EncoderEngine | None, dim: int | None, data_dir: Path,
+    config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Add the documents of SOURCE to a collection, replace those whose ids are there, and remove others.
 
-    SOURCE is what `qrelay index build` reads. Only what changed is embedded. Removed documents are in no answer as
-    soon as a service looks for new versions, within a second; added and changed ones count once the new version is
-    built. A killed update goes on when it is started again. Exit code 3: some records were left out, or some ids to
-    remove were unknown.
+    SOURCE and --column are as for `qrelay index build`. Only what changed is embedded. Removed documents are in no
+    answer as soon as a service looks for new versions, within a second; added and changed ones count once the new
+    version is built. A killed update goes on when it is started again. Exit code 3: some records were left out, or
+    some ids to remove were unknown.
     """
     from qrelay.index.update import UpdateRequest, update_index
 
@@ -53,7 +55,9 @@ def update(
     if not source and not removed:
         raise InputError("there is nothing to change: give a SOURCE, --remove FILE or --remove-id ID")
     settings = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
-    request = UpdateRequest(collection, out or settings.index_folder, source or "", removed)
+    request = UpdateRequest(
+        collection, out or settings.index_folder, source or "", removed, Columns.of(told, DOCUMENTS)
+    )
     with shown():
         embed = chosen(settings, embedder, engine, dim)
         result = update_index(request, embed, lambda line: click.echo(line, err=True))

@@ -47,7 +47,7 @@ _COMMANDS: Final = {
 _EXTRAS: Final = {
     **dict.fromkeys(("audit", "export", "label", "ledger", "mine", "push", "reconcile", "training"), "sink"),
     **dict.fromkeys(("eval", "train", "rounds"), "trainer"),
-    "index": "retriever",
+    **dict.fromkeys(("feed", "index"), "retriever"),
     "judge": "judge",
     "queries": "judge",
     "bench": "bench",

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from qrelay.formats.datasets import Kind
+from qrelay.nearest import listed
 from qrelay.settings.sources import default_data_dir
 
 _CONFIG = "qrelay.config"
@@ -35,6 +37,17 @@ def _data_dir(ctx: click.Context, _: click.Parameter, given: Path | None) -> Pat
 def _config(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path | None:
     ctx.meta[_CONFIG] = given
     return given
+
+
+def column_option(kind: Kind) -> Decorator:
+    """--column: what the fields of a record are called where it has names of its own; see `Columns.of`."""
+    return click.option(
+        "--column",
+        "told",
+        multiple=True,
+        metavar="NAME=COLUMN",
+        help=f"What a column, or a key of JSONL, is called: NAME is {listed(kind.fields)}; several times for more.",
+    )
 
 
 def json_option() -> Decorator:

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from qrelay.cli.options import Decorator
 from qrelay.errors import MalformedInput
 from qrelay.feed.windows import MOST, WORDS
+from qrelay.formats.datasets import Columns
 from qrelay.formats.queries import Format
 from qrelay.naming import examples
 from qrelay.progress import step
@@ -125,7 +126,7 @@ class Opened:
             yield f"{len(unfed):,} queries of the runs are not in FILE, and nothing of them is fed: {examples(unfed)}"
 
 
-def open_pools(options: PoolOptions, collection: str, file: Path | None) -> Opened:
+def open_pools(options: PoolOptions, collection: str, file: Path | None, columns: Columns) -> Opened:
     """Reads runs and corpus. Raises InputError: one that cannot be read."""
     from qrelay.feed.pool import Pools, of_candidates, of_runs, pool_runs, run_files, textless
     from qrelay.feed.windows import Windows
@@ -138,7 +139,7 @@ def open_pools(options: PoolOptions, collection: str, file: Path | None) -> Open
     with step("reading the runs", total=2 * len(files), unit="files") as reading:
         pool = pool_runs(files, options.depth, reading.advance)
     corpus = _read(options.corpus or "", pool.doc_ids)
-    find = of_runs(pool, collection, cast(Format, options.kind))
+    find = of_runs(pool, collection, cast(Format, options.kind), columns)
     return Opened(Pools(find, corpus.texts, windows, pool.version), corpus, frozenset(pool.found))
 
 

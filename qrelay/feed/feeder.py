@@ -14,12 +14,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from qrelay import wire
 from qrelay.errors import BackendUnavailable, InputError, Overloaded, Oversized, QrelayError, TransientError
 from qrelay.feed.fed import Fed, fed_query, subject_of, with_query
 from qrelay.feed.journal import Journal
-from qrelay.formats.queries import Format, parse_line
+from qrelay.formats.queries import Format, Record, parse_line
 from qrelay.identity import feed_message_id, require_collection
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
@@ -29,14 +30,14 @@ from qrelay.types import CandidateSet
 _RETRY_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 _PATIENCE_S = 600.0
 _FEWER = "; a pool takes less with a lower --depth, and with fewer or shorter passages (--passages, --words)"
-Read = Callable[[str | bytes], Fed]
-"""What a line says. Raises InputError: nothing that can be fed."""
+Read = Callable[[Any], Fed]
+"""What a line or row says. Raises InputError: nothing that can be fed."""
 
 
 @dataclass(slots=True)
 class FeedReport:
-    """What became of the lines. `rejected` maps line numbers to reasons; `query_ids` are those acknowledged now
-    or before, where the feeder was asked to keep them."""
+    """What became of the lines or rows. `rejected` maps their numbers to reasons; `query_ids` are those
+    acknowledged now or before, where the feeder was asked to keep them."""
 
     accepted: int = 0
     known: int = 0
@@ -65,8 +66,8 @@ class Feeder:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`query_round`: the round in which the queries are asked, see `types.Query`. A query that was fed in this
-        round or a later one is known. `read`: the format of query lines, or what a line says. `window`: records in
-        memory that are not acknowledged.
+        round or a later one is known. `read`: the format of query lines, or what a line or row says. `window`:
+        records in memory that are not acknowledged.
 
         Raises:
             InvalidQuery: no collection can have this name.
@@ -83,20 +84,20 @@ class Feeder:
         self._stall = Stall(clock)
         self.report = FeedReport()
 
-    async def feed(self, lines: AsyncIterator[str | bytes | None]) -> FeedReport:
-        """Publish what every line says; None among the lines means "nothing for now": publish what waits."""
+    async def feed(self, lines: AsyncIterator[Record | None]) -> FeedReport:
+        """Publish what every line or row says; None among them means "nothing for now": publish what waits."""
         number = 0
         async for line in lines:
             if line is None:
                 await self._flush()
                 continue
             number += 1
-            if line.strip():
+            if not isinstance(line, str | bytes) or line.strip():
                 await self._take(number, line)
         await self._flush()
         return self.report
 
-    async def _take(self, number: int, line: str | bytes) -> None:
+    async def _take(self, number: int, line: Record) -> None:
         try:
             record = with_query(self._read(line), round=self._round)
             query_id = fed_query(record).query_id

@@ -21,13 +21,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from qrelay.errors import InputError, InvalidQuery, MalformedInput
 from qrelay.feed.windows import Windows
 from qrelay.formats.candidates import MAX_SYSTEM_CHARS, Found, parse_candidates
+from qrelay.formats.datasets import QUERY_COLUMNS, Columns
 from qrelay.formats.lines import all_lines
-from qrelay.formats.queries import Format, parse_line
+from qrelay.formats.queries import Format, Record, query_of
 from qrelay.formats.runs import Ranking, read_systems
 from qrelay.identity import digest
 from qrelay.naming import passage_name
@@ -128,8 +129,8 @@ def _stem(path: Path) -> str:
     return name or path.name
 
 
-Find = Callable[[str | bytes], tuple[Query, Sequence[Found]]]
-"""A line's query, and what systems returned for it. Raises InputError."""
+Find = Callable[[Any], tuple[Query, Sequence[Found]]]
+"""A line's or row's query, and what systems returned for it. Raises InputError."""
 
 
 @dataclass
@@ -147,7 +148,7 @@ class Pools:
     cut: int = 0
     """Pairs whose document has more words than its windows hold."""
 
-    def __call__(self, line: str | bytes) -> CandidateSet:
+    def __call__(self, line: Record) -> CandidateSet:
         """The line's candidate set. Raises InputError."""
         query, found = self.find(line)
         candidates = tuple(candidate for each in found for candidate in self._candidates(each))
@@ -174,11 +175,11 @@ class Pools:
             yield passage_name(found.doc_id, number), window
 
 
-def of_runs(pool: Pool, collection: str, line_format: Format) -> Find:
-    """Query lines to the pools of their queries."""
+def of_runs(pool: Pool, collection: str, line_format: Format = "auto", columns: Columns = QUERY_COLUMNS) -> Find:
+    """Query lines, or rows, to the pools of their queries."""
 
-    def find(line: str | bytes) -> tuple[Query, Sequence[Found]]:
-        query = parse_line(line, collection, line_format)
+    def find(record: Record) -> tuple[Query, Sequence[Found]]:
+        query = query_of(record, collection, columns, line_format)
         if found := pool.found.get(query.query_id):
             return query, found
         raise InvalidQuery(f"no run ranks anything for the query {query.query_id}: give runs of these queries")

@@ -1,5 +1,5 @@
 """Where lines come from: a file (plain or gzip), standard input, or a file that still grows. They are bytes: whoever
-parses one decodes it, whole.
+parses one decodes it, whole. And rows, from a dataset.
 
 Each source yields None when it has nothing for now, so that what was read so far is published without
 waiting for more.
@@ -15,12 +15,14 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from qrelay.errors import MalformedInput
+from qrelay.errors import InputError, MalformedInput
+from qrelay.formats.datasets import Columns, Rows, is_dataset, read_rows
 from qrelay.formats.lines import BOM, all_lines
-from qrelay.formats.queries import refuse_head, refuse_table
+from qrelay.formats.queries import Record, refuse_head, refuse_table
 
 _POLL_S = 0.2
 _YIELD_EVERY = 512
@@ -29,6 +31,27 @@ _KEPT = 1 << 12
 """Most bytes of a line by which its place is known again."""
 _ROTATION = re.compile(r"[.-]\d[\d.T_:-]*(\.gz)?")
 log = logging.getLogger(__name__)
+
+
+def open_records(path: Path | None, columns: Columns, *, follow: bool) -> AsyncIterator[Record | None]:
+    """The rows of `path` where it names a dataset, else lines, as `open_lines`.
+
+    Raises:
+        MalformedInput: also a dataset that lacks a column, when the first row is asked for.
+        InputError: a dataset cannot be followed.
+    """
+    if path is None or not is_dataset(str(path)):
+        return open_lines(path, follow=follow)
+    if follow:
+        raise InputError(f"{path} is a dataset, which does not grow: leave --follow out")
+    return _rows(read_rows(str(path), columns))
+
+
+async def _rows(rows: Rows) -> AsyncIterator[Record | None]:
+    """Read aside, because a hub may take its time."""
+    while some := await asyncio.to_thread(lambda: list(islice(rows, _YIELD_EVERY))):
+        for _, row in some:
+            yield row
 
 
 def open_lines(path: Path | None, *, follow: bool) -> AsyncIterator[bytes | None]:

@@ -6,6 +6,8 @@ line unless the format is given.
 - plain: the line is the text; its id is `q-` and 16 characters of the text's hash, so that the same line
   is the same query whenever it comes.
 
+Rows of Parquet and datasets are queries as the objects of JSONL are; `datasets.py` says how their columns are found.
+
 Under "auto" a header line is no query, nor is a part of a JSON document, nor a line without a letter or digit. TSV
 has no quoting and no third column. No query holds NUL, which databases do not store. Attributes that are no text are
 kept as JSON, a null is none.
@@ -14,18 +16,22 @@ kept as JSON, a null is none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from qrelay.errors import InvalidQuery, MalformedInput
+from qrelay.formats.datasets import QUERY_COLUMNS, QUESTIONS, Columns, is_dataset, read_rows
 from qrelay.formats.lines import BOM, byte_lines, decoded, json_value, parsed, refuse_binary
 from qrelay.formats.records import QUERY_IDS, QUERY_TEXTS, query_fields, require_text, texts, told
 from qrelay.identity import digest
 from qrelay.types import Query
 
 Format = Literal["auto", "jsonl", "tsv", "plain"]
+Record = str | bytes | Mapping[str, Any]
+"""A line, or a row of a dataset."""
 MAX_ID_CHARS = 256
 _TABLE: Final = re.compile(r"\.(csv|parquet|xlsx?|ods)(\.(gz|bz2|xz|zst|zip))?$", re.IGNORECASE)
 _IDS: Final = {"id", "_id"}
@@ -53,7 +59,9 @@ def refuse_head(head: bytes, name: object) -> None:
 
 
 def _table(name: object) -> MalformedInput:
-    return MalformedInput(f"{name} is a table: write its queries as JSONL, or as TSV with query_id and text")
+    return MalformedInput(
+        f"{name} is a table: write its queries as JSONL, as TSV with query_id and text, or as Parquet"
+    )
 
 
 def _column(name: str) -> str:
@@ -65,11 +73,28 @@ def read_queries(path: Path, collection: str = "") -> Iterator[Query]:
     """The queries of a file.
 
     Raises:
-        MalformedInput: a line is no query; it is named. Or the file is none of lines.
+        MalformedInput: a line or row is no query; it is named. Or the file is neither of lines nor a dataset.
     """
-    refuse_table(path)
-    for _, query in parsed(path, byte_lines(path, check=refuse_head), partial(parse_line, collection=collection)):
+    parse: Callable[[Record], Query] = partial(query_of, collection=collection, columns=QUERY_COLUMNS)
+    if is_dataset(str(path)):
+        found: Iterator[tuple[int, Record]] = iter(read_rows(str(path), QUERY_COLUMNS))
+    else:
+        refuse_table(path)
+        found = iter(byte_lines(path, check=refuse_head))
+    for _, query in parsed(path, found, parse):
         yield query
+
+
+def query_of(record: Record, collection: str, columns: Columns, line_format: Format = "auto") -> Query:
+    """The query in a line, which is JSON where its columns were named, or in a row. Raises as `parse_line`."""
+    if isinstance(record, str | bytes):
+        if not columns.named:
+            return parse_line(record, collection, line_format)
+        record = json_value(record)
+    if columns.kind is not QUESTIONS:
+        return query_from(columns.record(record), collection)
+    query = query_from({**columns.record(record), "query_id": "-"}, collection)
+    return replace(query, query_id=_id_of(query.text))
 
 
 def parse_line(line: str | bytes, collection: str, line_format: Format = "auto") -> Query:
@@ -96,7 +121,12 @@ def parse_line(line: str | bytes, collection: str, line_format: Format = "auto")
     text = _bare(line)
     if line_format == "auto" and not any(map(str.isalnum, text)):
         raise InvalidQuery("no letter and no digit, hence no question: say --format plain where it is one")
-    return _checked(Query(f"q-{digest(text)[:16]}", text, collection))
+    return _checked(Query(_id_of(text), text, collection))
+
+
+def _id_of(text: str) -> str:
+    """The id of a query that came without one."""
+    return f"q-{digest(text)[:16]}"
 
 
 def _bare(field: str) -> str:

@@ -122,7 +122,7 @@ def told(value: object) -> str:
     """A value of an object's free keys as text: a text as it is, everything else as JSON. Raises BadRecord."""
     try:
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise BadRecord(f"a value that is no JSON: {error}") from error
 
 

@@ -28,6 +28,7 @@ from typing import Final
 
 from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
 from qrelay.files import fsync_path, held, write_atomic
+from qrelay.formats.datasets import DOCUMENT_COLUMNS, Columns
 from qrelay.identity import valid_collection
 from qrelay.index import bm25, spool
 from qrelay.index.ann import AUTO, AnnRequest
@@ -77,7 +78,8 @@ _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 class BuildRequest:
     """What to build. `limit`: at most so many documents; None: all. Windows in the model's tokens. `questions`: a
     file of queries by which an approximate index's recall is measured; None: pieces of passages. `language`: of
-    BM25's terms, a key of `LANGUAGES`, "any", or "auto"."""
+    BM25's terms, a key of `LANGUAGES`, "any", or "auto".
+    `columns`: where the source's fields stand."""
 
     source: str
     collection: str
@@ -89,6 +91,7 @@ class BuildRequest:
     ann: AnnRequest = AUTO
     questions: Path | None = None
     language: str = AUTO_LANGUAGE
+    columns: Columns = DOCUMENT_COLUMNS
 
     @property
     def characters(self) -> int:
@@ -197,7 +200,7 @@ def build_index(
     began = time.monotonic()
     with held(home / ".lock", CorpusIndexError(f"another build writes to {home}; wait for it, or end it, and rerun")):
         rejections = spool.Rejections(home / _REJECTED, say)
-        documents = read_corpus(source or request.source, rejections, request.limit)
+        documents = read_corpus(source or request.source, rejections, request.limit, request.columns)
         return assemble(request, documents, embedder, rejections, began)
 
 

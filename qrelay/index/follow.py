@@ -54,7 +54,7 @@ def _build(
     """None: nothing was new."""
     if current_version(home) is None:
         return build_index(request, embedder, say, str(gathered))
-    update = UpdateRequest(request.collection, request.out, str(gathered))
+    update = UpdateRequest(request.collection, request.out, str(gathered), columns=request.columns)
     return update_index(update, embedder, say).built
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from qrelay.errors import CorpusIndexError, MalformedInput
 from qrelay.files import fsync_path, held, write_atomic
+from qrelay.formats.datasets import DOCUMENT_COLUMNS, Columns
 from qrelay.identity import digest
 from qrelay.index import spool
 from qrelay.index.ann import AnnRequest
@@ -56,12 +57,13 @@ _MEASURED: Final = ("tokens", "unknown_tokens", "windows_cut")
 @dataclass(frozen=True, slots=True)
 class UpdateRequest:
     """What to change in a collection. source: documents to add, or to put in the place of those with their ids; "":
-    none. removed: ids of documents."""
+    none. removed: ids of documents. columns: where the source's fields stand."""
 
     collection: str
     out: Path
     source: str = ""
     removed: frozenset[str] = frozenset()
+    columns: Columns = DOCUMENT_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def _update(home: Path, request: UpdateRequest, embedder: Embedder, say: Callabl
     changes = _Changes(home / CHANGES, base.request(request), embedder)
     try:
         if request.source:
-            changes.read(read_corpus(request.source, rejections))
+            changes.read(read_corpus(request.source, rejections, columns=request.columns))
         base.look_up(changes, request.removed)
         built = None
         if not base.kept and not changes.wanted:
