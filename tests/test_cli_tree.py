@@ -405,7 +405,7 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("models prepare", "models pull", "models tune"), "tests/models"),
     "index load": "tests/index/milvus",
     "rounds": "tests/training",
-    **dict.fromkeys(("training abandon", "training run"), "tests/jobs"),
+    **dict.fromkeys(("publish", "training abandon", "training run"), "tests/jobs"),
 }  # fmt: skip
 """Those that need services, versions or a network: where their objects are read."""
 

@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "ledger": "qrelay.cli.labels.ledger:ledger",
     "mine": "qrelay.cli.labels.mine:mine",
     "models": "qrelay.cli.models.group:models",
+    "publish": "qrelay.cli.labels.publish:publish",
     "push": "qrelay.cli.labels.push:push",
     "queries": "qrelay.cli.queries:queries",
     "reconcile": "qrelay.cli.labels.reconcile:reconcile",
@@ -45,7 +46,9 @@ _COMMANDS: Final = {
     "up": "qrelay.cli.up:up",
 }
 _EXTRAS: Final = {
-    **dict.fromkeys(("audit", "export", "label", "ledger", "mine", "push", "reconcile", "training"), "sink"),
+    **dict.fromkeys(
+        ("audit", "export", "label", "ledger", "mine", "publish", "push", "reconcile", "training"), "sink"
+    ),
     **dict.fromkeys(("eval", "train", "rounds"), "trainer"),
     **dict.fromkeys(("feed", "index"), "retriever"),
     "judge": "judge",

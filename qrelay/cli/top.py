@@ -33,6 +33,7 @@ from qrelay.runtime.client import get_info
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.servicer import ON_HOLD
 from qrelay.runtime.topology import Queue, QueueStats
+from qrelay.settings.publish import DETAIL
 
 _CONNECT_S = 3.0
 _SERVICES = ("retriever", "reranker", "judge", "sink")
@@ -49,6 +50,8 @@ class Look:
     problem: str = ""
     holds: Mapping[str, str] = field(default_factory=dict)
     """What a service waits for, by its name."""
+    published: Mapping[str, str] = field(default_factory=dict)
+    """How publishing stands, by collection."""
 
 
 def scrape(address: str) -> dict[str, float]:
@@ -82,7 +85,18 @@ async def look(data_dir: Path, broker: JetStreamBroker | QrelayError) -> Look:
     metrics = dict(zip(names, samples, strict=True))
     waiting = [name for name in names if metrics[name].get("qrelay_on_hold_until_seconds")]
     said = await asyncio.gather(*(asyncio.to_thread(held_up, name, found[name].grpc) for name in waiting))
-    return Look(time.monotonic(), metrics, queues, problem, dict(zip(waiting, said, strict=True)))
+    published = {}
+    if "qrelay_published_change" in metrics.get("sink", {}):
+        published = await asyncio.to_thread(publishing, found["sink"].grpc)
+    return Look(time.monotonic(), metrics, queues, problem, dict(zip(waiting, said, strict=True)), published)
+
+
+def publishing(address: str) -> dict[str, str]:
+    """What the sink says of publishing, by collection."""
+    with contextlib.suppress(QrelayError):
+        details = get_info("sink", address, timeout_s=2.0).details
+        return {name.removeprefix(DETAIL): each for name, each in details.items() if name.startswith(DETAIL)}
+    return {}
 
 
 def held_up(service: str, address: str) -> str:
@@ -118,7 +132,7 @@ def summary(before: Look, now: Look) -> dict[str, Any]:
         })  # fmt: skip
     judge = {name: int(_value(now, "judge", f"qrelay_judgments_total{{{name}}}"))
              for name in ("graded", "cached", "missing")}  # fmt: skip
-    return {"services": rows, "judgments": judge, "problem": now.problem,
+    return {"services": rows, "judgments": judge, "problem": now.problem, "published": dict(now.published),
             "judgments_per_second": round(rate("judge", "qrelay_judgments_total{graded}"), 2),
             "prompt_tokens": int(_value(now, "judge", "qrelay_prompt_tokens_total")),
             "prompt_tokens_per_second": round(rate("judge", "qrelay_prompt_tokens_total"), 1)}  # fmt: skip
@@ -141,7 +155,8 @@ def render(state: Mapping[str, Any]) -> Group:
             f"({state['prompt_tokens_per_second']}/s)")  # fmt: skip
     headings = ("service", "lag", "held", "items/s", "mean batch", "done", "retried", "dead letters")
     holds = [f"{row['service']} is on hold {row['on_hold']}" for row in state["services"] if row["on_hold"]]
-    return Group(Rows(headings, rows, right=headings[1:], frame=False), line, *holds, state["problem"])
+    published = [f"publishing {name} to {text}" for name, text in state["published"].items()]
+    return Group(Rows(headings, rows, right=headings[1:], frame=False), line, *holds, *published, state["problem"])
 
 
 def _state(row: Mapping[str, Any]) -> str:
@@ -160,7 +175,11 @@ def _state(row: Mapping[str, Any]) -> str:
 def top(
     data_dir: Path, config: Path | None, nats_url: str | None, interval: float, once: bool, as_json: bool
 ) -> None:
-    """Show lag, rates, batch sizes, cache hits, missing judgments, dead letters and tokens, live."""
+    """Show lag, rates, batch sizes, cache hits, missing judgments, dead letters and tokens, live.
+
+    With sink.publish.repo also, of each collection: what was published last and when, what is due next, and what
+    publishing waits for.
+    """
     settings = nats_settings(nats_url, data_dir, config)
     try:
         asyncio.run(_show(data_dir, settings, interval, once or as_json, as_json))

@@ -6,12 +6,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from qrelay.config import NamesFile, ServiceSettings
+from qrelay.errors import InputError
 from qrelay.labels.mining.rules import MiningRules
 from qrelay.ranks import CURRENT_MODEL
 from qrelay.scales import RELEVANT_GRADE
+from qrelay.settings.publish import PublishSettings
 from qrelay.settings.training import TrainingSettings
 
 if TYPE_CHECKING:
@@ -104,7 +106,24 @@ class SinkSettings(ServiceSettings):
     override_author: str = Field(
         "", description="Author of overrides by `qrelay label`; empty: the name of the user who runs it"
     )
+    publish: PublishSettings = PublishSettings()
     training: TrainingSettings = TrainingSettings()
+
+    @field_validator("publish")
+    @classmethod
+    def _publishable(cls, value: PublishSettings) -> PublishSettings:
+        from qrelay.labels.exports.catalogue import FORMATS, NO_LABELS
+        from qrelay.labels.exports.splits import BY_QUERY, parse_splits
+
+        known = [name for name, each in FORMATS.items() if each.use != NO_LABELS]
+        if value.format not in known:
+            raise ValueError(f"format {value.format!r} cannot be published: use one of {', '.join(known)}")
+        if value.split:
+            try:
+                parse_splits(value.split, BY_QUERY)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+        return value
 
     @model_validator(mode="after")
     def _known_scales_stay(self) -> Self:

@@ -68,6 +68,12 @@ TRAINING_RUNS = Counter("qrelay_training_runs", "Training jobs that came to run,
 TRAINING_LAUNCH_ERRORS = Counter(
     "qrelay_training_launch_errors", "Launches that failed: retried, or refused for good", ["outcome"]
 )
+PUBLISHED_CHANGE = Gauge("qrelay_published_change", "The collection's last change that is published", ["collection"])
+PUBLISHED_ROWS = Counter("qrelay_published_rows", "Rows that were published, by collection", ["collection"])
+PUBLISH_HELD = Gauge(
+    "qrelay_publish_held_until_seconds", "When publishing that is on hold tries again, in Unix time; 0: it works",
+    ["collection"],
+)  # fmt: skip
 
 _STANDARD_FIELDS: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 

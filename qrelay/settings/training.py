@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, ValidationInfo, field_validator
 
 from qrelay.config import Section
-from qrelay.identity import valid_collection
 from qrelay.settings.kubernetes import KubernetesSettings
+from qrelay.settings.names import valid_collections
 from qrelay.settings.quiet_hours import QuietHours
 
 PLACEHOLDERS: Final = ("job", "name", "collection", "change_no", "rule", "ledger", "data_dir")
@@ -81,10 +81,7 @@ class TrainingSettings(Section):
     @field_validator("collections")
     @classmethod
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        bad = [name for name in value if not valid_collection(name)]
-        if bad:
-            raise ValueError(f"{', '.join(map(repr, bad))}: use up to 64 of a-z 0-9 _ -, the first a letter or digit")
-        return value
+        return valid_collections(value)
 
     @field_validator("max_age_s")
     @classmethod

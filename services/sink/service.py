@@ -284,10 +284,15 @@ def _entry(entry: DeadLetterEntry) -> pb.DeadLetterEntry:
     )
 
 
-async def dispatch_training(context: Context, stopping: asyncio.Event) -> None:
-    """Launches and follows training jobs until `stopping`, where there is a policy or a command."""
+async def work_beside(context: Context, stopping: asyncio.Event) -> None:
+    """Until `stopping`: launches and follows training jobs, where there is a policy or a command; publishes, where a
+    repository is named."""
+    works = []
     if context.settings.training.active:
-        await Dispatcher(context.core.ledger, context.settings).run(stopping)
+        works.append(Dispatcher(context.core.ledger, context.settings).run(stopping))
+    if context.core.publisher:
+        works.append(context.core.publisher.run(stopping))
+    await asyncio.gather(*works)
 
 
 SERVICE: ServiceDef[SinkSettings, Sink] = ServiceDef(
@@ -299,5 +304,5 @@ SERVICE: ServiceDef[SinkSettings, Sink] = ServiceDef(
     add_servicer=lambda server, context: pb_grpc.add_SinkServiceServicer_to_server(SinkServicer(context), server),
     info=lambda core: core.info(),
     close=lambda core: core.close(),
-    background=dispatch_training,
+    background=work_beside,
 )

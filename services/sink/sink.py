@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from qrelay.jobs.decisions import Decisions
+from qrelay.jobs.publisher import Publisher
 from qrelay.labels.exports.export import Export
 from qrelay.labels.exports.request import Request
 from qrelay.labels.ledger.ledger import Ledger
@@ -25,6 +26,7 @@ class Sink:
         self.ledger = ledger
         self.settings = settings
         self._report = report
+        self.publisher = Publisher(ledger, settings) if settings.publish.enabled else None
 
     def export(self, collection: str, kind: str, judge: str | None = None, **choices: Any) -> Export:
         """An export not yet read; `choices` are further fields of `qrelay.labels.exports.request.Request`.
@@ -41,7 +43,7 @@ class Sink:
         return select_sets(self.ledger, collection, parse_where(where), self.settings.relevant_grades, after)
 
     def info(self) -> Info:
-        """Where the ledger is and what makes a negative."""
+        """Where the ledger is, what makes a negative, and how publishing stands."""
         settings = self.settings
         return Info(
             details={
@@ -52,6 +54,7 @@ class Sink:
                 "guard_ratio": str(settings.guard_ratio),
                 "without_stage_scores": str(settings.without_stage_scores).lower(),
                 "qualification": self._report.sha256[:12] or "none: nobody measured the judges",
+                **(self.publisher.details() if self.publisher else {}),
             }
         )
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -17,7 +19,7 @@ from qrelay.errors import QrelayError
 from qrelay.feed.feeder import Feeder
 from qrelay.feed.journal import Journal
 from qrelay.feed.pool import Pools, of_candidates, of_runs, pool_runs, textless
-from qrelay.feed.source import _rotated_lines, open_lines
+from qrelay.feed.source import _rotated_lines, open_lines, open_records
 from qrelay.feed.windows import Windows
 from qrelay.formats.annotated_pairs import (
     GradedPair,
@@ -28,8 +30,9 @@ from qrelay.formats.annotated_pairs import (
     write_annotated_pairs,
 )
 from qrelay.formats.beir import read_answers, read_collection, read_qrels
+from qrelay.formats.datasets import QUERIES, QUERY_COLUMNS, QUESTIONS, Columns
 from qrelay.formats.lines import all_lines
-from qrelay.formats.queries import Format, parse_line, read_queries
+from qrelay.formats.queries import Format, parse_line, query_of, read_queries
 from qrelay.formats.records import asked_answers, passage_fields, read_records
 from qrelay.formats.runs import read_run, run_lines
 from qrelay.index import spool
@@ -41,6 +44,7 @@ from qrelay.judging.querygen.passages import read_passages
 from qrelay.judging.strategies.contrastive import alternatives
 from qrelay.labels.audit.evaluation import EvaluationSet
 from qrelay.labels.audit.sample import read_pairs as read_sample
+from qrelay.labels.exports.publishing import parse_manifest
 from qrelay.labels.importing import parse, parse_scale_map
 from qrelay.labels.review import _key_of
 from qrelay.labels.where import parse_where
@@ -159,6 +163,33 @@ def _parquet(folder: Path) -> None:
     parquet.write_table(
         pyarrow.table({"_id": ["d1", "d2"], "title": ["t", ""], "text": ["a", "b"]}), folder / "c.parquet"
     )
+
+
+def _asked(folder: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    rows = {"qid": ["q1", "q2"], "question": ["how", "why"], "attributes": [{"a": "1"}, {"a": None}]}
+    parquet.write_table(pyarrow.table({**rows, "reference_answers": [["x"], []]}), folder / "q.parquet")
+
+
+def _dataset(path: Path) -> None:
+    """As `qrelay feed` reads it: every row is a query or refused."""
+
+    async def read() -> None:
+        for columns in (QUERY_COLUMNS, Columns.of(["query_id=qid", "text=question"], QUERIES), Columns(QUESTIONS)):
+            async for row in open_records(path, columns, follow=False):
+                if row is not None:
+                    with suppress(QrelayError):
+                        query_of(row, "docs", columns)
+
+    asyncio.run(read())
+    deque(read_queries(path), 0)
+
+
+def _named(text: str) -> None:
+    columns = Columns.of([text], QUERIES)
+    query_of('{"qid": 1, "question": "x", "query_id": "q", "text": "t"}', "docs", columns)
 
 
 def _saved(folder: Path) -> None:
@@ -342,6 +373,8 @@ PARSERS: Final = (
     Parser("rotated file", "bytes", zipped(_QUERIES), file("log.txt.1", _rotated)),
     Parser("corpus", "jsonl", _CORPUS, file("corpus.jsonl", _corpus)),
     Parser("corpus by gzip", "bytes", zipped(_CORPUS), file("corpus.jsonl.gz", _corpus)),
+    Parser("queries in Parquet", "bytes", written("q.parquet", _asked), file("queries.parquet", _dataset), cost=3),
+    Parser("columns by name", "lines", constant("query_id=qid", "text=question", "text"), _text(_named)),
     Parser("corpus in Parquet", "bytes", written("c.parquet", _parquet), file("corpus.parquet", _corpus)),
     Parser(
         "corpus saved by datasets",
@@ -391,6 +424,12 @@ PARSERS: Final = (
         "json",
         written("set/set.json", _set),
         beside(_set, "set/set.json", lambda folder: FrozenSet.read(folder / "set")),
+    ),
+    Parser(
+        "manifest of an increment",
+        "json",
+        constant('{"collection": "docs", "format": "hf", "selection": {}, "rows": 1, "queries": 1, "sha256": "a"}'),
+        lambda data, _: parse_manifest(data, "team/labels: manifest.json"),
     ),
     Parser("training data, triples", "jsonl", written("data.jsonl", _export("triples")), _examples),
     Parser("training data, labels", "jsonl", written("data.jsonl", _export("labels")), _examples),

@@ -41,6 +41,9 @@ class Hub:
     """LFS objects by sha256."""
     requests: list[str] = field(default_factory=list)
     failures: list[tuple[str, int]] = field(default_factory=list)
+    history: list[tuple[str, dict[str, bytes]]] = field(default_factory=list)
+    """(repository, its files) after each commit."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, part: str, status: int) -> None:
         """Answer one request with `part` in it by `status`."""
@@ -61,6 +64,8 @@ class Hub:
             return self._store(path.removeprefix("/lfs/"), body)
         if authorization != f"Bearer {TOKEN}":
             return 401, {"error": "Invalid username or password."}
+        if "/resolve/" in path:
+            return self._resolve(path)
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
         if path == "/api/repos/create":
@@ -84,6 +89,11 @@ class Hub:
         self.repositories[repo] = Repository(asked.get("visibility") == "private", kind)
         return 200, {"url": url, "name": repo}
 
+    def _resolve(self, path: str) -> tuple[int, Any]:
+        repo, _, rest = path.removeprefix("/datasets/").partition("/resolve/")
+        found = self.repositories[repo].files.get(rest.partition("/")[2])
+        return (404, {"error": "Entry not found"}) if found is None else (200, found)
+
     def _batch(self, asked: dict[str, Any]) -> tuple[int, Any]:
         objects = []
         for each in asked["objects"]:
@@ -97,7 +107,9 @@ class Hub:
         if repo is None or kinds != f"{repo.kind}s":
             return 404, {"error": "Repository not found"}
         if not rest or rest[0] == "revision":
-            return 200, {"id": f"{owner}/{name}", "private": repo.private, "sha": f"{repo.commits:040d}", "tags": []}
+            files = [{"rfilename": path} for path in repo.files]
+            about = {"id": f"{owner}/{name}", "private": repo.private, "sha": f"{repo.commits:040d}", "tags": []}
+            return 200, {**about, "siblings": files}
         if rest[0] == "tree":
             return 200, [
                 {"type": "file", "path": path, "size": len(data), "oid": _git_oid(data)}
@@ -115,10 +127,12 @@ class Hub:
 
     def _commit(self, name: str, body: bytes) -> tuple[int, Any]:
         repo = self.repositories[name]
-        files = dict(repo.files)
+        files, head = dict(repo.files), f"{repo.commits:040d}"
         for line in body.splitlines():
             entry = json.loads(line)
             value = entry["value"]
+            if entry["key"] == "header" and value.get("parentCommit", head) != head:
+                return 412, {"error": "A commit has happened since. Please refresh and try again."}
             if entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
@@ -128,6 +142,7 @@ class Hub:
             elif entry["key"] == "deletedFile":
                 del files[value["path"]]
         repo.files, repo.commits = files, repo.commits + 1
+        self.history.append((name, files))
         oid = f"{repo.commits:040d}"
         url = f"{self.endpoint}/datasets/{name}/commit/{oid}"
         return 200, {"commitUrl": url, "commitOid": oid, "pullRequestUrl": None}
@@ -148,15 +163,20 @@ def running_hub() -> Iterator[Hub]:
         def _any(self) -> None:
             body = self._body()
             path = unquote(urlsplit(self.path).path)
-            status, answer = hub.answer(self.command, path, self.headers.get("Authorization", ""), body)
-            data = json.dumps(answer).encode()
+            with hub.lock:
+                status, answer = hub.answer(self.command, path, self.headers.get("Authorization", ""), body)
+            data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
+            if isinstance(answer, bytes):
+                self.send_header("ETag", f'"{_git_oid(data)}"')
+                self.send_header("X-Repo-Commit", path.partition("/resolve/")[2].partition("/")[0])
             if status == 404:
                 self.send_header("X-Error-Code", "RepoNotFound")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
         def _body(self) -> bytes:
             if self.headers.get("Transfer-Encoding") != "chunked":

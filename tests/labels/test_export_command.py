@@ -19,6 +19,7 @@ from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.services.sink.sink import load_sink
 from qrelay.settings import find, load_settings
+from qrelay.settings.publish import PublishSettings
 from qrelay.settings.record import difference, write_record
 from qrelay.types import Missing
 from tests.labels.builders import judged_set
@@ -202,9 +203,10 @@ def test_relevant_grades_add_to_the_known_scales() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for name, field in SinkSettings.model_fields.items() if name not in _NESTED)
+    assert all(field.description for field in PublishSettings.model_fields.values())
 
 
-_NESTED = {"nats", "grpc", "worker", "telemetry", "training"}
+_NESTED = {"nats", "grpc", "worker", "telemetry", "publish", "training"}
 
 
 def test_the_sink_exports_with_its_own_settings(tmp_path: Path) -> None:

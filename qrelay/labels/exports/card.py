@@ -5,7 +5,7 @@ the data: how it was made, by which judges, what was measured of them, and what 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from qrelay.labels.exports.request import Options
@@ -70,24 +70,86 @@ def card(facts: Mapping[str, Any], paths: Mapping[str, str], options: Options) -
         verdict=qualification["verdict"],
         forced=" (exported all the same)" if qualification["unqualified"] else "",
         rules=json.dumps(facts["rules"], indent=2),
-        licence=f"`{options.license}`, as the publisher states it." if options.license else _NO_LICENCE,
+        licence=_licence(options),
     )
+
+
+_INCREMENTS: Final = """---
+{front}
+---
+
+# {title}
+
+Training data for retrieval models, published by qrelay from its ledger of judgments as labels come in. No unjudged
+passage is a negative, and a judgment that failed is left out, never taken for a zero. Labels are measurements by
+language models, not by people, unless a manifest says so.
+
+## Load it
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("{title}", "{collection}", split="{split}").to_pandas()
+rows = rows.drop_duplicates("query_id", keep="last")
+```
+
+Files are increments: `data/COLLECTION/FROM-TO/` holds the whole rows of every query that the changes FROM (exclusive)
+to TO (inclusive) of the ledger touched. A query that was judged again later is in a later increment too, and its last
+rows count. Its `manifest.json` has counts, sha256, judges, what was measured of them, the rules of mining, and under
+`emptied` the queries that have no row any more.
+
+Each row has `query_id`, `query`, `positives` and `negatives`; each passage has `passage_id`, `doc_id`, `title`,
+`text`, `grade` (the judge's own), `p_relevant` (0 to 1) and `reason`, the rule that chose it.
+
+## Licence
+
+{licence}
+"""
+
+
+def increments_card(splits: Mapping[str, Sequence[str]], options: Options, repo: str) -> str:
+    """README.md of a repository of increments. splits: of each collection."""
+    configs = [
+        {
+            "config_name": collection,
+            "data_files": [{"split": split, "path": f"data/{collection}/*/{split}-*.parquet"} for split in names],
+        }
+        for collection, names in sorted(splits.items())
+    ]
+    collection, names = min(splits.items())
+    return _INCREMENTS.format(
+        front=_yaml(repo, options, configs),
+        title=repo,
+        collection=collection,
+        split=names[0],
+        licence=_licence(options),
+    )
+
+
+def _licence(options: Options) -> str:
+    return f"`{options.license}`, as the publisher states it." if options.license else _NO_LICENCE
 
 
 _NO_LICENCE: Final = "None was given. The texts are the corpus's: ask the publisher before using them."
 
 
 def _front_matter(facts: Mapping[str, Any], paths: Mapping[str, str], options: Options) -> str:
+    files = [{"split": split, "path": path} for split, path in paths.items()]
+    size = next((word for limit, word in _SIZES if facts["rows"] < limit), "n>1M")
+    configs = [{"config_name": "default", "data_files": files}]
+    return _yaml(options.name or facts["collection"], options, configs, size)
+
+
+def _yaml(name: str, options: Options, configs: Sequence[Mapping[str, Any]], size: str | None = None) -> str:
     from huggingface_hub import DatasetCardData
 
-    files = [{"split": split, "path": path} for split, path in paths.items()]
     data = DatasetCardData(
-        pretty_name=options.name or facts["collection"],
+        pretty_name=name,
         license=options.license or None,
         task_categories=["text-retrieval", "text-ranking"],
         tags=["qrelay", "information-retrieval", "relevance-judgments", "hard-negatives"],
-        size_categories=next((word for limit, word in _SIZES if facts["rows"] < limit), "n>1M"),
-        configs=[{"config_name": "default", "data_files": files}],
+        size_categories=size,
+        configs=configs,
     )
     return str(data.to_yaml())
 
