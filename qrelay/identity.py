@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 from qrelay.errors import InvalidQuery
 from qrelay.types import CandidateSet, JudgeIdentity, Query
@@ -72,6 +73,12 @@ def candidates_digest(record: CandidateSet) -> str:
         fields += [passage.passage_id, passage.doc_id, passage.title, passage.text, str(len(candidate.scores))]
         fields += [str(value) for score in candidate.scores for value in score]
     return digest(*fields)
+
+
+def require_collections(names: Iterable[str]) -> None:
+    """Raises ValueError where one cannot be a collection's name."""
+    if bad := [name for name in names if not valid_collection(name)]:
+        raise ValueError(f"{', '.join(map(repr, bad))}: use up to 64 of a-z 0-9 _ -, the first a letter or digit")
 
 
 def valid_collection(name: str) -> bool:

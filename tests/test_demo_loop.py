@@ -103,7 +103,7 @@ def test_the_loops_settings_rules_and_experiments_hold(out: Path) -> None:
     for name in SERVICES:
         load_settings(load_definition(name).settings, name, file=config, environ={})
     settings = trainer_settings(config, out)
-    for slot in settings.slots:
+    for slot in settings.kinds:
         load_experiment(settings.of(slot).experiment, settings.of(slot).overrides)
         (out / "gate.yaml").write_bytes((LOOP / "gate.yaml").read_bytes())
         rules = read_rules(out / "gate.yaml").of(slot)

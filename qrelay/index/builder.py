@@ -10,7 +10,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,13 +26,14 @@ _LAST_CHARS: Final = 600
 
 
 class Builder:
-    """At most one process. `target`: fingerprint of the model that it embeds with."""
+    """At most one process, which embeds with one model. A target is a model's fingerprint."""
 
     def __init__(self, settings: RetrieverSettings, registry: Path) -> None:
         self._settings, self._registry = settings, registry
         self._process: subprocess.Popen[bytes] | None = None
-        self._again_at = 0.0
-        self.target = self.problem = ""
+        self._target = ""
+        self._again_at: dict[str, float] = {}
+        self._problems: dict[str, str] = {}
 
     @property
     def running(self) -> bool:
@@ -44,9 +45,22 @@ class Builder:
         """Of the process."""
         return self._process.pid if self._process else None
 
-    def due(self, now: float) -> bool:
-        """Whether one may be started: not before a failed one's time is over."""
-        return not self.problem or now >= self._again_at
+    @property
+    def problem(self) -> str:
+        """What is wrong, of each target whose last process failed; "": nothing."""
+        return "\n".join(self._problems.values())
+
+    def due(self, targets: Collection[str], now: float) -> list[str]:
+        """Those that a process may be started for, the one whose last start is longest ago first: not before the time
+        of one that failed is over."""
+        able = [target for target in targets if target not in self._problems or now >= self._again_at[target]]
+        return sorted(able, key=lambda target: self._again_at.get(target, 0.0))
+
+    def forget_others(self, targets: Collection[str]) -> None:
+        """End the process and forget the failures of what is no target any more."""
+        if self._target not in targets:
+            self.stop()
+        self._problems = {target: problem for target, problem in self._problems.items() if target in targets}
 
     def start(self, target: str, collections: Sequence[str], now: float) -> None:
         """Start re-embedding `collections` for `target`. `now`: from when a failure's time is counted."""
@@ -69,7 +83,7 @@ class Builder:
             self._process = subprocess.Popen(
                 command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
             )
-        self.target, self._again_at = target, now + RETRY_LOOKS * settings.registry_poll_s
+        self._target, self._again_at[target] = target, now + RETRY_LOOKS * settings.registry_poll_s
         log.info("re-embedding %s for %s", ", ".join(collections), target, extra={"pid": self._process.pid})
 
     def poll(self) -> None:
@@ -79,13 +93,15 @@ class Builder:
             return
         said = self._log().read_text("utf8", errors="replace").strip()[-_LAST_CHARS:]
         self._log().unlink(missing_ok=True)
-        self._process, self.problem = None, ""
+        self._process = None
+        self._problems.pop(self._target, None)
         if code and code != EXIT_BUSY:
-            self.problem = f"re-embedding for {self.target} ended with exit code {code}: {said or 'it said nothing'}"
+            self._problems[self._target] = (
+                f"re-embedding for {self._target} ended with exit code {code}: {said or 'it said nothing'}"
+            )
 
     def stop(self) -> None:
         """End the process, if there is one; what it has embedded stays for the next."""
-        self.problem = ""
         if self._process is None:
             return
         self._process.terminate()

@@ -120,20 +120,23 @@ class FolderVersions:
     def marks(self) -> Mapping[str, Hashable]:
         return {name: _mark(home / CURRENT) for name, home in self.homes().items()}
 
-    def catch_up(self, wanted: str, concerns: Callable[[str], bool]) -> tuple[dict[str, Path], list[str]]:
+    def catch_up(
+        self, wanted: Callable[[str], str], concerns: Callable[[str, str], bool]
+    ) -> tuple[dict[str, Path], list[str]]:
         behind, problems = {}, []
         for name, home in self.homes().items():
+            model = wanted(name)
             try:
                 facts = read_manifest(current_folder(home))
-                if facts.embedder == wanted or not concerns(facts.embedder):
+                if facts.embedder == model or not concerns(facts.embedder, model):
                     continue
-                found = find_version(home, facts, wanted)
+                found = find_version(home, facts, model)
                 if found is None:
                     behind[name] = home
                 elif switch(home, facts.version, found):
                     _log.info("switched %s to version %s, which was on disk", name, found)
             except (CorpusIndexError, OSError) as error:
-                problems.append(f"{name} cannot be switched to {wanted}: {error}")
+                problems.append(f"{name} cannot be switched to {model}: {error}")
         return behind, problems
 
     def open(self, name: str) -> EmbeddedEngine:

@@ -76,9 +76,11 @@ class Versions(Protocol):
 class Followed(Versions, Protocol):
     """Versions that may be of another model than the one that shall serve."""
 
-    def catch_up(self, wanted: str, concerns: Callable[[str], bool]) -> tuple[dict[str, Path], list[str]]:
-        """Make a version of the wanted model the current one, where there is one of the same passages. concerns:
-        asked whether a collection that this model serves may be switched.
+    def catch_up(
+        self, wanted: Callable[[str], str], concerns: Callable[[str, str], bool]
+    ) -> tuple[dict[str, Path], list[str]]:
+        """Make a version of the model that each collection wants (by its name) the current one, where there is one of
+        the same passages. concerns: asked whether a collection may be switched from a model to another.
 
         Returns:
             The collections without such a version, with the folders in which they would be re-embedded, and what is

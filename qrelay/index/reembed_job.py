@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from qrelay.index.manifest import collections_in
 from qrelay.index.reembed import Reembedded, only_one, reembed_held
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.models.engines import EncoderEngine
-from qrelay.models.registry import BI_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, Registry, slot_of
 from qrelay.models.served import Load, load_version
 from qrelay.nearest import did_you_mean
 from qrelay.progress import Listener, Progress, heard, listening, shown
@@ -26,9 +26,9 @@ FROM_REGISTRY: Final = "registry"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`model`: "registry" for the promoted version, or an embedding model's name. `collections`: empty: all in `out`.
-    `threads`: of the engine, 0: its choice. `parent`: process that it ends with. `engine` and `dim`, kept of its
-    vectors: of a model that is not from the registry, whose versions run in torch and whole."""
+    """`model`: "registry" for the version that serves each collection, or an embedding model's name. `collections`:
+    empty: all in `out`. `threads`: of the engine, 0: its choice. `parent`: process that it ends with. `engine` and
+    `dim`, kept of its vectors: of a model that is not from the registry, whose versions run in torch and whole."""
 
     out: Path
     collections: tuple[str, ...]
@@ -45,7 +45,8 @@ def run(job: Job, load: Load = load_embedder) -> list[dict[str, Any]]:
     """Do it; one row a collection. `load`: the model.
 
     Raises:
-        InputError: nothing is promoted, or a promoted version is wanted in another engine than torch.
+        InputError: nothing is promoted for any collection, or for one that was named; or a promoted version is wanted
+            in another engine than torch.
         ModelError: the model is absent or damaged.
         CorpusIndexError: there is no such index, or another process re-embeds it.
     """
@@ -63,14 +64,20 @@ def run(job: Job, load: Load = load_embedder) -> list[dict[str, Any]]:
     chosen = {name: homes[name] for name in job.collections or homes}
     with ExitStack() as held, shown(), listening(_bound(heard(), job.parent)):
         _hold(held, chosen.values(), job)
-        embedder, version = _model(job, load)
-        wanted = _still_serves(job, version)
-        return [_row(name, reembed_held(home, embedder, wanted)) for name, home in chosen.items()]
+        rows = {}
+        for embedder, version, names in _models(job, load, list(chosen)):
+            for name in names:
+                wanted = _still_serves(job, name, version)
+                rows[name] = _row(name, reembed_held(chosen[name], embedder, wanted))
+        return [rows[name] for name in chosen if name in rows]
 
 
 def nothing_promoted(job: Job) -> bool:
-    """Whether the job is for the promoted version and there is none: so it is until the first one."""
-    return job.model == FROM_REGISTRY and Registry(job.registry).serving(BI_ENCODER) is None
+    """Whether the job is for promoted versions and there is none: so it is until the first one."""
+    if job.model != FROM_REGISTRY:
+        return False
+    serving = Registry(job.registry).serving_all(BI_ENCODER)
+    return not any(serving.of(name) for name in job.collections or collections_in(job.out) or ("",))
 
 
 def _hold(held: ExitStack, homes: Iterable[Path], job: Job) -> None:
@@ -84,25 +91,40 @@ def _hold(held: ExitStack, homes: Iterable[Path], job: Job) -> None:
         sys.exit(EXIT_BUSY)
 
 
-def _still_serves(job: Job, version: str) -> Callable[[], bool]:
+def _still_serves(job: Job, collection: str, version: str) -> Callable[[], bool]:
     registry = Registry(job.registry)
 
     def answer() -> bool:
-        served = registry.serving(BI_ENCODER) if version else None
+        served = registry.serving(slot_of(BI_ENCODER, collection)) if version else None
         return not version or (served is not None and served.version == version)
 
     return answer
 
 
-def _model(job: Job, load: Load) -> tuple[Embedder, str]:
-    """(the embedder, its version in the registry or "")."""
+def _models(job: Job, load: Load, names: list[str]) -> Iterator[tuple[Embedder, str, list[str]]]:
+    """(the embedder, its version in the registry or "", the collections to embed by it), one model after another."""
     if job.model != FROM_REGISTRY:
-        return load(job.model, engine=job.engine, threads=job.threads, dim=job.dim), ""
+        yield load(job.model, engine=job.engine, threads=job.threads, dim=job.dim), "", names
+        return
     registry = Registry(job.registry)
-    served = registry.serving(BI_ENCODER)
-    if served is None:
+    for version, served in _by_version(job, registry, names).items():
+        yield load_version(registry, version, load, job.threads), version, served
+
+
+def _by_version(job: Job, registry: Registry, names: list[str]) -> Mapping[str, list[str]]:
+    """The collections that each version serves. One that the configured model serves is left alone, unless the job
+    names it."""
+    serving, found = registry.serving_all(BI_ENCODER), dict[str, list[str]]()
+    for name in names:
+        if served := serving.of(name):
+            found.setdefault(served.version, []).append(name)
+        elif name in job.collections:
+            raise InputError(
+                f"no bi-encoder is promoted for {name} in {job.registry}: give --model the name of an embedding model"
+            )
+    if not found:
         raise InputError(f"no bi-encoder is promoted in {job.registry}: give --model the name of an embedding model")
-    return load_version(registry, served.version, load, job.threads), served.version
+    return found
 
 
 def _row(name: str, made: Reembedded) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from qrelay.errors import ModelError
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.models.engines import EncoderEngine, dim_of, engine_of
-from qrelay.models.registry import BI_ENCODER, Registry, ServedVersion
+from qrelay.models.registry import BI_ENCODER, Registry, ServedVersion, Serving
 from qrelay.progress import step
 
 _REGISTERED: Final = "@registry"
@@ -42,15 +44,17 @@ def load_version(registry: Registry, version: str, load: Load = load_embedder, t
     Raises:
         ModelError: it is damaged, or cannot be loaded; the text says how to roll back.
     """
-    served = ServedVersion(version, BI_ENCODER, registry.model_dir(version))
+    slot = BI_ENCODER
     try:
         with step(f"loading {version}"):
+            slot = registry.manifest(version).slot
+            served = ServedVersion(version, slot, registry.model_dir(version))
             registry.verify(version)
             embedder = load(f"path:{served.path}", threads=threads)
     except Exception as error:  # whatever a model library raises
         raise ModelError(
             f"the embedder {version} of the registry {registry.folder} cannot be loaded: {error}. Restore it, or go "
-            f"back to the model before it: `qrelay models rollback {BI_ENCODER}`"
+            f"back to the model before it: `qrelay models rollback {slot}`"
         ) from error
     embedder.name, embedder.fingerprint = version, served.fingerprint
     return embedder
@@ -110,18 +114,28 @@ class Embedders:
         self._fingerprints[form] = found.fingerprint
         return found
 
-    def wanted(self) -> str:
-        """Fingerprint of the model that shall serve: the promoted version, else the configured one.
-
-        Raises:
-            ModelError: the registry's history is damaged, or the configured model is absent.
-        """
-        served = self.registry.serving(BI_ENCODER)
-        return served.fingerprint if served else self.configured()
+    def wanted(self) -> Wanted:
+        """The models that shall serve by now. Raises ModelError: the registry's history is damaged."""
+        return Wanted(self.registry.serving_all(BI_ENCODER), self.configured)
 
     def configured(self) -> str:
         """Fingerprint of the configured model; loads it once to know."""
         return self._fingerprints.get(self._own) or self.of("").fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The models that shall serve, as of one look at the registry. `configured`: answers the configured model's
+    fingerprint, and loads it where that is not known yet."""
+
+    serving: Serving
+    configured: Callable[[], str]
+
+    def of(self, collection: str) -> str:
+        """Fingerprint of the model that shall serve the collection: the version of its own slot, else of the default
+        slot, else the configured model. Raises ModelError: the configured model is absent."""
+        served = self.serving.of(collection)
+        return served.fingerprint if served else self.configured()
 
 
 def limit_threads(threads: int) -> None:

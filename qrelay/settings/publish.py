@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import Field, ValidationInfo, field_validator
 
 from qrelay.config import Section
-from qrelay.settings.names import valid_collections
+from qrelay.identity import require_collections
 
 COLLECTION: Final = "{collection}"
 DETAIL: Final = "publish."
@@ -65,7 +65,8 @@ class PublishSettings(Section):
     @field_validator("collections")
     @classmethod
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return valid_collections(value)
+        require_collections(value)
+        return value
 
     @field_validator("every_hours")
     @classmethod

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, ValidationInfo, field_validator
 
 from qrelay.config import Section
+from qrelay.identity import require_collections
 from qrelay.settings.kubernetes import KubernetesSettings
-from qrelay.settings.names import valid_collections
 from qrelay.settings.quiet_hours import QuietHours
 
 PLACEHOLDERS: Final = ("job", "name", "collection", "change_no", "rule", "ledger", "data_dir")
@@ -81,7 +81,8 @@ class TrainingSettings(Section):
     @field_validator("collections")
     @classmethod
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return valid_collections(value)
+        require_collections(value)
+        return value
 
     @field_validator("max_age_s")
     @classmethod

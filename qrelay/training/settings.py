@@ -4,7 +4,8 @@ trainer:
   promote: true
   bi_encoder: {experiment: kl_margin, overrides: [learning_rate=1e-5]}
   cross_encoder: {train: false}
-  gate: {bi_encoder: {frozen: sets/python-docs}}
+  gate: {bi_encoder: {frozen: sets/python-docs, collections: {medquad: {frozen: sets/medquad}}}}
+  own_slots: [medquad]
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from qrelay.config import NamesFile, Section, ServiceSettings
 from qrelay.errors import ConfigError
-from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, SLOTS
+from qrelay.identity import require_collections
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, KINDS, kind_of, slot_of
 from qrelay.settings import load_settings
 from qrelay.training.gate.rules import GateRules, read_rules
 
 SECTION = "trainer"
+EVERY = "*"
 
 
 def _nothing(value: Any) -> Any:
@@ -52,6 +55,11 @@ class TrainerSettings(ServiceSettings):
     cross_encoder: SlotTraining = Field(
         SlotTraining(experiment="cross_encoder"), description="Of the reranker's model"
     )
+    own_slots: tuple[str, ...] = Field(
+        (),
+        description="Collections whose versions go into slots of their own, such as bi_encoder:medquad, and serve no "
+        "other; *: all. The rest go into the default slots, which serve every collection that has none of its own",
+    )
     min_queries: int = Field(
         50, ge=1, description="Training queries without which a job ends and publishes nothing (exit code 5)"
     )
@@ -71,14 +79,25 @@ class TrainerSettings(ServiceSettings):
         "promoted",
     )
 
+    @field_validator("own_slots")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        require_collections(name for name in value if name != EVERY)
+        return value
+
     def of(self, slot: str) -> SlotTraining:
         """The slot's training."""
-        return {BI_ENCODER: self.bi_encoder, CROSS_ENCODER: self.cross_encoder}[slot]
+        return {BI_ENCODER: self.bi_encoder, CROSS_ENCODER: self.cross_encoder}[kind_of(slot)]
 
     @property
-    def slots(self) -> tuple[str, ...]:
+    def kinds(self) -> tuple[str, ...]:
         """Those that are trained, the bi-encoder first: what it gains raises what a cross-encoder must beat."""
-        return tuple(slot for slot in SLOTS if self.of(slot).train)
+        return tuple(kind for kind in KINDS if self.of(kind).train)
+
+    def slots(self, collection: str) -> tuple[str, ...]:
+        """The slots that a job of the collection trains for, a kind each."""
+        own = collection if {collection, EVERY} & {*self.own_slots} else ""
+        return tuple(slot_of(kind, own) for kind in self.kinds)
 
     def rules(self, file: Path | None = None) -> GateRules:
         """The gate's rules: of the file, else of `gate_rules`, else of `gate`. Raises ConfigError."""
@@ -106,14 +125,14 @@ def require_followed(settings: TrainerSettings, config: Path | None, data_dir: P
         BI_ENCODER: "set retriever.engine to embedded and retriever.registry_poll_s above 0",
         CROSS_ENCODER: "set reranker.scorer to auto and reranker.registry_poll_s above 0",
     }
-    if problems := [advice[slot] for slot in settings.slots if settings.promote and not follows[slot]]:
+    if problems := [advice[slot] for slot in settings.kinds if settings.promote and not follows[slot]]:
         raise ConfigError(
             f"what rounds promote would never serve: {'; '.join(problems)}; or set trainer.<slot>.train to false"
         )
 
 
 def configured_models(config: Path | None, data_dir: Path) -> tuple[dict[str, str], int]:
-    """slot -> the model that its service runs where nothing is promoted; empty: none. And the tokens to which the
+    """kind -> the model that its service runs where nothing is promoted; empty: none. And the tokens to which the
     reranker cuts the cross-encoder's pairs. Raises ConfigError."""
     from qrelay.index.settings import RetrieverSettings
     from qrelay.services.reranker.settings import RerankerSettings

@@ -13,7 +13,7 @@ from qrelay.runtime import telemetry
 from qrelay.runtime.following import free_when_unused
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import opened
-from qrelay.services.reranker.promoted import Promoted
+from qrelay.services.reranker.promoted import Promoted, Scorers
 from qrelay.services.reranker.sampling import sample_indices
 from qrelay.services.reranker.scorers import BiEncoderScorer, CrossEncoderScorer, FakeScorer, Scorer
 from qrelay.services.reranker.settings import RerankerSettings
@@ -29,9 +29,11 @@ _DECIMALS = 5
 class Reranker:
     """See the module."""
 
-    def __init__(self, scorer: Scorer, settings: RerankerSettings, promoted: Promoted | None = None) -> None:
-        """`promoted`: where a scorer that replaces this one comes from."""
-        self._scorer = scorer
+    def __init__(
+        self, scorers: Scorer | Scorers, settings: RerankerSettings, promoted: Promoted | None = None
+    ) -> None:
+        """`promoted`: where scorers that replace these come from."""
+        self._scorers = scorers if isinstance(scorers, Scorers) else Scorers(scorers)
         self._settings = settings
         self._promoted = promoted
         self._complained: set[str] = set()
@@ -39,17 +41,22 @@ class Reranker:
     def rerank(self, sets: Sequence[CandidateSet]) -> list[CandidateSet | QrelayError]:
         """Each set with one more score a candidate, best first, cut to `keep`, its sample marked.
 
-        A set without candidates keeps none: nothing was found, and that is an answer. All are scored by the scorer
-        that serves when the call begins, and the trace names it.
+        A set without candidates keeps none: nothing was found, and that is an answer. All of a collection are scored
+        by the scorer that serves it when the call begins, and the trace names it.
         """
-        scorer = self._scorer
-        usable = [self._cut(each) for each in sets if each.query.text.strip()]
-        scored = iter(
-            self._ranked(each, scores, scorer) for each, scores in zip(usable, scorer.score(usable), strict=True)
-        )
+        scorers = self._scorers
+        places: dict[Scorer, list[int]] = {}
+        for place, each in enumerate(sets):
+            if each.query.text.strip():
+                places.setdefault(scorers.of(each.query.collection), []).append(place)
+        found: dict[int, CandidateSet | QrelayError] = {}
+        for scorer, own in places.items():
+            usable = [self._cut(sets[place]) for place in own]
+            for place, each, scores in zip(own, usable, scorer.score(usable), strict=True):
+                found[place] = self._ranked(each, scores, scorer)
         return [
-            next(scored) if each.query.text.strip() else InvalidQuery(f"query {each.query.query_id!r} has no text")
-            for each in sets
+            found[place] if place in found else InvalidQuery(f"query {each.query.query_id!r} has no text")
+            for place, each in enumerate(sets)
         ]
 
     def _cut(self, each: CandidateSet) -> CandidateSet:
@@ -58,10 +65,11 @@ class Reranker:
 
     def look(self) -> None:
         """Take up what the registry serves by now; calls in flight finish on the scorer that they began with."""
-        scorer = self._promoted.look() if self._promoted else None
-        if scorer is not None:
-            free_when_unused(self._scorer)
-            self._scorer = scorer
+        found = self._promoted.look() if self._promoted else None
+        if found is not None:
+            for gone in set(self._scorers.all()).difference(found.all()):
+                free_when_unused(gone)
+            self._scorers = found
 
     def _ranked(self, each: CandidateSet, scores: Sequence[float], scorer: Scorer) -> CandidateSet | QrelayError:
         """The set in order. Candidates without a finite score, or without a text to score, come last and have no
@@ -101,8 +109,8 @@ class Reranker:
         return replace(each, candidates=tuple(_mark(candidate, i in chosen) for i, candidate in enumerate(best)))
 
     def info(self) -> Info:
-        """The model in use, and whether it is the fallback."""
-        scorer = self._scorer
+        """The default slot's model, whether it is the fallback, and which collections have another."""
+        scorer = self._scorers.default
         details = {"system": scorer.system, **(self._promoted.details() if self._promoted else {})}
         if isinstance(scorer, BiEncoderScorer):
             details["fallback"] = (

@@ -2,6 +2,8 @@
 
 One look, now and then beside the requests:
 
+Each collection wants a model: of its own slot, else of the default one, else the configured. For each:
+
 1. a version of the same passages with the wanted model's vectors is there: it is the current one from now on
 2. none is: one process among all replicas that share the index folder re-embeds (`qrelay index reembed`, at low
    priority), and makes its new version the current one when it is whole
@@ -18,7 +20,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from qrelay.errors import CorpusIndexError, QrelayError
 from qrelay.index.builder import Builder
@@ -26,12 +28,20 @@ from qrelay.index.collections import Collections
 from qrelay.index.engine import Followed
 from qrelay.index.reembed import only_one, under_way
 from qrelay.index.settings import RetrieverSettings
-from qrelay.models.served import Embedders, registered
+from qrelay.models.registry import Serving
+from qrelay.models.served import Embedders, Wanted, registered
 
 log = logging.getLogger(__name__)
 
 RETRY_LOOKS: Final = 12
 SAY_EVERY_S: Final = 30.0
+
+
+class _Behind(NamedTuple):
+    """A collection that has no version of the model that it wants."""
+
+    home: Path
+    wanted: str
 
 
 class Follower:
@@ -49,14 +59,14 @@ class Follower:
         self._embedders, self._clock = embedders, clock
         self._builder = Builder(settings, embedders.registry.folder)
         self._again_at = self._said_at = 0.0
-        self._wanted = self._problem = ""
-        self._behind: dict[str, Path] = {}
+        self._problem = ""
+        self._wanted = Wanted(Serving(None, {}), embedders.configured)
+        self._behind: dict[str, _Behind] = {}
 
     def look(self) -> None:
         """See the module. Raises nothing: what is wrong is in `details` and in the log."""
         try:
-            self._wanted = self._embedders.wanted()
-            self._behind, problems = self._versions.catch_up(self._wanted, self._concerns)
+            self._behind, problems = self._catch_up()
             problems.append(self._build())
             self._reload()
             self._say("\n".join(problem for problem in problems if problem))
@@ -64,14 +74,21 @@ class Follower:
             self._say(str(error))
 
     def switch_back(self) -> str:
-        """Before the first load: switch where a version of the wanted model is there. Answers that model.
+        """Before the first load: switch where a version of the wanted model is there. Answers the model that a
+        collection without an index will want; "": the configured one.
 
         Raises:
             ModelError: the registry's history is damaged, or the configured model is absent.
         """
-        self._wanted = self._embedders.wanted()
-        self._versions.catch_up(self._wanted, self._concerns)
-        return self._wanted
+        self._catch_up()
+        default = self._wanted.serving.default
+        return default.fingerprint if default else ""
+
+    def _catch_up(self) -> tuple[dict[str, _Behind], list[str]]:
+        """(the collections that have no version of their wanted model, what is wrong with others)."""
+        self._wanted = wanted = self._embedders.wanted()
+        behind, problems = self._versions.catch_up(wanted.of, _concerns)
+        return {name: _Behind(home, wanted.of(name)) for name, home in behind.items()}, problems
 
     def _reload(self) -> None:
         """Load what is new; what could not be loaded, now and then."""
@@ -81,22 +98,19 @@ class Follower:
             self._again_at = now + RETRY_LOOKS * self._settings.registry_poll_s
         self._index.reload(again=again)
 
-    def _concerns(self, embedder: str) -> bool:
-        """Whether the registry has a say: it serves a version, or the index is of one."""
-        return bool(registered(embedder) or registered(self._wanted))
-
     def _build(self) -> str:
         """Start, end or let go on the process that re-embeds. Answers what is wrong, or ""."""
-        builder = self._builder
+        builder, targets = self._builder, {each.wanted: None for each in self._behind.values()}
         builder.poll()
-        if builder.target != self._wanted or not self._behind:
-            builder.stop()
-        if builder.running or not self._behind or not self._settings.reembed or not builder.due(self._clock()):
+        builder.forget_others(targets)
+        if not self._settings.reembed:
             return builder.problem
         try:
-            free = [name for name, home in self._behind.items() if home.is_dir() and _is_free(home)]
-            if free:
-                builder.start(self._wanted, free, self._clock())
+            for target in builder.due(targets, self._clock()):
+                own = {name: each.home for name, each in self._behind.items() if each.wanted == target}
+                free = [name for name, home in own.items() if home.is_dir() and _is_free(home)]
+                if free and not builder.running:
+                    builder.start(target, free, self._clock())
         except OSError as error:
             return (
                 f"this service cannot re-embed in {self._settings.index_folder} ({error}): let it write there, or "
@@ -115,23 +129,27 @@ class Follower:
 
     def _progress(self) -> dict[str, str]:
         found = {}
-        for name, home in self._behind.items():
-            work = under_way(home, self._wanted)
+        for name, (home, wanted) in self._behind.items():
+            work = under_way(home, wanted)
             if work is not None:
                 done, total = work
-                found[name] = f"{done / max(1, total):.0%} ({done:,} of {total:,} passages) for {self._wanted}"
+                found[name] = f"{done / max(1, total):.0%} ({done:,} of {total:,} passages) for {wanted}"
             elif self._settings.reembed and home.is_dir():
-                found[name] = f"0% for {self._wanted}"
+                found[name] = f"0% for {wanted}"
             else:
-                model = "registry" if registered(self._wanted) else self._settings.embedder
+                model = "registry" if registered(wanted) else self._settings.embedder
                 found[name] = f"waits for `qrelay index reembed --model {model}`"
         return found
 
     def details(self) -> dict[str, str]:
-        """For GetInfo: the wanted model, how far each collection is that another model serves, and what is wrong."""
+        """For GetInfo: the wanted versions, how far each collection is that another model serves, and what is wrong.
+        `registry.version` is the default slot's; `registry.version.NAME` that of a collection's own."""
         found = {f"reembedding.{name}": text for name, text in self._progress().items()}
-        if version := registered(self._wanted):
-            found["registry.version"] = version
+        serving = self._wanted.serving
+        if serving.default:
+            found["registry.version"] = serving.default.version
+        served = self._index.served
+        found |= {f"registry.version.{name}": own.version for name, own in serving.own.items() if name in served}
         if self._problem:
             found["registry.problem"] = self._problem
         return found
@@ -139,6 +157,11 @@ class Follower:
     def close(self) -> None:
         """End the process that re-embeds, if it is ours; another run goes on where it was."""
         self._builder.stop()
+
+
+def _concerns(embedder: str, wanted: str) -> bool:
+    """Whether the registry has a say: it serves a version, or the index is of one."""
+    return bool(registered(embedder) or registered(wanted))
 
 
 def _is_free(home: Path) -> bool:

@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from qrelay.jobs.permission import start_training
 from qrelay.labels.permission import Allowed
 from qrelay.models.registry import Registry, State, VersionState
-from qrelay.models.registry.rules import require_slot
+from qrelay.models.registry.slots import require_slot
 from qrelay.runtime.servicer import Servicer
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc
@@ -70,9 +70,9 @@ class ModelsServicer(Servicer, pb_grpc.SinkServiceServicer):
 
 
 def _listed(registry: Registry, slot: str) -> pb.ListModelsResponse:
-    if slot:
-        require_slot(slot)
     at, taints = registry.standing(), registry.taints()
+    if slot:
+        require_slot(slot, at.slots)
     models = [
         _model(registry, found, at.serving(found.slot), taints.get(found.version, []))
         for found in at.versions.values()

@@ -12,11 +12,11 @@ import pytest
 
 from qrelay.errors import ConfigError, ModelError
 from qrelay.models.catalogue import resolve
-from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, JudgeRef, Registry, State
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, JudgeRef, Registry, State, slot_of
 from qrelay.training.gate.baseline import BI_RERANK, evaluated, of_model, serving
 from qrelay.training.gate.facts import JUDGES, UNSEEN, query_hash, write_query_hashes
 from qrelay.training.gate.gate import gate
-from qrelay.training.gate.rules import GateRules, Guard, SlotRules, read_rules
+from qrelay.training.gate.rules import GateRules, Guard, Sets, SlotRules, read_rules
 from tests.training.sets import capitals, toy
 from tests.training.tiny import tiny_model
 
@@ -225,3 +225,42 @@ def test_queries_that_differ_in_spacing_and_case_are_one() -> None:
     assert query_hash("What is  it?") == query_hash("what IS it")
     assert query_hash("किताब मिलती है?") != query_hash("किताब मिलता है?")  # vowel signs are no punctuation
     assert query_hash("Cafe\u0301?") == query_hash("caf\u00e9")
+
+
+def test_a_collections_own_slot_is_measured_on_its_own_sets_against_what_serves_the_collection(
+    registry: Registry, tiny: Path, tmp_path: Path
+) -> None:
+    medquad, docs = slot_of(BI_ENCODER, "medquad"), slot_of(BI_ENCODER, "docs")
+    frozen = {name: toy(tmp_path / name) for name in ("of-all", "of-medquad", "of-docs")}
+    own = {"medquad": Sets(frozen=frozen["of-medquad"]), "docs": Sets(frozen=frozen["of-docs"])}
+    demanded, configured = rules(frozen["of-all"], collections=own), {BI_ENCODER: f"path:{tiny}"}
+    default = published(registry, shutil.copytree(tiny, tmp_path / "default"))
+    registry.record_gate(default, {"passed": True, "against": ""})
+    registry.promote(default)
+    for slot, name in ((medquad, "of-medquad"), (docs, "of-docs")):
+        version = published(registry, shutil.copytree(tiny, tmp_path / f"model-{name}"), slot=slot)
+        decision = gate(registry, version, demanded, configured)
+        assert (decision.slot, decision.against) == (slot, default)
+        assert {row.set for row in decision.rows} == {name}
+
+
+def test_a_collections_own_slot_without_sets_lets_nothing_pass_and_names_the_setting(
+    registry: Registry, tiny: Path, tmp_path: Path
+) -> None:
+    version = published(registry, shutil.copytree(tiny, tmp_path / "model"), slot=slot_of(BI_ENCODER, "medquad"))
+    decision = gate(registry, version, rules(toy(tmp_path / "set")), {BI_ENCODER: f"path:{tiny}"})
+    assert not decision.passed
+    assert "set trainer.gate.bi_encoder.collections.medquad.frozen" in decision.why
+
+
+def test_sets_of_collections_are_beside_the_rules_file_and_inherit_the_other_rules(tmp_path: Path) -> None:
+    (tmp_path / "gate.yaml").write_text(
+        "bi_encoder: {frozen: sets/a, alpha: 0.01, collections: {medquad: {frozen: b, guard: [{set: sets/c}]}}}\n"
+    )
+    read = read_rules(tmp_path / "gate.yaml")
+    own = read.of(slot_of(BI_ENCODER, "medquad"))
+    assert (own.frozen, own.guard[0].set, own.alpha) == (tmp_path / "b", tmp_path / "sets" / "c", 0.01)
+    assert read.folders() == {tmp_path / "sets" / "a", tmp_path / "b", tmp_path / "sets" / "c"}
+    (tmp_path / "gate.yaml").write_text("bi_encoder: {collections: {Med Quad: {}}}\n")
+    with pytest.raises(ConfigError, match="'Med Quad': use up to 64 of"):
+        read_rules(tmp_path / "gate.yaml")

@@ -18,11 +18,12 @@ import yaml
 from qrelay.cli.job import run_job_file
 from qrelay.errors import ConfigError, MalformedInput
 from qrelay.exitcodes import EXIT_NOT_ENOUGH
-from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry, slot_of
 from qrelay.training.gate.facts import query_hash, read_query_hashes
 from qrelay.training.job.data import divide
 from qrelay.training.job.job import Job, read_job
 from qrelay.training.job.result import NOT_ENOUGH, PROMOTED, REJECTED, UNCHANGED
+from qrelay.training.settings import TrainerSettings
 from tests.training import sets
 from tests.training.ledgers import COLLECTION, MINER, toy_ledger
 from tests.training.tiny import tiny_model
@@ -214,3 +215,27 @@ def test_a_job_killed_at_every_step_goes_on_and_publishes_once(folder: Path, mod
     assert done.returncode == 0, done.stdout + done.stderr
     assert PROMOTED in done.stdout
     assert kinds(folder) == {"published": 1, "gated": 1, "promoted": 1}
+
+
+def test_versions_of_a_collection_with_slots_of_its_own_serve_it_alone(folder: Path, model: Path) -> None:
+    gate = {"frozen": str(folder / "none"), "collections": {COLLECTION: {"frozen": str(folder / "frozen")}}}
+    sets.capitals(folder / "none")
+    settings = config(folder, model, own_slots=[COLLECTION], gate={"bi_encoder": gate})
+    (slot,) = run_job_file(job(folder), settings).slots
+    own = slot_of(BI_ENCODER, COLLECTION)
+    assert (slot.slot, slot.outcome) == (own, PROMOTED), slot.why
+    registry = Registry(folder / "registry")
+    served = registry.serving(own)
+    assert served is not None and served.version == slot.version
+    assert registry.serving(BI_ENCODER) is None and registry.serving(slot_of(BI_ENCODER, "other")) is None
+    assert (folder / "training" / "job-1" / BI_ENCODER / "result.json").exists()
+
+
+def test_settings_say_which_collections_have_slots_of_their_own() -> None:
+    slots = {BI_ENCODER, CROSS_ENCODER}
+    assert {*TrainerSettings().slots("docs")} == slots
+    assert {*TrainerSettings(own_slots=("medquad",)).slots("docs")} == slots
+    for names in (("docs",), ("*",), ("medquad", "*")):
+        assert {*TrainerSettings(own_slots=names).slots("docs")} == {f"{slot}:docs" for slot in slots}
+    with pytest.raises(ValueError, match="'Med Quad': use up to 64 of"):
+        TrainerSettings(own_slots=("Med Quad",))

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from qrelay.errors import BackendTimeout, SetupError
-from qrelay.models.registry import BI_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, Registry, slot_of
 from qrelay.training.job.result import PROMOTED, REJECTED, SlotResult
 from qrelay.training.rounds.installation import Installation as Served
 from qrelay.training.rounds.state import StateFile
@@ -131,6 +131,7 @@ def test_a_round_killed_at_every_step_ends_with_a_better_model_that_the_retrieve
     assert len(list((running.folder / "registry" / "versions").iterdir())) == 1
     info = Served(running.folder).served(BI_ENCODER, COLLECTION)
     assert [each.split("@")[0] for each in info] == [slot["version"]]
+    assert Served(running.folder).served(slot_of(BI_ENCODER, COLLECTION), COLLECTION) == info
     events = len(Registry(running.folder / "registry").history())
     assert rounds_of(running, *loop) == found  # nothing is done twice
     assert len(Registry(running.folder / "registry").history()) == events

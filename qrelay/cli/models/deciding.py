@@ -33,9 +33,16 @@ def promote(
     say({"version": version, "slot": slot, "changed": changed}, text, as_json)
 
 
-@click.command(epilog=example("qrelay models rollback bi_encoder --reason 'slower in production'"))
+@click.command(
+    epilog=example(
+        "qrelay models rollback bi_encoder --reason 'slower in production'",
+        "qrelay models rollback bi_encoder:medquad --to configured",
+    )
+)
 @click.argument("slot", type=SLOT)
-@click.option("--to", help="A version that served before, or `configured`.  [default: the previous one]")
+@click.option(
+    "--to", help="A version of SLOT that served before, or `configured`: none of them.  [default: the previous one]"
+)
 @author_options
 @registry_options
 def rollback(
@@ -48,7 +55,11 @@ def rollback(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Roll SLOT back: the previous version serves again, or the service's configured model."""
+    """Roll SLOT back: its previous version serves again. Where it has none, the service's configured model does.
+
+    SLOT is bi_encoder or cross_encoder, or a collection's own, such as bi_encoder:medquad. Where a collection's own
+    slot has no version left, the default slot's serves it.
+    """
     registry = opened(folder, data_dir, config)
     target = "" if to == _CONFIGURED else to
     now = registry.rollback(slot, to=target, by=author(by), reason=reason)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.errors import InputError
 from qrelay.output import echo_json
 
 if TYPE_CHECKING:
@@ -18,8 +19,25 @@ if TYPE_CHECKING:
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _REGISTRY = "Folder of the registry.  [default: the setting all.registry, else registry in --data-dir]"
 _LEDGER = "Path or URL of the ledger.  [default: the sink's setting, else ledger.sqlite in --data-dir]"
-SLOT = click.Choice(["bi_encoder", "cross_encoder"])
-"""The names of the slots; `qrelay.models.registry.SLOTS` without its import."""
+
+
+class _Slot(click.ParamType[str]):
+    """A slot's name."""
+
+    name = "slot"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Fails where there cannot be such a slot, and says which there are."""
+        from qrelay.models.registry.slots import require_slot
+
+        try:
+            require_slot(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+SLOT = _Slot()
 
 
 def registry_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,27 +10,41 @@ import click
 
 from qrelay.cli.group import example
 from qrelay.cli.models.options import SLOT, opened, registry_options, say
+from qrelay.nearest import did_you_mean
 from qrelay.output import Rows
 from qrelay.output import show as show_table
 
 _CONFIGURED = "the configured model"
 
 
-@click.command(epilog=example("qrelay models versions --slot bi_encoder"))
+@click.command(
+    epilog=example("qrelay models versions --slot bi_encoder", "qrelay models versions --collection medquad")
+)
 @click.option("--slot", type=SLOT, default=None, help="Only the versions of this slot.")
+@click.option("--collection", default=None, help="Only those of this collection's own slots and of the default ones; "
+              "marked is what serves it.")  # fmt: skip
 @registry_options
-def versions(slot: str | None, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
-    """List versions, the serving one marked, with the gate's verdict and what they are tainted by."""
+def versions(
+    slot: str | None, collection: str | None, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool
+) -> None:
+    """List versions, the serving ones marked, with the gate's verdict and what they are tainted by.
+
+    A slot is bi_encoder or cross_encoder, or a collection's own, such as bi_encoder:medquad.
+    """
     from qrelay.models.registry.describe import versions as described
 
     registry = opened(folder, data_dir, config)
-    rows = described(registry, slot or "")
+    rows = described(registry, slot or "", collection)
     if as_json:
         say({"registry": str(registry.folder), "versions": rows}, "", True)
     elif rows:
         show_table(_versions_table(rows))
     else:
-        click.echo(f"no version in {registry.folder}: `qrelay training run` or `qrelay rounds` makes one")
+        meant = did_you_mean(slot or "", registry.standing().slots)
+        of_it = f" of {slot}" if slot else ""
+        click.echo(
+            f"no version{of_it} in {registry.folder}: `qrelay training run` or `qrelay rounds` makes one.{meant}"
+        )
 
 
 @click.command(epilog=example("qrelay models show bi_encoder-3"))
@@ -55,7 +69,7 @@ def show(version: str, folder: Path | None, data_dir: Path, config: Path | None,
         show_table(_gate_table(rows))
 
 
-@click.command(epilog=example("qrelay models history --slot bi_encoder"))
+@click.command(epilog=example("qrelay models history --slot bi_encoder:medquad"))
 @click.option("--slot", type=SLOT, default=None, help="Only events of this slot.")
 @registry_options
 def history(slot: str | None, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:

@@ -44,21 +44,24 @@ class MilvusVersions:
     def reembed_command(self, name: str, model: str) -> str:
         return f"qrelay index reembed --model {model} --collection {name} --out {self._settings.index_folder}"
 
-    def catch_up(self, wanted: str, concerns: Callable[[str], bool]) -> tuple[dict[str, Path], list[str]]:
+    def catch_up(
+        self, wanted: Callable[[str], str], concerns: Callable[[str, str], bool]
+    ) -> tuple[dict[str, Path], list[str]]:
         behind, problems = {}, []
         for name, mark in self.marks().items():
+            model = wanted(name)
             try:
                 served = kept(self.milvus, str(mark))
-                if served.manifest.embedder == wanted or not concerns(served.manifest.embedder):
+                if served.manifest.embedder == model or not concerns(served.manifest.embedder, model):
                     continue
-                found = self._like(name, served, wanted)
+                found = self._like(name, served, model)
                 if found is None:
                     behind[name] = self._settings.index_folder / name
                     continue
                 self.milvus.ask("alter_alias", found.name, alias_of(name))
                 _log.info("switched %s to %s, which was in Milvus", name, found.name)
             except CorpusIndexError as error:
-                problems.append(f"{name} cannot be switched to {wanted}: {error}")
+                problems.append(f"{name} cannot be switched to {model}: {error}")
         return behind, problems
 
     def _like(self, name: str, served: Kept, fingerprint: str) -> Kept | None:

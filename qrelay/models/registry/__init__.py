@@ -3,6 +3,8 @@
     manifest.py   what a version is: its bytes, and everything that made them
     events.py     the append-only history, one file an event
     state.py      what the history says: states, serving versions, taints (pure)
+    slots.py      the default slots, and collections' own
+    serving.py    what a service loads
     rules.py      who may be promoted, what a slot can go back to, whose model may go (pure)
     versions.py   the folders of versions
     staging.py    where files are made before they are put in place; leftovers of killed processes
@@ -19,11 +21,13 @@ A folder on a disk that the trainer, the sink and the services share:
 There is no file that says which version serves: that follows from the events, so no crash can leave two answers.
 """
 
-from qrelay.models.registry.manifest import BI_ENCODER, CROSS_ENCODER, SLOTS, DataSource, JudgeRef, Manifest
-from qrelay.models.registry.registry import Registry, ServedVersion
+from qrelay.models.registry.manifest import DataSource, JudgeRef, Manifest
+from qrelay.models.registry.registry import Registry
+from qrelay.models.registry.serving import ServedVersion, Serving
+from qrelay.models.registry.slots import BI_ENCODER, CROSS_ENCODER, KINDS, collection_of, kind_of, slot_of
 from qrelay.models.registry.state import State, VersionState
 
 __all__ = [
-    "BI_ENCODER", "CROSS_ENCODER", "SLOTS", "DataSource", "JudgeRef", "Manifest", "Registry", "ServedVersion",
-    "State", "VersionState",
+    "BI_ENCODER", "CROSS_ENCODER", "KINDS", "DataSource", "JudgeRef", "Manifest", "Registry", "ServedVersion",
+    "Serving", "State", "VersionState", "collection_of", "kind_of", "slot_of",
 ]  # fmt: skip

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from qrelay.models.registry.describe import gate_rows, moment
 from qrelay.models.registry.events import Event
-from qrelay.models.registry.manifest import BI_ENCODER, DataSource, Manifest
+from qrelay.models.registry.manifest import DataSource, Manifest
+from qrelay.models.registry.slots import BI_ENCODER, kind_of
 
 _TEXT: Final = """---
 {front}
@@ -76,7 +77,7 @@ def card(
 ) -> str:
     """README.md. `gate`: the latest verdict; `datasets`: repositories on the hub that the data was pushed to."""
     collections = _listed(manifest.collections) or "a collection that was not named"
-    dense = manifest.slot == BI_ENCODER
+    dense = kind_of(manifest.slot) == BI_ENCODER
     return _TEXT.format(
         front=_front_matter(manifest, repo, gate, datasets),
         title=repo,
@@ -99,7 +100,7 @@ def card(
 def _front_matter(manifest: Manifest, repo: str, gate: Event | None, datasets: Sequence[str]) -> str:
     from huggingface_hub import ModelCardData
 
-    dense = manifest.slot == BI_ENCODER
+    dense = kind_of(manifest.slot) == BI_ENCODER
     results = _results(gate, dense)
     data = ModelCardData(
         base_model=manifest.base.split("@")[0],

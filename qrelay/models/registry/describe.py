@@ -10,6 +10,7 @@ from qrelay.errors import InputError
 from qrelay.models.registry.events import Event
 from qrelay.models.registry.manifest import Manifest
 from qrelay.models.registry.registry import Registry
+from qrelay.models.registry.slots import collection_of, kind_of, slot_of
 from qrelay.models.registry.state import VersionState
 
 _SHOWN_METRICS = 3
@@ -20,13 +21,19 @@ def moment(at_us: int) -> str:
     return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="seconds")
 
 
-def versions(registry: Registry, slot: str = "") -> list[dict[str, Any]]:
-    """A row a version, in the order of publication. `slot` empty: of every slot."""
+def versions(registry: Registry, slot: str = "", collection: str | None = None) -> list[dict[str, Any]]:
+    """A row a version, in the order of publication. `slot` empty: of every slot. `collection`: of its own slots and
+    the default ones, and `serving` means that it serves this collection; None: that it serves its slot."""
     at, taints = registry.standing(), registry.taints()
+    found = [each for each in at.versions.values() if slot in ("", each.slot)]
+    if collection is not None:
+        found = [each for each in found if collection_of(each.slot) in ("", collection)]
+    asked = {
+        each.slot: each.slot if collection is None else slot_of(kind_of(each.slot), collection) for each in found
+    }
     return [
-        row(registry.manifest(found.version), found, at.serving(found.slot), taints.get(found.version, []))
-        for found in at.versions.values()
-        if slot in ("", found.slot)
+        row(registry.manifest(each.version), each, at.serving(asked[each.slot]), taints.get(each.version, []))
+        for each in found
     ]
 
 

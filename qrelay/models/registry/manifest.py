@@ -10,12 +10,8 @@ from pydantic import ConfigDict, TypeAdapter
 
 from qrelay.errors import ModelError
 from qrelay.identity import digest
+from qrelay.models.registry.slots import in_words
 
-BI_ENCODER: Final = "bi_encoder"
-"""The retriever's slot."""
-CROSS_ENCODER: Final = "cross_encoder"
-"""The reranker's slot."""
-SLOTS: Final = (BI_ENCODER, CROSS_ENCODER)
 LAST_US: Final = 253_402_300_799_000_000
 """The last second that a date can name."""
 _VERSION_CHARS: Final = 10
@@ -91,4 +87,4 @@ def version_of(slot: str, files: Mapping[str, str], made_by: Mapping[str, Any]) 
     """The version's name: its slot, and a hash over its bytes and what made them. The same model made of the same
     data by the same experiment is the same version, however often it is published."""
     lines = [f"{sha256} {path}" for path, sha256 in sorted(files.items())]
-    return f"{slot.replace('_', '-')}-{digest(slot, *lines, repr(sorted(made_by.items())))[:_VERSION_CHARS]}"
+    return f"{in_words(slot)}-{digest(slot, *lines, repr(sorted(made_by.items())))[:_VERSION_CHARS]}"

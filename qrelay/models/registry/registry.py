@@ -5,6 +5,7 @@
     registry.record_gate(version, report)            # report: passed, against, and the figures
     registry.promote(version, by="ana")              # only what passed against the serving version
     served = registry.serving(BI_ENCODER)            # what a service loads; None: its configured model
+    served = registry.serving("bi_encoder:medquad")  # for that collection: of its own slot, else the same
 
 Every change is one event, appended if nothing has happened since the decision was taken, else decided again.
 """
@@ -14,35 +15,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qrelay import __version__
 from qrelay.errors import BackendUnavailable, InputError, ModelError
 from qrelay.files import disk_refusal
-from qrelay.models.encoding import encoding
 from qrelay.models.registry import events as ev
 from qrelay.models.registry import rules
 from qrelay.models.registry.events import Event, History
-from qrelay.models.registry.manifest import BI_ENCODER, DataSource, JudgeRef, Manifest, version_of
+from qrelay.models.registry.manifest import DataSource, JudgeRef, Manifest, version_of
+from qrelay.models.registry.serving import ServedVersion, Serving
+from qrelay.models.registry.slots import collection_of, kind_of, require_slot
 from qrelay.models.registry.staging import Staging
 from qrelay.models.registry.state import RegistryStatus, State, standing, tainted
 from qrelay.models.registry.versions import Versions, hashes
-
-
-@dataclass(frozen=True, slots=True)
-class ServedVersion:
-    """A version to load. `path`: its sentence-transformers folder. `fingerprint`: as traces and GetInfo name it."""
-
-    version: str
-    slot: str
-    path: Path
-
-    @property
-    def fingerprint(self) -> str:
-        """The version's name, for its bytes are checked, and a bi-encoder's own `encoding` of texts."""
-        return f"{self.version}{encoding(self.path) if self.slot == BI_ENCODER else ''}@registry"
 
 
 class Registry:
@@ -66,9 +53,21 @@ class Registry:
         return standing(self.history())
 
     def serving(self, slot: str) -> ServedVersion | None:
-        """What the slot serves; None: the service's configured model."""
-        version = self.standing().serving(slot)
-        return ServedVersion(version, slot, self.model_dir(version)) if version else None
+        """What serves where the slot is asked for: its own version, else the default slot's; None: the service's
+        configured model."""
+        version = (at := self.standing()).serving(slot)
+        return self._served(at, version) if version else None
+
+    def serving_all(self, kind: str) -> Serving:
+        """What serves every collection, by one look at the history. kind: a default slot."""
+        at = self.standing()
+        own = {collection_of(slot): self._served(at, stack[-1]) for slot, stack in at.stack.items()
+               if stack and slot != kind and kind_of(slot) == kind}  # fmt: skip
+        default = at.serving(kind)
+        return Serving(self._served(at, default) if default else None, own)
+
+    def _served(self, at: RegistryStatus, version: str) -> ServedVersion:
+        return ServedVersion(version, at.versions[version].slot, self.model_dir(version))
 
     def manifest(self, version: str) -> Manifest:
         """Raises UnknownVersion: there is no such version. ModelError: its manifest is damaged."""
@@ -120,7 +119,7 @@ class Registry:
             InputError: no such slot, or the folder holds no model.
             BackendUnavailable: the registry's folder cannot be written.
         """
-        rules.require_slot(slot)
+        require_slot(slot)
         files = hashes(model)
         made_by = {"base": base, "parent": parent, "experiment": dict(experiment or {}),
                    "data": [source.sha256 for source in data]}  # fmt: skip
@@ -183,15 +182,15 @@ class Registry:
             return self._decide(decide)
 
     def rollback(self, slot: str, *, to: str | None = None, by: str = "", reason: str = "") -> str:
-        """Takes the serving version back and returns what serves instead: `to`, or the version before it; empty: the
-        service's configured model.
+        """Takes the slot's serving version back and returns what serves instead: `to`, or the one before it; where
+        the slot has none left, the default slot's; empty: the service's configured model.
 
         Raises:
             InputError: there is no such slot.
             NotPromotable: nothing is promoted in the slot, or `to` did not serve before.
             ModelError: the bytes of the version to go back to are not its manifest's.
         """
-        rules.require_slot(slot)
+        require_slot(slot, self.standing().slots)
         target = ""
 
         def decide(at: RegistryStatus) -> Event:
@@ -204,7 +203,7 @@ class Registry:
 
         with _writing(self.folder):
             self._decide(decide)
-        return target
+        return target or self.standing().serving(slot)
 
     def retract_judge(self, judge: str, *, by: str = "", reason: str = "") -> bool:
         """From now on versions that were trained on this judge's labels are tainted. False: it was retracted

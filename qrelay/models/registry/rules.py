@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qrelay.errors import InputError, NotPromotable, UnknownVersion
-from qrelay.models.registry.manifest import SLOTS
+from qrelay.errors import NotPromotable, UnknownVersion
+from qrelay.models.registry.slots import collection_of, kind_of
 from qrelay.models.registry.state import RegistryStatus, State, VersionState
+from qrelay.nearest import did_you_mean
 
 _DROPPABLE = (State.REJECTED, State.RETIRED)
-
-
-def require_slot(slot: str) -> None:
-    """Raises InputError where there is no such slot."""
-    if slot not in SLOTS:
-        raise InputError(f"there is no slot {slot!r}: it is {' or '.join(SLOTS)}")
 
 
 def require_published(at: RegistryStatus, version: str) -> VersionState:
@@ -45,26 +40,35 @@ def require_passed(at: RegistryStatus, version: str, tainted_by: list[str]) -> N
 
 
 def rollback_target(at: RegistryStatus, slot: str, to: str | None) -> str:
-    """The version that a slot goes back to; empty: the configured model. `to` None: the one before.
+    """The version that a slot goes back to; empty: none, so that the default slot's serves instead of a collection's
+    own, and the configured model instead of the default one's. `to` None: the one before.
 
     Raises:
         NotPromotable: nothing is promoted in the slot, or `to` did not serve before.
     """
     stack = at.stack.get(slot) or []
     if not stack:
-        raise NotPromotable(f"nothing is promoted as {slot}: the service runs its configured model already")
+        raise NotPromotable(
+            f"nothing is promoted as {slot}: {base_of(slot)} serves already."
+            + did_you_mean(slot, [each for each in filter(at.stack.get, at.stack) if kind_of(each) == kind_of(slot)])
+        )
     if to is None:
         return stack[-2] if len(stack) > 1 else ""
     if to and to not in stack[:-1]:
-        before = ", ".join(stack[:-1]) or "only the configured model"
+        before = ", ".join(stack[:-1]) or "only " + base_of(slot)
         raise NotPromotable(f"{slot} cannot go back to {to!r}: before {stack[-1]} served {before}")
     return to
+
+
+def base_of(slot: str) -> str:
+    """What serves where nothing is promoted in the slot, in words."""
+    return "the default slot's model" if collection_of(slot) else "the configured model"
 
 
 def droppable(at: RegistryStatus, keep: int) -> list[str]:
     """Rejected and retired versions that nobody can roll back to and whose model is here, but of each slot the
     `keep` latest of them, in the order of publication."""
-    return [version for slot in SLOTS for version in list(_unneeded(at, slot))[: -keep or None]]
+    return [version for slot in at.slots for version in list(_unneeded(at, slot))[: -keep or None]]
 
 
 def _unneeded(at: RegistryStatus, slot: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from qrelay.errors import ModelError
 from qrelay.models.registry import events as ev
 from qrelay.models.registry.events import Event
 from qrelay.models.registry.manifest import Manifest
+from qrelay.models.registry.slots import kind_of
 
 
 class State(enum.StrEnum):
@@ -58,9 +59,15 @@ class RegistryStatus:
     last: int = 0
 
     def serving(self, slot: str) -> str:
-        """The version that serves; empty: the configured model."""
-        served = self.stack.get(slot)
+        """The version that serves where the slot is asked for: the one promoted in it, else in its kind's default
+        slot; empty: the configured model."""
+        served = self.stack.get(slot) or self.stack.get(kind_of(slot))
         return served[-1] if served else ""
+
+    @property
+    def slots(self) -> list[str]:
+        """Those that a version was published for, by name."""
+        return sorted({found.slot for found in self.versions.values()})
 
 
 def standing(events: Iterable[Event]) -> RegistryStatus:

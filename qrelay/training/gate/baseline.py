@@ -16,7 +16,15 @@ from qrelay.files import write_atomic
 from qrelay.identity import digest
 from qrelay.models.catalogue import resolve
 from qrelay.models.encoding import PAIR_TOKENS, pair_length, space
-from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry, ServedVersion
+from qrelay.models.registry import (
+    BI_ENCODER,
+    CROSS_ENCODER,
+    Registry,
+    ServedVersion,
+    collection_of,
+    kind_of,
+    slot_of,
+)
 from qrelay.parsing import json_document
 
 if TYPE_CHECKING:
@@ -45,7 +53,7 @@ class Subject:
 def of_version(registry: Registry, version: str, slot: str) -> Subject:
     """A version of the registry."""
     served = ServedVersion(version, slot, registry.model_dir(version))
-    if slot == BI_ENCODER:
+    if kind_of(slot) == BI_ENCODER:
         return Subject(version, served.fingerprint, served.path, SEARCH)
     return Subject(version, served.fingerprint, served.path, RERANK, pair_length(served.path))
 
@@ -63,7 +71,7 @@ def of_model(name: str, how: str, most: int = 0) -> Subject:
 
 
 def serving(registry: Registry, slot: str, configured: Mapping[str, str], pair_tokens: int = 0) -> Subject:
-    """What the slot serves now. configured: slot -> the model where nothing is promoted; empty: none. pair_tokens:
+    """What serves in the slot now. configured: kind -> the model where nothing is promoted; empty: none. pair_tokens:
     the most that the service gives a configured cross-encoder; 0: the model's own.
 
     Raises:
@@ -71,11 +79,11 @@ def serving(registry: Registry, slot: str, configured: Mapping[str, str], pair_t
     """
     if served := registry.serving(slot):
         return of_version(registry, served.version, slot)
-    if slot == BI_ENCODER:
+    if kind_of(slot) == BI_ENCODER:
         return of_model(configured[BI_ENCODER], SEARCH)
     if configured.get(CROSS_ENCODER):
         return of_model(configured[CROSS_ENCODER], RERANK, pair_tokens)
-    below = serving(registry, BI_ENCODER, configured)
+    below = serving(registry, slot_of(BI_ENCODER, collection_of(slot)), configured)
     return replace(below, name=f"{below.name} over BM25", how=BI_RERANK)
 
 

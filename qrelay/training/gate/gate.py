@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qrelay.errors import InputError
-from qrelay.models.registry import SLOTS, Registry
+from qrelay.models.registry import KINDS, Registry, collection_of, slot_of
 from qrelay.training.gate.baseline import Subject, evaluated, of_version, serving
 from qrelay.training.gate.decide import BETTER, Decision, Pair, Row, better, decide, no_worse
 from qrelay.training.gate.facts import judges_row, unseen_row
-from qrelay.training.gate.rules import GateRules, SlotRules
+from qrelay.training.gate.rules import GateRules, SlotRules, frozen_setting
 
 if TYPE_CHECKING:
     from qrelay.training.evaluation.frozen import FrozenSet
@@ -32,7 +32,7 @@ def gate(
     by: str = "",
     say: Say = lambda _: None,
 ) -> Decision:
-    """Decides on the version and records it in the registry. configured: slot -> the service's model where nothing is
+    """Decides on the version and records it in the registry. configured: kind -> the service's model where nothing is
     promoted (the rules' `baseline` wins over it). pair_tokens: the most that the reranker reads of a pair
     with the configured cross-encoder; 0: what that model reads.
 
@@ -44,28 +44,31 @@ def gate(
     manifest = registry.manifest(version)
     registry.verify(version)
     slot, wanted = manifest.slot, rules.of(manifest.slot)
-    models = {each: rules.of(each).baseline or configured.get(each, "") for each in SLOTS}
+    beside = {kind: rules.of(slot_of(kind, collection_of(slot))) for kind in KINDS}
+    models = {kind: each.baseline or configured.get(kind, "") for kind, each in beside.items()}
     served = registry.serving(slot)
     against = served.version if served else ""
     if against == version:
         raise InputError(f"{version} serves already: roll back first, or gate a version that does not serve")
     baseline = serving(registry, slot, models, pair_tokens)
-    rows = tuple(_rows(registry, version, wanted, baseline, say))
+    rows = tuple(_rows(registry, version, slot, wanted, baseline, say))
     found = decide(version, slot, against, f"{baseline.name}, {baseline.how}", rows)
     registry.record_gate(version, found.as_json(), by=by)
     return found
 
 
-def _rows(registry: Registry, version: str, rules: SlotRules, baseline: Subject, say: Say) -> Iterator[Row]:
+def _rows(
+    registry: Registry, version: str, slot: str, rules: SlotRules, baseline: Subject, say: Say
+) -> Iterator[Row]:
     if rules.frozen is None:
-        yield Row(BETTER, False, "no frozen set is configured: set trainer.gate.<slot>.frozen, or give --rules")
+        yield Row(BETTER, False, f"no frozen set is configured: set {frozen_setting(slot)}, or give --rules")
         return
-    sets = _read([rules.frozen, *(guard.set for guard in rules.guard)])
+    sets = _read([*rules.folders()])
     facts = [row for each in sets.values() for row in _facts(registry, version, each, rules)]
     yield from facts
     if not all(row.passed for row in facts):
         return
-    candidate = of_version(registry, version, registry.manifest(version).slot)
+    candidate = of_version(registry, version, slot)
     keep = registry.folder / "evaluations"
     pair = _measured(candidate, baseline, sets[rules.frozen], rules.metric, keep, say)
     effect = rules.minimum_effect

@@ -4,18 +4,22 @@ bi_encoder:
   frozen: sets/python-docs          # must be better here
   guard: [{set: sets/medquad-dev}]  # and not worse there
   minimum_effect: 0.01
+  collections:
+    medquad: {frozen: sets/medquad} # of bi_encoder:medquad, the collection's own slot
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from qrelay.config import Section
 from qrelay.errors import ConfigError
-from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER
+from qrelay.identity import require_collections
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, collection_of, kind_of
 from qrelay.parsing import yaml_document
 
 METRIC: Final = "nDCG@10"
@@ -40,12 +44,24 @@ def _without_nothing(value: Any) -> Any:
     return None if value == "" else value
 
 
-class SlotRules(Section):
-    """The rules of one slot."""
+class Sets(Section):
+    """What a slot's versions are measured on."""
 
     frozen: Annotated[Path | None, BeforeValidator(_without_nothing)] = Field(
         None, description="Folder of the frozen set on which a version must be better; empty: nothing passes"
     )
+    guard: tuple[Guard, ...] = Field((), description="Sets on which it may not be worse: set, metric, max_drop")
+
+    def folders(self) -> Iterator[Path]:
+        """Of all of them, the frozen set first."""
+        if self.frozen is not None:
+            yield self.frozen
+        yield from (guard.set for guard in self.guard)
+
+
+class SlotRules(Sets):
+    """The rules of a default slot, and the sets of collections' own."""
+
     metric: str = Field(METRIC, description="The measure that decides, of ir-measures")
     alpha: float = Field(
         0.05,
@@ -58,7 +74,6 @@ class SlotRules(Section):
         0.0, ge=0, lt=1, description="Absolute difference of the means that must be exceeded, in the tests too"
     )
     min_queries: int = Field(30, ge=2, description="Queries that a set must have; with fewer nothing passes")
-    guard: tuple[Guard, ...] = Field((), description="Sets on which it may not be worse: set, metric, max_drop")
     evaluation_judge: Literal["other_model", "other_family"] = Field(
         "other_model",
         description="Whom a set's LLM judges must differ from, beside the judges of the training data: in model and "
@@ -71,16 +86,43 @@ class SlotRules(Section):
         "that serves makes of the same documents",
     )
 
+    collections: dict[str, Sets] = Field(
+        {},
+        description="By collection, the sets (frozen, guard) of its own slot, whose other rules are these. One "
+        "that is not named has no sets, and nothing passes",
+    )
+
+    @field_validator("collections")
+    @classmethod
+    def _names(cls, value: dict[str, Sets]) -> dict[str, Sets]:
+        require_collections(value)
+        return value
+
 
 class GateRules(Section):
-    """Both slots' rules."""
+    """The rules of both kinds of slots."""
 
     bi_encoder: SlotRules = Field(SlotRules(), description="Of the retriever's model")
     cross_encoder: SlotRules = Field(SlotRules(), description="Of the reranker's model")
 
     def of(self, slot: str) -> SlotRules:
-        """The slot's rules."""
-        return {BI_ENCODER: self.bi_encoder, CROSS_ENCODER: self.cross_encoder}[slot]
+        """The slot's rules; those of a collection's own slot have its sets."""
+        found = {BI_ENCODER: self.bi_encoder, CROSS_ENCODER: self.cross_encoder}[kind_of(slot)]
+        if not (collection := collection_of(slot)):
+            return found
+        own = found.collections.get(collection, Sets())
+        return found.model_copy(update={"frozen": own.frozen, "guard": own.guard})
+
+    def folders(self) -> set[Path]:
+        """The sets of all slots."""
+        both = (self.bi_encoder, self.cross_encoder)
+        return {path for slot in both for sets in (slot, *slot.collections.values()) for path in sets.folders()}
+
+
+def frozen_setting(slot: str) -> str:
+    """The setting that names the slot's frozen set."""
+    kind, collection = kind_of(slot), collection_of(slot)
+    return f"trainer.gate.{kind}.{f'collections.{collection}.' if collection else ''}frozen"
 
 
 def read_rules(file: Path) -> GateRules:
@@ -113,5 +155,10 @@ def _explain(file: Path, error: ValidationError) -> str:
 
 
 def _beside(rules: SlotRules, folder: Path) -> SlotRules:
-    guards = tuple(guard.model_copy(update={"set": folder / guard.set}) for guard in rules.guard)
-    return rules.model_copy(update={"frozen": rules.frozen and folder / rules.frozen, "guard": guards})
+    own = {name: sets.model_copy(update=_placed(sets, folder)) for name, sets in rules.collections.items()}
+    return rules.model_copy(update={**_placed(rules, folder), "collections": own})
+
+
+def _placed(sets: Sets, folder: Path) -> dict[str, Any]:
+    guards = tuple(guard.model_copy(update={"set": folder / guard.set}) for guard in sets.guard)
+    return {"frozen": sets.frozen and folder / sets.frozen, "guard": guards}

@@ -91,16 +91,10 @@ def prepare(job: Job, kind: str, settings: TrainerSettings, rules: GateRules, co
 
 
 def frozen_hashes(rules: GateRules) -> frozenset[str]:
-    """Hashes of all queries of the sets of both slots. Raises MalformedInput: a set that cannot be read."""
+    """Hashes of all queries of the sets of all slots. Raises MalformedInput: a set that cannot be read."""
     from qrelay.formats.beir import read_queries
 
-    folders = {
-        path
-        for slot in (rules.bi_encoder, rules.cross_encoder)
-        for path in (slot.frozen, *(guard.set for guard in slot.guard))
-        if path is not None
-    }
-    return frozenset(query_hash(text) for folder in folders for _, text in read_queries(folder))
+    return frozenset(query_hash(text) for folder in rules.folders() for _, text in read_queries(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +161,7 @@ def require_permitted(job: Job, settings: TrainerSettings, config: Path | None) 
     if not job.ledger and ledger_place(job.data_dir, config) is None:
         return
     with _ledger(job, config) as (ledger, sink):
-        for kind in {settings.of(slot).export: None for slot in settings.slots}:
+        for kind in {settings.of(kind).export: None for kind in settings.kinds}:
             with suppress(UnknownCollection):
                 export.require_permitted(ledger, _request(job, kind, settings, sink))
 

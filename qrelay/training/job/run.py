@@ -38,7 +38,7 @@ def _run(job: Job, settings: TrainerSettings, config: Path | None, say: Say) -> 
     makings = Makings(job, settings, rules, *configured_models(config, job.data_dir), registry, say)
     data: dict[str, JobData] = {}
     found = []
-    for slot in settings.slots:
+    for slot in settings.slots(job.collection):
         kind = settings.of(slot).export
         if kind not in data:
             say(f"exporting {kind} of {job.collection}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qrelay.errors import ConfigError, InputError
 from qrelay.files import write_atomic
-from qrelay.models.registry import Registry, State
+from qrelay.models.registry import Registry, State, kind_of
 from qrelay.parsing import json_document
 from qrelay.training.gate.decide import Decision, decision_of
 from qrelay.training.gate.facts import read_query_hashes, write_query_hashes
@@ -67,13 +67,18 @@ def run_slot(makings: Makings, slot: str, data: JobData) -> SlotResult:
         ModelError: a model is absent.
         BackendUnavailable: the registry cannot be written.
     """
-    path = makings.job.folder / slot / "result.json"
+    path = _folder(makings, slot) / "result.json"
     if (known := outcomes.read_slot(path)) is not None:
         return known
     started = time.monotonic()
     found = _run(makings, slot, data, started)
     found.write(path)
     return outcomes.read_slot(path) or found  # as a later run reads it
+
+
+def _folder(makings: Makings, slot: str) -> Path:
+    """Where the job makes the slot's version; a job has one slot of a kind."""
+    return makings.job.folder / kind_of(slot)
 
 
 def _run(makings: Makings, slot: str, data: JobData, started: float) -> SlotResult:
@@ -86,7 +91,7 @@ def _run(makings: Makings, slot: str, data: JobData, started: float) -> SlotResu
         return SlotResult(slot, outcomes.NOT_ENOUGH, why, "", data.queries, data.labels)
     start = _start(makings, slot)
     makings.say(f"{slot}: training on {data.queries} queries")
-    out = makings.job.folder / slot
+    out = _folder(makings, slot)
     model = _train(start.experiment, data, out)
     version = _publish(makings, slot, data, start, model)
     outcome, why, decision = _decide(makings, slot, version)
@@ -101,14 +106,14 @@ def _start(makings: Makings, slot: str) -> _Start:
     from qrelay.training.experiment import load_experiment
 
     wanted = makings.settings.of(slot)
-    note = makings.job.folder / slot / "start"
+    note = _folder(makings, slot) / "start"
     if not note.exists():
         served = makings.registry.serving(slot) if wanted.start == "serving" else None
         write_atomic(note, served.version if served else "")
     parent = note.read_text()
     experiment = load_experiment(wanted.experiment, wanted.overrides)
-    if experiment.kind != slot:
-        raise ConfigError(f"trainer.{slot}.experiment {wanted.experiment} is of a {experiment.kind}: name another")
+    if experiment.kind != (kind := kind_of(slot)):
+        raise ConfigError(f"trainer.{kind}.experiment {wanted.experiment} is of a {experiment.kind}: name another")
     if parent:
         model = f"path:{makings.registry.model_dir(parent)}"
         return _Start(experiment.model_copy(update={"model": model}), f"{parent}@registry", parent)

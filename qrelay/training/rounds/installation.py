@@ -15,7 +15,8 @@ from typing import Final
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, QrelayError, SetupError
 from qrelay.exitcodes import EXIT_PARTIAL
-from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER
+from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, kind_of
+from qrelay.models.served import registered
 from qrelay.parsing import json_document
 from qrelay.rundir import DATA_DIR_VARIABLE, endpoints, require
 from qrelay.runtime.client import get_info
@@ -23,7 +24,7 @@ from qrelay.runtime.lookout import preparing
 from qrelay.settings.sources import RECORD_NAME
 from qrelay.v1.service_info_pb2 import SERVICE_STATE_PREPARING, ServiceInfo
 
-SERVICE_OF: Final = {BI_ENCODER: "retriever", CROSS_ENCODER: "reranker"}
+_SERVICE_OF: Final = {BI_ENCODER: "retriever", CROSS_ENCODER: "reranker"}
 _NEEDED: Final = ("retriever", "reranker", "judge", "sink")
 _WORDS: Final = 1000
 """Characters of a command's last words in an error."""
@@ -126,7 +127,7 @@ class Installation:
         or is not ready."""
         info = self._info(slot)
         if info.state == SERVICE_STATE_PREPARING:
-            raise BackendUnavailable(f"the {SERVICE_OF[slot]} is not ready: {preparing(info) or 'it starts'}")
+            raise BackendUnavailable(f"the {_service(slot)} is not ready: {preparing(info) or 'it starts'}")
         return _models(info, collection)
 
     def await_served(self, slot: str, collection: str, version: str, timeout_s: float) -> None:
@@ -141,7 +142,7 @@ class Installation:
             try:
                 info = self._info(slot)
                 models = _models(info, collection)
-                if any(model.split("@")[0] == version for model in models):
+                if any(registered(model) == version for model in models):
                     return
                 last = ", ".join([*models, str(preparing(info) or "")]).strip(", ") or "nothing"
                 if (sign := (preparing(info), dict(info.models), dict(info.details))) != seen:
@@ -150,14 +151,14 @@ class Installation:
                 last = str(error)
             if time.monotonic() - since > timeout_s:
                 raise BackendTimeout(
-                    f"the {SERVICE_OF[slot]} does not serve {version}, and has not got on with it for {timeout_s:g} s"
-                    f" (it says: {last}): look at {self.data_dir / 'logs' / SERVICE_OF[slot]}.log, or raise"
+                    f"the {_service(slot)} does not serve {version}, and has not got on with it for {timeout_s:g} s"
+                    f" (it says: {last}): look at {self.data_dir / 'logs' / _service(slot)}.log, or raise"
                     " trainer.swap_timeout_s; run again to go on"
                 )
             time.sleep(_POLL_S)
 
     def _info(self, slot: str) -> ServiceInfo:
-        service = SERVICE_OF[slot]
+        service = _service(slot)
         return get_info(service, require(self.data_dir, service).grpc, _INFO_S)
 
     def _recorded(self) -> tuple[str, ...]:
@@ -172,7 +173,12 @@ class Installation:
         return {**os.environ, DATA_DIR_VARIABLE: str(self.data_dir)}
 
 
+def _service(slot: str) -> str:
+    """Whose models the slot's versions are."""
+    return _SERVICE_OF[kind_of(slot)]
+
+
 def _models(info: ServiceInfo, collection: str) -> Sequence[str]:
-    if (embedder := f"collection.{collection}.embedder") in info.details:
-        return [info.details[embedder]]
-    return [*info.models.values()]
+    """The collection's, where the service has one for it, else all."""
+    own = (f"collection.{collection}.{name}" for name in ("embedder", CROSS_ENCODER))
+    return [info.details[name] for name in own if name in info.details] or [*info.models.values()]

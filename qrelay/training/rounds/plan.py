@@ -8,6 +8,7 @@ from pathlib import Path
 from qrelay.errors import NotQualified
 from qrelay.formats.lines import byte_lines
 from qrelay.settings import load_settings
+from qrelay.training.gate.rules import frozen_setting
 from qrelay.training.job.data import require_permitted
 from qrelay.training.rounds.rounds import Rounds
 
@@ -51,7 +52,7 @@ def _slots(rounds: Rounds) -> Iterator[str]:
     from qrelay.training.experiment import load_experiment
 
     settings = rounds.settings
-    for slot in settings.slots:
+    for slot in settings.slots(rounds.collection):
         wanted, rules = settings.of(slot), settings.rules().of(slot)
         experiment = load_experiment(wanted.experiment, wanted.overrides)
         yield (
@@ -59,9 +60,9 @@ def _slots(rounds: Rounds) -> Iterator[str]:
             f" {settings.min_queries} training queries are there"
         )
         if rules.frozen is None:
-            yield f"  gate: nothing passes, for trainer.gate.{slot}.frozen names no set"
+            yield f"  gate: nothing passes, for {frozen_setting(slot)} names no set"
             continue
-        sets = [FrozenSet.read(folder) for folder in (rules.frozen, *(guard.set for guard in rules.guard))]
+        sets = [FrozenSet.read(folder) for folder in rules.folders()]
         guards = ", ".join(f"{each.name} ({len(each.collection.queries)})" for each in sets[1:]) or "none"
         yield (
             f"  gate: {rules.metric} on {sets[0].name} ({len(sets[0].collection.queries)} queries), alpha"

@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 
 from qrelay.errors import NotPromotable
-from qrelay.models.registry import BI_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, Registry, slot_of
 
 STEPS = 10
+SLOTS = (BI_ENCODER, slot_of(BI_ENCODER, "medquad"))
+"""The default one, and a collection's own."""
 FILES = 3
 
 
@@ -38,8 +40,9 @@ def work(folder: Path, seed: int) -> None:
     with (folder / "acknowledged").open("a") as acknowledged:
         for step in range(STEPS):
             model = make_model(folder / "models" / f"{seed % 7}-{step % 9}", f"{seed % 7}-{step % 9} ")
-            version = registry.publish(model, slot=BI_ENCODER, base="base@1")
-            served = registry.serving(BI_ENCODER)
+            slot = SLOTS[(seed + step) % len(SLOTS)]
+            version = registry.publish(model, slot=slot, base="base@1")
+            served = registry.serving(slot)
             against = served.version if served else ""
             if version != against:
                 registry.record_gate(version, {"passed": chosen.random() < 0.8, "against": against})
@@ -47,7 +50,7 @@ def work(folder: Path, seed: int) -> None:
                 registry.promote(version)
             if chosen.random() < 0.4:
                 with contextlib.suppress(NotPromotable):
-                    registry.rollback(BI_ENCODER)
+                    registry.rollback(slot)
             if chosen.random() < 0.3:
                 registry.prune(1)
             print(len(registry.history()), file=acknowledged, flush=True)

@@ -143,3 +143,38 @@ def test_the_catalogues_commands_stay_beside_the_registrys() -> None:
     listed = CliRunner().invoke(models, ["--help"]).output
     for name in ("list", "pull", "verify", "versions", "promote", "lineage", "push", "gate"):
         assert f"\n  {name} " in listed
+
+
+def test_versions_of_a_collection_are_those_that_may_serve_it_and_the_one_that_does_is_marked(
+    tmp_path: Path, registry: Registry
+) -> None:
+    default, own = published(registry, "a"), published(registry, "b", slot="bi_encoder:medquad")
+    published(registry, "c", slot="bi_encoder:other")
+    registry.promote(passed(registry, default))
+    found = {name: [(each["version"], each["serving"]) for each in rows["versions"]] for name in ("medquad", "docs")
+             for rows in [shown(tmp_path, "versions", "--collection", name)]}  # fmt: skip
+    assert found == {"medquad": [(default, True), (own, False)], "docs": [(default, True)]}
+    registry.promote(passed(registry, own, against=default))
+    rows = shown(tmp_path, "versions", "--collection", "medquad")["versions"]
+    assert [(each["version"], each["serving"]) for each in rows] == [(default, False), (own, True)]
+    (row,) = shown(tmp_path, "versions", "--slot", "bi_encoder:medquad")["versions"]
+    assert (row["version"], row["slot"], row["serving"]) == (own, "bi_encoder:medquad", True)
+    assert "bi_encoder:medquad" in told(tmp_path, "show", own)
+
+
+def test_a_collections_slot_is_promoted_and_rolled_back_by_name(tmp_path: Path, registry: Registry) -> None:
+    default, own = published(registry, "a"), published(registry, "b", slot="bi_encoder:medquad")
+    registry.promote(passed(registry, default))
+    passed(registry, own, against=default)
+    assert f"{own} serves as bi_encoder:medquad" in told(tmp_path, "promote", own, "--by", "ana")
+    assert f"bi_encoder:medquad: {default} serves" in told(tmp_path, "rollback", "bi_encoder:medquad", "--by", "ana")
+    with pytest.raises(NotPromotable, match="nothing is promoted as bi_encoder:medquad"):
+        told(tmp_path, "rollback", "bi_encoder:medquad", "--by", "ana")
+    assert "from" in told(tmp_path, "history", "--slot", "bi_encoder:medquad")
+
+
+def test_a_mistyped_slot_is_told_with_what_was_meant(tmp_path: Path, registry: Registry) -> None:
+    published(registry, "a", slot="bi_encoder:medquad")
+    wrong = CliRunner().invoke(models, ["rollback", "bi_encodr", "--data-dir", str(tmp_path)], env=CLEAN)
+    assert wrong.exit_code == 2 and "Did you mean 'bi_encoder'" in wrong.output
+    assert "Did you mean 'bi_encoder:medquad'?" in told(tmp_path, "versions", "--slot", "bi_encoder:medqad")

@@ -14,7 +14,7 @@ import pytest
 
 from qrelay.models.registry import BI_ENCODER, Registry, State
 from qrelay.runtime import faults
-from tests.models.registry.dying import make_model
+from tests.models.registry.dying import SLOTS, make_model
 
 KILLS = 25
 
@@ -56,18 +56,22 @@ def workers(tmp_path: Path) -> Iterator[Workers]:
 
 
 def check(folder: Path) -> None:
-    """The history reads, every version that is not pruned is whole, and so is the one that serves, if one does."""
+    """The history reads, every version that is not pruned is whole, and so is what serves as each slot, if anything
+    does: a version of its own, or else the default slot's."""
     registry = Registry(folder / "registry")
     at = registry.standing()
     for version, known in at.versions.items():
         if not known.pruned:
             registry.verify(version)
         assert registry.manifest(version).version == version
-    served = registry.serving(BI_ENCODER)
-    if served is not None:
-        registry.verify(served.version)
-        assert at.versions[served.version].state is State.PROMOTED
-        assert served.path.is_dir()
+    for slot in SLOTS:
+        served = registry.serving(slot)
+        assert (served.version if served else "") == at.serving(slot)
+        if served is not None:
+            registry.verify(served.version)
+            assert at.versions[served.version].state is State.PROMOTED
+            assert served.slot == (slot if at.stack.get(slot) else BI_ENCODER)
+            assert served.path.is_dir()
     acknowledged = folder / "acknowledged"
     lines = acknowledged.read_text().split() if acknowledged.exists() else []
     assert at.last >= max(map(int, lines), default=0), "an event that was acknowledged is gone"
@@ -92,7 +96,9 @@ def test_a_registry_outlives_kills_at_any_moment(workers: Workers) -> None:
     publish_another(workers.folder, "last")
     assert leftovers(workers.folder) == []
     assert died >= KILLS // 2
-    assert Registry(workers.folder / "registry").standing().last > KILLS
+    at = Registry(workers.folder / "registry").standing()
+    assert at.last > KILLS
+    assert at.slots == [*SLOTS] and all(slot in at.stack for slot in SLOTS), "both were worked on"
 
 
 @pytest.mark.parametrize("point", faults.REGISTRY_POINTS)

@@ -19,7 +19,7 @@ from qrelay.index.store import PassageStore
 from qrelay.index.stored import VECTORS
 from qrelay.index.vectors import SHARD_PASSAGES
 from qrelay.models.embedder import load_embedder
-from qrelay.models.registry import BI_ENCODER, Registry
+from qrelay.models.registry import BI_ENCODER, Registry, slot_of
 from qrelay.services.retriever.retriever import Retriever, load_retriever
 from qrelay.types import CandidateSet, Query
 from tests import tiny
@@ -59,16 +59,16 @@ def replicas(settings: RetrieverSettings) -> Iterator[Callable[[], Retriever]]:
         each.close()
 
 
-def promote(settings: RetrieverSettings, model: Path) -> str:
+def promote(settings: RetrieverSettings, model: Path, slot: str = BI_ENCODER) -> str:
     registry = Registry(settings.registry_folder)
-    version = registry.publish(model, slot=BI_ENCODER, base="tiny@1")
-    registry.record_gate(version, {"passed": True, "against": registry.standing().serving(BI_ENCODER)})
+    version = registry.publish(model, slot=slot, base="tiny@1")
+    registry.record_gate(version, {"passed": True, "against": registry.standing().serving(slot)})
     registry.promote(version)
     return version
 
 
-def model_of(retriever: Retriever) -> str:
-    (found,) = retriever.retrieve([Query("q", "word1 word2", "tiny")])
+def model_of(retriever: Retriever, collection: str = "tiny") -> str:
+    (found,) = retriever.retrieve([Query("q", "word1 word2", collection)])
     assert isinstance(found, CandidateSet)
     return found.trace[-1].model
 
@@ -160,3 +160,21 @@ def test_a_model_that_cannot_embed_leaves_the_former_in_service_and_is_reported(
     before, version = model_of(one), promote(settings, tmp_path / "junk")
     until(lambda: "registry.problem" in one.info().details, one)
     assert version in one.info().details["registry.problem"] and model_of(one) == before
+
+
+def test_collections_with_slots_of_their_own_are_re_embedded_and_switched_one_after_the_other(
+    settings: RetrieverSettings, build: Callable[..., BuildResult], models: list[Path],
+    replicas: Callable[[], Retriever], tmp_path: Path,
+) -> None:  # fmt: skip
+    build(made_up(20), collection="medquad", by=load_embedder(f"path:{models[0]}"))
+    build(made_up(20), collection="other", by=load_embedder(f"path:{models[0]}"))
+    one = replicas()
+    before = model_of(one, "other")
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk" / "config.json").write_text('{"model_type": "no such model"}')
+    promote(settings, tmp_path / "junk", slot_of(BI_ENCODER, "tiny"))
+    until(lambda: "registry.problem" in one.info().details, one)
+    version = promote(settings, models[1], slot_of(BI_ENCODER, "medquad"))
+    until(lambda: model_of(one, "medquad") == f"{version}@registry", one)
+    assert "registry.problem" in one.info().details, "one that cannot be embedded holds up no other"
+    assert model_of(one) == model_of(one, "other") == before

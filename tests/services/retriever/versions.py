@@ -34,17 +34,17 @@ def load(name: str, *, engine: EncoderEngine = "torch", threads: int = 0, dim: i
     return Times(json.loads((Path(name.removeprefix("path:")) / "config.json").read_text())["factor"])
 
 
-def published(registry: Registry, factor: int) -> str:
+def published(registry: Registry, factor: int, slot: str = BI_ENCODER) -> str:
     """A candidate of this factor that has passed the gate against what serves."""
     folder = registry.folder.parent / f"trained-{factor}"
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"factor": factor}))
-    return registry.publish(folder, slot=BI_ENCODER, base="hash@1")
+    return registry.publish(folder, slot=slot, base="hash@1")
 
 
-def promoted(registry: Registry, factor: int) -> str:
+def promoted(registry: Registry, factor: int, slot: str = BI_ENCODER) -> str:
     """Publish and promote."""
-    version = published(registry, factor)
-    registry.record_gate(version, {"passed": True, "against": registry.standing().serving(BI_ENCODER)})
+    version = published(registry, factor, slot)
+    registry.record_gate(version, {"passed": True, "against": registry.standing().serving(slot)})
     registry.promote(version)
     return version

@@ -125,3 +125,20 @@ async def test_without_a_command_there_is_nothing_to_start(tmp_path: Path) -> No
         await ingest(stub, [judged_set()])
         code, words, _ = await refused(stub.StartTraining(pb.StartTrainingRequest(collection="docs"), timeout=LONG_S))
         assert (code, "sink.training.command" in words) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+
+
+async def test_a_collections_own_slot_is_listed_promoted_and_rolled_back_to_the_default_slots_version(
+    tmp_path: Path,
+) -> None:
+    registry = Registry(tmp_path / "registry")
+    default, own = published(registry, "a"), published(registry, "b", slot="bi_encoder:medquad")
+    registry.promote(passed(registry, default))
+    passed(registry, own, against=default)
+    async with serving(tmp_path) as (stub, _):
+        assert (await stub.PromoteModel(pb.PromoteModelRequest(version=own), timeout=LONG_S)).changed
+        listed = (await stub.ListModels(pb.ListModelsRequest(slot="bi_encoder:medquad"), timeout=LONG_S)).models
+        assert [(each.version, each.slot, each.serving) for each in listed] == [(own, "bi_encoder:medquad", True)]
+        back = pb.RollbackModelRequest(slot="bi_encoder:medquad")
+        assert (await stub.RollbackModel(back, timeout=LONG_S)).version == default
+        _, text, _ = await refused(stub.ListModels(pb.ListModelsRequest(slot="bi_encodr:medquad"), timeout=LONG_S))
+        assert "Did you mean 'bi_encoder:medquad'" in text
