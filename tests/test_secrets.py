@@ -118,7 +118,7 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
 SETTINGS = {
     "all": {"nats": {"url": 3}, "telemetry": {"otlp_endpoint": 6}},
     "judge": {"cache": 0, "endpoint": {"url": "http://host.invalid/v1", "extra_body": {"api_key": ..., "note": 0}}},
-    "retriever": {"embedder_endpoint": {"url": 6}},
+    "retriever": {"embedder_endpoint": {"url": 6}, "http": {"url": 6}},
     "sink": {
         "ledger": 0,
         "training": {"command": ["train", "--token", ...], "kubernetes": {"env": {"DB_PASSWORD": ...}}},
@@ -149,7 +149,7 @@ def test_config_shows_no_secret_of_any_setting_nor_do_its_problems(tmp_path: Pat
         assert not leaks(done.stdout + done.stderr)
     settings["judge"]["backend"] = "openai"
     settings["judge"]["endpoint"]["url"] = f"http://me:{password}@host.invalid/v1"
-    settings["retriever"]["embedder"] = "endpoint"
+    settings["retriever"] |= {"embedder": "endpoint", "milvus": {"uri": f"http://me:{password}@milvus.invalid:19530"}}
     settings["sink"]["training"]["command"] = {"token": password}
     (tmp_path / "qrelay.yaml").write_text(yaml.safe_dump(settings, allow_unicode=True))
     done = run(tmp_path, "config")
@@ -168,7 +168,7 @@ def test_every_text_setting_with_an_address_is_in_this_test() -> None:
     assert {name.partition(".")[2] for name in named} == {
         "nats.url", "telemetry.otlp_endpoint", "ledger", "cache", "endpoint.url",
         "endpoint.revision", "embedder_endpoint.revision",  # empty: the URL, which may hold no credentials
-        "embedder_endpoint.url",
+        "embedder_endpoint.url", "http.url", "milvus.uri",
         "training.kubernetes.ledger_secret", "training.kubernetes.ledger_secret_key",  # names, in a cluster
     }  # fmt: skip
 
