@@ -1,8 +1,7 @@
 """Follows the registry: which model shall serve, and what is done about each collection that another model serves.
 
-One look, now and then beside the requests:
-
-Each collection wants a model: of its own slot, else of the default one, else the configured. For each:
+A collection wants the version of its own slot, else the default slot's, else the configured model. One look, now and
+then beside the requests, for each collection:
 
 1. a version of the same passages with the wanted model's vectors is there: it is the current one from now on
 2. none is: one process among all replicas that share the index folder re-embeds (`qrelay index reembed`, at low
