@@ -74,7 +74,8 @@ def test_a_benchmark_of_a_service_that_it_starts_leaves_a_report(judged: Path) -
     assert [level.key for level in report.levels] == [("closed", 1.0), ("closed", 4.0), ("open", 30.0)]
     for level in report.levels:
         assert level.items == 2 * level.requests > 0
-        assert (level.failed, level.refused, level.usage["judge"].mean_batch) == ({}, 0, 2.0)
+        assert (level.failed, level.refused) == ({}, 0)
+        assert level.usage["judge"].mean_batch >= 2  # calls at one time go together
         assert level.usage["judge"].cpu_seconds_per_1000 > 0
     assert {file.suffix for file in judged.iterdir()} >= {".json", ".md", ".png"}
 

@@ -201,6 +201,7 @@ def test_nothing_else_makes_exports_or_jobs() -> None:
     assert importers("qrelay.labels.exports.export") == {
         "qrelay/cli/labels/export.py",  # qrelay export, and the request of push and of jobs
         "qrelay/cli/labels/push.py",
+        "qrelay/labels/exports/publishing.py",  # no flag lets it: tests/jobs/test_publisher.py
         "services/sink/sink.py",  # the endpoint's Export
         "qrelay/jobs/permission.py",  # asks, and writes nothing
         "qrelay/training/job/data.py",  # jobs

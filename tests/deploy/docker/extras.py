@@ -34,12 +34,17 @@ OWN: Mapping[str, list[str]] = {
 }
 """What each image is for: its service or its job, and the commands whose extra it has."""
 WITHOUT: Mapping[str, set[str]] = {
-    # The page of an audit, another extra.
-    "sink": {"jinja2", "matplotlib"},
-    # Other extras: an engine, `qrelay judge eval` beside BM25, its report, and what reads the ledger.
-    "judge": {"vllm", "bm25s", "Stemmer", "krippendorff", "matplotlib", "datasketch", "orjson"},
+    # The page of an audit, and queries in datasets, other extras.
+    "sink": {"jinja2", "matplotlib", "datasets"},
+    # Queries in Parquet and datasets.
+    "reranker": {"datasets", "pyarrow"},
+    # Other extras: an engine, `qrelay judge eval` beside BM25, its report, the ledger, queries in datasets.
+    "judge": {
+        *("vllm", "bm25s", "Stemmer", "krippendorff", "matplotlib", "datasketch", "orjson"),
+        *("datasets", "pyarrow"),
+    },
     # Answers by a judge's engine, and a model that another engine runs; an evaluation's diagrams.
-    "trainer": {"vllm", "xllamacpp", "httpx", "gguf", "openvino", "matplotlib"},
+    "trainer": {"vllm", "xllamacpp", "gguf", "openvino", "matplotlib"},
 }
 """Libraries that an image's code can import and that are not in the image, by choice; what needs them says so."""
 
