@@ -106,6 +106,14 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         files.commit()
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; under a name that no file can have, one too long say, there is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def fsync_path(path: Path) -> None:
     """Make a file's bytes, or a folder's entries, survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -88,10 +88,10 @@ class Journal:
         """Translates what the disk and SQLite say; every method may raise it."""
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # the last: names of a damaged table
             if refusal := disk_refusal(error, f"the feed's journal {self._path}"):
                 raise refusal from error
-            if not isinstance(error, sqlite3.Error):
+            if isinstance(error, OSError):
                 raise
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _MOMENTARY:
                 raise BackendUnavailable(f"cannot use the journal {self._path} ({error}): try again") from error

@@ -86,10 +86,10 @@ def finite(text: str, what: str, number: Callable[[str], Grade]) -> Grade:
         found = number(text)
     except ValueError as error:
         raise BadRecord(f"{what} is no {'integer' if number is int else 'number'}") from error
-    if "_" in text or not math.isfinite(found):
-        raise BadRecord(f"{what} is no finite number")
     if number is int and not -(2**31) <= found < 2**31:
         raise BadRecord(f"{what} is too large for a grade")
+    if "_" in text or not math.isfinite(found):
+        raise BadRecord(f"{what} is no finite number")
     return found
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qrelay.errors import CorpusIndexError
-from qrelay.files import write_atomic
+from qrelay.files import is_file, write_atomic
 from qrelay.identity import digest
 from qrelay.index.ann import Approximation
 from qrelay.index.arrays import load_array
@@ -186,7 +186,7 @@ def problems(folder: Path, manifest: Manifest, verify: Literal["full", "size"]) 
     """What is wrong with the files: one sentence each, with what to do."""
     for entry in manifest.files:
         path = folder / entry.path
-        if not path.is_file():
+        if not is_file(path):
             yield f"{path} is missing; {_REMEDY}"
         elif (size := path.stat().st_size) != entry.size_bytes:
             yield f"{path} has {size} bytes instead of {entry.size_bytes}; {_REMEDY}"

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from qrelay.errors import InputError, QrelayError
 from qrelay.formats.lines import BadRecord
-from qrelay.formats.records import read_records
+from qrelay.formats.records import read_records, require_text
 from qrelay.identity import digest
 from qrelay.judging.core import JudgeCore
 from qrelay.judging.settings import JudgeSettings
@@ -190,7 +190,9 @@ def read_pairs(path: Path) -> list[CandidateSet]:
 
 def _pair(record: Any) -> tuple[str, Passage, tuple[str, ...]]:
     try:
-        passage = Passage("", "", str(record.get("title", "")), str(record["text"]))
-        return str(record["query"]), passage, tuple(map(str, record.get("reference_answers") or ()))
+        query, title, text = str(record["query"]), str(record.get("title", "")), str(record["text"])
+        answers = tuple(map(str, record.get("reference_answers") or ()))
     except (KeyError, TypeError, AttributeError) as error:
         raise BadRecord(f'not a JSON object with "query" and "text" ({type(error).__name__}: {error})') from error
+    require_text("".join((query, title, text, *answers)), "the pair")
+    return query, Passage("", "", title, text), answers

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qrelay.errors import ConfigError
+from qrelay.files import is_file
 from qrelay.models.encoding import PAIR_TOKENS
 from qrelay.parsing import yaml_document
 
@@ -246,7 +247,7 @@ def _read(source: str, beside: Path) -> tuple[str, bytes, Path]:
             Path(),
         )
     for path in (beside / source, beside / f"{source}.yaml"):
-        if path.is_file():
+        if is_file(path):
             return str(path), path.read_bytes(), path.parent
     raise ConfigError(f"there is no experiment {source!r}: give a YAML file or one of {', '.join(shipped())}")
 
