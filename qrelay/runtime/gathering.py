@@ -83,8 +83,8 @@ class Calls:
         queues: bool = False,
     ) -> None:
         """`compute` answers records that share their options; `cost` is a record's, as the stage counts it. queues:
-        what computes has a queue of its own, so that no batch need wait longer than `worker.max_delay_s` for
-        those before it."""
+        what computes has a queue of its own, so that nobody is expected, and no batch waits longer than
+        `worker.max_delay_s` for those before it."""
         self._service, self._settings = service, settings
         self._compute, self._cost, self._queues = compute, cost, queues
         self._policy = BatchPolicy(settings.max_items, settings.max_cost, settings.max_bytes, settings.max_delay_s)
@@ -117,7 +117,7 @@ class Calls:
     def _due(self, options: Hashable) -> bool:
         batcher = self._gathered[options]
         if not self._running:
-            return self._all_here() or batcher.full or time.monotonic() >= self._patient_until
+            return self._queues or self._all_here() or batcher.full or time.monotonic() >= self._patient_until
         if self._queues:
             return batcher.ready()
         return batcher.full and len(self._running) < self._settings.batches_in_flight
