@@ -159,5 +159,5 @@ def _file_errors(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise BackendUnavailable(f"cannot {doing}: {error}; it is tried again later") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise BackendUnavailable(f"cannot {doing}: a file is damaged: {error}; move the job's folder away") from error

@@ -10,6 +10,9 @@ import json
 import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter
 
 from qrelay.errors import BackendUnavailable, MalformedInput
 from qrelay.files import write_atomic
@@ -59,6 +62,9 @@ class Series:
         return self.rounds[-1]
 
 
+_SERIES: Final = TypeAdapter(Series)
+
+
 class StateFile:
     """The file of one collection. Every method may raise BackendUnavailable: the folder cannot be written."""
 
@@ -69,15 +75,12 @@ class StateFile:
     def read(self) -> Series:
         """The series, or a new one. Raises MalformedInput: the file is damaged."""
         try:
-            found = json_document(self.path.read_bytes())
-            rounds = [
-                Round(**{**each, "slots": [SlotResult(**slot) for slot in each["slots"]]}) for each in found["rounds"]
-            ]
-            return Series(found["collection"], found["name"], found["first"], rounds, found["stopped"])
+            return _SERIES.validate_python(json_document(self.path.read_bytes()))
         except FileNotFoundError:
             return Series(self._collection, secrets.token_hex(4))
-        except (ValueError, KeyError, TypeError) as error:
-            raise MalformedInput(f"{self.path} is damaged ({error}): move it away to begin a new series") from error
+        except ValueError as error:
+            why = " ".join(str(error).split())[:200]
+            raise MalformedInput(f"{self.path} is damaged ({why}): move it away to begin a new series") from error
 
     def write(self, series: Series) -> None:
         """Replaces the file, whole or not at all."""
