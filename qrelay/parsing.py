@@ -17,18 +17,26 @@ YAML_BYTES: Final = 1 << 20
 _MOST_VALUES: Final = 1_000_000
 """Values of a YAML document, each counted as often as an alias repeats it."""
 _DEEPEST: Final = 200
+_DIGITS: Final = 300
+"""Of an integer; a float holds 308."""
 
 
 def json_document(data: bytes | str) -> Any:
     """What the JSON says; numbers and constants as `json` reads them.
 
     Raises:
-        ValueError: not JSON, not UTF-8, or nested too deep to be read.
+        ValueError: not JSON, not UTF-8, nested too deep to be read, or with an integer that no float can hold.
     """
     try:
-        return json.loads(data)
+        return json.loads(data, parse_int=_integer)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def yaml_document(data: bytes | str) -> Any:

@@ -6,13 +6,13 @@ gigabytes, costs no more memory than the limit.
 
 from __future__ import annotations
 
-import json
 import zlib
 from typing import Any, Final
 
 import httpx
 
 from qrelay.errors import BackendUnavailable
+from qrelay.parsing import json_document
 
 ENCODINGS: Final = "gzip, deflate"
 """What `Accept-Encoding` offers: formats that are unpacked piece by piece."""
@@ -45,9 +45,9 @@ def as_json(body: bytes, charset: str | None) -> Any:
     deeply to be read."""
     for encoding in (None, charset):
         try:
-            return json.loads(body if encoding is None else body.decode(encoding))
+            return json_document(body if encoding is None else body.decode(encoding))
         except UnicodeDecodeError:
             continue
-        except (ValueError, LookupError, RecursionError):
+        except (ValueError, LookupError):
             return None
     return None

@@ -66,11 +66,12 @@ def used_up(headers: Mapping[str, str], now: float | None = None) -> Wait | None
 
 def _windows(headers: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     """(name of its reset, what remains, when it is reset) of each window; texts as they stand."""
-    for name in map(str.lower, headers):
+    for spelled, remaining in headers.items():
+        name = spelled.lower()
         if _WINDOW.search(name):
             own = name.replace("remaining", "reset")
             reset = next((each for each in (own, f"{own}-after", "x-ratelimit-reset") if each in headers), own)
-            yield reset, headers[name], headers.get(reset, "")
+            yield reset, remaining, headers.get(reset, "")
     field = headers.get("ratelimit", "")[:_MOST_FIELD_CHARS]
     for window in [field] if "remaining" in field else field.split(","):
         told: dict[str, str] = dict(_PARAMETER.findall(window))

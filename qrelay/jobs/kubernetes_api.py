@@ -58,6 +58,9 @@ class KubernetesApi:
     def namespace_uid(self) -> str:
         """The namespace's uid, which no other one has, in whichever cluster."""
         found = self._call("get", "namespaces", self._core.read_namespace, name=self._namespace)
+        with self._errors("get", "namespaces"):
+            if not isinstance(found["metadata"], dict) or "uid" not in found["metadata"]:
+                raise ValueError("no namespace with a uid")
         return str(found["metadata"]["uid"])
 
     def create_job(self, body: Object) -> Object:

@@ -80,7 +80,7 @@ def main_metrics(manifest: Manifest, gate: Event | None) -> dict[str, float]:
 def gate_rows(gate: Event | None) -> list[Mapping[str, Any]]:
     """The gate's report, a rule a row; see `qrelay/training/gate`."""
     rows = gate.detail.get("rows", []) if gate else []
-    return [each for each in rows if isinstance(each, Mapping)]
+    return [each for each in rows if isinstance(each, Mapping)] if isinstance(rows, list) else []
 
 
 def event(found: Event) -> dict[str, Any]:

@@ -64,16 +64,16 @@ def read_manifest(path: Path) -> Manifest | None:
         return None
     except (OSError, ValueError) as error:
         raise MalformedInput(f"cannot read {path}: {error}") from error
-    judges = found.get("judges", []) if isinstance(found, dict) else None
-    if not isinstance(judges, list):
-        raise MalformedInput(f"{path} is not the manifest of an export of qrelay")
-    files = found.get("files") or {}
-    return Manifest(
-        path,
-        tuple({key: str(judge.get(key) or "") for key in _IDENTITY} for judge in judges),
-        dict(found.get("relevant_grades") or {}),
-        {name: str(told["sha256"]) for name, told in files.items()} if isinstance(files, dict) else {},
-    )
+    try:
+        files = found.get("files") or {}
+        return Manifest(
+            path,
+            tuple({key: str(judge.get(key) or "") for key in _IDENTITY} for judge in found.get("judges", [])),
+            dict(found.get("relevant_grades") or {}),
+            {name: str(told["sha256"]) for name, told in files.items()} if isinstance(files, dict) else {},
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MalformedInput(f"{path} is not the manifest of an export of qrelay") from error
 
 
 def manifest_in(folder: Path) -> Manifest | None:

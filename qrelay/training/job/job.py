@@ -59,7 +59,7 @@ def read_job(file: Path) -> Job:
             str(found.get("rule", "")), str(found.get("ledger", "")), bool(found.get("unmeasured")),
             bool(found.get("unqualified")),
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise MalformedInput(
             f"{file} is not a training job ({type(error).__name__}: {error}): a sink's launcher writes it, and"
             " `qrelay rounds`"
