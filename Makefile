@@ -44,8 +44,8 @@ demo: $(SETUP)  ## Label how-to questions over the Python documentation with rea
 demo-loop: $(LOCAL) models  ## One turn of the loop on the Python documentation: labels, training, gate, hot swap (at most 15 minutes).
 	$(BIN)/python -m demo.loop.run
 
-JOBS ?= 2
-test: $(DEV) models  ## Run the test suite (JOBS=2 processes side by side).
+JOBS ?= 3
+test: $(DEV) models  ## Run the test suite (JOBS=3 processes side by side).
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 SEEDS ?= 20
