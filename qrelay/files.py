@@ -106,6 +106,15 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         files.commit()
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """`target` with the bytes of `source`, which never change: a link, or a copy where a file system has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        fsync_path(target)
+
+
 def is_file(path: Path) -> bool:
     """Whether a file is there; under a name that no file can have, one too long say, there is none."""
     try:

@@ -65,10 +65,13 @@ def update(
     counts = {name: count for name, count in asdict(result).items() if name != "built"}
     built = result.built
     rejected = built.rejected if built else 0
+    remarks = list(built.remarks()) if built else []
+    for remark in remarks:
+        click.echo(remark, err=True)
     if as_json:
         version = built.manifest.version if built else None
         reused = built.manifest.reused if built else None
-        facts = {**counts, "version": version, "rejected": rejected, "reused": reused}
+        facts = {**counts, "version": version, "rejected": rejected, "reused": reused, "remarks": remarks}
         echo_json(facts | ({"milvus": loaded} if loaded else {}))
     else:
         click.echo(_told(counts, built))

@@ -69,13 +69,13 @@ class AnnRequest:
     @property
     def parameters(self) -> dict[str, int | float | str]:
         """What of it decides a version's content, where it is not the default."""
-        wanted: dict[str, int | float | str] = {"ann": self.kind, "ann_recall": self.recall, "ann_links": self.links}
-        return {name: value for name, value in wanted.items() if value != _DEFAULTS[name]}
+        default = _named(AUTO)
+        return {name: value for name, value in _named(self).items() if value != default[name]}
 
     @classmethod
     def of(cls, parameters: Mapping[str, int | float | str]) -> Self:
         """What a version's parameters ask for."""
-        found = {**_DEFAULTS, **parameters}
+        found = {**_named(AUTO), **parameters}
         return cls(_kind(found["ann"]), float(found["ann_recall"]), int(found["ann_links"]))
 
     def choose(self, vectors: int, dim: int) -> Kind:
@@ -89,7 +89,9 @@ class AnnRequest:
         return next(fitting, "ivf-pq")
 
 
-_DEFAULTS: Final[Mapping[str, int | float | str]] = {"ann": "auto", "ann_recall": 0.98, "ann_links": 32}
+def _named(request: AnnRequest) -> dict[str, int | float | str]:
+    """As a version's parameters name it."""
+    return {"ann": request.kind, "ann_recall": request.recall, "ann_links": request.links}
 
 
 AUTO: Final = AnnRequest()

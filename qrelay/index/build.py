@@ -71,6 +71,8 @@ PUBLIC: Final = "paraphrase-multilingual-MiniLM-L12-v2"
 _REJECTED: Final = "rejected.jsonl"
 Parameters = dict[str, int | float | str]
 AUTO_LANGUAGE: Final = "auto"
+MEASURED: Final = ("tokens", "unknown_tokens", "windows_cut")
+"""What the manifest counts of passages while they are cut."""
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -311,13 +313,11 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path,
     terms = bm25.TokenSpool(scaffold, partial(tokenize, language=request.language))
     with step("cutting passages", total=len(positions), unit="documents") as cutting:
         for document in spool.read(spooled):
-            windows, cut = cut_windows(document, request, embedder)
+            windows, counts = cut_windows(document, request, embedder)
+            measured.update(counts)
             passages.add(document, windows)
             for window in windows:
                 terms.add(passage_text(document.title, window))
-            if document.windows is None or not counted:
-                tokens, unknown = embedder.unknown(windows)
-                measured.update(tokens=tokens, unknown_tokens=unknown, windows_cut=cut)
             cutting.advance(1)
     passages.close()
     terms.close()
@@ -332,11 +332,15 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path,
     write_atomic(work / UNDER_WAY, json.dumps(state))
 
 
-def cut_windows(document: Document, request: BuildRequest, embedder: Embedder) -> tuple[Sequence[str], int]:
-    """(the texts of a document's passages, how often one was cut because it was too long)."""
+def cut_windows(
+    document: Document, request: BuildRequest, embedder: Embedder
+) -> tuple[Sequence[str], Mapping[str, int]]:
+    """(the texts of a document's passages, MEASURED of them: nothing where they are cut already)."""
     if document.windows is not None:
-        return document.windows, 0
-    return bounded(embedder.windows(document.text, request.window, request.stride), request.characters)
+        return document.windows, _NOTHING
+    windows, cut = bounded(embedder.windows(document.text, request.window, request.stride), request.characters)
+    tokens, unknown = embedder.unknown(windows)
+    return windows, {"tokens": tokens, "unknown_tokens": unknown, "windows_cut": cut}
 
 
 def _complete(request: BuildRequest, embedder: Embedder, work: Path, facts: _Facts) -> int:

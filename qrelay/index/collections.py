@@ -104,6 +104,8 @@ class Collections:
         try:
             marks = self._versions.marks()
         except QrelayError as error:
+            if not self.served:
+                raise  # nothing goes on being served, and no collection would be known
             _log.error("cannot look for new versions: %s", error)
             return False
         if marks == self._marks:

@@ -14,7 +14,6 @@ former model takes no time as long as its version was not deleted.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from qrelay.errors import CorpusIndexError
-from qrelay.files import fsync_path, held, write_atomic
+from qrelay.files import fsync_path, held, link_or_copy, write_atomic
 from qrelay.index.ann import INDEX, AnnRequest
 from qrelay.index.approximate import approximate
 from qrelay.index.manifest import (
@@ -193,11 +192,7 @@ def _scaffold(source: Path, manifest: Manifest, work: Path, fingerprint: str) ->
     (work / SCAFFOLD).mkdir(parents=True)
     for path in passages_of(manifest):
         (work / path).parent.mkdir(exist_ok=True)
-        try:
-            os.link(source / path, work / path)
-        except OSError:  # a file system without links
-            shutil.copyfile(source / path, work / path)
-            fsync_path(work / path)
+        link_or_copy(source / path, work / path)
     state = {"embedder": fingerprint, "documents": manifest.documents, "passages": manifest.passages}
     write_atomic(work / UNDER_WAY, json.dumps(state))
 

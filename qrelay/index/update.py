@@ -12,9 +12,9 @@ as one that is built from the whole corpus. A killed update is run again: it goe
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +23,12 @@ from typing import Final
 import numpy as np
 
 from qrelay.errors import CorpusIndexError, MalformedInput
-from qrelay.files import fsync_path, held, write_atomic
+from qrelay.files import fsync_path, held, link_or_copy, write_atomic
 from qrelay.formats.datasets import DOCUMENT_COLUMNS, Columns
 from qrelay.identity import digest
 from qrelay.index import spool
 from qrelay.index.ann import AnnRequest
-from qrelay.index.build import BuildRequest, BuildResult, assemble, cut_windows
+from qrelay.index.build import MEASURED, BuildRequest, BuildResult, assemble, cut_windows
 from qrelay.index.corpus import read_corpus
 from qrelay.index.documents import Document
 from qrelay.index.manifest import (
@@ -51,7 +51,6 @@ from qrelay.progress import step
 from qrelay.terms import language_of
 
 CHANGES: Final = ".changes"
-_MEASURED: Final = ("tokens", "unknown_tokens", "windows_cut")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,28 +114,32 @@ def _update(home: Path, request: UpdateRequest, embedder: Embedder, say: Callabl
             if base.gone:
                 _withdraw(home, folder, facts, base.gone_rows)
             documents = base.merged(changes)
-            built = assemble(base.request(request), documents, embedder, rejections, began, base.counted)
+            counted = base.counted + changes.counted
+            built = assemble(base.request(request), documents, embedder, rejections, began, counted)
     finally:
         shutil.rmtree(home / CHANGES, ignore_errors=True)
-    unknown = len(request.removed) - len(base.gone)
+    unknown = len(request.removed - base.gone - base.gone_before - changes.last.keys())
     return UpdateResult(changes.added, changes.changed, len(base.gone), changes.same, unknown, built)
 
 
 class _Changes:
-    """Documents of the source on disk, and which of them count. Memory: the ids."""
+    """Documents of the source on disk, and which of them count. counted: what a build counts of them. Memory: the
+    ids."""
 
     def __init__(self, folder: Path, request: BuildRequest, embedder: Embedder) -> None:
         self._path, self._request, self._embedder = folder / spool.DOCUMENTS, request, embedder
         self.last: dict[str, int] = {}
         self.wanted: set[str] = set()
         self.added = self.changed = self.same = 0
+        self.counted = Counter[str]()
 
     def read(self, documents: Iterable[Document]) -> None:
         shutil.rmtree(self._path.parent, ignore_errors=True)
         self._path.parent.mkdir()
         with self._path.open("w", encoding="utf8") as out, step("reading documents", unit="documents") as reading:
             for number, document in enumerate(documents):
-                windows, _ = cut_windows(document, self._request, self._embedder)
+                windows, counts = cut_windows(document, self._request, self._embedder)
+                self.counted.update(counts)
                 out.write(json.dumps([document.doc_id, document.title, document.text, windows]) + "\n")
                 self.last[document.doc_id] = number
                 reading.advance(1)
@@ -163,6 +166,8 @@ class _Base:
         self.withdrawn = bool(self._dead)
         self.kept = 0
         self.gone: set[str] = set()
+        self.gone_before: set[str] = set()
+        """Removed by a run that was killed after it had withdrawn them."""
         self.gone_rows: list[int] = []
 
     def request(self, update: UpdateRequest) -> BuildRequest:
@@ -180,8 +185,9 @@ class _Base:
         )
 
     @property
-    def counted(self) -> dict[str, int]:
-        return {name: count for name in _MEASURED if (count := getattr(self._facts, name)) is not None}
+    def counted(self) -> Counter[str]:
+        """Of all that it ever held since it was built from a corpus."""
+        return Counter({name: getattr(self._facts, name) or 0 for name in MEASURED})
 
     def _documents(self) -> Iterator[StoredDocument]:
         return (each for each in self._store.stored_documents() if each.first_row not in self._dead)
@@ -190,7 +196,10 @@ class _Base:
         """Find what is removed, and which changes change something."""
         hashes = {each.doc_id: digest(each.title, *(each.windows or ())) for each in changes}
         changes.wanted = set(hashes)
-        for each in self._documents():
+        for each in self._store.stored_documents():
+            if each.first_row in self._dead:
+                self.gone_before.add(each.doc_id)
+                continue
             if each.doc_id in removed and each.doc_id not in hashes:
                 self.gone.add(each.doc_id)
                 self.gone_rows.extend(range(each.first_row, each.first_row + len(each.windows)))
@@ -223,7 +232,7 @@ def _withdraw(home: Path, folder: Path, facts: Manifest, rows: list[int]) -> Non
     (work / "bm25").mkdir(parents=True)
     for entry in facts.files:
         if entry.path != REMOVED:
-            _link(folder / entry.path, work / entry.path)
+            link_or_copy(folder / entry.path, work / entry.path)
     np.save(work / REMOVED, dead)
     removed = describe_files(work, (REMOVED,))
     files = tuple(sorted((*(e for e in facts.files if e.path != REMOVED), *removed), key=lambda entry: entry.path))
@@ -235,11 +244,3 @@ def _withdraw(home: Path, folder: Path, facts: Manifest, rows: list[int]) -> Non
         work.rename(target)
         fsync_path(home)
     write_atomic(home / CURRENT, version + "\n")
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without links
-        shutil.copyfile(source, target)
-        fsync_path(target)
