@@ -13,11 +13,14 @@ recorded: `qrelay.settings`. `qrelay config` prints the effective settings and w
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from qrelay.errors import ConfigError
 
 S = TypeVar("S", bound="ServiceSettings")
 SECTIONS = ("all", "retriever", "reranker", "judge", "sink", "trainer")
@@ -39,6 +42,25 @@ class NamesFile:
     def names(self, text: str) -> bool:
         """Whether this text names a file."""
         return not self.suffixes or text.endswith(self.suffixes)
+
+
+def secret(setting: str, variable: str, file_setting: str = "", file: Path | None = None) -> str:
+    """A credential, from the environment variable that `setting` names, else from the file of `file_setting`; ""
+    where neither is set.
+
+    Raises:
+        ConfigError: the variable is not set, or the file cannot be read.
+    """
+    if variable:
+        if found := os.environ.get(variable, ""):
+            return found
+        raise ConfigError(f"{setting} names {variable}, which is not set: export it")
+    if file is None:
+        return ""
+    try:
+        return file.read_text("utf8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file_setting} {file} cannot be read: {error}") from error
 
 
 class NatsSettings(Section):

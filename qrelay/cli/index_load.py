@@ -9,9 +9,8 @@ import click
 
 from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.errors import ConfigError, CorpusIndexError
+from qrelay.errors import ConfigError
 from qrelay.index.settings import RetrieverSettings
-from qrelay.nearest import did_you_mean
 from qrelay.output import echo_json
 from qrelay.progress import shown
 from qrelay.settings import load_settings
@@ -33,20 +32,14 @@ def load(collections: tuple[str, ...], out: Path | None, data_dir: Path, config:
     `qrelay index build`, `update` and `reembed` do it by themselves where retriever.engine is milvus. A killed load
     goes on when it is started again; until it is whole the former version serves.
     """
-    from qrelay.index.manifest import collections_in
+    from qrelay.index.manifest import homes_of
 
     settings = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
-    homes = collections_in(folder := out or settings.index_folder)
-    unknown = sorted(set(collections) - set(homes))
-    if unknown or not homes:
-        raise CorpusIndexError(
-            f"{folder} has no index of {', '.join(unknown) or 'any collection'}; build it with `qrelay index build`."
-            + (did_you_mean(unknown[0], homes) if unknown else "")
-        )
+    homes = homes_of(out or settings.index_folder, collections)
     if not settings.milvus.uri:
         raise ConfigError("retriever.milvus.uri is empty: name the server, http://HOST:19530 say")
     with shown():
-        rows = [_load(settings, homes[name]) for name in collections or homes]
+        rows = [_load(settings, home) for home in homes.values()]
     if as_json:
         echo_json({"collections": rows})
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING
@@ -10,8 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from qrelay.config import Section
-from qrelay.errors import ConfigError
+from qrelay.config import Section, secret
 from qrelay.http.pacing import Policy
 
 if TYPE_CHECKING:
@@ -70,10 +68,7 @@ class HttpSettings(Section):
         Raises:
             ConfigError: its variable is not set.
         """
-        key = os.environ.get(self.api_key_env, "") if self.api_key_env else ""
-        if self.api_key_env and not key:
-            raise ConfigError(f"{section}.api_key_env names {self.api_key_env}, which is not set: export it")
-        return key
+        return secret(f"{section}.api_key_env", self.api_key_env)
 
     def problems(self, section: str, who: str, path: str = "") -> Iterator[str]:
         """What is wrong with the address and the limits of a section that is in use. who: needs it; path: how its URL

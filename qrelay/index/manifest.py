@@ -27,6 +27,7 @@ from qrelay.identity import digest
 from qrelay.index.ann import Approximation
 from qrelay.index.arrays import load_array
 from qrelay.models.home import hash_file
+from qrelay.nearest import did_you_mean
 from qrelay.parsing import json_document
 from qrelay.terms import TOKENIZER, Tokenize, named_tokenizer
 
@@ -221,6 +222,23 @@ def collections_in(index_dir: Path) -> dict[str, Path]:
     if not index_dir.is_dir():
         return {}
     return {path.parent.name: path.parent for path in sorted(index_dir.glob(f"[!.]*/{CURRENT}"))}
+
+
+def homes_of(index_dir: Path, wanted: Collection[str] = ()) -> dict[str, Path]:
+    """The collections under an index folder that are wanted, all of them where none is named, by name.
+
+    Raises:
+        CorpusIndexError: one has no version there, or none has.
+    """
+    homes = collections_in(index_dir)
+    unknown = sorted(set(wanted) - homes.keys())
+    if unknown or not homes:
+        named = ", ".join(unknown) or "any collection"
+        raise CorpusIndexError(
+            f"{index_dir} has no index of {named}; build it with `qrelay index build`."
+            + (did_you_mean(unknown[0], homes) if unknown else "")
+        )
+    return {name: homes[name] for name in wanted or homes}
 
 
 def current_folder(collection_dir: Path) -> Path:

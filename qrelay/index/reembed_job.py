@@ -12,13 +12,12 @@ from typing import Any, Final
 
 from qrelay.errors import CorpusIndexError, InputError
 from qrelay.exitcodes import EXIT_BUSY, EXIT_FAILED
-from qrelay.index.manifest import collections_in
+from qrelay.index.manifest import collections_in, homes_of
 from qrelay.index.reembed import Reembedded, only_one, reembed_held
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.models.engines import EncoderEngine
 from qrelay.models.registry import BI_ENCODER, Registry, slot_of
 from qrelay.models.served import Load, load_version
-from qrelay.nearest import did_you_mean
 from qrelay.progress import Listener, Progress, heard, listening, shown
 
 FROM_REGISTRY: Final = "registry"
@@ -54,14 +53,7 @@ def run(job: Job, load: Load = load_embedder) -> list[dict[str, Any]]:
         raise InputError("promoted versions run in torch, in which the gate measured them: leave --engine away")
     if job.niceness:
         os.nice(job.niceness)
-    homes = collections_in(job.out)
-    unknown = sorted(set(job.collections) - set(homes))
-    if unknown or not homes:
-        raise CorpusIndexError(
-            f"{job.out} has no index of {', '.join(unknown) or 'any collection'}; build it with `qrelay index build`."
-            + (did_you_mean(unknown[0], homes) if unknown else "")
-        )
-    chosen = {name: homes[name] for name in job.collections or homes}
+    chosen = homes_of(job.out, job.collections)
     with ExitStack() as held, shown(), listening(_bound(heard(), job.parent)):
         _hold(held, chosen.values(), job)
         rows = {}

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,24 @@ def test_only_what_changed_is_embedded(build: Build) -> None:
     assert 0 < counting.texts == result.built.manifest.passages - result.built.manifest.reused < 10
 
 
+def test_what_is_added_is_counted_and_warned_of(build: Build) -> None:
+    class OfLatin(Counting):
+        """Knows no token of another script."""
+
+        def unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+            words = [word for text in texts for word in text.split()]
+            return len(words), sum(not word.isascii() for word in words)
+
+    embedder = OfLatin(load_embedder("hash"))
+    before = build(made_up(20), by=embedder)
+    new = [{"_id": f"n{number}", "text": "дом " * 40} for number in range(20)]
+    result = update(before.folder.parent, new, by=embedder)
+    assert result.built is not None
+    added = result.built.manifest.tokens or 0, result.built.manifest.unknown_tokens
+    assert added == ((before.manifest.tokens or 0) + 20 * 40, 20 * 40)
+    assert any("are unknown to" in remark for remark in result.built.remarks())
+
+
 def test_what_changes_nothing_makes_no_version(build: Build) -> None:
     rows = made_up(30)
     folder = build(rows).folder
@@ -104,7 +122,7 @@ update.update_index(update.UpdateRequest("tiny", Path({str(home.parent)!r}), {st
     found = {c[0].doc_id for each in answers(current_folder(home)) for c in each}  # type: ignore[attr-defined]
     assert found and not {"d5", "d6"} & found
     result = update(home, [rewritten(row) for row in rows[100:200]], ("d5", "d6"))
-    assert result.changed == 100
+    assert (result.changed, result.removed, result.unknown) == (100, 0, 0)
     assert read_manifest(current_folder(home)).removed == 0
     whole = build([rewritten(r) if 100 <= n < 200 else r for n, r in enumerate(rows) if n not in (5, 6)], "whole")
     assert answers(current_folder(home)) == answers(whole.folder)

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from qrelay.config import secret
 from qrelay.errors import ConfigError, QrelayError
 from qrelay.http.blocking import Blocking
 from qrelay.http.connection import Connection
@@ -147,12 +148,8 @@ async def _others_ended() -> None:
 
 def credential(settings: SearchSettings) -> str:
     """Token, key or user:password; "" where none is asked for. Raises ConfigError: it is not where it should be."""
-    if settings.api_key_file is None:
-        return settings.api_key("retriever.http")
-    try:
-        return settings.api_key_file.read_text("utf8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"retriever.http.api_key_file {settings.api_key_file}: {error}") from error
+    own = "retriever.http"
+    return secret(f"{own}.api_key_env", settings.api_key_env, f"{own}.api_key_file", settings.api_key_file)
 
 
 def authorization(settings: SearchSettings, secret: str) -> dict[str, str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any, Final
 
+from qrelay.config import secret
 from qrelay.errors import (
     BackendTimeout,
     BackendUnavailable,
@@ -127,16 +127,8 @@ def check(settings: MilvusSettings) -> None:
 
 def _token(settings: MilvusSettings) -> str:
     """`user:password` or a key; empty where none is set. Raises ConfigError."""
-    if settings.token_env:
-        if not (token := os.environ.get(settings.token_env, "")):
-            raise ConfigError(f"retriever.milvus.token_env names {settings.token_env}, which is not set: export it")
-        return token
-    if settings.token_file is None:
-        return ""
-    try:
-        return settings.token_file.read_text("utf8").strip()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"retriever.milvus.token_file {settings.token_file} cannot be read: {error}") from error
+    own = "retriever.milvus"
+    return secret(f"{own}.token_env", settings.token_env, f"{own}.token_file", settings.token_file)
 
 
 def _library() -> Any:

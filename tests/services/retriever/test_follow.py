@@ -23,7 +23,7 @@ from qrelay.services.retriever.retriever import Retriever, load_retriever
 from qrelay.types import DENSE, CandidateSet, Query
 from tests.conftest import LONG_S
 from tests.index.documents import made_up
-from tests.services.retriever.versions import load, promoted
+from tests.services.retriever.versions import Held, load, promoted
 
 Build = Callable[..., BuildResult]
 ASKED = Query("q", "word1 word2 word3", "tiny")
@@ -103,23 +103,16 @@ def test_rollback_switches_at_once_to_the_version_on_disk_and_to_the_configured_
 def test_requests_go_on_with_the_former_pair_while_the_new_model_is_loaded(
     waiting: RetrieverSettings, registry: Registry
 ) -> None:
-    loading, go_on = threading.Event(), threading.Event()
-
-    def slow(name: str, **options: Any) -> Embedder:
-        if name != "hash":
-            loading.set()
-            assert go_on.wait(LONG_S)
-        return load(name, **options)
-
-    retriever = load_retriever(waiting, slow)
+    held = Held()
+    retriever = load_retriever(waiting, held)
     before = found(retriever)
     version = promoted(registry, 2)
     elsewhere(waiting)
     looking = threading.Thread(target=retriever.look)
     looking.start()
-    assert loading.wait(LONG_S)
+    assert held.loading.wait(LONG_S)
     assert [found(retriever) for _ in range(5)] == [before] * 5
-    go_on.set()
+    held.let_go.set()
     looking.join(LONG_S)
     assert found(retriever).trace[-1].model == f"{version}@registry"
 

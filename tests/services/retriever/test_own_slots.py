@@ -21,7 +21,7 @@ from qrelay.services.retriever.retriever import Retriever, load_retriever
 from qrelay.types import DENSE, CandidateSet, Query
 from tests.conftest import LONG_S
 from tests.index.documents import made_up
-from tests.services.retriever.versions import load, promoted
+from tests.services.retriever.versions import Held, load, promoted
 
 COLLECTIONS = ("docs", "medquad", "other")
 DOCS, MEDQUAD = slot_of(BI_ENCODER, "docs"), slot_of(BI_ENCODER, "medquad")
@@ -119,22 +119,15 @@ def test_rolled_back_to_none_a_collection_switches_to_the_default_slots_version_
 def test_the_other_collections_answer_while_one_collections_model_is_loaded(
     settings: RetrieverSettings, registry: Registry
 ) -> None:
-    loading, go_on = threading.Event(), threading.Event()
-
-    def slow(name: str, **options: Any) -> Embedder:
-        if name != "hash":
-            loading.set()
-            assert go_on.wait(LONG_S)
-        return load(name, **options)
-
-    retriever = load_retriever(settings, slow)
+    held = Held()
+    retriever = load_retriever(settings, held)
     before, version = found(retriever), promoted(registry, 3, MEDQUAD)
     elsewhere(settings, "medquad")
     looking = threading.Thread(target=retriever.look)
     looking.start()
-    assert loading.wait(LONG_S)
+    assert held.loading.wait(LONG_S)
     assert [found(retriever) for _ in range(3)] == [before] * 3
-    go_on.set()
+    held.let_go.set()
     looking.join(LONG_S)
     assert found(retriever) == {**before, "medquad": (f"{version}@registry", pytest.approx(9 * before["medquad"][1]))}
 

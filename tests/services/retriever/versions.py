@@ -4,6 +4,7 @@ that a dense score tells which models computed both its vectors."""
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from qrelay.models.embedder import Embedder, HashEmbedder, TextKind, Vectors
 from qrelay.models.engines import EncoderEngine
 from qrelay.models.registry import BI_ENCODER, Registry
+from tests.conftest import LONG_S
 
 
 class Times(HashEmbedder):
@@ -48,3 +50,16 @@ def promoted(registry: Registry, factor: int, slot: str = BI_ENCODER) -> str:
     registry.record_gate(version, {"passed": True, "against": registry.standing().serving(slot)})
     registry.promote(version)
     return version
+
+
+class Held:
+    """`load`, which waits with registered models until it is let go. In the place of a service's loader."""
+
+    def __init__(self) -> None:
+        self.loading, self.let_go = threading.Event(), threading.Event()
+
+    def __call__(self, name: str, *, engine: EncoderEngine = "torch", threads: int = 0, dim: int = 0) -> Embedder:
+        if name != "hash":
+            self.loading.set()
+            assert self.let_go.wait(LONG_S)
+        return load(name, engine=engine, threads=threads, dim=dim)
