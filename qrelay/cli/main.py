@@ -28,7 +28,7 @@ _COMMANDS: Final = {
     "export": "qrelay.cli.labels.export:export",
     "feed": "qrelay.cli.feed:feed",
     "healthcheck": "qrelay.cli.healthcheck:healthcheck",
-    "index": "qrelay.cli.index:index",
+    "index": "qrelay.cli.index.group:index",
     "judge": "qrelay.cli.judge.group:judge",
     "label": "qrelay.cli.labels.label:label",
     "ledger": "qrelay.cli.labels.ledger:ledger",

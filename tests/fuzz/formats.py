@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from qrelay import wire
-from qrelay.cli.index_update import document_ids
+from qrelay.cli.index.update import document_ids
 from qrelay.cli.judge.group import _read_passages
 from qrelay.cli.judge.preview import _queries as previewed_queries
 from qrelay.errors import QrelayError

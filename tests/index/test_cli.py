@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from qrelay.cli.index import index
+from qrelay.cli.index.group import index
 from qrelay.errors import CorpusIndexError, InputError
 from qrelay.index.build import BuildRequest, build_index
 from tests.index.documents import made_up, write_jsonl

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from qrelay.cli.index import index
+from qrelay.cli.index.group import index
 from tests.index.documents import made_up, write_jsonl
 
 

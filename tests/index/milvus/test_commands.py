@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from qrelay.cli.index import index
+from qrelay.cli.index.group import index
 from qrelay.errors import ConfigError, CorpusIndexError
 from qrelay.index.milvus.client import Milvus
 from qrelay.index.milvus.settings import MilvusSettings

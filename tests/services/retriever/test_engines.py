@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from qrelay.cli.index import index
+from qrelay.cli.index.group import index
 from qrelay.errors import CorpusIndexError, InputError, ModelError
 from qrelay.index.build import BuildResult
 from qrelay.index.manifest import current_folder, read_manifest

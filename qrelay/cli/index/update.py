@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from qrelay.cli.embedders import chosen, embedder_options
 from qrelay.cli.group import example
-from qrelay.cli.index_load import load_where_milvus_serves, sentence
+from qrelay.cli.index.load import load_where_milvus_serves, sentence
+from qrelay.cli.index.options import chosen, embedder_options
 from qrelay.cli.options import column_option, config_option, data_dir_option, json_option
 from qrelay.errors import InputError
 from qrelay.exitcodes import EXIT_PARTIAL

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import click
 
-from qrelay.cli.embedders import chosen, dim_option, embedder_options, engine_option
 from qrelay.cli.group import Group, example
-from qrelay.cli.index_load import load, load_where_milvus_serves, sentence
-from qrelay.cli.index_update import update
+from qrelay.cli.index.load import load, load_where_milvus_serves, sentence
+from qrelay.cli.index.options import chosen, dim_option, embedder_options, engine_option
+from qrelay.cli.index.update import update
 from qrelay.cli.options import column_option, config_option, data_dir_option, json_option
 from qrelay.errors import ConfigError, CorpusIndexError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL

@@ -1,0 +1,1 @@
+"""`qrelay index`: a module a subject; the work is in `qrelay.index`."""
