@@ -131,12 +131,13 @@ class PassageStore:
     def stored_documents(self) -> Iterator[StoredDocument]:
         """Every document, in the corpus's order."""
         row = 0
-        for doc_id, group in groupby(self._every_passage(), key=lambda passage: passage.doc_id):
+        for doc_id, group in groupby(self.every_passage(), key=lambda passage: passage.doc_id):
             passages = list(group)
             yield StoredDocument(doc_id, passages[0].title, row, tuple(passage.text for passage in passages))
             row += len(passages)
 
-    def _every_passage(self) -> Iterator[Passage]:
+    def every_passage(self) -> Iterator[Passage]:
+        """All of them, in order of their rows."""
         for start in range(0, len(self), _BLOCK_PASSAGES):
             yield from self.passages(np.arange(start, min(start + _BLOCK_PASSAGES, len(self))))
 

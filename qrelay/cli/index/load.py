@@ -8,23 +8,18 @@ from typing import Any
 import click
 
 from qrelay.cli.group import example
-from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.index.options import installation, out_option, settings_of
+from qrelay.cli.options import json_option
 from qrelay.errors import ConfigError
 from qrelay.index.settings import RetrieverSettings
 from qrelay.output import echo_json
 from qrelay.progress import shown
-from qrelay.settings import load_settings
 
 
 @click.command(epilog=example("qrelay index load docs"))
 @click.argument("collections", nargs=-1)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of all indexes.  [default: retriever.index_dir, else in --data-dir]",
-)
-@data_dir_option()
-@config_option()
+@out_option
+@installation
 @json_option()
 def load(collections: tuple[str, ...], out: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
     """Load the current versions of COLLECTIONS (all, unless given) into Milvus, which serves them from then on.
@@ -34,7 +29,7 @@ def load(collections: tuple[str, ...], out: Path | None, data_dir: Path, config:
     """
     from qrelay.index.manifest import homes_of
 
-    settings = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
+    settings = settings_of(data_dir, config)
     homes = homes_of(out or settings.index_folder, collections)
     if not settings.milvus.uri:
         raise ConfigError("retriever.milvus.uri is empty: name the server, http://HOST:19530 say")

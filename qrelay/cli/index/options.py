@@ -1,14 +1,36 @@
-"""The options by which commands choose an embedder, and the embedder that is chosen."""
+"""What the commands of `qrelay index` have in common: where indexes are, and the embedder that is chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import click
 
+from qrelay.cli.options import config_option, data_dir_option
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.engines import ENGINES, EncoderEngine
+from qrelay.settings import load_settings
+
+FOLDER: Final = click.Path(path_type=Path, file_okay=False)
+FILE: Final = click.Path(path_type=Path, dir_okay=False)
+
+
+def settings_of(data_dir: Path, config: Path | None) -> RetrieverSettings:
+    return load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
+
+
+def installation(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--data-dir and --config, which say where the indexes are and what embeds them."""
+    return data_dir_option()(config_option()(command))
+
+
+def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--out, None where it is not given."""
+    said = "Folder of all indexes.  [default: retriever.index_dir, else in --data-dir]"
+    found: Callable[..., Any] = click.option("--out", type=FOLDER, help=said)(command)
+    return found
 
 
 def engine_option() -> Callable[[Any], Any]:

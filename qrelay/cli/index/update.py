@@ -10,32 +10,25 @@ import click
 
 from qrelay.cli.group import example
 from qrelay.cli.index.load import load_where_milvus_serves, sentence
-from qrelay.cli.index.options import chosen, embedder_options
-from qrelay.cli.options import column_option, config_option, data_dir_option, json_option
+from qrelay.cli.index.options import FILE, chosen, embedder_options, installation, out_option, settings_of
+from qrelay.cli.options import column_option, json_option
 from qrelay.errors import InputError
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.formats.datasets import DOCUMENTS, Columns
-from qrelay.index.settings import RetrieverSettings
 from qrelay.models.engines import EncoderEngine
 from qrelay.output import echo_json
 from qrelay.progress import shown
-from qrelay.settings import load_settings
 
 
 @click.command(epilog=example("qrelay index update new.jsonl --collection docs --remove withdrawn.txt"))
 @click.argument("source", required=False)
 @click.option("--collection", required=True, help="Name of the collection.")
 @column_option(DOCUMENTS)
-@click.option("--remove", type=click.Path(path_type=Path, dir_okay=False), help="File with a document id a line.")
+@click.option("--remove", type=FILE, help="File with a document id a line.")
 @click.option("--remove-id", "remove_ids", multiple=True, help="Id of a document to remove; several times for more.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of all indexes.  [default: retriever.index_dir, else in --data-dir]",
-)
+@out_option
 @embedder_options
-@data_dir_option()
-@config_option()
+@installation
 @json_option()
 def update(
     source: str | None, collection: str, told: tuple[str, ...], remove: Path | None, remove_ids: tuple[str, ...],
@@ -54,7 +47,7 @@ def update(
     removed = frozenset((*remove_ids, *(document_ids(remove) if remove else ())))
     if not source and not removed:
         raise InputError("there is nothing to change: give a SOURCE, --remove FILE or --remove-id ID")
-    settings = load_settings(RetrieverSettings, "retriever", file=config, data_dir=data_dir)
+    settings = settings_of(data_dir, config)
     request = UpdateRequest(
         collection, out or settings.index_folder, source or "", removed, Columns.of(told, DOCUMENTS)
     )
