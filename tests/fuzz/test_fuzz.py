@@ -82,7 +82,6 @@ LEFT_OUT: Final = {
         "qrelay.training.stages:_is_whole",
         "qrelay.training.stages:run_stage",
     ),
-    "a secret, handed on as it is": ("qrelay.index.milvus.client:_token",),
     "counted, not read": ("qrelay.training.rounds.plan:plan",),
 }
 """Readers without an entry in the table, by the reason why."""
