@@ -3,6 +3,7 @@
     python -m benchmarks.retrieval build --base FOLDER --count 1000000 --out DIR [--ann hnsw] [--vectors int8]
     python -m benchmarks.retrieval run --index DIR --collection p1000000-hnsw --queries FILE [--rounds 5]
     python -m benchmarks.retrieval recall --index DIR --collection … --queries FILE
+    python -m benchmarks.retrieval vectors --base FOLDER --count 10000000 --out DIR --queries FILE [--ann ivf-sq]
     python -m benchmarks.retrieval plot --results FOLDER    # what `run` and `recall` printed: *.json
 
 base: a version built by `qrelay index build` with a real model. Each prints one JSON object.
@@ -28,18 +29,21 @@ from benchmarks.retrieval.resampled import Prepared, Resampled
 from qrelay.bench.environment import environment
 from qrelay.bench.targets.recorded import Recorded, read_queries
 from qrelay.formats.queries import read_queries as query_lines
-from qrelay.index.ann import AnnRequest, AnnSearch, best
+from qrelay.index.ann import AnnRequest, AnnSearch, best, build_ann, tuned
+from qrelay.index.arrays import NpyWriter
 from qrelay.index.build import BuildRequest, build_index
 from qrelay.index.embedded import EmbeddedEngine
 from qrelay.index.manifest import current_folder, dead_rows, read_manifest
 from qrelay.index.ranking import Depths
-from qrelay.index.stored import StoredVectors
+from qrelay.index.stored import VECTORS, StoredVectors, row_of
+from qrelay.index.stored import stored as as_stored
 from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.models.engines import engine_of
 from qrelay.progress import Progress, heard, listening
 from qrelay.reports.plots import COLOURS, canvas, png
 
 BATCH = 32
+WRITTEN = 1 << 14
 
 
 def build(options: argparse.Namespace) -> dict[str, Any]:
@@ -142,6 +146,44 @@ def recall(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def vectors(options: argparse.Namespace) -> dict[str, Any]:
+    """The approximate index of vectors alone, without texts: seconds, memory, bytes, recall and searches a second."""
+    folder, made = options.out / f"v{options.count}-{options.ann}", Resampled(options.base, options.count)
+    form, request = options.vectors, AnnRequest(options.ann, options.recall, options.links)
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    if not (folder / VECTORS).exists():
+        with NpyWriter(folder / VECTORS, *row_of(form, made.dim)) as out:
+            for first in range(0, options.count, WRITTEN):
+                out.append(as_stored(made.vectors(first, min(first + WRITTEN, options.count)), form))
+    rows, written = StoredVectors.open(folder), time.monotonic()
+    kind = request.choose(len(rows), rows.dim)
+    build_ann(rows, folder, folder, kind, request.links)
+    built = time.monotonic()
+    embedder = _embedder(read_manifest(options.base).embedder)
+    queries = embedder.encode([each.text for each in query_lines(options.queries)][: options.items], "query")
+    search = AnnSearch(folder, kind, np.empty(0, np.int64))
+    found, tuning = tuned(search, kind, rows, queries, options.recall, built - written), time.monotonic()
+    rates = []
+    for _ in range(options.rounds):
+        started = time.monotonic()
+        for start in range(0, len(queries), BATCH):
+            batch = queries[start : start + BATCH]
+            for near, query in zip(search.near(batch, 100, found.effort), batch, strict=True):
+                best(rows, near, query, 100)
+        rates.append(len(queries) / (time.monotonic() - started))
+    return {
+        "vectors": len(rows),
+        "form": form,
+        "ann": found.model_dump(),
+        "seconds": {"writing": written - began, "index": built - written, "tuning": tuning - built},
+        "bytes": {path.name: path.stat().st_size for path in folder.iterdir()},
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "queries_per_s": rates,
+        "environment": environment(),
+    }
+
+
 def plot(options: argparse.Namespace) -> dict[str, Any]:
     """Curves of the results in a folder, into it."""
     found = [json.loads(path.read_text("utf8")) for path in sorted(options.results.glob("*.json"))]
@@ -174,14 +216,14 @@ def _kind(ann: dict[str, Any] | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, action in (("build", build), ("run", run), ("recall", recall), ("plot", plot)):
+    for name, action in (("build", build), ("run", run), ("recall", recall), ("vectors", vectors), ("plot", plot)):
         command = commands.add_parser(name)
         command.set_defaults(action=action)
         if name == "plot":
             command.add_argument("--results", type=Path, required=True)
             continue
         command.add_argument("--queries", type=Path)
-        if name == "build":
+        if name in ("build", "vectors"):
             command.add_argument("--base", type=Path, required=True)
             command.add_argument("--count", type=int, required=True)
             command.add_argument("--out", type=Path, required=True)
@@ -192,6 +234,7 @@ def main() -> None:
         else:
             command.add_argument("--index", type=Path, required=True)
             command.add_argument("--collection", required=True)
+        if name != "build":
             command.add_argument("--items", type=int, default=320)
             command.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()

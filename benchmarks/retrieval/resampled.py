@@ -32,6 +32,7 @@ class Resampled:
 
     def __init__(self, base: Path, count: int) -> None:
         self._store, self._vectors, self.count = PassageStore(base), StoredVectors.open(base), count
+        self.dim = self._vectors.dim
 
     def _sources(self, start: int, stop: int) -> Any:
         """[stop - start, 3] rows of the base."""
