@@ -154,11 +154,13 @@ def described(at: Standing, settings: PublishSettings, collection: str, now_us: 
     told = f"{settings.repo_of(collection)}: {since}"
     if at.change_no <= at.published:
         return f"{told}; nothing new"
+    if due(at, settings, now_us):
+        return f"{told}; {at.labels:,} new labels; due now"
     next_ = []
     if settings.every_labels is not None:
-        next_.append(f"after {max(settings.every_labels - at.labels, 0):,} more")
+        next_.append(f"after {settings.every_labels - at.labels:,} more")
     if (by_us := _due_us(at, settings)) is not None:
-        next_.append(f"at {shown(max(moment(by_us), moment(now_us)))}")
+        next_.append(f"at {shown(moment(by_us))}")
     return f"{told}; {at.labels:,} new labels; next {' or '.join(next_)}"
 
 

@@ -364,7 +364,7 @@ def test_by_hand_what_is_new_is_published_at_once_and_a_dry_run_contacts_nobody(
     asked = ["--collection", "docs", "--data-dir", str(tmp_path), "--config", str(config)]
     said = CliRunner().invoke(publish_command, [*asked, "--dry-run"])
     assert (said.exit_code, hub.requests) == (0, [])
-    assert "nothing yet; 3 new labels; next after 997 more or at" in said.output
+    assert "nothing yet; 3 new labels; due now" in said.output
     said = CliRunner().invoke(publish_command, [*asked, "--json"])
     assert said.exit_code == 0, said.output
     assert (json.loads(said.stdout)["rows"], rows(hub)) == (1, {"q1": 1})
