@@ -27,14 +27,14 @@ from qrelay.judging.judge import Judge
 from qrelay.judging.load import load_judge
 from qrelay.judging.qualification.table import candidate_sets
 from qrelay.judging.settings import JudgeSettings
+from qrelay.judging.strategies import make_strategy
 from qrelay.judging.strategies.chat import ChatGrade
-from qrelay.judging.strategies.graded import graded
 from qrelay.llm.exchange import Chat, Reply
 from qrelay.stats.agreement import auc
 from qrelay.types import CandidateSet, Graded, JudgedSet
 
 PLAIN = "Passage: {passage}\n\nQuery: {query}\n\n{instructions}\n\nScore, 0, 1, 2 or 3:"
-UMBRELA = graded("0-3", 0.05)
+UMBRELA = make_strategy("graded", "0-3")
 
 
 def pairs_of(data: Path, queries: int) -> list[GradedPair]:

@@ -21,16 +21,23 @@ _DIGITS: Final = 300
 """Of an integer; a float holds 308."""
 
 
-def json_document(data: bytes | str) -> Any:
-    """What the JSON says; numbers and constants as `json` reads them.
+def json_document(data: bytes | str, *, once: bool = False) -> Any:
+    """What the JSON says; numbers and constants as `json` reads them. once: no object may name a field twice.
 
     Raises:
         ValueError: not JSON, not UTF-8, nested too deep to be read, or with an integer that no float can hold.
     """
     try:
-        return json.loads(data, parse_int=_integer)
+        return json.loads(data, parse_int=_integer, object_pairs_hook=_once if once else None)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(fields)
+    if len(found) < len(fields):
+        raise ValueError("a field is there twice")
+    return found
 
 
 def _integer(digits: str) -> int:

@@ -207,6 +207,24 @@ class Judgment:
     raw_reply: str = ""
     prompt_tokens: int = 0
 
+    @property
+    def reason(self) -> str:
+        """The judge's words for its grade; "" where it was not asked for them."""
+        return reason_in(self.raw_reply)
+
+
+_REASON: Final = "\nReason: "
+
+
+def with_reason(reply: str, reason: str) -> str:
+    """The raw reply of a judge that gave a reason; a reply alone can never be taken for one."""
+    return reply.replace(_REASON, " Reason: ") + (_REASON + reason if reason else "")
+
+
+def reason_in(raw_reply: str) -> str:
+    """The reason that `with_reason` put there, or ""."""
+    return raw_reply.partition(_REASON)[2]
+
 
 @dataclass(frozen=True, slots=True)
 class JudgedSet:

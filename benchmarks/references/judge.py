@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from qrelay.judging.strategies.graded import graded
+from qrelay.judging.strategies import make_strategy
 from qrelay.llm.base import TOP_LOGPROBS
 from qrelay.types import CandidateSet, Passage
 
 LIBRARY = "llama.cpp"
 CONTEXT_TOKENS = 4096
-_STRATEGY: Any = graded("0-3", 0.05)
+_STRATEGY: Any = make_strategy("graded", "0-3")
 
 
 class Bare:

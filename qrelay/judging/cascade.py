@@ -44,6 +44,7 @@ from qrelay.types import (
     Judgment,
     Missing,
     retrieval_scores,
+    with_reason,
 )
 
 _SMALL, _LARGE = "small", "large"
@@ -231,7 +232,9 @@ class Cascade:
             source,
             judgment_key=judgment_key(read, passage.title, passage.text, self._hash),
             judge=self.identity,
-            raw_reply=f"side={side} error={pair.error:.4f}{' audited' if pair.audited else ''}",
+            raw_reply=with_reason(
+                f"side={side} error={pair.error:.4f}{' audited' if pair.audited else ''}", source.reason
+            ),
             prompt_tokens=0,
         )
 

@@ -42,7 +42,7 @@ def refuse_lacking(backend: Backend, settings: JudgeSettings, needs: frozenset[s
     lacking = needs - backend.capabilities
     if lacking:
         raise ConfigError(
-            f"the strategy {settings.strategy} needs {', '.join(sorted(lacking))}, which the backend "
+            f"{settings.asked} needs {', '.join(sorted(lacking))}, which the backend "
             f"{settings.backend} does not give: {_remedy(settings.backend, lacking)}"
         )
 

@@ -21,11 +21,22 @@ from qrelay.judging.prefilter import Prefilter
 from qrelay.judging.strategies.base import Measured, Strategy
 from qrelay.llm.base import Backend
 from qrelay.runtime.stage import Info
-from qrelay.types import CandidateSet, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Passage, Query
+from qrelay.types import (
+    CandidateSet,
+    Graded,
+    JudgedSet,
+    JudgeIdentity,
+    Judgment,
+    Missing,
+    Passage,
+    Query,
+    with_reason,
+)
 
 log = logging.getLogger(__name__)
 
 _RAW_REPLY_CHARS = 200
+_REASON_CHARS = 500
 
 
 def utc_now() -> datetime:
@@ -238,7 +249,7 @@ class Judge:
             outcome=measured.outcome,
             judge=self._identity(decoding)[0],
             judged_at=now,
-            raw_reply=measured.raw_reply[:_RAW_REPLY_CHARS],
+            raw_reply=_shown(measured),
             prompt_tokens=measured.prompt_tokens,
         )
 
@@ -292,6 +303,12 @@ class Judge:
 def is_graded(judgment: Judgment) -> bool:
     """Whether it measured something."""
     return isinstance(judgment.outcome, Graded)
+
+
+def _shown(measured: Measured) -> str:
+    """What was said, bounded; the reason on one line, and without what a terminal would obey."""
+    reason = "".join(each for each in " ".join(measured.reason.split()) if each.isprintable())
+    return with_reason(measured.raw_reply[:_RAW_REPLY_CHARS], reason[:_REASON_CHARS].rstrip())
 
 
 async def _result(future: asyncio.Future[Judgment]) -> Judgment:

@@ -10,7 +10,7 @@ Budgeted   any of these, until the tokens or the money are used up (budget.py)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from qrelay.errors import ConfigError
 from qrelay.judging.budget import within_budget
@@ -22,6 +22,7 @@ from qrelay.judging.panel import Panel
 from qrelay.judging.prefilter import Prefilter
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies import make_strategy
+from qrelay.judging.strategies.base import Strategy
 from qrelay.judging.strategies.chat import Shot
 from qrelay.llm.base import Backend
 
@@ -44,6 +45,7 @@ def load_core(settings: JudgeSettings) -> JudgeCore:
 def check_core(settings: JudgeSettings) -> None:
     """What would keep `load_core` from beginning. Raises as it, for absent models and keys."""
     for own in settings.members().values():
+        strategy_of(own)
         check_backend(own)
 
 
@@ -84,7 +86,7 @@ def load_judge(settings: JudgeSettings, cache: JudgmentCache, engines: dict[str,
         from qrelay.judging.shots import read_shots
 
         shots = read_shots(settings)
-    strategy = make_strategy(settings.strategy, settings.scale, min_mass=settings.min_grade_mass, shots=shots)
+    strategy = strategy_of(settings, shots)
     engines = {} if engines is None else engines
     engine = f"{settings.backend} {settings.model} {settings.endpoint}"
     if engine not in engines:
@@ -93,6 +95,12 @@ def load_judge(settings: JudgeSettings, cache: JudgmentCache, engines: dict[str,
     limits = settings.prefilter
     prefilter = Prefilter(min_chars=limits.min_chars, max_chars=limits.max_chars)
     return Judge(engines[engine], strategy, cache, prefilter=prefilter)
+
+
+def strategy_of(settings: JudgeSettings, shots: Sequence[Shot] = ()) -> Strategy:
+    """How the judge asks, by its settings. Raises ConfigError: a rubric that cannot be used."""
+    mass = settings.min_grade_mass
+    return make_strategy(settings.strategy, settings.scale, min_mass=mass, shots=shots, rubric=settings.rubric)
 
 
 def _arranged(settings: JudgeSettings, panel: Panel) -> JudgeCore:

@@ -20,9 +20,9 @@ from qrelay.formats.lines import BadRecord
 from qrelay.formats.records import read_records, require_text
 from qrelay.identity import digest
 from qrelay.judging.core import JudgeCore
+from qrelay.judging.load import strategy_of
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.shots import read_shots
-from qrelay.judging.strategies import make_strategy
 from qrelay.llm.exchange import Message
 from qrelay.types import Candidate, CandidateSet, Graded, JudgeIdentity, Judgment, Missing, Passage, Query
 
@@ -147,8 +147,7 @@ def examples(settings: JudgeSettings, sets: Sequence[CandidateSet]) -> dict[str,
     found = {}
     for name, own in settings.members().items():
         shots = read_shots(own) if own.shots else ()
-        strategy = make_strategy(own.strategy, own.scale, min_mass=own.min_grade_mass, shots=shots)
-        found[name] = strategy.example(query, passage)
+        found[name] = strategy_of(own, shots).example(query, passage)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -120,6 +121,9 @@ class MemberSettings(Section):
     backend: BackendName | None = Field(None, description="Engine")
     model: str | None = Field(None, description="Catalogue name, path:FILE, or the endpoint's name for it")
     strategy: StrategyName | None = Field(None, description="How it asks")
+    rubric: Annotated[str, NamesFile((".yaml", ".yml"))] | None = Field(
+        None, description="Its own rubric: a shipped name or a YAML file, instead of strategy and scale"
+    )
     scale: Literal["0-3", "1-4"] | None = Field(None, description="Grades of the strategy graded")
     shots: int | None = Field(None, ge=0, le=16, description="Worked examples in the prompt")
     endpoint: EndpointSettings | None = Field(None, description="Its own endpoint (backend openai)")
@@ -232,13 +236,18 @@ class JudgeSettings(ServiceSettings):
         "much likelier the passage makes the reference answer. utility: listwise",
     )
     scale: Literal["0-3", "1-4"] = Field("0-3", description="Grades of the strategy graded; binary has its own, 0-1")
+    rubric: Annotated[str, NamesFile((".yaml", ".yml"))] = Field(
+        "",
+        description="Your own judge, instead of strategy and scale: a YAML file with scale, prompt and what is read "
+        "(`qrelay judge lint`), or a shipped name (graded-0-3, graded-1-4, binary, utility); empty: none",
+    )
     min_grade_mass: float = Field(
         0.05,
         ge=0,
         le=1,
         description="Least total probability of all grades in the first reply token; below: missing, unparseable",
     )
-    shots: int = Field(0, ge=0, le=16, description="Worked examples in the prompts of binary and graded")
+    shots: int = Field(0, ge=0, le=16, description="Worked examples in the prompts of binary, graded and a rubric")
     slice: Annotated[str, NamesFile()] = Field(
         "", description="TSV of annotated pairs: the source of worked examples"
     )
@@ -271,6 +280,11 @@ class JudgeSettings(ServiceSettings):
         """The cache's file or address, or :none:."""
         return self.cache or str(self.data_dir / "judge-cache.sqlite")
 
+    @property
+    def asked(self) -> str:
+        """How it asks, in words."""
+        return f"the rubric {self.rubric}" if self.rubric else f"the strategy {self.strategy}"
+
     @model_validator(mode="before")
     @classmethod
     def _what_suits_the_engine(cls, given: Any) -> Any:
@@ -292,7 +306,10 @@ class JudgeSettings(ServiceSettings):
         }
 
     def changed(self, **changes: Any) -> JudgeSettings:
-        """These settings with some others; another engine brings its default strategy along, unless one is named."""
+        """These settings with some others; another engine brings its default strategy along, unless one is named. A
+        strategy takes the place of a rubric that these settings have."""
+        if "strategy" in changes:
+            changes.setdefault("rubric", "")
         if "backend" in changes and "strategy" not in changes and changes["backend"] not in _PROMPT_LOGPROBS:
             changes["strategy"] = "graded" if self.strategy == "query_likelihood" else self.strategy
         return self.model_copy(update=changes)
@@ -334,5 +351,6 @@ class JudgeSettings(ServiceSettings):
 def default_name(settings: JudgeSettings) -> str:
     """A judge's name where none is given: strategy, scale where it has several, and model."""
     scale = f"-{settings.scale}" if settings.strategy == "graded" else ""
+    asked = Path(settings.rubric).stem if settings.rubric else f"{settings.strategy}{scale}"
     model = "fake" if settings.backend == "fake" else settings.model
-    return f"{settings.strategy}{scale}@{model}"
+    return f"{asked}@{model}"

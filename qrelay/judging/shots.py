@@ -16,7 +16,7 @@ from qrelay.formats.annotated_pairs import GradedPair, read_annotated_pairs, rel
 from qrelay.identity import digest
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies import make_strategy
-from qrelay.judging.strategies.chat import Shot
+from qrelay.judging.strategies.chat import ChatGrade, Shot
 from qrelay.judging.strategies.grading import labels
 from qrelay.scales import Scale
 from qrelay.words import normalised
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 _SEED: Final = "shots-1"
 _DRAWN: Final = 16
 """Of so many pairs, as the lot orders them, the shortest comes first: every prompt pays for the examples."""
-_ASKING_FOR_A_GRADE: Final = ("binary", "graded")
 
 
 def read_shots(settings: JudgeSettings) -> tuple[Shot, ...]:
@@ -36,10 +35,12 @@ def read_shots(settings: JudgeSettings) -> tuple[Shot, ...]:
         MalformedInput: the annotated pairs cannot be read.
         ConfigError: it has not enough queries.
     """
-    if not settings.shots or settings.strategy not in _ASKING_FOR_A_GRADE:
+    if not settings.shots:
         return ()
-    scale = make_strategy(settings.strategy, settings.scale).spec.scale
-    return pick_shots(read_annotated_pairs(Path(settings.slice)), scale, settings.shots)
+    strategy = make_strategy(settings.strategy, settings.scale, rubric=settings.rubric)
+    if not isinstance(strategy, ChatGrade):
+        return ()
+    return pick_shots(read_annotated_pairs(Path(settings.slice)), strategy.spec.scale, settings.shots)
 
 
 def pick_shots(pairs: Sequence[GradedPair], scale: Scale, count: int) -> tuple[Shot, ...]:

@@ -24,7 +24,7 @@ from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery
 from qrelay.labels.ledger.rows import unfit_for_trec
 from qrelay.labels.mining.rules import EASY, NEGATIVE, Verdict
 from qrelay.naming import document_of
-from qrelay.scales import Scale, bounds
+from qrelay.scales import Scale, bounds, known
 
 _SPARE: Final = (EASY, "not_hard", "over_limit")
 """Reasons of passages that could be negatives as well as the one that mining took."""
@@ -86,7 +86,7 @@ def _place(label: Label, scale: str, relevant_grades: Mapping[str, int]) -> tupl
     """Sorts the best first."""
     if label.grade is None:
         return True, True, 0.0, 0.0, label.passage_id
-    relevant = scale in relevant_grades and Scale.named(scale, relevant_grades).relevant(label.grade)
+    relevant = known(scale, relevant_grades) and Scale.named(scale, relevant_grades).relevant(label.grade)
     share = (label.grade - (label.min_grade or 0)) / _steps(scale)
     return False, not relevant, -share, -(label.p_relevant or 0.0), label.passage_id
 

@@ -23,7 +23,7 @@ from qrelay.formats.tables import BEIR_HEADER, QREL, Layout, grade_of, read_tabl
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, Written, add, check, query_numbers
 from qrelay.labels.targets import resolve
-from qrelay.scales import bounds
+from qrelay.scales import peoples_bounds
 
 TREC: Final = "trec"
 BEIR: Final = "beir"
@@ -104,7 +104,7 @@ def parse_scale_map(text: str, scale: str) -> dict[int, int]:
     Raises:
         InputError: not such a list, a grade twice, or a grade outside the scale.
     """
-    low, high = bounds(scale)
+    low, high = peoples_bounds(scale)
     found: dict[int, int] = {}
     for part in text.split(","):
         theirs, _, ours = part.partition("=")
@@ -130,7 +130,7 @@ def parse(
         MalformedInput: see `import_file`.
         InputError: a scale that is none.
     """
-    lowest, _ = bounds(scale)
+    lowest, _ = peoples_bounds(scale)
     read = partial(_grade, scale_map=scale_map, least=0 if from_zero and not lowest else None)
     layout, rows = read_table(path)
     parsed, seen = Parsed(_format(layout)), dict[tuple[str, str], tuple[int, int]]()

@@ -33,6 +33,7 @@ from qrelay.labels.ledger import overrides, schema
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import Override
 from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
+from qrelay.labels.ledger.reasons import Key, reasons
 from qrelay.scales import bounds
 from qrelay.types import COMBINED, Candidate, Passage
 
@@ -47,7 +48,8 @@ _judgments, _queries = schema.judgments.c, schema.queries.c
 @dataclass(frozen=True, slots=True)
 class ReviewPair:
     """A pair for people to look at. `score`: the measure that it was found by, 0 by query. `passage` has no text
-    where the ledger holds none. `labels`: the judges', the one that counts first; `override`: the one that stands."""
+    where the ledger holds none. `labels`: the judges', the one that counts first; `override`: the one that stands;
+    `reasons`: the judges' words for their labels, in the order of these, "" where there are none."""
 
     query_id: str
     query: str
@@ -55,6 +57,7 @@ class ReviewPair:
     score: float
     labels: tuple[tuple[JudgeRow, Label], ...]
     override: Override | None
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,8 @@ def by_query(
         wanted = [each for each in sorted(named) if overridden or (query_id, each) not in stand]
         wanted = [each for each in wanted if after is None or (after.query_id, after.passage_id) < (query_id, each)]
         keys = [_Key(0.0, query_id, each) for each in wanted[: page_size + 1]]
-        pairs = _pairs_of(query, record.candidate_set.candidates, keys[:page_size], snapshot.judges(), stand)
+        said = reasons(snapshot.connection, collection, [query_id])
+        pairs = _pairs_of(query, record.candidate_set.candidates, keys[:page_size], snapshot.judges(), stand, said)
     return ReviewPage(tuple(pairs), _token(QUERY, collection, keys, page_size))
 
 
@@ -223,9 +227,10 @@ def _filled(snapshot: Snapshot, collection: str, keys: Sequence[_Key]) -> tuple[
         by_query.setdefault(key.query_id, []).append(key)
     judges = snapshot.judges()
     stand = overrides.standing_of(snapshot.connection, collection, list(by_query))
+    said = reasons(snapshot.connection, collection, list(by_query))
     pairs: dict[tuple[str, str], ReviewPair] = {}
     for query in snapshot.labelled_queries(collection, ids=list(by_query)):
-        for pair in _pairs_of(query, query.candidates, by_query[query.query_id], judges, stand):
+        for pair in _pairs_of(query, query.candidates, by_query[query.query_id], judges, stand, said):
             pairs[pair.query_id, pair.passage.passage_id] = pair
     return tuple(pairs[key.query_id, key.passage_id] for key in keys)
 
@@ -236,22 +241,21 @@ def _pairs_of(
     keys: Sequence[_Key],
     judges: dict[int, JudgeRow],
     stand: dict[tuple[str, str], Override],
+    said: dict[Key, str],
 ) -> list[ReviewPair]:
     passages = {candidate.passage.passage_id: candidate.passage for candidate in candidates}
     labels: dict[str, list[Label]] = {}
     for label in query.labels:
         labels.setdefault(label.passage_id, []).append(label)
-    return [
-        ReviewPair(
-            query.query_id,
-            query.text,
-            passages.get(key.passage_id) or Passage(key.passage_id, "", "", ""),
-            key.score,
-            tuple((judges[each.judge_no], each) for each in in_order(labels.get(key.passage_id, ()), judges)),
-            stand.get((query.query_id, key.passage_id)),
-        )
-        for key in keys
-    ]
+    pairs = []
+    for key in keys:
+        passage = passages.get(key.passage_id) or Passage(key.passage_id, "", "", "")
+        given = in_order(labels.get(key.passage_id, ()), judges)
+        known = tuple((judges[each.judge_no], each) for each in given)
+        why = tuple(said.get((query.query_id, each.passage_id, each.judge_no, each.generation), "") for each in given)
+        override = stand.get((query.query_id, key.passage_id))
+        pairs.append(ReviewPair(query.query_id, query.text, passage, key.score, known, override, why))
+    return pairs
 
 
 def _token(kind: str, collection: str, keys: Sequence[_Key], size: int) -> str:

@@ -11,6 +11,8 @@ import click
 from qrelay.cli.group import Group, example
 from qrelay.cli.judge.cache import cache
 from qrelay.cli.judge.check import check
+from qrelay.cli.judge.compare import compare
+from qrelay.cli.judge.lint import lint
 from qrelay.cli.judge.measure import COMMANDS
 from qrelay.cli.judge.preview import preview
 from qrelay.cli.judge.rejudge import rejudge
@@ -49,6 +51,7 @@ def judge() -> None:
 )
 @click.option("--strategy", type=click.Choice(STRATEGIES), help="Use this instead of the setting.")
 @click.option("--scale", type=click.Choice(["0-3", "1-4"]), help="Use this instead of the setting.")
+@click.option("--rubric", help="A rubric: a YAML file or a shipped name, instead of --strategy and --scale.")
 @click.option("--model", help="Catalogue name or path:FILE, instead of the setting.")
 @click.option("--backend", type=click.Choice(BACKENDS), help="Use this instead of the setting.")
 @click.option("--show-prompt/--no-prompt", default=True, help="Whether to print the prompt of the first passage.")
@@ -60,6 +63,8 @@ def try_(
 ) -> None:
     """Judge passages for a query, without a pipeline and without the cache."""
     as_json, show_prompt = options.pop("as_json"), options.pop("show_prompt")
+    if options["rubric"] and (options["strategy"] or options["scale"]):
+        raise click.UsageError("--rubric says strategy and scale itself: leave --strategy and --scale out")
     named = [("", text) for text in texts] + (_read_passages(passages) if passages else [])
     if not named:
         raise click.UsageError("give --passage TEXT or --passages FILE")
@@ -76,6 +81,8 @@ def _settings(config: Path | None, data_dir: Path, **changes: Any) -> JudgeSetti
     from qrelay.settings import load_settings
 
     settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
+    if "scale" in changes and settings.rubric:
+        changes.setdefault("strategy", "graded")
     return settings.changed(**changes)
 
 
@@ -124,6 +131,7 @@ def _as_json(judged: JudgedSet, prompt: list[Message]) -> dict[str, Any]:
                 "judgment_key": each.judgment_key,
                 "outcome": asdict(each.outcome),
                 "raw_reply": each.raw_reply,
+                "reason": each.reason,
                 "prompt_tokens": each.prompt_tokens,
             }
             for each in judged.judgments
@@ -147,6 +155,9 @@ def _print(judged: JudgedSet, prompt: list[Message], show_prompt: bool) -> None:
         rows.append((f"{each.passage_id} {title[:40]}", *_cells(each), str(each.prompt_tokens)))
     headings = ("passage", "grade", "P(relevant)", "expected", "entropy", "probabilities", "tokens")
     show(Rows(headings, rows, prose=("passage", "probabilities")))
+    for each in judged.judgments:
+        if each.reason:
+            console.print(Text(f"{each.passage_id} {each.reason}"))
     console.print(Text(f"judge {judged.judgments[0].judge.fingerprint}", style="dim"))
 
 
@@ -166,5 +177,5 @@ def _cells(judgment: Judgment) -> list[str]:
     ]
 
 
-for command in (*COMMANDS, cache, check, preview, rejudge, slice_):
+for command in (*COMMANDS, cache, check, compare, lint, preview, rejudge, slice_):
     judge.add_command(command)

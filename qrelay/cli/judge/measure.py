@@ -11,48 +11,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.group import example
-from qrelay.cli.options import config_option, data_dir_option, json_file_option, json_option
+from qrelay.cli.judge.pairs import FILE, judge_settings, judged_pairs, pairs_options
+from qrelay.cli.options import config_option, json_file_option, json_option
 from qrelay.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
-    from qrelay.formats.annotated_pairs import GradedPair
     from qrelay.judging.calibration import CalibrationMap
     from qrelay.judging.qualification.systems import Evaluation
-    from qrelay.judging.qualification.table import Table
-    from qrelay.judging.settings import JudgeSettings
-
-_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 def _pairs_options(command: Any) -> Any:
     """Where graded pairs come from, and what is known of their retrieval scores."""
     options = [
-        click.option("--slice", "slice_", type=_FILE, help="TSV of annotated pairs, from `qrelay judge slice`."),
-        click.option(
-            "--corpus",
-            type=click.Path(path_type=Path, exists=True),
-            help="BEIR folder or its corpus.jsonl[.gz], with --queries and --qrels instead of --slice.",
-        ),
-        click.option("--queries", type=_FILE, help="BEIR queries.jsonl[.gz]."),
-        click.option("--qrels", type=_FILE, help="BEIR's TSV or TREC's; .gz too."),
-        click.option("--rest", type=_FILE, help="TSV of more pairs, judged but not graded: for the relevant share."),
-        click.option("--answers", type=_FILE, help="JSONL of reference answers: _id, answers."),
-        click.option("--max-words", default=160, show_default=True, help="Words of a document that are judged."),
-        click.option("--relevant-from", type=int, required=True, help="The least grade that counts as relevant."),
         click.option("--embedder", default="all-MiniLM-L6-v2", show_default=True, help='Dense system; "" for none.'),
         click.option(
             "--fuse", "fusions", multiple=True, metavar="NAME=A,B,…", help="One more ensemble, of judges and scores."
         ),
-        data_dir_option(),
     ]
     for option in reversed(options):
         command = option(command)
-    return command
+    return pairs_options(command)
 
 
 @click.command("eval", epilog=example("qrelay judge eval --slice graded.tsv --relevant-from 2"))
 @_pairs_options
-@click.option("--calibration", type=_FILE, help="Apply these fitted maps instead of cross-validating.")
+@click.option("--calibration", type=FILE, help="Apply these fitted maps instead of cross-validating.")
 @click.option(
     "--cascade",
     "cascades",
@@ -129,7 +112,7 @@ def calibrate(out: Path, default: str | None, report: Path | None, config: Path 
     "qualify", epilog=example("qrelay judge qualify --slice graded.tsv --relevant-from 2 --out qualification.json")
 )
 @_pairs_options
-@click.option("--calibration", type=_FILE, help="Apply these fitted maps instead of cross-validating.")
+@click.option("--calibration", type=FILE, help="Apply these fitted maps instead of cross-validating.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File for the verdicts.")
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for HTML, PNG and JSON.")
 @config_option()
@@ -166,7 +149,8 @@ def qualify(
 def _evaluate(config: Path | None, options: dict[str, Any], maps: Mapping[str, CalibrationMap] | None) -> Evaluation:
     from qrelay.judging.qualification.systems import evaluate
 
-    table = asyncio.run(_table(config, options))
+    settings = judge_settings(config, options["data_dir"])
+    table = asyncio.run(judged_pairs(settings, options, options["embedder"]))
     fusions = dict(_fusion(each) for each in options["fusions"])
     return evaluate(table, fusions, maps)
 
@@ -189,51 +173,6 @@ def _fusion(text: str) -> tuple[str, list[str]]:
     if not (name and sign and inputs):
         raise click.UsageError(f"--fuse {text}: write NAME=A,B with names of judges and retrieval scores")
     return name, [each.strip() for each in inputs.split(",")]
-
-
-async def _table(config: Path | None, options: dict[str, Any]) -> Table:
-    from qrelay.judging.load import load_panel
-    from qrelay.judging.qualification.stages import StageOptions, score_pairs
-    from qrelay.judging.qualification.table import measure
-    from qrelay.judging.shots import unseen
-    from qrelay.progress import shown, step
-
-    settings = _settings(config, options["data_dir"])
-    given, corpus = _pairs(options)
-    pairs = unseen(given, settings.members().values())
-    if len(pairs) < len(given):
-        click.echo(
-            f"left out {len(given) - len(pairs)} pairs of queries that judge.shots shows as examples", err=True
-        )
-    stages = score_pairs(pairs, StageOptions(options["embedder"], corpus), lambda what: click.echo(what, err=True))
-    panel = load_panel(settings)
-    try:
-        with shown(), step("judging", total=len(pairs), unit="pairs") as judging:
-            return await measure(panel, pairs, stages, options["relevant_from"], judging.advance)
-    finally:
-        panel.close()
-
-
-def _pairs(options: dict[str, Any]) -> tuple[list[GradedPair], list[tuple[str, str]]]:
-    """The pairs, and the corpus (title, text) that BM25 counts in."""
-    from qrelay.formats.annotated_pairs import corpus_texts, read_annotated_pairs, read_beir
-
-    beir = [options["corpus"], options["queries"], options["qrels"]]
-    rest = read_annotated_pairs(options["rest"], ungraded=True) if options["rest"] else []
-    if options["slice_"] and not any(beir):
-        return read_annotated_pairs(options["slice_"]) + rest, []
-    if not all(beir) or options["slice_"]:
-        raise click.UsageError("give --slice FILE, or --corpus, --queries and --qrels")
-    words = options["max_words"]
-    pairs = read_beir(*beir, answers=options["answers"], max_words=words)
-    return pairs + rest, corpus_texts(options["corpus"], max_words=words)
-
-
-def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
-    from qrelay.judging.settings import JudgeSettings
-    from qrelay.settings import load_settings
-
-    return load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
 
 
 def _notes(evaluation: Evaluation) -> list[str]:

@@ -35,7 +35,7 @@ def described_pair(pair: ReviewPair) -> dict[str, Any]:
         "title": pair.passage.title,
         "text": pair.passage.text,
         "score": pair.score,
-        "labels": [_label(judge, label) for judge, label in pair.labels],
+        "labels": [{**_label(*each), "reason": why} for each, why in zip(pair.labels, pair.reasons, strict=True)],
         "override": {"grade": override.grade, "scale": override.scale, "author": override.author}
         if override
         else None,
@@ -50,7 +50,7 @@ def printed_pair(pair: ReviewPair, measure: str) -> str:
         f"{pair.query_id}  {pair.passage.passage_id}  {measure} {pair.score:.3f}",
         f"  query:   {pair.query}",
         f"  passage: {pair.passage.title}: {shown}" if pair.passage.title else f"  passage: {shown}",
-        *(f"  {_printed_label(judge, label)}" for judge, label in pair.labels),
+        *(f"  {_printed_label(*each, why)}" for each, why in zip(pair.labels, pair.reasons, strict=True)),
     ]
     if pair.override:
         lines.append(f"  override: {pair.override.grade} on {pair.override.scale}, by {pair.override.author}")
@@ -71,8 +71,9 @@ def _label(judge: JudgeRow, label: Label) -> dict[str, Any]:
     }
 
 
-def _printed_label(judge: JudgeRow, label: Label) -> str:
+def _printed_label(judge: JudgeRow, label: Label, why: str) -> str:
     who = f"{judge.identity.strategy} {judge.identity.model} {judge.judge_hash[:12]}"
     if label.grade is None or label.p_relevant is None:
         return f"missing ({label.missing_reason}), {who}"
-    return f"{label.grade} on {judge.identity.scale}, P(relevant) {label.p_relevant:.2f}, {who}"
+    said = f": {why}" if why else ""
+    return f"{label.grade} on {judge.identity.scale}, P(relevant) {label.p_relevant:.2f}, {who}{said}"

@@ -92,6 +92,7 @@ def _explain(
     from itertools import islice
 
     from qrelay.errors import InputError
+    from qrelay.labels.ledger.reasons import reasons
     from qrelay.labels.mining.explain import explain
 
     if mined is None:
@@ -100,7 +101,7 @@ def _explain(
             f"the ledger holds no judged query {query_id!r} of collection {collection}, whose queries are"
             f" {', '.join(map(repr, known))}, …: give a query's id, no passage's and no document's"
         )
-    rows = explain(mined, rules)
+    rows = explain(mined, rules, reasons(snapshot.connection, collection, [query_id]))
     if as_json:
         head = {"collection": collection, "query_id": query_id, "query": mined.query.text}
         echo_json({**head, "example": bool(mined.positives), "candidates": [row.as_json() for row in rows]})
@@ -115,7 +116,7 @@ def _print_rows(rows: list[Explained]) -> None:
         (
             row.candidate.passage.passage_id,
             ", ".join(_score(*score) for score in row.candidate.scores),
-            _label(row.label),
+            _label(row.label) + (f": {row.said}" if row.said else ""),
             row.judge,
             row.words,
         )

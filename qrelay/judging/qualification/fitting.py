@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qrelay.errors import InputError
 from qrelay.judging.calibration import BEHIND_BEST, CalibrationMap, FittedOn
 from qrelay.judging.qualification.table import Table
-from qrelay.scales import RELEVANT_GRADE, bounds
+from qrelay.scales import RELEVANT_GRADE, Scale, bounds
 from qrelay.stats.agreement import best_kappa_threshold
 from qrelay.stats.calibration import Isotonic, Logistic, group_folds
 
@@ -54,7 +54,7 @@ def fit_map(
     return CalibrationMap(
         inputs=table.inputs(names),
         model=model,
-        scale=f"{low}-{high}",
+        scale=Scale.of(low, high, table.relevant_from).name,
         min_grade=low,
         cuts=_rising(cuts, table.relevant_from - low - 1),
         cumulative=tuple(Isotonic.fit(p, grades >= grade) for grade in range(low + 1, high + 1)),

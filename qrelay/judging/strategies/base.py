@@ -34,12 +34,14 @@ class StrategySpec:
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One pair's outcome. decoding: how the backend decoded it; prompt_tokens: what it cost, the tokens of
-    questions that several pairs share being counted once, with the first of them."""
+    questions that several pairs share being counted once, with the first of them; reason: the judge's words for its
+    grade, where it was asked for them."""
 
     outcome: Graded | Missing
     decoding: str
     raw_reply: str = ""
     prompt_tokens: int = 0
+    reason: str = ""
 
 
 class Strategy(Protocol):

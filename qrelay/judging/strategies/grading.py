@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+from qrelay.judging.strategies.rubric import labels
 from qrelay.llm.exchange import TokenLogprobs
 from qrelay.scales import Scale
 from qrelay.types import Graded, Missing, Utility
@@ -24,7 +25,7 @@ _SPACE_MARKERS = " \t\r\n\u2581\u0120\u010a"
 def read_grade(reply: TokenLogprobs, scale: Scale, *, min_mass: float) -> Graded | Missing:
     """The grade in `reply`; `min_mass` (0 to 1) is the least total probability of all grade tokens."""
     if not reply.tokens:
-        return _read_text(reply.text, scale)
+        return read_text(reply.text, scale)
     masses = grade_masses(reply.tokens, scale)
     total = math.fsum(masses)
     if not total >= max(min_mass, 1e-9):  # also refuses NaN
@@ -77,12 +78,7 @@ def graded(probabilities: tuple[float, ...], scale: Scale, utility: Utility | No
     )
 
 
-def labels(scale: Scale) -> tuple[str, ...]:
-    """The canonical replies in capitals, lowest grade first."""
-    return tuple(variants[0].upper() for variants in scale.variants)
-
-
-def _read_text(text: str, scale: Scale) -> Graded | Missing:
+def read_text(text: str, scale: Scale) -> Graded | Missing:
     """Only a reply that is a grade and nothing else counts: in "scale 0 to 3 … final score: 1" a search
     for digits would find 3, and a `<think>` prefix is no grade."""
     index = _spellings(scale).get(text.strip(_SPACE_MARKERS).casefold())

@@ -17,7 +17,7 @@ from qrelay.labels.ledger.people import HUMAN
 from qrelay.labels.ledger.reader import JudgeRow, Label
 from qrelay.labels.permission import Usage
 from qrelay.labels.qualification import NEGATIVES, POSITIVES, USES
-from qrelay.scales import Scale
+from qrelay.scales import Scale, known
 
 
 class Tally:
@@ -100,11 +100,11 @@ class Tally:
 
     def relevant_grades(self) -> dict[str, int]:
         """scale -> the least relevant grade on it, of the judges' scales as far as it is known."""
-        known, found = self._request.rules.relevant_grades, dict[str, int]()
+        grades, found = self._request.rules.relevant_grades, dict[str, int]()
         for judge in self._judges.values():
             scale = judge.identity.scale
-            if judge.identity.strategy == HUMAN or scale in known:
-                found[scale] = Scale.halved(scale, known).relevant_grade
+            if judge.identity.strategy == HUMAN or known(scale, grades):
+                found[scale] = Scale.halved(scale, grades).relevant_grade
         return dict(sorted(found.items()))
 
     def _count(self, label: Label, judge: JudgeRow) -> None:

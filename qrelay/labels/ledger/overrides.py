@@ -24,7 +24,7 @@ from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.names import Names, names_of
 from qrelay.labels.ledger.rows import moment, unfit_for_trec
-from qrelay.scales import bounds
+from qrelay.scales import peoples_bounds
 
 MAX_PAGE_SIZE: Final = 1000
 _CHUNK: Final = 500
@@ -88,7 +88,7 @@ def check(wanted: NewOverride) -> None:
     if "\0" in wanted.author + wanted.note + wanted.query_id + wanted.passage_id:
         raise InputError(f"{pair} holds a NUL character, which texts in databases cannot hold: remove it")
     if wanted.grade is not None:
-        low, high = bounds(wanted.scale)
+        low, high = peoples_bounds(wanted.scale)
         if not low <= wanted.grade <= high:
             raise InputError(f"{pair}: grade {wanted.grade} is outside the scale {wanted.scale}")
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from qrelay.identity import judge_digest
 from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.overrides import latest
-from qrelay.scales import Scale, bounds
+from qrelay.scales import Scale, peoples_bounds
 from qrelay.types import JudgeIdentity, retrieval_scores
 
 HUMAN: Final = "human"
@@ -29,7 +29,7 @@ def pseudo_judge(scale: str) -> tuple[int, str, JudgeIdentity]:
     Raises:
         InputError: no scale LOW-HIGH.
     """
-    low, high = bounds(scale)
+    low, high = peoples_bounds(scale)
     identity = JudgeIdentity("people", "overrides", "", "", HUMAN, scale, retrieval_scores(uses=False))
     return -(low * 1000 + high), judge_digest(identity), identity
 

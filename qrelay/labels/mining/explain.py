@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from qrelay.labels.examples import Example
 from qrelay.labels.ledger.reader import Label
+from qrelay.labels.ledger.reasons import Key
 from qrelay.labels.mining.rules import NO_NUMBERS, UNJUDGED, Because, MiningRules, Verdict
 from qrelay.ranks import current_model
 from qrelay.types import Candidate
@@ -28,6 +30,8 @@ class Explained:
     reason: str
     words: str
     because: Because
+    said: str = ""
+    """The judge's own words for its grade, where it was asked for them."""
 
     def as_json(self) -> dict[str, Any]:
         """The row for scripts; numbers to six decimals, and null where there is none."""
@@ -44,6 +48,7 @@ class Explained:
             "p_relevant": _number(label.p_relevant) if label else None,
             "missing": label.missing_reason if label else None,
             "judge": self.judge or None,
+            "judge_reason": self.said or None,
             "role": self.role,
             "reason": self.reason,
             "words": self.words,
@@ -53,15 +58,22 @@ class Explained:
         }
 
 
-def explain(mined: Example, rules: MiningRules) -> list[Explained]:
-    """Every candidate of the query: those with a verdict in the order of `mine`, then the others."""
+def explain(mined: Example, rules: MiningRules, said: Mapping[Key, str] | None = None) -> list[Explained]:
+    """Every candidate of the query: those with a verdict in the order of `mine`, then the others. said: what judges
+    gave as reasons (`ledger.reasons`)."""
     system = current_model([verdict.judged.candidate for verdict in mined.verdicts])
     rows = []
     for verdict in mined.verdicts:
         words = in_words(verdict, rules, system)
         rows.append(_row(mined, verdict.judged.candidate, verdict.role, verdict.reason, words, verdict.because))
     rows += [_row(mined, each, UNJUDGED, reason, _OTHERS[reason], NO_NUMBERS) for each, reason in mined.others]
-    return rows
+    return [_with_words(row, mined.query.query_id, said) for row in rows] if said else rows
+
+
+def _with_words(row: Explained, query_id: str, said: Mapping[Key, str]) -> Explained:
+    label = row.label
+    key = (query_id, label.passage_id, label.judge_no, label.generation) if label else None
+    return replace(row, said=said.get(key, "")) if key else row
 
 
 def in_words(verdict: Verdict, rules: MiningRules, system: str) -> str:

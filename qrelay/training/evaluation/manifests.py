@@ -40,12 +40,13 @@ class Manifest:
         Raises:
             ConfigError: a scale without a known relevant grade, or scales that differ in it.
         """
-        from qrelay.scales import RELEVANT_GRADE, bounds
+        from qrelay.scales import RELEVANT_GRADE, Scale, known
 
-        scales, known = {judge["scale"] for judge in self.judges}, {**RELEVANT_GRADE, **self.relevant_grades}
-        if unknown := scales - known.keys():
+        names, grades = {judge["scale"] for judge in self.judges}, {**RELEVANT_GRADE, **self.relevant_grades}
+        if unknown := [name for name in names if not known(name, grades)]:
             raise ConfigError(f"the scale {min(unknown)} has no known least relevant grade: say --relevant-from")
-        found = {known[scale] - bounds(scale)[0] for scale in scales}
+        scales = [Scale.named(name, grades) for name in names]
+        found = {scale.relevant_grade - scale.min_grade for scale in scales}
         if len(found) > 1:
             raise ConfigError(f"the scales {self.scales} differ in what is relevant: say --relevant-from")
         return found.pop() if found else 1

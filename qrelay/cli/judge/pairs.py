@@ -1,0 +1,87 @@
+"""Annotated pairs on the command line: where they come from, and how the configured judges label them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qrelay.cli.options import data_dir_option
+
+if TYPE_CHECKING:
+    from qrelay.formats.annotated_pairs import GradedPair
+    from qrelay.judging.qualification.table import Table
+    from qrelay.judging.settings import JudgeSettings
+
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+def pairs_options(command: Any) -> Any:
+    """Where graded pairs come from."""
+    options = [
+        click.option("--slice", "slice_", type=FILE, help="TSV of annotated pairs, from `qrelay judge slice`."),
+        click.option(
+            "--corpus",
+            type=click.Path(path_type=Path, exists=True),
+            help="BEIR folder or its corpus.jsonl[.gz], with --queries and --qrels instead of --slice.",
+        ),
+        click.option("--queries", type=FILE, help="BEIR queries.jsonl[.gz]."),
+        click.option("--qrels", type=FILE, help="BEIR's TSV or TREC's; .gz too."),
+        click.option("--rest", type=FILE, help="TSV of more pairs, judged but not graded: for the relevant share."),
+        click.option("--answers", type=FILE, help="JSONL of reference answers: _id, answers."),
+        click.option("--max-words", default=160, show_default=True, help="Words of a document that are judged."),
+        click.option("--relevant-from", type=int, required=True, help="The least grade that counts as relevant."),
+        data_dir_option(),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+async def judged_pairs(settings: JudgeSettings, options: dict[str, Any], embedder: str | None = None) -> Table:
+    """The pairs with the judges' labels, and with retrieval scores unless `embedder` is None."""
+    from qrelay.judging.load import load_panel
+    from qrelay.judging.qualification.stages import StageOptions, score_pairs
+    from qrelay.judging.qualification.table import measure
+    from qrelay.judging.shots import unseen
+    from qrelay.progress import shown, step
+
+    given, corpus = _pairs(options)
+    pairs = unseen(given, settings.members().values())
+    if len(pairs) < len(given):
+        click.echo(
+            f"left out {len(given) - len(pairs)} pairs of queries that judge.shots shows as examples", err=True
+        )
+    stages = {}
+    if embedder is not None:
+        stages = score_pairs(pairs, StageOptions(embedder, corpus), lambda what: click.echo(what, err=True))
+    panel = load_panel(settings)
+    try:
+        with shown(), step("judging", total=len(pairs), unit="pairs") as judging:
+            return await measure(panel, pairs, stages, options["relevant_from"], judging.advance)
+    finally:
+        panel.close()
+
+
+def _pairs(options: dict[str, Any]) -> tuple[list[GradedPair], list[tuple[str, str]]]:
+    """The pairs, and the corpus (title, text) that BM25 counts in."""
+    from qrelay.formats.annotated_pairs import corpus_texts, read_annotated_pairs, read_beir
+
+    beir = [options["corpus"], options["queries"], options["qrels"]]
+    rest = read_annotated_pairs(options["rest"], ungraded=True) if options["rest"] else []
+    if options["slice_"] and not any(beir):
+        return read_annotated_pairs(options["slice_"]) + rest, []
+    if not all(beir) or options["slice_"]:
+        raise click.UsageError("give --slice FILE, or --corpus, --queries and --qrels")
+    words = options["max_words"]
+    pairs = read_beir(*beir, answers=options["answers"], max_words=words)
+    return pairs + rest, corpus_texts(options["corpus"], max_words=words)
+
+
+def judge_settings(config: Path | None, data_dir: Path) -> JudgeSettings:
+    """The judge's settings."""
+    from qrelay.judging.settings import JudgeSettings
+    from qrelay.settings import load_settings
+
+    return load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
