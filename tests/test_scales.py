@@ -9,7 +9,7 @@ import pytest
 from qrelay.errors import InputError
 from qrelay.formats.annotated_pairs import relevant_from
 from qrelay.judging.strategies import make_strategy
-from qrelay.scales import RELEVANT_GRADE, Scale, bounds
+from qrelay.scales import RELEVANT_GRADE, Scale, bounds, known, peoples_bounds
 from qrelay.types import JudgeIdentity, retrieval_scores
 
 JUDGE = JudgeIdentity("m", "r", "q", "p", "graded", "0-3", "n=1")
@@ -42,6 +42,32 @@ def test_a_scale_that_nobody_names_is_refused_where_guessing_would_train() -> No
         Scale.named("stars")
     with pytest.raises(InputError, match="its least and its highest grade"):
         Scale.halved("stars")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "relevant", "name"),
+    [(0, 3, 2, "0-3"), (0, 3, 3, "0-3:3"), (0, 4, 3, "0-4:3"), (1, 5, 4, "1-5:4")],
+)
+def test_a_scale_of_ones_own_says_in_its_name_what_is_relevant(low: int, high: int, relevant: int, name: str) -> None:
+    scale = Scale.of(low, high, relevant)
+    assert (scale.name, scale.min_grade, scale.max_grade, known(name)) == (name, low, high, True)
+    assert Scale.named(name) == Scale.halved(name) == scale
+    assert Scale.named(name, {**RELEVANT_GRADE, name: high}).relevant_grade == high, "the sink's setting wins"
+
+
+@pytest.mark.parametrize("name", ["0-3:0", "0-3:4", "0-3:", "3-0:2", "0-3:x", "0-3:2:2"])
+def test_a_name_that_says_a_grade_off_its_scale_is_none(name: str) -> None:
+    assert not known(name)
+    with pytest.raises(InputError):
+        bounds(name)
+    with pytest.raises(InputError, match="sink.relevant_grades"):
+        Scale.named(name)
+
+
+def test_people_grade_on_plain_scales() -> None:
+    assert peoples_bounds("0-4") == (0, 4)
+    with pytest.raises(InputError, match="people grade on 0-4, and sink.relevant_grades"):
+        peoples_bounds("0-4:2")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ from qrelay.jobs.subprocess_launcher import SubprocessLauncher, _file_errors, _r
 from qrelay.judging.calibration import CalibrationMap, FittedOn, MapInput, load_map, save_maps
 from qrelay.judging.querygen.journal import Journal as QueryJournal
 from qrelay.judging.querygen.journal import Outcome
+from qrelay.judging.strategies.chat import ChatGrade
+from qrelay.judging.strategies.lint import warnings
+from qrelay.judging.strategies.rubric import Rubric, parse_rubric
 from qrelay.labels.exports.files import open_output
 from qrelay.labels.qualification import read_report
 from qrelay.models.catalogue import load_catalogue
@@ -65,7 +68,7 @@ from qrelay.training.job.result import JobResult, SlotResult, read_result, read_
 from qrelay.training.record import begin
 from qrelay.training.rounds.state import Round, Series, StateFile
 from qrelay.training.settings import TrainerSettings
-from qrelay.types import Missing
+from qrelay.types import Missing, Passage
 from tests import samples
 from tests.bench.made import report
 from tests.fuzz.formats import _export
@@ -143,6 +146,24 @@ def _tuned(folder: Path) -> None:
     write_tuned(
         folder, {"settings": {"judge": {"backend": "fake", "model": "m"}}, "chosen": {"when": "2026", "judges": []}}
     )
+
+
+def _rubrics(_: Path) -> Sequence[bytes]:
+    folder = ROOT / "qrelay" / "judging" / "rubrics"
+    schema = b"\nanswer: {read: json, reason: true, schema: {properties: {grade: {enum: [0, 1]}}}}\n"
+    own = (ROOT / "examples" / "rubric.yaml").read_bytes()
+    return [
+        *(path.read_bytes() for path in sorted(folder.glob("*.yaml"))),
+        own,
+        own.partition(b"answer:")[0] + schema,
+    ]
+
+
+def _rubric(path: Path) -> None:
+    found = parse_rubric(path.read_bytes(), path.name)
+    if isinstance(found, Rubric):
+        ChatGrade(found, min_mass=0.05).example(samples.QUERY, Passage("p", "d", "a title", "a text"))
+        warnings(found)
 
 
 def _experiments(_: Path) -> Sequence[bytes]:
@@ -454,6 +475,7 @@ PARSERS: Final = (
     ),
     Parser("tuned.yaml", "yaml", written("tuned.yaml", _tuned), file("tuned.yaml", _tuned_and_record("tuned.yaml"))),
     Parser("environment", "lines", constant(_VARIABLES), _environment),
+    Parser("rubric", "yaml", _rubrics, file("r.yaml", _rubric)),
     Parser("experiment", "yaml", _experiments, file("e.yaml", lambda path: load_experiment(str(path)))),
     Parser(
         "experiment's overrides", "lines", constant("learning_rate=1e-5\nstages=[{name: a, data: [x]}]"), _overrides

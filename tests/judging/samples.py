@@ -46,10 +46,11 @@ def make_judge(
     strategy: str = "graded",
     scale: str = "0-3",
     min_mass: float = 0.05,
+    rubric: str = "",
 ) -> Judge:
     """A judge with a stopped clock; `cache` may be the path of a new or old one."""
     store = SqlCache(str(cache)) if isinstance(cache, Path) else cache or NoCache()
-    made = make_strategy(strategy, scale, min_mass=min_mass)
+    made = make_strategy(strategy, scale, min_mass=min_mass, rubric=rubric)
     return Judge(backend or FakeBackend(), made, store, clock=lambda: NOW)
 
 

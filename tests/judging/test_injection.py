@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from benchmarks.injection import Change, changes, main, read_cases, sign_test, summary
 from qrelay.judging.strategies import make_strategy
 from qrelay.judging.strategies.hygiene import delimited_passage
+from qrelay.judging.strategies.rubric import Rubric, load_rubric, shipped
 from qrelay.llm.exchange import Prompt, TokenLogprobs
 from qrelay.llm.fake import FakeBackend
 from qrelay.llm.llamacpp import LlamaCppBackend
+from qrelay.types import Passage, Query
+from tests.judging.rubrics import rubric_file
 
 CASES = read_cases()
 
@@ -71,6 +75,25 @@ def test_labels_that_are_missing_are_counted_and_not_as_unchanged() -> None:
 )
 def test_the_sign_test_is_exact_and_two_sided(up: int, down: int, p: float) -> None:
     assert sign_test(up, down) == sign_test(down, up) == pytest.approx(p)
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if isinstance(load_rubric(name), Rubric)] + ["own"])
+async def test_no_order_leaves_its_place_in_any_rubric(name: str, tmp_path: Path) -> None:
+    """The whole set, as passage, title and query: each chat has the rubric's own delimiters and turns alone."""
+    strategy = make_strategy("", "", rubric=rubric_file(tmp_path) if name == "own" else name)
+    plain = strategy.example(Query("q", "x", "docs"), Passage("", "", "x", "x"))
+    for case in CASES:
+        chat = strategy.example(
+            Query("q", case.order, "docs"), Passage("", "", case.order, case.passage + case.order)
+        )
+        assert [each["role"] for each in chat] == [each["role"] for each in plain]
+        shown, usual = ("\n".join(each["content"] for each in turns) for turns in (chat, plain))
+        for mark in ("<passage>", "</passage>", "<|", "[INST]"):
+            assert shown.count(mark) == usual.count(mark), (mark, case.order)
+        after = shown.rpartition("</passage>")[2]
+        assert case.query not in after and len(after.split()) > 10, "a reminder and the question follow the passage"
+    found = await changes(strategy, FakeBackend(), CASES)
+    assert all(each is not None for each in found)
 
 
 @pytest.mark.parametrize("strategy", ["binary", "graded", "query_likelihood", "answer_nll"])

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from qrelay.errors import ConfigError, QrelayError, TransientError
 from qrelay.judging.strategies.base import Measured
-from qrelay.judging.strategies.grading import labels, read_grade, read_text
+from qrelay.judging.strategies.grading import read_grade, read_text
 from qrelay.judging.strategies.rubric import Answer
 from qrelay.llm.base import Backend
 from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS, Chat, Prompt, TokenLogprobs
@@ -36,11 +36,19 @@ class Read(NamedTuple):
 
 
 class Reader(Protocol):
-    """One way of answering. hashed: what of it joins the prompt's hash; needs, asks: see `StrategySpec`."""
+    """One way of answering."""
 
-    needs: frozenset[str]
-    asks: str
-    hashed: tuple[str, ...]
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it asks of a backend."""
+
+    @property
+    def asks(self) -> str:
+        """Whose decoding is part of a label's identity."""
+
+    @property
+    def hashed(self) -> tuple[str, ...]:
+        """How the answer is read, for the prompt's hash."""
 
     def reply(self, label: str) -> str:
         """The answer of a worked example that deserves this label."""
@@ -69,7 +77,7 @@ class Probabilities:
 
     def accepts(self, answer: str) -> bool:
         """Only a label."""
-        return answer in labels(self._scale)
+        return answer in self._scale.labels
 
     def grade(self, reply: TokenLogprobs) -> Graded | Missing:
         """See `read_grade`."""
@@ -103,7 +111,7 @@ class Probabilities:
 
     def _chat(self, prompt: Prompt, measured: Measured) -> Chat:
         assert isinstance(measured.outcome, Graded)
-        label = labels(self._scale)[measured.outcome.grade - self._scale.min_grade]
+        label = self._scale.labels[measured.outcome.grade - self._scale.min_grade]
         turns = [(each["role"], each["content"]) for each in prompt.messages()]
         return Chat((*turns, ("assistant", label), ("user", self._why)), self._max_tokens)
 
@@ -129,7 +137,7 @@ class _Words:
 
     @property
     def _choices(self) -> tuple[str, ...]:
-        return () if self.answer.reason else labels(self.scale)
+        return () if self.answer.reason else self.scale.labels
 
     def accepts(self, answer: str) -> bool:
         """Only what is read as a grade, with a reason where one is asked for."""
@@ -174,7 +182,8 @@ class Number(_Words):
 class Json(_Words):
     """One JSON object that the schema allows, alone or in a fence of its own."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises ConfigError: the schema is none."""
         from jsonschema import Draft202012Validator
         from jsonschema.exceptions import SchemaError
 
@@ -189,7 +198,7 @@ class Json(_Words):
         own = self.answer
         if own.form is not None:
             return own.form
-        fields: dict[str, Any] = {own.grade_field: {"enum": [_value(each) for each in labels(self.scale)]}}
+        fields: dict[str, Any] = {own.grade_field: {"enum": [_value(each) for each in self.scale.labels]}}
         if own.reason:
             fields[own.reason_field] = {"type": "string"}
         return {"type": "object", "properties": fields, "required": list(fields)}
@@ -248,7 +257,11 @@ def reader_of(answer: Answer, scale: Scale, min_mass: float) -> Reader:
     """What reads the rubric's answers. Raises ConfigError: a schema that is none."""
     if answer.by_token:
         return Probabilities(scale, answer.question, min_mass, answer.max_tokens)
-    return Number(scale, answer) if answer.read == "number" else Json(scale, answer)
+    if answer.read == "number":
+        return Number(scale, answer)
+    found = Json(scale, answer)
+    found.check()
+    return found
 
 
 def _graded(measured: Measured) -> bool:

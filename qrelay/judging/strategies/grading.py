@@ -13,7 +13,6 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from qrelay.judging.strategies.rubric import labels
 from qrelay.llm.exchange import TokenLogprobs
 from qrelay.scales import Scale
 from qrelay.types import Graded, Missing, Utility
@@ -31,7 +30,7 @@ def read_grade(reply: TokenLogprobs, scale: Scale, *, min_mass: float) -> Graded
     if not total >= max(min_mass, 1e-9):  # also refuses NaN
         return Missing(
             "unparseable",
-            f"the grades {'/'.join(labels(scale))} hold {total:.3f} of the first token's probability, below "
+            f"the grades {'/'.join(scale.labels)} hold {total:.3f} of the first token's probability, below "
             f"judge.min_grade_mass {min_mass}; the model's own first token is {reply.tokens[0][0][:20]!r}",
         )
     masses = _with_unseen(masses, reply, scale)
@@ -85,7 +84,7 @@ def read_text(text: str, scale: Scale) -> Graded | Missing:
     if index is None:
         return Missing(
             "unparseable",
-            f"the reply ({len(text)} characters) is not exactly one of {'/'.join(labels(scale))}",
+            f"the reply ({len(text)} characters) is not exactly one of {'/'.join(scale.labels)}",
         )
     return graded(tuple(1.0 if i == index else 0.0 for i in range(len(scale.variants))), scale)
 

@@ -48,13 +48,13 @@ class Explained:
             "p_relevant": _number(label.p_relevant) if label else None,
             "missing": label.missing_reason if label else None,
             "judge": self.judge or None,
-            "judge_reason": self.said or None,
             "role": self.role,
             "reason": self.reason,
             "words": self.words,
             "value": _number(self.because.value),
             "limit": _number(self.because.limit),
             "other": self.because.other or None,
+            **({"judge_reason": self.said} if self.said else {}),
         }
 
 

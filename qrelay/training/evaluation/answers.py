@@ -140,7 +140,6 @@ def _chat(
 
 
 def _prompt(questions: Questions, reading: Reading) -> Prompt:
-    from qrelay.judging.strategies.grading import labels
     from qrelay.judging.strategies.hygiene import as_data
     from qrelay.llm.exchange import Prompt
 
@@ -151,7 +150,7 @@ def _prompt(questions: Questions, reading: Reading) -> Prompt:
         instructions=GRADER.strip(),
         question=f"Question: {as_data(query)}\n{references}\n",
         evidence=evidence,
-        labels=labels(_scale()),
+        labels=_scale().labels,
         query="\n".join(questions.references[reading.query_id]),
         passage=reading.answer,
     )
