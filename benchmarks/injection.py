@@ -1,7 +1,7 @@
 """Do orders inside a passage raise its grade? Each order against a neutral sentence of the same length.
 
     python -m benchmarks.injection --strategy binary --strategy query_likelihood \
-        [--backend transformers] [--model qwen2.5-coder-0.5b-instruct] [--scale 0-3] [--threads 1] [--json]
+        [--rubric mine.yaml] [--backend transformers] [--model qwen2.5-coder-0.5b-instruct] [--scale 0-3] [--threads 1] [--json]
 
 Twenty orders in various forms are appended to passages that do not answer their query, and in their place a neutral
 sentence in the same language. For each strategy: how many orders raised the grade above the neutral sentence's, how
@@ -27,8 +27,8 @@ from typing import Any
 
 from qrelay.errors import QrelayError
 from qrelay.judging.engines import make_backend
+from qrelay.judging.load import strategy_of
 from qrelay.judging.settings import JudgeSettings
-from qrelay.judging.strategies import make_strategy
 from qrelay.judging.strategies.base import Measured, Strategy
 from qrelay.llm.base import Backend
 from qrelay.settings import load_settings
@@ -142,10 +142,10 @@ def summary(found: Sequence[Change | None]) -> dict[str, Any]:
     return report
 
 
-def measure(settings: JudgeSettings, name: str, cases: Sequence[Case]) -> dict[str, Any]:
-    """The figures of the strategy `name`; loads the engine for it."""
-    strategy = make_strategy(name, settings.scale, min_mass=settings.min_grade_mass)
-    chosen = settings.model_copy(update={"strategy": name})
+def measure(settings: JudgeSettings, name: str, cases: Sequence[Case], rubric: str = "") -> dict[str, Any]:
+    """The figures of the strategy `name`, or of a rubric; loads the engine for it."""
+    chosen = settings.model_copy(update={"strategy": name, "rubric": rubric})
+    strategy = strategy_of(chosen)
     backend = make_backend(chosen, needs=strategy.spec.needs)
     began, cpu = time.monotonic(), time.process_time()
     try:
@@ -154,7 +154,7 @@ def measure(settings: JudgeSettings, name: str, cases: Sequence[Case]) -> dict[s
         backend.close()
     raised = [cases[n].order for n, each in enumerate(found) if each and each.grade > 0]
     spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
-    judge = {"strategy": name, "scale": strategy.spec.scale.name, "model": backend.weights.model}
+    judge = {"strategy": strategy.spec.name, "scale": strategy.spec.scale.name, "model": backend.weights.model}
     return {**judge, **summary(found), **spent, "raised_by": raised}
 
 
@@ -188,6 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strategy", action="append", help="may be repeated; default: binary")
+    parser.add_argument("--rubric", action="append", default=[], help="a file or a shipped name; may be repeated")
     parser.add_argument("--scale", choices=["0-3", "1-4"])
     parser.add_argument("--backend")
     parser.add_argument("--model")
@@ -195,7 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true")
     parsed = parser.parse_args(arguments)
     settings = settings_of(parsed)
-    reports = [measure(settings, name, read_cases()) for name in parsed.strategy or ["binary"]]
+    names = parsed.strategy or ([] if parsed.rubric else ["binary"])
+    reports = [measure(settings, name, read_cases()) for name in names]
+    reports += [measure(settings, "", read_cases(), rubric) for rubric in parsed.rubric]
     if parsed.json:
         print(json.dumps(reports, ensure_ascii=False, indent=2))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from qrelay.types import Graded, Missing, Passage, Query
 from tests.judging.rubrics import OWN, rubric_file, scale
 from tests.judging.samples import COPYTREE, LOCK, QUERY, candidate_set, judge_one, make_judge, passage
 
+ROOT = Path(__file__).resolve().parents[2]
 ASKED = Query("q", QUERY, "docs")
 JSON = {"read": "json", "reason": True}
 WORDS = "Reply with JSON: grade and reason. {grades} {answers}"
@@ -400,3 +402,21 @@ async def test_a_passage_alone_in_a_template_keeps_its_place(tmp_path: Path) -> 
     strategy = own(tmp_path, template="{query} {text} {query} and the rest")
     shown = strategy.example(Query("q", odd, "docs"), passage(LOCK + odd))[-1]["content"]
     assert shown == f"{odd} {LOCK}{odd} {odd} and the rest"
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_the_rubrics_of_the_page_and_of_the_examples_can_be_used_as_they_stand(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "judge.md").read_text("utf8")
+    (tmp_path / "page.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    for path in (tmp_path / "page.yaml", ROOT / "examples" / "rubric.yaml"):
+        rubric = load_rubric(str(path))
+        assert isinstance(rubric, Rubric) and warnings(rubric) == []
+        assert make_strategy("", "", rubric=str(path)).spec.name == "howto"
+
+
+def test_the_shipped_rubrics_are_package_data() -> None:
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["tool"]["setuptools"]["package-data"]
+    assert packaged["qrelay.judging"] == ["rubrics/*.yaml"]
+    assert {"graded-0-3", "graded-1-4", "binary", "utility"} <= set(shipped())
