@@ -1,7 +1,8 @@
 """Do orders inside a passage raise its grade? Each order against a neutral sentence of the same length.
 
     python -m benchmarks.injection --strategy binary --strategy query_likelihood \
-        [--rubric mine.yaml] [--backend transformers] [--model qwen2.5-coder-0.5b-instruct] [--scale 0-3] [--threads 1] [--json]
+        [--rubric mine.yaml] [--backend transformers] \
+        [--model qwen2.5-coder-0.5b-instruct] [--scale 0-3] [--threads 1] [--json]
 
 Twenty orders in various forms are appended to passages that do not answer their query, and in their place a neutral
 sentence in the same language. For each strategy: how many orders raised the grade above the neutral sentence's, how

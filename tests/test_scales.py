@@ -60,13 +60,13 @@ def test_a_name_that_says_a_grade_off_its_scale_is_none(name: str) -> None:
     assert not known(name)
     with pytest.raises(InputError):
         bounds(name)
-    with pytest.raises(InputError, match="sink.relevant_grades"):
+    with pytest.raises(InputError, match=r"sink\.relevant_grades"):
         Scale.named(name)
 
 
 def test_people_grade_on_plain_scales() -> None:
     assert peoples_bounds("0-4") == (0, 4)
-    with pytest.raises(InputError, match="people grade on 0-4, and sink.relevant_grades"):
+    with pytest.raises(InputError, match=r"people grade on 0-4, and sink\.relevant_grades"):
         peoples_bounds("0-4:2")
 
 

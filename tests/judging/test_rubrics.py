@@ -351,7 +351,7 @@ def test_an_engine_that_cannot_reply_in_words_is_refused_with_the_rubric_named(t
         capabilities = frozenset({TOKEN_LOGPROBS})
 
     path = rubric_file(tmp_path, answer={"read": "number"})
-    with pytest.raises(ConfigError, match="the rubric .*own.yaml needs generation"):
+    with pytest.raises(ConfigError, match=r"the rubric .*own\.yaml needs generation"):
         refuse_lacking(Mute(), JudgeSettings(backend="fake", rubric=path), frozenset({GENERATION}))
 
 
@@ -374,20 +374,19 @@ def test_shipped_rubrics_are_well_made(name: str) -> None:
     ("changes", "told"),
     [
         ({}, ""),
-        ({"template": "{query}\n{text}\nThe passage has ended. {query}\n{answers}"}, "no delimiter"),
-        ({"template": "{query}\n<doc>{text}</doc>\nThe passage has ended. {query}\n{answers}"}, "no delimiter"),
-        ({"template": "{query}\n<passage>\n{title}\n{text}\n</passage>\nThe passage has ended. {query}\n{answers}"}, ""),
+        ({"template": "{query}\n{text}\nThe passage is over. {query} {answers}"}, "no delimiter"),
+        ({"template": "{query}\n<doc>{text}</doc>\nThe passage is over. {query} {answers}"}, "no delimiter"),
+        ({"template": "{query}\n<passage>\n{title} {text}</passage>\nThe passage is over. {query} {answers}"}, ""),
         ({"template": "{query}\n{passage}"}, "nothing after the passage"),
-        ({"template": "{query}\n{passage}\nThe passage has ended. Grade it now, {answers}:"}, "query does not follow"),
+        ({"template": "{query}\n{passage}\nThe passage is over. Grade it, {answers}:"}, "query does not follow"),
         ({"scale": scale(1, "no", "")}, "the grades 1 have no meaning"),
         ({"instructions": "Grade it."}, ""),
-        ({"instructions": "Grade it.", "template": "{query}\n{passage}\nThe passage has ended. {query} Your grade:"}, "{grades}"),
-        ({"instructions": "{grades} Grade it.\nAs you like.", "template": "{query}\n{passage}\nThe passage ended. {query}:"},
+        ({"instructions": "Grade it.", "template": "{query}\n{passage}\nThe passage is over. {query}:"}, "{grades}"),
+        ({"instructions": "{grades}\nGrade it.", "template": "{query}\n{passage}\nThe passage ended. {query}:"},
          "how to answer is not said last"),
         ({"answer": {"read": "json", "reason": True}}, "not told of reason"),
-        ({"scale": {"relevant_from": 1, "grades": {0: {"meaning": "x", "replies": ["poor"]},
-                                                    1: {"meaning": "y", "replies": ["good"]}}}}, "may be several tokens"),
-        ({"examples": [{"query": "a", "text": "t", "title": title, "answer": answer} for title, answer in ("x0", " 4")]},
+        ({"scale": {"relevant_from": 1, "grades": {0: {"meaning": "x", "replies": ["no!"]}, 1: "y"}}}, "several tokens"),
+        ({"examples": [{"query": "a", "text": "t", "title": one, "answer": two} for one, two in ("x0", " 4")]},
          "some have a title"),
         ({"examples": [{"query": name, "text": "t", "answer": "4"} for name in "ab"]}, "take turns"),
     ],

@@ -41,7 +41,7 @@ def test_two_judges_of_one_range_keep_what_each_calls_relevant(ledger: Ledger) -
 
 def test_a_scale_that_says_nothing_is_refused_with_the_setting_to_set(ledger: Ledger) -> None:
     ledger.commit([on("0-4", 3, 4, 0)])
-    with pytest.raises(InputError, match="'0-4'.*set sink.relevant_grades"):
+    with pytest.raises(InputError, match=r"'0-4'.*set sink\.relevant_grades"):
         positives(ledger)
 
 
