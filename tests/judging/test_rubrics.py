@@ -385,7 +385,7 @@ def test_shipped_rubrics_are_well_made(name: str) -> None:
         ({"instructions": "{grades}\nGrade it.", "template": "{query}\n{passage}\nThe passage ended. {query}:"},
          "how to answer is not said last"),
         ({"answer": {"read": "json", "reason": True}}, "not told of reason"),
-        ({"scale": {"relevant_from": 1, "grades": {0: {"meaning": "x", "replies": ["no!"]}, 1: "y"}}}, "several tokens"),
+        ({"scale": {"relevant_from": 1, "grades": {0: {"replies": ["no!"]}, 1: "y"}}}, "several tokens"),
         ({"examples": [{"query": "a", "text": "t", "title": one, "answer": two} for one, two in ("x0", " 4")]},
          "some have a title"),
         ({"examples": [{"query": name, "text": "t", "answer": "4"} for name in "ab"]}, "take turns"),
