@@ -162,7 +162,7 @@ def _rubrics(_: Path) -> Sequence[bytes]:
 def _rubric(path: Path) -> None:
     found = parse_rubric(path.read_bytes(), path.name)
     if isinstance(found, Rubric):
-        ChatGrade(found, min_mass=0.05).example(samples.QUERY, Passage("p", "d", "a title", "a text"))
+        ChatGrade(found, min_mass=0.05).example(samples.query(), Passage("p", "d", "a title", "a text"))
         warnings(found)
 
 
