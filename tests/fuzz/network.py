@@ -28,11 +28,14 @@ from qrelay.jobs.launcher import TrainingJob
 from qrelay.judging.engines import make_backend
 from qrelay.judging.querygen.prompt import read_question
 from qrelay.judging.settings import JudgeSettings
+from qrelay.judging.strategies.answers import Json, Number
 from qrelay.judging.strategies.numbered import read_numbers
+from qrelay.judging.strategies.rubric import Answer
 from qrelay.llm.exchange import Chat, Continuation, Prompt, Reply
 from qrelay.models.embedder import load_embedder
 from qrelay.models.registry import Registry
 from qrelay.models.served import Embedders
+from qrelay.scales import Scale
 from qrelay.settings.kubernetes import KubernetesSettings
 from qrelay.types import CandidateSet, Query
 from tests.fuzz.parser import Parser, constant, each
@@ -323,6 +326,15 @@ _EXPOSITION: Final = (
     '# TYPE h histogram\nh_bucket{le="1.0"} 1\nh_bucket{le="+Inf"} 2\nh_sum 3\nh_count 2\n'
 )
 
+_SCALE: Final = Scale.halved("0-3", variants=(("0",), ("1",), ("2",), ("3",)))
+
+
+def _judged_in_words(data: bytes, _: Path) -> None:
+    for kind in (Json, Number):
+        answer = Answer(read="json" if kind is Json else "number", reason=True)
+        kind(_SCALE, answer).read(data.decode("utf8", "surrogateescape"))
+
+
 PARSERS: Final = (
     Parser("labels by an endpoint", "json", constant(*_SEEDS), _labels, cost=20),
     Parser("endpoint's answer", "json", constant(*_SEEDS), _with_status("200 OK"), cost=5),
@@ -335,6 +347,12 @@ PARSERS: Final = (
         lambda _: [_http("200 OK", seed.encode(), *_RATE_LIMITS[2].splitlines()) for seed in _SEEDS],
         _endpoint,
         cost=5,
+    ),
+    Parser(
+        "a judge's JSON",
+        "json",
+        constant('{"grade": 2, "reason": "It says how."}', '```json\n{"grade": 0, "reason": ""}\n```', "3\nso it is"),
+        _judged_in_words,
     ),
     Parser("search engine's answer", "json", constant(*map(json.dumps, SAMPLES.values())), _searched, cost=5),
     Parser("search engine's credential", "lines", constant("user:pass\n"), _credential),

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from qrelay.errors import ConfigError, QrelayError, TransientError
 from qrelay.judging.strategies.base import Measured
-from qrelay.judging.strategies.grading import read_grade, read_text
+from qrelay.judging.strategies.grading import grade_said, read_grade
 from qrelay.judging.strategies.rubric import Answer
 from qrelay.llm.base import Backend
 from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS, Chat, Prompt, TokenLogprobs
@@ -174,8 +174,8 @@ class Number(_Words):
         """See the class."""
         first, _, rest = text.strip().partition("\n")
         if not self.answer.reason:
-            return Read(read_text(text, self.scale))
-        outcome = read_text(first, self.scale)
+            return Read(grade_said(text, self.scale))
+        outcome = grade_said(first, self.scale)
         return Read(outcome, rest.strip() if isinstance(outcome, Graded) else "")
 
 
@@ -236,7 +236,7 @@ class Json(_Words):
         if not isinstance(value, int | str) or isinstance(value, bool):
             return Read(_unparseable(text, f"without a grade in {self.answer.grade_field!r}"))
         reason = found.get(self.answer.reason_field, "") if self.answer.reason else ""
-        outcome = read_text(str(value), self.scale)
+        outcome = grade_said(str(value), self.scale)
         return Read(outcome, reason if isinstance(reason, str) and isinstance(outcome, Graded) else "")
 
     def _problem(self, found: Any) -> str:

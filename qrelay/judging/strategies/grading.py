@@ -24,7 +24,7 @@ _SPACE_MARKERS = " \t\r\n\u2581\u0120\u010a"
 def read_grade(reply: TokenLogprobs, scale: Scale, *, min_mass: float) -> Graded | Missing:
     """The grade in `reply`; `min_mass` (0 to 1) is the least total probability of all grade tokens."""
     if not reply.tokens:
-        return read_text(reply.text, scale)
+        return grade_said(reply.text, scale)
     masses = grade_masses(reply.tokens, scale)
     total = math.fsum(masses)
     if not total >= max(min_mass, 1e-9):  # also refuses NaN
@@ -77,7 +77,7 @@ def graded(probabilities: tuple[float, ...], scale: Scale, utility: Utility | No
     )
 
 
-def read_text(text: str, scale: Scale) -> Graded | Missing:
+def grade_said(text: str, scale: Scale) -> Graded | Missing:
     """Only a reply that is a grade and nothing else counts: in "scale 0 to 3 … final score: 1" a search
     for digits would find 3, and a `<think>` prefix is no grade."""
     index = _spellings(scale).get(text.strip(_SPACE_MARKERS).casefold())
