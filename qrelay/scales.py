@@ -79,11 +79,6 @@ class Scale:
         """The best grade. Raises InputError: the name is no LOW-HIGH."""
         return bounds(self.name)[1]
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The canonical replies in capitals, lowest grade first."""
-        return tuple(variants[0].upper() for variants in self.variants)
-
     def share(self, grade: int) -> float:
         """The grade as a share of the way from the worst, 0, to the best, 1. Raises InputError: no LOW-HIGH."""
         return (grade - self.min_grade) / (self.max_grade - self.min_grade)

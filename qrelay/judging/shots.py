@@ -17,6 +17,7 @@ from qrelay.identity import digest
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies import make_strategy
 from qrelay.judging.strategies.chat import ChatGrade, Shot
+from qrelay.judging.strategies.grading import labels
 from qrelay.scales import Scale
 from qrelay.words import normalised
 
@@ -93,7 +94,7 @@ def replies_of(pairs: Iterable[GradedPair], scale: Scale) -> dict[int, str]:
         MalformedInput: fewer than two different grades.
     """
     grades = sorted({pair.grade for pair in pairs if pair.grade is not None})
-    relevant, names = relevant_from(grades), scale.labels
+    relevant, names = relevant_from(grades), labels(scale)
     low, high = grades[0], grades[-1]
     if len(names) == 2:
         return {grade: names[grade >= relevant] for grade in grades}

@@ -42,8 +42,6 @@ def _linted(source: str) -> dict[str, Any]:
     from qrelay.judging.strategies.rubric import Rubric, load_rubric
 
     rubric = load_rubric(source)
-    if not isinstance(rubric, Rubric) and rubric.kind != "utility":
-        return {"strategy": rubric.strategy, "scale": "", "relevant_from": None, "prompt_hash": "", "warnings": []}
     spec = make_strategy("", "", rubric=source).spec
     return {
         "strategy": spec.name,

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from qrelay.errors import ConfigError, QrelayError, TransientError
 from qrelay.judging.strategies.base import Measured
-from qrelay.judging.strategies.grading import grade_said, read_grade
+from qrelay.judging.strategies.grading import grade_said, labels, read_grade
 from qrelay.judging.strategies.rubric import Answer
 from qrelay.llm.base import Backend
 from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS, Chat, Prompt, TokenLogprobs
@@ -77,7 +77,7 @@ class Probabilities:
 
     def accepts(self, answer: str) -> bool:
         """Only a label."""
-        return answer in self._scale.labels
+        return answer in labels(self._scale)
 
     def grade(self, reply: TokenLogprobs) -> Graded | Missing:
         """See `read_grade`."""
@@ -111,7 +111,7 @@ class Probabilities:
 
     def _chat(self, prompt: Prompt, measured: Measured) -> Chat:
         assert isinstance(measured.outcome, Graded)
-        label = self._scale.labels[measured.outcome.grade - self._scale.min_grade]
+        label = labels(self._scale)[measured.outcome.grade - self._scale.min_grade]
         turns = [(each["role"], each["content"]) for each in prompt.messages()]
         return Chat((*turns, ("assistant", label), ("user", self._why)), self._max_tokens)
 
@@ -137,7 +137,7 @@ class _Words:
 
     @property
     def _choices(self) -> tuple[str, ...]:
-        return () if self.answer.reason else self.scale.labels
+        return () if self.answer.reason else labels(self.scale)
 
     def accepts(self, answer: str) -> bool:
         """Only what is read as a grade, with a reason where one is asked for."""
@@ -198,7 +198,7 @@ class Json(_Words):
         own = self.answer
         if own.form is not None:
             return own.form
-        fields: dict[str, Any] = {own.grade_field: {"enum": [_value(each) for each in self.scale.labels]}}
+        fields: dict[str, Any] = {own.grade_field: {"enum": [_value(each) for each in labels(self.scale)]}}
         if own.reason:
             fields[own.reason_field] = {"type": "string"}
         return {"type": "object", "properties": fields, "required": list(fields)}

@@ -11,6 +11,7 @@ from qrelay.identity import digest
 from qrelay.judging.strategies import hygiene
 from qrelay.judging.strategies.answers import Probabilities, reader_of
 from qrelay.judging.strategies.base import Measured, StrategySpec
+from qrelay.judging.strategies.grading import labels
 from qrelay.judging.strategies.rubric import Rubric
 from qrelay.llm.base import Backend
 from qrelay.llm.exchange import Message, Prompt, TokenLogprobs
@@ -33,7 +34,7 @@ class ChatGrade:
     def __init__(self, rubric: Rubric, *, min_mass: float, shots: Sequence[Shot] = ()) -> None:
         """`min_mass`: see `read_grade`; `shots` stand before the query, so that all passages share them too."""
         self._scale = rubric.grades
-        self._labels = self._scale.labels
+        self._labels = labels(self._scale)
         self._reader = reader_of(rubric.answer, self._scale, min_mass)
         self._instructions = rubric.system.filled({})
         self._before, self._after = rubric.user.split()

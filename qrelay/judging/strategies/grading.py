@@ -30,7 +30,7 @@ def read_grade(reply: TokenLogprobs, scale: Scale, *, min_mass: float) -> Graded
     if not total >= max(min_mass, 1e-9):  # also refuses NaN
         return Missing(
             "unparseable",
-            f"the grades {'/'.join(scale.labels)} hold {total:.3f} of the first token's probability, below "
+            f"the grades {'/'.join(labels(scale))} hold {total:.3f} of the first token's probability, below "
             f"judge.min_grade_mass {min_mass}; the model's own first token is {reply.tokens[0][0][:20]!r}",
         )
     masses = _with_unseen(masses, reply, scale)
@@ -77,6 +77,11 @@ def graded(probabilities: tuple[float, ...], scale: Scale, utility: Utility | No
     )
 
 
+def labels(scale: Scale) -> tuple[str, ...]:
+    """The canonical replies in capitals, lowest grade first."""
+    return tuple(variants[0].upper() for variants in scale.variants)
+
+
 def grade_said(text: str, scale: Scale) -> Graded | Missing:
     """Only a reply that is a grade and nothing else counts: in "scale 0 to 3 … final score: 1" a search
     for digits would find 3, and a `<think>` prefix is no grade."""
@@ -84,7 +89,7 @@ def grade_said(text: str, scale: Scale) -> Graded | Missing:
     if index is None:
         return Missing(
             "unparseable",
-            f"the reply ({len(text)} characters) is not exactly one of {'/'.join(scale.labels)}",
+            f"the reply ({len(text)} characters) is not exactly one of {'/'.join(labels(scale))}",
         )
     return graded(tuple(1.0 if i == index else 0.0 for i in range(len(scale.variants))), scale)
 

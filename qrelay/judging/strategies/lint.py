@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+from qrelay.judging.strategies.grading import labels
 from qrelay.judging.strategies.rubric import Rubric
 from qrelay.judging.strategies.template import PASSAGE
 
@@ -49,7 +50,7 @@ def _of_scale(rubric: Rubric) -> Iterator[str]:
     unsaid = [str(grade) for grade, each in sorted(rubric.scale.grades.items()) if not each.meaning.strip()]
     if unsaid:
         yield f"scale: the grades {', '.join(unsaid)} have no meaning: say when a passage deserves them"
-    if lacking := _unread(rubric, rubric.grades.labels):
+    if lacking := _unread(rubric, labels(rubric.grades)):
         yield f"instructions: the model never reads what {', '.join(lacking)} means: put {{grades}} where it should"
 
 
@@ -59,12 +60,12 @@ def _of_answer(rubric: Rubric) -> Iterator[str]:
     if lacking := _unread(rubric, fields):
         yield f"instructions: the answer is JSON, and the model is not told of {', '.join(lacking)}: show the object"
     ending = "".join(literal for literal, _ in _after(rubric))
-    if not fields and not _says(rubric.system.filled({}).rpartition("\n")[2] + ending, rubric.grades.labels):
+    if not fields and not _says(rubric.system.filled({}).rpartition("\n")[2] + ending, labels(rubric.grades)):
         yield (
             "template: how to answer is not said last: end the instructions, or the template after the passage, with "
             "the answers that count, as {answers}"
         )
-    words = [each for each in rubric.grades.labels if not each.isdecimal() and each not in ("YES", "NO")]
+    words = [each for each in labels(rubric.grades) if not each.isdecimal() and each not in ("YES", "NO")]
     if own.by_token and words:
         yield f"scale: {', '.join(words)} may be several tokens, and only the first is read: use digits or a number"
 

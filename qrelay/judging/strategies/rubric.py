@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from qrelay.errors import ConfigError
 from qrelay.files import is_file
+from qrelay.judging.strategies.grading import labels
 from qrelay.judging.strategies.template import PASSAGE, Template
 from qrelay.parsing import YAML_BYTES, yaml_document
 from qrelay.scales import Scale
@@ -166,7 +167,7 @@ class Rubric(_Part):
 
     def _meanings(self) -> str:
         """`0 = …,` a line a grade, in the file's order."""
-        replies = dict(zip(sorted(self.scale.grades), self.grades.labels, strict=True))
+        replies = dict(zip(sorted(self.scale.grades), labels(self.grades), strict=True))
         lines = [f"{replies[n]} = {grade.meaning.strip().rstrip('.,;')}" for n, grade in self.scale.grades.items()]
         return ",\n".join(lines) + "."
 
@@ -189,7 +190,7 @@ class Rubric(_Part):
 class Prompts(_Part):
     """The texts of a judge of another kind than grading one passage; `kind` says which code asks them."""
 
-    kind: Literal["utility", "nuggets"]
+    kind: Literal["utility"]
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
     version: int = Field(1, ge=1, le=9999)
     prompts: dict[str, Text]
@@ -214,13 +215,13 @@ class Prompts(_Part):
 
 def _spoken(scale: Scale) -> str:
     """`0, 1, 2 or 3`."""
-    *first, last = scale.labels
+    *first, last = labels(scale)
     return f"{', '.join(first)} or {last}"
 
 
 def shipped() -> list[str]:
     """The names of the rubrics that come with qrelay."""
-    return sorted(Path(each.name).stem for each in _folder().iterdir() if each.name.endswith(".yaml"))
+    return sorted(name for name, told in _documents().items() if {"scale", "kind"} & told.keys())
 
 
 def load_rubric(source: str) -> Rubric | Prompts:
@@ -236,7 +237,7 @@ def load_rubric(source: str) -> Rubric | Prompts:
         raise ConfigError(f"there is no rubric {source!r}: give a YAML file or one of {', '.join(shipped())}")
     with path.open("rb") as file:
         found = parse_rubric(file.read(YAML_BYTES + 1), source)
-    if found.name in _OTHERS or found.name in {_shipped(name).name for name in shipped()}:
+    if found.name in _OTHERS or found.name in {told["name"] for told in _documents().values()}:
         raise ConfigError(f"rubric {source}: the name {found.name} is taken by a judge of qrelay: give it another")
     return found
 
@@ -249,6 +250,10 @@ def parse_rubric(data: bytes, source: str) -> Rubric | Prompts:
         raise ConfigError(f"rubric {source} is no YAML: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"rubric {source} is not a mapping of fields: see docs/judge.md, Your own rubric")
+    return _checked(document, source)
+
+
+def _checked(document: dict[str, Any], source: str) -> Rubric | Prompts:
     kind = Rubric if document.get("kind", "grade") == "grade" else Prompts
     try:
         return kind.model_validate(document)
@@ -270,8 +275,11 @@ def prompts_of(source: str, kind: str) -> Prompts:
 
 @lru_cache
 def _shipped(name: str) -> Rubric | Prompts:
-    return parse_rubric((_folder() / f"{name}.yaml").read_bytes(), name)
+    return _checked(_documents()[name], name)
 
 
-def _folder() -> Any:
-    return resources.files("qrelay.judging") / "rubrics"
+@lru_cache
+def _documents() -> dict[str, Any]:
+    """What the files of `rubrics/` say, by name; some hold the prompts of commands, which make no judge."""
+    found = (resources.files("qrelay.judging") / "rubrics").iterdir()
+    return {Path(each.name).stem: yaml_document(each.read_bytes()) for each in found if each.name.endswith(".yaml")}

@@ -140,6 +140,7 @@ def _chat(
 
 
 def _prompt(questions: Questions, reading: Reading) -> Prompt:
+    from qrelay.judging.strategies.grading import labels
     from qrelay.judging.strategies.hygiene import as_data
     from qrelay.llm.exchange import Prompt
 
@@ -150,7 +151,7 @@ def _prompt(questions: Questions, reading: Reading) -> Prompt:
         instructions=GRADER.strip(),
         question=f"Question: {as_data(query)}\n{references}\n",
         evidence=evidence,
-        labels=_scale().labels,
+        labels=labels(_scale()),
         query="\n".join(questions.references[reading.query_id]),
         passage=reading.answer,
     )
