@@ -30,6 +30,7 @@ from qrelay.http.names import Names
 from qrelay.http.pacing import Policy
 from qrelay.http.refusals import ParameterRefused
 from qrelay.llm.base import TOP_LOGPROBS, Incapable, Weights
+from qrelay.llm.dialect import Asked, Dialect
 from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
@@ -42,16 +43,12 @@ from qrelay.llm.exchange import (
     TargetLogprobs,
     TokenLogprobs,
 )
-from qrelay.llm.replies import begins_thinking, read_completion, read_echo, read_reply, without_thoughts
+from qrelay.llm.replies import begins_thinking, without_thoughts
 
 Answer = TypeVar("Answer")
 NAMES: Final = Names("judge.endpoint", "judge.model", "an OpenAI-compatible API and ends in /v1", "passage")
 log = logging.getLogger(__name__)
 
-_TEXT_ONLY: Final[dict[str, Any]] = {"max_tokens": 4, "stop": ["\n"]}
-"""Four tokens: some vocabularies begin a reply with a token that is only a blank."""
-_START: Final = "\n"
-"""What stands before a target without a context: its first token needs one before it."""
 _LOGPROBS: Final = frozenset({"logprobs", "top_logprobs"})
 _LACKING: Final = 8
 """Answers in a row without log-probabilities after which they are not asked for, for _TEXT_S seconds."""
@@ -85,11 +82,9 @@ class OpenAIBackend(Incapable):
         self._connection = Connection(
             url, api_key=api_key, policy=policy or Policy(), limits=limits or Limits(), names=NAMES
         )
-        self._extra = dict(extra_body or {})
-        self._names = dict(parameter_names or {})
+        self._dialect = Dialect(weights.model, chat, dict(extra_body or {}), dict(parameter_names or {}))
         self._accept_text = accept_text
         self._retry_refused_s = (limits or Limits()).retry_refused_s
-        self._chat = chat
         self._clock = clock
         self._top = top_logprobs
         self._lacking = 0
@@ -101,32 +96,14 @@ class OpenAIBackend(Incapable):
         self._decodings = self._name_decodings()
 
     def _name_decodings(self) -> dict[str, tuple[str, ...]]:
-        extra = self._extra_name()
-        text = ";".join([self._engine, self._named("temperature", 0), self._named("max_tokens", 4),
-                         self._named("stop", "newline"), "no-logprobs", f"strict-text{extra}"])  # fmt: skip
-        exact = self._exactly(self._top)
+        own = self._dialect
+        exact = own.scored(self._top)
         named = {
-            TOKEN_LOGPROBS: (exact, text) if self._accept_text else (exact,),
-            PROMPT_LOGPROBS: (f"engine=openai;echo;temperature=1;start=newline{extra}",),
-            GENERATION: (f"{self._engine};{self._named('temperature', 0)}{extra}",),
+            TOKEN_LOGPROBS: (exact, own.strictly) if self._accept_text else (exact,),
+            PROMPT_LOGPROBS: (own.echoed,),
+            GENERATION: (own.generated,),
         }
         return {capability: texts for capability, texts in named.items() if capability in self.capabilities}
-
-    def _exactly(self, top: int) -> str:
-        """The decoding of a reply with so many log-probabilities."""
-        asked = f"{self._named('temperature', 0)};{self._named('max_tokens', 1)};top_logprobs={top}"
-        return f"{self._engine};{asked}{self._extra_name()}"
-
-    @property
-    def _engine(self) -> str:
-        return "engine=openai" if self._chat else "engine=openai;chat=off"
-
-    def _extra_name(self) -> str:
-        return "".join(f";{key}={self._extra[key]!r}" for key in sorted(self._extra))
-
-    def _named(self, parameter: str, value: object) -> str:
-        name = self._names.get(parameter, parameter)
-        return f"{name}={value}" if name else f"{parameter}=not-sent"
 
     def decodings(self, capability: str) -> tuple[str, ...]:
         """Those of `score`: with log-probabilities, then text where `accept_text` holds, then with as many
@@ -225,14 +202,9 @@ class OpenAIBackend(Incapable):
         _, *text = self._decodings[TOKEN_LOGPROBS][: 1 + self._accept_text]
         while True:
             top = self._top
-            asked = {"logprobs": True, "top_logprobs": top} if self._chat else {"logprobs": top}
+            asked = self._dialect.scoring(prompt, top, alone=text[0] if text else "")
             try:
-                return await self._complete(
-                    prompt.messages(),
-                    {"max_tokens": 1, **asked},
-                    lambda body: read_completion(body, self._exactly(top), alone=text[0] if text else ""),  # noqa: B023
-                    may_refuse=_LOGPROBS,
-                )
+                return await self._ask(asked, may_refuse=_LOGPROBS)
             except ParameterRefused as error:
                 if self._top >= top and not (error.limit and error.limit < top):
                     raise
@@ -248,60 +220,32 @@ class OpenAIBackend(Incapable):
             limit, self._top, limit,
         )  # fmt: skip
         self._top = limit
-        self._decodings[TOKEN_LOGPROBS] = (*self._decodings[TOKEN_LOGPROBS], self._exactly(limit))
+        self._decodings[TOKEN_LOGPROBS] = (*self._decodings[TOKEN_LOGPROBS], self._dialect.scored(limit))
 
     async def _score_strictly(self, prompt: Prompt) -> TokenLogprobs:
         """Of a text that thinks first, what follows the thought counts; a thought without an end stays, no grade."""
-        decoding = self._decodings[TOKEN_LOGPROBS][1]
-        reply = await self._complete(prompt.messages(), _TEXT_ONLY, lambda body: read_completion(body, decoding))
+        reply = await self._ask(self._dialect.strict(prompt))
         text = without_thoughts(reply.text) or reply.text
-        return TokenLogprobs((), text, reply.prompt_tokens, decoding)
+        return TokenLogprobs((), text, reply.prompt_tokens, reply.decoding)
 
     async def _loglikelihood(self, each: Continuation) -> TargetLogprobs:
-        prompt = (each.context or _START) + each.target
-        decoding = self._decodings[PROMPT_LOGPROBS][0]
-        asked = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
-        answer = await self._ask(
-            "/completions", {"prompt": prompt}, asked, lambda body: read_echo(body, prompt, each.target, decoding)
-        )
+        answer = await self._ask(self._dialect.echo(each))
         if answer is None:
             said = f"the endpoint does not echo a prompt with its log-probabilities: {_ADVICE['echo']}"
             raise EndpointRefuses(said, retry_after_s=self._retry_refused_s)
         return answer
 
     async def _generate(self, chat: Chat) -> Reply:
-        decoding = self._decodings[GENERATION][0]
-        return await self._complete(
-            chat.as_messages(), {"max_tokens": chat.max_tokens}, lambda body: read_reply(body, decoding)
+        return await self._ask(self._dialect.generation(chat))
+
+    async def _ask(self, asked: Asked[Answer], may_refuse: frozenset[str] = frozenset()) -> Answer:
+        return await self._connection.ask(
+            asked.path, asked.body, asked.read, advice=self._advice, may_refuse=may_refuse
         )
-
-    async def _complete(
-        self,
-        messages: list[dict[str, str]],
-        parameters: dict[str, Any],
-        read: Callable[[Any], Answer],
-        may_refuse: frozenset[str] = frozenset(),
-    ) -> Answer:
-        given: dict[str, Any] = {"messages": messages} if self._chat else {"prompt": _as_text(messages)}
-        path = "/chat/completions" if self._chat else "/completions"
-        return await self._ask(path, given, {"temperature": 0, **parameters}, read, may_refuse)
-
-    async def _ask(
-        self,
-        path: str,
-        given: dict[str, Any],
-        parameters: dict[str, Any],
-        read: Callable[[Any], Answer],
-        may_refuse: frozenset[str] = frozenset(),
-    ) -> Answer:
-        named = {self._names.get(name, name): value for name, value in parameters.items()}
-        named.pop("", None)
-        request = {"model": self.weights.model, **given, **named, **self._extra}
-        return await self._connection.ask(path, request, read, advice=self._advice, may_refuse=may_refuse)
 
     def _advice(self, parameter: str) -> str:
         """What to do where the endpoint refuses a parameter."""
-        known = "extra_body" if parameter in self._extra else parameter
+        known = "extra_body" if parameter in self._dialect.extra else parameter
         return _ADVICE.get(known, "see judge.endpoint.parameter_names")
 
     def close(self) -> None:
@@ -322,12 +266,3 @@ _ADVICE: Final = {
     "echo": _NO_ECHO,
     "logprobs": _NO_ECHO,
 }
-
-
-def _as_text(messages: Sequence[Mapping[str, str]]) -> str:
-    """A chat as plain text for a base model: paragraphs; a reply stands on its question's last line."""
-    text = ""
-    for message in messages:
-        before = " " if message["role"] == "assistant" else "\n\n"
-        text += before + message["content"]
-    return text.strip()
