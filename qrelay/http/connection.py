@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 
-from qrelay.errors import BackendTimeout, BackendUnavailable, EndpointRefuses, QrelayError
+from qrelay.errors import BackendTimeout, BackendUnavailable, EndpointRefuses, OnHold, QrelayError, TransientError
 from qrelay.http.bodies import ENCODINGS, as_json, read_body
 from qrelay.http.names import Names
 from qrelay.http.pacing import Pacer, Policy
@@ -31,6 +32,8 @@ Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 _SHOWN_CHARS = 200
+_CANNOT = frozenset({500, 501, 505})
+"""What servers answer to what they do not know."""
 _UNEXPLAINED = 8
 """So many requests in a row that were refused without a reason are the endpoint's fault, not the texts'."""
 
@@ -94,23 +97,46 @@ class Connection:
         advice: Callable[[str], str],
         may_refuse: frozenset[str] = frozenset(),
         method: str = "POST",
+        paced: bool = True,
     ) -> Answer:
         """What `read` makes of the body that `path` answers; `read` raises ValueError at a body that is none. With
         GET the request is the address's query.
 
         advice: what to do where the endpoint refuses this parameter. may_refuse: parameters without which the caller
-        can ask too.
+        can ask too. paced: False within `paced`, whose retries and waits then are this request's.
 
         Raises:
             QrelayError: see the module; retries and waits are over.
             ParameterRefused: one of `may_refuse`.
         """
-        client, pacer = self._bound()
+        client, _ = self._bound()
         try:
-            return await pacer.run(lambda: self._once(client, method, path, request, read, advice, may_refuse))
+            once = partial(self._once, client, method, path, request, read, advice, may_refuse)
+            return await (self.paced(once) if paced else once())
         except Unexplained:
             self._unexplained += 1
             raise
+
+    async def paced(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """`call`, under the policy: see `Pacer.run`."""
+        return await self._bound()[1].run(call)
+
+    async def look(self, method: str, path: str, request: dict[str, Any]) -> tuple[int, Any]:
+        """Status and body of one request, a refusal's too, where they say something of the endpoint. It is not paced
+        and not tried again.
+
+        Raises:
+            TransientError: they say nothing: silence, 429, 503 and the like.
+        """
+        client, _ = self._bound()
+        reply = await self._sent(client, method, path, request)
+        found = failure_of(reply.status, reply.body)
+        if found is None:
+            return reply.status, reply.body
+        error = self._refusal(*found, reply, request, lambda _: "", frozenset())
+        if isinstance(error, TransientError) and not isinstance(error, OnHold) and found[0] not in _CANNOT:
+            raise error
+        return found[0], reply.body
 
     async def _once(
         self,
@@ -231,6 +257,12 @@ class Connection:
             self._pacer = Pacer(self._policy, self._names.section)
             self._loop = loop
         return self._client, self._pacer
+
+    async def aclose(self) -> None:
+        """Close the connections; the next request opens others, on its own loop."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
     def close(self) -> None:
         """Close the connections, on the loop that opened them if it still runs."""

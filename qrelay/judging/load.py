@@ -87,9 +87,10 @@ def load_judge(settings: JudgeSettings, cache: JudgmentCache, engines: dict[str,
     strategy = make_strategy(settings.strategy, settings.scale, min_mass=settings.min_grade_mass, shots=shots)
     engines = {} if engines is None else engines
     engine = f"{settings.backend} {settings.model} {settings.endpoint}"
-    if engine not in engines:
-        engines[engine] = make_backend(settings, needs=strategy.spec.needs)
-    refuse_lacking(engines[engine], settings, strategy.spec.needs)
+    if engine in engines:
+        refuse_lacking(engines[engine], settings, strategy.spec.needs)
+    else:
+        engines[engine] = make_backend(settings, needs=strategy.spec.needs, notebook=cache)
     limits = settings.prefilter
     prefilter = Prefilter(min_chars=limits.min_chars, max_chars=limits.max_chars)
     return Judge(engines[engine], strategy, cache, prefilter=prefilter)

@@ -27,12 +27,13 @@ _START: Final = "\n"
 
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[Answer]):
-    """A request. path: below the base URL that ends in /v1. read: what its reply's JSON says; raises as
-    `replies.read_completion`."""
+    """A request. path: below the base URL that ends in /v1, or where that stands (`beside`). read: what its reply's
+    JSON says; raises as `replies.read_completion`."""
 
     path: str
     body: dict[str, Any]
     read: Callable[[Any], Answer]
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +51,19 @@ class Dialect:
         """The first token with `top` log-probabilities. alone: see `replies.read_completion`."""
         shown = {"logprobs": True, "top_logprobs": top} if self.chat else {"logprobs": top}
         decoding = self.scored(top)
-        return self._completion(
+        return self.completion(
             prompt.messages(), {"max_tokens": 1, **shown}, lambda body: read_completion(body, decoding, alone=alone)
         )
 
     def strict(self, prompt: Prompt) -> Asked[TokenLogprobs]:
         """A text."""
         decoding = self.strictly
-        return self._completion(prompt.messages(), _TEXT_ONLY, lambda body: read_completion(body, decoding))
+        return self.completion(prompt.messages(), _TEXT_ONLY, lambda body: read_completion(body, decoding))
 
     def generation(self, chat: Chat) -> Asked[Reply]:
         """A reply in words."""
         decoding = self.generated
-        return self._completion(
+        return self.completion(
             chat.as_messages(), {"max_tokens": chat.max_tokens}, lambda body: read_reply(body, decoding)
         )
 
@@ -95,6 +96,21 @@ class Dialect:
         return f"engine=openai;echo;temperature=1;start=newline{self.suffix}"
 
     @property
+    def by_label_ids(self) -> str:
+        """The decoding of the log-probabilities of exactly the labels' tokens."""
+        return f"{self.engine};{self.greedy};{self._named('max_tokens', 1)};logprob_token_ids=labels{self.suffix}"
+
+    @property
+    def by_label_shares(self) -> str:
+        """The decoding of the probabilities of exactly the labels' tokens, each asked for by itself."""
+        return f"{self.engine};generative_scoring=labels{self.suffix}"
+
+    @property
+    def by_target_ids(self) -> str:
+        """The decoding of a target whose tokens travel as ids."""
+        return f"engine=openai;prompt_logprobs=token_ids;temperature=1;start=model{self.suffix}"
+
+    @property
     def engine(self) -> str:
         """How a decoding begins."""
         return "engine=openai" if self.chat else "engine=openai;chat=off"
@@ -109,13 +125,19 @@ class Dialect:
         """How a decoding ends: the extra fields."""
         return "".join(f";{key}={self.extra[key]!r}" for key in sorted(self.extra))
 
+    @staticmethod
+    def as_text(prompt: Prompt) -> str:
+        """A prompt for a model without a chat template."""
+        return _as_text(prompt.messages())
+
     def _named(self, parameter: str, value: object) -> str:
         name = self.names.get(parameter, parameter)
         return f"{name}={value}" if name else f"{parameter}=not-sent"
 
-    def _completion(
+    def completion(
         self, messages: list[Message], parameters: dict[str, Any], read: Callable[[Any], Answer]
     ) -> Asked[Answer]:
+        """A chat, or the same as text, continued greedily."""
         given: dict[str, Any] = {"messages": messages} if self.chat else {"prompt": _as_text(messages)}
         return self.request(CHAT if self.chat else COMPLETIONS, given, {"temperature": 0, **parameters}, read)
 

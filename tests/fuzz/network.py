@@ -101,7 +101,7 @@ def _backend(reply: bytes) -> Any:
         "retry_base_s": 0.001,
         "total_timeout_s": 3.0,
         "request_timeout_s": 3.0,
-        "prompt_logprobs": True,
+        "prompt_logprobs": "echo",
     }
     return make_backend(JudgeSettings(backend="openai", model="m", endpoint=endpoint), needs=frozenset())
 
