@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -70,10 +69,13 @@ class Connection:
         names: Names,
         headers: Mapping[str, str] | None = None,
         one_model: bool = True,
+        beside: frozenset[str] = frozenset(),
     ) -> None:
-        """`url` is the base before each request's path. `headers`: sent with each; None: the key as a bearer's.
-        `one_model`: whether answers name the model that made them, which must stay the same."""
+        """`url` is the base before each request's path; before the paths `beside` stands what is before its /v1.
+        `headers`: sent with each; None: the key as a bearer's. `one_model`: whether answers name the model that made
+        them, which must stay the same."""
         self._url = url.rstrip("/")
+        self._beside = beside
         self._api_key = api_key
         self._policy = policy
         self._limits = limits
@@ -97,46 +99,23 @@ class Connection:
         advice: Callable[[str], str],
         may_refuse: frozenset[str] = frozenset(),
         method: str = "POST",
-        paced: bool = True,
     ) -> Answer:
         """What `read` makes of the body that `path` answers; `read` raises ValueError at a body that is none. With
         GET the request is the address's query.
 
         advice: what to do where the endpoint refuses this parameter. may_refuse: parameters without which the caller
-        can ask too. paced: False within `paced`, whose retries and waits then are this request's.
+        can ask too.
 
         Raises:
             QrelayError: see the module; retries and waits are over.
             ParameterRefused: one of `may_refuse`.
         """
-        client, _ = self._bound()
+        client, pacer = self._bound()
         try:
-            once = partial(self._once, client, method, path, request, read, advice, may_refuse)
-            return await (self.paced(once) if paced else once())
+            return await pacer.run(lambda: self._once(client, method, path, request, read, advice, may_refuse))
         except Unexplained:
             self._unexplained += 1
             raise
-
-    async def paced(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """`call`, under the policy: see `Pacer.run`."""
-        return await self._bound()[1].run(call)
-
-    async def look(self, method: str, path: str, request: dict[str, Any]) -> tuple[int, Any]:
-        """Status and body of one request, a refusal's too, where they say something of the endpoint. It is not paced
-        and not tried again.
-
-        Raises:
-            TransientError: they say nothing: silence, 429, 503 and the like.
-        """
-        client, _ = self._bound()
-        reply = await self._sent(client, method, path, request)
-        found = failure_of(reply.status, reply.body)
-        if found is None:
-            return reply.status, reply.body
-        error = self._refusal(*found, reply, request, lambda _: "", frozenset())
-        if isinstance(error, TransientError) and not isinstance(error, OnHold) and found[0] not in _CANNOT:
-            raise error
-        return found[0], reply.body
 
     async def _once(
         self,
@@ -185,6 +164,23 @@ class Connection:
             )
         return error
 
+    async def look(self, method: str, path: str, request: dict[str, Any]) -> tuple[int, Any]:
+        """Status and body of one request, a refusal's too, where they say something of the endpoint. It is not paced
+        and not tried again.
+
+        Raises:
+            TransientError: they say nothing: silence, 429, 503 and the like.
+        """
+        client, _ = self._bound()
+        reply = await self._sent(client, method, path, request)
+        found = failure_of(reply.status, reply.body)
+        if found is None:
+            return reply.status, reply.body
+        error = self._refusal(*found, reply, request, lambda _: "", frozenset())
+        if isinstance(error, TransientError) and not isinstance(error, OnHold) and found[0] not in _CANNOT:
+            raise error
+        return found[0], reply.body
+
     def settled(self, error: QrelayError) -> QrelayError:
         """The error of a request once others were asked beside it: one without a reason is its own fault only where
         the endpoint answers others."""
@@ -221,7 +217,7 @@ class Connection:
     async def _sent(self, client: httpx.AsyncClient, method: str, path: str, request: dict[str, Any]) -> _Reply:
         asked: dict[str, Any] = {"params": request} if method == "GET" else {"json": request}
         try:
-            async with client.stream(method, self._url + path, **asked) as response:
+            async with client.stream(method, self._address(path), **asked) as response:
                 body = await self._body(response)
         except httpx.TimeoutException as error:
             raise BackendTimeout(
@@ -233,6 +229,9 @@ class Connection:
                 f"the endpoint does not answer ({type(error).__name__}): check {self._names.section}.url"
             ) from error
         return _Reply(response.status_code, response.headers, as_json(body, response.charset_encoding))
+
+    def _address(self, path: str) -> str:
+        return (self._url.removesuffix("/v1") if path in self._beside else self._url) + path
 
     async def _body(self, response: httpx.Response) -> bytes:
         """The body; of a refusal whose body cannot be read the status says enough."""

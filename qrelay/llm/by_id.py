@@ -34,6 +34,9 @@ from qrelay.llm.replies import (
 
 TOKENIZE: Final = "/tokenize"
 SCORING: Final = "/generative_scoring"
+VERSION: Final = "/version"
+BESIDE: Final = frozenset({TOKENIZE, SCORING, VERSION})
+"""Paths that stand where /v1 stands."""
 _ID: Final = "token_id:"
 """How vLLM writes a token where it is asked for ids (`return_tokens_as_token_ids`)."""
 _LACKING: Final = -9000.0
@@ -58,7 +61,7 @@ class Tokenised:
 def tokenise(dialect: Dialect, text: str, *, special: bool = False) -> Asked[Tokenised | None]:
     """A text; special: with the tokens that the model wants before every text."""
     given = {"prompt": _encodable(text), "add_special_tokens": special, "return_token_strs": True}
-    return Asked(TOKENIZE, {"model": dialect.model, **given}, read_tokens, beside=True)
+    return Asked(TOKENIZE, {"model": dialect.model, **given}, read_tokens)
 
 
 def tokenise_chat(dialect: Dialect, prompt: Prompt) -> Asked[Tokenised | None]:
@@ -66,7 +69,7 @@ def tokenise_chat(dialect: Dialect, prompt: Prompt) -> Asked[Tokenised | None]:
     if not dialect.chat:
         return tokenise(dialect, dialect.as_text(prompt), special=True)
     given = {"messages": prompt.messages(), "add_generation_prompt": True}
-    return Asked(TOKENIZE, {"model": dialect.model, **given, **dialect.extra}, read_tokens, beside=True)
+    return Asked(TOKENIZE, {"model": dialect.model, **given, **dialect.extra}, read_tokens)
 
 
 def labels(dialect: Dialect, prompt: Prompt, table: Table) -> Asked[TokenLogprobs | None]:
@@ -89,7 +92,7 @@ def share(dialect: Dialect, ids: Sequence[int], token: int) -> Asked[float | Non
         "apply_softmax": False,
         "add_special_tokens": False,
     }
-    return Asked(SCORING, body, read_share, beside=True)
+    return Asked(SCORING, body, read_share)
 
 
 def target(dialect: Dialect, ids: Sequence[int], begin: int) -> Asked[TargetLogprobs | None]:
@@ -108,7 +111,7 @@ def listed(spellings: Iterable[str]) -> str:
 
 
 def table_of(found: Tokenised, spellings: Iterable[str]) -> dict[int, str]:
-    """The tokens of `listed(spellings)` that are one of the spellings as a whole."""
+    """The tokens of `listed(spellings)` that are one of the spellings as a whole, blanks aside."""
     wanted = {each.casefold() for each in spellings}
     shown = {token: text.strip(_BLANKS) for token, text in zip(found.ids, found.texts, strict=True)}
     return {token: text for token, text in shown.items() if text.casefold() in wanted}

@@ -27,13 +27,12 @@ _START: Final = "\n"
 
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[Answer]):
-    """A request. path: below the base URL that ends in /v1, or where that stands (`beside`). read: what its reply's
+    """A request. path: below the base URL that ends in /v1, or beside it (`by_id.BESIDE`). read: what its reply's
     JSON says; raises as `replies.read_completion`."""
 
     path: str
     body: dict[str, Any]
     read: Callable[[Any], Answer]
-    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

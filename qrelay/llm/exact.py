@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from itertools import chain
 from typing import Final, TypeVar
 
 from qrelay.errors import BackendUnavailable, EndpointRefuses, MalformedInput, Oversized
@@ -31,7 +32,7 @@ class Exact:
     def __init__(self, dialect: Dialect, ask: Sender, retry_refused_s: float) -> None:
         """retry_refused_s: seconds after which an endpoint that no longer answers so is asked again."""
         self._dialect, self._ask, self._retry_s = dialect, ask, retry_refused_s
-        self._tables: dict[tuple[str, ...], by_id.Table] = {}
+        self._tables: dict[tuple[tuple[str, ...], ...], by_id.Table] = {}
         self._tokenised: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._start: tuple[int, ...] | None = None
 
@@ -94,14 +95,15 @@ class Exact:
         return self._tokenised[text]
 
     async def _table(self, prompt: Prompt) -> by_id.Table:
-        spellings = prompt.spellings or prompt.labels
+        """The tokens of the labels, each of which has one at least."""
+        spellings = prompt.spellings or tuple((label,) for label in prompt.labels)
         if spellings not in self._tables:
-            asked = by_id.tokenise(self._dialect, by_id.listed(spellings))
-            table = by_id.table_of(self._had(await self._ask(asked), "label_logprobs"), spellings)
-            if not table:
-                shown = "/".join(prompt.labels)
-                raise self._refusal(f"none of the labels {shown} is one of its tokens", "label_logprobs")
-            self._tables[spellings] = table
+            every = list(chain.from_iterable(spellings))
+            found = self._had(await self._ask(by_id.tokenise(self._dialect, by_id.listed(every))), "label_logprobs")
+            lacking = [texts[0] for texts in spellings if not by_id.table_of(found, texts)]
+            if lacking:
+                raise self._refusal(f"the label {lacking[0][:40]!r} is no single token of it", "label_logprobs")
+            self._tables[spellings] = by_id.table_of(found, every)
         return self._tables[spellings]
 
     def _had(self, answer: T | None, setting: str) -> T:

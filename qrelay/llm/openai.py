@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
@@ -29,6 +29,7 @@ from qrelay.http.connection import Connection, Limits
 from qrelay.http.names import Names
 from qrelay.http.pacing import Policy
 from qrelay.llm.base import TOP_LOGPROBS, Incapable, Weights
+from qrelay.llm.by_id import BESIDE, VERSION
 from qrelay.llm.dialect import Answer, Asked, Dialect
 from qrelay.llm.exact import Exact
 from qrelay.llm.exchange import (
@@ -50,7 +51,6 @@ from qrelay.llm.ways import AUTO, ECHO, OFF, SHARES, TOKEN_IDS, TOP, WAYS, Noteb
 NAMES: Final = Names("judge.endpoint", "judge.model", "an OpenAI-compatible API and ends in /v1", "passage")
 log = logging.getLogger(__name__)
 
-_V1: Final = "/v1"
 _LEFT_OPEN: Final = frozenset(WAYS)
 
 
@@ -81,9 +81,9 @@ class OpenAIBackend(Incapable):
         `ways.WAYS`, or AUTO; `notebook`: where that is written down. `chat`: False for a model without a template."""
         self.weights = weights
         limits = limits or Limits()
-        root = url.rstrip("/").removesuffix(_V1)
-        self._v1 = url.rstrip("/")[len(root) :]
-        self._connection = Connection(root, api_key=api_key, policy=policy or Policy(), limits=limits, names=NAMES)
+        self._connection = Connection(
+            url, api_key=api_key, policy=policy or Policy(), limits=limits, names=NAMES, beside=BESIDE
+        )
         self._dialect = Dialect(weights.model, chat, dict(extra_body or {}), dict(parameter_names or {}))
         self._retry_refused_s = limits.retry_refused_s
         self._top = top_logprobs
@@ -137,14 +137,17 @@ class OpenAIBackend(Incapable):
     async def _learn(self, wanted: Sequence[str]) -> None:
         try:
             for capability in wanted:
-                await self._ways.settle(capability, partial(self._find, capability))
+                await self._ways.settle(capability, partial(self._find, capability, knock=True))
         except QrelayError as error:
             log.warning("what the endpoint can do is found out with the first question, not now: %s", error)
         finally:
             await self._connection.aclose()
 
-    async def _find(self, capability: str) -> Way:
-        prober = Prober(self._dialect, self._connection, self._v1, self._advice)
+    async def _find(self, capability: str, *, knock: bool = False) -> Way:
+        """knock: fail at once where nobody answers, without retries."""
+        if knock:
+            await self._connection.look("GET", VERSION, {})
+        prober = Prober(self._dialect, self._connection, self._advice)
         return await (prober.labels(self._top) if capability == TOKEN_LOGPROBS else prober.targets(self._top))
 
     async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
@@ -171,7 +174,7 @@ class OpenAIBackend(Incapable):
         that it prevented."""
         try:
             if questions and capability in _LEFT_OPEN:
-                await self._ways.settle(capability, self._paced(capability))
+                await self._ways.settle(capability, partial(self._find, capability))
         except QrelayError as error:
             return [self._connection.settled(error)] * len(questions)
         answer = by(self._ways.name(capability))
@@ -185,9 +188,6 @@ class OpenAIBackend(Incapable):
         answers = await asyncio.gather(*map(attempt, questions))
         return [self._connection.settled(each) if isinstance(each, QrelayError) else each for each in answers]
 
-    def _paced(self, capability: str) -> Callable[[], Awaitable[Way]]:
-        return lambda: self._connection.paced(partial(self._find, capability))
-
     async def _echo(self, each: Continuation) -> TargetLogprobs:
         answer = await self._ask(self._dialect.echo(each))
         return answer or await self._no_target(each)
@@ -200,8 +200,9 @@ class OpenAIBackend(Incapable):
         return await self._ask(self._dialect.generation(chat))
 
     async def _ask(self, asked: Asked[Answer], may_refuse: frozenset[str] = frozenset()) -> Answer:
-        path = asked.path if asked.beside else self._v1 + asked.path
-        return await self._connection.ask(path, asked.body, asked.read, advice=self._advice, may_refuse=may_refuse)
+        return await self._connection.ask(
+            asked.path, asked.body, asked.read, advice=self._advice, may_refuse=may_refuse
+        )
 
     def _advice(self, parameter: str) -> str:
         """What to do where the endpoint refuses a parameter."""

@@ -47,11 +47,10 @@ _IGNORED: Final = "ignored"
 
 @dataclass(slots=True)
 class Prober:
-    """Asks one endpoint; see the module. v1: the path between server and API. advice: see `Connection.ask`."""
+    """Asks one endpoint; see the module. advice: see `Connection.ask`."""
 
     dialect: Dialect
     connection: Connection
-    v1: str
     advice: Callable[[str], str]
     found: dict[str, str] = field(default_factory=dict)
     """What was tried -> what came of it."""
@@ -128,13 +127,12 @@ class Prober:
 
     async def _must(self, asked: Asked[T], may_refuse: frozenset[str]) -> T:
         return await self.connection.ask(
-            self.v1 + asked.path, asked.body, asked.read, advice=self.advice, may_refuse=may_refuse, paced=False
+            asked.path, asked.body, asked.read, advice=self.advice, may_refuse=may_refuse
         )
 
     async def _tried(self, what: str, asked: Asked[T | None]) -> T | None:
         """The answer to what the endpoint may not know; `found` says what came of it."""
-        path = asked.path if asked.beside else self.v1 + asked.path
-        status, body = await self.connection.look("POST", path, asked.body)
+        status, body = await self.connection.look("POST", asked.path, asked.body)
         if status >= 300:
             self.found[what] = f"refused ({status})"
             return None
@@ -154,7 +152,7 @@ class Prober:
     async def _decided(self, name: str) -> Way:
         said = [f"{what} {came}" for what, came in self.found.items()]
         if self.found.get("/tokenize") == _GIVEN:
-            status, body = await self.connection.look("GET", "/version", {})
+            status, body = await self.connection.look("GET", by_id.VERSION, {})
             version = body.get("version") if status < 300 and isinstance(body, dict) else None
             said += [f"server version {str(version)[:40]}"] if version else []
         return Way(name, ", ".join(said))

@@ -38,7 +38,6 @@ class ChatGrade:
         before the query, so that all passages share them too."""
         self._scale = scale
         self._labels = labels(scale)
-        self._spellings = tuple(chain.from_iterable(scale.variants))
         self._instructions = instructions.strip()
         self._cue = cue
         self._min_mass = min_mass
@@ -60,7 +59,7 @@ class ChatGrade:
             query=query,
             passage=passage.text,
             shots=self._shots,
-            spellings=self._spellings,
+            spellings=self._scale.variants,
         )
 
     def _evidence(self, query: str, title: str, text: str) -> str:
