@@ -11,6 +11,7 @@ from qrelay.http.settings import HttpSettings
 
 _OWN_PARAMETERS = frozenset(
     {"model", "messages", "max_tokens", "temperature", "logprobs", "top_logprobs", "stop", "stream", "n"}
+    | {"logprob_token_ids", "return_tokens_as_token_ids"}
 )
 
 

@@ -21,9 +21,11 @@ from qrelay.errors import BackendUnavailable
 from qrelay.llm.dialect import COMPLETIONS, Asked, Dialect
 from qrelay.llm.exchange import Prompt, TargetLogprobs, TokenLogprobs
 from qrelay.llm.replies import (
+    BLANKS,
     IMPOSSIBLE,
     answered,
     as_logprob,
+    encodable,
     first_shown,
     first_token,
     likeliest,
@@ -41,8 +43,6 @@ _ID: Final = "token_id:"
 """How vLLM writes a token where it is asked for ids (`return_tokens_as_token_ids`)."""
 _LACKING: Final = -9000.0
 """vLLM writes -9999 where it has no log-probability."""
-_BLANKS: Final = " \t\r\n\u2581\u0120\u010a"
-"""Blanks, and the blanks that some tokenisers show as a character (SentencePiece, byte-level BPE)."""
 _MOST_IDS: Final = 1 << 20
 
 Table = Mapping[int, str]
@@ -60,7 +60,7 @@ class Tokenised:
 
 def tokenise(dialect: Dialect, text: str, *, special: bool = False) -> Asked[Tokenised | None]:
     """A text; special: with the tokens that the model wants before every text."""
-    given = {"prompt": _encodable(text), "add_special_tokens": special, "return_token_strs": True}
+    given = {"prompt": encodable(text), "add_special_tokens": special, "return_token_strs": True}
     return Asked(TOKENIZE, {"model": dialect.model, **given}, read_tokens)
 
 
@@ -113,7 +113,7 @@ def listed(spellings: Iterable[str]) -> str:
 def table_of(found: Tokenised, spellings: Iterable[str]) -> dict[int, str]:
     """The tokens of `listed(spellings)` that are one of the spellings as a whole, blanks aside."""
     wanted = {each.casefold() for each in spellings}
-    shown = {token: text.strip(_BLANKS) for token, text in zip(found.ids, found.texts, strict=True)}
+    shown = {token: text.strip(BLANKS) for token, text in zip(found.ids, found.texts, strict=True)}
     return {token: text for token, text in shown.items() if text.casefold() in wanted}
 
 
@@ -215,8 +215,3 @@ def read_greedy_id(body: Any) -> tuple[int, float] | None:
 def read_greedy_text(body: Any) -> tuple[str, float] | None:
     """The same by the token's text."""
     return read_choice(body, lambda choice: next(iter(first_shown(choice.get("logprobs") or {})[1]), None))
-
-
-def _encodable(text: str) -> str:
-    """Lone surrogates replaced: tokenizers read UTF-8."""
-    return text.encode("utf-8", "replace").decode()

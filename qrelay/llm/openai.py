@@ -96,13 +96,22 @@ class OpenAIBackend(Incapable):
             clock=clock,
         )
         self._exact = Exact(self._dialect, self._ask, limits.retry_refused_s)
-        before = [*map(self._dialect.scored, range(top_logprobs, 0, -1)), self._dialect.strictly]
         self._ways = Ways(
             weights,
             {TOKEN_LOGPROBS: label_logprobs, PROMPT_LOGPROBS: prompt_logprobs},
-            {TOKEN_LOGPROBS: before, PROMPT_LOGPROBS: [self._dialect.echoed]},
+            self._every_decoding(),
             notebook,
         )
+
+    def _every_decoding(self) -> dict[str, dict[str, list[str]]]:
+        """Capability -> way -> decodings, the oldest way first."""
+        own = self._dialect
+        shown = [*map(own.scored, range(self._top, 0, -1)), own.strictly]
+        exact = {TOKEN_IDS: [own.by_label_ids], SHARES: [own.by_label_shares]}
+        return {
+            TOKEN_LOGPROBS: {TOP: shown, **exact},
+            PROMPT_LOGPROBS: {ECHO: [own.echoed], TOKEN_IDS: [own.by_target_ids]},
+        }
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -113,13 +122,15 @@ class OpenAIBackend(Incapable):
     def decodings(self, capability: str) -> tuple[str, ...]:
         """Of a way that is asked by token ids the one; else those of `first_tokens`, and of the echo. As long as the
         way is not known, what they would be if the endpoint gave no more than others."""
-        own, way = self._dialect, self._ways.name(capability)
-        if capability == TOKEN_LOGPROBS:
-            exact = {TOKEN_IDS: own.by_label_ids, SHARES: own.by_label_shares}
-            return (exact[way],) if way in exact else self._shown.decodings
-        if capability == PROMPT_LOGPROBS and way != OFF:
-            return (own.by_target_ids if way == TOKEN_IDS else own.echoed,)
-        return (own.generated,) if capability == GENERATION else ()
+        if capability == GENERATION:
+            return (self._dialect.generated,)
+        way = self._ways.name(capability)
+        if capability not in _LEFT_OPEN or way == OFF:
+            return ()
+        if capability == TOKEN_LOGPROBS and way in (TOP, AUTO):
+            return self._shown.decodings
+        every = self._every_decoding()[capability]
+        return tuple(every[ECHO if way == AUTO else way])
 
     @property
     def notes(self) -> dict[str, str]:
@@ -135,13 +146,12 @@ class OpenAIBackend(Incapable):
                 thread.submit(asyncio.run, self._learn(wanted)).result()
 
     async def _learn(self, wanted: Sequence[str]) -> None:
-        try:
-            for capability in wanted:
+        for capability in wanted:
+            try:
                 await self._ways.settle(capability, partial(self._find, capability, knock=True))
-        except QrelayError as error:
-            log.warning("what the endpoint can do is found out with the first question, not now: %s", error)
-        finally:
-            await self._connection.aclose()
+            except QrelayError as error:
+                log.warning("what the endpoint can do is found out with the first question, not now: %s", error)
+        await self._connection.aclose()
 
     async def _find(self, capability: str, *, knock: bool = False) -> Way:
         """knock: fail at once where nobody answers, without retries."""

@@ -33,6 +33,8 @@ IMPOSSIBLE: Final = 1e-3
 _MOST_MASS = 1.02
 """Probabilities that sum to more are none; bfloat16 rounds a log-probability by up to 0.4%."""
 _MOST_TOKENS = 1 << 31
+BLANKS: Final = " \t\r\n\u2581\u0120\u010a"
+"""Blanks, and the blanks that some tokenisers show as a character (SentencePiece, byte-level BPE)."""
 
 Tokens = tuple[tuple[str, float], ...]
 
@@ -186,10 +188,10 @@ def said(choice: Any) -> tuple[str, str]:
         content = "".join(part["text"] for part in content if part.get("type") == "text")
     if not isinstance(content, str):
         raise TypeError("content is not text")
-    return _encodable(content), _encodable(str(thoughts or ""))
+    return encodable(content), encodable(str(thoughts or ""))
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """Lone surrogates, which JSON may hold and nothing else may, replaced."""
     return text.encode("utf-8", "replace").decode()
 

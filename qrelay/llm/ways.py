@@ -30,8 +30,6 @@ ECHO: Final = "echo"
 OFF: Final = "off"
 WAYS: Final = {TOKEN_LOGPROBS: (TOKEN_IDS, SHARES, TOP), PROMPT_LOGPROBS: (TOKEN_IDS, ECHO, OFF)}
 """By capability, the best first; what each is: `probing`."""
-_BEFORE: Final = {TOKEN_LOGPROBS: TOP, PROMPT_LOGPROBS: ECHO}
-"""The ways of labels that are older than this choice."""
 _SAID: Final = {TOKEN_LOGPROBS: "label log-probabilities", PROMPT_LOGPROBS: "prompt log-probabilities"}
 _THERE: Final = "labels of this model exist that were asked so"
 
@@ -68,11 +66,11 @@ class Ways:
         self,
         weights: Weights,
         chosen: Mapping[str, str],
-        decodings: Mapping[str, Sequence[str]],
+        decodings: Mapping[str, Mapping[str, Sequence[str]]],
         notebook: Notebook | None = None,
     ) -> None:
-        """By capability: `chosen`, a way or AUTO; `decodings`, those of the labels that may be there from before, the
-        usual one first."""
+        """By capability: `chosen`, a way or AUTO; `decodings`, way -> those of the labels that may be there from
+        before, the oldest way first."""
         self._weights, self._decodings, self._notebook = weights, decodings, notebook
         self._known = {capability: Way(name, "") for capability, name in chosen.items() if name != AUTO}
         self._learning: dict[str, asyncio.Task[Way]] = {}
@@ -110,8 +108,9 @@ class Ways:
         text = self._notebook.recall(self._key(capability))
         if text is not None:
             return read_way(text, WAYS[capability])
-        if self._notebook.has_labels(self._weights, self._decodings[capability]):
-            return self._noted(capability, Way(_BEFORE[capability], _THERE))
+        for name, decodings in self._decodings[capability].items():
+            if self._notebook.has_labels(self._weights, decodings):
+                return self._noted(capability, Way(name, _THERE))
         return None
 
     def _noted(self, capability: str, way: Way) -> Way:
@@ -120,8 +119,8 @@ class Ways:
         return read_way(self._notebook.note(self._key(capability), way.as_text()), WAYS[capability])
 
     def _key(self, capability: str) -> str:
-        own = self._weights
-        return json.dumps([capability, own.model, own.revision, own.quantisation, self._decodings[capability][0]])
+        own, oldest = self._weights, next(iter(self._decodings[capability].values()))
+        return json.dumps([capability, own.model, own.revision, own.quantisation, oldest[0]])
 
 
 def read_way(text: str, ways: Sequence[str]) -> Way:

@@ -1,4 +1,4 @@
-"""The backend `openai` with vLLM's own server on the CPU (`make test-vllm`): as exact as an engine of this process."""
+"""The backend `openai` with vLLM's own server, on the CPU (`make test-vllm`): as exact as an engine here."""
 
 from __future__ import annotations
 

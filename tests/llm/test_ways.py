@@ -177,7 +177,7 @@ async def test_labels_that_are_no_token_are_a_settings_error(vllm: FakeVllm) -> 
     odd = Prompt("system", "user", "passage", ("NOT-ONE-TOKEN", "NEITHER-IS-THIS"), "q", "p")
     (found,) = await backend(vllm, label_logprobs=TOKEN_IDS).score([odd])
     assert isinstance(found, EndpointRefuses)
-    assert "NOT-ONE-TOKEN" in str(found)
+    assert "'NOT-ONE-TOKEN' is no single token" in str(found)
 
 
 async def test_a_chat_beyond_the_context_is_too_long_where_the_server_would_cut_it(vllm: FakeVllm) -> None:
@@ -231,6 +231,13 @@ async def test_a_model_that_has_labels_is_asked_as_these_were(vllm: FakeVllm, tm
     assert (new.judge, new.judgment_key, new.cached) == (old.judge, old.judgment_key, True)
     assert "labels of this model exist" in after.info().details["engine: label log-probabilities"]
     assert not any("logprob_token_ids" in each for each in vllm.requests)
+
+
+async def test_a_model_whose_way_was_set_keeps_it_when_it_is_left_open_later(vllm: FakeVllm, tmp_path: Path) -> None:
+    file = tmp_path / "c.sqlite"
+    await judge_one(make_judge(backend(vllm, label_logprobs=SHARES), file), candidate_set(COPYTREE))
+    vllm.faults = {fake.DOWN}
+    assert learned(vllm, notebook=SqlCache(str(file)))[0] == SHARES
 
 
 async def test_what_is_set_overrides_what_was_found_and_asks_nothing_beforehand(
