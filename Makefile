@@ -74,7 +74,7 @@ test-images: $(DEV)  ## Install each image's libraries on their own, start its c
 
 test-vllm: $(DEV) models  ## Install vLLM for the CPU into .venv-vllm and run the judge's contract tests with it.
 	$(BIN)/python scripts/setup_vllm.py $(PIP_ARGS)
-	.venv-vllm/bin/python -m pytest --timeout 400 tests/llm/test_backends.py tests/llm/test_vllm.py -k vllm
+	.venv-vllm/bin/python -m pytest --timeout 400 tests/llm/test_backends.py tests/llm/test_vllm.py tests/llm/test_vllm_server.py -k vllm
 
 check: $(DEV)  ## Lint, types, layers, contracts, generated files.
 	$(BIN)/ruff check .

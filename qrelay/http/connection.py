@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from qrelay.errors import BackendTimeout, BackendUnavailable, EndpointRefuses, QrelayError
+from qrelay.errors import BackendTimeout, BackendUnavailable, EndpointRefuses, OnHold, QrelayError, TransientError
 from qrelay.http.bodies import ENCODINGS, as_json, read_body
 from qrelay.http.names import Names
 from qrelay.http.pacing import Pacer, Policy
@@ -31,6 +31,8 @@ Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 _SHOWN_CHARS = 200
+_CANNOT = frozenset({500, 501, 505})
+"""What servers answer to what they do not know."""
 _UNEXPLAINED = 8
 """So many requests in a row that were refused without a reason are the endpoint's fault, not the texts'."""
 
@@ -67,10 +69,13 @@ class Connection:
         names: Names,
         headers: Mapping[str, str] | None = None,
         one_model: bool = True,
+        beside: frozenset[str] = frozenset(),
     ) -> None:
-        """`url` is the base before each request's path. `headers`: sent with each; None: the key as a bearer's.
-        `one_model`: whether answers name the model that made them, which must stay the same."""
+        """`url` is the base before each request's path; before the paths `beside` stands what is before its /v1.
+        `headers`: sent with each; None: the key as a bearer's. `one_model`: whether answers name the model that made
+        them, which must stay the same."""
         self._url = url.rstrip("/")
+        self._beside = beside
         self._api_key = api_key
         self._policy = policy
         self._limits = limits
@@ -159,6 +164,23 @@ class Connection:
             )
         return error
 
+    async def look(self, method: str, path: str, request: dict[str, Any]) -> tuple[int, Any]:
+        """Status and body of one request, a refusal's too, where they say something of the endpoint. It is not paced
+        and not tried again.
+
+        Raises:
+            TransientError: they say nothing: silence, 429, 503 and the like.
+        """
+        client, _ = self._bound()
+        reply = await self._sent(client, method, path, request)
+        found = failure_of(reply.status, reply.body)
+        if found is None:
+            return reply.status, reply.body
+        error = self._refusal(*found, reply, request, lambda _: "", frozenset())
+        if isinstance(error, TransientError) and not isinstance(error, OnHold) and found[0] not in _CANNOT:
+            raise error
+        return found[0], reply.body
+
     def settled(self, error: QrelayError) -> QrelayError:
         """The error of a request once others were asked beside it: one without a reason is its own fault only where
         the endpoint answers others."""
@@ -195,7 +217,7 @@ class Connection:
     async def _sent(self, client: httpx.AsyncClient, method: str, path: str, request: dict[str, Any]) -> _Reply:
         asked: dict[str, Any] = {"params": request} if method == "GET" else {"json": request}
         try:
-            async with client.stream(method, self._url + path, **asked) as response:
+            async with client.stream(method, self._address(path), **asked) as response:
                 body = await self._body(response)
         except httpx.TimeoutException as error:
             raise BackendTimeout(
@@ -207,6 +229,9 @@ class Connection:
                 f"the endpoint does not answer ({type(error).__name__}): check {self._names.section}.url"
             ) from error
         return _Reply(response.status_code, response.headers, as_json(body, response.charset_encoding))
+
+    def _address(self, path: str) -> str:
+        return (self._url.removesuffix("/v1") if path in self._beside else self._url) + path
 
     async def _body(self, response: httpx.Response) -> bytes:
         """The body; of a refusal whose body cannot be read the status says enough."""
@@ -231,6 +256,12 @@ class Connection:
             self._pacer = Pacer(self._policy, self._names.section)
             self._loop = loop
         return self._client, self._pacer
+
+    async def aclose(self) -> None:
+        """Close the connections; the next request opens others, on its own loop."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
     def close(self) -> None:
         """Close the connections, on the loop that opened them if it still runs."""

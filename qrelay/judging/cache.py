@@ -5,7 +5,8 @@ judges can never share a label, and changing any of them asks anew. Only grades 
 is not a measurement. The first writer of a key wins. Killed at any moment, the cache is intact and at worst
 lacks the last moment's labels, which are judged again.
 
-Beside the labels it counts the prompt tokens spent a day, so that replicas share a day's budget (budget.py).
+Beside the labels it counts the prompt tokens spent a day, so that replicas share a day's budget (budget.py), and says
+how an endpoint is asked, so that they share an identity (`qrelay.llm.ways`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from qrelay.judging.cache_records import NO_CACHE, CacheRecord, CacheStats, Pruned, PruneRule, refuse_failures
+from qrelay.llm.base import Weights
 from qrelay.types import Judgment
 
 
@@ -48,6 +50,15 @@ class JudgmentCache(Protocol):
     def spend(self, day: str, tokens: int) -> None:
         """Count prompt tokens for a day."""
 
+    def recall(self, key: str) -> str | None:
+        """What was written down under a key."""
+
+    def note(self, key: str, text: str) -> str:
+        """Write down; the first text of a key stays. What stands now."""
+
+    def has_labels(self, weights: Weights, decodings: Sequence[str]) -> bool:
+        """Whether this model ever made labels under one of these decodings."""
+
     def close(self) -> None:
         """Release the file or connection."""
 
@@ -66,10 +77,11 @@ def open_cache(path: str) -> JudgmentCache:
 
 
 class NoCache:
-    """Holds nothing, but counts what this process spends."""
+    """Holds no labels, but counts what this process spends, and keeps its notes."""
 
     def __init__(self) -> None:
         self._spent: dict[str, int] = {}
+        self._notes: dict[str, str] = {}
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Judgment]:  # noqa: ARG002
         """Nothing."""
@@ -98,6 +110,18 @@ class NoCache:
     def spend(self, day: str, tokens: int) -> None:
         """By this process."""
         self._spent[day] = self.spent(day) + tokens
+
+    def recall(self, key: str) -> str | None:
+        """Of this process."""
+        return self._notes.get(key)
+
+    def note(self, key: str, text: str) -> str:
+        """For this process."""
+        return self._notes.setdefault(key, text)
+
+    def has_labels(self, weights: Weights, decodings: Sequence[str]) -> bool:  # noqa: ARG002
+        """None that it knows of."""
+        return False
 
     def close(self) -> None:
         """Nothing to release."""

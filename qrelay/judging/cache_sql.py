@@ -1,9 +1,9 @@
 """The judgment cache in a database: a SQLite file for one machine, PostgreSQL for judges on many.
 
 SQLite: WAL mode, safe for several threads and processes. PostgreSQL needs the extra `judge-postgres` (psycopg); the
-user must be allowed to create tables at the first start: `qrelay_judges`, `qrelay_judgments`, `qrelay_spend` and
-`qrelay_cache_format`. A password belongs in PGPASSWORD or ~/.pgpass rather than in the address. A connection that
-breaks is opened again by the next call.
+user must be allowed to create tables at the first start: `qrelay_judges`, `qrelay_judgments`, `qrelay_spend`,
+`qrelay_notes` and `qrelay_cache_format`. A password belongs in PGPASSWORD or ~/.pgpass rather than in the address. A
+connection that breaks is opened again by the next call.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from qrelay.judging.cache_records import (
     encode,
     refuse_failures,
 )
+from qrelay.llm.base import Weights
 from qrelay.settings.secrets import masked
 from qrelay.types import Graded, JudgeIdentity, Judgment
 
@@ -119,7 +120,8 @@ class SqlCache:
             _column("prompt_tokens", _TOKENS),
             _column("created_at", _Moment()),
         )
-        # Came later than the rest; a cache without it gets it when it is opened.
+        # These came later than the rest; a cache without them gets them when it is opened.
+        self._notes = table("notes", sa.Column("key", key, primary_key=True), _column("text"))
         self._spend = table("spend", sa.Column("day", sa.Text, primary_key=True), _column("tokens", _TOKENS))
         self._by_keys = sa.select(self._labels).where(
             self._labels.c.judgment_key.in_(sa.bindparam("keys", expanding=True))
@@ -260,6 +262,25 @@ class SqlCache:
         total = {"tokens": self._spend.c.tokens + added.excluded.tokens}
         with self._using(write=True) as db:
             db.execute(added.on_conflict_do_update(index_elements=["day"], set_=total))
+
+    def recall(self, key: str) -> str | None:
+        """See JudgmentCache."""
+        with self._using() as db:
+            return db.scalar(sa.select(self._notes.c.text).where(self._notes.c.key == key))
+
+    def note(self, key: str, text: str) -> str:
+        """See JudgmentCache."""
+        with self._using(write=True) as db:
+            db.execute(self._insert(self._notes).on_conflict_do_nothing(), {"key": key, "text": text})
+            return str(db.scalar(sa.select(self._notes.c.text).where(self._notes.c.key == key)))
+
+    def has_labels(self, weights: Weights, decodings: Sequence[str]) -> bool:
+        """See JudgmentCache."""
+        judge = self._judge_rows.c
+        own = (judge.model == weights.model, judge.revision == weights.revision)
+        wanted = sa.select(judge.judge_hash).where(*own, judge.quantisation == weights.quantisation)
+        with self._using() as db:
+            return db.execute(wanted.where(judge.decoding.in_(decodings)).limit(1)).first() is not None
 
     def close(self) -> None:
         """Release the file or the connection."""

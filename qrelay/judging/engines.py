@@ -9,16 +9,20 @@ from qrelay.errors import ConfigError
 from qrelay.judging.settings import JudgeSettings
 from qrelay.llm.base import Backend, Weights
 from qrelay.llm.exchange import PROMPT_LOGPROBS
+from qrelay.llm.ways import Notebook
 
 
-def make_backend(settings: JudgeSettings, *, needs: frozenset[str]) -> Backend:
-    """The engine that the settings name, loaded.
+def make_backend(settings: JudgeSettings, *, needs: frozenset[str], notebook: Notebook | None = None) -> Backend:
+    """The engine that the settings name, loaded. notebook: where is written down how an endpoint is asked.
 
     Raises:
         ModelError: the model is absent, altered or not loadable, or its engine is not installed.
         ConfigError: the API key is not set, or the engine lacks one of `needs`.
     """
-    backend = {"openai": _openai, "fake": _fake}.get(settings.backend, _in_process)(settings)
+    if settings.backend == "openai":
+        backend = _openai(settings, notebook)
+    else:
+        backend = _fake(settings) if settings.backend == "fake" else _in_process(settings)
     try:
         refuse_lacking(backend, settings, needs)
     except ConfigError:
@@ -38,7 +42,9 @@ def check_backend(settings: JudgeSettings) -> None:
 
 
 def refuse_lacking(backend: Backend, settings: JudgeSettings, needs: frozenset[str]) -> None:
-    """Raises ConfigError where the engine lacks one of `needs`, saying which and what to do."""
+    """Raises ConfigError where the engine, as it knows itself or finds out now, lacks one of `needs`, saying which
+    and what to do."""
+    backend.learn(needs)
     lacking = needs - backend.capabilities
     if lacking:
         raise ConfigError(
@@ -50,7 +56,8 @@ def refuse_lacking(backend: Backend, settings: JudgeSettings, needs: frozenset[s
 def _remedy(backend: str, lacking: frozenset[str]) -> str:
     if backend == "openai" and PROMPT_LOGPROBS in lacking:
         return (
-            "set judge.endpoint.prompt_logprobs to true if the endpoint echoes them, or choose another judge.backend"
+            "set judge.endpoint.prompt_logprobs to the way in which the endpoint gives them, if it does "
+            "(docs/judge.md), or choose another judge.backend"
         )
     if backend in ("transformers", "openvino", "vllm") and PROMPT_LOGPROBS not in lacking:
         return "the model has no chat template: choose an instruct model, or another judge.strategy"
@@ -96,7 +103,7 @@ def _smaller(model: str) -> str:
     return f"set judge.model to {entry.name}" if entry else ""
 
 
-def _openai(settings: JudgeSettings) -> Backend:
+def _openai(settings: JudgeSettings, notebook: Notebook | None) -> Backend:
     from qrelay.llm.openai import OpenAIBackend
 
     own = settings.endpoint
@@ -110,7 +117,9 @@ def _openai(settings: JudgeSettings) -> Backend:
         parameter_names=own.parameter_names,
         top_logprobs=own.top_logprobs,
         accept_text=own.accept_text,
+        label_logprobs=own.label_logprobs,
         prompt_logprobs=own.prompt_logprobs,
+        notebook=notebook,
         chat=own.chat,
     )
 

@@ -81,7 +81,6 @@ class Judge:
         self._cache = cache
         self._prefilter = prefilter or Prefilter()
         self._clock = clock
-        self._decoding = backend.decodings(strategy.spec.asks)[0]
         self._named: dict[str, tuple[JudgeIdentity, str]] = {}
         self._in_flight: dict[str, asyncio.Future[Judgment]] = {}
 
@@ -92,8 +91,13 @@ class Judge:
 
     @property
     def _decodings(self) -> tuple[str, ...]:
-        """The usual one first, then those that the backend may fall back to, which it may learn as it works."""
+        """The usual one first, then those that the backend may fall back to, which it may learn as it works. Where
+        an endpoint was not reached yet, the usual one may be another before the first answer than after it."""
         return self._backend.decodings(self._strategy.spec.asks)
+
+    @property
+    def _decoding(self) -> str:
+        return self._decodings[0]
 
     def _identity(self, decoding: str) -> tuple[JudgeIdentity, str]:
         """Who judges with this decoding, and the hash of that."""
@@ -241,11 +245,9 @@ class Judge:
         if isinstance(measured, QrelayError):
             return self._missing(passage, key, missing_of(measured))
         decoding = measured.decoding
-        if decoding != self._decoding:
-            key = self._key(plan, passage, decoding)
         return Judgment(
             passage_id=passage.passage_id,
-            judgment_key=key,
+            judgment_key=self._key(plan, passage, decoding),
             outcome=measured.outcome,
             judge=self._identity(decoding)[0],
             judged_at=now,

@@ -25,16 +25,18 @@ from qrelay.judging.strategies import make_strategy
 from qrelay.judging.strategies.base import Strategy
 from qrelay.judging.strategies.chat import Shot
 from qrelay.llm.base import Backend
+from qrelay.llm.ways import AUTO, Notebook
 
 
-def load_core(settings: JudgeSettings) -> JudgeCore:
-    """The core that the settings ask for, ready to work. May take a while; run it off the event loop.
+def load_core(settings: JudgeSettings, *, notebook: Notebook | None = None) -> JudgeCore:
+    """The core that the settings ask for, ready to work. May take a while; run it off the event loop. notebook: see
+    `load_judge`.
 
     Raises:
         ModelError: a model is absent or altered; the text says what to pull.
         ConfigError: a strategy that its backend cannot serve, a key that is not set, an unusable cache or map.
     """
-    panel = load_panel(settings)
+    panel = load_panel(settings, notebook=notebook)
     try:
         return _arranged(settings, panel)
     except BaseException:
@@ -49,7 +51,7 @@ def check_core(settings: JudgeSettings) -> None:
         check_backend(own)
 
 
-def load_panel(settings: JudgeSettings) -> Panel:
+def load_panel(settings: JudgeSettings, *, notebook: Notebook | None = None) -> Panel:
     """The configured judges, side by side, on one cache. Judges of the same engine and model share it. Raises as
     `load_core`, and ConfigError where two of them are the same."""
     cache = open_cache(settings.cache_path)
@@ -57,7 +59,7 @@ def load_panel(settings: JudgeSettings) -> Panel:
     engines: dict[str, Backend] = {}
     try:
         for name, own in settings.members().items():
-            judges[name] = load_judge(own, cache, engines)
+            judges[name] = load_judge(own, cache, engines, notebook=notebook)
         _refuse_twins(judges)
     except BaseException:
         for engine in engines.values():
@@ -78,9 +80,23 @@ def _refuse_twins(judges: Mapping[str, Judge]) -> None:
             )
 
 
-def load_judge(settings: JudgeSettings, cache: JudgmentCache, engines: dict[str, Backend] | None = None) -> Judge:
-    """One judge on a cache that it shares. engines: those that are loaded, to which its own is added. Raises as
-    `load_core`."""
+def notebook_of(settings: JudgeSettings) -> Notebook | None:
+    """Where the judges of the settings have written down how their endpoints are asked, for judging without a cache
+    as they do; None: that is not left to an endpoint. Raises ConfigError as `open_cache`."""
+    asked = [each.endpoint for each in settings.members().values() if each.backend == "openai"]
+    left_open = any(AUTO in (each.label_logprobs, each.prompt_logprobs) for each in asked)
+    return open_cache(settings.cache_path) if left_open else None
+
+
+def load_judge(
+    settings: JudgeSettings,
+    cache: JudgmentCache,
+    engines: dict[str, Backend] | None = None,
+    *,
+    notebook: Notebook | None = None,
+) -> Judge:
+    """One judge on a cache that it shares. engines: those that are loaded, to which its own is added. notebook: where
+    it is written down how an endpoint is asked; None: the cache. Raises as `load_core`."""
     shots: tuple[Shot, ...] = ()
     if settings.shots:
         from qrelay.judging.shots import read_shots
@@ -89,9 +105,10 @@ def load_judge(settings: JudgeSettings, cache: JudgmentCache, engines: dict[str,
     strategy = strategy_of(settings, shots)
     engines = {} if engines is None else engines
     engine = f"{settings.backend} {settings.model} {settings.endpoint}"
-    if engine not in engines:
-        engines[engine] = make_backend(settings, needs=strategy.spec.needs)
-    refuse_lacking(engines[engine], settings, strategy.spec.needs)
+    if engine in engines:
+        refuse_lacking(engines[engine], settings, strategy.spec.needs)
+    else:
+        engines[engine] = make_backend(settings, needs=strategy.spec.needs, notebook=notebook or cache)
     limits = settings.prefilter
     prefilter = Prefilter(min_chars=limits.min_chars, max_chars=limits.max_chars)
     return Judge(engines[engine], strategy, cache, prefilter=prefilter)

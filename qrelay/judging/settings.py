@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from qrelay.config import NamesFile, Section, ServiceSettings
 from qrelay.http.settings import HttpSettings
 
 _OWN_PARAMETERS = frozenset(
     {"model", "messages", "max_tokens", "temperature", "logprobs", "top_logprobs", "stop", "stream", "n"}
+    | {"logprob_token_ids", "return_tokens_as_token_ids"}
 )
 
 
@@ -33,10 +34,18 @@ class EndpointSettings(HttpSettings):
     revision: str = Field("", description="The model's revision, part of every label's identity; empty: the URL")
     quantisation: str = Field("unknown", description="The weights' quantisation, part of every label's identity")
     chat: bool = Field(True, description="Ask /chat/completions; false: /completions, for models without a template")
-    prompt_logprobs: bool = Field(
-        False,
-        description="The endpoint returns log-probabilities of prompts (/completions with echo, as vLLM does): "
-        "what query_likelihood and answer_nll need",
+    label_logprobs: Literal["auto", "token_ids", "generative_scoring", "top"] = Field(
+        "auto",
+        description="How the labels' log-probabilities are asked for: token_ids (exactly those, by vLLM's "
+        "logprob_token_ids), generative_scoring (the same, by a request for each token), top (the likeliest tokens, "
+        "or text); auto: the endpoint is asked once, and a model with labels stays as it is; part of every label's "
+        "identity",
+    )
+    prompt_logprobs: Literal["auto", "token_ids", "echo", "off"] = Field(
+        "auto",
+        description="How the log-probabilities of prompts are asked for, which query_likelihood and answer_nll need: "
+        "token_ids (vLLM's prompt_logprobs), echo (/completions with echo; also true), off (also false); auto: the "
+        "endpoint is asked once; part of every label's identity",
     )
     accept_text: bool = Field(
         True, description="Whether replies count where the endpoint gives no log-probabilities (strictly parsed)"
@@ -53,6 +62,11 @@ class EndpointSettings(HttpSettings):
     extra_body: dict[str, Any] = Field(
         {}, description="Fields added to every request, e.g. chat_template_kwargs; part of every label's identity"
     )
+
+    @field_validator("prompt_logprobs", mode="before")
+    @classmethod
+    def _by_its_former_name(cls, given: Any) -> Any:
+        return {"true": "echo", "false": "off"}.get(str(given).lower(), given)
 
 
 class LlamaCppSettings(Section):

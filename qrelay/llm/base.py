@@ -69,6 +69,9 @@ class Backend(Protocol):
     def notes(self) -> Mapping[str, str]:
         """What people should know of its state now, by a word; empty where all is as it should be."""
 
+    def learn(self, needs: frozenset[str]) -> None:
+        """Find out at the start what of `needs` depends on somebody else, where that answers. Blocks."""
+
     def close(self) -> None:
         """Free the engine. Callable from any thread; a second call does nothing."""
 
@@ -80,6 +83,9 @@ class Incapable:
     def notes(self) -> Mapping[str, str]:
         """None."""
         return {}
+
+    def learn(self, needs: frozenset[str]) -> None:
+        """Nothing."""
 
     async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
         """Refused."""

@@ -31,7 +31,8 @@ Message = dict[str, str]
 class Prompt:
     """One pair to judge. The chat is system = `instructions`, then `shots`, then user = `question` + `evidence`.
 
-    `labels` are the canonical replies, lowest grade first. `query` and `passage` are the raw texts, for
+    `labels` are the canonical replies, lowest grade first; `spellings` the texts that count as each of them, in any
+    case (none: the labels alone). `query` and `passage` are the raw texts, for
     fakes and for engines that compute on the texts themselves. `shots`: worked examples, each (the user's
     message, the right reply).
     """
@@ -43,6 +44,7 @@ class Prompt:
     query: str
     passage: str
     shots: tuple[tuple[str, str], ...] = ()
+    spellings: tuple[tuple[str, ...], ...] = ()
 
     def messages(self) -> list[Message]:
         """As chat messages; the passage ends the last one."""

@@ -97,6 +97,9 @@ class FakeBackend:
         self._failed.add(question)
         return BackendUnavailable("the fake judge fails this question once, as judge.fake.failure_rate says")
 
+    def learn(self, needs: frozenset[str]) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing to free."""
 

@@ -2,15 +2,14 @@
 
     score          `/chat/completions`, one token with its log-probabilities; `/completions` with `chat` off
     generate       the same, with more tokens
-    loglikelihood  `/completions` with `echo` and `logprobs`, only where `prompt_logprobs` is declared: vLLM does,
-                   llama.cpp's server and most hosted chat APIs do not
+    loglikelihood  `/completions` with `echo` and `logprobs`: vLLM gives them, llama.cpp's server and most hosted chat
+                   APIs do not
 
-A reply without a list of alternatives counts as text, under another decoding, so that the two kinds of measurement
-never share an identity: with the first token's own log-probability where that is shown, else read strictly. Where
-replies that hold an answer lack log-probabilities again and again, or the endpoint refuses the parameter, the judge
-asks for text alone for a while, says so, and tries again later. A limit of `top_logprobs` that a refusal names is
-taken, under a decoding of its own. Nothing turns a reasoning model's thinking off unless `extra_body` does: unknown
-hosts refuse unknown fields. A thought is never read as a grade (see `replies`).
+A server that tells token ids is asked by them (`exact`): exactly the labels' log-probabilities, and those of a target
+that is tokenised apart. How an endpoint is asked is set, or found out once and written down (`ways`, `probing`).
+
+What a reply without log-probabilities counts for: `first_tokens`. Nothing turns a reasoning model's thinking off
+unless `extra_body` does: unknown hosts refuse unknown fields. A thought is never read as a grade (see `replies`).
 
 Errors: see `connection`. The API key is read from the environment variable that the settings name.
 """
@@ -21,15 +20,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final
 
-from qrelay.errors import EndpointRefuses, MalformedInput, QrelayError
-from qrelay.holds import Hold
+from qrelay.errors import EndpointRefuses, QrelayError
 from qrelay.http.connection import Connection, Limits
 from qrelay.http.names import Names
 from qrelay.http.pacing import Policy
-from qrelay.http.refusals import ParameterRefused
 from qrelay.llm.base import TOP_LOGPROBS, Incapable, Weights
+from qrelay.llm.by_id import BESIDE, VERSION
+from qrelay.llm.dialect import Answer, Asked, Dialect
+from qrelay.llm.exact import Exact
 from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
@@ -42,20 +44,14 @@ from qrelay.llm.exchange import (
     TargetLogprobs,
     TokenLogprobs,
 )
-from qrelay.llm.replies import begins_thinking, read_completion, read_echo, read_reply, without_thoughts
+from qrelay.llm.first_tokens import FirstTokens
+from qrelay.llm.probing import Prober
+from qrelay.llm.ways import AUTO, ECHO, OFF, SHARES, TOKEN_IDS, TOP, WAYS, Notebook, Way, Ways
 
-Answer = TypeVar("Answer")
 NAMES: Final = Names("judge.endpoint", "judge.model", "an OpenAI-compatible API and ends in /v1", "passage")
 log = logging.getLogger(__name__)
 
-_TEXT_ONLY: Final[dict[str, Any]] = {"max_tokens": 4, "stop": ["\n"]}
-"""Four tokens: some vocabularies begin a reply with a token that is only a blank."""
-_START: Final = "\n"
-"""What stands before a target without a context: its first token needs one before it."""
-_LOGPROBS: Final = frozenset({"logprobs", "top_logprobs"})
-_LACKING: Final = 8
-"""Answers in a row without log-probabilities after which they are not asked for, for _TEXT_S seconds."""
-_TEXT_S: Final = 600.0
+_LEFT_OPEN: Final = frozenset(WAYS)
 
 
 class OpenAIBackend(Incapable):
@@ -73,93 +69,125 @@ class OpenAIBackend(Incapable):
         parameter_names: Mapping[str, str] | None = None,
         top_logprobs: int = TOP_LOGPROBS,
         accept_text: bool = True,
-        prompt_logprobs: bool = False,
+        label_logprobs: str = TOP,
+        prompt_logprobs: str = OFF,
+        notebook: Notebook | None = None,
         chat: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`url` is the base that ends in /v1. `extra_body` joins every request and the decoding identity.
         `parameter_names`: what the endpoint calls max_tokens, temperature or stop; empty: it is not sent.
-        `accept_text`: whether replies without log-probabilities count. `prompt_logprobs`: whether the endpoint
-        echoes a prompt with its log-probabilities. `chat`: False for a model without a chat template."""
+        `accept_text`: whether replies without log-probabilities count. `label_logprobs`, `prompt_logprobs`: a way of
+        `ways.WAYS`, or AUTO; `notebook`: where that is written down. `chat`: False for a model without a template."""
         self.weights = weights
+        limits = limits or Limits()
         self._connection = Connection(
-            url, api_key=api_key, policy=policy or Policy(), limits=limits or Limits(), names=NAMES
+            url, api_key=api_key, policy=policy or Policy(), limits=limits, names=NAMES, beside=BESIDE
         )
-        self._extra = dict(extra_body or {})
-        self._names = dict(parameter_names or {})
-        self._accept_text = accept_text
-        self._retry_refused_s = (limits or Limits()).retry_refused_s
-        self._chat = chat
-        self._clock = clock
+        self._dialect = Dialect(weights.model, chat, dict(extra_body or {}), dict(parameter_names or {}))
+        self._retry_refused_s = limits.retry_refused_s
         self._top = top_logprobs
-        self._lacking = 0
-        self._text_until = 0.0
-        self._text_only: Hold | None = None
-        self.capabilities = frozenset(
-            {TOKEN_LOGPROBS, TEXT, GENERATION, *([PROMPT_LOGPROBS] if prompt_logprobs else [])}
+        self._shown = FirstTokens(
+            self._dialect,
+            self._ask,
+            top=top_logprobs,
+            accept_text=accept_text,
+            retry_refused_s=limits.retry_refused_s,
+            clock=clock,
         )
-        self._decodings = self._name_decodings()
+        self._exact = Exact(self._dialect, self._ask, limits.retry_refused_s)
+        self._ways = Ways(
+            weights,
+            {TOKEN_LOGPROBS: label_logprobs, PROMPT_LOGPROBS: prompt_logprobs},
+            self._every_decoding(),
+            notebook,
+        )
 
-    def _name_decodings(self) -> dict[str, tuple[str, ...]]:
-        extra = self._extra_name()
-        text = ";".join([self._engine, self._named("temperature", 0), self._named("max_tokens", 4),
-                         self._named("stop", "newline"), "no-logprobs", f"strict-text{extra}"])  # fmt: skip
-        exact = self._exactly(self._top)
-        named = {
-            TOKEN_LOGPROBS: (exact, text) if self._accept_text else (exact,),
-            PROMPT_LOGPROBS: (f"engine=openai;echo;temperature=1;start=newline{extra}",),
-            GENERATION: (f"{self._engine};{self._named('temperature', 0)}{extra}",),
+    def _every_decoding(self) -> dict[str, dict[str, list[str]]]:
+        """Capability -> way -> decodings, the oldest way first."""
+        own = self._dialect
+        shown = [*map(own.scored, range(self._top, 0, -1)), own.strictly]
+        exact = {TOKEN_IDS: [own.by_label_ids], SHARES: [own.by_label_shares]}
+        return {
+            TOKEN_LOGPROBS: {TOP: shown, **exact},
+            PROMPT_LOGPROBS: {ECHO: [own.echoed], TOKEN_IDS: [own.by_target_ids]},
         }
-        return {capability: texts for capability, texts in named.items() if capability in self.capabilities}
-
-    def _exactly(self, top: int) -> str:
-        """The decoding of a reply with so many log-probabilities."""
-        asked = f"{self._named('temperature', 0)};{self._named('max_tokens', 1)};top_logprobs={top}"
-        return f"{self._engine};{asked}{self._extra_name()}"
 
     @property
-    def _engine(self) -> str:
-        return "engine=openai" if self._chat else "engine=openai;chat=off"
-
-    def _extra_name(self) -> str:
-        return "".join(f";{key}={self._extra[key]!r}" for key in sorted(self._extra))
-
-    def _named(self, parameter: str, value: object) -> str:
-        name = self._names.get(parameter, parameter)
-        return f"{name}={value}" if name else f"{parameter}=not-sent"
+    def capabilities(self) -> frozenset[str]:
+        """What it can do; PROMPT_LOGPROBS also as long as it is not known whether."""
+        reads = [] if self._ways.name(PROMPT_LOGPROBS) == OFF else [PROMPT_LOGPROBS]
+        return frozenset({TOKEN_LOGPROBS, TEXT, GENERATION, *reads})
 
     def decodings(self, capability: str) -> tuple[str, ...]:
-        """Those of `score`: with log-probabilities, then text where `accept_text` holds, then with as many
-        log-probabilities as the endpoint turned out to allow."""
-        return self._decodings.get(capability, ())
+        """Of a way that is asked by token ids the one; else those of `first_tokens`, and of the echo. As long as the
+        way is not known, what they would be if the endpoint gave no more than others."""
+        if capability == GENERATION:
+            return (self._dialect.generated,)
+        way = self._ways.name(capability)
+        if capability not in _LEFT_OPEN or way == OFF:
+            return ()
+        if capability == TOKEN_LOGPROBS and way in (TOP, AUTO):
+            return self._shown.decodings
+        every = self._every_decoding()[capability]
+        return tuple(every[ECHO if way == AUTO else way])
 
     @property
     def notes(self) -> dict[str, str]:
         """What people should know of the endpoint now."""
-        found = self._connection.notes
-        if self._text_only:
-            found["text only"] = str(self._text_only)
-        if len(learned := self._decodings[TOKEN_LOGPROBS][1 + self._accept_text :]):
-            found["top_logprobs"] = f"{self._top}, the endpoint's limit: {learned[-1]}"
-        return found
+        return self._connection.notes | self._shown.notes | self._ways.notes
+
+    def learn(self, needs: frozenset[str]) -> None:
+        """Find out how to ask for `needs`, where that is left to the endpoint. One that does not answer now is asked
+        before its first question. Blocks; call it off the event loop that questions come from."""
+        wanted = [each for each in needs if self._ways.name(each) == AUTO and each in self.capabilities & _LEFT_OPEN]
+        if wanted:
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, self._learn(wanted)).result()
+
+    async def _learn(self, wanted: Sequence[str]) -> None:
+        for capability in wanted:
+            try:
+                await self._ways.settle(capability, partial(self._find, capability, knock=True))
+            except QrelayError as error:
+                log.warning("what the endpoint can do is found out with the first question, not now: %s", error)
+        await self._connection.aclose()
+
+    async def _find(self, capability: str, *, knock: bool = False) -> Way:
+        """knock: fail at once where nobody answers, without retries."""
+        if knock:
+            await self._connection.look("GET", VERSION, {})
+        prober = Prober(self._dialect, self._connection, self._advice)
+        return await (prober.labels(self._top) if capability == TOKEN_LOGPROBS else prober.targets(self._top))
 
     async def score(self, prompts: Sequence[Prompt]) -> list[TokenLogprobs | QrelayError]:
         """One answer a prompt, as many requests at once as the endpoint bears."""
-        return await self._all(self._score, prompts)
+        ask = {TOKEN_IDS: self._exact.labels, SHARES: self._exact.shares}
+        return await self._all(TOKEN_LOGPROBS, lambda way: ask.get(way, self._shown.score), prompts)
 
     async def loglikelihood(self, continuations: Sequence[Continuation]) -> list[TargetLogprobs | QrelayError]:
-        """One answer a continuation. An endpoint that echoes no log-probabilities is an EndpointRefuses; one that
-        cuts its tokens across the target's begin a MalformedInput (context and target travel as one text)."""
+        """One answer a continuation. An endpoint that gives no log-probabilities of it is an EndpointRefuses; one
+        that cuts its tokens across the target's begin, where both travel as one text, a MalformedInput."""
         if PROMPT_LOGPROBS not in self.capabilities:
             return await super().loglikelihood(continuations)
-        return await self._all(self._loglikelihood, continuations)
+        ask = {TOKEN_IDS: self._exact.target, ECHO: self._echo}
+        return await self._all(PROMPT_LOGPROBS, lambda way: ask.get(way, self._no_target), continuations)
 
     async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
         """One reply a chat; choices are left to whoever reads it."""
-        return await self._all(self._generate, chats)
+        return await self._all(GENERATION, lambda _: self._generate, chats)
 
-    async def _all(self, answer: Callable[[Any], Any], questions: Sequence[Any]) -> list[Any]:
-        """Every answer, in order; a QrelayError stands in the place of the answer that it prevented."""
+    async def _all(
+        self, capability: str, by: Callable[[str], Callable[[Any], Any]], questions: Sequence[Any]
+    ) -> list[Any]:
+        """Every answer, in order, asked for `by` the way that holds; a QrelayError stands in the place of the answer
+        that it prevented."""
+        try:
+            if questions and capability in _LEFT_OPEN:
+                await self._ways.settle(capability, partial(self._find, capability))
+        except QrelayError as error:
+            return [self._connection.settled(error)] * len(questions)
+        answer = by(self._ways.name(capability))
 
         async def attempt(question: Any) -> Any:
             try:
@@ -170,138 +198,25 @@ class OpenAIBackend(Incapable):
         answers = await asyncio.gather(*map(attempt, questions))
         return [self._connection.settled(each) if isinstance(each, QrelayError) else each for each in answers]
 
-    async def _score(self, prompt: Prompt) -> TokenLogprobs:
-        if self._clock() < self._text_until:
-            return await self._score_strictly(prompt)
-        try:
-            reply = await self._score_exactly(prompt)
-        except ParameterRefused as error:
-            self._read_text(f"the endpoint refuses {error.parameter} with {error}")
-            return await self._score_strictly(prompt)
-        if reply.tokens:
-            self._lacking, self._text_only = 0, None
-            return reply
-        if begins_thinking(reply.text) and not without_thoughts(reply.text):
-            return reply
-        if not self._accept_text and not reply.text.strip():
-            raise MalformedInput("the reply holds no answer")
-        if not self._accept_text:
-            raise MalformedInput(
-                "the reply gives no log-probabilities: choose an endpoint that does, or set "
-                "judge.endpoint.accept_text to true to read its text (coarser, recorded in the decoding)"
-            )
-        if reply.text.strip():
-            self._count_lacking()
-        return await self._score_strictly(prompt)
+    async def _echo(self, each: Continuation) -> TargetLogprobs:
+        answer = await self._ask(self._dialect.echo(each))
+        return answer or await self._no_target(each)
 
-    def _count_lacking(self) -> None:
-        self._lacking += 1
-        if self._lacking >= _LACKING:
-            self._read_text(f"{self._lacking} answers in a row came without log-probabilities")
-
-    def _read_text(self, why: str) -> None:
-        """Ask for text alone for a while; without `accept_text` nobody may.
-
-        Raises:
-            EndpointRefuses: replies in text do not count.
-        """
-        if not self._accept_text:
-            raise EndpointRefuses(
-                f"{why}: choose an endpoint that gives log-probabilities, or set judge.endpoint.accept_text to true",
-                retry_after_s=self._retry_refused_s,
-            )
-        hold = Hold.lasting(_TEXT_S, why)
-        if self._text_only is None:
-            log.warning("labels are read from text, %s", hold)
-        self._text_only = self._text_only.going_on(hold) if self._text_only else hold
-        self._text_until = self._clock() + _TEXT_S
-
-    async def _score_exactly(self, prompt: Prompt) -> TokenLogprobs:
-        """Asked for as many log-probabilities as the endpoint allows, which its refusals may say.
-
-        Raises:
-            ParameterRefused: it gives none.
-        """
-        _, *text = self._decodings[TOKEN_LOGPROBS][: 1 + self._accept_text]
-        while True:
-            top = self._top
-            asked = {"logprobs": True, "top_logprobs": top} if self._chat else {"logprobs": top}
-            try:
-                return await self._complete(
-                    prompt.messages(),
-                    {"max_tokens": 1, **asked},
-                    lambda body: read_completion(body, self._exactly(top), alone=text[0] if text else ""),  # noqa: B023
-                    may_refuse=_LOGPROBS,
-                )
-            except ParameterRefused as error:
-                if self._top >= top and not (error.limit and error.limit < top):
-                    raise
-                self._lower(error.limit or self._top)
-
-    def _lower(self, limit: int) -> None:
-        """Ask for no more log-probabilities than the endpoint allows, under a decoding that says so."""
-        if limit >= self._top:
-            return
-        log.warning(
-            "the endpoint allows %d log-probabilities, not %d: labels get another decoding; set "
-            "judge.endpoint.top_logprobs to %d to have one from the start",
-            limit, self._top, limit,
-        )  # fmt: skip
-        self._top = limit
-        self._decodings[TOKEN_LOGPROBS] = (*self._decodings[TOKEN_LOGPROBS], self._exactly(limit))
-
-    async def _score_strictly(self, prompt: Prompt) -> TokenLogprobs:
-        """Of a text that thinks first, what follows the thought counts; a thought without an end stays, no grade."""
-        decoding = self._decodings[TOKEN_LOGPROBS][1]
-        reply = await self._complete(prompt.messages(), _TEXT_ONLY, lambda body: read_completion(body, decoding))
-        text = without_thoughts(reply.text) or reply.text
-        return TokenLogprobs((), text, reply.prompt_tokens, decoding)
-
-    async def _loglikelihood(self, each: Continuation) -> TargetLogprobs:
-        prompt = (each.context or _START) + each.target
-        decoding = self._decodings[PROMPT_LOGPROBS][0]
-        asked = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
-        answer = await self._ask(
-            "/completions", {"prompt": prompt}, asked, lambda body: read_echo(body, prompt, each.target, decoding)
-        )
-        if answer is None:
-            said = f"the endpoint does not echo a prompt with its log-probabilities: {_ADVICE['echo']}"
-            raise EndpointRefuses(said, retry_after_s=self._retry_refused_s)
-        return answer
+    async def _no_target(self, _: Continuation) -> TargetLogprobs:
+        said = f"the endpoint does not give a prompt with its log-probabilities: {_ADVICE['echo']}"
+        raise EndpointRefuses(said, retry_after_s=self._retry_refused_s)
 
     async def _generate(self, chat: Chat) -> Reply:
-        decoding = self._decodings[GENERATION][0]
-        return await self._complete(
-            chat.as_messages(), {"max_tokens": chat.max_tokens}, lambda body: read_reply(body, decoding)
+        return await self._ask(self._dialect.generation(chat))
+
+    async def _ask(self, asked: Asked[Answer], may_refuse: frozenset[str] = frozenset()) -> Answer:
+        return await self._connection.ask(
+            asked.path, asked.body, asked.read, advice=self._advice, may_refuse=may_refuse
         )
-
-    async def _complete(
-        self,
-        messages: list[dict[str, str]],
-        parameters: dict[str, Any],
-        read: Callable[[Any], Answer],
-        may_refuse: frozenset[str] = frozenset(),
-    ) -> Answer:
-        given: dict[str, Any] = {"messages": messages} if self._chat else {"prompt": _as_text(messages)}
-        path = "/chat/completions" if self._chat else "/completions"
-        return await self._ask(path, given, {"temperature": 0, **parameters}, read, may_refuse)
-
-    async def _ask(
-        self,
-        path: str,
-        given: dict[str, Any],
-        parameters: dict[str, Any],
-        read: Callable[[Any], Answer],
-        may_refuse: frozenset[str] = frozenset(),
-    ) -> Answer:
-        named = {self._names.get(name, name): value for name, value in parameters.items()}
-        named.pop("", None)
-        request = {"model": self.weights.model, **given, **named, **self._extra}
-        return await self._connection.ask(path, request, read, advice=self._advice, may_refuse=may_refuse)
 
     def _advice(self, parameter: str) -> str:
         """What to do where the endpoint refuses a parameter."""
-        known = "extra_body" if parameter in self._extra else parameter
+        known = "extra_body" if parameter in self._dialect.extra else parameter
         return _ADVICE.get(known, "see judge.endpoint.parameter_names")
 
     def close(self) -> None:
@@ -311,7 +226,7 @@ class OpenAIBackend(Incapable):
 
 _RENAME: Final = "name it otherwise, or leave it out, in judge.endpoint.parameter_names: {%s}"
 _NO_ECHO: Final = (
-    "use an endpoint that echoes prompts with their log-probabilities (vLLM), or set judge.endpoint.prompt_logprobs "
+    "use an endpoint that gives prompts with their log-probabilities (vLLM), or set judge.endpoint.prompt_logprobs "
     "to false and choose a strategy that does not need them"
 )
 _ADVICE: Final = {
@@ -322,12 +237,3 @@ _ADVICE: Final = {
     "echo": _NO_ECHO,
     "logprobs": _NO_ECHO,
 }
-
-
-def _as_text(messages: Sequence[Mapping[str, str]]) -> str:
-    """A chat as plain text for a base model: paragraphs; a reply stands on its question's last line."""
-    text = ""
-    for message in messages:
-        before = " " if message["role"] == "assistant" else "\n\n"
-        text += before + message["content"]
-    return text.strip()

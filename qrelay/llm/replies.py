@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from qrelay.errors import BackendUnavailable, ContentFiltered, MalformedInput
 from qrelay.http.refusals import Unexplained
@@ -28,11 +28,13 @@ _OPENERS = ("<think", "[think]", "<|channel|>", "<seed:think")
 _FILTERED = frozenset({"content_filter", "content_filtered", "safety", "prohibited_content", "blocklist", "refusal",
                        "recitation", "sensitive"})  # fmt: skip
 """Finish reasons, in lower case, of an answer that a filter withheld or cut."""
-_IMPOSSIBLE = 1e-3
+IMPOSSIBLE: Final = 1e-3
 """A log-probability above this is no rounding error."""
 _MOST_MASS = 1.02
 """Probabilities that sum to more are none; bfloat16 rounds a log-probability by up to 0.4%."""
 _MOST_TOKENS = 1 << 31
+BLANKS: Final = " \t\r\n\u2581\u0120\u010a"
+"""Blanks, and the blanks that some tokenisers show as a character (SentencePiece, byte-level BPE)."""
 
 Tokens = tuple[tuple[str, float], ...]
 
@@ -48,20 +50,24 @@ def read_completion(body: Any, decoding: str, *, alone: str = "") -> TokenLogpro
     """
 
     def read(choice: Any) -> TokenLogprobs | BackendUnavailable:
-        text, thoughts = _said(choice)
-        prompt_tokens, _ = _usage(body)
+        text, thoughts = said(choice)
+        prompt_tokens, _ = usage(body)
         if thoughts:
             return TokenLogprobs((), text or f"<think>{thoughts}", prompt_tokens, decoding)
-        listed, chosen = _first(choice.get("logprobs") or {})
+        listed, chosen = first_shown(choice.get("logprobs") or {})
         if listed:
             spelled = {token.strip() for token, _ in listed}
             shown = [*listed, *(each for each in chosen if each[0].strip() not in spelled)]
-            return first_token(tuple(sorted(shown, key=_likeliest)), text, prompt_tokens, decoding)
+            return first_token(tuple(sorted(shown, key=likeliest)), text, prompt_tokens, decoding)
         if alone and chosen and chosen[0][0].strip() == text.strip():
             return first_token(chosen, text, prompt_tokens, alone)
         return TokenLogprobs((), text, prompt_tokens, decoding)
 
-    answer = _read(body, read)
+    return answered(read_choice(body, read))
+
+
+def answered(answer: T | BackendUnavailable) -> T:
+    """The answer, where it is one; its error is the reader's ValueError."""
     if isinstance(answer, BackendUnavailable):
         raise ValueError(f"not an answer: {answer}")
     return answer
@@ -72,7 +78,7 @@ def first_token(tokens: Tokens, text: str, prompt_tokens: int, decoding: str) ->
     module); an error where it is no distribution. Of a list shorter than TOP_LOGPROBS the rest is unseen."""
     masses = [math.exp(min(logprob, 1.0)) for _, logprob in tokens]
     total = math.fsum(masses)
-    if any(logprob > _IMPOSSIBLE for _, logprob in tokens) or not total <= _MOST_MASS:
+    if any(logprob > IMPOSSIBLE for _, logprob in tokens) or not total <= _MOST_MASS:
         return BackendUnavailable(
             f"the log-probabilities of the first token are none: {len(tokens)} of them give a sum of {total:.3g}"
         )
@@ -87,11 +93,11 @@ def read_reply(body: Any, decoding: str) -> Reply:
     """The text of a chat or text completion. Raises as `read_completion`."""
 
     def read(choice: Any) -> Reply:
-        text, _ = _said(choice)
-        prompt_tokens, completion_tokens = _usage(body)
+        text, _ = said(choice)
+        prompt_tokens, completion_tokens = usage(body)
         return Reply(without_thoughts(text), prompt_tokens, completion_tokens, decoding)
 
-    return _read(body, read)
+    return read_choice(body, read)
 
 
 def read_echo(body: Any, prompt: str, target: str, decoding: str) -> TargetLogprobs | None:
@@ -110,17 +116,17 @@ def read_echo(body: Any, prompt: str, target: str, decoding: str) -> TargetLogpr
         tokens, logprobs = echoed.get("tokens") or (), echoed.get("token_logprobs") or ()
         if prompt not in choice["text"] or not tokens:
             return None
-        prompt_tokens = _usage(body)[0] or len(tokens)
+        prompt_tokens = usage(body)[0] or len(tokens)
         count = _tokens_of(target, tokens[:prompt_tokens])
-        values = tuple(_logprob(each) for each in logprobs[prompt_tokens - count : prompt_tokens])
-        if len(values) != count or any(value > _IMPOSSIBLE or math.isnan(value) for value in values):
+        values = tuple(as_logprob(each) for each in logprobs[prompt_tokens - count : prompt_tokens])
+        if len(values) != count or any(value > IMPOSSIBLE or math.isnan(value) for value in values):
             raise ValueError("log-probabilities above 0, or too few")
         return TargetLogprobs(values, prompt_tokens, decoding)
 
-    return _read(body, read)
+    return read_choice(body, read)
 
 
-def _read(body: Any, read: Callable[[Any], T]) -> T:
+def read_choice(body: Any, read: Callable[[Any], T]) -> T:
     """What `read` makes of a completion's choice; whatever is absent or of another type in it is a ValueError.
 
     Raises:
@@ -134,8 +140,8 @@ def _read(body: Any, read: Callable[[Any], T]) -> T:
         reason = str(choice.get("finish_reason") or "").lower()
         refusal = (choice.get("message") or {}).get("refusal")
         if reason in _FILTERED or refusal:
-            said = f"finish_reason {reason}" if reason in _FILTERED else "the model refused to answer"
-            raise ContentFiltered(f"the endpoint filtered the answer ({said})")
+            why = f"finish_reason {reason}" if reason in _FILTERED else "the model refused to answer"
+            raise ContentFiltered(f"the endpoint filtered the answer ({why})")
         return read(choice)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not a completion ({type(error).__name__})") from error
@@ -172,7 +178,7 @@ def begins_thinking(text: str) -> bool:
     return text.strip().lower().startswith(_OPENERS)
 
 
-def _said(choice: Any) -> tuple[str, str]:
+def said(choice: Any) -> tuple[str, str]:
     """What a choice says, and what it thinks where the endpoint tells the two apart."""
     message = choice.get("message") or {"content": choice["text"]}
     content = message.get("content") or ""
@@ -182,33 +188,33 @@ def _said(choice: Any) -> tuple[str, str]:
         content = "".join(part["text"] for part in content if part.get("type") == "text")
     if not isinstance(content, str):
         raise TypeError("content is not text")
-    return _encodable(content), _encodable(str(thoughts or ""))
+    return encodable(content), encodable(str(thoughts or ""))
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """Lone surrogates, which JSON may hold and nothing else may, replaced."""
     return text.encode("utf-8", "replace").decode()
 
 
-def _usage(body: Any) -> tuple[int, int]:
+def usage(body: Any) -> tuple[int, int]:
     """Tokens of the prompt and of the completion; 0 where that is not said, or is no number of tokens."""
-    usage = body.get("usage") or {}
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    given = body.get("usage") or {}
+    counts = (given.get("prompt_tokens"), given.get("completion_tokens"))
     prompt, completion = (int(n) if isinstance(n, int | float) and 0 <= n < _MOST_TOKENS else 0 for n in counts)
     return prompt, completion
 
 
-def _first(logprobs: dict[str, Any]) -> tuple[Tokens, Tokens]:
+def first_shown(logprobs: dict[str, Any]) -> tuple[Tokens, Tokens]:
     """The alternatives listed for the first token, and itself, each maybe none; of a chat completion ("content") or a
     text completion ("top_logprobs", by token)."""
     if content := logprobs.get("content"):
-        listed = tuple((_token(each), _logprob(each["logprob"])) for each in content[0].get("top_logprobs") or ())
+        listed = tuple((_token(each), as_logprob(each["logprob"])) for each in content[0].get("top_logprobs") or ())
         given = content[0].get("logprob")
-        return listed, () if given is None else ((_token(content[0]), _logprob(given)),)
+        return listed, () if given is None else ((_token(content[0]), as_logprob(given)),)
     first = next(iter(logprobs.get("top_logprobs") or ()), None) or {}
-    listed = tuple((str(token), _logprob(value)) for token, value in first.items())
+    listed = tuple((str(token), as_logprob(value)) for token, value in first.items())
     tokens, values = logprobs.get("tokens") or (), logprobs.get("token_logprobs") or ()
-    chosen = ((str(tokens[0]), _logprob(values[0])),) if tokens and values and values[0] is not None else ()
+    chosen = ((str(tokens[0]), as_logprob(values[0])),) if tokens and values and values[0] is not None else ()
     return listed, chosen
 
 
@@ -221,11 +227,13 @@ def _token(entry: Any) -> str:
         return str(entry["token"])
 
 
-def _logprob(value: Any) -> float:
+def as_logprob(value: Any) -> float:
+    """A number as it is; whatever else it is, a TypeError."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError("a log-probability that is no number")
     return float(value)
 
 
-def _likeliest(entry: tuple[str, float]) -> float:
+def likeliest(entry: tuple[str, float]) -> float:
+    """A key that sorts the likeliest token first."""
     return -entry[1]

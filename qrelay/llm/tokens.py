@@ -13,6 +13,7 @@ from typing import Any, Self
 from qrelay.errors import MalformedInput, ModelError, Oversized, QrelayError
 from qrelay.llm.exchange import GENERATION, PROMPT_LOGPROBS, TOKEN_LOGPROBS
 from qrelay.llm.prefixes import TokenQuery
+from qrelay.llm.replies import encodable
 
 _SAY = "be kind"
 
@@ -69,7 +70,7 @@ class Tokens:
     def of_chat(self, messages: Sequence[dict[str, str]], *, room: int = 1) -> TokenQuery | QrelayError:
         """The ids of a chat in the model's template, thinking off, up to where the reply begins. `room`: tokens
         that the reply may take."""
-        said = [{"role": each["role"], "content": _encodable(each["content"])} for each in messages]
+        said = [{"role": each["role"], "content": encodable(each["content"])} for each in messages]
         if not self._takes_system:
             said = _without_system(said)
         try:
@@ -90,7 +91,7 @@ class Tokens:
         return self._checked(head + tail, range(len(head) - 1, len(head) + len(tail) - 1), 0)
 
     def _plain(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(_encodable(text), add_special_tokens=False, split_special_tokens=True).input_ids)
+        return tuple(self._tokenizer(encodable(text), add_special_tokens=False, split_special_tokens=True).input_ids)
 
     def _checked(self, ids: tuple[int, ...], wanted: range, room: int) -> TokenQuery | QrelayError:
         if len(ids) + room > self._limit:
@@ -147,8 +148,3 @@ def _without_system(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
             merged.append({"role": each["role"], "content": before + each["content"]})
             before = ""
     return merged
-
-
-def _encodable(text: str) -> str:
-    """Lone surrogates replaced: tokenizers read UTF-8."""
-    return text.encode("utf-8", "replace").decode()

@@ -32,6 +32,7 @@ from qrelay.judging.strategies.answers import Json, Number
 from qrelay.judging.strategies.numbered import read_numbers
 from qrelay.judging.strategies.rubric import Answer
 from qrelay.llm.exchange import Chat, Continuation, Prompt, Reply
+from qrelay.llm.ways import WAYS, Way, read_way
 from qrelay.models.embedder import load_embedder
 from qrelay.models.registry import Registry
 from qrelay.models.served import Embedders
@@ -96,7 +97,7 @@ def _answering(reply: bytes) -> str:
     return _url()
 
 
-def _backend(reply: bytes) -> Any:
+def _backend(reply: bytes, labels: str = "top", prompts: str = "echo") -> Any:
     endpoint = {
         "url": f"{_answering(reply)}/v1",
         "concurrency": 1,
@@ -104,7 +105,8 @@ def _backend(reply: bytes) -> Any:
         "retry_base_s": 0.001,
         "total_timeout_s": 3.0,
         "request_timeout_s": 3.0,
-        "prompt_logprobs": True,
+        "label_logprobs": labels,
+        "prompt_logprobs": prompts,
     }
     return make_backend(JudgeSettings(backend="openai", model="m", endpoint=endpoint), needs=frozenset())
 
@@ -120,9 +122,9 @@ async def _judged(reply: bytes, *strategies: str) -> None:
         wire.encode(judged)
 
 
-async def _asked(reply: bytes) -> None:
+async def _asked(reply: bytes, *ways: str) -> None:
     """By every question that a backend can be asked."""
-    backend = _backend(reply)
+    backend = _backend(reply, *ways)
     found = await backend.score([Prompt("system", "user", "passage", ("0", "1"), "q", "p")])
     found += await backend.generate([Chat((("user", "ask"),), 9)])
     found += await backend.loglikelihood([Continuation("Passage: a\nQuestion:", " how?", "how?", "a")])
@@ -140,7 +142,25 @@ def _labels(data: bytes, _: Path) -> None:
 
 
 def _endpoint(data: bytes, _: Path) -> None:
-    asyncio.run(_asked(data))
+    _run_asked(data)
+
+
+def _run_asked(reply: bytes, *ways: str) -> None:
+    asyncio.run(_asked(reply, *ways))
+
+
+def _by_ids(data: bytes, _: Path) -> None:
+    """By every way, and by what is found out."""
+    reply, ways = (
+        _http("200 OK", data),
+        (("token_ids", "token_ids"), ("generative_scoring", "auto"), ("auto", "auto")),
+    )
+    each(*(lambda ways=ways: asyncio.run(_asked(reply, *ways)) for ways in ways))
+
+
+def _way(data: bytes, _: Path) -> None:
+    for ways in WAYS.values():
+        read_way(data.decode("utf-8", "replace"), ways)
 
 
 def _with_status(status: str) -> Callable[[bytes, Path], None]:
@@ -256,6 +276,34 @@ _TEXT: Final = {
     ],
     "usage": {"prompt_tokens": 3},
 }
+_ROWS: Final = [None, *({str(token): {"logprob": -0.5, "rank": 1}} for token in (8, 7, 8))]
+_BY_IDS: Final = {
+    "model": "m",
+    "version": "0.32.0",
+    "tokens": [7, 8],
+    "token_strs": ["0", "\u01201"],
+    "max_model_len": 99,
+    "data": [{"index": 0, "object": "score", "score": 0.25}],
+    "choices": [
+        {
+            "message": {"content": "0"},
+            "text": "0",
+            "logprobs": {
+                "content": [
+                    {
+                        "token": "token_id:7",
+                        "top_logprobs": [{"token": f"token_id:{token}", "logprob": -token / 4} for token in (7, 8)],
+                    }
+                ],
+                "tokens": ["token_id:7"],
+                "token_logprobs": [-0.5],
+                "top_logprobs": [{"token_id:7": -0.5, "token_id:8": -3}],
+            },
+            "prompt_logprobs": _ROWS,
+        }
+    ],
+    "usage": {"prompt_tokens": 4},
+}
 _SEEDS: Final = (json.dumps(_CHAT), json.dumps(_TEXT))
 _EMBEDDINGS: Final = (
     json.dumps({"model": "m", "data": [{"index": n, "embedding": [0.5, n + 1]} for n in range(2)]}),
@@ -338,6 +386,8 @@ def _judged_in_words(data: bytes, _: Path) -> None:
 PARSERS: Final = (
     Parser("labels by an endpoint", "json", constant(*_SEEDS), _labels, cost=20),
     Parser("endpoint's answer", "json", constant(*_SEEDS), _with_status("200 OK"), cost=5),
+    Parser("endpoint's answer by token ids", "json", constant(json.dumps(_BY_IDS)), _by_ids, cost=20),
+    Parser("how an endpoint is asked", "json", constant(Way("token_ids", "given").as_text()), _way),
     Parser("endpoint's refusal, 400", "json", constant(*_REFUSALS), _with_status("400 Bad Request"), cost=5),
     Parser("endpoint's refusal, 404", "json", constant(*_REFUSALS), _with_status("404 Not Found"), cost=5),
     Parser("endpoint's refusal, 429", "json", constant(*_REFUSALS), _with_status("429 Too Many Requests"), cost=5),

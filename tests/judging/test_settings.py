@@ -63,7 +63,8 @@ def test_an_unknown_model_is_an_error_that_says_what_there_is(tmp_path: Path) ->
 
 
 def test_a_strategy_that_the_backend_cannot_serve_is_refused_at_start() -> None:
-    chosen = settings(backend="openai", endpoint__url="http://host/v1", strategy="query_likelihood", cache=":none:")
+    chosen = settings(backend="openai", endpoint__url="http://host/v1", strategy="query_likelihood", cache=":none:",
+                      endpoint__prompt_logprobs="off")  # fmt: skip
     with pytest.raises(ConfigError, match="prompt_logprobs"):
         load_core(chosen)
 

@@ -280,7 +280,7 @@ async def test_a_reply_in_words_comes_without_its_thought(endpoint: ScriptedEndp
 async def test_a_targets_log_probabilities_are_the_last_of_the_echo(endpoint: ScriptedEndpoint) -> None:
     endpoint.default = echo(["caf", "\ufffd", " is", "\n"], ["How", " so", "?"], [-0.5, -0.25, -2.0])
     asked = Continuation("caf\ufffd is\n", "How so?")
-    reader = backend(endpoint.url, prompt_logprobs=True)
+    reader = backend(endpoint.url, prompt_logprobs="echo")
     (found,) = await reader.loglikelihood([asked])
     assert isinstance(found, TargetLogprobs), found
     assert found.logprobs == (-0.5, -0.25, -2.0)
@@ -293,7 +293,7 @@ async def test_a_targets_log_probabilities_are_the_last_of_the_echo(endpoint: Sc
 
 async def test_a_token_across_the_targets_begin_is_refused(endpoint: ScriptedEndpoint) -> None:
     endpoint.default = echo(["a", "b c"], ["d"], [-0.5])
-    (found,) = await backend(endpoint.url, prompt_logprobs=True).loglikelihood([Continuation("ab", " cd")])
+    (found,) = await backend(endpoint.url, prompt_logprobs="echo").loglikelihood([Continuation("ab", " cd")])
     assert isinstance(found, MalformedInput)
 
 
@@ -310,7 +310,7 @@ async def test_an_endpoint_that_echoes_nothing_is_a_settings_error_never_a_numbe
     endpoint: ScriptedEndpoint, silent: Answer
 ) -> None:
     endpoint.default = silent
-    (found,) = await backend(endpoint.url, prompt_logprobs=True).loglikelihood([Continuation("context", " 3")])
+    (found,) = await backend(endpoint.url, prompt_logprobs="echo").loglikelihood([Continuation("context", " 3")])
     assert isinstance(found, EndpointRefuses)
     assert "judge.endpoint.prompt_logprobs" in str(found)
 
@@ -319,12 +319,12 @@ async def test_log_probabilities_of_prompts_are_offered_only_where_they_are_decl
     endpoint: ScriptedEndpoint,
 ) -> None:
     assert PROMPT_LOGPROBS not in backend(endpoint.url).capabilities
-    assert backend(endpoint.url, prompt_logprobs=True).capabilities >= {PROMPT_LOGPROBS, GENERATION}
+    assert backend(endpoint.url, prompt_logprobs="echo").capabilities >= {PROMPT_LOGPROBS, GENERATION}
 
 
 async def test_every_kind_of_question_goes_through_the_same_retries(endpoint: ScriptedEndpoint) -> None:
     endpoint.default = answer(503, {})
-    asked = backend(endpoint.url, prompt_logprobs=True)
+    asked = backend(endpoint.url, prompt_logprobs="echo")
     failures = [
         *await asked.generate([Chat((("user", "?"),), 4)]),
         *await asked.loglikelihood([Continuation("a", "b")]),

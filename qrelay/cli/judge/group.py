@@ -69,11 +69,13 @@ def try_(
     if not named:
         raise click.UsageError("give --passage TEXT or --passages FILE")
     settings = _settings(config, data_dir, **{key: value for key, value in options.items() if value})
-    judged, prompt = _judge(settings, query, named)
+    judged, prompt, notes = _judge(settings, query, named)
     if as_json:
-        echo_json(_as_json(judged, prompt))
+        echo_json({**_as_json(judged, prompt), "engine": notes})
     else:
         _print(judged, prompt, show_prompt)
+        for word, note in notes.items():
+            click.echo(f"{word}: {note}")
 
 
 def _settings(config: Path | None, data_dir: Path, **changes: Any) -> JudgeSettings:
@@ -100,23 +102,27 @@ def _passage(line: str) -> tuple[str, str]:
     return title_and_text(json_value(line)) if line.lstrip().startswith("{") else ("", line)
 
 
-def _judge(settings: JudgeSettings, query: str, named: list[tuple[str, str]]) -> tuple[JudgedSet, list[Message]]:
+def _judge(
+    settings: JudgeSettings, query: str, named: list[tuple[str, str]]
+) -> tuple[JudgedSet, list[Message], dict[str, str]]:
+    """The judgments, what was asked about the first passage, and what is to be known of the engine."""
     from qrelay.errors import QrelayError
     from qrelay.judging.cache import NoCache
-    from qrelay.judging.load import load_judge
+    from qrelay.judging.load import load_judge, notebook_of
     from qrelay.types import Candidate, CandidateSet, Passage, Query
 
     query_record = Query("try", query, "try")
     passages = [Passage(f"#{n}", f"#{n}", title, text) for n, (title, text) in enumerate(named, 1)]
     candidates = tuple(Candidate(passage, ()) for passage in passages)
-    core = load_judge(settings, NoCache())
+    core = load_judge(settings, NoCache(), notebook=notebook_of(settings))
     try:
         (answer,) = asyncio.run(core.judge([CandidateSet(query_record, candidates, "")]))
+        notes = dict(core.backend.notes)
     finally:
         core.close()
     if isinstance(answer, QrelayError):
         raise answer
-    return answer, core.strategy.example(query_record, passages[0])
+    return answer, core.strategy.example(query_record, passages[0]), notes
 
 
 def _as_json(judged: JudgedSet, prompt: list[Message]) -> dict[str, Any]:

@@ -47,14 +47,15 @@ def preview(
 
     Nothing is taken from the cache or put into it: tokens and speed are those of the work itself.
     """
-    from qrelay.judging.load import load_core
+    from qrelay.judging.cache_records import NO_CACHE
+    from qrelay.judging.load import load_core, notebook_of
     from qrelay.judging.preview import estimate, examples, sampled
     from qrelay.judging.preview import preview as run
 
     settings = _settings(config, source["data_dir"])
     found, marked = _sets(source)
     chosen = sampled(found, pairs)
-    core = load_core(settings)
+    core = load_core(settings.model_copy(update={"cache": NO_CACHE}), notebook=notebook_of(settings))
     try:
         seen = asyncio.run(run(core, chosen))
     finally:
@@ -70,14 +71,13 @@ def preview(
 
 
 def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
-    """The settings, but without cache and budget."""
-    from qrelay.judging.cache_records import NO_CACHE
+    """The settings, but without budget."""
     from qrelay.judging.settings import BudgetSettings, JudgeSettings
     from qrelay.settings import load_settings
 
     settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
     price = BudgetSettings(price_per_million_tokens=settings.budget.price_per_million_tokens)
-    return settings.model_copy(update={"cache": NO_CACHE, "budget": price})
+    return settings.model_copy(update={"budget": price})
 
 
 def _sets(source: dict[str, Any]) -> tuple[list[CandidateSet], float]:

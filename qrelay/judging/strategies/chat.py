@@ -62,6 +62,7 @@ class ChatGrade:
             query=query,
             passage=passage.text,
             shots=self._shots,
+            spellings=self._scale.variants,
         )
 
     def _filled(self, query: str, title: str, text: str) -> tuple[str, str]:

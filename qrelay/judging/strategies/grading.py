@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from qrelay.llm.exchange import TokenLogprobs
+from qrelay.llm.replies import BLANKS as _SPACE_MARKERS
 from qrelay.scales import Scale
 from qrelay.types import Graded, Missing, Utility
-
-_SPACE_MARKERS = " \t\r\n\u2581\u0120\u010a"
-"""Blanks, and the blanks that some tokenisers show as a character (SentencePiece, byte-level BPE)."""
 
 
 def read_grade(reply: TokenLogprobs, scale: Scale, *, min_mass: float) -> Graded | Missing:
