@@ -14,6 +14,7 @@ import pytest
 from qrelay.errors import ConfigError
 from qrelay.judging.calibration import CalibrationMap, MapInput, load_map, load_maps, raw_score, save_maps
 from qrelay.judging.qualification.fitting import fit_map
+from qrelay.scales import Scale
 from qrelay.stats.calibration import Isotonic, Logistic
 from qrelay.types import Candidate, Graded, Missing, Passage, Score, Utility
 from tests.judging.qualification.tables import graded, noisy
@@ -53,7 +54,7 @@ def test_a_label_of_more_grades_counts_by_its_expected_grade() -> None:
 @pytest.mark.parametrize(("top", "relevant_from"), [(1, 1), (3, 1), (3, 2), (3, 3)])
 def test_probabilities_are_a_distribution_in_which_relevant_weighs_p(top: int, relevant_from: int, seed: int) -> None:
     made = fitted("a", "b", top=top, relevant_from=relevant_from, seed=seed)
-    assert (made.min_grade, made.scale) == (0, f"0-{top}")
+    assert (made.min_grade, made.scale) == (0, Scale.of(0, top, relevant_from).name)
     for p in [*np.linspace(0.0, 1.0, 101), *made.cuts, np.nextafter(made.threshold, 0)]:
         label = made.graded(min(1.0, float(p)))
         assert len(label.probabilities) == top + 1
