@@ -36,7 +36,7 @@ from qrelay.judging.querygen.journal import Journal as QueryJournal
 from qrelay.judging.querygen.journal import Outcome
 from qrelay.judging.strategies.chat import ChatGrade
 from qrelay.judging.strategies.lint import warnings
-from qrelay.judging.strategies.rubric import Rubric, parse_rubric
+from qrelay.judging.strategies.rubric import Rubric, _documents, load_rubric, parse_rubric
 from qrelay.labels.exports.files import open_output
 from qrelay.labels.qualification import read_report
 from qrelay.models.catalogue import load_catalogue
@@ -160,6 +160,8 @@ def _rubrics(_: Path) -> Sequence[bytes]:
 
 
 def _rubric(path: Path) -> None:
+    _documents.cache_clear()
+    load_rubric("binary")
     found = parse_rubric(path.read_bytes(), path.name)
     if isinstance(found, Rubric):
         ChatGrade(found, min_mass=0.05).example(samples.query(), Passage("p", "d", "a title", "a text"))

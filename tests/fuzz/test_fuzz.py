@@ -37,7 +37,6 @@ LEFT_OUT: Final = {
         "qrelay.bench.environment:_cpu_quota",
         "qrelay.bench.environment:_memory_limit_gib",
         "qrelay.bench.probe:peak_mib",
-        "qrelay.judging.strategies.rubric:_documents",
         "qrelay.models.openvino:_processor_flags",
         "qrelay.models.prepared:_container_allows",
         "qrelay.models.static_int8:calibration_texts",
