@@ -229,6 +229,7 @@ _NO_ECHO: Final = (
     "use an endpoint that gives prompts with their log-probabilities (vLLM), or set judge.endpoint.prompt_logprobs "
     "to false and choose a strategy that does not need them"
 )
+_OTHER_WAY: Final = "serve what was served before, or name another way in judge.endpoint.%s (another identity)"
 _ADVICE: Final = {
     "max_tokens": _RENAME % "max_tokens: max_completion_tokens",
     "temperature": _RENAME % 'temperature: ""' + "; another value: besides, in judge.endpoint.extra_body",
@@ -236,4 +237,7 @@ _ADVICE: Final = {
     "extra_body": "take it out of judge.endpoint.extra_body",
     "echo": _NO_ECHO,
     "logprobs": _NO_ECHO,
+    "logprob_token_ids": _OTHER_WAY % "label_logprobs",
+    "return_tokens_as_token_ids": _OTHER_WAY % "label_logprobs",
+    "prompt_logprobs": _OTHER_WAY % "prompt_logprobs",
 }

@@ -28,6 +28,7 @@ from qrelay.judging.cache_records import NO_CACHE, CacheRecord, Pruned, PruneRul
 from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.judge import Judge
 from qrelay.judging.strategies import make_strategy
+from qrelay.llm.base import Weights
 from qrelay.llm.fake import FakeBackend
 from qrelay.types import MISSING_REASONS, Graded, JudgedSet, JudgeIdentity, Judgment, Missing, Utility
 from tests.judging.samples import NOW, candidate_set
@@ -185,6 +186,23 @@ def test_replicas_count_what_they_spend_a_day_together(opened: Opener) -> None:
         replica.spend("2025-03-01", 10)
     other.spend("2025-03-02", 5)
     assert (one.spent("2025-03-01"), one.spent("2025-03-02"), one.spent("2025-03-03")) == (30, 5, 0)
+
+
+def test_replicas_share_their_notes_and_the_first_one_stays(opened: Opener) -> None:
+    first, second = opened(), opened()
+    assert first.recall("how") is None
+    assert first.note("how", "so") == "so"
+    assert second.note("how", "otherwise") == "so"
+    assert second.recall("how") == "so"
+
+
+def test_a_cache_knows_which_model_made_labels_with_which_decoding(cache: JudgmentCache) -> None:
+    weights = Weights("model", "rev", "q4")
+    assert not cache.has_labels(weights, ["t=0"])
+    cache.put_many([judgment("a")])
+    assert cache.has_labels(weights, ["another", "t=0"])
+    assert not cache.has_labels(weights, ["another"])
+    assert not cache.has_labels(replace(weights, revision="another"), ["t=0"])
 
 
 def test_a_reply_with_any_character_is_stored(cache: JudgmentCache) -> None:

@@ -237,7 +237,11 @@ def test_a_file_that_is_no_model_is_a_clear_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "needs", "remedy"),
     [
-        ({"backend": "openai", "endpoint": {"url": "http://h/v1"}}, PROMPT_LOGPROBS, "endpoint.prompt_logprobs"),
+        (
+            {"backend": "openai", "endpoint": {"url": "http://h/v1", "prompt_logprobs": "off"}},
+            PROMPT_LOGPROBS,
+            "endpoint.prompt_logprobs",
+        ),
         ({"backend": "fake"}, "telepathy", "another judge.backend"),
     ],
     ids=["openai", "fake"],

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import BackendUnavailable, ConfigError, EndpointRefuses, MalformedInput, Oversized
+from qrelay.exitcodes import EXIT_OK
 from qrelay.http.connection import Limits
 from qrelay.http.pacing import Policy
 from qrelay.judging.cache import JudgmentCache, NoCache
@@ -328,6 +332,23 @@ async def test_a_judge_of_the_settings_measures_likelihoods_by_token_ids(vllm: F
     assert [each.judge.decoding for each in judged.judgments] == [  # type: ignore[union-attr]
         "engine=openai;prompt_logprobs=token_ids;temperature=1;start=model"
     ] * 2
+
+
+def test_try_and_preview_judge_as_the_service_does_and_say_how_the_endpoint_is_asked(
+    vllm: FakeVllm, tmp_path: Path
+) -> None:
+    env = {"QRELAY_JUDGE__BACKEND": "openai", "QRELAY_JUDGE__MODEL": "m", "QRELAY_JUDGE__ENDPOINT__URL": vllm.url}
+    given = ["try", "--data-dir", str(tmp_path), "--query", QUERY, "--passage", COPYTREE]
+    done = CliRunner().invoke(judge_command, [*given, "--json"], env=env)
+    assert done.exit_code == EXIT_OK, (done.output, done.exception)
+    found = json.loads(done.stdout)
+    assert found["judge"]["decoding"] == BY_IDS
+    assert found["engine"]["label log-probabilities"].startswith(TOKEN_IDS)
+    vllm.faults = {fake.IDS_REFUSED}
+    vllm.requests.clear()
+    shown = CliRunner().invoke(judge_command, given, env=env).output
+    assert "logprob_token_ids" in str(vllm.requests), "what was found out by the first call holds for the second"
+    assert "judge.endpoint.label_logprobs" in " ".join(shown.split())
 
 
 async def test_llamacpps_own_server_is_asked_as_before(real_endpoint: str) -> None:
