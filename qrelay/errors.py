@@ -21,7 +21,8 @@
     │   │   ├── BudgetExhausted    what judging may cost is used up, for now or for this run
     │   │   ├── StoreUnavailable   where the results must be stored does not answer
     │   │   ├── EndpointPaused     an endpoint asked for a pause that is longer than one request may take
-    │   │   └── EndpointRefuses    an endpoint refuses the key, the account or a setting; somebody has to act
+    │   │   ├── EndpointRefuses    an endpoint refuses the key, the account or a setting; somebody has to act
+    │   │   └── AnswersPending     the answers are ordered and come later, with a batch
     │   └── Exhausted              delivered too often without an answer; its workers died
     ├── SetupError                 the installation is wrong; somebody has to act
     │   ├── ConfigError            settings that do not hold; all problems at once
@@ -164,6 +165,8 @@ class OnHold(TransientError):
     not in this run, so a worker drains and ends, and its messages stay in the queue."""
 
     reason = "on_hold"
+    handled = False
+    """Whether the item was handled as far as it can be for now, so that handling it is known to harm nobody."""
 
 
 class BudgetExhausted(OnHold):
@@ -188,6 +191,13 @@ class EndpointRefuses(OnHold):
     """An endpoint refuses the key, the account or a setting until somebody acts; asked again in `retry_after_s`."""
 
     reason = "endpoint_refuses"
+
+
+class AnswersPending(OnHold):
+    """What was asked is written down and will be answered with a batch; looked for again in `retry_after_s`."""
+
+    reason = "answers_pending"
+    handled = True
 
 
 class Exhausted(TransientError):

@@ -404,6 +404,7 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("models push", "models retract-judge", "models restore-judge"), "tests/models/registry"),
     **dict.fromkeys((f"judge {name}" for name in ("check", "compare", "eval", "qualify", "rejudge")),
                     "tests/judging"),
+    **dict.fromkeys(("judge batches", "judge collect", "judge submit"), "tests/judging/batch"),
     **dict.fromkeys(("models prepare", "models pull", "models tune"), "tests/models"),
     "index load": "tests/index/milvus",
     "rounds": "tests/training",

@@ -7,7 +7,8 @@ gigabytes, costs no more memory than the limit.
 from __future__ import annotations
 
 import zlib
-from typing import Any, Final
+from collections.abc import AsyncIterator
+from typing import IO, Any, Final
 
 import httpx
 
@@ -25,19 +26,36 @@ async def read_body(response: httpx.Response, limit: int, setting: str) -> bytes
     Raises:
         BackendUnavailable: longer than `limit` bytes, or packed in another way than was offered.
     """
+    body = bytearray()
+    async for part in _parts(response, limit, setting):
+        body += part
+    return bytes(body)
+
+
+async def copy_body(response: httpx.Response, into: IO[bytes], limit: int, setting: str) -> bytes:
+    """The body, written to a file from its beginning; nothing is left of a former one. Raises as `read_body`."""
+    into.seek(0)
+    into.truncate()
+    async for part in _parts(response, limit, setting):
+        into.write(part)
+    return b""
+
+
+async def _parts(response: httpx.Response, limit: int, setting: str) -> AsyncIterator[bytes]:
     packing = response.headers.get("content-encoding", "").strip().lower()
     if packing not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise BackendUnavailable(f"the endpoint sent a body with content-encoding {packing[:20]!r}, not {ENCODINGS}")
     unpacker = None if packing in ("", "identity") else zlib.decompressobj(_ANY_HEADER)
-    body = bytearray()
+    size = 0
     async for part in response.aiter_raw():
         try:
-            body += unpacker.decompress(part, limit - len(body) + 1) if unpacker else part
+            unpacked = unpacker.decompress(part, limit - size + 1) if unpacker else part
         except zlib.error as error:
             raise BackendUnavailable(f"the endpoint's reply is no {packing}") from error
-        if len(body) > limit:
+        size += len(unpacked)
+        if size > limit:
             raise BackendUnavailable(f"the endpoint's reply has more than {limit} bytes ({setting})")
-    return bytes(body)
+        yield unpacked
 
 
 def as_json(body: bytes, charset: str | None) -> Any:

@@ -15,13 +15,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import IO, Any, TypeVar
 
 import httpx
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, EndpointRefuses, OnHold, QrelayError, TransientError
-from qrelay.http.bodies import ENCODINGS, as_json, read_body
+from qrelay.http.bodies import ENCODINGS, as_json, copy_body, read_body
 from qrelay.http.names import Names
 from qrelay.http.pacing import Pacer, Policy
 from qrelay.http.ratelimits import asked_to_wait, used_up
@@ -48,12 +48,12 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reply:
+class Came:
     """What came back. body: parsed, None where it is no JSON."""
 
     status: int
-    headers: httpx.Headers
     body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Connection:
@@ -99,12 +99,15 @@ class Connection:
         advice: Callable[[str], str],
         may_refuse: frozenset[str] = frozenset(),
         method: str = "POST",
+        absent: bool = False,
+        into: IO[bytes] | None = None,
     ) -> Answer:
         """What `read` makes of the body that `path` answers; `read` raises ValueError at a body that is none. With
-        GET the request is the address's query.
+        GET the request is the address's query; one that holds a file, (name, file, type), goes as a form.
 
         advice: what to do where the endpoint refuses this parameter. may_refuse: parameters without which the caller
-        can ask too.
+        can ask too. absent: whether 404 is an answer, None. into: a file that gets the body, of max_reply_bytes at
+        most; `read` gets their number.
 
         Raises:
             QrelayError: see the module; retries and waits are over.
@@ -112,7 +115,9 @@ class Connection:
         """
         client, pacer = self._bound()
         try:
-            return await pacer.run(lambda: self._once(client, method, path, request, read, advice, may_refuse))
+            return await pacer.run(
+                lambda: self._once(client, method, path, request, read, advice, may_refuse, absent, into)
+            )
         except Unexplained:
             self._unexplained += 1
             raise
@@ -126,13 +131,29 @@ class Connection:
         read: Callable[[Any], Answer],
         advice: Callable[[str], str],
         may_refuse: frozenset[str],
+        absent: bool,
+        into: IO[bytes] | None,
     ) -> Answer:
-        reply = await self._sent(client, method, path, request)
-        if found := failure_of(reply.status, reply.body):
-            raise self._refusal(*found, reply, request, advice, may_refuse)
+        reply = await self._sent(client, method, path, request, into)
+        if absent and reply.status == 404:
+            return read(None)
+        answer = self.understood(reply, request, read, advice, may_refuse)
         wait = used_up(reply.headers)
         if wait is not None and self._pacer:
             self._pacer.pause(*wait)
+        return answer
+
+    def understood(
+        self,
+        reply: Came,
+        request: dict[str, Any],
+        read: Callable[[Any], Answer],
+        advice: Callable[[str], str],
+        may_refuse: frozenset[str],
+    ) -> Answer:
+        """What `read` makes of what came back for a request, however it travelled. Raises as `ask`."""
+        if found := failure_of(reply.status, reply.body):
+            raise self._refusal(*found, reply, request, advice, may_refuse)
         try:
             answer = read(reply.body)
         except ValueError as error:
@@ -149,7 +170,7 @@ class Connection:
         self,
         status: int,
         failure: dict[str, Any],
-        reply: _Reply,
+        reply: Came,
         request: dict[str, Any],
         advice: Callable[[str], str],
         may_refuse: frozenset[str],
@@ -172,7 +193,7 @@ class Connection:
             TransientError: they say nothing: silence, 429, 503 and the like.
         """
         client, _ = self._bound()
-        reply = await self._sent(client, method, path, request)
+        reply = await self._sent(client, method, path, request, None)
         found = failure_of(reply.status, reply.body)
         if found is None:
             return reply.status, reply.body
@@ -214,11 +235,12 @@ class Connection:
                 log.warning("the endpoint answers with another system_fingerprint: %s", build[:_SHOWN_CHARS])
             self._builds.add(build)
 
-    async def _sent(self, client: httpx.AsyncClient, method: str, path: str, request: dict[str, Any]) -> _Reply:
-        asked: dict[str, Any] = {"params": request} if method == "GET" else {"json": request}
+    async def _sent(
+        self, client: httpx.AsyncClient, method: str, path: str, request: dict[str, Any], into: IO[bytes] | None
+    ) -> Came:
         try:
-            async with client.stream(method, self._address(path), **asked) as response:
-                body = await self._body(response)
+            async with client.stream(method, self._address(path), **_sendable(method, request)) as response:
+                body = await self._body(response, into)
         except httpx.TimeoutException as error:
             raise BackendTimeout(
                 f"the endpoint did not answer in {self._limits.request_timeout_s} s "
@@ -228,14 +250,18 @@ class Connection:
             raise BackendUnavailable(
                 f"the endpoint does not answer ({type(error).__name__}): check {self._names.section}.url"
             ) from error
-        return _Reply(response.status_code, response.headers, as_json(body, response.charset_encoding))
+        if into is not None and response.status_code < 300:
+            return Came(response.status_code, into.tell(), response.headers)
+        return Came(response.status_code, as_json(body, response.charset_encoding), response.headers)
 
     def _address(self, path: str) -> str:
         return (self._url.removesuffix("/v1") if path in self._beside else self._url) + path
 
-    async def _body(self, response: httpx.Response) -> bytes:
+    async def _body(self, response: httpx.Response, into: IO[bytes] | None) -> bytes:
         """The body; of a refusal whose body cannot be read the status says enough."""
         limit, setting = self._limits.max_reply_bytes, f"{self._names.section}.max_reply_bytes"
+        if response.status_code < 300 and into is not None:
+            return await copy_body(response, into, limit, setting)
         if response.status_code < 300:
             return await read_body(response, limit, setting)
         with suppress(BackendUnavailable):
@@ -268,3 +294,13 @@ class Connection:
         client, self._client = self._client, None
         if client is not None and self._loop is not None and self._loop.is_running():
             asyncio.run_coroutine_threadsafe(client.aclose(), self._loop)
+
+
+def _sendable(method: str, request: dict[str, Any]) -> dict[str, Any]:
+    """A request as the HTTP library takes it."""
+    if method == "GET":
+        return {"params": request}
+    files = {name: value for name, value in request.items() if isinstance(value, tuple)}
+    if files:
+        return {"data": {name: value for name, value in request.items() if name not in files}, "files": files}
+    return {"json": request}

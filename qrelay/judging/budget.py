@@ -135,7 +135,7 @@ def within_budget(settings: JudgeSettings, core: JudgeCore) -> JudgeCore:
     Raises:
         ConfigError: a day's budget without a cache to count it in.
     """
-    limits = settings.budget
+    limits = settings.priced_budget
     if not limits.run_tokens and not limits.day_tokens:
         return core
     if limits.day_tokens and settings.cache_path == NO_CACHE:

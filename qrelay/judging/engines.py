@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 from qrelay import simulated
 from qrelay.errors import ConfigError
+from qrelay.holds import utc_now
+from qrelay.judging.cache_records import NO_CACHE
 from qrelay.judging.settings import JudgeSettings
 from qrelay.llm.base import Backend, Weights
 from qrelay.llm.exchange import PROMPT_LOGPROBS
-from qrelay.llm.ways import Notebook
+from qrelay.llm.ways import ECHO, OFF, TOP, Notebook
+
+Batches = Literal["read", "drive", "submit"]
+"""What `openai-batch` does with a request that has no answer yet: says so; writes it down, and a thread takes it to
+the endpoint; writes it down, and whoever called ticks the driver."""
 
 
-def make_backend(settings: JudgeSettings, *, needs: frozenset[str], notebook: Notebook | None = None) -> Backend:
+def make_backend(
+    settings: JudgeSettings,
+    *,
+    needs: frozenset[str],
+    notebook: Notebook | None = None,
+    batches: Batches = "read",
+) -> Backend:
     """The engine that the settings name, loaded. notebook: where is written down how an endpoint is asked.
 
     Raises:
@@ -21,6 +34,8 @@ def make_backend(settings: JudgeSettings, *, needs: frozenset[str], notebook: No
     """
     if settings.backend == "openai":
         backend = _openai(settings, notebook)
+    elif settings.backend == "openai-batch":
+        backend = _openai_batch(settings, batches)
     else:
         backend = _fake(settings) if settings.backend == "fake" else _in_process(settings)
     try:
@@ -33,7 +48,7 @@ def make_backend(settings: JudgeSettings, *, needs: frozenset[str], notebook: No
 
 def check_backend(settings: JudgeSettings) -> None:
     """What can be said of the engine without loading it. Raises as `make_backend`."""
-    if settings.backend == "openai":
+    if settings.backend in ("openai", "openai-batch"):
         settings.endpoint.api_key("judge.endpoint")
     elif settings.backend != "fake":
         from qrelay.models.catalogue import resolve
@@ -54,7 +69,7 @@ def refuse_lacking(backend: Backend, settings: JudgeSettings, needs: frozenset[s
 
 
 def _remedy(backend: str, lacking: frozenset[str]) -> str:
-    if backend == "openai" and PROMPT_LOGPROBS in lacking:
+    if backend in ("openai", "openai-batch") and PROMPT_LOGPROBS in lacking:
         return (
             "set judge.endpoint.prompt_logprobs to the way in which the endpoint gives them, if it does "
             "(docs/judge.md), or choose another judge.backend"
@@ -106,21 +121,51 @@ def _smaller(model: str) -> str:
 def _openai(settings: JudgeSettings, notebook: Notebook | None) -> Backend:
     from qrelay.llm.openai import OpenAIBackend
 
+    return OpenAIBackend(**_asks(settings), notebook=notebook)
+
+
+def _asks(settings: JudgeSettings) -> dict[str, Any]:
+    """The keywords of an endpoint's backend."""
     own = settings.endpoint
-    return OpenAIBackend(
-        own.url,
-        Weights(settings.model, own.revision or own.url.rstrip("/"), own.quantisation),
-        api_key=own.api_key("judge.endpoint"),
-        policy=own.policy(),
-        limits=own.limits(),
-        extra_body=own.extra_body,
-        parameter_names=own.parameter_names,
-        top_logprobs=own.top_logprobs,
-        accept_text=own.accept_text,
-        label_logprobs=own.label_logprobs,
-        prompt_logprobs=own.prompt_logprobs,
-        notebook=notebook,
-        chat=own.chat,
+    return {
+        "url": own.url,
+        "weights": Weights(settings.model, own.revision or own.url.rstrip("/"), own.quantisation),
+        "api_key": own.api_key("judge.endpoint"),
+        "policy": own.policy(),
+        "limits": own.limits(),
+        "extra_body": own.extra_body,
+        "parameter_names": own.parameter_names,
+        "top_logprobs": own.top_logprobs,
+        "accept_text": own.accept_text,
+        "label_logprobs": own.label_logprobs,
+        "prompt_logprobs": own.prompt_logprobs,
+        "chat": own.chat,
+    }
+
+
+def _openai_batch(settings: JudgeSettings, batches: Batches) -> Backend:
+    from qrelay.judging.batch_budget import BatchBudget
+    from qrelay.judging.batch_sql import SqlBatches
+    from qrelay.llm.batch.backend import OpenAIBatchBackend
+
+    if settings.cache_path == NO_CACHE:
+        raise ConfigError("backend openai-batch answers hours later: use backend openai here")
+    own = settings.endpoint
+    prompts = ECHO if own.prompt_logprobs == ECHO else OFF
+    asks = _asks(settings) | {"label_logprobs": TOP, "prompt_logprobs": prompts}  # nothing is found out by asking
+    store = SqlBatches(settings.cache_path)
+    price = settings.budget.price_per_million_tokens * own.batch.price_factor
+    budget = settings.budget.model_copy(update={"price_per_million_tokens": price})
+    return OpenAIBatchBackend(
+        **asks,
+        account=f"{own.url.rstrip('/')}#{own.api_key_env}",
+        store=store,
+        batch=own.batch.limits(own.max_reply_bytes),
+        budget=BatchBudget(budget, store, clock=utc_now),
+        transfer_s=own.batch.transfer_timeout_s,
+        most_output_bytes=own.batch.max_output_bytes,
+        orders=batches != "read",
+        threaded=batches == "drive",
     )
 
 
@@ -133,7 +178,7 @@ def _fake(settings: JudgeSettings) -> Backend:
 
 def needed_models(settings: JudgeSettings) -> list[str]:
     """Names of the models of every judge that computes on this machine."""
-    own = (each for each in settings.members().values() if each.backend not in ("openai", "fake"))
+    own = (each for each in settings.members().values() if each.backend not in ("openai", "openai-batch", "fake"))
     return list(dict.fromkeys(each.model for each in own))
 
 

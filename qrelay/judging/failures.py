@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from qrelay.errors import (
+    AnswersPending,
     BackendTimeout,
+    BudgetExhausted,
     ContentFiltered,
     EndpointPaused,
     EndpointRefuses,
@@ -27,15 +31,25 @@ _REASONS: tuple[tuple[type[QrelayError], str], ...] = (
     (RateLimited, "rate_limited"),
     (EndpointPaused, "rate_limited"),
     (EndpointRefuses, "error"),
+    (AnswersPending, "unavailable"),
     (TransientError, "unavailable"),
 )
 """The first class that fits gives the reason; none: "error"."""
+_HOLDS: dict[str, type[OnHold]] = {
+    "rate_limited": EndpointPaused,
+    "error": EndpointRefuses,
+    "unavailable": AnswersPending,
+}
 
 
 def missing_of(error: QrelayError) -> Missing:
     """What a pair's error is recorded as."""
     reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), "error")
-    return Missing(reason, str(error), error.retry_after_s if isinstance(error, OnHold) else None)
+    return Missing(reason, str(error), _hold_s(error) if isinstance(error, OnHold) else None)
+
+
+def _hold_s(error: OnHold) -> float:
+    return math.inf if error.retry_after_s is None else error.retry_after_s
 
 
 def transient_missing(judged: JudgedSet) -> bool:
@@ -44,11 +58,12 @@ def transient_missing(judged: JudgedSet) -> bool:
 
 
 def hold_of(judged: JudgedSet) -> OnHold | None:
-    """What holds this set up: the longest pause of an endpoint, or its refusal; None: nothing does."""
+    """What holds this set up: the longest pause of an endpoint, its refusal, or a batch; None: nothing does."""
     outcomes = [each.outcome for each in judged.judgments]
     held = [(each.on_hold_s, each) for each in outcomes if isinstance(each, Missing) and each.on_hold_s is not None]
     if not held:
         return None
     seconds, longest = max(held, key=lambda each: each[0])
-    kind = EndpointPaused if longest.reason == "rate_limited" else EndpointRefuses
-    return kind(longest.detail, retry_after_s=seconds)
+    if math.isinf(seconds):
+        return BudgetExhausted(longest.detail)
+    return _HOLDS[longest.reason](longest.detail, retry_after_s=seconds)

@@ -16,7 +16,7 @@ from qrelay.errors import ConfigError
 from qrelay.judging.budget import within_budget
 from qrelay.judging.cache import JudgmentCache, open_cache
 from qrelay.judging.core import JudgeCore
-from qrelay.judging.engines import check_backend, make_backend, refuse_lacking
+from qrelay.judging.engines import Batches, check_backend, make_backend, refuse_lacking
 from qrelay.judging.judge import Judge
 from qrelay.judging.panel import Panel
 from qrelay.judging.prefilter import Prefilter
@@ -28,15 +28,15 @@ from qrelay.llm.base import Backend
 from qrelay.llm.ways import AUTO, Notebook
 
 
-def load_core(settings: JudgeSettings, *, notebook: Notebook | None = None) -> JudgeCore:
+def load_core(settings: JudgeSettings, *, notebook: Notebook | None = None, batches: Batches = "read") -> JudgeCore:
     """The core that the settings ask for, ready to work. May take a while; run it off the event loop. notebook: see
-    `load_judge`.
+    `load_judge`. batches: see `engines.Batches`.
 
     Raises:
         ModelError: a model is absent or altered; the text says what to pull.
         ConfigError: a strategy that its backend cannot serve, a key that is not set, an unusable cache or map.
     """
-    panel = load_panel(settings, notebook=notebook)
+    panel = load_panel(settings, notebook=notebook, batches=batches)
     try:
         return _arranged(settings, panel)
     except BaseException:
@@ -51,7 +51,12 @@ def check_core(settings: JudgeSettings) -> None:
         check_backend(own)
 
 
-def load_panel(settings: JudgeSettings, *, notebook: Notebook | None = None) -> Panel:
+def load_serving(settings: JudgeSettings) -> JudgeCore:
+    """As `load_core`, for a process that lives on: requests for batches are sent."""
+    return load_core(settings, batches="drive")
+
+
+def load_panel(settings: JudgeSettings, *, notebook: Notebook | None = None, batches: Batches = "read") -> Panel:
     """The configured judges, side by side, on one cache. Judges of the same engine and model share it. Raises as
     `load_core`, and ConfigError where two of them are the same."""
     cache = open_cache(settings.cache_path)
@@ -59,7 +64,7 @@ def load_panel(settings: JudgeSettings, *, notebook: Notebook | None = None) -> 
     engines: dict[str, Backend] = {}
     try:
         for name, own in settings.members().items():
-            judges[name] = load_judge(own, cache, engines, notebook=notebook)
+            judges[name] = load_judge(own, cache, engines, notebook=notebook, batches=batches)
         _refuse_twins(judges)
     except BaseException:
         for engine in engines.values():
@@ -94,6 +99,7 @@ def load_judge(
     engines: dict[str, Backend] | None = None,
     *,
     notebook: Notebook | None = None,
+    batches: Batches = "read",
 ) -> Judge:
     """One judge on a cache that it shares. engines: those that are loaded, to which its own is added. notebook: where
     it is written down how an endpoint is asked; None: the cache. Raises as `load_core`."""
@@ -108,7 +114,9 @@ def load_judge(
     if engine in engines:
         refuse_lacking(engines[engine], settings, strategy.spec.needs)
     else:
-        engines[engine] = make_backend(settings, needs=strategy.spec.needs, notebook=notebook or cache)
+        engines[engine] = make_backend(
+            settings, needs=strategy.spec.needs, notebook=notebook or cache, batches=batches
+        )
     limits = settings.prefilter
     prefilter = Prefilter(min_chars=limits.min_chars, max_chars=limits.max_chars)
     return Judge(engines[engine], strategy, cache, prefilter=prefilter)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from qrelay.errors import BudgetExhausted, OnHold, QrelayError
+from qrelay.errors import AnswersPending, BudgetExhausted, OnHold, QrelayError
 from qrelay.judging.core import JudgeCore
 from qrelay.judging.failures import hold_of, transient_missing
 from qrelay.types import CandidateSet, JudgedSet, Missing
@@ -47,7 +47,8 @@ async def rejudge(
     progress: Callable[[Rejudged], None] = lambda _: None,
 ) -> Rejudged:
     """Judge the marked passages of each set with `core` and send the labels. A used-up budget ends it early, and so
-    does an endpoint that asks for a long pause or refuses the key or a setting.
+    does an endpoint that asks for a long pause or refuses the key or a setting. Where labels wait for a batch, all
+    that follows is ordered too, and a later run sends it.
 
     Raises:
         BackendUnavailable: the sink does not answer, or the cache; what was sent before is in the ledger.
@@ -59,9 +60,15 @@ async def rejudge(
         except BudgetExhausted as error:
             done.stopped = str(error)
             break
-        if held := _held(answers):
+        held = _held(answers)
+        if held and not done.stopped:
             done.stopped = str(held)
+        if isinstance(held, AnswersPending):
+            continue
+        if held:
             break
+        if done.stopped:  # what comes is asked, so that it is ordered; a later run sends it
+            continue
         judged = [_counted(done, asked, answer) for asked, answer in zip(part, answers, strict=True)]
         await _sent(done, [each for each in judged if each is not None and each.judgments], send)
         done.last_query_id = part[-1].query.query_id

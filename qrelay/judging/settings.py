@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from qrelay.config import NamesFile, Section, ServiceSettings
 from qrelay.http.settings import HttpSettings
+from qrelay.judging.batch_settings import BatchSettings
+from qrelay.judging.cache_records import NO_CACHE
 
 _OWN_PARAMETERS = frozenset(
     {"model", "messages", "max_tokens", "temperature", "logprobs", "top_logprobs", "stop", "stream", "n"}
@@ -23,12 +25,16 @@ _LOCAL_ENGINES: Final = ("transformers", "openvino", "llamacpp")
 _PROMPT_LOGPROBS: Final = ("transformers", "openvino", "vllm")
 """Engines that serve query_likelihood without being told that they do."""
 
-BackendName = Literal["llamacpp", "transformers", "openvino", "vllm", "openai", "fake"]
+_REMOTE: Final = ("openai", "openai-batch")
+_BATCH_WORKER: Final = {"max_items": 8, "batches_in_flight": 250, "max_attempts": 25}
+"""A batch should be large, and what waits for one is held: 2000 messages. Each restart is a delivery more."""
+
+BackendName = Literal["llamacpp", "transformers", "openvino", "vllm", "openai", "openai-batch", "fake"]
 StrategyName = Literal["binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility"]
 
 
 class EndpointSettings(HttpSettings):
-    """The backend `openai`: an HTTP endpoint."""
+    """The backends `openai` and `openai-batch`: an HTTP endpoint."""
 
     url: str = Field("", description="Base URL that ends in /v1, without credentials")
     revision: str = Field("", description="The model's revision, part of every label's identity; empty: the URL")
@@ -62,6 +68,7 @@ class EndpointSettings(HttpSettings):
     extra_body: dict[str, Any] = Field(
         {}, description="Fields added to every request, e.g. chat_template_kwargs; part of every label's identity"
     )
+    batch: BatchSettings = BatchSettings()
 
     @field_validator("prompt_logprobs", mode="before")
     @classmethod
@@ -140,7 +147,7 @@ class MemberSettings(Section):
     )
     scale: Literal["0-3", "1-4"] | None = Field(None, description="Grades of the strategy graded")
     shots: int | None = Field(None, ge=0, le=16, description="Worked examples in the prompt")
-    endpoint: EndpointSettings | None = Field(None, description="Its own endpoint (backend openai)")
+    endpoint: EndpointSettings | None = Field(None, description="Its own endpoint (backends openai, openai-batch)")
 
 
 class CascadeSettings(Section):
@@ -234,7 +241,8 @@ class JudgeSettings(ServiceSettings):
     backend: BackendName = Field(
         "transformers",
         description="Engine: transformers (PyTorch), openvino (8-bit weights, for processors without bfloat16), "
-        "llamacpp (embedded llama.cpp), vllm (in this process), openai (a compatible endpoint), fake (no model). "
+        "llamacpp (embedded llama.cpp), vllm (in this process), openai (a compatible endpoint), openai-batch (the "
+        "same by OpenAI's Batch API: half the price, within a day, 2000 messages held meanwhile), fake (no model). "
         "With the first three worker.max_items is 2, unless set: the labels of a batch travel on together, and a "
         "set may take a minute",
     )
@@ -290,6 +298,15 @@ class JudgeSettings(ServiceSettings):
     prefilter: PrefilterSettings = PrefilterSettings()
 
     @property
+    def priced_budget(self) -> BudgetSettings:
+        """The budget, at the price of batches where every judge asks by them."""
+        members = list(self.members().values())
+        if any(each.backend != "openai-batch" for each in members):
+            return self.budget
+        price = self.budget.price_per_million_tokens * max(each.endpoint.batch.price_factor for each in members)
+        return self.budget.model_copy(update={"price_per_million_tokens": price})
+
+    @property
     def cache_path(self) -> str:
         """The cache's file or address, or :none:."""
         return self.cache or str(self.data_dir / "judge-cache.sqlite")
@@ -303,10 +320,12 @@ class JudgeSettings(ServiceSettings):
     @classmethod
     def _what_suits_the_engine(cls, given: Any) -> Any:
         backend = given.get("backend", _LOCAL_ENGINES[0])
+        worker = given.get("worker", {})
+        if "openai-batch" in _backends(given) and isinstance(worker, dict):
+            given = {**given, "worker": {**_BATCH_WORKER, **worker}}
         if backend not in _PROMPT_LOGPROBS and "strategy" not in given:
             given = {**given, "strategy": "graded"}
-        worker = given.get("worker", {})
-        if backend in _LOCAL_ENGINES and isinstance(worker, dict):
+        if backend in _LOCAL_ENGINES and isinstance(worker, dict) and "openai-batch" not in _backends(given):
             return {**given, "worker": {"max_items": _LOCAL_SETS, **worker}}
         return given
 
@@ -339,7 +358,15 @@ class JudgeSettings(ServiceSettings):
         return self
 
     def _own_problems(self) -> list[str]:
-        problems = self._endpoint_problems() if self.backend == "openai" else []
+        problems = self._endpoint_problems() if self.backend in _REMOTE else []
+        if self.backend == "openai-batch" and self.cache_path == NO_CACHE:
+            problems.append(f"backend openai-batch keeps its batches in judge.cache, which is {NO_CACHE}")
+        by_ids = {self.endpoint.label_logprobs, self.endpoint.prompt_logprobs} & {"token_ids", "generative_scoring"}
+        if self.backend == "openai-batch" and by_ids:
+            problems.append(
+                f"backend openai-batch cannot ask by {' or '.join(sorted(by_ids))}: set endpoint.label_logprobs to top, "
+                "and endpoint.prompt_logprobs to echo or off"
+            )
         if self.backend != "fake" and not self.model:
             problems.append("model is empty: name one (`qrelay models list` shows those of the catalogue)")
         if self.shots and not self.slice:
@@ -348,7 +375,7 @@ class JudgeSettings(ServiceSettings):
 
     def _endpoint_problems(self) -> list[str]:
         endpoint = self.endpoint
-        problems = list(endpoint.problems("endpoint", "backend openai", "/v1"))
+        problems = list(endpoint.problems("endpoint", f"backend {self.backend}", "/v1"))
         unknown = sorted(endpoint.parameter_names.keys() - _RENAMED)
         if unknown:
             problems.append(
@@ -360,6 +387,14 @@ class JudgeSettings(ServiceSettings):
         if clash:
             problems.append(f"endpoint.extra_body may not set {', '.join(clash)}: the judge decides these")
         return problems
+
+
+def _backends(given: dict[str, Any]) -> set[Any]:
+    """The backends that raw settings name, the judge's own and its members'."""
+    members = given.get("judges")
+    named = members.values() if isinstance(members, dict) else ()
+    own = (each.get("backend") if isinstance(each, dict) else getattr(each, "backend", None) for each in named)
+    return {given.get("backend"), *(each for each in own if isinstance(each, str))}
 
 
 def default_name(settings: JudgeSettings) -> str:

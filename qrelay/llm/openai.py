@@ -73,15 +73,17 @@ class OpenAIBackend(Incapable):
         prompt_logprobs: str = OFF,
         notebook: Notebook | None = None,
         chat: bool = True,
+        connection: Connection | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`url` is the base that ends in /v1. `extra_body` joins every request and the decoding identity.
         `parameter_names`: what the endpoint calls max_tokens, temperature or stop; empty: it is not sent.
         `accept_text`: whether replies without log-probabilities count. `label_logprobs`, `prompt_logprobs`: a way of
-        `ways.WAYS`, or AUTO; `notebook`: where that is written down. `chat`: False for a model without a template."""
+        `ways.WAYS`, or AUTO; `notebook`: where that is written down. `chat`: False for a model without a template.
+        `connection`: how requests travel; None: over HTTP, each by itself."""
         self.weights = weights
         limits = limits or Limits()
-        self._connection = Connection(
+        self._connection = connection or Connection(
             url, api_key=api_key, policy=policy or Policy(), limits=limits, names=NAMES, beside=BESIDE
         )
         self._dialect = Dialect(weights.model, chat, dict(extra_body or {}), dict(parameter_names or {}))

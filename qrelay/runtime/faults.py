@@ -51,6 +51,22 @@ not yet sealed; switch: the version is whole, the alias names the former; switch
 PUBLISH_POINTS: Final = ("sink.publish.exported", "sink.publish.pushed")
 """Those of publishing. exported: an increment is whole and not sent; pushed: the hub has it and the ledger does not
 know."""
+BATCH_POINTS: Final = (
+    "batch.asked",
+    "batch.planned",
+    "batch.uploaded",
+    "batch.creating",
+    "batch.created",
+    "batch.running",
+    "batch.answers.some",
+    "batch.answers.all",
+    "batch.closed",
+    "batch.read",
+)
+"""Those of a batch (`qrelay.llm.batch`). asked: requests are written down; planned: so is their batch; uploaded: the
+endpoint has the file and the database does not know; creating: the intent is on disk and nothing is sent; created:
+the endpoint has the batch and the database does not know; running: it does; answers: some, or all, are written down;
+closed: the rest of the batch is settled and its files are still there; read: an answer is about to become a label."""
 
 _folder: Final = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
 _passed: Final[Counter[str]] = Counter()

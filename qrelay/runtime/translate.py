@@ -53,6 +53,7 @@ _TABLE: Final[dict[type[QrelayError], tuple[grpc.StatusCode, Fate]]] = {
     errors.StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),
     errors.EndpointPaused: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),
     errors.EndpointRefuses: (grpc.StatusCode.FAILED_PRECONDITION, Fate.RETRY),
+    errors.AnswersPending: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),
     errors.OnHold: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),
     errors.Exhausted: (grpc.StatusCode.UNAVAILABLE, Fate.DEAD_LETTER),
     errors.TransientError: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),

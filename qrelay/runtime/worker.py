@@ -11,7 +11,8 @@ Whatever else fails, the message is given back at once: heartbeats would hold it
 
 A message may kill the process, with all that it holds. So one that was delivered twice before is handled with
 nothing beside it, and a worker begins, and goes on after such a message, with one at a time, until one comes that is
-not under suspicion.
+not under suspicion. What waits for an answer that is ordered (AnswersPending) was handled and killed nothing: the
+others go on beside it.
 
 Back-pressure: a full next queue makes `publish` wait; the worker then holds what it has, heartbeats, and
 fetches no more. It does the same where a stage raises OnHold, or answers items with it (no budget, no database, an
@@ -32,6 +33,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from opentelemetry import trace
 
@@ -108,6 +110,9 @@ class StageWorker:
         self._slots = asyncio.Semaphore(settings.batches_in_flight)
         self._held: dict[_Held, None] = {}  # in the order of their delivery
         self._tasks: set[asyncio.Task[None]] = set()
+        self._resting: set[asyncio.Task[Any] | None] = set()
+        """Those whose messages were all handled as far as can be for now."""
+        self._rests = asyncio.Event()
         self._wary = True
         """Whether the next message is fetched alone: the worker begins, or the last one was under suspicion."""
         self._stall = Stall(clock)
@@ -196,8 +201,11 @@ class StageWorker:
         while self._batcher and await self._slot():
             self._start()
         stopping = asyncio.ensure_future(self._stopping.wait())
-        while self._tasks and not self._stopping.is_set():
-            await asyncio.wait({*self._tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        while (busy := self._tasks - self._resting) and not self._stopping.is_set():
+            self._rests.clear()
+            rests = asyncio.ensure_future(self._rests.wait())
+            await asyncio.wait({*busy, stopping, rests}, return_when=asyncio.FIRST_COMPLETED)
+            rests.cancel()
         stopping.cancel()
 
     async def _slot(self) -> bool:
@@ -240,7 +248,7 @@ class StageWorker:
             if waited and not on_hold:
                 self._go_on()
             waited = bool(on_hold)
-            if on_hold and not await self._wait_out(max(on_hold.values(), key=_wait_s)):
+            if on_hold and not await self._rest(list(on_hold.values())):
                 await self._settle_all(list(on_hold.items()), arrived, 0.0)
                 return
             batch = list(on_hold)
@@ -281,6 +289,17 @@ class StageWorker:
                 return [as_qrelay_error(error)]
             log.warning("batch of %d failed, trying one by one", len(batch), extra={"error": type(error).__name__})
             return [(await self._outcomes([held]))[0] for held in batch]
+
+    async def _rest(self, errors: Sequence[OnHold]) -> bool:
+        """As `_wait_out`, for the longest of them."""
+        task = asyncio.current_task()
+        if task and all(each.handled for each in errors):
+            self._resting.add(task)
+            self._rests.set()
+        try:
+            return await self._wait_out(max(errors, key=_wait_s))
+        finally:
+            self._resting.discard(task)
 
     async def _wait_out(self, error: OnHold) -> bool:
         """Whether to try again; until then this batch is held. False: the worker stops before."""

@@ -11,7 +11,7 @@ from qrelay.errors import BackendUnavailable, QrelayError
 from qrelay.judging.core import JudgeCore
 from qrelay.judging.engines import needed_models, prepare_models
 from qrelay.judging.failures import hold_of, transient_missing
-from qrelay.judging.load import check_core, load_core
+from qrelay.judging.load import check_core, load_serving
 from qrelay.judging.settings import JudgeSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
@@ -126,7 +126,7 @@ SERVICE: ServiceDef[JudgeSettings, JudgeCore] = ServiceDef(
     name="judge",
     grpc_name="qrelay.v1.JudgeService",
     settings=JudgeSettings,
-    load=load_core,
+    load=load_serving,
     check=check_core,
     stages=lambda context: [JudgeStage(context.core)],
     add_servicer=lambda server, context: pb_grpc.add_JudgeServiceServicer_to_server(JudgeServicer(context), server),

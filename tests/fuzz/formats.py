@@ -38,6 +38,7 @@ from qrelay.formats.runs import read_run, run_lines
 from qrelay.index import spool
 from qrelay.index.corpus import read_corpus
 from qrelay.index.pydocs import read_python_docs
+from qrelay.judging.batch_offline import read_candidate_pairs
 from qrelay.judging.check.known import read_known
 from qrelay.judging.preview import read_pairs as previewed_pairs
 from qrelay.judging.querygen.passages import read_passages
@@ -125,6 +126,10 @@ async def _fed(path: Path) -> None:
 def _pooled(path: Path) -> None:
     pools = Pools(of_runs(pool_runs([path], 10), "docs", "auto"), {}, Windows(), "pool")
     wire.encode(pools(b"q1\thow"))
+
+
+def _candidates_to_judge(path: Path) -> None:
+    read_candidate_pairs(path)
 
 
 def _candidates(path: Path) -> None:
@@ -400,6 +405,7 @@ PARSERS: Final = (
     Parser("qrels", "lines", _QRELS, file("qrels.tsv", read_qrels)),
     Parser("pool of a run", "lines", _RUN, file("run.txt", _pooled)),
     Parser("candidates", "jsonl", _CANDIDATES, file("candidates.jsonl", _candidates)),
+    Parser("candidates to judge", "jsonl", _CANDIDATES, file("candidates.jsonl", _candidates_to_judge)),
     Parser("run", "lines", _RUN, file("run.txt", lambda path: run_lines(read_run(path), "tag"))),
     Parser("annotated pairs", "lines", written("pairs.tsv", _pairs), file("pairs.tsv", _read_pairs)),
     Parser(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import socketserver
 import threading
@@ -18,6 +19,9 @@ from qrelay import wire
 from qrelay.bench.probe import scrape
 from qrelay.cli.top import scrape as glance
 from qrelay.errors import QrelayError
+from qrelay.http.bodies import as_json
+from qrelay.http.connection import Limits
+from qrelay.http.pacing import Policy
 from qrelay.http.ratelimits import asked_to_wait, used_up
 from qrelay.index.embedding import loader
 from qrelay.index.http.engine import HttpVersions, authorization, credential
@@ -31,7 +35,10 @@ from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies.answers import Json, Number
 from qrelay.judging.strategies.numbered import read_numbers
 from qrelay.judging.strategies.rubric import Answer
+from qrelay.llm.batch.api import BatchApi
+from qrelay.llm.batch.collecting import Collected, answers
 from qrelay.llm.exchange import Chat, Continuation, Prompt, Reply
+from qrelay.llm.replies import read_completion
 from qrelay.llm.ways import WAYS, Way, read_way
 from qrelay.models.embedder import load_embedder
 from qrelay.models.registry import Registry
@@ -165,6 +172,47 @@ def _way(data: bytes, _: Path) -> None:
 
 def _with_status(status: str) -> Callable[[bytes, Path], None]:
     return lambda data, folder: _endpoint(_http(status, data), folder)
+
+
+def _batch_lines(data: bytes, _: Path) -> None:
+    """Answers of a batch, read as replies are."""
+    refused = []
+    for line in answers(io.BytesIO(data), Collected(), 1 << 22, others=True):
+        try:
+            read_completion(as_json(line.body, None), "d")
+        except (ValueError, QrelayError) as error:
+            refused.append(error)
+    if refused:
+        raise QrelayError(str(refused[0]))
+
+
+async def _batches(reply: bytes) -> None:
+    url, limits = f"{_answering(reply)}/v1", Limits(request_timeout_s=3.0)
+    policy = Policy(total_timeout_s=3.0, retry_base_s=0.001)
+    api = BatchApi(url, api_key="", policy=policy, limits=limits, transfer_s=3.0, most_bytes=1 << 24)
+    errors = []
+    calls: list[Callable[[], Any]] = [
+        lambda: api.retrieve("b"),
+        lambda: api.find_file("f"),
+        lambda: api.find_batches("n", "f"),
+        lambda: api.upload("f", io.BytesIO()),
+        lambda: api.create("n", "f", "/chat/completions", "24h"),
+        lambda: api.cancel("b"),
+        lambda: api.download("f", io.BytesIO()),
+        lambda: api.delete("f"),
+    ]
+    for call in calls:
+        try:
+            await call()
+        except QrelayError as error:
+            errors.append(error)
+    api.close()
+    if errors:
+        raise errors[0]
+
+
+def _batch_api(data: bytes, _: Path) -> None:
+    asyncio.run(_batches(_http("200 OK", data)))
 
 
 def _searched(data: bytes, _: Path) -> None:
@@ -304,7 +352,18 @@ _BY_IDS: Final = {
     ],
     "usage": {"prompt_tokens": 4},
 }
+_BATCH: Final = {
+    "id": "b", "object": "batch", "status": "failed", "created_at": 1, "input_file_id": "f", "output_file_id": "o",
+    "request_counts": {"completed": 1, "failed": 2}, "metadata": {"qrelay": "n"},
+    "errors": {"data": [{"code": "invalid_json_line", "line": 2, "message": "no"}]},
+}  # fmt: skip
+_BATCH_SEEDS: Final = (json.dumps(_BATCH), json.dumps({"data": [_BATCH, {"id": "f", "filename": "f"}]}))
 _SEEDS: Final = (json.dumps(_CHAT), json.dumps(_TEXT))
+_LINES: Final = (
+    json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": _CHAT}, "error": None}),
+    json.dumps({"custom_id": "b", "response": {"status_code": 400, "body": {"error": {"code": "content_filter"}}}}),
+    json.dumps({"custom_id": "c", "response": None, "error": {"code": "batch_expired", "message": "x"}}),
+)
 _EMBEDDINGS: Final = (
     json.dumps({"model": "m", "data": [{"index": n, "embedding": [0.5, n + 1]} for n in range(2)]}),
     json.dumps([[0.25, -1.5], [1, 0]]),
@@ -385,6 +444,8 @@ def _judged_in_words(data: bytes, _: Path) -> None:
 
 PARSERS: Final = (
     Parser("labels by an endpoint", "json", constant(*_SEEDS), _labels, cost=20),
+    Parser("answers of a batch", "jsonl", constant("\n".join(_LINES)), _batch_lines),
+    Parser("batch API's answer", "json", constant(*_BATCH_SEEDS), _batch_api, cost=20),
     Parser("endpoint's answer", "json", constant(*_SEEDS), _with_status("200 OK"), cost=5),
     Parser("endpoint's answer by token ids", "json", constant(json.dumps(_BY_IDS)), _by_ids, cost=20),
     Parser("how an endpoint is asked", "json", constant(Way("token_ids", "given").as_text()), _way),

@@ -134,3 +134,31 @@ def test_an_engine_in_this_process_takes_small_batches_unless_told_otherwise() -
 def test_an_engine_of_this_machine_takes_every_setting_of_its_section_by_name(backend: str) -> None:
     taken = inspect.signature(engine_class(backend)).parameters
     assert set(type(getattr(JudgeSettings(), backend)).model_fields) <= set(taken)
+
+
+def test_a_judge_by_batches_holds_many_messages_unless_it_is_told_how_many() -> None:
+    chosen = settings(backend="openai-batch", endpoint__url="http://host/v1")
+    assert (chosen.worker.max_items, chosen.worker.batches_in_flight, chosen.worker.max_attempts) == (8, 250, 25)
+    assert chosen.worker.max_items * (chosen.worker.batches_in_flight + 1) <= chosen.nats.max_ack_pending
+    assert chosen.strategy == "graded"
+    own = settings(backend="openai-batch", endpoint__url="http://host/v1", worker__max_items="3")
+    assert (own.worker.max_items, own.worker.batches_in_flight) == (3, 250)
+    several = "{a: {backend: openai-batch}, b: {backend: fake}}"
+    assert settings(endpoint__url="http://host/v1", judges=several).worker.batches_in_flight == 250
+
+
+def test_batches_need_a_cache_to_be_written_down_in() -> None:
+    with pytest.raises(ConfigError, match=r"judge\.cache, which is :none:"):
+        settings(backend="openai-batch", endpoint__url="http://host/v1", cache=":none:")
+
+
+def test_a_budget_of_batches_alone_has_their_price() -> None:
+    given = {
+        "endpoint__url": "http://host/v1",
+        "budget__price_per_million_tokens": "0.4",
+        "budget__money_per_day": "1",
+    }
+    batches = settings(backend="openai-batch", **given)
+    assert (batches.priced_budget.day_tokens, batches.budget.day_tokens) == (5_000_000, 2_500_000)
+    both = settings(judges="{a: {backend: openai-batch}, b: {backend: fake}}", **given)
+    assert both.priced_budget.day_tokens == 2_500_000

@@ -20,7 +20,14 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from qrelay import wire
 from qrelay.config import WorkerSettings
-from qrelay.errors import BackendUnavailable, EndpointPaused, InvalidQuery, QrelayError, StoreUnavailable
+from qrelay.errors import (
+    AnswersPending,
+    BackendUnavailable,
+    EndpointPaused,
+    InvalidQuery,
+    QrelayError,
+    StoreUnavailable,
+)
 from qrelay.runtime import telemetry
 from qrelay.runtime.memory import Faults, MemoryBroker
 from qrelay.runtime.stage import Record, Work
@@ -183,6 +190,25 @@ async def test_what_is_on_hold_waits_alone_and_its_neighbours_in_the_batch_go_on
         await eventually(lambda: worker.on_hold is None)
     assert sorted(each.query.query_id for each in found[:2]) == ["q0", "q2"]
     assert found[2].query.query_id == "q1"
+    assert await idle(broker, Queue.DLQ)
+
+
+async def test_messages_that_came_often_wait_for_ordered_answers_side_by_side() -> None:
+    answered = False
+
+    def answer(_: Work) -> QrelayError | None:
+        return None if answered else AnswersPending("waits for its batch", retry_after_s=0.01)
+
+    broker, patient = MemoryBroker(), FAST.model_copy(update={"max_attempts": 9, "batches_in_flight": 8})
+    await publish(broker, *(samples.query(n) for n in range(4)))
+    for _ in range(4):
+        stage = EchoStage(answer)
+        async with running(stage, broker, patient):
+            await eventually(lambda: len({each for batch in stage.batches for each in batch}) == 4)  # noqa: B023
+    answered = True
+    async with running(EchoStage(answer), broker, patient):
+        found = await collect(broker, Queue.RETRIEVED, 4)
+    assert sorted(each.query.query_id for each in found) == ["q0", "q1", "q2", "q3"]
     assert await idle(broker, Queue.DLQ)
 
 

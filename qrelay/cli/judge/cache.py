@@ -79,7 +79,9 @@ def prune(
 ) -> None:
     """Remove labels for which all given options hold. They are judged again when they are next needed.
 
-    --not-configured loads the configured judges: only then are their identities known.
+    --older-than also removes the answers of batches (backend openai-batch) that came before: until then labels that
+    were removed are read from them again, for nothing. --not-configured loads the configured judges: only then are
+    their identities known.
     """
     from qrelay.judging.cache_records import PruneRule
 
@@ -92,6 +94,8 @@ def prune(
         raise click.UsageError("say what to remove: --judge, --older-than or --not-configured")
     pruned = store.prune(rule, dry_run=dry_run)
     store.close()
+    if before and not dry_run:
+        _forget_answers(settings, before)
     if as_json:
         echo_json({**asdict(pruned), "dry_run": dry_run})
         return
@@ -119,6 +123,17 @@ def export(out: Path, data_dir: Path, config: Path | None) -> None:
         files.commit()
     store.close()
     click.echo(f"{out}: {count} labels of {_shown(settings)}")
+
+
+def _forget_answers(settings: JudgeSettings, before: datetime) -> None:
+    from qrelay.judging.batch_sql import SqlBatches
+    from qrelay.judging.cache_records import NO_CACHE
+
+    if settings.cache_path == NO_CACHE:
+        return
+    batches = SqlBatches(settings.cache_path)
+    batches.forget(before)
+    batches.close()
 
 
 def _records(store: JudgmentCache) -> Iterator[CacheRecord]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from qrelay.cli.group import Group, example
+from qrelay.cli.judge.batch import batches, collect, submit
 from qrelay.cli.judge.cache import cache
 from qrelay.cli.judge.check import check
 from qrelay.cli.judge.compare import compare
@@ -183,5 +184,5 @@ def _cells(judgment: Judgment) -> list[str]:
     ]
 
 
-for command in (*COMMANDS, cache, check, compare, lint, preview, rejudge, slice_):
+for command in (*COMMANDS, batches, cache, check, collect, compare, lint, preview, rejudge, slice_, submit):
     judge.add_command(command)

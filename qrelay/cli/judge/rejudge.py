@@ -76,7 +76,7 @@ def rejudge(
 async def _run(
     config: Path | None, data_dir: Path, sets: Iterator[JudgedSet], ledger: clients.Ledger, batch: int
 ) -> Rejudged:
-    from qrelay.judging.load import load_core
+    from qrelay.judging.load import load_serving
     from qrelay.judging.rejudge import rejudge
     from qrelay.judging.settings import JudgeSettings
     from qrelay.progress import shown, step
@@ -85,7 +85,7 @@ async def _run(
     with shown():
         with step("loading the judge"):
             settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
-            core = await asyncio.to_thread(load_core, settings)
+            core = await asyncio.to_thread(load_serving, settings)
         try:
             with step("judging again", unit="queries") as judging:
 
