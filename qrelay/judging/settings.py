@@ -364,8 +364,8 @@ class JudgeSettings(ServiceSettings):
         by_ids = {self.endpoint.label_logprobs, self.endpoint.prompt_logprobs} & {"token_ids", "generative_scoring"}
         if self.backend == "openai-batch" and by_ids:
             problems.append(
-                f"backend openai-batch cannot ask by {' or '.join(sorted(by_ids))}: set endpoint.label_logprobs to top, "
-                "and endpoint.prompt_logprobs to echo or off"
+                f"backend openai-batch cannot ask by {' or '.join(sorted(by_ids))}: set endpoint.label_logprobs to "
+                "top, and endpoint.prompt_logprobs to echo or off"
             )
         if self.backend != "fake" and not self.model:
             problems.append("model is empty: name one (`qrelay models list` shows those of the catalogue)")

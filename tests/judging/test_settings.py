@@ -152,6 +152,11 @@ def test_batches_need_a_cache_to_be_written_down_in() -> None:
         settings(backend="openai-batch", endpoint__url="http://host/v1", cache=":none:")
 
 
+def test_batches_are_not_asked_by_token_ids() -> None:
+    with pytest.raises(ConfigError, match="cannot ask by token_ids"):
+        settings(backend="openai-batch", endpoint__url="http://host/v1", endpoint__label_logprobs="token_ids")
+
+
 def test_a_budget_of_batches_alone_has_their_price() -> None:
     given = {
         "endpoint__url": "http://host/v1",
