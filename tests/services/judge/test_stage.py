@@ -45,6 +45,7 @@ def judge(endpoint: ScriptedEndpoint, folder: Path, **limits: float) -> JudgeCor
             data_dir=folder,
             endpoint=EndpointSettings(
                 url=endpoint.url,
+                label_logprobs="top",
                 concurrency=1,
                 **own,  # type: ignore[arg-type]
                 max_retries=0,
