@@ -79,7 +79,7 @@ class Exact:
             whole = self._had(
                 await self._ask(by_id.tokenise(self._dialect, _SAMPLE, special=True)), "prompt_logprobs"
             )
-            self._start = whole.ids[: max(0, whole.ids.index(bare[0]))] if bare and bare[0] in whole.ids else ()
+            self._start = whole.ids[: whole.ids.index(bare[0])] if bare and bare[0] in whole.ids else ()
         return self._start
 
     async def _tokens(self, text: str) -> tuple[int, ...]:

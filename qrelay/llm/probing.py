@@ -62,6 +62,8 @@ class Prober:
         spellings = _PROMPT.labels
         listed = await self._tried("/tokenize", by_id.tokenise(self.dialect, by_id.listed(spellings)))
         table = by_id.table_of(listed, spellings) if listed else {}
+        if not plain.tokens:
+            self.found["log-probabilities of the plain answer"] = "none"
         if not plain.tokens or not table:
             return await self._decided(TOP)
         exact = await self._tried("logprob_token_ids", by_id.labels(self.dialect, _PROMPT, table))
