@@ -67,7 +67,8 @@ def opened(llm: Llm, needs: frozenset[str]) -> Iterator[Backend]:
 
     given: dict[str, Any] = {"backend": llm.backend, "model": llm.model, "strategy": "graded"}
     if llm.backend == "openai":
-        given["endpoint"] = {"url": llm.url, "api_key_env": llm.key_env, **llm.settings}
+        asks = {"label_logprobs": "top", "prompt_logprobs": "off"}  # no cache, so nowhere to write down what is found
+        given["endpoint"] = {"url": llm.url, "api_key_env": llm.key_env, **asks, **llm.settings}
     elif llm.settings:
         given[llm.backend] = llm.settings
     try:
