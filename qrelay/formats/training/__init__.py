@@ -1,0 +1,10 @@
+"""Training sets of other libraries: read as examples, written back in their own format with what was decided of them.
+
+    found = open_training_set(Path("train.jsonl"))
+    found.layout.name                       # flagembedding, as its fields say
+    found.layout.example(row)               # a TrainingExample, whatever the file
+    found.layout.cleaned(row, decided)      # the rows that are left of it
+
+Two things make a format: a container, which says how rows lie in a file (`containers.py`, `beir.py`), and a layout,
+which says where a row has its query, positives and negatives (`layouts.py`). `detect.py` finds both.
+"""
