@@ -186,7 +186,7 @@ class _Parquet:
     def __init__(self, sink: Writable, source: str, first: Row) -> None:
         import pyarrow.parquet as parquet
 
-        self._schema = _schema(source, first)
+        self._source, self._schema = source, _schema(source, first)
         self._writer = parquet.ParquetWriter(_File(sink), self._schema)
         self._held: list[Mapping[str, Any]] = []
 
@@ -202,9 +202,14 @@ class _Parquet:
     def _flush(self) -> None:
         import pyarrow
 
-        if self._held:
-            self._writer.write_table(pyarrow.Table.from_pylist(self._held, schema=self._schema))
-            self._held.clear()
+        if not self._held:
+            return
+        try:
+            table = pyarrow.Table.from_pylist(self._held, schema=self._schema)
+        except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise MalformedInput(f"{self._source}: rows with fields of several kinds ({error}): mend them") from error
+        self._writer.write_table(table)
+        self._held.clear()
 
 
 def _schema(source: str, first: Row) -> Any:
@@ -214,7 +219,8 @@ def _schema(source: str, first: Row) -> Any:
 
     mine = pyarrow.Table.from_pylist([dict(first)]).schema
     theirs = parquet.read_schema(source) if Path(source).suffix == ".parquet" else mine
-    fields = [_with_score(field, mine) for field in theirs]
+    inside = any(_has_score(field.type) for field in mine)
+    fields = [_with_score(field, mine.field(field.name).type, inside=inside) for field in theirs]
     numbers = {"scores": pyarrow.list_(pyarrow.float64()), "score": pyarrow.float64()}
     for name in mine.names:
         if name not in theirs.names:
@@ -222,18 +228,23 @@ def _schema(source: str, first: Row) -> Any:
     return pyarrow.schema(fields)
 
 
-def _with_score(field: Any, mine: Any) -> Any:
-    """The field; a list of objects gets `score` where the rows have it, and a column of labels takes probabilities."""
+def _has_score(kind: Any) -> bool:
     import pyarrow
 
-    ours, kind = mine.field(field.name).type, field.type
-    if pyarrow.types.is_list(kind) and pyarrow.types.is_struct(kind.value_type):
-        members = kind.value_type
-        named = [members.field(place) for place in range(members.num_fields)]
-        if pyarrow.types.is_list(ours) and "score" not in {each.name for each in named}:
-            has = pyarrow.types.is_struct(ours.value_type) and ours.value_type.get_field_index("score") >= 0
-            named += [pyarrow.field("score", pyarrow.float64())] if has else []
-        return pyarrow.field(field.name, pyarrow.list_(pyarrow.struct(named)))
+    objects = pyarrow.types.is_list(kind) and pyarrow.types.is_struct(kind.value_type)
+    return bool(objects and kind.value_type.get_field_index("score") >= 0)
+
+
+def _with_score(field: Any, ours: Any, *, inside: bool) -> Any:
+    """The field; where scores stand `inside` passages, lists of objects have them; and a column of grades takes
+    probabilities where `ours`, what is written, are some."""
+    import pyarrow
+
+    kind = field.type
+    if inside and pyarrow.types.is_list(kind) and pyarrow.types.is_struct(kind.value_type) and not _has_score(kind):
+        members = [kind.value_type.field(place) for place in range(kind.value_type.num_fields)]
+        score = pyarrow.field("score", pyarrow.float64())
+        return pyarrow.field(field.name, pyarrow.list_(pyarrow.struct([*members, score])))
     if pyarrow.types.is_integer(kind) and pyarrow.types.is_floating(ours):
         return pyarrow.field(field.name, pyarrow.float64())
     return field
