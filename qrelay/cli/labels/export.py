@@ -63,6 +63,11 @@ def selection_options() -> Decorator:
             "attribute:NAME, or query (nothing more).",
         ),
         click.option("--negatives", default=5, show_default=True, help="Negative columns of st-ntuple."),
+        click.option(
+            "--scores",
+            is_flag=True,
+            help="Teacher scores, P(relevant), beside the passages: in tevatron, tevatron-v2, st-triplet, st-ntuple.",
+        ),
         click.option("--license", "licence", default="", help="Licence on the hf card, as the hub spells it."),
         allowing_options("Export training data"),
     )

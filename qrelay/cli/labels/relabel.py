@@ -35,7 +35,9 @@ _FORMATS = (
 @click.argument("source", metavar="FILE")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the cleaned set here.  [default: report only]")
 @click.option("--format", "kind", type=click.Choice(_FORMATS), help="What FILE is.  [default: as its fields say]")
-@click.option("--corpus", type=_FILE, help="Texts of passages, where FILE has ids alone: JSONL, or TSV of id and text.")
+@click.option(
+    "--corpus", type=_FILE, help="Texts of passages, where FILE has ids alone: JSONL, or TSV of id and text."
+)
 @click.option("--queries", type=_FILE, help="Texts of queries, likewise.")
 @click.option("--split", default="train", show_default=True, help="Of a BEIR folder: qrels/SPLIT.tsv.")
 @click.option(
@@ -63,6 +65,10 @@ _FORMATS = (
     help="P(relevant) as teacher score: beside the passages, where FILE's library reads it; in place of the labels, "
     "in sets that have some; nowhere.",
 )  # fmt: skip
+@click.option(
+    "--embedder",
+    help="Also compute the dense score by this model, for a judge.calibration that reads it (fused+stages).",
+)
 @click.option("--examples", default=10, show_default=True, type=click.IntRange(0), help="Of either kind, to read.")
 @allowing_options("Write labels")
 @json_file_option()
@@ -71,16 +77,17 @@ _FORMATS = (
 @json_option()
 @click.pass_context
 def relabel(
-    ctx: click.Context, out: Path | None, examples: int, json_file: Path | None, data_dir: Path, config: Path | None,
+    ctx: click.Context, out: Path | None, examples: int, embedder: str | None, json_file: Path | None, data_dir: Path,
+    config: Path | None,
     as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
     """Judge the positives and negatives of a training set; report false negatives and wrong positives; write the set
     again without them, in its own format, with teacher scores.
 
-    FILE is a set of sentence-transformers, Tevatron, FlagEmbedding or MS MARCO (JSONL, CSV, TSV, Parquet, a folder of
-    `datasets`, hf:NAME:SPLIT), or a folder in BEIR's layout. The configured judge judges, from its cache where it can:
-    a run that was stopped goes on with the same command. A manifest is written beside the output. Exit code 3: a
-    budget or an endpoint ended it early, and nothing was written.
+    FILE is a set of sentence-transformers, Tevatron, FlagEmbedding or MS MARCO (JSONL, CSV, TSV, Parquet, a folder
+    of `datasets`, hf:NAME:SPLIT), or a folder in BEIR's layout. The configured judge judges, from its cache where it
+    can: a run that was stopped goes on with the same command. A manifest is written beside the output. Exit code 3:
+    a budget or an endpoint ended it early, and nothing was written.
     """
     from qrelay.files import write_atomic
     from qrelay.labels.exports.files import manifest_bytes
@@ -92,7 +99,7 @@ def relabel(
     found = _opened(asked)
     try:
         click.echo(f"{asked['source']}: {found.layout.name}, {found.container.kind}", err=True)
-        report = _judged(found, settings, rules, permitted, out, examples)
+        report = _judged(found, settings, rules, permitted, out, examples, embedder)
     finally:
         found.close()
     if json_file:
@@ -134,7 +141,13 @@ def _settings(data_dir: Path, config: Path | None) -> JudgeSettings:
 
 
 def _judged(
-    found: TrainingSet, settings: JudgeSettings, rules: Rules, permitted: Permitted, out: Path | None, examples: int
+    found: TrainingSet,
+    settings: JudgeSettings,
+    rules: Rules,
+    permitted: Permitted,
+    out: Path | None,
+    examples: int,
+    embedder: str | None,
 ) -> dict[str, Any]:
     """The report, after all of it. Raises BackendUnavailable: the output cannot be written."""
     from qrelay.errors import BackendUnavailable
@@ -146,7 +159,13 @@ def _judged(
     try:
         with shown(), step("judging", unit="rows") as judging:
             run = Relabel(
-                found, _asking(core), rules, out=out, permitted=permitted, examples=examples, progress=judging.advance
+                found,
+                _asking(core, embedder),
+                rules,
+                out=out,
+                permitted=permitted,
+                examples=examples,
+                progress=judging.advance,
             )
             return asyncio.run(run.run())
     except OSError as error:
@@ -157,13 +176,17 @@ def _judged(
         core.close()
 
 
-def _asking(core: JudgeCore) -> Ask:
-    """The judge, which says so where an endpoint holds it up."""
+def _asking(core: JudgeCore, embedder: str | None) -> Ask:
+    """The judge, which says so where an endpoint holds it up; and the dense scores, where they are wanted."""
     from qrelay.judging.failures import hold_of
+    from qrelay.labels.relabel.dense import with_dense
+    from qrelay.models.embedder import load_embedder
     from qrelay.types import JudgedSet
 
+    model = load_embedder(embedder) if embedder else None
+
     async def ask(sets: Sequence[CandidateSet]) -> Any:
-        answers = await core.judge(sets)
+        answers = await core.judge(await asyncio.to_thread(with_dense, sets, model) if model else sets)
         for held in (hold_of(each) for each in answers if isinstance(each, JudgedSet)):
             if held:
                 raise held

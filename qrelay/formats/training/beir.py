@@ -1,5 +1,5 @@
-"""A folder in BEIR's layout as a training set: a row a query of qrels/SPLIT.tsv, its relevant documents the positives,
-those of grade 0 the negatives; and the negatives of hard_negatives.jsonl where it is there:
+"""A folder in BEIR's layout as a training set: a row a query of qrels/SPLIT.tsv. Its relevant documents are the
+positives, those of grade 0 the negatives; so are the negatives of hard_negatives.jsonl where it is there:
 
     {"qid": "q1", "pos": ["d1"], "neg": {"bm25": ["d2"]}}     # or "neg": ["d2"]
 

@@ -18,7 +18,16 @@ from typing import Any, Final, Literal, Protocol
 
 from qrelay.errors import MalformedInput
 from qrelay.formats.datasets import DOCUMENTS, Columns, is_dataset, read_rows
-from qrelay.formats.lines import BadRecord, all_lines, byte_lines, decoded, json_value, parsed, refuse_binary, row_text
+from qrelay.formats.lines import (
+    BadRecord,
+    all_lines,
+    byte_lines,
+    decoded,
+    json_value,
+    parsed,
+    refuse_binary,
+    row_text,
+)
 from qrelay.formats.training.example import Row
 
 Kind = Literal["jsonl", "csv", "tsv", "plain-tsv", "parquet"]
@@ -222,10 +231,9 @@ def _schema(source: str, first: Row) -> Any:
     inside = any(_has_score(field.type) for field in mine)
     fields = [_with_score(field, mine.field(field.name).type, inside=inside) for field in theirs]
     numbers = {"scores": pyarrow.list_(pyarrow.float64()), "score": pyarrow.float64()}
-    for name in mine.names:
-        if name not in theirs.names:
-            fields.append(pyarrow.field(name, numbers.get(name.split("_")[-1], mine.field(name).type)))
-    return pyarrow.schema(fields)
+    new = {name: mine.field(name).type for name in mine.names if name not in theirs.names}
+    added = [pyarrow.field(name, numbers.get(name.split("_")[-1], kind)) for name, kind in new.items()]
+    return pyarrow.schema(fields + added)
 
 
 def _has_score(kind: Any) -> bool:

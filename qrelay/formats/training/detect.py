@@ -26,7 +26,17 @@ from qrelay.formats.training.texts import Texts, corpus_texts, query_texts
 from qrelay.nearest import listed
 
 ANCHORS: Final = ("anchor", "query", "question", "sentence1", "sentence_A", "text1")
-POSITIVES: Final = ("positive", "pos", "answer", "passage", "document", "response", "sentence2", "sentence_B", "text2")
+POSITIVES: Final = (
+    "positive",
+    "pos",
+    "answer",
+    "passage",
+    "document",
+    "response",
+    "sentence2",
+    "sentence_B",
+    "text2",
+)
 LABELS: Final = ("label", "labels", "score", "scores")
 LISTS: Final = ("docs", "documents", "passages", "answers", "responses")
 _NEGATIVE: Final = re.compile(r"(?:negative|neg)(?:_?(\d+))?$")
@@ -165,7 +175,9 @@ def open_training_set(
     return _of_rows(container_of(source), kind, corpus, queries, scores)
 
 
-def _of_rows(container: Container, kind: str, corpus: Path | None, queries: Path | None, scores: Scores) -> TrainingSet:
+def _of_rows(
+    container: Container, kind: str, corpus: Path | None, queries: Path | None, scores: Scores
+) -> TrainingSet:
     _, first = next(container.rows(), (0, {}))
     name = kind or ("msmarco-ids" if container.kind == "plain-tsv" and corpus else "")
     texts = _texts(name or _format_of(first), corpus, queries)

@@ -139,9 +139,7 @@ class Tuples:
         beside = [decided.negatives[place].score for place in chosen]
         found = [(row[self.positive], decided.positives[0].score)] if decided.kept_positives else []
         found += [(row[self.negatives[place]], decided.negatives[place].score) for place in decided.promoted]
-        return [
-            {**row, self.positive: text, **negatives, **self._scored(score, beside)} for text, score in found
-        ]
+        return [{**row, self.positive: text, **negatives, **self._scored(score, beside)} for text, score in found]
 
     def _scored(self, score: float | None, beside: list[float | None]) -> dict[str, Any]:
         if self.scores == "none" or not self.lists:
@@ -215,7 +213,7 @@ class LabelledLists:
         """Places of passages whose label says relevant, and of the others."""
         passages, labels = list_of(row, self.passages), list_of(row, self.labels)
         if len(passages) != len(labels):
-            raise BadRecord(f"{len(passages)} {self.passages} and {len(labels)} {self.labels}: give one label a passage")
+            raise BadRecord(f"{len(passages)} {self.passages}, {len(labels)} {self.labels}: give one label a passage")
         relevant = [_relevant(number(each, self.labels)) for each in labels]
         both: Mapping[bool, list[int]] = {
             side: [place for place, found in enumerate(relevant) if found is side] for side in (True, False)

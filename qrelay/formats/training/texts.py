@@ -54,7 +54,8 @@ class Texts:
             raise BadRecord(f"the id of a {self._what} must be text, not {type(identifier).__name__}")
         found = self._database.execute("SELECT title, text FROM texts WHERE id = ?", (str(identifier),)).fetchone()
         if found is None:
-            some = dict.fromkeys(row[0] for row in self._database.execute(f"SELECT id FROM texts LIMIT {_SHOWN}"))
+            first = self._database.execute("SELECT id FROM texts LIMIT ?", (_SHOWN,))
+            some = dict.fromkeys(row[0] for row in first)
             raise BadRecord(f"{self._what}: {absent(str(identifier), some, str(self._place))}")
         return str(found[0]), str(found[1])
 
@@ -64,7 +65,7 @@ class Texts:
 
 
 def corpus_texts(path: Path) -> Texts:
-    """Of a corpus: JSONL with ids, titles and texts, or MS MARCO's collection.tsv (id, text). Raises MalformedInput."""
+    """Of a corpus: JSONL with ids, titles and texts, or id<TAB>text, as MS MARCO has. Raises MalformedInput."""
     return Texts("document", path, _read(path, document_fields))
 
 

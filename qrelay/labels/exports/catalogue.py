@@ -26,7 +26,7 @@ class Format:
     or `open_writer(output, options) -> Writer` where it needs more; `use` is one of the words above. `suffix` is of
     its file; empty: it is a folder. `candidates`: it needs passages, not labels alone. `text`: its file may be
     streamed as text. `measured`: its rows tell what was measured beyond the grade. `verdicts`: they tell what mining
-    makes of every passage."""
+    makes of every passage. `scores`: they have teacher scores where that is asked for."""
 
     name: str
     about: str
@@ -37,6 +37,7 @@ class Format:
     text: bool = False
     measured: bool = False
     verdicts: bool = False
+    scores: bool = False
 
     @property
     def folder(self) -> bool:
@@ -59,11 +60,17 @@ _TABLE: Final = (
            measured=True),
     Format("labels", "JSONL: a query and all graded passages, soft", "labels", GRADES_USE, ".jsonl", True, True,
            measured=True, verdicts=True),
-    Format("tevatron", "Tevatron's JSONL", "tevatron", EXAMPLES_USE, ".jsonl", True, True),
+    Format("tevatron", "Tevatron's JSONL", "tevatron", EXAMPLES_USE, ".jsonl", True, True, scores=True),
+    Format("tevatron-v2", "folder: Tevatron v2's train.jsonl and corpus.jsonl", "tevatron_v2", EXAMPLES_USE,
+           scores=True),
+    Format("flagembedding", "FlagEmbedding's JSONL, with teacher scores", "flagembedding", EXAMPLES_USE, ".jsonl",
+           True, True),
     Format("msmarco", "TSV of texts: query, positive, negative", "msmarco", EXAMPLES_USE, ".tsv", True, True),
     Format("msmarco-ids", "TSV of ids: query, positive, negative", "msmarco_ids", EXAMPLES_USE, ".tsv", True, True),
-    Format("st-triplet", "Parquet: anchor, positive, negative", "st_triplet", EXAMPLES_USE, ".parquet"),
-    Format("st-ntuple", "Parquet: anchor, positive, negative_1 ...", "st_ntuple", EXAMPLES_USE, ".parquet"),
+    Format("st-triplet", "Parquet: anchor, positive, negative", "st_triplet", EXAMPLES_USE, ".parquet",
+           scores=True),
+    Format("st-ntuple", "Parquet: anchor, positive, negative_1 ...", "st_ntuple", EXAMPLES_USE, ".parquet",
+           scores=True),
     Format("st-labeled-list", "Parquet: query, docs, labels (grades)", "st_labeled_list", GRADES_USE, ".parquet"),
     Format("st-pairs", "Parquet: sentence1, sentence2, score (P(relevant))", "st_pairs", GRADES_USE, ".parquet"),
     Format("hf", "folder: Hugging Face dataset, Parquet and its card", "hf", EXAMPLES_USE),

@@ -35,6 +35,8 @@ class Options:
     system: str = ""
     license: str = ""
     name: str = ""
+    scores: bool = False
+    """Whether P(relevant) stands beside passages as a teacher score, in formats that have a place for it."""
     splits: tuple[str, ...] = ()
     """Set by the request: the names of the splits, or none."""
 
@@ -105,6 +107,9 @@ class Request:
             raise InputError(f"{self.kind} holds no labels: of --where, only query_id=ID can choose what is in it")
         if self.kind == "run" and len(self.options.system.split()) != 1:
             raise InputError(f"a run is of one system: name {', '.join(SYSTEMS)} or a fed one with --system")
+        if self.options.scores and not self.format.scores:
+            scored = ", ".join(name for name, each in FORMATS.items() if each.scores)
+            raise InputError(f"{self.kind} takes no --scores: it has them, or no place for them; use {scored}")
         if not 1 <= self.options.negatives <= MAX_NEGATIVE_COLUMNS:
             raise InputError(f"--negatives is {self.options.negatives}: use 1 to {MAX_NEGATIVE_COLUMNS}")
         if self.since is not None and self.since < 0:
@@ -142,7 +147,8 @@ class Request:
             "st-ntuple": ("negatives",),
             "hf": ("license", "name"),
         }
-        return {name: getattr(self.options, name) for name in known.get(self.kind, ())}
+        scores = {"scores": True} if self.options.scores else {}
+        return {name: getattr(self.options, name) for name in known.get(self.kind, ())} | scores
 
 
 def request_of(
@@ -156,6 +162,7 @@ def request_of(
     licence: str,
     system: str = "",
     name: str = "",
+    scores: bool = False,
     **fields: Any,
 ) -> Request:
     """The request that the options of a command make; `fields` are those of `Request` as they are."""
@@ -166,6 +173,6 @@ def request_of(
         rules=settings.rules,
         limits=settings.round_limits,
         report=read_report(settings.qualification),
-        options=Options(negatives=negatives, system=system, license=licence, name=name),
+        options=Options(negatives=negatives, system=system, license=licence, name=name, scores=scores),
         **fields,
     )

@@ -30,6 +30,11 @@ def verdict_text(verdict: Verdict) -> str:
     return text_of(verdict.judged.candidate.passage)
 
 
+def teacher_score(example: Example, verdict: Verdict) -> float:
+    """The judge's P(relevant) of a mined passage, for a student to learn from."""
+    return round(example.labels[verdict.passage_id].p_relevant or 0.0, DECIMALS)
+
+
 def passage_row(example: Example, verdict: Verdict) -> dict[str, Any]:
     """A judged passage: ids, texts, the judge's own grade, P(relevant), mining's reason; and where it was asked for,
     what was measured beyond the grade: expected relevance (0 the scale's lowest grade, 1 its highest), answer
@@ -44,7 +49,7 @@ def passage_row(example: Example, verdict: Verdict) -> dict[str, Any]:
         "title": passage.title,
         "text": passage.text,
         "grade": label.grade,
-        "p_relevant": round(label.p_relevant or 0.0, DECIMALS),
+        "p_relevant": teacher_score(example, verdict),
         "reason": verdict.reason,
     }
     if label.expected is None:

@@ -81,8 +81,8 @@ class Permitted:
 
 @dataclass(slots=True)
 class Relabelled:
-    """A run so far. stopped: why it ended early, empty where it did not; rows_written; dropped: reason -> what was left
-    out, by count; judges: hash -> identity."""
+    """A run so far. stopped: why it ended early, empty where it did not; passages: what became of them, counted;
+    judges: hash -> identity."""
 
     tally: Tally
     stopped: str = ""

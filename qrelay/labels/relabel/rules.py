@@ -19,9 +19,9 @@ _DECIMALS = 6
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """relevant_from: the least P(relevant) at which a negative is a false one. wrong_below: the P(relevant) under which
-    a positive is a wrong one. negatives, positives: what becomes of these. missing: what becomes of passages that the
-    judge could not judge."""
+    """relevant_from: the least P(relevant) at which a negative is a false one. wrong_below: the P(relevant) under
+    which a positive is a wrong one. negatives, positives: what becomes of these. missing: what becomes of passages
+    that the judge could not judge."""
 
     relevant_from: float = 0.5
     wrong_below: float = 0.1

@@ -118,9 +118,7 @@ class Tally:
     def as_json(self) -> dict[str, Any]:
         """Both kinds, in all and by source; and examples, the surest first."""
         self._close_group()
-        found: dict[str, Any] = {
-            kind: self._side(kind, ALL).as_json() for kind in (FALSE_NEGATIVES, WRONG_POSITIVES)
-        }
+        found: dict[str, Any] = {kind: self._side(kind, ALL).as_json() for kind in (FALSE_NEGATIVES, WRONG_POSITIVES)}
         sources = sorted({source for _, source in self._sides} - {ALL})
         found["by_source"] = {name: dict(self._of(name)) for name in sources}
         found["examples"] = {
