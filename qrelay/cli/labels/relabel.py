@@ -158,15 +158,8 @@ def _judged(
     core = load_core(settings)
     try:
         with shown(), step("judging", unit="rows") as judging:
-            run = Relabel(
-                found,
-                _asking(core, embedder),
-                rules,
-                out=out,
-                permitted=permitted,
-                examples=examples,
-                progress=judging.advance,
-            )
+            ask, told = _asking(core, embedder), judging.advance
+            run = Relabel(found, ask, rules, out=out, permitted=permitted, examples=examples, progress=told)
             return asyncio.run(run.run())
     except OSError as error:
         raise BackendUnavailable(

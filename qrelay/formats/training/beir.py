@@ -104,7 +104,7 @@ def _hard_fields(record: object) -> tuple[str, list[str]]:
         raise BadRecord("expected an object with qid and neg")
     query_id = record.get("qid", record.get("query_id"))
     found = record.get("neg", record.get("negatives"))
-    lists = list(found.values()) if isinstance(found, dict) else [found]
+    lists: list[Any] = list(found.values()) if isinstance(found, dict) else [found]
     if not isinstance(query_id, str | int) or not all(isinstance(each, list) for each in lists):
         raise BadRecord("expected qid, and neg: a list of ids, or such a list a system")
     return str(query_id), list(dict.fromkeys(str(each) for each in chain.from_iterable(lists)))
@@ -122,8 +122,8 @@ class _Folder:
         self._qrels = opened(f"qrels/{folder.split}.tsv")
         self._scores = opened(SCORES)
         self._hard = opened(HARD[0]) if folder.hard else None
-        for file in (self._qrels, self._scores):
-            file.write(tsv_line(BEIR_HEADER))
+        for table in (self._qrels, self._scores):
+            table.write(tsv_line(BEIR_HEADER))
 
     def write(self, row: Mapping[str, Any], /) -> None:
         query_id, hard = row["query_id"], []

@@ -161,8 +161,8 @@ class LabelledPairs:
         """Raises BadRecord: also where the label is no number."""
         found = (of_text(_there(row, self.passage)),)
         relevant = _relevant(number(row.get(self.label), self.label))
-        sides = (found, ()) if relevant else ((), found)
-        return TrainingExample(id_of(row, "query_id", "qid"), self.query(row), *sides, source_of(row))
+        yes, no = (found, ()) if relevant else ((), found)
+        return TrainingExample(id_of(row, "query_id", "qid"), self.query(row), yes, no, source_of(row))
 
     def cleaned(self, row: Row, decided: Decided) -> list[dict[str, Any]]:
         """The row, with the label 1 where it was promoted; none where its passage was dropped."""
@@ -190,8 +190,8 @@ class LabelledLists:
         """Raises BadRecord: also where there is not one label a passage."""
         yes, no = self._places(row)
         found = [of_text(each) for each in list_of(row, self.passages)]
-        sides = tuple(found[place] for place in yes), tuple(found[place] for place in no)
-        return TrainingExample(id_of(row, "query_id", "qid"), self.query(row), *sides, source_of(row))
+        relevant, others = tuple(found[place] for place in yes), tuple(found[place] for place in no)
+        return TrainingExample(id_of(row, "query_id", "qid"), self.query(row), relevant, others, source_of(row))
 
     def cleaned(self, row: Row, decided: Decided) -> list[dict[str, Any]]:
         """The row with the passages that are left, in its order; one that was promoted has the list's best label.
