@@ -67,7 +67,9 @@ def cleaned(path: Path, positives: Sequence[Decision], negatives: Sequence[Decis
         ("st-labeled-list", LIST, ["n1", "n2"]),
     ],
 )
-def test_a_format_is_known_by_its_fields(tmp_path: Path, name: str, row: dict[str, Any], negatives: list[str]) -> None:
+def test_a_format_is_known_by_its_fields(
+    tmp_path: Path, name: str, row: dict[str, Any], negatives: list[str]
+) -> None:
     found = opened(jsonl(tmp_path, row))
     assert found.layout.name == name in FORMATS
     assert texts(found) == [("q", ["p"], negatives)]

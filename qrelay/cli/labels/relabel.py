@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from qrelay.formats.training.detect import TrainingSet
     from qrelay.judging.core import JudgeCore
     from qrelay.judging.settings import JudgeSettings
-    from qrelay.labels.relabel.relabel import Ask, Permitted
+    from qrelay.labels.permission import Usage
+    from qrelay.labels.relabel.relabel import Ask
     from qrelay.labels.relabel.rules import Rules
     from qrelay.types import CandidateSet
 
@@ -94,12 +95,12 @@ def relabel(
     from qrelay.labels.relabel.rules import Rules
 
     rules = Rules(*(asked[name] for name in ("relevant_from", "wrong_below", "negatives", "positives", "missing")))
-    permitted = _permitted(data_dir, config, asked)
+    usage = _usage(data_dir, config, asked)
     settings = _settings(data_dir, config)
     found = _opened(asked)
     try:
         click.echo(f"{asked['source']}: {found.layout.name}, {found.container.kind}", err=True)
-        report = _judged(found, settings, rules, permitted, out, examples, embedder)
+        report = _judged(found, settings, rules, usage, out, examples, embedder)
     finally:
         found.close()
     if json_file:
@@ -119,16 +120,15 @@ def _opened(asked: dict[str, Any]) -> TrainingSet:
     return open_training_set(asked["source"], kind=asked["kind"] or "", **{name: asked[name] for name in names})
 
 
-def _permitted(data_dir: Path, config: Path | None, asked: dict[str, Any]) -> Permitted:
+def _usage(data_dir: Path, config: Path | None, asked: dict[str, Any]) -> Usage:
     """What the installation's report says, and what was allowed."""
-    from qrelay.labels.permission import Allowed
+    from qrelay.labels.permission import Allowed, Usage
     from qrelay.labels.qualification import read_report
-    from qrelay.labels.relabel.relabel import Permitted
     from qrelay.labels.settings import SinkSettings
     from qrelay.settings import load_settings
 
     sink = load_settings(SinkSettings, "sink", file=config, data_dir=data_dir)
-    return Permitted(read_report(sink.qualification), Allowed(asked["unmeasured"], asked["unqualified"]))
+    return Usage(read_report(sink.qualification), Allowed(asked["unmeasured"], asked["unqualified"]))
 
 
 def _settings(data_dir: Path, config: Path | None) -> JudgeSettings:
@@ -144,7 +144,7 @@ def _judged(
     found: TrainingSet,
     settings: JudgeSettings,
     rules: Rules,
-    permitted: Permitted,
+    usage: Usage,
     out: Path | None,
     examples: int,
     embedder: str | None,
@@ -159,7 +159,7 @@ def _judged(
     try:
         with shown(), step("judging", unit="rows") as judging:
             ask, told = _asking(core, embedder), judging.advance
-            run = Relabel(found, ask, rules, out=out, permitted=permitted, examples=examples, progress=told)
+            run = Relabel(found, ask, rules, out=out, usage=usage, examples=examples, progress=told)
             return asyncio.run(run.run())
     except OSError as error:
         raise BackendUnavailable(

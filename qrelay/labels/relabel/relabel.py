@@ -22,12 +22,12 @@ from qrelay.formats.training.detect import TrainingSet
 from qrelay.formats.training.example import Row, TrainingExample
 from qrelay.identity import digest, judge_digest
 from qrelay.labels.exports.files import Folder, OneFile, described, open_output, overall_sha256
-from qrelay.labels.ledger.reader import JudgeRow
-from qrelay.labels.permission import NOTHING, Allowed, Answer, permission
-from qrelay.labels.qualification import NO_REPORT, USES, Report
+from qrelay.labels.ledger.reader import JudgeRow, Label
+from qrelay.labels.permission import Usage
+from qrelay.labels.qualification import NO_REPORT, USES
 from qrelay.labels.relabel.rules import Rules, counting, score_of
 from qrelay.labels.relabel.tally import Seen, Tally
-from qrelay.types import Candidate, CandidateSet, JudgedSet, Judgment, Passage, Query
+from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment, Passage, Query
 
 Ask = Callable[[Sequence[CandidateSet]], Awaitable[Sequence[JudgedSet | QrelayError]]]
 """The judge. Raises BudgetExhausted, OnHold: not now."""
@@ -35,48 +35,6 @@ FORMAT = "qrelay-relabel/1"
 BATCH = 8
 """Rows that are judged together."""
 _Example = tuple[Row, TrainingExample]
-
-
-@dataclass(slots=True)
-class Permitted:
-    """Whether labels may be written as training data; asked once a judge. Raises NotQualified where they may not."""
-
-    report: Report = NO_REPORT
-    allowed: Allowed = NOTHING
-    answers: dict[str, list[Answer]] = field(default_factory=dict)
-    judges: dict[str, JudgeRow] = field(default_factory=dict)
-
-    def require(self, judgment: Judgment, calibration: str) -> None:
-        """For both uses: what stays a negative is one by this judge's word too.
-
-        Raises:
-            NotQualified: see `labels/permission.py`.
-        """
-        from qrelay.errors import NotQualified
-
-        hashed = judge_digest(judgment.judge)
-        key = f"{hashed} {calibration}"
-        if key in self.answers:
-            return
-        judge = self.judges.setdefault(hashed, JudgeRow(0, hashed, judgment.judge))
-        found = [
-            permission(judge, use, calibrated=bool(calibration), report=self.report, allowed=self.allowed)
-            for use in USES
-        ]
-        if refused := [each for each in found if not each.granted]:
-            raise NotQualified(refused[0].text)
-        self.answers[key] = found
-
-    def as_json(self) -> dict[str, Any]:
-        """For the manifest: what was allowed, the report, what is to be known of the judges."""
-        known = {each.known: None for found in self.answers.values() for each in found if each.known}
-        through = sorted({each.flag for found in self.answers.values() for each in found if each.flag})
-        return {
-            "report": self.report.sha256 or None,
-            "let_through_by": through,
-            "warnings": list(known),
-            **{name: getattr(self.allowed, name) for name in ("unmeasured", "unqualified")},
-        }
 
 
 @dataclass(slots=True)
@@ -96,11 +54,11 @@ class Relabel:
 
     def __init__(
         self, found: TrainingSet, ask: Ask, rules: Rules, *, out: Path | None = None,
-        permitted: Permitted | None = None, examples: int = 10, progress: Callable[[int], None] = lambda _: None,
+        usage: Usage | None = None, examples: int = 10, progress: Callable[[int], None] = lambda _: None,
     ) -> None:  # fmt: skip
         """progress: told how many rows are done, batch by batch."""
         self._set, self._ask, self._rules, self._out = found, ask, rules, out
-        self._permitted, self._progress = permitted or Permitted(), progress
+        self._usage, self._progress = usage or Usage(NO_REPORT), progress
         self.done = Relabelled(Tally(rules, examples))
         self._writer: RowWriter | None = None
         self._output: OneFile | Folder | None = None
@@ -163,8 +121,9 @@ class Relabel:
         if hashed not in self.done.judges:
             identity = judgment.judge
             self.done.judges[hashed] = {name: getattr(identity, name) for name in identity.__slots__}
-        if self._output:
-            self._permitted.require(judgment, getattr(judgment.outcome, "calibration", ""))
+        if self._output and isinstance(judgment.outcome, Graded):  # what stays a negative is one by its word too
+            label = Label("", 0, None, None, None, None, None, judgment.outcome.calibration or None, 0)
+            self._usage.add(JudgeRow(0, hashed, judgment.judge), label, USES, trains=True)
 
     def _write(self, row: Row, positives: Sequence[float | None], negatives: Sequence[float | None]) -> None:
         decided = self._rules.decide(positives, negatives)
@@ -217,7 +176,7 @@ class Relabel:
             **done.tally.as_json(),
             "judges": done.judges,
             "calibrations": sorted(done.tally.calibrations - {""}),
-            "qualification": self._permitted.as_json(),
+            "qualification": self._usage.summary(),
             "stopped": done.stopped,
         }
 
