@@ -29,6 +29,8 @@ from qrelay.formats.annotated_pairs import GradedPair, write_annotated_pairs
 from qrelay.stats.intervals import wilson
 
 NEGATIVES = 10
+MOST = 200
+"""Questions of a set; the tuning pairs are of those that are drawn after them."""
 TUNING = 30
 TUNING_NEGATIVES = 4
 
@@ -36,8 +38,8 @@ TUNING_NEGATIVES = 4
 def plant(data: Path, out: Path, queries: int) -> None:
     """Writes clean.jsonl, dirty.jsonl, planted.jsonl and tune.tsv."""
     out.mkdir(parents=True, exist_ok=True)
-    drawn = list(examples(read(data, "train"), queries + TUNING, NEGATIVES, 1))
-    chosen, tuning = drawn[:queries], drawn[queries:]
+    drawn = list(examples(read(data, "train"), MOST + TUNING, NEGATIVES, 1))
+    chosen, tuning = drawn[:queries], drawn[MOST:]
     for name, planted in (("clean", False), ("dirty", True)):
         lines = (orjson.dumps(tevatron(each, planted=planted), option=orjson.OPT_APPEND_NEWLINE) for each in chosen)
         (out / f"{name}.jsonl").write_bytes(b"".join(lines))

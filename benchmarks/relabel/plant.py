@@ -63,15 +63,15 @@ def rows(path: Path) -> Iterator[Any]:
     return (json_value(line) for _, line in byte_lines(path))
 
 
-def examples(data: MedQuad, count: int, negatives: int, siblings: int, skip: int = 0) -> Iterator[dict[str, Any]]:
-    """`count` questions of several answers, the first `skip` of the draw left out: query_id, query, positive, plant,
+def examples(data: MedQuad, count: int, negatives: int, siblings: int) -> Iterator[dict[str, Any]]:
+    """`count` questions of several answers: query_id, query, positive, plant,
     negatives, siblings; each passage in Tevatron's fields."""
     drawn = sorted(query_id for query_id, answers in data.gold.items() if 2 <= len(answers) <= 6)
     random.Random(SEED).shuffle(drawn)
     ids = list(data.documents)
     index = bm25s.BM25()
     index.index([tokenize(f"{row['title']} {row['text']}") for row in data.documents.values()], show_progress=False)
-    for query_id in drawn[skip:]:
+    for query_id in drawn:
         query, keep = data.queries[query_id], data.gold[query_id][0]
         plant = next((each for each in data.gold[query_id] if _source(data, each) != _source(data, keep)), keep)
         if _same(data, keep, plant):

@@ -51,9 +51,9 @@ def train(data: Path, out: Path, epochs: int) -> None:
 def _model() -> Any:
     from sentence_transformers import SentenceTransformer
 
-    from qrelay.models.catalogue import model_path
+    from qrelay.models.catalogue import resolve
 
-    model = SentenceTransformer(str(model_path(MODEL)), device="cpu")
+    model = SentenceTransformer(str(resolve(MODEL).path), device="cpu")
     model.max_seq_length = TOKENS
     return model
 

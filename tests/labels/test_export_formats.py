@@ -74,6 +74,10 @@ def write(ledger: Ledger, kind: str, path: Path, **choices: Any) -> dict[str, An
     return export_file(ledger, "docs", kind, path, **{"rules": RULES, "unmeasured": True, **choices})
 
 
+def json_lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def parquet(path: Path) -> Any:
     import datasets
 
@@ -229,6 +233,80 @@ def test_tevatron_rows_have_its_fields(filled: Ledger, tmp_path: Path) -> None:
     assert {frozenset(each) for each in first["negative_passages"]} == {frozenset({"docid", "title", "text"})}
 
 
+def test_tevatrons_scores_stand_where_its_distillation_reads_them(filled: Ledger, tmp_path: Path) -> None:
+    plain = write(filled, "tevatron", tmp_path / "plain.jsonl")
+    scored = write(filled, "tevatron", tmp_path / "t.jsonl", options=Options(scores=True))
+    assert plain["rows"] == scored["rows"]
+    assert scored["selection"]["options"] == {"scores": True}
+    for line, bare in zip(json_lines(tmp_path / "t.jsonl"), json_lines(tmp_path / "plain.jsonl"), strict=True):
+        positives, negatives = line["positive_passages"], line["negative_passages"]
+        assert min(each["score"] for each in positives) > max(each["score"] for each in negatives)
+        bared = [{name: each[name] for name in each if name != "score"} for each in positives]
+        assert bared == bare["positive_passages"]
+
+
+def test_tevatrons_second_version_finds_every_id_in_the_corpus(filled: Ledger, tmp_path: Path) -> None:
+    import datasets
+
+    write(filled, "tevatron-v2", tmp_path / "v2")
+    cache = str(tmp_path / "c")
+    train, corpus = (
+        datasets.load_dataset("json", data_files=str(tmp_path / "v2" / name), split="train", cache_dir=cache)
+        for name in ("train.jsonl", "corpus.jsonl")
+    )
+    # As TrainDataset of tevatron/retriever/dataset.py reads them.
+    index = {docid: place for place, docid in enumerate(corpus["docid"])}
+    assert len(index) == len(corpus)
+    for group in train:
+        assert group["query_text"].split()[:3] == ["what", "is", "number"]
+        for docid in (*group["positive_document_ids"], *group["negative_document_ids"]):
+            assert f'says "{docid.split("#")[0]}"' in corpus[index[docid]]["text"]
+
+
+def test_tevatrons_second_version_may_have_scores_beside_its_ids(filled: Ledger, tmp_path: Path) -> None:
+    write(filled, "tevatron-v2", tmp_path / "v2", options=Options(scores=True))
+    for row in json_lines(tmp_path / "v2" / "train.jsonl"):
+        assert len(row["positive_document_scores"]) == len(row["positive_document_ids"])
+        assert len(row["negative_document_scores"]) == len(row["negative_document_ids"])
+
+
+def test_flagembeddings_rows_are_what_its_data_set_reads(filled: Ledger, tmp_path: Path) -> None:
+    import datasets
+
+    write(filled, "flagembedding", tmp_path / "f.jsonl")
+    path = str(tmp_path / "f.jsonl")
+    loaded = datasets.load_dataset("json", data_files=path, split="train", cache_dir=str(tmp_path / "c"))
+    assert "prompt" not in loaded.column_names  # it would take the place of the trainer's own instruction
+    for data in loaded:  # as AbsEmbedderTrainDataset.__getitem__ of abc/finetune/embedder/AbsDataset.py reads it
+        assert len(data["pos"]) == len(data["pos_scores"]) == len(data["pos_id"])
+        assert len(data["neg"]) == len(data["neg_scores"]) == len(data["neg_id"])
+        assert all(isinstance(each, float) for each in (*data["pos_scores"], *data["neg_scores"]))
+
+
+def test_flagembeddings_own_reader_takes_the_file(filled: Ledger, tmp_path: Path) -> None:
+    """Where the package can be imported: its readers need nothing that is not here (`pip install --no-deps --target
+    FOLDER FlagEmbedding`, and the folder at the end of PYTHONPATH)."""
+    module = pytest.importorskip("FlagEmbedding.abc.finetune.embedder.AbsDataset")
+    arguments = pytest.importorskip("FlagEmbedding.abc.finetune.embedder.AbsArguments")
+    write(filled, "flagembedding", tmp_path / "f.jsonl")
+    args = arguments.AbsEmbedderDataArguments(
+        train_data=[str(tmp_path / "f.jsonl")],
+        cache_path=str(tmp_path / "c"),
+        train_group_size=3,
+        knowledge_distillation=True,
+    )
+    found = module.AbsEmbedderTrainDataset(args, tokenizer=None)
+    query, passages, scores = found[0]
+    assert query == "what is number 0?"
+    assert (len(passages), len(scores)) == (3, 3)
+    assert scores[0] > max(scores[1:])
+
+
+def test_scores_are_refused_where_there_is_no_place_for_them(filled: Ledger, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"msmarco takes no --scores.*tevatron"):
+        write(filled, "msmarco", tmp_path / "m.tsv", options=Options(scores=True))
+
+
 def test_the_hugging_face_folder_is_loaded_by_its_card(filled: Ledger, tmp_path: Path) -> None:
     import datasets
     from huggingface_hub import DatasetCard
@@ -313,12 +391,16 @@ def first_loss(trainer_class: Any, model: Any, loss: Any, dataset: Any, folder: 
         ("st-triplet", "TripletLoss", ["anchor", "positive", "negative"]),
         ("st-ntuple", "MultipleNegativesRankingLoss", ["anchor", "positive", "negative_1", "negative_2"]),
         ("st-pairs", "CoSENTLoss", ["sentence1", "sentence2", "score"]),
+        ("st-triplet", "MarginMSELoss", ["anchor", "positive", "negative", "scores"]),
+        ("st-ntuple", "MarginMSELoss", ["anchor", "positive", "negative_1", "negative_2", "scores"]),
+        ("st-ntuple", "DistillKLDivLoss", ["anchor", "positive", "negative_1", "negative_2", "scores"]),
     ],
 )
 def test_sentence_transformers_takes_the_columns_as_a_losss_input(
     filled: Ledger, tmp_path: Path, tiny: Path, kind: str, loss: str, columns: list[str]
 ) -> None:
-    manifest = write(filled, kind, tmp_path / "p.parquet", options=Options(negatives=2))
+    options = Options(negatives=2, scores="scores" in columns)
+    manifest = write(filled, kind, tmp_path / "p.parquet", options=options)
     dataset = parquet(tmp_path / "p.parquet")
     assert (dataset.column_names, len(dataset)) == (columns, manifest["rows"])
     assert bi_encoder_loss(tiny, loss, dataset) > 0
