@@ -5,13 +5,13 @@
     qrelay relabel FOLDER/dirty.jsonl --out FOLDER/cleaned.jsonl --config relabel.yaml \
         --embedder all-MiniLM-L6-v2 --unmeasured --json-file FOLDER/report.json
     python -m benchmarks.relabel found --out FOLDER
-    python -m benchmarks.relabel train --data MEDQUAD --out FOLDER
+    python -m benchmarks.relabel train --data MEDQUAD --out FOLDER [--head]
 
-`plant` takes questions of MedQuAD's train part that two sources answer (`plant.py`): one of ten negatives of each is an
-answer in truth. relabel.yaml is judge.yaml with `calibration: FOLDER/maps.json#fused+stages`. The tuning pairs are of
-other questions than the set's. `found` says how many of the planted were dropped, and how many of the others were kept.
-`train` trains one bi-encoder on each of the three sets, with the same steps, and compares them on the dev part, paired
-by question; its corpus is the dev part's answers.
+`plant` takes questions of MedQuAD's train part that two sources answer (`plant.py`): one of ten negatives of each is
+an answer in truth. relabel.yaml is judge.yaml with `calibration: FOLDER/maps.json#fused+stages`. The tuning pairs are
+of other questions than the set's. `found` says how many of the planted were dropped, and how many of the others were
+kept. `train` trains one bi-encoder on each of the three sets, with the same steps, and compares them on the dev part,
+paired by question; its corpus is the dev part's answers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def plant(data: Path, out: Path, queries: int) -> None:
     planted_ids = {each["query_id"]: each["plant"]["docid"] for each in chosen}
     (out / "planted.json").write_text(json.dumps(planted_ids))
     write_annotated_pairs(out / "tune.tsv", list(_pairs(tuning)))
-    print(f"{len(chosen)} questions, {len(chosen) * NEGATIVES} negatives, {len(chosen)} of them planted in dirty.jsonl")
+    print(
+        f"{len(chosen)} questions, {len(chosen) * NEGATIVES} negatives, {len(chosen)} of them planted in dirty.jsonl"
+    )
 
 
 def _pairs(tuning: Sequence[Mapping[str, Any]]) -> Iterator[GradedPair]:
@@ -84,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="MedQuAD in BEIR's layout")
     parser.add_argument("--out", type=Path, required=True, help="folder")
     parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3, help="of the whole model")
+    parser.add_argument("--head", action="store_true", help="train a linear layer on the model's vectors instead")
     given = parser.parse_args(arguments)
     if given.what == "plant":
         plant(given.data, given.out, given.queries)
@@ -93,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         from benchmarks.relabel.training import train
 
-        train(given.data, given.out, given.epochs)
+        train(given.data, given.out, given.epochs, head=given.head)
 
 
 if __name__ == "__main__":
