@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from qrelay.cli.labels.relabel import _FORMATS, relabel
+from qrelay.cli.labels.relabel import relabel
 from qrelay.errors import BudgetExhausted, InputError, NotQualified
-from qrelay.formats.training.detect import FORMATS, open_training_set
+from qrelay.formats.training.detect import open_training_set
 from qrelay.labels.permission import Allowed, Usage
 from qrelay.labels.qualification import NO_REPORT
 from qrelay.labels.relabel.relabel import Relabel
@@ -73,10 +73,6 @@ async def measured(source: Path, judge: Fixed, rules: Rules | None = None, **opt
         return await Relabel(found, judge, rules or Rules(), **options).run()
     finally:
         found.close()
-
-
-def test_the_command_knows_every_format() -> None:
-    assert {*_FORMATS} == {*FORMATS}
 
 
 def test_false_negatives_are_dropped_and_scores_stand_beside(tmp_path: Path) -> None:

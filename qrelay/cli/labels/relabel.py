@@ -12,6 +12,7 @@ import click
 from qrelay.cli.group import example
 from qrelay.cli.labels.frame import allowing_options
 from qrelay.cli.options import config_option, data_dir_option, json_file_option, json_option
+from qrelay.formats.training.detect import FORMATS
 from qrelay.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
@@ -26,16 +27,12 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _SHOWN_CHARS = 300
 _STOPPED = 3
-_FORMATS = (
-    "flagembedding", "tevatron", "tevatron-v2", "st-labeled-list", "st-ntuple", "st-triplet", "st-pairs",
-    "msmarco-ids", "msmarco", "beir",
-)  # fmt: skip
 
 
 @click.command("relabel", epilog=example("qrelay relabel train.jsonl --out clean.jsonl"))
 @click.argument("source", metavar="FILE")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the cleaned set here.  [default: report only]")
-@click.option("--format", "kind", type=click.Choice(_FORMATS), help="What FILE is.  [default: as its fields say]")
+@click.option("--format", "kind", type=click.Choice(FORMATS), help="What FILE is.  [default: as its fields say]")
 @click.option(
     "--corpus", type=_FILE, help="Texts of passages, where FILE has ids alone: JSONL, or TSV of id and text."
 )
