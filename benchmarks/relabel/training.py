@@ -29,7 +29,7 @@ HEAD_EPOCHS, HEAD_RATE = 20, 1e-3
 SCALE = 20.0
 """Of cosines in the loss, as sentence-transformers has it."""
 SEED = 17
-SETS = ("clean", "dirty", "cleaned")
+SETS = ("dirty", "cleaned", "clean")
 CUT = 10
 Vectors = np.ndarray[Any, Any]
 
