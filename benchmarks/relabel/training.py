@@ -109,8 +109,8 @@ def _head(out: Path, examples: list[Mapping[str, Any]], dev: MedQuad) -> dict[st
         asked, answers = _unit(layer(queries)), _unit(layer(torch.stack(positives)))
         own = [asked[place] @ _unit(layer(each)).T for place, each in enumerate(negatives)]
         scores = [torch.cat([asked[place] @ answers.T, each]) * SCALE for place, each in enumerate(own)]
-        loss = sum(torch.logsumexp(each, 0) - each[place] for place, each in enumerate(scores)) / len(scores)
-        loss.backward()
+        missed = [torch.logsumexp(each, 0) - each[place] for place, each in enumerate(scores)]
+        torch.stack(missed).mean().backward()
         optimiser.step()
         optimiser.zero_grad()
     with torch.no_grad():

@@ -64,6 +64,11 @@ def _with_texts(folder: Path) -> None:
     (folder / "queries.jsonl").write_text(_QUERIES)
 
 
+def _with_triples(folder: Path) -> None:
+    _with_texts(folder)
+    (folder / "ids.tsv").write_text("q1\td1\td2\n")
+
+
 def _of_ids(name: str) -> Callable[[Path], None]:
     return lambda folder: _read(folder / name, corpus=folder / "corpus.jsonl", queries=folder / "queries.jsonl")
 
@@ -94,7 +99,7 @@ PARSERS: Final = (
         "jsonl",
         constant(_CORPUS, "d1\tone\nd2\ttwo\n"),
         beside(
-            lambda folder: [_with_texts(folder), (folder / "ids.tsv").write_text("q1\td1\td2\n")],
+            _with_triples,
             "corpus.jsonl",
             _of_ids("ids.tsv"),
         ),
@@ -104,7 +109,7 @@ PARSERS: Final = (
         "jsonl",
         constant(_QUERIES),
         beside(
-            lambda folder: [_with_texts(folder), (folder / "ids.tsv").write_text("q1\td1\td2\n")],
+            _with_triples,
             "queries.jsonl",
             _of_ids("ids.tsv"),
         ),

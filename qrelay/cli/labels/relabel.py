@@ -12,6 +12,7 @@ import click
 from qrelay.cli.group import example
 from qrelay.cli.labels.frame import allowing_options
 from qrelay.cli.options import config_option, data_dir_option, json_file_option, json_option
+from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.formats.training.detect import FORMATS
 from qrelay.output import Rows, echo_json, show
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _SHOWN_CHARS = 300
-_STOPPED = 3
 
 
 @click.command("relabel", epilog=example("qrelay relabel train.jsonl --out clean.jsonl"))
@@ -73,11 +73,9 @@ _STOPPED = 3
 @data_dir_option()
 @config_option()
 @json_option()
-@click.pass_context
 def relabel(
-    ctx: click.Context, out: Path | None, examples: int, embedder: str | None, json_file: Path | None, data_dir: Path,
-    config: Path | None,
-    as_json: bool, **asked: Any,
+    out: Path | None, examples: int, embedder: str | None, json_file: Path | None, data_dir: Path,
+    config: Path | None, as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
     """Judge the positives and negatives of a training set; report false negatives and wrong positives; write the set
     again without them, in its own format, with teacher scores.
@@ -107,7 +105,7 @@ def relabel(
     else:
         _print(report, out)
     if report["stopped"]:
-        ctx.exit(_STOPPED)
+        raise SystemExit(EXIT_PARTIAL)
 
 
 def _opened(asked: dict[str, Any]) -> TrainingSet:

@@ -42,7 +42,7 @@ class TevatronV2:
         for passage in self._passages.new(item):
             self._corpus.write(_json({"docid": item.name_of(passage.passage_id), "text": text_of(passage)}))
         sides = (("positive", item.positives), ("negative", item.negatives))
-        row = {
+        row: dict[str, Any] = {
             "query_id": item.query.query_id,
             "query_text": item.query.text,
             **{f"{side}_document_ids": [item.name_of(each.passage_id) for each in found] for side, found in sides},
