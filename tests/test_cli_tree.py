@@ -350,6 +350,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 BEIR = "--corpus {0}/beir --queries {0}/beir/queries.jsonl --qrels {0}/beir/qrels/test.tsv"
 RUN: dict[str, str] = {
+    "relabel": "relabel {}/triplets.csv",
     "audit": "audit --collection docs",
     "audit sample": "audit sample --collection docs --n 1 --out {0}/sample.tsv",
     "config": "config",
@@ -420,6 +421,7 @@ def test_every_command_with_json_is_run_here_or_named_with_its_tests() -> None:
 @pytest.mark.parametrize("name", RUN)
 def test_json_is_one_object_on_standard_output_and_nothing_else(name: str, installation: Path) -> None:
     (installation / "pairs.jsonl").write_text('{"query": "word1", "text": "a word"}\n{"query": "two", "text": "b"}\n')
+    (installation / "triplets.csv").write_text("query,positive,negative\nword1,word1 here,another\n")
     (installation / "answers.jsonl").write_text('{"query_id": "q1", "answers": ["x"]}\n')
     judge = {"BACKEND": "fake", "MODEL": "fake", "CACHE": str(installation / "cache.sqlite")}
     environ: dict[str, str | None] = {key: None for key in os.environ if key.startswith("QRELAY_")}

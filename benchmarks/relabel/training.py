@@ -110,7 +110,7 @@ def _head(out: Path, examples: list[Mapping[str, Any]], dev: MedQuad) -> dict[st
         own = [asked[place] @ _unit(layer(each)).T for place, each in enumerate(negatives)]
         scores = [torch.cat([asked[place] @ answers.T, each]) * SCALE for place, each in enumerate(own)]
         missed = [torch.logsumexp(each, 0) - each[place] for place, each in enumerate(scores)]
-        torch.stack(missed).mean().backward()
+        torch.stack(missed).mean().backward()  # type: ignore[no-untyped-call]  # torch's own
         optimiser.step()
         optimiser.zero_grad()
     with torch.no_grad():
