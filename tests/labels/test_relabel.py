@@ -147,13 +147,32 @@ async def test_a_run_that_a_budget_ends_writes_nothing_and_reports_so_far(tmp_pa
     assert [each.name for each in tmp_path.iterdir()] == ["train.jsonl"]
 
 
-def test_a_second_run_pays_for_nothing_again(tmp_path: Path) -> None:
-    source = rows(tmp_path / "train.jsonl", ROW)
-    budget = {"budget__tokens_per_run": "1"}
-    assert run(tmp_path, str(source), **budget).exit_code == 0
-    again = run(tmp_path, str(source), "--json", **budget)
-    assert again.exit_code == 0
-    assert json.loads(again.stdout)["false_negatives"]["judged"] == 3
+def test_a_run_that_was_stopped_goes_on_and_pays_for_nothing_twice(tmp_path: Path) -> None:
+    """A run may pay for one batch of eight rows; what an earlier one paid for comes from the cache."""
+    source = rows(tmp_path / "train.jsonl", *({**ROW, "query": f"how {n}"} for n in range(20)))
+    asked = (str(source), "--out", str(tmp_path / "out.jsonl"), "--unmeasured")
+    codes = [run(tmp_path, *asked, budget__tokens_per_run="1").exit_code for _ in range(4)]
+    assert codes == [3, 3, 0, 0]
+    assert len(read(tmp_path / "out.jsonl")) == 20
+
+
+def test_a_dense_score_is_the_product_of_two_vectors() -> None:
+    from qrelay.labels.relabel.dense import with_dense
+    from qrelay.models.embedder import load_embedder
+    from qrelay.types import DENSE
+    from tests.judging.samples import COPYTREE, LOCK, candidate_set
+
+    sets = [candidate_set(COPYTREE, LOCK), candidate_set(COPYTREE, query="lock", query_id="q2")]
+    model = load_embedder("hash")
+    found = with_dense(sets, model)
+    assert [each.query for each in found] == [each.query for each in sets]
+    for one in found:
+        query = model.encode([one.query.text], "query")[0]
+        for each in one.candidates:
+            score = each.score(DENSE)
+            expected = float(query @ model.encode([each.passage.text], "document")[0])
+            assert score is not None
+            assert score.score == pytest.approx(expected)
 
 
 def test_a_budget_that_is_used_up_is_exit_code_3(tmp_path: Path) -> None:
