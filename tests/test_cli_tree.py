@@ -358,6 +358,8 @@ RUN: dict[str, str] = {
     "eval agreement": "eval agreement --qrels-a {0}/beir/qrels/test.tsv --qrels-b {0}/beir/qrels/test.tsv "
     "--model bm25 --run {0}/other.run --corpus {0}/beir",
     "eval answers": "eval answers --model bm25 --corpus {0}/beir --reader fake --k 0 --answers {0}/answers.jsonl",
+    "eval intervals": "eval intervals --qrels {0}/beir/qrels/test.tsv --people {0}/beir/qrels/test.tsv "
+    "--run {0}/other.run",
     "export": "export qrels --collection docs --out {0}/docs.qrels",
     "index build": "index build {0}/beir/corpus.jsonl --collection docs --out {0}/index --embedder hash",
     "index info": "index info docs --out {0}/index",

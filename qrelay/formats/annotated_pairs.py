@@ -20,6 +20,7 @@ from typing import Final
 from qrelay.errors import MalformedInput
 from qrelay.files import AtomicFiles
 from qrelay.formats.beir import qrel_rows, read_answers
+from qrelay.formats.graded_sample import INCLUSION
 from qrelay.formats.lines import BadRecord, file_in, parsed
 from qrelay.formats.records import document_fields, query_fields, read_records, texts
 from qrelay.formats.tables import grade_of, read_rows, tsv_line
@@ -67,16 +68,21 @@ def read_annotated_pairs(path: Path, *, ungraded: bool = False) -> list[GradedPa
     return graded
 
 
-def write_annotated_pairs(path: Path, pairs: Iterable[GradedPair], *, answers: bool = False) -> None:
+def write_annotated_pairs(
+    path: Path, pairs: Iterable[GradedPair], *, answers: bool = False, inclusion: Iterable[float] | None = None
+) -> None:
     """Write the pairs as they come, whole or not at all; those without a grade get an empty one. answers: with their
-    reference answers. Raises OSError."""
+    reference answers. inclusion: a pair's probability of being drawn, each, as one column more. Raises OSError."""
+    chances = None if inclusion is None else iter(inclusion)
+    more = [ANSWERS] * answers + [INCLUSION] * (chances is not None)
     with AtomicFiles() as files:
         file = files.open(path)
-        file.write(tsv_line((*COLUMNS, ANSWERS) if answers else COLUMNS))
+        file.write(tsv_line((*COLUMNS, *more)))
         for pair in pairs:
             grade = "" if pair.grade is None else str(pair.grade)
             fields = [pair.query_id, pair.passage_id, grade, pair.query, pair.title, pair.text]
             told = [json.dumps(pair.reference_answers, ensure_ascii=False)] if answers else []
+            told += [] if chances is None else [repr(next(chances))]
             file.write(tsv_line(fields + told))
         files.commit()
 

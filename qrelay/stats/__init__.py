@@ -2,7 +2,8 @@
 
     agreement     AUC, Cohen's kappa, Krippendorff's alpha, confusion matrix, thresholds
     calibration   scores to probabilities and grades, and how good those are; folds over queries
-    intervals     bootstraps over queries, prediction-powered intervals
+    intervals     bootstraps over queries, intervals of shares
+    powered       prediction-powered means: people's values of a sample, a judge's of everything
     columns       what is accepted as input, checked in one place
 
 Whatever is empty, of unequal length or not a number is refused with `InputError`, which says what to do. Needs numpy

@@ -1,17 +1,16 @@
-"""How sure a figure is: bootstraps over queries, and prediction-powered intervals."""
+"""How sure a figure is: bootstraps over queries, and intervals of shares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from qrelay.errors import InputError
-from qrelay.stats.columns import Floats, Ints, codes, finite, same_length
+from qrelay.stats.columns import Floats, Ints, codes
 
 RESAMPLES: Final = 2000
 Statistic = Callable[[Ints], float]
@@ -102,63 +101,6 @@ def percentile_interval(draws: Floats, level: float = 0.95) -> tuple[float, floa
     return float(low), float(high)
 
 
-def ppi_mean(
-    labels: ArrayLike, predictions: ArrayLike, rest: ArrayLike, *, level: float = 0.95, power_tuned: bool = True
-) -> Interval:
-    """Prediction-powered interval of a mean: Angelopoulos et al., Science 382 (2023), p. 669; with the power-tuned
-    weight of "PPI++" (Angelopoulos, Duchi, Zrnic 2023, arXiv:2311.01453).
-
-    labels [n]: people's, of units drawn at random; predictions [n]: the judge's on those; rest [m]: the judge's on
-    the other units. The judge need not be right: its bias is measured where people graded and taken off. Where it is
-    no help its weight falls to 0, which leaves the classical interval; `power_tuned=False` fixes the weight at 1.
-    Units are independent: for rows of queries give one value a query, such as its nDCG@10.
-
-    Raises:
-        InputError: fewer than 2 units of a kind, columns that do not fit, nan.
-    """
-    sample = _Powered.of(labels, predictions, rest)
-    weight = sample.weight() if power_tuned else 1.0
-    return _around(sample.mean(weight), sample.variance(weight), level)
-
-
-@dataclass(frozen=True, slots=True)
-class _Powered:
-    """labels [n], predictions [n], rest [m]: see `ppi_mean`."""
-
-    labels: Floats
-    predictions: Floats
-    rest: Floats
-
-    @classmethod
-    def of(cls, labels: ArrayLike, predictions: ArrayLike, rest: ArrayLike) -> _Powered:
-        y, f, g = finite(labels, "labels"), finite(predictions, "predictions"), finite(rest, "the rest")
-        same_length(y, f)
-        if min(len(y), len(g)) < 2:
-            raise InputError(f"{len(y)} graded units and {len(g)} others: at least 2 of each are needed")
-        return cls(y, f, g)
-
-    def weight(self) -> float:
-        """The weight of the predictions that makes the variance least, within 0 to 1 (PPI++, power tuning)."""
-        spread = float(np.var(np.concatenate([self.predictions, self.rest])))
-        together = float(np.cov(self.labels, self.predictions)[0, 1])
-        best = together / ((1 + len(self.labels) / len(self.rest)) * spread) if spread > 0 else 0.0
-        return min(1.0, max(0.0, best))
-
-    def mean(self, weight: float) -> float:
-        return float(weight * self.rest.mean() + (self.labels - weight * self.predictions).mean())
-
-    def variance(self, weight: float) -> float:
-        """Of `mean`."""
-        of_rest = weight**2 * float(np.var(self.rest, ddof=1)) / len(self.rest)
-        return of_rest + float(np.var(self.labels - weight * self.predictions, ddof=1)) / len(self.labels)
-
-
-def _around(estimate: float, variance: float, level: float) -> Interval:
-    _check(1, level)
-    reach = NormalDist().inv_cdf(0.5 + level / 2) * variance**0.5
-    return Interval(estimate, estimate - reach, estimate + reach)
-
-
 def _resamples(g: Ints, n: int, seed: int) -> Iterator[Ints]:
     """Row numbers of each resample; none where there are fewer than two groups."""
     members = np.split(np.argsort(g, kind="stable"), np.cumsum(np.bincount(g))[:-1])
@@ -169,5 +111,13 @@ def _resamples(g: Ints, n: int, seed: int) -> Iterator[Ints]:
 
 
 def _check(n: int, level: float) -> None:
-    if n < 1 or not 0.0 < level < 1.0:
-        raise InputError(f"{n} resamples at level {level}: use at least 1, and a level between 0 and 1, such as 0.95")
+    if n < 1:
+        raise InputError(f"{n} resamples: use at least 1, usually {RESAMPLES}")
+    checked_level(level)
+
+
+def checked_level(level: float) -> float:
+    """The level. Raises InputError: it is not between 0 and 1."""
+    if not 0.0 < level < 1.0:
+        raise InputError(f"level {level}: use one between 0 and 1, such as 0.95")
+    return level

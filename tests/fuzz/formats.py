@@ -31,6 +31,7 @@ from qrelay.formats.annotated_pairs import (
 )
 from qrelay.formats.beir import read_answers, read_collection, read_qrels
 from qrelay.formats.datasets import QUERIES, QUERY_COLUMNS, QUESTIONS, Columns
+from qrelay.formats.graded_sample import read_graded_sample
 from qrelay.formats.lines import all_lines
 from qrelay.formats.queries import Format, parse_line, query_of, read_queries
 from qrelay.formats.records import asked_answers, passage_fields, read_records
@@ -403,6 +404,12 @@ PARSERS: Final = (
         file("q.jsonl", lambda path: read_records(path, asked_answers)),
     ),
     Parser("qrels", "lines", _QRELS, file("qrels.tsv", read_qrels)),
+    Parser(
+        "graded sample",
+        "lines",
+        lambda _: [*_QRELS(_), b"query_id\tpassage_id\tgrade\tinclusion\nq1\td1\t1\t0.25\nq1\td2\t\t1\n"],
+        file("graded.tsv", read_graded_sample),
+    ),
     Parser("pool of a run", "lines", _RUN, file("run.txt", _pooled)),
     Parser("candidates", "jsonl", _CANDIDATES, file("candidates.jsonl", _candidates)),
     Parser("candidates to judge", "jsonl", _CANDIDATES, file("candidates.jsonl", _candidates_to_judge)),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qrelay.errors import InputError
 from qrelay.stats.agreement import auc
-from qrelay.stats.intervals import Interval, cluster_bootstrap, paired_bootstrap, ppi_mean
+from qrelay.stats.intervals import Interval, cluster_bootstrap, paired_bootstrap
 
 Floats = NDArray[np.float64]
 DRAWS = 300
@@ -127,64 +127,3 @@ def test_without_a_difference_five_percent_are_significant() -> None:
         found = paired_bootstrap(lambda r, d=d: float(d[r].mean()), lambda _: 0.0, np.arange(60), n=200)  # type: ignore[misc]
         below += found.p_value < 0.05
     assert 4 <= below <= 27
-
-
-# --- prediction-powered -----------------------------------------------------------------------------------------
-
-
-def draw(generator: np.random.Generator, n: int, m: int, noise: float, bias: float = 0.2) -> tuple[Floats, ...]:
-    """Labels of n + m units with mean 0.3, and predictions that are biased and noisy."""
-    y = (generator.random(n + m) < 0.3).astype(float)
-    f = 0.8 * y + bias + generator.normal(0, noise, n + m)
-    return y[:n], f[:n], f[n:]
-
-
-def coverage(found: list[Interval], truth: float) -> float:
-    return float(np.mean([each.low <= truth <= each.high for each in found]))
-
-
-@pytest.mark.parametrize("power_tuned", [True, False])
-@pytest.mark.parametrize("noise", [0.1, 1.0])
-def test_prediction_powered_intervals_cover_the_truth(noise: float, power_tuned: bool) -> None:
-    """95% nominal; 3 standard errors of 300 draws are 3.8 points."""
-    generator = np.random.default_rng(11)
-    found = [ppi_mean(*draw(generator, 150, 1500, noise), power_tuned=power_tuned) for _ in range(DRAWS)]
-    assert 0.91 <= coverage(found, 0.3) <= 0.99
-
-
-def test_informative_predictions_make_the_interval_narrower() -> None:
-    y, f, rest = draw(np.random.default_rng(0), 150, 1500, noise=0.1)
-    assert width(ppi_mean(y, f, rest)) < 0.5 * width(classical(y))
-
-
-def test_with_power_tuning_useless_predictions_cost_nothing() -> None:
-    generator = np.random.default_rng(0)
-    y, f, rest = draw(generator, 150, 1500, noise=0.1)
-    f, rest = generator.normal(0, 3, len(f)), generator.normal(0, 3, len(rest))
-    assert width(ppi_mean(y, f, rest)) <= 1.02 * width(classical(y))
-    assert width(ppi_mean(y, f, rest, power_tuned=False)) > 2 * width(classical(y))
-
-
-def test_constant_predictions_leave_the_classical_interval() -> None:
-    y, _, rest = draw(np.random.default_rng(0), 100, 500, noise=0.1)
-    found, textbook = ppi_mean(y, np.full(100, 0.4), np.full(len(rest), 0.4)), classical(y)
-    assert (found.estimate, found.low, found.high) == pytest.approx((textbook.estimate, textbook.low, textbook.high))
-
-
-def test_perfect_predictions_are_as_good_as_labels_everywhere() -> None:
-    y = (np.random.default_rng(0).random(1100) < 0.3).astype(float)
-    assert width(ppi_mean(y[:100], y[:100], y[100:])) == pytest.approx(width(classical(y)), rel=0.1)
-
-
-@pytest.mark.parametrize(
-    ("labels", "predictions", "rest"),
-    [
-        ([1.0], [1.0], [1.0, 2.0]),
-        ([1.0, 0.0], [1.0], [1.0, 2.0]),
-        ([1.0, 0.0], [1.0, math.nan], [1.0, 2.0]),
-        ([], [], []),
-    ],
-)
-def test_too_little_to_power_is_refused(labels: list[float], predictions: list[float], rest: list[float]) -> None:
-    with pytest.raises(InputError):
-        ppi_mean(labels, predictions, rest)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from scipy import stats
+from sklearn.metrics import cohen_kappa_score
 
 from qrelay.cli.eval.group import evaluate_command
 from qrelay.errors import InputError
@@ -112,6 +113,23 @@ def test_systems_that_all_tie_have_no_tau() -> None:
     assert (found["tau"], found["tau_low"]) == (None, None)
 
 
+def test_kappa_is_of_the_pairs_that_both_judged_each_by_its_own_least_relevant_grade() -> None:
+    """Both have (q1 d2), (q2 d1), (q2 d3), (q3 d4), (q3 d3): a 1 2 1 1 0, b 2 3 0 2 1. Relevant from 1 and from 2:
+    1 1 1 1 0 and 1 1 0 1 0, which agree in 4 of 5, by chance in 4/5 3/5 + 1/5 2/5 = 14/25."""
+    b = {"q1": {"d2": 2, "d1": 3}, "q2": {"d1": 3, "d3": 0}, "q3": {"d4": 2, "d3": 1}, "q9": {"d1": 1}}
+    found = agreement(Judged(QRELS), Judged(b, relevant_from=2), RUNS, ["RR@5"])["labels"]
+    assert (found["pairs"], found["pairs_a"], found["pairs_b"]) == (5, 5, 7)
+    assert found["kappa"] == pytest.approx((4 / 5 - 14 / 25) / (1 - 14 / 25))
+    weighted = cohen_kappa_score([1, 2, 1, 1, 0], [2, 3, 0, 2, 1], weights="quadratic", labels=[0, 1, 2, 3])
+    assert found["kappa_quadratic"] == pytest.approx(weighted)
+
+
+def test_qrels_without_a_common_pair_have_no_kappa() -> None:
+    other = {"q1": {"d9": 1}, "q2": {"d9": 1}, "q3": {"d9": 1}}
+    found = agreement(Judged(QRELS), Judged(other), RUNS, ["RR@5"])["labels"]
+    assert (found["pairs"], found["kappa"], found["kappa_quadratic"]) == (0, None, None)
+
+
 def test_one_system_or_no_common_query_is_refused() -> None:
     with pytest.raises(InputError, match="at least two"):
         agreement(Judged(QRELS), Judged(QRELS), {"good": RUNS["good"]})
@@ -136,3 +154,4 @@ def test_the_command_compares_runs_and_models_and_draws_them(tmp_path: Path) -> 
     assert {row["system"] for row in document["measures"]["AP"]["systems"]} == {"good", "middling", "bad", "bm25"}
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     assert "3 queries with a relevant document in both" in result.output
+    assert "3 pairs in both (5 in a, 3 in b): kappa" in result.output

@@ -52,7 +52,7 @@ _DEFAULT = "[default: that of the export's scale by its manifest, else 1]"
 @json_file_option()
 @click.option("--plot", type=OUT, help="PNG to write: every system under both, by the first measure.")
 def agreement_command(**given: Any) -> None:
-    """Compare the order of systems under two qrels: Kendall's tau, tau_AP, rank-biased overlap.
+    """Compare two qrels: the order of systems (Kendall's tau, tau_AP, rank-biased overlap), and the labels (kappa).
 
     Where some of the files are of documents and others of passages, all are taken by document.
     """
@@ -63,7 +63,7 @@ def agreement_command(**given: Any) -> None:
 
     a, b = _judged(given, "a"), _judged(given, "b")
     measures = given["measures"] or STANDARD
-    a, b, runs = _by_document(given, a, b, {**_read_runs(given["runs"]), **_answered(given, a)})
+    a, b, runs = _by_document(given, a, b, {**read_runs(given["runs"]), **_answered(given, a)})
     found = agreement(a, b, runs, measures, rbo_p=given["rbo_p"], seed=given["seed"])
     write_json(given["json_file"], found)
     if given["plot"]:
@@ -111,7 +111,8 @@ def _by_document(
     return sides[0], sides[1], found
 
 
-def _read_runs(files: tuple[Path, ...]) -> dict[str, Run]:
+def read_runs(files: tuple[Path, ...]) -> dict[str, Run]:
+    """System -> its run. Raises ConfigError: two files of one name."""
     from qrelay.errors import ConfigError
     from qrelay.formats.runs import read_run
 
@@ -145,6 +146,12 @@ def _print(found: Mapping[str, Any]) -> None:
         f"{found['queries']} queries with a relevant document in both ({found['queries_a']} in a,"
         f" {found['queries_b']} in b)"
     )
+    labels = found["labels"]
+    if labels["pairs"]:
+        click.echo(
+            f"{labels['pairs']} pairs in both ({labels['pairs_a']} in a, {labels['pairs_b']} in b): kappa"
+            f" {labels['kappa']:.3f} (relevant or not), {labels['kappa_quadratic']:.3f} (grades, quadratic weights)"
+        )
     for name, row in found["measures"].items():
         tau = "none, all tie" if row["tau"] is None else f"{row['tau']:.3f}"
         if row["tau_low"] is not None:

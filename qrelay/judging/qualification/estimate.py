@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qrelay.errors import InputError
 from qrelay.judging.qualification.systems import System
 from qrelay.judging.qualification.table import Table
-from qrelay.stats.intervals import ppi_mean
+from qrelay.stats.powered import powered_mean
 
 
 def relevant_share(table: Table, system: System) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def relevant_share(table: Table, system: System) -> dict[str, Any]:
     one, which uses people's grades alone. The unit is the query: those whose every pair people graded, and the rest.
 
     Raises:
-        InputError: the system has no P(relevant), or fewer than two queries of either kind.
+        InputError: the system has no P(relevant), or fewer than three queries graded in whole, or no other.
     """
     if system.predictions is None:
         raise InputError(f"{system.name} has no calibrated P(relevant): give --calibration, or let it cross-validate")
@@ -27,20 +27,19 @@ def relevant_share(table: Table, system: System) -> dict[str, Any]:
     p, relevant = system.predictions.p, table.relevant.astype(np.float64)
     means = [_means(column, table.queries) for column in (relevant, p)]
     labels, predictions, rest = means[0][whole], means[1][whole], means[1][~whole]
-    if min(len(labels), len(rest)) < 2:
+    if len(labels) < 3 or not len(rest):
         raise InputError(
-            f"{len(labels)} queries are graded in whole and {len(rest)} are not: have 2 or more of each, the others "
-            "from --rest"
+            f"{len(labels)} queries are graded in whole and {len(rest)} are not: have 3 or more, and others,"
+            " from --rest"
         )
-    powered = ppi_mean(labels, predictions, rest)
-    error = 1.96 * float(labels.std(ddof=1)) / len(labels) ** 0.5
+    powered = powered_mean(labels, predictions, rest)
     return {
         "system": system.name,
         "queries_graded": len(labels),
         "queries_judged_only": len(rest),
-        "share_relevant": powered.estimate,
-        "interval": [powered.low, powered.high],
-        "people_only": [float(labels.mean()) - error, float(labels.mean()) + error],
+        "share_relevant": powered.interval.estimate,
+        "interval": [powered.interval.low, powered.interval.high],
+        "people_only": [powered.people_only.low, powered.people_only.high],
     }
 
 

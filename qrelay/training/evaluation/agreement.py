@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from qrelay.errors import InputError
 from qrelay.formats.beir import Qrels, Run
+from qrelay.stats.agreement import kappa
 from qrelay.stats.intervals import percentile_interval
 from qrelay.training.evaluation.measures import STANDARD, Values, per_query
 from qrelay.training.evaluation.rankings import kendall_tau, kendall_taus, rbo, tau_ap
@@ -44,9 +45,9 @@ def agreement(
     resamples: int = _RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """For each measure the systems' means and ranks under both, tau with its 95% interval (queries drawn anew, the
-    same for both sides), tau_AP (a is the reference) and rank-biased overlap. `runs`: by the systems' names. Systems
-    that tie are ordered by name; `tied_pairs` counts them.
+    """How far the labels agree (`labels_agree`); for each measure the systems' means and ranks under both, tau with
+    its 95% interval (queries drawn anew, the same for both sides), tau_AP (a is the reference) and rank-biased
+    overlap. `runs`: by the systems' names. Systems that tie are ordered by name; `tied_pairs` counts them.
 
     Raises:
         InputError: fewer than two systems, no common query, an unknown measure.
@@ -60,11 +61,31 @@ def agreement(
         "queries": len(queries),
         "queries_a": len(_answerable(a)),
         "queries_b": len(_answerable(b)),
+        "labels": labels_agree(a, b),
         "rbo_p": rbo_p,
         "measures": {
             name: _one([np.array([values[name] for values in side]) for side in sides], list(runs), rows, rbo_p)
             for name in measures
         },
+    }
+
+
+def labels_agree(a: Judged, b: Judged) -> dict[str, Any]:
+    """On the pairs that both judged: how many, Cohen's kappa of relevant or not, and of the grades with quadratic
+    weights, which compares numbers and so asks for one scale. None where no pair is in both."""
+    pairs = [
+        (grade, b.qrels[query_id][doc_id])
+        for query_id, grades in a.qrels.items()
+        for doc_id, grade in grades.items()
+        if doc_id in b.qrels.get(query_id, {})
+    ]
+    one, other = np.array(pairs, np.int64).reshape(-1, 2).T
+    return {
+        "pairs": len(pairs),
+        "pairs_a": sum(map(len, a.qrels.values())),
+        "pairs_b": sum(map(len, b.qrels.values())),
+        "kappa": kappa(one >= a.relevant_from, other >= b.relevant_from) if pairs else None,
+        "kappa_quadratic": kappa(one, other, "quadratic") if pairs else None,
     }
 
 

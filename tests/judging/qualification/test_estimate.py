@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from qrelay.errors import InputError
 from qrelay.judging.qualification.estimate import relevant_share
@@ -43,12 +44,11 @@ def test_a_judge_that_knows_much_narrows_the_interval_around_the_truth() -> None
     assert high - low < 0.6 * (people[1] - people[0])
 
 
-def test_peoples_own_interval_is_their_mean_and_its_standard_error() -> None:
+def test_peoples_own_interval_is_students() -> None:
     table, _ = population(noise=0.5)
     means = table.relevant[: GRADED * 5].reshape(GRADED, 5).mean(1)
-    error = 1.96 * means.std(ddof=1) / GRADED**0.5
     found = relevant_share(table, system(table))["people_only"]
-    assert found == pytest.approx([means.mean() - error, means.mean() + error])
+    assert found == pytest.approx(stats.t.interval(0.95, GRADED - 1, means.mean(), stats.sem(means)))
 
 
 def test_a_judge_that_knows_nothing_leaves_the_interval_about_as_it_was() -> None:
