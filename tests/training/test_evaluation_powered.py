@@ -326,6 +326,17 @@ def test_grades_so_far_are_taken_into_a_larger_sample(tmp_path: Path) -> None:
     assert "perhaps with grades in it" in str(again.exception)
 
 
+def test_a_run_of_other_ids_and_a_scale_that_begins_at_1_are_told(tmp_path: Path) -> None:
+    people, given, _ = files(tmp_path)
+    strange = tmp_path / "strange.run"
+    strange.write_text("".join(f"q{q} Q0 x{q} 1 1.0 strange\n" for q in range(12)))
+    raised = {q: {d: grade + 1 for d, grade in grades.items()} for q, grades in people.items()}
+    result = call("intervals", *given, "--run", str(strange), "--people", str(qrels_file(tmp_path / "p.tsv", raised)))
+    assert result.exit_code == 0, result.output
+    assert "strange ranks nothing that is judged" in result.output
+    assert "people's lowest grade is 1: gains are the grades, so count them from 0" in result.output
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -15,6 +15,7 @@ from qrelay.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
     from qrelay.formats.annotated_pairs import GradedPair
+    from qrelay.formats.beir import Run
     from qrelay.training.evaluation.agreement import Judged
 
 _SCALE = "[default: that of the export's scale by its manifest, else 1]"
@@ -74,7 +75,7 @@ def intervals_command(**given: Any) -> None:
     found = powered(
         llm,
         people,
-        read_runs(given["runs"]),
+        _systems(given, llm),
         given["measures"] or ("nDCG@10",),
         Wanted(given["target"], given["width"]),
         relevant_from=given["relevant_from_people"] or llm.relevant_from,
@@ -94,6 +95,16 @@ def _judged(given: Mapping[str, Any]) -> Judged:
     least, remark = relevant_from(given["relevant_from"], given["qrels"])
     note(remark)
     return Judged(read_qrels(given["qrels"]), least)
+
+
+def _systems(given: Mapping[str, Any], llm: Judged) -> dict[str, Run]:
+    """The runs, with a note on those that the labels have nothing to say of."""
+    from qrelay.formats.documents import nothing_shared
+
+    runs = read_runs(given["runs"])
+    for name, run in runs.items():
+        note(nothing_shared(run, llm.qrels, name, str(given["qrels"])))
+    return runs
 
 
 def _print(found: Mapping[str, Any], width: float | None) -> None:
@@ -163,7 +174,8 @@ def _drawn(given: Mapping[str, Any], before: Any) -> Iterator[tuple[GradedPair, 
     from qrelay.formats.annotated_pairs import read_beir
     from qrelay.training.evaluation.next_grades import drawn_pairs, whole_queries
 
-    llm, runs, measures = _judged(given), read_runs(given["runs"]), given["measures"] or ("nDCG@10",)
+    llm, measures = _judged(given), given["measures"] or ("nDCG@10",)
+    runs = _systems(given, llm)
     if given["unit"] == "query":
         chosen = dict.fromkeys(whole_queries(llm.qrels, runs, measures, given["count"], given["seed"]), 1.0)
     else:
