@@ -25,6 +25,8 @@ from tests.llm.batch_endpoint import BatchEndpoint, Plan, answer, graded, hang_u
 from tests.llm.endpoint import GOOD, ScriptedEndpoint
 
 GIVEN = candidate_set(COPYTREE, LOCK, COOKING)
+AS_TOLD = {"label_logprobs": "top", "prompt_logprobs": "off"}
+"""Nothing is left to be found out by asking."""
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ async def test_a_batch_asks_as_the_endpoint_itself_is_asked_and_its_labels_are_t
 ) -> None:
     with ScriptedEndpoint() as other, panel(cache, endpoint, keep_files=True) as by_batch:
         other.default = GOOD
-        one = settings(":none:x", other.url).endpoint.model_copy(update={"revision": "r"})
+        one = settings(cache, other.url).endpoint.model_copy(update=AS_TOLD)
         direct = load_core(JudgeSettings(backend="openai", model="m", cache=":none:", endpoint=one))
         await direct.judge([GIVEN])
         await settled(by_batch)
@@ -87,7 +89,7 @@ async def test_a_batch_asks_as_the_endpoint_itself_is_asked_and_its_labels_are_t
                   if b'"method"' in line]  # fmt: skip
         key = lambda body: json.dumps(body, sort_keys=True)  # noqa: E731
         assert sorted(bodies, key=key) == sorted(other.requests, key=key)
-        batched = settings(cache, other.url).endpoint.model_copy(update={"revision": "r"})
+        batched = settings(cache, other.url).endpoint.model_copy(update=AS_TOLD)
         again = load_core(JudgeSettings(backend="openai-batch", model="m", cache=cache, endpoint=batched))
         assert again.info().details["judge_hash"] == direct.info().details["judge_hash"]
         again.close()
