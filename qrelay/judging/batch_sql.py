@@ -1,4 +1,5 @@
-"""The store of batches and their requests: two tables more in the judgment cache's database."""
+"""The store of batches and their requests: two tables more in the judgment cache's database, `batches` and
+`batch_requests`, on PostgreSQL with `qrelay_` before. They are made when a judge first asks by batches."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ class BatchDriver:
         """planned -> uploaded. The file of a batch that may have been uploaded before is looked for."""
         new = batch.name in self._planner.new
         self._planner.new.discard(batch.name)
-        known = "" if new else await self.api.find_file(_file_name(batch))
+        known = "" if new else await self.api.find_file(batch.file_name)
         try:
             file_id = known or await self._send(batch)
         except InputError as error:
@@ -180,7 +180,7 @@ class BatchDriver:
         with tempfile.TemporaryFile() as file:
             await asyncio.to_thread(write_lines, file, batch.target.path, self._store.lines(batch.name))
             file.seek(0)
-            return await self.api.upload(_file_name(batch), file)
+            return await self.api.upload(batch.file_name, file)
 
     async def _create(self, batch: Batch) -> Batch | None:
         """uploaded or creating -> running. The intent is durable before the request is sent; only where the endpoint
@@ -297,7 +297,3 @@ class BatchDriver:
         self._troubles = {each.name: self._troubles[each.name] for each in batches if each.name in self._troubles}
         trouble = str(self.blocked or next(iter(self._troubles.values()), ""))
         self.shown = progress.shown(batches, piles, self._clock(), self._budget.price, trouble)
-
-
-def _file_name(batch: Batch) -> str:
-    return f"{batch.name}.jsonl"

@@ -93,6 +93,11 @@ class Batch:
     note: str = ""
     cancel: bool = False
 
+    @property
+    def file_name(self) -> str:
+        """Of its input file, by which the endpoint's list shows it."""
+        return f"{self.name}.jsonl"
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
