@@ -144,8 +144,8 @@ def _asks(settings: JudgeSettings) -> dict[str, Any]:
 
 
 def _openai_batch(settings: JudgeSettings, batches: Batches) -> Backend:
-    from qrelay.judging.batch_budget import BatchBudget
-    from qrelay.judging.batch_sql import SqlBatches
+    from qrelay.judging.batches.budget import BatchBudget
+    from qrelay.judging.batches.store import SqlBatches
     from qrelay.llm.batch.backend import OpenAIBatchBackend
 
     if settings.cache_path == NO_CACHE:

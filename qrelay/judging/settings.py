@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from qrelay.config import NamesFile, Section, ServiceSettings
 from qrelay.http.settings import HttpSettings
-from qrelay.judging.batch_settings import BatchSettings
+from qrelay.judging.batches.settings import BatchSettings
 from qrelay.judging.cache_records import NO_CACHE
 
 _OWN_PARAMETERS = frozenset(

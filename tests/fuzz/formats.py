@@ -39,7 +39,7 @@ from qrelay.formats.runs import read_run, run_lines
 from qrelay.index import spool
 from qrelay.index.corpus import read_corpus
 from qrelay.index.pydocs import read_python_docs
-from qrelay.judging.batch_offline import read_candidate_pairs
+from qrelay.judging.batches.offline import read_candidate_pairs
 from qrelay.judging.check.known import read_known
 from qrelay.judging.preview import read_pairs as previewed_pairs
 from qrelay.judging.querygen.passages import read_passages

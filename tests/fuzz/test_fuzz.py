@@ -51,8 +51,8 @@ LEFT_OUT: Final = {
         "qrelay.training.rounds.installation:Installation.feed",
     ),
     "columns of our databases, written in transactions": (
-        "qrelay.judging.batch_sql:SqlBatches.find",
-        "qrelay.judging.batch_sql:SqlBatches.lines",
+        "qrelay.judging.batches.store:SqlBatches.find",
+        "qrelay.judging.batches.store:SqlBatches.lines",
         "qrelay.judging.cache_records:decode",
         "qrelay.judging.cache_sql:_sqlite.<locals>.connect",
         "qrelay.labels.ledger.backup:_copy",

@@ -16,7 +16,7 @@ from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
-    from qrelay.judging.batch_offline import Standing
+    from qrelay.judging.batches.offline import Standing
     from qrelay.judging.engines import Batches
     from qrelay.judging.settings import JudgeSettings
     from qrelay.llm.batch.records import Batch
@@ -94,7 +94,7 @@ def batches(cancel: str | None, limit: int, data_dir: Path, config: Path | None,
 
     A batch is cancelled by whatever drives it: the judge's service, or `submit` or `collect`.
     """
-    from qrelay.judging.batch_sql import SqlBatches
+    from qrelay.judging.batches.store import SqlBatches
 
     settings = _settings(config, data_dir)
     store = SqlBatches(settings.cache_path)
@@ -110,7 +110,7 @@ def batches(cancel: str | None, limit: int, data_dir: Path, config: Path | None,
 
 
 def _settled(options: dict[str, Any], batches: Batches, wait: bool) -> Standing:
-    from qrelay.judging.batch_offline import drivers_of, settle
+    from qrelay.judging.batches.offline import drivers_of, settle
     from qrelay.judging.load import load_panel
 
     settings, sets = _settings(options["config"], options["data_dir"]), _sets(options)
@@ -125,7 +125,7 @@ def _settled(options: dict[str, Any], batches: Batches, wait: bool) -> Standing:
 
 def _sets(options: dict[str, Any]) -> list[CandidateSet]:
     from qrelay.formats.annotated_pairs import read_annotated_pairs, read_beir
-    from qrelay.judging.batch_offline import read_candidate_pairs
+    from qrelay.judging.batches.offline import read_candidate_pairs
     from qrelay.judging.qualification.table import candidate_sets
 
     beir = [options[name] for name in ("corpus", "queries", "qrels")]
@@ -148,7 +148,7 @@ def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
 
 def _write(out: Path, found: Standing) -> None:
     from qrelay.files import AtomicFiles
-    from qrelay.judging.batch_offline import labels
+    from qrelay.judging.batches.offline import labels
 
     with AtomicFiles() as files:
         file = files.open(out)

@@ -126,7 +126,7 @@ def export(out: Path, data_dir: Path, config: Path | None) -> None:
 
 
 def _forget_answers(settings: JudgeSettings, before: datetime) -> None:
-    from qrelay.judging.batch_sql import SqlBatches
+    from qrelay.judging.batches.store import SqlBatches
     from qrelay.judging.cache_records import NO_CACHE
 
     if settings.cache_path == NO_CACHE:

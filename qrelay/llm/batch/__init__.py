@@ -5,7 +5,7 @@ hash of endpoint, path and body. Where the answer is there, it is read by the co
 (`Connection.understood`, `llm/openai.py`, `llm/replies.py`). Else the request is written down and AnswersPending says
 when to ask again. So every strategy works, those that ask several times too, and a process may die at any moment: it
 asks the same again and finds it pending or answered. `BatchDriver` takes requests to the endpoint and brings answers
-back. The store is the judgment cache's database (`qrelay/judging/batch_sql.py`).
+back. The store is the judgment cache's database (`qrelay/judging/batches/store.py`).
 
 A request, by its key:
 

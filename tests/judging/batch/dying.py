@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import qrelay.judging.batch_sql
+import qrelay.judging.batches.store
 import qrelay.llm.batch.backend  # noqa: F401 (once, before the forks)
 from qrelay.judging.load import load_core
 from qrelay.judging.settings import JudgeSettings

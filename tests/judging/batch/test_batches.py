@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qrelay.judging.batch_offline import Standing, drivers_of, settle
+from qrelay.judging.batches.offline import Standing, drivers_of, settle
 from qrelay.judging.cache import open_cache
 from qrelay.judging.load import load_core, load_panel
 from qrelay.judging.panel import Panel
