@@ -8,8 +8,9 @@ import pytest
 
 from qrelay.index.settings import RetrieverSettings
 from qrelay.index.synthetic import SyntheticEngine
+from qrelay.judging.engine_settings import FakeSettings
 from qrelay.judging.engines import make_backend
-from qrelay.judging.settings import FakeSettings, JudgeSettings
+from qrelay.judging.settings import JudgeSettings
 from qrelay.llm.exchange import Prompt
 from qrelay.llm.fake import FakeBackend
 from qrelay.services.reranker.scorers import FakeScorer

@@ -11,9 +11,10 @@ from qrelay.errors import BackendUnavailable, ContentFiltered, EndpointRefuses, 
 from qrelay.http.connection import Limits
 from qrelay.http.pacing import Policy
 from qrelay.http.refusals import ParameterRefused, Unexplained, classified, failure_of
+from qrelay.judging.engine_settings import EndpointSettings
 from qrelay.judging.failures import hold_of, transient_missing
 from qrelay.judging.judge import Judge
-from qrelay.judging.settings import EndpointSettings, JudgeSettings
+from qrelay.judging.settings import JudgeSettings
 from qrelay.llm.base import Weights
 from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS
 from qrelay.llm.openai import NAMES, OpenAIBackend

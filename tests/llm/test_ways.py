@@ -19,9 +19,10 @@ from qrelay.http.connection import Limits
 from qrelay.http.pacing import Policy
 from qrelay.judging.cache import JudgmentCache, NoCache
 from qrelay.judging.cache_sql import SqlCache
+from qrelay.judging.engine_settings import EndpointSettings
 from qrelay.judging.engines import make_backend
 from qrelay.judging.load import load_core
-from qrelay.judging.settings import EndpointSettings, JudgeSettings
+from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies import make_strategy
 from qrelay.llm.base import Weights
 from qrelay.llm.exchange import (

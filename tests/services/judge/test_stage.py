@@ -14,8 +14,9 @@ from qrelay import wire
 from qrelay.config import WorkerSettings
 from qrelay.errors import BackendUnavailable, EndpointRefuses
 from qrelay.judging.core import JudgeCore
+from qrelay.judging.engine_settings import EndpointSettings
 from qrelay.judging.load import load_core
-from qrelay.judging.settings import EndpointSettings, JudgeSettings
+from qrelay.judging.settings import JudgeSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.memory import MemoryBroker
 from qrelay.runtime.stage import Work
