@@ -106,6 +106,15 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         files.commit()
 
 
+def whole_lines(path: Path) -> list[bytes]:
+    """The lines of a file that is appended to. A last one that a kill tore is cut off the file. Raises OSError."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+    return data[:whole].splitlines()
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """`target` with the bytes of `source`, which never change: a link, or a copy where a file system has none."""
     try:

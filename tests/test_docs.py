@@ -48,16 +48,22 @@ def commands(page: Path) -> list[list[str]]:
     return [line.split() for line in lines if "─" not in line]
 
 
-def subcommands(name: str) -> list[str]:
-    context = click.Context(qrelay)
-    command = qrelay.get_command(context, name)
-    return command.list_commands(context) if isinstance(command, click.Group) else []
+def named(words: list[str]) -> list[str]:
+    """The words that name a command, of groups within groups too."""
+    command: click.Command | None = qrelay
+    path: list[str] = []
+    for word in words:
+        command = command.get_command(click.Context(command), word) if isinstance(command, click.Group) else None
+        if command is None:
+            break
+        path.append(word)
+    return path or words[:1]
 
 
 @pytest.mark.parametrize("page", [*PAGES, *SCRIPTS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_shown_exists_with_its_options(page: Path) -> None:
     for words in commands(page):
-        path = words[: 2 if words[1:] and words[1] in subcommands(words[0]) else 1]
+        path = named(words)
         result = CliRunner().invoke(qrelay, [*path, "--help"])
         assert result.exit_code == 0, (path, result.output)
         for option in (word for word in words if word.startswith("--")):

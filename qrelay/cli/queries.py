@@ -184,13 +184,14 @@ class _Run:
 
 async def _generated(run: _Run, path: Path) -> dict[str, Any]:
     """The run to its end; the manifest. What was done is written also where it ends with an error."""
+    from qrelay.judging.engines import chat_engine
     from qrelay.judging.querygen.generate import Generator
     from qrelay.judging.querygen.journal import Journal
     from qrelay.judging.querygen.outputs import manifest, write_outputs
 
     if run.trip:
         await run.trip.check()
-    options, backend = run.options, await asyncio.to_thread(_backend, run.settings)
+    options, backend = run.options, await asyncio.to_thread(chat_engine, run.settings)
     try:
         identity = run.identity(backend)
         with Journal(path, identity, resume=options["resume"]) as journal, _asking(journal, options["n"]) as progress:
@@ -218,18 +219,6 @@ def _asking(journal: Journal, n: int) -> Iterator[Callable[[], None]]:
     kept = len(journal.of(KEPT))
     with shown(), step("questions kept", total=n, unit="questions", done=kept) as asking:
         yield lambda: asking.at(len(journal.of(KEPT)))
-
-
-def _backend(settings: JudgeSettings) -> Backend:
-    """The engine. Raises ModelError, or ConfigError where it cannot write text."""
-    from qrelay.judging.engines import make_backend
-    from qrelay.llm.exchange import GENERATION
-
-    backend = make_backend(settings, needs=frozenset())
-    if GENERATION not in backend.capabilities:
-        backend.close()
-        raise ConfigError(f"the model {settings.model} has no chat template: name an instruct model with --llm")
-    return backend
 
 
 def _print(facts: dict[str, Any], out: Path) -> None:

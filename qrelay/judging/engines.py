@@ -11,7 +11,7 @@ from qrelay.holds import utc_now
 from qrelay.judging.cache_records import NO_CACHE
 from qrelay.judging.settings import JudgeSettings
 from qrelay.llm.base import Backend, Weights
-from qrelay.llm.exchange import PROMPT_LOGPROBS
+from qrelay.llm.exchange import GENERATION, PROMPT_LOGPROBS
 from qrelay.llm.ways import ECHO, OFF, TOP, Notebook
 
 Batches = Literal["read", "drive", "submit"]
@@ -43,6 +43,15 @@ def make_backend(
     except ConfigError:
         backend.close()
         raise
+    return backend
+
+
+def chat_engine(settings: JudgeSettings) -> Backend:
+    """The engine, for replies in words. Raises ModelError, or ConfigError where it cannot write any."""
+    backend = make_backend(settings, needs=frozenset())
+    if GENERATION not in backend.capabilities:
+        backend.close()
+        raise ConfigError(f"the model {settings.model} has no chat template: name an instruct model")
     return backend
 
 

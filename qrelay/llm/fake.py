@@ -3,7 +3,7 @@
     score          the share of the query's words that the passage contains sets the likely grade
     loglikelihood  a target word that the passage holds costs 0.5 nats, one that only the context holds 3, any other 5
     generate       the choice whose words the user's message repeats most; without choices the sentence of the
-                   message that shares most words with its question
+                   message that shares most words with its question, in a JSON list where it asks for such strings
 
 With `failure_rate`, that share of the questions (chosen by a hash of their texts, so always the same ones) fails
 the first time that it is asked, and succeeds when asked again: what a retry must cope with.
@@ -11,6 +11,7 @@ the first time that it is asked, and succeeds when asked again: what a retry mus
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import zlib
@@ -125,6 +126,7 @@ def _generate(chat: Chat) -> Reply:
     text = _chosen(chat.choices, asked) if chat.choices else _extract(asked)
     words = text.split()
     text = text if chat.choices else " ".join(words[: chat.max_tokens])
+    text = json.dumps([text]) if "JSON list of strings" in asked else text
     prompt_tokens = sum(len(content) for _, content in chat.messages) // _CHARS_PER_TOKEN + 1
     return Reply(text, prompt_tokens, min(len(words), chat.max_tokens), _DECODING)
 

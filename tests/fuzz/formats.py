@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -41,6 +41,19 @@ from qrelay.index.corpus import read_corpus
 from qrelay.index.pydocs import read_python_docs
 from qrelay.judging.batches.offline import read_candidate_pairs
 from qrelay.judging.check.known import read_known
+from qrelay.judging.nuggets.create import read_list
+from qrelay.judging.nuggets.records import (
+    Assigned,
+    Assignment,
+    Nugget,
+    NuggetList,
+    assignment_line,
+    list_line,
+    read_assignments,
+    read_lists,
+)
+from qrelay.judging.nuggets.records import read_answers as read_systems_answers
+from qrelay.judging.nuggets.scores import scored
 from qrelay.judging.preview import read_pairs as previewed_pairs
 from qrelay.judging.querygen.passages import read_passages
 from qrelay.judging.strategies.contrastive import alternatives
@@ -156,6 +169,27 @@ def _pairs(folder: Path) -> None:
 
 def _read_pairs(path: Path) -> None:
     relevant_from(each.grade for each in read_annotated_pairs(path) if each.grade is not None)
+
+
+def _nuggets(_: Path) -> Sequence[bytes]:
+    whole = NuggetList("q1", "how?", (Nugget("sorted sorts", "vital", 0.9), Nugget("b")), {"model": "m"})
+    return [list_line(whole).encode()]
+
+
+def _assignments(_: Path) -> Sequence[bytes]:
+    held = (Assigned(Nugget("sorted sorts", "vital", 0.9), "support", (0.0, 0.1, 0.9)), Assigned(Nugget("b")))
+    return [assignment_line(Assignment("q1", "", "p1", held, {"model": "m"}, "n")).encode()]
+
+
+def _nugget_lists(path: Path) -> None:
+    for found in read_lists(path).values():
+        list_line(found).encode()
+
+
+def _nugget_scores(path: Path) -> None:
+    for found in read_assignments(path):
+        scored(found)
+        assignment_line(found).encode()
 
 
 def _set(folder: Path) -> None:
@@ -414,6 +448,17 @@ PARSERS: Final = (
     Parser("candidates", "jsonl", _CANDIDATES, file("candidates.jsonl", _candidates)),
     Parser("candidates to judge", "jsonl", _CANDIDATES, file("candidates.jsonl", _candidates_to_judge)),
     Parser("run", "lines", _RUN, file("run.txt", lambda path: run_lines(read_run(path), "tag"))),
+    Parser("nuggets of a reply", "json", constant('["a", "b"]', '```json\n["a"]\n```'), _text(read_list)),
+    Parser("nugget lists", "jsonl", _nuggets, file("nuggets.jsonl", _nugget_lists)),
+    Parser("assignments of nuggets", "jsonl", _assignments, file("assigned.jsonl", _nugget_scores)),
+    Parser(
+        "answers of systems",
+        "jsonl",
+        constant(
+            '{"query_id": "q1", "run_id": "a", "text": "sort"}\n{"qid": 2, "run_id": "b", "answer": [{"text": "x"}]}'
+        ),
+        file("answers.jsonl", read_systems_answers),
+    ),
     Parser("annotated pairs", "lines", written("pairs.tsv", _pairs), file("pairs.tsv", _read_pairs)),
     Parser(
         "labels to import",

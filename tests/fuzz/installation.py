@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from qrelay.jobs.folder import JobFolder
 from qrelay.jobs.kubernetes_job import JOB_ANNOTATION, is_of
 from qrelay.jobs.launcher import TrainingJob
 from qrelay.jobs.subprocess_launcher import SubprocessLauncher, _file_errors, _require_same
+from qrelay.judging.asking import Asker
 from qrelay.judging.calibration import CalibrationMap, FittedOn, MapInput, load_map, save_maps
 from qrelay.judging.querygen.journal import Journal as QueryJournal
 from qrelay.judging.querygen.journal import Outcome
@@ -39,6 +41,8 @@ from qrelay.judging.strategies.lint import warnings
 from qrelay.judging.strategies.rubric import Rubric, _documents, load_rubric, parse_rubric
 from qrelay.labels.exports.files import open_output
 from qrelay.labels.qualification import read_report
+from qrelay.llm.exchange import Chat, Prompt
+from qrelay.llm.fake import FakeBackend
 from qrelay.models.catalogue import load_catalogue
 from qrelay.models.embedder import load_embedder
 from qrelay.models.encoding import encoding, own_length
@@ -408,6 +412,20 @@ def _resume(path: Path) -> None:
         journal.of("kept")
 
 
+def _answer_journal(folder: Path) -> None:
+    async def ask() -> None:
+        with Asker(FakeBackend(), folder / "j.jsonl") as asker:
+            await asker.generate([Chat((("user", "Sort lists. How?"),), 9)])
+            await asker.score([Prompt("judge", "how", "so", ("NO", "YES"), "how", "so")])
+
+    asyncio.run(ask())
+
+
+def _answered(path: Path) -> None:
+    with Asker(FakeBackend(), path) as asker:
+        assert asker.asked == 0
+
+
 def _announced(folder: Path) -> None:
     for endpoint in endpoints(folder).values():
         assert f"{endpoint.grpc} {endpoint.metrics}"
@@ -580,6 +598,7 @@ PARSERS: Final = (
         constant('{"state": "running", "experiment": {"a": 1}, "data": {"x": "y"}, "versions": {}}'),
         file("run.json", _experiment_record),
     ),
+    Parser("journal of answers", "jsonl", written("j.jsonl", _answer_journal), file("j.jsonl", _answered)),
     Parser("query generation's journal", "jsonl", written("j.jsonl", _query_journal), file("j.jsonl", _resume)),
     Parser(
         "announcement of a service",

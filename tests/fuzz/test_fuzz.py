@@ -37,6 +37,7 @@ LEFT_OUT: Final = {
         "qrelay.bench.environment:_cpu_quota",
         "qrelay.bench.environment:_memory_limit_gib",
         "qrelay.bench.probe:peak_mib",
+        "qrelay.judging.prompts:shipped",
         "qrelay.models.openvino:_processor_flags",
         "qrelay.models.prepared:_container_allows",
         "qrelay.models.static_int8:calibration_texts",

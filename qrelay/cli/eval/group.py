@@ -16,6 +16,7 @@ from qrelay.cli.eval.agreement import agreement_command
 from qrelay.cli.eval.answers import answers_command
 from qrelay.cli.eval.freeze import freeze_command
 from qrelay.cli.eval.intervals import intervals_command, sample_command
+from qrelay.cli.eval.leaderboard import leaderboard_command
 from qrelay.cli.eval.options import FILE, OUT, collection_options, model_options
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import json_file_option, json_option
@@ -66,3 +67,4 @@ evaluate_command.add_command(freeze_command)
 evaluate_command.add_command(agreement_command)
 evaluate_command.add_command(intervals_command)
 evaluate_command.add_command(sample_command)
+evaluate_command.add_command(leaderboard_command)

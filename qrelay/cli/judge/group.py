@@ -15,6 +15,8 @@ from qrelay.cli.judge.check import check
 from qrelay.cli.judge.compare import compare
 from qrelay.cli.judge.lint import lint
 from qrelay.cli.judge.measure import COMMANDS
+from qrelay.cli.judge.nuggets import nuggets
+from qrelay.cli.judge.prefer import prefer
 from qrelay.cli.judge.preview import preview
 from qrelay.cli.judge.rejudge import rejudge
 from qrelay.cli.judge.slice import slice_
@@ -184,5 +186,7 @@ def _cells(judgment: Judgment) -> list[str]:
     ]
 
 
-for command in (*COMMANDS, batches, cache, check, collect, compare, lint, preview, rejudge, slice_, submit):
+for command in (
+    *COMMANDS, batches, cache, check, collect, compare, lint, nuggets, prefer, preview, rejudge, slice_, submit
+):
     judge.add_command(command)

@@ -1,7 +1,7 @@
 """Passages in, outcomes out: ask, read, check, let the retriever bring it back, remember.
 
-A passage is asked about once. A transient failure of the engine is tried again, `ATTEMPTS` times in all; what fails
-for good is MISSING with its reason and counted, and a later run with --resume asks again. Where `GIVE_UP` passages in
+A passage is asked about once. A transient failure of the engine is tried again (`../asking.py`); what fails for good
+is MISSING with its reason and counted, and a later run with --resume asks again. Where `GIVE_UP` passages in
 a row are missing the engine is taken to be away, and the run stops with its error; so it does at once where an
 endpoint asks for a long pause or refuses the key or a setting.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
 from qrelay.errors import OnHold, QrelayError, TransientError
+from qrelay.judging.asking import GIVE_UP, RETRY_S, Wait, retried
 from qrelay.judging.failures import missing_of
 from qrelay.judging.querygen.faults import Faults
 from qrelay.judging.querygen.journal import KEPT, MISSING, REJECTED, Journal, Outcome
@@ -23,10 +24,6 @@ from qrelay.llm.base import Backend
 from qrelay.llm.exchange import Reply
 from qrelay.types import Passage
 
-ATTEMPTS: Final = 3
-GIVE_UP: Final = 8
-RETRY_S: Final = 1.0
-"""Seconds before the second attempt, unless the engine says how long; doubled before the third."""
 LOST: Final = "round_trip"
 """The reason where the retriever does not bring the document back."""
 _DETAIL_CHARS: Final = 300
@@ -48,7 +45,7 @@ class Generator:
         backend: Backend,
         round_trip: RoundTrip | None,
         *,
-        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        wait: Wait = asyncio.sleep,
         retry_s: float = RETRY_S,
     ) -> None:
         """round_trip: None keeps every question without a fault. wait: how a retry waits."""
@@ -98,15 +95,7 @@ class Generator:
 
     async def _ask(self, group: Sequence[Passage]) -> list[Reply | QrelayError]:
         chats = [chat(passage) for passage in group]
-        replies = list(await self._backend.generate(chats))
-        for attempt in range(1, ATTEMPTS):
-            again = [number for number, reply in enumerate(replies) if isinstance(reply, TransientError)]
-            if not again or any(isinstance(reply, OnHold) for reply in replies):
-                break
-            asked_to = [e.retry_after_s for e in replies if isinstance(e, TransientError) and e.retry_after_s]
-            await self._wait(max(asked_to, default=self._retry_s * 2 ** (attempt - 1)))
-            for number, reply in zip(again, await self._backend.generate([chats[n] for n in again]), strict=True):
-                replies[number] = reply
+        replies = await retried(self._backend.generate, chats, wait=self._wait, retry_s=self._retry_s)
         self._held = next((str(reply) for reply in replies if isinstance(reply, OnHold)), "")
         return replies
 

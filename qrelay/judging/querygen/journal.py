@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from qrelay.errors import InputError, MalformedInput
-from qrelay.files import fsync_path
+from qrelay.files import fsync_path, whole_lines
 from qrelay.parsing import json_document
 
 KEPT: Final = "kept"
@@ -60,11 +60,7 @@ class Journal:
         self._file = path.open("a", encoding="utf8")
 
     def _read(self, path: Path, identity: Mapping[str, Any]) -> None:
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            os.truncate(path, whole)
-        first, *lines = data[:whole].splitlines() or [b'{"run": {}}']
+        first, *lines = whole_lines(path) or [b'{"run": {}}']
         try:
             known = dict(json_document(first)["run"])
             for line in lines:
