@@ -187,6 +187,18 @@ def _cells(judgment: Judgment) -> list[str]:
 
 
 for command in (
-    *COMMANDS, batches, cache, check, collect, compare, lint, nuggets, prefer, preview, rejudge, slice_, submit
+    *COMMANDS,
+    batches,
+    cache,
+    check,
+    collect,
+    compare,
+    lint,
+    nuggets,
+    prefer,
+    preview,
+    rejudge,
+    slice_,
+    submit,
 ):
     judge.add_command(command)
