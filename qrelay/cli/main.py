@@ -38,7 +38,7 @@ _COMMANDS: Final = {
     "push": "qrelay.cli.labels.push:push",
     "queries": "qrelay.cli.queries:queries",
     "reconcile": "qrelay.cli.labels.reconcile:reconcile",
-    "relabel": "qrelay.cli.labels.relabel:relabel",
+    "relabel": "qrelay.cli.relabel:relabel",
     "rounds": "qrelay.cli.rounds:rounds",
     "serve": "qrelay.cli.serve:serve",
     "top": "qrelay.cli.top:top",
@@ -48,7 +48,7 @@ _COMMANDS: Final = {
 }
 _EXTRAS: Final = {
     **dict.fromkeys(
-        ("audit", "export", "label", "ledger", "mine", "publish", "push", "reconcile", "relabel", "training"), "sink"
+        ("audit", "export", "label", "ledger", "mine", "publish", "push", "reconcile", "training"), "sink"
     ),
     **dict.fromkeys(("eval", "train", "rounds"), "trainer"),
     **dict.fromkeys(("feed", "index"), "retriever"),

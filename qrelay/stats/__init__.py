@@ -1,6 +1,7 @@
 """Statistics on labels: agreement with people, calibration, intervals. Arrays in, numbers out; no I/O.
 
-    agreement     AUC, Cohen's kappa, Krippendorff's alpha, confusion matrix, thresholds
+    agreement     AUC, Cohen's kappa, confusion matrix, thresholds
+    alpha         Krippendorff's alpha
     calibration   scores to probabilities and grades, and how good those are; folds over queries
     intervals     bootstraps over queries, intervals of shares
     powered       prediction-powered means: people's values of a sample, a judge's of everything

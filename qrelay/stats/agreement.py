@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from qrelay.errors import InputError
 from qrelay.stats.columns import Ints, codes, finite, same_length, whole, yes_or_no
 
-LEVELS: Final = ("nominal", "ordinal", "interval", "ratio")
 _MOST_GRADES: Final = 256
 
 
@@ -61,20 +60,6 @@ def kappa(one: ArrayLike, other: ArrayLike, weights: str | None = None) -> float
     cost = apart**2 if weights else apart != 0
     by_chance = float((cost * np.outer(counts.sum(1), counts.sum(0))).sum()) / len(a)
     return 1.0 - float((cost * counts).sum()) / by_chance if by_chance > 0 else 0.0
-
-
-def krippendorff_alpha(one: ArrayLike, other: ArrayLike, level: str = "ordinal") -> float:
-    """Krippendorff's alpha (Content Analysis, 4th ed. 2018, chapter 12) of two complete gradings [n], by the library
-    of that name; nan where nothing varies. level: one of `LEVELS`."""
-    import krippendorff
-
-    if level not in LEVELS:
-        raise InputError(f"level {level!r}: use one of {', '.join(LEVELS)}")
-    a, b = finite(one, "grades"), finite(other, "grades")
-    same_length(a, b)
-    if len(np.union1d(a, b)) < 2:
-        return float("nan")
-    return float(krippendorff.alpha(reliability_data=np.vstack([a, b]), level_of_measurement=level))
 
 
 def confusion(people: ArrayLike, said: ArrayLike, grades: Sequence[int]) -> Ints:

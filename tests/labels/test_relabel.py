@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from qrelay.cli.labels.relabel import relabel
+from qrelay.cli.relabel import relabel
 from qrelay.errors import BudgetExhausted, InputError, NotQualified
 from qrelay.formats.training.detect import open_training_set
 from qrelay.labels.permission import Allowed, Usage

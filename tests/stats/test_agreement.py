@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, roc_auc_score
 
 from qrelay.errors import InputError
-from qrelay.stats.agreement import auc, auc_within, best_kappa_threshold, confusion, kappa, krippendorff_alpha
+from qrelay.stats.agreement import auc, auc_within, best_kappa_threshold, confusion, kappa
+from qrelay.stats.alpha import krippendorff_alpha
 
 ROWS = st.lists(st.tuples(st.booleans(), st.integers(-4, 4)), min_size=1, max_size=40)
 GRADES = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=40)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qrelay.stats.agreement import auc, auc_within, confusion, kappa, krippendorff_alpha
+from qrelay.stats.agreement import auc, auc_within, confusion, kappa
+from qrelay.stats.alpha import krippendorff_alpha
 from qrelay.stats.calibration import brier, ece, reliability_curve
 from qrelay.stats.intervals import cluster_bootstrap
 
