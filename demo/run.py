@@ -1,9 +1,10 @@
 """The demo: how-to questions over the Python documentation, labelled by four processes on real models.
 
-    make demo            # or: python -m demo.run [--queries N] [--out demo-output]
+    make demo            # or: python -m demo.run [--queries FILE] [--further] [--out demo-output]
 
 What it runs is what a user would type: `qrelay models tune`, `qrelay index build`, `qrelay up`,
-`qrelay feed --wait`, `qrelay export`. It ends with a table of what was found, what it cost, and where the files are.
+`qrelay feed --wait`, `qrelay export`. It ends with a table of what was found, how much of it is right by the answer
+key (answers.yaml), what it cost, and where the files are.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from demo.answers import SETS, Key, Verdict, demo_documents, read_key
 from qrelay.labels.settings import SinkSettings
 from qrelay.output import Rows, show
 from qrelay.rundir import endpoints, require
@@ -27,6 +30,7 @@ from qrelay.runtime.client import channel
 from qrelay.runtime.lookout import LOOK_S, is_ready
 from qrelay.services.sink.sink import load_sink
 from qrelay.settings import load_settings
+from qrelay.types import Passage
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
 HERE = Path(__file__).parent
@@ -71,7 +75,7 @@ def best_passages(state: Path) -> list[dict[str, Any]]:
             best = max(graded, key=lambda label: (label.p_relevant or 0.0, label.passage_id), default=None)
             rows.append({
                 "query": query.text,
-                "title": texts[best.passage_id].title if best else "",
+                "passage": texts[best.passage_id] if best else None,
                 "grade": best.grade if best else None,
                 "p_relevant": best.p_relevant if best else None,
                 "judged": len(graded),
@@ -90,12 +94,11 @@ def statistics(state: Path) -> sink_pb2.CollectionStats:
 
 def report(out: Path, stats: sink_pb2.CollectionStats, seconds: float) -> None:
     """The table, the counts, the cost and the files."""
-    rows = []
-    for row in best_passages(out / "state"):
-        probability = "-" if row["p_relevant"] is None else f"{row['p_relevant']:.2f}"
-        rows.append((row["query"], row["title"], str(row["grade"]), probability))
-    headings = ("query", "best passage", "grade", "P(relevant)")
-    show(Rows(headings, rows, title="What was found", prose=headings[:2]))
+    found = best_passages(out / "state")
+    documents = list(demo_documents())
+    keys = {name: read_key(folder, documents) for name, folder in SETS.items()}
+    headings = ("query", "best passage", "right", "grade", "P(relevant)")
+    show(Rows(headings, [_row(row, list(keys.values())) for row in found], title="What was found", prose=headings[:2]))
     console = Console(highlight=False)
     triples = [json.loads(line) for line in (out / "triples.jsonl").read_text("utf8").splitlines()]
     reasons = [negative["reason"] for each in triples for negative in each["negatives"]]
@@ -106,9 +109,44 @@ def report(out: Path, stats: sink_pb2.CollectionStats, seconds: float) -> None:
         " them easy\n"
         f"cost: {stats.prompt_tokens} LLM tokens ({stats.cached_judgments} judgments came from the cache)"
     )
+    for name, key in keys.items():
+        for line in by_key(key, found, triples):
+            console.print(f"{name}, by the answer key: {line}")
     for name, what in (("python-docs.qrels", "TREC qrels"), ("triples.jsonl", "training triples"),
                        ("state/ledger.sqlite", "the ledger"), ("state/logs", "the services' logs")):  # fmt: skip
         console.print(f"  {what:<18} {out / name}", highlight=False)
+
+
+def _row(row: dict[str, Any], keys: list[Key]) -> tuple[str, ...]:
+    probability = "-" if row["p_relevant"] is None else f"{row['p_relevant']:.2f}"
+    verdict = next((_verdict(key, row) for key in keys if row["query"] in key.answers), "-")
+    return row["query"], row["passage"].title if row["passage"] else "", verdict, str(row["grade"]), probability
+
+
+def _verdict(key: Key, row: dict[str, Any]) -> Verdict:
+    return key.verdict(row["query"], row["passage"]) if row["passage"] else Verdict.WRONG
+
+
+def by_key(key: Key, found: list[dict[str, Any]], triples: list[dict[str, Any]]) -> Iterator[str]:
+    """What the key says of best passages and of negatives; nothing where none of its questions was asked."""
+    asked = [row for row in found if row["query"] in key.answers]
+    if not asked:
+        return
+    best = [_verdict(key, row) for row in asked]
+    yield f"{best.count(Verdict.RIGHT)} of {len(best)} best passages are right{_unread(best)}"
+    negatives = [
+        key.verdict(each["query"], Passage(*(negative[name] for name in ("passage_id", "doc_id", "title", "text"))))
+        for each in triples if each["query"] in key.answers
+        for negative in each["negatives"]
+    ]  # fmt: skip
+    yield f"{negatives.count(Verdict.RIGHT)} of {len(negatives)} negatives are answers{_unread(negatives)}"
+    if nowhere := len({row["query"] for row in asked} & key.unanswered):
+        yield f"{nowhere} of {len(asked)} questions have no answer in this Python's documentation"
+
+
+def _unread(verdicts: list[Verdict]) -> str:
+    count = verdicts.count(Verdict.UNREAD)
+    return f", and {count} say what nobody has read" if count else ""
 
 
 def main() -> None:
@@ -116,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo-output"))
     parser.add_argument("--queries", type=Path, default=HERE / "queries.jsonl")
+    parser.add_argument("--further", action="store_true", help="Ask the twenty further questions too")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     state = out / "state"
@@ -128,7 +167,8 @@ def main() -> None:
            "--out", str(state / "index"), environ=environ)  # fmt: skip
     services = start_services(state, environ)
     try:
-        qrelay("feed", str(arguments.queries), "--collection", COLLECTION, "--wait", environ=environ)
+        for file in [arguments.queries, *([HERE / "further" / "queries.jsonl"] if arguments.further else [])]:
+            qrelay("feed", str(file), "--collection", COLLECTION, "--wait", environ=environ)
         stats = statistics(state)
     finally:
         stop(services)
