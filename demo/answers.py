@@ -1,8 +1,8 @@
 """The demo's answer key: whether a passage answers one of its questions, told by people's reading and not by a judge.
 
 answers.yaml has the rule and the answers; further/ has twenty questions more, for judges that were changed while one
-looked at the first forty. read.tsv names the documents that were read for both, with a hash of what they said: the
-corpus is the running Python's documentation, and what another one says was not read, so it is neither right nor wrong.
+looked at the first forty. read.tsv names the documents that were read for both, with a hash of what they say: the
+corpus is the running Python's documentation, and what nobody has read of it is neither right nor wrong.
 """
 
 from __future__ import annotations

@@ -93,12 +93,11 @@ def statistics(state: Path) -> sink_pb2.CollectionStats:
 
 
 def report(out: Path, stats: sink_pb2.CollectionStats, seconds: float) -> None:
-    """The table, the counts, the cost and the files."""
-    found = best_passages(out / "state")
-    documents = list(demo_documents())
+    """The table, the counts, the cost, what the answer key says, and the files."""
+    found, documents = best_passages(out / "state"), list(demo_documents())
     keys = {name: read_key(folder, documents) for name, folder in SETS.items()}
-    headings = ("query", "best passage", "right", "grade", "P(relevant)")
-    show(Rows(headings, [_row(row, list(keys.values())) for row in found], title="What was found", prose=headings[:2]))
+    headings, rows = ("query", "best passage", "right", "grade", "P(relevant)"), [_row(row, keys) for row in found]
+    show(Rows(headings, rows, title="What was found", prose=headings[:2]))
     console = Console(highlight=False)
     triples = [json.loads(line) for line in (out / "triples.jsonl").read_text("utf8").splitlines()]
     reasons = [negative["reason"] for each in triples for negative in each["negatives"]]
@@ -111,15 +110,15 @@ def report(out: Path, stats: sink_pb2.CollectionStats, seconds: float) -> None:
     )
     for name, key in keys.items():
         for line in by_key(key, found, triples):
-            console.print(f"{name}, by the answer key: {line}")
+            console.print(f"by the answer key of {name}: {line}")
     for name, what in (("python-docs.qrels", "TREC qrels"), ("triples.jsonl", "training triples"),
                        ("state/ledger.sqlite", "the ledger"), ("state/logs", "the services' logs")):  # fmt: skip
         console.print(f"  {what:<18} {out / name}", highlight=False)
 
 
-def _row(row: dict[str, Any], keys: list[Key]) -> tuple[str, ...]:
+def _row(row: dict[str, Any], keys: dict[str, Key]) -> tuple[str, ...]:
     probability = "-" if row["p_relevant"] is None else f"{row['p_relevant']:.2f}"
-    verdict = next((_verdict(key, row) for key in keys if row["query"] in key.answers), "-")
+    verdict = next((_verdict(key, row) for key in keys.values() if row["query"] in key.answers), "-")
     return row["query"], row["passage"].title if row["passage"] else "", verdict, str(row["grade"]), probability
 
 
