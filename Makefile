@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev-stamp
 INSTALL = $(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-loop test test-images test-vllm check check-platforms protos up clean bench models format chaos chaos-cluster simulate simulate-faults fuzz
+.PHONY: help setup setup-dev demo demo-loop test test-images test-vllm check check-platforms protos up clean bench judge-table models format chaos chaos-cluster simulate simulate-faults fuzz
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -97,6 +97,11 @@ up: setup  ## Run the four services here until Ctrl-C.
 bench: $(DEV) models  ## Measure every service, the pipeline and the bare libraries; writes docs/benchmarks.md (about an hour).
 	$(BIN)/python -m benchmarks.suite
 	$(BIN)/python scripts/check_generated.py --write
+
+CACHE ?= .qrelay/judge-cache.sqlite
+DL19 ?=
+judge-table: $(DEV)  ## The judges on public collections beside published labels, from the judgment cache (CACHE=FILE DL19=1); writes docs/judge.md.
+	$(BIN)/python -m benchmarks.judge_table --cache $(CACHE) $(if $(DL19),--dl19)
 
 format: $(DEV)  ## Format the code.
 	$(BIN)/ruff check --fix .

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 def _pairs_options(command: Any) -> Any:
     """Where graded pairs come from, and what is known of their retrieval scores."""
     options = [
-        click.option("--embedder", default="all-MiniLM-L6-v2", show_default=True, help='Dense system; "" for none.'),
+        click.option(
+            "--embedder",
+            "embedders",
+            multiple=True,
+            default=["all-MiniLM-L6-v2"],
+            show_default=True,
+            help='Dense system, the retriever\'s first; "" for none. Each further one is "dense:NAME" in fusions.',
+        ),
         click.option(
             "--fuse", "fusions", multiple=True, metavar="NAME=A,B,…", help="One more ensemble, of judges and scores."
         ),
@@ -89,6 +96,10 @@ def calibrate(out: Path, default: str | None, report: Path | None, config: Path 
     from qrelay.judging.qualification.fitting import fit_map
     from qrelay.reports import require_libraries
 
+    if len(options["embedders"]) > 1:
+        raise click.UsageError(
+            "a map reads one dense score, the retriever's: name one --embedder here; `eval` compares several"
+        )
     require_libraries(report)
     evaluation = _evaluate(config, options, None)
     table = evaluation.table
@@ -150,7 +161,7 @@ def _evaluate(config: Path | None, options: dict[str, Any], maps: Mapping[str, C
     from qrelay.judging.qualification.systems import evaluate
 
     settings = judge_settings(config, options["data_dir"])
-    table = asyncio.run(judged_pairs(settings, options, options["embedder"]))
+    table = asyncio.run(judged_pairs(settings, options, options["embedders"]))
     fusions = dict(_fusion(each) for each in options["fusions"])
     return evaluate(table, fusions, maps)
 

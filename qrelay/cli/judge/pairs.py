@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,10 @@ def pairs_options(command: Any) -> Any:
     return command
 
 
-async def judged_pairs(settings: JudgeSettings, options: dict[str, Any], embedder: str | None = None) -> Table:
-    """The pairs with the judges' labels, and with retrieval scores unless `embedder` is None."""
+async def judged_pairs(
+    settings: JudgeSettings, options: dict[str, Any], embedders: Sequence[str] | None = None
+) -> Table:
+    """The pairs with the judges' labels, and with retrieval scores unless `embedders` is None."""
     from qrelay.judging.load import load_panel
     from qrelay.judging.qualification.stages import StageOptions, score_pairs
     from qrelay.judging.qualification.table import measure
@@ -54,8 +57,8 @@ async def judged_pairs(settings: JudgeSettings, options: dict[str, Any], embedde
             f"left out {len(given) - len(pairs)} pairs of queries that judge.shots shows as examples", err=True
         )
     stages = {}
-    if embedder is not None:
-        stages = score_pairs(pairs, StageOptions(embedder, corpus), lambda what: click.echo(what, err=True))
+    if embedders is not None:
+        stages = score_pairs(pairs, StageOptions(embedders, corpus), lambda what: click.echo(what, err=True))
     panel = load_panel(settings)
     try:
         with shown(), step("judging", total=len(pairs), unit="pairs") as judging:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.index.bm25 import Bm25
-from qrelay.models.embedder import TextKind, load_embedder
+from qrelay.models.embedder import Embedder, TextKind, load_embedder
 from qrelay.text import passage_text
 from qrelay.types import BM25, DENSE
 
@@ -20,11 +20,19 @@ Scores = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class StageOptions:
-    """embedder: catalogue name of the dense system; "" for none. corpus: (title, text) of every document of the
-    collection, from which BM25 takes its statistics; empty: no BM25, for its scores mean nothing without them."""
+    """embedders: catalogue names of the dense systems, the retriever's first (`dense_names`). corpus: (title, text)
+    of every document of the collection, from which BM25 takes its statistics; empty: no BM25, for its scores mean
+    nothing without them. load: from a name to the model."""
 
-    embedder: str = "all-MiniLM-L6-v2"
+    embedders: Sequence[str] = ("all-MiniLM-L6-v2",)
     corpus: Sequence[tuple[str, str]] = ()
+    load: Callable[[str], Embedder] = load_embedder
+
+
+def dense_names(embedders: Sequence[str]) -> dict[str, str]:
+    """System -> embedder: the first is "dense", the retriever's own; another is "dense:" and its name."""
+    first, *others = dict.fromkeys(embedders) or [""]
+    return {DENSE: first, **{f"{DENSE}:{name}": name for name in others}} if first else {}
 
 
 def score_pairs(pairs: Sequence[GradedPair], options: StageOptions, progress: Callable[[str], None]) -> Scores:
@@ -34,17 +42,16 @@ def score_pairs(pairs: Sequence[GradedPair], options: StageOptions, progress: Ca
         ModelError: the embedder is absent; the text says what to pull.
     """
     found: Scores = {}
-    if options.embedder:
-        progress("dense scores")
-        found[DENSE] = _dense(pairs, options.embedder)
+    for system, name in dense_names(options.embedders).items():
+        progress(f"{system} scores")
+        found[system] = _dense(pairs, options.load(name))
     if options.corpus:
         progress("BM25 scores")
         found[BM25] = _bm25(pairs, options.corpus)
     return found
 
 
-def _dense(pairs: Sequence[GradedPair], name: str) -> NDArray[np.float64]:
-    embedder = load_embedder(name)
+def _dense(pairs: Sequence[GradedPair], embedder: Embedder) -> NDArray[np.float64]:
     passages = [passage_text(pair.title, pair.text) for pair in pairs]
 
     def vectors(texts: Iterable[str], kind: TextKind) -> dict[str, NDArray[np.float32]]:

@@ -76,7 +76,7 @@ def recipes(table: Table, fusions: Mapping[str, Sequence[str]]) -> dict[str, tup
         found[FUSED] = judges
     portable = tuple(name for name in stages if name != BM25)
     if judges and portable:
-        found[FUSED_STAGES] = judges + tuple(name + BEHIND_BEST for name in judges) + portable
+        found[FUSED_STAGES] = with_stages(judges, portable)
     for name, inputs in fusions.items():
         unknown = [each for each in inputs if each.removesuffix(BEHIND_BEST) not in (*judges, *stages)]
         if unknown:
@@ -86,6 +86,11 @@ def recipes(table: Table, fusions: Mapping[str, Sequence[str]]) -> dict[str, tup
             )
         found[name] = tuple(inputs)
     return found
+
+
+def with_stages(judges: Sequence[str], stages: Sequence[str]) -> tuple[str, ...]:
+    """The inputs of `fused+stages` for these judges and retrieval scores."""
+    return (*judges, *(name + BEHIND_BEST for name in judges), *stages)
 
 
 def evaluate(

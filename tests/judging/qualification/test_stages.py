@@ -39,7 +39,7 @@ PAIRS = [
 
 def test_dense_scores_are_the_embedders_products_of_query_and_titled_passage() -> None:
     told: list[str] = []
-    found = score_pairs(PAIRS, StageOptions("hash"), told.append)
+    found = score_pairs(PAIRS, StageOptions(["hash"]), told.append)
     query, titled, plain = load_embedder("hash").encode([QUERY, f"{TITLE}\n{COPYTREE}", LOCK], "document")
     assert list(found) == ["dense"]
     assert found["dense"][[0, 2]].tolist() == [query @ titled, query @ plain]
@@ -48,7 +48,7 @@ def test_dense_scores_are_the_embedders_products_of_query_and_titled_passage() -
 
 def test_bm25_is_lucenes_formula_over_the_whole_corpus() -> None:
     corpus = [("", "copy a file"), ("", "a tree of files"), (TITLE, COPYTREE), ("", "tomatoes")]
-    found = score_pairs(PAIRS, StageOptions("", corpus), lambda _: None)["bm25"]
+    found = score_pairs(PAIRS, StageOptions((), corpus), lambda _: None)["bm25"]
     documents = [tokenize(text) for text in ("copy a file", "a tree of files", f"{TITLE}\n{COPYTREE}", "tomatoes")]
     documents += [tokenize(LOCK), tokenize(COOKING)]
     mean = sum(map(len, documents)) / len(documents)
@@ -69,18 +69,18 @@ def test_bm25_is_lucenes_formula_over_the_whole_corpus() -> None:
 
 def test_a_query_of_unknown_words_scores_nothing() -> None:
     (found,) = score_pairs(
-        [replace(PAIRS[0], query="xyzzy plugh")], StageOptions("", [("", "copy")]), lambda _: None
+        [replace(PAIRS[0], query="xyzzy plugh")], StageOptions((), [("", "copy")]), lambda _: None
     )["bm25"]
     assert found == 0.0
 
 
 def test_without_embedder_and_corpus_there_are_no_scores() -> None:
-    assert score_pairs(PAIRS, StageOptions(""), lambda _: None) == {}
+    assert score_pairs(PAIRS, StageOptions([""]), lambda _: None) == {}
 
 
 def test_an_embedder_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
-        score_pairs(PAIRS, StageOptions(f"path:{tmp_path / 'absent'}"), lambda _: None)
+        score_pairs(PAIRS, StageOptions([f"path:{tmp_path / 'absent'}"]), lambda _: None)
 
 
 # --- gathering labels -------------------------------------------------------------------------------------------

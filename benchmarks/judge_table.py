@@ -1,0 +1,293 @@
+"""`make judge-table`: the judges on public collections beside peers' published labels, as one table.
+
+    python -m benchmarks.judge_table --cache .qrelay/judge-cache.sqlite             # LLMJudge DL23 and LiveQA-Med dev
+    python -m benchmarks.judge_table --cache … --dl19                               # DL19 too: measured once
+    python -m benchmarks.judge_table --cache … --half a --only llmjudge-dl23 --print
+
+Labels come from the judgment cache alone, whichever engine made them: no judge's model is loaded. A row whose labels
+are not all there is told as not measured; `qrelay judge eval` with the same cache makes them (docs/judge.md has the
+commands). Passages' vectors are kept in --vectors. Writes docs/judge-table.json and, of it, the table between the
+markers of docs/judge.md; a collection that is left out keeps its figures. --half: the queries at even (a) or odd (b)
+places of the sorted ids, for choosing on one and reporting the other; prints, and writes nothing.
+Needs ../shared/data, or --data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from qrelay.errors import BackendUnavailable, QrelayError
+from qrelay.files import write_atomic
+from qrelay.formats.annotated_pairs import GradedPair, corpus_texts, read_beir
+from qrelay.formats.beir import Collection
+from qrelay.formats.runs import read_run
+from qrelay.judging.cache import JudgmentCache, open_cache
+from qrelay.judging.calibration import BEHIND_BEST
+from qrelay.judging.judge import Judge
+from qrelay.judging.panel import Panel
+from qrelay.judging.qualification.stages import Scores, StageOptions, score_pairs
+from qrelay.judging.qualification.systems import FUSED, Evaluation, System, evaluate, with_stages
+from qrelay.judging.qualification.table import Table, measure
+from qrelay.judging.report.write import without_nan
+from qrelay.judging.strategies.query_likelihood import QueryLikelihood
+from qrelay.llm.base import Local, Weights
+from qrelay.llm.exchange import Continuation, TargetLogprobs
+from qrelay.models.embedder import SentenceTransformerEmbedder, TextKind, Vectors, load_embedder
+from qrelay.training.evaluation.agreement import Judged, agreement
+from qrelay.training.evaluation.embedding import corpus_vectors
+from qrelay.types import BM25, DENSE, JudgeIdentity, Judgment, Missing
+
+ROOT = Path(__file__).resolve().parents[1]
+JSON, PAGE = ROOT / "docs" / "judge-table.json", ROOT / "docs" / "judge.md"
+BEGIN, END = "<!-- judge table: begin -->", "<!-- judge table: end -->"
+MINILM, MPNET = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
+BOTH_DENSE: Final = (DENSE, f"{DENSE}:{MPNET}")
+JUDGES: Final = {"0.5B": "qwen2.5-coder-0.5b-instruct", "1.5B": "qwen2.5-coder-1.5b-instruct"}
+RANKED_BY: Final = "nDCG@10"
+
+ROWS: Final[Mapping[str, tuple[str, ...]]] = {
+    "query likelihood, 0.5B": ("0.5B",),
+    "query likelihood, 1.5B": ("1.5B",),
+    f"{MINILM} cosine": BOTH_DENSE[:1],
+    f"{MPNET} cosine": BOTH_DENSE[1:],
+    "BM25": (BM25,),
+    "both cosines": BOTH_DENSE,
+    f"`{FUSED}`: 0.5B, 1.5B": tuple(JUDGES),
+    "`fused+stages`: 0.5B, MiniLM": with_stages(["0.5B"], BOTH_DENSE[:1]),
+    "`fused+stages`: 0.5B, both cosines": with_stages(["0.5B"], BOTH_DENSE),
+    "`fused+stages`: 0.5B, 1.5B, MiniLM": with_stages(tuple(JUDGES), BOTH_DENSE[:1]),
+    "`fused+stages`: 0.5B, 1.5B, both cosines": with_stages(tuple(JUDGES), BOTH_DENSE),
+}
+"""A row's name and its inputs."""
+_COLUMNS: Final = {"auc_within_query": "within", "kappa_binary": "kappa binary", "kappa_four_point": "kappa 4-point",
+                   "kappa_graded": "quadratic", "tau": "tau"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """A collection below the data folder. peers: figures of labels that others published, by the judge's name."""
+
+    title: str
+    queries: str
+    qrels: str
+    relevant_from: int
+    peers: Mapping[str, Mapping[str, float]]
+    runs: str = ""
+
+
+COLLECTIONS: Final = {
+    "llmjudge-dl23": Public(
+        "LLMJudge DL23", "queries.jsonl", "qrels/test.tsv", 2,
+        {"Llama-3-8B, direct": {"auc": 0.726, "kappa_binary": 0.329, "kappa_four_point": 0.188},
+         "Llama-3-70B, four prompts": {"auc": 0.766, "kappa_binary": 0.371, "kappa_four_point": 0.209}}),
+    "trec-dl19": Public(
+        "TREC DL19", "queries.jsonl", "qrels/test.tsv", 2,
+        {"Llama-3-8B, direct": {"auc": 0.718, "kappa_binary": 0.272, "kappa_four_point": 0.128, "tau": 0.891},
+         "Llama-3-70B, four prompts": {"auc": 0.813, "kappa_binary": 0.388, "kappa_four_point": 0.167, "tau": 0.868},
+         "Flan-T5-large": {"auc": 0.741, "kappa_binary": 0.322, "kappa_four_point": 0.227, "tau": 0.904}}, "runs"),
+    "liveqa-med": Public("LiveQA-Med dev", "queries.dev.jsonl", "qrels.dev.tsv", 3, {}),
+}  # fmt: skip
+
+
+class Recorded(Local):
+    """A judge's engine that computes nothing: what the cache does not hold is missing."""
+
+    def __init__(self, identity: JudgeIdentity, asks: str) -> None:
+        self.weights = Weights(identity.model, identity.revision, identity.quantisation)
+        self._decodings = {asks: identity.decoding}
+
+    async def loglikelihood(self, continuations: Sequence[Continuation]) -> list[TargetLogprobs | QrelayError]:
+        """None."""
+        return [BackendUnavailable("not in the cache")] * len(continuations)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class Kept(SentenceTransformerEmbedder):
+    """An embedder whose vectors of documents are kept in a folder."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        found = load_embedder(name)
+        assert isinstance(found, SentenceTransformerEmbedder)
+        super().__init__(found.model, found.name, found.fingerprint)
+        self._folder = folder
+
+    def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
+        """See the class."""
+        if kind == "query":
+            return super().encode(texts, kind)
+        whole = Collection(list(map(str, range(len(texts)))), list(texts), {}, {})
+        plain = SentenceTransformerEmbedder(self.model, self.name, self.fingerprint)
+        return corpus_vectors(whole, plain, keep=self._folder)
+
+
+def recorded(
+    cache: JudgmentCache, pairs: Sequence[GradedPair], stages: Scores, relevant_from: int
+) -> tuple[Table, dict[str, int]]:
+    """The table of the judges all of whose labels of these pairs are in the cache, and how many labels of each judge
+    are there. Of several engines' labels of one model those that are most."""
+    strategy = QueryLikelihood()
+    labels: dict[str, tuple[Judgment, ...]] = {}
+    hashes: dict[str, str] = {}
+    there = dict.fromkeys(JUDGES, 0)
+    for known in cache.stats().judges:
+        names = [name for name, model in JUDGES.items() if model == known.judge.model]
+        if not names or known.judge.prompt_hash != strategy.spec.prompt_hash:
+            continue
+        judge = Judge(Recorded(known.judge, strategy.spec.asks), strategy, cache)
+        table = asyncio.run(measure(Panel({names[0]: judge}, cache), pairs, stages, relevant_from))
+        outcomes = [each.outcome for each in table.labels[names[0]]]
+        lacking = sum(isinstance(each, Missing) and each.reason == "unavailable" for each in outcomes)
+        there[names[0]] = max(there[names[0]], len(pairs) - lacking)
+        if not lacking:
+            labels |= table.labels
+            hashes |= table.judges
+    ordered = {name: labels[name] for name in JUDGES if name in labels}
+    return Table(tuple(pairs), relevant_from, ordered, hashes, stages), there
+
+
+def taus(table: Table, system: System, folder: Path) -> dict[str, float | None]:
+    """Kendall's tau of the official runs under the system's cross-validated grades and under people's, by nDCG@10."""
+    assert system.predictions is not None
+    runs = {path.name.removesuffix(".run.gz"): read_run(path) for path in sorted(folder.glob("*.run.gz"))}
+    sides: list[dict[str, dict[str, int]]] = [{}, {}]
+    for pair, people, said in zip(table.pairs, table.grades, system.predictions.grade, strict=True):
+        for side, grade in zip(sides, (people, said), strict=True):
+            side.setdefault(pair.query_id, {})[pair.passage_id] = int(grade)
+    found = agreement(Judged(sides[0]), Judged(sides[1]), runs, [RANKED_BY])
+    one = found["measures"][RANKED_BY]
+    return {"tau": one["tau"], "tau_ci": [one["tau_low"], one["tau_high"]], "tau_queries": found["queries"]}
+
+
+def figures(evaluation: Evaluation, there: Mapping[str, int], runs: Path | None) -> dict[str, Any]:
+    """One collection's rows, as in the JSON."""
+    table = evaluation.table
+    against = {each["a"]: each for each in evaluation.comparisons}
+    found: dict[str, Any] = {}
+    for row, inputs in ROWS.items():
+        system = evaluation.systems.get(inputs[0] if len(inputs) == 1 else row)
+        if system is None:
+            lacking = [f"{name} {there[name]:,} of {len(table.pairs):,}" for name in JUDGES
+                       if name in inputs and name not in table.labels]  # fmt: skip
+            found[row] = {"inputs": list(inputs), "lacking": lacking}
+            continue
+        kept = ("auc", "auc_ci", "auc_within_query", "auc_within_query_n", "kappa_binary", "kappa_binary_ci",
+                "kappa_four_point", "kappa_graded")  # fmt: skip
+        found[row] = {"inputs": list(inputs), **{key: system.metrics[key] for key in kept}}
+        if system.name in against:
+            found[row]["against"] = against[system.name]
+        if runs is not None:
+            found[row] |= taus(table, system, runs)
+    return found
+
+
+def measured(name: str, data: Path, cache: JudgmentCache, vectors: Path, half: str = "") -> dict[str, Any]:
+    """One collection's figures."""
+    public, folder = COLLECTIONS[name], data / name
+    pairs = read_beir(folder, folder / public.queries, folder / public.qrels)
+    options = StageOptions((MINILM, MPNET), corpus_texts(folder), lambda each: Kept(each, vectors))
+    stages = score_pairs(pairs, options, lambda what: print(f"{name}: {what}", file=sys.stderr, flush=True))
+    if half:
+        asked = set(sorted({pair.query_id for pair in pairs})["ab".index(half) :: 2])
+        rows = np.array([row for row, pair in enumerate(pairs) if pair.query_id in asked])
+        pairs, stages = [pairs[row] for row in rows], {system: scores[rows] for system, scores in stages.items()}
+    table, there = recorded(cache, pairs, stages, public.relevant_from)
+    usable = {*table.labels, *table.stages}
+    fusions = {
+        row: inputs
+        for row, inputs in ROWS.items()
+        if len(inputs) > 1 and {each.removesuffix(BEHIND_BEST) for each in inputs} <= usable
+    }
+    evaluation = evaluate(table, fusions)
+    return {
+        "pairs": len(pairs),
+        "queries": len(set(table.queries)),
+        "relevant": int(table.relevant.sum()),
+        "sha256": table.sha256,
+        "rows": figures(evaluation, there, folder / public.runs if public.runs and not half else None),
+    }
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The tables of what was measured, a collection after the other."""
+    return "\n\n".join(_section(COLLECTIONS[name], found.get(name)) for name in COLLECTIONS)
+
+
+def _section(public: Public, found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return f"**{public.title}**: not measured yet."
+    columns = [key for key in _COLUMNS if key != "tau" or public.runs]
+    head = ["", "AUC (95 %)", *(_COLUMNS[key] for key in columns), "AUC beside the best retrieval score"]
+    counted = f"{found['queries']} queries, {found['pairs']:,} pairs, {found['relevant']:,} relevant"
+    rows = [_row(name, row, columns) for name, row in found["rows"].items()]
+    rows += [[f"{name} (published)", _number(each["auc"]), *(_number(each.get(key)) for key in columns), ""]
+             for name, each in public.peers.items()]  # fmt: skip
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join([f"**{public.title}**: {counted}.", "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def _row(name: str, row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    if "lacking" in row:
+        return [name, f"not measured (labels: {', '.join(row['lacking'])})", *[""] * (len(columns) + 1)]
+    cells = [_number(row["auc"], row["auc_ci"]), *(_number(row[key], row.get(f"{key}_ci", ())) for key in columns)]
+    test = row.get("against")
+    return [name, *cells, f"{test['difference']:+.3f}, p {test['p']:.3f}" if test else ""]
+
+
+def _number(value: float | None, interval: Sequence[float | None] = ()) -> str:
+    shown = "" if value is None else f"{value:.3f}"
+    known = [f"{each:.3f}" for each in interval if each is not None]
+    return f"{shown} ({'-'.join(known)})" if known else shown
+
+
+def filled(page: str, found: Mapping[str, Any]) -> str:
+    """The page with its table as the figures are now. Raises ValueError where the markers are not there."""
+    before, _, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{PAGE.name} lost its markers {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{markdown(found)}\n{END}{after}"
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--cache", default=".qrelay/judge-cache.sqlite", help="A file, or postgresql://…")
+    parser.add_argument("--vectors", type=Path, default=Path(".qrelay/vectors"), help="Folder of passages' vectors.")
+    parser.add_argument("--only", action="append", choices=COLLECTIONS, help="These collections.")
+    parser.add_argument("--dl19", action="store_true", help="DL19 too.")
+    parser.add_argument("--half", choices=("a", "b"), default="")
+    parser.add_argument("--print", action="store_true", help="Print the table and write nothing.")
+    arguments = parser.parse_args()
+    if not arguments.data.exists():
+        raise SystemExit(f"skipped: {arguments.data} is not there; name the collections' folder with --data")
+    chosen = arguments.only or [name for name in COLLECTIONS if arguments.dl19 or not COLLECTIONS[name].runs]
+    cache = open_cache(arguments.cache)
+    try:
+        fresh = {name: measured(name, arguments.data, cache, arguments.vectors, arguments.half) for name in chosen}
+    except QrelayError as error:
+        raise SystemExit(str(error)) from error
+    finally:
+        cache.close()
+    if arguments.print or arguments.half:
+        print("\n\n".join(_section(COLLECTIONS[name], without_nan(each)) for name, each in fresh.items()))
+        return
+    kept = json.loads(JSON.read_text("utf8")) if JSON.exists() else {}
+    found = without_nan({**kept, **fresh})
+    write_atomic(JSON, json.dumps(found, indent=1, allow_nan=False).encode() + b"\n")
+    write_atomic(PAGE, filled(PAGE.read_text("utf8"), found).encode())
+
+
+if __name__ == "__main__":
+    main()
