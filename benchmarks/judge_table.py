@@ -18,10 +18,11 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 
@@ -41,7 +42,8 @@ from qrelay.judging.report.write import without_nan
 from qrelay.judging.strategies.query_likelihood import QueryLikelihood
 from qrelay.llm.base import Local, Weights
 from qrelay.llm.exchange import Continuation, TargetLogprobs
-from qrelay.models.embedder import SentenceTransformerEmbedder, TextKind, Vectors, load_embedder
+from qrelay.models.embedder import Embedder, SentenceTransformerEmbedder, TextKind, Vectors, load_embedder
+from qrelay.models.engines import EncoderEngine
 from qrelay.training.evaluation.agreement import Judged, agreement
 from qrelay.training.evaluation.embedding import corpus_vectors
 from qrelay.types import BM25, DENSE, JudgeIdentity, Judgment, Missing
@@ -116,8 +118,8 @@ class Recorded(Local):
 class Kept(SentenceTransformerEmbedder):
     """An embedder whose vectors of documents are kept in a folder."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        found = load_embedder(name)
+    def __init__(self, name: str, folder: Path, engine: EncoderEngine = "torch") -> None:
+        found = load_embedder(name, engine=engine)
         assert isinstance(found, SentenceTransformerEmbedder)
         super().__init__(found.model, found.name, found.fingerprint)
         self._folder = folder
@@ -181,9 +183,9 @@ def figures(evaluation: Evaluation, there: Mapping[str, int], runs: Path | None)
                        if name in inputs and name not in table.labels]  # fmt: skip
             found[row] = {"inputs": list(inputs), "lacking": lacking}
             continue
-        kept = ("auc", "auc_ci", "auc_within_query", "auc_within_query_n", "kappa_binary", "kappa_binary_ci",
+        shown = ("auc", "auc_ci", "auc_within_query", "auc_within_query_n", "kappa_binary", "kappa_binary_ci",
                 "kappa_four_point", "kappa_graded")  # fmt: skip
-        found[row] = {"inputs": list(inputs), **{key: system.metrics[key] for key in kept}}
+        found[row] = {"inputs": list(inputs), **{key: system.metrics[key] for key in shown}}
         if system.name in against:
             found[row]["against"] = against[system.name]
         if runs is not None:
@@ -191,11 +193,13 @@ def figures(evaluation: Evaluation, there: Mapping[str, int], runs: Path | None)
     return found
 
 
-def measured(name: str, data: Path, cache: JudgmentCache, vectors: Path, half: str = "") -> dict[str, Any]:
-    """One collection's figures."""
+def measured(
+    name: str, data: Path, cache: JudgmentCache, load: Callable[[str], Embedder], half: str = ""
+) -> dict[str, Any]:
+    """One collection's figures. load: from an embedder's name to the model."""
     public, folder = COLLECTIONS[name], data / name
     pairs = read_beir(folder, folder / public.queries, folder / public.qrels)
-    options = StageOptions((MINILM, MPNET), corpus_texts(folder), lambda each: Kept(each, vectors))
+    options = StageOptions((MINILM, MPNET), corpus_texts(folder), load)
     stages = score_pairs(pairs, options, lambda what: print(f"{name}: {what}", file=sys.stderr, flush=True))
     if half:
         asked = set(sorted({pair.query_id for pair in pairs})["ab".index(half) :: 2])
@@ -214,6 +218,7 @@ def measured(name: str, data: Path, cache: JudgmentCache, vectors: Path, half: s
         "queries": len(set(table.queries)),
         "relevant": int(table.relevant.sum()),
         "sha256": table.sha256,
+        "judges": {each: table.labels[each][0].judge.decoding for each in table.labels},
         "rows": figures(evaluation, there, folder / public.runs if public.runs and not half else None),
     }
 
@@ -259,12 +264,18 @@ def filled(page: str, found: Mapping[str, Any]) -> str:
     return f"{before}{BEGIN}\n{markdown(found)}\n{END}{after}"
 
 
+def kept() -> dict[str, Any]:
+    """What was measured before: collection -> figures."""
+    return dict(json.loads(JSON.read_text("utf8"))) if JSON.exists() else {}
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", default=".qrelay/judge-cache.sqlite", help="A file, or postgresql://…")
     parser.add_argument("--vectors", type=Path, default=Path(".qrelay/vectors"), help="Folder of passages' vectors.")
+    parser.add_argument("--engine", choices=get_args(EncoderEngine), default="torch", help="Of the embedders.")
     parser.add_argument("--only", action="append", choices=COLLECTIONS, help="These collections.")
     parser.add_argument("--dl19", action="store_true", help="DL19 too.")
     parser.add_argument("--half", choices=("a", "b"), default="")
@@ -273,9 +284,10 @@ def main() -> None:
     if not arguments.data.exists():
         raise SystemExit(f"skipped: {arguments.data} is not there; name the collections' folder with --data")
     chosen = arguments.only or [name for name in COLLECTIONS if arguments.dl19 or not COLLECTIONS[name].runs]
+    load = partial(Kept, folder=arguments.vectors, engine=arguments.engine)
     cache = open_cache(arguments.cache)
     try:
-        fresh = {name: measured(name, arguments.data, cache, arguments.vectors, arguments.half) for name in chosen}
+        fresh = {name: measured(name, arguments.data, cache, load, arguments.half) for name in chosen}
     except QrelayError as error:
         raise SystemExit(str(error)) from error
     finally:
@@ -283,8 +295,7 @@ def main() -> None:
     if arguments.print or arguments.half:
         print("\n\n".join(_section(COLLECTIONS[name], without_nan(each)) for name, each in fresh.items()))
         return
-    kept = json.loads(JSON.read_text("utf8")) if JSON.exists() else {}
-    found = without_nan({**kept, **fresh})
+    found = without_nan({**kept(), **fresh})
     write_atomic(JSON, json.dumps(found, indent=1, allow_nan=False).encode() + b"\n")
     write_atomic(PAGE, filled(PAGE.read_text("utf8"), found).encode())
 

@@ -211,6 +211,22 @@ def test_qualify_with_maps_speaks_of_fused_labels_by_the_hash_that_the_ledger_ha
         (["eval", "--slice", "SLICE"], "--relevant-from"),
         (["eval", "--slice", "SLICE", "--relevant-from", "1", "--embedder", "", "--fuse", "mine"], "write NAME=A,B"),
         (["calibrate", "--slice", "SLICE", "--relevant-from", "1"], "--out"),
+        (
+            [
+                "calibrate",
+                "--slice",
+                "SLICE",
+                "--relevant-from",
+                "1",
+                "--out",
+                "x",
+                "--embedder",
+                "a",
+                "--embedder",
+                "b",
+            ],
+            "name one --embedder here",
+        ),
         (["qualify", "--slice", "absent.tsv", "--relevant-from", "1", "--out", "x"], "absent.tsv"),
     ],
 )

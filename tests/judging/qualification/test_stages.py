@@ -19,7 +19,7 @@ from qrelay.judging.qualification.stages import StageOptions, score_pairs
 from qrelay.judging.qualification.table import candidate_sets, measure, missing_count
 from qrelay.judging.strategies import make_strategy
 from qrelay.llm.fake import FakeBackend
-from qrelay.models.embedder import load_embedder
+from qrelay.models.embedder import HashEmbedder, load_embedder
 from qrelay.terms import K1, B, tokenize
 from qrelay.types import Candidate
 from tests.conftest import SHARED_DATA
@@ -44,6 +44,16 @@ def test_dense_scores_are_the_embedders_products_of_query_and_titled_passage() -
     assert list(found) == ["dense"]
     assert found["dense"][[0, 2]].tolist() == [query @ titled, query @ plain]
     assert told == ["dense scores"]
+
+
+def test_a_second_embedder_is_a_system_of_its_own_beside_the_retrievers() -> None:
+    sizes = {"hash": 64, "narrow": 8}
+    options = StageOptions(["hash", "narrow", "hash"], load=lambda name: HashEmbedder(sizes[name]))
+    found = score_pairs(PAIRS, options, lambda _: None)
+    assert list(found) == ["dense", "dense:narrow"]
+    query, titled = HashEmbedder(8).encode([QUERY, f"{TITLE}\n{COPYTREE}"], "document")
+    assert found["dense:narrow"][0] == query @ titled
+    assert found["dense"].tolist() == score_pairs(PAIRS, StageOptions(["hash"]), lambda _: None)["dense"].tolist()
 
 
 def test_bm25_is_lucenes_formula_over_the_whole_corpus() -> None:
