@@ -32,7 +32,6 @@ from qrelay.formats.annotated_pairs import GradedPair, corpus_texts, read_beir
 from qrelay.formats.beir import Collection
 from qrelay.formats.runs import read_run
 from qrelay.judging.cache import JudgmentCache, open_cache
-from qrelay.judging.calibration import BEHIND_BEST
 from qrelay.judging.judge import Judge
 from qrelay.judging.panel import Panel
 from qrelay.judging.qualification.stages import Scores, StageOptions, score_pairs
@@ -54,7 +53,6 @@ BEGIN, END = "<!-- judge table: begin -->", "<!-- judge table: end -->"
 MINILM, MPNET = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
 BOTH_DENSE: Final = (DENSE, f"{DENSE}:{MPNET}")
 JUDGES: Final = {"0.5B": "qwen2.5-coder-0.5b-instruct", "1.5B": "qwen2.5-coder-1.5b-instruct"}
-RANKED_BY: Final = "nDCG@10"
 
 ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "query likelihood, 0.5B": ("0.5B",),
@@ -166,8 +164,8 @@ def taus(table: Table, system: System, folder: Path) -> dict[str, float | None]:
     for pair, people, said in zip(table.pairs, table.grades, system.predictions.grade, strict=True):
         for side, grade in zip(sides, (people, said), strict=True):
             side.setdefault(pair.query_id, {})[pair.passage_id] = int(grade)
-    found = agreement(Judged(sides[0]), Judged(sides[1]), runs, [RANKED_BY])
-    one = found["measures"][RANKED_BY]
+    found = agreement(Judged(sides[0]), Judged(sides[1]), runs, ["nDCG@10"])
+    one = found["measures"]["nDCG@10"]
     return {"tau": one["tau"], "tau_ci": [one["tau_low"], one["tau_high"]], "tau_queries": found["queries"]}
 
 
@@ -206,12 +204,8 @@ def measured(
         rows = np.array([row for row, pair in enumerate(pairs) if pair.query_id in asked])
         pairs, stages = [pairs[row] for row in rows], {system: scores[rows] for system, scores in stages.items()}
     table, there = recorded(cache, pairs, stages, public.relevant_from)
-    usable = {*table.labels, *table.stages}
-    fusions = {
-        row: inputs
-        for row, inputs in ROWS.items()
-        if len(inputs) > 1 and {each.removesuffix(BEHIND_BEST) for each in inputs} <= usable
-    }
+    lacking = {*JUDGES} - {*table.labels}
+    fusions = {row: inputs for row, inputs in ROWS.items() if len(inputs) > 1 and not lacking & {*inputs}}
     evaluation = evaluate(table, fusions)
     return {
         "pairs": len(pairs),
