@@ -35,7 +35,7 @@ from qrelay.judging.cache import JudgmentCache, open_cache
 from qrelay.judging.judge import Judge
 from qrelay.judging.panel import Panel
 from qrelay.judging.qualification.stages import Scores, StageOptions, score_pairs
-from qrelay.judging.qualification.systems import FUSED, Evaluation, System, evaluate, with_stages
+from qrelay.judging.qualification.systems import FUSED, FUSED_STAGES, Evaluation, System, evaluate, with_stages
 from qrelay.judging.qualification.table import Table, measure
 from qrelay.judging.report.write import without_nan
 from qrelay.judging.strategies.query_likelihood import QueryLikelihood
@@ -54,6 +54,7 @@ MINILM, MPNET = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
 BOTH_DENSE: Final = (DENSE, f"{DENSE}:{MPNET}")
 JUDGES: Final = {"0.5B": "qwen2.5-coder-0.5b-instruct", "1.5B": "qwen2.5-coder-1.5b-instruct"}
 
+DENSES: Final = {"MiniLM": BOTH_DENSE[:1], "mpnet": BOTH_DENSE[1:], "both cosines": BOTH_DENSE}
 ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "query likelihood, 0.5B": ("0.5B",),
     "query likelihood, 1.5B": ("1.5B",),
@@ -62,10 +63,11 @@ ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "BM25": (BM25,),
     "both cosines": BOTH_DENSE,
     f"`{FUSED}`: 0.5B, 1.5B": tuple(JUDGES),
-    "`fused+stages`: 0.5B, MiniLM": with_stages(["0.5B"], BOTH_DENSE[:1]),
-    "`fused+stages`: 0.5B, both cosines": with_stages(["0.5B"], BOTH_DENSE),
-    "`fused+stages`: 0.5B, 1.5B, MiniLM": with_stages(tuple(JUDGES), BOTH_DENSE[:1]),
-    "`fused+stages`: 0.5B, 1.5B, both cosines": with_stages(tuple(JUDGES), BOTH_DENSE),
+    **{
+        f"`{FUSED_STAGES}`: {', '.join((*judges, said))}": with_stages(judges, dense)
+        for judges in (("0.5B",), tuple(JUDGES))
+        for said, dense in DENSES.items()
+    },
 }
 """A row's name and its inputs."""
 _COLUMNS: Final = {"auc_within_query": "within", "kappa_binary": "kappa binary", "kappa_four_point": "kappa 4-point",
@@ -175,12 +177,12 @@ def figures(evaluation: Evaluation, there: Mapping[str, int], runs: Path | None)
     against = {each["a"]: each for each in evaluation.comparisons}
     found: dict[str, Any] = {}
     for row, inputs in ROWS.items():
-        system = evaluation.systems.get(inputs[0] if len(inputs) == 1 else row)
-        if system is None:
-            lacking = [f"{name} {there[name]:,} of {len(table.pairs):,}" for name in JUDGES
-                       if name in inputs and name not in table.labels]  # fmt: skip
-            found[row] = {"inputs": list(inputs), "lacking": lacking}
+        lacking = [name for name in JUDGES if name in inputs and name not in table.labels]
+        if lacking:
+            counts = [f"{name} {there[name]:,} of {len(table.pairs):,}" for name in lacking]
+            found[row] = {"inputs": list(inputs), "lacking": counts}
             continue
+        system = evaluation.systems[inputs[0] if len(inputs) == 1 else row]
         shown = ("auc", "auc_ci", "auc_within_query", "auc_within_query_n", "kappa_binary", "kappa_binary_ci",
                 "kappa_four_point", "kappa_graded")  # fmt: skip
         found[row] = {"inputs": list(inputs), **{key: system.metrics[key] for key in shown}}
@@ -228,8 +230,7 @@ def _section(public: Public, found: Mapping[str, Any] | None) -> str:
     columns = [key for key in _COLUMNS if key != "tau" or public.runs]
     head = ["", "AUC (95 %)", *(_COLUMNS[key] for key in columns), "AUC beside the best retrieval score"]
     counted = f"{found['queries']} queries, {found['pairs']:,} pairs, {found['relevant']:,} relevant"
-    rows = [_row(name, row, columns) for name, row in found["rows"].items()]
-    rows += [[f"{name} (published)", _number(each["auc"]), *(_number(each.get(key)) for key in columns), ""]
+    rows = [_row(name, row, columns) for name, row in found["rows"].items()] + [[f"{name} (published)", _number(each["auc"]), *(_number(each.get(key)) for key in columns), ""]
              for name, each in public.peers.items()]  # fmt: skip
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join([f"**{public.title}**: {counted}.", "", *(f"| {' | '.join(line)} |" for line in lines)])
