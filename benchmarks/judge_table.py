@@ -230,8 +230,9 @@ def _section(public: Public, found: Mapping[str, Any] | None) -> str:
     columns = [key for key in _COLUMNS if key != "tau" or public.runs]
     head = ["", "AUC (95 %)", *(_COLUMNS[key] for key in columns), "AUC beside the best retrieval score"]
     counted = f"{found['queries']} queries, {found['pairs']:,} pairs, {found['relevant']:,} relevant"
-    rows = [_row(name, row, columns) for name, row in found["rows"].items()] + [[f"{name} (published)", _number(each["auc"]), *(_number(each.get(key)) for key in columns), ""]
-             for name, each in public.peers.items()]  # fmt: skip
+    rows = [_row(name, row, columns) for name, row in found["rows"].items()]
+    for name, peer in public.peers.items():
+        rows.append([f"{name} (published)", _number(peer["auc"]), *(_number(peer.get(key)) for key in columns), ""])
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join([f"**{public.title}**: {counted}.", "", *(f"| {' | '.join(line)} |" for line in lines)])
 
