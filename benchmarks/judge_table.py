@@ -2,14 +2,12 @@
 
     python -m benchmarks.judge_table --cache .qrelay/judge-cache.sqlite             # LLMJudge DL23 and LiveQA-Med dev
     python -m benchmarks.judge_table --cache … --dl19                               # DL19 too: measured once
-    python -m benchmarks.judge_table --cache … --half a --only llmjudge-dl23 --print
 
 Labels come from the judgment cache alone, whichever engine made them: no judge's model is loaded. A row whose labels
 are not all there is told as not measured; `qrelay judge eval` with the same cache makes them (docs/judge.md has the
 commands). Passages' vectors are kept in --vectors. Writes docs/judge-table.json and, of it, the table between the
 markers of docs/judge.md; a collection that is left out keeps its figures. --half: the queries at even (a) or odd (b)
-places of the sorted ids, for choosing on one and reporting the other; prints, and writes nothing.
-Needs ../shared/data, or --data.
+places of the sorted ids, for choosing on one and reporting the other; it prints. Needs ../shared/data, or --data.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -186,8 +184,7 @@ def figures(evaluation: Evaluation, there: Mapping[str, int], runs: Path | None)
         shown = ("auc", "auc_ci", "auc_within_query", "auc_within_query_n", "kappa_binary", "kappa_binary_ci",
                 "kappa_four_point", "kappa_graded")  # fmt: skip
         found[row] = {"inputs": list(inputs), **{key: system.metrics[key] for key in shown}}
-        if system.name in against:
-            found[row]["against"] = against[system.name]
+        found[row] |= {"against": against[system.name]} if system.name in against else {}
         if runs is not None:
             found[row] |= taus(table, system, runs)
     return found
@@ -229,26 +226,25 @@ def _section(public: Public, found: Mapping[str, Any] | None) -> str:
         return f"**{public.title}**: not measured yet."
     columns = [key for key in _COLUMNS if key != "tau" or public.runs]
     head = ["", "AUC (95 %)", *(_COLUMNS[key] for key in columns), "AUC beside the best retrieval score"]
-    counted = f"{found['queries']} queries, {found['pairs']:,} pairs, {found['relevant']:,} relevant"
+    counted = f"{found['queries']} queries, {found['pairs']:,} pairs, {found['relevant']:,} relevant; cosines by "
     rows = [_row(name, row, columns) for name, row in found["rows"].items()]
     for name, peer in public.peers.items():
         rows.append([f"{name} (published)", _number(peer["auc"]), *(_number(peer.get(key)) for key in columns), ""])
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join([f"**{public.title}**: {counted}.", "", *(f"| {' | '.join(line)} |" for line in lines)])
+    lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
+    return "\n".join([f"**{public.title}**: {counted}{found['embedders']}.", "", *lines])
 
 
 def _row(name: str, row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     if "lacking" in row:
         return [name, f"not measured (labels: {', '.join(row['lacking'])})", *[""] * (len(columns) + 1)]
     cells = [_number(row["auc"], row["auc_ci"]), *(_number(row[key], row.get(f"{key}_ci", ())) for key in columns)]
-    test = row.get("against")
-    return [name, *cells, f"{test['difference']:+.3f}, p {test['p']:.3f}" if test else ""]
+    return [name, *cells, "{difference:+.3f}, p {p:.3f}".format(**row["against"]) if "against" in row else ""]
 
 
 def _number(value: float | None, interval: Sequence[float | None] = ()) -> str:
     shown = "" if value is None else f"{value:.3f}"
-    known = [f"{each:.3f}" for each in interval if each is not None]
-    return f"{shown} ({'-'.join(known)})" if known else shown
+    known = " to ".join(f"{each:.3f}" for each in interval if each is not None)
+    return f"{shown} ({known})" if known else shown
 
 
 def filled(page: str, found: Mapping[str, Any]) -> str:
@@ -284,12 +280,15 @@ def main() -> None:
     cache = open_cache(arguments.cache)
     try:
         fresh = {name: measured(name, arguments.data, cache, load, arguments.half) for name in chosen}
+        fresh = {name: {"embedders": arguments.engine, **each} for name, each in fresh.items()}
     except QrelayError as error:
         raise SystemExit(str(error)) from error
     finally:
         cache.close()
     if arguments.print or arguments.half:
-        print("\n\n".join(_section(COLLECTIONS[name], without_nan(each)) for name, each in fresh.items()))
+        for name, each in fresh.items():
+            beside = replace(COLLECTIONS[name], peers={}) if arguments.half else COLLECTIONS[name]
+            print(_section(beside, without_nan(each)), end="\n\n")
         return
     found = without_nan({**kept(), **fresh})
     write_atomic(JSON, json.dumps(found, indent=1, allow_nan=False).encode() + b"\n")

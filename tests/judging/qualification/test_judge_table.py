@@ -91,13 +91,13 @@ def test_the_page_has_a_row_a_system_and_the_published_ones_beside_them() -> Non
                 "kappa_binary_ci": [None, None], "kappa_four_point": 0.1, "kappa_graded": 0.2,
                 "against": {"difference": 0.01, "p": 0.25}}  # fmt: skip
     rows = {"one": measured, "other": {"inputs": ["1.5B"], "lacking": ["1.5B 1 of 2"]}}
-    found = {"llmjudge-dl23": {"queries": 25, "pairs": 4412, "relevant": 10, "rows": rows}}
+    found = {"llmjudge-dl23": {"queries": 25, "pairs": 4412, "relevant": 10, "embedders": "torch", "rows": rows}}
     page = filled(f"before\n{judge_table.BEGIN}\nold\n{judge_table.END}\nafter\n", found)
     assert page.startswith("before\n")
     assert page.endswith("\nafter\n")
     assert "old" not in page
     lines = page.splitlines()
-    assert "| one | 0.700 (0.650-0.750) | 0.720 | 0.300 | 0.100 | 0.200 | +0.010, p 0.250 |" in lines
+    assert "| one | 0.700 (0.650 to 0.750) | 0.720 | 0.300 | 0.100 | 0.200 | +0.010, p 0.250 |" in lines
     assert "| other | not measured (labels: 1.5B 1 of 2) |  |  |  |  |  |" in lines
     assert "| Llama-3-70B, four prompts (published) | 0.766 |  | 0.371 | 0.209 |  |  |" in lines
     assert "**TREC DL19**: not measured yet." in lines
