@@ -156,7 +156,7 @@ def recorded(
     return Table(tuple(pairs), relevant_from, ordered, hashes, stages), there
 
 
-def taus(table: Table, system: System, folder: Path) -> dict[str, float | None]:
+def taus(table: Table, system: System, folder: Path) -> dict[str, Any]:
     """Kendall's tau of the official runs under the system's cross-validated grades and under people's, by nDCG@10."""
     assert system.predictions is not None
     runs = {path.name.removesuffix(".run.gz"): read_run(path) for path in sorted(folder.glob("*.run.gz"))}
