@@ -196,7 +196,7 @@ def _print(report: dict[str, Any], out: Path | None) -> None:
         for kind, name in (("false_negatives", "false negatives"), ("wrong_positives", "wrong positives"))
     ]
     click.echo()
-    show(Rows(("source", "share of", "of", "judged", "share", "95%", "missing"), rows))
+    show(Rows(("source", "share of", "found", "judged", "share", "95%", "missing"), rows))
     if report["stopped"]:
         click.echo(f"stopped: {report['stopped']}; nothing was written, run the same command to go on", err=True)
     elif out:
