@@ -28,8 +28,12 @@ $(LOCAL): $(SETUP)
 	$(INSTALL) -e ".[local]"
 	touch $@
 
+# Their own readers of training files, for tests; what else they depend on is not needed for that.
+READERS := flagembedding==1.4.2 tevatron==0.1.0
+
 $(DEV): $(LOCAL) scripts/fetch_schemas.py
 	$(INSTALL) -e ".[dev]"
+	$(INSTALL) --no-deps $(READERS)
 	$(BIN)/python scripts/fetch_schemas.py $(PIP_ARGS)
 	touch $@
 
