@@ -8,17 +8,15 @@ from __future__ import annotations
 import email
 import json
 import math
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import parse_qs
 
-from tests.conftest import LONG_S
-from tests.llm.endpoint import Answer, answer, hang_up
+from tests.llm.endpoint import Answer, LocalServer, answer, hang_up
 
 __all__ = ["BatchEndpoint", "Plan", "answer", "graded", "hang_up"]
 
@@ -68,7 +66,7 @@ Fault = tuple[bool, Answer]
 """Whether the request is carried out first, and what is answered then."""
 
 
-class BatchEndpoint:
+class BatchEndpoint(LocalServer):
     """paid: how often each custom_id was carried out in a batch. plans: of the next batches. faults: of the next
     calls of a route, such as "POST /batches". hidden: how many lists do not show the newest batch yet."""
 
@@ -82,29 +80,7 @@ class BatchEndpoint:
         self.hidden = 0
         self.files: dict[str, tuple[str, bytes]] = {}
         self.batches: dict[str, _Batch] = {}
-        self._lock = threading.Lock()
-        self._released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-
-    @property
-    def url(self) -> str:
-        """The base URL of a judge."""
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def silence(self, handler: BaseHTTPRequestHandler) -> None:
-        """Never answer, until the test ends."""
-        self._released.wait(LONG_S)
-        handler.close_connection = True
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._released.set()
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__()
 
     def _dispatch(self, call: _Call) -> Answer:
         """What is answered; every call is one transaction."""

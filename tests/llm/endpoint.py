@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -121,20 +122,18 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
 GOOD = completion({"3": 0.7, "2": 0.2, "1": 0.05, "0": 0.01})
 
 
-class ScriptedEndpoint:
-    """Answers with `script` in order, then with `default` for ever. `requests` are the bodies it got, `paths`
-    where they went."""
+class LocalServer(ABC):
+    """A server on this machine, of requests side by side; open it with `with`."""
 
     def __init__(self) -> None:
-        self.default: Answer = GOOD
-        self.requests: list[dict[str, Any]] = []
-        self.paths: list[str] = []
-        self.headers: list[dict[str, str]] = []
-        self._script: Iterator[Answer] = iter(())
         self._lock = threading.Lock()
         self._released = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
+
+    @abstractmethod
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        """What answers."""
 
     @property
     def url(self) -> str:
@@ -145,10 +144,6 @@ class ScriptedEndpoint:
     def address(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self._server.server_port}"
-
-    def script(self, *answers: Answer) -> None:
-        """What to answer next."""
-        self._script = iter(answers)
 
     def silence(self, handler: BaseHTTPRequestHandler) -> None:
         """Never answer, until the test ends."""
@@ -163,6 +158,23 @@ class ScriptedEndpoint:
         self._released.set()
         self._server.shutdown()
         self._server.server_close()
+
+
+class ScriptedEndpoint(LocalServer):
+    """Answers with `script` in order, then with `default` for ever. `requests` are the bodies it got, `paths`
+    where they went."""
+
+    def __init__(self) -> None:
+        self.default: Answer = GOOD
+        self.requests: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self._script: Iterator[Answer] = iter(())
+        super().__init__()
+
+    def script(self, *answers: Answer) -> None:
+        """What to answer next."""
+        self._script = iter(answers)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         outer = self

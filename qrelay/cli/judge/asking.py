@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from qrelay.cli.judge.pairs import source_options
 from qrelay.cli.options import Decorator, config_option, data_dir_option
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from qrelay.judging.asking import Asker
     from qrelay.judging.settings import JudgeSettings
 
-FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 OUT = click.Path(path_type=Path, dir_okay=False)
 _Made = TypeVar("_Made")
 
@@ -24,14 +24,11 @@ _Made = TypeVar("_Made")
 def pairs_options(words: int = 160) -> Decorator:
     """Where passages come from, and how much of one is shown."""
     return _options(
-        click.option("--slice", "slice_", type=FILE, help="TSV of annotated pairs, from `qrelay judge slice`."),
-        click.option(
-            "--corpus",
-            type=click.Path(path_type=Path, exists=True),
-            help="BEIR folder (also of `qrelay export beir`) or corpus.jsonl[.gz], instead of --slice.",
+        *source_options(
+            "; also of `qrelay export beir`",
+            queries="  [default: the BEIR folder's]",
+            qrels="  [default: qrels/test.tsv there]",
         ),
-        click.option("--queries", type=FILE, help="queries.jsonl[.gz].  [default: the BEIR folder's]"),
-        click.option("--qrels", type=FILE, help="BEIR's TSV or TREC's; .gz too.  [default: qrels/test.tsv there]"),
         click.option(
             "--words",
             type=click.IntRange(1),

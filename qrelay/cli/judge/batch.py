@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.group import example
+from qrelay.cli.judge.pairs import FILE, source_options
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.output import Rows, echo_json, show
@@ -22,23 +23,15 @@ if TYPE_CHECKING:
     from qrelay.llm.batch.records import Batch
     from qrelay.types import CandidateSet
 
-_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _OUT = click.Path(path_type=Path, dir_okay=False)
 
 
 def _pairs_options(command: Any) -> Any:
     """Where the pairs come from."""
     options = [
-        click.option("--slice", "slice_", type=_FILE, help="TSV of annotated pairs; grades may be empty."),
-        click.option("--candidates", type=_FILE, help="JSONL of queries with their candidates and texts."),
-        click.option(
-            "--corpus",
-            type=click.Path(path_type=Path, exists=True),
-            help="BEIR folder or its corpus.jsonl[.gz], with --queries and --qrels: the judged pairs.",
-        ),
-        click.option("--queries", type=_FILE, help="BEIR queries.jsonl[.gz]."),
-        click.option("--qrels", type=_FILE, help="BEIR's TSV or TREC's; .gz too."),
-        click.option("--answers", type=_FILE, help="JSONL of reference answers: _id, answers."),
+        *source_options("; with --queries and --qrels: the judged pairs"),
+        click.option("--candidates", type=FILE, help="JSONL of queries with their candidates and texts."),
+        click.option("--answers", type=FILE, help="JSONL of reference answers: _id, answers."),
         click.option("--max-words", default=160, show_default=True, help="Words of a BEIR document that are judged."),
         click.option("--wait", is_flag=True, help="Until no answer is on its way: minutes to a day."),
         data_dir_option(),

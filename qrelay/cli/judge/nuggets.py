@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.group import Group, example
-from qrelay.cli.judge.asking import FILE, OUT, ask, engine_options, pairs_options, read_pairs, settings_of
+from qrelay.cli.judge.asking import OUT, ask, engine_options, pairs_options, read_pairs, settings_of
+from qrelay.cli.judge.pairs import FILE
 from qrelay.cli.options import json_option
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.output import Rows, echo_json, show

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +18,24 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-def pairs_options(command: Any) -> Any:
-    """Where graded pairs come from."""
-    options = [
+def source_options(where: str = "", *, queries: str = "", qrels: str = "") -> list[Callable[[Any], Any]]:
+    """The files that pairs come from. where: more on --corpus; queries, qrels: their defaults."""
+    return [
         click.option("--slice", "slice_", type=FILE, help="TSV of annotated pairs, from `qrelay judge slice`."),
         click.option(
             "--corpus",
             type=click.Path(path_type=Path, exists=True),
-            help="BEIR folder or its corpus.jsonl[.gz], with --queries and --qrels instead of --slice.",
+            help=f"BEIR folder or its corpus.jsonl[.gz], instead of --slice{where}.",
         ),
-        click.option("--queries", type=FILE, help="BEIR queries.jsonl[.gz]."),
-        click.option("--qrels", type=FILE, help="BEIR's TSV or TREC's; .gz too."),
+        click.option("--queries", type=FILE, help=f"BEIR queries.jsonl[.gz].{queries}"),
+        click.option("--qrels", type=FILE, help=f"BEIR's TSV or TREC's; .gz too.{qrels}"),
+    ]
+
+
+def pairs_options(command: Any) -> Any:
+    """Where graded pairs come from."""
+    options = [
+        *source_options("; with --queries and --qrels"),
         click.option("--rest", type=FILE, help="TSV of more pairs, judged but not graded: for the relevant share."),
         click.option("--answers", type=FILE, help="JSONL of reference answers: _id, answers."),
         click.option("--max-words", default=160, show_default=True, help="Words of a document that are judged."),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.group import example
-from qrelay.cli.judge.asking import FILE, OUT, ask, engine_options, pairs_options, read_pairs, settings_of
+from qrelay.cli.judge.asking import OUT, ask, engine_options, pairs_options, read_pairs, settings_of
+from qrelay.cli.judge.pairs import FILE
 from qrelay.cli.options import json_option
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.output import echo_json

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
@@ -117,7 +118,7 @@ class Probabilities:
 
 
 @dataclass(frozen=True)
-class _Words:
+class _Words(ABC):
     """A base for answers in words."""
 
     scale: Scale
@@ -144,9 +145,9 @@ class _Words:
         found = self.read(answer)
         return isinstance(found.outcome, Graded) and bool(found.reason) == bool(self.answer.reason)
 
+    @abstractmethod
     def read(self, text: str) -> Read:
         """What the answer says."""
-        raise NotImplementedError
 
     async def measure(self, backend: Backend, prompts: Sequence[Prompt]) -> list[Measured | QrelayError]:
         """One reply a prompt."""
