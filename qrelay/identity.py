@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from qrelay.errors import InvalidQuery
 from qrelay.types import CandidateSet, JudgeIdentity, Query
@@ -39,12 +39,15 @@ def judge_digest(judge: JudgeIdentity) -> str:
     )
 
 
-def judgment_key(query_text: str, passage_title: str, passage_text: str, judge_hash: str) -> str:
+def judgment_key(
+    query_text: str, passage_title: str, passage_text: str, judge_hash: str, metadata: Sequence[str] = ()
+) -> str:
     """The identity of one label: same key, same label. `judge_hash` comes from `judge_digest`.
 
-    The title is part of what the judge reads, so it is part of the key.
+    The title is part of what the judge reads, so it is part of the key; so are the values of the metadata that it
+    reads, of which most judges read none.
     """
-    return digest(query_text, passage_title, passage_text, judge_hash)
+    return digest(query_text, passage_title, passage_text, judge_hash, *metadata)
 
 
 def query_fingerprint(collection: str, query_id: str, text: str) -> str:
@@ -66,7 +69,8 @@ def feed_message_id(record: Query | CandidateSet) -> str:
 
 
 def candidates_digest(record: CandidateSet) -> str:
-    """The identity of what is judged of a query: its passages, their texts, and every system's score and rank."""
+    """The identity of what is judged of a query: its passages, their texts, and every system's score and rank. Not
+    their metadata, which most judges do not read."""
     fields: list[str] = []
     for candidate in record.candidates:
         passage = candidate.passage

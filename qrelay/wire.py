@@ -119,6 +119,8 @@ def _fill_candidate(message: records_pb2.Candidate, candidate: Candidate) -> Non
     passage.doc_id = source.doc_id
     passage.title = source.title
     passage.text = source.text
+    if source.metadata:
+        passage.metadata.update(source.metadata)
     if candidate.sampled:
         message.sampled = True
     for score in candidate.scores:
@@ -140,8 +142,9 @@ def _score_from_proto(score: records_pb2.Score) -> Score:
 
 def _candidate_from_proto(message: records_pb2.Candidate) -> Candidate:
     passage = message.passage
+    metadata = dict(passage.metadata) if passage.metadata else {}
     return Candidate(
-        Passage(passage.passage_id, passage.doc_id, passage.title, passage.text),
+        Passage(passage.passage_id, passage.doc_id, passage.title, passage.text, metadata),
         tuple([_score_from_proto(score) for score in message.scores]),
         message.sampled,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -82,10 +82,10 @@ class PoolOptions:
 
 @dataclass(slots=True)
 class Corpus:
-    """What was read of it. texts: id -> (title, text). bad: lines that are no documents, and the first with why."""
+    """What was read of it. bad: lines that are no documents, and the first with why."""
 
     name: str = ""
-    texts: dict[str, tuple[str, str]] = field(default_factory=dict)
+    texts: dict[str, tuple[str, str, Mapping[str, str]]] = field(default_factory=dict)
     bad: int = 0
     first_bad: str = ""
 
@@ -151,7 +151,7 @@ def _read(source: str, wanted: set[str]) -> Corpus:
     with step("reading the corpus", unit="documents") as reading:
         for document in read_corpus(source, corpus.reject):
             if document.doc_id in wanted:
-                corpus.texts.setdefault(document.doc_id, (document.title, document.text))
+                corpus.texts.setdefault(document.doc_id, (document.title, document.text, document.metadata))
             reading.advance(1)
     if wanted and not corpus.texts:
         raise MalformedInput(f"{source} holds none of {examples(sorted(wanted))}: give the corpus that has these ids")

@@ -34,8 +34,8 @@ from qrelay.identity import digest
 from qrelay.naming import passage_name
 from qrelay.types import Candidate, CandidateSet, Passage, Query, Score
 
-Texts = Mapping[str, tuple[str, str]]
-"""document id -> (title, text)."""
+Texts = Mapping[str, tuple[str, str, Mapping[str, str]]]
+"""document id -> (title, text, metadata)."""
 _SUFFIXES: Final = (".gz", ".txt", ".trec", ".run", ".res", ".tsv")
 
 
@@ -158,12 +158,12 @@ class Pools:
         return CandidateSet(query, candidates, self.version)
 
     def _candidates(self, found: Found) -> Iterator[Candidate]:
-        title, text = found.title, found.text
+        title, text, metadata = found.title, found.text, found.metadata
         if not text:
-            title, text = self.texts.get(found.passage_id or found.doc_id, (title, ""))
+            title, text, metadata = self.texts.get(found.passage_id or found.doc_id, (title, "", metadata))
         self.without_text += not text.strip()
         for passage_id, part in self._parts(found, text):
-            yield Candidate(Passage(passage_id, found.doc_id, title, part), found.scores, sampled=True)
+            yield Candidate(Passage(passage_id, found.doc_id, title, part, metadata), found.scores, sampled=True)
 
     def _parts(self, found: Found, text: str) -> Iterator[tuple[str, str]]:
         if found.passage_id:

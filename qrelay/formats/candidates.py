@@ -6,7 +6,7 @@
         {"doc_id": "c", "passage_id": "c#4", "text": "…"}]}
 
 The query's fields are those of every query line. A candidate with a `passage_id` is a passage as it stands, one
-without is a document; it may lack a text. `scores`: of each system, a score, or an object with `score`, `rank` or
+without is a document; it may lack a text, and have `metadata`. `scores`: of each system, a score, or an object with `score`, `rank` or
 both; or `score` and `rank` of one system, which `system` names beside them or beside `candidates`. A rank counts from
 1; where none is given it is the candidate's place by that system's scores among all of the line, ties in the line's
 order. Where there is no score either, the line's order ranks.
@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from qrelay.errors import MalformedInput
 from qrelay.formats.lines import BadRecord, decoded, json_value
 from qrelay.formats.queries import query_from
-from qrelay.formats.records import candidate_fields, require_text
+from qrelay.formats.records import candidate_fields, metadata_of, require_text
 from qrelay.types import MAX_ROUND, Query, Score
 
 ENGINE: Final = "engine"
@@ -33,13 +33,14 @@ MAX_SYSTEM_CHARS: Final = 128
 @dataclass(frozen=True, slots=True)
 class Found:
     """What systems returned: a passage as it stands, or, where `passage_id` is "", a document. text: "" where it came
-    without one."""
+    without one. metadata: field to text."""
 
     doc_id: str
     scores: tuple[Score, ...]
     title: str = ""
     text: str = ""
     passage_id: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def parse_candidates(line: str | bytes, collection: str) -> tuple[Query, list[Found]]:
@@ -67,7 +68,7 @@ def parse_candidates(line: str | bytes, collection: str) -> tuple[Query, list[Fo
 
 def _found(row: Any, system: str) -> Found:
     passage_id, doc_id, title, text = candidate_fields(row)
-    return Found(doc_id, tuple(_scores(row, system).values()), title, text, passage_id)
+    return Found(doc_id, tuple(_scores(row, system).values()), title, text, passage_id, metadata_of(row)[0])
 
 
 def _refuse_twice(found: Sequence[Found]) -> None:

@@ -44,7 +44,9 @@ class Kind:
 
 
 DOCUMENTS: Final = Kind(
-    "document", {"_id": DOCUMENT_IDS, "text": DOCUMENT_TEXTS, "title": ("title",)}, (("_id",), ("text", "title"))
+    "document",
+    {"_id": DOCUMENT_IDS, "text": DOCUMENT_TEXTS, "title": ("title",), "metadata": ("metadata",)},
+    (("_id",), ("text", "title")),
 )
 _ASKED: Final = {
     "query_id": QUERY_IDS,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,6 +22,8 @@ DOCUMENT_TEXTS: Final = ("text", "contents", "content", "passage", "body")
 QUERY_IDS: Final = ("query_id", "_id", "id", "qid")
 QUERY_TEXTS: Final = ("text", "query", "question")
 REPLACEMENT: Final = "\ufffd"
+METADATA_BYTES: Final = 2048
+"""Of a document's metadata as JSON: it travels with each of its passages."""
 _Fields = TypeVar("_Fields")
 
 
@@ -50,6 +53,42 @@ def title_and_text(record: object, what: str = "the passage") -> tuple[str, str]
         raise BadRecord(f"{what} has neither title nor text")
     require_text(title + text, what)
     return title.replace("\0", REPLACEMENT), text.replace("\0", REPLACEMENT)
+
+
+def metadata_of(record: object) -> tuple[dict[str, str], int]:
+    """(field -> text of a record's `metadata`, how many of its fields were left out).
+
+    A date is written by ISO 8601, any other value that is no text as JSON; null and a blank text are no value. Left out is what JSON cannot say,
+    and, in the order of the names, what finds no more room in `METADATA_BYTES`; no value is cut. Where `metadata` is
+    no object, it counts as one field.
+    """
+    found = record.get("metadata") if isinstance(record, dict) else None
+    if not isinstance(found, dict):
+        return {}, int(found is not None)
+    kept: dict[str, str] = {}
+    left_out, room = 0, METADATA_BYTES
+    for name in sorted(found, key=str):
+        text = _value(found[name])
+        size = len(json.dumps({str(name): text}, ensure_ascii=False).encode("utf8", "replace"))
+        if text is None or size > room:
+            left_out += 1
+        elif text.strip():
+            kept[_whole(str(name))] = text
+            room -= size
+    return kept, left_out
+
+
+def _value(value: object) -> str | None:
+    """A field of metadata as text; "": none; None: it cannot be said in JSON."""
+    try:
+        return "" if value is None else _whole(value.isoformat() if isinstance(value, date) else told(value))
+    except BadRecord:
+        return None
+
+
+def _whole(text: str) -> str:
+    """Without NUL and half characters."""
+    return text.encode("utf8", "replace").decode().replace("\0", REPLACEMENT)
 
 
 def passage_fields(record: object) -> tuple[str, str, str, str]:

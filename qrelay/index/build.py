@@ -29,6 +29,7 @@ from typing import Final
 from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
 from qrelay.files import fsync_path, held, write_atomic
 from qrelay.formats.datasets import DOCUMENT_COLUMNS, Columns
+from qrelay.formats.records import METADATA_BYTES
 from qrelay.identity import valid_collection
 from qrelay.index import bm25, spool
 from qrelay.index.ann import AUTO, AnnRequest
@@ -118,8 +119,8 @@ class BuildRequest:
 @dataclass(frozen=True, slots=True)
 class BuildResult:
     """A finished build. `already`: this version was there, nothing was done. `rejected` and its first
-    examples are of this run's reading of the source, as are `replaced` NUL characters and `cut_titles`; `resumed`
-    counts passages found embedded."""
+    examples are of this run's reading of the source, as are `replaced` NUL characters, `cut_titles` and fields of
+    metadata that were `left_out`; `resumed` counts passages found embedded."""
 
     folder: Path
     manifest: Manifest
@@ -129,6 +130,7 @@ class BuildResult:
     resumed: int = 0
     replaced: int = 0
     cut_titles: int = 0
+    left_out: int = 0
 
     def remarks(self) -> Iterator[str]:
         """What people should know of the corpus, a line each."""
@@ -139,6 +141,11 @@ class BuildResult:
             yield _language(language)
         if self.cut_titles:
             yield f"{self.cut_titles:,} titles were longer than {MAX_TITLE_CHARS:,} characters and were cut"
+        if self.left_out:
+            yield (
+                f"{self.left_out:,} fields of metadata were left out: a document keeps {METADATA_BYTES:,} bytes of it"
+                " as JSON, in the order of the names, and `metadata` must be an object"
+            )
         if facts.windows_cut:
             limit = facts.parameters["window_characters"]
             yield f"{facts.windows_cut:,} times a passage was cut at {limit:,} characters: a word has no end there"
@@ -253,6 +260,7 @@ def _result(
         resumed,
         spooled.replaced,
         spooled.cut_titles,
+        spooled.left_out,
     )
 
 
@@ -322,7 +330,7 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path,
     passages.close()
     terms.close()
     write_order(work, positions)
-    measured["without_terms"] = terms.without_terms
+    measured |= {"without_terms": terms.without_terms, "with_metadata": passages.with_metadata}
     state = {
         "embedder": embedder.fingerprint,
         "documents": passages.documents,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from qrelay.formats.lines import BadRecord
-from qrelay.formats.records import DOCUMENT_TEXTS, document_fields
+from qrelay.formats.records import DOCUMENT_TEXTS, document_fields, metadata_of
 
 MAX_ID_CHARS: Final = 512
 """Of a document: what an index of a database takes in every script."""
@@ -20,8 +21,9 @@ Reject = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a corpus. windows: its passages' texts, where they are cut already. For messages only: `where`
-    it was read from, how many NUL characters were `replaced` in it, and whether its title was `cut`."""
+    """One document of a corpus. windows: its passages' texts, where they are cut already. metadata: field to text. For
+    messages only: `where` it was read from, how many NUL characters were `replaced` in it, whether its title was
+    `cut`, and how many fields of its metadata were `left_out`."""
 
     doc_id: str
     title: str
@@ -30,6 +32,8 @@ class Document:
     replaced: int = field(default=0, compare=False)
     cut: bool = field(default=False, compare=False)
     windows: tuple[str, ...] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    left_out: int = field(default=0, compare=False)
 
 
 def document_from(record: object, where: str) -> Document:
@@ -49,7 +53,15 @@ def document_from(record: object, where: str) -> Document:
         )
     text, title = text.strip(), title.strip()
     cut = len(title) > MAX_TITLE_CHARS
-    return Document(doc_id, title[:MAX_TITLE_CHARS].strip(), text, where, _nul(record), cut)
+    metadata, left_out = metadata_of(record)
+    title = title[:MAX_TITLE_CHARS].strip()
+    return Document(doc_id, title, text, where, _nul(record), cut, metadata=metadata, left_out=left_out)
+
+
+def metadata_fields(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """What a document's identity gains by metadata: nothing where there is none, so that an index without any is the
+    one that it was. Texts hold no NUL, so none of them is equal to it."""
+    return (f"\0{json.dumps(metadata, sort_keys=True, ensure_ascii=False)}",) if metadata else ()
 
 
 def _nul(record: object) -> int:

@@ -1,6 +1,6 @@
 """The first pass over a corpus: documents to disk, each id once, and the corpus's hash.
 
-    documents.jsonl   [doc_id, title, text] a line, and the windows where they are cut already; in the corpus's order
+    documents.jsonl   a document a line, in the corpus's order
     ids.sqlite        doc_id -> (position, hash): finds duplicates, and sorts ids, without holding them
 
 Memory: one document, and SQLite's page cache of 16 MiB.
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.identity import digest
-from qrelay.index.documents import Document, Reject
+from qrelay.index.documents import Document, Reject, metadata_fields
 from qrelay.parsing import json_document
 
 DOCUMENTS: Final = "documents.jsonl"
@@ -29,14 +29,15 @@ IDS: Final = "ids.sqlite"
 
 @dataclass(frozen=True, slots=True)
 class SpoolSummary:
-    """What a corpus held. `corpus_hash` covers ids, titles, texts and their order. replaced: NUL characters that are
-    U+FFFD now. cut_titles: longer than `MAX_TITLE_CHARS`."""
+    """What a corpus held. `corpus_hash` covers ids, titles, texts, metadata and their order. replaced: NUL characters
+    that are U+FFFD now. cut_titles: longer than `MAX_TITLE_CHARS`. left_out: fields of metadata."""
 
     documents: int
     duplicates: int
     corpus_hash: str
     replaced: int = 0
     cut_titles: int = 0
+    left_out: int = 0
 
 
 class Rejections:
@@ -62,9 +63,9 @@ class Rejections:
 
 
 def fill(folder: Path, documents: Iterable[Document], reject: Reject, advance: Callable[[int], None]) -> SpoolSummary:
-    """Write the corpus into `folder`. A document that repeats another word for word is counted; one that
-    has a used id and other words is rejected, and the first stays."""
-    sha, count, duplicates, replaced, cut_titles = hashlib.sha256(), 0, 0, 0, 0
+    """Write the corpus into `folder`. A document that repeats another word for word is counted, whatever its metadata;
+    one that has a used id and other words is rejected, and the first stays."""
+    sha, count, duplicates, replaced, cut_titles, left_out = hashlib.sha256(), 0, 0, 0, 0, 0
     with _ids(folder) as ids, (folder / DOCUMENTS).open("w", encoding="utf8") as out:
         for document in documents:
             identity = digest(document.doc_id, document.title, document.text, *(document.windows or ()))
@@ -74,16 +75,16 @@ def fill(folder: Path, documents: Iterable[Document], reject: Reject, advance: C
             elif first is not None:
                 reject(document.where or document.doc_id, _repeated(document.doc_id))
             else:
-                sha.update(identity.encode())
-                windows = [] if document.windows is None else [document.windows]
-                out.write(json.dumps([document.doc_id, document.title, document.text, *windows]) + "\n")
+                sha.update("".join((identity, *metadata_fields(document.metadata))).encode())
+                out.write(line_of(document))
                 count += 1
                 replaced += document.replaced
                 cut_titles += document.cut
+                left_out += document.left_out
             advance(1)
         ids.commit()
     ids.close()
-    return SpoolSummary(count, duplicates, sha.hexdigest(), replaced, cut_titles)
+    return SpoolSummary(count, duplicates, sha.hexdigest(), replaced, cut_titles, left_out)
 
 
 def _ids(folder: Path) -> sqlite3.Connection:
@@ -111,9 +112,20 @@ def _repeated(doc_id: str) -> str:
 def read(folder: Path) -> Iterator[Document]:
     """The documents, in order."""
     with (folder / DOCUMENTS).open(encoding="utf8") as lines:
-        for line in lines:
-            doc_id, title, text, *windows = json_document(line)
-            yield Document(doc_id, title, text, windows=tuple(windows[0]) if windows else None)
+        yield from map(document_in, lines)
+
+
+def line_of(document: Document) -> str:
+    """The document as a line; of what is for messages only, what a build counts later."""
+    each = document
+    return json.dumps([each.doc_id, each.title, each.text, each.windows, each.metadata, each.left_out]) + "\n"
+
+
+def document_in(line: str) -> Document:
+    """The document that `line_of` wrote."""
+    doc_id, title, text, windows, metadata, left_out = json_document(line)
+    cut = None if windows is None else tuple(windows)
+    return Document(doc_id, title, text, windows=cut, metadata=metadata, left_out=left_out)
 
 
 def positions_by_id(folder: Path) -> NDArray[np.int64]:

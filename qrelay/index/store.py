@@ -2,6 +2,8 @@
 
     documents.bin, documents.npy   ids and titles, and int64 offsets [2 x documents + 1] into them
     texts.bin, texts.npy           passage texts, and int64 offsets [passages + 1]
+    metadata.bin, metadata.npy     metadata as JSON, "" for none, and int64 offsets [documents + 1]; absent where no
+                                   document has any
     passages.npy                   int32 [passages, 2]: document, and number within it
     hashes.npy                     uint64 [passages, 2]: 128 bits of sha256 over title and text
     order.npy                      int64 [passages]: place by (doc_id, number), which breaks ties
@@ -12,10 +14,11 @@ All of it is memory-mapped: a store costs the pages that queries touch.
 from __future__ import annotations
 
 import hashlib
+import json
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +32,8 @@ from qrelay.text import passage_text
 from qrelay.types import Passage
 
 Rows = NDArray[np.int64]
+METADATA: Final = "metadata.bin"
+METADATA_ENDS: Final = "metadata.npy"
 _ORDER_BLOCK_ROWS: Final = 1 << 16
 _BLOCK_PASSAGES: Final = 4096
 
@@ -37,21 +42,28 @@ class PassageWriter:
     """Writes a store, document by document; memory holds buffers of some MiB."""
 
     def __init__(self, folder: Path) -> None:
-        self.documents = self.passages = 0
+        self.documents = self.passages = self.with_metadata = 0
+        self._folder = folder
         self._documents = (folder / "documents.bin").open("wb")
         self._texts = (folder / "texts.bin").open("wb")
         self._document_ends = RowBuffer(NpyWriter(folder / "documents.npy", np.int64))
         self._text_ends = RowBuffer(NpyWriter(folder / "texts.npy", np.int64))
         self._rows = RowBuffer(NpyWriter(folder / "passages.npy", np.int32, (2,)))
         self._hashes = RowBuffer(NpyWriter(folder / "hashes.npy", np.uint64, (2,)), row_bytes=16)
+        self._metadata = (folder / METADATA).open("wb")
+        self._metadata_ends = RowBuffer(NpyWriter(folder / METADATA_ENDS, np.int64))
         self._document_ends.add(0)
         self._text_ends.add(0)
+        self._metadata_ends.add(0)
 
     def add(self, document: Document, windows: Sequence[str]) -> None:
         """Add a document as the passages `windows`."""
         for part in (document.doc_id, document.title):
             self._documents.write(part.encode())
             self._document_ends.add(self._documents.tell())
+        self._metadata.write(json.dumps(document.metadata).encode() if document.metadata else b"")
+        self._metadata_ends.add(self._metadata.tell())
+        self.with_metadata += bool(document.metadata)
         for number, text in enumerate(windows):
             self._texts.write(text.encode())
             self._text_ends.add(self._texts.tell())
@@ -61,10 +73,13 @@ class PassageWriter:
         self.passages += len(windows)
 
     def close(self) -> None:
-        for buffer in (self._document_ends, self._text_ends, self._rows, self._hashes):
+        for buffer in (self._document_ends, self._text_ends, self._metadata_ends, self._rows, self._hashes):
             buffer.close()
-        self._documents.close()
-        self._texts.close()
+        for file in (self._documents, self._texts, self._metadata):
+            file.close()
+        if not self.with_metadata:
+            for name in (METADATA, METADATA_ENDS):
+                (self._folder / name).unlink()
 
 
 def _hash(text: str) -> NDArray[np.uint64]:
@@ -95,6 +110,7 @@ class StoredDocument:
     title: str
     first_row: int
     windows: tuple[str, ...]
+    metadata: Mapping[str, str]
 
 
 class PassageStore:
@@ -106,6 +122,8 @@ class PassageStore:
         self._document_ends = load_array(folder / "documents.npy")
         self._text_ends = load_array(folder / "texts.npy")
         self._rows = load_array(folder / "passages.npy")
+        self._metadata = _map(folder / METADATA) if (folder / METADATA).exists() else None
+        self._metadata_ends = load_array(folder / METADATA_ENDS) if self._metadata else None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -122,18 +140,28 @@ class PassageStore:
         ends = self._document_ends[documents * 2 + 2]
         starts, stops = self._text_ends[rows], self._text_ends[rows + 1]
         columns = (numbers, ids, titles, ends, starts, stops)
-        passages = []
+        passages, metadata = [], self._metadata_of(documents)
         for number, id_at, title_at, end, start, stop in zip(*(c.tolist() for c in columns), strict=True):
             doc_id, title = self._documents[id_at:title_at].decode(), self._documents[title_at:end].decode()
-            passages.append(Passage(passage_name(doc_id, number), doc_id, title, self._texts[start:stop].decode()))
+            text = self._texts[start:stop].decode()
+            passages.append(Passage(passage_name(doc_id, number), doc_id, title, text, next(metadata)))
         return passages
+
+    def _metadata_of(self, documents: Rows) -> Iterator[dict[str, str]]:
+        """Of each of the documents, by number."""
+        if self._metadata is None or self._metadata_ends is None:
+            return repeat({})
+        spans = zip(self._metadata_ends[documents].tolist(), self._metadata_ends[documents + 1].tolist(), strict=True)
+        found = (self._metadata[start:stop] for start, stop in spans)
+        return (json.loads(told) if told else {} for told in found)
 
     def stored_documents(self) -> Iterator[StoredDocument]:
         """Every document, in the corpus's order."""
         row = 0
         for doc_id, group in groupby(self.every_passage(), key=lambda passage: passage.doc_id):
             passages = list(group)
-            yield StoredDocument(doc_id, passages[0].title, row, tuple(passage.text for passage in passages))
+            first, texts = passages[0], tuple(passage.text for passage in passages)
+            yield StoredDocument(doc_id, first.title, row, texts, first.metadata)
             row += len(passages)
 
     def every_passage(self) -> Iterator[Passage]:

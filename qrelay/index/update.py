@@ -30,7 +30,7 @@ from qrelay.index import spool
 from qrelay.index.ann import AnnRequest
 from qrelay.index.build import MEASURED, BuildRequest, BuildResult, assemble, cut_windows
 from qrelay.index.corpus import read_corpus
-from qrelay.index.documents import Document
+from qrelay.index.documents import Document, metadata_fields
 from qrelay.index.manifest import (
     CURRENT,
     MANIFEST,
@@ -46,7 +46,6 @@ from qrelay.index.manifest import (
 from qrelay.index.store import PassageStore, StoredDocument
 from qrelay.index.stored import form_of
 from qrelay.models.embedder import Embedder
-from qrelay.parsing import json_document
 from qrelay.progress import step
 from qrelay.terms import language_of
 
@@ -140,7 +139,7 @@ class _Changes:
             for number, document in enumerate(documents):
                 windows, counts = cut_windows(document, self._request, self._embedder)
                 self.counted.update(counts)
-                out.write(json.dumps([document.doc_id, document.title, document.text, windows]) + "\n")
+                out.write(spool.line_of(replace(document, windows=tuple(windows))))
                 self.last[document.doc_id] = number
                 reading.advance(1)
         if not self.last:
@@ -151,10 +150,9 @@ class _Changes:
         if not self.last:
             return
         with self._path.open(encoding="utf8") as lines:
-            for number, line in enumerate(lines):
-                doc_id, title, text, windows = json_document(line)
-                if self.last[doc_id] == number:
-                    yield Document(doc_id, title, text, windows=tuple(windows))
+            for number, document in enumerate(map(spool.document_in, lines)):
+                if self.last[document.doc_id] == number:
+                    yield document
 
 
 class _Base:
@@ -194,7 +192,7 @@ class _Base:
 
     def look_up(self, changes: _Changes, removed: Collection[str]) -> None:
         """Find what is removed, and which changes change something."""
-        hashes = {each.doc_id: digest(each.title, *(each.windows or ())) for each in changes}
+        hashes = {each.doc_id: _content(each) for each in changes}
         changes.wanted = set(hashes)
         for each in self._store.stored_documents():
             if each.first_row in self._dead:
@@ -206,7 +204,7 @@ class _Base:
                 continue
             self.kept += 1
             if each.doc_id in hashes:
-                same = digest(each.title, *each.windows) == hashes[each.doc_id]
+                same = _content(each) == hashes[each.doc_id]
                 changes.same += same
                 changes.changed += not same
                 if same:
@@ -217,10 +215,15 @@ class _Base:
         """What stays, in its order, then what is new or changed."""
         for each in self._documents():
             if each.doc_id not in changes.wanted and each.doc_id not in self.gone:
-                yield Document(each.doc_id, each.title, "", windows=each.windows)
+                yield Document(each.doc_id, each.title, "", windows=each.windows, metadata=each.metadata)
         for document in changes:
             if document.doc_id in changes.wanted:
                 yield replace(document, text="")
+
+
+def _content(document: Document | StoredDocument) -> str:
+    """What makes a document that comes again another one."""
+    return digest(document.title, *(document.windows or ()), *metadata_fields(document.metadata))
 
 
 def _withdraw(home: Path, folder: Path, facts: Manifest, rows: list[int]) -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17qrelay/v1/records.proto\x12\tqrelay.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x02\n\x05Query\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x30\n\x0csubmitted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\nattributes\x18\x05 \x03(\x0b\x32 .qrelay.v1.Query.AttributesEntry\x12\x19\n\x11reference_answers\x18\x06 \x03(\t\x12\r\n\x05round\x18\x07 \x01(\r\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x07Passage\x12\x12\n\npassage_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64oc_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\"C\n\x05Score\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\x12\n\x05score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04rank\x18\x03 \x01(\rB\x08\n\x06_score\"c\n\tCandidate\x12#\n\x07passage\x18\x01 \x01(\x0b\x32\x12.qrelay.v1.Passage\x12 \n\x06scores\x18\x02 \x03(\x0b\x32\x10.qrelay.v1.Score\x12\x0f\n\x07sampled\x18\x03 \x01(\x08\"j\n\tTraceStep\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rqueue_seconds\x18\x04 \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x05 \x01(\x01\"\x95\x01\n\x0c\x43\x61ndidateSet\x12\x1f\n\x05query\x18\x01 \x01(\x0b\x32\x10.qrelay.v1.Query\x12(\n\ncandidates\x18\x02 \x03(\x0b\x32\x14.qrelay.v1.Candidate\x12\x15\n\rindex_version\x18\x03 \x01(\t\x12#\n\x05trace\x18\x04 \x03(\x0b\x32\x14.qrelay.v1.TraceStep\"\x8e\x01\n\rJudgeIdentity\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x14\n\x0cquantisation\x18\x03 \x01(\t\x12\x13\n\x0bprompt_hash\x18\x04 \x01(\t\x12\x10\n\x08strategy\x18\x05 \x01(\t\x12\r\n\x05scale\x18\x06 \x01(\t\x12\x10\n\x08\x64\x65\x63oding\x18\x07 \x01(\t\"\x8f\x01\n\x07Utility\x12\x10\n\x03nll\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12 \n\x13nll_without_passage\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08selected\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12\x0c\n\x04rank\x18\x04 \x01(\rB\x06\n\x04_nllB\x16\n\x14_nll_without_passageB\x0b\n\t_selected\"\xbc\x01\n\x06Graded\x12\r\n\x05grade\x18\x01 \x01(\x05\x12\x11\n\tmin_grade\x18\x02 \x01(\x05\x12\x15\n\rprobabilities\x18\x03 \x03(\x01\x12\x1a\n\x12\x65xpected_relevance\x18\x04 \x01(\x01\x12\x0f\n\x07\x65ntropy\x18\x05 \x01(\x01\x12\x12\n\np_relevant\x18\x06 \x01(\x01\x12\x13\n\x0b\x63\x61libration\x18\x07 \x01(\t\x12#\n\x07utility\x18\x08 \x01(\x0b\x32\x12.qrelay.v1.Utility\")\n\x07Missing\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x9d\x02\n\x08Judgment\x12\x12\n\npassage_id\x18\x01 \x01(\t\x12\x14\n\x0cjudgment_key\x18\x02 \x01(\t\x12#\n\x06graded\x18\x03 \x01(\x0b\x32\x11.qrelay.v1.GradedH\x00\x12%\n\x07missing\x18\x04 \x01(\x0b\x32\x12.qrelay.v1.MissingH\x00\x12\'\n\x05judge\x18\x05 \x01(\x0b\x32\x18.qrelay.v1.JudgeIdentity\x12-\n\tjudged_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61\x63hed\x18\x07 \x01(\x08\x12\x11\n\traw_reply\x18\x08 \x01(\t\x12\x15\n\rprompt_tokens\x18\t \x01(\rB\t\n\x07outcome\"c\n\tJudgedSet\x12.\n\rcandidate_set\x18\x01 \x01(\x0b\x32\x17.qrelay.v1.CandidateSet\x12&\n\tjudgments\x18\x02 \x03(\x0b\x32\x13.qrelay.v1.Judgment\"\xe4\x02\n\nDeadLetter\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x10\n\x08query_id\x18\x04 \x01(\t\x12\x12\n\nquery_text\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\r\x12-\n\tfailed_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07subject\x18\n \x01(\t\x12\x33\n\x07headers\x18\x0b \x03(\x0b\x32\".qrelay.v1.DeadLetter.HeadersEntry\x12\x0f\n\x07payload\x18\x0c \x01(\x0c\x12\r\n\x05round\x18\r \x01(\r\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17qrelay/v1/records.proto\x12\tqrelay.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x02\n\x05Query\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x30\n\x0csubmitted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\nattributes\x18\x05 \x03(\x0b\x32 .qrelay.v1.Query.AttributesEntry\x12\x19\n\x11reference_answers\x18\x06 \x03(\t\x12\r\n\x05round\x18\x07 \x01(\r\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xaf\x01\n\x07Passage\x12\x12\n\npassage_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64oc_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x32\n\x08metadata\x18\x05 \x03(\x0b\x32 .qrelay.v1.Passage.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"C\n\x05Score\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\x12\n\x05score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04rank\x18\x03 \x01(\rB\x08\n\x06_score\"c\n\tCandidate\x12#\n\x07passage\x18\x01 \x01(\x0b\x32\x12.qrelay.v1.Passage\x12 \n\x06scores\x18\x02 \x03(\x0b\x32\x10.qrelay.v1.Score\x12\x0f\n\x07sampled\x18\x03 \x01(\x08\"j\n\tTraceStep\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rqueue_seconds\x18\x04 \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x05 \x01(\x01\"\x95\x01\n\x0c\x43\x61ndidateSet\x12\x1f\n\x05query\x18\x01 \x01(\x0b\x32\x10.qrelay.v1.Query\x12(\n\ncandidates\x18\x02 \x03(\x0b\x32\x14.qrelay.v1.Candidate\x12\x15\n\rindex_version\x18\x03 \x01(\t\x12#\n\x05trace\x18\x04 \x03(\x0b\x32\x14.qrelay.v1.TraceStep\"\x8e\x01\n\rJudgeIdentity\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x14\n\x0cquantisation\x18\x03 \x01(\t\x12\x13\n\x0bprompt_hash\x18\x04 \x01(\t\x12\x10\n\x08strategy\x18\x05 \x01(\t\x12\r\n\x05scale\x18\x06 \x01(\t\x12\x10\n\x08\x64\x65\x63oding\x18\x07 \x01(\t\"\x8f\x01\n\x07Utility\x12\x10\n\x03nll\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12 \n\x13nll_without_passage\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08selected\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12\x0c\n\x04rank\x18\x04 \x01(\rB\x06\n\x04_nllB\x16\n\x14_nll_without_passageB\x0b\n\t_selected\"\xbc\x01\n\x06Graded\x12\r\n\x05grade\x18\x01 \x01(\x05\x12\x11\n\tmin_grade\x18\x02 \x01(\x05\x12\x15\n\rprobabilities\x18\x03 \x03(\x01\x12\x1a\n\x12\x65xpected_relevance\x18\x04 \x01(\x01\x12\x0f\n\x07\x65ntropy\x18\x05 \x01(\x01\x12\x12\n\np_relevant\x18\x06 \x01(\x01\x12\x13\n\x0b\x63\x61libration\x18\x07 \x01(\t\x12#\n\x07utility\x18\x08 \x01(\x0b\x32\x12.qrelay.v1.Utility\")\n\x07Missing\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x9d\x02\n\x08Judgment\x12\x12\n\npassage_id\x18\x01 \x01(\t\x12\x14\n\x0cjudgment_key\x18\x02 \x01(\t\x12#\n\x06graded\x18\x03 \x01(\x0b\x32\x11.qrelay.v1.GradedH\x00\x12%\n\x07missing\x18\x04 \x01(\x0b\x32\x12.qrelay.v1.MissingH\x00\x12\'\n\x05judge\x18\x05 \x01(\x0b\x32\x18.qrelay.v1.JudgeIdentity\x12-\n\tjudged_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61\x63hed\x18\x07 \x01(\x08\x12\x11\n\traw_reply\x18\x08 \x01(\t\x12\x15\n\rprompt_tokens\x18\t \x01(\rB\t\n\x07outcome\"c\n\tJudgedSet\x12.\n\rcandidate_set\x18\x01 \x01(\x0b\x32\x17.qrelay.v1.CandidateSet\x12&\n\tjudgments\x18\x02 \x03(\x0b\x32\x13.qrelay.v1.Judgment\"\xe4\x02\n\nDeadLetter\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x10\n\x08query_id\x18\x04 \x01(\t\x12\x12\n\nquery_text\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\r\x12-\n\tfailed_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07subject\x18\n \x01(\t\x12\x33\n\x07headers\x18\x0b \x03(\x0b\x32\".qrelay.v1.DeadLetter.HeadersEntry\x12\x0f\n\x07payload\x18\x0c \x01(\x0c\x12\r\n\x05round\x18\r \x01(\r\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,36 +34,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_QUERY_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_QUERY_ATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_PASSAGE_METADATAENTRY']._loaded_options = None
+  _globals['_PASSAGE_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_DEADLETTER_HEADERSENTRY']._loaded_options = None
   _globals['_DEADLETTER_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_QUERY']._serialized_start=72
   _globals['_QUERY']._serialized_end=328
   _globals['_QUERY_ATTRIBUTESENTRY']._serialized_start=279
   _globals['_QUERY_ATTRIBUTESENTRY']._serialized_end=328
-  _globals['_PASSAGE']._serialized_start=330
-  _globals['_PASSAGE']._serialized_end=404
-  _globals['_SCORE']._serialized_start=406
-  _globals['_SCORE']._serialized_end=473
-  _globals['_CANDIDATE']._serialized_start=475
-  _globals['_CANDIDATE']._serialized_end=574
-  _globals['_TRACESTEP']._serialized_start=576
-  _globals['_TRACESTEP']._serialized_end=682
-  _globals['_CANDIDATESET']._serialized_start=685
-  _globals['_CANDIDATESET']._serialized_end=834
-  _globals['_JUDGEIDENTITY']._serialized_start=837
-  _globals['_JUDGEIDENTITY']._serialized_end=979
-  _globals['_UTILITY']._serialized_start=982
-  _globals['_UTILITY']._serialized_end=1125
-  _globals['_GRADED']._serialized_start=1128
-  _globals['_GRADED']._serialized_end=1316
-  _globals['_MISSING']._serialized_start=1318
-  _globals['_MISSING']._serialized_end=1359
-  _globals['_JUDGMENT']._serialized_start=1362
-  _globals['_JUDGMENT']._serialized_end=1647
-  _globals['_JUDGEDSET']._serialized_start=1649
-  _globals['_JUDGEDSET']._serialized_end=1748
-  _globals['_DEADLETTER']._serialized_start=1751
-  _globals['_DEADLETTER']._serialized_end=2107
-  _globals['_DEADLETTER_HEADERSENTRY']._serialized_start=2061
-  _globals['_DEADLETTER_HEADERSENTRY']._serialized_end=2107
+  _globals['_PASSAGE']._serialized_start=331
+  _globals['_PASSAGE']._serialized_end=506
+  _globals['_PASSAGE_METADATAENTRY']._serialized_start=459
+  _globals['_PASSAGE_METADATAENTRY']._serialized_end=506
+  _globals['_SCORE']._serialized_start=508
+  _globals['_SCORE']._serialized_end=575
+  _globals['_CANDIDATE']._serialized_start=577
+  _globals['_CANDIDATE']._serialized_end=676
+  _globals['_TRACESTEP']._serialized_start=678
+  _globals['_TRACESTEP']._serialized_end=784
+  _globals['_CANDIDATESET']._serialized_start=787
+  _globals['_CANDIDATESET']._serialized_end=936
+  _globals['_JUDGEIDENTITY']._serialized_start=939
+  _globals['_JUDGEIDENTITY']._serialized_end=1081
+  _globals['_UTILITY']._serialized_start=1084
+  _globals['_UTILITY']._serialized_end=1227
+  _globals['_GRADED']._serialized_start=1230
+  _globals['_GRADED']._serialized_end=1418
+  _globals['_MISSING']._serialized_start=1420
+  _globals['_MISSING']._serialized_end=1461
+  _globals['_JUDGMENT']._serialized_start=1464
+  _globals['_JUDGMENT']._serialized_end=1749
+  _globals['_JUDGEDSET']._serialized_start=1751
+  _globals['_JUDGEDSET']._serialized_end=1850
+  _globals['_DEADLETTER']._serialized_start=1853
+  _globals['_DEADLETTER']._serialized_end=2209
+  _globals['_DEADLETTER_HEADERSENTRY']._serialized_start=2163
+  _globals['_DEADLETTER_HEADERSENTRY']._serialized_end=2209
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def search(
 
 @click.command(epilog=example("qrelay index passages .qrelay/index/docs --out passages.jsonl"))
 @click.argument("folder", type=FOLDER)
-@click.option("--out", required=True, type=FILE, help="JSONL to write: passage_id, doc_id, title, text.")
+@click.option("--out", required=True, type=FILE, help="JSONL to write: passage_id, doc_id, title, text, metadata.")
 def passages(folder: Path, out: Path) -> None:
     """Write the passages of the collection FOLDER's current version, as its queries find them."""
     from qrelay.index.manifest import current_folder, dead_rows
@@ -151,15 +152,14 @@ def passages(folder: Path, out: Path) -> None:
     version = current_folder(folder.absolute())
     store, dead = PassageStore(version), set(dead_rows(version).tolist())
     found = (passage for row, passage in enumerate(store.every_passage()) if row not in dead)
-    fields = ("passage_id", "doc_id", "title", "text")
-    _write_lines(out, ({name: getattr(each, name) for name in fields} for each in found))
+    _write_lines(out, (_lean(asdict(each)) for each in found))
     click.echo(f"wrote {len(store) - len(dead):,} passages to {out}")
 
 
 @click.command(epilog=example("qrelay index corpus python-docs --out corpus.jsonl"))
 @click.argument("source")
 @column_option(DOCUMENTS)
-@click.option("--out", required=True, type=FILE, help="JSONL to write, in BEIR's layout: _id, title, text.")
+@click.option("--out", required=True, type=FILE, help="JSONL to write, in BEIR's layout: _id, title, text, metadata.")
 def corpus(source: str, told: tuple[str, ...], out: Path) -> None:
     """Write the documents of SOURCE (see `qrelay index build`) as a BEIR corpus. Exit code 3: some were left out."""
     from qrelay.index.corpus import read_corpus
@@ -167,14 +167,22 @@ def corpus(source: str, told: tuple[str, ...], out: Path) -> None:
     left_out: list[str] = []
     columns = Columns.of(told, DOCUMENTS)
     documents = read_corpus(source, lambda where, why: left_out.append(f"left out {where}: {why}"), columns=columns)
-    _write_lines(out, ({"_id": each.doc_id, "title": each.title, "text": each.text} for each in documents))
+    rows = (
+        {"_id": each.doc_id, "title": each.title, "text": each.text, "metadata": each.metadata} for each in documents
+    )
+    _write_lines(out, map(_lean, rows))
     click.echo(f"wrote the documents of {source} to {out}")
     if left_out:
         click.echo("\n".join(left_out), err=True)
         raise SystemExit(EXIT_PARTIAL)
 
 
-def _write_lines(out: Path, rows: Iterable[dict[str, str]]) -> None:
+def _lean(row: dict[str, Any]) -> dict[str, Any]:
+    """Without metadata where there is none."""
+    return {name: value for name, value in row.items() if name != "metadata" or value}
+
+
+def _write_lines(out: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Whole or absent, one row in memory at a time."""
     with AtomicFiles() as files:
         file = files.open(out)
@@ -186,4 +194,5 @@ def _write_lines(out: Path, rows: Iterable[dict[str, str]]) -> None:
 def _as_row(candidate: Any) -> dict[str, Any]:
     passage = candidate.passage
     scores = {score.system: {"score": score.score, "rank": score.rank} for score in candidate.scores}
-    return {"passage_id": passage.passage_id, "title": passage.title, "text": passage.text, "scores": scores}
+    row = {name: getattr(passage, name) for name in ("passage_id", "title", "text", "metadata")}
+    return _lean(row) | {"scores": scores}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qrelay.errors import BackendUnavailable, MalformedInput
-from qrelay.formats.records import REPLACEMENT, require_text
+from qrelay.formats.records import REPLACEMENT, metadata_of, require_text
 from qrelay.index.http.presets import Search
 from qrelay.naming import document_of, passage_name
 from qrelay.types import Passage
@@ -67,7 +67,8 @@ def _hit(row: Any, place: int, search: Search) -> Hit:
             raise MalformedInput(f"hit {place} has the id {each[:40]!r}: ids with white space fit into no TREC file")
     passage_id, doc_id = _names(name, document)
     title, text = _text(row, search.title), _text(row, search.text)
-    return Hit(Passage(passage_id, doc_id, title, text), _score(row, place, search.score))
+    metadata, _ = metadata_of({"metadata": value_at(row, search.metadata)})
+    return Hit(Passage(passage_id, doc_id, title, text, metadata), _score(row, place, search.score))
 
 
 def _names(name: str, document: str | None) -> tuple[str, str]:

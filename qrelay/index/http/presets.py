@@ -29,6 +29,7 @@ class Search:
     title: str = "title"
     text: str = "text"
     score: str = "score"
+    metadata: str = "metadata"
     faults: tuple[str, ...] = ()
     key_header: str = ""
 
@@ -45,6 +46,7 @@ _SEARCH: Final = Search(
     title="_source.title",
     text="_source.text",
     score="_score",
+    metadata="_source.metadata",
     faults=("timed_out", "_shards.failed"),
 )
 PRESETS: Final[dict[Preset, Search]] = {
@@ -62,6 +64,7 @@ PRESETS: Final[dict[Preset, Search]] = {
         hits="root.children",
         title="fields.title",
         text="fields.text",
+        metadata="fields.metadata",
         score="relevance",
         faults=("root.errors",),
     ),
@@ -71,6 +74,7 @@ PRESETS: Final[dict[Preset, Search]] = {
         hits="result.points",
         title="payload.title",
         text="payload.text",
+        metadata="payload.metadata",
         key_header="api-key",
     ),
 }

@@ -37,6 +37,7 @@ class SearchSettings(HttpSettings):
     title: str = Field("", description=f"Where a hit has its title; {_PART}")
     text: str = Field("", description=f"Where a hit has its text; {_PART}")
     score: str = Field("", description=f"Where a hit has its score; {_PART}")
+    metadata: str = Field("", description=f"Where a hit has its metadata, an object; {_PART}")
     faults: tuple[str, ...] | None = Field(
         None, description=f"What is there, and not false, 0 or empty, where an answer is not whole; {_PART}"
     )
@@ -55,7 +56,7 @@ class SearchSettings(HttpSettings):
     def search(self) -> Search:
         """The preset's search with what is set here."""
         preset = PRESETS[self.preset]
-        names = ("path", "hits", "id", "doc_id", "title", "text", "score", "key_header")
+        names = ("path", "hits", "id", "doc_id", "title", "text", "score", "metadata", "key_header")
         changed = {name: getattr(self, name) or getattr(preset, name) for name in names}
         request = preset.request if self.request is None else self.request
         faults = preset.faults if self.faults is None else self.faults

@@ -7,6 +7,7 @@ by pair in float64: an index that is approximate, or keeps fewer bits, decides w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from qrelay.index.engine import Found, Vectors
 from qrelay.index.milvus.client import Absent, Milvus, Unloaded, Unreachable
 from qrelay.index.milvus.layout import (
     DOC_ID,
+    METADATA,
     NUMBER,
     ROW,
     SPARSE,
@@ -158,6 +160,7 @@ class MilvusEngine:
         found: dict[int, _Row] = {}
         size = min(MOST_HITS, max(1, _FETCH_BYTES // (4 * self._kept.manifest.dim + _TEXT_BYTES)))
         fields = [ROW, DOC_ID, NUMBER, TITLE, TEXT, VECTOR]
+        fields += [METADATA] if self._kept.manifest.with_metadata else []
         for start in range(0, len(wanted), size):
             these = f"{ROW} in {wanted[start : start + size]}"
             answer = milvus.ask(
@@ -189,5 +192,6 @@ class MilvusEngine:
 
 def _row(fields: Mapping[str, Any]) -> _Row:
     doc_id, number = str(fields[DOC_ID]), int(fields[NUMBER])
-    passage = Passage(passage_name(doc_id, number), doc_id, str(fields[TITLE]), str(fields[TEXT]))
+    metadata = json.loads(fields.get(METADATA) or "{}")
+    passage = Passage(passage_name(doc_id, number), doc_id, str(fields[TITLE]), str(fields[TEXT]), metadata)
     return _Row(passage, (doc_id.encode(), number), np.asarray(fields[VECTOR], np.float32))

@@ -34,6 +34,7 @@ NUMBER: Final = "number"
 TITLE: Final = "title"
 TEXT: Final = "text"
 TERMS: Final = "terms"
+METADATA: Final = "metadata"
 SPARSE: Final = "bm25"
 VECTOR: Final = "dense"
 VARCHAR_BYTES: Final = 65_535
@@ -43,7 +44,7 @@ MANIFEST: Final = "qrelay.manifest"
 _PASSAGES: Final = "qrelay.passages"
 _LAYOUT_CHARS: Final = 8
 _ALIAS: Final = re.compile(rf"{_PREFIX}((?:[a-z0-9]|__|_d)+)", re.ASCII)
-_BYTES: Final = {DOC_ID: 2048, TITLE: 4096, TEXT: VARCHAR_BYTES, TERMS: VARCHAR_BYTES}
+_BYTES: Final = {DOC_ID: 2048, TITLE: 4096, TEXT: VARCHAR_BYTES, TERMS: VARCHAR_BYTES, METADATA: VARCHAR_BYTES}
 _INDEX: Final[dict[IndexKind, dict[str, int | float | str]]] = {
     "HNSW": {"M": 32, "efConstruction": 256},
     "HNSW_SQ": {"M": 32, "efConstruction": 256, "sq_type": "SQ8"},
@@ -105,7 +106,7 @@ def create(milvus: Milvus, manifest: Manifest, passages: str) -> str:
     if not milvus.ask("has_collection", name):
         kept = {MANIFEST: manifest.model_dump_json(exclude={"files"}), _PASSAGES: passages}
         milvus.ask(
-            "create_collection", name, schema=_schema(manifest.dim, milvus.lite), num_shards=own.shards,
+            "create_collection", name, schema=_schema(manifest.dim, milvus.lite, bool(manifest.with_metadata)), num_shards=own.shards,
             consistency_level=own.consistency, properties=kept,
         )  # fmt: skip
     there = set(milvus.ask("list_indexes", name))
@@ -139,13 +140,13 @@ def _add_index(milvus: Milvus, name: str, field: str, params: dict[str, Any]) ->
     milvus.ask("create_index", name, wanted, sync=False)
 
 
-def _schema(dim: int, lite: bool) -> Any:
+def _schema(dim: int, lite: bool, metadata: bool) -> Any:
     from pymilvus import DataType, Function, FunctionType, MilvusClient
 
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field(ROW, DataType.INT64, is_primary=True)
     schema.add_field(NUMBER, DataType.INT32)
-    for name in (DOC_ID, TITLE, TEXT):
+    for name in (DOC_ID, TITLE, TEXT, *([METADATA] if metadata else [])):
         schema.add_field(name, DataType.VARCHAR, max_length=_BYTES[name])
     analyzer = {"tokenizer": "standard" if lite else "whitespace"}  # Milvus Lite has no other
     schema.add_field(

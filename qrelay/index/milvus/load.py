@@ -31,6 +31,7 @@ from qrelay.index.manifest import Manifest, checked_manifest, current_folder, de
 from qrelay.index.milvus.client import Absent, Milvus
 from qrelay.index.milvus.layout import (
     DOC_ID,
+    METADATA,
     NUMBER,
     ROW,
     TERMS,
@@ -193,7 +194,7 @@ class _Batches:
 
     def __init__(self, folder: Path, manifest: Manifest, rows: int) -> None:
         self._store, self._vectors = PassageStore(folder), StoredVectors.open(folder)
-        self._tokenize, self._most = manifest.tokenize(folder), rows
+        self._tokenize, self._most, self._metadata = manifest.tokenize(folder), rows, bool(manifest.with_metadata)
 
     def of(self, rows: NDArray[np.int64]) -> Iterator[list[dict[str, Any]]]:
         """Batches of at most so many rows and about _BATCH_BYTES."""
@@ -219,7 +220,8 @@ class _Batches:
                         f"the passage {passage.passage_id} takes {len(text.encode()):,} bytes, Milvus holds "
                         f"{VARCHAR_BYTES:,}: build the index with smaller windows"
                     )
-            yield {
+            metadata = {METADATA: json.dumps(passage.metadata)} if self._metadata else {}
+            yield metadata | {
                 ROW: int(row), DOC_ID: passage.doc_id, NUMBER: int(passage.passage_id.rpartition("#")[2]),
                 TITLE: passage.title, TEXT: passage.text, TERMS: terms, VECTOR: vector,
             }  # fmt: skip

@@ -3,7 +3,8 @@
     {"passage_id": [...], "doc_id": [...], "text_hash": [...], "sampled": [0 or 1, ...],
      "systems": {"bm25": [[score or null, ...], [rank or -1, ...]], ...}, "trace": [[...], ...]}
 
-Of several rounds, `union.py` adds "rounds" and "earlier". All lists run in the set's order. A rank of -1 says that
+Where a passage has metadata, "metadata" is a list of objects. Of several rounds, `union.py` adds "rounds" and
+"earlier". All lists run in the set's order. A rank of -1 says that
 the system said nothing of this passage. Texts are not in it: `text_hash` names a row of `passages`, and is empty
 where the candidate came with neither title nor text (the reranker drops the texts of those that it does not send to
 the judge, and keeps their titles).
@@ -23,6 +24,7 @@ from qrelay.identity import digest
 from qrelay.types import Candidate, CandidateSet, Passage, Score, TraceStep
 
 SILENT: Final = -1
+COLUMNS: Final = ("passage_id", "doc_id", "text_hash", "sampled")
 _LEVEL: Final = 1
 _own: Final = threading.local()
 """A compressor and a decompressor a thread: they may not be shared, and cost as much to make as to use."""
@@ -56,6 +58,8 @@ def pack(record: CandidateSet, hashes: list[str]) -> bytes:
         "systems": _columns(candidates),
         "trace": [[t.stage, t.replica, t.model, t.queue_s, t.compute_s] for t in record.trace],
     }
+    if any(candidate.passage.metadata for candidate in candidates):
+        document["metadata"] = [candidate.passage.metadata for candidate in candidates]
     return compress(document)
 
 
@@ -99,14 +103,19 @@ def candidates_of(document: Mapping[str, Any], texts: Mapping[str, tuple[str, st
     systems = [(name, scores, ranks) for name, (scores, ranks) in document["systems"].items()]
     return tuple(
         Candidate(
-            Passage(passage_id, doc_id, *texts.get(hashed, ("", ""))),
+            Passage(passage_id, doc_id, *texts.get(hashed, ("", "")), metadata),
             tuple([Score(name, s[i], r[i]) for name, s, r in systems if r[i] != SILENT]),
             bool(sampled),
         )
-        for i, (passage_id, doc_id, hashed, sampled) in enumerate(
-            zip(document["passage_id"], document["doc_id"], document["text_hash"], document["sampled"], strict=True)
+        for i, (passage_id, doc_id, hashed, sampled, metadata) in enumerate(
+            zip(*(document[name] for name in COLUMNS), metadata_in(document), strict=True)
         )
     )
+
+
+def metadata_in(document: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Of each passage of an unpacked document, field to text."""
+    return document.get("metadata") or [{} for _ in document["passage_id"]]
 
 
 def trace_of(document: Mapping[str, Any]) -> tuple[TraceStep, ...]:

@@ -4,6 +4,8 @@
     one of the rounds      as there                  as there      as there
     both                   the later round's         see below     in either
 
+Metadata is the latest round's that brought any, as scores are: a label's key says which of it the judge read.
+
 A candidate's scores and ranks are those of the latest round that returned it, all systems' together: mining asks what
 the current model ranks high, and ranks of two models beside each other would say nothing. What no later round
 returned keeps its own: it misled a former model, and examples accumulate. The order is by round, the latest first,
@@ -24,7 +26,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from qrelay.labels.ledger.packing import SILENT
+from qrelay.labels.ledger.packing import COLUMNS, SILENT, metadata_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class _Row:
     sampled: int
     scores: dict[str, tuple[float | None, int]]
     round: int
+    metadata: dict[str, str]
 
 
 def unite(stored: Side, came: Side, *, without_text: Collection[str], labelled: Collection[str]) -> Union:
@@ -86,9 +89,10 @@ def _rows(side: Side) -> list[_Row]:
     document = side.document
     rounds = document.get("rounds") or [side.round] * len(document["passage_id"])
     columns = (
-        *(document[name] for name in ("passage_id", "doc_id", "text_hash", "sampled")),
+        *(document[name] for name in COLUMNS),
         _scores(document),
         rounds,
+        metadata_in(document),
     )
     return [_Row(*fields) for fields in zip(*columns, strict=True)]
 
@@ -105,10 +109,11 @@ def _is_change(there: _Row, row: _Row, without_text: Collection[str], labelled: 
 
 
 def _joined(there: _Row, row: _Row, without_text: Collection[str]) -> _Row:
-    newer = row if row.round > there.round else there
+    newer, older = (row, there) if row.round > there.round else (there, row)
     stays = row.text_hash in without_text
     text_hash = there.text_hash or row.text_hash if stays else row.text_hash
-    return replace(newer, text_hash=text_hash, sampled=there.sampled | row.sampled)
+    metadata = newer.metadata or older.metadata
+    return replace(newer, text_hash=text_hash, sampled=there.sampled | row.sampled, metadata=metadata)
 
 
 def _side(rows: list[_Row], *sides: Side) -> Side:
@@ -129,4 +134,6 @@ def _side(rows: list[_Row], *sides: Side) -> Side:
         "rounds": [row.round for row in rows],
         "earlier": sorted(earlier, key=lambda each: -each[0]),
     }  # fmt: skip
+    if any(row.metadata for row in rows):
+        document["metadata"] = [row.metadata for row in rows]
     return Side(document, latest.round, latest.index_version)
