@@ -43,8 +43,8 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a document: `passage_id` is `doc_id#n`, n counted from 0. metadata: the document's, field to text, as
-    `formats/records.py` reads it."""
+    """A piece of a document: `passage_id` is `doc_id#n`, n counted from 0. metadata: the document's, field to text,
+    as `formats/records.py` reads it."""
 
     passage_id: str
     doc_id: str

@@ -2,9 +2,10 @@
 
 The file is TSV in UTF-8, one pair a line, without quoting, under the header
 
-    query_id  passage_id  grade  query  title  text  [reference_answers]  [any other columns, not read]
+    query_id  passage_id  grade  query  title  text  [reference_answers]  [metadata]  [any other columns, not read]
 
-`grade` is an integer, or empty where nobody has graded the pair yet; `reference_answers` is a JSON list of texts.
+`grade` is an integer, or empty where nobody has graded the pair yet; `reference_answers` is a JSON list of texts,
+`metadata` a JSON object.
 Fields hold no tabs and no line breaks: writing turns them into blanks.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +22,8 @@ from qrelay.errors import MalformedInput
 from qrelay.files import AtomicFiles
 from qrelay.formats.beir import qrel_rows, read_answers
 from qrelay.formats.graded_sample import INCLUSION
-from qrelay.formats.lines import BadRecord, file_in, parsed
-from qrelay.formats.records import document_fields, query_fields, read_records, texts
+from qrelay.formats.lines import BadRecord, file_in, json_value, parsed
+from qrelay.formats.records import document_fields, metadata_of, query_fields, read_records, texts
 from qrelay.formats.tables import grade_of, read_rows, tsv_line
 from qrelay.naming import absent
 from qrelay.scales import upper_half
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS: Final = ("query_id", "passage_id", "grade", "query", "title", "text")
 ANSWERS: Final = "reference_answers"
+METADATA: Final = "metadata"
 CHARACTERS_A_WORD: Final = 16
 """Most of what is cut by words: endless ones, and texts without blanks, would have no limit."""
 
@@ -46,6 +48,7 @@ class GradedPair:
     title: str
     text: str
     reference_answers: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def read_annotated_pairs(path: Path, *, ungraded: bool = False) -> list[GradedPair]:
@@ -69,12 +72,17 @@ def read_annotated_pairs(path: Path, *, ungraded: bool = False) -> list[GradedPa
 
 
 def write_annotated_pairs(
-    path: Path, pairs: Iterable[GradedPair], *, answers: bool = False, inclusion: Iterable[float] | None = None
+    path: Path,
+    pairs: Iterable[GradedPair],
+    *,
+    answers: bool = False,
+    metadata: bool = False,
+    inclusion: Iterable[float] | None = None,
 ) -> None:
-    """Write the pairs as they come, whole or not at all; those without a grade get an empty one. answers: with their
-    reference answers. inclusion: a pair's probability of being drawn, each, as one column more. Raises OSError."""
+    """Write the pairs as they come, whole or not at all; those without a grade get an empty one. answers, metadata:
+    with theirs. inclusion: a pair's probability of being drawn, each, as one column more. Raises OSError."""
     chances = None if inclusion is None else iter(inclusion)
-    more = [ANSWERS] * answers + [INCLUSION] * (chances is not None)
+    more = [ANSWERS] * answers + [METADATA] * metadata + [INCLUSION] * (chances is not None)
     with AtomicFiles() as files:
         file = files.open(path)
         file.write(tsv_line((*COLUMNS, *more)))
@@ -82,6 +90,7 @@ def write_annotated_pairs(
             grade = "" if pair.grade is None else str(pair.grade)
             fields = [pair.query_id, pair.passage_id, grade, pair.query, pair.title, pair.text]
             told = [json.dumps(pair.reference_answers, ensure_ascii=False)] if answers else []
+            told += [json.dumps(dict(pair.metadata), ensure_ascii=False)] if metadata else []
             told += [] if chances is None else [repr(next(chances))]
             file.write(tsv_line(fields + told))
         files.commit()
@@ -113,8 +122,8 @@ def read_beir(
     judged = list(qrel_rows(qrels))
     wanted = {document for _, (_, document, _) in judged}
     documents = {
-        doc_id: (title, _cut(text, max_words)) if doc_id in wanted else ("", "")
-        for _, (doc_id, title, text) in read_records(file_in(corpus, "corpus.jsonl"), document_fields)
+        doc_id: (title, _cut(text, max_words), metadata) if doc_id in wanted else ("", "", {})
+        for _, (doc_id, title, text, metadata) in read_records(file_in(corpus, "corpus.jsonl"), _document)
     }
     asked = dict(found for _, found in read_records(queries, query_fields))
     references = read_answers(answers) if answers else {}
@@ -126,13 +135,14 @@ def read_beir(
             )
         if document_id not in documents:
             raise MalformedInput(f"{qrels}:{number}: {absent(document_id, documents, str(corpus))}")
+        title, text, metadata = documents[document_id]
         answered = references.get(query_id, ())
-        pairs.append(
-            GradedPair(
-                query_id, document_id, grade, asked[query_id], *documents[document_id], reference_answers=answered
-            )
-        )
+        pairs.append(GradedPair(query_id, document_id, grade, asked[query_id], title, text, answered, metadata))
     return pairs
+
+
+def _document(record: object) -> tuple[str, str, str, dict[str, str]]:
+    return *document_fields(record), metadata_of(record)[0]
 
 
 def corpus_texts(corpus: Path, *, max_words: int = 160) -> list[tuple[str, str]]:
@@ -151,4 +161,12 @@ def _pair(fields: Mapping[str, str]) -> GradedPair:
             raise BadRecord(f"{name} is empty: fill it in or remove the row")
     grade = grade_of(fields["grade"]) if fields["grade"].strip() else None
     query_id, passage_id, _, query, title, text = (fields[name] for name in COLUMNS)
-    return GradedPair(query_id, passage_id, grade, query, title, text, texts(fields.get(ANSWERS) or "[]"))
+    answers, metadata = texts(fields.get(ANSWERS) or "[]"), _metadata(fields.get(METADATA) or "{}")
+    return GradedPair(query_id, passage_id, grade, query, title, text, answers, metadata)
+
+
+def _metadata(told: str) -> dict[str, str]:
+    """Raises BadRecord: no JSON object."""
+    if not isinstance(found := json_value(told), dict):
+        raise BadRecord("metadata is no JSON object: empty it or write one")
+    return metadata_of({METADATA: found})[0]

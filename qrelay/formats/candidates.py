@@ -6,10 +6,10 @@
         {"doc_id": "c", "passage_id": "c#4", "text": "…"}]}
 
 The query's fields are those of every query line. A candidate with a `passage_id` is a passage as it stands, one
-without is a document; it may lack a text, and have `metadata`. `scores`: of each system, a score, or an object with `score`, `rank` or
-both; or `score` and `rank` of one system, which `system` names beside them or beside `candidates`. A rank counts from
-1; where none is given it is the candidate's place by that system's scores among all of the line, ties in the line's
-order. Where there is no score either, the line's order ranks.
+without is a document; it may lack a text, and have `metadata`, an object. `scores`: of each system, a score, or an
+object with `score`, `rank` or both; or `score` and `rank` of one system, which `system` names beside them or beside
+`candidates`. A rank counts from 1; where none is given it is the candidate's place by that system's scores among all
+of the line, ties in the line's order. Where there is no score either, the line's order ranks.
 """
 
 from __future__ import annotations

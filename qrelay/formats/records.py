@@ -58,9 +58,9 @@ def title_and_text(record: object, what: str = "the passage") -> tuple[str, str]
 def metadata_of(record: object) -> tuple[dict[str, str], int]:
     """(field -> text of a record's `metadata`, how many of its fields were left out).
 
-    A date is written by ISO 8601, any other value that is no text as JSON; null and a blank text are no value. Left out is what JSON cannot say,
-    and, in the order of the names, what finds no more room in `METADATA_BYTES`; no value is cut. Where `metadata` is
-    no object, it counts as one field.
+    A date is written by ISO 8601, any other value that is no text as JSON; null and a blank text are no value. Left
+    out is what JSON cannot say, and, in the order of the names, what finds no more room in `METADATA_BYTES`; no value
+    is cut. Where `metadata` is no object, it counts as one field.
     """
     found = record.get("metadata") if isinstance(record, dict) else None
     if not isinstance(found, dict):

@@ -21,8 +21,8 @@ Reject = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a corpus. windows: its passages' texts, where they are cut already. metadata: field to text. For
-    messages only: `where` it was read from, how many NUL characters were `replaced` in it, whether its title was
+    """One document of a corpus. windows: its passages' texts, where they are cut already. metadata: field to text.
+    For messages only: `where` it was read from, how many NUL characters were `replaced` in it, whether its title was
     `cut`, and how many fields of its metadata were `left_out`."""
 
     doc_id: str

@@ -60,8 +60,8 @@ class Manifest(BaseModel):
     time of the run that finished it, and `passages_per_second` that run's embedding rate.
 
     None where nobody measured it: `tokens` of the passages and how many of them are `unknown_tokens` of the embedder,
-    passages `without_terms` for BM25, pieces of windows that were too long in characters (`windows_cut`), and documents
-    `with_metadata`.
+    passages `without_terms` for BM25, pieces of windows that were too long in characters (`windows_cut`), and
+    documents `with_metadata`.
 
     ann: the approximate index; None: dense search is exact. removed: passages that are there and never found, whose
     rows `removed.npy` lists."""

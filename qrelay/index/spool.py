@@ -63,8 +63,8 @@ class Rejections:
 
 
 def fill(folder: Path, documents: Iterable[Document], reject: Reject, advance: Callable[[int], None]) -> SpoolSummary:
-    """Write the corpus into `folder`. A document that repeats another word for word is counted, whatever its metadata;
-    one that has a used id and other words is rejected, and the first stays."""
+    """Write the corpus into `folder`. A document that repeats another word for word is counted, whatever its
+    metadata; one that has a used id and other words is rejected, and the first stays."""
     sha, count, duplicates, replaced, cut_titles, left_out = hashlib.sha256(), 0, 0, 0, 0, 0
     with _ids(folder) as ids, (folder / DOCUMENTS).open("w", encoding="utf8") as out:
         for document in documents:

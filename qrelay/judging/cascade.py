@@ -32,6 +32,7 @@ from qrelay.judging.failures import transient_missing
 from qrelay.judging.judge import Judge
 from qrelay.judging.panel import Panel
 from qrelay.judging.settings import CascadeSettings, JudgeSettings
+from qrelay.judging.strategies.base import shown
 from qrelay.runtime import telemetry
 from qrelay.runtime.stage import Info
 from qrelay.types import (
@@ -155,7 +156,10 @@ class Cascade:
         return [self._answer(*each) for each in zip(below, pairs, above, strict=True)]
 
     def _pairs(self, judged: JudgedSet) -> list[_Pair]:
-        labels = ensemble_labels(self._small_map, judged.candidate_set, judged.judgments, self._small_names)
+        labels = ensemble_labels(
+            self._small_map, judged.candidate_set, judged.judgments, self._small_names,
+            self._small.metadata(self._small_names),
+        )  # fmt: skip
         return [self._pair(judged, label) for label in labels]
 
     def _pair(self, judged: JudgedSet, label: Judgment) -> _Pair:
@@ -216,7 +220,9 @@ class Cascade:
         if self._large_map is None:
             return own
         used = [each for each in judgments if each.passage_id in own]
-        fused = {each.passage_id: each for each in ensemble_labels(self._large_map, asked, used, self._large_names)}
+        metadata = self._whole.metadata(self._large_names)
+        labels = ensemble_labels(self._large_map, asked, used, self._large_names, metadata)
+        fused = {each.passage_id: each for each in labels}
         same_scale = self._large.strategy.spec.scale.name == self.identity.scale
         return {
             passage_id: own[passage_id] if same_scale and isinstance(each.outcome, Missing) else each
@@ -228,9 +234,12 @@ class Cascade:
         passage = next(c.passage for c in asked.candidates if c.passage.passage_id == source.passage_id)
         index = [asked.index_version] if self._leans else []
         read = digest(asked.query.text, f"side={side}", judge_digest(source.judge), *index)
+        metadata = self._whole.metadata({*self._small_names, *self._large_names, *self._large.hashes})
         return replace(
             source,
-            judgment_key=judgment_key(read, passage.title, passage.text, self._hash),
+            judgment_key=judgment_key(
+                read, passage.title, passage.text, self._hash, shown(metadata, passage.metadata)
+            ),
             judge=self.identity,
             raw_reply=with_reason(
                 f"side={side} error={pair.error:.4f}{' audited' if pair.audited else ''}", source.reason

@@ -9,6 +9,7 @@ from qrelay.errors import ConfigError, QrelayError
 from qrelay.identity import digest, judge_digest, judgment_key
 from qrelay.judging.calibration import CalibrationMap, Features
 from qrelay.judging.panel import Panel
+from qrelay.judging.strategies.base import shown
 from qrelay.runtime.stage import Info
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment, Missing
 
@@ -31,7 +32,8 @@ class Ensemble:
         ]
 
     def _with_ensemble(self, judged: JudgedSet) -> JudgedSet:
-        labels = ensemble_labels(self.calibration, judged.candidate_set, judged.judgments, self._names)
+        metadata = self._panel.metadata(self._names)
+        labels = ensemble_labels(self.calibration, judged.candidate_set, judged.judgments, self._names, metadata)
         return replace(judged, judgments=(*judged.judgments, *labels))
 
     def info(self) -> Info:
@@ -79,8 +81,10 @@ def ensemble_labels(
     candidate_set: CandidateSet,
     judgments: Sequence[Judgment],
     names: Mapping[str, str],
+    metadata: Mapping[str, str],
 ) -> list[Judgment]:
-    """One fused judgment a passage that any judge judged, in the order of its first judgment."""
+    """One fused judgment a passage that any judge judged, in the order of its first judgment. metadata: what its
+    judges read of it, as `Panel.metadata`."""
     candidates = {candidate.passage.passage_id: candidate for candidate in candidate_set.candidates}
     by_passage: dict[str, list[Judgment]] = {}
     for judgment in judgments:
@@ -88,7 +92,7 @@ def ensemble_labels(
     judged = [candidates[passage_id] for passage_id in by_passage]
     outcomes = [_outcomes(given, names) for given in by_passage.values()]
     features = calibration.features(list(zip(outcomes, judged, strict=True)))
-    keys = _keys(calibration, candidate_set, judged, features)
+    keys = _keys(calibration, candidate_set, judged, features, metadata)
     return [
         _fused(calibration, row, given, key)
         for row, given, key in zip(features, by_passage.values(), keys, strict=True)
@@ -104,10 +108,10 @@ def _fused(
 ) -> Judgment:
     outcome: Graded | Missing
     if isinstance(features, Missing):
-        outcome, shown = features, ""
+        outcome, said = features, ""
     else:
         outcome = calibration.graded(calibration.probability([features])[0])
-        shown = " ".join(f"{i.label}={x:.4f}" for i, x in zip(calibration.inputs, features, strict=True))
+        said = " ".join(f"{i.label}={x:.4f}" for i, x in zip(calibration.inputs, features, strict=True))
     return Judgment(
         passage_id=given[0].passage_id,
         judgment_key=key,
@@ -115,7 +119,7 @@ def _fused(
         judge=calibration.identity,
         judged_at=max(each.judged_at for each in given),
         cached=all(each.cached for each in given),
-        raw_reply=shown,
+        raw_reply=said,
     )
 
 
@@ -124,21 +128,31 @@ def _keys(
     candidate_set: CandidateSet,
     judged: Sequence[Candidate],
     features: Sequence[Features | Missing],
+    metadata: Mapping[str, str],
 ) -> list[str]:
     """A key a passage. A passage that lacks a label is not in the list that the others' labels depend on."""
     judge_hash = judge_digest(calibration.identity)
     known = [one for one, row in zip(judged, features, strict=True) if not isinstance(row, Missing)]
-    whole, read = (_read(calibration, candidate_set, each) for each in (judged, known))
+    whole, read = (_read(calibration, candidate_set, each, metadata) for each in (judged, known))
     return [
-        judgment_key(whole if isinstance(row, Missing) else read, one.passage.title, one.passage.text, judge_hash)
+        judgment_key(
+            whole if isinstance(row, Missing) else read, one.passage.title, one.passage.text, judge_hash,
+            shown(metadata, one.passage.metadata),
+        )
         for one, row in zip(judged, features, strict=True)
-    ]
+    ]  # fmt: skip
 
 
-def _read(calibration: CalibrationMap, candidate_set: CandidateSet, judged: Sequence[Candidate]) -> str:
+def _read(
+    calibration: CalibrationMap,
+    candidate_set: CandidateSet,
+    judged: Sequence[Candidate],
+    metadata: Mapping[str, str],
+) -> str:
     """What the keys say of the query: with scores of an index, another index makes another label; so does another
     list where a label depends on it."""
     beside = [candidate_set.index_version] if calibration.uses_stage_scores else []
     if calibration.listwise:
-        beside += sorted(digest(each.passage.title, each.passage.text) for each in judged)
+        passages = [each.passage for each in judged]
+        beside += sorted(digest(each.title, each.text, *shown(metadata, each.metadata)) for each in passages)
     return digest(candidate_set.query.text, *beside) if beside else candidate_set.query.text

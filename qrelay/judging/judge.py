@@ -18,7 +18,7 @@ from qrelay.identity import digest, judge_digest, judgment_key
 from qrelay.judging.cache import JudgmentCache
 from qrelay.judging.failures import missing_of
 from qrelay.judging.prefilter import Prefilter
-from qrelay.judging.strategies.base import Measured, Strategy
+from qrelay.judging.strategies.base import Measured, Strategy, shown
 from qrelay.llm.base import Backend
 from qrelay.runtime.stage import Info
 from qrelay.types import (
@@ -79,7 +79,7 @@ class Judge:
         self._backend = backend
         self._strategy = strategy
         self._cache = cache
-        self._prefilter = prefilter or Prefilter()
+        self._prefilter = replace(prefilter or Prefilter(), metadata=strategy.spec.metadata)
         self._clock = clock
         self._named: dict[str, tuple[JudgeIdentity, str]] = {}
         self._in_flight: dict[str, asyncio.Future[Judgment]] = {}
@@ -145,9 +145,8 @@ class Judge:
             return InvalidQuery(f"query {each.query.query_id!r} has no text")
         sampled = tuple(c.passage for c in each.candidates if c.sampled)
         passages = sampled or tuple(c.passage for c in each.candidates)
-        judge_hash = self._identity(self._decoding)[1]
         text = self._read_text(each.query, [p for p in passages if self._prefilter.check(p) is None])
-        return _Plan(each, passages, tuple(judgment_key(text, p.title, p.text, judge_hash) for p in passages), text)
+        return _Plan(each, passages, tuple(self._key(text, p, self._decoding) for p in passages), text)
 
     def _read_text(self, query: Query, passages: Sequence[Passage]) -> str:
         """What of the query its labels depend on: its text, and what else the strategy reads."""
@@ -191,7 +190,8 @@ class Judge:
         keys = {key: key for work in works for key in work.pairs}
         for decoding in self._decodings[1:]:
             for work in works:
-                keys |= {self._key(work.plan, passage, decoding): key for key, passage in work.pairs.items()}
+                read = work.plan.read_text
+                keys |= {self._key(read, passage, decoding): key for key, passage in work.pairs.items()}
         if not keys:
             return {}
         found = await asyncio.to_thread(self._cache.get_many, list(keys))
@@ -201,8 +201,9 @@ class Judge:
                 known.setdefault(primary, found[key])
         return known
 
-    def _key(self, plan: _Plan, passage: Passage, decoding: str) -> str:
-        return judgment_key(plan.read_text, passage.title, passage.text, self._identity(decoding)[1])
+    def _key(self, read_text: str, passage: Passage, decoding: str) -> str:
+        judge_hash, metadata = self._identity(decoding)[1], shown(self._strategy.spec.metadata, passage.metadata)
+        return judgment_key(read_text, passage.title, passage.text, judge_hash, metadata)
 
     async def _measure_set(self, work: _Work) -> None:
         """Filter, ask, grade, cache, resolve: one query's pairs, adjacent. A bug costs the set, not the batch."""
@@ -247,7 +248,7 @@ class Judge:
         decoding = measured.decoding
         return Judgment(
             passage_id=passage.passage_id,
-            judgment_key=self._key(plan, passage, decoding),
+            judgment_key=self._key(plan.read_text, passage, decoding),
             outcome=measured.outcome,
             judge=self._identity(decoding)[0],
             judged_at=now,
@@ -277,6 +278,8 @@ class Judge:
             "judge_hash": self.hashes[0],
             "calibration": "none: p_relevant is the model's own",
         }
+        if spec.metadata:
+            details["metadata"] = ", ".join(spec.metadata)
         if fallbacks := self._decodings[1:]:
             details["fallback decoding"] = " | ".join(fallbacks)
         details |= {f"engine: {word}": note for word, note in self._backend.notes.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from qrelay.errors import QrelayError
@@ -27,6 +27,12 @@ class Panel:
     def judges(self) -> Mapping[str, Judge]:
         """The judges by name."""
         return self._judges
+
+    def metadata(self, hashes: Collection[str]) -> dict[str, str]:
+        """What those of the judges that have one of these hashes show of a passage's metadata, as
+        `StrategySpec.metadata`."""
+        used = [judge for judge in self._judges.values() if not set(judge.hashes).isdisjoint(hashes)]
+        return dict.fromkeys(sorted(field for judge in used for field in judge.strategy.spec.metadata), "")
 
     async def judge(self, sets: Sequence[CandidateSet]) -> list[JudgedSet | QrelayError]:
         """Each set with every judge's judgments of it."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from qrelay.errors import InputError, QrelayError
 from qrelay.formats.lines import BadRecord
-from qrelay.formats.records import read_records, require_text
+from qrelay.formats.records import metadata_of, read_records, require_text
 from qrelay.identity import digest
 from qrelay.judging.core import JudgeCore
 from qrelay.judging.load import strategy_of
@@ -173,7 +173,7 @@ def _marked(candidate_set: CandidateSet) -> CandidateSet:
 
 
 def read_pairs(path: Path) -> list[CandidateSet]:
-    """Sets from JSONL, one pair a line: {"query": …, "text": …} and optionally title, reference_answers.
+    """Sets from JSONL, one pair a line: {"query": …, "text": …} and optionally title, reference_answers, metadata.
 
     Raises:
         MalformedInput: a line that is not so; names it.
@@ -194,4 +194,4 @@ def _pair(record: Any) -> tuple[str, Passage, tuple[str, ...]]:
     except (KeyError, TypeError, AttributeError) as error:
         raise BadRecord(f'not a JSON object with "query" and "text" ({type(error).__name__}: {error})') from error
     require_text("".join((query, title, text, *answers)), "the pair")
-    return query, Passage("", "", title, text), answers
+    return query, Passage("", "", title, text, metadata_of(record)[0]), answers

@@ -61,7 +61,7 @@ def pick_shots(pairs: Sequence[GradedPair], scale: Scale, count: int) -> tuple[S
             waiting[grade] = queue[queue.index(fresh) + 1 :] if fresh else []
             if fresh and len(shots) < count:
                 taken |= {fresh.query_id, fresh.query}
-                shots.append(Shot(fresh.query, fresh.title, fresh.text, replies[grade]))
+                shots.append(Shot(fresh.query, fresh.title, fresh.text, replies[grade], fresh.metadata))
     if len(shots) < count:
         raise ConfigError(
             f"judge.slice gives {len(shots)} worked examples of different queries, judge.shots asks for {count}: "

@@ -43,7 +43,8 @@ def write_annotated_pairs(snapshot: Snapshot, collection: str, path: Path, scale
     scale = scale or _only_scale(snapshot.connection, collection)
     written = PairsWritten(0, 0, scale)
     try:
-        annotated_pairs.write_annotated_pairs(path, _pairs(snapshot, collection, written))
+        pairs = list(_pairs(snapshot, collection, written))
+        annotated_pairs.write_annotated_pairs(path, pairs, metadata=any(each.metadata for each in pairs))
     except OSError as error:
         raise BackendUnavailable(f"cannot write {path}: {error.strerror}; nothing was changed there") from error
     return written
@@ -62,7 +63,10 @@ def _pairs(snapshot: Snapshot, collection: str, counts: PairsWritten) -> Iterato
                 counts.without_text += 1
                 continue
             counts.rows += 1
-            yield GradedPair(query.query_id, label.passage_id, label.grade, query.text, passage.title, passage.text)
+            yield GradedPair(
+                query.query_id, label.passage_id, label.grade, query.text, passage.title, passage.text, (),
+                passage.metadata,
+            )  # fmt: skip
     if not counts.rows:
         raise InputError(
             f"no override of collection {collection} on the scale {counts.scale} has a passage with a text in the"

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 STRATEGIES = ["binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility"]
 BACKENDS = list(get_args(BackendName))
+Named = tuple[str, str, dict[str, str]]
+"""(title, text, metadata) of a passage."""
 
 
 @click.group(
@@ -50,7 +52,7 @@ def judge() -> None:
 @click.option(
     "--passages",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help='Passages, one a line: plain text, or JSON with "text" and optionally "title".',
+    help='Passages, one a line: plain text, or JSON with "text" and optionally "title" and "metadata".',
 )
 @click.option("--strategy", type=click.Choice(STRATEGIES), help="Use this instead of the setting.")
 @click.option("--scale", type=click.Choice(["0-3", "1-4"]), help="Use this instead of the setting.")
@@ -68,7 +70,8 @@ def try_(
     as_json, show_prompt = options.pop("as_json"), options.pop("show_prompt")
     if options["rubric"] and (options["strategy"] or options["scale"]):
         raise click.UsageError("--rubric says strategy and scale itself: leave --strategy and --scale out")
-    named = [("", text) for text in texts] + (_read_passages(passages) if passages else [])
+    found: list[Named] = [("", text, {}) for text in texts]
+    named = found + (_read_passages(passages) if passages else [])
     if not named:
         raise click.UsageError("give --passage TEXT or --passages FILE")
     settings = _settings(config, data_dir, **{key: value for key, value in options.items() if value})
@@ -91,22 +94,24 @@ def _settings(config: Path | None, data_dir: Path, **changes: Any) -> JudgeSetti
     return settings.changed(**changes)
 
 
-def _read_passages(file: Path) -> list[tuple[str, str]]:
-    """(title, text) of each line that is not blank."""
+def _read_passages(file: Path) -> list[Named]:
+    """Of each line that is not blank."""
     from qrelay.formats.lines import parsed, text_lines
 
     return [found for _, found in parsed(file, text_lines(file), _passage)]
 
 
-def _passage(line: str) -> tuple[str, str]:
+def _passage(line: str) -> Named:
     from qrelay.formats.lines import json_value
-    from qrelay.formats.records import title_and_text
+    from qrelay.formats.records import metadata_of, title_and_text
 
-    return title_and_text(json_value(line)) if line.lstrip().startswith("{") else ("", line)
+    if not line.lstrip().startswith("{"):
+        return "", line, {}
+    return *title_and_text(record := json_value(line)), metadata_of(record)[0]
 
 
 def _judge(
-    settings: JudgeSettings, query: str, named: list[tuple[str, str]]
+    settings: JudgeSettings, query: str, named: list[Named]
 ) -> tuple[JudgedSet, list[Message], dict[str, str]]:
     """The judgments, what was asked about the first passage, and what is to be known of the engine."""
     from qrelay.errors import QrelayError
@@ -115,7 +120,7 @@ def _judge(
     from qrelay.types import Candidate, CandidateSet, Passage, Query
 
     query_record = Query("try", query, "try")
-    passages = [Passage(f"#{n}", f"#{n}", title, text) for n, (title, text) in enumerate(named, 1)]
+    passages = [Passage(f"#{n}", f"#{n}", *each) for n, each in enumerate(named, 1)]
     candidates = tuple(Candidate(passage, ()) for passage in passages)
     core = load_judge(settings, NoCache(), notebook=notebook_of(settings))
     try:

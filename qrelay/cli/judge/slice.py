@@ -45,7 +45,8 @@ def slice_(collection: str, count: int, where: str, seed: int, out: Path, sink: 
     if not judged:
         raise InputError(f"no graded judgment of collection {collection} fits --where {where!r}")
     chosen = choose(judged, count, seed=seed)
-    write_annotated_pairs(out, chosen, answers=any(pair.reference_answers for pair in chosen))
+    answers, metadata = any(pair.reference_answers for pair in chosen), any(pair.metadata for pair in chosen)
+    write_annotated_pairs(out, chosen, answers=answers, metadata=metadata)
     queries = len({pair.query_id for pair in chosen})
     click.echo(f"{out}: {len(chosen)} pairs of {queries} queries to grade, of {len(judged)} judged")
 
@@ -63,6 +64,6 @@ def _judged(found: JudgedSet) -> Iterator[Judged]:
         if candidate.sampled and outcome is not None:
             pair = GradedPair(
                 query.query_id, passage.passage_id, None, query.text, passage.title, passage.text,
-                tuple(query.reference_answers),
+                tuple(query.reference_answers), passage.metadata,
             )  # fmt: skip
             yield Judged(pair, outcome.p_relevant, outcome.entropy)

@@ -104,10 +104,11 @@ def create(milvus: Milvus, manifest: Manifest, passages: str) -> str:
     """An empty collection for a version, with its indexes, unless it is there. Answers its name."""
     own, name = milvus.settings, name_of(manifest, milvus.settings)
     if not milvus.ask("has_collection", name):
+        schema = _schema(manifest.dim, milvus.lite, bool(manifest.with_metadata))
         kept = {MANIFEST: manifest.model_dump_json(exclude={"files"}), _PASSAGES: passages}
         milvus.ask(
-            "create_collection", name, schema=_schema(manifest.dim, milvus.lite, bool(manifest.with_metadata)), num_shards=own.shards,
-            consistency_level=own.consistency, properties=kept,
+            "create_collection", name, schema=schema, num_shards=own.shards, consistency_level=own.consistency,
+            properties=kept,
         )  # fmt: skip
     there = set(milvus.ask("list_indexes", name))
     for field, params in _indexes(manifest, own).items():

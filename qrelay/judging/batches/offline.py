@@ -149,6 +149,6 @@ def _pairs(line: str) -> list[GradedPair]:
             raise BadRecord(f"candidate {each.passage_id or each.doc_id} has no text: give it as `text`")
     return [
         GradedPair(query.query_id, each.passage_id or each.doc_id, None, query.text, each.title, each.text,
-                   tuple(query.reference_answers))
+                   tuple(query.reference_answers), each.metadata)
         for each in found
     ]  # fmt: skip

@@ -112,7 +112,7 @@ def _set(pairs: Sequence[GradedPair], rows: Sequence[int], stages: Scores) -> Ca
     first = pairs[0]
     candidates = tuple(
         Candidate(
-            Passage(pair.passage_id, pair.passage_id, pair.title, pair.text),
+            Passage(pair.passage_id, pair.passage_id, pair.title, pair.text, pair.metadata),
             tuple(
                 Score(name, float(scores[row]), 0) for name, scores in stages.items() if scores[row] == scores[row]
             ),

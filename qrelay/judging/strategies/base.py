@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from qrelay.errors import QrelayError
@@ -20,7 +20,8 @@ class StrategySpec:
     prompt_hash: sha256 of everything in its questions but query, passage and answer, and of the spellings read as
     grades. needs: what it asks of a backend's `capabilities`; asks: the one of them whose decoding is part of its
     labels' identity. listwise: a label depends on the other passages of the list, so a list is measured whole or
-    not at all.
+    not at all. metadata: the fields of a passage's metadata that its questions show -> what stands for one that a
+    passage lacks; "": nothing does, and the passage is not judged.
     """
 
     name: str
@@ -29,6 +30,17 @@ class StrategySpec:
     needs: frozenset[str]
     asks: str
     listwise: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def lacking(wanted: Mapping[str, str], metadata: Mapping[str, str]) -> list[str]:
+    """The fields of `StrategySpec.metadata` that a passage with this metadata would have to have."""
+    return [field for field, instead in wanted.items() if not instead and not metadata.get(field, "").strip()]
+
+
+def shown(wanted: Mapping[str, str], metadata: Mapping[str, str]) -> list[str]:
+    """The values that `StrategySpec.metadata` takes from a passage with this metadata, for its judgment key."""
+    return [metadata.get(field) or instead for field, instead in wanted.items()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from qrelay.errors import ConfigError, QrelayError
 from qrelay.identity import digest
 from qrelay.judging.strategies import hygiene
 from qrelay.judging.strategies.answers import Probabilities, reader_of
-from qrelay.judging.strategies.base import Measured, StrategySpec
+from qrelay.judging.strategies.base import Measured, StrategySpec, lacking
 from qrelay.judging.strategies.grading import labels
-from qrelay.judging.strategies.rubric import Rubric
+from qrelay.judging.strategies.rubric import EXAMPLES, Rubric
+from qrelay.judging.strategies.template import Template, field_of
 from qrelay.llm.base import Backend
 from qrelay.llm.exchange import Message, Prompt, TokenLogprobs
 from qrelay.types import Graded, Missing, Passage, Query
@@ -26,25 +27,36 @@ class Shot:
     title: str
     text: str
     reply: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class ChatGrade:
     """Instructions and query first, passage last, one grade as the reply."""
 
     def __init__(self, rubric: Rubric, *, min_mass: float, shots: Sequence[Shot] = ()) -> None:
-        """`min_mass`: see `read_grade`; `shots` stand before the query, so that all passages share them too."""
+        """`min_mass`: see `read_grade`; `shots` stand before the query, so that all passages share them too: where
+        the template says, else as turns of the chat."""
         self._scale = rubric.grades
         self._labels = labels(self._scale)
         self._reader = reader_of(rubric.answer, self._scale, min_mass)
         self._instructions = rubric.system.filled({})
-        self._before, self._after = rubric.user.split()
-        own = [Shot(each.query, each.title, each.text, each.answer.strip()) for each in rubric.examples]
-        given = [Shot(each.query, each.title, each.text, self._deserved(each)) for each in shots]
-        self._shots = tuple(self._worked(shot) for shot in (*own, *given))
+        self._metadata = dict(sorted(rubric.metadata.items()))
+        self._fields = [(name, *found) for name in rubric.user.names if (found := field_of(name))]
+        own = [
+            Shot(each.query, each.title, each.text, each.answer.strip(), each.metadata) for each in rubric.examples
+        ]
+        given = [replace(each, reply=self._deserved(each)) for each in shots]
+        form = rubric.user.after(EXAMPLES)
+        worked = tuple((self._worked(form, shot), shot.reply) for shot in (*own, *given))
+        inline = EXAMPLES in rubric.user.names
+        self._shots = () if inline else worked
+        told = "\n\n".join(f"{shown.strip()}\n{reply}" for shown, reply in worked)
+        self._before, self._after = rubric.user.given({EXAMPLES: told}).split()
         shown = (rubric.system.source({}), *self._sources(), *chain.from_iterable(self._shots))
         spellings = ("/".join(variants) for variants in self._scale.variants)
         prompt_hash = digest(hygiene.VERSION, *shown, *spellings, *self._reader.hashed)
-        self.spec = StrategySpec(rubric.strategy, self._scale, prompt_hash, self._reader.needs, self._reader.asks)
+        needs, asks = self._reader.needs, self._reader.asks
+        self.spec = StrategySpec(rubric.strategy, self._scale, prompt_hash, needs, asks, metadata=self._metadata)
 
     def _sources(self) -> tuple[str, str]:
         """The template before and from the passage on, for the hash."""
@@ -53,11 +65,11 @@ class ChatGrade:
 
     def prompt(self, query: str, passage: Passage) -> Prompt:
         """The chat of one pair."""
-        question, evidence = self._filled(query, passage.title, passage.text)
+        values = self._values(query, passage.title, passage.text, passage.metadata)
         return Prompt(
             instructions=self._instructions,
-            question=question,
-            evidence=evidence,
+            question=self._before.filled(values),
+            evidence=self._after.filled(values),
             labels=self._labels,
             query=query,
             passage=passage.text,
@@ -65,28 +77,34 @@ class ChatGrade:
             spellings=self._scale.variants,
         )
 
-    def _filled(self, query: str, title: str, text: str) -> tuple[str, str]:
-        """The user's message: what stands before the passage, and the rest."""
-        values = {
+    def _values(self, query: str, title: str, text: str, metadata: Mapping[str, str]) -> dict[str, str]:
+        """What the placeholders stand for, harmless."""
+        return {
             "query": hygiene.as_data(query),
             "passage": hygiene.delimited_passage(title, text),
             "title": hygiene.as_data(title),
             "text": hygiene.as_data(text),
+            **{name: hygiene.line(metadata.get(field, "")) or instead for name, field, instead in self._fields},
         }
-        return self._before.filled(values), self._after.filled(values)
 
     def _deserved(self, shot: Shot) -> str:
         if shot.reply not in self._labels:
             raise ConfigError(f"a worked example has the reply {shot.reply!r}: give one of {', '.join(self._labels)}")
         return self._reader.reply(shot.reply)
 
-    def _worked(self, shot: Shot) -> tuple[str, str]:
+    def _worked(self, form: Template, shot: Shot) -> str:
+        """The example in this form. Raises ConfigError: it is none."""
         if not self._reader.accepts(shot.reply):
             raise ConfigError(
                 f"a worked example has the answer {shot.reply[:80]!r}, which the rubric would not read: give the "
                 "answer word for word as the model should give it, in the rubric's `examples` where it has a reason"
             )
-        return "".join(self._filled(shot.query, shot.title, shot.text)), shot.reply
+        if absent := lacking(self._metadata, shot.metadata):
+            raise ConfigError(
+                f"a worked example lacks the metadata {absent[0]}, which the template shows: give it `metadata`, or "
+                f"say what stands in its place: {{metadata.{absent[0]}:unknown}}"
+            )
+        return form.filled(self._values(shot.query, shot.title, shot.text, shot.metadata))
 
     def reads(self, query: Query, passages: Sequence[Passage]) -> str:  # noqa: ARG002
         """Nothing beside the pair."""

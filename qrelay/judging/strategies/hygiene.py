@@ -34,6 +34,11 @@ def as_data(text: str) -> str:
     return text if text.isascii() and "\x00" not in text else _UNENCODABLE.sub("\ufffd", text)
 
 
+def line(text: str) -> str:
+    """A value that stands among a prompt's own words: `as_data`, on one line."""
+    return as_data(" ".join(text.split()))
+
+
 def first_words(text: str, words: int) -> str:
     """The first `words` words on one line, and of these at most 16 bytes of UTF-8 a word: scripts without
     blanks between their words would else have no limit. For prompts that show many passages at once."""

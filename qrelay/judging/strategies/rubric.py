@@ -17,12 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from qrelay.errors import ConfigError
 from qrelay.files import is_file
+from qrelay.formats.records import METADATA_BYTES
 from qrelay.judging.strategies.grading import labels
-from qrelay.judging.strategies.template import PASSAGE, Template
+from qrelay.judging.strategies.template import METADATA, PASSAGE, Template, field_of, of_passage
 from qrelay.parsing import YAML_BYTES, yaml_document
 from qrelay.scales import Scale
 from qrelay.types import COMBINED
 
+EXAMPLES: Final = "examples"
+"""Placeholder of the worked examples, which are turns of the chat where it is not used."""
 _MOST_GRADES: Final = 10
 _TEXT: Final = 20_000
 _YES_NO: Final = (("no", "n"), ("yes", "y"))
@@ -114,6 +117,7 @@ class Example(_Part):
     query: Text
     title: str = Field("", max_length=_TEXT)
     text: Text
+    metadata: dict[str, Annotated[str, Field(max_length=METADATA_BYTES)]] = {}
     answer: Text
 
 
@@ -152,7 +156,12 @@ class Rubric(_Part):
     @cached_property
     def user(self) -> Template:
         """The template of the user's message."""
-        found = self._parsed(self.template, ("query", *PASSAGE), "template")
+        found = self._parsed(self.template, ("query", *PASSAGE, METADATA, EXAMPLES), "template")
+        asked = found.after(EXAMPLES).names
+        if found.names.count(EXAMPLES) > 1 or sum(map(of_passage, asked)) < sum(map(of_passage, found.names)):
+            raise ConfigError("template: put {examples} once, before all that it shows of the passage")
+        if EXAMPLES in found.names and "query" not in asked:
+            raise ConfigError("template: {query} must follow {examples}: an example is shown as what follows is")
         shown = [name for name in found.names if name in PASSAGE]
         if "query" not in found.names or shown.count("passage") + shown.count("text") != 1:
             raise ConfigError("template: show {query}, and the passage once, as {passage} or as {text}")
@@ -162,8 +171,15 @@ class Rubric(_Part):
 
     def _parsed(self, text: str, names: tuple[str, ...], where: str) -> Template:
         found = Template.parse(text.strip(), (*names, "grades", "answers"), where)
-        words = {"grades": self._meanings(), "answers": _spoken(self.grades)}
-        return Template(tuple((lit + words[name], "") if name in words else (lit, name) for lit, name in found.parts))
+        return found.given({"grades": self._meanings(), "answers": _spoken(self.grades)})
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """field -> what stands for it where a passage lacks it; "": such a passage is not judged."""
+        found: dict[str, str] = {}
+        for field, instead in filter(None, map(field_of, self.user.names)):
+            found[field] = instead and found.get(field, instead)
+        return found
 
     def _meanings(self) -> str:
         """`0 = …,` a line a grade, in the file's order."""
