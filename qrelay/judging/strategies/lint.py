@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from qrelay.judging.strategies.grading import labels
-from qrelay.judging.strategies.rubric import Rubric
-from qrelay.judging.strategies.template import PASSAGE
+from qrelay.judging.strategies.rubric import EXAMPLES, Rubric
+from qrelay.judging.strategies.template import of_passage
 
 _WORDS_AFTER = 3
 """Fewer after the passage say no question."""
@@ -20,9 +20,14 @@ def warnings(rubric: Rubric) -> list[str]:
 
 
 def _of_hygiene(rubric: Rubric) -> Iterator[str]:
-    after = _after(rubric)
-    if "passage" not in rubric.user.names and not _delimited(rubric):
+    after, outside = _after(rubric), _outside(rubric)
+    if {"title", "text"} & set(outside):
         yield "template: the passage has no delimiter that it cannot write itself: use {passage} instead of {text}"
+    elif outside:
+        yield (
+            f"template: {{{outside[0]}}} has no delimiter that it cannot write itself: write <passage>, all that is "
+            "shown of the passage ({title}, {text}), and </passage>, instead of {passage}"
+        )
     if len(re.findall(r"\w+", "".join(literal for literal, _ in after))) < _WORDS_AFTER:
         yield (
             "template: nothing after the passage says the question again: a small model obeys what it read last, so "
@@ -35,15 +40,15 @@ def _of_hygiene(rubric: Rubric) -> Iterator[str]:
 def _after(rubric: Rubric) -> list[tuple[str, str]]:
     """The parts behind the last placeholder of the passage."""
     parts = rubric.user.parts
-    last = max(n for n, (_, name) in enumerate(parts) if name in PASSAGE)
+    last = max(n for n, (_, name) in enumerate(parts) if of_passage(name))
     return list(parts[last + 1 :])
 
 
-def _delimited(rubric: Rubric) -> bool:
-    """Whether <passage> and </passage> stand around title and text: the one tag that hygiene takes from passages."""
-    shown = rubric.user.filled({name: f"\0{name}\0" for name in rubric.user.names})
-    inside = re.search(r"<passage>([^<]*)</passage>", shown)
-    return inside is not None and all(f"\0{n}\0" in inside[1] for n in rubric.user.names if n in PASSAGE)
+def _outside(rubric: Rubric) -> list[str]:
+    """What of the passage stands outside <passage> and </passage>: the one tag that hygiene takes from passages."""
+    marks = {name: f"\0{n}\0" for n, name in enumerate(rubric.user.names)}
+    inside = "".join(re.findall(r"<passage>([^<]*)</passage>", rubric.user.filled(marks)))
+    return [name for name in marks if of_passage(name) and name != "passage" and marks[name] not in inside]
 
 
 def _of_scale(rubric: Rubric) -> Iterator[str]:
@@ -71,6 +76,8 @@ def _of_answer(rubric: Rubric) -> Iterator[str]:
 
 
 def _of_examples(rubric: Rubric) -> Iterator[str]:
+    if EXAMPLES in rubric.user.names and not rubric.examples:
+        yield "template: {examples} is empty, as the rubric has none: give some, or set judge.shots"
     if len({bool(each.title.strip()) for each in rubric.examples}) > 1:
         yield "examples: some have a title and some have none: give all of them one form"
     if any(one.answer.strip() == other.answer.strip() for one, other in pairwise(rubric.examples)):
