@@ -85,7 +85,6 @@ def test_a_rubric_makes_a_judge_with_its_name_scale_and_words(tmp_path: Path) ->
         ({"answer": {"read": "number", "schema": {}}}, "schema is for read: json"),
         ({"answer": {"read": "json", "schema": {"type": 5}}}, "no JSON Schema"),
         ({"answer": {"read": "words"}}, "answer.read"),
-        ({"template": "{query} {passage} {metadata.year}"}, "passages carry no metadata"),
         ({"template": "{query} {passage} {querry}"}, "{querry} is no placeholder"),
         ({"template": "{query} {passage} {}"}, "is no placeholder"),
         ({"template": "{query!r} {passage}"}, "is no placeholder"),

@@ -16,8 +16,9 @@ have a text and they differ (the corpus changed), labels decide: a passage that 
 labels are about, and the other round's candidate is *changed*: nothing of it is taken. Where it is not labelled, the
 text that came stands.
 
-Beside the columns of a set, a union has "rounds", a round a candidate, and "earlier", of each earlier round
-[round, index_version, trace]; the query's row and "trace" name the latest.
+Beside the columns of a set, a union has "rounds", a round a candidate, "metadata_rounds", likewise, where there is
+metadata, and "earlier", of each earlier round [round, index_version, trace]; the query's row and "trace" name the
+latest.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Union(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One candidate; scores: system -> (score, rank)."""
+    """One candidate; scores: system -> (score, rank); metadata: the round that it is of, and itself."""
 
     passage_id: str
     doc_id: str
@@ -55,7 +56,7 @@ class _Row:
     sampled: int
     scores: dict[str, tuple[float | None, int]]
     round: int
-    metadata: dict[str, str]
+    metadata: tuple[int, dict[str, str]]
 
 
 def unite(stored: Side, came: Side, *, without_text: Collection[str], labelled: Collection[str]) -> Union:
@@ -92,7 +93,7 @@ def _rows(side: Side) -> list[_Row]:
         *(document[name] for name in COLUMNS),
         _scores(document),
         rounds,
-        metadata_in(document),
+        zip(document.get("metadata_rounds") or rounds, metadata_in(document), strict=True),
     )
     return [_Row(*fields) for fields in zip(*columns, strict=True)]
 
@@ -109,10 +110,10 @@ def _is_change(there: _Row, row: _Row, without_text: Collection[str], labelled: 
 
 
 def _joined(there: _Row, row: _Row, without_text: Collection[str]) -> _Row:
-    newer, older = (row, there) if row.round > there.round else (there, row)
+    newer = row if row.round > there.round else there
     stays = row.text_hash in without_text
     text_hash = there.text_hash or row.text_hash if stays else row.text_hash
-    metadata = newer.metadata or older.metadata
+    metadata = max(there.metadata, row.metadata, key=lambda each: (bool(each[1]), each[0]))
     return replace(newer, text_hash=text_hash, sampled=there.sampled | row.sampled, metadata=metadata)
 
 
@@ -134,6 +135,6 @@ def _side(rows: list[_Row], *sides: Side) -> Side:
         "rounds": [row.round for row in rows],
         "earlier": sorted(earlier, key=lambda each: -each[0]),
     }  # fmt: skip
-    if any(row.metadata for row in rows):
-        document["metadata"] = [row.metadata for row in rows]
+    if any(row.metadata[1] for row in rows):
+        document["metadata_rounds"], document["metadata"] = zip(*(row.metadata for row in rows), strict=True)
     return Side(document, latest.round, latest.index_version)
