@@ -22,7 +22,10 @@ SCORES = st.builds(
     Score, st.sampled_from(["bm25", "dense"]), st.none() | st.floats(allow_nan=False), st.integers(0, 500)
 )
 CANDIDATES = st.builds(
-    Candidate, st.builds(Passage, TEXT, TEXT, TEXT, TEXT), st.lists(SCORES, max_size=3).map(tuple), st.booleans()
+    Candidate,
+    st.builds(Passage, TEXT, TEXT, TEXT, TEXT, st.dictionaries(TEXT, TEXT, max_size=2)),
+    st.lists(SCORES, max_size=3).map(tuple),
+    st.booleans(),
 )
 SETS = st.builds(
     CandidateSet,

@@ -330,7 +330,7 @@ def _chunk(request: BuildRequest, embedder: Embedder, spooled: Path, work: Path,
     passages.close()
     terms.close()
     write_order(work, positions)
-    measured |= {"without_terms": terms.without_terms, "with_metadata": passages.with_metadata}
+    measured["without_terms"], measured["with_metadata"] = terms.without_terms, passages.with_metadata
     state = {
         "embedder": embedder.fingerprint,
         "documents": passages.documents,

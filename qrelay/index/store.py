@@ -153,7 +153,7 @@ class PassageStore:
             return repeat({})
         spans = zip(self._metadata_ends[documents].tolist(), self._metadata_ends[documents + 1].tolist(), strict=True)
         found = (self._metadata[start:stop] for start, stop in spans)
-        return (json.loads(told) if told else {} for told in found)
+        return (json.loads(told.decode()) if told else {} for told in found)
 
     def stored_documents(self) -> Iterator[StoredDocument]:
         """Every document, in the corpus's order."""

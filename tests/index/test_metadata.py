@@ -20,12 +20,16 @@ from qrelay.formats.records import METADATA_BYTES, metadata_of
 from qrelay.index.build import BuildRequest, BuildResult, build_index
 from qrelay.index.corpus import read_corpus
 from qrelay.index.http.answer import read_hits
+from qrelay.index.http.engine import HttpVersions
 from qrelay.index.http.presets import PRESETS
 from qrelay.index.manifest import current_folder
 from qrelay.index.reembed import reembed
+from qrelay.index.settings import RetrieverSettings
 from qrelay.index.store import PassageStore
 from qrelay.index.update import UpdateRequest, update_index
 from qrelay.models.embedder import HashEmbedder, load_embedder
+from qrelay.models.registry import Registry
+from qrelay.models.served import Embedders
 from tests.index.documents import made_up, write_jsonl
 
 Build = Callable[..., BuildResult]
@@ -89,6 +93,7 @@ def test_an_index_of_documents_without_metadata_is_the_one_that_it_was(build: Bu
     result = build(made_up(20))
     assert result.manifest.version == "14780f130a6c2639"
     assert not any("metadata" in file.path for file in result.manifest.files)
+    assert (result.manifest.with_metadata, result.manifest.without_terms) == (0, 0)
 
 
 def test_other_metadata_makes_another_version_whose_vectors_are_reused(build: Build) -> None:
@@ -201,3 +206,14 @@ def test_a_build_is_resumed_with_its_metadata(tmp_path: Path) -> None:
         build_index(request, Dying(), print)
     result = build_index(request, load_embedder("hash"), print)
     assert held(result.folder)["d1#0"] == {"source": "s1"} and result.manifest.with_metadata == 4
+
+
+@pytest.mark.parametrize(
+    "pinned", ["opensearch@1a597ef06ce6", "vespa@103a1d0e6a73", "qdrant@6c1a987ad4dc"], ids=lambda each: each[:6]
+)
+def test_where_metadata_stands_moves_no_version_of_an_engine_of_the_users_own(pinned: str) -> None:
+    own = {"preset": pinned.partition("@")[0], "url": "http://localhost:9"}
+    settings = RetrieverSettings.model_validate({"engine": "http", "collections": ["docs"], "http": own})
+    versions = HttpVersions(settings, Embedders("hash", Registry(settings.registry_folder), load_embedder))
+    assert versions.open("docs").version == pinned
+    versions.close()

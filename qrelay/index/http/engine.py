@@ -59,7 +59,7 @@ class HttpEngine:
         self._paged = "from" in placeholders(self._search.request)
         self.embedder = embedder
         self.name = settings.system_name
-        asked = (settings.url, settings.method, self._collection, repr(astuple(self._search)), embedder)
+        asked = (settings.url, settings.method, self._collection, repr(astuple(self._search)[:-1]), embedder)
         self.version = f"{self.name}@{digest(*asked)[:12]}"
 
     def search(self, texts: Sequence[str], vectors: Vectors | None, limit: int) -> Found:

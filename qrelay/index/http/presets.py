@@ -29,9 +29,10 @@ class Search:
     title: str = "title"
     text: str = "text"
     score: str = "score"
-    metadata: str = "metadata"
     faults: tuple[str, ...] = ()
     key_header: str = ""
+    metadata: str = "metadata"
+    """The last, which no version covers: it moves no candidate, and labels' keys cover what is read of it."""
 
 
 _SEARCH: Final = Search(
