@@ -58,6 +58,17 @@ def document_from(record: object, where: str) -> Document:
     return Document(doc_id, title, text, where, _nul(record), cut, metadata=metadata, left_out=left_out)
 
 
+def written_metadata(metadata: Mapping[str, str]) -> str:
+    """As indexes keep it; "" for none."""
+    return json.dumps(metadata, ensure_ascii=False) if metadata else ""
+
+
+def read_metadata(written: str) -> dict[str, str]:
+    """What `written_metadata` wrote."""
+    found: dict[str, str] = json.loads(written) if written else {}
+    return found
+
+
 def metadata_fields(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """What a document's identity gains by metadata: nothing where there is none, so that an index without any is the
     one that it was. Texts hold no NUL, so none of them is equal to it."""

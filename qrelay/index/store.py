@@ -14,7 +14,6 @@ All of it is memory-mapped: a store costs the pages that queries touch.
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.index.arrays import NpyWriter, RowBuffer, load_array
-from qrelay.index.documents import Document
+from qrelay.index.documents import Document, read_metadata, written_metadata
 from qrelay.naming import passage_name
 from qrelay.text import passage_text
 from qrelay.types import Passage
@@ -61,7 +60,7 @@ class PassageWriter:
         for part in (document.doc_id, document.title):
             self._documents.write(part.encode())
             self._document_ends.add(self._documents.tell())
-        self._metadata.write(json.dumps(document.metadata).encode() if document.metadata else b"")
+        self._metadata.write(written_metadata(document.metadata).encode())
         self._metadata_ends.add(self._metadata.tell())
         self.with_metadata += bool(document.metadata)
         for number, text in enumerate(windows):
@@ -152,8 +151,7 @@ class PassageStore:
         if self._metadata is None or self._metadata_ends is None:
             return repeat({})
         spans = zip(self._metadata_ends[documents].tolist(), self._metadata_ends[documents + 1].tolist(), strict=True)
-        found = (self._metadata[start:stop] for start, stop in spans)
-        return (json.loads(told.decode()) if told else {} for told in found)
+        return (read_metadata(self._metadata[start:stop].decode()) for start, stop in spans)
 
     def stored_documents(self) -> Iterator[StoredDocument]:
         """Every document, in the corpus's order."""

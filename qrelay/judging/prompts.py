@@ -10,13 +10,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 
 from qrelay.identity import digest
 from qrelay.judging.strategies import hygiene
 from qrelay.judging.strategies.grading import labels
+from qrelay.judging.strategies.rubric import documents
 from qrelay.llm.exchange import Chat, Prompt
-from qrelay.parsing import yaml_document
 from qrelay.scales import Scale
 
 
@@ -47,7 +46,7 @@ class Prompts:
 @lru_cache
 def shipped(name: str) -> Prompts:
     """The prompts of `rubrics/NAME.yaml`."""
-    told = yaml_document((files("qrelay.judging") / "rubrics" / f"{name}.yaml").read_bytes())
+    told = documents()[name]
     parts = {key: value for key, value in told.items() if key not in ("name", "version")}
     fields = json.dumps(told, sort_keys=True, ensure_ascii=False)
     return Prompts(told["name"], told["version"], parts, digest(hygiene.VERSION, fields))

@@ -24,7 +24,7 @@ from qrelay.runtime.topology import Queue
 from qrelay.types import CandidateSet, Query, Score
 from tests.feed.test_feeder import lines
 
-TEXTS: Texts = {name: (f"Title {name}", f"text of {name}") for name in "abcd"}
+TEXTS: Texts = {name: (f"Title {name}", f"text of {name}", {}) for name in "abcd"}
 
 
 def run(path: Path, tag: str, **rankings: Sequence[str]) -> Path:
@@ -181,14 +181,14 @@ async def test_a_journal_from_before_pools_goes_on_and_keeps_whole_sets(tmp_path
 
 async def test_a_set_above_the_message_limit_is_rejected_with_what_to_do_and_loses_no_text(tmp_path: Path) -> None:
     broker = MemoryBroker(max_message_bytes=2_000)
-    texts = {name: ("", " ".join(str(hash((name, i))) for i in range(150))) for name in "abcd"}
+    texts = {name: ("", " ".join(str(hash((name, i))) for i in range(150)), {}) for name in "abcd"}
     report = await feed(broker, tmp_path / "j", reader(two_runs(tmp_path), texts=texts), ["q1\tfirst", "q2\tsecond"])
     assert (report.accepted, list(report.rejected)) == (1, [1])
     assert "nats.max_message_bytes is 2000" in report.rejected[1] and "--depth" in report.rejected[1]
 
 
 def test_a_document_without_a_text_stays_a_candidate_without_one(tmp_path: Path) -> None:
-    read = reader(two_runs(tmp_path), texts={"a": TEXTS["a"], "c": ("only a title", " ")})
+    read = reader(two_runs(tmp_path), texts={"a": TEXTS["a"], "c": ("only a title", " ", {})})
     found = {each.passage.doc_id: each.passage.text for each in read("q1\tfirst").candidates}
     assert found == {"a": "text of a", "c": "", "b": "", "d": ""}
     assert (read.pairs, read.without_text) == (4, 3)
@@ -276,10 +276,17 @@ def test_a_line_of_candidates_that_is_none_is_told_with_what_is_wrong(bad: str, 
 
 
 def test_candidates_without_a_text_are_looked_up_and_passages_stay_as_they_are() -> None:
-    read = Pools(of_candidates("docs"), {"b": ("B", "from the corpus")}, Windows(words=2), "candidates")
+    texts = {"b": ("B", "from the corpus", {"source": "corpus"})}
+    read = Pools(of_candidates("docs"), texts, Windows(words=2), "candidates")
     found = read(
-        line({"doc_id": "a", "passage_id": "a#7", "text": "one two three four"}, {"doc_id": "b"}, {"doc_id": "c"})
+        line(
+            {"doc_id": "a", "passage_id": "a#7", "text": "one two three four", "metadata": {"source": "line"}},
+            {"doc_id": "b"},
+            {"doc_id": "c", "metadata": {"source": "title alone"}},
+        )
     )
+    sources = [each.passage.metadata.get("source") for each in found.candidates]
+    assert sources == ["line", "corpus", "corpus", "title alone"]
     assert [(each.passage.passage_id, each.passage.text) for each in found.candidates] == [
         ("a#7", "one two three four"), ("b#0", "from the"), ("b#1", "the corpus"), ("c#0", ""),
     ]  # fmt: skip

@@ -83,7 +83,8 @@ _QUERIES: Final = constant(
     "how to copy a tree\nwhat is a lock?\n",
 )
 _CORPUS: Final = constant(
-    '{"_id": "d1", "title": "t", "text": "one two"}\n{"id": 2, "contents": "three"}\n'
+    '{"_id": "d1", "title": "t", "text": "one two", "metadata": {"a": [1], "b": "c"}}\n'
+    '{"id": 2, "contents": "three"}\n'
     '{"doc_id": "d3", "body": "x", "title": ""}\n'
     '{"docid": "d4", "passage": "y"}\n{"passage_id": "d1#0", "doc_id": "d1", "text": "z"}\n'
 )
@@ -95,13 +96,14 @@ _QRELS: Final = constant(
 _RUN: Final = constant("q1 Q0 d1 1 9.5 bm25\nq1 Q0 d2 2 -1e-3 bm25\n")
 _CANDIDATES: Final = constant(
     '{"query_id": "q1", "query": "how", "candidates": [{"doc_id": "d1", "text": "x", "scores": {"bm25": 2.5, "dense":'
-    ' {"score": 0.5, "rank": 3}}}, {"id": 2, "score": 1}, {"passage_id": "d3#1", "title": "t", "rank": 2}]}\n'
+    ' {"score": 0.5, "rank": 3}}}, {"id": 2, "score": 1, "metadata": {"a": 1}}, {"passage_id": "d3#1", "title": "t",'
+    ' "rank": 2}]}\n'
 )
 _ANSWERS: Final = constant('{"query_id": "q1", "answers": ["a", "b"]}\n{"_id": "q2", "answer": "[\'c\', \'d\']"}\n')
 _PAIRS: Final = (
     GradedPair("q0", "d1", 0, "how", "t", "x"),
     GradedPair("q1", "d1", 2, "how", "t", "x", ("a",)),
-    GradedPair("q1", "d2", None, "how", "", "y"),
+    GradedPair("q1", "d2", None, "how", "", "y", metadata={"source": "a"}),
 )
 
 
@@ -147,7 +149,7 @@ def _candidates_to_judge(path: Path) -> None:
 
 
 def _candidates(path: Path) -> None:
-    pools = Pools(of_candidates("docs"), dict.fromkeys(textless(path, "docs"), ("t", "x")), Windows(2, 2), "fed")
+    pools = Pools(of_candidates("docs"), dict.fromkeys(textless(path, "docs"), ("t", "x", {})), Windows(2, 2), "fed")
     for line in all_lines(path):
         wire.encode(pools(line))
 
@@ -164,7 +166,7 @@ def _line(data: bytes, _: Path) -> None:
 
 
 def _pairs(folder: Path) -> None:
-    write_annotated_pairs(folder / "pairs.tsv", _PAIRS, answers=True)
+    write_annotated_pairs(folder / "pairs.tsv", _PAIRS, answers=True, metadata=True)
 
 
 def _read_pairs(path: Path) -> None:
@@ -349,7 +351,7 @@ PARSERS: Final = (
     Parser(
         "pairs of a preview",
         "jsonl",
-        constant('{"query": "q", "text": "t", "title": "", "reference_answers": ["a"]}\n'),
+        constant('{"query": "q", "text": "t", "title": "", "reference_answers": ["a"], "metadata": {"b": 2}}\n'),
         file("p.jsonl", previewed_pairs),
     ),
     Parser(

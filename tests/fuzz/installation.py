@@ -38,7 +38,7 @@ from qrelay.judging.querygen.journal import Journal as QueryJournal
 from qrelay.judging.querygen.journal import Outcome
 from qrelay.judging.strategies.chat import ChatGrade
 from qrelay.judging.strategies.lint import warnings
-from qrelay.judging.strategies.rubric import Rubric, _documents, load_rubric, parse_rubric
+from qrelay.judging.strategies.rubric import Rubric, documents, load_rubric, parse_rubric
 from qrelay.labels.exports.files import open_output
 from qrelay.labels.qualification import read_report
 from qrelay.llm.exchange import Chat, Prompt
@@ -164,7 +164,7 @@ def _rubrics(_: Path) -> Sequence[bytes]:
 
 
 def _rubric(path: Path) -> None:
-    _documents.cache_clear()
+    documents.cache_clear()
     load_rubric("binary")
     found = parse_rubric(path.read_bytes(), path.name)
     if isinstance(found, Rubric):
@@ -184,7 +184,8 @@ def _overrides(data: bytes, _: Path) -> None:
 def _index() -> Path:
     """An index of a few documents, made once."""
     folder = Path(mkdtemp(prefix="qrelay-fuzz-index-"))
-    source = write_jsonl(folder / "tiny.jsonl", made_up(5))
+    rows = [{**row, "metadata": {"source": row["title"]}} for row in made_up(5)]
+    source = write_jsonl(folder / "tiny.jsonl", rows)
     build_index(
         BuildRequest(str(source), "tiny", folder / "index", window=40, stride=20),
         load_embedder("hash"),
@@ -527,6 +528,8 @@ PARSERS: Final = (
             "VERSION/vectors.npy",
             "VERSION/documents.bin",
             "VERSION/texts.bin",
+            "VERSION/metadata.npy",
+            "VERSION/metadata.bin",
             "VERSION/bm25/params.index.json",
             "VERSION/bm25/vocab.index.json",
         ),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from qrelay.models.embedder import Embedder, load_embedder
 from qrelay.services.retriever.retriever import Retriever, load_retriever
 
 WORDS = [f"word{number}" for number in range(300)]
-Rows = Sequence[dict[str, str]]
+Rows = Sequence[Mapping[str, Any]]
 
 
 def made_up(count: int, words: int = 60, seed: int = 0) -> list[dict[str, str]]:

@@ -280,20 +280,20 @@ def test_annotated_pairs_keep_metadata_in_a_column_of_json(tmp_path: Path) -> No
 
 
 def test_a_beir_folder_and_pairs_for_a_preview_have_theirs(tmp_path: Path) -> None:
-    corpus = write_jsonl(tmp_path / "corpus.jsonl", [{"_id": "d", "text": "x", "metadata": {"year": 2020}}])  # type: ignore[dict-item]
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", [{"_id": "d", "text": "x", "metadata": {"year": 2020}}])
     queries = write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "query"}])
     qrels = tmp_path / "qrels.tsv"
     qrels.write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
     (pair,) = read_beir(corpus, queries, qrels)
     assert pair.metadata == {"year": "2020"}
     line = {"query": "q", "text": "x", "metadata": {"year": 2020}}
-    ((only,),) = (each.candidates for each in read_pairs(write_jsonl(tmp_path / "pairs.jsonl", [line])))  # type: ignore[list-item]
+    ((only,),) = (each.candidates for each in read_pairs(write_jsonl(tmp_path / "pairs.jsonl", [line])))
     assert only.passage.metadata == {"year": "2020"}
 
 
 def test_a_rubric_is_tried_on_passages_with_metadata(tmp_path: Path) -> None:
     rows = [{"text": COPYTREE, "metadata": {"source": "NIH"}}, {"text": COPYTREE}]
-    passages = write_jsonl(tmp_path / "passages.jsonl", rows)  # type: ignore[arg-type]
+    passages = write_jsonl(tmp_path / "passages.jsonl", rows)
     told = ["try", "--query", QUERY, "--passages", str(passages), "--rubric", rubric(tmp_path), "--backend", "fake"]
     done = CliRunner().invoke(judge_commands, [*told, "--data-dir", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -29,7 +29,7 @@ _PER_QUERY = 25.0
     "preview", epilog=example("qrelay judge preview --queries queries.jsonl --collection docs --feed-size 10000")
 )
 @click.option("--n", "pairs", default=30, show_default=True, type=click.IntRange(1), help="Pairs to judge.")
-@click.option("--sets", type=_FILE, help="JSONL of pairs: query, text, optionally title, metadata, reference_answers.")
+@click.option("--sets", type=_FILE, help="JSONL: query, text, and if you like title, metadata, reference_answers.")
 @click.option("--slice", "slice_", type=_FILE, help="TSV of annotated pairs (`qrelay judge slice`).")
 @click.option(
     "--queries", type=_FILE, help="Queries to ask of the running retriever and reranker, with --collection."

@@ -7,7 +7,6 @@ by pair in float64: an index that is approximate, or keeps fewer bits, decides w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, OnHold, RateLimited
+from qrelay.index.documents import read_metadata
 from qrelay.index.engine import Found, Vectors
 from qrelay.index.milvus.client import Absent, Milvus, Unloaded, Unreachable
 from qrelay.index.milvus.layout import (
@@ -192,6 +192,6 @@ class MilvusEngine:
 
 def _row(fields: Mapping[str, Any]) -> _Row:
     doc_id, number = str(fields[DOC_ID]), int(fields[NUMBER])
-    metadata = json.loads(fields.get(METADATA) or "{}")
+    metadata = read_metadata(str(fields.get(METADATA, "")))
     passage = Passage(passage_name(doc_id, number), doc_id, str(fields[TITLE]), str(fields[TEXT]), metadata)
     return _Row(passage, (doc_id.encode(), number), np.asarray(fields[VECTOR], np.float32))

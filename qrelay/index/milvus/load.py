@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from qrelay.errors import CorpusIndexError
 from qrelay.files import held, write_atomic
 from qrelay.identity import digest
+from qrelay.index.documents import written_metadata
 from qrelay.index.manifest import Manifest, checked_manifest, current_folder, dead_rows
 from qrelay.index.milvus.client import Absent, Milvus
 from qrelay.index.milvus.layout import (
@@ -220,7 +221,7 @@ class _Batches:
                         f"the passage {passage.passage_id} takes {len(text.encode()):,} bytes, Milvus holds "
                         f"{VARCHAR_BYTES:,}: build the index with smaller windows"
                     )
-            metadata = {METADATA: json.dumps(passage.metadata)} if self._metadata else {}
+            metadata = {METADATA: written_metadata(passage.metadata)} if self._metadata else {}
             yield metadata | {
                 ROW: int(row), DOC_ID: passage.doc_id, NUMBER: int(passage.passage_id.rpartition("#")[2]),
                 TITLE: passage.title, TEXT: passage.text, TERMS: terms, VECTOR: vector,

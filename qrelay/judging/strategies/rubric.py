@@ -121,22 +121,27 @@ class Example(_Part):
     answer: Text
 
 
-class Rubric(_Part):
-    """A judge that grades one passage at a time. `version` counts a user's own changes; it is part of the name."""
+class _Named(_Part):
+    """`version` counts a user's own changes; it is part of the name."""
 
-    kind: Literal["grade"] = "grade"
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
     version: int = Field(1, ge=1, le=9999)
-    scale: Grades
-    instructions: Text
-    template: Text
-    answer: Answer = Answer()
-    examples: tuple[Example, ...] = Field((), max_length=16)
 
     @property
     def strategy(self) -> str:
         """Its name in labels' identities."""
         return self.name if self.version == 1 else f"{self.name}-v{self.version}"
+
+
+class Rubric(_Named):
+    """A judge that grades one passage at a time."""
+
+    kind: Literal["grade"] = "grade"
+    scale: Grades
+    instructions: Text
+    template: Text
+    answer: Answer = Answer()
+    examples: tuple[Example, ...] = Field((), max_length=16)
 
     @cached_property
     def grades(self) -> Scale:
@@ -203,18 +208,11 @@ class Rubric(_Part):
         return self
 
 
-class Prompts(_Part):
+class Prompts(_Named):
     """The texts of a judge of another kind than grading one passage; `kind` says which code asks them."""
 
     kind: Literal["utility"]
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
-    version: int = Field(1, ge=1, le=9999)
     prompts: dict[str, Text]
-
-    @property
-    def strategy(self) -> str:
-        """Its name in labels' identities."""
-        return self.name if self.version == 1 else f"{self.name}-v{self.version}"
 
     def texts(self, kind: str, names: tuple[str, ...]) -> Mapping[str, str]:
         """The prompts of a rubric of this kind, which must have these names; stripped, in the order of `names`.
@@ -237,7 +235,7 @@ def _spoken(scale: Scale) -> str:
 
 def shipped() -> list[str]:
     """The names of the rubrics that come with qrelay."""
-    return sorted(name for name, told in _documents().items() if {"scale", "kind"} & told.keys())
+    return sorted(name for name, told in documents().items() if {"scale", "kind"} & told.keys())
 
 
 def load_rubric(source: str) -> Rubric | Prompts:
@@ -253,7 +251,7 @@ def load_rubric(source: str) -> Rubric | Prompts:
         raise ConfigError(f"there is no rubric {source!r}: give a YAML file or one of {', '.join(shipped())}")
     with path.open("rb") as file:
         found = parse_rubric(file.read(YAML_BYTES + 1), source)
-    if found.name in _OTHERS or found.name in {told["name"] for told in _documents().values()}:
+    if found.name in _OTHERS or found.name in {told["name"] for told in documents().values()}:
         raise ConfigError(f"rubric {source}: the name {found.name} is taken by a judge of qrelay: give it another")
     return found
 
@@ -291,11 +289,11 @@ def prompts_of(source: str, kind: str) -> Prompts:
 
 @lru_cache
 def _shipped(name: str) -> Rubric | Prompts:
-    return _checked(_documents()[name], name)
+    return _checked(documents()[name], name)
 
 
 @lru_cache
-def _documents() -> dict[str, Any]:
+def documents() -> dict[str, Any]:
     """What the files of `rubrics/` say, by name; some hold the prompts of commands, which make no judge."""
     found = (resources.files("qrelay.judging") / "rubrics").iterdir()
     return {Path(each.name).stem: yaml_document(each.read_bytes()) for each in found if each.name.endswith(".yaml")}
