@@ -292,7 +292,7 @@ def test_a_beir_folder_and_pairs_for_a_preview_have_theirs(tmp_path: Path) -> No
 
 
 def test_a_rubric_is_tried_on_passages_with_metadata(tmp_path: Path) -> None:
-    rows = [{"text": COPYTREE, "metadata": {"source": "NIH"}}, {"text": COPYTREE}]
+    rows: list[dict[str, Any]] = [{"text": COPYTREE, "metadata": {"source": "NIH"}}, {"text": COPYTREE}]
     passages = write_jsonl(tmp_path / "passages.jsonl", rows)
     told = ["try", "--query", QUERY, "--passages", str(passages), "--rubric", rubric(tmp_path), "--backend", "fake"]
     done = CliRunner().invoke(judge_commands, [*told, "--data-dir", str(tmp_path)], catch_exceptions=False)
