@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from qrelay.errors import ConfigError
 
 S = TypeVar("S", bound="ServiceSettings")
-SECTIONS = ("all", "retriever", "reranker", "judge", "sink", "trainer")
+SECTIONS = ("all", "retriever", "reranker", "judge", "sink", "trainer", "console")
 
 
 class Section(BaseModel):

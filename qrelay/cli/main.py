@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "audit": "qrelay.cli.labels.audit:audit",
     "bench": "qrelay.cli.bench.group:bench",
     "config": "qrelay.cli.config:config",
+    "console": "qrelay.cli.console:console",
     "dlq": "qrelay.cli.dlq:dlq",
     "down": "qrelay.cli.down:down",
     "eval": "qrelay.cli.eval.group:evaluate_command",
@@ -55,6 +56,7 @@ _EXTRAS: Final = {
     "judge": "judge",
     "queries": "judge",
     "bench": "bench",
+    "console": "console",
 }
 """Command -> the extra whose libraries it needs, where it needs any."""
 

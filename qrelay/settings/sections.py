@@ -9,7 +9,10 @@ from qrelay.config import ServiceSettings
 
 SERVICES: Final = ("judge", "reranker", "retriever", "sink")
 """Names of the services, sorted; each has a section of its own."""
+CONSOLE: Final = "console"
+"""What `qrelay up` starts beside the services."""
 CLASSES: Final = {
+    "console": "qrelay.web.settings:ConsoleSettings",
     "judge": "qrelay.judging.settings:JudgeSettings",
     "reranker": "qrelay.services.reranker.settings:RerankerSettings",
     "retriever": "qrelay.index.settings:RetrieverSettings",

@@ -1,0 +1,1 @@
+"""For people and programs over HTTP: the console's pages, the JSON API and the MCP server, in one process."""

@@ -1,0 +1,46 @@
+"""The application: its routes behind the guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount
+from starlette.staticfiles import StaticFiles
+
+from qrelay.web import home
+from qrelay.web.errors import problem
+from qrelay.web.guard import Guard
+from qrelay.web.pages import HERE, refusal
+from qrelay.web.site import Site
+
+ROUTES: tuple[BaseRoute, ...] = (
+    *home.ROUTES,
+    Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
+)
+
+
+def create_app(site: Site) -> Starlette:
+    """The application on a site, which is closed with it."""
+
+    @asynccontextmanager
+    async def living(_: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await site.close()
+
+    guard = Middleware(Guard, settings=site.settings)
+    app = Starlette(routes=ROUTES, middleware=[guard], exception_handlers={HTTPException: _nowhere}, lifespan=living)
+    app.state.site = site
+    return app
+
+
+async def _nowhere(request: Request, error: Exception) -> Response:
+    """No such page, or not asked this way."""
+    return refusal(request, problem(error))

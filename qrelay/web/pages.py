@@ -1,0 +1,63 @@
+"""Pages: rendering a template, reading a form, and how an error looks to who asked."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.datastructures import FormData
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from qrelay.web.errors import Problem
+from qrelay.web.security import CSRF, CSRF_COOKIE, new_token
+
+HERE: Final = Path(__file__).parent
+API: Final = "/v1/"
+"""Where errors are JSON, whoever asks."""
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FileSystemLoader(HERE / "templates"),
+    )
+
+
+def filters() -> dict[str, Any]:
+    """The templates' filters, to add to."""
+    found: dict[str, Any] = _environment().filters
+    return found
+
+
+def render(request: HTTPConnection, template: str, *, status: int = 200, **values: Any) -> Response:
+    """The page of a template, all texts escaped. Every template knows `person` (a name or ""), `path`, and `csrf`,
+    the token that a form sends back in its field of that name."""
+    token = request.cookies.get(CSRF_COOKIE) or new_token()
+    person = getattr(request.state, "person", None)
+    known = {"person": person.name if person else "", "path": request.url.path, CSRF: token}
+    page = HTMLResponse(_environment().get_template(template).render({**known, **values}), status)
+    if CSRF_COOKIE not in request.cookies:
+        page.set_cookie(CSRF_COOKIE, token, httponly=True, samesite="strict")
+    return page
+
+
+async def form(request: Request) -> FormData:
+    """The fields that a page sent; their token is checked already. Raises HTTPException: too many, or unreadable."""
+    return await request.form(max_files=0, max_fields=1000)
+
+
+def refusal(request: HTTPConnection, problem: Problem) -> Response:
+    """The answer to a request that failed: a page to a browser that asks for one, else JSON."""
+    if not request.url.path.startswith(API) and "text/html" in request.headers.get("accept", ""):
+        page = render(request, "error.html", status=problem.status, problem=problem)
+        page.headers.update(problem.headers)
+        return page
+    return JSONResponse(problem.body, problem.status, problem.headers)

@@ -1,0 +1,80 @@
+"""Runs the console's server until SIGTERM: listens on this machine, announces itself, drains."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+
+import uvicorn
+
+from qrelay.errors import PortInUse
+from qrelay.files import write_atomic
+from qrelay.runtime import telemetry
+from qrelay.settings.sections import CONSOLE
+from qrelay.web.app import create_app
+from qrelay.web.settings import ConsoleSettings
+from qrelay.web.site import Site
+
+log = logging.getLogger(__name__)
+
+
+def listen(bind: str) -> socket.socket:
+    """A listening socket. Raises PortInUse: something else listens there."""
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, int(port)), family=family, backlog=256)
+    except OSError as error:
+        raise PortInUse(
+            f"console.bind {bind}: {error.strerror}; stop what listens there (another console?), or take port 0"
+        ) from error
+
+
+def address_of(listening: socket.socket) -> str:
+    """host:port."""
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def server(site: Site) -> uvicorn.Server:
+    """A server of the site, to be given a socket."""
+    config = uvicorn.Config(
+        create_app(site),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=max(1, round(site.settings.worker.drain_s)),
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    found = uvicorn.Server(config)
+    site.stopping = lambda: found.should_exit
+    return found
+
+
+def serve(site: Site) -> None:
+    """Serve until told to stop. Raises PortInUse."""
+    settings = site.settings
+    telemetry.setup_logging(CONSOLE, settings.telemetry.log_level)
+    telemetry.setup_tracing(CONSOLE, settings.telemetry)
+    with listen(settings.bind) as listening:
+        metrics = telemetry.setup_metrics(settings.telemetry.metrics_bind)
+        url = f"http://{address_of(listening)}"
+        running = server(site)
+        _announce(settings, url, metrics)
+        log.info("ready", extra={"url": url, "metrics": metrics})
+        running.run(sockets=[listening])
+    log.info("stopped")
+
+
+def _announce(settings: ConsoleSettings, url: str, metrics: str) -> None:
+    if settings.run_dir is None:
+        return
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    entry = {"service": CONSOLE, "pid": os.getpid(), "grpc": url, "metrics": metrics}
+    write_atomic(settings.run_dir / f"{CONSOLE}.json", json.dumps(entry).encode())

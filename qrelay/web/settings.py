@@ -1,0 +1,60 @@
+"""The console's settings. Its limits of bodies, items, calls and seconds are those of section `grpc`."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final, Literal
+
+from pydantic import Field, field_validator
+
+from qrelay.config import ServiceSettings
+
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+"""Names by which a browser or a program on this machine reaches it."""
+Service = Literal["retriever", "reranker", "judge", "sink"]
+
+
+class ConsoleSettings(ServiceSettings):
+    """See `qrelay config console` for the effective values."""
+
+    enabled: bool = Field(True, description="Whether `qrelay up` starts the console beside the services")
+    bind: str = Field(
+        "127.0.0.1:7405",
+        description="host:port to listen on, of this machine alone (127.0.0.1, ::1 or localhost); port 0 takes a "
+        "free one. `qrelay up` sets it",
+    )
+    retriever: str = Field("", description="gRPC address of the retriever; empty: the one that runs from data_dir")
+    reranker: str = Field("", description="gRPC address of the reranker; empty: the one that runs from data_dir")
+    judge: str = Field("", description="gRPC address of the judge; empty: the one that runs from data_dir")
+    sink: str = Field("", description="gRPC address of the sink; empty: the one that runs from data_dir")
+    max_streams: int = Field(
+        64, ge=1, description="Pages that are kept up to date at once (server-sent events); beyond, 429"
+    )
+    max_form_bytes: int = Field(1024**2, ge=1024, description="Bytes of a form that a page sends; beyond, 413")
+
+    @field_validator("bind")
+    @classmethod
+    def _on_loopback(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not port.isdecimal() or int(port) > 65535:
+            raise ValueError(f"{value!r} is not host:port")
+        if not _is_loopback(host.strip("[]")):
+            raise ValueError(
+                f"{host!r} can be reached from other machines, and the console asks nobody who they are: use "
+                "127.0.0.1, and a tunnel (ssh -L, kubectl port-forward) to reach it from elsewhere"
+            )
+        return value
+
+    def address_of(self, service: Service) -> str:
+        """The service's address as set here, or ""."""
+        found: str = getattr(self, service)
+        return found
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,91 @@
+"""What all requests share: settings, the ledger, the services' channels.
+
+site = site_of(request)
+with site.ledger().snapshot() as snapshot: ...              # in a plain (threaded) endpoint
+answer = await site.call("retriever", "Retrieve", pb.RetrieveRequest(...))
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from starlette.requests import HTTPConnection
+
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.settings import SinkSettings
+from qrelay.rundir import require
+from qrelay.runtime.client import OPTIONS
+from qrelay.settings import load_settings
+from qrelay.web.settings import ConsoleSettings, Service
+
+
+class Site:
+    """See the module. sink: the sink's settings, which say where the ledger is and what becomes training data."""
+
+    def __init__(self, settings: ConsoleSettings, sink: SinkSettings) -> None:
+        self.settings, self.sink = settings, sink
+        self.stopping: Callable[[], bool] = lambda: False
+        """Whether the server has been told to end: what goes on for long ends then."""
+        self.streams_left = settings.max_streams
+        self._ledger: Ledger | None = None
+        self._opening = threading.Lock()
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    @classmethod
+    def of(cls, data_dir: Path | None, config: Path | None, **changed: Any) -> Site:
+        """With the settings of an installation; `changed`: fields of the console's. Raises ConfigError."""
+        console = load_settings(ConsoleSettings, "console", file=config, data_dir=data_dir)
+        sink = load_settings(SinkSettings, "sink", file=config, data_dir=data_dir)
+        return cls(ConsoleSettings.model_validate({**console.model_dump(), **changed}), sink)
+
+    def ledger(self) -> Ledger:
+        """The ledger, opened when first asked for: `qrelay up` starts the console beside the sink, which makes it.
+
+        Raises:
+            ConfigError: there is none yet, or of another version.
+            BackendUnavailable: the database does not answer.
+        """
+        with self._opening:
+            if self._ledger is None:
+                timeout_s = self.sink.busy_timeout_s
+                self._ledger = Ledger.open(self.sink.ledger_url, busy_timeout_s=timeout_s, create=False)
+            return self._ledger
+
+    def address(self, service: Service) -> str:
+        """Where the service answers gRPC. Raises BackendUnavailable: nowhere that is known."""
+        return self.settings.address_of(service) or require(self.settings.data_dir, service).grpc
+
+    async def call(self, service: Service, method: str, request: Any) -> Any:
+        """One unary call, with this server's deadline; errors as `grpc.RpcError`, which `web/errors.py` reads."""
+        return await getattr(self._stub(service), method)(request, timeout=self.settings.grpc.default_deadline_s)
+
+    def stream(self, service: Service, method: str, request: Any) -> AsyncIterator[Any]:
+        """A call whose answers come one by one, for as long as somebody reads them."""
+        answers: AsyncIterator[Any] = getattr(self._stub(service), method)(request)
+        return answers
+
+    def _stub(self, service: Service) -> Any:
+        address = self.address(service)
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=OPTIONS)
+        module = importlib.import_module(f"qrelay.v1.{service}_pb2_grpc")
+        return getattr(module, f"{service.capitalize()}ServiceStub")(self._channels[address])
+
+    async def close(self) -> None:
+        """Closes channels and the ledger."""
+        for channel in self._channels.values():
+            await channel.close()
+        if self._ledger is not None:
+            self._ledger.close()
+
+
+def site_of(request: HTTPConnection) -> Site:
+    """The site that this request is of."""
+    site: Site = request.app.state.site
+    return site
