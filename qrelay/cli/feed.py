@@ -4,7 +4,7 @@ acknowledged and remembered."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,22 +19,20 @@ from qrelay.cli.options import column_option, config_option, data_dir_option, js
 from qrelay.cli.pools import CANDIDATES, PoolOptions, open_pools, pool_options
 from qrelay.cli.waiting import ATTEMPTS, SinkClient, Waiting, queues_status
 from qrelay.config import NatsSettings, ServiceSettings
-from qrelay.errors import QrelayError, TransientError
+from qrelay.errors import TransientError
 from qrelay.exitcodes import EXIT_PARTIAL
-from qrelay.feed.feeder import Feeder, FeedReport
-from qrelay.feed.journal import Journal
+from qrelay.feed.feeder import FeedReport
+from qrelay.feed.publish import publish
 from qrelay.feed.source import open_records
 from qrelay.formats.datasets import QUERIES, QUESTIONS, Columns, is_dataset
-from qrelay.formats.queries import Format, Record, query_of
+from qrelay.formats.queries import Format, query_of
 from qrelay.identity import require_collection
 from qrelay.output import echo_json
 from qrelay.progress import Progress, Step, plainly, shown, step, tell
 from qrelay.rundir import endpoints
-from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.settings import load_settings
 from qrelay.types import MAX_ROUND
 
-_CONNECT_S = 10.0
 _SHOWN_REJECTIONS = 20
 _QUERIES, _SETS = 256, 16
 """Queries, and candidate sets, that are published side by side."""
@@ -103,7 +101,7 @@ def feed(file: Path, collection: str, line_format: str, query_round: int, follow
         opened = open_pools(options, collection, path, columns) if options.asked else None
         read = partial(query_of, collection=collection, columns=columns, line_format=cast(Format, line_format))
         with step("feeding", unit="queries") as feeding:
-            publishing = _publish(
+            publishing = publish(
                 settings, data_dir, open_records(path, columns, follow=follow), collection=collection,
                 query_round=query_round, read=opened.pools if opened else read,
                 window=_SETS if opened else _QUERIES, keep_ids=wait, on_progress=_shown(feeding),
@@ -169,22 +167,6 @@ def _warn(client: SinkClient, say: Callable[[str], None]) -> None:
         client.info()
     except TransientError as error:
         say(f"warning: the sink does not answer: {error}\nFeeding continues; --wait asks it again {ATTEMPTS} times")
-
-
-async def _publish(
-    settings: NatsSettings, data_dir: Path, lines: AsyncIterator[Record | None], *, collection: str, **told: Any
-) -> FeedReport:
-    """Feed until the input ends or Ctrl-C. told: see `Feeder`."""
-    async with await JetStreamBroker.connect(settings, name="feed", timeout_s=_CONNECT_S) as broker:
-        with Journal(data_dir / "feed" / f"{collection}.sqlite") as journal:
-            feeder = Feeder(broker, journal, collection=collection, **told)
-            try:
-                return await feeder.feed(lines)
-            except (KeyboardInterrupt, asyncio.CancelledError):
-                return feeder.report  # what was acknowledged is remembered; the rest is fed next time
-            except QrelayError as error:
-                feeder.report.failure = error
-                return feeder.report
 
 
 def _print(console: Console, report: FeedReport, unit: str, states: dict[str, int] | None, pooled: dict[str, int],

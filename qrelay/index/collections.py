@@ -11,13 +11,22 @@ import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from qrelay.errors import CorpusIndexError, ModelError, QrelayError, SetupError, TransientError
+from qrelay.errors import (
+    CorpusIndexError,
+    InputError,
+    ModelError,
+    QrelayError,
+    SetupError,
+    TransientError,
+    UnknownCollection,
+)
 from qrelay.index.engine import Engine, Versions
 from qrelay.index.settings import RetrieverSettings
 from qrelay.index.synthetic import SyntheticEngine
 from qrelay.models.embedder import Embedder
 from qrelay.models.engines import EncoderEngine
 from qrelay.models.served import Embedders, registered
+from qrelay.nearest import listed
 from qrelay.runtime.following import free_when_unused
 
 _log = logging.getLogger(__name__)
@@ -71,6 +80,22 @@ class Collections:
         """Fingerprints of the embedders in memory."""
         found = {served.model for served in self.served.values()}
         return sorted(found) or ([self._standby.fingerprint] if self._standby else [])
+
+    def embedder(self, collection: str) -> Embedder:
+        """The collection's; "": the only one in service. Raises InputError: there is none, or there are several."""
+        found = {served.model: served.embedder for name, served in self.served.items() if collection in ("", name)}
+        if not found and not collection and self._standby:
+            return self._standby
+        if collection and not found:
+            raise UnknownCollection(
+                f"no index of the collection {collection!r} is served (there are: {listed(self.served, 'none yet')})"
+            )
+        if len(found) != 1:
+            raise InputError(f"{len(found)} models are in service: name a collection of {listed(self.served, 'none')}")
+        [(model, embedder)] = found.items()
+        if embedder is None:
+            raise InputError(f"the engine {model} embeds nothing: set retriever.engine to one that does")
+        return embedder
 
     def refresh(self) -> None:
         """Reload where the last look is `reload_every_s` old; one caller looks, the others go on. A version whose
@@ -194,6 +219,10 @@ class SyntheticIndex:
     def models(self) -> list[str]:
         """There are none."""
         return ["synthetic"]
+
+    def embedder(self, _: str) -> Embedder:
+        """There is none. Raises InputError."""
+        raise InputError("the engine synthetic embeds nothing: set retriever.engine to one that does")
 
     def refresh(self) -> None:
         """Nothing ever changes."""

@@ -26,7 +26,7 @@ from qrelay.v1 import records_pb2 as qrelay_dot_v1_dot_records__pb2
 from qrelay.v1 import service_info_pb2 as qrelay_dot_v1_dot_service__info__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18qrelay/v1/reranker.proto\x12\tqrelay.v1\x1a\x17qrelay/v1/records.proto\x1a\x1cqrelay/v1/service_info.proto\"@\n\rRerankRequest\x12/\n\x0e\x63\x61ndidate_sets\x18\x01 \x03(\x0b\x32\x17.qrelay.v1.CandidateSet\":\n\x0eRerankResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.qrelay.v1.RerankResult\"q\n\x0cRerankResult\x12\x30\n\rcandidate_set\x18\x01 \x01(\x0b\x32\x17.qrelay.v1.CandidateSetH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.qrelay.v1.ItemErrorH\x00\x42\x08\n\x06result\"@\n\x13StreamRerankRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.qrelay.v1.RerankRequest\"C\n\x14StreamRerankResponse\x12+\n\x08response\x18\x01 \x01(\x0b\x32\x19.qrelay.v1.RerankResponse\"\x1f\n\x1dRerankerServiceGetInfoRequest\"F\n\x1eRerankerServiceGetInfoResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.qrelay.v1.ServiceInfo2\x85\x02\n\x0fRerankerService\x12=\n\x06Rerank\x12\x18.qrelay.v1.RerankRequest\x1a\x19.qrelay.v1.RerankResponse\x12S\n\x0cStreamRerank\x12\x1e.qrelay.v1.StreamRerankRequest\x1a\x1f.qrelay.v1.StreamRerankResponse(\x01\x30\x01\x12^\n\x07GetInfo\x12(.qrelay.v1.RerankerServiceGetInfoRequest\x1a).qrelay.v1.RerankerServiceGetInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18qrelay/v1/reranker.proto\x12\tqrelay.v1\x1a\x17qrelay/v1/records.proto\x1a\x1cqrelay/v1/service_info.proto\"X\n\rRerankRequest\x12/\n\x0e\x63\x61ndidate_sets\x18\x01 \x03(\x0b\x32\x17.qrelay.v1.CandidateSet\x12\x16\n\x0emax_candidates\x18\x02 \x01(\r\":\n\x0eRerankResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.qrelay.v1.RerankResult\"q\n\x0cRerankResult\x12\x30\n\rcandidate_set\x18\x01 \x01(\x0b\x32\x17.qrelay.v1.CandidateSetH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.qrelay.v1.ItemErrorH\x00\x42\x08\n\x06result\"@\n\x13StreamRerankRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.qrelay.v1.RerankRequest\"C\n\x14StreamRerankResponse\x12+\n\x08response\x18\x01 \x01(\x0b\x32\x19.qrelay.v1.RerankResponse\"\x1f\n\x1dRerankerServiceGetInfoRequest\"F\n\x1eRerankerServiceGetInfoResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.qrelay.v1.ServiceInfo2\x85\x02\n\x0fRerankerService\x12=\n\x06Rerank\x12\x18.qrelay.v1.RerankRequest\x1a\x19.qrelay.v1.RerankResponse\x12S\n\x0cStreamRerank\x12\x1e.qrelay.v1.StreamRerankRequest\x1a\x1f.qrelay.v1.StreamRerankResponse(\x01\x30\x01\x12^\n\x07GetInfo\x12(.qrelay.v1.RerankerServiceGetInfoRequest\x1a).qrelay.v1.RerankerServiceGetInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,19 +34,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qrelay.v1.reranker_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RERANKREQUEST']._serialized_start=94
-  _globals['_RERANKREQUEST']._serialized_end=158
-  _globals['_RERANKRESPONSE']._serialized_start=160
-  _globals['_RERANKRESPONSE']._serialized_end=218
-  _globals['_RERANKRESULT']._serialized_start=220
-  _globals['_RERANKRESULT']._serialized_end=333
-  _globals['_STREAMRERANKREQUEST']._serialized_start=335
-  _globals['_STREAMRERANKREQUEST']._serialized_end=399
-  _globals['_STREAMRERANKRESPONSE']._serialized_start=401
-  _globals['_STREAMRERANKRESPONSE']._serialized_end=468
-  _globals['_RERANKERSERVICEGETINFOREQUEST']._serialized_start=470
-  _globals['_RERANKERSERVICEGETINFOREQUEST']._serialized_end=501
-  _globals['_RERANKERSERVICEGETINFORESPONSE']._serialized_start=503
-  _globals['_RERANKERSERVICEGETINFORESPONSE']._serialized_end=573
-  _globals['_RERANKERSERVICE']._serialized_start=576
-  _globals['_RERANKERSERVICE']._serialized_end=837
+  _globals['_RERANKREQUEST']._serialized_end=182
+  _globals['_RERANKRESPONSE']._serialized_start=184
+  _globals['_RERANKRESPONSE']._serialized_end=242
+  _globals['_RERANKRESULT']._serialized_start=244
+  _globals['_RERANKRESULT']._serialized_end=357
+  _globals['_STREAMRERANKREQUEST']._serialized_start=359
+  _globals['_STREAMRERANKREQUEST']._serialized_end=423
+  _globals['_STREAMRERANKRESPONSE']._serialized_start=425
+  _globals['_STREAMRERANKRESPONSE']._serialized_end=492
+  _globals['_RERANKERSERVICEGETINFOREQUEST']._serialized_start=494
+  _globals['_RERANKERSERVICEGETINFOREQUEST']._serialized_end=525
+  _globals['_RERANKERSERVICEGETINFORESPONSE']._serialized_start=527
+  _globals['_RERANKERSERVICEGETINFORESPONSE']._serialized_end=597
+  _globals['_RERANKERSERVICE']._serialized_start=600
+  _globals['_RERANKERSERVICE']._serialized_end=861
 # @@protoc_insertion_point(module_scope)

@@ -9,10 +9,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RerankRequest(_message.Message):
-    __slots__ = ("candidate_sets",)
+    __slots__ = ("candidate_sets", "max_candidates")
     CANDIDATE_SETS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     candidate_sets: _containers.RepeatedCompositeFieldContainer[_records_pb2.CandidateSet]
-    def __init__(self, candidate_sets: _Optional[_Iterable[_Union[_records_pb2.CandidateSet, _Mapping]]] = ...) -> None: ...
+    max_candidates: int
+    def __init__(self, candidate_sets: _Optional[_Iterable[_Union[_records_pb2.CandidateSet, _Mapping]]] = ..., max_candidates: _Optional[int] = ...) -> None: ...
 
 class RerankResponse(_message.Message):
     __slots__ = ("results",)

@@ -26,13 +26,15 @@ from qrelay.v1 import records_pb2 as qrelay_dot_v1_dot_records__pb2
 from qrelay.v1 import service_info_pb2 as qrelay_dot_v1_dot_service__info__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19qrelay/v1/retriever.proto\x12\tqrelay.v1\x1a\x17qrelay/v1/records.proto\x1a\x1cqrelay/v1/service_info.proto\"L\n\x0fRetrieveRequest\x12!\n\x07queries\x18\x01 \x03(\x0b\x32\x10.qrelay.v1.Query\x12\x16\n\x0emax_candidates\x18\x02 \x01(\r\">\n\x10RetrieveResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.qrelay.v1.RetrieveResult\"s\n\x0eRetrieveResult\x12\x30\n\rcandidate_set\x18\x01 \x01(\x0b\x32\x17.qrelay.v1.CandidateSetH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.qrelay.v1.ItemErrorH\x00\x42\x08\n\x06result\"D\n\x15StreamRetrieveRequest\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x1a.qrelay.v1.RetrieveRequest\"G\n\x16StreamRetrieveResponse\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x1b.qrelay.v1.RetrieveResponse\" \n\x1eRetrieverServiceGetInfoRequest\"G\n\x1fRetrieverServiceGetInfoResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.qrelay.v1.ServiceInfo2\x94\x02\n\x10RetrieverService\x12\x43\n\x08Retrieve\x12\x1a.qrelay.v1.RetrieveRequest\x1a\x1b.qrelay.v1.RetrieveResponse\x12Y\n\x0eStreamRetrieve\x12 .qrelay.v1.StreamRetrieveRequest\x1a!.qrelay.v1.StreamRetrieveResponse(\x01\x30\x01\x12`\n\x07GetInfo\x12).qrelay.v1.RetrieverServiceGetInfoRequest\x1a*.qrelay.v1.RetrieverServiceGetInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19qrelay/v1/retriever.proto\x12\tqrelay.v1\x1a\x17qrelay/v1/records.proto\x1a\x1cqrelay/v1/service_info.proto\"L\n\x0fRetrieveRequest\x12!\n\x07queries\x18\x01 \x03(\x0b\x32\x10.qrelay.v1.Query\x12\x16\n\x0emax_candidates\x18\x02 \x01(\r\">\n\x10RetrieveResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.qrelay.v1.RetrieveResult\"s\n\x0eRetrieveResult\x12\x30\n\rcandidate_set\x18\x01 \x01(\x0b\x32\x17.qrelay.v1.CandidateSetH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.qrelay.v1.ItemErrorH\x00\x42\x08\n\x06result\"D\n\x15StreamRetrieveRequest\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x1a.qrelay.v1.RetrieveRequest\"G\n\x16StreamRetrieveResponse\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x1b.qrelay.v1.RetrieveResponse\"T\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12!\n\x04kind\x18\x03 \x01(\x0e\x32\x13.qrelay.v1.TextKind\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"H\n\rEmbedResponse\x12(\n\nembeddings\x18\x01 \x03(\x0b\x32\x14.qrelay.v1.Embedding\x12\r\n\x05model\x18\x02 \x01(\t\" \n\x1eRetrieverServiceGetInfoRequest\"G\n\x1fRetrieverServiceGetInfoResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.qrelay.v1.ServiceInfo*R\n\x08TextKind\x12\x19\n\x15TEXT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEXT_KIND_QUERY\x10\x01\x12\x16\n\x12TEXT_KIND_DOCUMENT\x10\x02\x32\xd0\x02\n\x10RetrieverService\x12\x43\n\x08Retrieve\x12\x1a.qrelay.v1.RetrieveRequest\x1a\x1b.qrelay.v1.RetrieveResponse\x12Y\n\x0eStreamRetrieve\x12 .qrelay.v1.StreamRetrieveRequest\x1a!.qrelay.v1.StreamRetrieveResponse(\x01\x30\x01\x12:\n\x05\x45mbed\x12\x17.qrelay.v1.EmbedRequest\x1a\x18.qrelay.v1.EmbedResponse\x12`\n\x07GetInfo\x12).qrelay.v1.RetrieverServiceGetInfoRequest\x1a*.qrelay.v1.RetrieverServiceGetInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qrelay.v1.retriever_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TEXTKIND']._serialized_start=793
+  _globals['_TEXTKIND']._serialized_end=875
   _globals['_RETRIEVEREQUEST']._serialized_start=95
   _globals['_RETRIEVEREQUEST']._serialized_end=171
   _globals['_RETRIEVERESPONSE']._serialized_start=173
@@ -43,10 +45,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMRETRIEVEREQUEST']._serialized_end=422
   _globals['_STREAMRETRIEVERESPONSE']._serialized_start=424
   _globals['_STREAMRETRIEVERESPONSE']._serialized_end=495
-  _globals['_RETRIEVERSERVICEGETINFOREQUEST']._serialized_start=497
-  _globals['_RETRIEVERSERVICEGETINFOREQUEST']._serialized_end=529
-  _globals['_RETRIEVERSERVICEGETINFORESPONSE']._serialized_start=531
-  _globals['_RETRIEVERSERVICEGETINFORESPONSE']._serialized_end=602
-  _globals['_RETRIEVERSERVICE']._serialized_start=605
-  _globals['_RETRIEVERSERVICE']._serialized_end=881
+  _globals['_EMBEDREQUEST']._serialized_start=497
+  _globals['_EMBEDREQUEST']._serialized_end=581
+  _globals['_EMBEDDING']._serialized_start=583
+  _globals['_EMBEDDING']._serialized_end=610
+  _globals['_EMBEDRESPONSE']._serialized_start=612
+  _globals['_EMBEDRESPONSE']._serialized_end=684
+  _globals['_RETRIEVERSERVICEGETINFOREQUEST']._serialized_start=686
+  _globals['_RETRIEVERSERVICEGETINFOREQUEST']._serialized_end=718
+  _globals['_RETRIEVERSERVICEGETINFORESPONSE']._serialized_start=720
+  _globals['_RETRIEVERSERVICEGETINFORESPONSE']._serialized_end=791
+  _globals['_RETRIEVERSERVICE']._serialized_start=878
+  _globals['_RETRIEVERSERVICE']._serialized_end=1214
 # @@protoc_insertion_point(module_scope)

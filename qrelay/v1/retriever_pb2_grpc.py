@@ -45,6 +45,11 @@ class RetrieverServiceStub:
                 request_serializer=qrelay_dot_v1_dot_retriever__pb2.StreamRetrieveRequest.SerializeToString,
                 response_deserializer=qrelay_dot_v1_dot_retriever__pb2.StreamRetrieveResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/qrelay.v1.RetrieverService/Embed',
+                request_serializer=qrelay_dot_v1_dot_retriever__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=qrelay_dot_v1_dot_retriever__pb2.EmbedResponse.FromString,
+                _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/qrelay.v1.RetrieverService/GetInfo',
                 request_serializer=qrelay_dot_v1_dot_retriever__pb2.RetrieverServiceGetInfoRequest.SerializeToString,
@@ -70,6 +75,13 @@ class RetrieverServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """Vectors of texts by an embedder in service, all or none. Not batched with other calls.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInfo(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -88,6 +100,11 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     servicer.StreamRetrieve,
                     request_deserializer=qrelay_dot_v1_dot_retriever__pb2.StreamRetrieveRequest.FromString,
                     response_serializer=qrelay_dot_v1_dot_retriever__pb2.StreamRetrieveResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=qrelay_dot_v1_dot_retriever__pb2.EmbedRequest.FromString,
+                    response_serializer=qrelay_dot_v1_dot_retriever__pb2.EmbedResponse.SerializeToString,
             ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
@@ -150,6 +167,33 @@ class RetrieverService:
             '/qrelay.v1.RetrieverService/StreamRetrieve',
             qrelay_dot_v1_dot_retriever__pb2.StreamRetrieveRequest.SerializeToString,
             qrelay_dot_v1_dot_retriever__pb2.StreamRetrieveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qrelay.v1.RetrieverService/Embed',
+            qrelay_dot_v1_dot_retriever__pb2.EmbedRequest.SerializeToString,
+            qrelay_dot_v1_dot_retriever__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

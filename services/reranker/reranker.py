@@ -38,8 +38,8 @@ class Reranker:
         self._promoted = promoted
         self._complained: set[str] = set()
 
-    def rerank(self, sets: Sequence[CandidateSet]) -> list[CandidateSet | QrelayError]:
-        """Each set with one more score a candidate, best first, cut to `keep`, its sample marked.
+    def rerank(self, sets: Sequence[CandidateSet], keep: int = 0) -> list[CandidateSet | QrelayError]:
+        """Each set with one more score a candidate, best first, cut to `keep` (0: the setting), its sample marked.
 
         A set without candidates keeps none: nothing was found, and that is an answer. All of a collection are scored
         by the scorer that serves it when the call begins, and the trace names it.
@@ -53,7 +53,7 @@ class Reranker:
         for scorer, own in places.items():
             usable = [self._cut(sets[place]) for place in own]
             for place, each, scores in zip(own, usable, scorer.score(usable), strict=True):
-                found[place] = self._ranked(each, scores, scorer)
+                found[place] = self._ranked(each, scores, scorer, keep or self._settings.keep)
         return [
             found[place] if place in found else InvalidQuery(f"query {each.query.query_id!r} has no text")
             for place, each in enumerate(sets)
@@ -71,7 +71,9 @@ class Reranker:
                 free_when_unused(gone)
             self._scorers = found
 
-    def _ranked(self, each: CandidateSet, scores: Sequence[float], scorer: Scorer) -> CandidateSet | QrelayError:
+    def _ranked(
+        self, each: CandidateSet, scores: Sequence[float], scorer: Scorer, keep: int
+    ) -> CandidateSet | QrelayError:
         """The set in order. Candidates without a finite score, or without a text to score, come last and have no
         rank; a set in which none has one is an error: its order would mean nothing."""
         readable = [bool(candidate.passage.text or candidate.passage.title) for candidate in each.candidates]
@@ -90,14 +92,14 @@ class Reranker:
             if scorer.fingerprint not in self._complained:
                 self._complained.add(scorer.fingerprint)
                 log.error("%s; such candidates come last, and are counted from now on", problem)
-        return opened(self._rank(each, known, scorer.system), STAGE, scorer.fingerprint)
+        return opened(self._rank(each, known, scorer.system, keep), STAGE, scorer.fingerprint)
 
-    def _rank(self, each: CandidateSet, scores: Sequence[float | None], system: str) -> CandidateSet:
+    def _rank(self, each: CandidateSet, scores: Sequence[float | None], system: str, keep: int) -> CandidateSet:
         settings, candidates = self._settings, each.candidates
         order = sorted(range(len(scores)), key=lambda i: (_last(scores[i]), candidates[i].passage.passage_id))
         best = [
             _scored(candidates[i], Score(system, scores[i], 0 if scores[i] is None else rank))
-            for rank, i in enumerate(order[: settings.keep], 1)
+            for rank, i in enumerate(order[:keep], 1)
         ]
         chosen = sample_indices(
             each.query,

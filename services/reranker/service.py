@@ -61,14 +61,14 @@ class RerankerServicer(Servicer, pb_grpc.RerankerServiceServicer):
         results = await answer_items(
             self._context,
             request.candidate_sets,
-            self._calls.answer,
+            lambda sets: self._calls.answer(sets, request.max_candidates),
             lambda each: pb.RerankResult(candidate_set=wire.to_proto(each)),
             lambda error: pb.RerankResult(error=error),
         )
         return pb.RerankResponse(results=results)
 
-    def _rerank(self, sets: list[CandidateSet], _: object) -> Awaitable[Sequence[CandidateSet | QrelayError]]:
-        return asyncio.to_thread(self._context.core.rerank, sets)
+    def _rerank(self, sets: list[CandidateSet], keep: int) -> Awaitable[Sequence[CandidateSet | QrelayError]]:
+        return asyncio.to_thread(self._context.core.rerank, sets, keep)
 
     def StreamRerank(
         self, requests: AsyncIterator[pb.StreamRerankRequest], context: Any

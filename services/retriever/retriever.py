@@ -22,7 +22,7 @@ from qrelay.index.engine import Followed, Found, Vectors
 from qrelay.index.manifest import collections_in
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.catalogue import resolve
-from qrelay.models.embedder import HASH_NAME, Embedder
+from qrelay.models.embedder import HASH_NAME, Embedder, TextKind
 from qrelay.models.engines import ENDPOINT_NAME
 from qrelay.models.registry import Registry
 from qrelay.models.served import Embedders, Load
@@ -110,6 +110,20 @@ class Retriever:
                 found = _encoded(embedder, [queries[place].text for place in places[model]])
                 vectors.update(zip(places[model], found, strict=True))
         return vectors
+
+    def embed(self, texts: Sequence[str], kind: TextKind, collection: str = "") -> tuple[str, Vectors]:
+        """(model@revision, vectors [len(texts), dim]) by the collection's embedder; "": by the only one in service.
+
+        Raises:
+            InputError: a text that is none; no such collection; it has no embedder; several are in service.
+            TransientError: the embedder is an endpoint that does not answer now.
+        """
+        self._index.refresh()
+        for place, text in enumerate(texts):
+            if not text.strip() or not _is_text(text):
+                raise InvalidQuery(f"text {place} is empty, or holds a lone surrogate: send words in valid Unicode")
+        embedder = self._index.embedder(collection)
+        return embedder.fingerprint, embedder.encode(texts, kind)
 
     def _problem(self, query: Query, served: Mapping[str, Served]) -> QrelayError | None:
         limit = self._settings.max_query_chars

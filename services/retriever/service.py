@@ -9,7 +9,7 @@ from typing import Any
 from qrelay import wire
 from qrelay.errors import QrelayError
 from qrelay.index.settings import RetrieverSettings
-from qrelay.models.embedder import HASH_NAME, load_embedder
+from qrelay.models.embedder import HASH_NAME, TextKind, load_embedder
 from qrelay.models.engines import ENDPOINT_NAME
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.following import every
@@ -73,6 +73,15 @@ class RetrieverServicer(Servicer, pb_grpc.RetrieverServiceServicer):
 
     def _retrieve(self, queries: list[Query], limit: int) -> Awaitable[Sequence[CandidateSet | QrelayError]]:
         return asyncio.to_thread(self._context.core.retrieve, queries, limit)
+
+    async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
+        """Vectors of the texts, in order."""
+        kind: TextKind = "document" if request.kind == pb.TEXT_KIND_DOCUMENT else "query"
+        with self._context.admission.hold(len(request.texts)):
+            model, vectors = await asyncio.to_thread(
+                self._context.core.embed, list(request.texts), kind, request.collection
+            )
+        return pb.EmbedResponse(embeddings=[pb.Embedding(values=vector) for vector in vectors.tolist()], model=model)
 
     def StreamRetrieve(
         self, requests: AsyncIterator[pb.StreamRetrieveRequest], context: Any

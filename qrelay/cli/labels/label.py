@@ -18,7 +18,7 @@ from qrelay.output import echo_json
 if TYPE_CHECKING:
     from qrelay.labels.importing import Imported
     from qrelay.labels.ledger.ledger import Ledger
-    from qrelay.labels.ledger.overrides import NewOverride, Written
+    from qrelay.labels.ledger.overrides import Written
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _MEASURES = click.Choice(["disagreement", "uncertainty"])
@@ -59,10 +59,11 @@ def label() -> None:
 @_ledger_options
 def set_(collection: str, query_id: str, passage_id: str, grade: int, scale: str, note: str, **options: Any) -> None:
     """Grade a pair. The same decision again by the same author changes nothing."""
+    from qrelay.labels.deciding import decide
     from qrelay.labels.ledger.overrides import NewOverride
 
     with _opened(options) as (ledger, author):
-        written = _add(ledger, collection, NewOverride(query_id, passage_id, grade, scale, author, note))
+        written = decide(ledger, collection, NewOverride(query_id, passage_id, grade, scale, author, note))
     _say_written(written, "set", options["as_json"])
 
 
@@ -71,10 +72,11 @@ def set_(collection: str, query_id: str, passage_id: str, grade: int, scale: str
 @_ledger_options
 def withdraw(collection: str, query_id: str, passage_id: str, note: str, **options: Any) -> None:
     """Withdraw the override of a pair: the judges' labels count again."""
+    from qrelay.labels.deciding import decide
     from qrelay.labels.ledger.overrides import NewOverride
 
     with _opened(options) as (ledger, author):
-        written = _add(ledger, collection, NewOverride(query_id, passage_id, None, "", author, note))
+        written = decide(ledger, collection, NewOverride(query_id, passage_id, None, "", author, note))
     _say_written(written, "withdrawn", options["as_json"])
 
 
@@ -185,18 +187,6 @@ def _opened(options: dict[str, Any]) -> Iterator[tuple[Ledger, str]]:
 
     with open_ledger(options["ledger_url"], options["data_dir"], options["config"]) as (ledger, settings):
         yield ledger, options.get("author") or settings.override_author or getpass.getuser()
-
-
-def _add(ledger: Ledger, collection: str, wanted: NewOverride) -> Written:
-    from qrelay.labels.ledger import overrides
-    from qrelay.labels.targets import require_passage
-
-    require_collection(ledger, collection)
-    with ledger.writing("record an override") as connection:
-        known = overrides.query_numbers(connection, collection, [wanted.query_id])
-        if wanted.grade is not None and known:
-            require_passage(connection, known[wanted.query_id], wanted.passage_id)
-        return overrides.add(connection, collection, [wanted], ledger.now_us())
 
 
 def _no_override(collection: str, options: dict[str, Any]) -> str:
