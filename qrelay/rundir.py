@@ -16,12 +16,17 @@ DATA_DIR_VARIABLE = "QRELAY_DATA_DIR"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One running process. `grpc` and `metrics` are host:port; for nats `grpc` is its URL."""
+    """One running process. `grpc` and `metrics` are host:port; for nats and the console `grpc` is its URL."""
 
     service: str
     pid: int
     grpc: str
     metrics: str
+
+    @property
+    def http(self) -> bool:
+        """Whether it answers HTTP and no gRPC."""
+        return self.grpc.startswith("http://")
 
     @property
     def alive(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 from collections.abc import Iterable, Mapping
 
@@ -9,6 +10,7 @@ from qrelay.cli.serve import load_definition
 from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError, PortInUse, SetupError
 from qrelay.settings import find
+from qrelay.settings.sections import CONSOLE, settings_of
 
 
 def checked_settings(environs: Mapping[str, Mapping[str, str]]) -> dict[str, ServiceSettings]:
@@ -21,6 +23,9 @@ def checked_settings(environs: Mapping[str, Mapping[str, str]]) -> dict[str, Ser
     problems = []
     for name, environ in environs.items():
         try:
+            if name == CONSOLE:
+                settings[name] = _console(environ)
+                continue
             definition = load_definition(name)
             settings[name] = find(environ=environ).settings(definition.settings, name)
             definition.check(settings[name])
@@ -29,6 +34,17 @@ def checked_settings(environs: Mapping[str, Mapping[str, str]]) -> dict[str, Ser
     if problems:
         raise ConfigError("nothing was started:\n" + "\n".join(problems))
     return settings
+
+
+def _console(environ: Mapping[str, str]) -> ServiceSettings:
+    """The console's settings. Raises ConfigError: they do not hold, or its libraries are not installed."""
+    try:
+        importlib.import_module("qrelay.web.app")
+    except ImportError as error:
+        raise ConfigError(
+            f"it cannot start: {error}; pip install 'qrelay[console]', or set console.enabled to false"
+        ) from error
+    return find(environ=environ).settings(settings_of(CONSOLE), CONSOLE)
 
 
 def refuse_taken(addresses: Iterable[tuple[str, str]]) -> None:

@@ -8,6 +8,8 @@ from typing import Final
 
 import psutil
 
+from qrelay.settings.sections import CONSOLE
+
 _DRAIN_S: Final = 60.0
 
 
@@ -28,7 +30,7 @@ def _found(run_dir: str, nats_config: str) -> Iterator[psutil.Process]:
 
 
 def _is_child(command: Sequence[str]) -> bool:
-    return "qrelay.cli.main" in command and "serve" in command
+    return "qrelay.cli.main" in command and ("serve" in command or CONSOLE in command)
 
 
 def _serves(process: psutil.Process, run_dir: str) -> bool:

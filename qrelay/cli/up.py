@@ -1,4 +1,4 @@
-"""`qrelay up`: the four services as processes, with an embedded NATS or an external one.
+"""`qrelay up`: the four services and the console as processes, with an embedded NATS or an external one.
 
 A service that dies is started again, with a growing pause; one that exits with 78 (settings, model, index,
 port) stops everything, because starting it again cannot help. Ctrl-C or SIGTERM drains: services first,
@@ -28,7 +28,7 @@ from qrelay.cli.down import LOCK, PID_FILE
 from qrelay.cli.group import example
 from qrelay.cli.models.preparing import choose_if_open
 from qrelay.cli.options import config_option, data_dir_option
-from qrelay.config import NatsSettings
+from qrelay.config import NatsSettings, ServiceSettings
 from qrelay.errors import ConfigError, QrelayError, SetupError, TransientError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.files import write_atomic
@@ -38,17 +38,18 @@ from qrelay.runtime.lookout import LOOK_S
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.supervisor import Child, Supervisor, service_environ
 from qrelay.settings import find
-from qrelay.settings.effective import renewed
+from qrelay.settings.effective import Effective, renewed
 from qrelay.settings.record import changes, recorded_environ, write_record
-from qrelay.settings.sections import SERVICES, settings_classes
+from qrelay.settings.sections import CONSOLE, SERVICES, settings_classes, settings_of
 
 _POLL_S: Final = 0.2
 _CONNECT_S: Final = 10.0
 _ALL_READY = "all ready"
 _STILL_STARTING: Final = "it continues to start in the background: `qrelay top` shows it, `qrelay down` stops it"
 
-ORDER = ("sink", "judge", "reranker", "retriever")
+ORDER = ("sink", "judge", "reranker", "retriever", CONSOLE)
 """Start from the end of the line, so that the first query finds its whole way open."""
+PROCESSES = (*SERVICES, CONSOLE)
 
 
 def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base: int,
@@ -61,7 +62,7 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
         nats.reserve_port()
     base = {**recorded_environ(os.environ, data_dir), orphans.MARK: str(data_dir / "run")}
     children = []
-    for number, name in enumerate(("retriever", "reranker", "judge", "sink"), 1):
+    for number, name in enumerate(("retriever", "reranker", "judge", "sink", CONSOLE), 1):
         if name not in services:
             continue
         ports = (port_base + number, port_base + 10 + number) if port_base else (0, 0)
@@ -77,14 +78,15 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
 @click.option("--nats", "nats_url", help="URL of a NATS server to use instead of the embedded one.")
 @click.option("--nats-port", type=int, help="Port of the embedded NATS.  [default: the port base]")
 @click.option("--port-base", type=int, default=7400, show_default=True,
-              help="Services listen on base+1…4, metrics on base+11…14; 0 takes free ports.")  # fmt: skip
-@click.option("--only", "services", multiple=True, type=click.Choice(SERVICES),
+              help="Services listen on base+1…4, the console on base+5, metrics on base+11…15; 0: free "
+                   "ports.")  # fmt: skip
+@click.option("--only", "services", multiple=True, type=click.Choice(PROCESSES),
               help="Start just this service (repeatable).")  # fmt: skip
 @click.option("--detach", is_flag=True, help="Return when all are ready; `qrelay down` stops them.")
 @click.option("--detached", is_flag=True, hidden=True, help="This is the process that --detach left running.")
 def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int | None, port_base: int,
        services: tuple[str, ...], detach: bool, detached: bool) -> None:  # fmt: skip
-    """Run the four services here until Ctrl-C.
+    """Run the four services and the console here until Ctrl-C.
 
     Settings and ports are checked before anything starts. No time limit: what each service does is
     shown, and if one ends with an error, all end with that error.
@@ -112,7 +114,7 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     for line in changes(settings, classes):
         say(line)
     write_record(renewed(settings), classes)
-    wanted = services or SERVICES
+    wanted = services or (PROCESSES if _console_enabled(settings) else SERVICES)
     supervisor = build(data_dir, nats_url, nats_port, port_base, wanted, say)
     _check(supervisor, data_dir, port_base if nats_port is None else nats_port)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -133,6 +135,10 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
         raise SystemExit(EXIT_SETUP if isinstance(failed, SetupError) else EXIT_FAILED)
 
 
+def _console_enabled(settings: Effective) -> bool:
+    return bool(getattr(settings.settings(settings_of(CONSOLE), CONSOLE), "enabled", False))
+
+
 def _check(supervisor: Supervisor, data_dir: Path, nats_port: int) -> None:
     """All that can be checked before anything is started, and a former run's leftovers ended. Raises SetupError."""
     settings = checked_settings({child.name: child.environ for child in supervisor.children})
@@ -142,7 +148,7 @@ def _check(supervisor: Supervisor, data_dir: Path, nats_port: int) -> None:
     for stale in (data_dir / "run").glob("*.json"):
         stale.unlink()
     addresses = [(f"{name}'s {what}", address) for name, its in settings.items()
-                 for what, address in (("gRPC", its.grpc.bind), ("metrics", its.telemetry.metrics_bind))]  # fmt: skip
+                 for what, address in (_door(its), ("metrics", its.telemetry.metrics_bind))]  # fmt: skip
     if supervisor.nats:
         addresses.append(("NATS", f"127.0.0.1:{nats_port}"))
         for its in settings.values():
@@ -150,6 +156,12 @@ def _check(supervisor: Supervisor, data_dir: Path, nats_port: int) -> None:
     refuse_taken(addresses)
     if not supervisor.nats:
         asyncio.run(_declare(next(iter(settings.values())).nats, supervisor.say))
+
+
+def _door(settings: ServiceSettings) -> tuple[str, str]:
+    """What it listens for, and where."""
+    own = getattr(settings, "bind", "")
+    return ("HTTP", own) if own else ("gRPC", settings.grpc.bind)
 
 
 async def _declare(settings: NatsSettings, say: Callable[[str], None]) -> None:
@@ -230,7 +242,8 @@ def _look(supervisor: Supervisor, data_dir: Path) -> None:
     found = endpoints(data_dir)
     for child in supervisor.look(found):
         at = found[child.service]
-        supervisor.say(f"{child.name:<9} ready  grpc {at.grpc}  metrics http://{at.metrics}/metrics")
+        where = at.grpc if at.http else f"grpc {at.grpc}"
+        supervisor.say(f"{child.name:<9} ready  {where}  metrics http://{at.metrics}/metrics")
 
 
 def _announce_nats(data_dir: Path, nats: NatsServer) -> None:

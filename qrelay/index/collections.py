@@ -91,7 +91,9 @@ class Collections:
                 f"no index of the collection {collection!r} is served (there are: {listed(self.served, 'none yet')})"
             )
         if len(found) != 1:
-            raise InputError(f"{len(found)} models are in service: name a collection of {listed(self.served, 'none')}")
+            raise InputError(
+                f"{len(found)} models are in service: name a collection of {listed(self.served, 'none')}"
+            )
         [(model, embedder)] = found.items()
         if embedder is None:
             raise InputError(f"the engine {model} embeds nothing: set retriever.engine to one that does")

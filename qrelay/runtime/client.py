@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, InputError, Overloaded, Oversized, QrelayError
+from qrelay.runtime.translate import error_of_status
 from qrelay.v1 import service_info_pb2
 
 _RETRIES = json.dumps(
@@ -74,8 +77,11 @@ def translated(address: str) -> Iterator[None]:
 
 
 def from_rpc_error(address: str, error: Any) -> QrelayError:
-    """The error of a call to `address` in qrelay's words."""
-    code, text = error.code(), error.details()
+    """The error of a call to `address` in qrelay's words: the service's own error where it says which, else by the
+    status code."""
+    if told := error_of_status(_status(error), address):
+        return told
+    code, text = error.code(), error.details() or ""
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             return BackendUnavailable(f"{address} does not answer: {text}")
@@ -87,3 +93,11 @@ def from_rpc_error(address: str, error: Any) -> QrelayError:
             return Overloaded(f"{address}: {text}")
         case _:
             return InputError(f"{address} answered {code.name}: {text}")
+
+
+def _status(error: Any) -> Any:
+    """The call's google.rpc.Status; None where there is none, or none that can be read."""
+    try:
+        return rpc_status.from_call(error)
+    except (ValueError, DecodeError, AttributeError):
+        return None

@@ -7,8 +7,10 @@ No number of seconds decides that: the caller waits while there are signs of lif
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from typing import Final
 
 import grpc
@@ -106,7 +108,7 @@ class Watch:
             self.ready = True
             self.end()
             return
-        self._does(_asked(self.service, ours.grpc) if ours else None)
+        self._does(_asked(self.service, ours.grpc) if ours and not ours.http else None)
         self.pulse.look(pid, self.doing)
 
     def end(self) -> None:
@@ -137,13 +139,23 @@ def refuse_stillness(watches: Iterable[Watch], *, hint: str, looks: int = STILL_
 
 
 def is_ready(endpoint: Endpoint) -> bool:
-    """Whether the service's gRPC health says SERVING."""
+    """Whether the service's gRPC health says SERVING, or the console answers over HTTP."""
+    if endpoint.http:
+        return _answers(endpoint.grpc.removeprefix("http://"))
     with grpc.insecure_channel(endpoint.grpc) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_ASK_S)
         except grpc.RpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{address}/health", timeout=_ASK_S):
+            return True
+    except (OSError, HTTPException):
+        return False
 
 
 def _asked(service: str, address: str) -> Progress | None:

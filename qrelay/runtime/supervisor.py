@@ -16,6 +16,7 @@ from qrelay.exitcodes import EXIT_OK, EXIT_SETUP
 from qrelay.rundir import DATA_DIR_VARIABLE, Endpoint
 from qrelay.runtime.lookout import LOOK_S, STILL_LOOKS, Watch, refuse_stillness
 from qrelay.runtime.natsserver import NatsServer
+from qrelay.settings.sections import CONSOLE
 
 _RESTART_PAUSES_S: Final = (0.5, 1.0, 2.0, 5.0, 15.0)
 _STABLE_S: Final = 60.0
@@ -63,7 +64,7 @@ class Child:
         with self.log.open("ab") as log:
             self.log_from = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "qrelay.cli.main", "serve", self.service],
+                [sys.executable, "-m", "qrelay.cli.main", *_command(self.service)],
                 stdout=log,
                 stderr=log,
                 env=dict(self.environ),
@@ -221,6 +222,10 @@ class Supervisor:
             child.process.wait()
 
 
+def _command(service: str) -> tuple[str, ...]:
+    return (CONSOLE,) if service == CONSOLE else ("serve", service)
+
+
 def _ending(code: int) -> str:
     """How a process ended: "ended with 1", "was killed by SIGKILL"."""
     if code >= 0:
@@ -231,14 +236,15 @@ def _ending(code: int) -> str:
 
 def service_environ(base: Mapping[str, str], name: str, data_dir: Path, nats_url: str,
                     ports: tuple[int, int] = (0, 0), run_dir: Path | None = None) -> dict[str, str]:  # fmt: skip
-    """The environment of one process of a service. ports: of gRPC and metrics. Replicas need a `run_dir` each."""
+    """The environment of one process of a service. ports: of gRPC (the console's: HTTP) and metrics. Replicas need a
+    `run_dir` each."""
     section = f"QRELAY_{name.upper()}__"
     ours = {
         DATA_DIR_VARIABLE: str(data_dir),
         "QRELAY_ALL__DATA_DIR": str(data_dir),
         "QRELAY_ALL__RUN_DIR": str(run_dir or data_dir / "run"),
         "QRELAY_ALL__NATS__URL": nats_url,
-        f"{section}GRPC__BIND": f"127.0.0.1:{ports[0]}",
+        f"{section}{'BIND' if name == CONSOLE else 'GRPC__BIND'}": f"127.0.0.1:{ports[0]}",
         f"{section}TELEMETRY__METRICS_BIND": f"127.0.0.1:{ports[1]}",
     }
     return {**base, **ours}

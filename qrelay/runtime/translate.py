@@ -1,4 +1,4 @@
-"""The one place that translates qrelay's errors: to a gRPC status, or to what happens to a message.
+"""The one place that translates qrelay's errors: to a gRPC status and back, or to what happens to a message.
 
 A test walks the tree in `qrelay/errors.py` and proves that no class is unmapped.
 """
@@ -116,6 +116,45 @@ def item_error(error: QrelayError, query_id: str) -> service_info_pb2.ItemError:
         message=masked(str(error)),
         retryable=fate(error) is Fate.RETRY,
     )
+
+
+def error_of(reason: str, message: str, retry_after_s: float | None = None, retryable: bool = False) -> QrelayError:
+    """The error that a service told of, as it was raised there. reason: its stable word, in any case; one that only a
+    newer service knows is a TransientError where trying again may help, else an InputError."""
+    kind = _KINDS.get(reason.lower()) or (TransientError if retryable else errors.InputError)
+    error = kind.__new__(kind)
+    QrelayError.__init__(error, message)  # an InternalError's text says already whose fault it is
+    if isinstance(error, TransientError):
+        error.retry_after_s = retry_after_s
+    return error
+
+
+def error_of_item(told: service_info_pb2.ItemError) -> QrelayError:
+    """The error of one item in a batch, with its query's id."""
+    who = f"{told.query_id}: " if told.query_id else ""
+    return error_of(told.reason, f"{who}{told.message}", retryable=told.retryable)
+
+
+def error_of_status(status: status_pb2.Status | None, address: str) -> QrelayError | None:
+    """The error that `rich_status` told of a call to `address`; None: no service of qrelay says why it failed."""
+    reason, seconds = "", None
+    for detail in status.details if status else ():
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
+            reason = info.reason
+        elif detail.Unpack(retry):
+            seconds = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    return error_of(reason, f"{address}: {status.message}", seconds) if status and reason else None
+
+
+def _kinds(kind: type[QrelayError]) -> dict[str, type[QrelayError]]:
+    return {kind.reason: kind} | {
+        reason: each for sub in kind.__subclasses__() for reason, each in _kinds(sub).items()
+    }
+
+
+_KINDS: Final = _kinds(QrelayError)
+"""reason -> the error that has it."""
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

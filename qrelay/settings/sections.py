@@ -10,7 +10,7 @@ from qrelay.config import ServiceSettings
 SERVICES: Final = ("judge", "reranker", "retriever", "sink")
 """Names of the services, sorted; each has a section of its own."""
 CONSOLE: Final = "console"
-"""What `qrelay up` starts beside the services."""
+"""What `qrelay up` starts beside the services, unless console.enabled is false."""
 CLASSES: Final = {
     "console": "qrelay.web.settings:ConsoleSettings",
     "judge": "qrelay.judging.settings:JudgeSettings",

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
 from qrelay.web import home
+from qrelay.web.api.routes import ROUTES as API
 from qrelay.web.errors import problem
 from qrelay.web.guard import Guard
 from qrelay.web.pages import HERE, refusal
@@ -21,6 +22,7 @@ from qrelay.web.site import Site
 
 ROUTES: tuple[BaseRoute, ...] = (
     *home.ROUTES,
+    *API,
     Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
 )
 

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from starlette.exceptions import HTTPException
 
-from qrelay.errors import BackendUnavailable, Oversized, QrelayError, TransientError
+from qrelay.errors import Oversized, TransientError
 from qrelay.runtime.translate import as_qrelay_error, status_code
 from qrelay.settings.secrets import masked
 
@@ -76,32 +73,8 @@ def problem(error: BaseException) -> Problem:
     if isinstance(error, HTTPException):
         code = _HTTP_CODES.get(error.status_code, grpc.StatusCode.INVALID_ARGUMENT)
         return Problem(error.status_code, code.name, "http", error.detail)
-    if isinstance(error, grpc.RpcError):
-        return _of_call(error)
     ours = as_qrelay_error(error)
     code = status_code(ours)
     retry = (ours.retry_after_s or 1.0) if isinstance(ours, TransientError) else None
     status = TOO_LARGE if isinstance(ours, Oversized) else STATUS[code]
     return Problem(status, code.name, ours.reason, masked(str(ours)), retry)
-
-
-def _of_call(error: Any) -> Problem:
-    """What a service answered: its own code, words and reason."""
-    code, message = error.code(), error.details() or ""
-    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    rich = _rich(error)
-    found = {type(each) for detail in (rich.details if rich else ()) for each in (info, retry) if detail.Unpack(each)}
-    if type(info) not in found and code is grpc.StatusCode.UNAVAILABLE:
-        return problem(BackendUnavailable(f"a service does not answer: {message}"))
-    waits = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9 if type(retry) in found else None
-    large = info.reason == Oversized.reason.upper() or "larger than max" in message
-    status = TOO_LARGE if large else STATUS.get(code, 500)
-    return Problem(status, code.name, info.reason.lower() or QrelayError.reason, masked(message), waits)
-
-
-def _rich(error: Any) -> Any:
-    """The google.rpc.Status of a failed call, or None."""
-    try:
-        return rpc_status.from_call(error)
-    except (ValueError, DecodeError):
-        return None

@@ -61,6 +61,7 @@ def serve(site: Site) -> None:
     """Serve until told to stop. Raises PortInUse."""
     settings = site.settings
     telemetry.setup_logging(CONSOLE, settings.telemetry.log_level)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     telemetry.setup_tracing(CONSOLE, settings.telemetry)
     with listen(settings.bind) as listening:
         metrics = telemetry.setup_metrics(settings.telemetry.metrics_bind)

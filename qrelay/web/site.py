@@ -17,10 +17,11 @@ import grpc
 import grpc.aio
 from starlette.requests import HTTPConnection
 
+from qrelay.config import NatsSettings
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
-from qrelay.rundir import require
-from qrelay.runtime.client import OPTIONS
+from qrelay.rundir import endpoints, require
+from qrelay.runtime.client import OPTIONS, translated
 from qrelay.settings import load_settings
 from qrelay.web.settings import ConsoleSettings, Service
 
@@ -61,21 +62,31 @@ class Site:
         """Where the service answers gRPC. Raises BackendUnavailable: nowhere that is known."""
         return self.settings.address_of(service) or require(self.settings.data_dir, service).grpc
 
+    def nats(self) -> NatsSettings:
+        """Where the queues are: the server that runs from the data folder, else the settings'."""
+        running = endpoints(self.settings.data_dir).get("nats")
+        nats = self.settings.nats
+        return nats.model_copy(update={"url": running.grpc}) if running else nats
+
     async def call(self, service: Service, method: str, request: Any) -> Any:
-        """One unary call, with this server's deadline; errors as `grpc.RpcError`, which `web/errors.py` reads."""
-        return await getattr(self._stub(service), method)(request, timeout=self.settings.grpc.default_deadline_s)
+        """One unary call, with this server's deadline. Raises the service's own errors, see `runtime/client.py`."""
+        address, stub = self._stub(service)
+        with translated(address):
+            return await getattr(stub, method)(request, timeout=self.settings.grpc.default_deadline_s)
 
-    def stream(self, service: Service, method: str, request: Any) -> AsyncIterator[Any]:
-        """A call whose answers come one by one, for as long as somebody reads them."""
-        answers: AsyncIterator[Any] = getattr(self._stub(service), method)(request)
-        return answers
+    async def stream(self, service: Service, method: str, request: Any) -> AsyncIterator[Any]:
+        """A call whose answers come one by one, for as long as somebody reads them. Raises as `call`."""
+        address, stub = self._stub(service)
+        with translated(address):
+            async for answer in getattr(stub, method)(request):
+                yield answer
 
-    def _stub(self, service: Service) -> Any:
+    def _stub(self, service: Service) -> tuple[str, Any]:
         address = self.address(service)
         if address not in self._channels:
             self._channels[address] = grpc.aio.insecure_channel(address, options=OPTIONS)
         module = importlib.import_module(f"qrelay.v1.{service}_pb2_grpc")
-        return getattr(module, f"{service.capitalize()}ServiceStub")(self._channels[address])
+        return address, getattr(module, f"{service.capitalize()}ServiceStub")(self._channels[address])
 
     async def close(self) -> None:
         """Closes channels and the ledger."""
