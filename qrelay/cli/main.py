@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "judge": "qrelay.cli.judge.group:judge",
     "label": "qrelay.cli.labels.label:label",
     "ledger": "qrelay.cli.labels.ledger:ledger",
+    "mcp": "qrelay.cli.mcp:mcp",
     "mine": "qrelay.cli.labels.mine:mine",
     "models": "qrelay.cli.models.group:models",
     "publish": "qrelay.cli.labels.publish:publish",
@@ -56,7 +57,7 @@ _EXTRAS: Final = {
     "judge": "judge",
     "queries": "judge",
     "bench": "bench",
-    "console": "console",
+    **dict.fromkeys(("console", "mcp"), "console"),
 }
 """Command -> the extra whose libraries it needs, where it needs any."""
 

@@ -10,19 +10,21 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from qrelay.web import home
 from qrelay.web.api.routes import ROUTES as API
 from qrelay.web.errors import problem
 from qrelay.web.guard import Guard
+from qrelay.web.mcp import Endpoint, over_http
 from qrelay.web.pages import HERE, refusal
 from qrelay.web.site import Site
 
 ROUTES: tuple[BaseRoute, ...] = (
     *home.ROUTES,
     *API,
+    Route("/mcp", Endpoint(), name="mcp"),
     Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
 )
 
@@ -32,8 +34,10 @@ def create_app(site: Site) -> Starlette:
 
     @asynccontextmanager
     async def living(_: Starlette) -> AsyncIterator[None]:
+        site.mcp = over_http(site)
         try:
-            yield
+            async with site.mcp.run():
+                yield
         finally:
             await site.close()
 

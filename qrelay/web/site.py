@@ -34,6 +34,8 @@ class Site:
         self.stopping: Callable[[], bool] = lambda: False
         """Whether the server has been told to end: what goes on for long ends then."""
         self.streams_left = settings.max_streams
+        self.mcp: Any = None
+        """What answers at /mcp, while the application runs."""
         self._ledger: Ledger | None = None
         self._opening = threading.Lock()
         self._channels: dict[str, grpc.aio.Channel] = {}

@@ -16,6 +16,7 @@ from qrelay.config import GrpcSettings
 from qrelay.errors import PortInUse
 from qrelay.web.app import ROUTES
 from qrelay.web.errors import STATUS
+from qrelay.web.mcp import Endpoint
 from qrelay.web.routes import Guarded
 from qrelay.web.serving import address_of, listen
 from qrelay.web.settings import ConsoleSettings
@@ -55,7 +56,8 @@ def test_every_route_is_behind_the_one_hook() -> None:
             assert each.path in ("/static",)
         else:
             assert isinstance(each, Route)
-            assert isinstance(getattr(each.endpoint, "__self__", None), Guarded), each.path
+            guarded = getattr(each.endpoint, "__self__", each.endpoint)
+            assert isinstance(guarded, Guarded | Endpoint), each.path
 
 
 def test_every_grpc_status_has_an_http_status() -> None:
