@@ -26,6 +26,7 @@ DOUBLES = {
     "QRELAY_RETRIEVER__ENGINE": "synthetic",
     "QRELAY_RERANKER__SCORER": "fake",
     "QRELAY_JUDGE__BACKEND": "fake",
+    "QRELAY_CONSOLE__ENABLED": "false",
     "OMP_NUM_THREADS": "1",
 }
 IMPATIENT = {
