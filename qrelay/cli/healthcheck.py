@@ -1,4 +1,5 @@
-"""`qrelay healthcheck ADDRESS`: one look at a service's gRPC health, for container engines and scripts.
+"""`qrelay healthcheck ADDRESS`: one look at a service's gRPC health, or the console's answer over HTTP, for container
+engines and scripts.
 
 Kubernetes asks a service's gRPC health by itself; Docker runs a command inside the container, and this is that
 command. It imports gRPC and nothing of a service, because it runs for as long as the container does.
@@ -22,9 +23,21 @@ _NOT_SERVING: Final = "wait until its model is loaded, or read its log"
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True,
               help="Seconds to wait for the answer.")  # fmt: skip
 def healthcheck(address: str, service: str, timeout_s: float) -> None:
-    """Exit with 0 when the service at ADDRESS (host:port) is ready, with 1 when it is not or does not answer."""
-    check(address, service, timeout_s)
+    """Exit with 0 when the service at ADDRESS (host:port; the console: http://host:port) is ready, with 1 when it is
+    not or does not answer."""
+    if address.startswith("http://"):
+        check_http(address, timeout_s)
+    else:
+        check(address, service, timeout_s)
     click.echo("SERVING")
+
+
+def check_http(url: str, timeout_s: float) -> None:
+    """Return when the console at http://host:port answers. Raises BackendUnavailable."""
+    from qrelay.runtime.lookout import answers
+
+    if not answers(url.removeprefix("http://"), timeout_s):
+        raise BackendUnavailable(f"{url} does not answer: read the console's log")
 
 
 def check(address: str, service: str, timeout_s: float) -> None:

@@ -141,7 +141,7 @@ def refuse_stillness(watches: Iterable[Watch], *, hint: str, looks: int = STILL_
 def is_ready(endpoint: Endpoint) -> bool:
     """Whether the service's gRPC health says SERVING, or the console answers over HTTP."""
     if endpoint.http:
-        return _answers(endpoint.grpc.removeprefix("http://"))
+        return answers(endpoint.grpc.removeprefix("http://"), _ASK_S)
     with grpc.insecure_channel(endpoint.grpc) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_ASK_S)
@@ -150,9 +150,10 @@ def is_ready(endpoint: Endpoint) -> bool:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _answers(address: str) -> bool:
+def answers(address: str, timeout_s: float) -> bool:
+    """Whether the console at host:port answers over HTTP."""
     try:
-        with urllib.request.urlopen(f"http://{address}/health", timeout=_ASK_S):
+        with urllib.request.urlopen(f"http://{address}/health", timeout=timeout_s):
             return True
     except (OSError, HTTPException):
         return False

@@ -47,7 +47,7 @@ LEFT_OUT: Final = {
         "qrelay.cli.down:_process",
         "qrelay.cli.up:_announce_nats",
         "qrelay.index.builder:Builder.poll",
-        "qrelay.runtime.lookout:_answers",
+        "qrelay.runtime.lookout:answers",
         "qrelay.runtime.natsserver:NatsServer._await_listening",
         "qrelay.training.rounds.installation:Installation.feed",
     ),

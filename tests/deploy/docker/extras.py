@@ -15,6 +15,7 @@ from tests.deploy.docker.recipes import ROOT
 
 BROUGHT_ALONG: Mapping[str, str] = {
     "jinja2": "torch",
+    "jsonschema": "mcp",
     "orjson": "pymilvus",
     "scikit-learn": "sentence-transformers",
     "scipy": "sentence-transformers",
@@ -30,12 +31,15 @@ OWN: Mapping[str, list[str]] = {
     "reranker": ["qrelay.services.reranker"],
     "judge": ["qrelay.services.judge", "qrelay.cli.judge", "qrelay.cli.queries"],
     "sink": ["qrelay.services.sink", "qrelay.cli.labels", "qrelay.cli.feed"],
+    "console": ["qrelay.web", "qrelay.cli.console", "qrelay.cli.mcp"],
     "trainer": ["qrelay.training", "qrelay.cli.train", "qrelay.cli.eval", "qrelay.cli.rounds"],
 }
 """What each image is for: its service or its job, and the commands whose extra it has."""
 WITHOUT: Mapping[str, set[str]] = {
     # The page of an audit, and queries in datasets, other extras.
     "sink": {"jinja2", "matplotlib", "datasets"},
+    # Queries in Parquet and datasets, which nobody sends over HTTP.
+    "console": {"datasets", "pyarrow"},
     # Queries in Parquet and datasets.
     "reranker": {"datasets", "pyarrow"},
     # Other extras: an engine, `qrelay judge eval` beside BM25, its report, the ledger, queries in datasets.

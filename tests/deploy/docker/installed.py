@@ -27,6 +27,7 @@ DOUBLES: Mapping[str, Mapping[str, str]] = {
     "reranker": {"QRELAY_RERANKER__SCORER": "fake"},
     "judge": {"QRELAY_JUDGE__BACKEND": "fake"},
     "sink": {},
+    "console": {"QRELAY_CONSOLE__BIND": "127.0.0.1:0"},
 }
 """What each service is told so that it needs neither model nor index."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "deploy" / "docker"
-IMAGES = ("retriever", "reranker", "judge", "sink", "trainer")
+IMAGES = ("retriever", "reranker", "judge", "sink", "trainer", "console")
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ each_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: reci
 DIGEST = re.compile(r"[a-z]+:[\w.-]+@sha256:[0-9a-f]{64}")
 
 
-def test_every_service_and_the_trainer_have_a_recipe() -> None:
-    assert {path.stem for path in FOLDER.glob("*.Dockerfile")} == set(IMAGES) == {*SERVICES, "trainer"}
+def test_every_service_the_trainer_and_the_console_have_a_recipe() -> None:
+    assert {path.stem for path in FOLDER.glob("*.Dockerfile")} == set(IMAGES) == {*SERVICES, "trainer", "console"}
 
 
 @each_recipe
@@ -73,6 +73,7 @@ def test_an_image_installs_nothing_that_only_another_part_needs(recipe: Recipe) 
         ("retriever", {"sqlalchemy", "xllamacpp", "matplotlib"}),
         ("judge", {"bm25s", "pyarrow", "matplotlib", "krippendorff"}),
         ("trainer", {"xllamacpp", "kubernetes"}),
+        ("console", {"torch", "transformers", "bm25s", "xllamacpp", "pyarrow", "matplotlib"}),
     ],
 )
 def test_what_is_foreign_to_an_image_is_found(name: str, absent: set[str]) -> None:
@@ -95,10 +96,9 @@ def test_what_labels_on_one_machine_needs_no_library_of_training_parquet_or_clus
 
 def test_libraries_brought_along_are_brought_by_whom_the_table_says() -> None:
     for name, bringer in BROUGHT_ALONG.items():
-        own = named(["embed", "milvus"])
-        assert bringer in own
-        assert name in installs(["embed", "milvus"])
-        assert name not in own
+        (extra,) = (each for each in ("embed", "milvus", "console") if bringer in named([each]))
+        assert name in installs([extra])
+        assert name not in named([extra])
 
 
 @each_recipe

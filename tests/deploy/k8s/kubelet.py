@@ -223,11 +223,17 @@ class Pod:
         time.sleep(probe.get("initialDelaySeconds", 0))
         for _ in range(probe.get("failureThreshold", 3)):
             due = time.monotonic() + probe.get("periodSeconds", 10)
-            if passes(probe, self.node.address(self.name)):
+            if self._passes(container, probe):
                 return
             self.check_running(container["name"])
             time.sleep(max(0.0, due - time.monotonic()))
         raise Broken(f"{kind} of {self.name} never passed:\n{self.log_tail(container['name'])}")
+
+    def _passes(self, container: Object, probe: Object) -> bool:
+        """One probe; a command runs inside the pod."""
+        if "exec" in probe:
+            return self.run(container, probe["exec"]["command"], log="probe").wait() == 0
+        return passes(probe, self.node.address(self.name))
 
     def check_running(self, name: str) -> None:
         """Raises Broken where the container has ended."""

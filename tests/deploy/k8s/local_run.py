@@ -13,6 +13,7 @@ import sys
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import yaml
 
@@ -70,11 +71,13 @@ def main(folder: Path) -> dict[str, Any]:
     run_job(feeder)
     sink = next(pod for pod in serving if pod.name == "sink-0")
     sink.execute("sink", ["qrelay", "export", "qrels", "--collection", "docs", "--out", QRELS])
+    with urlopen("http://127.0.0.1:7405/v1/stats", timeout=60) as answer:  # as through `kubectl port-forward`
+        counted = [[each["collection"], each["queries"]] for each in json.load(answer)["collections"]]
     nats = [pod for pod in serving if pod.name == "nats-0"]
     exits = stop([pod for pod in serving if pod not in nats]) | stop(nats)
     fed = json.loads(feeder.log_tail("feed").splitlines()[-1])
     qrels = (node.claim("sink-state") / Path(QRELS).name).read_text("utf8").splitlines()
-    return {"ready_s": seconds, "fed": fed, "qrels": qrels, "exits": exits}
+    return {"ready_s": seconds, "fed": fed, "qrels": qrels, "counted": counted, "exits": exits}
 
 
 if __name__ == "__main__":

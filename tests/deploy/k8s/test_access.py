@@ -23,7 +23,7 @@ from tests.deploy.k8s.rendering import (
 
 GRPC = dict(zip(SERVICES, (7401, 7402, 7403, 7404), strict=True))
 METRICS = dict(zip(SERVICES, (7411, 7412, 7413, 7414), strict=True))
-PORTS = (4222, 5432, 6222, 8222, *GRPC.values(), *METRICS.values())
+PORTS = (4222, 5432, 6222, 7405, 7415, 8222, *GRPC.values(), *METRICS.values())
 POSTGRES_CLIENTS = {("judge", "postgres", 5432), ("sink", "postgres", 5432)}
 QUEUE = {(each, "nats", 4222) for each in SERVICES}
 CLUSTER = {("nats", "nats", 6222)}
@@ -67,8 +67,9 @@ def test_in_dev_services_reach_nats_and_the_ledger_and_not_each_other() -> None:
     assert allowed(overlay("dev")) == QUEUE | CLUSTER | POSTGRES_CLIENTS
 
 
-def test_in_local_services_reach_nats_and_nothing_else() -> None:
-    assert allowed(overlay("local")) == QUEUE | CLUSTER
+def test_in_local_the_console_reaches_nats_and_the_services_and_nobody_reaches_it() -> None:
+    calls = {("console", name, port) for name, port in GRPC.items()} | {("console", "nats", 4222)}
+    assert allowed(overlay("local")) == QUEUE | CLUSTER | calls
 
 
 def test_in_prod_no_pod_reaches_more_than_nats_inside_the_cluster() -> None:

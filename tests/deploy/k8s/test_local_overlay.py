@@ -23,6 +23,7 @@ def test_the_local_overlay_runs_as_rendered_and_gives_labels(tmp_path: Path) -> 
     judged = {line.split()[0] for line in found["qrels"]}
     assert judged == {"q1", "q2", "q3", "q4"}
     assert len(found["qrels"]) > len(judged)
-    assert set(found["ready_s"]) == {"nats-0", "retriever-0", "reranker-0", "judge-0", "sink-0"}
+    assert found["counted"] == [["docs", 4]]  # by the console, over HTTP, in the sink's file
+    assert set(found["ready_s"]) == {"nats-0", "retriever-0", "reranker-0", "judge-0", "sink-0", "console-0"}
     codes = {(pod, name): code for pod, each in found["exits"].items() for name, code in each.items()}
     assert codes == {(pod, pod.rpartition("-")[0]): 0 for pod in found["ready_s"]}

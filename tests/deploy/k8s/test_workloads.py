@@ -27,7 +27,15 @@ from tests.deploy.k8s.rendering import (
 SERVING = ("Deployment", "StatefulSet")
 OUTSIDE = {("Secret", "qrelay-ledger"), ("Secret", "qrelay-milvus"), ("PersistentVolumeClaim", "qrelay-corpus")}
 """What people make (docs/kubernetes.md), or an overlay beside this one."""
-SLOWEST_START_S = {"nats": 300, "postgres": 120, "retriever": 300, "reranker": 300, "judge": 300, "sink": 120}
+SLOWEST_START_S = {
+    "nats": 300,
+    "postgres": 120,
+    "retriever": 300,
+    "reranker": 300,
+    "judge": 300,
+    "sink": 120,
+    "console": 60,
+}
 """Seconds that a start may take: models fetched and loaded, a large store recovered, a GGUF converted."""
 VLLM_START_S = 1500
 """As a judge that runs vLLM may: its own limit of 900 s (qrelay/llm/vllm.py), after fetching weights."""
@@ -82,6 +90,8 @@ def test_every_server_has_three_probes_on_ports_that_it_opens(name: str) -> None
 def test_grpc_probes_ask_for_the_model_at_the_start_and_for_the_process_alone_later(name: str) -> None:
     for each in workloads(name, "Deployment"):
         (container,) = template(each)["spec"]["containers"]
+        if each["metadata"]["name"] == "console":
+            continue  # it answers HTTP, on its loopback alone
         asked = [container[kind]["grpc"]["service"] for kind in ("startupProbe", "readinessProbe", "livenessProbe")]
         assert asked == ["", "", LIVENESS], identity(each)
 
@@ -186,7 +196,7 @@ def test_only_what_writes_a_shared_volume_may_write_to_it(name: str) -> None:
 
 def test_images_are_those_that_deploy_docker_builds_and_others_are_pinned(name: str) -> None:
     recipes = {path.name.removesuffix(".Dockerfile") for path in (ROOT / "deploy" / "docker").glob("*.Dockerfile")}
-    assert {*SERVICES, "trainer"} <= recipes
+    assert {*SERVICES, "trainer", "console"} <= recipes
     ours = {f"qrelay-{recipe}" for recipe in recipes} | {"qrelay-judge-vllm"}
     compose = "".join(path.read_text("utf8") for path in (ROOT / "deploy" / "docker").glob("compose*.yaml"))
     for each in workloads(name):
