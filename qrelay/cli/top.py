@@ -34,6 +34,7 @@ from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.servicer import ON_HOLD
 from qrelay.runtime.topology import Queue, QueueStats
 from qrelay.settings.publish import DETAIL
+from qrelay.settings.sections import CONSOLE
 
 _CONNECT_S = 3.0
 _SERVICES = ("retriever", "reranker", "judge", "sink")
@@ -52,6 +53,8 @@ class Look:
     """What a service waits for, by its name."""
     published: Mapping[str, str] = field(default_factory=dict)
     """How publishing stands, by collection."""
+    console: str = ""
+    """The console's URL; "": it does not run."""
 
 
 def scrape(address: str) -> dict[str, float]:
@@ -88,7 +91,9 @@ async def look(data_dir: Path, broker: JetStreamBroker | QrelayError) -> Look:
     published = {}
     if "qrelay_published_change" in metrics.get("sink", {}):
         published = await asyncio.to_thread(publishing, found["sink"].grpc)
-    return Look(time.monotonic(), metrics, queues, problem, dict(zip(waiting, said, strict=True)), published)
+    console = found[CONSOLE].grpc if CONSOLE in found else ""
+    holds = dict(zip(waiting, said, strict=True))
+    return Look(time.monotonic(), metrics, queues, problem, holds, published, console)
 
 
 def publishing(address: str) -> dict[str, str]:
@@ -133,6 +138,7 @@ def summary(before: Look, now: Look) -> dict[str, Any]:
     judge = {name: int(_value(now, "judge", f"qrelay_judgments_total{{{name}}}"))
              for name in ("graded", "cached", "missing")}  # fmt: skip
     return {"services": rows, "judgments": judge, "problem": now.problem, "published": dict(now.published),
+            "console": now.console or None,
             "judgments_per_second": round(rate("judge", "qrelay_judgments_total{graded}"), 2),
             "prompt_tokens": int(_value(now, "judge", "qrelay_prompt_tokens_total")),
             "prompt_tokens_per_second": round(rate("judge", "qrelay_prompt_tokens_total"), 1)}  # fmt: skip
@@ -156,7 +162,9 @@ def render(state: Mapping[str, Any]) -> Group:
     headings = ("service", "lag", "held", "items/s", "mean batch", "done", "retried", "dead letters")
     holds = [f"{row['service']} is on hold {row['on_hold']}" for row in state["services"] if row["on_hold"]]
     published = [f"publishing {name} to {text}" for name, text in state["published"].items()]
-    return Group(Rows(headings, rows, right=headings[1:], frame=False), line, *holds, *published, state["problem"])
+    console = [f"console: {state['console']}"] if state["console"] else []
+    table = Rows(headings, rows, right=headings[1:], frame=False)
+    return Group(table, line, *holds, *published, *console, state["problem"])
 
 
 def _state(row: Mapping[str, Any]) -> str:

@@ -235,7 +235,8 @@ def test_http_and_grpc_judge_alike(installation: Installation, http: httpx.Clien
     assert [each["grade"] for each in found["judgments"]] == [each.graded.grade for each in judged]
 
 
-def test_up_tells_where_the_console_listens(installation: Installation) -> None:
+def test_up_and_top_tell_where_the_console_listens(installation: Installation) -> None:
     entry = json.loads((Path(installation.folder) / "run" / "console.json").read_text())
     assert entry["service"] == "console"
     assert entry["grpc"].startswith("http://127.0.0.1:")
+    assert installation.run("top", "--interval", "0.1")["console"] == entry["grpc"]
