@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -29,7 +29,7 @@ ROUTES: tuple[BaseRoute, ...] = (
 )
 
 
-def create_app(site: Site) -> Starlette:
+def create_app(site: Site, routes: Sequence[BaseRoute] = ROUTES) -> Starlette:
     """The application on a site, which is closed with it."""
 
     @asynccontextmanager
@@ -42,7 +42,7 @@ def create_app(site: Site) -> Starlette:
             await site.close()
 
     guard = Middleware(Guard, settings=site.settings)
-    app = Starlette(routes=ROUTES, middleware=[guard], exception_handlers={HTTPException: _nowhere}, lifespan=living)
+    app = Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: _nowhere}, lifespan=living)
     app.state.site = site
     return app
 

@@ -47,7 +47,7 @@ class Guard:
             self._calls -= 1
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = HTTPConnection(scope)
+        connection, asked = HTTPConnection(scope), False
         try:
             refuse_foreign(scope["method"], connection.headers)
             self._admit()
@@ -55,8 +55,11 @@ class Guard:
             async with self._taken(_declared(connection, limit)):
                 body = await self._body(receive, limit)
                 refuse_forged(scope["method"], connection, body)
+                asked = True
                 await _unless_gone(self._app, scope, body, receive, send)
-        except Exception as error:  # before the application was asked, which answers every error of its own
+        except Exception as error:
+            if asked:  # the application answers every error of its own, but for what breaks an answer off
+                raise
             await refusal(connection, problem(error))(scope, receive, send)
 
     @asynccontextmanager

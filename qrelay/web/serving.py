@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
+from collections.abc import Sequence
+from typing import Final
 
 import uvicorn
+from starlette.routing import BaseRoute
 
 from qrelay.errors import PortInUse
 from qrelay.files import write_atomic
 from qrelay.runtime import telemetry
 from qrelay.settings.sections import CONSOLE
-from qrelay.web.app import create_app
+from qrelay.web.app import ROUTES, create_app
 from qrelay.web.settings import ConsoleSettings
 from qrelay.web.site import Site
 
 log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 256
 
 
 def listen(bind: str) -> socket.socket:
@@ -25,9 +31,15 @@ def listen(bind: str) -> socket.socket:
     host, _, port = bind.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, or asyncio does not switch off Nagle's algorithm, which holds small answers for 40 ms.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, int(port)), family=family, backlog=256)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, int(port)))
+        listening.listen(_BACKLOG)
+        return listening
     except OSError as error:
+        listening.close()
         raise PortInUse(
             f"console.bind {bind}: {error.strerror}; stop what listens there (another console?), or take port 0"
         ) from error
@@ -39,10 +51,10 @@ def address_of(listening: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def server(site: Site) -> uvicorn.Server:
+def server(site: Site, routes: Sequence[BaseRoute] = ROUTES) -> uvicorn.Server:
     """A server of the site, to be given a socket."""
     config = uvicorn.Config(
-        create_app(site),
+        create_app(site, routes),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -67,6 +79,8 @@ def serve(site: Site) -> None:
         metrics = telemetry.setup_metrics(settings.telemetry.metrics_bind)
         url = f"http://{address_of(listening)}"
         running = server(site)
+        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again in the end: this ends with 0
+            signal.signal(number, lambda *_: setattr(running, "should_exit", True))
         _announce(settings, url, metrics)
         log.info("ready", extra={"url": url, "metrics": metrics})
         running.run(sockets=[listening])

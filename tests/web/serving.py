@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from starlette.routing import BaseRoute
 
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.types import JudgedSet
+from qrelay.web.app import ROUTES
 from qrelay.web.serving import address_of, listen, server
 from qrelay.web.settings import ConsoleSettings
 from qrelay.web.site import Site
@@ -51,7 +53,10 @@ class Served:
 
 @contextmanager
 def console(
-    folder: Path, sets: Sequence[JudgedSet] = (judged_set("q1"), judged_set("q2")), **settings: Any
+    folder: Path,
+    sets: Sequence[JudgedSet] = (judged_set("q1"), judged_set("q2")),
+    routes: Sequence[BaseRoute] = ROUTES,
+    **settings: Any,
 ) -> Iterator[Served]:
     """A running console over a ledger that holds these sets; `settings`: fields of the console's."""
     data = folder / DATA
@@ -59,7 +64,7 @@ def console(
     assert all(not isinstance(each, Exception) for each in ledger.commit(sets))
     site = Site(ConsoleSettings(data_dir=data, bind="127.0.0.1:0", **settings), SinkSettings(data_dir=data))
     with listen(site.settings.bind) as listening:
-        url, running = f"http://{address_of(listening)}", server(site)
+        url, running = f"http://{address_of(listening)}", server(site, routes)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
         thread.start()
         while not running.started and thread.is_alive():
