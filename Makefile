@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev-stamp
 INSTALL = $(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-loop test test-images test-vllm check check-platforms protos up clean bench judge-table models format chaos chaos-cluster simulate simulate-faults fuzz
+.PHONY: help setup setup-dev setup-browser demo demo-loop test test-images test-vllm check check-platforms protos up clean bench judge-table models format chaos chaos-cluster simulate simulate-faults fuzz
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -38,6 +38,12 @@ $(DEV): $(LOCAL) scripts/fetch_schemas.py
 	touch $@
 
 setup-dev: $(DEV)  ## Install the developer's tools as well: tests, types, schemas of clusters.
+
+AXE := .axe/node_modules/axe-core/axe.min.js
+setup-browser: $(AXE)  ## Install axe-core (npm) for the browser tests, which need Debian's chromium and chromium-driver too.
+
+$(AXE):
+	npm install --no-save --no-audit --no-fund --prefix .axe axe-core@4.14.1
 
 models: $(SETUP)
 	$(BIN)/qrelay models pull all-MiniLM-L6-v2 smollm2-135m-instruct qwen2.5-coder-0.5b-instruct
@@ -112,5 +118,5 @@ format: $(DEV)  ## Format the code.
 	$(BIN)/ruff format .
 
 clean:  ## Remove the environment, state and caches of this checkout (models stay in their cache).
-	rm -rf $(VENV) .venv-vllm .qrelay .fuzz demo-output demo-loop-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm .axe .qrelay .fuzz demo-output demo-loop-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

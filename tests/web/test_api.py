@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -240,3 +241,14 @@ def test_up_and_top_tell_where_the_console_listens(installation: Installation) -
     assert entry["service"] == "console"
     assert entry["grpc"].startswith("http://127.0.0.1:")
     assert installation.run("top", "--interval", "0.1")["console"] == entry["grpc"]
+
+
+DOCUMENTED = re.compile(r"curl -s '?http://127\.0\.0\.1:7405([^'\s]+)'?(?: -H '[^']*' -d '(\{.*?\})')?\n", re.DOTALL)
+
+
+def test_what_the_docs_show_works(labelled: httpx.Client) -> None:
+    shown = DOCUMENTED.findall((Path(__file__).parents[2] / "docs" / "http.md").read_text("utf8"))
+    assert len(shown) >= 7
+    for path, body in shown:
+        answer = labelled.post(path, json=json.loads(body)) if body else labelled.get(path)
+        assert answer.status_code == 200, (path, answer.text)
