@@ -44,7 +44,7 @@ def make_server(site: Site) -> Server[Any]:
             found = await _called(site, context.request, params.name, params.arguments or {})
         except Exception as error:
             return types.CallToolResult(content=[_text(problem(error).message)], is_error=True)
-        return types.CallToolResult(content=[_text(json.dumps(found))], structured_content=found)
+        return types.CallToolResult(content=[_text(found.decode())], structured_content=json.loads(found))
 
     return Server("qrelay", version=__version__, instructions=_INSTRUCTIONS, on_list_tools=tools, on_call_tool=call)
 
@@ -65,8 +65,8 @@ def _text(text: str) -> types.TextContent:
     return types.TextContent(type="text", text=text)
 
 
-async def _called(site: Site, request: HTTPConnection | None, name: str, arguments: dict[str, Any]) -> Any:
-    """The tool's answer as JSON values. request: None over stdio, where the user of this machine asks."""
+async def _called(site: Site, request: HTTPConnection | None, name: str, arguments: dict[str, Any]) -> bytes:
+    """The tool's answer as JSON. request: None over stdio, where the user of this machine asks."""
     operation = TOOLS.get(name)
     if operation is None:
         raise InputError(f"there is no tool {name[:80]!r}: there are {listed(TOOLS, 'none')}")
@@ -77,7 +77,7 @@ async def _called(site: Site, request: HTTPConnection | None, name: str, argumen
             found = await operation.call(site, person, operation.taken(arguments))
     except TimeoutError:
         raise BackendTimeout(f"not answered within grpc.default_deadline_s ({seconds:g} s)") from None
-    return operation.answers.dump_python(found, mode="json")
+    return operation.shown(found, site.settings.grpc.max_message_bytes)
 
 
 def over_http(site: Site) -> StreamableHTTPSessionManager:

@@ -87,7 +87,7 @@ def name_cookie(name: str) -> str:
 
 
 def refuse_foreign(method: str, headers: Headers) -> None:
-    """Raises HTTPException: the request is for another host, or changes something and comes from another site."""
+    """Raises HTTPException: the request is for another host, or another site's page makes it (a link may)."""
     host = headers.get("host", "")
     if _hostname(host) not in LOOPBACK:
         raise HTTPException(
@@ -95,10 +95,10 @@ def refuse_foreign(method: str, headers: Headers) -> None:
         )
     origin = headers.get("origin")
     site = headers.get("sec-fetch-site", "none")
-    if method in _SAFE:
+    if method in _SAFE and headers.get("sec-fetch-mode") == "navigate":
         return
     if (origin is not None and origin != f"http://{host}") or site not in ("same-origin", "none"):
-        raise HTTPException(403, "this request comes from a page of another site, which may change nothing here")
+        raise HTTPException(403, "this request comes from a page of another site, which may ask nothing here")
 
 
 def _hostname(host: str) -> str:

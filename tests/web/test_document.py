@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from qrelay.config import GrpcSettings
 from qrelay.web.api.document import document
 from qrelay.web.api.operations import OPERATIONS
 from tests.web.serving import Served, console
@@ -47,6 +49,13 @@ def test_every_field_that_is_asked_for_is_described_or_plain() -> None:
 def test_what_is_answered_is_what_the_document_says(site: Served, path: str, schema: str) -> None:
     said: dict[str, Any] = {"$ref": f"#/components/schemas/{schema}", "components": document()["components"]}
     Draft202012Validator(said).validate(site.http.get(path).json())
+
+
+def test_an_answer_above_the_limit_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with console(tmp_path, grpc=GrpcSettings(max_message_bytes=1024)) as site:
+        answer = site.http.get("/v1/labels?collection=docs&texts=1")
+    assert answer.status_code == 413
+    assert "ask for less" in answer.json()["error"]["message"]
 
 
 def test_the_page_names_every_operation_and_asks_nobody_else(site: Served) -> None:

@@ -106,6 +106,12 @@ def test_a_page_of_another_site_changes_nothing_even_with_the_token(site: Served
     assert site.http.post("/who", data=data, headers=headers).status_code == 403
 
 
+@pytest.mark.parametrize(("mode", "status"), [("navigate", 200), ("no-cors", 403), ("cors", 403)])
+def test_a_page_of_another_site_may_link_here_and_let_nothing_be_read(site: Served, mode: str, status: int) -> None:
+    headers = {**HTML, "sec-fetch-site": "cross-site", "sec-fetch-mode": mode}
+    assert site.http.get("/", headers=headers).status_code == status
+
+
 def test_a_name_is_kept_and_shown_escaped(site: Served) -> None:
     with httpx.Client(base_url=site.url) as http:
         alone = Served(site.url, http, site.ledger, site.site, site.folder)

@@ -62,9 +62,13 @@ class Operation:
         with _telling():
             return self.request.model_validate(values)
 
-    def shown(self, answer: Any) -> bytes:
-        """The answer as JSON."""
-        return self.answers.dump_json(answer, by_alias=True, exclude_none=self.request is compatible.TeiRerankRequest)
+    def shown(self, answer: Any, limit: int) -> bytes:
+        """The answer as JSON, of `limit` bytes at most. Raises Oversized."""
+        sparse = self.request is compatible.TeiRerankRequest
+        found = self.answers.dump_json(answer, by_alias=True, exclude_none=sparse)
+        if len(found) > limit:
+            raise Oversized(f"answer of {len(found)} bytes; grpc.max_message_bytes is {limit}: ask for less at once")
+        return found
 
 
 class _telling:  # noqa: N801  a context manager, as a function reads

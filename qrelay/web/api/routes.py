@@ -21,10 +21,11 @@ from qrelay.web.site import site_of
 def _endpoint(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         asked = await _asked(operation, request)
-        found = await operation.call(site_of(request), request.state.person, asked)
+        site = site_of(request)
+        found = await operation.call(site, request.state.person, asked)
         if isinstance(found, Response):
             return found
-        return Response(operation.shown(found), media_type="application/json")
+        return Response(operation.shown(found, site.settings.grpc.max_message_bytes), media_type="application/json")
 
     answer.__name__ = operation.name
     return answer

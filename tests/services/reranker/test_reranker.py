@@ -50,6 +50,15 @@ def test_keeps_forty_best_first_and_marks_twenty_five() -> None:
     assert sum(candidate.sampled for candidate in result.candidates) == 25
 
 
+def test_a_call_may_keep_more_or_fewer() -> None:
+    reranker = Reranker(FakeScorer(), FAKE)
+    for keep in (3, 77, 100):
+        (found,) = reranker.rerank([samples.candidate_set(0, 100)], keep)
+        assert isinstance(found, CandidateSet)
+        assert len(found.candidates) == keep
+    assert reranker.rerank([samples.candidate_set(0, 100)], 0) == [reranked()]
+
+
 def test_every_earlier_score_and_rank_is_kept() -> None:
     for candidate in reranked().candidates:
         assert candidate.score(BM25) is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qrelay.errors import CorpusIndexError, InvalidQuery, UnknownCollection
+from qrelay.errors import CorpusIndexError, InputError, InvalidQuery, UnknownCollection
 from qrelay.index.bm25 import Bm25
 from qrelay.index.build import BuildResult
 from qrelay.index.corpus import read_corpus
@@ -253,6 +253,29 @@ def test_only_the_named_collections_are_served(build: Build, settings: Retriever
     assert [type(r) for r in both.retrieve([ask("word1", "one"), ask("word1", "two")])] == [CandidateSet] * 2
     one = load_retriever(settings.model_copy(update={"collections": ("one",)}))
     assert isinstance(one.retrieve([ask("word1", "two")])[0], UnknownCollection)
+
+
+def test_texts_are_embedded_by_the_model_that_serves(retriever: Retriever, embedder: Embedder) -> None:
+    for kind in ("query", "document"):
+        model, vectors = retriever.embed(["word1 word2", "another"], kind, "tiny")
+        assert model == retriever.fingerprint
+        np.testing.assert_array_equal(vectors, embedder.encode(["word1 word2", "another"], kind))
+        np.testing.assert_array_equal(retriever.embed(["word1 word2", "another"], kind)[1], vectors)
+
+
+def test_what_cannot_be_embedded_says_why(retriever: Retriever) -> None:
+    with pytest.raises(InvalidQuery, match="text 1 is empty"):
+        retriever.embed(["word1", " "], "query")
+    with pytest.raises(UnknownCollection, match="there are: tiny"):
+        retriever.embed(["word1"], "query", "other")
+    with pytest.raises(InputError, match="embeds nothing"):
+        load_retriever(RetrieverSettings(engine="synthetic")).embed(["word1"], "query")
+
+
+def test_a_retriever_without_an_index_embeds_with_the_model_for_the_first(settings: RetrieverSettings) -> None:
+    model, vectors = load_retriever(settings).embed(["word1"], "document")
+    assert model == load_embedder("hash").fingerprint
+    assert len(vectors) == 1
 
 
 def test_info_names_model_version_and_counts(retriever: Retriever) -> None:
