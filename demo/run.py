@@ -161,7 +161,8 @@ def main() -> None:
     state = out / "state"
     shutil.rmtree(out, ignore_errors=True)
     state.mkdir(parents=True)
-    environ = {**os.environ, "QRELAY_DATA_DIR": str(state), "QRELAY_CONFIG": str(HERE / "qrelay.yaml")}
+    environ = {**os.environ, "QRELAY_DATA_DIR": str(state), "QRELAY_CONFIG": str(HERE / "qrelay.yaml"),
+               "QRELAY_CONSOLE__ENABLED": "false"}  # fmt: skip
     qrelay("models", "tune", environ=environ)
     started = time.monotonic()
     qrelay("index", "build", f"python-docs:@{HERE / 'modules.txt'}", "--collection", COLLECTION,

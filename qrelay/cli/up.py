@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -50,6 +51,7 @@ _STILL_STARTING: Final = "it continues to start in the background: `qrelay top` 
 ORDER = ("sink", "judge", "reranker", "retriever", CONSOLE)
 """Start from the end of the line, so that the first query finds its whole way open."""
 PROCESSES = (*SERVICES, CONSOLE)
+_CONSOLE_LIBRARIES: Final = ("starlette", "uvicorn", "mcp", "jinja2", "sqlalchemy")
 
 
 def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base: int,
@@ -114,7 +116,7 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     for line in changes(settings, classes):
         say(line)
     write_record(renewed(settings), classes)
-    wanted = services or (PROCESSES if _console_enabled(settings) else SERVICES)
+    wanted = services or (PROCESSES if _with_console(settings, say) else SERVICES)
     supervisor = build(data_dir, nats_url, nats_port, port_base, wanted, say)
     _check(supervisor, data_dir, port_base if nats_port is None else nats_port)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,8 +137,14 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
         raise SystemExit(EXIT_SETUP if isinstance(failed, SetupError) else EXIT_FAILED)
 
 
-def _console_enabled(settings: Effective) -> bool:
-    return bool(getattr(settings.settings(settings_of(CONSOLE), CONSOLE), "enabled", False))
+def _with_console(settings: Effective, say: Callable[[str], None]) -> bool:
+    """Whether the console is wanted, and can be started: labelling goes on without it."""
+    if not getattr(settings.settings(settings_of(CONSOLE), CONSOLE), "enabled", False):
+        return False
+    if all(map(find_spec, _CONSOLE_LIBRARIES)):
+        return True
+    say("the console is left out, its libraries are not installed: pip install 'qrelay[console]' brings them")
+    return False
 
 
 def _check(supervisor: Supervisor, data_dir: Path, nats_port: int) -> None:
