@@ -49,6 +49,13 @@ GRPC_BATCH_ITEMS = Histogram(
 GRPC_COMPUTE_SECONDS = Histogram(
     "qrelay_grpc_compute_seconds", "The core's work on a batch of gRPC calls", ["service"], buckets=SECONDS_BUCKETS
 )
+HTTP_CALLS = Counter("qrelay_http_calls", "The console's requests by route and HTTP status", ["route", "status"])
+HTTP_SECONDS = Histogram(
+    "qrelay_http_seconds",
+    "From a console's request to the beginning of its answer",
+    ["route"],
+    buckets=SECONDS_BUCKETS,
+)
 PENDING_ITEMS = Gauge("qrelay_pending_items", "Items that gRPC calls hold now")
 READY = Gauge("qrelay_ready", "1 when the model is loaded and the service answers")
 JUDGMENTS = Counter("qrelay_judgments", "Judgments: graded, cached or missing, the latter with reason", ["outcome"])

@@ -21,6 +21,7 @@ from qrelay.config import NatsSettings
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.rundir import endpoints, require
+from qrelay.runtime import telemetry
 from qrelay.runtime.client import OPTIONS, translated
 from qrelay.settings import load_settings
 from qrelay.web.settings import ConsoleSettings, Service
@@ -74,13 +75,14 @@ class Site:
         """One unary call, with this server's deadline. Raises the service's own errors, see `runtime/client.py`."""
         address, stub = self._stub(service)
         with translated(address):
-            return await getattr(stub, method)(request, timeout=self.settings.grpc.default_deadline_s)
+            timeout_s = self.settings.grpc.default_deadline_s
+            return await getattr(stub, method)(request, timeout=timeout_s, metadata=_traced())
 
     async def stream(self, service: Service, method: str, request: Any) -> AsyncIterator[Any]:
         """A call whose answers come one by one, for as long as somebody reads them. Raises as `call`."""
         address, stub = self._stub(service)
         with translated(address):
-            async for answer in getattr(stub, method)(request):
+            async for answer in getattr(stub, method)(request, metadata=_traced()):
                 yield answer
 
     def _stub(self, service: Service) -> tuple[str, Any]:
@@ -96,6 +98,13 @@ class Site:
             await channel.close()
         if self._ledger is not None:
             self._ledger.close()
+
+
+def _traced() -> tuple[tuple[str, str], ...]:
+    """The trace that a call belongs to, as its metadata."""
+    carrier: dict[str, str] = {}
+    telemetry.inject_context(carrier)
+    return tuple(carrier.items())
 
 
 def site_of(request: HTTPConnection) -> Site:

@@ -11,7 +11,10 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
 
+from qrelay.cli.top import scrape
 from qrelay.index.build import BuildRequest, build_index
 from qrelay.models.embedder import load_embedder
 from qrelay.web.api.operations import OPERATIONS
@@ -241,6 +244,30 @@ def test_up_and_top_tell_where_the_console_listens(installation: Installation) -
     assert entry["service"] == "console"
     assert entry["grpc"].startswith("http://127.0.0.1:")
     assert installation.run("top", "--interval", "0.1")["console"] == entry["grpc"]
+
+
+async def test_tools_compute_as_the_operations_do(installation: Installation, labelled: httpx.Client) -> None:
+    url = f"{installation.endpoint('console').grpc}/mcp"
+    async with Client(streamable_http_client(url)) as client:
+        found = await client.call_tool("retrieve", {"query": "rare1word0", "collection": "mine", "max_candidates": 2})
+        assert found.structured_content is not None
+        texts = [each["text"] for each in found.structured_content["candidates"]]
+        judged = await client.call_tool("judge", {"query": "rare1word0", "candidates": texts})
+        ranked = await client.call_tool("rerank", {"query": "rare1word0", "candidates": texts})
+    over_http = posted(labelled, "/v1/judge", query="rare1word0", candidates=texts)
+    assert judged.structured_content is not None and ranked.structured_content is not None
+    keys = [
+        [each["judgment_key"] for each in answer["judgments"]] for answer in (judged.structured_content, over_http)
+    ]
+    assert keys[0] == keys[1]
+    assert ranked.structured_content == posted(labelled, "/v1/rerank", query="rare1word0", candidates=texts)
+
+
+def test_requests_are_counted_by_route_and_status(installation: Installation, http: httpx.Client) -> None:
+    http.get("/v1/labels", params={"collection": "nowhere"})
+    metrics = scrape(installation.endpoint("console").metrics)
+    assert metrics["qrelay_http_calls_total"] > 0
+    assert metrics["qrelay_http_seconds_count"] == metrics["qrelay_http_calls_total"]
 
 
 DOCUMENTED = re.compile(r"curl -s '?http://127\.0\.0\.1:7405([^'\s]+)'?(?: -H '[^']*' -d '(\{.*?\})')?\n", re.DOTALL)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -71,17 +72,16 @@ class Operation:
         return found
 
 
-class _telling:  # noqa: N801  a context manager, as a function reads
-    """Turns what pydantic finds into one MalformedInput that names each field."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        if isinstance(error, ValidationError):
-            found = error.errors(include_url=False, include_context=False, include_input=False)
-            told = [f"{'.'.join(map(str, each['loc'])) or 'the body'}: {each['msg']}" for each in found[:_SHOWN]]
-            more = f"; and {len(found) - _SHOWN} problems more" if len(found) > _SHOWN else ""
-            raise MalformedInput("; ".join(told)[:2000] + more) from None
+@contextmanager
+def _telling() -> Iterator[None]:
+    """What pydantic finds, as one MalformedInput that names each field."""
+    try:
+        yield
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        told = [f"{'.'.join(map(str, each['loc'])) or 'the body'}: {each['msg']}" for each in found[:_SHOWN]]
+        more = f"; and {len(found) - _SHOWN} problems more" if len(found) > _SHOWN else ""
+        raise MalformedInput("; ".join(told)[:2000] + more) from None
 
 
 OPERATIONS: Final = (
