@@ -41,6 +41,7 @@ LONGEST: Final = (
     "models/test_openvino_encoders.py",
     "chaos/test_chaos.py",
     "bench/test_command.py",
+    "web/test_api.py",
     "jobs/test_kubernetes_dispatch.py",
     "labels/test_durability.py",
     "llm/test_transformers.py",

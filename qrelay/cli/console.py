@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -28,4 +29,10 @@ def console(data_dir: Path, config: Path | None, port: int | None) -> None:
     if port is not None:
         host = site.settings.bind.rpartition(":")[0]
         site = Site.of(data_dir, config, bind=f"{host}:{port}")
-    serve(site)
+    serve(site, _say)
+
+
+def _say(text: str) -> None:
+    """To a person; programs read the log, and the announcement in `run_dir`."""
+    if sys.stderr.isatty():
+        click.echo(text, err=True)

@@ -45,7 +45,8 @@ def render(request: HTTPConnection, template: str, *, status: int = 200, **value
     known = {"person": person.name if person else "", "path": request.url.path, CSRF: token}
     page = HTMLResponse(_environment().get_template(template).render({**known, **values}), status)
     if CSRF_COOKIE not in request.cookies:
-        page.set_cookie(CSRF_COOKIE, token, httponly=True, samesite="strict")
+        # Lax, so that whoever follows a link from elsewhere keeps the token that the forms of other tabs hold.
+        page.set_cookie(CSRF_COOKIE, token, httponly=True, samesite="lax")
     return page
 
 

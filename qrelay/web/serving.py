@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import uvicorn
@@ -69,8 +69,8 @@ def server(site: Site, routes: Sequence[BaseRoute] = ROUTES) -> uvicorn.Server:
     return found
 
 
-def serve(site: Site) -> None:
-    """Serve until told to stop. Raises PortInUse."""
+def serve(site: Site, say: Callable[[str], None] = lambda _: None) -> None:
+    """Serve until told to stop; `say` hears the address. Raises PortInUse."""
     settings = site.settings
     telemetry.setup_logging(CONSOLE, settings.telemetry.log_level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -82,6 +82,7 @@ def serve(site: Site) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again in the end: this ends with 0
             signal.signal(number, lambda *_: setattr(running, "should_exit", True))
         _announce(settings, url, metrics)
+        say(f"{url}  (Ctrl-C ends it)")
         log.info("ready", extra={"url": url, "metrics": metrics})
         running.run(sockets=[listening])
     log.info("stopped")

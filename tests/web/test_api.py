@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from mcp.client.streamable_http import streamable_http_client
 
 from qrelay.cli.top import scrape
 from qrelay.index.build import BuildRequest, build_index
+from qrelay.index.embedding import loader
+from qrelay.index.settings import EmbedderEndpointSettings, RetrieverSettings
 from qrelay.models.embedder import load_embedder
 from qrelay.web.api.operations import OPERATIONS
 from tests.conftest import LONG_S
@@ -152,10 +155,13 @@ def test_an_unmeasured_judge_trains_nobody_unless_that_is_allowed(labelled: http
 
 
 def test_embed_and_rerank_answer_as_text_embeddings_inference_does(http: httpx.Client) -> None:
-    one, two = posted(http, "/embed", inputs="a text"), posted(http, "/embed", inputs=["a text", "b"])
+    one, two = (
+        posted(http, "/embed", inputs="a text", normalize=False),
+        posted(http, "/embed", inputs=["a text", "b"]),
+    )
     assert len(two) == 2
-    assert two[0] == one[0]
-    assert all(isinstance(each, float) for each in one[0])
+    assert math.hypot(*two[0]) == pytest.approx(1)
+    assert [each / math.hypot(*one[0]) for each in one[0]] == pytest.approx(two[0])
     assert load_embedder("hash").encode(["a text"], "document")[0].tolist() == one[0]
     texts = [f"text {n}" for n in range(50)]
     ranks = posted(http, "/rerank", query="which?", texts=texts, return_text=True)
@@ -165,10 +171,22 @@ def test_embed_and_rerank_answer_as_text_embeddings_inference_does(http: httpx.C
     assert "text" not in posted(http, "/rerank", query="which?", texts=["a"])[0]
 
 
+def test_a_client_of_text_embeddings_inference_reads_it(installation: Installation) -> None:
+    """qrelay's own, which asks such servers for the vectors of an index."""
+    expected = load_embedder("hash").encode(["a text", "another"], "document")
+    endpoint = EmbedderEndpointSettings(
+        url=installation.endpoint("console").grpc, api="tei", model="any", dimensions=expected.shape[1],
+        normalise=False,
+    )  # fmt: skip
+    settings = RetrieverSettings(embedder="endpoint", embedder_endpoint=endpoint)
+    asked = loader(settings)("endpoint").encode(["a text", "another"], "document")
+    assert asked.tolist() == expected.tolist()
+
+
 def test_embed_and_rerank_answer_as_cohere_does(http: httpx.Client) -> None:
     asked = {"model": "any", "texts": ["a text"], "input_type": "search_document", "embedding_types": ["float"]}
     found = posted(http, "/v2/embed", **asked)
-    assert found["embeddings"]["float"] == posted(http, "/embed", inputs="a text")
+    assert found["embeddings"]["float"] == posted(http, "/embed", inputs="a text", normalize=False)
     ranked = posted(http, "/v2/rerank", model="any", query="which?", documents=["a", "b", "c"], top_n=2)
     assert [set(each) for each in ranked["results"]] == [{"index", "relevance_score"}] * 2
 
@@ -176,7 +194,6 @@ def test_embed_and_rerank_answer_as_cohere_does(http: httpx.Client) -> None:
 def test_what_a_shape_promises_and_we_cannot_do_is_refused(http: httpx.Client) -> None:
     refused = (
         ("/embed", {"inputs": "a", "truncation_direction": "Left"}),
-        ("/embed", {"inputs": "a", "normalize": False}),
         ("/v2/embed", {"texts": ["a"], "input_type": "image"}),
         ("/v2/embed", {"texts": ["a"], "input_type": "search_query", "embedding_types": ["int8"]}),
         ("/rerank", {"query": "q", "texts": []}),

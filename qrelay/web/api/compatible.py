@@ -7,6 +7,7 @@ that model's own, as its files have them (many give logits): the order is theirs
 
 from __future__ import annotations
 
+import math
 import uuid
 from typing import Annotated, Any, Final, Literal
 
@@ -32,10 +33,11 @@ class Theirs(BaseModel):
 
 
 class TeiEmbedRequest(Theirs):
-    """Texts to embed. `prompt_name`: query or document; absent: document."""
+    """Texts to embed. `prompt_name`: query or document; absent: document. `normalize`: to unit length; false: as the
+    model gives them, which for most is unit length too."""
 
     inputs: models.Text | Texts
-    normalize: Literal[True] = True
+    normalize: bool = True
     truncate: bool | None = None
     truncation_direction: Literal["Right", "right"] = "Right"
     prompt_name: Literal["query", "document"] | None = None
@@ -117,7 +119,8 @@ _META: Final = {"api_version": {"version": "2"}}
 async def tei_embed(site: Site, _: Person, asked: TeiEmbedRequest) -> list[list[float]]:
     """Vectors of texts by the embedder that serves retrieval (text-embeddings-inference's shape)."""
     texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
-    return await _embedded(site, texts, query=asked.prompt_name == "query")
+    vectors = await _embedded(site, texts, query=asked.prompt_name == "query")
+    return [_unit(each) for each in vectors] if asked.normalize else vectors
 
 
 async def cohere_embed(site: Site, _: Person, asked: CohereEmbedRequest) -> CohereEmbedAnswer:
@@ -168,6 +171,11 @@ async def _ranked(site: Site, query: str, texts: list[str]) -> list[tuple[int, f
             raise InputError(f"text {each.passage.passage_id} is empty, or has no finite score: leave it out")
         scores[int(each.passage.passage_id)] = own
     return list(scores.items())
+
+
+def _unit(vector: list[float]) -> list[float]:
+    length = math.hypot(*vector)
+    return [each / length for each in vector] if length else vector
 
 
 def _id() -> str:
