@@ -85,9 +85,13 @@ def test_a_query_finds_candidates_with_every_systems_score(http: httpx.Client) -
 
 
 def test_candidates_are_reranked_by_text_and_by_id(http: httpx.Client) -> None:
-    given = ["a first passage", {"text": "a second", "title": "Two", "passage_id": "doc#4"}]
+    given = [
+        "a first passage",
+        {"text": "a second", "title": "Two", "passage_id": "doc#4", "metadata": {"year": "2026"}},
+    ]
     found = posted(http, "/v1/rerank", query="which?", candidates=given)
     assert {each["passage_id"]: each["doc_id"] for each in found["candidates"]} == {"0": "0", "doc#4": "doc"}
+    assert [each["metadata"] for each in found["candidates"] if each["doc_id"] == "doc"] == [{"year": "2026"}]
     kept = posted(http, "/v1/rerank", query="which?", candidates=given, max_candidates=1)
     assert [each["passage_id"] for each in kept["candidates"]] == [found["candidates"][0]["passage_id"]]
 

@@ -32,6 +32,7 @@ class PassageIn(Model):
     text: Text = Field(description="What is read")
     title: Text = Field("", description="Read before the text")
     passage_id: Name = Field("", description="Empty: its place in the list, from 0")
+    metadata: dict[Name, Text] = Field({}, max_length=100, description="For judges whose rubric shows fields of it")
 
 
 Candidates = Annotated[
@@ -84,6 +85,7 @@ class Candidate(Model):
     doc_id: str
     title: str
     text: str
+    metadata: dict[str, str]
     scores: list[Score]
     sampled: bool
 

@@ -30,7 +30,7 @@ def candidate_set(
 def _passage(place: int, given: str | models.PassageIn) -> Passage:
     each = models.PassageIn(text=given) if isinstance(given, str) else given
     passage_id = each.passage_id or str(place)
-    return Passage(passage_id, document_of(passage_id), each.title, each.text)
+    return Passage(passage_id, document_of(passage_id), each.title, each.text, each.metadata)
 
 
 def shown_set(message: records_pb2.CandidateSet) -> models.CandidateSet:
@@ -52,6 +52,7 @@ def _candidate(each: Candidate) -> models.Candidate:
         doc_id=passage.doc_id,
         title=passage.title,
         text=passage.text,
+        metadata=dict(passage.metadata),
         scores=[models.Score(system=s.system, score=s.score, rank=s.rank) for s in each.scores],
         sampled=each.sampled,
     )
