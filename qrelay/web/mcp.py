@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json
 from typing import Any, Final
 
 import mcp_types as types
@@ -41,10 +40,9 @@ def make_server(site: Site) -> Server[Any]:
 
     async def call(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         try:
-            found = await _called(site, context.request, params.name, params.arguments or {})
+            return await _called(site, context.request, params.name, params.arguments or {})
         except Exception as error:
             return types.CallToolResult(content=[_text(problem(error).message)], is_error=True)
-        return types.CallToolResult(content=[_text(found.decode())], structured_content=json.loads(found))
 
     return Server("qrelay", version=__version__, instructions=_INSTRUCTIONS, on_list_tools=tools, on_call_tool=call)
 
@@ -65,8 +63,10 @@ def _text(text: str) -> types.TextContent:
     return types.TextContent(type="text", text=text)
 
 
-async def _called(site: Site, request: HTTPConnection | None, name: str, arguments: dict[str, Any]) -> bytes:
-    """The tool's answer as JSON. request: None over stdio, where the user of this machine asks."""
+async def _called(
+    site: Site, request: HTTPConnection | None, name: str, arguments: dict[str, Any]
+) -> types.CallToolResult:
+    """The tool's answer. request: None over stdio, where the user of this machine asks."""
     operation = TOOLS.get(name)
     if operation is None:
         raise InputError(f"there is no tool {name[:80]!r}: there are {listed(TOOLS, 'none')}")
@@ -77,7 +77,10 @@ async def _called(site: Site, request: HTTPConnection | None, name: str, argumen
             found = await operation.call(site, person, operation.taken(arguments))
     except TimeoutError:
         raise BackendTimeout(f"not answered within grpc.default_deadline_s ({seconds:g} s)") from None
-    return operation.shown(found, site.settings.grpc.max_message_bytes)
+    text = operation.shown(found, site.settings.grpc.max_message_bytes).decode()
+    return types.CallToolResult(
+        content=[_text(text)], structured_content=operation.answers.dump_python(found, mode="json")
+    )
 
 
 def over_http(site: Site) -> StreamableHTTPSessionManager:
