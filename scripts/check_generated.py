@@ -29,9 +29,11 @@ TRAINING = ROOT / "docs" / "training.md"
 
 
 def generate(target: Path) -> None:
-    """Python code of every proto under `target`/qrelay/v1."""
+    """Python code of every proto under `target`/qrelay/v1, and its types: protoc writes those of messages,
+    mypy-protobuf those of services."""
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}"]
     command += [f"--{kind}={target}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
+    command += [f"--plugin={_binary('protoc-gen-mypy_grpc')}", f"--mypy_grpc_out=quiet:{target}"]
     subprocess.run([*command, *map(str, PROTOS)], check=True)
 
 
@@ -48,9 +50,13 @@ def stale(fresh: Path) -> list[str]:
 
 def buf(*arguments: str) -> int:
     """Run buf on protos/; its findings go to standard output."""
-    binary = Path(sys.executable).parent / "buf"
-    command = [str(binary) if binary.exists() else "buf", *arguments]
-    return subprocess.run(command, cwd=ROOT / "protos", check=False).returncode
+    return subprocess.run([_binary("buf"), *arguments], cwd=ROOT / "protos", check=False).returncode
+
+
+def _binary(name: str) -> str:
+    """The program of this environment, else the one on PATH."""
+    found = Path(sys.executable).parent / name
+    return str(found) if found.exists() else shutil.which(name) or name
 
 
 def breaking() -> int:
