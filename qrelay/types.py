@@ -7,11 +7,14 @@ translation to and from protobuf is `qrelay/wire.py`. Times are UTC.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite
 from typing import Final, NamedTuple
+
+from qrelay.notebook import candidates_html, judgments_html, named, short
 
 BM25: Final = "bm25"
 DENSE: Final = "dense"
@@ -27,7 +30,7 @@ MAX_ROUND: Final = 2**31 - 1
 """Of a query: what every database's INTEGER holds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Query:
     """A question to label. `query_id` is unique within `collection`; the first text for an id wins. `round`: 0 the
     first time; in a higher one it is retrieved, reranked and judged again by the models that then serve."""
@@ -40,8 +43,12 @@ class Query:
     reference_answers: Sequence[str] = ()
     round: int = 0
 
+    def __repr__(self) -> str:
+        asked = f"round {self.round}" if self.round else ""
+        return named(self, repr(self.query_id), short(self.text), self.collection, asked)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Passage:
     """A piece of a document: `passage_id` is `doc_id#n`, n counted from 0. metadata: the document's, field to text,
     as `formats/records.py` reads it."""
@@ -51,6 +58,9 @@ class Passage:
     title: str
     text: str
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __repr__(self) -> str:
+        return named(self, repr(self.passage_id), self.title and short(self.title), short(self.text))
 
 
 class Score(NamedTuple):
@@ -63,7 +73,7 @@ class Score(NamedTuple):
     rank: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Candidate:
     """A passage with every system's score and rank. `sampled` marks it for the judge."""
 
@@ -74,6 +84,10 @@ class Candidate:
     def score(self, system: str) -> Score | None:
         """This system's score, or None where it gave none; what is not finite is no score, and its rank is none."""
         return next((s for s in self.scores if s.system == system and (s.score is None or isfinite(s.score))), None)
+
+    def __repr__(self) -> str:
+        ranks = (f"{each.system} {each.rank}" for each in self.scores)
+        return named(self, repr(self.passage.passage_id), *ranks, "sampled" if self.sampled else "")
 
 
 def without_text(candidate: Candidate) -> Candidate:
@@ -93,7 +107,7 @@ class TraceStep:
     compute_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class CandidateSet:
     """A query with its candidates. `index_version` names the index that they came from."""
 
@@ -101,6 +115,14 @@ class CandidateSet:
     candidates: tuple[Candidate, ...]
     index_version: str
     trace: tuple[TraceStep, ...] = ()
+
+    def __repr__(self) -> str:
+        sampled = sum(each.sampled for each in self.candidates)
+        counts = f"{len(self.candidates)} candidates", f"{sampled} sampled" if sampled else ""
+        return named(self, repr(self.query.query_id), short(self.query.text), *counts)
+
+    def _repr_html_(self) -> str:
+        return candidates_html(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +174,7 @@ class Utility:
     rank: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Graded:
     """A judgment that succeeded. `probabilities[i]` belongs to grade `min_grade + i` and they sum to 1;
     entropy in nats; `p_relevant` is the probability that the grade is at or above the scale's relevant
@@ -167,6 +189,10 @@ class Graded:
     p_relevant: float
     calibration: str = ""
     utility: Utility | None = None
+
+    def __repr__(self) -> str:
+        calibrated = "calibrated" if self.calibration else ""
+        return named(self, f"grade={self.grade}", f"p_relevant={self.p_relevant:.2f}", calibrated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +221,7 @@ MISSING_REASONS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Judgment:
     """One measurement of one (query, passage) pair by one judge. `judgment_key` identifies it: see
     `qrelay.identity.judgment_key`. `prompt_tokens` is what it cost, 0 where it came from the cache."""
@@ -214,6 +240,9 @@ class Judgment:
         """The judge's words for its grade; "" where it was not asked for them."""
         return reason_in(self.raw_reply)
 
+    def __repr__(self) -> str:
+        return named(self, repr(self.passage_id), repr(self.outcome), f"{self.judge.model} {self.judge.strategy}")
+
 
 _REASON: Final = "\nReason: "
 
@@ -228,12 +257,26 @@ def reason_in(raw_reply: str) -> str:
     return raw_reply.partition(_REASON)[2]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class JudgedSet:
     """A candidate set with the judgments of its sampled candidates."""
 
     candidate_set: CandidateSet
     judgments: tuple[Judgment, ...]
+
+    def __repr__(self) -> str:
+        query = self.candidate_set.query
+        return named(self, repr(query.query_id), short(query.text), *self._counts())
+
+    def _counts(self) -> Iterator[str]:
+        """How many of each grade, the highest first, and how many are missing."""
+        grades = Counter(each.outcome.grade for each in self.judgments if isinstance(each.outcome, Graded))
+        yield from (f"{count} of grade {grade}" for grade, count in sorted(grades.items(), reverse=True))
+        if missing := len(self.judgments) - grades.total():
+            yield f"{missing} missing"
+
+    def _repr_html_(self) -> str:
+        return judgments_html(self)
 
 
 @dataclass(frozen=True, slots=True)

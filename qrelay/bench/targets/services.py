@@ -17,8 +17,6 @@ from typing import Any, Final, Self
 
 import grpc
 import grpc.aio
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from qrelay.bench.data import Source
 from qrelay.bench.load import Answer
@@ -181,23 +179,12 @@ class ServiceTarget:
         return Answer(ok, {reason: count for reason, count in failed.items() if count}, refused)
 
     def _failure(self, error: grpc.aio.AioRpcError) -> Answer:
-        reason, text = reason_of(self.address, error)
-        self.errors.setdefault(reason, text)
+        ours = from_rpc_error(self.address, error)
+        reason = ours.reason
+        self.errors.setdefault(reason, str(ours))
         if reason == _REFUSED:
             return Answer(0, {}, self.items)
         return Answer(0, {reason: self.items})
-
-
-def reason_of(address: str, error: grpc.aio.AioRpcError) -> tuple[str, str]:
-    """A failed call's reason in qrelay's words, and its text. The server's own word (google.rpc.ErrorInfo) comes
-    first: RESOURCE_EXHAUSTED says both "no room now" and "too large ever"."""
-    ours = from_rpc_error(address, error)
-    status = rpc_status.from_call(error)
-    for detail in status.details if status else ():
-        info = error_details_pb2.ErrorInfo()
-        if detail.Unpack(info):
-            return info.reason.lower(), str(ours)
-    return ours.reason, str(ours)
 
 
 def _unusable(name: str, address: str, error: grpc.aio.AioRpcError) -> Exception:
