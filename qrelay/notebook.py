@@ -59,4 +59,5 @@ def _table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[object
     more = f" (first {len(shown)} of {total})" if total > len(shown) else ""
     head = "".join(f"<th>{escape(each)}</th>" for each in headings)
     body = "".join(f"<tr>{row}</tr>" for row in shown)
-    return f"<table><caption>{escape(caption)}{more}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    title = f"<caption>{escape(caption)}{more}</caption>"
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

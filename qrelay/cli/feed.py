@@ -17,9 +17,11 @@ from qrelay.cli.collection import check_collection
 from qrelay.cli.group import example
 from qrelay.cli.options import column_option, config_option, data_dir_option, json_option
 from qrelay.cli.pools import CANDIDATES, PoolOptions, open_pools, pool_options
-from qrelay.cli.waiting import ATTEMPTS, SinkClient, Waiting, queues_status
-from qrelay.config import NatsSettings, ServiceSettings
-from qrelay.errors import TransientError
+from qrelay.client import AsyncClient
+from qrelay.client.feeding import nats_settings
+from qrelay.client.waiting import ATTEMPTS, Ended
+from qrelay.config import NatsSettings
+from qrelay.errors import InputError, TransientError
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.feed.feeder import FeedReport
 from qrelay.feed.publish import publish
@@ -29,10 +31,15 @@ from qrelay.formats.queries import Format, query_of
 from qrelay.identity import require_collection
 from qrelay.output import echo_json
 from qrelay.progress import Progress, Step, plainly, shown, step, tell
-from qrelay.rundir import endpoints
-from qrelay.settings import load_settings
+from qrelay.rundir import require
+from qrelay.runtime.client import get_info
 from qrelay.types import MAX_ROUND
 
+_INFO_S = 5.0
+_STATES_S = 30.0
+_AGAIN = (
+    "or give --sink the right address, and run the same command again: it feeds nothing twice and continues waiting"
+)
 _SHOWN_REJECTIONS = 20
 _QUERIES, _SETS = 256, 16
 """Queries, and candidate sets, that are published side by side."""
@@ -93,9 +100,8 @@ def feed(file: Path, collection: str, line_format: str, query_round: int, follow
     settings = nats_settings(nats_url, data_dir, config)
     console = Console(stderr=True)
     say = plainly(console)
-    client = SinkClient(sink_address, data_dir)
     if wait:
-        _warn(client, say)
+        _warn(sink_address, data_dir, say)
     states = None
     with shown(console):
         opened = open_pools(options, collection, path, columns) if options.asked else None
@@ -108,7 +114,10 @@ def feed(file: Path, collection: str, line_format: str, query_round: int, follow
             )  # fmt: skip
             report = asyncio.run(publishing)
         if wait and not report.failure:
-            states = _awaited(client, settings, collection, query_round, say).until_ended(report.query_ids)
+            ended = asyncio.run(
+                _ended(sink_address, settings, data_dir, collection, query_round, report.query_ids, say)
+            )
+            states = {"committed": ended.committed, "dead": len(ended.dead)}
     for remark in opened.remarks() if opened else ():
         say(remark)
     unit = "row" if path and is_dataset(str(path)) else "line"
@@ -129,13 +138,6 @@ def _columns(path: Path | None, line_format: str, told: Sequence[str]) -> Column
     return Columns.of(told, QUESTIONS if dataset and line_format == "plain" else QUERIES)
 
 
-def nats_settings(url: str | None, data_dir: Path, config: Path | None) -> NatsSettings:
-    nats = load_settings(ServiceSettings, "all", file=config, data_dir=data_dir).nats
-    running = endpoints(data_dir).get("nats")
-    chosen = url or (running.grpc if running else None)
-    return nats.model_copy(update={"url": chosen}) if chosen else nats
-
-
 def _shown(feeding: Step) -> Callable[[FeedReport], None]:
     """What the feeder reports, as progress; a stream that takes nothing for now as a step of its own."""
     waits: list[Progress] = []
@@ -151,22 +153,22 @@ def _shown(feeding: Step) -> Callable[[FeedReport], None]:
     return show
 
 
-def _awaited(client: SinkClient, nats: NatsSettings, collection: str, query_round: int,
-             say: Callable[[str], None]) -> Waiting:  # fmt: skip
-    return Waiting(
-        ask=lambda query_ids: client.states(collection, query_ids, query_round),
-        preparing=client.preparing,
-        look=lambda: queues_status(nats, client.data_dir),
-        say=say,
-    )
+async def _ended(sink: str | None, nats: NatsSettings, data_dir: Path, collection: str, query_round: int,
+                 query_ids: Sequence[str], say: Callable[[str], None]) -> Ended:  # fmt: skip
+    async with AsyncClient(data_dir, sink=sink, nats=nats.url, timeout_s=_STATES_S) as client:
+        return await client.waiting(nats, collection, query_round, say, _AGAIN).until_ended(query_ids)
 
 
-def _warn(client: SinkClient, say: Callable[[str], None]) -> None:
+def _warn(sink: str | None, data_dir: Path, say: Callable[[str], None]) -> None:
     """Before feeding, which needs no sink, and may take long. Raises InputError: it is no sink that answers."""
+    place = "the sink"
     try:
-        client.info()
+        place = sink or require(data_dir, "sink").grpc
+        get_info("sink", place, _INFO_S)
     except TransientError as error:
         say(f"warning: the sink does not answer: {error}\nFeeding continues; --wait asks it again {ATTEMPTS} times")
+    except InputError as error:
+        raise InputError(f"{place} is not a sink ({error}): give --sink the address of one") from error
 
 
 def _print(console: Console, report: FeedReport, unit: str, states: dict[str, int] | None, pooled: dict[str, int],

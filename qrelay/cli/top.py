@@ -22,9 +22,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console, Group
 from rich.live import Live
 
-from qrelay.cli.feed import nats_settings
 from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.client.feeding import nats_settings
 from qrelay.config import NatsSettings
 from qrelay.errors import QrelayError
 from qrelay.output import Rows, echo_json

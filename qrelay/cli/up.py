@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -86,14 +87,17 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
               help="Start just this service (repeatable).")  # fmt: skip
 @click.option("--detach", is_flag=True, help="Return when all are ready; `qrelay down` stops them.")
 @click.option("--detached", is_flag=True, hidden=True, help="This is the process that --detach left running.")
+@click.option("--while-stdin", is_flag=True, hidden=True, help="Stop when standard input ends, with who writes it.")
 def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int | None, port_base: int,
-       services: tuple[str, ...], detach: bool, detached: bool) -> None:  # fmt: skip
+       services: tuple[str, ...], detach: bool, detached: bool, while_stdin: bool) -> None:  # fmt: skip
     """Run the four services and the console here until Ctrl-C.
 
     Settings and ports are checked before anything starts. No time limit: what each service does is
     shown, and if one ends with an error, all end with that error.
     """
     console = Console(stderr=True)
+    if while_stdin:
+        threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
     data_dir = data_dir.resolve()
     settings, classes = find(config, data_dir), settings_classes()
     renewed(settings).check(classes)
@@ -145,6 +149,13 @@ def _with_console(settings: Effective, say: Callable[[str], None]) -> bool:
         return True
     say("the console is left out, its libraries are not installed: pip install 'qrelay[console]' brings them")
     return False
+
+
+def _end_with_stdin() -> None:
+    """SIGTERM to this process when nobody holds the other end of standard input any more, killed or not."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _check(supervisor: Supervisor, data_dir: Path, nats_port: int) -> None:

@@ -20,8 +20,13 @@ class Blocking:
         threading.Thread(target=_serve, args=(self._loop,), name=name, daemon=True).start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` answers, or raises."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """What `work` answers, or raises. Interrupted, it is cancelled."""
+        running = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return running.result()
+        except BaseException:
+            running.cancel()
+            raise
 
     def close(self) -> None:
         """End the thread, from whichever thread; work that still runs is left undone."""

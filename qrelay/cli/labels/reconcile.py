@@ -45,7 +45,7 @@ def reconcile(
     """
     import asyncio
 
-    from qrelay.cli.feed import nats_settings
+    from qrelay.client.feeding import nats_settings
     from qrelay.labels.reconcile.reconcile import reconcile as run
     from qrelay.progress import shown
 

@@ -1,4 +1,4 @@
-"""`feed --wait`: until every query is in the ledger or a dead letter.
+"""Waiting until every query is in the ledger or a dead letter.
 
 A sink that does not answer is asked again a bounded number of times; one that prepares itself is waited for. While
 nothing ends, it is said what waits where; when nothing is on its way either, the wait ends.
@@ -7,23 +7,23 @@ nothing ends, it is said what waits where; when nothing is on its way either, th
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from qrelay.client.ledger import SINK, state_names
+from qrelay.client.patience import Patience
 from qrelay.config import NatsSettings
-from qrelay.errors import BackendUnavailable, InputError, QrelayError, TransientError
+from qrelay.errors import BackendUnavailable, QrelayError, TransientError
 from qrelay.progress import Progress, step, tell
-from qrelay.rundir import Endpoint, endpoints, require
-from qrelay.runtime.client import channel, get_info
+from qrelay.rundir import Endpoint, endpoints
 from qrelay.runtime.intake import MAX_IDS
 from qrelay.runtime.jetstream import JetStreamBroker
-from qrelay.runtime.lookout import is_ready, preparing
+from qrelay.runtime.lookout import is_ready
 from qrelay.runtime.topology import Queue, QueueStats
-from qrelay.v1 import service_info_pb2, sink_pb2, sink_pb2_grpc
+from qrelay.v1 import sink_pb2
 
 ATTEMPTS: Final = 10
 """Times in a row that a sink which does not answer is asked."""
@@ -33,7 +33,6 @@ _QUIET_POLLS: Final = 20
 """Polls without an end after which it is said what waits where, and again after each so many."""
 _EMPTY_LOOKS: Final = 3
 """After so many looks in a row that find nothing in flight, waiting ends."""
-_INFO_S: Final = 5.0
 _CONNECT_S: Final = 5.0
 _SAFE: Final = "What was fed is safe, in the streams and in the feed's journal"
 _SERVICE_OF: Final = {Queue.QUERIES: "retriever", Queue.RETRIEVED: "reranker", Queue.RERANKED: "judge",
@@ -41,54 +40,22 @@ _SERVICE_OF: Final = {Queue.QUERIES: "retriever", Queue.RETRIEVED: "reranker", Q
 
 
 @dataclass(frozen=True, slots=True)
-class SinkClient:
-    """The sink to ask. address: host:port; None: the one that runs from `data_dir`, wherever it listens by then."""
+class Ended:
+    """How queries ended: how many in the ledger, and which as dead letters."""
 
-    address: str | None
-    data_dir: Path
-
-    @property
-    def place(self) -> str:
-        """host:port. Raises BackendUnavailable: none runs from the data folder."""
-        return self.address or require(self.data_dir, "sink").grpc
-
-    def info(self) -> service_info_pb2.ServiceInfo:
-        """What it says of itself.
-
-        Raises:
-            TransientError: it does not answer.
-            InputError: something else answers.
-        """
-        try:
-            return get_info("sink", self.place, _INFO_S)
-        except InputError as error:
-            raise InputError(f"{self.place} is not a sink ({error}): give --sink the address of one") from error
-
-    def states(self, collection: str, query_ids: Sequence[str], query_round: int) -> list[str]:
-        """How each query has ended: committed, dead, or pending. Raises TransientError: it does not answer."""
-        found: list[str] = []
-        with channel(self.place) as opened:
-            stub = sink_pb2_grpc.SinkServiceStub(opened)
-            for start in range(0, len(query_ids), MAX_IDS):
-                request = sink_pb2.GetQueryStatesRequest(
-                    collection=collection, query_ids=query_ids[start : start + MAX_IDS], round=query_round
-                )
-                found += [_state_name(state) for state in stub.GetQueryStates(request, timeout=30).states]
-        return found
-
-    def preparing(self) -> Progress | None:
-        """What it prepares, where it answers that it does."""
-        try:
-            info = self.info()
-        except QrelayError:
-            return None
-        if info.state != service_info_pb2.SERVICE_STATE_PREPARING:
-            return None
-        return preparing(info) or Progress("sink: starting")
+    committed: int
+    dead: tuple[str, ...]
 
 
-def _state_name(state: sink_pb2.QueryState) -> str:
-    return sink_pb2.QueryState.Name(state).removeprefix("QUERY_STATE_").lower()
+async def states(patience: Patience, collection: str, query_ids: Sequence[str], query_round: int) -> list[str]:
+    """How each query has ended: committed, dead, or pending; asked once. Raises TransientError: no sink answers."""
+    found: list[str] = []
+    for start in range(0, len(query_ids), MAX_IDS):
+        request = sink_pb2.GetQueryStatesRequest(
+            collection=collection, query_ids=query_ids[start : start + MAX_IDS], round=query_round
+        )
+        found += state_names((await patience.ask(SINK, "GetQueryStates", request)).states)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +66,17 @@ class QueuesStatus:
     text: str
 
 
-def queues_status(nats: NatsSettings, data_dir: Path) -> QueuesStatus:
+async def queues_status(nats: NatsSettings, data_dir: Path) -> QueuesStatus:
     """What waits where, and for whom."""
     try:
-        queues = asyncio.run(_queues(nats))
+        async with await JetStreamBroker.connect(nats, name="wait", timeout_s=_CONNECT_S) as broker:
+            queues = await broker.stats()
     except QrelayError as error:
         return QueuesStatus(None, f"the queues cannot be read: {error}")
+    return await asyncio.to_thread(_status, queues, data_dir)
+
+
+def _status(queues: Sequence[QueueStats], data_dir: Path) -> QueuesStatus:
     here = {name: end for name, end in endpoints(data_dir).items() if name != "nats"}
     waiting = [
         f"{queue.lag} for the {_SERVICE_OF[queue.queue]}{_state(here, _SERVICE_OF[queue.queue])}"
@@ -112,11 +84,6 @@ def queues_status(nats: NatsSettings, data_dir: Path) -> QueuesStatus:
         if queue.lag
     ]
     return QueuesStatus(sum(queue.lag for queue in queues), f"in flight: {', '.join(waiting) or 'none'}")
-
-
-async def _queues(nats: NatsSettings) -> Sequence[QueueStats]:
-    async with await JetStreamBroker.connect(nats, name="wait", timeout_s=_CONNECT_S) as broker:
-        return await broker.stats()
 
 
 def _state(here: Mapping[str, Endpoint], service: str) -> str:
@@ -131,17 +98,19 @@ def _state(here: Mapping[str, Endpoint], service: str) -> str:
 @dataclass
 class Waiting:
     """One wait. ask: the state of each of these queries, raises TransientError; preparing: what the sink prepares, if
-    it does; look: what is in flight; say: prints a line."""
+    it does; look: what is in flight; say: prints a line; again: what to do where the sink does not answer."""
 
-    ask: Callable[[Sequence[str]], Sequence[str]]
-    preparing: Callable[[], Progress | None]
-    look: Callable[[], QueuesStatus]
+    ask: Callable[[Sequence[str]], Awaitable[Sequence[str]]]
+    preparing: Callable[[], Awaitable[Progress | None]]
+    look: Callable[[], Awaitable[QueuesStatus]]
     say: Callable[[str], None]
-    sleep: Callable[[float], None] = time.sleep
+    again: str
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     counts: Counter[str] = field(default_factory=Counter)
+    dead: list[str] = field(default_factory=list)
 
-    def until_ended(self, query_ids: Sequence[str]) -> dict[str, int]:
-        """Ask until every query has ended; how many are committed, and how many dead.
+    async def until_ended(self, query_ids: Sequence[str]) -> Ended:
+        """Ask until every query has ended, and say how.
 
         Raises:
             BackendUnavailable: the sink did not answer in ATTEMPTS attempts, or nothing is on its way any more.
@@ -150,54 +119,53 @@ class Waiting:
         quiet = empty = 0
         with step("labelling", total=len(pending), unit="queries") as labelling:
             while pending:
-                left = self._ask(pending)
+                left = await self._ask(pending)
                 quiet, empty = (quiet + 1, empty) if len(left) == len(pending) else (0, 0)
                 pending = left
                 labelling.at(sum(self.counts.values()))
                 if quiet and quiet % _QUIET_POLLS == 0:
-                    empty = self._tell(len(pending), empty)
+                    empty = await self._tell(len(pending), empty)
                 if pending:
-                    self.sleep(_POLL_S)
-        return {"committed": self.counts["committed"], "dead": self.counts["dead"]}
+                    await self.sleep(_POLL_S)
+        return Ended(self.counts["committed"], tuple(self.dead))
 
-    def _ask(self, pending: Sequence[str]) -> list[str]:
+    async def _ask(self, pending: Sequence[str]) -> list[str]:
         """Those that have not ended; the others are counted."""
-        states = self._states(pending)
+        states = await self._states(pending)
         self.counts.update(state for state in states if state != "pending")
+        self.dead += [query_id for query_id, state in zip(pending, states, strict=True) if state == "dead"]
         return [query_id for query_id, state in zip(pending, states, strict=True) if state == "pending"]
 
-    def _states(self, pending: Sequence[str]) -> Sequence[str]:
+    async def _states(self, pending: Sequence[str]) -> Sequence[str]:
         attempt = 0
         while True:
             try:
-                return self.ask(pending)
+                return await self.ask(pending)
             except TransientError as error:
-                if doing := self.preparing():
+                if doing := await self.preparing():
                     tell(doing)
-                    self.sleep(_POLL_S)
+                    await self.sleep(_POLL_S)
                     continue
                 attempt += 1
-                self._pause(attempt, error)
+                await self._pause(attempt, error)
 
-    def _pause(self, attempt: int, error: TransientError) -> None:
+    async def _pause(self, attempt: int, error: TransientError) -> None:
         if attempt == ATTEMPTS:
             raise BackendUnavailable(
-                f"the sink did not answer in {ATTEMPTS} attempts: {error}\n{_SAFE}: start the services, or give"
-                " --sink the right address, and run the same command again: it feeds nothing twice and continues"
-                " waiting"
+                f"the sink did not answer in {ATTEMPTS} attempts: {error}\n{_SAFE}: start the services, {self.again}"
             ) from error
         pause = _PAUSES_S[min(attempt, len(_PAUSES_S)) - 1]
         self.say(f"the sink does not answer (attempt {attempt} of {ATTEMPTS}): {error}; again in {pause:g} s")
-        self.sleep(pause)
+        await self.sleep(pause)
 
-    def _tell(self, pending: int, empty: int) -> int:
+    async def _tell(self, pending: int, empty: int) -> int:
         """Say what is in flight; how many looks in a row found nothing."""
-        found = self.look()
+        found = await self.look()
         self.say(f"queries that have not ended: {pending}; {found.text}")
         empty = empty + 1 if found.messages == 0 else 0
         if empty == _EMPTY_LOOKS:
             raise BackendUnavailable(
                 f"nothing is in flight, and the sink does not know how {pending} of the queries ended: is it the"
-                f" sink of this NATS (--sink, --nats)? {_SAFE}: `qrelay reconcile` says where each is"
+                f" sink of this NATS? {_SAFE}: `qrelay reconcile` says where each is"
             )
         return empty

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qrelay.cli.waiting import ATTEMPTS, QueuesStatus, SinkClient, Waiting, queues_status
 
 from qrelay import wire
 from qrelay.cli.serve import load_definition
-from qrelay.cli.waiting import ATTEMPTS, QueuesStatus, SinkClient, Waiting, queues_status
 from qrelay.config import NatsSettings
 from qrelay.errors import BackendUnavailable, InputError
 from qrelay.progress import Progress

@@ -1,0 +1,66 @@
+"""Feeding from Python: as `qrelay feed`, through the same feeder and journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from qrelay.client import inputs
+from qrelay.config import NatsSettings, ServiceSettings
+from qrelay.errors import QrelayError
+from qrelay.feed.feeder import Feeder, FeedReport
+from qrelay.feed.journal import Journal
+from qrelay.rundir import endpoints
+from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.settings import load_settings
+
+_CONNECT_S: Final = 10.0
+_WINDOW: Final = 128
+
+
+def nats_settings(url: str | None, data_dir: Path, config: Path | None = None) -> NatsSettings:
+    """Of the queues: at this URL, else where they run from the data folder, else where the settings say."""
+    nats = load_settings(ServiceSettings, "all", file=config, data_dir=data_dir).nats
+    running = endpoints(data_dir).get("nats")
+    chosen = url or (running.grpc if running else None)
+    return nats.model_copy(update={"url": chosen}) if chosen else nats
+
+
+async def publish(
+    settings: NatsSettings, data_dir: Path, lines: AsyncIterator[Any], *, collection: str, **told: Any
+) -> FeedReport:
+    """Feed until the input ends or Ctrl-C. told: see `Feeder`."""
+    async with await JetStreamBroker.connect(settings, name="feed", timeout_s=_CONNECT_S) as broker:
+        with Journal(data_dir / "feed" / f"{collection}.sqlite") as journal:
+            feeder = Feeder(broker, journal, collection=collection, **told)
+            try:
+                return await feeder.feed(lines)
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                return feeder.report  # what was acknowledged is remembered; the rest is fed next time
+            except QrelayError as error:
+                feeder.report.failure = error
+                return feeder.report
+
+
+async def feed(nats_url: str | None, data_dir: Path, items: Any, collection: str, query_round: int) -> FeedReport:
+    """Feed items as `inputs.fed` takes them. Raises QrelayError: not all; feeding them again adds the rest."""
+    settings = await asyncio.to_thread(nats_settings, nats_url, data_dir)
+    read = partial(inputs.fed, collection=collection)
+    told: dict[str, Any] = {"query_round": query_round, "read": read, "window": _WINDOW}
+    report = await publish(settings, data_dir, _told(items), collection=collection, **told)
+    if report.failure:
+        raise report.failure
+    if (task := asyncio.current_task()) and task.cancelling():
+        raise asyncio.CancelledError
+    return report
+
+
+async def _told(items: Any) -> AsyncIterator[Any]:
+    """The items; None where there are no more for now."""
+    async for batch in inputs.batches(items, _WINDOW):
+        for item in batch:
+            yield item
+        yield None

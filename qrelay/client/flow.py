@@ -1,0 +1,272 @@
+"""Many items through one stream, answered in order, with a bounded number in flight.
+
+    items ──► puller ──► requests (unanswered, in order) ──► writer ──► stream ──► reader ──► answers
+                 ▲                                                                  │
+                 └────────────── room: as many items as the service answers well within the deadline
+
+Where the stream breaks, a new one gets every request that has no answer yet. The answer of an item is its record or
+its error: one bad item fails no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+import grpc.aio
+from google.protobuf.message import Message
+
+from qrelay import wire
+from qrelay.client.methods import Method
+from qrelay.client.patience import Patience
+from qrelay.errors import (
+    BackendTimeout,
+    BackendUnavailable,
+    InvalidQuery,
+    MalformedInput,
+    Oversized,
+    QrelayError,
+    TransientError,
+)
+
+Answer = TypeVar("Answer")
+
+_REQUESTS: Final = 6
+"""In flight at most: a service works on four of a stream at once, and one is on its way each way."""
+_BYTES: Final = 1024**2
+"""Of one request, unless one item is larger."""
+_QUICK: Final = 1 / 8
+_SLOW: Final = 1 / 3
+"""Shares of the deadline: an answer within the first makes room for twice as many items, one beyond the second halves
+it."""
+_OF_AN_ITEM: Final = (Oversized, MalformedInput, InvalidQuery)
+"""What a service says of a request, and not of itself."""
+
+
+class _AgainError(Exception):
+    """What is unanswered is to be asked for on a new stream, after a pause. why: for people."""
+
+    def __init__(self, why: TransientError) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """Items that travel together. answers: of each item, None where there is none yet; messages: of those without."""
+
+    answers: list[Any]
+    messages: list[Message] = field(default_factory=list)
+    sent_at: float = 0.0
+    failures: int = 0
+
+    def take(self, found: Sequence[Any]) -> None:
+        """The answers to its messages, in order."""
+        left = iter(found)
+        self.answers = [next(left) if each is None else each for each in self.answers]
+        self.messages = []
+
+
+class Flow(Generic[Answer]):
+    """See the module. One use: iterate `batches` once."""
+
+    def __init__(self, method: Method[Answer], patience: Patience, batches: AsyncIterator[Sequence[Any]]) -> None:
+        """batches: of records for the call; a QrelayError among them is its own answer."""
+        self._method, self._patience, self._source = method, patience, batches
+        self._requests: deque[_Request] = deque()
+        self._sent = 0
+        self._ended = False
+        self._failure: BaseException | None = None
+        self._room = method.begin
+        self._changed = asyncio.Event()
+
+    async def batches(self) -> AsyncGenerator[list[Answer | QrelayError], None]:
+        """The answers, in the order of the items, a few at a time.
+
+        Raises:
+            QrelayError: the service cannot be asked; what it says of one item is that item's answer.
+        """
+        puller = asyncio.create_task(self._pull())
+        failures = 0
+        try:
+            while await self._more():
+                try:
+                    async with aclosing(self._stream()) as stream:
+                        async for answers in stream:
+                            failures = 0
+                            yield answers
+                except _AgainError as again:
+                    failures = await self._patience.pause(self._method.service, again.why, failures)
+            if self._failure:
+                raise self._failure
+        finally:
+            puller.cancel()
+            with suppress(asyncio.CancelledError):
+                await puller
+
+    # -- items to requests
+
+    async def _pull(self) -> None:
+        try:
+            async for batch in self._source:
+                for request in self._packed(batch):
+                    await self._until_room()
+                    self._requests.append(request)
+                    self._tell()
+        except Exception as error:
+            self._failure = error
+        finally:
+            self._ended = True
+            self._tell()
+
+    def _packed(self, records: Sequence[Any]) -> list[_Request]:
+        """Requests of these records, each within the limits of one."""
+        most = max(1, min(self._method.items, self._room // 2))
+        packed: list[_Request] = []
+        size = 0
+        for record in records:
+            message, error = _message(record)
+            bytes_more = message.ByteSize() if message else 0
+            if not packed or len(packed[-1].answers) >= most or size + bytes_more > _BYTES:
+                packed.append(_Request([]))
+                size = 0
+            size += bytes_more
+            packed[-1].answers.append(error)
+            if message:
+                packed[-1].messages.append(message)
+        return packed
+
+    async def _until_room(self) -> None:
+        while self._requests and (
+            len(self._requests) >= _REQUESTS or sum(len(each.answers) for each in self._requests) >= self._room
+        ):
+            await self._change()
+
+    async def _more(self) -> bool:
+        """Whether a request is there to be answered, once that is known."""
+        while not self._requests and not self._ended:
+            await self._change()
+        return bool(self._requests)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _change(self) -> None:
+        await self._changed.wait()
+
+    # -- requests to answers
+
+    async def _stream(self) -> AsyncGenerator[list[Any], None]:
+        """Answers of one stream, until the items end. Raises _AgainError: it broke, and can be begun anew."""
+        try:
+            address, stub = self._patience.places.stub(self._method.service)
+        except BackendUnavailable as error:
+            raise _AgainError(error) from error
+        call = getattr(stub, self._method.name)()
+        self._sent = 0
+        writer = asyncio.create_task(self._write(call))
+        try:
+            while await self._more():
+                request = self._requests[0]
+                if request.messages:
+                    await self._read(call, address, request)
+                self._requests.popleft()
+                self._sent = max(0, self._sent - 1)  # one without messages may not have been passed yet
+                self._tell()
+                yield request.answers
+            await asyncio.wait_for(call.code(), self._patience.timeout_s)  # so that it ends well on the other side
+        finally:
+            writer.cancel()
+            call.cancel()
+
+    async def _write(self, call: Any) -> None:
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the reader hears why
+            while (request := await self._unsent()) is not None:
+                if request.messages:
+                    await call.write(self._method.request(request.messages))
+            await call.done_writing()
+
+    async def _unsent(self) -> _Request | None:
+        while self._sent >= len(self._requests):
+            if self._ended:
+                return None
+            await self._change()
+        request = self._requests[self._sent]
+        self._sent += 1
+        request.sent_at = time.monotonic()
+        return request
+
+    async def _read(self, call: Any, address: str, request: _Request) -> None:
+        """Take the answer to the first request. Raises _AgainError, or the service's error."""
+        service = self._method.service
+        try:
+            async with asyncio.timeout(self._patience.timeout_s):
+                answer = await call.read()
+        except TimeoutError:
+            raise self._patience.late(service, address) from None
+        except grpc.aio.AioRpcError as error:
+            raise self._broken(self._patience.error(service, address, error), request) from error
+        if answer is grpc.aio.EOF or len(answer.response.results) != len(request.messages):
+            raise _AgainError(BackendUnavailable(f"the {service} at {address} ended a stream without an answer"))
+        self._adapt(time.monotonic() - request.sent_at)
+        self._take(request, [self._answer(each) for each in answer.response.results])
+
+    def _broken(self, error: QrelayError, request: _Request) -> Exception:
+        """What follows from a stream's end while this request was the first without an answer."""
+        if isinstance(error, _OF_AN_ITEM):
+            self._blame(request, error)
+            return _AgainError(BackendUnavailable(str(error)))  # for the others
+        if isinstance(error, TransientError) and not isinstance(error, BackendTimeout):
+            return _AgainError(error)
+        return error
+
+    def _answer(self, result: Any) -> Any:
+        try:
+            return self._method.answer(result)
+        except QrelayError as error:
+            return error
+
+    def _take(self, request: _Request, found: list[Any]) -> None:
+        """Raises _AgainError: an item failed in a way that may pass, and is to be asked for again."""
+        passing = [each for each in found if isinstance(each, TransientError)]
+        request.failures += 1
+        if not passing or request.failures >= self._patience.attempts:
+            request.take(found)
+            return
+        messages = [m for m, each in zip(request.messages, found, strict=True) if isinstance(each, TransientError)]
+        request.take([None if isinstance(each, TransientError) else each for each in found])
+        request.messages = messages
+        raise _AgainError(passing[0])
+
+    def _blame(self, request: _Request, error: QrelayError) -> None:
+        """The request was refused whole: its item is to blame or, of several, each is asked for alone."""
+        if len(request.messages) == 1:
+            request.take([error])
+            return
+        messages = iter(request.messages)
+        alone = [_Request([each], [next(messages)]) if each is None else _Request([each]) for each in request.answers]
+        self._requests.popleft()
+        self._requests.extendleft(reversed(alone))
+
+    def _adapt(self, seconds: float) -> None:
+        """More items in flight where answers come quickly, fewer where they take long."""
+        if seconds <= _QUICK * self._patience.timeout_s:
+            self._room = min(2 * self._room, _REQUESTS * self._method.items)
+        elif seconds >= _SLOW * self._patience.timeout_s:
+            self._room = max(1, self._room // 2)
+
+
+def _message(record: Any) -> tuple[Message | None, QrelayError | None]:
+    """(the message of a record, None) or (None, why there is none)."""
+    if isinstance(record, QrelayError):
+        return None, record
+    try:
+        return wire.to_proto(record), None
+    except QrelayError as error:
+        return None, error

@@ -1,0 +1,81 @@
+"""Where the services are, and the channels to them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import grpc.aio
+
+from qrelay.errors import BackendUnavailable
+from qrelay.progress import Progress
+from qrelay.rundir import require
+from qrelay.runtime.client import OPTIONS
+from qrelay.runtime.lookout import preparing
+from qrelay.v1.service_info_pb2 import SERVICE_STATE_PREPARING, ServiceInfo
+
+SERVICES: Final = ("retriever", "reranker", "judge", "sink")
+_NO_RETRIES: Final = '{"loadBalancingConfig": [{"round_robin": {}}]}'
+"""The client has attempts of its own, which look the address up again."""
+_OPTIONS: Final = [
+    *(pair for pair in OPTIONS if pair[0] != "grpc.service_config"),
+    ("grpc.service_config", _NO_RETRIES),
+    ("grpc.enable_retries", 0),
+]
+_ANSWER_S: Final = 5.0
+
+
+class Places:
+    """The services of one installation. Use from one event loop."""
+
+    def __init__(self, data_dir: Path, given: Mapping[str, str]) -> None:
+        """given: service -> host:port or dns:///name:port; others are those that run from the data folder, wherever
+        they listen by then."""
+        self.data_dir, self._given = data_dir, dict(given)
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._met: set[str] = set()
+
+    def address(self, service: str) -> str:
+        """host:port. Raises BackendUnavailable: none runs from the data folder."""
+        found = self._given.get(service) or require(self.data_dir, service).grpc
+        self._met.add(service)
+        return found
+
+    def met(self, service: str) -> bool:
+        """Whether the service had an address before: it may come back."""
+        return service in self._met
+
+    def stub(self, service: str) -> tuple[str, Any]:
+        """(address, the service's asynchronous stub). Raises BackendUnavailable: none runs from the data folder."""
+        address = self.address(service)
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        stubs = importlib.import_module(f"qrelay.v1.{service}_pb2_grpc")
+        return address, getattr(stubs, f"{service.capitalize()}ServiceStub")(self._channels[address])
+
+    async def info(self, service: str) -> ServiceInfo:
+        """What the service says of itself, asked once. Raises BackendUnavailable, grpc.aio.AioRpcError."""
+        _, stub = self.stub(service)
+        messages = importlib.import_module(f"qrelay.v1.{service}_pb2")
+        request = getattr(messages, f"{service.capitalize()}ServiceGetInfoRequest")()
+        info: ServiceInfo = (await stub.GetInfo(request, timeout=_ANSWER_S)).info
+        return info
+
+    async def preparing(self, service: str) -> tuple[Progress, float] | None:
+        """What the service does to be ready, and seconds since that last advanced; None: it does not say that it
+        prepares itself."""
+        try:
+            info = await self.info(service)
+        except (grpc.aio.AioRpcError, BackendUnavailable):
+            return None
+        if info.state != SERVICE_STATE_PREPARING:
+            return None
+        return preparing(info) or Progress(f"{service}: starting"), info.preparation.idle_s
+
+    async def close(self) -> None:
+        """Close every channel."""
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            await channel.close()
