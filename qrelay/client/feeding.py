@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from qrelay.client import inputs
 from qrelay.config import NatsSettings, ServiceSettings
 from qrelay.errors import QrelayError
+from qrelay.feed.fed import Fed
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.rundir import endpoints
@@ -48,7 +48,10 @@ async def publish(
 async def feed(nats_url: str | None, data_dir: Path, items: Any, collection: str, query_round: int) -> FeedReport:
     """Feed items as `inputs.fed` takes them. Raises QrelayError: not all; feeding them again adds the rest."""
     settings = await asyncio.to_thread(nats_settings, nats_url, data_dir)
-    read = partial(inputs.fed, collection=collection)
+
+    def read(item: tuple[Any]) -> Fed:
+        return inputs.fed(item[0], collection)
+
     told: dict[str, Any] = {"query_round": query_round, "read": read, "window": _WINDOW}
     report = await publish(settings, data_dir, _told(items), collection=collection, **told)
     if report.failure:
@@ -59,8 +62,8 @@ async def feed(nats_url: str | None, data_dir: Path, items: Any, collection: str
 
 
 async def _told(items: Any) -> AsyncIterator[Any]:
-    """The items; None where there are no more for now."""
+    """The items, each in a tuple, or an empty text would be passed over; None where there are no more for now."""
     async for batch in inputs.batches(items, _WINDOW):
         for item in batch:
-            yield item
+            yield (item,)
         yield None

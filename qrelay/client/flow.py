@@ -4,8 +4,10 @@
                  ▲                                                                  │
                  └────────────── room: as many items as the service answers well within the deadline
 
-Where the stream breaks, a new one gets every request that has no answer yet. The answer of an item is its record or
-its error: one bad item fails no other.
+Where the stream breaks, the first request without an answer is asked for by itself, until it has one; then a new
+stream gets the others. (By itself, because gRPC's asyncio loses a stream's status where a write meets its end:
+https://github.com/grpc/grpc/issues/36066.) The answer of an item is its record or its error: one bad item fails no
+other.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from qrelay.client.patience import Patience
 from qrelay.errors import (
     BackendTimeout,
     BackendUnavailable,
+    InternalError,
     InvalidQuery,
     MalformedInput,
     Oversized,
@@ -44,6 +47,7 @@ _QUICK: Final = 1 / 8
 _SLOW: Final = 1 / 3
 """Shares of the deadline: an answer within the first makes room for twice as many items, one beyond the second halves
 it."""
+_LOST_STATUS: Final = "Internal error from Core"
 _OF_AN_ITEM: Final = (Oversized, MalformedInput, InvalidQuery)
 """What a service says of a request, and not of itself."""
 
@@ -96,12 +100,12 @@ class Flow(Generic[Answer]):
         try:
             while await self._more():
                 try:
-                    async with aclosing(self._stream()) as stream:
-                        async for answers in stream:
+                    async with aclosing(self._alone() if failures else self._stream()) as answered:
+                        async for answers in answered:
                             failures = 0
                             yield answers
                 except _AgainError as again:
-                    failures = await self._patience.pause(self._method.service, again.why, failures)
+                    failures = max(1, await self._patience.pause(self._method.service, again.why, failures))
             if self._failure:
                 raise self._failure
         finally:
@@ -176,14 +180,30 @@ class Flow(Generic[Answer]):
                 request = self._requests[0]
                 if request.messages:
                     await self._read(call, address, request)
-                self._requests.popleft()
-                self._sent = max(0, self._sent - 1)  # one without messages may not have been passed yet
-                self._tell()
-                yield request.answers
+                yield self._done()
             await asyncio.wait_for(call.code(), self._patience.timeout_s)  # so that it ends well on the other side
         finally:
             writer.cancel()
             call.cancel()
+
+    async def _alone(self) -> AsyncGenerator[list[Any], None]:
+        """The answers of the first request. Raises _AgainError: it can be asked for again."""
+        request, service = self._requests[0], self._method.service
+        if request.messages:
+            asked: Any = self._method.request(request.messages)
+            try:
+                answer = await self._patience.ask(service, self._method.name.removeprefix("Stream"), asked.request)
+            except QrelayError as error:
+                raise self._broken(error, request) from error
+            self._take(request, answer.results)
+        yield self._done()
+
+    def _done(self) -> list[Any]:
+        """The answers of the first request, which is over."""
+        request = self._requests.popleft()
+        self._sent = max(0, self._sent - 1)  # one without messages may not have been passed yet
+        self._tell()
+        return request.answers
 
     async def _write(self, call: Any) -> None:
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the reader hears why
@@ -211,14 +231,16 @@ class Flow(Generic[Answer]):
         except TimeoutError:
             raise self._patience.late(service, address) from None
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.INTERNAL and _LOST_STATUS in (error.details() or ""):
+                raise _AgainError(BackendUnavailable(f"{address} ended a stream")) from error
             raise self._broken(self._patience.error(service, address, error), request) from error
-        if answer is grpc.aio.EOF or len(answer.response.results) != len(request.messages):
+        if answer is grpc.aio.EOF:
             raise _AgainError(BackendUnavailable(f"the {service} at {address} ended a stream without an answer"))
         self._adapt(time.monotonic() - request.sent_at)
-        self._take(request, [self._answer(each) for each in answer.response.results])
+        self._take(request, answer.response.results)
 
     def _broken(self, error: QrelayError, request: _Request) -> Exception:
-        """What follows from a stream's end while this request was the first without an answer."""
+        """What follows from a call's end while this request was the first without an answer."""
         if isinstance(error, _OF_AN_ITEM):
             self._blame(request, error)
             return _AgainError(BackendUnavailable(str(error)))  # for the others
@@ -232,8 +254,13 @@ class Flow(Generic[Answer]):
         except QrelayError as error:
             return error
 
-    def _take(self, request: _Request, found: list[Any]) -> None:
+    def _take(self, request: _Request, results: Sequence[Any]) -> None:
         """Raises _AgainError: an item failed in a way that may pass, and is to be asked for again."""
+        found = [self._answer(each) for each in results]
+        if len(found) != len(request.messages):
+            raise InternalError(
+                f"a {self._method.service} gave {len(found)} answers to {len(request.messages)} items"
+            )
         passing = [each for each in found if isinstance(each, TransientError)]
         request.failures += 1
         if not passing or request.failures >= self._patience.attempts:

@@ -71,8 +71,8 @@ def export_request(kind: str, collection: str, **options: Any) -> sink_pb2.Expor
     """options: fields of ExportRequest. Raises InputError: no such kind."""
     if kind not in _FORMATS:
         raise InputError(
-            f"no export {kind!r} over gRPC, only {', '.join(_FORMATS)}{did_you_mean(kind, _FORMATS)}; `qrelay export`"
-            " has the others"
+            f"no export {kind!r} over gRPC: there are {', '.join(_FORMATS)}, and more with `qrelay export`."
+            f"{did_you_mean(kind, _FORMATS)}"
         )
     return sink_pb2.ExportRequest(collection=collection, format=_FORMATS[kind], **options)
 
