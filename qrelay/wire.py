@@ -248,7 +248,11 @@ def _graded_from_proto(message: records_pb2.Graded) -> Graded:
     )
 
 
-def _judgment_from_proto(message: records_pb2.Judgment) -> Judgment:
+def _judgment_from_proto(message: records_pb2.Judgment, judges: dict[bytes, JudgeIdentity]) -> Judgment:
+    """judges: those of the set so far, by their bytes; nearly all of its judgments share one."""
+    identity = message.judge.SerializeToString()
+    if identity not in judges:
+        judges[identity] = _judge_from_proto(message.judge)
     outcome: Graded | Missing
     match message.WhichOneof("outcome"):
         case "graded":
@@ -261,7 +265,7 @@ def _judgment_from_proto(message: records_pb2.Judgment) -> Judgment:
         passage_id=message.passage_id,
         judgment_key=message.judgment_key,
         outcome=outcome,
-        judge=_judge_from_proto(message.judge),
+        judge=judges[identity],
         judged_at=_datetime(message.judged_at),
         cached=message.cached,
         raw_reply=message.raw_reply,
@@ -278,9 +282,10 @@ def _judged_set_to_proto(record: JudgedSet) -> records_pb2.JudgedSet:
 
 
 def _judged_set_from_proto(message: records_pb2.JudgedSet) -> JudgedSet:
+    judges: dict[bytes, JudgeIdentity] = {}
     return JudgedSet(
         candidate_set=_candidate_set_from_proto(message.candidate_set),
-        judgments=tuple([_judgment_from_proto(judgment) for judgment in message.judgments]),
+        judgments=tuple([_judgment_from_proto(judgment, judges) for judgment in message.judgments]),
     )
 
 
