@@ -57,7 +57,7 @@ def ways(address: str, records: list[CandidateSet]) -> dict[str, Callable[[], in
         return sum(each.HasField("judged_set") for answer in answers for each in answer.response.results)
 
     def by_hand() -> int:
-        asked = (JUDGE.request([wire.to_proto(each) for each in records[start : start + JUDGE.items]])
+        asked: Iterator[Any] = (JUDGE.request([wire.to_proto(each) for each in records[start : start + JUDGE.items]])
                  for start in range(0, len(records), JUDGE.items))  # fmt: skip
         answers = stub.StreamJudge(asked)
         return len([wire.from_proto(each.judged_set) for answer in answers for each in answer.response.results])

@@ -1,17 +1,11 @@
-"""The running retriever's client, as the round trip asks it."""
+"""The running retriever, as the round trip asks it."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
-from qrelay import wire
-from qrelay.errors import InputError
-from qrelay.runtime.client import channel
+from qrelay.client import AsyncClient
 from qrelay.types import CandidateSet, Query
-from qrelay.v1 import retriever_pb2, retriever_pb2_grpc
-
-_CALL_S = 120.0
 
 
 class RetrieverRoundTrip:
@@ -28,19 +22,11 @@ class RetrieverRoundTrip:
 
     async def ranks(self, questions: Sequence[str], doc_ids: Sequence[str]) -> list[int]:
         """As the protocol says. Raises BackendUnavailable, BackendTimeout, or InputError (an unknown collection)."""
-        found = await asyncio.to_thread(self._retrieve, questions)
+        queries = [Query(f"q{n}", text, self._collection) for n, text in enumerate(questions)]
+        async with AsyncClient(retriever=self._address) as client:
+            found = await client.retrieve(queries, max_candidates=self._depth).list()
         self.index_versions |= dict.fromkeys(each.index_version for each in found)
         return [_rank(each, doc_id) for each, doc_id in zip(found, doc_ids, strict=True)]
-
-    def _retrieve(self, questions: Sequence[str]) -> list[CandidateSet]:
-        queries = [wire.to_proto(Query(f"q{n}", text, self._collection)) for n, text in enumerate(questions)]
-        request = retriever_pb2.RetrieveRequest(queries=queries, max_candidates=self._depth)
-        with channel(self._address) as opened:
-            answer = retriever_pb2_grpc.RetrieverServiceStub(opened).Retrieve(request, timeout=_CALL_S)
-        for each in answer.results:
-            if each.WhichOneof("result") == "error":
-                raise InputError(f"the retriever refused a question: {each.error.message}")
-        return [wire.from_proto(each.candidate_set) for each in answer.results]
 
 
 def _rank(found: CandidateSet, doc_id: str) -> int:

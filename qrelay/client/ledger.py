@@ -121,22 +121,30 @@ async def _export(patience: Patience, request: sink_pb2.ExportRequest) -> AsyncG
 
 
 async def _answers(patience: Patience, method: str, request: Any) -> AsyncGenerator[Any, None]:
-    """The messages of a call that streams them, each within the deadline."""
+    """The messages of a call that streams them. It may look through much before the next one: while the sink answers
+    otherwise, it is waited for."""
     address, stub = patience.places.stub(SINK)
     call = getattr(stub, method)(request)
     try:
-        while True:
-            async with asyncio.timeout(patience.timeout_s):
-                answer = await call.read()
-            if answer is grpc.aio.EOF:
-                return
+        while (answer := await _alive(patience, address, asyncio.ensure_future(call.read()))) is not grpc.aio.EOF:
             yield answer
-    except TimeoutError:
-        raise patience.late(SINK, address) from None
     except grpc.aio.AioRpcError as error:
         raise patience.error(SINK, address, error) from error
     finally:
         call.cancel()
+
+
+async def _alive(patience: Patience, address: str, reading: asyncio.Future[Any]) -> Any:
+    """What is read. Raises BackendTimeout: for the deadline it was silent, and it does not say who it is either."""
+    try:
+        while not (await asyncio.wait([reading], timeout=patience.timeout_s))[0]:
+            try:
+                await patience.places.info(SINK)
+            except (grpc.aio.AioRpcError, BackendUnavailable):
+                raise patience.late(SINK, address) from None
+        return reading.result()
+    finally:
+        reading.cancel()
 
 
 def _of(path: Path, manifest: sink_pb2.ExportManifest) -> Exported:

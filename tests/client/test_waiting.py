@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from qrelay.cli.waiting import ATTEMPTS, QueuesStatus, SinkClient, Waiting, queues_status
 
 from qrelay import wire
+from qrelay.cli.feed import feed
 from qrelay.cli.serve import load_definition
+from qrelay.client.patience import Patience
+from qrelay.client.places import Places
+from qrelay.client.waiting import ATTEMPTS, Ended, QueuesStatus, Waiting, queues_status, states
 from qrelay.config import NatsSettings
 from qrelay.errors import BackendUnavailable, InputError
 from qrelay.progress import Progress
@@ -23,6 +28,7 @@ from qrelay.runtime.topology import Queue
 from tests import samples
 
 SILENT = BackendUnavailable("127.0.0.1:9 does not answer: connection refused")
+AGAIN = "or give --sink the right address, and run the same command again"
 FLOWING = QueuesStatus(12, "in flight: 12 for the judge (not running)")
 Answer = Sequence[str] | BackendUnavailable
 
@@ -35,62 +41,69 @@ class Sink:
         self._prepares = prepares
         self.asked = 0
 
-    def states(self, _: Sequence[str]) -> Sequence[str]:
+    async def states(self, _: Sequence[str]) -> Sequence[str]:
         self.asked += 1
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, BackendUnavailable):
             raise answer
         return answer
 
-    def preparing(self) -> Progress | None:
+    async def preparing(self) -> Progress | None:
         self._prepares -= 1
         return Progress("sink: loading") if self._prepares >= 0 else None
 
 
 def waiting(sink: Sink, look: Callable[[], QueuesStatus] = lambda: FLOWING) -> tuple[Waiting, list[str]]:
     said: list[str] = []
-    return Waiting(sink.states, sink.preparing, look, said.append, sleep=lambda _: None), said
+
+    async def looked() -> QueuesStatus:
+        return look()
+
+    async def sleep(_: float) -> None:
+        pass
+
+    return Waiting(sink.states, sink.preparing, looked, said.append, AGAIN, sleep), said
 
 
-def test_a_wrong_sink_ends_by_attempts_and_says_what_is_safe_and_what_to_do() -> None:
+async def test_a_wrong_sink_ends_by_attempts_and_says_what_is_safe_and_what_to_do() -> None:
     sink = Sink(SILENT)
     wait, said = waiting(sink)
     with pytest.raises(BackendUnavailable, match=r"(?s)127\.0\.0\.1:9.*is safe.*--sink.*same command again"):
-        wait.until_ended(["a"])
+        await wait.until_ended(["a"])
     assert sink.asked == ATTEMPTS
     assert [line.split("(")[1].split(")")[0] for line in said] == [
         f"attempt {n} of {ATTEMPTS}" for n in range(1, ATTEMPTS)
     ]
 
 
-def test_a_sink_that_restarts_within_the_attempts_is_no_error() -> None:
+async def test_a_sink_that_restarts_within_the_attempts_is_no_error() -> None:
     silence: list[Answer] = [SILENT] * (ATTEMPTS - 1)
     wait, _ = waiting(Sink(*silence, ["pending"], *silence, ["committed"]))
-    assert wait.until_ended(["a"]) == {"committed": 1, "dead": 0}
+    assert await wait.until_ended(["a"]) == Ended(1, ())
 
 
-def test_a_sink_that_prepares_itself_is_waited_for_however_long() -> None:
+async def test_a_sink_that_prepares_itself_is_waited_for_however_long() -> None:
     looks = ATTEMPTS * 5
     wait, said = waiting(Sink(*[SILENT] * looks, ["dead"], prepares=looks))
-    assert wait.until_ended(["a"]) == {"committed": 0, "dead": 1}
+    assert await wait.until_ended(["a"]) == Ended(0, ("a",))
     assert said == []
 
 
-def test_while_nothing_ends_it_is_said_what_waits_where() -> None:
+async def test_while_nothing_ends_it_is_said_what_waits_where() -> None:
     pending: list[Answer] = [["pending"]] * 45
     wait, said = waiting(Sink(*pending, ["committed"]))
-    wait.until_ended(["a", "a"])
+    await wait.until_ended(["a", "a"])
     assert said == ["queries that have not ended: 1; in flight: 12 for the judge (not running)"] * 2
 
 
-def test_when_nothing_is_on_its_way_nobody_waits_for_it() -> None:
+async def test_when_nothing_is_on_its_way_nobody_waits_for_it() -> None:
     wait, said = waiting(Sink(["pending"]), lambda: QueuesStatus(0, "in flight: none"))
     with pytest.raises(BackendUnavailable, match=r"does not know how 1 of the queries ended.*reconcile"):
-        wait.until_ended(["a"])
+        await wait.until_ended(["a"])
     assert len(said) == 3
 
 
-def test_a_broker_that_does_not_answer_is_not_an_empty_one() -> None:
+async def test_a_broker_that_does_not_answer_is_not_an_empty_one() -> None:
     looks = iter(
         [
             QueuesStatus(0, ""),
@@ -102,7 +115,7 @@ def test_a_broker_that_does_not_answer_is_not_an_empty_one() -> None:
     )
     pending: list[Answer] = [["pending"]] * 105
     wait, said = waiting(Sink(*pending, ["committed"]), lambda: next(looks))
-    assert wait.until_ended(["a"])["committed"] == 1
+    assert (await wait.until_ended(["a"])).committed == 1
     assert len(said) == 5
 
 
@@ -118,18 +131,19 @@ async def reranker() -> Any:
 
 
 async def test_another_service_than_the_sink_is_refused_before_feeding(reranker: str, tmp_path: Path) -> None:
-    import asyncio
-
+    arguments = ["-", "--collection", "docs", "--wait", "--sink", reranker, "--nats", "nats://127.0.0.1:9"]
+    command = partial(feed.main, [*arguments, "--data-dir", str(tmp_path)], standalone_mode=False)
     with pytest.raises(InputError, match=r"is not a sink.*give --sink"):
-        await asyncio.to_thread(SinkClient(reranker, tmp_path).info)
+        await asyncio.to_thread(command)
 
 
-def test_no_sink_at_all_does_not_answer(tmp_path: Path) -> None:
+async def test_no_sink_at_all_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable, match="no sink runs from"):
-        SinkClient(None, tmp_path).states("docs", ["a"], 0)
+        await states(Patience(Places(tmp_path, {})), "docs", ["a"], 0)
+    elsewhere = Places(tmp_path, {"sink": "127.0.0.1:9"})
     with pytest.raises(BackendUnavailable, match="does not answer"):
-        SinkClient("127.0.0.1:9", tmp_path).states("docs", ["a"], 0)
-    assert SinkClient("127.0.0.1:9", tmp_path).preparing() is None
+        await states(Patience(elsewhere), "docs", ["a"], 0)
+    assert await elsewhere.preparing("sink") is None
 
 
 @pytest.fixture
@@ -141,16 +155,11 @@ def announced(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
 
 
-def test_what_waits_is_counted_on_a_real_broker(nats_settings: NatsSettings, announced: Path) -> None:
-    import asyncio
-
-    async def publish() -> None:
-        async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=10, owner=True) as broker:
-            payload, headers = wire.encode(samples.query())
-            await broker.publish(Queue.QUERIES.subject("docs"), payload, headers, "1")
-            await broker.publish(Queue.RERANKED.subject("docs"), payload, headers, "2")
-
-    asyncio.run(publish())
-    assert queues_status(nats_settings, announced) == QueuesStatus(
+async def test_what_waits_is_counted_on_a_real_broker(nats_settings: NatsSettings, announced: Path) -> None:
+    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=10, owner=True) as broker:
+        payload, headers = wire.encode(samples.query())
+        await broker.publish(Queue.QUERIES.subject("docs"), payload, headers, "1")
+        await broker.publish(Queue.RERANKED.subject("docs"), payload, headers, "2")
+    assert await queues_status(nats_settings, announced) == QueuesStatus(
         2, "in flight: 1 for the retriever (not running), 1 for the judge (not ready)"
     )

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +27,6 @@ from tests.conftest import LONG_S
 from tests.pipeline.harness import DOUBLES, IMPATIENT, Installation
 
 COLLECTION = "endpoints"
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "grpc_client.py"
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +148,3 @@ def test_bad_requests_name_what_to_change(stubs: dict[str, Any], installation: I
     asked = [*queries("ok"), records_pb2.Query(query_id="e", collection=COLLECTION)]
     empty = stubs["retriever"].Retrieve(retriever_pb2.RetrieveRequest(queries=asked), timeout=LONG_S)
     assert [result.WhichOneof("result") for result in empty.results] == ["candidate_set", "error"]
-
-
-def test_the_example_labels_queries_and_reads_the_labels_back(installation: Installation) -> None:
-    command = [sys.executable, str(EXAMPLE), "example", "how does it work?", "why?"]
-    environ = {**os.environ, "QRELAY_DATA_DIR": str(installation.folder)}
-    for _ in range(2):  # again adds nothing
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
-        rows = [line.split("\t") for line in done.stdout.splitlines()]
-        assert {text for text, _, _ in rows} == {"how does it work?", "why?"}
-        assert len(rows) == len({(text, passage) for text, passage, _ in rows})
-        assert all(grade in {"0", "1", "2", "3"} for _, _, grade in rows)

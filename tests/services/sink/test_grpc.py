@@ -20,7 +20,9 @@ from click.testing import CliRunner
 
 from qrelay import wire
 from qrelay.cli.dlq import dlq
-from qrelay.cli.waiting import SinkClient
+from qrelay.client.patience import Patience
+from qrelay.client.places import Places
+from qrelay.client.waiting import states
 from qrelay.config import GrpcSettings
 from qrelay.identity import judge_digest
 from qrelay.labels.exports.request import Options
@@ -283,9 +285,8 @@ async def test_states_of_more_queries_than_a_call_may_ask_are_refused_and_the_cl
             await stub.GetQueryStates(pb.GetQueryStatesRequest(collection="docs", query_ids=ids), timeout=LONG_S)
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert f"at most {MAX_IDS}" in str(caught.value.details())
-        client = SinkClient(stub.address, tmp_path)
-        states = await asyncio.to_thread(client.states, "docs", ids, 0)
-        assert states == ["pending"] * MAX_IDS + ["committed"]
+        found = await states(Patience(Places(tmp_path, {"sink": stub.address})), "docs", ids, 0)
+        assert found == ["pending"] * MAX_IDS + ["committed"]
 
 
 async def test_states_of_millions_of_queries_are_refused_unread(tmp_path: Path) -> None:
