@@ -190,7 +190,7 @@ class Flow(Generic[Answer]):
         """The answers of the first request. Raises _AgainError: it can be asked for again."""
         request, service = self._requests[0], self._method.service
         if request.messages:
-            asked: Any = self._method.request(request.messages)
+            asked = self._method.request(request.messages)
             try:
                 answer = await self._patience.ask(service, self._method.name.removeprefix("Stream"), asked.request)
             except QrelayError as error:

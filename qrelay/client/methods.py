@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from google.protobuf.message import Message
@@ -19,14 +19,25 @@ Answer = TypeVar("Answer")
 @dataclass(frozen=True, slots=True)
 class Method(Generic[Answer]):
     """One streamed call. items: in one request at most; begin: in flight before anything is known of the service's
-    speed. request: of messages; read: what a result that is no error says."""
+    speed. kind: the type of its requests, and in them the field of the items, and others; read: what a result that is
+    no error says."""
 
     service: str
     name: str
     items: int
     begin: int
-    request: Callable[[Sequence[Any]], Message]
+    kind: type[Message]
+    items_field: str
     read: Callable[[Any], Answer]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def request(self, messages: Sequence[Message]) -> Any:
+        """The stream's request of these items, each copied once."""
+        asked: Any = self.kind()
+        for name, value in self.options.items():
+            setattr(asked.request, name, value)
+        getattr(asked.request, self.items_field).extend(messages)
+        return asked
 
     def answer(self, result: Any) -> Any:
         """What a result says, or its error. Raises MalformedInput: no record can hold it."""
@@ -35,24 +46,14 @@ class Method(Generic[Answer]):
 
 def retrieve(max_candidates: int = 0) -> Method[CandidateSet]:
     """max_candidates: a query; 0: as many as the service is set to."""
-    return Method(
-        "retriever", "StreamRetrieve", 16, 16,
-        lambda queries: retriever_pb2.StreamRetrieveRequest(
-            request=retriever_pb2.RetrieveRequest(queries=queries, max_candidates=max_candidates)
-        ),
-        _candidate_set,
-    )  # fmt: skip
+    kind, options = retriever_pb2.StreamRetrieveRequest, {"max_candidates": max_candidates}
+    return Method("retriever", "StreamRetrieve", 16, 16, kind, "queries", _candidate_set, options)
 
 
 def ingest(rejudgment: bool) -> Method[int]:
     """rejudgment: as the next generation of sets that the ledger holds."""
-    return Method(
-        "sink", "StreamIngest", 16, 16,
-        lambda sets: sink_pb2.StreamIngestRequest(
-            request=sink_pb2.IngestRequest(judged_sets=sets, rejudgment=rejudgment)
-        ),
-        _added if rejudgment else _committed,
-    )  # fmt: skip
+    read, options = _added if rejudgment else _committed, {"rejudgment": rejudgment}
+    return Method("sink", "StreamIngest", 16, 16, sink_pb2.StreamIngestRequest, "judged_sets", read, options)
 
 
 def _candidate_set(result: Any) -> CandidateSet:
@@ -74,12 +75,6 @@ def _added(result: Any) -> int:
 
 
 RERANK: Final = Method(
-    "reranker", "StreamRerank", 8, 4,
-    lambda sets: reranker_pb2.StreamRerankRequest(request=reranker_pb2.RerankRequest(candidate_sets=sets)),
-    _candidate_set,
-)  # fmt: skip
-JUDGE: Final = Method(
-    "judge", "StreamJudge", 4, 1,
-    lambda sets: judge_pb2.StreamJudgeRequest(request=judge_pb2.JudgeRequest(candidate_sets=sets)),
-    _judged_set,
-)  # fmt: skip
+    "reranker", "StreamRerank", 8, 4, reranker_pb2.StreamRerankRequest, "candidate_sets", _candidate_set
+)
+JUDGE: Final = Method("judge", "StreamJudge", 4, 1, judge_pb2.StreamJudgeRequest, "candidate_sets", _judged_set)
