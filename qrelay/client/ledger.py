@@ -15,9 +15,10 @@ import grpc.aio
 
 from qrelay import wire
 from qrelay.client.patience import Patience
-from qrelay.errors import BackendTimeout, BackendUnavailable, InputError, TransientError
+from qrelay.errors import BackendTimeout, BackendUnavailable, InputError, MalformedInput, TransientError
 from qrelay.files import AtomicFiles
 from qrelay.nearest import did_you_mean
+from qrelay.parsing import json_document
 from qrelay.types import JudgedSet
 from qrelay.v1 import sink_pb2
 
@@ -96,11 +97,11 @@ async def export_file(patience: Patience, request: sink_pb2.ExportRequest, path:
                     if isinstance(part, bytes):
                         file.write(part)
                     else:
-                        manifest = part
+                        found = described(path, part)
             beside = files.open(path.with_name(f"{path.name}.manifest.json"))
-            beside.write(f"{json.dumps(json.loads(manifest.manifest_json), ensure_ascii=False, indent=2)}\n".encode())
+            beside.write(f"{json.dumps(found.manifest, ensure_ascii=False, indent=2)}\n".encode())
             files.commit()
-        return _of(path, manifest)
+        return found
 
     return await patience.tried(SINK, write)
 
@@ -147,10 +148,17 @@ async def _alive(patience: Patience, address: str, reading: asyncio.Future[Any])
         reading.cancel()
 
 
-def _of(path: Path, manifest: sink_pb2.ExportManifest) -> Exported:
+def described(path: Path, manifest: sink_pb2.ExportManifest) -> Exported:
+    """What the sink says of the file. Raises MalformedInput: it is nothing that a sink says."""
+    try:
+        whole = json_document(manifest.manifest_json)
+    except ValueError as error:
+        raise MalformedInput(
+            f"the manifest of the export is no JSON ({error}): is it a sink that answers?"
+        ) from error
     return Exported(
         path, manifest.rows, manifest.queries, manifest.missing_judgments, manifest.sha256, manifest.qualification,
-        json.loads(manifest.manifest_json),
+        whole,
     )  # fmt: skip
 
 
