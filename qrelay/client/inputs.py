@@ -15,6 +15,7 @@ from qrelay.feed.fed import fed_query
 from qrelay.feed.pool import Pools, of_candidates
 from qrelay.feed.windows import Windows
 from qrelay.formats.queries import parse_line, query_from
+from qrelay.formats.records import require_text
 from qrelay.identity import require_collection
 from qrelay.types import CandidateSet, JudgedSet, Query
 
@@ -37,6 +38,7 @@ def query(item: Any, collection: str) -> Query:
         return item
     require_collection(named(collection))
     if isinstance(item, str):
+        require_text(item, "the query")
         return parse_line(item, collection, "plain")
     if isinstance(item, Mapping):
         return query_from(dict(item), collection)

@@ -42,7 +42,7 @@ class FeedReport:
     accepted: int = 0
     known: int = 0
     rejected: dict[int, str] = field(default_factory=dict)
-    query_ids: list[str] = field(default_factory=list)
+    query_ids: list[str] = field(default_factory=list, repr=False)
     waiting: str = ""
     failure: QrelayError | None = None
     """What ended the feed before its end. The last queries may be in the queue and not in the journal: feeding again
