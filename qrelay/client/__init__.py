@@ -5,7 +5,7 @@
 | module | job |
 |---|---|
 | `asynchronous.py`, `blocking.py` | the calls |
-| `flow.py` | many items through one stream, in order, a bounded number in flight |
+| `flow.py`, `requests.py` | many items through one stream, in order, a bounded number in flight |
 | `patience.py`, `places.py` | attempts and deadlines; addresses and channels |
 | `inputs.py`, `results.py`, `frames.py` | what calls take; what they give, and as data frames |
 | `feeding.py`, `waiting.py`, `ledger.py` | feed; wait; labels and exports |

@@ -4,10 +4,10 @@
                  ▲                                                                  │
                  └────────────── room: as many items as the service answers well within the deadline
 
-Where the stream breaks, the first request without an answer is asked for by itself, until it has one; then a new
-stream gets the others. (By itself, because gRPC's asyncio loses a stream's status where a write meets its end:
-https://github.com/grpc/grpc/issues/36066.) The answer of an item is its record or its error: one bad item fails no
-other.
+Where the stream breaks, or is refused, the first request without an answer goes by itself, until it has one; then a
+new stream gets the others. (By itself, because gRPC's asyncio loses a stream's status where a write meets its end:
+https://github.com/grpc/grpc/issues/36066.) So does the only request of a flow. The answer of an item is its record or
+its error: one bad item fails no other.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 import grpc.aio
-from google.protobuf.message import Message
 
-from qrelay import wire
 from qrelay.client.methods import Method
 from qrelay.client.patience import Patience
+from qrelay.client.requests import Request, packed
 from qrelay.errors import (
     BackendTimeout,
     BackendUnavailable,
@@ -41,8 +39,8 @@ Answer = TypeVar("Answer")
 
 _REQUESTS: Final = 6
 """In flight at most: a service works on four of a stream at once, and one is on its way each way."""
-_BYTES: Final = 1024**2
-"""Of one request, unless one item is larger."""
+_MOST_ALONE: Final = 64
+"""Requests that go by themselves before another stream is tried: a service has room for few streams at once."""
 _QUICK: Final = 1 / 8
 _SLOW: Final = 1 / 3
 """Shares of the deadline: an answer within the first makes room for twice as many items, one beyond the second halves
@@ -60,33 +58,18 @@ class _AgainError(Exception):
         self.why = why
 
 
-@dataclass(eq=False, slots=True)
-class _Request:
-    """Items that travel together. answers: of each item, None where there is none yet; messages: of those without."""
-
-    answers: list[Any]
-    messages: list[Message] = field(default_factory=list)
-    sent_at: float = 0.0
-    failures: int = 0
-
-    def take(self, found: Sequence[Any]) -> None:
-        """The answers to its messages, in order."""
-        left = iter(found)
-        self.answers = [next(left) if each is None else each for each in self.answers]
-        self.messages = []
-
-
 class Flow(Generic[Answer]):
     """See the module. One use: iterate `batches` once."""
 
     def __init__(self, method: Method[Answer], patience: Patience, batches: AsyncIterator[Sequence[Any]]) -> None:
         """batches: of records for the call; a QrelayError among them is its own answer."""
         self._method, self._patience, self._source = method, patience, batches
-        self._requests: deque[_Request] = deque()
+        self._requests: deque[Request] = deque()
         self._sent = 0
         self._ended = False
         self._failure: BaseException | None = None
         self._room = method.begin
+        self._alone, self._next_alone = 0, 1
         self._changed = asyncio.Event()
 
     async def batches(self) -> AsyncGenerator[list[Answer | QrelayError], None]:
@@ -96,16 +79,12 @@ class Flow(Generic[Answer]):
             QrelayError: the service cannot be asked; what it says of one item is that item's answer.
         """
         puller = asyncio.create_task(self._pull())
-        failures = 0
         try:
             while await self._more():
-                try:
-                    async with aclosing(self._alone() if failures else self._stream()) as answered:
-                        async for answers in answered:
-                            failures = 0
-                            yield answers
-                except _AgainError as again:
-                    failures = max(1, await self._patience.pause(self._method.service, again.why, failures))
+                by_itself = self._alone or (self._ended and len(self._requests) == 1)
+                async with aclosing(self._unary() if by_itself else self._until_broken()) as answered:
+                    async for answers in answered:
+                        yield answers
             if self._failure:
                 raise self._failure
         finally:
@@ -118,7 +97,8 @@ class Flow(Generic[Answer]):
     async def _pull(self) -> None:
         try:
             async for batch in self._source:
-                for request in self._packed(batch):
+                most = max(1, min(self._method.items, self._room // 2))
+                for request in packed(batch, most):
                     await self._until_room()
                     self._requests.append(request)
                     self._tell()
@@ -128,41 +108,21 @@ class Flow(Generic[Answer]):
             self._ended = True
             self._tell()
 
-    def _packed(self, records: Sequence[Any]) -> list[_Request]:
-        """Requests of these records, each within the limits of one."""
-        most = max(1, min(self._method.items, self._room // 2))
-        packed: list[_Request] = []
-        size = 0
-        for record in records:
-            message, error = _message(record)
-            bytes_more = message.ByteSize() if message else 0
-            if not packed or len(packed[-1].answers) >= most or size + bytes_more > _BYTES:
-                packed.append(_Request([]))
-                size = 0
-            size += bytes_more
-            packed[-1].answers.append(error)
-            if message:
-                packed[-1].messages.append(message)
-        return packed
-
     async def _until_room(self) -> None:
         while self._requests and (
             len(self._requests) >= _REQUESTS or sum(len(each.answers) for each in self._requests) >= self._room
         ):
-            await self._change()
+            await self._changed.wait()
 
     async def _more(self) -> bool:
         """Whether a request is there to be answered, once that is known."""
         while not self._requests and not self._ended:
-            await self._change()
+            await self._changed.wait()
         return bool(self._requests)
 
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-    async def _change(self) -> None:
-        await self._changed.wait()
 
     # -- requests to answers
 
@@ -186,17 +146,38 @@ class Flow(Generic[Answer]):
             writer.cancel()
             call.cancel()
 
-    async def _alone(self) -> AsyncGenerator[list[Any], None]:
-        """The answers of the first request. Raises _AgainError: it can be asked for again."""
-        request, service = self._requests[0], self._method.service
-        if request.messages:
-            asked = self._method.request(request.messages)
+    async def _until_broken(self) -> AsyncGenerator[list[Any], None]:
+        """Answers of one stream. Where it breaks, some requests go by themselves before another is begun: the more,
+        the more streams in a row broke before they had an answer."""
+        try:
+            async with aclosing(self._stream()) as stream:
+                async for answers in stream:
+                    self._next_alone = 1
+                    yield answers
+        except _AgainError:
+            self._alone, self._next_alone = self._next_alone, min(2 * self._next_alone, _MOST_ALONE)
+
+    async def _unary(self) -> AsyncGenerator[list[Any], None]:
+        """The answers of the first request, by a call of its own, tried again where that may help."""
+        failures = 0
+        while self._requests[0].messages:
             try:
-                answer = await self._patience.ask(service, self._method.name.removeprefix("Stream"), asked.request)
-            except QrelayError as error:
-                raise self._broken(error, request) from error
-            self._take(request, answer.results)
+                await self._ask(self._requests[0])
+            except _AgainError as again:
+                failures = await self._patience.pause(self._method.service, again.why, failures)
+        self._alone = max(0, self._alone - 1)
         yield self._done()
+
+    async def _ask(self, request: Request) -> None:
+        """Take the answer to a call of its own. Raises _AgainError, or the service's error."""
+        asked, began = self._method.request(request.messages), time.monotonic()
+        name = self._method.name.removeprefix("Stream")
+        try:
+            answer = await self._patience.ask(self._method.service, name, asked.request)
+        except QrelayError as error:
+            raise self._broken(error, request) from error
+        self._adapt(time.monotonic() - began)
+        self._take(request, answer.results)
 
     def _done(self) -> list[Any]:
         """The answers of the first request, which is over."""
@@ -212,17 +193,17 @@ class Flow(Generic[Answer]):
                     await call.write(self._method.request(request.messages))
             await call.done_writing()
 
-    async def _unsent(self) -> _Request | None:
+    async def _unsent(self) -> Request | None:
         while self._sent >= len(self._requests):
             if self._ended:
                 return None
-            await self._change()
+            await self._changed.wait()
         request = self._requests[self._sent]
         self._sent += 1
         request.sent_at = time.monotonic()
         return request
 
-    async def _read(self, call: Any, address: str, request: _Request) -> None:
+    async def _read(self, call: Any, address: str, request: Request) -> None:
         """Take the answer to the first request. Raises _AgainError, or the service's error."""
         service = self._method.service
         try:
@@ -239,7 +220,7 @@ class Flow(Generic[Answer]):
         self._adapt(time.monotonic() - request.sent_at)
         self._take(request, answer.response.results)
 
-    def _broken(self, error: QrelayError, request: _Request) -> Exception:
+    def _broken(self, error: QrelayError, request: Request) -> Exception:
         """What follows from a call's end while this request was the first without an answer."""
         if isinstance(error, _OF_AN_ITEM):
             self._blame(request, error)
@@ -254,7 +235,7 @@ class Flow(Generic[Answer]):
         except QrelayError as error:
             return error
 
-    def _take(self, request: _Request, results: Sequence[Any]) -> None:
+    def _take(self, request: Request, results: Sequence[Any]) -> None:
         """Raises _AgainError: an item failed in a way that may pass, and is to be asked for again."""
         found = [self._answer(each) for each in results]
         if len(found) != len(request.messages):
@@ -271,15 +252,13 @@ class Flow(Generic[Answer]):
         request.messages = messages
         raise _AgainError(passing[0])
 
-    def _blame(self, request: _Request, error: QrelayError) -> None:
+    def _blame(self, request: Request, error: QrelayError) -> None:
         """The request was refused whole: its item is to blame or, of several, each is asked for alone."""
         if len(request.messages) == 1:
             request.take([error])
             return
-        messages = iter(request.messages)
-        alone = [_Request([each], [next(messages)]) if each is None else _Request([each]) for each in request.answers]
         self._requests.popleft()
-        self._requests.extendleft(reversed(alone))
+        self._requests.extendleft(reversed(request.divided()))
 
     def _adapt(self, seconds: float) -> None:
         """More items in flight where answers come quickly, fewer where they take long."""
@@ -287,13 +266,3 @@ class Flow(Generic[Answer]):
             self._room = min(2 * self._room, _REQUESTS * self._method.items)
         elif seconds >= _SLOW * self._patience.timeout_s:
             self._room = max(1, self._room // 2)
-
-
-def _message(record: Any) -> tuple[Message | None, QrelayError | None]:
-    """(the message of a record, None) or (None, why there is none)."""
-    if isinstance(record, QrelayError):
-        return None, record
-    try:
-        return wire.to_proto(record), None
-    except QrelayError as error:
-        return None, error

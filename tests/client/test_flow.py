@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qrelay import AsyncClient
-from qrelay.client import flow, patience
+from qrelay.client import flow, patience, requests
 from qrelay.errors import (
     BackendTimeout,
     BackendUnavailable,
@@ -115,9 +115,25 @@ async def test_where_a_stream_breaks_what_is_unanswered_goes_through_a_new_one(e
         async with AsyncClient(judge=address) as client:
             found = await client.judge(sets(100)).list()
     assert ids(found) == [f"q{n}" for n in range(100)]
-    assert servicer.streams == 2, "what is asked for alone comes between the two"
+    assert servicer.streams == 2, "what is asked for by itself comes between the two"
     assert servicer.items.count("q0") == 1
     assert servicer.items.count("q50") == 2
+
+
+async def test_one_request_takes_no_stream_which_a_service_has_room_for_few_of() -> None:
+    servicer = Judging()
+    with judge(servicer) as address:
+        async with AsyncClient(judge=address) as client:
+            await asyncio.gather(*(client.judge(candidate_set(n)) for n in range(20)))
+    assert servicer.streams == 0
+
+
+async def test_more_clients_than_a_service_has_room_for_streams_go_on_request_by_request() -> None:
+    servicer = Judging()
+    with judge(servicer) as address:
+        async with AsyncClient(judge=address) as client:
+            found = await asyncio.gather(*(client.judge(sets(60)).list() for _ in range(8)))
+    assert [ids(each) for each in found] == [[f"q{n}" for n in range(60)]] * 8
 
 
 async def test_attempts_end_with_the_services_own_error() -> None:
@@ -126,7 +142,7 @@ async def test_attempts_end_with_the_services_own_error() -> None:
         async with AsyncClient(judge=address, attempts=3) as client:
             with pytest.raises(Overloaded, match="512 items held") as caught:
                 await client.judge(sets(5)).list()
-    assert servicer.items.count("q0") == 3
+    assert servicer.items.count("q0") == 1 + 3, "by the stream, and by itself"
     assert caught.value.retry_after_s == 1.0
 
 
@@ -313,7 +329,7 @@ async def test_another_service_at_the_address_is_said_at_once() -> None:
 
 
 def test_the_requests_of_a_flow_are_few() -> None:
-    assert flow._REQUESTS * flow._BYTES <= 8 * 1024**2
+    assert flow._REQUESTS * requests.BYTES <= 8 * 1024**2
 
 
 def _raise(error: QrelayError) -> None:

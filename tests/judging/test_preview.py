@@ -14,6 +14,7 @@ from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import BackendUnavailable, InputError, MalformedInput
 from qrelay.formats.annotated_pairs import GradedPair, write_annotated_pairs
 from qrelay.judging.preview import SEED, estimate, preview, read_pairs, sampled
+from qrelay.runtime.servicer import streamed
 from qrelay.types import Candidate, CandidateSet
 from qrelay.v1 import reranker_pb2, reranker_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 from tests.judging.samples import COOKING, COPYTREE, LOCK, QUERY, candidate_set, make_judge, passage
@@ -130,6 +131,9 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
             results=[retriever_pb2.RetrieveResult(candidate_set=wire.to_proto(each)) for each in found]
         )
 
+    def StreamRetrieve(self, requests: Any, context: Any) -> Any:
+        return streamed(requests, self.Retrieve, retriever_pb2.StreamRetrieveResponse, context)
+
 
 class Reranker(reranker_pb2_grpc.RerankerServiceServicer):
     """Marks the first two."""
@@ -141,6 +145,9 @@ class Reranker(reranker_pb2_grpc.RerankerServiceServicer):
         return reranker_pb2.RerankResponse(
             results=[reranker_pb2.RerankResult(candidate_set=each) for each in request.candidate_sets]
         )
+
+    def StreamRerank(self, requests: Any, context: Any) -> Any:
+        return streamed(requests, self.Rerank, reranker_pb2.StreamRerankResponse, context)
 
 
 def test_a_running_installation_gives_the_sample(tmp_path: Path) -> None:

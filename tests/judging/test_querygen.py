@@ -23,6 +23,7 @@ from qrelay.judging.querygen.prompt import chat, prompt_hash, read_question
 from qrelay.llm.base import Incapable, Weights
 from qrelay.llm.exchange import GENERATION, Chat, Reply
 from qrelay.llm.llamacpp import LlamaCppBackend
+from qrelay.runtime.servicer import streamed
 from qrelay.types import Candidate, CandidateSet, Passage
 from qrelay.v1 import retriever_pb2, retriever_pb2_grpc
 from tests.llm.endpoint import ScriptedEndpoint, answer, text_only
@@ -302,6 +303,9 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
             found = CandidateSet(wire.from_proto(query), candidates, "index-7")
             results.append(retriever_pb2.RetrieveResult(candidate_set=wire.to_proto(found)))
         return retriever_pb2.RetrieveResponse(results=results)
+
+    def StreamRetrieve(self, requests: Any, context: Any) -> Any:
+        return streamed(requests, self.Retrieve, retriever_pb2.StreamRetrieveResponse, context)
 
 
 def run(folder: Path, *arguments: object) -> Result:
