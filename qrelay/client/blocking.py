@@ -65,6 +65,7 @@ class Client:
             nats=nats, timeout_s=timeout_s, attempts=attempts,
         )  # fmt: skip
         self._loop = Blocking("qrelay client")
+        self._closed = False
 
     @classmethod
     @contextmanager
@@ -103,9 +104,18 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections, and end the thread."""
-        self._loop.run(self._client.aclose())
-        self._loop.close()
+        """Close the connections, and end the thread; calls that still run are cancelled."""
+        if not self._closed:
+            self._closed = True
+            self._loop.run(self._end())
+            self._loop.close()
+
+    async def _end(self) -> None:
+        await self._client.aclose()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in others:
+            each.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     def __repr__(self) -> str:
         return repr(self._client).removeprefix("Async")
@@ -210,6 +220,7 @@ def _unblocked(items: Any) -> Any:
     """The items for the loop, which must not wait for the caller's code: it may call this client."""
     if isinstance(items, Results):
         return items.unblocked
+    items = inputs.rows(items)
     if isinstance(items, (*inputs.ONE, list, tuple)):
         return items
     return AsyncResults(_pulled(items))

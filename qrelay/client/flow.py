@@ -141,7 +141,8 @@ class Flow(Generic[Answer]):
                 if request.messages:
                     await self._read(call, address, request)
                 yield self._done()
-            await asyncio.wait_for(call.code(), self._patience.timeout_s)  # so that it ends well on the other side
+            with suppress(TimeoutError):  # so that it ends well on the other side; all is answered
+                await asyncio.wait_for(call.code(), self._patience.timeout_s)
         finally:
             writer.cancel()
             call.cancel()

@@ -78,8 +78,14 @@ def named(collection: str) -> str:
     return collection
 
 
+def rows(items: Any) -> Any:
+    """Of a data frame, whose iterator gives the names of its columns, the rows as dicts; else the items."""
+    return items.to_dict("records") if hasattr(items, "columns") and hasattr(items, "to_dict") else items
+
+
 async def batches(items: Any, most: int) -> AsyncIterator[Sequence[Any]]:
     """The items, at most so many at a time, as they come."""
+    items = rows(items)
     if isinstance(items, AsyncResults):
         async for batch in items.rest():
             yield batch

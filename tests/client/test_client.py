@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from qrelay import AsyncClient, Client
-from qrelay.client import frames
+from qrelay.client import frames, inputs
 from qrelay.errors import InputError, InvalidQuery, NotQualified, QrelayError, SetupError, UnknownCollection
 from qrelay.types import CandidateSet, Graded, Query
 from tests.client.judging import Judging, judge
@@ -253,6 +253,34 @@ def test_results_that_nobody_reads_to_the_end_end_their_call() -> None:
         while not servicer.cancelled:
             threading.Event().wait(0.01)
     assert len(servicer.items) < 1000
+
+
+def test_closing_a_client_ends_what_waits_for_it_in_another_thread() -> None:
+    servicer, ended = Judging(held=True), threading.Event()
+    with judge(servicer) as address:
+        client = Client(judge=address)
+
+        def ask() -> None:
+            try:
+                list(client.judge([candidate_set(n) for n in range(5)]))
+            except BaseException:
+                ended.set()
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while not servicer.asked:
+            threading.Event().wait(0.01)
+        client.close()
+        client.close()
+        thread.join()
+        servicer.held = False
+    assert ended.is_set()
+
+
+def test_a_data_frame_is_read_by_its_rows() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"query_id": ["1", "2"], "text": ["tides", "bread"]})
+    assert [inputs.query(row, "docs").text for row in inputs.rows(frame)] == ["tides", "bread"]
 
 
 def test_a_client_from_a_thread_with_a_running_loop_works() -> None:
