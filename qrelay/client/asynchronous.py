@@ -140,18 +140,20 @@ class AsyncClient:
         return self._asked(methods.retrieve(max_candidates), queries, inputs.query, collection, on_error)
 
     @overload
-    def rerank(self, sets: AskedSet, *, collection: str = "") -> Coroutine[Any, Any, CandidateSet]: ...
+    def rerank(
+        self, sets: AskedSet, *, collection: str = "", max_candidates: int = 0
+    ) -> Coroutine[Any, Any, CandidateSet]: ...
     @overload
     def rerank(
-        self, sets: Sets, *, collection: str = "", on_error: Literal["raise"] = "raise"
+        self, sets: Sets, *, collection: str = "", max_candidates: int = 0, on_error: Literal["raise"] = "raise"
     ) -> AsyncResults[CandidateSet]: ...
     @overload
     def rerank(
-        self, sets: Sets, *, collection: str = "", on_error: OnError
+        self, sets: Sets, *, collection: str = "", max_candidates: int = 0, on_error: OnError
     ) -> AsyncResults[CandidateSet | QrelayError]: ...
-    def rerank(self, sets: Any, *, collection: str = "", on_error: OnError = "raise") -> Any:
-        """Each set scored, cut to the best, with the judge's sample marked."""
-        return self._asked(methods.RERANK, sets, inputs.candidate_set, collection, on_error)
+    def rerank(self, sets: Any, *, collection: str = "", max_candidates: int = 0, on_error: OnError = "raise") -> Any:
+        """Each set scored, cut to the best, with the judge's sample marked. max_candidates: as `retrieve` has it."""
+        return self._asked(methods.rerank(max_candidates), sets, inputs.candidate_set, collection, on_error)
 
     @overload
     def judge(self, sets: AskedSet, *, collection: str = "") -> Coroutine[Any, Any, JudgedSet]: ...

@@ -139,14 +139,14 @@ class Client:
         return self._done(self._client.retrieve(_unblocked(queries), **options))
 
     @overload
-    def rerank(self, sets: AskedSet, *, collection: str = "") -> CandidateSet: ...
+    def rerank(self, sets: AskedSet, *, collection: str = "", max_candidates: int = 0) -> CandidateSet: ...
     @overload
     def rerank(
-        self, sets: Sets, *, collection: str = "", on_error: Literal["raise"] = "raise"
+        self, sets: Sets, *, collection: str = "", max_candidates: int = 0, on_error: Literal["raise"] = "raise"
     ) -> Results[CandidateSet]: ...
     @overload
     def rerank(
-        self, sets: Sets, *, collection: str = "", on_error: OnError
+        self, sets: Sets, *, collection: str = "", max_candidates: int = 0, on_error: OnError
     ) -> Results[CandidateSet | QrelayError]: ...
     def rerank(self, sets: Any, **options: Any) -> Any:
         """See `AsyncClient.rerank`."""

@@ -9,15 +9,12 @@ from typing import Any, Final
 
 from qrelay.client import inputs
 from qrelay.config import NatsSettings, ServiceSettings
-from qrelay.errors import QrelayError
 from qrelay.feed.fed import Fed
-from qrelay.feed.feeder import Feeder, FeedReport
-from qrelay.feed.journal import Journal
+from qrelay.feed.feeder import FeedReport
+from qrelay.feed.publish import publish
 from qrelay.rundir import endpoints
-from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.settings import load_settings
 
-_CONNECT_S: Final = 10.0
 _WINDOW: Final = 128
 
 
@@ -27,22 +24,6 @@ def nats_settings(url: str | None, data_dir: Path, config: Path | None = None) -
     running = endpoints(data_dir).get("nats")
     chosen = url or (running.grpc if running else None)
     return nats.model_copy(update={"url": chosen}) if chosen else nats
-
-
-async def publish(
-    settings: NatsSettings, data_dir: Path, lines: AsyncIterator[Any], *, collection: str, **told: Any
-) -> FeedReport:
-    """Feed until the input ends or Ctrl-C. told: see `Feeder`."""
-    async with await JetStreamBroker.connect(settings, name="feed", timeout_s=_CONNECT_S) as broker:
-        with Journal(data_dir / "feed" / f"{collection}.sqlite") as journal:
-            feeder = Feeder(broker, journal, collection=collection, **told)
-            try:
-                return await feeder.feed(lines)
-            except (KeyboardInterrupt, asyncio.CancelledError):
-                return feeder.report  # what was acknowledged is remembered; the rest is fed next time
-            except QrelayError as error:
-                feeder.report.failure = error
-                return feeder.report
 
 
 async def feed(nats_url: str | None, data_dir: Path, items: Any, collection: str, query_round: int) -> FeedReport:

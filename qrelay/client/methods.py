@@ -50,6 +50,12 @@ def retrieve(max_candidates: int = 0) -> Method[CandidateSet]:
     return Method("retriever", "StreamRetrieve", 16, 16, kind, "queries", _candidate_set, options)
 
 
+def rerank(max_candidates: int = 0) -> Method[CandidateSet]:
+    """max_candidates: a set; 0: as many as the service is set to."""
+    kind, options = reranker_pb2.StreamRerankRequest, {"max_candidates": max_candidates}
+    return Method("reranker", "StreamRerank", 8, 4, kind, "candidate_sets", _candidate_set, options)
+
+
 def ingest(rejudgment: bool) -> Method[int]:
     """rejudgment: as the next generation of sets that the ledger holds."""
     read, options = _added if rejudgment else _committed, {"rejudgment": rejudgment}
@@ -74,7 +80,4 @@ def _added(result: Any) -> int:
     return int(result.judgments_added)
 
 
-RERANK: Final = Method(
-    "reranker", "StreamRerank", 8, 4, reranker_pb2.StreamRerankRequest, "candidate_sets", _candidate_set
-)
 JUDGE: Final = Method("judge", "StreamJudge", 4, 1, judge_pb2.StreamJudgeRequest, "candidate_sets", _judged_set)

@@ -37,6 +37,8 @@ class RetrieverServiceStub:
     """Candidates for each query, in order. One bad query does not fail its neighbours."""
     StreamRetrieve: _grpc.StreamStreamMultiCallable[_retriever_pb2.StreamRetrieveRequest, _retriever_pb2.StreamRetrieveResponse]
     """The same, for long runs: requests and responses flow at once, answered in order."""
+    Embed: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.EmbedRequest, _retriever_pb2.EmbedResponse]
+    """Vectors of texts by an embedder in service, all or none. Not batched with other calls."""
     GetInfo: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.RetrieverServiceGetInfoRequest, _retriever_pb2.RetrieverServiceGetInfoResponse]
 
 @_typing.type_check_only
@@ -48,6 +50,8 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     """Candidates for each query, in order. One bad query does not fail its neighbours."""
     StreamRetrieve: _aio.StreamStreamMultiCallable[_retriever_pb2.StreamRetrieveRequest, _retriever_pb2.StreamRetrieveResponse]  # type: ignore[assignment]
     """The same, for long runs: requests and responses flow at once, answered in order."""
+    Embed: _aio.UnaryUnaryMultiCallable[_retriever_pb2.EmbedRequest, _retriever_pb2.EmbedResponse]  # type: ignore[assignment]
+    """Vectors of texts by an embedder in service, all or none. Not batched with other calls."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_retriever_pb2.RetrieverServiceGetInfoRequest, _retriever_pb2.RetrieverServiceGetInfoResponse]  # type: ignore[assignment]
 
 class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -68,6 +72,14 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_retriever_pb2.StreamRetrieveResponse], _abc.AsyncIterator[_retriever_pb2.StreamRetrieveResponse]]:
         """The same, for long runs: requests and responses flow at once, answered in order."""
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _retriever_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.EmbedResponse, _abc.Awaitable[_retriever_pb2.EmbedResponse]]:
+        """Vectors of texts by an embedder in service, all or none. Not batched with other calls."""
 
     @_abc_1.abstractmethod
     def GetInfo(

@@ -43,6 +43,7 @@ def test_a_query_becomes_candidates_a_ranking_and_judgments(client: Client) -> N
         "how do I parse JSON?",
         COLLECTION,
     )
+    assert len(client.rerank(found, max_candidates=7).candidates) == 7
     ranked = client.rerank(found)
     assert any(each.sampled for each in ranked.candidates)
     judged = client.judge(ranked)
