@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from qrelay.config import Section
 from qrelay.http.settings import HttpSettings
 from qrelay.judging.batches.settings import BatchSettings
+from qrelay.models.engines import EncoderEngine
 
 _OWN_PARAMETERS: Final = frozenset(
     {"model", "messages", "max_tokens", "temperature", "logprobs", "top_logprobs", "stop", "stream", "n"}
@@ -112,6 +113,16 @@ class VllmSettings(Section):
     max_sequences: int = Field(64, ge=1, description="Questions the engine may run at once")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of the GPU's memory it may take")
     kv_cache_gib: float = Field(2.0, gt=0, description="GiB of key-value cache where it runs on the CPU")
+
+
+class EmbedderSettings(Section):
+    """The backend `embedder`: a bi-encoder, by the cosine of query and passage."""
+
+    engine: EncoderEngine = Field(
+        "torch", description="torch, or openvino (8-bit integers, on the CPU); part of every label's identity"
+    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0: the library's choice")
+    device: str = Field("", description="As torch names it: cpu, cuda, cuda:1; empty: a GPU where there is one")
 
 
 class FakeSettings(Section):

@@ -36,6 +36,8 @@ def make_backend(
         backend = _openai(settings, notebook)
     elif settings.backend == "openai-batch":
         backend = _openai_batch(settings, batches)
+    elif settings.backend == "embedder":
+        backend = _embedder(settings)
     else:
         backend = _fake(settings) if settings.backend == "fake" else _in_process(settings)
     try:
@@ -176,6 +178,13 @@ def _openai_batch(settings: JudgeSettings, batches: Batches) -> Backend:
         orders=batches != "read",
         threaded=batches == "drive",
     )
+
+
+def _embedder(settings: JudgeSettings) -> Backend:
+    from qrelay.llm.embedder import EmbedderBackend
+    from qrelay.models.embedder import load_embedder
+
+    return EmbedderBackend(load_embedder(settings.model, **settings.embedder.model_dump()))
 
 
 def _fake(settings: JudgeSettings) -> Backend:

@@ -176,6 +176,9 @@ class Judge:
         known = await self._cached(works)
         async with asyncio.TaskGroup() as group:
             for work in works:
+                if stage := self._own_stage(work.plan.candidate_set):
+                    self._refuse(work, stage)
+                    continue
                 there = work.pairs.keys() & known.keys()
                 if self._strategy.spec.listwise and len(there) < len(work.pairs):
                     there = set()
@@ -184,6 +187,18 @@ class Judge:
                 fresh = {key: passage for key, passage in work.pairs.items() if key not in there}
                 if fresh:
                     group.create_task(self._measure_set(_Work(work.plan, fresh)))
+
+    def _own_stage(self, candidates: CandidateSet) -> str:
+        """The stage that found or ordered the candidates by this very model, or "": its label would be the student's
+        own score once more."""
+        weights = self._backend.weights
+        own = f"{weights.model}@{weights.revision}"
+        return next((step.stage for step in candidates.trace if step.model == own), "")
+
+    def _refuse(self, work: _Work, stage: str) -> None:
+        why = f"{self._backend.weights.model} is the {stage}'s own model: its score is no judgment; judge by another"
+        for key, passage in work.pairs.items():
+            self._in_flight[key].set_result(self._missing(passage, key, Missing("refused", why)))
 
     async def _cached(self, works: Sequence[_Work]) -> dict[str, Judgment]:
         """The judgments that the cache has, under any of the backend's decodings, by primary key."""

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from qrelay.config import NamesFile, Section, ServiceSettings
 from qrelay.judging.cache_records import NO_CACHE
 from qrelay.judging.engine_settings import (
+    EmbedderSettings,
     EndpointSettings,
     FakeSettings,
     LlamaCppSettings,
@@ -24,12 +25,16 @@ _LOCAL_ENGINES: Final = ("transformers", "openvino", "llamacpp")
 _PROMPT_LOGPROBS: Final = ("transformers", "openvino", "vllm")
 """Engines that serve query_likelihood without being told that they do."""
 
+_ENCODERS: Final = ("embedder",)
+"""Backends that score a pair themselves: strategy pair_score, and no other."""
 _REMOTE: Final = ("openai", "openai-batch")
 _BATCH_WORKER: Final = {"max_items": 8, "batches_in_flight": 250, "max_attempts": 25}
 """A batch should be large, and what waits for one is held: 2000 messages. Each restart is a delivery more."""
 
-BackendName = Literal["llamacpp", "transformers", "openvino", "vllm", "openai", "openai-batch", "fake"]
-StrategyName = Literal["binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility"]
+BackendName = Literal["llamacpp", "transformers", "openvino", "vllm", "openai", "openai-batch", "embedder", "fake"]
+StrategyName = Literal[
+    "binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility", "pair_score"
+]
 
 
 class PrefilterSettings(Section):
@@ -145,9 +150,9 @@ class JudgeSettings(ServiceSettings):
         "transformers",
         description="Engine: transformers (PyTorch), openvino (8-bit weights, for processors without bfloat16), "
         "llamacpp (embedded llama.cpp), vllm (in this process), openai (a compatible endpoint), openai-batch (the "
-        "same by OpenAI's Batch API: half the price, within a day, 2000 messages held meanwhile), fake (no model). "
-        "With the first three worker.max_items is 2, unless set: the labels of a batch travel on together, and a "
-        "set may take a minute",
+        "same by OpenAI's Batch API: half the price, within a day, 2000 messages held meanwhile), embedder (the "
+        "cosine of a model that is not the retriever's), fake (no model). With the first three worker.max_items is "
+        "2, unless set: the labels of a batch travel on together, and a set may take a minute",
     )
     model: str = Field(
         "qwen2.5-coder-1.5b-instruct",
@@ -158,7 +163,8 @@ class JudgeSettings(ServiceSettings):
         "query_likelihood",
         description="query_likelihood: how much likelier the passage makes the query; best for small models. "
         "graded: a grade on `scale`; the default with llamacpp, openai and fake. binary: YES or NO. answer_nll: how "
-        "much likelier the passage makes the reference answer. utility: listwise",
+        "much likelier the passage makes the reference answer. utility: listwise. pair_score: what an encoder says "
+        "(embedder)",
     )
     scale: Literal["0-3", "1-4"] = Field("0-3", description="Grades of the strategy graded; binary has its own, 0-1")
     rubric: Annotated[str, NamesFile((".yaml", ".yml"))] = Field(
@@ -197,6 +203,7 @@ class JudgeSettings(ServiceSettings):
     transformers: TransformersSettings = TransformersSettings()
     openvino: OpenVinoSettings = OpenVinoSettings()
     vllm: VllmSettings = VllmSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
     fake: FakeSettings = FakeSettings()
     prefilter: PrefilterSettings = PrefilterSettings()
 
@@ -227,7 +234,7 @@ class JudgeSettings(ServiceSettings):
         if "openai-batch" in _backends(given) and isinstance(worker, dict):
             given = {**given, "worker": {**_BATCH_WORKER, **worker}}
         if backend not in _PROMPT_LOGPROBS and "strategy" not in given:
-            given = {**given, "strategy": "graded"}
+            given = {**given, "strategy": _strategy(backend)}
         if backend in _LOCAL_ENGINES and isinstance(worker, dict) and "openai-batch" not in _backends(given):
             return {**given, "worker": {"max_items": _LOCAL_SETS, **worker}}
         return given
@@ -247,7 +254,8 @@ class JudgeSettings(ServiceSettings):
         if "strategy" in changes:
             changes.setdefault("rubric", "")
         if "backend" in changes and "strategy" not in changes and changes["backend"] not in _PROMPT_LOGPROBS:
-            changes["strategy"] = "graded" if self.strategy == "query_likelihood" else self.strategy
+            usual = changes["backend"] in _ENCODERS or self.strategy == "query_likelihood"
+            changes["strategy"] = _strategy(changes["backend"]) if usual else self.strategy
         return self.model_copy(update=changes)
 
     @model_validator(mode="after")
@@ -275,6 +283,11 @@ class JudgeSettings(ServiceSettings):
         if self.shots and not self.slice:
             problems.append("shots needs judge.slice: a file of annotated pairs (`qrelay judge slice`)")
         return problems
+
+
+def _strategy(backend: str) -> StrategyName:
+    """The usual one of engines that give no log-probabilities of their prompts."""
+    return "pair_score" if backend in _ENCODERS else "graded"
 
 
 def _backends(given: dict[str, Any]) -> set[Any]:

@@ -12,10 +12,13 @@ from typing import Protocol
 from qrelay.errors import ConfigError, InternalError, QrelayError
 from qrelay.llm.exchange import (
     GENERATION,
+    PAIR_SCORES,
     PROMPT_LOGPROBS,
     TOKEN_LOGPROBS,
     Chat,
     Continuation,
+    Pair,
+    PairScore,
     Prompt,
     Reply,
     TargetLogprobs,
@@ -65,6 +68,9 @@ class Backend(Protocol):
     async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
         """GENERATION: a greedy reply to each chat."""
 
+    async def pair_scores(self, pairs: Sequence[Pair]) -> list[PairScore | QrelayError]:
+        """PAIR_SCORES: the score of each query and passage."""
+
     @property
     def notes(self) -> Mapping[str, str]:
         """What people should know of its state now, by a word; empty where all is as it should be."""
@@ -98,6 +104,10 @@ class Incapable:
     async def generate(self, chats: Sequence[Chat]) -> list[Reply | QrelayError]:
         """Refused."""
         return [_incapable(self, GENERATION)] * len(chats)
+
+    async def pair_scores(self, pairs: Sequence[Pair]) -> list[PairScore | QrelayError]:
+        """Refused."""
+        return [_incapable(self, PAIR_SCORES)] * len(pairs)
 
 
 class Local(Incapable):

@@ -1,10 +1,11 @@
 """What a strategy asks and what a backend answers: the records between them.
 
-Three kinds of question, each a capability that a backend has or lacks:
+Four kinds of question, each a capability that a backend has or lacks:
 
     TOKEN_LOGPROBS   `Prompt`        -> `TokenLogprobs`    the distribution of the first reply token
     PROMPT_LOGPROBS  `Continuation`  -> `TargetLogprobs`   the log-probability of every token of a given text
     GENERATION       `Chat`          -> `Reply`            a greedy reply in words
+    PAIR_SCORES      `Pair`          -> `PairScore`        a score of query and passage, of a model without a prompt
 
 Whatever several questions of one query share stands first and what differs last, so that an engine with prefix
 caching reads the shared part once.
@@ -21,6 +22,8 @@ PROMPT_LOGPROBS: Final = "prompt_logprobs"
 """A backend that gives the log-probability of each token of a text that it is given."""
 GENERATION: Final = "generation"
 """A backend that replies in words."""
+PAIR_SCORES: Final = "pair_scores"
+"""A backend whose model scores a query and a passage itself: an encoder."""
 TEXT: Final = "text"
 """A backend whose endpoint may give text only."""
 
@@ -126,4 +129,21 @@ class Reply:
     text: str
     prompt_tokens: int
     completion_tokens: int
+    decoding: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What an encoder reads: a query, and a passage with its title, as `qrelay.text.passage_text` joins them."""
+
+    query: str
+    passage: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairScore:
+    """A backend's answer to one pair. log_odds: of the passage being relevant, as the model was trained to say, or as
+    the backend reads its score. decoding: one of `decodings(PAIR_SCORES)`."""
+
+    log_odds: float
     decoding: str

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from qrelay.types import JudgedSet, Judgment
 
 
-STRATEGIES = ["binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility"]
+STRATEGIES = ["binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility", "pair_score"]
 BACKENDS = list(get_args(BackendName))
 Named = tuple[str, str, dict[str, str]]
 """(title, text, metadata) of a passage."""

@@ -57,6 +57,7 @@ async def judged_pairs(
     from qrelay.judging.shots import unseen
     from qrelay.progress import shown, step
 
+    _refuse_own_model(settings, embedders or ())
     given, corpus = _pairs(options)
     pairs = unseen(given, settings.members().values())
     if len(pairs) < len(given):
@@ -72,6 +73,16 @@ async def judged_pairs(
             return await measure(panel, pairs, stages, options["relevant_from"], judging.advance)
     finally:
         panel.close()
+
+
+def _refuse_own_model(settings: JudgeSettings, embedders: Sequence[str]) -> None:
+    """A judge that gives the retriever's own score is no judge of it: it would know exactly as much."""
+    for name, own in settings.members().items():
+        if own.backend == "embedder" and own.model in embedders[:1]:
+            raise click.UsageError(
+                f"the judge {name} is {own.model}, the retriever's embedder (--embedder), whose score is called "
+                "dense: judge by another model"
+            )
 
 
 def _pairs(options: dict[str, Any]) -> tuple[list[GradedPair], list[tuple[str, str]]]:

@@ -9,6 +9,7 @@ from qrelay.judging.strategies.answer_nll import AnswerNll
 from qrelay.judging.strategies.base import Strategy
 from qrelay.judging.strategies.chat import ChatGrade, Shot
 from qrelay.judging.strategies.contrastive import ContrastiveLikelihood
+from qrelay.judging.strategies.pair_score import PairScores
 from qrelay.judging.strategies.query_likelihood import QueryLikelihood
 from qrelay.judging.strategies.rubric import Rubric, load_rubric
 from qrelay.judging.strategies.utility import ListUtility
@@ -17,6 +18,7 @@ _STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "query_likelihood": QueryLikelihood,
     "contrastive_likelihood": ContrastiveLikelihood,
     "answer_nll": AnswerNll,
+    "pair_score": PairScores,
 }
 
 
