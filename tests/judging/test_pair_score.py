@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from qrelay.cli.main import cli
+from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import ConfigError, QrelayError
 from qrelay.judging.calibration import raw_score
 from qrelay.judging.engines import make_backend
@@ -129,8 +129,8 @@ def test_no_command_measures_the_retrievers_own_embedder_as_a_judge(encoder: str
     (tmp_path / "qrelay.yaml").write_text(f"judge: {{backend: embedder, model: '{encoder}'}}\n")
     (tmp_path / "slice.tsv").write_text("query_id\tquery\tpassage_id\ttitle\ttext\tgrade\n")
     said = CliRunner().invoke(
-        cli,
-        ["judge", "eval", "--slice", str(tmp_path / "slice.tsv"), "--relevant-from", "1", "--embedder", encoder,
+        judge_command,
+        ["eval", "--slice", str(tmp_path / "slice.tsv"), "--relevant-from", "1", "--embedder", encoder,
          "--config", str(tmp_path / "qrelay.yaml"), "--data-dir", str(tmp_path)],
     )  # fmt: skip
     assert said.exit_code == 2
