@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,6 +22,7 @@ from typing import Any, Final, Literal
 from qrelay.errors import ConfigError
 from qrelay.files import write_atomic
 from qrelay.identity import digest
+from qrelay.judging.domain import FIGURES, Domain
 from qrelay.parsing import json_document
 from qrelay.stats.calibration import Isotonic, Logistic
 from qrelay.types import FUSED, SYSTEMS, Candidate, Graded, JudgeIdentity, Missing, retrieval_scores
@@ -75,7 +76,7 @@ class FittedOn:
 @dataclass(frozen=True)
 class CalibrationMap:
     """See the module. `cuts[i]` is the least p of grade `min_grade + i + 1`; `cumulative[i]` its isotonic map.
-    `metrics`: cross-validated figures, as the report gives them."""
+    `metrics`: cross-validated figures, as the report gives them; `domain`: what its queries looked like."""
 
     inputs: tuple[MapInput, ...]
     model: Isotonic | Logistic
@@ -86,6 +87,7 @@ class CalibrationMap:
     threshold: float
     fitted_on: FittedOn
     metrics: Mapping[str, Any]
+    domain: Domain = field(default_factory=Domain)
 
     @property
     def uses_stage_scores(self) -> bool:
@@ -99,8 +101,8 @@ class CalibrationMap:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 of everything that decides a label; the metrics do not."""
-        decides = {key: value for key, value in self.as_json().items() if key != "metrics"}
+        """sha256 of everything that decides a label; metrics and domain do not."""
+        decides = {key: value for key, value in self.as_json().items() if key not in ("metrics", "domain")}
         return digest(json.dumps(decides, sort_keys=True))
 
     @property
@@ -191,6 +193,7 @@ class CalibrationMap:
             "threshold": self.threshold,
             "fitted_on": asdict(self.fitted_on),
             "metrics": dict(self.metrics),
+            "domain": asdict(self.domain),
         }
 
 
@@ -268,7 +271,15 @@ def _from_json(found: dict[str, Any]) -> CalibrationMap:
         threshold=found["threshold"],
         fitted_on=FittedOn(**found["fitted_on"]),
         metrics=found.get("metrics", {}),
+        domain=_domain(len(found["inputs"]), **found.get("domain", {})),
     )
+
+
+def _domain(inputs: int, collection: str = "", profiles: Sequence[Sequence[float]] = ()) -> Domain:
+    rows = tuple(tuple(float(value) for value in each) for each in profiles)
+    if any(len(each) != inputs * len(FIGURES) for each in rows):
+        raise ValueError("profiles of other inputs than the map's")
+    return Domain(str(collection), rows)
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from qrelay.errors import ConfigError, QrelayError
 from qrelay.identity import digest, judge_digest, judgment_key
 from qrelay.judging.calibration import CalibrationMap, Features
+from qrelay.judging.domain import Watch
 from qrelay.judging.panel import Panel
 from qrelay.judging.strategies.base import shown
 from qrelay.runtime.stage import Info
@@ -23,6 +24,7 @@ class Ensemble:
         self._panel = panel
         self.calibration = calibration
         self._names = names_of(panel, calibration)
+        self._watch = Watch(calibration.domain, [each.label for each in calibration.inputs])
 
     async def judge(self, sets: Sequence[CandidateSet]) -> list[JudgedSet | QrelayError]:
         """Each set with the panel's judgments, and after them the fused ones in candidate order."""
@@ -32,8 +34,14 @@ class Ensemble:
         ]
 
     def _with_ensemble(self, judged: JudgedSet) -> JudgedSet:
-        metadata = self._panel.metadata(self._names)
-        labels = ensemble_labels(self.calibration, judged.candidate_set, judged.judgments, self._names, metadata)
+        labels = ensemble_labels(
+            self.calibration,
+            judged.candidate_set,
+            judged.judgments,
+            self._names,
+            self._panel.metadata(self._names),
+            self._watch,
+        )
         return replace(judged, judgments=(*judged.judgments, *labels))
 
     def info(self) -> Info:
@@ -47,6 +55,7 @@ class Ensemble:
                 "calibration": f"{self.calibration.hash[:16]} of {inputs}; fitted on {fitted.pairs} pairs of "
                 f"{fitted.queries} queries",
                 "leans on retrieval scores": "yes" if self.calibration.uses_stage_scores else "no",
+                **self._watch.details(),
             },
         )
 
@@ -82,9 +91,10 @@ def ensemble_labels(
     judgments: Sequence[Judgment],
     names: Mapping[str, str],
     metadata: Mapping[str, str],
+    watch: Watch | None = None,
 ) -> list[Judgment]:
     """One fused judgment a passage that any judge judged, in the order of its first judgment. metadata: what its
-    judges read of it, as `Panel.metadata`."""
+    judges read of it, as `Panel.metadata`; watch: is told what the map read."""
     candidates = {candidate.passage.passage_id: candidate for candidate in candidate_set.candidates}
     by_passage: dict[str, list[Judgment]] = {}
     for judgment in judgments:
@@ -92,6 +102,8 @@ def ensemble_labels(
     judged = [candidates[passage_id] for passage_id in by_passage]
     outcomes = [_outcomes(given, names) for given in by_passage.values()]
     features = calibration.features(list(zip(outcomes, judged, strict=True)))
+    if watch:
+        watch.add(candidate_set.query.collection, [row for row in features if not isinstance(row, Missing)])
     keys = _keys(calibration, candidate_set, judged, features, metadata)
     return [
         _fused(calibration, row, given, key)

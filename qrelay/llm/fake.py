@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from qrelay.errors import BackendUnavailable, QrelayError
-from qrelay.llm.base import Weights
+from qrelay.llm.base import Incapable, Weights
 from qrelay.llm.exchange import (
     GENERATION,
     PROMPT_LOGPROBS,
@@ -49,7 +49,7 @@ _STOPWORDS = frozenset((
 # fmt: on
 
 
-class FakeBackend:
+class FakeBackend(Incapable):
     """See the module."""
 
     weights = Weights("fake-judge", "1", "none")

@@ -11,6 +11,7 @@ import click
 from qrelay.cli.group import Group, example
 from qrelay.cli.judge.batch import batches, collect, submit
 from qrelay.cli.judge.cache import cache
+from qrelay.cli.judge.calibrate import calibrate
 from qrelay.cli.judge.check import check
 from qrelay.cli.judge.compare import compare
 from qrelay.cli.judge.lint import lint
@@ -195,6 +196,7 @@ for command in (
     *COMMANDS,
     batches,
     cache,
+    calibrate,
     check,
     collect,
     compare,

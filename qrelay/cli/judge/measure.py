@@ -1,10 +1,11 @@
-"""`qrelay judge eval | calibrate | qualify | slice`: the judge beside people."""
+"""`qrelay judge eval | qualify`: the judge beside people."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,10 @@ from qrelay.output import Rows, echo_json, show
 if TYPE_CHECKING:
     from qrelay.judging.calibration import CalibrationMap
     from qrelay.judging.qualification.systems import Evaluation
+    from qrelay.judging.qualification.table import Table
 
 
-def _pairs_options(command: Any) -> Any:
+def systems_options(command: Any) -> Any:
     """Where graded pairs come from, and what is known of their retrieval scores."""
     options = [
         click.option(
@@ -41,7 +43,7 @@ def _pairs_options(command: Any) -> Any:
 
 
 @click.command("eval", epilog=example("qrelay judge eval --slice graded.tsv --relevant-from 2"))
-@_pairs_options
+@systems_options
 @click.option("--calibration", type=FILE, help="Apply these fitted maps instead of cross-validating.")
 @click.option(
     "--cascade",
@@ -66,7 +68,7 @@ def eval_(
 
     maps = load_maps(calibration) if calibration else None
     cascades = options.pop("cascades")
-    evaluation = _evaluate(config, options, maps)
+    evaluation = evaluated(config, options, maps)
     found = {**_as_json(evaluation), "cascades": _cascades(evaluation, cascades)}
     if json_file:
         from qrelay.files import write_atomic
@@ -75,54 +77,14 @@ def eval_(
     if as_json:
         echo_json(without_nan(found))
         return
-    _print(evaluation)
+    print_figures(evaluation)
     _print_cascades(found["cascades"])
-
-
-@click.command(
-    "calibrate", epilog=example("qrelay judge calibrate --slice graded.tsv --relevant-from 2 --out maps.json")
-)
-@_pairs_options
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File for the maps.")
-@click.option("--default", help="The map that judge.calibration uses when it names none.  [default: the best one]")
-@click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for HTML, PNG and JSON.")
-@config_option()
-def calibrate(out: Path, default: str | None, report: Path | None, config: Path | None, **options: Any) -> None:
-    """Fit a map to P(relevant) for every judge, retrieval score and ensemble, on annotated pairs.
-
-    The file holds all maps; `judge.calibration: FILE#NAME` chooses one. Figures are cross-validated by query.
-    """
-    from qrelay.judging.calibration import save_maps
-    from qrelay.judging.qualification.fitting import fit_map
-    from qrelay.reports import require_libraries
-
-    if len(options["embedders"]) > 1:
-        raise click.UsageError(
-            "a map reads one dense score, the retriever's: name one --embedder here; `eval` compares several"
-        )
-    require_libraries(report)
-    evaluation = _evaluate(config, options, None)
-    table = evaluation.table
-    maps = {
-        name: fit_map(table, system.inputs, table.graded, system.metrics)
-        for name, system in evaluation.systems.items()
-    }
-    chosen = default or max(
-        (name for name in maps if name not in table.stages), key=lambda name: evaluation.systems[name].metrics["auc"]
-    )
-    if chosen not in maps:
-        raise click.UsageError(f"--default {chosen}: there are {', '.join(maps)}")
-    save_maps(maps, chosen, out)
-    _print(evaluation)
-    click.echo(f"{out}: {len(maps)} maps, {chosen} by default; set judge.calibration to it")
-    if report:
-        _write_report(evaluation, report, chosen)
 
 
 @click.command(
     "qualify", epilog=example("qrelay judge qualify --slice graded.tsv --relevant-from 2 --out qualification.json")
 )
-@_pairs_options
+@systems_options
 @click.option("--calibration", type=FILE, help="Apply these fitted maps instead of cross-validating.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File for the verdicts.")
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for HTML, PNG and JSON.")
@@ -143,7 +105,7 @@ def qualify(
     from qrelay.reports import require_libraries
 
     require_libraries(report)
-    evaluation = _evaluate(config, options, load_maps(calibration) if calibration else None)
+    evaluation = evaluated(config, options, load_maps(calibration) if calibration else None)
     found = {**_as_json(evaluation), "verdicts": verdicts(evaluation)}
     if options["rest"]:
         found["relevant_share"] = relevant_share(evaluation.table, evaluation.systems[evaluation.best_judge])
@@ -151,19 +113,28 @@ def qualify(
     if as_json:
         echo_json(without_nan(found))
     else:
-        _print(evaluation)
+        print_figures(evaluation)
         _print_verdicts(found["verdicts"])
     if report:
-        _write_report(evaluation, report, evaluation.best_judge, quiet=as_json)
+        write_figures(evaluation, report, evaluation.best_judge, quiet=as_json)
 
 
-def _evaluate(config: Path | None, options: dict[str, Any], maps: Mapping[str, CalibrationMap] | None) -> Evaluation:
+def evaluated(config: Path | None, options: dict[str, Any], maps: Mapping[str, CalibrationMap] | None) -> Evaluation:
+    """Every system on the pairs of the options."""
     from qrelay.judging.qualification.systems import evaluate
 
+    return evaluate(measured_table(config, options), fusions_of(options), maps)
+
+
+def measured_table(config: Path | None, options: dict[str, Any]) -> Table:
+    """The pairs of the options, judged."""
     settings = judge_settings(config, options["data_dir"])
-    table = asyncio.run(judged_pairs(settings, options, options["embedders"]))
-    fusions = dict(_fusion(each) for each in options["fusions"])
-    return evaluate(table, fusions, maps)
+    return asyncio.run(judged_pairs(settings, options, options["embedders"]))
+
+
+def fusions_of(options: dict[str, Any]) -> dict[str, list[str]]:
+    """The ensembles that --fuse names."""
+    return dict(_fusion(each) for each in options["fusions"])
 
 
 def _cascades(evaluation: Evaluation, named: Sequence[str]) -> list[dict[str, Any]]:
@@ -188,10 +159,21 @@ def _fusion(text: str) -> tuple[str, list[str]]:
 
 def _notes(evaluation: Evaluation) -> list[str]:
     """What a reader must know of how the figures came about."""
-    if not evaluation.in_sample:
-        return []
-    names = ", ".join(evaluation.in_sample)
-    return [f"The maps of {names} were fitted on these very pairs, so that their figures flatter them: use others."]
+    notes = []
+    if evaluation.in_sample:
+        names = ", ".join(evaluation.in_sample)
+        notes = [
+            f"The maps of {names} were fitted on these very pairs, so that their figures flatter them: use others."
+        ]
+    for name, found in evaluation.likenesses.items():
+        if found is None:
+            notes.append(f"Whether these queries are like those of the map {name} cannot be said: one side has few.")
+        elif found.differs:
+            notes.append(
+                f"The map {name} is of another domain: {found}. Fit one here (`calibrate`), with --prior if you have "
+                "few grades."
+            )
+    return notes
 
 
 def _as_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -206,6 +188,10 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
         "systems": {name: system.metrics for name, system in evaluation.systems.items()},
         "comparisons": evaluation.comparisons,
         "in_sample": list(evaluation.in_sample),
+        "domains": {
+            name: found and {**asdict(found), "differs": found.differs}
+            for name, found in evaluation.likenesses.items()
+        },
     }
 
 
@@ -216,7 +202,7 @@ def _dumped(found: dict[str, Any]) -> str:
     return json.dumps(without_nan(found), indent=2, allow_nan=False)
 
 
-def _write_report(evaluation: Evaluation, folder: Path, focus: str, *, quiet: bool = False) -> None:
+def write_figures(evaluation: Evaluation, folder: Path, focus: str, *, quiet: bool = False) -> None:
     from qrelay.judging.qualification.verdicts import verdicts
     from qrelay.judging.report import write_report
 
@@ -237,7 +223,7 @@ def _write_report(evaluation: Evaluation, folder: Path, focus: str, *, quiet: bo
         click.echo(path, err=quiet)
 
 
-def _print(evaluation: Evaluation) -> None:
+def print_figures(evaluation: Evaluation) -> None:
     rows = []
     for system in evaluation.systems.values():
         m = system.metrics
@@ -278,4 +264,4 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-COMMANDS: Sequence[click.Command] = (eval_, calibrate, qualify)
+COMMANDS: Sequence[click.Command] = (eval_, qualify)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,18 @@ async def judged_pairs(
     panel = load_panel(settings)
     try:
         with shown(), step("judging", total=len(pairs), unit="pairs") as judging:
-            return await measure(panel, pairs, stages, options["relevant_from"], judging.advance)
+            table = await measure(panel, pairs, stages, options["relevant_from"], judging.advance)
+            return replace(table, collection=_named(options))
     finally:
         panel.close()
+
+
+def _named(options: dict[str, Any]) -> str:
+    """What the pairs came from: the folder's name, or the file's."""
+    named: Path | None = options["corpus"] or options["slice_"]
+    if named is None:
+        return ""
+    return named.resolve().name if named.is_dir() else named.name.partition(".")[0]
 
 
 def _refuse_own_model(settings: JudgeSettings, embedders: Sequence[str]) -> None:

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from qrelay.errors import InputError
 from qrelay.judging.calibration import BEHIND_BEST, CalibrationMap, FittedOn
+from qrelay.judging.domain import MOST_QUERIES, Domain, Profile, profile
 from qrelay.judging.qualification.table import Table
 from qrelay.scales import RELEVANT_GRADE, Scale, bounds
 from qrelay.stats.agreement import best_kappa_threshold
 from qrelay.stats.calibration import Isotonic, Logistic, group_folds
+from qrelay.stats.priors import LogisticPrior, expected_kappa_threshold
 
 FOLDS: Final = 100
 """Up to so many queries each is left out alone: with 50 queries in 5 folds, the split moved kappa by 0.02."""
@@ -33,21 +35,29 @@ class Predictions:
 
 
 def fit_map(
-    table: Table, names: Sequence[str], rows: NDArray[np.int64], metrics: Mapping[str, object] | None = None
+    table: Table,
+    names: Sequence[str],
+    rows: NDArray[np.int64],
+    metrics: Mapping[str, object] | None = None,
+    priors: Sequence[CalibrationMap] = (),
 ) -> CalibrationMap:
-    """A map of the inputs `names`, fitted on these rows of the table.
+    """A map of the inputs `names`, fitted on these rows of the table. priors: maps of the same inputs, of other
+    collections; with them any number of rows will do, and without rows the first of them is the map.
 
     Raises:
-        InputError: too few relevant or not relevant rows to fit anything.
+        InputError: without priors, too few relevant or not relevant rows to fit anything.
     """
     features = np.column_stack([table.column(name) for name in names])
     usable = rows[_complete(table, names)[rows]]
     x, y, grades = features[usable], table.relevant[usable], table.grades[usable]
-    _enough(y)
-    model: Isotonic | Logistic = Isotonic.fit(x[:, 0], y) if len(names) == 1 else Logistic.fit(x, y)
+    if priors and not len(usable):
+        return priors[0]
+    if not priors:
+        _enough(y)
+    model = _model(x, y, priors)
     p = np.asarray(model.predict(x[:, 0] if isinstance(model, Isotonic) else x), np.float64)
     low, high = _range(table)
-    threshold = float(best_kappa_threshold(y, p))
+    threshold = expected_kappa_threshold(p) if priors else float(best_kappa_threshold(y, p))
     cuts = tuple(
         threshold if grade == table.relevant_from else _cut(p, grades, grade) for grade in range(low + 1, high + 1)
     )
@@ -62,8 +72,22 @@ def fit_map(
         fitted_on=FittedOn(
             table.sha256, len(usable), len(set(table.queries[usable])), int(y.sum()), table.relevant_from
         ),
-        metrics=dict(metrics or {}),
+        metrics=dict(metrics or {}) | ({"priors": [each.hash for each in priors]} if priors else {}),
+        domain=Domain(table.collection, profiles(table, names)[:MOST_QUERIES]),
     )
+
+
+def _model(x: NDArray[np.float64], y: NDArray[np.bool_], priors: Sequence[CalibrationMap]) -> Isotonic | Logistic:
+    if priors:
+        return LogisticPrior.of([each.model for each in priors]).fit(x, y)
+    return Isotonic.fit(x[:, 0], y) if x.shape[1] == 1 else Logistic.fit(x, y)
+
+
+def profiles(table: Table, names: Sequence[str]) -> tuple[Profile, ...]:
+    """The profiles of the table's queries, of those that have enough judged passages."""
+    x = np.column_stack([table.column(name) for name in names])
+    found = [profile(x[table.queries == query].tolist()) for query in np.unique(table.queries)]
+    return tuple(each for each in found if each is not None)
 
 
 def apply_map(fitted: CalibrationMap, table: Table) -> Predictions:
@@ -77,7 +101,7 @@ def apply_map(fitted: CalibrationMap, table: Table) -> Predictions:
     return _predictions(fitted, p, ranking)
 
 
-def cross_validated(table: Table, names: Sequence[str]) -> Predictions:
+def cross_validated(table: Table, names: Sequence[str], priors: Sequence[CalibrationMap] = ()) -> Predictions:
     """Out-of-fold predictions: each fold's queries are judged by a map that was fitted without them, queries that
     people graded nothing of by the map of all. `ranking` of a fold's rows leaves the map's intercept out: it follows
     the base rate of the other folds, which is low just where this fold has much that is relevant."""
@@ -90,7 +114,7 @@ def cross_validated(table: Table, names: Sequence[str]) -> Predictions:
         (train, np.flatnonzero(np.isin(table.queries, table.queries[test]))) for train, test in _folds(table, rows)
     ]
     for train, test in [*parts, (rows, others)] if len(others) else parts:
-        said = apply_map(fit_map(table, names, train), table)
+        said = apply_map(fit_map(table, names, train, priors=priors), table)
         p[test], relevant[test], grade[test] = said.p[test], said.relevant[test], said.grade[test]
         ranking[test] = said.ranking[test]
     return Predictions(p, ranking, relevant, grade)

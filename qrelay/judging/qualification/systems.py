@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from qrelay.errors import InputError
 from qrelay.identity import judge_digest
 from qrelay.judging.calibration import BEHIND_BEST, CalibrationMap
+from qrelay.judging.domain import Likeness, likeness
 from qrelay.judging.qualification.figures import calibrated, decisions, grading, ranking
-from qrelay.judging.qualification.fitting import Predictions, apply_map, cross_validated
+from qrelay.judging.qualification.fitting import Predictions, apply_map, cross_validated, profiles
 from qrelay.judging.qualification.table import Table, missing_count
 from qrelay.stats.agreement import auc
 from qrelay.stats.intervals import PairedTest, paired_bootstrap
@@ -48,6 +49,9 @@ class Evaluation:
 
     in_sample: tuple[str, ...] = ()
     """Systems whose map was fitted on these very pairs: their figures flatter them."""
+
+    likenesses: Mapping[str, Likeness | None] = field(default_factory=dict)
+    """Of each fitted map, how like its queries these are; None where that cannot be said."""
 
     @property
     def best_judge(self) -> str:
@@ -94,9 +98,13 @@ def with_stages(judges: Sequence[str], stages: Sequence[str]) -> tuple[str, ...]
 
 
 def evaluate(
-    table: Table, fusions: Mapping[str, Sequence[str]], maps: Mapping[str, CalibrationMap] | None = None
+    table: Table,
+    fusions: Mapping[str, Sequence[str]],
+    maps: Mapping[str, CalibrationMap] | None = None,
+    priors: Sequence[Mapping[str, CalibrationMap]] = (),
 ) -> Evaluation:
-    """Every system of the table. maps: system name -> the fitted map to apply; None: cross-validate.
+    """Every system of the table. maps: system name -> the fitted map to apply; None: cross-validate. priors: maps of
+    other collections, by name, of which each system takes those of its inputs (`priors_of`).
 
     Raises:
         InputError: nothing is graded, too little to fit on, or a map of other judges or scores than the table's; as
@@ -108,7 +116,8 @@ def evaluate(
     for name, inputs in recipes(table, fusions).items():
         own = (table.judges[name],) if name in table.judges else ()
         if maps is None:
-            systems[name] = _system(table, name, inputs, cross_validated(table, inputs), own)
+            said = cross_validated(table, inputs, priors_of(table, inputs, priors))
+            systems[name] = _system(table, name, inputs, said, own)
         elif name in maps:
             _refuse_other_inputs(table, name, maps[name])
             inputs = tuple(each.label for each in maps[name].inputs)
@@ -121,7 +130,23 @@ def evaluate(
     in_sample = tuple(
         name for name in systems if maps and name in maps and maps[name].fitted_on.sha256 == table.sha256
     )
-    return Evaluation(table, systems, best, _comparisons(table, systems, best), in_sample)
+    likenesses = {name: like(maps[name], table) for name in systems if maps and name in maps}
+    return Evaluation(table, systems, best, _comparisons(table, systems, best), in_sample, likenesses)
+
+
+def like(fitted: CalibrationMap, table: Table) -> Likeness | None:
+    """How like the map's queries the table's are; None where that cannot be said."""
+    names = [each.label for each in fitted.inputs]
+    return likeness(fitted.domain, names, profiles(table, names))
+
+
+def priors_of(
+    table: Table, names: Sequence[str], priors: Sequence[Mapping[str, CalibrationMap]]
+) -> list[CalibrationMap]:
+    """The map of these inputs from each file that has one."""
+    inputs = table.inputs(names)
+    found = (next((each for each in maps.values() if each.inputs == inputs), None) for maps in priors)
+    return [each for each in found if each is not None]
 
 
 def _refuse_other_inputs(table: Table, name: str, fitted: CalibrationMap) -> None:

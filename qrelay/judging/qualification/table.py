@@ -23,13 +23,15 @@ _SETS_AT_ONCE = 2
 @dataclass(frozen=True)
 class Table:
     """pairs: as people graded them (a grade may be None: not yet); relevant_from: the least relevant grade; labels:
-    judge name -> a judgment a pair; judges: judge name -> judge hash; stages: system -> a score a pair."""
+    judge name -> a judgment a pair; judges: judge name -> judge hash; stages: system -> a score a pair; collection:
+    what the pairs came from, for people."""
 
     pairs: tuple[GradedPair, ...]
     relevant_from: int
     labels: Mapping[str, tuple[Judgment, ...]]
     judges: Mapping[str, str]
     stages: Scores
+    collection: str = ""
 
     @cached_property
     def graded(self) -> NDArray[np.int64]:
