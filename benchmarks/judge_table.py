@@ -6,7 +6,9 @@
 Labels come from the judgment cache alone, whichever engine made them: no judge's model is loaded. A row whose labels
 are not all there is told as not measured; `qrelay judge eval` with the same cache makes them (docs/judge.md has the
 commands). Passages' vectors are kept in --vectors. Writes docs/judge-table.json and, of it, the table between the
-markers of docs/judge.md; a collection that is left out keeps its figures. --half: the queries at even (a) or odd (b)
+markers of docs/judge.md; a collection that is left out keeps its figures. --transfer: what maps fitted on each of the
+collections are worth on the others (`judge_transfer`), over those that are chosen and each --folder; of files, over
+the public ones alone. --half: the queries at even (a) or odd (b)
 places of the sorted ids, for choosing on one and reporting the other; it prints. Needs ../shared/data, or --data.
 """
 
@@ -17,13 +19,15 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import numpy as np
 
+from benchmarks import judge_transfer
+from benchmarks.judge_page import TRANSFER, Public, filled, section, transfer
 from qrelay.errors import BackendUnavailable, QrelayError
 from qrelay.files import write_atomic
 from qrelay.formats.annotated_pairs import GradedPair, corpus_texts, read_beir
@@ -47,7 +51,6 @@ from qrelay.types import BM25, DENSE, JudgeIdentity, Judgment, Missing
 
 ROOT = Path(__file__).resolve().parents[1]
 JSON, PAGE = ROOT / "docs" / "judge-table.json", ROOT / "docs" / "judge.md"
-BEGIN, END = "<!-- judge table: begin -->", "<!-- judge table: end -->"
 MINILM, MPNET = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
 BOTH_DENSE: Final = (DENSE, f"{DENSE}:{MPNET}")
 JUDGES: Final = {"0.5B": "qwen2.5-coder-0.5b-instruct", "1.5B": "qwen2.5-coder-1.5b-instruct"}
@@ -68,20 +71,6 @@ ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     },
 }
 """A row's name and its inputs."""
-_COLUMNS: Final = {"auc_within_query": "within", "kappa_binary": "kappa binary", "kappa_four_point": "kappa 4-point",
-                   "kappa_graded": "quadratic", "tau": "tau"}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Public:
-    """A collection below the data folder. peers: figures of labels that others published, by the judge's name."""
-
-    title: str
-    queries: str
-    qrels: str
-    relevant_from: int
-    peers: Mapping[str, Mapping[str, float]]
-    runs: str = ""
 
 
 COLLECTIONS: Final = {
@@ -191,10 +180,10 @@ def figures(evaluation: Evaluation, there: Mapping[str, int], runs: Path | None)
 
 
 def measured(
-    name: str, data: Path, cache: JudgmentCache, load: Callable[[str], Embedder], half: str = ""
-) -> dict[str, Any]:
-    """One collection's figures. load: from an embedder's name to the model."""
-    public, folder = COLLECTIONS[name], data / name
+    public: Public, folder: Path, cache: JudgmentCache, load: Callable[[str], Embedder], half: str = ""
+) -> tuple[Table, dict[str, Any]]:
+    """One collection's table and figures. load: from an embedder's name to the model."""
+    name = public.title
     pairs = read_beir(folder, folder / public.queries, folder / public.qrels)
     options = StageOptions((MINILM, MPNET), corpus_texts(folder), load)
     stages = score_pairs(pairs, options, lambda what: print(f"{name}: {what}", file=sys.stderr, flush=True))
@@ -203,10 +192,11 @@ def measured(
         rows = np.array([row for row, pair in enumerate(pairs) if pair.query_id in asked])
         pairs, stages = [pairs[row] for row in rows], {system: scores[rows] for system, scores in stages.items()}
     table, there = recorded(cache, pairs, stages, public.relevant_from)
+    table = replace(table, collection=name)
     lacking = {*JUDGES} - {*table.labels}
     fusions = {row: inputs for row, inputs in ROWS.items() if len(inputs) > 1 and not lacking & {*inputs}}
     evaluation = evaluate(table, fusions)
-    return {
+    return table, {
         "pairs": len(pairs),
         "queries": len(set(table.queries)),
         "relevant": int(table.relevant.sum()),
@@ -216,49 +206,18 @@ def measured(
     }
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    """The tables of what was measured, a collection after the other."""
-    return "\n\n".join(_section(COLLECTIONS[name], found.get(name)) for name in COLLECTIONS)
-
-
-def _section(public: Public, found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return f"**{public.title}**: not measured yet."
-    columns = [key for key in _COLUMNS if key != "tau" or public.runs]
-    head = ["", "AUC (95 %)", *(_COLUMNS[key] for key in columns), "AUC beside the best retrieval score"]
-    counted = f"{found['queries']} queries, {found['pairs']:,} pairs, {found['relevant']:,} relevant; cosines by "
-    rows = [_row(name, row, columns) for name, row in found["rows"].items()]
-    for name, peer in public.peers.items():
-        rows.append([f"{name} (published)", _number(peer["auc"]), *(_number(peer.get(key)) for key in columns), ""])
-    lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
-    return "\n".join([f"**{public.title}**: {counted}{found['embedders']}.", "", *lines])
-
-
-def _row(name: str, row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
-    if "lacking" in row:
-        return [name, f"not measured (labels: {', '.join(row['lacking'])})", *[""] * (len(columns) + 1)]
-    cells = [_number(row["auc"], row["auc_ci"]), *(_number(row[key], row.get(f"{key}_ci", ())) for key in columns)]
-    return [name, *cells, "{difference:+.3f}, p {p:.3f}".format(**row["against"]) if "against" in row else ""]
-
-
-def _number(value: float | None, interval: Sequence[float | None] = ()) -> str:
-    shown = "" if value is None else f"{value:.3f}"
-    known = " to ".join(f"{each:.3f}" for each in interval if each is not None)
-    return f"{shown} ({known})" if known else shown
-
-
-def filled(page: str, found: Mapping[str, Any]) -> str:
-    """The page with its table as the figures are now. Raises ValueError where the markers are not there."""
-    before, _, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"{PAGE.name} lost its markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{markdown(found)}\n{END}{after}"
-
-
 def kept() -> dict[str, Any]:
     """What was measured before: collection -> figures."""
     return dict(json.loads(JSON.read_text("utf8"))) if JSON.exists() else {}
+
+
+def _other(text: str) -> tuple[str, tuple[Public, Path]]:
+    """PATH:GRADE of a folder, as (name, (what it is, where))."""
+    path, _, grade = text.rpartition(":")
+    if not path or not grade.lstrip("-").isdigit():
+        raise argparse.ArgumentTypeError(f"{text}: write PATH:GRADE, such as collections/mine:2")
+    queries = "queries.jsonl.gz" if (Path(path) / "queries.jsonl.gz").exists() else "queries.jsonl"
+    return path, (Public(Path(path).name, queries, "qrels/test.tsv", int(grade), {}), Path(path))
 
 
 def main() -> None:
@@ -270,6 +229,9 @@ def main() -> None:
     parser.add_argument("--engine", choices=get_args(EncoderEngine), default="torch", help="Of the embedders.")
     parser.add_argument("--only", action="append", choices=COLLECTIONS, help="These collections.")
     parser.add_argument("--dl19", action="store_true", help="DL19 too.")
+    parser.add_argument("--transfer", action="store_true", help="Maps of each collection on the others, too.")
+    parser.add_argument("--folder", action="append", default=[], type=_other, metavar="PATH:GRADE",
+                        help="A BEIR folder (queries.jsonl, qrels/test.tsv), relevant from; prints.")  # fmt: skip
     parser.add_argument("--half", choices=("a", "b"), default="")
     parser.add_argument("--print", action="store_true", help="Print the table and write nothing.")
     arguments = parser.parse_args()
@@ -279,20 +241,27 @@ def main() -> None:
     load = partial(Kept, folder=arguments.vectors, engine=arguments.engine)
     cache = open_cache(arguments.cache)
     try:
-        fresh = {name: measured(name, arguments.data, cache, load, arguments.half) for name in chosen}
-        fresh = {name: {"embedders": arguments.engine, **each} for name, each in fresh.items()}
+        asked = {name: (COLLECTIONS[name], arguments.data / name) for name in chosen} | dict(arguments.folder)
+        both = {name: measured(*where, cache, load, arguments.half) for name, where in asked.items()}
     except QrelayError as error:
         raise SystemExit(str(error)) from error
     finally:
         cache.close()
-    if arguments.print or arguments.half:
+    fresh: dict[str, Any] = {name: {"embedders": arguments.engine, **each} for name, (_, each) in both.items()}
+    moved = {}
+    if arguments.transfer:
+        single = {row: inputs for row, inputs in ROWS.items() if row != "BM25"}
+        moved = {TRANSFER: judge_transfer.transferred({name: table for name, (table, _) in both.items()}, single)}
+    if arguments.print or arguments.half or arguments.folder:
         for name, each in fresh.items():
-            beside = replace(COLLECTIONS[name], peers={}) if arguments.half else COLLECTIONS[name]
-            print(_section(beside, without_nan(each)), end="\n\n")
+            beside = replace(asked[name][0], peers={}) if arguments.half else asked[name][0]
+            print(section(beside, without_nan(each)), end="\n\n")
+        print(transfer(without_nan(moved), COLLECTIONS) if moved else "", end="")
         return
+    fresh |= moved
     found = without_nan({**kept(), **fresh})
     write_atomic(JSON, json.dumps(found, indent=1, allow_nan=False).encode() + b"\n")
-    write_atomic(PAGE, filled(PAGE.read_text("utf8"), found).encode())
+    write_atomic(PAGE, filled(PAGE.read_text("utf8"), found, COLLECTIONS).encode())
 
 
 if __name__ == "__main__":

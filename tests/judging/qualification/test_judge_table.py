@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import judge_table
+from benchmarks import judge_table, judge_transfer
+from benchmarks.judge_page import BEGIN, END, TRANSFER, filled, markdown, transfer
 from benchmarks.judge_table import (
     BOTH_DENSE,
     COLLECTIONS,
@@ -19,11 +20,10 @@ from benchmarks.judge_table import (
     ROWS,
     Kept,
     figures,
-    filled,
-    markdown,
     recorded,
     taus,
 )
+from benchmarks.judge_transfer import transferred
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.judge import Judge
@@ -34,8 +34,10 @@ from qrelay.judging.strategies.query_likelihood import QueryLikelihood
 from qrelay.llm.base import Weights
 from qrelay.llm.fake import FakeBackend
 from tests.judging.qualification.running import overlapping
+from tests.judging.qualification.tables import graded, noisy
 
 PAIRS = [overlapping(q, n, int(n > 4) + int(n > 6)) for q in range(6) for n in range(2, 8)]
+PAGE = f"before\n{BEGIN}\nold\n{END}\n{BEGIN.replace('table', TRANSFER)}\n{END.replace('table', TRANSFER)}\nafter\n"
 SCORES = {name: np.linspace(0.0, 1.0, len(PAIRS)) for name in (*BOTH_DENSE, "bm25")}
 
 
@@ -93,7 +95,7 @@ def test_the_page_has_a_row_a_system_and_the_published_ones_beside_them() -> Non
                 "against": {"difference": 0.01, "p": 0.25}}  # fmt: skip
     rows = {"one": measured, "other": {"inputs": ["1.5B"], "lacking": ["1.5B 1 of 2"]}}
     found = {"llmjudge-dl23": {"queries": 25, "pairs": 4412, "relevant": 10, "embedders": "torch", "rows": rows}}
-    page = filled(f"before\n{judge_table.BEGIN}\nold\n{judge_table.END}\nafter\n", found)
+    page = filled(PAGE, found, COLLECTIONS)
     assert page.startswith("before\n")
     assert page.endswith("\nafter\n")
     assert "old" not in page
@@ -107,13 +109,15 @@ def test_the_page_has_a_row_a_system_and_the_published_ones_beside_them() -> Non
 
 def test_a_page_without_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="lost its markers"):
-        filled("a page", {})
+        filled("a page", {}, COLLECTIONS)
 
 
 def test_the_page_of_the_docs_is_that_of_the_figures_beside_it() -> None:
     found = judge_table.kept()
-    assert set(found) <= set(COLLECTIONS)
-    assert markdown(found) in judge_table.PAGE.read_text("utf8")
+    assert set(found) <= {*COLLECTIONS, TRANSFER}
+    page = judge_table.PAGE.read_text("utf8")
+    assert markdown(found, COLLECTIONS) in page
+    assert transfer(found, COLLECTIONS) in page
 
 
 def test_vectors_of_passages_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,3 +143,28 @@ def test_grades_that_are_peoples_own_order_the_runs_as_people_do(tmp_path: Path)
     found = taus(table, turned, tmp_path)["tau"]
     assert isinstance(found, float)
     assert found < 1.0
+
+
+def test_a_map_is_compared_with_that_of_the_collection_itself() -> None:
+    here, alike, other = (noisy(seed, queries=24) for seed in (1, 2, 3))
+    labels = zip(other.labels["a"], other.p_relevant("a"), strict=True)
+    turned = {**other.labels, "a": tuple(replace(each, outcome=graded(1 - p)) for each, p in labels)}
+    tables = {"here": here, "alike": alike, "turned": replace(other, labels=turned)}
+    records = transferred(tables, {"ensemble": ("a", "dense"), "lacking": ("c",)})
+    cells = {(each["fitted_on"], each["measured_on"]): each for each in records}
+    assert len(cells) == len(records) == 9
+    assert "against_own" not in cells["here", "here"]
+    assert abs(cells["alike", "here"]["against_own"]["auc"]["difference"]) < 0.02
+    worse = cells["turned", "here"]["against_own"]["auc"]
+    assert worse["ci"][1] < 0
+    shown = judge_transfer.markdown(records, {"here": "Here"})
+    assert "| ensemble | Here |" in shown
+    assert {line.count("|") for line in shown.splitlines()} == {6}
+    assert "lacking" not in shown
+
+
+def test_a_collection_without_labels_of_a_judge_is_in_no_row() -> None:
+    table = noisy(1)
+    records = transferred({"one": table, "other": replace(table, labels={})}, {"a": ("a",)})
+    assert [each["measured_on"] for each in records] == ["one"]
+    assert judge_transfer.markdown([], {}).startswith("Not measured yet")
