@@ -160,6 +160,48 @@ def test_maps_of_other_judges_are_refused(tmp_path: Path, graded: list[str]) -> 
         run(tmp_path, "eval", *graded, "--calibration", maps)
 
 
+def test_few_grades_move_the_maps_of_another_collection(tmp_path: Path, graded: list[str]) -> None:
+    """Sixteen pairs of three queries are too few for maps of their own: no query's pairs may decide of themselves."""
+    maps, moved, few = tmp_path / "maps.json", tmp_path / "moved.json", tmp_path / "few.tsv"
+    run(tmp_path, "calibrate", *graded, "--out", maps)
+    write_annotated_pairs(few, [overlapping(q, n, int(n > 6)) for q in range(40, 43) for n in range(3, 8)])
+    here = ["--slice", few, *graded[2:], "--out", moved]
+    with pytest.raises(InputError, match="too few to calibrate on"):
+        run(tmp_path, "calibrate", *here)
+    result = run(tmp_path, "calibrate", *here, "--prior", maps)
+    assert result.exit_code == 0, result.output
+    assert "moved by 15 graded pairs from maps of other collections: wide, likely, fused" in result.output
+    assert "cannot tell other domains from this one" in result.output
+    before, after = load_maps(maps)["fused"], load_maps(moved)["fused"]
+    assert after.metrics["priors"] == [before.hash]
+    assert after.fitted_on.pairs == 15
+    at = [[float(each.inputs[0].kind == "judge")] * 2 for each in (before,)]
+    assert 0.0 < after.probability(at)[0] < before.probability(at)[0], "fewer are relevant here"
+
+
+def test_without_grades_the_map_of_another_collection_is_taken_and_said_to_be_so(
+    tmp_path: Path, graded: list[str]
+) -> None:
+    maps, taken, rest = tmp_path / "maps.json", tmp_path / "taken.json", tmp_path / "rest.tsv"
+    run(tmp_path, "calibrate", *graded, "--out", maps)
+    write_annotated_pairs(rest, [overlapping(q, n, None) for q in range(20, 40) for n in range(1, 6)])
+    here = ["--slice", rest, "--rest", rest, *graded[2:], "--out", taken]
+    result = run(tmp_path, "calibrate", *here, "--prior", maps)
+    assert result.exit_code == 0, result.output
+    assert "no pair is graded, so these are 3 maps of another collection as they are" in result.output
+    assert "(fitted on 60 pairs of 10 queries of slice)" in result.output
+    assert "domain: 20 queries here and those of slice differ" in result.output
+    assert load_maps(taken) == load_maps(maps)
+
+
+def test_priors_of_other_judges_are_refused(tmp_path: Path, graded: list[str]) -> None:
+    maps = tmp_path / "maps.json"
+    run(tmp_path, "calibrate", *graded, "--out", maps, judges={"wide": "graded"})
+    result = run(tmp_path, "calibrate", *graded, "--out", maps, "--prior", maps, judges={"wide": "binary"})
+    assert result.exit_code == 2
+    assert "model, prompt, scale and decoding must be the same" in result.output.replace("\n", " ")
+
+
 # --- qualify ----------------------------------------------------------------------------------------------------
 
 
@@ -262,3 +304,22 @@ def test_too_few_relevant_pairs_are_said_so(tmp_path: Path, graded: list[str]) -
 def test_a_fusion_of_what_is_not_there_is_refused(tmp_path: Path, graded: list[str]) -> None:
     with pytest.raises(InputError, match="the fusion mine names dense: there are wide, likely"):
         run(tmp_path, "eval", *graded, "--fuse", "mine=wide, dense")
+
+
+def test_qualify_says_where_a_map_is_of_another_domain(tmp_path: Path, graded: list[str]) -> None:
+    """The other passages hold one word of the query more, each: the double finds all of them more relevant."""
+    maps, out = tmp_path / "maps.json", tmp_path / "qualification.json"
+    run(tmp_path, "calibrate", *graded, "--out", maps)
+    result = run(tmp_path, "qualify", *graded, "--calibration", maps, "--out", out)
+    assert not strict(out)["domains"]["fused"]["differs"]
+    assert "another domain" not in result.output
+    other = [overlapping(q, n, int(n > 6)) for q in range(20, 40) for n in range(4, 9)]
+    write_annotated_pairs(tmp_path / "other.tsv", other)
+    result = run(
+        tmp_path, "qualify", "--slice", tmp_path / "other.tsv", *graded[2:], "--calibration", maps, "--out", out
+    )
+    assert result.exit_code == 0, result.output
+    found = strict(out)["domains"]["fused"]
+    assert found["differs"]
+    assert found["p"] < 0.001
+    assert "warning: The map fused is of another domain" in result.output
