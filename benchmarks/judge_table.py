@@ -179,10 +179,10 @@ def figures(evaluation: Evaluation, there: Mapping[str, int], runs: Path | None)
     return found
 
 
-def measured(
+def table_of(
     public: Public, folder: Path, cache: JudgmentCache, load: Callable[[str], Embedder], half: str = ""
-) -> tuple[Table, dict[str, Any]]:
-    """One collection's table and figures. load: from an embedder's name to the model."""
+) -> tuple[Table, dict[str, int]]:
+    """One collection's table, as `recorded`. load: from an embedder's name to the model."""
     name = public.title
     pairs = read_beir(folder, folder / public.queries, folder / public.qrels)
     options = StageOptions((MINILM, MPNET), corpus_texts(folder), load)
@@ -192,17 +192,21 @@ def measured(
         rows = np.array([row for row, pair in enumerate(pairs) if pair.query_id in asked])
         pairs, stages = [pairs[row] for row in rows], {system: scores[rows] for system, scores in stages.items()}
     table, there = recorded(cache, pairs, stages, public.relevant_from)
-    table = replace(table, collection=name)
+    return replace(table, collection=name), there
+
+
+def measured(table: Table, there: Mapping[str, int], runs: Path | None) -> dict[str, Any]:
+    """One collection's figures. runs: the folder of official runs, where there are any."""
     lacking = {*JUDGES} - {*table.labels}
     fusions = {row: inputs for row, inputs in ROWS.items() if len(inputs) > 1 and not lacking & {*inputs}}
     evaluation = evaluate(table, fusions)
-    return table, {
-        "pairs": len(pairs),
+    return {
+        "pairs": len(table.pairs),
         "queries": len(set(table.queries)),
         "relevant": int(table.relevant.sum()),
         "sha256": table.sha256,
         "judges": {each: table.labels[each][0].judge.decoding for each in table.labels},
-        "rows": figures(evaluation, there, folder / public.runs if public.runs and not half else None),
+        "rows": figures(evaluation, there, runs),
     }
 
 
@@ -242,16 +246,20 @@ def main() -> None:
     cache = open_cache(arguments.cache)
     try:
         asked = {name: (COLLECTIONS[name], arguments.data / name) for name in chosen} | dict(arguments.folder)
-        both = {name: measured(*where, cache, load, arguments.half) for name, where in asked.items()}
+        tables = {name: table_of(*where, cache, load, arguments.half) for name, where in asked.items()}
     except QrelayError as error:
         raise SystemExit(str(error)) from error
     finally:
         cache.close()
-    fresh: dict[str, Any] = {name: {"embedders": arguments.engine, **each} for name, (_, each) in both.items()}
+    fresh: dict[str, Any] = {}
+    for name, (public, folder) in asked.items():
+        runs = folder / public.runs if public.runs and not arguments.half else None
+        fresh[name] = {"embedders": arguments.engine, **measured(*tables[name], runs)}
     moved = {}
     if arguments.transfer:
-        single = {row: inputs for row, inputs in ROWS.items() if row != "BM25"}
-        moved = {TRANSFER: judge_transfer.transferred({name: table for name, (table, _) in both.items()}, single)}
+        recipes = {row: inputs for row, inputs in ROWS.items() if row != "BM25"}
+        found = judge_transfer.transferred({name: table for name, (table, _) in tables.items()}, recipes)
+        moved = {TRANSFER: found}
     if arguments.print or arguments.half or arguments.folder:
         for name, each in fresh.items():
             beside = replace(asked[name][0], peers={}) if arguments.half else asked[name][0]
