@@ -53,7 +53,8 @@ def calibrate(
 
     if len(options["embedders"]) > 1:
         raise click.UsageError(
-            "a map reads one dense score, the retriever's: name one --embedder here; `eval` compares several"
+            "a map reads one dense score, the retriever's: name one --embedder here, and make any other a judge "
+            "(judge.judges, backend: embedder); `eval` compares several"
         )
     require_libraries(report)
     known = [load_maps(path) for path in priors]
