@@ -111,7 +111,8 @@ bench: $(DEV) models  ## Measure every service, the pipeline and the bare librar
 CACHE ?= .qrelay/judge-cache.sqlite
 DL19 ?=
 judge-table: $(DEV)  ## The judges on public collections beside published labels, from the judgment cache (CACHE=FILE DL19=1); writes docs/judge.md.
-	$(BIN)/python -m benchmarks.judge_table --cache $(CACHE) --transfer $(if $(DL19),--dl19)
+	$(BIN)/python -m benchmarks.judge_table --cache $(CACHE) $(if $(DL19),--dl19)
+	$(BIN)/python -m benchmarks.judge_table --cache $(CACHE) $(if $(DL19),--dl19) --transfer
 
 format: $(DEV)  ## Format the code.
 	$(BIN)/ruff check --fix .

@@ -6,9 +6,9 @@
 Labels come from the judgment cache alone, whichever engine made them: no judge's model is loaded. A row whose labels
 are not all there is told as not measured; `qrelay judge eval` with the same cache makes them (docs/judge.md has the
 commands). Passages' vectors are kept in --vectors. Writes docs/judge-table.json and, of it, the table between the
-markers of docs/judge.md; a collection that is left out keeps its figures. --transfer: what maps fitted on each of the
-collections are worth on the others (`judge_transfer`), over those that are chosen and each --folder; of files, over
-the public ones alone. --half: the queries at even (a) or odd (b)
+markers of docs/judge.md; a collection that is left out keeps its figures. --transfer writes the other table, what maps fitted on each
+of the chosen collections are worth on the others (`judge_transfer`). --folder: more collections, yours; it prints, as
+does --half: the queries at even (a) or odd (b)
 places of the sorted ids, for choosing on one and reporting the other; it prints. Needs ../shared/data, or --data.
 """
 
@@ -215,6 +215,14 @@ def kept() -> dict[str, Any]:
     return dict(json.loads(JSON.read_text("utf8"))) if JSON.exists() else {}
 
 
+def _show(found: Mapping[str, Any], publics: Mapping[str, Public], *, peers: bool) -> None:
+    if TRANSFER in found:
+        print(transfer(found, publics))
+        return
+    for name, each in found.items():
+        print(section(publics[name] if peers else replace(publics[name], peers={}), each), end="\n\n")
+
+
 def _other(text: str) -> tuple[str, tuple[Public, Path]]:
     """PATH:GRADE of a folder, as (name, (what it is, where))."""
     path, _, grade = text.rpartition(":")
@@ -233,7 +241,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=get_args(EncoderEngine), default="torch", help="Of the embedders.")
     parser.add_argument("--only", action="append", choices=COLLECTIONS, help="These collections.")
     parser.add_argument("--dl19", action="store_true", help="DL19 too.")
-    parser.add_argument("--transfer", action="store_true", help="Maps of each collection on the others, too.")
+    parser.add_argument("--transfer", action="store_true", help="Instead: maps of each on the others.")
     parser.add_argument("--folder", action="append", default=[], type=_other, metavar="PATH:GRADE",
                         help="A BEIR folder (queries.jsonl, qrels/test.tsv), relevant from; prints.")  # fmt: skip
     parser.add_argument("--half", choices=("a", "b"), default="")
@@ -252,21 +260,16 @@ def main() -> None:
     finally:
         cache.close()
     fresh: dict[str, Any] = {}
-    for name, (public, folder) in asked.items():
-        runs = folder / public.runs if public.runs and not arguments.half else None
-        fresh[name] = {"embedders": arguments.engine, **measured(*tables[name], runs)}
-    moved = {}
     if arguments.transfer:
         recipes = {row: inputs for row, inputs in ROWS.items() if row != "BM25"}
-        found = judge_transfer.transferred({name: table for name, (table, _) in tables.items()}, recipes)
-        moved = {TRANSFER: found}
+        fresh[TRANSFER] = judge_transfer.transferred({name: table for name, (table, _) in tables.items()}, recipes)
+    else:
+        for name, (public, folder) in asked.items():
+            runs = folder / public.runs if public.runs and not arguments.half else None
+            fresh[name] = {"embedders": arguments.engine, **measured(*tables[name], runs)}
     if arguments.print or arguments.half or arguments.folder:
-        for name, each in fresh.items():
-            beside = replace(asked[name][0], peers={}) if arguments.half else asked[name][0]
-            print(section(beside, without_nan(each)), end="\n\n")
-        print(transfer(without_nan(moved), COLLECTIONS) if moved else "", end="")
+        _show(without_nan(fresh), {name: public for name, (public, _) in asked.items()}, peers=not arguments.half)
         return
-    fresh |= moved
     found = without_nan({**kept(), **fresh})
     write_atomic(JSON, json.dumps(found, indent=1, allow_nan=False).encode() + b"\n")
     write_atomic(PAGE, filled(PAGE.read_text("utf8"), found, COLLECTIONS).encode())
