@@ -2,13 +2,15 @@
 
     python -m benchmarks.judge_table --cache .qrelay/judge-cache.sqlite             # LLMJudge DL23 and LiveQA-Med dev
     python -m benchmarks.judge_table --cache … --dl19                               # DL19 too: measured once
+    python -m benchmarks.judge_table --cache … --transfer --folder mine:2           # maps on other collections
 
 Labels come from the judgment cache alone, whichever engine made them: no judge's model is loaded. A row whose labels
 are not all there is told as not measured; `qrelay judge eval` with the same cache makes them (docs/judge.md has the
 commands). Passages' vectors are kept in --vectors. Writes docs/judge-table.json and, of it, the table between the
-markers of docs/judge.md; a collection that is left out keeps its figures. --transfer writes the other table, what maps fitted on each
-of the chosen collections are worth on the others (`judge_transfer`). --folder: more collections, yours; it prints, as
-does --half: the queries at even (a) or odd (b)
+markers of docs/judge.md; a collection that is left out keeps its figures.
+
+--transfer writes the other table instead: what maps fitted on each of the collections are worth on the others
+(`judge_transfer`). --folder: a collection of yours besides; it prints. --half: the queries at even (a) or odd (b)
 places of the sorted ids, for choosing on one and reporting the other; it prints. Needs ../shared/data, or --data.
 """
 
