@@ -59,6 +59,14 @@ def test_few_queries_say_nothing() -> None:
     assert profile([[0.0, 1.0]] * (LEAST_PASSAGES - 1)) is None
 
 
+def test_last_digits_are_no_difference_where_figures_are_few_steps_or_one() -> None:
+    grades = [[[float((q + n) % 3), 2.0] for n in range(8)] for q in range(40)]
+    moved = [[[a + 1e-5, b + 1e-5] for a, b in each] for each in grades]
+    found = likeness(Domain("", profiles(grades)), NAMES, profiles(moved))
+    assert found is not None
+    assert not found.differs
+
+
 def test_a_score_that_is_missing_throughout_is_left_out() -> None:
     without = [[[float("nan"), row[1]] for row in each] for each in lists(1, 20)]
     found = likeness(Domain("", profiles(lists(0, 20))), NAMES, profiles(without))

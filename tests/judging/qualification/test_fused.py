@@ -13,6 +13,7 @@ from qrelay.errors import BackendUnavailable, ConfigError, InvalidQuery, QrelayE
 from qrelay.judging.cache import NoCache
 from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.calibration import CalibrationMap, FittedOn, MapInput, raw_score, save_maps
+from qrelay.judging.domain import Domain, profile
 from qrelay.judging.ensemble import Ensemble
 from qrelay.judging.judge import Judge
 from qrelay.judging.load import load_core
@@ -247,3 +248,23 @@ async def test_the_settings_alone_make_a_fused_core_that_says_what_it_reads(tmp_
 def test_settings_with_a_map_that_is_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="qrelay judge calibrate"):
         load_core(settings(tmp_path / "absent.json"))
+
+
+async def test_an_ensemble_says_of_each_collection_whether_its_queries_are_like_those_of_the_map() -> None:
+    words = [f"word{n}" for n in range(6)]
+    lists = [[f"{' '.join(words[: n % (3 + q % 4)])} in passage {q} {n}" for n in range(6)] for q in range(20)]
+    sets = [candidate_set(*each, query=" ".join(words), query_id=f"q{q}") for q, each in enumerate(lists)]
+    panel = panel_of()
+    fitted = map_of(panel, "wide", "likely")
+    ensemble = Ensemble(panel, fitted)
+    assert "not recorded" in ensemble.info().details["calibration's domain"]
+    labels = [each for each in await ensemble.judge(sets) if isinstance(each, JudgedSet)]
+    rows = [
+        [[float(part.split("=")[1]) for part in label.raw_reply.split()] for label in each.judgments[-6:]]
+        for each in labels
+    ]
+    for moved, said in ((0.0, "no difference shows"), (3.0, "differ")):
+        profiles = tuple(filter(None, (profile([[x + moved for x in row] for row in each]) for each in rows)))
+        watched = Ensemble(panel, replace(fitted, domain=Domain("elsewhere", profiles)))
+        await watched.judge(sets)
+        assert said in watched.info().details["calibration's domain: docs"]
