@@ -34,6 +34,7 @@ from qrelay.jobs.launcher import TrainingJob
 from qrelay.jobs.subprocess_launcher import SubprocessLauncher, _file_errors, _require_same
 from qrelay.judging.asking import Asker
 from qrelay.judging.calibration import CalibrationMap, FittedOn, MapInput, load_map, save_maps
+from qrelay.judging.domain import Domain, likeness
 from qrelay.judging.querygen.journal import Journal as QueryJournal
 from qrelay.judging.querygen.journal import Outcome
 from qrelay.judging.strategies.chat import ChatGrade
@@ -293,6 +294,7 @@ def _map(folder: Path) -> None:
         0.45,
         fitted,
         {},
+        Domain("docs", ((2.0, 0.5, 3.0, -1.0, 0.5, 0.0),) * 10),
     )
     rising = replace(linear, inputs=inputs[:1], model=cumulative[0])
     save_maps({"both": linear, "one": rising}, "both", folder / "maps.json")
@@ -308,6 +310,7 @@ def _use_map(path: Path) -> None:
         rows = found.features([({"small": _GRADED}, each) for each in candidates])
         for p in found.probability([row for row in rows if not isinstance(row, Missing)]):
             found.graded(p)
+        likeness(found.domain, [each.label for each in found.inputs], found.domain.profiles)
 
 
 _GRADED: Final = samples.judged_set().judgments[0].outcome
