@@ -98,7 +98,7 @@ def likeness(domain: Domain, inputs: Sequence[str], here: Sequence[Profile]) -> 
             said = f"the {name} is {np.median(new):.3g} here, {np.median(fitted):.3g} there (medians)"
             tests.append((float(ks_2samp(np.round(fitted / step), np.round(new / step)).pvalue), said))
     p, what = min(tests, default=(1.0, ""))
-    return Likeness(domain.collection, len(here), min(1.0, p * len(tests)), what)
+    return Likeness(domain.collection, len(here), min(1.0, p * max(1, len(tests))), what)
 
 
 class Watch:

@@ -67,6 +67,13 @@ def test_last_digits_are_no_difference_where_figures_are_few_steps_or_one() -> N
     assert not found.differs
 
 
+def test_where_every_figure_is_the_same_nothing_differs() -> None:
+    same = profiles([[[2.0, 2.0]] * 8] * 20)
+    found = likeness(Domain("", same), NAMES, same)
+    assert found is not None
+    assert found.p == 1.0
+
+
 def test_a_score_that_is_missing_throughout_is_left_out() -> None:
     without = [[[float("nan"), row[1]] for row in each] for each in lists(1, 20)]
     found = likeness(Domain("", profiles(lists(0, 20))), NAMES, profiles(without))
