@@ -189,11 +189,11 @@ class Judge:
                     group.create_task(self._measure_set(_Work(work.plan, fresh)))
 
     def _own_stage(self, candidates: CandidateSet) -> str:
-        """The stage that found or ordered the candidates by this very model, or "": its label would be the student's
-        own score once more."""
+        """The stage that found or ordered the candidates by this very model, on whichever engine, or "": its label
+        would be the student's own score once more."""
         weights = self._backend.weights
-        own = f"{weights.model}@{weights.revision}"
-        return next((step.stage for step in candidates.trace if step.model == own), "")
+        own = _model_of(f"{weights.model}@{weights.revision}")
+        return next((step.stage for step in candidates.trace if _model_of(step.model) == own), "")
 
     def _refuse(self, work: _Work, stage: str) -> None:
         why = f"{self._backend.weights.model} is the {stage}'s own model: its score is no judgment; judge by another"
@@ -318,6 +318,12 @@ class Judge:
     def close(self) -> None:
         """Free the engine. The cache is shared and stays open."""
         self._backend.close()
+
+
+def _model_of(fingerprint: str) -> str:
+    """Name and revision of a fingerprint, without what computes it and how much of its vectors is kept."""
+    name, at, revision = fingerprint.partition("@")
+    return name + at + revision.partition("+")[0]
 
 
 def is_graded(judgment: Judgment) -> bool:

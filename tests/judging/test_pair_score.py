@@ -119,8 +119,8 @@ async def test_the_model_that_found_the_passages_does_not_judge_them() -> None:
     judge = make_judge(EmbedderBackend(embedder), strategy="pair_score")
     found_by_it = TraceStep("retriever", "", embedder.fingerprint, 0.0, 0.0)
     own = replace(candidate_set(*TEXTS), trace=(found_by_it,))
-    judged = await judge_one(judge, own)
-    assert reasons(judged) == ["refused"] * 3
+    for same in (found_by_it, replace(found_by_it, model=f"{embedder.fingerprint}+openvino-int8-static1")):
+        assert reasons(await judge_one(judge, replace(own, trace=(same,)))) == ["refused"] * 3
     other = replace(own, trace=(replace(found_by_it, model="another@1"),))
     assert reasons(await judge_one(judge, other)) == ["graded"] * 3
 
