@@ -125,6 +125,15 @@ class EmbedderSettings(Section):
     device: str = Field("", description="As torch names it: cpu, cuda, cuda:1; empty: a GPU where there is one")
 
 
+class CrossEncoderSettings(EmbedderSettings):
+    """The backend `cross-encoder`: a model that reads query and passage together."""
+
+    max_length: int = Field(
+        0, ge=0, description="Tokens of query and passage together, at most; 0: as many as the model reads"
+    )
+    batch_pairs: int = Field(32, ge=1, description="Pairs computed at once")
+
+
 class FakeSettings(Section):
     """The backend `fake`: the fake for tests and benchmarks."""
 

@@ -38,6 +38,8 @@ def make_backend(
         backend = _openai_batch(settings, batches)
     elif settings.backend == "embedder":
         backend = _embedder(settings)
+    elif settings.backend == "cross-encoder":
+        backend = _cross_encoder(settings)
     else:
         backend = _fake(settings) if settings.backend == "fake" else _in_process(settings)
     try:
@@ -185,6 +187,13 @@ def _embedder(settings: JudgeSettings) -> Backend:
     from qrelay.models.embedder import load_embedder
 
     return EmbedderBackend(load_embedder(settings.model, **settings.embedder.model_dump()))
+
+
+def _cross_encoder(settings: JudgeSettings) -> Backend:
+    from qrelay.llm.cross_encoder import CrossEncoderBackend
+    from qrelay.models.catalogue import resolve
+
+    return CrossEncoderBackend(resolve(settings.model), **settings.cross_encoder.model_dump())
 
 
 def _fake(settings: JudgeSettings) -> Backend:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from qrelay.config import NamesFile, Section, ServiceSettings
 from qrelay.judging.cache_records import NO_CACHE
 from qrelay.judging.engine_settings import (
+    CrossEncoderSettings,
     EmbedderSettings,
     EndpointSettings,
     FakeSettings,
@@ -25,16 +26,19 @@ _LOCAL_ENGINES: Final = ("transformers", "openvino", "llamacpp")
 _PROMPT_LOGPROBS: Final = ("transformers", "openvino", "vllm")
 """Engines that serve query_likelihood without being told that they do."""
 
-_ENCODERS: Final = ("embedder",)
-"""Backends that score a pair themselves: strategy pair_score, and no other."""
+_ENCODERS: Final = ("embedder", "cross-encoder")
+"""Backends that score a pair themselves: strategy pair_score, unless another is named."""
 _REMOTE: Final = ("openai", "openai-batch")
 _BATCH_WORKER: Final = {"max_items": 8, "batches_in_flight": 250, "max_attempts": 25}
 """A batch should be large, and what waits for one is held: 2000 messages. Each restart is a delivery more."""
 
-BackendName = Literal["llamacpp", "transformers", "openvino", "vllm", "openai", "openai-batch", "embedder", "fake"]
-StrategyName = Literal[
-    "binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility", "pair_score"
+BackendName = Literal[
+    "llamacpp", "transformers", "openvino", "vllm", "openai", "openai-batch", "embedder", "cross-encoder", "fake"
 ]
+StrategyName = Literal[
+    "binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility", "pair_score",
+    "consensus",
+]  # fmt: skip
 
 
 class PrefilterSettings(Section):
@@ -151,7 +155,8 @@ class JudgeSettings(ServiceSettings):
         description="Engine: transformers (PyTorch), openvino (8-bit weights, for processors without bfloat16), "
         "llamacpp (embedded llama.cpp), vllm (in this process), openai (a compatible endpoint), openai-batch (the "
         "same by OpenAI's Batch API: half the price, within a day, 2000 messages held meanwhile), embedder (the "
-        "cosine of a model that is not the retriever's), fake (no model). With the first three worker.max_items is "
+        "cosine of a model that is not the retriever's), cross-encoder (a model that reads both together, such as "
+        "`qrelay train --experiment judge` makes), fake (no model). With the first three worker.max_items is "
         "2, unless set: the labels of a batch travel on together, and a set may take a minute",
     )
     model: str = Field(
@@ -164,7 +169,7 @@ class JudgeSettings(ServiceSettings):
         description="query_likelihood: how much likelier the passage makes the query; best for small models. "
         "graded: a grade on `scale`; the default with llamacpp, openai and fake. binary: YES or NO. answer_nll: how "
         "much likelier the passage makes the reference answer. utility: listwise. pair_score: what an encoder says "
-        "(embedder)",
+        "(embedder, cross-encoder). consensus: how much of the list resembles the passage (embedder)",
     )
     scale: Literal["0-3", "1-4"] = Field("0-3", description="Grades of the strategy graded; binary has its own, 0-1")
     rubric: Annotated[str, NamesFile((".yaml", ".yml"))] = Field(
@@ -204,6 +209,7 @@ class JudgeSettings(ServiceSettings):
     openvino: OpenVinoSettings = OpenVinoSettings()
     vllm: VllmSettings = VllmSettings()
     embedder: EmbedderSettings = EmbedderSettings()
+    cross_encoder: CrossEncoderSettings = CrossEncoderSettings()
     fake: FakeSettings = FakeSettings()
     prefilter: PrefilterSettings = PrefilterSettings()
 
@@ -277,6 +283,11 @@ class JudgeSettings(ServiceSettings):
             problems.append(
                 f"backend openai-batch cannot ask by {' or '.join(sorted(by_ids))}: set endpoint.label_logprobs to "
                 "top, and endpoint.prompt_logprobs to echo or off"
+            )
+        if self.strategy == "consensus" and not self.rubric and self.backend != "embedder":
+            problems.append(
+                f"strategy consensus compares passages with each other, which backend {self.backend} was not made "
+                "for: set backend to embedder"
             )
         if self.backend != "fake" and not self.model:
             problems.append("model is empty: name one (`qrelay models list` shows those of the catalogue)")

@@ -2,9 +2,11 @@
 
     examples, dropped = load_examples(expand(["exports/*.jsonl"]), reading)
 
-A line is told by its keys. Of `triples` the positives and negatives are those that mining chose; of `labels` every
-graded passage comes, and its `role` says what mining made of it. What is neither positive nor negative (a filter kept
-it out: it may be relevant) is never pushed away; it trains through its soft target alone.
+A line of an export is told by its keys. Of `triples` the positives and negatives are those that mining chose; of
+`labels` every graded passage comes, and its `role` says what mining made of it. A TSV of annotated pairs is read too:
+people's labels, an example a query, grades brought to 0..1; for `p_relevant` their upper half is 1, the rest 0. What
+is neither positive nor negative (a filter kept it out: it may be relevant) is never pushed away; it trains through its
+soft target alone.
 
 Soft targets (`Reading.target`): p_relevant; expected_relevance, in 0..1; grade, brought to 0..1 by the least and the
 highest grade that the data hold; answer_nll, as -nll in nats a token, so that a higher one is better here too.
@@ -21,7 +23,8 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from qrelay.errors import ConfigError
+from qrelay.errors import ConfigError, MalformedInput
+from qrelay.formats.annotated_pairs import read_annotated_pairs, relevant_from
 from qrelay.formats.lines import BadRecord, byte_lines, parsed
 from qrelay.text import passage_text
 from qrelay.training.posterior import with_posterior
@@ -126,6 +129,9 @@ def read_examples(
     """
     counts: Counter[str] = Counter() if dropped is None else dropped
     for path in paths:
+        if path.suffix == ".tsv":
+            yield from _annotated(path, reading)
+            continue
         for _, example in parsed(path, byte_lines(path), lambda line: _example(line, reading, counts)):
             yield example
 
@@ -169,6 +175,25 @@ def _example(line: bytes, reading: Reading, dropped: Counter[str]) -> Example:
             f" ({type(error).__name__}: {error}); with target {reading.target} each passage needs that key, with a"
             " prior also the scores that `qrelay export labels` writes"
         ) from error
+
+
+def _annotated(path: Path, reading: Reading) -> Iterator[Example]:
+    """The pairs that people graded, an example a query."""
+    pairs = read_annotated_pairs(path)
+    grades = [pair.grade for pair in pairs if pair.grade is not None]
+    if reading.target not in ("grade", "p_relevant") or reading.prior:
+        raise MalformedInput(f"{path} holds people's grades alone: set target to grade or p_relevant, and no prior")
+    low, high, relevant = min(grades, default=0), max(grades, default=1), relevant_from(grades)
+    by_query: dict[str, list[tuple[str | None, Document]]] = {}
+    asked: dict[str, str] = {}
+    for pair in pairs:
+        grade = pair.grade if pair.grade is not None else low
+        target = float(grade >= relevant) if reading.target == "p_relevant" else (grade - low) / (high - low)
+        document = Document(passage_text(pair.title, pair.text), target, human=True)
+        by_query.setdefault(pair.query_id, []).append((None, document))
+        asked[pair.query_id] = pair.query
+    for query_id, documents in by_query.items():
+        yield Example(query_id, asked[query_id], *_sides(documents, reading))
 
 
 def _with_roles(row: Mapping[str, Any]) -> Iterator[tuple[str | None, dict[str, Any]]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from qrelay.errors import ConfigError
 from qrelay.formats.beir import Collection
 from qrelay.models.catalogue import resolve
 from qrelay.training import record as records
-from qrelay.training.data import expand
+from qrelay.training.data import Reading, expand, read_examples
 from qrelay.training.experiment import Experiment
+from qrelay.training.gate.facts import read_query_hashes, write_query_hashes
 
 if TYPE_CHECKING:
     from qrelay.training.evaluator import DevEvaluator
@@ -82,7 +83,7 @@ def _train(
         weights.merge_with_base(model, base, experiment.merge)
     _measure(record, "after", evaluator, model)
     if records.first_process():
-        _save(model, out)
+        _save(model, out, _queries(experiment, data), read_query_hashes(folder) or ())
         records.write(out, {**record, "state": "done"})
     wait_for_all()
 
@@ -109,10 +110,19 @@ def _measure(record: dict[str, Any], when: str, evaluator: DevEvaluator | None, 
         )  # fmt: skip
 
 
-def _save(model: Any, out: Path) -> None:
-    """The result, whole or not there."""
+def _queries(experiment: Experiment, data: Sequence[str]) -> set[str]:
+    """The texts of the queries that all stages learnt from."""
+    files = expand([glob for stage in experiment.stages for glob in stage.data or data])
+    reading = Reading(target=experiment.target, positives="target")
+    return {example.query for example in read_examples(files, reading)}
+
+
+def _save(model: Any, out: Path, queries: Iterable[str], inherited: Iterable[str]) -> None:
+    """The result, whole or not there. It says, as hashes, which queries it was trained on: neither a gate nor people
+    that measure it as a judge may ask it about those."""
     part = out / "model.part"
     shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(out / "model", ignore_errors=True)
     model.save_pretrained(str(part), create_model_card=False)
+    write_query_hashes(part, queries, inherited)
     part.rename(out / "model")

@@ -22,7 +22,7 @@ from qrelay.cli.judge.preview import preview
 from qrelay.cli.judge.rejudge import rejudge
 from qrelay.cli.judge.slice import slice_
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.judging.settings import BackendName
+from qrelay.judging.settings import BackendName, StrategyName
 from qrelay.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from qrelay.types import JudgedSet, Judgment
 
 
-STRATEGIES = ["binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility", "pair_score"]
+STRATEGIES = list(get_args(StrategyName))
 BACKENDS = list(get_args(BackendName))
 Named = tuple[str, str, dict[str, str]]
 """(title, text, metadata) of a passage."""

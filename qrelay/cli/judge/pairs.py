@@ -61,6 +61,7 @@ async def judged_pairs(
     _refuse_own_model(settings, embedders or ())
     given, corpus = _pairs(options)
     pairs = unseen(given, settings.members().values())
+    _refuse_trained(settings, pairs)
     if len(pairs) < len(given):
         click.echo(
             f"left out {len(given) - len(pairs)} pairs of queries that judge.shots shows as examples", err=True
@@ -93,6 +94,22 @@ def _refuse_own_model(settings: JudgeSettings, embedders: Sequence[str]) -> None
                 f"the judge {name} is {own.model}, the retriever's embedder (--embedder), whose score is called "
                 "dense: judge by another model"
             )
+
+
+def _refuse_trained(settings: JudgeSettings, pairs: Sequence[GradedPair]) -> None:
+    """A judge that was trained on a query's labels knows people's answers: measuring it there flatters it."""
+    from qrelay.models.catalogue import resolve
+    from qrelay.training.gate.facts import query_hash, read_query_hashes
+
+    asked = {query_hash(pair.query): pair.query_id for pair in pairs}
+    for name, own in settings.members().items():
+        if own.backend in ("cross-encoder", "embedder") and own.model != "hash":
+            known = sorted(asked[each] for each in asked.keys() & (read_query_hashes(resolve(own.model).path) or ()))
+            if known:
+                raise click.UsageError(
+                    f"the judge {name} was trained on {len(known)} of these {len(asked)} queries ({known[0]}, …): "
+                    "measure it on pairs of other queries, or train it without these"
+                )
 
 
 def _pairs(options: dict[str, Any]) -> tuple[list[GradedPair], list[tuple[str, str]]]:

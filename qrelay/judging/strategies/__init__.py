@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from qrelay.judging.strategies.answer_nll import AnswerNll
 from qrelay.judging.strategies.base import Strategy
 from qrelay.judging.strategies.chat import ChatGrade, Shot
+from qrelay.judging.strategies.consensus import Consensus
 from qrelay.judging.strategies.contrastive import ContrastiveLikelihood
 from qrelay.judging.strategies.pair_score import PairScores
 from qrelay.judging.strategies.query_likelihood import QueryLikelihood
@@ -19,6 +20,7 @@ _STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "contrastive_likelihood": ContrastiveLikelihood,
     "answer_nll": AnswerNll,
     "pair_score": PairScores,
+    "consensus": Consensus,
 }
 
 

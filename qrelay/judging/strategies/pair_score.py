@@ -39,7 +39,7 @@ class PairScores:
     ) -> list[Measured | QrelayError]:
         """One pair a passage."""
         answers = await backend.pair_scores([_pair(query, passage) for passage in passages])
-        return [each if isinstance(each, QrelayError) else _measured(each) for each in answers]
+        return [each if isinstance(each, QrelayError) else measured(each) for each in answers]
 
     def example(self, query: Query, passage: Passage) -> list[Message]:
         """Both texts as the model reads them."""
@@ -51,7 +51,8 @@ def _pair(query: Query, passage: Passage) -> Pair:
     return Pair(query.text, passage_text(passage.title, passage.text))
 
 
-def _measured(answer: PairScore) -> Measured:
+def measured(answer: PairScore) -> Measured:
+    """The label of a score."""
     if not math.isfinite(answer.log_odds):
         return Measured(Missing("unparseable", f"the score is not a number ({answer.log_odds})"), answer.decoding)
     p = 1.0 / (1.0 + math.exp(-max(-_MOST, min(_MOST, answer.log_odds))))
