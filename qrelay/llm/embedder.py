@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qrelay.errors import QrelayError
 from qrelay.llm.base import Local, Weights
@@ -20,6 +21,8 @@ from qrelay.models.embedder import Embedder, TextKind, Vectors
 
 SLOPE: Final = 14.3
 CUT: Final = 0.44
+_AT_ONCE: Final = 8192
+"""Pairs whose vectors are multiplied at once: some 50 MB."""
 
 
 class EmbedderBackend(Local):
@@ -36,18 +39,26 @@ class EmbedderBackend(Local):
         return await asyncio.to_thread(self._scores, pairs) if pairs else []
 
     def _scores(self, pairs: Sequence[Pair]) -> list[PairScore | QrelayError]:
-        queries = self._directions([pair.query for pair in pairs], "query")
-        passages = self._directions([pair.passage for pair in pairs], "document")
-        cosines = (queries * passages).sum(1, dtype=np.float64)
+        sides: list[tuple[str, TextKind]] = [
+            *((pair.passage, "document") for pair in pairs),
+            *((pair.query, "document" if pair.alike else "query") for pair in pairs),
+        ]
+        vectors, rows = self._directions(sides)
+        passages, queries = rows[: len(pairs)], rows[len(pairs) :]
+        parts = [slice(at, at + _AT_ONCE) for at in range(0, len(pairs), _AT_ONCE)]
+        cosines = [(vectors[queries[n]] * vectors[passages[n]]).sum(1, dtype=np.float64) for n in parts]
         decoding = self._decodings[PAIR_SCORES]
-        return [PairScore(SLOPE * (float(cosine) - CUT), decoding) for cosine in cosines]
+        return [PairScore(SLOPE * (float(each) - CUT), decoding) for each in np.concatenate(cosines)]
 
-    def _directions(self, texts: Sequence[str], kind: TextKind) -> Vectors:
-        """Vectors [texts, dim] of unit length, each text encoded once."""
-        place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        vectors = self._embedder.encode(list(place), kind)[[place[text] for text in texts]]
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+    def _directions(self, sides: Sequence[tuple[str, TextKind]]) -> tuple[Vectors, NDArray[np.int64]]:
+        """(vectors of unit length [distinct, dim], the row of each side). sides: text and kind; each encoded once."""
+        once: dict[TextKind, list[str]] = {}
+        for text, kind in dict.fromkeys(sides):
+            once.setdefault(kind, []).append(text)
+        place = {each: row for row, each in enumerate((text, kind) for kind, texts in once.items() for text in texts)}
+        vectors = np.concatenate([self._embedder.encode(texts, kind) for kind, texts in once.items()])
+        lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return np.asarray(vectors / lengths, np.float32), np.array([place[each] for each in sides], np.int64)
 
     def close(self) -> None:
         """Nothing to free that Python does not."""

@@ -134,10 +134,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What an encoder reads: a query, and a passage with its title, as `qrelay.text.passage_text` joins them."""
+    """What an encoder reads: a query, and a passage with its title, as `qrelay.text.passage_text` joins them. alike:
+    the query is a passage too, and is read as one."""
 
     query: str
     passage: str
+    alike: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@
 A line of an export is told by its keys. Of `triples` the positives and negatives are those that mining chose; of
 `labels` every graded passage comes, and its `role` says what mining made of it. A TSV of annotated pairs is read too:
 people's labels, an example a query, grades brought to 0..1; for `p_relevant` their upper half is 1, the rest 0. What
-is neither positive nor negative (a filter kept it out: it may be relevant) is never pushed away; it trains through its
-soft target alone.
+is neither positive nor negative (a filter kept it out: it may be relevant) is never pushed away; it trains through
+its soft target alone.
 
 Soft targets (`Reading.target`): p_relevant; expected_relevance, in 0..1; grade, brought to 0..1 by the least and the
 highest grade that the data hold; answer_nll, as -nll in nats a token, so that a higher one is better here too.

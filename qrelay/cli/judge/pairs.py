@@ -98,12 +98,12 @@ def _refuse_own_model(settings: JudgeSettings, embedders: Sequence[str]) -> None
 
 def _refuse_trained(settings: JudgeSettings, pairs: Sequence[GradedPair]) -> None:
     """A judge that was trained on a query's labels knows people's answers: measuring it there flatters it."""
-    from qrelay.models.catalogue import resolve
-    from qrelay.training.gate.facts import query_hash, read_query_hashes
-
-    asked = {query_hash(pair.query): pair.query_id for pair in pairs}
     for name, own in settings.members().items():
         if own.backend in ("cross-encoder", "embedder") and own.model != "hash":
+            from qrelay.models.catalogue import resolve
+            from qrelay.training.gate.facts import query_hash, read_query_hashes
+
+            asked = {query_hash(pair.query): pair.query_id for pair in pairs}
             known = sorted(asked[each] for each in asked.keys() & (read_query_hashes(resolve(own.model).path) or ()))
             if known:
                 raise click.UsageError(

@@ -60,7 +60,7 @@ class Consensus:
             few = Missing("refused", f"consensus needs {_LEAST} different passages, the list has {len(passages)}")
             return [Measured(few, decoding)] * len(passages)
         texts = [passage_text(each.title, each.text) for each in passages]
-        pairs = [Pair(one, other) for one in texts for other in texts]
+        pairs = [Pair(one, other, alike=True) for one in texts for other in texts]
         found = await backend.pair_scores(pairs)
         failed = next((each for each in found if isinstance(each, QrelayError)), None)
         if failed is not None:
