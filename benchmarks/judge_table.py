@@ -22,6 +22,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache as once
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -35,15 +36,17 @@ from qrelay.files import write_atomic
 from qrelay.formats.annotated_pairs import GradedPair, corpus_texts, read_beir
 from qrelay.formats.beir import Collection
 from qrelay.formats.runs import read_run
-from qrelay.judging.cache import JudgmentCache, open_cache
+from qrelay.judging.cache import JudgmentCache, NoCache, open_cache
 from qrelay.judging.judge import Judge
 from qrelay.judging.panel import Panel
 from qrelay.judging.qualification.stages import Scores, StageOptions, score_pairs
 from qrelay.judging.qualification.systems import FUSED, FUSED_STAGES, Evaluation, System, evaluate, with_stages
 from qrelay.judging.qualification.table import Table, measure
 from qrelay.judging.report.write import without_nan
+from qrelay.judging.strategies.consensus import Consensus
 from qrelay.judging.strategies.query_likelihood import QueryLikelihood
 from qrelay.llm.base import Local, Weights
+from qrelay.llm.embedder import EmbedderBackend
 from qrelay.llm.exchange import Continuation, TargetLogprobs
 from qrelay.models.embedder import Embedder, SentenceTransformerEmbedder, TextKind, Vectors, load_embedder
 from qrelay.models.engines import EncoderEngine
@@ -56,6 +59,7 @@ JSON, PAGE = ROOT / "docs" / "judge-table.json", ROOT / "docs" / "judge.md"
 MINILM, MPNET = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
 BOTH_DENSE: Final = (DENSE, f"{DENSE}:{MPNET}")
 JUDGES: Final = {"0.5B": "qwen2.5-coder-0.5b-instruct", "1.5B": "qwen2.5-coder-1.5b-instruct"}
+CONSENSUS: Final = "consensus"
 
 DENSES: Final = {"MiniLM": BOTH_DENSE[:1], "mpnet": BOTH_DENSE[1:], "both cosines": BOTH_DENSE}
 ROWS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -71,6 +75,11 @@ ROWS: Final[Mapping[str, tuple[str, ...]]] = {
         for judges in (("0.5B",), tuple(JUDGES))
         for said, dense in DENSES.items()
     },
+    f"consensus, {MPNET}": (CONSENSUS,),
+    f"`{FUSED}`: 0.5B, consensus": ("0.5B", CONSENSUS),
+    f"`{FUSED}`: 0.5B, 1.5B, consensus": (*JUDGES, CONSENSUS),
+    f"`{FUSED_STAGES}`: 0.5B, consensus, MiniLM": with_stages(("0.5B", CONSENSUS), BOTH_DENSE[:1]),
+    f"`{FUSED_STAGES}`: 0.5B, 1.5B, consensus, MiniLM": with_stages((*JUDGES, CONSENSUS), BOTH_DENSE[:1]),
 }
 """A row's name and its inputs."""
 
@@ -105,21 +114,24 @@ class Recorded(Local):
 
 
 class Kept(SentenceTransformerEmbedder):
-    """An embedder whose vectors of documents are kept in a folder."""
+    """An embedder whose vectors of documents are kept in a folder, and of those that it gave once in memory."""
 
     def __init__(self, name: str, folder: Path, engine: EncoderEngine = "torch") -> None:
         found = load_embedder(name, engine=engine)
         assert isinstance(found, SentenceTransformerEmbedder)
         super().__init__(found.model, found.name, found.fingerprint)
         self._folder = folder
+        self._rows: dict[str, Any] = {}
 
     def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
         """See the class."""
         if kind == "query":
             return super().encode(texts, kind)
-        whole = Collection(list(map(str, range(len(texts)))), list(texts), {}, {})
-        plain = SentenceTransformerEmbedder(self.model, self.name, self.fingerprint)
-        return corpus_vectors(whole, plain, keep=self._folder)
+        if not self._rows.keys() >= {*texts}:
+            whole = Collection(list(map(str, range(len(texts)))), list(texts), {}, {})
+            plain = SentenceTransformerEmbedder(self.model, self.name, self.fingerprint)
+            self._rows |= zip(texts, corpus_vectors(whole, plain, keep=self._folder), strict=True)
+        return np.array([self._rows[text] for text in texts])
 
 
 def recorded(
@@ -147,6 +159,14 @@ def recorded(
     return Table(tuple(pairs), relevant_from, ordered, hashes, stages), there
 
 
+def agreeing(table: Table, embedder: Embedder) -> Table:
+    """The table with the labels of the strategy `consensus`, which costs no more than the passages' vectors."""
+    judge = Judge(EmbedderBackend(embedder), Consensus(), NoCache())
+    panel = Panel({CONSENSUS: judge}, NoCache())
+    said = asyncio.run(measure(panel, table.pairs, table.stages, table.relevant_from))
+    return replace(table, labels={**table.labels, **said.labels}, judges={**table.judges, **said.judges})
+
+
 def taus(table: Table, system: System, folder: Path) -> dict[str, Any]:
     """Kendall's tau of the official runs under the system's cross-validated grades and under people's, by nDCG@10."""
     assert system.predictions is not None
@@ -166,9 +186,9 @@ def figures(evaluation: Evaluation, there: Mapping[str, int], runs: Path | None)
     against = {each["a"]: each for each in evaluation.comparisons}
     found: dict[str, Any] = {}
     for row, inputs in ROWS.items():
-        lacking = [name for name in JUDGES if name in inputs and name not in table.labels]
+        lacking = [name for name in (*JUDGES, CONSENSUS) if name in inputs and name not in table.labels]
         if lacking:
-            counts = [f"{name} {there[name]:,} of {len(table.pairs):,}" for name in lacking]
+            counts = [f"{name} {there.get(name, 0):,} of {len(table.pairs):,}" for name in lacking]
             found[row] = {"inputs": list(inputs), "lacking": counts}
             continue
         system = evaluation.systems[inputs[0] if len(inputs) == 1 else row]
@@ -194,7 +214,7 @@ def table_of(
         rows = np.array([row for row, pair in enumerate(pairs) if pair.query_id in asked])
         pairs, stages = [pairs[row] for row in rows], {system: scores[rows] for system, scores in stages.items()}
     table, there = recorded(cache, pairs, stages, public.relevant_from)
-    return replace(table, collection=name), there
+    return agreeing(replace(table, collection=name), load(MPNET)), there
 
 
 def measured(table: Table, there: Mapping[str, int], runs: Path | None) -> dict[str, Any]:
@@ -252,7 +272,7 @@ def main() -> None:
     if not arguments.data.exists():
         raise SystemExit(f"skipped: {arguments.data} is not there; name the collections' folder with --data")
     chosen = arguments.only or [name for name in COLLECTIONS if arguments.dl19 or not COLLECTIONS[name].runs]
-    load = partial(Kept, folder=arguments.vectors, engine=arguments.engine)
+    load = once(partial(Kept, folder=arguments.vectors, engine=arguments.engine))
     cache = open_cache(arguments.cache)
     try:
         asked = {name: (COLLECTIONS[name], arguments.data / name) for name in chosen} | dict(arguments.folder)

@@ -139,7 +139,7 @@ def test_annotated_pairs_hold_no_other_target(graded: Path) -> None:
 
 
 def test_a_trained_model_says_on_which_queries(trained: Path) -> None:
-    assert read_query_hashes(trained) == {query_hash(toy.query(n)) for n in range(toy.COUNT)}
+    assert read_query_hashes(trained) == frozenset(query_hash(toy.query(n)) for n in range(toy.COUNT))
 
 
 def evaluated(model: Path, pairs: Path, folder: Path, command: str = "eval", *more: str) -> Result:

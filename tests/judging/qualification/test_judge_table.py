@@ -16,9 +16,11 @@ from benchmarks.judge_page import BEGIN, END, TRANSFER, filled, markdown, transf
 from benchmarks.judge_table import (
     BOTH_DENSE,
     COLLECTIONS,
+    CONSENSUS,
     JUDGES,
     ROWS,
     Kept,
+    agreeing,
     figures,
     recorded,
     taus,
@@ -33,6 +35,7 @@ from qrelay.judging.qualification.table import Table, measure
 from qrelay.judging.strategies.query_likelihood import QueryLikelihood
 from qrelay.llm.base import Weights
 from qrelay.llm.fake import FakeBackend
+from qrelay.models.embedder import HashEmbedder
 from tests.judging.qualification.running import overlapping
 from tests.judging.qualification.tables import graded, noisy
 
@@ -73,7 +76,7 @@ def test_a_judge_with_labels_of_some_pairs_only_is_told_and_not_computed(tmp_pat
     label(tmp_path / "cache.sqlite", PAIRS[:10], JUDGES["1.5B"])
     table, counts = read(tmp_path / "cache.sqlite")
     assert list(table.labels) == ["0.5B"]
-    whole = {row: inputs for row, inputs in ROWS.items() if len(inputs) > 1 and "1.5B" not in inputs}
+    whole = {row: inputs for row, inputs in ROWS.items() if len(inputs) > 1 and not {"1.5B", CONSENSUS} & {*inputs}}
     rows = figures(evaluate(table, whole), counts, None)
     assert list(rows) == list(ROWS)
     assert rows["query likelihood, 1.5B"] == {"inputs": ["1.5B"], "lacking": ["1.5B 10 of 36"]}
@@ -168,3 +171,11 @@ def test_a_collection_without_labels_of_a_judge_is_in_no_row() -> None:
     records = transferred({"one": table, "other": replace(table, labels={})}, {"a": ("a",)})
     assert [each["measured_on"] for each in records] == ["one"]
     assert judge_transfer.markdown([], {}).startswith("Not measured yet")
+
+
+def test_the_consensus_of_a_list_needs_no_judges_labels() -> None:
+    table = agreeing(Table(tuple(PAIRS), 1, {}, {}, SCORES), HashEmbedder())
+    assert list(table.labels) == [CONSENSUS]
+    assert np.isfinite(table.column(CONSENSUS)).all()
+    evaluation = evaluate(table, {})
+    assert not evaluation.systems[CONSENSUS].uses_stage_scores
