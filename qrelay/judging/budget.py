@@ -18,11 +18,12 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Protocol
 
 from qrelay.errors import BudgetExhausted, ConfigError, QrelayError, TransientError
+from qrelay.judging.budget_settings import BudgetSettings
 from qrelay.judging.cache import open_cache
 from qrelay.judging.cache_records import NO_CACHE
 from qrelay.judging.core import JudgeCore
 from qrelay.judging.judge import utc_now
-from qrelay.judging.settings import BudgetSettings, JudgeSettings
+from qrelay.judging.settings import JudgeSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.stage import Info
 from qrelay.types import CandidateSet, JudgedSet

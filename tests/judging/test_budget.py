@@ -15,10 +15,11 @@ from qrelay import wire
 from qrelay.config import GrpcSettings, WorkerSettings
 from qrelay.errors import BackendUnavailable, BudgetExhausted, ConfigError, QrelayError
 from qrelay.judging.budget import Budgeted
+from qrelay.judging.budget_settings import BudgetSettings
 from qrelay.judging.cache import NoCache
 from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.load import load_core
-from qrelay.judging.settings import BudgetSettings, JudgeSettings
+from qrelay.judging.settings import JudgeSettings
 from qrelay.llm.fake import FakeBackend
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.memory import MemoryBroker

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import BackendUnavailable, BudgetExhausted, InputError, QrelayError
 from qrelay.judging.budget import Budgeted
+from qrelay.judging.budget_settings import BudgetSettings
 from qrelay.judging.cache import NoCache
 from qrelay.judging.rejudge import Rejudged, count, rejudge
-from qrelay.judging.settings import BudgetSettings
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.llm.fake import FakeBackend

@@ -72,7 +72,8 @@ def preview(
 
 def _settings(config: Path | None, data_dir: Path) -> JudgeSettings:
     """The settings, but without budget."""
-    from qrelay.judging.settings import BudgetSettings, JudgeSettings
+    from qrelay.judging.budget_settings import BudgetSettings
+    from qrelay.judging.settings import JudgeSettings
     from qrelay.settings import load_settings
 
     settings = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)

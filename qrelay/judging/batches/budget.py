@@ -12,7 +12,7 @@ from datetime import UTC, datetime, time, timedelta
 
 from qrelay.errors import BudgetExhausted
 from qrelay.judging.budget import SpendStore
-from qrelay.judging.settings import BudgetSettings
+from qrelay.judging.budget_settings import BudgetSettings
 
 
 class BatchBudget:
