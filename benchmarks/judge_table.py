@@ -114,7 +114,7 @@ class Recorded(Local):
 
 
 class Kept(SentenceTransformerEmbedder):
-    """An embedder whose vectors of documents are kept in a folder, and of those that it gave once in memory."""
+    """An embedder whose vectors of documents are kept in a folder, and those that it gave once in memory."""
 
     def __init__(self, name: str, folder: Path, engine: EncoderEngine = "torch") -> None:
         found = load_embedder(name, engine=engine)
@@ -161,8 +161,7 @@ def recorded(
 
 def agreeing(table: Table, embedder: Embedder) -> Table:
     """The table with the labels of the strategy `consensus`, which costs no more than the passages' vectors."""
-    judge = Judge(EmbedderBackend(embedder), Consensus(), NoCache())
-    panel = Panel({CONSENSUS: judge}, NoCache())
+    panel = Panel({CONSENSUS: Judge(EmbedderBackend(embedder), Consensus(), NoCache())}, NoCache())
     said = asyncio.run(measure(panel, table.pairs, table.stages, table.relevant_from))
     return replace(table, labels={**table.labels, **said.labels}, judges={**table.judges, **said.judges})
 
