@@ -9,17 +9,11 @@ that failed does not take an earlier grade away.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
-
 from qrelay.errors import InputError
-from qrelay.labels.ledger.people import HUMAN
+from qrelay.labels.ledger.precedence import HUMAN, kind_of, rank
 from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
 from qrelay.labels.mining.rules import MiningRules
 from qrelay.scales import Scale
-from qrelay.types import COMBINED, JudgeIdentity
-
-_KINDS: Final = (HUMAN, *COMBINED)
-
 
 def chosen_judges(
     judges: Mapping[int, JudgeRow], wanted: str | None, present: Callable[[], set[int]]
@@ -82,7 +76,7 @@ def in_order(labels: Iterable[Label], judges: Mapping[int, JudgeRow]) -> list[La
     kinds = {no: (kind_of(judge.identity), judge.judge_hash) for no, judge in judges.items()}
     return sorted(
         labels,
-        key=lambda each: (kinds[each.judge_no][0], each.grade is None, -each.generation, kinds[each.judge_no][1]),
+        key=lambda each: rank(kinds[each.judge_no][0], each.grade is None, each.generation, kinds[each.judge_no][1]),
     )
 
 
@@ -93,11 +87,6 @@ def relevant(label: Label, judges: Mapping[int, JudgeRow], relevant_grades: Mapp
         InputError: the scale has no relevant grade.
     """
     return Scale.named(judges[label.judge_no].identity.scale, relevant_grades).relevant(label.grade)
-
-
-def kind_of(judge: JudgeIdentity) -> int:
-    """Which kind of judge counts first, from 0."""
-    return _KINDS.index(judge.strategy) if judge.strategy in _KINDS else len(_KINDS)
 
 
 def independent_judges(judges: Mapping[int, JudgeRow]) -> dict[int, JudgeRow]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qrelay.errors import NotQualified
-from qrelay.labels.ledger.people import HUMAN
+from qrelay.labels.ledger.precedence import HUMAN
 from qrelay.labels.ledger.reader import JudgeRow, Label
 from qrelay.labels.qualification import (
     CALIBRATED_ONLY,

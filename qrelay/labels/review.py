@@ -28,10 +28,11 @@ import orjson
 import sqlalchemy as sa
 
 from qrelay.errors import InputError
-from qrelay.labels.choice import in_order, kind_of
+from qrelay.labels.choice import in_order
 from qrelay.labels.ledger import overrides, schema
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import Override
+from qrelay.labels.ledger.precedence import kind_of
 from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
 from qrelay.labels.ledger.reasons import Key, reasons
 from qrelay.scales import bounds

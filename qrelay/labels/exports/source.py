@@ -19,7 +19,7 @@ from qrelay.labels.exports.catalogue import EXAMPLES_USE, NO_LABELS, TRAINING
 from qrelay.labels.exports.request import BY_DOCUMENT, Request
 from qrelay.labels.exports.spill import Spill
 from qrelay.labels.exports.splits import Splits
-from qrelay.labels.ledger.people import HUMAN
+from qrelay.labels.ledger.precedence import HUMAN
 from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
 from qrelay.labels.mining.rounds import choose, size_of, taken
 from qrelay.naming import document_of

@@ -13,7 +13,7 @@ from qrelay.labels.exports.request import Request
 from qrelay.labels.exports.source import Source
 from qrelay.labels.exports.spill import Spill
 from qrelay.labels.exports.splits import Leaks
-from qrelay.labels.ledger.people import HUMAN
+from qrelay.labels.ledger.precedence import HUMAN
 from qrelay.labels.ledger.reader import JudgeRow, Label
 from qrelay.labels.permission import Usage
 from qrelay.labels.qualification import NEGATIVES, POSITIVES, USES

@@ -13,9 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from qrelay.identity import judge_digest
-from qrelay.labels.ledger import schema
+from qrelay.labels.ledger import retractions, schema
 from qrelay.labels.ledger.bulk import insert_absent, insert_rows
 from qrelay.labels.ledger.database import insert_new
+from qrelay.labels.ledger.refresh import refresh
 from qrelay.labels.ledger.rows import JudgmentRow, PassageRow, PreparedSet
 from qrelay.types import JudgeIdentity
 
@@ -97,6 +98,7 @@ def add_judgments(
     added = [(query_no, judge_numbers[judge], row._replace(generation=generation)) for judge, row in rows]
     insert_judgments(connection, added)
     _count(connection, query_no, [row for _, row in rows])
+    refresh(connection, [query_no], retractions.standing(connection))
 
 
 def new_judgments(

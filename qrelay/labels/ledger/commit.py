@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from qrelay.errors import QrelayError, QueryConflict
-from qrelay.labels.ledger import dead_letters, schema
+from qrelay.labels.ledger import dead_letters, retractions, schema
 from qrelay.labels.ledger.additions import insert_generations, insert_judgments, insert_passages, number_judges
 from qrelay.labels.ledger.bulk import insert_rows
 from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.database import upsert
 from qrelay.labels.ledger.merge import Added, merge
+from qrelay.labels.ledger.refresh import refresh
 from qrelay.labels.ledger.rows import PreparedSet
 from qrelay.types import JudgeIdentity
 
@@ -67,6 +68,7 @@ def commit_batch(
     numbers = _insert_queries(connection, list(first.values()), changes, now_us)
     new = [(numbers[key], item) for key, item in first.items() if key in numbers]
     _insert_sets(connection, new, judge_numbers)
+    _without_retracted(connection, new, judge_numbers)
     insert_generations(connection, [_first_generation(number, item, changes, now_us) for number, item in new])
     added = [Added(item.record) for _, item in new]
     written = {id(item) for _, item in new}
@@ -147,6 +149,17 @@ def _insert_sets(
             for row, judge in zip(item.judgment_rows, item.judges, strict=True)
         ],
     )
+
+
+def _without_retracted(
+    connection: sa.Connection, items: Sequence[tuple[int, PreparedSet]], judge_numbers: Mapping[JudgeIdentity, int]
+) -> None:
+    """Summaries were made without knowing whose labels count no more."""
+    retracted = retractions.standing(connection)
+    if not retracted:
+        return
+    judges = {judge for judge, number in judge_numbers.items() if number in retracted}
+    refresh(connection, [number for number, item in items if not judges.isdisjoint(item.judges)], retracted)
 
 
 def _first_generation(

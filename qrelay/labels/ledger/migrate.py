@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
 from qrelay.errors import ConfigError
-from qrelay.labels.ledger import database, on_postgresql, on_sqlite, schema, versions
+from qrelay.labels.ledger import database, on_postgresql, on_sqlite, retractions, schema, versions
+from qrelay.labels.ledger.refresh import refresh_all
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+_SUMMARIES: Final = 4
+"""The version that brought `summaries.py`, which needs the tables as they are now: no migration could compute them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ def migrate(url_or_path: str | Path, *, busy_timeout_s: float = 10.0) -> Migrati
                 if engine.dialect.name == "postgresql":
                     on_postgresql.creating(connection)
                 upgrade(connection, _older(connection, shown))
+                if before < _SUMMARIES:
+                    refresh_all(connection, retractions.standing(connection))
             return Migration(before, schema.SCHEMA_VERSION, copy)
     finally:
         engine.dispose()

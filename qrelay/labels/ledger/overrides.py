@@ -20,9 +20,10 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from qrelay.errors import InputError
-from qrelay.labels.ledger import schema
+from qrelay.labels.ledger import retractions, schema
 from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.names import Names, names_of
+from qrelay.labels.ledger.refresh import refresh
 from qrelay.labels.ledger.rows import moment, unfit_for_trec
 from qrelay.scales import peoples_bounds
 
@@ -212,6 +213,7 @@ def _add_chunk(
         connection.execute(schema.overrides.insert(), rows)
         changed = schema.queries.update().where(_queries.query_no.in_(touched))
         connection.execute(changed.values(change_no=change_no))
+        refresh(connection, touched, retractions.standing(connection))
     not_candidates = sum(row["passage_id"] not in names[row["query_no"]].documents for row in rows)
     return Written(len(rows), sum(map(len, chunk.values())) - len(rows), not_candidates)
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 
 from qrelay.identity import judge_digest
 from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.overrides import latest
+from qrelay.labels.ledger.precedence import HUMAN
 from qrelay.scales import Scale, peoples_bounds
 from qrelay.types import JudgeIdentity, retrieval_scores
-
-HUMAN: Final = "human"
-"""The strategy of people, as judges."""
 
 
 @cache

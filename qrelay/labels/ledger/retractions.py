@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from qrelay.errors import InputError
 from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.changes import begin_changes
+from qrelay.labels.ledger.refresh import refresh
 from qrelay.labels.ledger.rows import moment
 
 _rows, _judges = schema.judge_retractions.c, schema.judges.c
@@ -125,6 +126,7 @@ def _decide(connection: sa.Connection, judge: str, retracted: bool, author: str,
     row = {"judge_no": number, "retracted": retracted, "author": author.strip(), "reason": reason, "set_us": now_us,
            "changes": orjson.dumps(changes, option=orjson.OPT_SORT_KEYS).decode()}  # fmt: skip
     connection.execute(schema.judge_retractions.insert(), row)
+    refresh(connection, connection.execute(mine.distinct()).scalars(), standing(connection))
     return Touched(judge_hash, True, labels, sum(by_collection.values()), tuple(sorted(by_collection)))
 
 

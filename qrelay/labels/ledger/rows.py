@@ -14,6 +14,7 @@ import orjson
 
 from qrelay.errors import InvalidQuery, MalformedInput, QrelayError
 from qrelay.identity import query_fingerprint, require_collection
+from qrelay.labels.ledger import summaries
 from qrelay.labels.ledger.packing import pack, text_hash
 from qrelay.types import (
     MAX_ROUND,
@@ -237,6 +238,7 @@ def _query_row(record: JudgedSet, judgments: Sequence[Judgment]) -> Row:
         "cached": sum(judgment.cached for judgment in judgments),
         "prompt_tokens": sum(judgment.prompt_tokens for judgment in judgments),
         "round": query.round,
+        **summaries.of_judgments(judgments),
     }
 
 

@@ -1,6 +1,7 @@
 """The ledger's tables (SQLAlchemy Core, dialect-neutral) and their version.
 
-    queries          one row a committed query: its text, and counters that make statistics cheap
+    queries          one row a committed query: its text, counters that make statistics cheap, and a summary of its
+                     labels (`summaries.py`)
     candidate_sets   one row a query: its candidates with every system's score and rank, packed
     passages         title and text, once a collection and text hash
     judges           one row a judge identity; a combined judge (fused, cascade) is one of them
@@ -42,7 +43,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Raised with every change that an older qrelay could misread; `Ledger.open` refuses another number."""
 
 metadata = sa.MetaData()
@@ -54,7 +55,7 @@ _TEXT = sa.Text().with_variant(_BYTES, "postgresql")
 _HASH_128 = sa.String(32).with_variant(_BYTES, "postgresql")
 _HASH_256 = sa.String(64).with_variant(_BYTES, "postgresql")
 """No length: SQLite ignores one, and PostgreSQL is not to differ."""
-_ZERO = sa.text("0")
+_ZERO, _NOTHING = sa.text("0"), sa.text("''")
 """Of columns that came later: with a default, a migration adds them without copying the table."""
 
 collections = sa.Table(
@@ -93,6 +94,11 @@ queries = sa.Table(
     sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
     sa.Column("change_no", sa.BigInteger, nullable=False, comment="the change that touched it last"),
     sa.Column("round", sa.Integer, nullable=False, server_default=_ZERO, comment="the latest that is in"),
+    sa.Column("disagreement", sa.Float, nullable=False, server_default=_ZERO),
+    sa.Column("uncertainty", sa.Float, nullable=False, server_default=_ZERO),
+    sa.Column("people", sa.Integer, nullable=False, server_default=_ZERO),
+    sa.Column("people_apart", sa.Float, nullable=False, server_default=_ZERO),
+    sa.Column("judges", _TEXT, nullable=False, server_default=_NOTHING),
     sa.UniqueConstraint("collection", "query_id", name="queries_by_id"),
 )
 sa.Index("queries_by_change", queries.c.collection, queries.c.change_no)

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from qrelay.labels.ledger import schema
-from qrelay.labels.ledger.people import HUMAN
+from qrelay.labels.ledger.precedence import HUMAN
 
 _exports = schema.exports.c
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from qrelay.errors import InputError
 from qrelay.formats.training.example import Decided, Decision
-from qrelay.labels.choice import kind_of
+from qrelay.labels.ledger.precedence import kind_of
 from qrelay.types import Graded, Judgment
 
 NegativesAction = Literal["drop", "promote", "keep"]
