@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from qrelay.labels.ledger import schema
-from qrelay.labels.ledger.summaries import Said, Voice, summary, voice_of
+from qrelay.labels.ledger.summaries import Said, Voice, said, summary, voice_of
 from qrelay.scales import Scale
 from qrelay.types import JudgeIdentity
 
@@ -35,27 +35,24 @@ def refresh_all(connection: sa.Connection, retracted: Collection[int]) -> None:
 
 
 def _refresh(connection: sa.Connection, numbers: Sequence[int], voices: Mapping[int, Voice]) -> None:
-    labels, people = _labels(connection, numbers, voices), _people(connection, numbers)
-    rows = [
-        {"number": number, **summary(labels.get(number, ()), people.get(number, {}))} for number in numbers
-    ]
+    pairs: dict[int, dict[str, list[Said]]] = {number: {} for number in numbers}
+    judges: dict[int, set[str]] = {number: set() for number in numbers}
+    for number, passage_id, judge_no, grade, expected, p, generation in _labels(connection, numbers):
+        if voice := voices.get(judge_no):
+            label = said(voice, grade if expected is None else expected, p, generation)
+            pairs[number].setdefault(passage_id, []).append(label)
+            judges[number].add(voice.judge_hash)
+    people = _people(connection, numbers)
+    rows = [{"number": each, **summary(pairs[each], judges[each], people.get(each, {}))} for each in numbers]
     columns = {name: sa.bindparam(name) for name in rows[0] if name != "number"}
     changed = schema.queries.update().where(_queries.query_no == sa.bindparam("number")).values(columns)
     connection.execute(changed, rows)
 
 
-def _labels(
-    connection: sa.Connection, numbers: Sequence[int], voices: Mapping[int, Voice]
-) -> dict[int, list[Said]]:
+def _labels(connection: sa.Connection, numbers: Sequence[int]) -> sa.CursorResult[Any]:
     columns = _judgments.query_no, _judgments.passage_id, _judgments.judge_no, _judgments.grade
     more = _judgments.expected_relevance, _judgments.p_relevant, _judgments.generation
-    found: dict[int, list[Said]] = {}
-    for row in connection.execute(sa.select(*columns, *more).where(_judgments.query_no.in_(numbers))):
-        number, passage_id, judge_no, grade, expected, p, generation = row
-        if judge_no in voices:
-            expected = grade if expected is None else expected
-            found.setdefault(number, []).append(Said(passage_id, voices[judge_no], expected, p, generation))
-    return found
+    return connection.execute(sa.select(*columns, *more).where(_judgments.query_no.in_(numbers)))
 
 
 def _people(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, dict[str, float]]:

@@ -12,7 +12,7 @@ re-judgments, overrides, a retracted judge) has them read and computed again in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -38,13 +38,13 @@ class Voice(NamedTuple):
 
 
 class Said(NamedTuple):
-    """One label: `expected` is the expected grade; it and `p_relevant` are None where the label is missing."""
+    """One label; the least of a pair's counts. `share`: what it says, 0 to 1; it and `p_relevant` are None where the
+    label is missing; `single`: by a judge with an opinion of its own."""
 
-    passage_id: str
-    voice: Voice
-    expected: float | None
+    rank: Rank
+    share: float | None
     p_relevant: float | None
-    generation: int
+    single: bool
 
 
 @lru_cache(1024)
@@ -57,48 +57,54 @@ def voice_of(judge: JudgeIdentity) -> Voice:
     return Voice(kind_of(judge), judge_digest(judge), judge.strategy not in COMBINED, low, high - low)
 
 
+def said(voice: Voice, expected: float | None, p_relevant: float | None, generation: int = 0) -> Said:
+    """A label by this judge: the expected grade as a share of its scale, or P(relevant) where it has none."""
+    kind, judge_hash, single, low, width = voice
+    share = (expected - low) / width if width and expected is not None else p_relevant
+    return Said(rank(kind, p_relevant is None, generation, judge_hash), share, p_relevant, single)
+
+
 def of_judgments(judgments: Sequence[Judgment]) -> dict[str, Any]:
     """The summary of a query that comes with these judgments."""
     voices = {id(each.judge): voice_of(each.judge) for each in judgments}
-    return summary([_said(each, voices[id(each.judge)]) for each in judgments])
+    hashes = {voice.judge_hash for voice in voices.values()}
+    if len(voices) == 1 and len({each.passage_id for each in judgments}) == len(judgments):  # most often
+        sure = [abs(each.outcome.p_relevant - 0.5) for each in judgments if isinstance(each.outcome, Graded)]
+        return _columns(0.0, sure, hashes)
+    pairs: dict[str, list[Said]] = {}
+    for each in judgments:
+        voice, outcome = voices[id(each.judge)], each.outcome
+        measured = (outcome.expected_relevance, outcome.p_relevant) if isinstance(outcome, Graded) else (None, None)
+        pairs.setdefault(each.passage_id, []).append(said(voice, *measured))
+    return summary(pairs, hashes)
 
 
-def _said(judgment: Judgment, voice: Voice) -> Said:
-    outcome = judgment.outcome
-    if isinstance(outcome, Graded):
-        return Said(judgment.passage_id, voice, outcome.expected_relevance, outcome.p_relevant, 0)
-    return Said(judgment.passage_id, voice, None, None, 0)
+def summary(
+    pairs: Mapping[str, Sequence[Said]], judges: Set[str], people: Mapping[str, float] = _NOBODY
+) -> dict[str, Any]:
+    """The columns. `pairs`: passage_id -> its labels; `judges`: the hashes of those who gave them; `people`:
+    passage_id -> the grade that stands, as a share of its scale."""
+    counting = {passage_id: min(labels) if len(labels) > 1 else labels[0] for passage_id, labels in pairs.items()}
+    sure = [abs(each.p_relevant - 0.5) for each in counting.values() if each.p_relevant is not None]
+    spread = max((_spread(labels) for labels in pairs.values() if len(labels) > 1), default=0.0)
+    judged = {each: counting[each].share for each in people if each in counting}
+    apart = [abs(people[each] - share) for each, share in judged.items() if share is not None]
+    return _columns(spread, sure, judges, len(people), max(apart, default=0.0))
 
 
-def summary(labels: Sequence[Said], people: Mapping[str, float] = _NOBODY) -> dict[str, Any]:
-    """The columns. `people`: passage_id -> the grade that stands, as a share of its scale."""
-    first: dict[str, tuple[Rank, Said]] = {}
-    least: dict[str, float] = {}
-    most: dict[str, float] = {}
-    for said in labels:
-        passage_id, voice, _, p, generation = said
-        place = rank(voice.kind, p is None, generation, voice.judge_hash)
-        if passage_id not in first or place < first[passage_id][0]:
-            first[passage_id] = place, said
-        if voice.single and p is not None:
-            share = _share(said)
-            least[passage_id] = min(share, least.get(passage_id, share))
-            most[passage_id] = max(share, most.get(passage_id, share))
-    counting = {passage_id: said for passage_id, (_, said) in first.items() if said.p_relevant is not None}
-    hashes = sorted({said.voice.judge_hash[:HASH_LETTERS] for said in labels})
+def _columns(
+    disagreement: float, sure: Sequence[float], judges: Set[str], people: int = 0, apart: float = 0.0
+) -> dict[str, Any]:
+    named = " ".join(sorted(each[:HASH_LETTERS] for each in judges))
     return {
-        "disagreement": max((most[each] - least[each] for each in least), default=0.0),
-        "uncertainty": max((1.0 - abs(2.0 * (said.p_relevant or 0.0) - 1.0) for said in counting.values()), default=0.0),
-        "people": len(people),
-        "people_apart": max((abs(people[each] - _share(counting[each])) for each in people if each in counting),
-                            default=0.0),
-        "judges": f" {' '.join(hashes)} " if hashes else "",
-    }  # fmt: skip
+        "disagreement": disagreement,
+        "uncertainty": 1.0 - 2.0 * min(sure, default=0.5),
+        "people": people,
+        "people_apart": apart,
+        "judges": f" {named} " if named else "",
+    }
 
 
-def _share(said: Said) -> float:
-    """What a grade says, 0 to 1: the expected one as a share of the scale, or P(relevant) where there is none."""
-    _, voice, expected, p, _ = said
-    if voice.width and expected is not None:
-        return (expected - voice.low) / voice.width
-    return p or 0.0
+def _spread(labels: Sequence[Said]) -> float:
+    shares = [share for _, share, _, single in labels if single and share is not None]
+    return max(shares) - min(shares) if len(shares) > 1 else 0.0
