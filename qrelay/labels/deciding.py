@@ -1,16 +1,22 @@
-"""What a person decides about one pair, recorded: by `qrelay label`, over HTTP, on the console's pages."""
+"""What a person decides about one pair, recorded: by `qrelay label`, over HTTP, on the console's pages.
+
+Several people may grade one pair: the latest decision stands, and each person's own latest grade stays theirs, for
+figures of agreement. Taking a grade back appends too: a withdrawal, and then again what another person had said last.
+"""
 
 from __future__ import annotations
 
 from qrelay.labels.ledger import overrides
+from qrelay.labels.ledger.changes import hold
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.ledger.overrides import NewOverride, Written
+from qrelay.labels.ledger.overrides import NewOverride, Override, Written
 from qrelay.labels.opening import require_collection
 from qrelay.labels.targets import require_passage
 
 
-def decide(ledger: Ledger, collection: str, wanted: NewOverride) -> Written:
-    """Records the override; it is on disk when this returns.
+def decide(ledger: Ledger, collection: str, wanted: NewOverride, *, known: int | None = None) -> Written:
+    """Records the override; it is on disk when this returns. known: the number of the latest decision when the person
+    made this one: sent again, because its answer was lost, it is not recorded again.
 
     Raises:
         UnknownCollection: the ledger holds no query of it.
@@ -19,7 +25,35 @@ def decide(ledger: Ledger, collection: str, wanted: NewOverride) -> Written:
     """
     require_collection(ledger, collection)
     with ledger.writing("record an override") as connection:
-        known = overrides.query_numbers(connection, collection, [wanted.query_id])
-        if wanted.grade is not None and known:
-            require_passage(connection, known[wanted.query_id], wanted.passage_id)
+        hold(connection, {collection})
+        numbers = overrides.query_numbers(connection, collection, [wanted.query_id])
+        if wanted.grade is not None and numbers:
+            require_passage(connection, numbers[wanted.query_id], wanted.passage_id)
+        said = overrides.history(connection, collection, wanted.query_id, wanted.passage_id)
+        mine = [each for each in said if each.author == wanted.author.strip()]
+        if known is not None and mine and mine[-1].override_no > known and _same(mine[-1], wanted):
+            return Written(0, 1, 0)
         return overrides.add(connection, collection, [wanted], ledger.now_us())
+
+
+def take_back(ledger: Ledger, collection: str, query_id: str, passage_id: str, author: str) -> Written:
+    """Takes back what the author graded this pair: then another person's latest decision stands, or none. Nothing
+    is recorded where no grade of theirs is left to take back. Errors as of `decide`."""
+    require_collection(ledger, collection)
+    with ledger.writing("take a grade back") as connection:
+        hold(connection, {collection})
+        said = overrides.history(connection, collection, query_id, passage_id)
+        mine = [each for each in said if each.author == author.strip()]
+        if not mine or mine[-1].grade is None:
+            return Written(0, 1, 0)
+        others = [each for each in said if each.author != author.strip()]
+        wanted = [NewOverride(query_id, passage_id, None, "", author, "taken back")]
+        if others and others[-1].grade is not None:
+            note = f"stands again: {author.strip()} took back {mine[-1].grade}"
+            last = others[-1]
+            wanted.append(NewOverride(query_id, passage_id, last.grade, last.scale, last.author, note))
+        return overrides.add(connection, collection, wanted, ledger.now_us())
+
+
+def _same(said: Override, wanted: NewOverride) -> bool:
+    return said.grade == wanted.grade and said.scale == wanted.scale

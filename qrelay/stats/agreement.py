@@ -62,6 +62,20 @@ def kappa(one: ArrayLike, other: ArrayLike, weights: str | None = None) -> float
     return 1.0 - float((cost * counts).sum()) / by_chance if by_chance > 0 else 0.0
 
 
+def fleiss_kappa(counts: ArrayLike) -> float:
+    """Agreement of several people beyond chance: Fleiss' kappa (1971) of counts [n, grades], how many people gave a
+    row each grade. Rows may have different numbers of grades, and count by theirs; rows with fewer than two say
+    nothing. nan where nothing varies or no row counts."""
+    given = whole(np.asarray(counts).ravel()).reshape(np.shape(counts))
+    given = given[given.sum(1) > 1]
+    raters = given.sum(1)
+    if not len(given):
+        return float("nan")
+    agreed = float(((given * (given - 1)).sum(1) / (raters * (raters - 1))).mean())
+    by_chance = float(((given.sum(0) / given.sum()) ** 2).sum())
+    return (agreed - by_chance) / (1 - by_chance) if by_chance < 1 else float("nan")
+
+
 def confusion(people: ArrayLike, said: ArrayLike, grades: Sequence[int]) -> Ints:
     """Counts [len(grades), len(grades)] of rows: row: people's grade, column: what was said, in this order.
 

@@ -30,7 +30,6 @@ from qrelay.labels.mining.rules import MiningRules
 from qrelay.ranks import current_model, rank_of
 from qrelay.types import Candidate, CandidateSet, Graded, Judgment, Passage
 
-_MOST_DECISIONS = overrides.MAX_PAGE_SIZE
 _judgments, _generations, _queries = schema.judgments.c, schema.generations.c, schema.queries.c
 
 
@@ -180,15 +179,9 @@ def _counting(each: Given) -> tuple[Any, ...]:
 
 def _decisions(connection: sa.Connection, collection: str, query_id: str) -> dict[str, tuple[Override, ...]]:
     found: dict[str, list[Override]] = {}
-    page = overrides.page(connection, collection, query_id=query_id, page_size=_MOST_DECISIONS)
-    while True:
-        for each in page.overrides:
-            found.setdefault(each.passage_id, []).append(each)
-        if not page.next_page_token:
-            return {passage_id: tuple(rows) for passage_id, rows in found.items()}
-        page = overrides.page(
-            connection, collection, query_id=query_id, page_size=_MOST_DECISIONS, page_token=page.next_page_token
-        )
+    for each in overrides.history(connection, collection, query_id):
+        found.setdefault(each.passage_id, []).append(each)
+    return {passage_id: tuple(rows) for passage_id, rows in found.items()}
 
 
 def _added(connection: sa.Connection, query_no: int) -> tuple[Added, ...]:

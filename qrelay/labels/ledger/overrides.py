@@ -188,6 +188,16 @@ def standing_of(
     return found
 
 
+def history(
+    connection: sa.Connection, collection: str, query_id: str, passage_id: str = ""
+) -> tuple[Override, ...]:
+    """Every row of a pair, oldest first; without a passage_id, of every pair of the query."""
+    chosen = _rows().where(_queries.collection == collection, _queries.query_id == query_id)
+    if passage_id:
+        chosen = chosen.where(_overrides.passage_id == passage_id)
+    return tuple(map(_override_of, connection.execute(chosen)))
+
+
 def _rows() -> Any:
     """Rows with their collection, query_id and whether they stand, oldest first."""
     columns = _queries.collection, _queries.query_id, standing().label("stands")
