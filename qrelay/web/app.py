@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from qrelay.web import home
 from qrelay.web.api.routes import ROUTES as API
+from qrelay.web.console import queries
 from qrelay.web.errors import problem
 from qrelay.web.guard import Guard
 from qrelay.web.mcp import Endpoint, over_http
@@ -25,6 +26,7 @@ ROUTES: tuple[BaseRoute, ...] = (
     *home.ROUTES,
     *API,
     Route("/mcp", Endpoint(), name="mcp"),
+    *queries.ROUTES,
     Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
 )
 

@@ -31,6 +31,10 @@ def _environment() -> Any:
     )
 
 
+NAVIGATION: Final = [("/queries", "Queries"), ("/samples", "Samples"), ("/people", "People"), ("/api", "API")]
+"""(path, name) of the pages at the top of every page."""
+
+
 def filters() -> dict[str, Any]:
     """The templates' filters, to add to."""
     found: dict[str, Any] = _environment().filters
@@ -38,11 +42,13 @@ def filters() -> dict[str, Any]:
 
 
 def render(request: HTTPConnection, template: str, *, status: int = 200, **values: Any) -> Response:
-    """The page of a template, all texts escaped. Every template knows `person` (a name or ""), `path`, and `csrf`,
-    the token that a form sends back in its field of that name."""
+    """The page of a template, all texts escaped. Every template knows `person` (a name or ""), `path`, `address` (path
+    and query), `pages` (NAVIGATION), and `csrf`, the token that a form sends back in its field of that name."""
     token = request.cookies.get(CSRF_COOKIE) or new_token()
     person = getattr(request.state, "person", None)
-    known = {"person": person.name if person else "", "path": request.url.path, CSRF: token}
+    url = request.url
+    known = {"person": person.name if person else "", "path": url.path, "pages": NAVIGATION, CSRF: token}
+    known["address"] = f"{url.path}?{url.query}" if url.query else url.path
     page = HTMLResponse(_environment().get_template(template).render({**known, **values}), status)
     if CSRF_COOKIE not in request.cookies:
         # Lax, so that whoever follows a link from elsewhere keeps the token that the forms of other tabs hold.

@@ -191,3 +191,11 @@ def _added(connection: sa.Connection, query_no: int) -> tuple[Added, ...]:
     )  # fmt: skip
     ordered = chosen.where(_generations.query_no == query_no).order_by(_generations.generation)
     return tuple(Added(*row) for row in connection.execute(ordered))
+
+
+def latest_scale(connection: sa.Connection, collection: str) -> str:
+    """The scale of the collection's latest decision; "" where there is none."""
+    decided = schema.overrides.c
+    joined = schema.overrides.join(schema.queries, decided.query_no == _queries.query_no)
+    chosen = sa.select(decided.scale).select_from(joined).where(_queries.collection == collection)
+    return str(connection.execute(chosen.order_by(decided.override_no.desc()).limit(1)).scalar() or "")

@@ -10,8 +10,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from qrelay.labels.ledger import schema
-from qrelay.labels.ledger.overrides import standing
+from qrelay.labels.ledger import overrides, schema
+from qrelay.labels.ledger.overrides import Override, standing
 
 MOST_PEOPLE: Final = 12
 """In a table of who agrees with whom: those with the most grades."""
@@ -99,6 +99,18 @@ def by_scale(connection: sa.Connection, collection: str) -> dict[str, dict[str, 
         found.setdefault(scale, {}).setdefault(author, {})[number, passage_id] = grade
     used = {scale: sum(map(len, grades.values())) for scale, grades in found.items()}
     return dict(sorted(found.items(), key=lambda item: (-used[item[0]], item[0])))
+
+
+def grades_of(connection: sa.Connection, collection: str, author: str) -> dict[tuple[str, str], Override]:
+    """(query_id, passage_id) -> the person's own latest grade, of every pair that they graded and did not take
+    back."""
+    found = {}
+    token = ""
+    while True:
+        page = overrides.page(connection, collection, author=author, page_size=overrides.MAX_PAGE_SIZE, page_token=token)
+        found.update({(each.query_id, each.passage_id): each for each in page.overrides})
+        if not (token := page.next_page_token):
+            return {pair: each for pair, each in found.items() if each.grade is not None}
 
 
 def agreement(scale: str, grades: Grades) -> Agreement:

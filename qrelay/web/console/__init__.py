@@ -1,0 +1,1 @@
+"""The console's pages for people, one folder a subject."""
