@@ -66,8 +66,8 @@ class Sets:
         candidates = tuple(self._place(each.passage, place) for place, each in enumerate(chosen))
         judgments = tuple(
             Judgment(
-                each.passage.passage_id, f"{rng.getrandbits(256):064x}", rng.choice(self._outcomes), judge, _NOW, False,
-                with_reason("2", "it names the dose" if judge is JUDGES[1] else ""), 300,
+                each.passage.passage_id, f"{rng.getrandbits(256):064x}", rng.choice(self._outcomes), judge, _NOW,
+                False, with_reason("2", "it names the dose" if judge is JUDGES[1] else ""), 300,
             )
             for each in candidates[:JUDGED]
             for judge in JUDGES
@@ -100,7 +100,9 @@ def fill(ledger: Ledger, judgments: int, batch: int = 256) -> int:
         made = [sets.make(number) for number in range(start, min(start + batch, count))]
         assert set(ledger.commit(made)) == {CommitStatus.COMMITTED}
         _people(ledger, [each for number, each in enumerate(made, start) if number % 100 == 0])
-        ledger.record_dead_letters([_letter(number) for number in range(start, start + len(made)) if number % 20 == 1])
+        ledger.record_dead_letters(
+            [_letter(number) for number in range(start, start + len(made)) if number % 20 == 1]
+        )
     return count
 
 
@@ -111,14 +113,16 @@ def _people(ledger: Ledger, sets: list[JudgedSet]) -> None:
             for place, candidate in enumerate(each.candidate_set.candidates[:6]):
                 for author in PEOPLE[: 1 + place % 3]:
                     grade = (number + place + len(author)) % 4
-                    wanted = NewOverride(query.query_id, candidate.passage.passage_id, grade, "0-3", author, "as read")
+                    wanted = NewOverride(
+                        query.query_id, candidate.passage.passage_id, grade, "0-3", author, "as read"
+                    )
                     overrides.add(connection, query.collection, [wanted], ledger.now_us())
 
 
 def _letter(number: int) -> DeadLetter:
     return DeadLetter(
-        f"dead{number}", "judge", COLLECTIONS[number % 5], f"d{number:08d}", f"a text that failed {number}", "timeout",
-        "no answer in 30 s", 5, _NOW, "qrelay.v1.bench.reranked", {}, b"x" * 1000,
+        f"dead{number}", "judge", COLLECTIONS[number % 5], f"d{number:08d}", f"a text that failed {number}",
+        "timeout", "no answer in 30 s", 5, _NOW, "qrelay.v1.bench.reranked", {}, b"x" * 1000,
     )  # fmt: skip
 
 

@@ -9,11 +9,13 @@ that failed does not take an earlier grade away.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+
 from qrelay.errors import InputError
 from qrelay.labels.ledger.precedence import HUMAN, kind_of, rank
 from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery, Snapshot
 from qrelay.labels.mining.rules import MiningRules
 from qrelay.scales import Scale
+
 
 def chosen_judges(
     judges: Mapping[int, JudgeRow], wanted: str | None, present: Callable[[], set[int]]

@@ -56,4 +56,4 @@ def take_back(ledger: Ledger, collection: str, query_id: str, passage_id: str, a
 
 
 def _same(said: Override, wanted: NewOverride) -> bool:
-    return said.grade == wanted.grade and said.scale == wanted.scale
+    return (said.grade, said.scale, said.note) == (wanted.grade, wanted.scale, wanted.note)

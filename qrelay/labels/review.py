@@ -193,7 +193,7 @@ def _doubt(collection: str, judges: Sequence[JudgeRow]) -> Any:
         sa.select(_judgments.query_no, _queries.query_id, _judgments.passage_id, _judgments.p_relevant)
         .add_columns(first.label("place"))
         .select_from(schema.judgments.join(schema.queries, _judgments.query_no == _queries.query_no))
-        .where(_queries.collection == collection)
+        .where(_queries.collection == collection, _judgments.judge_no.in_(list(kinds)))  # no retracted judge's
         .subquery()
     )
     score = 1.0 - sa.func.abs(2.0 * ordered.c.p_relevant - 1.0)

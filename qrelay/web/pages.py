@@ -31,7 +31,12 @@ def _environment() -> Any:
     )
 
 
-NAVIGATION: Final = [("/queries", "Queries"), ("/samples", "Samples"), ("/people", "People"), ("/api", "API")]
+NAVIGATION: Final = [
+    ("/queries", "Queries"),
+    ("/samples", "Samples"),
+    ("/people", "People"),
+    ("/api", "API"),
+]
 """(path, name) of the pages at the top of every page."""
 
 
@@ -42,8 +47,8 @@ def filters() -> dict[str, Any]:
 
 
 def render(request: HTTPConnection, template: str, *, status: int = 200, **values: Any) -> Response:
-    """The page of a template, all texts escaped. Every template knows `person` (a name or ""), `path`, `address` (path
-    and query), `pages` (NAVIGATION), and `csrf`, the token that a form sends back in its field of that name."""
+    """The page of a template, all texts escaped. Every template knows `person` (a name or ""), `path`, `address` (with
+    the query), `pages` (NAVIGATION), and `csrf`, the token that a form sends back in its field of that name."""
     token = request.cookies.get(CSRF_COOKIE) or new_token()
     person = getattr(request.state, "person", None)
     url = request.url

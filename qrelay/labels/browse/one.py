@@ -9,8 +9,8 @@ decisions (`--overrides`) and in `qrelay mine --explain`. Labels come in the ord
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -99,7 +99,6 @@ class Whole:
     example: bool = False
     unmined: str = ""
     last_decision: int = 0
-    judges: Mapping[int, JudgeRow] = field(default_factory=dict)
 
 
 def whole(snapshot: Snapshot, collection: str, query_id: str, rules: MiningRules) -> Whole | None:
@@ -118,7 +117,9 @@ def whole(snapshot: Snapshot, collection: str, query_id: str, rules: MiningRules
     decided = _decisions(connection, collection, query_id)
     labels = _given(snapshot, number)
     ranked = sorted(candidates, key=lambda each: (rank_of(each, system), each.passage.passage_id))
-    named = [Candidate(Passage(each, "", "", ""), ()) for each in sorted(decided.keys() - {_id(c) for c in candidates})]
+    named = [
+        Candidate(Passage(each, "", "", ""), ()) for each in sorted(decided.keys() - {_id(c) for c in candidates})
+    ]
     passages = [
         Shown(place, each, labels.get(_id(each), ()), mined.get(_id(each)), decided.get(_id(each), ()))
         for place, each in enumerate([*ranked, *named], 1)
@@ -126,7 +127,7 @@ def whole(snapshot: Snapshot, collection: str, query_id: str, rules: MiningRules
     return Whole(
         record.candidate_set, committed_us, tuple(passages), _systems(candidates, system), system,
         _added(connection, number), of_query(connection, collection, query_id), example, unmined,
-        last_decision(connection), snapshot.judges(retracted=True),
+        last_decision(connection),
     )  # fmt: skip
 
 

@@ -66,12 +66,12 @@ class Agreement:
     between: tuple[Two, ...]
 
 
-def progress(connection: sa.Connection, collection: str) -> Progress:
-    """How far people are; the busiest first."""
+def progress(connection: sa.Connection, collection: str, scales: Mapping[str, Grades]) -> Progress:
+    """How far people are; the busiest first. `scales`: see `by_scale`."""
     counts = sa.select(sa.func.sum(_q.pairs), sa.func.sum(_q.people)).where(_q.collection == collection)
     pairs, decided = connection.execute(counts).one()
     graded: Counter[str] = Counter()
-    for grades in by_scale(connection, collection).values():
+    for grades in scales.values():
         graded.update({author: len(given) for author, given in grades.items()})
     joined = schema.overrides.join(schema.queries, _o.query_no == _q.query_no)
     chosen = sa.select(_o.author, sa.func.count()).select_from(joined).where(_q.collection == collection, standing())
@@ -107,7 +107,9 @@ def grades_of(connection: sa.Connection, collection: str, author: str) -> dict[t
     found = {}
     token = ""
     while True:
-        page = overrides.page(connection, collection, author=author, page_size=overrides.MAX_PAGE_SIZE, page_token=token)
+        page = overrides.page(
+            connection, collection, author=author, page_size=overrides.MAX_PAGE_SIZE, page_token=token
+        )
         found.update({(each.query_id, each.passage_id): each for each in page.overrides})
         if not (token := page.next_page_token):
             return {pair: each for pair, each in found.items() if each.grade is not None}
@@ -141,10 +143,10 @@ def _two(one: str, other: str, grades: Grades) -> Two:
     both = sorted(grades[one].keys() & grades[other].keys())
     a, b = ([grades[name][pair] for pair in both] for name in (one, other))
     equal = sum(x == y for x, y in zip(a, b, strict=True))
-    if len(both) < 2:  # noqa: PLR2004  of one pair nothing can be said
+    if len(both) < 2:
         return Two(one, other, len(both), equal, None, None)
     return Two(one, other, len(both), equal, kappa(a, b), kappa(a, b, "quadratic"))
 
 
 def _told(value: float) -> float | None:
-    return None if value != value else value  # noqa: PLR0124  nan
+    return None if value != value else value

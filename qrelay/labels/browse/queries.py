@@ -140,9 +140,7 @@ def containing(column: sa.ColumnElement[str], *others: sa.ColumnElement[str], se
     """Conditions that each word of the search is in one of the columns. Raises InputError: too long a search."""
     if len(search) > MAX_SEARCH:
         raise InputError(f"a search of {len(search)} characters: {MAX_SEARCH} are the most")
-    return [
-        sa.or_(*(each.icontains(word, autoescape=True) for each in (column, *others))) for word in search.split()
-    ]
+    return [sa.or_(*(each.icontains(word, autoescape=True) for each in (column, *others))) for word in search.split()]
 
 
 def _select() -> Any:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 _SUMMARIES: Final = 4
-"""The version that brought `summaries.py`, which needs the tables as they are now: no migration could compute them."""
+"""The version that brought `summaries.py`, which needs the tables as they are now: no migration computes them."""
 
 
 @dataclass(frozen=True, slots=True)

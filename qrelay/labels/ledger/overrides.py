@@ -5,9 +5,9 @@
     with ledger.snapshot() as snapshot:
         found = page(snapshot.connection, "medquad")
 
-A row without a grade withdraws the pair's override. What stands already, said again by the same author, is not
-written again. Every query that gets a row carries the number of the change, so incremental exports see it. How an
-override becomes a label: `people.py`.
+A row without a grade withdraws the pair's override. What stands already, said again by the same author with the same
+note or none, is not written again. Every query that gets a row carries the number of the change, so incremental
+exports see it. How an override becomes a label: `people.py`.
 """
 
 from __future__ import annotations
@@ -128,9 +128,12 @@ def query_numbers(connection: sa.Connection, collection: str, ids: Sequence[str]
 
 
 def latest(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """query_no -> passage_id -> its latest row (grade, scale, author), withdrawals too, of at most 500 queries."""
+    """query_no -> passage_id -> its latest row (grade, scale, author, note), withdrawals too, of at most 500
+    queries."""
     columns = _overrides.query_no, _overrides.passage_id, _overrides.grade, _overrides.scale, _overrides.author
-    chosen = sa.select(*columns).where(_overrides.query_no.in_(numbers)).order_by(_overrides.override_no)
+    chosen = (
+        sa.select(*columns, _overrides.note).where(_overrides.query_no.in_(numbers)).order_by(_overrides.override_no)
+    )
     found: dict[int, dict[str, Any]] = {}
     for row in connection.execute(chosen):
         found.setdefault(row.query_no, {})[row.passage_id] = row
@@ -188,9 +191,7 @@ def standing_of(
     return found
 
 
-def history(
-    connection: sa.Connection, collection: str, query_id: str, passage_id: str = ""
-) -> tuple[Override, ...]:
+def history(connection: sa.Connection, collection: str, query_id: str, passage_id: str = "") -> tuple[Override, ...]:
     """Every row of a pair, oldest first; without a passage_id, of every pair of the query."""
     chosen = _rows().where(_queries.collection == collection, _queries.query_id == query_id)
     if passage_id:
@@ -215,7 +216,8 @@ def _add_chunk(
     common = {"set_us": now_us, "change_no": change_no}
     rows: list[dict[str, Any]] = []
     for number, wanted in chunk.items():
-        now = {passage_id: (row.grade, row.scale, row.author) for passage_id, row in held.get(number, {}).items()}
+        there = held.get(number, {}).items()
+        now = {passage_id: (row.grade, row.scale, row.author, row.note) for passage_id, row in there}
         said = (_row(each, now) for each in wanted)
         rows += [{**row, "query_no": number, **common} for row in said if row is not None]
     touched = sorted({row["query_no"] for row in rows})
@@ -228,9 +230,9 @@ def _add_chunk(
     return Written(len(rows), sum(map(len, chunk.values())) - len(rows), not_candidates)
 
 
-def _row(wanted: NewOverride, now: dict[str, tuple[int | None, str, str]]) -> dict[str, Any] | None:
-    """The row that says it, or None where that stands already. `now`: passage_id -> (grade, scale, author) of the
-    latest row of the query's pairs; kept up."""
+def _row(wanted: NewOverride, now: dict[str, tuple[int | None, str, str, str]]) -> dict[str, Any] | None:
+    """The row that says it, or None where that stands already. `now`: passage_id -> (grade, scale, author, note) of
+    the latest row of the query's pairs; kept up."""
     before = now.get(wanted.passage_id)
     if wanted.grade is None and before is None:
         raise InputError(
@@ -238,7 +240,8 @@ def _row(wanted: NewOverride, now: dict[str, tuple[int | None, str, str]]) -> di
             " `qrelay label list` shows those that there are"
         )
     author = wanted.author.strip()
-    after = wanted.grade, before[1] if wanted.grade is None and before else wanted.scale, author
+    note = wanted.note or (before[3] if before else "")  # no note is no other note
+    after = wanted.grade, before[1] if wanted.grade is None and before else wanted.scale, author, note
     if after == before or (wanted.grade is None and before and before[0] is None):
         return None
     now[wanted.passage_id] = after

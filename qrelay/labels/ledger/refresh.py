@@ -1,4 +1,4 @@
-"""Summaries (`summaries.py`) of queries that are in the ledger, from what it holds, within the caller's transaction."""
+"""Summaries (`summaries.py`) of queries that the ledger holds, computed anew within the caller's transaction."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def refresh_all(connection: sa.Connection, retracted: Collection[int]) -> None:
 def _refresh(connection: sa.Connection, numbers: Sequence[int], voices: Mapping[int, Voice]) -> None:
     pairs: dict[int, dict[str, list[Said]]] = {number: {} for number in numbers}
     judges: dict[int, set[str]] = {number: set() for number in numbers}
-    for number, passage_id, judge_no, grade, expected, p, generation in _labels(connection, numbers):
+    for row in _labels(connection, numbers):
+        number, passage_id, judge_no, grade, expected, p, generation = row
         if voice := voices.get(judge_no):
             label = said(voice, grade if expected is None else expected, p, generation)
             pairs[number].setdefault(passage_id, []).append(label)
@@ -49,10 +50,12 @@ def _refresh(connection: sa.Connection, numbers: Sequence[int], voices: Mapping[
     connection.execute(changed, rows)
 
 
-def _labels(connection: sa.Connection, numbers: Sequence[int]) -> sa.CursorResult[Any]:
-    columns = _judgments.query_no, _judgments.passage_id, _judgments.judge_no, _judgments.grade
-    more = _judgments.expected_relevance, _judgments.p_relevant, _judgments.generation
-    return connection.execute(sa.select(*columns, *more).where(_judgments.query_no.in_(numbers)))
+def _labels(connection: sa.Connection, numbers: Sequence[int]) -> Iterable[Any]:
+    columns = (
+        _judgments.query_no, _judgments.passage_id, _judgments.judge_no, _judgments.grade,
+        _judgments.expected_relevance, _judgments.p_relevant, _judgments.generation,
+    )  # fmt: skip
+    return connection.execute(sa.select(*columns).where(_judgments.query_no.in_(numbers)))
 
 
 def _people(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, dict[str, float]]:

@@ -1,14 +1,14 @@
 """Pages on queries and their labels, and where people grade.
 
-    asked.py     what an address asks for, and addresses that ask for it
-    listing.py   the list of queries and of dead letters
-    one.py       one query whole
-    shown.py     a passage as a page shows it: whole, or blind
-    guide.py     on which scale people grade, and what its grades mean
-    grading.py   a grade, and taking it back
-    people.py    progress, agreement, and people's grades as a file
-    samples.py   annotated pairs from a file, graded blind
-    visible.py   characters that hide or turn text round, made visible
+asked.py     what an address asks for, and addresses that ask for it
+listing.py   the list of queries and of dead letters
+one.py       one query whole
+shown.py     a passage as a page shows it: whole, or blind
+guide.py     on which scale people grade, and what its grades mean
+grading.py   a grade, and taking it back
+people.py    progress, agreement, and people's grades as a file
+samples.py   annotated pairs from a file, graded blind
+visible.py   characters that hide or turn text round, made visible
 """
 
 from __future__ import annotations

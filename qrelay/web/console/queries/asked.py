@@ -49,12 +49,9 @@ class Asked:
 def asked(request: Request) -> Asked:
     """Of the address. Raises InputError: a value that cannot be."""
     given = request.query_params
-    wanted = Wanted(
-        **{name: given.get(name, getattr(_DEFAULT, name)).strip() for name in _TEXTS},
-        **{name: _share(given, name) for name in _NUMBERS},
-        missing=bool(given.get("missing")),
-        round=_round(given.get("round", "")),
-    )
+    told: dict[str, Any] = {name: given.get(name, getattr(_DEFAULT, name)).strip() for name in _TEXTS}
+    told |= {name: _share(given, name) for name in _NUMBERS}
+    wanted = Wanted(**told, missing=bool(given.get("missing")), round=_round(given.get("round", "")))
     for value, known in ((wanted.graded, GRADED), (wanted.sort, SORTS)):
         if value not in known:
             raise InputError(f"{value[:40]!r} is not one of {', '.join(filter(None, known))}: choose it in the form")
@@ -73,6 +70,6 @@ def _share(given: Mapping[str, str], name: str) -> float:
 
 
 def _round(text: str) -> int | None:
-    if text and not (text.isascii() and text.isdecimal() and len(text) < 10):  # noqa: PLR2004  of an INTEGER
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise InputError(f"round {text[:40]!r} is no whole number")
     return int(text) if text else None

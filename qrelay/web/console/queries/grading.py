@@ -96,7 +96,7 @@ def _person(request: Request) -> str:
 
 def whole_number(text: str, name: str) -> int:
     """A number that a page sent. Raises InputError: it is none."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):  # noqa: PLR2004  of a database's BIGINT
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise InputError(f"{name} {text[:40]!r} is no whole number: load the page again")
     return int(text)
 

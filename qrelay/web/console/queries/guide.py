@@ -55,7 +55,7 @@ def guide(site: Site, scale: str) -> Guide:
 
 def _usable(scale: str) -> str:
     low, high = peoples_bounds(scale)
-    if high > 9 or high - low >= MOST_GRADES:  # noqa: PLR2004  a grade is a digit
+    if high > 9 or high - low >= MOST_GRADES:
         raise InputError(f"scale {scale[:40]!r} has grades that are no digit: grade on one within 0-9")
     return scale
 

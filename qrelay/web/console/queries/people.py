@@ -24,8 +24,8 @@ def people(request: Request) -> Response:
         collection = wanted or (names[0] if names else "")
         if collection:
             snapshot.require_collection(collection)
-        found = browse.progress(snapshot.connection, collection)
         scales = browse.by_scale(snapshot.connection, collection)
+        found = browse.progress(snapshot.connection, collection, scales)
     agreed = [browse.agreement(scale, grades) for scale, grades in scales.items()]
     return render(
         request, "queries/people.html", collections=names, collection=collection, progress=found, agreed=agreed

@@ -13,7 +13,9 @@ from typing import Final
 _JOINERS: Final = "\u200c\u200d"
 """Part of the spelling of Persian or Hindi words, and of emoji."""
 _BLANKS: Final = "\t\n\r"
-_SUSPECT: Final = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
+_SUSPECT: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def visible(text: str) -> str:
