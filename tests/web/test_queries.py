@@ -6,12 +6,13 @@ import dataclasses
 import html
 import re
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from qrelay.cli.main import cli
+from qrelay.cli.labels.export import export
 from qrelay.labels.ledger import overrides
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, Override
@@ -30,7 +31,9 @@ def hostile_set() -> JudgedSet:
     identity = HOSTILE.replace(" ", "/")
     query = Query(identity, HOSTILE, "docs", None, {HOSTILE: HOSTILE}, (HOSTILE,))
     passage = Passage(f"{identity}#0", identity, HOSTILE, HOSTILE + TURNED + "x" * 10_000)
-    label = judgment(passage.passage_id, graded(2), dataclasses.replace(OTHER_JUDGE, model=HOSTILE), raw_reply=HOSTILE)
+    label = judgment(
+        passage.passage_id, graded(2), dataclasses.replace(OTHER_JUDGE, model=HOSTILE), raw_reply=HOSTILE
+    )
     return JudgedSet(CandidateSet(query, (Candidate(passage, (), True),), HOSTILE), (label,))
 
 
@@ -46,6 +49,20 @@ def site(tmp_path: Path) -> Iterator[Served]:
     with console(tmp_path, [labelled(), judged_set("q2"), hostile_set()]) as served:
         served.ledger.record_dead_letters([dead_letter("l1", "lost")])
         yield served
+
+
+def acting(page: str) -> set[tuple[str, str, str | None]]:
+    """What of a page could run: scripts, handlers, styles, and addresses that are a script."""
+    found: set[tuple[str, str, str | None]] = set()
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.update((tag, *each) for each in attrs if tag in ("script", "img", "style", "iframe"))
+            found.update((tag, *each) for each in attrs if each[0].startswith("on") or each[0] == "style")
+            found.update((tag, *each) for each in attrs if (each[1] or "").startswith("javascript:"))
+
+    Parser().feed(page)
+    return found
 
 
 def named(site: Served, name: str) -> None:
@@ -64,7 +81,15 @@ def decisions(ledger: Ledger, query_id: str = "q1") -> tuple[Override, ...]:
 
 
 def grade(site: Served, grade: str = "2", passage: str = "d1#0", address: str = "/query/grade", **fields: str) -> int:
-    known = {"of": "docs", "id": "q1", "passage": passage, "grade": grade, "scale": "0-3", "known": "0", "number": "2"}
+    known = {
+        "of": "docs",
+        "id": "q1",
+        "passage": passage,
+        "grade": grade,
+        "scale": "0-3",
+        "known": "0",
+        "number": "2",
+    }
     return site.post(address, **{**known, **fields}).status_code
 
 
@@ -122,8 +147,8 @@ def test_a_grade_is_a_decision_that_the_command_line_exports_and_calibration_see
     [said] = decisions(site.ledger)
     assert (said.grade, said.author, said.note, said.stands) == (2, "ána ✓", "read it", True)
     out = site.folder / "out.qrels"
-    command = ["export", "qrels", "--collection", "docs", "--overrides", "--out", str(out)]
-    done = CliRunner().invoke(cli, [*command, "--ledger", str(site.folder / "data" / "ledger.sqlite")])
+    command = ["qrels", "--collection", "docs", "--overrides", "--out", str(out)]
+    done = CliRunner().invoke(export, [*command, "--ledger", str(site.folder / "data" / "ledger.sqlite")])
     assert done.exit_code == 0, done.output
     assert "q1 0 d1#0 2" in out.read_text()
     pairs = site.http.get("/people/pairs?of=docs&scale=0-3")
@@ -174,9 +199,7 @@ def test_hostile_texts_are_escaped_cut_and_made_visible_on_every_page(site: Serv
     link = html.unescape(re.findall(r'href="(/query\?[^"]*script[^"]*)"', page(site, "/queries"))[0])
     for address in ("/queries", "/queries?search=" + quote(HOSTILE), link, link + "&blind=1", "/people", "/"):
         shown = page(site, address)
-        assert "<script>alert" not in shown
-        assert "<img" not in shown
-        assert re.findall(r"\son\w+=", re.sub(r">[^<]*<", "><", shown)) == []
+        assert acting(shown) == {("script", "src", "/static/console.js"), ("script", "defer", None)}, address
     shown = page(site, link)
     assert "\u202e" not in shown
     assert "[U+202E]" in shown
@@ -215,7 +238,9 @@ def test_a_drawn_sample_is_graded_blind_one_pair_after_the_other(site: Served) -
     fields = {"of": "docs", "id": "q1", "passage": "d1#0", "scale": "0-3", "known": "0", "number": "1"}
     following = site.post(address.replace("/sample", "/sample/grade"), **fields, grade="2").headers["location"]
     after = page(site, following)
-    assert ("1 of 2 graded by you" in after, "another" in after, "Take back the grade of pair 1" in after) == (True,) * 3
+    assert ("1 of 2 graded by you" in after, "another" in after, "Take back the grade of pair 1" in after) == (
+        True,
+    ) * 3
     site.post(address.replace("/sample", "/sample/undo"), **fields)
     assert "0 of 2 graded by you" in page(site, address)
     assert [each.grade for each in decisions(site.ledger)] == [2, None]

@@ -11,14 +11,15 @@ database refuses the batch over a value, its sets are committed one by one. When
 calls COMMITTED or DUPLICATE is on disk.
 
 Several processes may hold one ledger open: writers queue up for the file's lock (`busy_timeout_s`), the
-unique keys decide who was first, and readers see snapshots. An object may be shared between threads;
-commits from several threads queue up like those of several processes.
+unique keys decide who was first, and readers see snapshots. An object may be shared between threads, which take
+turns at a file: SQLite's own waiting is a lottery, in which one of twenty may lose for `busy_timeout_s`.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -70,6 +71,7 @@ class Ledger:
         self._clock = clock
         self._after_commit = after_commit
         self._judge_numbers: dict[JudgeIdentity, int] = {}
+        self._turn = threading.RLock()
 
     @classmethod
     def open(
@@ -237,7 +239,8 @@ class Ledger:
     @contextmanager
     def writing(self, doing: str) -> Iterator[sa.Connection]:
         """A durable transaction, for those who write tables of their own; `doing` completes "cannot …" in errors."""
-        with database.database_errors(doing), database.writing(self._engine) as connection:
+        alone = self._turn if self._engine.dialect.name == "sqlite" else nullcontext()
+        with alone, database.database_errors(doing), database.writing(self._engine) as connection:
             yield connection
 
     @contextmanager
