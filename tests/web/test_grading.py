@@ -56,6 +56,7 @@ class Person:
 
     def __init__(self, number: int) -> None:
         self.name = f"person {number}"
+        self._http = httpx.Client(timeout=LONG_S)
         self.acknowledged: list[Said] = []
         self.unanswered: list[Said] = []
         pairs = [(f"q{query}", f"d{passage}#0") for query in range(QUERIES) for passage in range(PASSAGES)]
@@ -69,7 +70,7 @@ class Person:
         fields = {"of": "docs", "id": query_id, "passage": passage_id, "grade": str(grade)}
         fields |= {"scale": "0-3", "known": "0", "number": "1"}
         try:
-            answer = httpx.post(f"{url}/query/grade", data=fields, headers=headers, timeout=LONG_S)
+            answer = self._http.post(f"{url}/query/grade", data=fields, headers=headers)
         except httpx.TransportError:
             self.unanswered.append(said)
             return False

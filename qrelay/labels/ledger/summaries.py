@@ -37,14 +37,9 @@ class Voice(NamedTuple):
     width: int
 
 
-class Said(NamedTuple):
-    """One label; the least of a pair's counts. `share`: what it says, 0 to 1; it and `p_relevant` are None where the
-    label is missing; `single`: by a judge with an opinion of its own."""
-
-    rank: Rank
-    share: float | None
-    p_relevant: float | None
-    single: bool
+Said = tuple[Rank, float | None, float | None, bool]
+"""One label: its rank (the least of a pair counts), what it says (0 to 1), P(relevant), and whether its judge has an
+opinion of its own. The two in the middle are None where the label is missing. No class: a commit makes hundreds."""
 
 
 @lru_cache(1024)
@@ -57,11 +52,15 @@ def voice_of(judge: JudgeIdentity) -> Voice:
     return Voice(kind_of(judge), judge_digest(judge), judge.strategy not in COMBINED, low, high - low)
 
 
-def said(voice: Voice, expected: float | None, p_relevant: float | None, generation: int = 0) -> Said:
-    """A label by this judge: the expected grade as a share of its scale, or P(relevant) where it has none."""
-    kind, judge_hash, single, low, width = voice
-    share = (expected - low) / width if width and expected is not None else p_relevant
-    return Said(rank(kind, p_relevant is None, generation, judge_hash), share, p_relevant, single)
+def said(voice: Voice, expected: float | None, p_relevant: float | None, generation: int) -> Said:
+    """A label by this judge."""
+    place = rank(voice.kind, p_relevant is None, generation, voice.judge_hash)
+    return place, _share(voice, expected, p_relevant), p_relevant, voice.single
+
+
+def _share(voice: Voice, expected: float | None, p_relevant: float | None) -> float | None:
+    """The expected grade as a share of its scale, or P(relevant) where it has none."""
+    return (expected - voice.low) / voice.width if voice.width and expected is not None else p_relevant
 
 
 def of_judgments(judgments: Sequence[Judgment]) -> dict[str, Any]:
@@ -71,11 +70,16 @@ def of_judgments(judgments: Sequence[Judgment]) -> dict[str, Any]:
     if len(voices) == 1 and len({each.passage_id for each in judgments}) == len(judgments):  # most often
         sure = [abs(each.outcome.p_relevant - 0.5) for each in judgments if isinstance(each.outcome, Graded)]
         return _columns(0.0, sure, hashes)
+    missing = {number: said(voice, None, None, 0) for number, voice in voices.items()}
+    ranks = {number: said(voice, 0.0, 0.0, 0)[0] for number, voice in voices.items()}
     pairs: dict[str, list[Said]] = {}
     for each in judgments:
-        voice, outcome = voices[id(each.judge)], each.outcome
-        measured = (outcome.expected_relevance, outcome.p_relevant) if isinstance(outcome, Graded) else (None, None)
-        pairs.setdefault(each.passage_id, []).append(said(voice, *measured))
+        number, outcome = id(each.judge), each.outcome
+        label = missing[number]
+        if isinstance(outcome, Graded):
+            voice, p = voices[number], outcome.p_relevant
+            label = ranks[number], _share(voice, outcome.expected_relevance, p), p, voice.single
+        pairs.setdefault(each.passage_id, []).append(label)
     return summary(pairs, hashes)
 
 
@@ -85,9 +89,9 @@ def summary(
     """The columns. `pairs`: passage_id -> its labels; `judges`: the hashes of those who gave them; `people`:
     passage_id -> the grade that stands, as a share of its scale."""
     counting = {passage_id: min(labels) if len(labels) > 1 else labels[0] for passage_id, labels in pairs.items()}
-    sure = [abs(each.p_relevant - 0.5) for each in counting.values() if each.p_relevant is not None]
+    sure = [abs(p - 0.5) for _, _, p, _ in counting.values() if p is not None]
     spread = max((_spread(labels) for labels in pairs.values() if len(labels) > 1), default=0.0)
-    judged = {each: counting[each].share for each in people if each in counting}
+    judged = {each: counting[each][1] for each in people if each in counting}
     apart = [abs(people[each] - share) for each, share in judged.items() if share is not None]
     return _columns(spread, sure, judges, len(people), max(apart, default=0.0))
 

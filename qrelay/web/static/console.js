@@ -115,5 +115,7 @@ document.addEventListener("submit", (event) => {
   send(event.target, event.submitter);
 });
 
+const guide = document.querySelector(".guide");
+if (guide && matchMedia("(min-width: 62rem)").matches) guide.open = true;
 const place = location.hash && document.getElementById(location.hash.slice(1));
 if (place?.matches("[data-item]")) choose(place);
