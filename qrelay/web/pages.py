@@ -47,8 +47,8 @@ def filters() -> dict[str, Any]:
 
 
 def render(request: HTTPConnection, template: str, *, status: int = 200, **values: Any) -> Response:
-    """The page of a template, all texts escaped. Every template knows `person` (a name or ""), `path`, `address` (with
-    the query), `pages` (NAVIGATION), and `csrf`, the token that a form repeats."""
+    """The page of a template, all texts escaped. Every template knows `person` (a name or ""), `path`, `address` (a
+    path with its query), `pages` (NAVIGATION), and `csrf`, the token that a form repeats."""
     token = request.cookies.get(CSRF_COOKIE) or new_token()
     person = getattr(request.state, "person", None)
     url = request.url

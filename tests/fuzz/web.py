@@ -9,14 +9,19 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from qrelay import wire
 from qrelay.errors import InputError
 from qrelay.formats.queries import query_from
+from qrelay.labels.browse import queries
 from qrelay.labels.where import parse_where
 from qrelay.web.api import models, shapes
 from qrelay.web.api.operations import OPERATIONS, Operation
+from qrelay.web.console.queries.asked import asked
+from qrelay.web.console.queries.grading import whole_number
+from qrelay.web.console.queries.guide import peoples_scale
+from qrelay.web.console.queries.visible import exact, visible
 from qrelay.web.security import named, refuse_foreign, refuse_forged
 from tests.fuzz.parser import Parser, constant, each
 
@@ -76,13 +81,32 @@ def _form(data: bytes, _: Path) -> None:
         raise InputError(error.detail) from error
 
 
+def _address(data: bytes, _: Path) -> None:
+    """A page's address: what it asks for, and its place in a list."""
+    request = Request({"type": "http", "method": "GET", "path": "/queries", "headers": [], "query_string": data})
+    given = request.query_params
+    each(
+        lambda: asked(request).query(given.get("of", ""), given.get("id", "")),
+        lambda: queries.place_in(given.get("at", ""), given.get("sort", "id")),
+        lambda: whole_number(given.get("n", ""), "n"),
+        lambda: peoples_scale(given.get("scale", ""), "", ()),
+        lambda: visible(exact(given.get("search", ""))),
+    )
+
+
 _SENT: Final = (
     b"host: localhost:7405\norigin: http://localhost:7405\ncontent-type: application/x-www-form-urlencoded\n"
     b"cookie: qrelay_csrf=abc; qrelay_person=Ana%20B\n\ncsrf=abc&name=Ana"
+)
+
+_ASKED: Final = (
+    "search=a+b&collection=docs&differ=0.5&sort=id&missing=1&round=1&graded=yes&blind=1&scale=0-3&of=docs&id=q%231&n=3"
+    "&at=WyJpZCIsZmFsc2UsImRvY3MiLCJxMSJd"
 )
 
 PARSERS: Final = (
     Parser("bodies over HTTP", "json", constant(*_SEEDS), _bodies),
     Parser("parameters over HTTP", "bytes", constant("collection=docs&page_size=3&where=grade%3E%3D2"), _parameters),
     Parser("forms over HTTP", "bytes", constant(_SENT), _form),
+    Parser("addresses of pages", "bytes", constant(_ASKED), _address),
 )

@@ -100,7 +100,7 @@ def listed(connection: sa.Connection, wanted: Wanted, *, size: int, token: str =
         raise InputError(f"a page of {size} queries: use 1 to {MAX_PAGE_SIZE}")
     if wanted.sort not in _ORDERS:
         raise InputError(f"no order {wanted.sort[:40]!r}: use one of {', '.join(SORTS)}")
-    back, key = _parsed(token, wanted.sort)
+    back, key = place_in(token, wanted.sort)
     columns, descending = _ORDERS[wanted.sort]
     found = _rows(connection, _matching(_select(), wanted), columns, descending != back, key, size + 1)
     rows, more = found[:size], len(found) > size
@@ -134,6 +134,21 @@ def row_of(connection: sa.Connection, collection: str, query_id: str) -> Row | N
     chosen = _select().where(_q.collection == collection, _q.query_id == query_id)
     found = connection.execute(chosen).one_or_none()
     return None if found is None else Row(*found)
+
+
+def place_in(token: str, sort: str) -> tuple[bool, list[Any]]:
+    """(whether it goes backwards, the key) of a token of a list in this order; (False, []) of none. Raises
+    InputError: it is none of such a list."""
+    if not token:
+        return False, []
+    try:
+        of_sort, back, *key = orjson.loads(base64.urlsafe_b64decode(token))
+        kinds = [column.type.python_type for column in _ORDERS[sort][0]]
+        if of_sort == sort and [*map(type, key)] == kinds:
+            return bool(back), key
+    except (binascii.Error, ValueError, TypeError):
+        pass
+    raise InputError(f"{token[:80]!r} is no place in this list: begin with its first page")
 
 
 def containing(column: sa.ColumnElement[str], *others: sa.ColumnElement[str], search: str) -> list[Any]:
@@ -180,17 +195,3 @@ def _token(sort: str, row: Row, *, back: bool) -> str:
     names = [column.name for column in _ORDERS[sort][0]]
     said = orjson.dumps([sort, back, *(getattr(row, name) for name in names)])
     return base64.urlsafe_b64encode(said).decode()
-
-
-def _parsed(token: str, sort: str) -> tuple[bool, list[Any]]:
-    """(whether it goes backwards, the key); (False, []) of no token."""
-    if not token:
-        return False, []
-    try:
-        of_sort, back, *key = orjson.loads(base64.urlsafe_b64decode(token))
-        kinds = [column.type.python_type for column in _ORDERS[sort][0]]
-        if of_sort == sort and [*map(type, key)] == kinds:
-            return bool(back), key
-    except (binascii.Error, ValueError, TypeError):
-        pass
-    raise InputError(f"{token[:80]!r} is no place in this list: begin with its first page")
