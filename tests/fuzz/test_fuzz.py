@@ -51,6 +51,7 @@ LEFT_OUT: Final = {
         "qrelay.runtime.natsserver:NatsServer._await_listening",
         "qrelay.training.rounds.installation:Installation.feed",
     ),
+    "of a file that the same function wrote": ("qrelay.web.console.queries.people:pairs",),
     "columns of our databases, written in transactions": (
         "qrelay.judging.batches.store:SqlBatches.find",
         "qrelay.judging.batches.store:SqlBatches.lines",

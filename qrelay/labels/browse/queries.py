@@ -98,10 +98,8 @@ def listed(connection: sa.Connection, wanted: Wanted, *, size: int, token: str =
     """
     if not 1 <= size <= MAX_PAGE_SIZE:
         raise InputError(f"a page of {size} queries: use 1 to {MAX_PAGE_SIZE}")
-    if wanted.sort not in _ORDERS:
-        raise InputError(f"no order {wanted.sort[:40]!r}: use one of {', '.join(SORTS)}")
     back, key = place_in(token, wanted.sort)
-    columns, descending = _ORDERS[wanted.sort]
+    columns, descending = _order(wanted.sort)
     found = _rows(connection, _matching(_select(), wanted), columns, descending != back, key, size + 1)
     rows, more = found[:size], len(found) > size
     if back:
@@ -139,11 +137,12 @@ def row_of(connection: sa.Connection, collection: str, query_id: str) -> Row | N
 def place_in(token: str, sort: str) -> tuple[bool, list[Any]]:
     """(whether it goes backwards, the key) of a token of a list in this order; (False, []) of none. Raises
     InputError: it is none of such a list."""
+    columns, _ = _order(sort)
     if not token:
         return False, []
     try:
         of_sort, back, *key = orjson.loads(base64.urlsafe_b64decode(token))
-        kinds = [column.type.python_type for column in _ORDERS[sort][0]]
+        kinds = [column.type.python_type for column in columns]
         if of_sort == sort and [*map(type, key)] == kinds:
             return bool(back), key
     except (binascii.Error, ValueError, TypeError):
@@ -156,6 +155,12 @@ def containing(column: sa.ColumnElement[str], *others: sa.ColumnElement[str], se
     if len(search) > MAX_SEARCH:
         raise InputError(f"a search of {len(search)} characters: {MAX_SEARCH} are the most")
     return [sa.or_(*(each.icontains(word, autoescape=True) for each in (column, *others))) for word in search.split()]
+
+
+def _order(sort: str) -> tuple[tuple[sa.Column[Any], ...], bool]:
+    if sort not in _ORDERS:
+        raise InputError(f"no order {sort[:40]!r}: use one of {', '.join(SORTS)}")
+    return _ORDERS[sort]
 
 
 def _select() -> Any:
