@@ -16,7 +16,8 @@ from qrelay.labels.targets import require_passage
 
 def decide(ledger: Ledger, collection: str, wanted: NewOverride, *, known: int | None = None) -> Written:
     """Records the override; it is on disk when this returns. known: the number of the latest decision when the person
-    made this one: sent again, because its answer was lost, it is not recorded again.
+    made this one, on a page: sent again, because its answer was lost, it is not recorded again; with another note it
+    is.
 
     Raises:
         UnknownCollection: the ledger holds no query of it.
@@ -33,7 +34,7 @@ def decide(ledger: Ledger, collection: str, wanted: NewOverride, *, known: int |
         mine = [each for each in said if each.author == wanted.author.strip()]
         if known is not None and mine and mine[-1].override_no > known and _same(mine[-1], wanted):
             return Written(0, 1, 0)
-        return overrides.add(connection, collection, [wanted], ledger.now_us())
+        return overrides.add(connection, collection, [wanted], ledger.now_us(), notes=known is not None)
 
 
 def take_back(ledger: Ledger, collection: str, query_id: str, passage_id: str, author: str) -> Written:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, roc_auc_score
 
 from qrelay.errors import InputError
-from qrelay.stats.agreement import auc, auc_within, best_kappa_threshold, confusion, kappa
-from qrelay.stats.alpha import krippendorff_alpha
+from qrelay.stats.agreement import auc, auc_within, best_kappa_threshold, confusion, fleiss_kappa, kappa
+from qrelay.stats.alpha import alpha_of, krippendorff_alpha
 
 ROWS = st.lists(st.tuples(st.booleans(), st.integers(-4, 4)), min_size=1, max_size=40)
 GRADES = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=40)
@@ -195,3 +195,35 @@ def test_a_thousand_rows_are_ranked_fast_enough_for_a_bootstrap() -> None:
         auc(y, s)
         taken.append(time.perf_counter() - start)
     assert min(taken) < 2.5e-3
+
+
+# --- several people ----------------------------------------------------------------------------------------------
+
+
+def test_fleiss_kappa_is_that_of_his_example() -> None:
+    """Ten subjects, fourteen raters, five categories: Fleiss (1971) as Wikipedia and statsmodels give it, 0.210."""
+    counts = [
+        [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1], [7, 7, 0, 0, 0],
+        [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
+    ]  # fmt: skip
+    assert fleiss_kappa(counts) == pytest.approx(0.210, abs=5e-4)
+
+
+def test_fleiss_kappa_counts_rows_by_their_own_numbers_and_leaves_single_grades_out() -> None:
+    assert fleiss_kappa([[2, 0], [0, 3], [1, 0]]) == pytest.approx(1.0)
+    assert math.isnan(fleiss_kappa([[1, 0], [0, 1]]))
+    assert math.isnan(fleiss_kappa([[3, 0], [2, 0]]))
+
+
+def test_alpha_of_several_people_with_gaps_is_that_of_the_textbook() -> None:
+    """Krippendorff's four observers (Content Analysis, chapter 11; wikipedia: nominal 0.743, ordinal 0.815)."""
+    gap = float("nan")
+    data = [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, gap, gap, gap],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, gap, 3],
+        [gap, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, gap],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, gap],
+    ]
+    assert alpha_of(data, "nominal") == pytest.approx(0.743, abs=5e-4)
+    assert alpha_of(data, "ordinal") == pytest.approx(0.815, abs=5e-4)
+    assert math.isnan(alpha_of([[1.0, gap], [1.0, 2.0]]))

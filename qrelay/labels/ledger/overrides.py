@@ -5,9 +5,9 @@
     with ledger.snapshot() as snapshot:
         found = page(snapshot.connection, "medquad")
 
-A row without a grade withdraws the pair's override. What stands already, said again by the same author with the same
-note or none, is not written again. Every query that gets a row carries the number of the change, so incremental
-exports see it. How an override becomes a label: `people.py`.
+A row without a grade withdraws the pair's override. What stands already, said again by the same author, is not
+written again. Every query that gets a row carries the number of the change, so incremental exports see it. How an
+override becomes a label: `people.py`.
 """
 
 from __future__ import annotations
@@ -94,9 +94,11 @@ def check(wanted: NewOverride) -> None:
             raise InputError(f"{pair}: grade {wanted.grade} is outside the scale {wanted.scale}")
 
 
-def add(connection: sa.Connection, collection: str, wanted: Sequence[NewOverride], now_us: int) -> Written:
+def add(
+    connection: sa.Connection, collection: str, wanted: Sequence[NewOverride], now_us: int, *, notes: bool = False
+) -> Written:
     """Records them in their order, all or none. Holds the collection's row from here on (`changes.py`); the change's
-    number stays unused where nothing is new.
+    number stays unused where nothing is new. notes: what stands, said again with another note, is new.
 
     Raises:
         InputError: see `check`; a query that the ledger does not hold; a document's id for a passage's; a withdrawal
@@ -113,7 +115,7 @@ def add(connection: sa.Connection, collection: str, wanted: Sequence[NewOverride
         numbers = query_numbers(connection, collection, ids)
         _require_known(collection, [query_id for query_id in ids if query_id not in numbers])
         chunk = {numbers[query_id]: by_query[query_id] for query_id in ids}
-        written = _sum(written, _add_chunk(connection, chunk, change_no, now_us))
+        written = _sum(written, _add_chunk(connection, chunk, change_no, now_us, notes))
     return written
 
 
@@ -207,7 +209,7 @@ def _rows() -> Any:
 
 
 def _add_chunk(
-    connection: sa.Connection, chunk: Mapping[int, Sequence[NewOverride]], change_no: int, now_us: int
+    connection: sa.Connection, chunk: Mapping[int, Sequence[NewOverride]], change_no: int, now_us: int, notes: bool
 ) -> Written:
     """`chunk`: query_no -> what is said of its pairs."""
     names = dict(names_of(connection, list(chunk)))
@@ -218,7 +220,7 @@ def _add_chunk(
     for number, wanted in chunk.items():
         there = held.get(number, {}).items()
         now = {passage_id: (row.grade, row.scale, row.author, row.note) for passage_id, row in there}
-        said = (_row(each, now) for each in wanted)
+        said = (_row(each, now, notes) for each in wanted)
         rows += [{**row, "query_no": number, **common} for row in said if row is not None]
     touched = sorted({row["query_no"] for row in rows})
     if rows:
@@ -230,7 +232,7 @@ def _add_chunk(
     return Written(len(rows), sum(map(len, chunk.values())) - len(rows), not_candidates)
 
 
-def _row(wanted: NewOverride, now: dict[str, tuple[int | None, str, str, str]]) -> dict[str, Any] | None:
+def _row(wanted: NewOverride, now: dict[str, tuple[int | None, str, str, str]], notes: bool) -> dict[str, Any] | None:
     """The row that says it, or None where that stands already. `now`: passage_id -> (grade, scale, author, note) of
     the latest row of the query's pairs; kept up."""
     before = now.get(wanted.passage_id)
@@ -240,7 +242,7 @@ def _row(wanted: NewOverride, now: dict[str, tuple[int | None, str, str, str]]) 
             " `qrelay label list` shows those that there are"
         )
     author = wanted.author.strip()
-    note = wanted.note or (before[3] if before else "")  # no note is no other note
+    note = wanted.note if before is None or (notes and wanted.note) else before[3]  # no note is no other note
     after = wanted.grade, before[1] if wanted.grade is None and before else wanted.scale, author, note
     if after == before or (wanted.grade is None and before and before[0] is None):
         return None

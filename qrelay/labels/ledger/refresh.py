@@ -45,7 +45,7 @@ def _refresh(connection: sa.Connection, numbers: Sequence[int], voices: Mapping[
             judges[number].add(voice.judge_hash)
     people = _people(connection, numbers)
     rows = [{"number": each, **summary(pairs[each], judges[each], people.get(each, {}))} for each in numbers]
-    columns = {name: sa.bindparam(name) for name in rows[0] if name != "number"}
+    columns: dict[str, Any] = {name: sa.bindparam(name) for name in rows[0] if name != "number"}
     changed = schema.queries.update().where(_queries.query_no == sa.bindparam("number")).values(columns)
     connection.execute(changed, rows)
 
