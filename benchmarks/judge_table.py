@@ -72,13 +72,15 @@ ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     f"`{FUSED}`: 0.5B, 1.5B": tuple(JUDGES),
     **{
         f"`{FUSED_STAGES}`: {', '.join((*judges, said))}": with_stages(judges, dense)
-        for judges in (("0.5B",), tuple(JUDGES))
+        for judges in (("0.5B",), ("1.5B",), tuple(JUDGES))
         for said, dense in DENSES.items()
     },
     f"consensus, {MPNET}": (CONSENSUS,),
     f"`{FUSED}`: 0.5B, consensus": ("0.5B", CONSENSUS),
+    f"`{FUSED}`: 1.5B, consensus": ("1.5B", CONSENSUS),
     f"`{FUSED}`: 0.5B, 1.5B, consensus": (*JUDGES, CONSENSUS),
     f"`{FUSED_STAGES}`: 0.5B, consensus, MiniLM": with_stages(("0.5B", CONSENSUS), BOTH_DENSE[:1]),
+    f"`{FUSED_STAGES}`: 1.5B, consensus, MiniLM": with_stages(("1.5B", CONSENSUS), BOTH_DENSE[:1]),
     f"`{FUSED_STAGES}`: 0.5B, 1.5B, consensus, MiniLM": with_stages((*JUDGES, CONSENSUS), BOTH_DENSE[:1]),
 }
 """A row's name and its inputs."""
