@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from qrelay.formats.beir import Collection, Run
 from qrelay.training.data import Example, Reading, load_examples
 from qrelay.training.experiment import Experiment
-from qrelay.training.losses.combined import weighted_terms
 from qrelay.training.losses.batch import Batch
+from qrelay.training.losses.combined import weighted_terms
 from qrelay.training.losses.terms import LossRules
 from qrelay.training.rows import Row, rows_of
 

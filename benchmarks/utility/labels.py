@@ -89,7 +89,8 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _line(pairs: Sequence[GradedPair], labels: Labels) -> dict[str, Any]:
     best = labels.max()
-    told = [_told(pair, float(value), best > 0 and value >= NEAR_BEST * best) for pair, value in zip(pairs, labels, strict=True)]
+    near = (labels >= NEAR_BEST * best) & (best > 0)
+    told = [_told(*each) for each in zip(pairs, labels.tolist(), near.tolist(), strict=True)]
     return {"query_id": pairs[0].query_id, "query": pairs[0].query, "passages": told}
 
 

@@ -64,7 +64,8 @@ def vectors(folder: Path, groups: Sequence[Sequence[str]]) -> dict[str, NDArray[
 
 def cosines(pairs: Sequence[GradedPair], known: Vectors) -> NDArray[np.float64]:
     """The untrained model's score of each pair."""
-    return np.array([float(known[pair.query] @ known[text]) for pair, text in zip(pairs, texts_of(pairs), strict=True)])
+    both = zip(pairs, texts_of(pairs), strict=True)
+    return np.array([float(known[pair.query] @ known[text]) for pair, text in both])
 
 
 def joined(tables: Mapping[str, Table], dense: NDArray[np.float64]) -> Table:
@@ -85,7 +86,8 @@ def agreement(table: Table) -> dict[str, Any]:
     found = evaluate(table, {**fused, f"{DENSE} + {' + '.join(kinds)}": (DENSE, *kinds)})
     shown = ("auc", "auc_ci", "auc_within_query", "auc_within_query_n", "kappa_binary", "kappa_binary_ci")
     systems = {name: {key: system.metrics[key] for key in shown} for name, system in found.systems.items()}
-    tests = {f"{a} - {b}": difference(table, a, b) for a, b in (("answer", "query"), ("answer", DENSE), ("query", DENSE))}
+    compared = (("answer", "query"), ("answer", DENSE), ("query", DENSE))
+    tests = {f"{one} - {other}": difference(table, one, other) for one, other in compared}
     return {
         "pairs": len(table.pairs),
         "questions": len(set(table.queries)),

@@ -1,0 +1,136 @@
+"""The benchmark of utility labels: no reference among the candidates, labels of the same pairs, no question trained on
+that is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.relabel.plant import MedQuad
+from benchmarks.utility import grid, head, labels
+from benchmarks.utility.grid import FOLDS, Places, cross_trained
+from benchmarks.utility.pairs import candidates, copies, in_parts, medquad
+from qrelay.formats.annotated_pairs import GradedPair
+from qrelay.formats.beir import Collection
+from qrelay.judging.cache_sql import SqlCache
+from qrelay.judging.judge import Judge
+from qrelay.judging.panel import Panel
+from qrelay.judging.strategies.answer_nll import AnswerNll
+from qrelay.llm.base import Weights
+from qrelay.llm.fake import FakeBackend
+from qrelay.training.experiment import load_experiment
+
+ANSWER = "Asthma narrows the airways of the lungs and makes breathing hard. It often begins in childhood."
+TEXTS = {
+    "first": ANSWER,
+    "copy": f"Note: {ANSWER} See a doctor.",
+    "second": "In asthma the airways swell, so that a person cannot breathe well.",
+    "other": "Doctors treat asthma by inhalers, which carry a drug into the airways.",
+}
+DATA = MedQuad(
+    {
+        name: {"_id": name, "title": "Asthma", "text": text, "metadata": {"source": f"source of {name}"}}
+        for name, text in TEXTS.items()
+    },
+    {"q": "What is asthma?"},
+    {"q": ["first", "second"]},
+)
+
+
+def pair(query_id: str, passage_id: str, grade: int = 0) -> GradedPair:
+    return GradedPair(query_id, passage_id, grade, f"question {query_id}", "", f"text {passage_id}", ("an answer",))
+
+
+def test_neither_the_reference_nor_a_copy_of_it_is_a_candidate() -> None:
+    found = list(candidates(DATA, "q", list(TEXTS)))
+    assert {each.passage_id: each.grade for each in found} == {"second": 1, "other": 0}
+    assert {each.reference_answers for each in found} == {(ANSWER,)}
+
+
+def test_a_copy_has_eight_words_in_a_row_whatever_its_punctuation() -> None:
+    assert copies("one, TWO three four - five six seven eight nine", "x one two three four five six seven eight")
+    assert not copies("one two three four five six seven", "one two three four five six seven")
+
+
+def test_questions_have_answers_of_two_sources_and_both_kinds_of_candidates() -> None:
+    assert {each.passage_id for each in medquad(DATA)} == {"second", "other"}
+    for row in DATA.documents.values():
+        row["metadata"]["source"] = "one"
+    assert medquad(DATA) == []
+
+
+def test_every_part_holds_a_share_of_every_question() -> None:
+    pairs = [pair(query, f"{query}{n}") for query in "ab" for n in range(6)]
+    parts = in_parts(pairs, 3)
+    assert [sorted(each.query_id for each in part) for part in parts] == [list("aabb")] * 3
+    assert sorted(each.passage_id for part in parts for each in part) == sorted(each.passage_id for each in pairs)
+
+
+def test_labels_of_every_kind_spread_alike_and_the_best_are_positive(tmp_path: Path) -> None:
+    pairs = [pair(query, f"{query}{n}") for query in "ab" for n in range(3)]
+    path = tmp_path / "labels.jsonl"
+    for scale in (1.0, 50.0):
+        labels.write(path, labels.lines(pairs, scale * np.array([1.0, 0.9, 0.0, np.nan, -1.0, -2.0])))
+        one, other = head.read(path)
+        assert [len(one.positives), len(one.negatives)] == [2, 1]
+        assert [len(other.positives), len(other.negatives)] == [0, 2]
+        spread = np.mean([np.std([each.target for each in example.documents]) for example in (one, other)])
+        assert spread == pytest.approx(1.0)
+
+
+def test_what_the_cache_does_not_hold_is_no_label(tmp_path: Path) -> None:
+    pairs = [pair("a", "a0"), pair("a", "a1"), pair("b", "b0")]
+    backend, cache = FakeBackend(), SqlCache(str(tmp_path / "cache.sqlite"))
+    backend.weights = Weights("small", "1", "none")
+    labels.label(Panel({"answer": Judge(backend, AnswerNll(), cache)}, cache), pairs[:2])
+    column = labels.recorded(cache, pairs, "answer", "small").column("answer")
+    assert np.isfinite(column).tolist() == [True, True, False]
+    cache.close()
+
+
+def test_no_question_is_ranked_by_what_was_trained_on_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = [f"q{n}" for n in range(2 * FOLDS)]
+    pairs = [pair(query, f"{query}-{n}", n) for query in asked for n in range(2)]
+    labels.write(tmp_path / "labels.jsonl", labels.lines(pairs, np.array([float(each.grade or 0) for each in pairs])))
+    known = {text: np.ones(2, np.float32) for each in pairs for text in (each.query, each.text)}
+    collection = Collection(
+        [each.passage_id for each in pairs],
+        [each.text for each in pairs],
+        {each.query_id: each.query for each in pairs},
+        {each.query_id: {each.passage_id: 1} for each in pairs},
+    )
+    trained: list[set[str]] = []
+    plain = head.train
+
+    def watched(examples, *others):  # type: ignore[no-untyped-def]
+        trained.append({each.query_id for each in examples})
+        return plain(examples, *others)
+
+    monkeypatch.setattr(grid, "train", watched)
+    experiment = load_experiment("kl_only", ["target=answer_nll"])
+    places = Places(collection, collection, collection, known)
+    found = cross_trained(places, experiment, head.read(tmp_path / "labels.jsonl"), 0)
+    assert set(found) == set(asked)
+    assert [set(asked) - each for each in trained] == [set(sorted(asked)[fold::FOLDS]) for fold in range(FOLDS)]
+
+
+@pytest.mark.parametrize("name", ["kl_only", "kl_margin", "sum_marginal"])
+def test_a_layer_learns_the_order_of_its_labels(name: str, tmp_path: Path) -> None:
+    """Questions and texts that are at right angles, until a layer is trained."""
+    turned = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
+    pairs = [pair(f"q{n}", f"d{m}", int(n == m)) for n in range(6) for m in range(6)]
+    known = {f"question q{n}": turned[n] for n in range(6)} | {f"text d{n}": turned[6 + n] for n in range(6)}
+    path = tmp_path / "labels.jsonl"
+    labels.write(path, labels.lines(pairs, np.array([float(each.grade or 0) for each in pairs])))
+    experiment = load_experiment(name, ["target=answer_nll", "learning_rate=1e-2", "teacher_temperature=0.25"])
+    layer = head.train(head.read(path), known, experiment, 0)
+    ids = [f"d{n}" for n in range(6)]
+    texts, queries = [f"text {each}" for each in ids], {f"q{n}": f"question q{n}" for n in range(6)}
+    collection = Collection(ids, texts, queries, {f"q{n}": {f"d{n}": 1} for n in range(6)})
+    before, after = (
+        grid.measured(collection, head.run(collection, known, each))["RR@5"].mean() for each in (None, layer)
+    )
+    assert after > before
+    assert after > 0.8
