@@ -48,7 +48,7 @@ def train(examples: Sequence[Example], vectors: Vectors, experiment: Experiment,
         drawn.shuffle(rows)
         for batch in _batches(rows, vectors, layer, experiment.batch_size):
             optimiser.zero_grad()
-            torch.stack(list(weighted_terms(batch, experiment.terms, rules).values())).sum().backward()
+            torch.autograd.backward(list(weighted_terms(batch, experiment.terms, rules).values()))
             optimiser.step()
     return layer.requires_grad_(False)
 
@@ -74,5 +74,5 @@ def run(collection: Collection, vectors: Vectors, layer: torch.nn.Linear | None)
 
 
 def _unit(rows: NDArray[np.float32], layer: torch.nn.Linear | None) -> NDArray[np.float32]:
-    moved = rows if layer is None else layer(torch.from_numpy(rows)).numpy()
-    return moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    moved: NDArray[np.float32] = rows if layer is None else layer(torch.from_numpy(rows)).numpy()
+    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)

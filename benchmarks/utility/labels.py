@@ -76,8 +76,8 @@ def recorded(
 def lines(pairs: Sequence[GradedPair], labels: Labels) -> list[dict[str, Any]]:
     """A line a question, of its pairs that have a label."""
     rows: dict[str, list[int]] = {}
-    for row in np.flatnonzero(np.isfinite(labels)):
-        rows.setdefault(pairs[row].query_id, []).append(int(row))
+    for row in np.flatnonzero(np.isfinite(labels)).tolist():
+        rows.setdefault(pairs[row].query_id, []).append(row)
     spread = float(np.mean([labels[held].std() for held in rows.values()]))
     return [_line([pairs[row] for row in held], labels[held] / spread) for held in rows.values()]
 

@@ -55,7 +55,8 @@ def texts_of(pairs: Sequence[GradedPair]) -> list[str]:
 
 def vectors(folder: Path, groups: Sequence[Sequence[str]]) -> dict[str, NDArray[np.float32]]:
     """text -> vector; each group is kept in a file. The model has no prompts, so questions are texts like others."""
-    model, found = Kept(MINILM, folder, "openvino"), {}
+    model = Kept(MINILM, folder, "openvino")
+    found: dict[str, NDArray[np.float32]] = {}
     for group in groups:
         once = list(dict.fromkeys(group))
         found |= dict(zip(once, model.encode(once, "document"), strict=True))

@@ -1,5 +1,5 @@
-"""The benchmark of utility labels: no reference among the candidates, labels of the same pairs, no question trained on
-that is measured."""
+"""The benchmark of utility labels: no reference among the candidates, labels of the same pairs, and no question that is
+trained on is measured."""
 
 from __future__ import annotations
 
