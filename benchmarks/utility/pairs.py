@@ -9,6 +9,7 @@ says the same in other words. A passage that copies from the reference (eight wo
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -27,6 +28,7 @@ CANDIDATES: Final = 5
 FOUND: Final = 30
 """Documents of BM25's among which candidates are looked for."""
 SEED: Final = 23
+_ASKED: Final = re.compile(r"[^.!?]{1,200}\?\s+")
 
 
 def medquad(data: MedQuad) -> list[GradedPair]:
@@ -47,13 +49,19 @@ def medquad(data: MedQuad) -> list[GradedPair]:
 def candidates(data: MedQuad, query_id: str, doc_ids: Sequence[str]) -> Iterator[GradedPair]:
     """The documents, best first, without the reference and what copies it."""
     first, *others = data.gold[query_id]
-    reference = cut_at_sentence(data.documents[first]["text"], REFERENCE_WORDS)
+    reference = reference_of(data.documents[first]["text"])
     for doc_id in doc_ids:
         row = data.documents[doc_id]
         text = beginning(row["text"])
         if doc_id != first and not copies(text, reference):
             asked, grade = data.queries[query_id], int(doc_id in others)
             yield GradedPair(query_id, doc_id, grade, asked, row["title"], text, (reference,))
+
+
+def reference_of(text: str) -> str:
+    """An answer's first sentences, without the question that some sources repeat before it."""
+    asked = _ASKED.match(text)
+    return cut_at_sentence(text[asked.end() :] if asked else text, REFERENCE_WORDS)
 
 
 def in_parts(pairs: Sequence[GradedPair], parts: int) -> list[list[GradedPair]]:

@@ -1,5 +1,5 @@
-"""The benchmark of utility labels: no reference among the candidates, labels of the same pairs, and no question that is
-trained on is measured."""
+"""The benchmark of utility labels: the reference is no candidate, labels are of the same pairs, and no question is
+measured by what was trained on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from benchmarks.relabel.plant import MedQuad
 from benchmarks.utility import grid, head, labels
 from benchmarks.utility.grid import FOLDS, Places, cross_trained
-from benchmarks.utility.pairs import candidates, copies, in_parts, medquad
+from benchmarks.utility.pairs import candidates, copies, in_parts, medquad, reference_of
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.formats.beir import Collection
 from qrelay.judging.cache_sql import SqlCache
@@ -47,6 +47,11 @@ def test_neither_the_reference_nor_a_copy_of_it_is_a_candidate() -> None:
     found = list(candidates(DATA, "q", list(TEXTS)))
     assert {each.passage_id: each.grade for each in found} == {"second": 1, "other": 0}
     assert {each.reference_answers for each in found} == {(ANSWER,)}
+
+
+def test_a_question_before_an_answer_is_no_part_of_the_reference() -> None:
+    assert reference_of(f"What is asthma?\n\n{ANSWER}") == ANSWER
+    assert reference_of(f"{ANSWER} Is it inherited?") == f"{ANSWER} Is it inherited?"
 
 
 def test_a_copy_has_eight_words_in_a_row_whatever_its_punctuation() -> None:
