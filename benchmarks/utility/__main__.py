@@ -2,11 +2,12 @@
 
     python -m benchmarks.utility label   --data FOLDER --out WORK --cache FILE    # hours; killed, it goes on
     python -m benchmarks.utility agree   --data FOLDER --out WORK --cache FILE    # labels beside people's grades
+    python -m benchmarks.utility select  --data FOLDER --out WORK --cache FILE    # listwise utility, on a part
     python -m benchmarks.utility train   --data FOLDER --out WORK --cache FILE    # label kinds x losses
     python -m benchmarks.utility answers --data FOLDER --out WORK --cache FILE    # what a reader makes of it; goes on
     python -m benchmarks.utility whole   --data FOLDER --out WORK --cache FILE    # whole models by `qrelay train`
 
-FOLDER holds medquad and liveqa-med in BEIR's layout. Labels are made by MODEL on one thread: how much likelier a
+FOLDER holds medquad and liveqa-med in BEIR's layout. Labels are made by --model on one thread: how much likelier a
 passage makes the reference answer (`answer`) and the question (`query`); `key` is what people or the answer key say.
 `pairs.py` says why the reference is no candidate; `head.py` what is trained. What is chosen is chosen on one half of
 MedQuAD's dev questions. Every step writes WORK/STEP.json. docs/judge.md has the figures.
@@ -32,6 +33,7 @@ from qrelay.formats.annotated_pairs import GradedPair, read_beir
 from qrelay.formats.beir import Run
 from qrelay.judging.cache import open_cache
 from qrelay.judging.qualification.table import Table
+from qrelay.stats.agreement import auc, auc_within
 from qrelay.training.evaluation.answering import answer
 from qrelay.training.experiment import load_experiment
 from qrelay.training.train import train
@@ -40,6 +42,8 @@ MODEL: Final = "qwen2.5-coder-0.5b-instruct"
 PARTS: Final = 4
 KINDS: Final = ("answer", "query", labels.KEY)
 MEDQUAD, LIVEQA = "medquad", "liveqa-med"
+SELECTED: Final = 12
+"""Questions whose passages are judged as lists."""
 RELEVANT: Final = {MEDQUAD: 1, LIVEQA: 3}
 
 
@@ -51,6 +55,7 @@ class Study:
         self.out: Path = arguments.out
         self.cache: Path = arguments.cache
         self.queries_from: Path = arguments.queries_from or arguments.cache
+        self.model: str = arguments.model
         self.loss: str = arguments.loss
         self.out.mkdir(parents=True, exist_ok=True)
 
@@ -79,7 +84,7 @@ class Study:
         for kind, path in (("answer", self.cache), ("query", self.queries_from if name == LIVEQA else self.cache)):
             cache = open_cache(str(path))
             try:
-                tables[kind] = labels.recorded(cache, self.pairs[name], kind, MODEL, RELEVANT[name])
+                tables[kind] = labels.recorded(cache, self.pairs[name], kind, self.model, RELEVANT[name])
             finally:
                 cache.close()
         return measuring.joined(tables, measuring.cosines(self.pairs[name], self.places.known))
@@ -96,13 +101,27 @@ class Study:
 
     def label(self) -> None:
         """Every pair, LiveQA-Med in parts."""
-        with labels.labellers(MODEL, self.cache) as panel:
+        with labels.labellers(self.model, self.cache) as panel:
             for part in (self.pairs[MEDQUAD], *in_parts(self.pairs[LIVEQA], PARTS)):
                 labels.label(panel, part, lambda count: print(count, end=" ", flush=True))
 
     def agree(self) -> dict[str, Any]:
         """Labels beside people's grades and beside the answer key."""
         return {name: measuring.agreement(self.recorded(name)) for name in self.pairs}
+
+    def select(self) -> dict[str, Any]:
+        """What listwise judging of a part of the pairs is worth: LiveQA-Med's first questions, some passages of each."""
+        part = in_parts(self.pairs[LIVEQA], PARTS)[0]
+        asked = sorted({pair.query_id for pair in part})[:SELECTED]
+        some = [pair for pair in part if pair.query_id in asked]
+        table = labels.selected(self.model, self.cache, some, lambda count: print(count, end=" ", flush=True))
+        (kind,) = table.labels
+        column = table.column(kind)
+        rows = np.flatnonzero(np.isfinite(column))
+        relevant = np.array([(pair.grade or 0) >= RELEVANT[LIVEQA] for pair in some])[rows]
+        within, questions = auc_within(relevant, column[rows], table.queries[rows])
+        return {"questions": len(asked), "pairs": len(some), "labelled": len(rows), "relevant": int(relevant.sum()),
+                "auc": auc(relevant, column[rows]), "within": within, "questions within": questions}  # fmt: skip
 
     def train(self) -> dict[str, Any]:
         """Every kind of label with every loss."""
@@ -120,9 +139,10 @@ class Study:
         return {"settings": settings, "results": grid.results(self.places, runs)}
 
     def answers(self) -> dict[str, Any]:
-        """The reader's answers from each system's first passage."""
+        """The reader's answers from each system's first passage, of the systems with the loss of --loss."""
         runs = json.loads((self.out / "runs.json").read_text())
-        return answered(Asked(self.pairs[LIVEQA], self.places.liveqa, self.out, self.cache), runs)
+        some = {name: each for name, each in runs.items() if name == "base" or f", {self.loss}, " in name}
+        return answered(Asked(self.pairs[LIVEQA], self.places.liveqa, self.out, self.cache), some)
 
     def whole(self) -> dict[str, Any]:
         """Whole models on MedQuAD's labels, by `qrelay train`, with the loss of --loss."""
@@ -142,12 +162,13 @@ WHOLE: Final = ("target=answer_nll", "teacher_temperature=1.0", "documents=5", "
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("label", "agree", "train", "answers", "whole"))
+    parser.add_argument("step", choices=("label", "agree", "select", "train", "answers", "whole"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, required=True, help="working folder")
     parser.add_argument("--cache", type=Path, required=True, help="judgment cache, a file")
+    parser.add_argument("--model", default=MODEL, help="the labeller")
     parser.add_argument("--queries-from", type=Path, help="cache with LiveQA-Med's `query` labels; else --cache")
-    parser.add_argument("--loss", choices=tuple(grid.LOSSES), default="kl + margin", help="of `whole`")
+    parser.add_argument("--loss", choices=tuple(grid.LOSSES), default="kl", help="of `whole` and `answers`")
     arguments = parser.parse_args()
     step: Callable[[], Any] = getattr(Study(arguments), arguments.step)
     found = step()

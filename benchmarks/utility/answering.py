@@ -1,13 +1,14 @@
 """What a reader makes of each system's first passage, measured once for each question and passage.
 
-A system is the mean over its seeds. READER also made the labels, which is what answer likelihood promises to serve;
-GRADER and the likelihood's model did not. Goes on where it was stopped: WORK/readings.jsonl, and the cache.
+A system is the mean over its first seeds. READER also made the labels, which is what answer likelihood promises to
+serve; GRADER and the likelihood's model did not. Goes on where it was stopped: WORK/readings.jsonl,
+WORK/grades.jsonl and the cache.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ READER: Final = "qwen2.5-coder-0.5b-instruct"
 GRADER: Final = "qwen2.5-coder-1.5b-instruct"
 LIKELIHOOD: Final = "smollm2-135m-instruct"
 MAX_TOKENS: Final = 48
+SEEDS_READ: Final = 3
 AT_ONCE: Final = 8
 Pair = tuple[str, str]
 """Question and document."""
@@ -47,18 +49,46 @@ class Asked:
 
 def answered(asked: Asked, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     """Every system's means, and its differences from the untrained model and from labels of the question."""
-    first = {name: [_first(run) for run in each] for name, each in runs.items()}
+    first = {name: [_first(run) for run in each[:SEEDS_READ]] for name, each in runs.items()}
     wanted = sorted({pair for each in first.values() for pairs in each for pair in pairs.items()})
-    told = {pair: values | {"gain": gain} for (pair, values), gain in
-            zip(_readings(asked, wanted).items(), _gains(asked, wanted), strict=True)}  # fmt: skip
+    told = dict(zip(wanted, _told(asked, wanted), strict=True))
     columns = {name: _columns(each, told) for name, each in first.items()}
-    found: dict[str, Any] = {"readings": len(wanted), "means": {}, "less base": {}, "less query": {}}
+    found: dict[str, Any] = {"readings": len(wanted), "systems": {}}
     for name, each in columns.items():
-        found["means"][name] = {measure: float(column.mean()) for measure, column in each.items()}
-        for other, against in (("base", "base"), ("query", name.replace("answer,", "query,"))):
-            if against in columns and against != name:
-                found[f"less {other}"][name] = [asdict(test) for test in compare(columns[against], each)]
+        against = {"base": "base", "query": name.replace("answer,", "query,")}
+        tests = {f"less {kind}": [asdict(test) for test in compare(columns[other], each)]
+                 for kind, other in against.items() if other in columns and other != name}  # fmt: skip
+        found["systems"][name] = {"means": {key: float(column.mean()) for key, column in each.items()}, **tests}
     return found
+
+
+def _told(asked: Asked, wanted: Sequence[Pair]) -> list[dict[str, float]]:
+    """Every figure of each pair."""
+    gains = _gains(asked, wanted)
+    readings = kept(asked.out / "readings.jsonl", wanted, lambda pairs: _read(asked, pairs))
+    grades = kept(asked.out / "grades.jsonl", wanted, lambda pairs: _grade(asked, [readings[each] for each in pairs]))
+    return [
+        {"gain": gain, "f1": _number(readings[pair]["f1"]), "em": _number(readings[pair]["em"]),
+         "grade": _number(grades[pair]["grade"])}
+        for pair, gain in zip(wanted, gains, strict=True)
+    ]  # fmt: skip
+
+
+def kept(
+    path: Path, wanted: Sequence[Pair], make: Callable[[Sequence[Pair]], list[dict[str, Any]]]
+) -> dict[Pair, dict[str, Any]]:
+    """A row each of what is wanted: those in the file, and those that are lacking, a few at a time, into it."""
+    rows = [json_value(line) for _, line in byte_lines(path)] if path.exists() else []
+    there: dict[Pair, dict[str, Any]] = {(row["query_id"], row["doc_id"]): row for row in rows}
+    lacking = [pair for pair in wanted if pair not in there]
+    with path.open("a") as file:
+        for start in range(0, len(lacking), AT_ONCE):
+            part = lacking[start : start + AT_ONCE]
+            for pair, row in zip(part, make(part), strict=True):
+                there[pair] = {"query_id": pair[0], "doc_id": pair[1], **row}
+                file.write(json.dumps(there[pair]) + "\n")
+            file.flush()
+    return there
 
 
 def _first(run: Run) -> dict[str, str]:
@@ -89,38 +119,36 @@ def _gains(asked: Asked, wanted: Sequence[Pair]) -> list[float]:
         cache.close()
 
 
-def _readings(asked: Asked, wanted: Sequence[Pair]) -> dict[Pair, dict[str, float]]:
-    path = asked.out / "readings.jsonl"
-    rows = [json_value(line) for _, line in byte_lines(path)] if path.exists() else []
-    there: dict[Pair, dict[str, Any]] = {(row["query_id"], row["doc_id"]): row for row in rows}
-    lacking = [pair for pair in wanted if pair not in there]
-    with path.open("a") as file:
-        for start in range(0, len(lacking), AT_ONCE):
-            for row in _read(asked, lacking[start : start + AT_ONCE]):
-                file.write(json.dumps(row) + "\n")
-                there[row["query_id"], row["doc_id"]] = row
-            file.flush()
-    return {pair: {name: _number(there[pair][name]) for name in ("f1", "em", "grade")} for pair in wanted}
-
-
 def _read(asked: Asked, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    """The reader's answer from each passage alone, and its grade. A question stands here once a passage."""
-    known = {pair.query_id: pair for pair in asked.pairs}
-    names = {f"{q}|{d}": (q, d) for q, d in pairs}
-    queries = {name: known[q].query for name, (q, _) in names.items()}
-    collection = Collection(asked.collection.doc_ids, asked.collection.texts, queries, {})
-    questions = Questions(collection, {name: known[q].reference_answers for name, (q, _) in names.items()}, 0)
-    run = {name: {d: 1.0} for name, (_, d) in names.items()}
+    """The reader's answer from each passage alone."""
+    questions = _questions(asked, pairs)
+    run = {name: {doc_id: 1.0} for name, (_, doc_id) in zip(questions.references, pairs, strict=True)}
     readings = read(questions, run, Llm(READER), k=1, max_tokens=MAX_TOKENS)
-    return [_row(names[each.query_id], each, questions) for each in grade(questions, readings, Llm(GRADER))]
+    return [_row(each, questions.references[each.query_id]) for each in readings]
 
 
-def _row(pair: Pair, reading: Reading, questions: Questions) -> dict[str, Any]:
-    told = questions.references[reading.query_id]
-    missing = bool(reading.missing)
-    return {"query_id": pair[0], "doc_id": pair[1], "answer": reading.answer, "missing": reading.missing,
-            "f1": None if missing else token_f1(reading.answer, told),
-            "em": None if missing else exact_match(reading.answer, told), "grade": reading.grade}  # fmt: skip
+def _grade(asked: Asked, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The grader's grade of each answer, 0 to 1."""
+    pairs = [(row["query_id"], row["doc_id"]) for row in rows]
+    questions = _questions(asked, pairs)
+    readings = [Reading(name, (row["doc_id"],), row["answer"], row["missing"])
+                for name, row in zip(questions.references, rows, strict=True)]  # fmt: skip
+    return [{"grade": each.grade, "missing": each.grade_missing} for each in grade(questions, readings, Llm(GRADER))]
+
+
+def _questions(asked: Asked, pairs: Sequence[Pair]) -> Questions:
+    """A question stands here once a passage."""
+    known = {pair.query_id: pair for pair in asked.pairs}
+    queries = {f"{q}|{d}": known[q].query for q, d in pairs}
+    references = {f"{q}|{d}": known[q].reference_answers for q, d in pairs}
+    return Questions(Collection(asked.collection.doc_ids, asked.collection.texts, queries, {}), references, 0)
+
+
+def _row(reading: Reading, references: Sequence[str]) -> dict[str, Any]:
+    known = not reading.missing
+    return {"answer": reading.answer, "missing": reading.missing,
+            "f1": token_f1(reading.answer, references) if known else None,
+            "em": exact_match(reading.answer, references) if known else None}  # fmt: skip
 
 
 def _number(value: float | None) -> float:

@@ -3,6 +3,7 @@
 answer   how much likelier the passage makes the reference answer (`answer_nll`)
 query    how much likelier it makes the question (`query_likelihood`)
 key      what people, or the collection's answer key, say
+selected whether the passage was of use beside the others of its list (`utility`); measured, but not trained on
 
 A gain in nats says little by itself: the tokens of an answer gain less than those of a question. So the labels of a
 kind are divided by their mean standard deviation within a question, and one temperature serves all kinds.
@@ -25,6 +26,7 @@ from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.judging.cache import JudgmentCache, open_cache
 from qrelay.judging.engines import make_backend
 from qrelay.judging.judge import Judge
+from qrelay.judging.load import load_panel
 from qrelay.judging.panel import Panel
 from qrelay.judging.qualification.table import Table, measure
 from qrelay.judging.settings import JudgeSettings
@@ -49,6 +51,16 @@ def labellers(model: str, cache: Path, kinds: Sequence[str] = tuple(STRATEGIES))
     panel = Panel({kind: Judge(backend, make_strategy(STRATEGIES[kind], "0-3"), held) for kind in kinds}, held)
     try:
         yield panel
+    finally:
+        panel.close()
+
+
+def selected(model: str, cache: Path, pairs: Sequence[GradedPair], told: Callable[[int], None]) -> Table:
+    """The listwise judge's table, by llama.cpp, which can generate; what it could not read is missing."""
+    settings = JudgeSettings(backend="llamacpp", model=model, strategy="utility", cache=str(cache))
+    panel = load_panel(settings)
+    try:
+        return asyncio.run(measure(panel, pairs, {}, 1, told))
     finally:
         panel.close()
 
