@@ -57,6 +57,7 @@ class Study:
         self.queries_from: Path = arguments.queries_from or arguments.cache
         self.model: str = arguments.model
         self.loss: str = arguments.loss
+        self.questions: int | None = arguments.questions
         self.out.mkdir(parents=True, exist_ok=True)
 
     @cached_property
@@ -110,7 +111,7 @@ class Study:
         return {name: measuring.agreement(self.recorded(name)) for name in self.pairs}
 
     def select(self) -> dict[str, Any]:
-        """What listwise judging of a part of the pairs is worth: LiveQA-Med's first questions, some passages of each."""
+        """What listwise judging is worth, on a part: LiveQA-Med's first questions, some passages of each."""
         part = in_parts(self.pairs[LIVEQA], PARTS)[0]
         asked = sorted({pair.query_id for pair in part})[:SELECTED]
         some = [pair for pair in part if pair.query_id in asked]
@@ -142,7 +143,8 @@ class Study:
         """The reader's answers from each system's first passage, of the systems with the loss of --loss."""
         runs = json.loads((self.out / "runs.json").read_text())
         some = {name: each for name, each in runs.items() if name == "base" or f", {self.loss}, " in name}
-        return answered(Asked(self.pairs[LIVEQA], self.places.liveqa, self.out, self.cache), some)
+        asked = Asked(self.pairs[LIVEQA], self.places.liveqa, self.out, self.cache, self.questions)
+        return answered(asked, some)
 
     def whole(self) -> dict[str, Any]:
         """Whole models on MedQuAD's labels, by `qrelay train`, with the loss of --loss."""
@@ -169,6 +171,7 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL, help="the labeller")
     parser.add_argument("--queries-from", type=Path, help="cache with LiveQA-Med's `query` labels; else --cache")
     parser.add_argument("--loss", choices=tuple(grid.LOSSES), default="kl", help="of `whole` and `answers`")
+    parser.add_argument("--questions", type=int, help="of `answers`, the first so many")
     arguments = parser.parse_args()
     step: Callable[[], Any] = getattr(Study(arguments), arguments.step)
     found = step()

@@ -39,21 +39,24 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The graded pairs, for texts and references; the collection that was ranked; where to keep what was read."""
+    """The graded pairs, for texts and references; the collection that was ranked; where to keep what was read; how
+    many questions are asked, None: all."""
 
     pairs: Sequence[GradedPair]
     collection: Collection
     out: Path
     cache: Path
+    questions: int | None = None
 
 
 def answered(asked: Asked, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     """Every system's means, and its differences from the untrained model and from labels of the question."""
-    first = {name: [_first(run) for run in each[:SEEDS_READ]] for name, each in runs.items()}
+    some = sorted(asked.collection.queries)[: asked.questions]
+    first = {name: [_first(run, some) for run in each[:SEEDS_READ]] for name, each in runs.items()}
     wanted = sorted({pair for each in first.values() for pairs in each for pair in pairs.items()})
     told = dict(zip(wanted, _told(asked, wanted), strict=True))
     columns = {name: _columns(each, told) for name, each in first.items()}
-    found: dict[str, Any] = {"readings": len(wanted), "systems": {}}
+    found: dict[str, Any] = {"questions": len(some), "readings": len(wanted), "systems": {}}
     for name, each in columns.items():
         against = {"base": "base", "query": name.replace("answer,", "query,")}
         tests = {f"less {kind}": [asdict(test) for test in compare(columns[other], each)]
@@ -91,8 +94,8 @@ def kept(
     return there
 
 
-def _first(run: Run) -> dict[str, str]:
-    return {query_id: ranked(documents)[0] for query_id, documents in run.items()}
+def _first(run: Run, query_ids: Sequence[str]) -> dict[str, str]:
+    return {query_id: ranked(run[query_id])[0] for query_id in query_ids}
 
 
 def _columns(seeds: Sequence[Mapping[str, str]], told: Mapping[Pair, Mapping[str, float]]) -> dict[str, Any]:
