@@ -6,6 +6,7 @@
     python -m benchmarks.utility train   --data FOLDER --out WORK --cache FILE    # label kinds x losses
     python -m benchmarks.utility answers --data FOLDER --out WORK --cache FILE    # what a reader makes of it; goes on
     python -m benchmarks.utility whole   --data FOLDER --out WORK --cache FILE    # whole models by `qrelay train`
+    python -m benchmarks.utility report  --out WORK --cache FILE                  # the tables of what was measured
 
 FOLDER holds medquad and liveqa-med in BEIR's layout. Labels are made by --model on one thread: how much likelier a
 passage makes the reference answer (`answer`) and the question (`query`); `key` is what people or the answer key say.
@@ -29,6 +30,7 @@ from benchmarks.relabel.plant import read as read_medquad
 from benchmarks.utility import grid, head, labels, measuring
 from benchmarks.utility.answering import Asked, answered
 from benchmarks.utility.pairs import in_parts, medquad
+from benchmarks.utility.report import tables
 from qrelay.formats.annotated_pairs import GradedPair, read_beir
 from qrelay.formats.beir import Run
 from qrelay.judging.cache import open_cache
@@ -156,6 +158,11 @@ class Study:
                 runs[where, self.loss, kind] = [answer(self.places.of(where), model)]
         return grid.results(self.places, runs)
 
+    def report(self) -> None:
+        """Prints the tables."""
+        found = {path.stem: json.loads(path.read_text()) for path in sorted(self.out.glob("*.json"))}
+        print("\n\n".join(tables(found)))
+
 
 WHOLE: Final = ("target=answer_nll", "teacher_temperature=1.0", "documents=5", "max_positives=4", "batch_size=16",
                 "learning_rate=5e-5", "max_length=128", "stages=[{name: weak, epochs: 2}]", "bf16=true")  # fmt: skip
@@ -164,7 +171,7 @@ WHOLE: Final = ("target=answer_nll", "teacher_temperature=1.0", "documents=5", "
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("label", "agree", "select", "train", "answers", "whole"))
+    parser.add_argument("step", choices=("label", "agree", "select", "train", "answers", "whole", "report"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, required=True, help="working folder")
     parser.add_argument("--cache", type=Path, required=True, help="judgment cache, a file")
