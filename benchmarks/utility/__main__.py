@@ -103,10 +103,13 @@ class Study:
         return found
 
     def label(self) -> None:
-        """Every pair, LiveQA-Med in parts."""
-        with labels.labellers(self.model, self.cache) as panel:
-            for part in (self.pairs[MEDQUAD], *in_parts(self.pairs[LIVEQA], PARTS)):
-                labels.label(panel, part, lambda count: print(count, end=" ", flush=True))
+        """Every pair, LiveQA-Med in parts; its `query` labels only where no other cache has them."""
+        kinds = tuple(labels.STRATEGIES) if self.queries_from == self.cache else ("answer",)
+        liveqa = in_parts(self.pairs[LIVEQA], PARTS)
+        for asked, parts in ((tuple(labels.STRATEGIES), [self.pairs[MEDQUAD]]), (kinds, liveqa)):
+            with labels.labellers(self.model, self.cache, asked) as panel:
+                for part in parts:
+                    labels.label(panel, part, lambda count: print(count, end=" ", flush=True))
 
     def agree(self) -> dict[str, Any]:
         """Labels beside people's grades and beside the answer key."""

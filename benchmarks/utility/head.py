@@ -6,7 +6,7 @@ The model stays as it is, so texts are embedded once and many trainings cost not
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,30 +36,33 @@ def read(path: Path) -> list[Example]:
 def train(examples: Sequence[Example], vectors: Vectors, experiment: Experiment, seed: int) -> torch.nn.Linear:
     """The layer; from the identity. seed: of the examples drawn with replacement, as many as there are, so that
     seeds differ by the data as much as by the order."""
-    drawn = random.Random(seed)
-    rows = list(rows_of(drawn.choices(examples, k=len(examples)), documents=experiment.documents,
-                        max_positives=experiment.max_positives))  # fmt: skip
-    size = len(next(iter(vectors.values())))
-    layer = torch.nn.Linear(size, size, bias=False)
+    drawn = random.Random(seed).choices(examples, k=len(examples))
+    rows = list(rows_of(drawn, documents=experiment.documents, max_positives=experiment.max_positives))
+    queries, documents, targets = _tensors(rows, vectors)
+    layer = torch.nn.Linear(queries.shape[-1], queries.shape[-1], bias=False)
     torch.nn.init.eye_(layer.weight)
     optimiser = torch.optim.AdamW(layer.parameters(), lr=experiment.learning_rate, weight_decay=0.0)
     rules = LossRules(experiment.temperature, experiment.teacher_temperature, experiment.margin)
+    order = torch.Generator().manual_seed(seed)
     for _ in range(EPOCHS):
-        drawn.shuffle(rows)
-        for batch in _batches(rows, vectors, layer, experiment.batch_size):
+        for some in torch.randperm(len(rows), generator=order).split(experiment.batch_size):
             optimiser.zero_grad()
+            batch = Batch.of(layer(queries[some]), layer(documents[some]), targets[some])
             torch.autograd.backward(list(weighted_terms(batch, experiment.terms, rules).values()))
             optimiser.step()
     return layer.requires_grad_(False)
 
 
-def _batches(rows: Sequence[Row], vectors: Vectors, layer: torch.nn.Linear, size: int) -> Iterator[Batch]:
-    empty = np.zeros_like(next(iter(vectors.values())))
-    for start in range(0, len(rows), size):
-        queries, texts, labels = zip(*rows[start : start + size], strict=True)
-        asked = layer(torch.from_numpy(np.stack([vectors[each] for each in queries])))
-        shown = np.stack([[vectors[each] if each else empty for each in row] for row in texts])
-        yield Batch.of(asked, layer(torch.from_numpy(shown)), torch.tensor(labels))
+def _tensors(rows: Sequence[Row], vectors: Vectors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(R, D) queries, (R, N, D) documents with zeros for padding, (R, 3 N) labels."""
+    asked, texts, targets = zip(*rows, strict=True)
+    empty = np.zeros_like(vectors[asked[0]])
+    shown = np.stack([[vectors[each] if each else empty for each in row] for row in texts])
+    return (
+        torch.from_numpy(np.stack([vectors[each] for each in asked])),
+        torch.from_numpy(shown),
+        torch.tensor(targets),
+    )
 
 
 def run(collection: Collection, vectors: Vectors, layer: torch.nn.Linear | None) -> Run:
