@@ -31,7 +31,7 @@ from benchmarks.utility import grid, head, labels, measuring
 from benchmarks.utility.answering import Asked, answered
 from benchmarks.utility.pairs import in_parts, medquad
 from benchmarks.utility.report import tables
-from qrelay.formats.annotated_pairs import GradedPair, read_beir
+from qrelay.formats.annotated_pairs import GradedPair, read_annotated_pairs, read_beir, write_annotated_pairs
 from qrelay.formats.beir import Run
 from qrelay.judging.cache import open_cache
 from qrelay.judging.qualification.table import Table
@@ -68,7 +68,10 @@ class Study:
         folder = self.data / LIVEQA
         graded = read_beir(folder, folder / "queries.dev.jsonl", folder / "qrels.dev.tsv",
                            answers=folder / "answers.dev.jsonl")  # fmt: skip
-        return {MEDQUAD: medquad(read_medquad(self.data / MEDQUAD, "train")), LIVEQA: graded}
+        drawn = self.out / "medquad.tsv"
+        if not drawn.exists():
+            write_annotated_pairs(drawn, medquad(read_medquad(self.data / MEDQUAD, "train")), answers=True)
+        return {MEDQUAD: read_annotated_pairs(drawn), LIVEQA: graded}
 
     @cached_property
     def places(self) -> grid.Places:

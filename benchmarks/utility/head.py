@@ -22,7 +22,7 @@ from qrelay.training.losses.combined import weighted_terms
 from qrelay.training.losses.terms import LossRules
 from qrelay.training.rows import Row, rows_of
 
-EPOCHS: Final = 20
+EPOCHS: Final = 10
 DEPTH: Final = 10
 Vectors = Mapping[str, NDArray[np.float32]]
 """text -> vector."""
