@@ -1,12 +1,15 @@
 """Do labels of utility train a better retriever than labels of relevance of the same pairs?
 
-    python -m benchmarks.utility label   --data FOLDER --out WORK --cache FILE    # hours; killed, it goes on
-    python -m benchmarks.utility agree   --data FOLDER --out WORK --cache FILE    # labels beside people's grades
-    python -m benchmarks.utility select  --data FOLDER --out WORK --cache FILE    # listwise utility, on a part
-    python -m benchmarks.utility train   --data FOLDER --out WORK --cache FILE    # label kinds x losses
-    python -m benchmarks.utility answers --data FOLDER --out WORK --cache FILE    # what a reader makes of it; goes on
-    python -m benchmarks.utility whole   --data FOLDER --out WORK --cache FILE    # whole models by `qrelay train`
-    python -m benchmarks.utility report  --out WORK --cache FILE                  # the tables of what was measured
+    python -m benchmarks.utility STEP --data FOLDER --out WORK --cache FILE
+
+label       the pairs; hours; killed, it goes on
+agree       the labels beside people's grades and the answer key
+select      listwise utility, on a part
+train       a retriever from each kind of label with each loss
+likelihood  of the reference answers, given each retriever's first passage
+answers     the same, and what a reader answers from it; hours; killed, it goes on
+whole       whole models instead of `train`'s layers, by `qrelay train`
+report      the tables of what was done
 
 FOLDER holds medquad and liveqa-med in BEIR's layout. Labels are made by --model on one thread: how much likelier a
 passage makes the reference answer (`answer`) and the question (`query`); `key` is what people or the answer key say.
@@ -42,6 +45,7 @@ from qrelay.training.train import train
 
 MODEL: Final = "qwen2.5-coder-0.5b-instruct"
 PARTS: Final = 4
+STEPS: Final = ("label", "agree", "select", "train", "likelihood", "answers", "whole", "report")
 KINDS: Final = ("answer", "query", labels.KEY)
 MEDQUAD, LIVEQA = "medquad", "liveqa-med"
 SELECTED: Final = 12
@@ -147,12 +151,19 @@ class Study:
         (self.out / "runs.json").write_text(json.dumps({"base": [self.places.base()[grid.CROSSED]], **kept}))
         return {"settings": settings, "results": grid.results(self.places, runs)}
 
+    def likelihood(self) -> dict[str, Any]:
+        """How likely each system's first passage makes the references, for a model that did not label."""
+        return self._answered(self.loss, reading=False)
+
     def answers(self) -> dict[str, Any]:
-        """The reader's answers from each system's first passage, of the systems with the loss of --loss."""
+        """The same, and the reader's answers."""
+        return self._answered(self.loss, reading=True)
+
+    def _answered(self, loss: str, *, reading: bool) -> dict[str, Any]:
         runs = json.loads((self.out / "runs.json").read_text())
-        some = {name: each for name, each in runs.items() if name == "base" or f", {self.loss}, " in name}
+        some = {name: each for name, each in runs.items() if name == "base" or f", {loss}, " in name}
         asked = Asked(self.pairs[LIVEQA], self.places.liveqa, self.out, self.cache, self.questions)
-        return answered(asked, some)
+        return answered(asked, some, reading=reading)
 
     def whole(self) -> dict[str, Any]:
         """Whole models on MedQuAD's labels, by `qrelay train`, with the loss of --loss."""
@@ -177,14 +188,18 @@ WHOLE: Final = ("target=answer_nll", "teacher_temperature=1.0", "documents=5", "
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("label", "agree", "select", "train", "answers", "whole", "report"))
+    parser.add_argument(
+        "step", choices=("label", "agree", "select", "train", "likelihood", "answers", "whole", "report")
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, required=True, help="working folder")
     parser.add_argument("--cache", type=Path, required=True, help="judgment cache, a file")
     parser.add_argument("--model", default=MODEL, help="the labeller")
     parser.add_argument("--queries-from", type=Path, help="cache with LiveQA-Med's `query` labels; else --cache")
-    parser.add_argument("--loss", choices=tuple(grid.LOSSES), default="kl", help="of `whole` and `answers`")
-    parser.add_argument("--questions", type=int, help="of `answers`, the first so many")
+    parser.add_argument(
+        "--loss", choices=tuple(grid.LOSSES), default="kl", help="of `whole`, `likelihood` and `answers`"
+    )
+    parser.add_argument("--questions", type=int, help="of `likelihood` and `answers`, the first so many")
     arguments = parser.parse_args()
     step: Callable[[], Any] = getattr(Study(arguments), arguments.step)
     found = step()

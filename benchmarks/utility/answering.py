@@ -49,12 +49,15 @@ class Asked:
     questions: int | None = None
 
 
-def answered(asked: Asked, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
-    """Every system's means, and its differences from the untrained model and from labels of the question."""
+def answered(asked: Asked, runs: Mapping[str, Sequence[Run]], *, reading: bool) -> dict[str, Any]:
+    """Every system's means, and its differences from the untrained model and from labels of the question. Without
+    `reading` the reference's likelihood alone, which takes minutes."""
     some = sorted(asked.collection.queries)[: asked.questions]
     first = {name: [_first(run, some) for run in each[:SEEDS_READ]] for name, each in runs.items()}
     wanted = sorted({pair for each in first.values() for pairs in each for pair in pairs.items()})
-    told = dict(zip(wanted, _told(asked, wanted), strict=True))
+    gains = [{"gain": gain} for gain in _gains(asked, wanted)]
+    answers = _told(asked, wanted) if reading else [{} for _ in wanted]
+    told = {pair: {**one, **other} for pair, one, other in zip(wanted, gains, answers, strict=True)}
     columns = {name: _columns(each, told) for name, each in first.items()}
     found: dict[str, Any] = {"questions": len(some), "readings": len(wanted), "systems": {}}
     for name, each in columns.items():
@@ -66,14 +69,13 @@ def answered(asked: Asked, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
 
 
 def _told(asked: Asked, wanted: Sequence[Pair]) -> list[dict[str, float]]:
-    """Every figure of each pair."""
-    gains = _gains(asked, wanted)
+    """What was read, of each pair."""
     readings = kept(asked.out / "readings.jsonl", wanted, lambda pairs: _read(asked, pairs))
     grades = kept(asked.out / "grades.jsonl", wanted, lambda pairs: _grade(asked, [readings[each] for each in pairs]))
     return [
-        {"gain": gain, "f1": _number(readings[pair]["f1"]), "em": _number(readings[pair]["em"]),
+        {"f1": _number(readings[pair]["f1"]), "em": _number(readings[pair]["em"]),
          "grade": _number(grades[pair]["grade"])}
-        for pair, gain in zip(wanted, gains, strict=True)
+        for pair in wanted
     ]  # fmt: skip
 
 
@@ -99,9 +101,11 @@ def _first(run: Run, query_ids: Sequence[str]) -> dict[str, str]:
 
 
 def _columns(seeds: Sequence[Mapping[str, str]], told: Mapping[Pair, Mapping[str, float]]) -> dict[str, Any]:
-    """measure -> each question's mean over the seeds."""
-    values = {name: np.array([[told[pair][name] for pair in sorted(seed.items())] for seed in seeds])
-              for name in ("f1", "em", "grade", "gain")}  # fmt: skip
+    """measure -> each question's mean over the seeds; nothing of a measure that some pair lacks."""
+    names = next(iter(told.values()))
+    values = {
+        name: np.array([[told[pair][name] for pair in sorted(seed.items())] for seed in seeds]) for name in names
+    }
     return {name: rows.mean(0) for name, rows in values.items() if np.isfinite(rows).all()}
 
 

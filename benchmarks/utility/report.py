@@ -13,7 +13,7 @@ FIGURES: Final = ("gain", "f1", "em", "grade")
 
 def tables(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """A table a step that was done. found: step -> what it wrote."""
-    for step, table in (("agree", _agreement), ("train", _training), ("whole", _whole), ("answers", _answers)):
+    for step, table in STEPS.items():
         if step in found:
             yield "\n".join(table(found[step]))
 
@@ -33,10 +33,6 @@ def _agreement(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _training(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _results(found["results"])
-
-
-def _whole(found: Mapping[str, Any]) -> Iterator[str]:
-    yield from _results(found)
 
 
 def _results(found: Mapping[str, Any]) -> Iterator[str]:
@@ -81,3 +77,12 @@ def _head(*columns: str) -> Iterator[str]:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+STEPS: Final = {
+    "agree": _agreement,
+    "train": _training,
+    "whole": _results,
+    "likelihood": _answers,
+    "answers": _answers,
+}
