@@ -34,6 +34,7 @@ from benchmarks.utility import grid, head, labels, measuring
 from benchmarks.utility.answering import Asked, answered
 from benchmarks.utility.pairs import in_parts, medquad
 from benchmarks.utility.report import tables
+from qrelay.errors import InputError
 from qrelay.formats.annotated_pairs import GradedPair, read_annotated_pairs, read_beir, write_annotated_pairs
 from qrelay.formats.beir import Run
 from qrelay.judging.cache import open_cache
@@ -119,8 +120,14 @@ class Study:
                     labels.label(panel, part, lambda count: print(count, end=" ", flush=True))
 
     def agree(self) -> dict[str, Any]:
-        """Labels beside people's grades and beside the answer key."""
-        return {name: measuring.agreement(self.recorded(name)) for name in self.pairs}
+        """Labels beside people's grades and beside the answer key; a collection with too few labels is left out."""
+        found = {}
+        for name in self.pairs:
+            try:
+                found[name] = measuring.agreement(self.recorded(name))
+            except InputError as error:
+                print(f"{name}: {error}", flush=True)
+        return found
 
     def select(self) -> dict[str, Any]:
         """What listwise judging is worth, on a part: LiveQA-Med's first questions, some passages of each."""

@@ -45,7 +45,7 @@ def train(examples: Sequence[Example], vectors: Vectors, experiment: Experiment,
     rules = LossRules(experiment.temperature, experiment.teacher_temperature, experiment.margin)
     order = torch.Generator().manual_seed(seed)
     for _ in range(EPOCHS):
-        for some in torch.randperm(len(rows), generator=order).split(experiment.batch_size):
+        for some in torch.split(torch.randperm(len(rows), generator=order), experiment.batch_size):
             optimiser.zero_grad()
             batch = Batch.of(layer(queries[some]), layer(documents[some]), targets[some])
             torch.autograd.backward(list(weighted_terms(batch, experiment.terms, rules).values()))
