@@ -17,8 +17,9 @@ from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.formats.beir import Collection
 from qrelay.judging.qualification.systems import evaluate
 from qrelay.judging.qualification.table import Table
-from qrelay.stats.agreement import auc, auc_within
+from qrelay.stats.agreement import auc
 from qrelay.stats.intervals import paired_bootstrap
+from qrelay.stats.paired import compare
 from qrelay.text import passage_text
 from qrelay.types import DENSE
 
@@ -99,16 +100,19 @@ def agreement(table: Table) -> dict[str, Any]:
     }
 
 
-def difference(table: Table, one: str, other: str) -> dict[str, Any]:
-    """AUC, over all pairs and within questions, paired by question."""
-    y, a, b, queries = table.relevant, table.column(one), table.column(other), table.queries
-    over = paired_bootstrap(lambda i: auc(y[i], a[i]), lambda i: auc(y[i], b[i]), queries)
-    inside = paired_bootstrap(
-        lambda i: auc_within(y[i], a[i], queries[i])[0], lambda i: auc_within(y[i], b[i], queries[i])[0], queries
-    )
-    return {"auc": vars_of(over), "within": vars_of(inside)}
+def difference(table: Table, one: str, other: str) -> dict[str, list[float]]:
+    """AUC over all pairs, and its mean within questions: the difference, its bounds, p (one-sided), by question."""
+    y, a, b = table.relevant, table.column(one), table.column(other)
+    over = paired_bootstrap(lambda i: auc(y[i], a[i]), lambda i: auc(y[i], b[i]), table.queries)
+    (inside,) = compare({"auc": _within(table, other)}, {"auc": _within(table, one)})
+    return {
+        "auc": [over.difference, over.low, over.high, over.p_value],
+        "within": [inside.difference, inside.low, inside.high, inside.p_bootstrap],
+    }
 
 
-def vars_of(test: Any) -> list[float]:
-    """difference, bounds, p."""
-    return [test.difference, test.low, test.high, test.p_value]
+def _within(table: Table, name: str) -> NDArray[np.float64]:
+    """The AUC inside each question that has both kinds of passages."""
+    y, scores = table.relevant, table.column(name)
+    each = (np.flatnonzero(table.queries == query) for query in np.unique(table.queries))
+    return np.array([auc(y[rows], scores[rows]) for rows in each if len(set(y[rows].tolist())) == 2])
