@@ -15,6 +15,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from qrelay.judging.panel import Panel
 from qrelay.judging.qualification.table import Table, measure
 from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies import make_strategy
+from qrelay.judging.strategies.base import Strategy
 from qrelay.llm.exchange import PROMPT_LOGPROBS
 
 STRATEGIES: Final = {"answer": "answer_nll", "query": "query_likelihood"}
@@ -48,7 +50,7 @@ def labellers(model: str, cache: Path, kinds: Sequence[str] = tuple(STRATEGIES))
     held = open_cache(str(cache))
     settings = JudgeSettings(backend="openvino", model=model, strategy="query_likelihood", openvino={"threads": 1})
     backend = make_backend(settings, needs=frozenset({PROMPT_LOGPROBS}))
-    panel = Panel({kind: Judge(backend, make_strategy(STRATEGIES[kind], "0-3"), held) for kind in kinds}, held)
+    panel = Panel({kind: Judge(backend, strategy_of(kind), held) for kind in kinds}, held)
     try:
         yield panel
     finally:
@@ -65,6 +67,14 @@ def selected(model: str, cache: Path, pairs: Sequence[GradedPair], told: Callabl
         panel.close()
 
 
+def strategy_of(kind: str) -> Strategy:
+    """What makes the labels. With references `answer_nll` reads nothing of the list, so that of a list which the cache
+    holds in part only the rest is asked."""
+    found = make_strategy(STRATEGIES[kind], "0-3")
+    found.spec = replace(found.spec, listwise=False)
+    return found
+
+
 def label(panel: Panel, pairs: Sequence[GradedPair], told: Callable[[int], None] = lambda _: None) -> None:
     """Fills the cache. Raises QrelayError, as `measure`."""
     asyncio.run(measure(panel, pairs, {}, 1, told))
@@ -74,7 +84,7 @@ def recorded(
     cache: JudgmentCache, pairs: Sequence[GradedPair], kind: str, model: str, relevant_from: int = 1
 ) -> Table:
     """The table of what the cache holds; nan where it holds nothing. Of several engines' labels the most."""
-    strategy = make_strategy(STRATEGIES[kind], "0-3")
+    strategy = strategy_of(kind)
     tables = []
     for known in cache.stats().judges:
         if known.judge.model == model and known.judge.prompt_hash == strategy.spec.prompt_hash:

@@ -89,9 +89,9 @@ def test_what_the_cache_does_not_hold_is_no_label(tmp_path: Path) -> None:
     pairs = [pair("a", "a0"), pair("a", "a1"), pair("b", "b0")]
     backend, cache = FakeBackend(), SqlCache(str(tmp_path / "cache.sqlite"))
     backend.weights = Weights("small", "1", "none")
-    labels.label(Panel({"answer": Judge(backend, AnswerNll(), cache)}, cache), pairs[:2])
+    labels.label(Panel({"answer": Judge(backend, AnswerNll(), cache)}, cache), [pairs[0], pairs[2]])
     column = labels.recorded(cache, pairs, "answer", "small").column("answer")
-    assert np.isfinite(column).tolist() == [True, True, False]
+    assert np.isfinite(column).tolist() == [True, False, True]
     cache.close()
 
 
