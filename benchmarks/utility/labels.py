@@ -31,11 +31,13 @@ from qrelay.judging.load import load_panel
 from qrelay.judging.panel import Panel
 from qrelay.judging.qualification.table import Table, measure
 from qrelay.judging.settings import JudgeSettings
-from qrelay.judging.strategies import make_strategy
-from qrelay.judging.strategies.base import Strategy
+from qrelay.judging.strategies.answer_nll import AnswerNll
+from qrelay.judging.strategies.query_likelihood import QueryLikelihood
 from qrelay.llm.exchange import PROMPT_LOGPROBS
 
-STRATEGIES: Final = {"answer": "answer_nll", "query": "query_likelihood"}
+STRATEGIES: Final[Mapping[str, type[AnswerNll] | type[QueryLikelihood]]] = {
+    "answer": AnswerNll, "query": QueryLikelihood
+}  # fmt: skip
 KEY: Final = "key"
 NEAR_BEST: Final = 0.8
 """A passage is positive where its label is at least this share of its question's best."""
@@ -67,10 +69,10 @@ def selected(model: str, cache: Path, pairs: Sequence[GradedPair], told: Callabl
         panel.close()
 
 
-def strategy_of(kind: str) -> Strategy:
-    """What makes the labels. With references `answer_nll` reads nothing of the list, so that of a list which the cache
-    holds in part only the rest is asked."""
-    found = make_strategy(STRATEGIES[kind], "0-3")
+def strategy_of(kind: str) -> AnswerNll | QueryLikelihood:
+    """What makes the labels. With references `answer_nll` reads nothing of the list, so of one that the cache holds in
+    part only the rest is asked."""
+    found = STRATEGIES[kind]()
     found.spec = replace(found.spec, listwise=False)
     return found
 
@@ -91,7 +93,7 @@ def recorded(
             panel = Panel({kind: Judge(Recorded(known.judge, PROMPT_LOGPROBS), strategy, cache)}, cache)
             tables.append(asyncio.run(measure(panel, pairs, {}, relevant_from)))
     if not tables:
-        raise SystemExit(f"the cache holds no {STRATEGIES[kind]} of {model}: label first")
+        raise SystemExit(f"the cache holds no {kind} labels of {model}: label first")
     return max(tables, key=lambda table: int(np.isfinite(table.column(kind)).sum()))
 
 
