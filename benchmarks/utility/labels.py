@@ -70,7 +70,7 @@ def selected(model: str, cache: Path, pairs: Sequence[GradedPair], told: Callabl
 
 
 def strategy_of(kind: str) -> AnswerNll | QueryLikelihood:
-    """What makes the labels. With references `answer_nll` reads nothing of the list; so of a list that the cache holds
+    """What makes the labels. With references `answer_nll` reads nothing of the list: of one that the cache holds
     in part only the rest is asked."""
     found = STRATEGIES[kind]()
     found.spec = replace(found.spec, listwise=False)
