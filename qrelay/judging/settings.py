@@ -140,7 +140,8 @@ class JudgeSettings(ServiceSettings):
         description="query_likelihood: how much likelier the passage makes the query; best for small models. "
         "graded: a grade on `scale`; the default with llamacpp, openai and fake. binary: YES or NO. answer_nll: how "
         "much likelier the passage makes the reference answer; not to train on with small models. utility: listwise. "
-        "pair_score: what an encoder says (embedder, cross-encoder). consensus: how much of the list resembles the passage (embedder)",
+        "pair_score: what an encoder says (embedder, cross-encoder). consensus: how much of the list resembles the "
+        "passage (embedder)",
     )
     scale: Literal["0-3", "1-4"] = Field("0-3", description="Grades of the strategy graded; binary has its own, 0-1")
     rubric: Annotated[str, NamesFile((".yaml", ".yml"))] = Field(
