@@ -23,12 +23,15 @@ import os
 import random
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from benchmarks.medquad.contrast import Contrast
 from benchmarks.medquad.distil import distilled
 from benchmarks.medquad.gold import gold_labels, lines
 from qrelay.formats.lines import text_lines
+from qrelay.models.embedder import load_embedder
 
 HERE = Path(__file__).parent
 COLLECTION = "medquad"
@@ -38,6 +41,8 @@ JUDGED = (400, 600)
 """Train queries that each round judges."""
 DISTILLED = 1800
 """Train queries whose candidates the cross-encoder learns from before it sees a judge's label."""
+UNJUDGED = (1500, 3000)
+"""Train queries without a judge's label from which each round's model learns too."""
 RERANKED = 200
 """Test queries of the cross-encoder: 100 pairs each."""
 
@@ -115,8 +120,18 @@ class Recipe:
         return random.Random(SEED).sample(log, len(log))
 
     def train(self) -> None:
-        """The base model on the judge's labels of all rounds."""
-        self._train("bi_encoder.yaml", self.labels, self.folder(self.round) / "bi_encoder")
+        """The base model on the judge's labels of all rounds, the contrast of the round's retriever being the prior,
+        and on the contrast alone of queries that were not judged."""
+        home, mixed = self.folder(self.round), self._mixed()
+        contrast = Contrast(home / "state" / "index" / COLLECTION, load_embedder(self.embedder, engine="openvino"),
+                            [row["text"] for row in mixed])  # fmt: skip
+        judged = [row for path in self.labels for row in lines(path)]
+        start = sum(JUDGED[: self.round])
+        unjudged = mixed[start : start + UNJUDGED[self.round - 1]]
+        with (home / "contrast.jsonl").open("w") as file:
+            for line in chain(contrast.judged(judged), contrast.unjudged(unjudged)):
+                file.write(json.dumps(line) + "\n")
+        self._train("bi_encoder.yaml", [home / "contrast.jsonl"], home / "bi_encoder")
 
     def ceiling(self) -> None:
         """The same on the answer key's labels of the same passages."""

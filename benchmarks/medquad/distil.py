@@ -26,8 +26,9 @@ def distilled(index: Path, embedder: str, collection: str, queries: Sequence[dic
     """For each query a line in the format of an export of `labels`: of BM25's first 100 passages the three that the
     retriever likes best and five of the others."""
     settings = RetrieverSettings(
-        index_dir=index, embedder=embedder, bm25_top_k=FOUND, dense_top_k=1, max_candidates=FOUND, registry_poll_s=0
-    )
+        index_dir=index, embedder=embedder, embedder_engine="openvino", bm25_top_k=FOUND, dense_top_k=1,
+        max_candidates=FOUND, registry_poll_s=0,
+    )  # fmt: skip
     retriever = load_retriever(settings)
     for start in range(0, len(queries), _AT_ONCE):
         part = [Query(row["_id"], row["text"], collection) for row in queries[start : start + _AT_ONCE]]
