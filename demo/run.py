@@ -147,7 +147,7 @@ def by_key(key: Key, found: list[dict[str, Any]], triples: list[dict[str, Any]])
 
 def _unread(verdicts: list[Verdict]) -> str:
     count = verdicts.count(Verdict.UNREAD)
-    return f", and {count} say what nobody has read" if count else ""
+    return f"; {count} not checked by anyone" if count else ""
 
 
 def main() -> None:

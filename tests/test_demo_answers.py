@@ -115,7 +115,7 @@ def test_the_demo_says_how_many_best_passages_are_right_and_how_many_negatives_a
     assert said == ["1 of 3 best passages are right", "1 of 3 negatives are answers"]
     unread = read_key(HERE, [Document("copy.copy", "", "Something new about copies.")])
     best, _, nowhere = by_key(unread, [row(wrong)], [])
-    assert best == "0 of 1 best passages are right, and 1 say what nobody has read"
+    assert best == "0 of 1 best passages are right; 1 not checked by anyone"
     assert nowhere == "1 of 1 questions have no answer in this Python's documentation"
 
 

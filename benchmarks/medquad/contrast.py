@@ -74,7 +74,7 @@ class Contrast:
         return chain.from_iterable(self._cosines(texts))
 
     def _best(self, cosines: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
-        near = np.argpartition(-cosines, _FOUND)[:_FOUND]
+        near = np.argpartition(-cosines, min(_FOUND, len(cosines) - 1))[:_FOUND]
         scores = cosines[near] - TEMPERATURE / 2 * self._common[near]
         seen: set[str] = set()
         order = np.argsort(-scores, kind="stable")
