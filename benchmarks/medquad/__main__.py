@@ -37,11 +37,11 @@ HERE = Path(__file__).parent
 COLLECTION = "medquad"
 BASE = "all-MiniLM-L6-v2"
 SEED = 7
-JUDGED = (400, 600)
+JUDGED = (400, 1200)
 """Train queries that each round judges."""
 DISTILLED = 1800
 """Train queries whose candidates the cross-encoder learns from before it sees a judge's label."""
-UNJUDGED = (1500, 3000)
+UNJUDGED = (400, 1200)
 """Train queries without a judge's label from which each round's model learns too."""
 RERANKED = 200
 """Test queries of the cross-encoder: 100 pairs each."""
