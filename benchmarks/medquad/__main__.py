@@ -11,7 +11,8 @@
 
 FOLDER is MedQuAD in BEIR layout (corpus.jsonl.gz, queries.SPLIT.jsonl.gz, qrels/SPLIT.tsv.gz). A round judges
 further train queries, which no test topic shares, by `contrastive_likelihood` of the 0.5B model against their
-neighbours among the train queries. No answer key is read before `ceiling`. What is chosen is chosen on dev; test is
+neighbours among the train queries; what the log itself says (contrast.py) is the labels' prior, and the only label of
+as many further queries. No answer key is read before `ceiling`. What is chosen is chosen on dev; test is
 measured once, with --final. docs/log.md has the figures.
 """
 
