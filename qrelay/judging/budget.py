@@ -57,6 +57,12 @@ class Budgeted:
         self._clock = clock
         self._run = 0
         self._uncounted = 0
+        telemetry.BUDGET_PRICE.set(limits.price_per_million_tokens)
+        for period, tokens in (("run", limits.run_tokens), ("day", limits.day_tokens)):
+            if tokens:
+                telemetry.BUDGET.labels(period).set(tokens)
+        if limits.run_tokens:
+            telemetry.BUDGET_LEFT.labels("run").set(limits.run_tokens)
 
     @property
     def core(self) -> JudgeCore:

@@ -17,7 +17,6 @@ import numpy as np
 
 from qrelay import wire
 from qrelay.bench.probe import scrape
-from qrelay.cli.top import scrape as glance
 from qrelay.errors import QrelayError
 from qrelay.http.bodies import as_json
 from qrelay.http.connection import Limits
@@ -43,6 +42,7 @@ from qrelay.llm.ways import WAYS, Way, read_way
 from qrelay.models.embedder import load_embedder
 from qrelay.models.registry import Registry
 from qrelay.models.served import Embedders
+from qrelay.runtime.overview import scrape as glance
 from qrelay.scales import Scale
 from qrelay.settings.kubernetes import KubernetesSettings
 from qrelay.types import CandidateSet, Query

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from qrelay.cli.labels.publish import publish as publish_command
-from qrelay.cli.top import Look, render, summary
+from qrelay.cli.top import render
 from qrelay.errors import ConfigError, InputError
 from qrelay.jobs.publisher import Publisher, standing_of
 from qrelay.labels.exports.export import write_export
@@ -34,6 +34,7 @@ from qrelay.labels.settings import SinkSettings
 from qrelay.models import pushing
 from qrelay.models.pushing import Repository
 from qrelay.runtime import faults
+from qrelay.runtime.overview import Look, summary
 from qrelay.services.sink.service import work_beside
 from qrelay.services.sink.sink import load_sink
 from qrelay.types import Missing

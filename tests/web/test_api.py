@@ -15,11 +15,11 @@ import pytest
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from qrelay.cli.top import scrape
 from qrelay.index.build import BuildRequest, build_index
 from qrelay.index.embedding import loader
 from qrelay.index.settings import EmbedderEndpointSettings, RetrieverSettings
 from qrelay.models.embedder import load_embedder
+from qrelay.runtime.overview import scrape
 from qrelay.web.api.operations import OPERATIONS
 from tests.conftest import LONG_S
 from tests.pipeline.harness import DOUBLES, IMPATIENT, Installation
