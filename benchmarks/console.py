@@ -29,6 +29,7 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
+from benchmarks.console_installation import DATA, prepare
 from benchmarks.console_ledger import fill
 from benchmarks.processes import environment
 from qrelay.labels.browse import letters, people, queries
@@ -45,9 +46,10 @@ _FIELD = re.compile(r'name="(csrf|known|passage)" value="([^"]*)"')
 
 
 @contextlib.contextmanager
-def running(ledger: str) -> Iterator[httpx.Client]:
-    """A client of a console over this ledger."""
+def running(ledger: str) -> Iterator[tuple[httpx.Client, str]]:
+    """A client of a console over this ledger, and the model version that serves there."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        version = prepare(Path(folder))
         told = Path(folder) / "run" / "console.json"
         settings = {"QRELAY_SINK__LEDGER": ledger, "QRELAY_CONSOLE__RUN_DIR": str(told.parent)}
         command = [sys.executable, "-m", "qrelay.cli.main", "console", "--port", "0", "--data-dir", folder]
@@ -59,7 +61,7 @@ def running(ledger: str) -> Iterator[httpx.Client]:
             time.sleep(0.05)
         url = json.loads(told.read_text())["grpc"]
         headers = {"accept": "text/html", "x-qrelay-person": "bench"}
-        yield stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60))
+        yield stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60)), version
 
 
 class Pages:
@@ -67,6 +69,7 @@ class Pages:
 
     def __init__(self, keys: list[tuple[str, str]], words: list[str]) -> None:
         self._rng, self._keys, self._words = random.Random(5), keys, words
+        self.version = ""
 
     def key(self) -> dict[str, str]:
         """A query, as addresses name it."""
@@ -101,6 +104,12 @@ class Pages:
             "one query, blind": lambda: ("/query", {**self.key(), "blind": "1"}),
             "people": lambda: ("/people", {"of": "bench"}),
             "home": lambda: ("/", {}),
+            "judge": lambda: ("/judge", {}),
+            "thresholds": lambda: ("/judge/thresholds", {"of": "bench"}),
+            "pipeline": lambda: ("/pipeline", {}),
+            "models": lambda: ("/models", {}),
+            "one model": lambda: ("/model", {"version": self.version}),
+            "judgments of a model": lambda: ("/model/judgments", {"version": self.version, "data": DATA}),
         }  # fmt: skip
 
 
@@ -190,7 +199,7 @@ def main() -> None:
             rows = snapshot.connection.execute(sa.select(columns.collection, columns.query_id, columns.text)).all()
             counts = {each.collection: each.judgments for each in snapshot.stats()}
         pages = Pages([(row[0], row[1]) for row in rows], [row[2].split()[3] for row in rows[:1000]])
-        with running(place) as client:
+        with running(place) as (client, pages.version):
             times = measured(client, pages, arguments.requests)
         told = plans(ledger, (rows[0][0], rows[0][1])) if arguments.plans else {}
     figures = {name: {"p50_ms": statistics.median(each), "p95_ms": statistics.quantiles(each, n=20)[-1]}

@@ -151,7 +151,8 @@ def summary(before: Look | None, now: Look) -> dict[str, Any]:
             "judgments_per_second": rate("judge", "qrelay_judgments_total{graded}"),
             "prompt_tokens": int(_value(now, "judge", "qrelay_prompt_tokens_total")),
             "prompt_tokens_per_second": rate("judge", "qrelay_prompt_tokens_total"),
-            "price_per_million_tokens": _value(now, "judge", "qrelay_budget_price"), "budget": _budget(now)}  # fmt: skip
+            "price_per_million_tokens": _value(now, "judge", "qrelay_budget_price"),
+            "budget": _budget(now)}  # fmt: skip
 
 
 def _budget(now: Look) -> dict[str, dict[str, int | None]]:
@@ -213,10 +214,12 @@ class Overview:
 
     async def close(self) -> None:
         """Disconnects."""
-        if task := self._connecting:
-            found = await task
-            if isinstance(found, JetStreamBroker):
-                await found.close()
+        if not (task := self._connecting):
+            return
+        if not task.done():
+            task.cancel()
+        elif isinstance(found := task.result(), JetStreamBroker):
+            await found.close()
 
 
 async def _connected(settings: NatsSettings, name: str) -> JetStreamBroker | QrelayError:

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from qrelay.web import home
 from qrelay.web.api.routes import ROUTES as API
-from qrelay.web.console import queries
+from qrelay.web.console import judge, models, pipeline, queries
 from qrelay.web.errors import problem
 from qrelay.web.guard import Guard
 from qrelay.web.mcp import Endpoint, over_http
@@ -27,6 +27,9 @@ ROUTES: tuple[BaseRoute, ...] = (
     *API,
     Route("/mcp", Endpoint(), name="mcp"),
     *queries.ROUTES,
+    *judge.ROUTES,
+    *pipeline.ROUTES,
+    *models.ROUTES,
     Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
 )
 

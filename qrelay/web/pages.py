@@ -35,6 +35,9 @@ NAVIGATION: Final = [
     ("/queries", "Queries"),
     ("/samples", "Samples"),
     ("/people", "People"),
+    ("/judge", "Judge"),
+    ("/pipeline", "Pipeline"),
+    ("/models", "Models"),
     ("/api", "API"),
 ]
 """(path, name) of the pages at the top of every page."""
@@ -59,6 +62,12 @@ def render(request: HTTPConnection, template: str, *, status: int = 200, **value
         # Lax, so that whoever follows a link from elsewhere keeps the token that the forms of other tabs hold.
         page.set_cookie(CSRF_COOKIE, token, httponly=True, samesite="lax")
     return page
+
+
+def part(template: str, **values: Any) -> str:
+    """A part of a page, all texts escaped: what a page that is kept up to date is sent."""
+    found: str = _environment().get_template(template).render(values)
+    return found
 
 
 async def form(request: Request) -> FormData:

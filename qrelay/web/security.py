@@ -22,6 +22,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from qrelay.errors import InputError
 from qrelay.web.settings import LOOPBACK
 
 CSRF: Final = "csrf"
@@ -74,6 +75,14 @@ def authorise(request: HTTPConnection, action: Action) -> Person:  # noqa: ARG00
     """Who asks, if they may do this. Raises HTTPException (401, 403): they may not."""
     given = request.headers.get(PERSON_HEADER) or request.cookies.get(PERSON_COOKIE, "")
     return Person(named(unquote(given)))
+
+
+def decider(request: HTTPConnection) -> str:
+    """The name of who decides. Raises InputError: nobody has given one."""
+    name: str = request.state.person.name
+    if not name:
+        raise InputError("nobody is named: give your name at the top of the page, then do it again")
+    return name
 
 
 def named(text: str) -> str:

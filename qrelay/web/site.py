@@ -11,20 +11,27 @@ import importlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
 from starlette.requests import HTTPConnection
 
 from qrelay.config import NatsSettings
+from qrelay.labels.browse.thresholds import Histograms
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.rundir import endpoints, require
 from qrelay.runtime import telemetry
 from qrelay.runtime.client import OPTIONS, translated
+from qrelay.runtime.overview import Overview
 from qrelay.settings import load_settings
+from qrelay.settings.sections import CONSOLE
 from qrelay.web.settings import ConsoleSettings, Service
+
+PATIENCE_S: Final = 0.1
+"""A page does not wait longer for the queues' server; the next look may have its answer."""
+FRESH_S: Final = 0.9
 
 
 class Site:
@@ -35,6 +42,9 @@ class Site:
         self.stopping: Callable[[], bool] = lambda: False
         """Whether the server has been told to end: what goes on for long ends then."""
         self.streams_left = settings.max_streams
+        self.overview = Overview(settings.data_dir, self.nats, name=CONSOLE, patience_s=PATIENCE_S, fresh_s=FRESH_S)
+        """What every page on the pipeline shows, looked at once for all of them."""
+        self.histograms = Histograms()
         self.mcp: Any = None
         """What answers at /mcp, while the application runs."""
         self._ledger: Ledger | None = None
@@ -94,6 +104,7 @@ class Site:
 
     async def close(self) -> None:
         """Closes channels and the ledger."""
+        await self.overview.close()
         for channel in self._channels.values():
             await channel.close()
         if self._ledger is not None:

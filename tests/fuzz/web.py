@@ -14,16 +14,20 @@ from starlette.requests import HTTPConnection, Request
 from qrelay import wire
 from qrelay.errors import InputError
 from qrelay.formats.queries import query_from
+from qrelay.judging.report.read import read_measured
+from qrelay.judging.report.warn import plain_warnings
 from qrelay.labels.browse import queries
 from qrelay.labels.where import parse_where
 from qrelay.web.api import models, shapes
 from qrelay.web.api.operations import OPERATIONS, Operation
+from qrelay.web.console.judge.diagrams import reliability
 from qrelay.web.console.queries.asked import asked
 from qrelay.web.console.queries.grading import whole_number
 from qrelay.web.console.queries.guide import peoples_scale
 from qrelay.web.console.queries.visible import exact, visible
 from qrelay.web.security import named, refuse_foreign, refuse_forged
-from tests.fuzz.parser import Parser, constant, each
+from tests.fuzz.parser import Parser, constant, each, file
+from tests.web.reports import report
 
 _JUDGE: Final = {
     "query": "how?",
@@ -94,6 +98,15 @@ def _address(data: bytes, _: Path) -> None:
     )
 
 
+def _report(path: Path) -> None:
+    """A report on judges, as far as its page computes with it."""
+    found = read_measured(path)
+    shown = found.model_dump()
+    for name, system in found.systems.items():
+        reliability(system.reliability)
+        plain_warnings({**shown, "data": shown}, name)
+
+
 _SENT: Final = (
     b"host: localhost:7405\norigin: http://localhost:7405\ncontent-type: application/x-www-form-urlencoded\n"
     b"cookie: qrelay_csrf=abc; qrelay_person=Ana%20B\n\ncsrf=abc&name=Ana"
@@ -109,4 +122,5 @@ PARSERS: Final = (
     Parser("parameters over HTTP", "bytes", constant("collection=docs&page_size=3&where=grade%3E%3D2"), _parameters),
     Parser("forms over HTTP", "bytes", constant(_SENT), _form),
     Parser("addresses of pages", "bytes", constant(_ASKED), _address),
+    Parser("report on judges", "json", constant(json.dumps(report())), file("report.json", _report)),
 )

@@ -20,6 +20,7 @@ from qrelay.errors import InputError
 from qrelay.judging.qualification.figures import calibrated, decisions, grading, ranking
 from qrelay.judging.report import plain_warnings, write_report
 from qrelay.judging.report.diagrams import confusion_png, reliability_png
+from qrelay.judging.report.read import read_measured
 from qrelay.stats.agreement import auc, kappa
 from qrelay.stats.calibration import Isotonic
 
@@ -165,6 +166,12 @@ def test_the_json_is_the_report_with_null_for_nan(report: dict[str, Any], tmp_pa
     found = json.loads((tmp_path / "report.json").read_text("utf8"))
     report["systems"]["bm25"]["auc_ci"] = [None, None]
     assert found == json.loads(json.dumps(report))
+    again = read_measured(tmp_path / "report.json")
+    assert {name: system.auc for name, system in again.systems.items()} == {
+        name: system.get("auc") for name, system in report["systems"].items()
+    }
+    assert again.queries == report["data"]["queries"]
+    assert again.verdicts.keys() == report["verdicts"].keys()
 
 
 def test_the_same_report_gives_the_same_bytes(report: dict[str, Any], tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class Letter:
     failed_us: int
     round: int
     committed: bool
+    dead_letter_id: str
 
 
 def listed(
@@ -71,6 +72,7 @@ def _select() -> Any:
     return sa.select(
         _l.letter_no, _l.collection, _l.query_id, sa.func.substr(_l.query_text, 1, SHOWN), _l.stage, _l.reason,
         sa.func.substr(_l.detail, 1, SHOWN), _l.attempts, _l.failed_us, _l.round, committed,
+        _l.dead_letter_id,
     )  # fmt: skip
 
 

@@ -24,12 +24,15 @@ _queries, _judgments, _generations = schema.queries.c, schema.judgments.c, schem
 _overrides = schema.overrides.c
 
 
-def judgments(snapshot: Snapshot, wanted: Covered, query_id: str = "") -> Iterator[dict[str, Any]]:
-    """By query_id, passage_id, and within a pair in the order in which labels count. One query's with `query_id`."""
+def judgments(
+    snapshot: Snapshot, wanted: Covered, query_id: str = "", *, after: str = "", page: int = _PAGE
+) -> Iterator[dict[str, Any]]:
+    """By query_id, passage_id, and within a pair in the order in which labels count. One query's with `query_id`;
+    those of queries behind `after`. page: queries that are read at a time."""
     last = snapshot.change_no(wanted.collection) if wanted.to_change is None else wanted.to_change
     judges = _judges(snapshot, wanted, last)
-    for page in _pages(snapshot.connection, wanted, last, query_id):
-        names = {row.query_no: row.query_id for row in page}
+    for found in _pages(snapshot.connection, wanted, last, query_id, after, page):
+        names = {row.query_no: row.query_id for row in found}
         rows = [*_judged(snapshot.connection, names, judges, last)]
         if wanted.people:
             rows += _decided(snapshot.connection, names, judges, last)
@@ -62,17 +65,18 @@ def _judges(snapshot: Snapshot, wanted: Covered, last: int) -> dict[int, JudgeRo
     }
 
 
-def _pages(connection: sa.Connection, wanted: Covered, last: int, query_id: str) -> Iterator[Sequence[Any]]:
+def _pages(
+    connection: sa.Connection, wanted: Covered, last: int, query_id: str, after: str, page: int
+) -> Iterator[Sequence[Any]]:
     """(query_no, query_id) of the queries that a change of the range touched."""
     chosen = (
         sa.select(_queries.query_no, _queries.query_id)
         .where(_queries.collection == wanted.collection, _touched(connection, wanted, last))
         .order_by(_queries.query_id)
-        .limit(_PAGE)
+        .limit(page)
     )
     if query_id:
         chosen = chosen.where(_queries.query_id == query_id)
-    after = ""
     while rows := connection.execute(chosen.where(_queries.query_id > after)).all():
         yield rows
         after = rows[-1].query_id

@@ -14,6 +14,7 @@ from qrelay.errors import ConfigError, InputError
 from qrelay.formats.annotated_pairs import GradedPair, write_annotated_pairs
 from qrelay.identity import judge_digest
 from qrelay.judging.calibration import load_map, load_maps
+from qrelay.judging.report.read import read_measured
 from qrelay.labels.qualification import read_report
 from tests.judging.qualification.running import JUDGES, overlapping, run
 
@@ -215,6 +216,7 @@ def test_qualify_writes_what_the_sink_reads(tmp_path: Path, graded: list[str]) -
     found = strict(out)
     assert json.loads(result.stdout.splitlines()[-1]) == found
     assert sorted(found["verdicts"]) == ["fused", "likely", "wide"]
+    assert list(read_measured(out).verdicts) == list(found["verdicts"])
     report = read_report(out)
     assert sorted(report.verdicts) == sorted(found["verdicts"][name]["judge"] for name in JUDGES)
     wide = report.verdicts[found["verdicts"]["wide"]["judge"]]

@@ -20,7 +20,7 @@ from qrelay.web.console.queries.asked import Asked, asked
 from qrelay.web.console.queries.one import values
 from qrelay.web.pages import form, render
 from qrelay.web.routes import route
-from qrelay.web.security import Action
+from qrelay.web.security import Action, decider
 from qrelay.web.site import site_of
 
 PART = "x-part"
@@ -51,7 +51,7 @@ def decided(request: Request, fields: FormData) -> None:
     note = _text(fields, "note")
     if len(note) > MAX_NOTE:
         raise InputError(f"a note of {len(note)} characters: {MAX_NOTE} are the most")
-    person, scale = _person(request), _text(fields, "scale")
+    person, scale = decider(request), _text(fields, "scale")
     said = NewOverride(_text(fields, "id"), _text(fields, "passage"), _whole(fields, "grade"), scale, person, note)
     decide(site_of(request).ledger(), _text(fields, "of"), said, known=_whole(fields, "known"))
 
@@ -59,7 +59,7 @@ def decided(request: Request, fields: FormData) -> None:
 def taken_back(request: Request, fields: FormData) -> None:
     """Takes back the person's grade of the pair that a form says. Raises InputError as `decided`."""
     pair = _text(fields, "of"), _text(fields, "id"), _text(fields, "passage")
-    take_back(site_of(request).ledger(), *pair, _person(request))
+    take_back(site_of(request).ledger(), *pair, decider(request))
 
 
 def _back(request: Request, fields: FormData) -> str:
@@ -85,13 +85,6 @@ def _text(fields: FormData, name: str) -> str:
 
 def _whole(fields: FormData, name: str) -> int:
     return whole_number(_text(fields, name), name)
-
-
-def _person(request: Request) -> str:
-    name: str = request.state.person.name
-    if not name:
-        raise InputError("nobody is named: give your name at the top of the page, then grade again")
-    return name
 
 
 def whole_number(text: str, name: str) -> int:

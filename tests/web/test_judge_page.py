@@ -1,0 +1,126 @@
+"""The pages on judges over HTTP: reports that are on disk, and thresholds over the ledger's labels."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qrelay.labels.ledger import retractions
+from qrelay.types import Graded, Missing
+from tests.labels.builders import OTHER_JUDGE, graded, judged_set, judgment, relabelled
+from tests.web.reports import HOSTILE, report, written
+from tests.web.serving import Served, console
+from tests.web.test_queries import acting, page
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Served]:
+    labels: list[Graded | Missing] = [
+        graded(3, 0.95),
+        graded(1, 0.4),
+        graded(0, 0.399),
+        graded(0, 0.29),
+        graded(2, 1.0),
+        Missing("timeout", ""),
+    ]
+    with console(tmp_path, [judged_set("q1", outcomes=labels), judged_set("q2", collection="other")]) as served:
+        yield served
+
+
+def counted(shown: str) -> dict[str, int]:
+    """What the page says that the thresholds take."""
+    return {name: int(count) for name, count in re.findall(r'data-count="(\w+)"[^>]*>(\d+)<', shown)}
+
+
+def test_without_a_report_the_page_says_how_to_make_one(site: Served) -> None:
+    shown = page(site, "/judge")
+    assert "qrelay judge qualify" in shown
+    assert str(site.folder / "data" / "reports") in shown
+    assert "No report is in force" in shown
+
+
+def test_a_report_shows_each_verdict_with_its_reason_confusion_and_reliability(site: Served) -> None:
+    written(site.folder)
+    shown = page(site, "/judge")
+    for words in ("qualified", "kappa with people holds", "calibrated only", "not qualified", "kappa_needed: 0.400",
+                  "0.910", "0.850 to 0.950", "1,234", "70 pairs of 12 queries"):  # fmt: skip
+        assert words in shown, words
+    assert "Only 12 queries were graded" in shown, "what to know before believing the figures"
+    assert shown.count("<circle") == 3
+    assert shown.count("<rect") == 2
+    assert "<td>30 <small>86%</small></td>" in shown
+    assert "No probabilities of it were measured" in page(site, "/judge?system=shy")
+
+
+def test_the_report_in_force_comes_first_and_others_can_be_chosen(tmp_path: Path) -> None:
+    written(tmp_path, "first.json")
+    second = written(tmp_path, "second.json", n=71)
+    folder = written(tmp_path, "night/report.json")
+    folder.write_text(json.dumps({"title": "t", "data": {"n": 72, "queries": 3}, "systems": report()["systems"]}))
+    with console(tmp_path) as site:
+        site.site.sink = site.site.sink.model_copy(update={"qualification": str(second)})
+        shown = page(site, "/judge")
+        assert "71 pairs" in shown
+        assert "No report is in force" not in shown
+        names = re.findall(r'<option value="([^"]*)"', shown)
+        assert names[:3] == [str(second), "first.json", "night/report.json"]
+        assert "72 pairs" in page(site, "/judge?report=night/report.json")
+
+
+@pytest.mark.parametrize("name", ["../ledger.sqlite", "/etc/passwd", "none.json"])
+def test_no_other_file_is_read_as_a_report(site: Served, name: str) -> None:
+    written(site.folder)
+    assert site.http.get("/judge", params={"report": name}, headers={"accept": "text/html"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"systems": 3}', '{"systems": {"a": {"confusion": {"grades": [1]}}}}']
+)
+def test_a_file_that_is_no_report_is_refused_in_words(site: Served, text: str) -> None:
+    written(site.folder).write_text(text)
+    answer = site.http.get("/judge", headers={"accept": "text/html"})
+    assert answer.status_code == 400
+    assert "is no report of" in answer.text
+
+
+def test_names_and_reasons_of_a_hostile_report_are_escaped(site: Served) -> None:
+    written(site.folder).write_text(json.dumps(report(HOSTILE, HOSTILE)))
+    shown = page(site, "/judge")
+    assert acting(shown) == {("script", "src", "/static/console.js"), ("script", "defer", None)}
+    assert "&lt;script&gt;" in shown
+
+
+def test_thresholds_count_labels_exactly_at_their_bounds(site: Served) -> None:
+    shown = page(site, "/judge/thresholds?of=docs&positive=40&negative=29")
+    assert counted(shown) == {"positives": 3, "agreeing": 2, "negatives": 0, "neither": 2, "both": 0}
+    assert "5 with a grade, 1 missing" in shown
+    shown = page(site, "/judge/thresholds?of=docs&positive=100&negative=30")
+    assert counted(shown) == {"positives": 1, "agreeing": 1, "negatives": 1, "neither": 3, "both": 0}
+    shown = page(site, "/judge/thresholds?of=docs&positive=20&negative=40")
+    assert counted(shown) == {"positives": 5, "agreeing": 2, "negatives": 2, "neither": 0, "both": 2}
+
+
+def test_thresholds_begin_at_the_settings_and_see_labels_that_come_later(site: Served) -> None:
+    assert counted(page(site, "/judge/thresholds"))["negatives"] == 2
+    site.ledger.commit(
+        [judged_set("q3", outcomes=[graded(0, 0.1)]), judged_set("q4", outcomes=[Missing("error", "")])]
+    )
+    site.ledger.rejudge([relabelled(judged_set("q1"), judgment("d0#0", graded(1), OTHER_JUDGE))])
+    shown = page(site, "/judge/thresholds?of=docs")
+    assert counted(shown)["negatives"] == 3
+    assert "6 with a grade, 2 missing" in shown
+    names = re.findall(r'<option value="([0-9a-f]{12})"', shown)
+    assert len(names) == 2
+    assert "1 with a grade, 0 missing" in page(site, f"/judge/thresholds?of=docs&judge={names[1]}")
+    with site.ledger.writing("retract a judge") as connection:
+        retractions.retract(connection, names[1], author="ana", reason="", now_us=site.ledger.now_us())
+    assert site.http.get(f"/judge/thresholds?of=docs&judge={names[1]}").status_code == 400
+
+
+@pytest.mark.parametrize("asked", ["positive=101", "negative=-1", "positive=x", "of=nowhere", "judge=ffff"])
+def test_a_threshold_that_cannot_be_is_refused(site: Served, asked: str) -> None:
+    assert site.http.get(f"/judge/thresholds?{asked}", headers={"accept": "text/html"}).status_code in (400, 404)
