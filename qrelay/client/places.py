@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,21 +19,24 @@ from qrelay.v1.service_info_pb2 import SERVICE_STATE_PREPARING, ServiceInfo
 SERVICES: Final = ("retriever", "reranker", "judge", "sink")
 _NO_RETRIES: Final = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 """The client has attempts of its own, which look the address up again."""
-_OPTIONS: Final = [
+ATTEMPTED_ELSEWHERE: Final = [
     *(pair for pair in OPTIONS if pair[0] != "grpc.service_config"),
     ("grpc.service_config", _NO_RETRIES),
     ("grpc.enable_retries", 0),
 ]
+"""Options of channels whose calls are tried again by `patience`."""
 _ANSWER_S: Final = 5.0
 
 
 class Places:
     """The services of one installation. Use from one event loop."""
 
-    def __init__(self, data_dir: Path, given: Mapping[str, str]) -> None:
-        """given: service -> host:port or dns:///name:port; others are those that run from the data folder, wherever
-        they listen by then."""
-        self.data_dir, self._given = data_dir, dict(given)
+    def __init__(
+        self, data_dir: Path, given: Mapping[str, str], options: Sequence[tuple[str, Any]] = ATTEMPTED_ELSEWHERE
+    ) -> None:
+        """given: service -> host:port or dns:///name:port; others (and "") are those that run from the data folder,
+        wherever they listen by then. options: the channels'."""
+        self.data_dir, self._given, self._options = data_dir, dict(given), options
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._met: set[str] = set()
 
@@ -51,7 +54,7 @@ class Places:
         """(address, the service's asynchronous stub). Raises BackendUnavailable: none runs from the data folder."""
         address = self.address(service)
         if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+            self._channels[address] = grpc.aio.insecure_channel(address, options=self._options)
         stubs = importlib.import_module(f"qrelay.v1.{service}_pb2_grpc")
         return address, getattr(stubs, f"{service.capitalize()}ServiceStub")(self._channels[address])
 

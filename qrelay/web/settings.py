@@ -45,11 +45,6 @@ class ConsoleSettings(ServiceSettings):
             )
         return value
 
-    def address_of(self, service: Service) -> str:
-        """The service's address as set here, or ""."""
-        found: str = getattr(self, service)
-        return found
-
 
 def _is_loopback(host: str) -> bool:
     if host == "localhost":

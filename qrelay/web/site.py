@@ -7,21 +7,19 @@ answer = await site.call("retriever", "Retrieve", pb.RetrieveRequest(...))
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
-import grpc.aio
 from starlette.requests import HTTPConnection
 
+from qrelay.client.places import SERVICES, Places
 from qrelay.config import NatsSettings
 from qrelay.labels.browse.thresholds import Histograms
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
-from qrelay.rundir import endpoints, require
+from qrelay.rundir import endpoints
 from qrelay.runtime import telemetry
 from qrelay.runtime.client import OPTIONS, translated
 from qrelay.runtime.overview import Overview
@@ -49,7 +47,8 @@ class Site:
         """What answers at /mcp, while the application runs."""
         self._ledger: Ledger | None = None
         self._opening = threading.Lock()
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        given = {service: getattr(settings, service) for service in SERVICES}
+        self._places = Places(settings.data_dir, given, options=OPTIONS)
 
     @classmethod
     def of(cls, data_dir: Path | None, config: Path | None, **changed: Any) -> Site:
@@ -71,10 +70,6 @@ class Site:
                 self._ledger = Ledger.open(self.sink.ledger_url, busy_timeout_s=timeout_s, create=False)
             return self._ledger
 
-    def address(self, service: Service) -> str:
-        """Where the service answers gRPC. Raises BackendUnavailable: nowhere that is known."""
-        return self.settings.address_of(service) or require(self.settings.data_dir, service).grpc
-
     def nats(self) -> NatsSettings:
         """Where the queues are: the server that runs from the data folder, else the settings'."""
         running = endpoints(self.settings.data_dir).get("nats")
@@ -82,31 +77,28 @@ class Site:
         return nats.model_copy(update={"url": running.grpc}) if running else nats
 
     async def call(self, service: Service, method: str, request: Any) -> Any:
-        """One unary call, with this server's deadline. Raises the service's own errors, see `runtime/client.py`."""
-        address, stub = self._stub(service)
+        """One unary call, with this server's deadline.
+
+        Raises:
+            BackendUnavailable: the service is nowhere that is known.
+            QrelayError: the service's own errors, see `runtime/client.py`.
+        """
+        address, stub = self._places.stub(service)
         with translated(address):
             timeout_s = self.settings.grpc.default_deadline_s
             return await getattr(stub, method)(request, timeout=timeout_s, metadata=_traced())
 
     async def stream(self, service: Service, method: str, request: Any) -> AsyncIterator[Any]:
         """A call whose answers come one by one, for as long as somebody reads them. Raises as `call`."""
-        address, stub = self._stub(service)
+        address, stub = self._places.stub(service)
         with translated(address):
             async for answer in getattr(stub, method)(request, metadata=_traced()):
                 yield answer
 
-    def _stub(self, service: Service) -> tuple[str, Any]:
-        address = self.address(service)
-        if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=OPTIONS)
-        module = importlib.import_module(f"qrelay.v1.{service}_pb2_grpc")
-        return address, getattr(module, f"{service.capitalize()}ServiceStub")(self._channels[address])
-
     async def close(self) -> None:
         """Closes channels and the ledger."""
         await self.overview.close()
-        for channel in self._channels.values():
-            await channel.close()
+        await self._places.close()
         if self._ledger is not None:
             self._ledger.close()
 
