@@ -14,6 +14,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from qrelay.exitcodes import EXIT_BUSY
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.served import registered
@@ -44,6 +46,18 @@ class Builder:
     def pid(self) -> int | None:
         """Of the process."""
         return self._process.pid if self._process else None
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor seconds that the process has used, by which it is seen to live before its first vector; 0 where
+        there is none."""
+        if self._process is None:
+            return 0.0
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
 
     @property
     def problem(self) -> str:

@@ -134,7 +134,7 @@ class Follower:
                 done, total = work
                 found[name] = f"{done / max(1, total):.0%} ({done:,} of {total:,} passages) for {wanted}"
             elif self._settings.reembed and home.is_dir():
-                found[name] = f"0% for {wanted}"
+                found[name] = f"0% for {wanted}, {self._builder.cpu_s:.0f} s of processor time so far"
             else:
                 model = "registry" if registered(wanted) else self._settings.embedder
                 found[name] = f"waits for `qrelay index reembed --model {model}`"

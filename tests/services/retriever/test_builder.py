@@ -122,6 +122,22 @@ def test_killed_while_embedding_the_former_version_serves_at_restart_and_the_nex
     )
 
 
+def test_a_process_that_has_embedded_nothing_yet_is_seen_to_compute(
+    settings: RetrieverSettings, models: list[Path], replicas: Callable[[], Retriever]
+) -> None:
+    one = replicas()
+    wanted = f"{promote(settings, models[1])}@registry"
+    one.look()
+    seen: set[str] = set()
+
+    def embedding() -> bool:
+        seen.add(one.info().details.get("reembedding.tiny", ""))
+        return under_way(settings.index_folder / "tiny", wanted) is not None
+
+    until(embedding)
+    assert len([each for each in seen if each.startswith("0% for")]) > 1, seen
+
+
 def test_of_two_replicas_that_share_a_folder_one_re_embeds_and_both_switch(
     settings: RetrieverSettings, models: list[Path], replicas: Callable[[], Retriever]
 ) -> None:
