@@ -2,11 +2,13 @@
 
 The file is TSV in UTF-8, one pair a line, without quoting, under the header
 
-    query_id  passage_id  grade  query  title  text  [reference_answers]  [metadata]  [any other columns, not read]
+    query_id  passage_id  grade  query  title  text  [reference_answers]  [metadata]  [exact]  [any other, not read]
 
 `grade` is an integer, or empty where nobody has graded the pair yet; `reference_answers` is a JSON list of texts,
 `metadata` a JSON object.
-Fields hold no tabs and no line breaks: writing turns them into blanks.
+Fields hold no tabs and no line breaks: writing turns them into blanks. Where query, title or text lost one, `exact` has
+the three as they were, a JSON list: a judge's cache knows a label by the very text. It holds while the three columns
+still say the same.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from qrelay.files import AtomicFiles
 from qrelay.formats.beir import qrel_rows, read_answers
 from qrelay.formats.graded_sample import INCLUSION
 from qrelay.formats.lines import BadRecord, file_in, json_value, parsed
-from qrelay.formats.records import document_fields, metadata_of, query_fields, read_records, texts
-from qrelay.formats.tables import grade_of, read_rows, tsv_line
+from qrelay.formats.records import document_fields, metadata_of, query_fields, read_records, require_text, texts
+from qrelay.formats.tables import grade_of, on_one_line, read_rows, tsv_line
 from qrelay.naming import absent
 from qrelay.scales import upper_half
 
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 COLUMNS: Final = ("query_id", "passage_id", "grade", "query", "title", "text")
 ANSWERS: Final = "reference_answers"
 METADATA: Final = "metadata"
+EXACT: Final = "exact"
 CHARACTERS_A_WORD: Final = 16
 """Most of what is cut by words: endless ones, and texts without blanks, would have no limit."""
 
@@ -82,7 +85,9 @@ def write_annotated_pairs(
     """Write the pairs as they come, whole or not at all; those without a grade get an empty one. answers, metadata:
     with theirs. inclusion: a pair's probability of being drawn, each, as one column more. Raises OSError."""
     chances = None if inclusion is None else iter(inclusion)
-    more = [ANSWERS] * answers + [METADATA] * metadata + [INCLUSION] * (chances is not None)
+    pairs = list(pairs)
+    exact = any(map(_exact, pairs))
+    more = [ANSWERS] * answers + [METADATA] * metadata + [EXACT] * exact + [INCLUSION] * (chances is not None)
     with AtomicFiles() as files:
         file = files.open(path)
         file.write(tsv_line((*COLUMNS, *more)))
@@ -91,9 +96,16 @@ def write_annotated_pairs(
             fields = [pair.query_id, pair.passage_id, grade, pair.query, pair.title, pair.text]
             told = [json.dumps(pair.reference_answers, ensure_ascii=False)] if answers else []
             told += [json.dumps(dict(pair.metadata), ensure_ascii=False)] if metadata else []
+            told += [_exact(pair)] if exact else []
             told += [] if chances is None else [repr(next(chances))]
             file.write(tsv_line(fields + told))
         files.commit()
+
+
+def _exact(pair: GradedPair) -> str:
+    """The column's field; empty where the other three say it all."""
+    found = [pair.query, pair.title, pair.text]
+    return json.dumps(found, ensure_ascii=True) if found != [on_one_line(each) for each in found] else ""
 
 
 def relevant_from(grades: Iterable[int]) -> int:
@@ -160,9 +172,18 @@ def _pair(fields: Mapping[str, str]) -> GradedPair:
         if not fields[name].strip():
             raise BadRecord(f"{name} is empty: fill it in or remove the row")
     grade = grade_of(fields["grade"]) if fields["grade"].strip() else None
-    query_id, passage_id, _, query, title, text = (fields[name] for name in COLUMNS)
+    query, title, text = _told(fields)
     answers, metadata = texts(fields.get(ANSWERS) or "[]"), _metadata(fields.get(METADATA) or "{}")
-    return GradedPair(query_id, passage_id, grade, query, title, text, answers, metadata)
+    return GradedPair(fields["query_id"], fields["passage_id"], grade, query, title, text, answers, metadata)
+
+
+def _told(fields: Mapping[str, str]) -> list[str]:
+    """Query, title and text. Raises BadRecord: `exact` is no list of texts."""
+    shown, exact = [fields[name] for name in COLUMNS[3:]], json_value(fields.get(EXACT) or "[]")
+    if not isinstance(exact, list) or not all(isinstance(each, str) for each in exact):
+        raise BadRecord("exact is no JSON list of query, title and text: empty it")
+    require_text("".join(exact), EXACT)
+    return exact if [on_one_line(each) for each in exact] == shown else shown
 
 
 def _metadata(told: str) -> dict[str, str]:

@@ -95,7 +95,12 @@ def finite(text: str, what: str, number: Callable[[str], Grade]) -> Grade:
 
 def tsv_line(fields: Iterable[str]) -> bytes:
     """A row; tabs and line breaks become blanks."""
-    return ("\t".join(_BREAKS.sub(" ", field) for field in fields) + "\n").encode("utf-8", "replace")
+    return ("\t".join(map(on_one_line, fields)) + "\n").encode("utf-8", "replace")
+
+
+def on_one_line(field: str) -> str:
+    """The field with blanks for its tabs and line breaks, as a row holds it."""
+    return _BREAKS.sub(" ", field)
 
 
 def _split(line: str) -> list[str]:

@@ -55,11 +55,19 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert read_annotated_pairs(path) == written
 
 
-def test_tabs_and_every_kind_of_line_break_become_blanks(tmp_path: Path) -> None:
+def test_tabs_and_line_breaks_become_blanks_on_the_line_and_are_read_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "slice.tsv"
-    write_annotated_pairs(path, [GradedPair("q", "d", 0, "a\tb", "c\r\nd", "e\u2028f\x0bg\x85h")])
-    (read,) = read_annotated_pairs(path)
-    assert (read.query, read.title, read.text) == ("a b", "c d", "e f g h")
+    written = [GradedPair("q", "d", 0, "a\tb", "c\r\nd", "e\u2028f\x0bg\x85h \\n"), GradedPair("q", "e", 0, "Q", "", "f\ng"), pair(1, 1, 2)]
+    write_annotated_pairs(path, written)
+    assert path.read_text().splitlines()[1].split("\t")[3:6] == ["a b", "c d", "e f g h \\n"]
+    assert read_annotated_pairs(path) == written
+
+
+def test_a_text_that_was_edited_in_the_file_counts_as_it_stands_there(tmp_path: Path) -> None:
+    path = tmp_path / "slice.tsv"
+    write_annotated_pairs(path, [GradedPair("q", "d", 0, "Q", "T", "two\nlines")])
+    path.write_text(path.read_text().replace("two lines", "two words"))
+    assert read_annotated_pairs(path)[0].text == "two words"
 
 
 def test_rows_without_a_grade_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -119,7 +119,9 @@ def _pairs(options: dict[str, Any]) -> tuple[list[GradedPair], list[tuple[str, s
     beir = [options["corpus"], options["queries"], options["qrels"]]
     rest = read_annotated_pairs(options["rest"], ungraded=True) if options["rest"] else []
     if options["slice_"] and not any(beir):
-        return read_annotated_pairs(options["slice_"]) + rest, []
+        graded = read_annotated_pairs(options["slice_"])
+        known = {(pair.query_id, pair.passage_id) for pair in graded}
+        return graded + [pair for pair in rest if (pair.query_id, pair.passage_id) not in known], []
     if not all(beir) or options["slice_"]:
         raise click.UsageError("give --slice FILE, or --corpus, --queries and --qrels")
     words = options["max_words"]

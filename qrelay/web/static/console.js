@@ -117,5 +117,5 @@ document.addEventListener("submit", (event) => {
 
 const guide = document.querySelector(".guide");
 if (guide && matchMedia("(min-width: 62rem)").matches) guide.open = true;
-const place = location.hash && document.getElementById(location.hash.slice(1));
+const place = document.getElementById(location.hash.slice(1));
 if (place?.matches("[data-item]")) choose(place);

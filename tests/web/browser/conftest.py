@@ -32,6 +32,14 @@ def browser() -> Iterator[Any]:
     found.quit()
 
 
+@pytest.fixture(autouse=True)
+def _no_script_fails(browser: Any) -> Iterator[None]:
+    """No test leaves an error that a page's script did not catch."""
+    yield
+    thrown = [each["message"] for each in browser.get_log("browser") if each["source"] == "javascript"]
+    assert thrown == []
+
+
 @pytest.fixture(scope="session")
 def axe() -> str:
     """The source of axe-core; skips where it was not fetched."""
