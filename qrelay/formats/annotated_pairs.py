@@ -6,9 +6,9 @@ The file is TSV in UTF-8, one pair a line, without quoting, under the header
 
 `grade` is an integer, or empty where nobody has graded the pair yet; `reference_answers` is a JSON list of texts,
 `metadata` a JSON object.
-Fields hold no tabs and no line breaks: writing turns them into blanks. Where query, title or text lost one, `exact` has
-the three as they were, a JSON list: a judge's cache knows a label by the very text. It holds while the three columns
-still say the same.
+Fields hold no tabs and no line breaks: writing turns them into blanks. Where query, title or text lost one, `exact`
+has the three as they were, a JSON list: a judge's cache knows a label by the very text. It holds while the three
+columns still say the same.
 """
 
 from __future__ import annotations

@@ -57,7 +57,11 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 def test_tabs_and_line_breaks_become_blanks_on_the_line_and_are_read_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "slice.tsv"
-    written = [GradedPair("q", "d", 0, "a\tb", "c\r\nd", "e\u2028f\x0bg\x85h \\n"), GradedPair("q", "e", 0, "Q", "", "f\ng"), pair(1, 1, 2)]
+    written = [
+        GradedPair("q", "d", 0, "a\tb", "c\r\nd", "e\u2028f\x0bg\x85h \\n"),
+        GradedPair("q", "e", 0, "Q", "", "f\ng"),
+        pair(1, 1, 2),
+    ]
     write_annotated_pairs(path, written)
     assert path.read_text().splitlines()[1].split("\t")[3:6] == ["a b", "c d", "e f g h \\n"]
     assert read_annotated_pairs(path) == written
@@ -256,3 +260,10 @@ def test_more_examples_than_queries_is_an_error_that_names_the_settings(tmp_path
     write_annotated_pairs(path, [pair(1, 1, 0), pair(2, 2, 1)])
     with pytest.raises(ConfigError, match=r"judge\.slice gives 2 .*judge\.shots asks for 5"):
         read_shots(settings(path, shots=5, strategy="binary"))
+
+
+def test_a_bad_list_of_exact_texts_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "slice.tsv"
+    path.write_text("query_id\tpassage_id\tgrade\tquery\ttitle\ttext\texact\nq\td\t2\tQ\t\tT\t{}\n")
+    with pytest.raises(MalformedInput, match="exact is no JSON list"):
+        read_annotated_pairs(path)
