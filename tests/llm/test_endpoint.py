@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ async def test_a_poisoned_endpoint_gives_missing_with_the_reason_and_heals(
     assert reasons(judged) == [reason, reason], outcomes(judged)
     assert transient_missing(judged) == (reason in {"timeout", "unavailable", "rate_limited", "error"})
     assert SqlCache(str(tmp_path / "c.sqlite")).stats().labels == 0, "a failure must not be cached"
-    assert KEY not in str(judged)
+    assert KEY not in str(asdict(judged))
     endpoint.default = GOOD
     assert reasons(await judge_one(judge, candidate_set(COPYTREE, LOCK))) == ["graded", "graded"]
     judge.close()
@@ -128,7 +129,7 @@ async def test_no_endpoint_at_all_is_unavailable() -> None:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     judged = await judge_one(judge_at(url), candidate_set(COPYTREE))
     assert reasons(judged) == ["unavailable"]
-    assert "judge.endpoint.url" in str(judged)
+    assert "judge.endpoint.url" in str(asdict(judged))
 
 
 async def test_a_silent_endpoint_costs_a_few_prompts_not_all(endpoint: ScriptedEndpoint) -> None:
@@ -176,7 +177,7 @@ async def test_text_replies_can_be_refused(endpoint: ScriptedEndpoint) -> None:
     endpoint.default = text_only("3")
     judged = await judge_one(judge_at(endpoint.url, accept_text=False), candidate_set(COPYTREE))
     assert reasons(judged) == ["unparseable"]
-    assert "accept_text" in str(judged)
+    assert "accept_text" in str(asdict(judged))
 
 
 async def test_the_request_is_one_greedy_token_with_logprobs_and_the_key(endpoint: ScriptedEndpoint) -> None:
@@ -198,7 +199,7 @@ async def test_neither_key_nor_passage_reaches_the_log(
     judged = await judge_one(judge_at(endpoint.url), candidate_set(COPYTREE))
     assert KEY not in caplog.text
     assert "copytree" not in caplog.text
-    assert "copytree" not in str(judged.judgments)
+    assert "copytree" not in str(asdict(judged)["judgments"])
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ async def test_another_model_behind_the_endpoint_is_unavailable_and_not_cached(
     endpoint.default = named("second", {"0": 0.9})
     judged = await judge_one(judge, candidate_set(LOCK))
     assert reasons(judged) == ["unavailable"]
-    assert "now answers as 'second', before as 'first'" in str(judged)
+    assert "now answers as 'second', before as 'first'" in str(asdict(judged))
     assert SqlCache(str(tmp_path / "c.sqlite")).stats().labels == 1
     endpoint.default = named("first", {"0": 0.9})
     assert reasons(await judge_one(judge, candidate_set(LOCK))) == ["graded"]

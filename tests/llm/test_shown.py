@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ async def test_without_text_a_reply_without_a_list_is_missing(endpoint: Scripted
     endpoint.default = chosen_only("2", 0.7, listed)
     judged = await judge_one(judge_at(endpoint, accept_text=False), candidate_set(COPYTREE))
     assert reasons(judged) == ["unparseable"]
-    assert "no log-probabilities" in str(judged)
+    assert "no log-probabilities" in str(asdict(judged))
 
 
 async def test_a_reply_whose_logprobs_key_lacks_the_list_is_text(endpoint: ScriptedEndpoint) -> None:

@@ -38,14 +38,15 @@ OWN: Mapping[str, list[str]] = {
 WITHOUT: Mapping[str, set[str]] = {
     # The page of an audit, and queries in datasets, other extras.
     "sink": {"jinja2", "matplotlib", "datasets"},
-    # Queries in Parquet and datasets, which nobody sends over HTTP.
-    "console": {"datasets", "pyarrow"},
+    # Queries in Parquet and datasets, which nobody sends over HTTP; asking endpoints, and fitting maps.
+    "console": {"datasets", "pyarrow", "httpx", "sklearn"},
     # Queries in Parquet and datasets.
     "reranker": {"datasets", "pyarrow"},
-    # Other extras: an engine, `qrelay judge eval` beside BM25, its report, the ledger, queries in datasets.
+    # Other extras: an engine, `qrelay judge eval` beside BM25 and of trained judges, its report, the ledger, queries in
+    # datasets.
     "judge": {
         *("vllm", "bm25s", "Stemmer", "krippendorff", "matplotlib", "datasketch", "orjson"),
-        *("datasets", "pyarrow"),
+        *("datasets", "pyarrow", "ir_measures"),
     },
     # Answers by a judge's engine, and a model that another engine runs; an evaluation's diagrams.
     "trainer": {"vllm", "xllamacpp", "gguf", "openvino", "matplotlib"},
