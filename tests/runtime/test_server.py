@@ -165,7 +165,7 @@ async def test_an_item_that_no_record_can_hold_is_refused_by_itself() -> None:
 
 async def test_an_answer_that_no_message_can_hold_is_the_error_of_its_item() -> None:
     class Odd(Reranker):
-        def rerank(self, sets: Sequence[Any]) -> Any:
+        def rerank(self, sets: Sequence[Any], keep: int = 0) -> Any:
             return [
                 replace(each, index_version="half \ud83d") if each.query.query_id == "q1" else each for each in sets
             ]
