@@ -218,7 +218,10 @@ def test_nothing_else_makes_exports_or_jobs() -> None:
         "qrelay/labels/audit/audit.py", "qrelay/labels/audit/sample.py", "qrelay/labels/lineage/labelled.py",
         "qrelay/cli/labels/mine.py",  # counts and explains
     }  # fmt: skip
-    assert importers("qrelay.labels.examples.example_of") == {"qrelay/jobs/counting.py"}  # counts
+    assert importers("qrelay.labels.examples.example_of") == {
+        "qrelay/jobs/counting.py",  # counts
+        "qrelay/labels/browse/one.py",  # shows what mining makes of a query, on a page
+    }
 
 
 def importers(name: str) -> set[str]:
