@@ -73,7 +73,7 @@ def test_users_see_exact_types_and_mistakes_are_found(tmp_path: Path) -> None:
         "--follow-imports=silent",
         f"--cache-dir={ROOT / '.mypy_cache' / 'user'}",
     ]
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}  # found as what is installed is found, not as the user's own code
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}  # as what is installed is found, not as the user's own code
     command = [sys.executable, "-m", "mypy", *options, str(file)]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     errors = {int(line.split(":")[1]): line for line in done.stdout.splitlines() if ": error: " in line}

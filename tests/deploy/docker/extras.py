@@ -42,8 +42,8 @@ WITHOUT: Mapping[str, set[str]] = {
     "console": {"datasets", "pyarrow", "httpx", "sklearn"},
     # Queries in Parquet and datasets.
     "reranker": {"datasets", "pyarrow"},
-    # Other extras: an engine, `qrelay judge eval` beside BM25 and of trained judges, its report, the ledger, queries in
-    # datasets.
+    # Other extras: an engine, `qrelay judge eval` beside BM25 and of trained judges, its report, the ledger, queries
+    # in datasets.
     "judge": {
         *("vllm", "bm25s", "Stemmer", "krippendorff", "matplotlib", "datasketch", "orjson"),
         *("datasets", "pyarrow", "ir_measures"),
