@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,11 @@ RECORDS: Final[tuple[wire.Record, ...]] = (
 _ZSTD: Final = {wire.CONTENT_ENCODING: wire.ZSTD}
 
 
+def same(one: wire.Record, other: wire.Record) -> bool:
+    """Whether they are equal in every field, where NaN is equal to itself."""
+    return type(one) is type(other) and repr(asdict(one)) == repr(asdict(other))
+
+
 def _read(payload: bytes, headers: dict[str, str]) -> wire.Record | None:
     """As a worker: the record, or the dead letter that is stored of what is none, which must be whole."""
     subject = "qrelay.v1.docs.judged"
@@ -55,7 +61,7 @@ def _read(payload: bytes, headers: dict[str, str]) -> wire.Record | None:
         raise
     message_id("sink", query_of(record), "")
     again = wire.decode(*wire.encode(record))
-    if repr(again) != repr(record):  # NaN is not equal to itself
+    if not same(again, record):
         raise InternalError("a record is another one after its way through the queue")
     return record
 
@@ -118,7 +124,7 @@ def converted(message: Message) -> None:
         return
     record = wire.from_proto(message)
     again = wire.to_proto(record)
-    if repr(wire.from_proto(again)) != repr(record):
+    if not same(wire.from_proto(again), record):
         raise InternalError("a record is another one after its way through gRPC")
 
 

@@ -8,8 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from qrelay import wire
 from qrelay.errors import QrelayError
+from qrelay.types import JudgedSet
 from tests.fuzz.attempt import attempt
-from tests.fuzz.messages import MESSAGES, converted
+from tests.fuzz.messages import MESSAGES, RECORDS, converted, same
 from tests.fuzz.mutants import mutant
 from tests.fuzz.parser import Parser
 from tests.fuzz.parsers import PARSERS
@@ -234,11 +235,12 @@ def test_every_message_survives_its_bytes_and_its_record_or_is_refused(kind: typ
     holds()
 
 
+def test_a_record_that_lost_something_on_its_way_is_seen() -> None:
+    (judged, *_) = (record for record in RECORDS if isinstance(record, JudgedSet))
+    (first, *others) = judged.judgments
+    changed = replace(judged, judgments=(replace(first, judgment_key="another"), *others))
+    assert same(judged, judged) and not same(judged, changed)
+
+
 def test_every_record_has_a_conversion_both_ways() -> None:
-    assert {type(wire.to_proto(record)) for record in _records()} == set(wire._FROM_PROTO)
-
-
-def _records() -> Iterator[wire.Record]:
-    from tests.fuzz.messages import RECORDS
-
-    yield from RECORDS
+    assert {type(wire.to_proto(record)) for record in RECORDS} == set(wire._FROM_PROTO)
