@@ -147,14 +147,10 @@ def error_of_status(status: status_pb2.Status | None, address: str) -> QrelayErr
     return error_of(reason, f"{address}: {status.message}", seconds) if status and reason else None
 
 
-def _kinds(kind: type[QrelayError]) -> dict[str, type[QrelayError]]:
-    return {kind.reason: kind} | {
-        reason: each for sub in kind.__subclasses__() for reason, each in _kinds(sub).items()
-    }
-
-
-_KINDS: Final = _kinds(QrelayError)
-"""reason -> the error that has it."""
+_KINDS: Final = {
+    each.reason: each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, QrelayError)
+}
+"""reason -> the error of `qrelay/errors.py` that has it, whatever special cases of it modules define."""
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2
 from qrelay import errors
 from qrelay.errors import QrelayError
 from qrelay.runtime import natserrors
-from qrelay.runtime.translate import Fate, as_qrelay_error, fate, rich_status, status_code
+from qrelay.runtime.translate import Fate, as_qrelay_error, error_of, fate, rich_status, status_code
 
 
 def tree() -> list[type[QrelayError]]:
@@ -33,6 +33,13 @@ def test_every_error_class_is_mapped_and_drawn_in_the_docstring() -> None:
 def test_reasons_are_stable_words_of_their_own() -> None:
     reasons = [each.reason for each in tree()]
     assert len(reasons) == len(set(reasons))
+
+
+def test_an_error_comes_back_as_the_class_that_it_was_whatever_special_cases_modules_define() -> None:
+    import qrelay.formats.lines  # noqa: F401  BadRecord is a MalformedInput
+
+    for each in tree():
+        assert type(error_of(each.reason, "told")) is each
 
 
 def test_a_transient_error_says_when_to_come_back() -> None:
