@@ -286,6 +286,7 @@ def main() -> None:
     if arguments.transfer:
         recipes = {row: inputs for row, inputs in ROWS.items() if row != "BM25"}
         fresh[TRANSFER] = judge_transfer.transferred({name: table for name, (table, _) in tables.items()}, recipes)
+        fresh[TRANSFER] += judge_transfer.of_others(kept().get(TRANSFER, []), tables)
     else:
         for name, (public, folder) in asked.items():
             runs = folder / public.runs if public.runs and not arguments.half else None

@@ -7,7 +7,7 @@ like the queries are). Grades may be on other scales: what transfers is P(releva
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +39,11 @@ def transferred(tables: Mapping[str, Table], recipes: Mapping[str, Sequence[str]
                     record |= {"against_own": _against(table, said, own), "domain_p": alike.p if alike else None}
                     found.append(record)
     return found
+
+
+def of_others(records: Sequence[dict[str, Any]], measured: Collection[str]) -> list[dict[str, Any]]:
+    """Records of an earlier run that name a collection beside the measured ones: they stay."""
+    return [each for each in records if not {each["fitted_on"], each["measured_on"]} <= {*measured}]
 
 
 def _has(table: Table, inputs: Sequence[str]) -> bool:

@@ -166,6 +166,11 @@ def test_a_map_is_compared_with_that_of_the_collection_itself() -> None:
     assert "lacking" not in shown
 
 
+def test_what_was_measured_on_a_collection_that_is_left_out_stays() -> None:
+    kept = [{"fitted_on": one, "measured_on": other} for one in ("here", "there") for other in ("here", "there")]
+    assert judge_transfer.of_others(kept, {"here": noisy(1)}) == kept[1:]
+
+
 def test_a_collection_without_labels_of_a_judge_is_in_no_row() -> None:
     table = noisy(1)
     records = transferred({"one": table, "other": replace(table, labels={})}, {"a": ("a",)})
