@@ -75,7 +75,9 @@ class Installation:
         assert process.stdin is not None
         process.stdin.close()
         if process.wait() < 0:  # it was killed, and could not end its services
-            self._command("down")
+            done = self._command("down")
+            if done.returncode:
+                log.warning("services of %s may still run: %s", self.data_dir, _last_words(done.stderr))
 
     def _up(self) -> None:
         path = self.data_dir / "logs" / "up.log"

@@ -49,7 +49,7 @@ class AsyncResults(Generic[T]):
         self._taken += 1
         return record
 
-    async def rest(self, _most: int = 0) -> AsyncIterator[Sequence[T]]:
+    async def rest(self) -> AsyncIterator[Sequence[T]]:
         """What was not taken yet, as it comes: for another call that takes these records."""
         async with self:
             while await self.fetch():

@@ -114,9 +114,10 @@ def test_what_is_no_query_is_refused_in_words_and_fails_no_other(
 
 
 def test_errors_of_items_pass_through_later_calls(client: Client) -> None:
-    queries = ["one", Query("bad id", "two", COLLECTION), "three"]
-    found = list(client.judge(client.rerank(client.retrieve(queries, on_error="return")), on_error="return"))
-    assert [isinstance(each, QrelayError) for each in found] in ([False, True, False], [False, False, False])
+    queries = ["one", {"text": "without an id"}, "three"]
+    reranked = client.rerank(client.retrieve(queries, on_error="return"), on_error="return")
+    found = list(client.judge(reranked, on_error="return"))
+    assert [isinstance(each, QrelayError) for each in found] == [False, True, False]
 
 
 def test_a_judged_set_is_ingested_once_and_its_labels_are_read_back(client: Client) -> None:
@@ -276,6 +277,15 @@ def test_closing_a_client_ends_what_waits_for_it_in_another_thread() -> None:
         thread.join()
         servicer.held = False
     assert ended.is_set()
+
+
+def test_results_that_are_read_after_the_client_was_closed_are_refused_in_words() -> None:
+    with judge(Judging()) as address, Client(judge=address) as client:
+        results = client.judge([candidate_set(n) for n in range(3)])
+    with pytest.raises(InputError, match="is closed"):
+        next(results)
+    with pytest.raises(InputError, match="is closed"):
+        client.judge(candidate_set(1))
 
 
 def test_a_data_frame_is_read_by_its_rows() -> None:
