@@ -102,11 +102,16 @@ def report(out: Path, stats: sink_pb2.CollectionStats, seconds: float) -> None:
     file = out / "triples.jsonl"
     triples = [json.loads(line) for line in file.read_text("utf8").splitlines()] if file.exists() else []
     reasons = [negative["reason"] for each in triples for negative in each["negatives"]]
+    made = (
+        f"{len(triples)} queries with training triples, {len(reasons)} judged negatives, {reasons.count('easy')} of"
+        " them easy"
+        if file.exists()
+        else "no training triples: the export above says why"
+    )
     console.print(
         f"{stats.queries} queries labelled by four processes in {seconds:.0f} s: {stats.judgments} judgments, "
         f"{stats.missing_judgments} missing, {stats.open_dead_letters} dead letters\n"
-        f"{len(triples)} queries with training triples, {len(reasons)} judged negatives, {reasons.count('easy')} of"
-        " them easy\n"
+        f"{made}\n"
         f"cost: {stats.prompt_tokens} LLM tokens ({stats.cached_judgments} judgments came from the cache)"
     )
     for name, key in keys.items():
