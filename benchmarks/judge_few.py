@@ -4,13 +4,15 @@
 
 Half of a collection's queries, drawn anew each time, are graded as far as n pairs go; a map of the 0.5B and MiniLM's
 cosine is fitted on these and measured on the other half. Without a prior 5 relevant and 5 other pairs are needed: how
-often there are is shown, and figures are means over those draws. LLMJudge is half A, so that half B stays unseen.
+often there are is shown. Figures are means: first with a prior over all draws, then with a prior and without over the
+draws that gave a map without. LLMJudge is half A, so that half B stays unseen.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -32,41 +34,57 @@ GRADES: Final = (0, 16, 32, 64, 128)
 FIGURES: Final = ("AUC", "kappa", "ECE")
 
 
-def curve(table: Table, prior: CalibrationMap, draws: int, seed: int = 0) -> dict[tuple[str, int], list[list[float]]]:
-    """("prior" or "alone", grades) -> `FIGURES` of every draw that gave a map."""
+Figures = list[float]
+"""As `FIGURES`."""
+Curve = dict[int, list[tuple[Figures, Figures | None]]]
+"""Grades -> of every draw (with the prior, alone); None: too few for a map alone."""
+
+
+def curve(table: Table, prior: CalibrationMap, draws: int, seed: int = 0) -> Curve:
+    """What maps from few grades are worth."""
     generator = np.random.default_rng(seed)
-    found: dict[tuple[str, int], list[list[float]]] = {}
+    found: Curve = {n: [] for n in GRADES}
     queries = np.unique(table.queries)
     for _ in range(draws):
         chosen = np.isin(table.queries, generator.permutation(queries)[: len(queries) // 2])
-        order, there = generator.permutation(np.flatnonzero(chosen)), np.flatnonzero(~chosen)
+        here, there = _part(table, np.flatnonzero(chosen)), np.flatnonzero(~chosen)
+        order = generator.permutation(len(here.pairs))
         for n in GRADES:
-            for name, priors in (("prior", [prior]), ("alone", [])):
-                try:
-                    fitted = fit_map(table, INPUTS, order[:n], priors=priors)
-                except InputError:
-                    continue
-                found.setdefault((name, n), []).append(_figures(table, fitted, there))
+            moved = _figures(table, fit_map(here, INPUTS, order[:n], priors=[prior]), there)
+            try:
+                alone = _figures(table, fit_map(here, INPUTS, order[:n]), there)
+            except InputError:
+                alone = None
+            found[n].append((moved, alone))
     return found
 
 
-def _figures(table: Table, fitted: CalibrationMap, rows: NDArray[np.int64]) -> list[float]:
+def _part(table: Table, rows: NDArray[np.int64]) -> Table:
+    """These rows, as a table of their own."""
+    pairs = tuple(table.pairs[row] for row in rows)
+    labels = {name: tuple(column[row] for row in rows) for name, column in table.labels.items()}
+    return replace(
+        table, pairs=pairs, labels=labels, stages={name: each[rows] for name, each in table.stages.items()}
+    )
+
+
+def _figures(table: Table, fitted: CalibrationMap, rows: NDArray[np.int64]) -> Figures:
     said, y = apply_map(fitted, table), table.relevant[rows]
     return [auc(y, said.ranking[rows]), kappa(y, said.relevant[rows]), ece(y, said.p[rows])]
 
 
-def markdown(curves: Mapping[str, Mapping[tuple[str, int], Sequence[Sequence[float]]]], draws: int) -> str:
+def markdown(curves: Mapping[str, Curve], draws: int) -> str:
     """A row a collection and number of grades."""
-    lines = [["collection", "grades", *(f"{each}: prior, alone" for each in FIGURES), "maps alone"]]
+    lines = [["collection", "grades", *(f"{each}: prior; prior, alone" for each in FIGURES), "maps alone"]]
     lines.append(["---"] * len(lines[0]))
     for title, found in curves.items():
-        for n in GRADES:
-            sides = [np.mean(found[name, n], 0) if (name, n) in found else None for name in ("prior", "alone")]
-            shown = [
-                ", ".join("-" if side is None else f"{side[column]:.3f}" for side in sides)
-                for column in range(len(FIGURES))
-            ]
-            lines.append([title, str(n), *shown, f"{len(found.get(('alone', n), []))} of {draws}"])
+        for n, each in found.items():
+            both = [(moved, alone) for moved, alone in each if alone is not None]
+            shown = [f"{value:.3f}" for value in np.mean([moved for moved, _ in each], 0)]
+            if both:
+                means = np.mean(both, 0).T
+                shown = [f"{of_all}; {a:.3f}, {b:.3f}" for of_all, (a, b) in zip(shown, means, strict=True)]
+            lines.append([title, str(n), *shown, f"{len(both)} of {draws}"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -88,6 +88,8 @@ def test_the_threshold_is_the_best_one_if_the_probabilities_hold() -> None:
     assert kappa(y, p >= threshold) > best - 0.005
 
 
-@pytest.mark.parametrize("p", [[0.3], [0.2, 0.2, 0.2], [1.0, 1.0], [0.0, 0.0, 1.0]])
-def test_few_or_equal_probabilities_have_a_threshold_too(p: list[float]) -> None:
-    assert 0.0 <= expected_kappa_threshold(p) <= 1.0
+@pytest.mark.parametrize(
+    ("p", "threshold"), [([0.3], 0.3), ([0.2, 0.2, 0.2], 0.2), ([1.0, 1.0], 1.0), ([0.0, 0.0, 1.0], 0.5)]
+)
+def test_few_or_equal_probabilities_have_a_threshold_too(p: list[float], threshold: float) -> None:
+    assert expected_kappa_threshold(p) == threshold

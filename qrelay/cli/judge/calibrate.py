@@ -47,7 +47,7 @@ def calibrate(
     --prior a map begins as that of another collection and moves with each graded pair.
     """
     from qrelay.judging.calibration import load_maps
-    from qrelay.judging.qualification.fitting import fit_map
+    from qrelay.judging.qualification.fitting import domain_of, fit_map
     from qrelay.judging.qualification.systems import evaluate
     from qrelay.reports import require_libraries
 
@@ -64,8 +64,16 @@ def calibrate(
         _as_they_are(table, before, out, default)
         return
     evaluation = evaluate(table, fusions, priors=known)
+    if left_out := before.keys() - evaluation.systems.keys():
+        click.echo(
+            f"left out, as no prior is of them and {len(table.graded)} graded pairs are too few to do without: "
+            f"{', '.join(sorted(left_out))}",
+            err=True,
+        )
     maps = {
-        name: fit_map(table, system.inputs, table.graded, system.metrics, before[name])
+        name: fit_map(
+            table, system.inputs, table.graded, system.metrics, before[name], domain_of(table, system.inputs)
+        )
         for name, system in evaluation.systems.items()
     }
     chosen = default or max(
@@ -85,11 +93,23 @@ def _priors(
     known: Sequence[Mapping[str, CalibrationMap]],
     paths: Sequence[Path],
 ) -> dict[str, list[CalibrationMap]]:
-    """Each system's priors. Raises UsageError: not one map of the files reads what a system here reads."""
+    """Each system's priors. Raises UsageError: not one map of the files reads what a judge here reads, and means the
+    same by relevant."""
     from qrelay.judging.qualification.systems import priors_of, recipes
 
-    found = {name: priors_of(table, inputs, known) for name, inputs in recipes(table, fusions).items()}
-    if known and not any(found.values()):
+    inputs = recipes(table, fusions)
+    found = {name: priors_of(table, names, known) for name, names in inputs.items()}
+    if known and not any(found[name] for name in found if name not in table.stages):
+        read = [table.inputs(names) for names in inputs.values()]
+        other = sorted(
+            {each.fitted_on.relevant_from for maps in known for each in maps.values() if each.inputs in read}
+        )
+        if other:
+            raise click.UsageError(
+                f"relevant begins at another grade in {', '.join(map(str, paths))} "
+                f"({', '.join(map(str, other))}) than here ({table.relevant_from}), or on another scale: give "
+                "--relevant-from as it was there, or calibrate the other collection with this one"
+            )
         raise click.UsageError(
             f"no map of {', '.join(map(str, paths))} is of the judges and scores here: model, prompt, scale and "
             "decoding must be the same; label and calibrate the other collection with these judges"

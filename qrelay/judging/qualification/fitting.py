@@ -40,15 +40,18 @@ def fit_map(
     rows: NDArray[np.int64],
     metrics: Mapping[str, object] | None = None,
     priors: Sequence[CalibrationMap] = (),
+    domain: Domain | None = None,
 ) -> CalibrationMap:
     """A map of the inputs `names`, fitted on these rows of the table. priors: maps of the same inputs, of other
-    collections; with them any number of rows will do, and without rows the first of them is the map.
+    collections; with them any number of rows will do, and without rows the first of them is the map. Their threshold
+    is by all rows of the table, as it needs no label; where rows on a side of another grade are too few, its cut is
+    the first prior's. domain: to be kept with the map (`domain_of`).
 
     Raises:
         InputError: without priors, too few relevant or not relevant rows to fit anything.
     """
-    features = np.column_stack([table.column(name) for name in names])
-    usable = rows[_complete(table, names)[rows]]
+    features, complete = np.column_stack([table.column(name) for name in names]), _complete(table, names)
+    usable = rows[complete[rows]]
     x, y, grades = features[usable], table.relevant[usable], table.grades[usable]
     if priors and not len(usable):
         return priors[0]
@@ -56,24 +59,28 @@ def fit_map(
         _enough(y)
     model = _model(x, y, priors)
     p = np.asarray(model.predict(x[:, 0] if isinstance(model, Isotonic) else x), np.float64)
-    low, high = _range(table)
-    threshold = expected_kappa_threshold(p) if priors else float(best_kappa_threshold(y, p))
-    cuts = tuple(
-        threshold if grade == table.relevant_from else _cut(p, grades, grade) for grade in range(low + 1, high + 1)
+    low, high = _range(table, priors)
+    scale = Scale.of(low, high, table.relevant_from).name
+    threshold = (
+        expected_kappa_threshold(model.predict(features[complete])) if priors else float(best_kappa_threshold(y, p))
     )
+    known = priors[0] if priors and priors[0].scale == scale else None
+    finer = [_finer(p, grades >= grade, known, grade - low - 1) for grade in range(low + 1, high + 1)]
+    relevant = table.relevant_from - low - 1
+    cuts = [threshold if number == relevant else cut for number, (cut, _) in enumerate(finer)]
     return CalibrationMap(
         inputs=table.inputs(names),
         model=model,
-        scale=Scale.of(low, high, table.relevant_from).name,
+        scale=scale,
         min_grade=low,
-        cuts=_rising(cuts, table.relevant_from - low - 1),
-        cumulative=tuple(Isotonic.fit(p, grades >= grade) for grade in range(low + 1, high + 1)),
+        cuts=_rising(cuts, relevant),
+        cumulative=tuple(each for _, each in finer),
         threshold=threshold,
         fitted_on=FittedOn(
             table.sha256, len(usable), len(set(table.queries[usable])), int(y.sum()), table.relevant_from
         ),
         metrics=dict(metrics or {}) | ({"priors": [each.hash for each in priors]} if priors else {}),
-        domain=Domain(table.collection, profiles(table, names)[:MOST_QUERIES]),
+        domain=domain or Domain(),
     )
 
 
@@ -81,6 +88,13 @@ def _model(x: NDArray[np.float64], y: NDArray[np.bool_], priors: Sequence[Calibr
     if priors:
         return LogisticPrior.of([each.model for each in priors]).fit(x, y)
     return Isotonic.fit(x[:, 0], y) if x.shape[1] == 1 else Logistic.fit(x, y)
+
+
+def domain_of(table: Table, names: Sequence[str]) -> Domain:
+    """What the table's queries look like to a map of these inputs; of many queries evenly spaced ones."""
+    found = profiles(table, names)
+    kept = np.linspace(0, len(found) - 1, min(len(found), MOST_QUERIES)).astype(int)
+    return Domain(table.collection, tuple(found[number] for number in kept))
 
 
 def profiles(table: Table, names: Sequence[str]) -> tuple[Profile, ...]:
@@ -108,7 +122,7 @@ def cross_validated(table: Table, names: Sequence[str], priors: Sequence[Calibra
     rows = table.graded
     p, ranking = np.full((2, len(table.pairs)), np.nan)
     relevant = np.zeros(len(table.pairs), np.bool_)
-    grade = np.full(len(table.pairs), _range(table)[0], np.int64)
+    grade = np.full(len(table.pairs), _range(table, priors)[0], np.int64)
     others = np.flatnonzero(~np.isin(table.queries, table.queries[rows]))
     parts = [
         (train, np.flatnonzero(np.isin(table.queries, table.queries[test]))) for train, test in _folds(table, rows)
@@ -145,9 +159,17 @@ def _complete(table: Table, names: Sequence[str]) -> NDArray[np.bool_]:
     return complete
 
 
-def _cut(p: NDArray[np.float64], grades: NDArray[np.int64], grade: int) -> float:
+def _finer(
+    p: NDArray[np.float64], at_least: NDArray[np.bool_], known: CalibrationMap | None, number: int
+) -> tuple[float, Isotonic]:
+    """The cut of a grade and P(at least it): those of the map `known` where rows on a side are too few."""
+    if known and min(at_least.sum(), (~at_least).sum()) < _MIN_RELEVANT:
+        return known.cuts[number], known.cumulative[number]
+    return _cut(p, at_least), Isotonic.fit(p, at_least)
+
+
+def _cut(p: NDArray[np.float64], at_least: NDArray[np.bool_]) -> float:
     """The p from which a row is said to have at least this grade: best kappa for that question."""
-    at_least = grades >= grade
     if at_least.all() or not at_least.any():
         return 0.0 if at_least.all() else 1.0 + 1e-9
     return float(best_kappa_threshold(at_least, p))
@@ -161,9 +183,25 @@ def _rising(cuts: Sequence[float], relevant: int) -> tuple[float, ...]:
     return (*np.minimum.accumulate(below[::-1])[::-1].tolist(), middle, *np.maximum.accumulate(above).tolist())
 
 
-def _range(table: Table) -> tuple[int, int]:
+def same_relevance(prior: CalibrationMap, table: Table) -> bool:
+    """Whether relevant means the same to a map and here: the same grade of one scale, or what each of two scales of
+    `RELEVANT_GRADE` calls so."""
+    if _one_scale(prior, table):
+        return True
+    return len(table.graded) > 0 and ":" not in prior.scale + Scale.of(*_range(table), table.relevant_from).name
+
+
+def _one_scale(prior: CalibrationMap, table: Table) -> bool:
+    """Few grades, or none, do not show how far their scale goes: a prior with this relevant grade says it."""
+    low = min(table.grades[table.graded], default=prior.min_grade)
+    return prior.fitted_on.relevant_from == table.relevant_from and prior.min_grade <= low
+
+
+def _range(table: Table, priors: Sequence[CalibrationMap] = ()) -> tuple[int, int]:
     grades = [pair.grade for pair in table.pairs if pair.grade is not None]
     low, high = min(grades), max(grades)
+    if priors and _one_scale(priors[0], table):
+        return priors[0].min_grade, max(high, priors[0].min_grade + len(priors[0].cuts))
     known = map(bounds, RELEVANT_GRADE)
     return next(((a, b) for a, b in known if a <= low and high <= b and a < table.relevant_from <= b), (low, high))
 

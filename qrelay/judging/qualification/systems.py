@@ -14,7 +14,7 @@ from qrelay.identity import judge_digest
 from qrelay.judging.calibration import BEHIND_BEST, CalibrationMap
 from qrelay.judging.domain import Likeness, likeness
 from qrelay.judging.qualification.figures import calibrated, decisions, grading, ranking
-from qrelay.judging.qualification.fitting import Predictions, apply_map, cross_validated, profiles
+from qrelay.judging.qualification.fitting import Predictions, apply_map, cross_validated, profiles, same_relevance
 from qrelay.judging.qualification.table import Table, missing_count
 from qrelay.stats.agreement import auc
 from qrelay.stats.intervals import PairedTest, paired_bootstrap
@@ -104,7 +104,8 @@ def evaluate(
     priors: Sequence[Mapping[str, CalibrationMap]] = (),
 ) -> Evaluation:
     """Every system of the table. maps: system name -> the fitted map to apply; None: cross-validate. priors: maps of
-    other collections, by name, of which each system takes those of its inputs (`priors_of`).
+    other collections, by name, of which each system takes those of its inputs (`priors_of`); one that finds none, and
+    too few grades to do without, is left out.
 
     Raises:
         InputError: nothing is graded, too little to fit on, or a map of other judges or scores than the table's; as
@@ -112,11 +113,17 @@ def evaluate(
     """
     if not len(table.graded):
         raise InputError("no annotated pair has a grade: fill in the column grade first")
-    systems = {}
+    systems: dict[str, System] = {}
     for name, inputs in recipes(table, fusions).items():
         own = (table.judges[name],) if name in table.judges else ()
         if maps is None:
-            said = cross_validated(table, inputs, priors_of(table, inputs, priors))
+            before = priors_of(table, inputs, priors)
+            try:
+                said = cross_validated(table, inputs, before)
+            except InputError:
+                if before or not priors:
+                    raise
+                continue
             systems[name] = _system(table, name, inputs, said, own)
         elif name in maps:
             _refuse_other_inputs(table, name, maps[name])
@@ -143,10 +150,10 @@ def like(fitted: CalibrationMap, table: Table) -> Likeness | None:
 def priors_of(
     table: Table, names: Sequence[str], priors: Sequence[Mapping[str, CalibrationMap]]
 ) -> list[CalibrationMap]:
-    """The map of these inputs from each file that has one."""
+    """The map of these inputs from each file that has one to which relevant means the same."""
     inputs = table.inputs(names)
     found = (next((each for each in maps.values() if each.inputs == inputs), None) for maps in priors)
-    return [each for each in found if each is not None]
+    return [each for each in found if each is not None and same_relevance(each, table)]
 
 
 def _refuse_other_inputs(table: Table, name: str, fitted: CalibrationMap) -> None:

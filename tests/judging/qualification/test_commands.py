@@ -203,6 +203,29 @@ def test_priors_of_other_judges_are_refused(tmp_path: Path, graded: list[str]) -
     assert "model, prompt, scale and decoding must be the same" in result.output.replace("\n", " ")
 
 
+def test_a_prior_with_another_relevant_grade_is_refused_and_that_is_the_reason(
+    tmp_path: Path, graded: list[str]
+) -> None:
+    maps, rest = tmp_path / "maps.json", tmp_path / "rest.tsv"
+    run(tmp_path, "calibrate", *graded, "--out", maps)
+    write_annotated_pairs(rest, [overlapping(q, n, None) for q in range(20, 30) for n in range(1, 6)])
+    here = ["--slice", rest, "--rest", rest, "--relevant-from", "2", "--embedder", "", "--out", tmp_path / "new.json"]
+    result = run(tmp_path, "calibrate", *here, "--prior", maps)
+    assert result.exit_code == 2
+    assert "relevant begins at another grade" in result.output
+    assert "(1) than here (2)" in result.output.replace("\n", " ")
+
+
+def test_with_few_grades_a_judge_without_a_prior_is_left_out_and_named(tmp_path: Path, graded: list[str]) -> None:
+    maps, moved, few = tmp_path / "maps.json", tmp_path / "moved.json", tmp_path / "few.tsv"
+    run(tmp_path, "calibrate", *graded, "--out", maps, judges={"wide": "graded"})
+    write_annotated_pairs(few, [overlapping(q, n, int(n > 6)) for q in range(40, 43) for n in range(3, 8)])
+    result = run(tmp_path, "calibrate", "--slice", few, *graded[2:], "--out", moved, "--prior", maps)
+    assert result.exit_code == 0, result.output
+    assert "15 graded pairs are too few to do without: fused, likely" in result.output
+    assert list(load_maps(moved)) == ["wide"]
+
+
 # --- qualify ----------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from qrelay.errors import InputError
-from qrelay.judging.qualification.fitting import FOLDS, _folds, _rising, apply_map, cross_validated, fit_map
+from qrelay.judging.domain import MOST_QUERIES
+from qrelay.judging.qualification.fitting import (
+    FOLDS,
+    _folds,
+    _rising,
+    apply_map,
+    cross_validated,
+    domain_of,
+    fit_map,
+    profiles,
+    same_relevance,
+)
 from qrelay.judging.qualification.table import Table
 from qrelay.stats.agreement import auc
 from qrelay.stats.calibration import Isotonic, Logistic
@@ -142,6 +153,50 @@ def test_cuts_are_made_rising_around_the_relevant_one_which_stays() -> None:
     assert _rising((0.9, 0.45, 0.4, 0.8, 0.2), 2) == (0.4, 0.4, 0.4, 0.8, 0.8)
     assert _rising((0.1, 0.2, 0.4), 2) == (0.1, 0.2, 0.4)
     assert _rising((0.5,), 0) == (0.5,)
+
+
+# --- priors -----------------------------------------------------------------------------------------------------
+
+
+def test_a_single_graded_pair_decides_neither_the_threshold_nor_the_finer_grades() -> None:
+    home, table = (noisy(seed, queries=40, top=3, relevant_from=2) for seed in (1, 2))
+    prior = fit_map(home, ["a", "dense"], home.graded)
+    one = table.graded[np.argmin(table.column("a"))][None]
+    fitted = fit_map(table, ["a", "dense"], one, priors=[prior])
+    assert fitted.threshold == pytest.approx(prior.threshold, abs=0.15)
+    assert (fitted.cuts[0], fitted.cuts[2]) == (prior.cuts[0], prior.cuts[2])
+    assert fitted.cumulative == prior.cumulative
+    said = apply_map(fitted, table)
+    assert 0.4 < said.relevant.mean() < 0.6
+    assert set(said.grade) == {0, 1, 2, 3}
+
+
+def test_enough_graded_pairs_decide_the_finer_grades_themselves() -> None:
+    home, table = (noisy(seed, queries=40, top=3, relevant_from=2) for seed in (1, 2))
+    prior = fit_map(home, ["a"], home.graded)
+    assert fit_map(table, ["a"], table.graded, priors=[prior]).cumulative[0] != prior.cumulative[0]
+
+
+def test_few_grades_are_on_the_scale_of_a_prior_with_the_same_relevant_grade() -> None:
+    home, table = (noisy(seed, queries=40, top=3, relevant_from=1) for seed in (1, 2))
+    prior = fit_map(home, ["a"], home.graded)
+    few = with_grades(table, {row: None for row in table.graded if table.grades[row] > 1})
+    fitted = fit_map(few, ["a"], few.graded, priors=[prior])
+    assert (fitted.scale, len(fitted.cuts)) == (prior.scale, 3) == ("0-3:1", 3)
+
+
+@pytest.mark.parametrize(("top", "relevant_from", "same"), [(3, 2, True), (3, 1, False), (1, 1, True), (4, 3, False)])
+def test_a_prior_must_mean_the_same_by_relevant(top: int, relevant_from: int, *, same: bool) -> None:
+    home = noisy(1, queries=40, top=3, relevant_from=2)
+    table = noisy(2, top=top, relevant_from=relevant_from)
+    assert same_relevance(fit_map(home, ["a"], home.graded), table) is same
+
+
+def test_a_map_remembers_queries_of_the_whole_collection() -> None:
+    table = noisy(queries=3 * MOST_QUERIES)
+    found, kept = profiles(table, ["a"]), domain_of(table, ["a"]).profiles
+    assert len(set(kept)) == MOST_QUERIES
+    assert (kept[0], kept[-1]) == (found[0], found[-1])
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------
