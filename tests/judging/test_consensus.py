@@ -10,7 +10,6 @@ import pytest
 from qrelay.errors import BackendUnavailable, ConfigError, QrelayError
 from qrelay.judging.calibration import raw_score
 from qrelay.judging.settings import JudgeSettings
-from qrelay.judging.strategies.consensus import NEAREST
 from qrelay.llm.base import Local, Weights
 from qrelay.llm.embedder import EmbedderBackend
 from qrelay.llm.exchange import PAIR_SCORES, Pair, PairScore
@@ -93,7 +92,6 @@ async def test_an_embedder_serves_it() -> None:
     judge = make_judge(EmbedderBackend(HashEmbedder()), strategy="consensus")
     found = scores(await judge_one(judge, candidate_set(*ALIKE, *STRANGERS)))
     assert min(found[:3]) > max(found[3:])
-    assert 0.0 < NEAREST < 1.0
 
 
 def test_only_an_embedder_compares_passages(tmp_path: Path) -> None:
