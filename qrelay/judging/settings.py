@@ -29,6 +29,7 @@ _PROMPT_LOGPROBS: Final = ("transformers", "openvino", "vllm")
 
 _ENCODERS: Final = ("embedder", "cross-encoder")
 """Backends that score a pair themselves: strategy pair_score, unless another is named."""
+_BY_ENCODERS: Final = ("pair_score", "consensus")
 _REMOTE: Final = ("openai", "openai-batch")
 _BATCH_WORKER: Final = {"max_items": 8, "batches_in_flight": 250, "max_attempts": 25}
 """A batch should be large, and what waits for one is held: 2000 messages. Each restart is a delivery more."""
@@ -227,14 +228,25 @@ class JudgeSettings(ServiceSettings):
         }
 
     def changed(self, **changes: Any) -> JudgeSettings:
-        """These settings with some others; another engine brings its default strategy along, unless one is named. A
-        strategy takes the place of a rubric that these settings have."""
-        if "strategy" in changes:
+        """These settings with some others; another engine brings its usual strategy along where it cannot ask as
+        these do, unless one is named. A strategy takes the place of a rubric that these settings have, and an encoder
+        reads none."""
+        backend = changes.get("backend", self.backend)
+        if "strategy" not in changes and backend != self.backend:
+            changes["strategy"] = self._strategy_with(backend)
+            if backend in _ENCODERS:
+                changes.setdefault("rubric", "")
+        elif "strategy" in changes:
             changes.setdefault("rubric", "")
-        if "backend" in changes and "strategy" not in changes and changes["backend"] not in _PROMPT_LOGPROBS:
-            usual = changes["backend"] in _ENCODERS or self.strategy == "query_likelihood"
-            changes["strategy"] = _strategy(changes["backend"]) if usual else self.strategy
         return self.model_copy(update=changes)
+
+    def _strategy_with(self, backend: str) -> StrategyName:
+        """This strategy where the engine serves it, else the engine's usual one."""
+        if self.strategy in _BY_ENCODERS:
+            fits = self.strategy == "consensus" and backend == "embedder"
+        else:
+            fits = backend not in _ENCODERS and (backend in _PROMPT_LOGPROBS or self.strategy != "query_likelihood")
+        return self.strategy if fits else _strategy(backend)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -269,7 +281,9 @@ class JudgeSettings(ServiceSettings):
 
 
 def _strategy(backend: str) -> StrategyName:
-    """The usual one of engines that give no log-probabilities of their prompts."""
+    """The usual one of an engine."""
+    if backend in _PROMPT_LOGPROBS:
+        return "query_likelihood"
     return "pair_score" if backend in _ENCODERS else "graded"
 
 

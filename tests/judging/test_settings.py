@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -74,6 +75,35 @@ def test_a_strategy_that_suits_the_engine_is_the_default() -> None:
     assert settings(backend="llamacpp").strategy == "graded"
     assert settings(backend="openai", endpoint__url="http://host/v1").strategy == "graded"
     assert settings(backend="llamacpp", strategy="binary").strategy == "binary"
+
+
+@pytest.mark.parametrize(
+    ("base", "member", "asks"),
+    [
+        ({"backend": "embedder"}, {"backend": "llamacpp"}, "graded"),
+        ({"backend": "embedder"}, {"backend": "transformers"}, "query_likelihood"),
+        ({"backend": "cross-encoder"}, {"backend": "vllm"}, "query_likelihood"),
+        ({"backend": "cross-encoder"}, {"backend": "embedder"}, "pair_score"),
+        ({"backend": "embedder", "strategy": "consensus"}, {"backend": "embedder", "model": "other"}, "consensus"),
+        ({"backend": "embedder", "strategy": "consensus"}, {"backend": "cross-encoder"}, "pair_score"),
+        ({"backend": "embedder", "strategy": "consensus"}, {"backend": "fake"}, "graded"),
+        ({"strategy": "query_likelihood"}, {"backend": "llamacpp"}, "graded"),
+        ({"strategy": "binary"}, {"backend": "llamacpp"}, "binary"),
+        ({"strategy": "binary"}, {"backend": "embedder"}, "pair_score"),
+        ({"strategy": "binary"}, {"backend": "embedder", "strategy": "consensus"}, "consensus"),
+    ],
+)
+def test_a_member_inherits_the_strategy_where_its_engine_serves_it(
+    base: dict[str, Any], member: dict[str, Any], asks: str
+) -> None:
+    given = JudgeSettings.model_validate({"model": "m", **base, "judges": {"one": member}})
+    assert given.members()["one"].strategy == asks
+
+
+def test_an_encoder_inherits_no_rubric_and_another_language_model_does() -> None:
+    members = {"encoder": {"backend": "embedder"}, "other": {"backend": "llamacpp"}}
+    found = JudgeSettings.model_validate({"model": "m", "rubric": "graded-0-3", "judges": members}).members()
+    assert [found[name].rubric for name in members] == ["", "graded-0-3"]
 
 
 def test_two_endpoints_with_the_same_model_name_are_two_judges(tmp_path: Path) -> None:
