@@ -67,6 +67,7 @@ def _train(
     from qrelay.training.stages import evaluator_of, run_stage, wait_for_all
 
     set_seed(experiment.seed)
+    queries = _queries(experiment, data)  # before training: a file may be gone after it
     resolved = resolve(experiment.model)
     folder = resolved.path
     record["base"] = {"model": resolved.name, "revision": resolved.revision}
@@ -83,7 +84,7 @@ def _train(
         weights.merge_with_base(model, base, experiment.merge)
     _measure(record, "after", evaluator, model)
     if records.first_process():
-        _save(model, out, _queries(experiment, data), read_query_hashes(folder) or ())
+        _save(model, out, queries, read_query_hashes(folder) or ())
         records.write(out, {**record, "state": "done"})
     wait_for_all()
 

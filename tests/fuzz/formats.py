@@ -68,7 +68,7 @@ from qrelay.training.data import Reading, load_examples
 from qrelay.training.evaluation.freezing import Labels, freeze
 from qrelay.training.evaluation.frozen import FrozenSet
 from qrelay.training.evaluation.questions import read_questions
-from qrelay.training.job.data import divide, query_texts
+from qrelay.training.job.data import divide
 from qrelay.training.job.dev import dev_set
 from qrelay.types import Query
 from tests.fuzz.parser import Parser, beside, constant, each, file, written, zipped
@@ -290,7 +290,6 @@ def _examples(data: bytes, folder: Path) -> None:
 def _divided(data: bytes, folder: Path) -> None:
     (folder / "data.jsonl").write_bytes(data)
     divide(folder / "data.jsonl", folder / "out", 0.3, ())
-    query_texts(folder / "out" / "train.jsonl")
     dev_set(folder / "out" / "dev.jsonl")
 
 

@@ -19,9 +19,11 @@ from datasets import Dataset
 
 from qrelay.errors import ConfigError, InputError
 from qrelay.formats.beir import Collection
+from qrelay.training import weights
 from qrelay.training.bi_encoder import BiEncoder
 from qrelay.training.cross_encoder import CrossEncoderKind
 from qrelay.training.experiment import load_experiment, shipped
+from qrelay.training.gate.facts import read_query_hashes
 from qrelay.training.stages import Kind, _last_checkpoint
 from qrelay.training.train import train
 from tests.training import tiny
@@ -227,6 +229,17 @@ def test_the_record_names_the_bytes_and_the_rows(model: str, labels: str, tmp_pa
     assert (found["stages"][0]["examples"], found["stages"][0]["rows"]) == (16, 16)
     assert len(found["base"]["revision"]) >= 12
     assert {"torch", "sentence-transformers", "qrelay"} <= found["versions"].keys()
+
+
+def test_data_that_goes_while_it_trains_costs_no_model(
+    model: str, labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "labels.jsonl"
+    data.write_bytes(Path(labels).read_bytes())
+    fold = weights.fold_adapters
+    monkeypatch.setattr(weights, "fold_adapters", lambda trained: (data.unlink(), fold(trained)))
+    folder = train(experiment("infonce_only", model), [str(data)], tmp_path / "out")
+    assert len(read_query_hashes(folder) or ()) == tiny.COUNT
 
 
 def test_a_folder_of_another_run_is_not_gone_on_with(model: str, labels: str, tmp_path: Path) -> None:

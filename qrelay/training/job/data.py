@@ -56,12 +56,6 @@ class JobData:
         return (DataSource(f"{self.kind}/{TRAIN}", self.sha256, self.queries, self.manifest),)
 
 
-def query_texts(path: Path) -> list[str]:
-    """The queries of a file of ours, in their order."""
-    with path.open("rb") as lines:
-        return [json_document(line)["query"] for line in lines]
-
-
 def prepare(job: Job, kind: str, settings: TrainerSettings, rules: GateRules, config: Path | None) -> JobData:
     """Exports and divides, or takes what an earlier run of the job made.
 

@@ -17,11 +17,10 @@ from qrelay.files import write_atomic
 from qrelay.models.registry import Registry, State, kind_of
 from qrelay.parsing import json_document
 from qrelay.training.gate.decide import Decision, decision_of
-from qrelay.training.gate.facts import read_query_hashes, write_query_hashes
 from qrelay.training.gate.gate import gate
 from qrelay.training.gate.rules import GateRules
 from qrelay.training.job import result as outcomes
-from qrelay.training.job.data import JobData, query_texts
+from qrelay.training.job.data import JobData
 from qrelay.training.job.dev import dev_set
 from qrelay.training.job.job import Job
 from qrelay.training.job.result import SlotResult
@@ -134,8 +133,6 @@ def _train(experiment: Experiment, data: JobData, out: Path) -> Path:
 
 
 def _publish(makings: Makings, slot: str, data: JobData, start: _Start, model: Path) -> str:
-    inherited = read_query_hashes(makings.registry.model_dir(start.parent)) if start.parent else None
-    write_query_hashes(model, query_texts(data.train), inherited or ())
     return makings.registry.publish(
         model, slot=slot, base=start.base, parent=start.parent, collections=(makings.job.collection,),
         experiment=start.experiment.resolved(), data=data.sources(), judges=data.judges,
