@@ -160,7 +160,8 @@ class Pools:
     def _candidates(self, found: Found) -> Iterator[Candidate]:
         title, text, metadata = found.title, found.text, found.metadata
         if not text:
-            title, text, metadata = self.texts.get(found.passage_id or found.doc_id, (title, "", metadata))
+            title, text, theirs = self.texts.get(found.passage_id or found.doc_id, (title, "", {}))
+            metadata = metadata or theirs
         self.without_text += not text.strip()
         for passage_id, part in self._parts(found, text):
             yield Candidate(Passage(passage_id, found.doc_id, title, part, metadata), found.scores, sampled=True)

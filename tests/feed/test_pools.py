@@ -276,19 +276,21 @@ def test_a_line_of_candidates_that_is_none_is_told_with_what_is_wrong(bad: str, 
 
 
 def test_candidates_without_a_text_are_looked_up_and_passages_stay_as_they_are() -> None:
-    texts = {"b": ("B", "from the corpus", {"source": "corpus"})}
+    texts = {name: ("B", "from the corpus", {"source": "corpus"}) for name in "bd"}
     read = Pools(of_candidates("docs"), texts, Windows(words=2), "candidates")
     found = read(
         line(
             {"doc_id": "a", "passage_id": "a#7", "text": "one two three four", "metadata": {"source": "line"}},
             {"doc_id": "b"},
+            {"doc_id": "d", "metadata": {"source": "own"}},
             {"doc_id": "c", "metadata": {"source": "title alone"}},
         )
     )
     sources = [each.passage.metadata.get("source") for each in found.candidates]
-    assert sources == ["line", "corpus", "corpus", "title alone"]
+    assert sources == ["line", "corpus", "corpus", "own", "own", "title alone"]
     assert [(each.passage.passage_id, each.passage.text) for each in found.candidates] == [
-        ("a#7", "one two three four"), ("b#0", "from the"), ("b#1", "the corpus"), ("c#0", ""),
+        ("a#7", "one two three four"), ("b#0", "from the"), ("b#1", "the corpus"), ("d#0", "from the"),
+        ("d#1", "the corpus"), ("c#0", ""),
     ]  # fmt: skip
     with pytest.raises(InvalidQuery, match="b#1 is given as a passage"):
         read(line({"doc_id": "b"}, {"passage_id": "b#1", "doc_id": "b", "text": "x"}))
