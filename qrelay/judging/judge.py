@@ -35,6 +35,8 @@ from qrelay.types import (
 
 log = logging.getLogger(__name__)
 
+_STUDENTS = ("retriever", "reranker")
+"""Stages whose models find and order what is judged, as a set's trace names them."""
 _RAW_REPLY_CHARS = 200
 _REASON_CHARS = 500
 
@@ -140,13 +142,16 @@ class Judge:
         )
         return [next(done) if isinstance(plan, _Plan) else plan for plan in plans]
 
-    def _plan(self, each: CandidateSet) -> _Plan | InvalidQuery:
+    def _plan(self, each: CandidateSet) -> _Plan | JudgedSet | InvalidQuery:
+        """What to measure; where there is nothing to, the answer."""
         if not each.query.text.strip():
             return InvalidQuery(f"query {each.query.query_id!r} has no text")
         sampled = tuple(c.passage for c in each.candidates if c.sampled)
         passages = sampled or tuple(c.passage for c in each.candidates)
         text = self._read_text(each.query, [p for p in passages if self._prefilter.check(p) is None])
-        return _Plan(each, passages, tuple(self._key(text, p, self._decoding) for p in passages), text)
+        plan = _Plan(each, passages, tuple(self._key(text, p, self._decoding) for p in passages), text)
+        stage = self._own_stage(each)
+        return self._refused(plan, stage) if stage else plan
 
     def _read_text(self, query: Query, passages: Sequence[Passage]) -> str:
         """What of the query its labels depend on: its text, and what else the strategy reads."""
@@ -176,9 +181,6 @@ class Judge:
         known = await self._cached(works)
         async with asyncio.TaskGroup() as group:
             for work in works:
-                if stage := self._own_stage(work.plan.candidate_set):
-                    self._refuse(work, stage)
-                    continue
                 there = work.pairs.keys() & known.keys()
                 if self._strategy.spec.listwise and len(there) < len(work.pairs):
                     there = set()
@@ -193,12 +195,16 @@ class Judge:
         would be the student's own score once more."""
         weights = self._backend.weights
         own = _model_of(f"{weights.model}@{weights.revision}")
-        return next((step.stage for step in candidates.trace if _model_of(step.model) == own), "")
+        steps = (step for step in candidates.trace if step.stage in _STUDENTS)
+        return next((step.stage for step in steps if _model_of(step.model) == own), "")
 
-    def _refuse(self, work: _Work, stage: str) -> None:
+    def _refused(self, plan: _Plan, stage: str) -> JudgedSet:
+        """Of this set alone: the same pairs, found by another model, may be measured at this moment."""
         why = f"{self._backend.weights.model} is the {stage}'s own model: its score is no judgment; judge by another"
-        for key, passage in work.pairs.items():
-            self._in_flight[key].set_result(self._missing(passage, key, Missing("refused", why)))
+        pairs = zip(plan.passages, plan.keys, strict=True)
+        return JudgedSet(
+            plan.candidate_set, tuple(self._missing(each, key, Missing("refused", why)) for each, key in pairs)
+        )
 
     async def _cached(self, works: Sequence[_Work]) -> dict[str, Judgment]:
         """The judgments that the cache has, under any of the backend's decodings, by primary key."""

@@ -125,6 +125,22 @@ async def test_the_model_that_found_the_passages_does_not_judge_them() -> None:
     assert reasons(await judge_one(judge, other)) == ["graded"] * 3
 
 
+async def test_a_refusal_is_of_one_set_and_not_of_the_same_pairs_found_by_another_model() -> None:
+    embedder = HashEmbedder()
+    step = TraceStep("retriever", "", embedder.fingerprint, 0.0, 0.0)
+    own, other = (replace(candidate_set(*TEXTS), trace=(each,)) for each in (step, replace(step, model="another@1")))
+    for sets, expected in (((own, other), ["refused", "graded"]), ((other, own), ["graded", "refused"])):
+        judge = make_judge(EmbedderBackend(embedder), strategy="pair_score")
+        assert [reasons(each) for each in await judge.judge(sets)] == [[each] * 3 for each in expected]
+
+
+async def test_a_stage_that_neither_finds_nor_orders_passages_may_have_the_judges_model() -> None:
+    embedder = HashEmbedder()
+    judge = make_judge(EmbedderBackend(embedder), strategy="pair_score")
+    step = TraceStep("rejudge", "", embedder.fingerprint, 0.0, 0.0)
+    assert reasons(await judge_one(judge, replace(candidate_set(*TEXTS), trace=(step,)))) == ["graded"] * 3
+
+
 def test_no_command_measures_the_retrievers_own_embedder_as_a_judge(encoder: str, tmp_path: Path) -> None:
     (tmp_path / "qrelay.yaml").write_text(f"judge: {{backend: embedder, model: '{encoder}'}}\n")
     (tmp_path / "slice.tsv").write_text("query_id\tquery\tpassage_id\ttitle\ttext\tgrade\n")
