@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,7 @@ from qrelay.files import AtomicFiles
 from qrelay.formats.beir import qrel_rows, read_answers
 from qrelay.formats.graded_sample import INCLUSION
 from qrelay.formats.lines import BadRecord, file_in, json_value, parsed
-from qrelay.formats.records import document_fields, metadata_of, query_fields, read_records, require_text, texts
+from qrelay.formats.records import document_fields, metadata_of, query_fields, read_records, texts
 from qrelay.formats.tables import grade_of, on_one_line, read_rows, tsv_line
 from qrelay.naming import absent
 from qrelay.scales import upper_half
@@ -178,12 +179,14 @@ def _pair(fields: Mapping[str, str]) -> GradedPair:
 
 
 def _told(fields: Mapping[str, str]) -> list[str]:
-    """Query, title and text. Raises BadRecord: `exact` is no list of texts."""
-    shown, exact = [fields[name] for name in COLUMNS[3:]], json_value(fields.get(EXACT) or "[]")
-    if not isinstance(exact, list) or not all(isinstance(each, str) for each in exact):
-        raise BadRecord("exact is no JSON list of query, title and text: empty it")
-    require_text("".join(exact), EXACT)
-    return exact if [on_one_line(each) for each in exact] == shown else shown
+    """Query, title and text; a column `exact` that does not say these is somebody else's."""
+    shown = [fields[name] for name in COLUMNS[3:]]
+    with suppress(BadRecord):
+        exact = json_value(fields.get(EXACT) or "[]")
+        ours = isinstance(exact, list) and all(isinstance(each, str) for each in exact)
+        if ours and [on_one_line(each) for each in exact] == shown:
+            return list(exact)
+    return shown
 
 
 def _metadata(told: str) -> dict[str, str]:

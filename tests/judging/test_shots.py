@@ -262,8 +262,9 @@ def test_more_examples_than_queries_is_an_error_that_names_the_settings(tmp_path
         read_shots(settings(path, shots=5, strategy="binary"))
 
 
-def test_a_bad_list_of_exact_texts_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exact", ["{}", "yes", "[1]", '["Q", "", "another"]', '["Q", "T"]', '["\\ud800", "", "T"]'])
+def test_a_column_exact_of_somebody_elses_is_not_read(tmp_path: Path, exact: str) -> None:
     path = tmp_path / "slice.tsv"
-    path.write_text("query_id\tpassage_id\tgrade\tquery\ttitle\ttext\texact\nq\td\t2\tQ\t\tT\t{}\n")
-    with pytest.raises(MalformedInput, match="exact is no JSON list"):
-        read_annotated_pairs(path)
+    path.write_text(f"query_id\tpassage_id\tgrade\tquery\ttitle\ttext\texact\nq\td\t2\tQ\t\tT\t{exact}\n")
+    (found,) = read_annotated_pairs(path)
+    assert (found.query, found.title, found.text) == ("Q", "", "T")

@@ -22,7 +22,7 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 def source_options(where: str = "", *, queries: str = "", qrels: str = "") -> list[Callable[[Any], Any]]:
     """The files that pairs come from. where: more on --corpus; queries, qrels: their defaults."""
     return [
-        click.option("--slice", "slice_", type=FILE, help="TSV of annotated pairs, from `qrelay judge slice`."),
+        click.option("--slice", "slice_", type=FILE, help="TSV of annotated pairs; grades may be empty."),
         click.option(
             "--corpus",
             type=click.Path(path_type=Path, exists=True),
