@@ -4,7 +4,8 @@
 
 A line of an export is told by its keys. Of `triples` the positives and negatives are those that mining chose; of
 `labels` every graded passage comes, and its `role` says what mining made of it. A TSV of annotated pairs is read too:
-people's labels, an example a query, grades brought to 0..1; for `p_relevant` their upper half is 1, the rest 0. What
+people's labels, an example a query, grades brought to 0..1 by the least and the highest in any of the TSVs, which are
+on one scale; for `p_relevant` their upper half is 1, the rest 0. What
 is neither positive nor negative (a filter kept it out: it may be relevant) is never pushed away; it trains through
 its soft target alone.
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,7 +25,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from qrelay.errors import ConfigError, MalformedInput
-from qrelay.formats.annotated_pairs import read_annotated_pairs, relevant_from
+from qrelay.formats.annotated_pairs import GradedPair, read_annotated_pairs, relevant_from
 from qrelay.formats.lines import BadRecord, byte_lines, parsed
 from qrelay.text import passage_text
 from qrelay.training.posterior import with_posterior
@@ -128,9 +129,11 @@ def read_examples(
         MalformedInput: a file that cannot be read, or a line that is none; it is named.
     """
     counts: Counter[str] = Counter() if dropped is None else dropped
+    paths = list(paths)
+    people = _annotated([path for path in paths if path.suffix == ".tsv"], reading)
     for path in paths:
-        if path.suffix == ".tsv":
-            yield from _annotated(path, reading)
+        if path in people:
+            yield from people[path]
             continue
         for _, example in parsed(path, byte_lines(path), lambda line: _example(line, reading, counts)):
             yield example
@@ -177,23 +180,35 @@ def _example(line: bytes, reading: Reading, dropped: Counter[str]) -> Example:
         ) from error
 
 
-def _annotated(path: Path, reading: Reading) -> Iterator[Example]:
-    """The pairs that people graded, an example a query."""
-    pairs = read_annotated_pairs(path)
-    grades = [pair.grade for pair in pairs if pair.grade is not None]
-    if reading.target not in ("grade", "p_relevant") or reading.prior:
-        raise MalformedInput(f"{path} holds people's grades alone: set target to grade or p_relevant, and no prior")
-    low, high, relevant = min(grades, default=0), max(grades, default=1), relevant_from(grades)
-    by_query: dict[str, list[tuple[str | None, Document]]] = {}
+def _annotated(paths: Sequence[Path], reading: Reading) -> dict[Path, list[Example]]:
+    """The pairs that people graded, an example a query; all files are on one scale."""
+    if paths and (reading.target not in ("grade", "p_relevant") or reading.prior):
+        raise MalformedInput(
+            f"{paths[0]} holds people's grades alone: set target to grade or p_relevant, and no prior"
+        )
+    read = {path: read_annotated_pairs(path) for path in paths}
+    grades = [pair.grade for pairs in read.values() for pair in pairs if pair.grade is not None]
+    try:
+        relevant = relevant_from(grades) if paths else 0
+    except MalformedInput as error:
+        raise MalformedInput(f"{', '.join(map(str, paths))}: {error}") from error
+    low, high = min(grades, default=0), max(grades, default=1)
+
+    def target(grade: int) -> float:
+        return float(grade >= relevant) if reading.target == "p_relevant" else (grade - low) / (high - low)
+
+    return {path: _by_query(pairs, target, reading) for path, pairs in read.items()}
+
+
+def _by_query(pairs: Iterable[GradedPair], target: Callable[[int], float], reading: Reading) -> list[Example]:
+    found: dict[str, list[tuple[str | None, Document]]] = {}
     asked: dict[str, str] = {}
     for pair in pairs:
-        grade = pair.grade if pair.grade is not None else low
-        target = float(grade >= relevant) if reading.target == "p_relevant" else (grade - low) / (high - low)
-        document = Document(passage_text(pair.title, pair.text), target, human=True)
-        by_query.setdefault(pair.query_id, []).append((None, document))
-        asked[pair.query_id] = pair.query
-    for query_id, documents in by_query.items():
-        yield Example(query_id, asked[query_id], *_sides(documents, reading))
+        if pair.grade is not None:
+            document = Document(passage_text(pair.title, pair.text), target(pair.grade), human=True)
+            found.setdefault(pair.query_id, []).append((None, document))
+            asked[pair.query_id] = pair.query
+    return [Example(query_id, asked[query_id], *_sides(each, reading)) for query_id, each in found.items()]
 
 
 def _with_roles(row: Mapping[str, Any]) -> Iterator[tuple[str | None, dict[str, Any]]]:

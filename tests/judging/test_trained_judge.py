@@ -113,15 +113,20 @@ def test_a_model_with_several_outputs_is_refused(tmp_path: Path) -> None:
         CrossEncoderBackend(resolve(f"path:{tmp_path / 'three'}"))
 
 
-def test_annotated_pairs_train_a_judge_that_tells_answers_apart(trained: Path) -> None:
+def right_first(model: Path) -> int:
+    """Of how many toy queries the model scores the right answer above the wrong one."""
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(str(trained))
+    scorer = CrossEncoder(str(model), num_labels=1)
     right, wrong = (
-        [float(each) for each in model.predict([(toy.query(n), toy.answers(n)[place]["text"]) for n in range(8)])]
-        for place in (0, 1)
+        scorer.predict([(toy.query(n), toy.answers(n)[place]["text"]) for n in range(toy.COUNT)]) for place in (0, 1)
     )
-    assert sum(right) > sum(wrong)
+    return int((right > wrong).sum())
+
+
+def test_annotated_pairs_train_a_judge_that_tells_answers_apart(trained: Path) -> None:
+    base = trained.parent.parent / "base" / "model"
+    assert right_first(trained) == toy.COUNT > right_first(base)
 
 
 def test_grades_are_targets_from_0_to_1_of_people(graded: Path) -> None:
@@ -131,6 +136,18 @@ def test_grades_are_targets_from_0_to_1_of_people(graded: Path) -> None:
     assert [each.target for each in by_half.positives] == [1]
     assert [each.target for each in by_half.negatives] == [0, 0]
     assert all(each.human for each in by_half.documents)
+
+
+def test_all_files_are_on_one_scale_and_those_without_two_grades_are_named(graded: Path, tmp_path: Path) -> None:
+    low, one = tmp_path / "low.tsv", tmp_path / "one.tsv"
+    for path, grades in ((low, (0, 1)), (one, (1, 1))):
+        write_annotated_pairs(path, [GradedPair("q", f"p{n}", grade, "q", "", "t") for n, grade in enumerate(grades)])
+    (*_, found) = read_examples([graded, low], Reading(target="grade"))
+    assert [each.target for each in found.documents] == pytest.approx([0, 1 / 3])
+    (*_, found) = read_examples([low, graded, one], Reading())
+    assert not found.positives
+    with pytest.raises(MalformedInput, match=rf"{one}: .*two different grades"):
+        list(read_examples([one], Reading()))
 
 
 def test_annotated_pairs_hold_no_other_target(graded: Path) -> None:
