@@ -15,6 +15,7 @@ from qrelay.errors import MalformedInput
 from qrelay.feed.windows import MOST, WORDS
 from qrelay.formats.datasets import Columns
 from qrelay.formats.queries import Format
+from qrelay.formats.records import metadata_remark
 from qrelay.naming import examples
 from qrelay.progress import step
 
@@ -82,12 +83,13 @@ class PoolOptions:
 
 @dataclass(slots=True)
 class Corpus:
-    """What was read of it. bad: lines that are no documents, and the first with why."""
+    """What was read of it. bad: lines that are no documents, and the first with why. left_out: fields of metadata."""
 
     name: str = ""
     texts: dict[str, tuple[str, str, Mapping[str, str]]] = field(default_factory=dict)
     bad: int = 0
     first_bad: str = ""
+    left_out: int = 0
 
     def reject(self, where: str, why: str) -> None:
         """Counts a line that is no document."""
@@ -122,6 +124,8 @@ class Opened:
             yield f"in {pools.cut:,} pairs the document is longer than its passages (--passages, --words)"
         if corpus.bad:
             yield f"{corpus.bad:,} lines of the corpus are no documents, first {corpus.first_bad}"
+        if left_out := pools.left_out + corpus.left_out:
+            yield metadata_remark(left_out)
         if unfed := sorted(self.ranked - pools.query_ids):
             yield f"{len(unfed):,} queries of the runs are not in FILE, and nothing of them is fed: {examples(unfed)}"
 
@@ -152,6 +156,7 @@ def _read(source: str, wanted: set[str]) -> Corpus:
         for document in read_corpus(source, corpus.reject):
             if document.doc_id in wanted:
                 corpus.texts.setdefault(document.doc_id, (document.title, document.text, document.metadata))
+                corpus.left_out += document.left_out
             reading.advance(1)
     if wanted and not corpus.texts:
         raise MalformedInput(f"{source} holds none of {examples(sorted(wanted))}: give the corpus that has these ids")

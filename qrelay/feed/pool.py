@@ -147,6 +147,8 @@ class Pools:
     without_text: int = 0
     cut: int = 0
     """Pairs whose document has more words than its windows hold."""
+    left_out: int = 0
+    """Fields of the candidates' own metadata."""
 
     def __call__(self, line: Record) -> CandidateSet:
         """The line's candidate set. Raises InputError."""
@@ -163,6 +165,7 @@ class Pools:
             title, text, theirs = self.texts.get(found.passage_id or found.doc_id, (title, "", {}))
             metadata = metadata or theirs
         self.without_text += not text.strip()
+        self.left_out += found.left_out
         for passage_id, part in self._parts(found, text):
             yield Candidate(Passage(passage_id, found.doc_id, title, part, metadata), found.scores, sampled=True)
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ from qrelay.files import AtomicFiles
 from qrelay.formats.beir import qrel_rows, read_answers
 from qrelay.formats.graded_sample import INCLUSION
 from qrelay.formats.lines import BadRecord, file_in, json_value, parsed
-from qrelay.formats.records import document_fields, metadata_of, query_fields, read_records, texts
+from qrelay.formats.records import document_fields, metadata_in, query_fields, read_records, texts
 from qrelay.formats.tables import grade_of, on_one_line, read_rows, tsv_line
 from qrelay.naming import absent
 from qrelay.scales import upper_half
@@ -64,11 +65,12 @@ def read_annotated_pairs(path: Path, *, ungraded: bool = False) -> list[GradedPa
     """
     pairs: list[GradedPair] = []
     seen: dict[tuple[str, str], int] = {}
-    for number, pair in parsed(path, read_rows(path, COLUMNS), _pair):
-        before = seen.setdefault((pair.query_id, pair.passage_id), number)
-        if before != number:
-            raise MalformedInput(f"{path}:{number}: the pair of line {before} again: keep one of the two")
-        pairs.append(pair)
+    with metadata_in(path) as read:
+        for number, pair in parsed(path, read_rows(path, COLUMNS), partial(_pair, read)):
+            before = seen.setdefault((pair.query_id, pair.passage_id), number)
+            if before != number:
+                raise MalformedInput(f"{path}:{number}: the pair of line {before} again: keep one of the two")
+            pairs.append(pair)
     graded = pairs if ungraded else [pair for pair in pairs if pair.grade is not None]
     if len(graded) < len(pairs):
         log.info("%d of the %d rows of %s have no grade and are left out", len(pairs) - len(graded), len(pairs), path)
@@ -134,10 +136,13 @@ def read_beir(
     """
     judged = list(qrel_rows(qrels))
     wanted = {document for _, (_, document, _) in judged}
-    documents = {
-        doc_id: (title, _cut(text, max_words), metadata) if doc_id in wanted else ("", "", {})
-        for _, (doc_id, title, text, metadata) in read_records(file_in(corpus, "corpus.jsonl"), _document)
-    }
+    with metadata_in(corpus) as read:
+
+        def document(record: object) -> tuple[str, tuple[str, str, dict[str, str]]]:
+            doc_id, title, text = document_fields(record)
+            return doc_id, (title, _cut(text, max_words), read(record)) if doc_id in wanted else ("", "", {})
+
+        documents = dict(found for _, found in read_records(file_in(corpus, "corpus.jsonl"), document))
     asked = dict(found for _, found in read_records(queries, query_fields))
     references = read_answers(answers) if answers else {}
     pairs = []
@@ -154,10 +159,6 @@ def read_beir(
     return pairs
 
 
-def _document(record: object) -> tuple[str, str, str, dict[str, str]]:
-    return *document_fields(record), metadata_of(record)[0]
-
-
 def corpus_texts(corpus: Path, *, max_words: int = 160) -> list[tuple[str, str]]:
     """(title, passage) of every document of a BEIR corpus, cut as `read_beir` cuts. Raises MalformedInput."""
     rows = read_records(file_in(corpus, "corpus.jsonl"), document_fields)
@@ -168,13 +169,13 @@ def _cut(text: str, max_words: int) -> str:
     return " ".join(text.split()[:max_words])[: CHARACTERS_A_WORD * max_words]
 
 
-def _pair(fields: Mapping[str, str]) -> GradedPair:
+def _pair(read: Callable[[object], dict[str, str]], fields: Mapping[str, str]) -> GradedPair:
     for name in ("query_id", "passage_id", "query"):
         if not fields[name].strip():
             raise BadRecord(f"{name} is empty: fill it in or remove the row")
     grade = grade_of(fields["grade"]) if fields["grade"].strip() else None
     query, title, text = _told(fields)
-    answers, metadata = texts(fields.get(ANSWERS) or "[]"), _metadata(fields.get(METADATA) or "{}")
+    answers, metadata = texts(fields.get(ANSWERS) or "[]"), read({METADATA: _object(fields.get(METADATA) or "{}")})
     return GradedPair(fields["query_id"], fields["passage_id"], grade, query, title, text, answers, metadata)
 
 
@@ -189,8 +190,8 @@ def _told(fields: Mapping[str, str]) -> list[str]:
     return shown
 
 
-def _metadata(told: str) -> dict[str, str]:
+def _object(told: str) -> dict[str, object]:
     """Raises BadRecord: no JSON object."""
     if not isinstance(found := json_value(told), dict):
         raise BadRecord("metadata is no JSON object: empty it or write one")
-    return metadata_of({METADATA: found})[0]
+    return found

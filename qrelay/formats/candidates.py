@@ -33,7 +33,7 @@ MAX_SYSTEM_CHARS: Final = 128
 @dataclass(frozen=True, slots=True)
 class Found:
     """What systems returned: a passage as it stands, or, where `passage_id` is "", a document. text: "" where it came
-    without one. metadata: field to text."""
+    without one. metadata: field to text; left_out: how many of its fields were."""
 
     doc_id: str
     scores: tuple[Score, ...]
@@ -41,6 +41,7 @@ class Found:
     text: str = ""
     passage_id: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    left_out: int = field(default=0, compare=False)
 
 
 def parse_candidates(line: str | bytes, collection: str) -> tuple[Query, list[Found]]:
@@ -68,7 +69,7 @@ def parse_candidates(line: str | bytes, collection: str) -> tuple[Query, list[Fo
 
 def _found(row: Any, system: str) -> Found:
     passage_id, doc_id, title, text = candidate_fields(row)
-    return Found(doc_id, tuple(_scores(row, system).values()), title, text, passage_id, metadata_of(row)[0])
+    return Found(doc_id, tuple(_scores(row, system).values()), title, text, passage_id, *metadata_of(row))
 
 
 def _refuse_twice(found: Sequence[Found]) -> None:

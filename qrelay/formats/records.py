@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qrelay.formats.lines import BadRecord, byte_lines, json_value, parsed
 from qrelay.naming import document_of
+
+log = logging.getLogger(__name__)
 
 DOCUMENT_IDS: Final = ("_id", "id", "doc_id", "docid", "docno", "pid")
 DOCUMENT_TEXTS: Final = ("text", "contents", "content", "passage", "body")
@@ -76,6 +80,35 @@ def metadata_of(record: object) -> tuple[dict[str, str], int]:
             kept[_whole(str(name))] = text
             room -= size
     return kept, left_out
+
+
+def metadata_remark(left_out: int) -> str:
+    """What people should know of fields that were left out."""
+    return (
+        f"{left_out:,} fields of metadata were left out: a document keeps {METADATA_BYTES:,} bytes of it as JSON, in"
+        " the order of the names, and `metadata` must be an object"
+    )
+
+
+def say_left_out(path: Path, left_out: int) -> None:
+    """Logs how many fields of metadata a reading of the file left out; nothing where it was none."""
+    if left_out:
+        log.warning("%s: %s", path, metadata_remark(left_out))
+
+
+@contextmanager
+def metadata_in(path: Path) -> Iterator[Callable[[object], dict[str, str]]]:
+    """`metadata_of` the records of a file; how many fields were left out is logged when it is read."""
+    left_out = 0
+
+    def read(record: object) -> dict[str, str]:
+        nonlocal left_out
+        kept, lost = metadata_of(record)
+        left_out += lost
+        return kept
+
+    yield read
+    say_left_out(path, left_out)
 
 
 def _value(value: object) -> str | None:

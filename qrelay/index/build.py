@@ -29,7 +29,7 @@ from typing import Final
 from qrelay.errors import ConfigError, CorpusIndexError, MalformedInput
 from qrelay.files import fsync_path, held, write_atomic
 from qrelay.formats.datasets import DOCUMENT_COLUMNS, Columns
-from qrelay.formats.records import METADATA_BYTES
+from qrelay.formats.records import metadata_remark
 from qrelay.identity import valid_collection
 from qrelay.index import bm25, spool
 from qrelay.index.ann import AUTO, AnnRequest
@@ -142,10 +142,7 @@ class BuildResult:
         if self.cut_titles:
             yield f"{self.cut_titles:,} titles were longer than {MAX_TITLE_CHARS:,} characters and were cut"
         if self.left_out:
-            yield (
-                f"{self.left_out:,} fields of metadata were left out: a document keeps {METADATA_BYTES:,} bytes of it"
-                " as JSON, in the order of the names, and `metadata` must be an object"
-            )
+            yield metadata_remark(self.left_out)
         if facts.windows_cut:
             limit = facts.parameters["window_characters"]
             yield f"{facts.windows_cut:,} times a passage was cut at {limit:,} characters: a word has no end there"

@@ -12,12 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from qrelay.errors import InputError, QrelayError
 from qrelay.formats.lines import BadRecord
-from qrelay.formats.records import metadata_of, read_records, require_text
+from qrelay.formats.records import metadata_in, read_records, require_text
 from qrelay.identity import digest
 from qrelay.judging.core import JudgeCore
 from qrelay.judging.load import strategy_of
@@ -180,18 +181,19 @@ def read_pairs(path: Path) -> list[CandidateSet]:
     """
     found: dict[str, list[Candidate]] = {}
     queries: dict[str, Query] = {}
-    for number, (query, passage, answers) in read_records(path, _pair):
-        queries.setdefault(query, Query(digest(query)[:12], query, "preview", reference_answers=answers))
-        named = replace(passage, passage_id=f"line{number}", doc_id=f"line{number}")
-        found.setdefault(query, []).append(Candidate(named, (), True))
+    with metadata_in(path) as read:
+        for number, (query, passage, answers) in read_records(path, partial(_pair, read)):
+            queries.setdefault(query, Query(digest(query)[:12], query, "preview", reference_answers=answers))
+            named = replace(passage, passage_id=f"line{number}", doc_id=f"line{number}")
+            found.setdefault(query, []).append(Candidate(named, (), True))
     return [CandidateSet(queries[query], tuple(candidates), "preview") for query, candidates in found.items()]
 
 
-def _pair(record: Any) -> tuple[str, Passage, tuple[str, ...]]:
+def _pair(read: Callable[[object], dict[str, str]], record: Any) -> tuple[str, Passage, tuple[str, ...]]:
     try:
         query, title, text = str(record["query"]), str(record.get("title", "")), str(record["text"])
         answers = tuple(map(str, record.get("reference_answers") or ()))
     except (KeyError, TypeError, AttributeError) as error:
         raise BadRecord(f'not a JSON object with "query" and "text" ({type(error).__name__}: {error})') from error
     require_text("".join((query, title, text, *answers)), "the pair")
-    return query, Passage("", "", title, text, metadata_of(record)[0]), answers
+    return query, Passage("", "", title, text, read(record)), answers

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow
 import pyarrow.parquet
@@ -15,7 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from qrelay.cli.index.group import index
+from qrelay.cli.pools import PoolOptions, open_pools
 from qrelay.formats.candidates import parse_candidates
+from qrelay.formats.datasets import QUERY_COLUMNS
 from qrelay.formats.records import METADATA_BYTES, metadata_of
 from qrelay.index.build import BuildRequest, BuildResult, build_index
 from qrelay.index.corpus import read_corpus
@@ -181,13 +183,39 @@ def test_an_engine_of_the_users_own_gives_metadata(preset: Any) -> None:
     around, _, field = search.metadata.partition(".")
     at.append({search.id: "a", around: {"text": "x", "title": "t", field: {"year": 2020}}})
     (found,) = read_hits(body, search)
-    assert found.passage.metadata == {"year": "2020"}
+    assert (found.passage.metadata, found.left_out) == ({"year": "2020"}, 0)
+    del at[0][around][field]
+    (found,) = read_hits(body, search)
+    assert (found.passage.metadata, found.left_out) == ({}, 0)
 
 
 def test_candidates_of_a_line_have_theirs() -> None:
     line = {"query_id": "q", "query": "tides", "candidates": [{"doc_id": "a", "text": "x", "metadata": {"n": 1}}]}
     _, (found,) = parse_candidates(json.dumps(line), "docs")
     assert found.metadata == {"n": "1"}
+
+
+TOO_MUCH: Final = {"a": "x" * 3000, "b": "1"}
+
+
+def test_a_corpus_is_written_with_what_an_index_keeps_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    source, out = tmp_path / "corpus.jsonl", tmp_path / "out.jsonl"
+    write_jsonl(source, [row | {"metadata": TOO_MUCH} for row in made_up(3)])
+    done = CliRunner().invoke(index, ["corpus", str(source), "--out", str(out)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert done.stderr.count("3 fields of metadata were left out") == 1
+    assert {json.loads(line)["metadata"]["b"] for line in out.read_text().splitlines()} == {"1"}
+
+
+def test_pools_say_once_what_candidates_and_the_corpus_lost(tmp_path: Path) -> None:
+    texts = write_jsonl(tmp_path / "corpus.jsonl", [row | {"metadata": TOO_MUCH} for row in made_up(3)])
+    given = [{"doc_id": "d0"}, {"doc_id": "d1"}, {"doc_id": "own", "text": "x", "metadata": TOO_MUCH}]
+    file = write_jsonl(tmp_path / "lines.jsonl", [{"query_id": "q", "query": "tides", "candidates": given}])
+    opened = open_pools(PoolOptions("candidates", (), str(texts), 10, 150, 4), "docs", file, QUERY_COLUMNS)
+    found = opened.pools(file.read_bytes())
+    assert [each.passage.metadata for each in found.candidates] == [{"b": "1"}] * 3
+    (said,) = (remark for remark in opened.remarks() if "metadata" in remark)
+    assert said.startswith("3 fields")
 
 
 def test_a_build_is_resumed_with_its_metadata(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from qrelay.cli.judge.group import judge as judge_commands
 from qrelay.errors import ConfigError
 from qrelay.formats.annotated_pairs import GradedPair, read_annotated_pairs, read_beir, write_annotated_pairs
 from qrelay.identity import feed_message_id
+from qrelay.judging.batches.offline import read_candidate_pairs
 from qrelay.judging.cache import NoCache
 from qrelay.judging.cascade import Cascade
 from qrelay.judging.ensemble import Ensemble
@@ -289,6 +291,28 @@ def test_a_beir_folder_and_pairs_for_a_preview_have_theirs(tmp_path: Path) -> No
     line = {"query": "q", "text": "x", "metadata": {"year": 2020}}
     ((only,),) = (each.candidates for each in read_pairs(write_jsonl(tmp_path / "pairs.jsonl", [line])))
     assert only.passage.metadata == {"year": "2020"}
+
+
+def test_every_reader_of_pairs_says_once_how_many_fields_it_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    metadata = {"a": "x" * 3000, "b": "y" * 3000, "c": "1"}
+    documents = [{"_id": f"d{n}", "text": "x", "metadata": metadata} for n in range(3)]
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", documents)
+    queries = write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "query"}])
+    qrels, pairs = tmp_path / "qrels.tsv", tmp_path / "pairs.tsv"
+    qrels.write_text("query-id\tcorpus-id\tscore\nq\td0\t1\nq\td2\t0\n")
+    of_judged = read_beir(corpus, queries, qrels)
+    write_annotated_pairs(pairs, [replace(each, metadata=metadata) for each in of_judged], metadata=True)
+    previewed = write_jsonl(tmp_path / "preview.jsonl", [{"query": "q", "text": "x", "metadata": metadata}])
+    line = {"query_id": "q", "query": "q", "candidates": [{"doc_id": "d", "text": "x", "metadata": metadata}]}
+    candidates = write_jsonl(tmp_path / "candidates.jsonl", [line])
+    found = [*of_judged, *read_annotated_pairs(pairs), *read_candidate_pairs(candidates)]
+    ((only,),) = (each.candidates for each in read_pairs(previewed))
+    assert {each.metadata["c"] for each in (*found, only.passage)} == {"1"}
+    assert [(record.getMessage().split(" fields")[0]) for record in caplog.records] == [
+        f"{corpus}: 4", f"{pairs}: 4", f"{candidates}: 2", f"{previewed}: 2",
+    ]  # fmt: skip
 
 
 def test_a_rubric_is_tried_on_passages_with_metadata(tmp_path: Path) -> None:

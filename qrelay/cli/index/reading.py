@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -162,16 +162,24 @@ def passages(folder: Path, out: Path) -> None:
 @click.option("--out", required=True, type=FILE, help="JSONL to write, in BEIR's layout: _id, title, text, metadata.")
 def corpus(source: str, told: tuple[str, ...], out: Path) -> None:
     """Write the documents of SOURCE (see `qrelay index build`) as a BEIR corpus. Exit code 3: some were left out."""
+    from qrelay.formats.records import metadata_remark
     from qrelay.index.corpus import read_corpus
 
     left_out: list[str] = []
+    fields = 0
     columns = Columns.of(told, DOCUMENTS)
     documents = read_corpus(source, lambda where, why: left_out.append(f"left out {where}: {why}"), columns=columns)
-    rows = (
-        {"_id": each.doc_id, "title": each.title, "text": each.text, "metadata": each.metadata} for each in documents
-    )
-    _write_lines(out, map(_lean, rows))
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal fields
+        for each in documents:
+            fields += each.left_out
+            yield {"_id": each.doc_id, "title": each.title, "text": each.text, "metadata": each.metadata}
+
+    _write_lines(out, map(_lean, rows()))
     click.echo(f"wrote the documents of {source} to {out}")
+    if fields:
+        click.echo(metadata_remark(fields), err=True)
     if left_out:
         click.echo("\n".join(left_out), err=True)
         raise SystemExit(EXIT_PARTIAL)

@@ -97,18 +97,17 @@ def _settings(config: Path | None, data_dir: Path, **changes: Any) -> JudgeSetti
 
 def _read_passages(file: Path) -> list[Named]:
     """Of each line that is not blank."""
-    from qrelay.formats.lines import parsed, text_lines
+    from qrelay.formats.lines import json_value, parsed, text_lines
+    from qrelay.formats.records import metadata_in, title_and_text
 
-    return [found for _, found in parsed(file, text_lines(file), _passage)]
+    with metadata_in(file) as read:
 
+        def passage(line: str) -> Named:
+            if not line.lstrip().startswith("{"):
+                return "", line, {}
+            return *title_and_text(record := json_value(line)), read(record)
 
-def _passage(line: str) -> Named:
-    from qrelay.formats.lines import json_value
-    from qrelay.formats.records import metadata_of, title_and_text
-
-    if not line.lstrip().startswith("{"):
-        return "", line, {}
-    return *title_and_text(record := json_value(line)), metadata_of(record)[0]
+        return [found for _, found in parsed(file, text_lines(file), passage)]
 
 
 def _judge(

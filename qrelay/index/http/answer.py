@@ -19,10 +19,11 @@ _ABSENT: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage, and its score; None: the engine gave none."""
+    """A passage, and its score; None: the engine gave none. left_out: fields of its metadata."""
 
     passage: Passage
     score: float | None
+    left_out: int = 0
 
 
 def read_hits(body: Any, search: Search) -> list[Hit]:
@@ -67,8 +68,9 @@ def _hit(row: Any, place: int, search: Search) -> Hit:
             raise MalformedInput(f"hit {place} has the id {each[:40]!r}: ids with white space fit into no TREC file")
     passage_id, doc_id = _names(name, document)
     title, text = _text(row, search.title), _text(row, search.text)
-    metadata, _ = metadata_of({"metadata": value_at(row, search.metadata)})
-    return Hit(Passage(passage_id, doc_id, title, text, metadata), _score(row, place, search.score))
+    told = value_at(row, search.metadata)
+    metadata, left_out = metadata_of({} if told is _ABSENT else {"metadata": told})
+    return Hit(Passage(passage_id, doc_id, title, text, metadata), _score(row, place, search.score), left_out)
 
 
 def _names(name: str, document: str | None) -> tuple[str, str]:

@@ -10,6 +10,7 @@ pause or silence one that is tried again (see `qrelay/http`).
 from __future__ import annotations
 
 import asyncio
+import logging
 from base64 import b64encode
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import astuple
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from qrelay.config import secret
 from qrelay.errors import ConfigError, QrelayError
+from qrelay.formats.records import metadata_remark
 from qrelay.http.blocking import Blocking
 from qrelay.http.connection import Connection
 from qrelay.http.names import Names
@@ -31,6 +33,8 @@ from qrelay.index.http.template import filled, path_of, placeholders
 from qrelay.index.settings import RetrieverSettings
 from qrelay.models.served import Embedders
 from qrelay.types import Candidate, Score
+
+log = logging.getLogger(__name__)
 
 NAMES: Final = Names(
     section="retriever.http",
@@ -54,6 +58,7 @@ class HttpEngine:
         """embedder: fingerprint of the model whose vectors the request holds; "": it holds none."""
         self._collection = settings.names.get(collection, collection)
         self._settings, self._search = settings, settings.search
+        self._told = False
         self._connection, self._blocking = connection, blocking
         self._path = path_of(self._search.path, self._collection)
         self._paged = "from" in placeholders(self._search.request)
@@ -93,7 +98,14 @@ class HttpEngine:
                 found.setdefault(hit.passage.passage_id, hit)
             if not self._paged or len(page) < size or len(found) == before:
                 break
+        self._tell(sum(hit.left_out for hit in found.values()))
         return list(found.values())[:limit]
+
+    def _tell(self, left_out: int) -> None:
+        """Once: of every query it would be too much."""
+        if left_out and not self._told:
+            self._told = True
+            log.warning("%s, for one query: %s", self.name, metadata_remark(left_out))
 
     async def _page(self, values: Mapping[str, Any]) -> list[Hit]:
         return await self._connection.ask(

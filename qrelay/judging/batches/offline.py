@@ -14,14 +14,15 @@ from typing import Any
 
 from qrelay.errors import BudgetExhausted, QrelayError
 from qrelay.formats.annotated_pairs import GradedPair
-from qrelay.formats.candidates import parse_candidates
+from qrelay.formats.candidates import Found, parse_candidates
 from qrelay.formats.lines import BadRecord, parsed, text_lines
+from qrelay.formats.records import say_left_out
 from qrelay.identity import judge_digest
 from qrelay.judging.failures import hold_of
 from qrelay.judging.panel import Panel
 from qrelay.llm.batch.backend import OpenAIBatchBackend
 from qrelay.llm.batch.driver import BatchDriver
-from qrelay.types import CandidateSet, Graded, JudgedSet, Judgment, Missing
+from qrelay.types import CandidateSet, Graded, JudgedSet, Judgment, Missing, Query
 
 _SETS_AT_ONCE = 64
 _ROUNDS = 3
@@ -139,16 +140,19 @@ def read_candidate_pairs(path: Path) -> list[GradedPair]:
     Raises:
         MalformedInput: a line is not of the format, or a candidate lacks its text; names the line.
     """
-    return [pair for _, found in parsed(path, text_lines(path), _pairs) for pair in found]
+    lines = [each for _, each in parsed(path, text_lines(path), _with_texts)]
+    say_left_out(path, sum(each.left_out for _, found in lines for each in found))
+    return [
+        GradedPair(query.query_id, each.passage_id or each.doc_id, None, query.text, each.title, each.text,
+                   tuple(query.reference_answers), each.metadata)
+        for query, found in lines
+        for each in found
+    ]  # fmt: skip
 
 
-def _pairs(line: str) -> list[GradedPair]:
+def _with_texts(line: str) -> tuple[Query, list[Found]]:
     query, found = parse_candidates(line, "candidates")
     for each in found:
         if not each.text:
             raise BadRecord(f"candidate {each.passage_id or each.doc_id} has no text: give it as `text`")
-    return [
-        GradedPair(query.query_id, each.passage_id or each.doc_id, None, query.text, each.title, each.text,
-                   tuple(query.reference_answers), each.metadata)
-        for each in found
-    ]  # fmt: skip
+    return query, found
