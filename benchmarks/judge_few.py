@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.judge_table import COLLECTIONS, Kept, table_of
+from qrelay.bench.table import Grid, markdown_lines
 from qrelay.errors import InputError
 from qrelay.judging.cache import open_cache
 from qrelay.judging.calibration import CalibrationMap
@@ -75,8 +76,8 @@ def _figures(table: Table, fitted: CalibrationMap, rows: NDArray[np.int64]) -> F
 
 def markdown(curves: Mapping[str, Curve], draws: int) -> str:
     """A row a collection and number of grades."""
-    lines = [["collection", "grades", *(f"{each}: prior; prior, alone" for each in FIGURES), "maps alone"]]
-    lines.append(["---"] * len(lines[0]))
+    head = ["collection", "grades", *(f"{each}: prior; prior, alone" for each in FIGURES), "maps alone"]
+    rows = []
     for title, found in curves.items():
         for n, each in found.items():
             both = [(moved, alone) for moved, alone in each if alone is not None]
@@ -84,8 +85,8 @@ def markdown(curves: Mapping[str, Curve], draws: int) -> str:
             if both:
                 means = np.mean(both, 0).T
                 shown = [f"{of_all}; {a:.3f}, {b:.3f}" for of_all, (a, b) in zip(shown, means, strict=True)]
-            lines.append([title, str(n), *shown, f"{len(both)} of {draws}"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            rows.append([title, str(n), *shown, f"{len(both)} of {draws}"])
+    return "\n".join(markdown_lines(Grid("", head, rows)))
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks import judge_transfer
+from qrelay.bench.table import Grid, markdown_lines
 
 BEGIN, END = "<!-- judge table: begin -->", "<!-- judge table: end -->"
 TRANSFER = "transfer"
@@ -48,8 +49,9 @@ def section(public: Public, found: Mapping[str, Any] | None) -> str:
     rows = [_row(name, row, columns) for name, row in found["rows"].items()]
     for name, peer in public.peers.items():
         rows.append([f"{name} (published)", _number(peer["auc"]), *(_number(peer.get(key)) for key in columns), ""])
-    lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
-    return "\n".join([f"**{public.title}**: {counted}{found['embedders']}.", "", *lines])
+    return "\n".join(
+        [f"**{public.title}**: {counted}{found['embedders']}.", "", *markdown_lines(Grid("", head, rows))]
+    )
 
 
 def _row(name: str, row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from qrelay.bench.table import Grid, markdown_lines
 from qrelay.judging.qualification.fitting import Predictions, apply_map, cross_validated, fit_map
 from qrelay.judging.qualification.systems import like
 from qrelay.judging.qualification.table import Table
@@ -87,14 +88,14 @@ def markdown(records: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) ->
     if not measured_on:
         return "Not measured yet: no collection has labels of a judge here."
     head = ["system", "fitted on", *(f"on {titles.get(each, each)}: AUC, kappa, ECE" for each in measured_on)]
-    lines = [head, ["---"] * len(head)]
+    rows = []
     for system in dict.fromkeys(each["system"] for each in records):
         for fitted_on in dict.fromkeys(each["fitted_on"] for each in records if each["system"] == system):
             mine = [each for each in records if (each["system"], each["fitted_on"]) == (system, fitted_on)]
             by_place = {each["measured_on"]: each for each in mine}
             cells = [" ".join(_cell(by_place.get(place))) for place in measured_on]
-            lines.append([system, titles.get(fitted_on, fitted_on), *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            rows.append([system, titles.get(fitted_on, fitted_on), *cells])
+    return "\n".join(markdown_lines(Grid("", head, rows)))
 
 
 def _cell(record: Mapping[str, Any] | None) -> Iterator[str]:

@@ -6,59 +6,67 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.utility.grid import CROSSED, DEV, TRANSFER
+from qrelay.bench.table import Grid, markdown_lines
 
 SHOWN: Final = {DEV: "RR@5", TRANSFER: "nDCG@10", CROSSED: "nDCG@10"}
 FIGURES: Final = ("gain", "f1", "em", "grade")
+_Rows = Iterator[Sequence[str]]
+"""The first is the head."""
 
 
 def tables(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """A table a step that was done. found: step -> what it wrote."""
     for step, table in STEPS.items():
         if step in found:
-            yield "\n".join(table(found[step]))
+            head, *rows = table(found[step])
+            yield "\n".join(markdown_lines(Grid("", head, rows)))
 
 
-def _agreement(found: Mapping[str, Any]) -> Iterator[str]:
-    yield from _head("", "AUC (95 %)", "within", "kappa binary (95 %)")
+def _agreement(found: Mapping[str, Any]) -> _Rows:
+    yield ["", "AUC (95 %)", "within", "kappa binary (95 %)"]
     for name, each in found.items():
         counted = f"{each['questions']} questions, {each['pairs']} pairs, {each['relevant']} relevant"
-        yield _row([f"**{name}**: {counted}", "", "", ""])
+        yield [f"**{name}**: {counted}", "", "", ""]
         for system, row in each["systems"].items():
-            yield _row([system, _number(row["auc"], row["auc_ci"]), _number(row["auc_within_query"]),
-                        _number(row["kappa_binary"], row.get("kappa_binary_ci"))])  # fmt: skip
+            yield [
+                system,
+                _number(row["auc"], row["auc_ci"]),
+                _number(row["auc_within_query"]),
+                _number(row["kappa_binary"], row.get("kappa_binary_ci")),
+            ]
         for pair, tests in each["differences"].items():
             told = [f"{_number(each[0], each[1:3], '+')}, p {each[3]:.3f}" for each in tests.values()]
-            yield _row([pair, *told, ""])
+            yield [pair, *told, ""]
 
 
-def _training(found: Mapping[str, Any]) -> Iterator[str]:
+def _training(found: Mapping[str, Any]) -> _Rows:
     yield from _results(found["results"])
 
 
-def _results(found: Mapping[str, Any]) -> Iterator[str]:
-    yield from _head("labels, loss", *(f"{where}, {SHOWN[where]}" for where in found))
+def _results(found: Mapping[str, Any]) -> _Rows:
+    yield ["labels, loss", *(f"{where}, {SHOWN[where]}" for where in found)]
     any_place = next(iter(found.values()))
     first = [
         next(iter(next(iter(each.values())).values()))["less base"][SHOWN[where]] for where, each in found.items()
     ]
-    yield _row(["untrained", *(_number(each["old"]) for each in first)])
+    yield ["untrained", *(_number(each["old"]) for each in first)]
     for loss, kinds in any_place.items():
         for kind in kinds:
             cells = [found[where][loss][kind]["less base"][SHOWN[where]] for where in found]
-            yield _row([f"{kind}, {loss}", *(f"{each['new']:.3f}: {_test(each)}" for each in cells)])
+            yield [f"{kind}, {loss}", *(f"{each['new']:.3f}: {_test(each)}" for each in cells)]
         cells = [found[where][loss]["answer"]["less query"][SHOWN[where]] for where in found if "answer" in kinds]
-        yield _row([f"answer less query, {loss}", *map(_test, cells)])
+        yield [f"answer less query, {loss}", *map(_test, cells)]
 
 
-def _answers(found: Mapping[str, Any]) -> Iterator[str]:
-    yield from _head(f"{found['questions']} questions, {found['readings']} answers", *FIGURES)
+def _answers(found: Mapping[str, Any]) -> _Rows:
+    yield [f"{found['questions']} questions, {found['readings']} answers", *FIGURES]
     for name, each in found["systems"].items():
-        yield _row([name, *(_number(each["means"].get(figure)) for figure in FIGURES)])
+        yield [name, *(_number(each["means"].get(figure)) for figure in FIGURES)]
     for name, each in found["systems"].items():
         for against in ("less base", "less query"):
             tests = {test["measure"]: test for test in each.get(against, ())}
             cells = [_test({**tests[key], "p": tests[key]["p_fisher"]}) if key in tests else "" for key in FIGURES]
-            yield from [_row([f"{name} {against}", *cells])] if tests else []
+            yield from [[f"{name} {against}", *cells]] if tests else []
 
 
 def _test(test: Mapping[str, Any]) -> str:
@@ -68,15 +76,6 @@ def _test(test: Mapping[str, Any]) -> str:
 def _number(value: float | None, interval: Sequence[float] | None = None, sign: str = "") -> str:
     shown = "" if value is None else f"{value:{sign}.3f}"
     return f"{shown} ({' to '.join(f'{each:{sign}.3f}' for each in interval)})" if interval else shown
-
-
-def _head(*columns: str) -> Iterator[str]:
-    yield _row(columns)
-    yield _row(["---"] * len(columns))
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 STEPS: Final = {
