@@ -235,6 +235,20 @@ def test_what_some_hits_lack_is_left_empty_and_odd_characters_are_replaced(endpo
     assert [each.scores for each in answered] == [(Score("opensearch", None, 1),), (Score("opensearch", None, 2),)]
 
 
+def test_metadata_that_finds_no_room_is_logged_once(
+    endpoint: ScriptedEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = page([hit("a", None, {"text": "x", "metadata": {"long": "x" * 3000, "year": 2020}})])
+    endpoint.script(full, full)
+    with engine(endpoint) as asked:
+        for _ in range(2):
+            ((found,),) = asked.search(["tides"], None, 1)
+            assert found.passage.metadata == {"year": "2020"}
+    assert [each.getMessage().partition(" were left")[0] for each in caplog.records] == [
+        "opensearch, for one query: 1 fields of metadata"
+    ]
+
+
 @pytest.mark.parametrize(
     ("auth", "header", "sent"),
     [
