@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qrelay.cli.group import example
-from qrelay.cli.judge.measure import fusions_of, measured_table, print_figures, systems_options, write_figures
+from qrelay.cli.judge.measure import (
+    fusions_of,
+    measured_table,
+    print_figures,
+    print_verdicts,
+    systems_options,
+    write_figures,
+    write_verdicts,
+)
 from qrelay.cli.judge.pairs import FILE
 from qrelay.cli.options import config_option
 
@@ -30,12 +38,18 @@ if TYPE_CHECKING:
     type=FILE,
     help="Maps of another collection, from `calibrate` there: few grades then suffice, or none. May be repeated.",
 )
+@click.option(
+    "--qualification",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for verdicts on these maps, cross-validated by query; for sink.qualification.",
+)
 @click.option("--default", help="The map that judge.calibration uses when it names none.  [default: the best one]")
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for HTML, PNG and JSON.")
 @config_option()
 def calibrate(
     out: Path,
     priors: Sequence[Path],
+    qualification: Path | None,
     default: str | None,
     report: Path | None,
     config: Path | None,
@@ -48,7 +62,7 @@ def calibrate(
     """
     from qrelay.judging.calibration import load_maps
     from qrelay.judging.qualification.fitting import domain_of, fit_map
-    from qrelay.judging.qualification.systems import evaluate
+    from qrelay.judging.qualification.systems import evaluate, fitted_on_all
     from qrelay.reports import require_libraries
 
     if len(options["embedders"]) > 1:
@@ -61,6 +75,8 @@ def calibrate(
     table, fusions = measured_table(config, options), fusions_of(options)
     before = _priors(table, fusions, known, priors)
     if known and not len(table.graded):
+        if qualification:
+            raise click.UsageError("--qualification needs graded pairs: without any no map can be measured")
         _as_they_are(table, before, out, default)
         return
     evaluation = evaluate(table, fusions, priors=known)
@@ -83,8 +99,11 @@ def calibrate(
     print_figures(evaluation)
     click.echo(f"{out}: {len(maps)} maps, {chosen} by default; set judge.calibration to it")
     _say(table, maps[chosen], [name for name, found in before.items() if found])
+    of_maps = fitted_on_all(evaluation, maps)
+    if qualification:
+        print_verdicts(write_verdicts(of_maps, qualification, rest=bool(options["rest"])))
     if report:
-        write_figures(evaluation, report, chosen)
+        write_figures(of_maps, report, chosen)
 
 
 def _priors(

@@ -97,26 +97,34 @@ def qualify(
 
     Name the file in sink.qualification; exports of training data then follow it.
     """
-    from qrelay.files import write_atomic
     from qrelay.judging.calibration import load_maps
-    from qrelay.judging.qualification.estimate import relevant_share
-    from qrelay.judging.qualification.verdicts import verdicts
     from qrelay.judging.report.write import without_nan
     from qrelay.reports import require_libraries
 
     require_libraries(report)
     evaluation = evaluated(config, options, load_maps(calibration) if calibration else None)
-    found = {**_as_json(evaluation), "verdicts": verdicts(evaluation)}
-    if options["rest"]:
-        found["relevant_share"] = relevant_share(evaluation.table, evaluation.systems[evaluation.best_judge])
-    write_atomic(out, _dumped(found).encode() + b"\n")
+    found = write_verdicts(evaluation, out, rest=bool(options["rest"]))
     if as_json:
         echo_json(without_nan(found))
     else:
         print_figures(evaluation)
-        _print_verdicts(found["verdicts"])
+        print_verdicts(found)
     if report:
         write_figures(evaluation, report, evaluation.best_judge, quiet=as_json)
+
+
+def write_verdicts(evaluation: Evaluation, out: Path, *, rest: bool) -> dict[str, Any]:
+    """The report that `sink.qualification` names, written to `out`. rest: there are judged pairs without a grade, so
+    that the share of relevant ones can be estimated."""
+    from qrelay.files import write_atomic
+    from qrelay.judging.qualification.estimate import relevant_share
+    from qrelay.judging.qualification.verdicts import verdicts
+
+    found = {**_as_json(evaluation), "verdicts": verdicts(evaluation)}
+    if rest:
+        found["relevant_share"] = relevant_share(evaluation.table, evaluation.systems[evaluation.best_judge])
+    write_atomic(out, _dumped(found).encode() + b"\n")
+    return found
 
 
 def evaluated(config: Path | None, options: dict[str, Any], maps: Mapping[str, CalibrationMap] | None) -> Evaluation:
@@ -251,10 +259,11 @@ def _print_cascades(found: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def _print_verdicts(found: Mapping[str, Mapping[str, Any]]) -> None:
+def print_verdicts(report: Mapping[str, Any]) -> None:
+    """A line for each judge and use of a report that `write_verdicts` made."""
     rows = [
         (name, use, uses[use]["verdict"], uses[use]["reason"])
-        for name, uses in found.items()
+        for name, uses in report["verdicts"].items()
         for use in ("positives", "negatives", "gate")
     ]
     show(Rows(("judge", "use", "verdict", "why"), rows, prose=("why",)))

@@ -11,7 +11,7 @@ from qrelay.cli.group import example
 from qrelay.cli.options import config_option, data_dir_option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from qrelay.judging.qualification.sampling import Judged
     from qrelay.types import JudgedSet
@@ -21,12 +21,27 @@ if TYPE_CHECKING:
 @click.option("--collection", required=True, help="The collection whose labels are sampled.")
 @click.option("--n", "count", default=150, show_default=True, type=click.IntRange(1), help="Pairs to annotate.")
 @click.option("--where", default="", help='Only these labels: "strategy=graded" (qrelay/labels/README.md).')
+@click.option(
+    "--without",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Annotated pairs that are not drawn again, from an earlier `slice`. May be repeated.",
+)
 @click.option("--seed", default=0, show_default=True, help="Another seed draws other pairs.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="TSV to write.")
 @click.option("--sink", help="host:port of the sink.  [default: in --data-dir]")
 @data_dir_option()
 @config_option(used=False)
-def slice_(collection: str, count: int, where: str, seed: int, out: Path, sink: str | None, data_dir: Path) -> None:
+def slice_(
+    collection: str,
+    count: int,
+    where: str,
+    without: Sequence[Path],
+    seed: int,
+    out: Path,
+    sink: str | None,
+    data_dir: Path,
+) -> None:
     """Draw pairs from the ledger for people to annotate: half where the judge is unsure, half over its whole range.
 
     Fill in the column `grade` (an integer, on one scale throughout) and give the file to `qrelay judge calibrate`
@@ -34,16 +49,20 @@ def slice_(collection: str, count: int, where: str, seed: int, out: Path, sink: 
     """
     from qrelay.cli.judge import clients
     from qrelay.errors import InputError
-    from qrelay.formats.annotated_pairs import write_annotated_pairs
+    from qrelay.formats.annotated_pairs import read_annotated_pairs, write_annotated_pairs
     from qrelay.judging.qualification.sampling import choose
     from qrelay.rundir import require
 
     if out.exists():
         raise InputError(f"{out} exists, perhaps with grades in it: choose another --out")
     address = sink or require(data_dir, "sink").grpc
+    drawn = {(p.query_id, p.passage_id) for path in without for p in read_annotated_pairs(path, ungraded=True)}
     judged = [each for found in clients.judged_sets(address, collection, where, "") for each in _judged(found)]
     if not judged:
         raise InputError(f"no graded judgment of collection {collection} fits --where {where!r}")
+    judged = [each for each in judged if (each.pair.query_id, each.pair.passage_id) not in drawn]
+    if not judged:
+        raise InputError(f"every judged pair of collection {collection} is in the files of --without already")
     chosen = choose(judged, count, seed=seed)
     answers, metadata = any(pair.reference_answers for pair in chosen), any(pair.metadata for pair in chosen)
     write_annotated_pairs(out, chosen, answers=answers, metadata=metadata)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -139,6 +139,17 @@ def evaluate(
     )
     likenesses = {name: like(maps[name], table) for name in systems if maps and name in maps}
     return Evaluation(table, systems, best, _comparisons(table, systems, best), in_sample, likenesses)
+
+
+def fitted_on_all(evaluation: Evaluation, maps: Mapping[str, CalibrationMap]) -> Evaluation:
+    """A cross-validated evaluation whose figures stand for these maps, each fitted on all of the table's grades as
+    those of the folds were on all but one query's: the labels in a ledger are then the maps'."""
+    systems = {
+        name: replace(system, judge_hashes=(*system.judge_hashes, judge_digest(maps[name].identity)))
+        for name, system in evaluation.systems.items()
+        if name not in evaluation.table.stages
+    }
+    return replace(evaluation, systems={**evaluation.systems, **systems})
 
 
 def like(fitted: CalibrationMap, table: Table) -> Likeness | None:

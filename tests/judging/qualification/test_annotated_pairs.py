@@ -71,6 +71,18 @@ def test_slice_writes_pairs_to_fill_in_and_hides_what_the_judge_said(sink: Sink,
     assert (tmp_path / "again.tsv").read_bytes() == out.read_bytes()
 
 
+def test_pairs_of_earlier_files_are_not_drawn_again(sink: Sink, tmp_path: Path) -> None:
+    options = ["--collection", "docs", "--data-dir", tmp_path, "--n", "30"]
+    names = [tmp_path / name for name in ("first.tsv", "second.tsv", "third.tsv")]
+    run(tmp_path, "slice", *options, "--out", names[0])
+    run(tmp_path, "slice", *options, "--out", names[1], "--without", names[0])
+    first, second = ({(p.query_id, p.passage_id) for p in read_annotated_pairs(n, ungraded=True)} for n in names[:2])
+    assert len(first) == len(second) == 30
+    assert not first & second
+    with pytest.raises(InputError, match="every judged pair of collection docs is in the files of --without"):
+        run(tmp_path, "slice", *options, "--out", names[2], "--without", names[0], "--without", names[1])
+
+
 def test_slice_never_overwrites_grades_and_says_when_nothing_fits(sink: Sink, tmp_path: Path) -> None:
     (tmp_path / "slice.tsv").write_text("grades")
     options = ["--collection", "docs", "--data-dir", tmp_path]

@@ -312,6 +312,22 @@ def test_a_default_that_is_no_map_is_refused_before_anything_is_written(tmp_path
     assert not out.exists()
 
 
+def test_calibrate_writes_verdicts_on_its_own_maps_from_cross_validation(tmp_path: Path, graded: list[str]) -> None:
+    maps, ours, theirs = (tmp_path / name for name in ("maps.json", "ours.json", "theirs.json"))
+    run(tmp_path, "eval", *graded)  # so that neither of the others asks for a token
+    result = run(tmp_path, "calibrate", *graded, "--out", maps, "--qualification", ours)
+    assert result.exit_code == 0, result.output
+    run(tmp_path, "qualify", *graded, "--out", theirs)
+    said, cross_validated = strict(ours), strict(theirs)
+    assert said["systems"] == cross_validated["systems"]
+    assert said["in_sample"] == []
+    hashes = {name: judge_digest(each.identity) for name, each in load_maps(maps).items()}
+    assert said["verdicts"]["fused"] == {**cross_validated["verdicts"]["fused"], "judge": hashes["fused"]}
+    assert said["verdicts"]["wide"] == cross_validated["verdicts"]["wide"]
+    assert said["verdicts"]["wide, calibrated"]["judge"] == hashes["wide"]
+    assert read_report(ours).on(hashes["fused"], "negatives").verdict == "calibrated_only"
+
+
 def test_a_slice_that_nobody_filled_in_is_said_so(tmp_path: Path, graded: list[str]) -> None:
     write_annotated_pairs(tmp_path / "slice.tsv", [overlapping(q, 2, None) for q in range(3)])
     with pytest.raises(InputError, match="no annotated pair has a grade: fill in the column grade first"):
