@@ -14,6 +14,7 @@ import click
 from qrelay.cli.group import example
 from qrelay.cli.judge.pairs import FILE, judge_settings, judged_pairs, pairs_options
 from qrelay.cli.options import config_option, json_file_option, json_option
+from qrelay.errors import InputError
 from qrelay.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
@@ -122,7 +123,10 @@ def write_verdicts(evaluation: Evaluation, out: Path, *, rest: bool) -> dict[str
 
     found = {**_as_json(evaluation), "verdicts": verdicts(evaluation)}
     if rest:
-        found["relevant_share"] = relevant_share(evaluation.table, evaluation.systems[evaluation.best_judge])
+        try:
+            found["relevant_share"] = relevant_share(evaluation.table, evaluation.systems[evaluation.best_judge])
+        except InputError as error:
+            click.echo(f"the share of relevant passages is not estimated: {error}", err=True)
     write_atomic(out, _dumped(found).encode() + b"\n")
     return found
 

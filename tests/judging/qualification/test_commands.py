@@ -328,6 +328,15 @@ def test_calibrate_writes_verdicts_on_its_own_maps_from_cross_validation(tmp_pat
     assert read_report(ours).on(hashes["fused"], "negatives").verdict == "calibrated_only"
 
 
+def test_lists_of_which_none_is_graded_in_whole_cost_no_verdict(tmp_path: Path, graded: list[str]) -> None:
+    rest, out = tmp_path / "rest.tsv", tmp_path / "qualification.json"
+    write_annotated_pairs(rest, [overlapping(q, 1, None) for q in range(10)])
+    result = run(tmp_path, "qualify", *graded, "--rest", rest, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "the share of relevant passages is not estimated: 0 queries are graded in whole" in result.output
+    assert "fused" in strict(out)["verdicts"]
+
+
 def test_a_slice_that_nobody_filled_in_is_said_so(tmp_path: Path, graded: list[str]) -> None:
     write_annotated_pairs(tmp_path / "slice.tsv", [overlapping(q, 2, None) for q in range(3)])
     with pytest.raises(InputError, match="no annotated pair has a grade: fill in the column grade first"):
