@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from qrelay.errors import InputError
+from qrelay.web.guard import HEALTH
 from qrelay.web.pages import form, render
 from qrelay.web.routes import route
 from qrelay.web.security import PERSON_COOKIE, name_cookie, named
@@ -36,4 +37,4 @@ def health(_: Request) -> Response:
     return JSONResponse({"status": "SERVING"})
 
 
-ROUTES = [route("/", home), route("/who", who, methods=["POST"]), route("/health", health)]
+ROUTES = [route("/", home), route("/who", who, methods=["POST"]), route(HEALTH, health)]

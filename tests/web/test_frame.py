@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import httpx
 import pytest
 from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from qrelay.config import GrpcSettings
+from qrelay.config import GrpcSettings, WorkerSettings
 from qrelay.errors import PortInUse
 from qrelay.web.app import ROUTES
 from qrelay.web.errors import STATUS
 from qrelay.web.mcp import Endpoint
-from qrelay.web.routes import Guarded
+from qrelay.web.routes import Guarded, route
 from qrelay.web.serving import address_of, listen
 from qrelay.web.settings import ConsoleSettings
+from tests.conftest import LONG_S
 from tests.labels.builders import judged_set
 from tests.web.serving import Served, console
 
 HTML = {"accept": "text/html"}
+JSON = {"content-type": "application/json"}
+ROOM = 16 * 1024
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     hostile = judged_set("q3", collection="docs")
-    limits = GrpcSettings(max_message_bytes=4096, default_deadline_s=20)
+    limits = GrpcSettings(max_message_bytes=4096, max_bytes_in_flight=2 * ROOM, default_deadline_s=20)
     with console(tmp_path_factory.mktemp("console"), [hostile], grpc=limits, max_form_bytes=2048) as served:
         yield served
 
@@ -141,13 +149,49 @@ def test_a_body_in_chunks_is_counted_while_it_is_read(site: Served) -> None:
 
 
 def test_what_was_refused_leaves_its_room_to_others(site: Served) -> None:
-    """More refused bytes than there is room for, all together."""
-    room = site.site.settings.grpc.max_bytes_in_flight // 2
-    for _ in range(room // 10**9 + 20):
-        with socket.create_connection(("127.0.0.1", int(site.url.rpartition(":")[2]))) as raw:
-            raw.sendall(b"POST /who HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
-            assert raw.recv(100).startswith(b"HTTP/1.1 413")
-    assert site.http.get("/health").status_code == 200
+    """More of them than there is room for together: in chunks, a body takes room before it is found too large."""
+    for _ in range(ROOM // 4096 + 2):
+        chunks = (b"x" * 1000 for _ in range(5))
+        assert site.http.post("/who", content=chunks, headers=JSON).status_code == 413
+    assert site.post("/who", name="ana").status_code == 303
+
+
+def test_bodies_that_wait_for_room_keep_no_page_waiting(tmp_path: Path) -> None:
+    """More bodies than there is room for are begun, and never end."""
+    limits = GrpcSettings(max_message_bytes=ROOM, max_bytes_in_flight=2 * ROOM, max_calls=4)
+    drain = WorkerSettings(drain_s=1)
+    with console(tmp_path, grpc=limits, worker=drain) as site, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            begun = stack.enter_context(socket.create_connection(("127.0.0.1", int(site.url.rpartition(":")[2]))))
+            begun.sendall(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+            begun.sendall(f"Content-Length: {ROOM}\r\n\r\nx".encode())
+        assert site.http.get("/", headers=HTML).status_code == 200
+        begun = stack.enter_context(socket.create_connection(("127.0.0.1", int(site.url.rpartition(":")[2]))))
+        begun.sendall(f"POST /who HTTP/1.1\r\nHost: localhost\r\nContent-Length: {ROOM // 2}\r\n\r\nx".encode())
+        while site.http.get("/", headers=HTML).status_code != 429:
+            pass
+        assert site.http.get("/health").status_code == 200
+
+
+def test_a_body_in_chunks_holds_no_more_room_than_it_has_bytes(tmp_path: Path) -> None:
+    """While one is answered, another as large as the room minus its bytes is read."""
+    limits = GrpcSettings(max_message_bytes=ROOM, max_bytes_in_flight=2 * ROOM)
+    seen, done = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> Response:
+        seen.set()
+        done.wait()
+        return Response()
+
+    routes = [route("/slow", slow, methods=["POST"]), route("/quick", lambda _: Response(), methods=["POST"])]
+    with console(tmp_path, routes=routes, grpc=limits) as site, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(httpx.post, f"{site.url}/slow", content=iter([b"{}"]), headers=JSON, timeout=LONG_S)
+        seen.wait()
+        try:
+            assert site.http.post("/quick", content=b"x" * (ROOM - 2), headers=JSON).status_code == 200
+        finally:
+            done.set()
+        assert asked.result().status_code == 200
 
 
 def test_a_request_that_is_no_http_is_refused(site: Served) -> None:
