@@ -169,6 +169,22 @@ def test_the_script_gets_the_passage_as_it_is_once_the_grade_is_on_disk(site: Se
     assert [each.grade for each in decisions(site.ledger)] == [1, None]
 
 
+def test_what_is_not_taken_back_is_never_said_to_be(site: Served) -> None:
+    """Somebody else's grade, and one's own that is taken back already."""
+    named(site, "ben")
+    grade(site, "3")
+    named(site, "ana")
+    fields = {"of": "docs", "id": "q1", "passage": "d1#0", "scale": "0-3", "known": "0", "number": "2"}
+    headers = {"origin": site.url, "x-part": "1", "accept": "application/json"}
+    refused = site.http.post("/query/undo", data={**fields, "csrf": site.token()}, headers=headers)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"].startswith("ana has no grade of query q1 and passage d1#0")
+    by_form = site.post("/query/undo", **fields)
+    assert by_form.status_code == 400
+    assert "load the page again" in by_form.text
+    assert [(each.author, each.grade) for each in decisions(site.ledger)] == [("ben", 3)]
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"grade": "9"}, {"grade": "x"}, {"passage": "d9"}, {"id": "nobody"}, {"of": "nowhere"}, {"scale": "best"},

@@ -132,14 +132,27 @@ def query_numbers(connection: sa.Connection, collection: str, ids: Sequence[str]
 def latest(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
     """query_no -> passage_id -> its latest row (grade, scale, author, note), withdrawals too, of at most 500
     queries."""
+    return _latest(connection, numbers)[0]
+
+
+def _latest(
+    connection: sa.Connection, numbers: Sequence[int]
+) -> tuple[dict[int, dict[str, Any]], dict[int, set[tuple[str, str]]]]:
+    """As `latest`; and query_no -> (passage_id, author) where the author's own latest row has a grade."""
     columns = _overrides.query_no, _overrides.passage_id, _overrides.grade, _overrides.scale, _overrides.author
     chosen = (
         sa.select(*columns, _overrides.note).where(_overrides.query_no.in_(numbers)).order_by(_overrides.override_no)
     )
     found: dict[int, dict[str, Any]] = {}
+    graders: dict[int, set[tuple[str, str]]] = {}
     for row in connection.execute(chosen):
         found.setdefault(row.query_no, {})[row.passage_id] = row
-    return found
+        _keep(graders.setdefault(row.query_no, set()), (row.passage_id, row.author), row.grade)
+    return found, graders
+
+
+def _keep(graders: set[tuple[str, str]], who: tuple[str, str], grade: int | None) -> None:
+    (graders.discard if grade is None else graders.add)(who)
 
 
 def standing() -> sa.ColumnElement[bool]:
@@ -214,13 +227,13 @@ def _add_chunk(
     """`chunk`: query_no -> what is said of its pairs."""
     names = dict(names_of(connection, list(chunk)))
     _require_passages(chunk, names)
-    held = latest(connection, list(chunk))
+    held, graders = _latest(connection, list(chunk))
     common = {"set_us": now_us, "change_no": change_no}
     rows: list[dict[str, Any]] = []
     for number, wanted in chunk.items():
         there = held.get(number, {}).items()
         now = {passage_id: (row.grade, row.scale, row.author, row.note) for passage_id, row in there}
-        said = (_row(each, now, notes) for each in wanted)
+        said = (_row(each, now, graders.setdefault(number, set()), notes) for each in wanted)
         rows += [{**row, "query_no": number, **common} for row in said if row is not None]
     touched = sorted({row["query_no"] for row in rows})
     if rows:
@@ -232,9 +245,14 @@ def _add_chunk(
     return Written(len(rows), sum(map(len, chunk.values())) - len(rows), not_candidates)
 
 
-def _row(wanted: NewOverride, now: dict[str, tuple[int | None, str, str, str]], notes: bool) -> dict[str, Any] | None:
+def _row(
+    wanted: NewOverride,
+    now: dict[str, tuple[int | None, str, str, str]],
+    graders: set[tuple[str, str]],
+    notes: bool,
+) -> dict[str, Any] | None:
     """The row that says it, or None where that stands already. `now`: passage_id -> (grade, scale, author, note) of
-    the latest row of the query's pairs; kept up."""
+    the latest row of the query's pairs; `graders`: see `_latest`; both are kept up."""
     before = now.get(wanted.passage_id)
     if wanted.grade is None and before is None:
         raise InputError(
@@ -244,9 +262,11 @@ def _row(wanted: NewOverride, now: dict[str, tuple[int | None, str, str, str]], 
     author = wanted.author.strip()
     note = wanted.note if before is None or (notes and wanted.note) else before[3]  # no note is no other note
     after = wanted.grade, before[1] if wanted.grade is None and before else wanted.scale, author, note
-    if after == before or (wanted.grade is None and before and before[0] is None):
+    withdrawn = wanted.grade is None and before and before[0] is None
+    if after == before or (withdrawn and (wanted.passage_id, author) not in graders):
         return None
     now[wanted.passage_id] = after
+    _keep(graders, (wanted.passage_id, author), wanted.grade)
     return {"passage_id": wanted.passage_id, "grade": after[0], "scale": after[1], "author": author,
             "note": wanted.note}  # fmt: skip
 
