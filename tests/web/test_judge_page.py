@@ -80,11 +80,19 @@ def test_no_other_file_is_read_as_a_report(site: Served, name: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"systems": 3}', '{"systems": {"a": {"confusion": {"grades": [1]}}}}']
 )
-def test_a_file_that_is_no_report_is_refused_in_words(site: Served, text: str) -> None:
-    written(site.folder).write_text(text)
-    answer = site.http.get("/judge", headers={"accept": "text/html"})
-    assert answer.status_code == 400
-    assert "is no report of" in answer.text
+def test_a_file_that_is_no_report_is_named_beside_those_that_are(site: Served, text: str) -> None:
+    bad = written(site.folder)
+    bad.write_text(text)
+    told = f"{bad} is no report of"
+    shown = page(site, "/judge")
+    assert told in shown
+    assert "pairs of" not in shown
+    written(site.folder, "second.json", n=71)
+    shown = page(site, "/judge")
+    assert (told in shown, "71 pairs" in shown) == (True, True)
+    assert re.findall(r'<option value="([^"]*\.json)"', shown) == ["first.json", "second.json"]
+    chosen = page(site, "/judge?report=first.json")
+    assert (told in chosen, "71 pairs" in chosen) == (True, False)
 
 
 def test_names_and_reasons_of_a_hostile_report_are_escaped(site: Served) -> None:
