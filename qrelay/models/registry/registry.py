@@ -159,11 +159,12 @@ class Registry:
             self._decide(decide)
         return self.standing().versions[version].state
 
-    def promote(self, version: str, *, by: str = "", reason: str = "") -> bool:
-        """Lets the version serve. False: it serves already.
+    def promote(self, version: str, *, by: str = "", reason: str = "", read: int | None = None) -> bool:
+        """Lets the version serve. False: it serves already. `read`: the number of the gate's verdict that was read.
 
         Raises:
             UnknownVersion: there is no such version.
+            InputError: the gate has decided again since `read`.
             NotPromotable: the gate has not passed it against the version that serves now, it is tainted, or pruned.
             ModelError: its bytes are not the manifest's.
         """
@@ -174,6 +175,7 @@ class Registry:
             serving = at.serving(manifest.slot)
             if serving == version:
                 return None
+            rules.require_read(at, version, read)
             rules.require_passed(at, version, tainted(version, self.manifests(), at.retracted))
             self.verify(version)
             return _event(ev.PROMOTED, manifest.slot, version, by, {"reason": reason, "instead_of": serving})
@@ -181,12 +183,15 @@ class Registry:
         with _writing(self.folder):
             return self._decide(decide)
 
-    def rollback(self, slot: str, *, to: str | None = None, by: str = "", reason: str = "") -> str:
+    def rollback(
+        self, slot: str, *, to: str | None = None, by: str = "", reason: str = "", instead_of: str | None = None
+    ) -> str:
         """Takes the slot's serving version back and returns what serves instead: `to`, or the one before it; where
-        the slot has none left, the default slot's; empty: the service's configured model.
+        the slot has none left, the default slot's; empty: the service's configured model. `instead_of`: the version
+        that was seen to serve.
 
         Raises:
-            InputError: there is no such slot.
+            InputError: there is no such slot, or another version serves than `instead_of`.
             NotPromotable: nothing is promoted in the slot, or `to` did not serve before.
             ModelError: the bytes of the version to go back to are not its manifest's.
         """
@@ -195,6 +200,7 @@ class Registry:
 
         def decide(at: RegistryStatus) -> Event:
             nonlocal target
+            rules.require_serving(at, slot, instead_of)
             target = rules.rollback_target(at, slot, to)
             if target:
                 self.verify(target)
