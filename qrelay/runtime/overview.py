@@ -124,8 +124,10 @@ def summary(before: Look | None, now: Look) -> dict[str, Any]:
     read, now or (of rates, which are per second) at the look `before`."""
 
     def rate(service: str, name: str) -> float | None:
-        since, value = before and _value(before, service, name), _value(now, service, name)
-        if before is None or since is None or value is None:
+        if before is None:
+            return None
+        since, value = _value(before, service, name), _value(now, service, name)
+        if since is None or value is None:
             return None
         return round(max(value - since, 0.0) / max(now.at - before.at, 1e-9), 2)  # less: it was started anew
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ class Figures:
         self.registry = CollectorRegistry()
         self.items = Counter("qrelay_items", "", ["outcome"], registry=self.registry)
         self.tokens = Counter("qrelay_prompt_tokens", "", registry=self.registry)
-        self._folder, self.close = folder, lambda: None
+        self._folder = folder
+        self.close: Callable[[], None] = lambda: None
         self.open()
 
     def open(self) -> None:

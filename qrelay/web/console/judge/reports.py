@@ -47,7 +47,7 @@ def _report(files: dict[str, Path], wanted: str) -> tuple[str, MeasuredReport | 
     Raises InputError: there is no file of the wanted name."""
     if wanted and wanted not in files:
         raise InputError(f"there is no report {wanted[:80]!r}: choose one on the page of the judge")
-    problems = []
+    problems: list[str] = []
     for name in [wanted] if wanted else files:
         try:
             return name, read_measured(files[name]), problems
