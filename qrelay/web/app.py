@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -19,7 +20,7 @@ from qrelay.web.console import judge, models, pipeline, queries
 from qrelay.web.errors import problem
 from qrelay.web.guard import Guard
 from qrelay.web.mcp import Endpoint, over_http
-from qrelay.web.pages import HERE, refusal
+from qrelay.web.pages import HERE, refusal, warm
 from qrelay.web.site import Site
 
 ROUTES: tuple[BaseRoute, ...] = (
@@ -40,10 +41,12 @@ def create_app(site: Site, routes: Sequence[BaseRoute] = ROUTES) -> Starlette:
     @asynccontextmanager
     async def living(_: Starlette) -> AsyncIterator[None]:
         site.mcp = over_http(site)
+        warming = asyncio.create_task(site.reading.run(warm))
         try:
             async with site.mcp.run():
                 yield
         finally:
+            warming.cancel()
             await site.close()
 
     guard = Middleware(Guard, settings=site.settings)

@@ -32,7 +32,7 @@ async def who(request: Request) -> Response:
     return answer
 
 
-def health(_: Request) -> Response:
+async def health(_: Request) -> Response:
     """That the server answers; it needs nobody else for that."""
     return JSONResponse({"status": "SERVING"})
 

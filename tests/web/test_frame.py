@@ -27,6 +27,7 @@ from qrelay.web.routes import Guarded, route
 from qrelay.web.security import refuse_foreign
 from qrelay.web.serving import address_of, listen
 from qrelay.web.settings import ConsoleSettings
+from qrelay.web.site import READERS
 from tests.conftest import LONG_S
 from tests.labels.builders import judged_set
 from tests.web.serving import Served, console
@@ -175,6 +176,30 @@ def test_bodies_that_wait_for_room_keep_no_page_waiting(tmp_path: Path) -> None:
         while site.http.get("/", headers=HTML).status_code != 429:
             pass
         assert site.http.get("/health").status_code == 200
+
+
+def test_slow_pages_keep_no_grade_and_no_health_check_waiting(tmp_path: Path) -> None:
+    """More of them than there are threads that read, whoever still waits for them."""
+    done, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow(_: Request) -> Response:
+        begun.release()
+        done.wait()
+        return Response()
+
+    asks = 20
+    with console(tmp_path, routes=[*ROUTES, route("/slow", slow)]) as site, ThreadPoolExecutor(asks) as pool:
+        asked = [pool.submit(httpx.get, f"{site.url}/slow", timeout=LONG_S) for _ in range(asks)]
+        try:
+            for _ in range(READERS):
+                begun.acquire()
+            said = {"collection": "docs", "query_id": "q1", "passage_id": "d0#0", "grade": 2, "author": "ana"}
+            assert site.http.post("/v1/labels", json=said).json()["added"]
+            assert site.http.get("/health").status_code == 200
+            assert not begun.acquire(blocking=False), "no more of them at once"
+        finally:
+            done.set()
+        assert {each.result().status_code for each in asked} == {200}
 
 
 def test_a_body_in_chunks_holds_no_more_room_than_it_has_bytes(tmp_path: Path) -> None:
