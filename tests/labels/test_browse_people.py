@@ -99,3 +99,16 @@ def test_progress_and_agreement_count_each_persons_own_latest_grades(ledger: Led
     assert (found.pairs, two.pairs, two.equal) == (3, 3, 2)
     assert two.kappa == pytest.approx((2 / 3 - 2 / 9) / (1 - 2 / 9))
     assert found.alpha is not None and 0.5 < found.alpha < 1
+
+
+def test_a_persons_grades_are_those_of_the_queries_that_are_asked_for(ledger: Ledger) -> None:
+    ledger.commit([judged_set(f"q{n}") for n in range(4)] + [judged_set("q1", collection="other")])
+    for query_id, passage_id, given, author in (
+        ("q1", "d0#0", 0, "ana"), ("q1", "d0#0", 2, "ana"), ("q1", "d1#0", 1, "ana"), ("q1", "d1#0", 3, "ben"),
+        ("q2", "d0#0", 1, "ana"), ("q3", "d0#0", 1, "ana"),
+    ):  # fmt: skip
+        grade(ledger, query_id, passage_id, given, author)
+    take_back(ledger, "docs", "q2", "d0#0", "ana")
+    with ledger.snapshot() as snapshot:
+        found = people.grades_of(snapshot.connection, "docs", "ana", ["q0", "q1", "q2"])
+    assert {pair: each.grade for pair, each in found.items()} == {("q1", "d0#0"): 2, ("q1", "d1#0"): 1}
