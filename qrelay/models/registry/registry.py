@@ -12,6 +12,7 @@ Every change is one event, appended if nothing has happened since the decision w
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,12 @@ class Registry:
         self._versions = Versions(folder / "versions", self._staging)
         self._history = History(folder / "events", self._staging)
         self._clock = clock
+
+    @property
+    def read_only(self) -> bool:
+        """Whether this process may not write the folder, nor make it."""
+        there = next(each for each in (self.folder, *self.folder.parents) if each.exists())
+        return not os.access(there, os.W_OK)
 
     # -- reading
 

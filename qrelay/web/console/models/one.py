@@ -30,7 +30,7 @@ def model(request: Request) -> Response:
     line = row(registry.manifest(version), found, at.serving(found.slot), tainted_by)
     chain, cut_off = _chain(site, registry, version)
     return render(
-        request, "models/one.html", line=line, folder=registry.model_dir(version),
+        request, "models/one.html", line=line, folder=registry.model_dir(version), read_only=registry.read_only,
         gate=found.gate and event(found.gate), rows=gate_rows(found.gate),
         why_not=_why_not(at, version, tainted_by), instead_of=at.serving(found.slot),
         chain=chain, cut_off=cut_off,
