@@ -58,7 +58,8 @@ def test_a_page_that_may_not_be_live_now_says_so_and_is_later(tmp_path: Path, br
     with console(tmp_path, max_streams=1) as site:
         screen = Screen(browser, site.url)
         with site.http.stream("GET", "/pipeline/events") as first:
-            next(first.iter_lines())
+            lines = first.iter_lines()
+            next(lines)
             screen.open("/pipeline")
             tried_again = r"Not live: .* Next try in ([2-9]|\d\d) s\."
             screen.until(lambda: re.fullmatch(tried_again, screen.one("[data-state]").text))
