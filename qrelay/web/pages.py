@@ -65,8 +65,8 @@ def render(request: HTTPConnection, template: str, *, status: int = 200, **value
     return page
 
 
-def warm() -> None:
-    """Compiles every template, so that no page is the first to wait for it."""
+def compile_templates() -> None:
+    """All of them, so that no page is the first to wait for one."""
     for name in _environment().list_templates():
         _environment().get_template(name)
 
