@@ -33,7 +33,8 @@ class Counting(Generic[Found]):
         await asyncio.wait({task}, timeout=self._patience_s)
         if not task.done():
             return None
-        self._tasks.pop(name, None)
+        if self._tasks.get(name) is task:
+            del self._tasks[name]
         return task.result()
 
     def close(self) -> None:
