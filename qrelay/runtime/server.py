@@ -36,6 +36,12 @@ from qrelay.runtime.translate import as_qrelay_error, rich_status, status_code
 log = logging.getLogger(__name__)
 
 LIVENESS: Final = "liveness"
+_UNTAKEN_S: Final = 2**31 - 1
+"""Seconds that a call waits to be taken up: its own deadline ends it. gRPC drops it after 30, as CANCELLED, which a
+process that stood still so long (on a starved or suspended machine) would answer to callers who cancelled nothing."""
+_UNTAKEN_CALLS: Final = 8
+"""Times `grpc.max_calls` that may wait to be taken up, about 13 KB each; only beyond does gRPC drop them, as CANCELLED.
+Its own limits begin at 1,000."""
 _STREAM_AHEAD: Final = 4
 """Requests of one stream that are worked on at once; beyond, the client's window fills: back-pressure."""
 
@@ -195,6 +201,7 @@ class GrpcServer:
     def __init__(self, settings: GrpcSettings, grpc_name: str) -> None:
         self._grpc_name = grpc_name
         self._bind = settings.bind
+        untaken = _UNTAKEN_CALLS * settings.max_calls
         self._server = grpc.aio.server(
             interceptors=[Guard(settings)],
             maximum_concurrent_rpcs=settings.max_calls,
@@ -202,6 +209,9 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),  # `Guard` measures answers
                 ("grpc.so_reuseport", 0),
+                ("grpc.server_max_unrequested_time_in_server", _UNTAKEN_S),
+                ("grpc.server.max_pending_requests", untaken),
+                ("grpc.server.max_pending_requests_hard_limit", untaken),
                 ("grpc.http2.bdp_probe", 0),  # or what is not read yet may be megabytes of each call
             ],
         )
