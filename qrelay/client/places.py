@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from qrelay.progress import Progress
 from qrelay.rundir import require
 from qrelay.runtime.client import OPTIONS
 from qrelay.runtime.lookout import preparing
+from qrelay.settings.sources import default_data_dir
 from qrelay.v1.service_info_pb2 import SERVICE_STATE_PREPARING, ServiceInfo
 
 SERVICES: Final = ("retriever", "reranker", "judge", "sink")
@@ -32,17 +34,26 @@ class Places:
     """The services of one installation. Use from one event loop."""
 
     def __init__(
-        self, data_dir: Path, given: Mapping[str, str], options: Sequence[tuple[str, Any]] = ATTEMPTED_ELSEWHERE
+        self,
+        data_dir: Path | None,
+        given: Mapping[str, str],
+        options: Sequence[tuple[str, Any]] = ATTEMPTED_ELSEWHERE,
     ) -> None:
-        """given: service -> host:port or dns:///name:port; others (and "") are those that run from the data folder,
-        wherever they listen by then. options: the channels'."""
-        self.data_dir, self._given, self._options = data_dir, dict(given), options
+        """data_dir: None: as every command finds it, once it is needed. given: service -> host:port or
+        dns:///name:port; others (and "") are those that run from the data folder, wherever they listen by then.
+        options: the channels'."""
+        self._data_dir, self.given, self._options = data_dir, dict(given), options
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._met: set[str] = set()
 
+    @cached_property
+    def data_dir(self) -> Path:
+        """The data folder. Raises ConfigError: the settings file, which names it, does not hold."""
+        return self._data_dir or default_data_dir()
+
     def address(self, service: str) -> str:
-        """host:port. Raises BackendUnavailable: none runs from the data folder."""
-        found = self._given.get(service) or require(self.data_dir, service).grpc
+        """host:port. Raises BackendUnavailable: none runs from the data folder; ConfigError: see `data_dir`."""
+        found = self.given.get(service) or require(self.data_dir, service).grpc
         self._met.add(service)
         return found
 

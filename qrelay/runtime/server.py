@@ -26,6 +26,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from opentelemetry import trace
+from opentelemetry.context import Context
 
 from qrelay.config import GrpcSettings
 from qrelay.errors import BackendTimeout, Oversized, PortInUse, QrelayError
@@ -40,8 +41,8 @@ _UNTAKEN_S: Final = 2**31 - 1
 """Seconds that a call waits to be taken up: its own deadline ends it. gRPC drops it after 30, as CANCELLED, which a
 process that stood still so long (on a starved or suspended machine) would answer to callers who cancelled nothing."""
 _UNTAKEN_CALLS: Final = 8
-"""Times `grpc.max_calls` that may wait to be taken up, about 13 KB each; only beyond does gRPC drop them, as CANCELLED.
-Its own limits begin at 1,000."""
+"""Times `grpc.max_calls` that may wait to be taken up, about 13 KB each; only beyond does gRPC drop calls, as
+CANCELLED. Its own limits begin at 1,000."""
 _STREAM_AHEAD: Final = 4
 """Requests of one stream that are worked on at once; beyond, the client's window fills: back-pressure."""
 
@@ -80,10 +81,9 @@ class Guard(grpc.aio.ServerInterceptor):
 
     async def _unary(self, method: _Method, _: Any, context: ServicerContext) -> bytes:
         started = time.monotonic()
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         try:
             with telemetry.tracer().start_as_current_span(
-                method.name, context=telemetry.remote_context(metadata), kind=trace.SpanKind.SERVER
+                method.name, context=_remote(context), kind=trace.SpanKind.SERVER
             ):
                 async with asyncio.timeout(context.time_remaining() or self._settings.default_deadline_s):
                     async with method.reader.one(context) as request:
@@ -101,12 +101,16 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _stream(
         self, method: _Method, answers: Callable[..., AsyncIterator[Any]], _: Any, context: ServicerContext
     ) -> AsyncIterator[bytes]:
+        # Not the current span: an iterator that is left is closed in another context, which cannot take it back.
+        span = telemetry.tracer().start_span(method.name, context=_remote(context), kind=trace.SpanKind.SERVER)
         try:
             async for answer in answers(method, context):
                 yield self._serialized(method, answer)
             method.count("OK")
         except Exception as error:
             await _abort(context, as_qrelay_error(error), method)
+        finally:
+            span.end()
 
     async def _listed(self, method: _Method, context: ServicerContext) -> AsyncIterator[Any]:
         """Many answers to one request."""
@@ -157,6 +161,12 @@ class _Method:
         """One call more that ended so."""
         if self.counted:
             telemetry.GRPC_CALLS.labels(self.name, code).inc()
+
+
+def _remote(context: ServicerContext) -> Context:
+    """The trace context of the caller, as a call's metadata has it."""
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return telemetry.remote_context(metadata)
 
 
 def _once(serialize: Callable[[Any], bytes], answer: Any) -> bytes:

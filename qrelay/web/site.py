@@ -22,9 +22,9 @@ from qrelay.labels.browse.thresholds import Histogram, Histograms
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.rundir import endpoints
-from qrelay.runtime import telemetry
 from qrelay.runtime.client import OPTIONS, translated
 from qrelay.runtime.overview import Overview
+from qrelay.runtime.telemetry import trace_context
 from qrelay.settings import load_settings
 from qrelay.settings.sections import CONSOLE
 from qrelay.web.counting import Counting
@@ -107,13 +107,13 @@ class Site:
         address, stub = self._places.stub(service)
         with translated(address):
             timeout_s = self.settings.grpc.default_deadline_s
-            return await getattr(stub, method)(request, timeout=timeout_s, metadata=_traced())
+            return await getattr(stub, method)(request, timeout=timeout_s, metadata=trace_context())
 
     async def stream(self, service: Service, method: str, request: Any) -> AsyncIterator[Any]:
         """A call whose answers come one by one, for as long as somebody reads them. Raises as `call`."""
         address, stub = self._places.stub(service)
         with translated(address):
-            async for answer in getattr(stub, method)(request, metadata=_traced()):
+            async for answer in getattr(stub, method)(request, metadata=trace_context()):
                 yield answer
 
     async def close(self) -> None:
@@ -123,13 +123,6 @@ class Site:
         await self._places.close()
         if self._ledger is not None:
             self._ledger.close()
-
-
-def _traced() -> tuple[tuple[str, str], ...]:
-    """The trace that a call belongs to, as its metadata."""
-    carrier: dict[str, str] = {}
-    telemetry.inject_context(carrier)
-    return tuple(carrier.items())
 
 
 def site_of(request: HTTPConnection) -> Site:

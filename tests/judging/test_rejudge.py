@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import pytest
 from click.testing import CliRunner
 
@@ -163,6 +164,22 @@ def test_the_command_adds_labels_beside_those_of_the_real_ledger(sink: Sink, tmp
     assert "(6 from the cache)" in again.stdout
     assert "0 are new" in again.stdout
     assert labels(tmp_path) == after
+
+
+def test_all_batches_of_labels_go_through_one_connection(
+    sink: Sink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(fill(tmp_path))
+    opened: list[str] = []
+    plain = grpc.aio.insecure_channel
+
+    def counted(address: str, **options: Any) -> Any:
+        opened.append(address)
+        return plain(address, **options)
+
+    monkeypatch.setattr(grpc.aio, "insecure_channel", counted)
+    assert json.loads(run(tmp_path, "--json", "--batch", "1").stdout)["added"] == 6
+    assert len(opened) == 2, "one reads the sets, one sends the labels"
 
 
 def test_where_and_after_choose_what_is_judged(sink: Sink, tmp_path: Path) -> None:

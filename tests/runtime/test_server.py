@@ -152,7 +152,7 @@ async def test_calls_are_answered_by_a_server_that_stood_still_while_they_waited
             for _ in range(1500)
         ]
         await asyncio.sleep(0)
-        time.sleep(31)  # noqa: ASYNC251  the server's loop, which is this one
+        time.sleep(31)  # of the server's loop, which is this one
         answers = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(each) for each in answers} == {reranker_pb2.RerankerServiceGetInfoResponse}
 
