@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import BackendUnavailable, BudgetExhausted, InputError, QrelayError
-from qrelay.judging.budget import Budgeted
+from qrelay.judging.budget import Budget, Budgeted
 from qrelay.judging.budget_settings import BudgetSettings
 from qrelay.judging.cache import NoCache
 from qrelay.judging.rejudge import Rejudged, count, rejudge
@@ -91,7 +91,7 @@ async def test_a_set_that_is_refused_is_named_and_the_others_go_on() -> None:
 
 
 async def test_a_used_up_budget_ends_it_with_where_to_go_on() -> None:
-    core = Budgeted(make_judge(), BudgetSettings(tokens_per_run=1), NoCache())
+    core = Budgeted(make_judge(), Budget(BudgetSettings(tokens_per_run=1), NoCache()))
     sent = Sent()
     done = await rejudge(core, stored(4), sent, batch=2)
     assert "budget used up" in done.stopped
