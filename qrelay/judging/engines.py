@@ -90,8 +90,8 @@ def _remedy(backend: str, lacking: frozenset[str]) -> str:
         )
     if backend == "openvino" and lacking == {GENERATION}:
         return (
-            "it measures and writes nothing, whatever the model, as an answer where a query has no reference_answers; "
-            "choose judge.backend transformers, vllm or openai, or another judge.strategy"
+            "it measures and writes nothing, whatever the model (not even an answer where a query has no reference "
+            "answers): choose judge.backend transformers, vllm or openai, or another judge.strategy"
         )
     if backend in ("transformers", "openvino", "vllm") and PROMPT_LOGPROBS not in lacking:
         return "the model has no chat template: choose an instruct model, or another judge.strategy"
