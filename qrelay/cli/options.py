@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from qrelay.config import Transport
 from qrelay.formats.datasets import Kind
 from qrelay.nearest import listed
+from qrelay.settings.load import transport_of
 from qrelay.settings.sources import default_data_dir
 
 _CONFIG = "qrelay.config"
@@ -48,6 +50,11 @@ def column_option(kind: Kind) -> Decorator:
         metavar="NAME=COLUMN",
         help=f"What a column, or a key of JSONL, is called: NAME is {listed(kind.fields)}; several times for more.",
     )
+
+
+def reached(data_dir: Path) -> Transport:
+    """How this command reaches the installation's services: by its settings. Raises ConfigError."""
+    return transport_of(data_dir, click.get_current_context().meta.get(_CONFIG))
 
 
 def json_option() -> Decorator:

@@ -18,7 +18,7 @@ from qrelay.client.patience import ATTEMPTS, TIMEOUT_S, Patience
 from qrelay.client.places import SERVICES, Places
 from qrelay.client.results import AsyncResults, raising
 from qrelay.client.waiting import Ended, QueuesStatus, Waiting, queues_status, states
-from qrelay.config import NatsSettings
+from qrelay.config import NatsSettings, Transport
 from qrelay.errors import QrelayError
 from qrelay.feed.feeder import FeedReport
 from qrelay.progress import Progress
@@ -58,18 +58,22 @@ class AsyncClient:
         nats: str | None = None,
         timeout_s: float = TIMEOUT_S,
         attempts: int = ATTEMPTS,
+        transport: Transport | None = None,
     ) -> None:
         """data_dir: of the `qrelay up` whose services are called; None: as every command finds it. collection: of
         calls that name none. retriever, reranker, judge, sink: host:port or dns:///name:port of those that run
         elsewhere; nats: their queues' URL. timeout_s: seconds without any answer, after which a call fails.
-        attempts: tries in a row of a service that does not answer.
+        attempts: tries in a row of a service that does not answer. transport: certificates to show and believe; None:
+        those of the installation's settings (all.tls), else plain text on this machine.
 
         Raises:
             ConfigError: the settings file, which names the data folder, does not hold.
         """
         self.data_dir = Path(data_dir) if data_dir is not None else default_data_dir()
         given = zip(SERVICES, (retriever, reranker, judge, sink), strict=True)
-        self._places = Places(self.data_dir, {name: address for name, address in given if address})
+        self._places = Places(
+            self.data_dir, {name: address for name, address in given if address}, transport=transport
+        )
         self._patience = Patience(self._places, timeout_s, attempts)
         self._collection, self._nats = collection, nats
 

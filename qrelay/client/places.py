@@ -9,11 +9,14 @@ from typing import Any, Final
 
 import grpc.aio
 
+from qrelay.config import Transport
 from qrelay.errors import BackendUnavailable
 from qrelay.progress import Progress
 from qrelay.rundir import require
 from qrelay.runtime.client import OPTIONS
 from qrelay.runtime.lookout import preparing
+from qrelay.security.tls import Channels
+from qrelay.settings.load import transport_of
 from qrelay.v1.service_info_pb2 import SERVICE_STATE_PREPARING, ServiceInfo
 
 SERVICES: Final = ("retriever", "reranker", "judge", "sink")
@@ -32,13 +35,31 @@ class Places:
     """The services of one installation. Use from one event loop."""
 
     def __init__(
-        self, data_dir: Path, given: Mapping[str, str], options: Sequence[tuple[str, Any]] = ATTEMPTED_ELSEWHERE
+        self,
+        data_dir: Path,
+        given: Mapping[str, str],
+        options: Sequence[tuple[str, Any]] = ATTEMPTED_ELSEWHERE,
+        transport: Transport | None = None,
     ) -> None:
         """given: service -> host:port or dns:///name:port; others (and "") are those that run from the data folder,
-        wherever they listen by then. options: the channels'."""
-        self.data_dir, self._given, self._options = data_dir, dict(given), options
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        wherever they listen by then. options: the channels'; transport: None: by the folder's settings."""
+        self.data_dir, self._given = data_dir, dict(given)
+        self._options, self._transport = options, transport
+        self._opened: Channels | None = None
         self._met: set[str] = set()
+
+    @property
+    def transport(self) -> Transport:
+        """How the services are reached: as given, else by the installation's settings. Raises ConfigError."""
+        if self._transport is None:
+            self._transport = transport_of(self.data_dir)
+        return self._transport
+
+    @property
+    def _channels(self) -> Channels:
+        if self._opened is None:
+            self._opened = Channels(self.transport, self._options)
+        return self._opened
 
     def address(self, service: str) -> str:
         """host:port. Raises BackendUnavailable: none runs from the data folder."""
@@ -53,10 +74,8 @@ class Places:
     def stub(self, service: str) -> tuple[str, Any]:
         """(address, the service's asynchronous stub). Raises BackendUnavailable: none runs from the data folder."""
         address = self.address(service)
-        if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=self._options)
         stubs = importlib.import_module(f"qrelay.v1.{service}_pb2_grpc")
-        return address, getattr(stubs, f"{service.capitalize()}ServiceStub")(self._channels[address])
+        return address, getattr(stubs, f"{service.capitalize()}ServiceStub")(self._channels.to(address))
 
     async def info(self, service: str) -> ServiceInfo:
         """What the service says of itself, asked once. Raises BackendUnavailable, grpc.aio.AioRpcError."""
@@ -79,6 +98,5 @@ class Places:
 
     async def close(self) -> None:
         """Close every channel."""
-        channels, self._channels = self._channels, {}
-        for channel in channels.values():
-            await channel.close()
+        if self._opened:
+            await self._opened.close()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final, Literal
 
 from pydantic import Field, field_validator
 
-from qrelay.config import ServiceSettings
+from qrelay.config import ServiceSettings, is_loopback
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 """Names by which a browser or a program on this machine reaches it."""
@@ -38,18 +37,9 @@ class ConsoleSettings(ServiceSettings):
         host, _, port = value.rpartition(":")
         if not port.isdecimal() or int(port) > 65535:
             raise ValueError(f"{value!r} is not host:port")
-        if not _is_loopback(host.strip("[]")):
+        if not is_loopback(host):
             raise ValueError(
                 f"{host!r} can be reached from other machines, and the console asks nobody who they are: use "
                 "127.0.0.1, and a tunnel (ssh -L, kubectl port-forward) to reach it from elsewhere"
             )
         return value
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -61,10 +61,11 @@ def rejudge(
     address = sink or require(data_dir, "sink").grpc
     if pairs:
         wanted = [(each.query_id, each.passage_id) for each in read_annotated_pairs(pairs, ungraded=True)]
-        sets = clients.judged_pairs(address, collection, wanted, where, after)
+        sets = clients.judged_pairs(data_dir, address, collection, wanted, where, after)
     else:
-        sets = clients.judged_sets(address, collection, where, after)
-    done = count(sets) if dry_run else asyncio.run(_run(config, data_dir, sets, clients.Ledger(address), batch))
+        sets = clients.judged_sets(data_dir, address, collection, where, after)
+    ledger = clients.Ledger(data_dir, address)
+    done = count(sets) if dry_run else asyncio.run(_run(config, data_dir, sets, ledger, batch))
     if as_json:
         echo_json({**asdict(done), "dry_run": dry_run})
     else:
