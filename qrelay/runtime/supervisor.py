@@ -129,6 +129,8 @@ class Supervisor:
         if self.nats and not self.nats.pid:
             self.say("nats-server died; starting it again")
             self.nats.start()
+        if self.nats:
+            self.nats.renew()
         for child in self.children:
             self._watch(child)
 

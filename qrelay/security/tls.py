@@ -15,8 +15,9 @@ import logging
 import ssl
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -27,8 +28,8 @@ from qrelay.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-SPIFFE: Final = "spiffe://"
 Options = Sequence[tuple[str, Any]]
+Stamp = tuple[tuple[int, ...], ...]
 _TRIES: Final = 3
 """Of reading files that change meanwhile."""
 _RETIRED: Final = 8
@@ -42,7 +43,7 @@ class Material:
     certificate: bytes
     key: bytes
     authority: bytes
-    stamp: tuple[tuple[int, ...], ...]
+    stamp: Stamp
 
 
 class Files:
@@ -51,9 +52,9 @@ class Files:
     def __init__(self, tls: TlsSettings) -> None:
         """Raises ConfigError: a file cannot be read, or they do not belong together."""
         assert tls.certificate and tls.key and tls.authority
-        self._paths = (tls.certificate, tls.key, tls.authority)
+        self._tls, self._paths = tls, (tls.certificate, tls.key, tls.authority)
         self._lock = threading.Lock()
-        self._refused: tuple[tuple[int, ...], ...] | None = None
+        self._refused: Stamp | None = None
         try:
             self._material = self._read()
         except (OSError, ValueError) as error:
@@ -66,7 +67,7 @@ class Files:
         """What is in force now."""
         with self._lock:
             try:
-                if self._stamp() not in (self._material.stamp, self._refused):
+                if stamp_of(self._tls) not in (self._material.stamp, self._refused):
                     self._material, self._refused = self._read(), None
                     log.info("tls: new certificates are in force", extra={"certificate": str(self._paths[0])})
             except (OSError, ValueError) as error:
@@ -77,7 +78,7 @@ class Files:
         """Said once for each state of the files."""
         log.error("tls: the new files do not hold, the former certificate stays in force: %s", _why(error))
         try:
-            self._refused = self._stamp()
+            self._refused = stamp_of(self._tls)
         except OSError:
             self._refused = None
 
@@ -90,20 +91,27 @@ class Files:
 
     def _read(self) -> Material:
         for _ in range(_TRIES):
-            stamp = self._stamp()
+            stamp = stamp_of(self._tls)
             certificate, key, authority = (path.read_bytes() for path in self._paths)
             try:
                 self.context(ssl.Purpose.CLIENT_AUTH)
             except ValueError:  # ssl.SSLError among them
-                if stamp == self._stamp():
+                if stamp == stamp_of(self._tls):
                     raise
-            if stamp == self._stamp():
+            if stamp == stamp_of(self._tls):
                 return Material(certificate, key, authority, stamp)
         raise ValueError("the files change while they are read")
 
-    def _stamp(self) -> tuple[tuple[int, ...], ...]:
-        found = (path.stat() for path in self._paths)
-        return tuple((each.st_mtime_ns, each.st_size, each.st_ino) for each in found)
+
+def files_of(folder: Path) -> TlsSettings:
+    """The settings for a folder with files as a Kubernetes secret names them."""
+    return TlsSettings(certificate=folder / "tls.crt", key=folder / "tls.key", authority=folder / "ca.crt")
+
+
+def stamp_of(tls: TlsSettings) -> Stamp:
+    """What tells that a certificate's files have changed. Raises OSError: one is gone."""
+    found = (path.stat() for path in (tls.certificate, tls.key, tls.authority) if path)
+    return tuple((each.st_mtime_ns, each.st_size, each.st_ino) for each in found)
 
 
 def _why(error: Exception) -> str:
@@ -269,9 +277,3 @@ def _host_of(address: str) -> str:
         return "localhost"
     rest = address.rpartition("/")[2].removeprefix("ipv4:").removeprefix("ipv6:")
     return rest.rpartition(":")[0] if ":" in rest else rest
-
-
-def spiffe_of(names: Iterable[str | bytes]) -> str:
-    """The SPIFFE name among a certificate's names (gRPC's `x509_subject_alternative_name`); "" where it has none."""
-    plain = (each.decode("utf8", "replace") if isinstance(each, bytes) else each for each in names)
-    return next((each for each in plain if each.startswith(SPIFFE)), "")
