@@ -57,6 +57,7 @@ def check(address: str, service: str, timeout_s: float, transport: Transport = P
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from qrelay.runtime.client import tls_hint
     from qrelay.security import tls
 
     request = health_pb2.HealthCheckRequest(service=service)
@@ -66,7 +67,8 @@ def check(address: str, service: str, timeout_s: float, transport: Transport = P
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise InputError(f"{address} knows no {service!r}: leave --service out, or say liveness") from error
-            raise BackendUnavailable(f"{address} does not answer: {error.details()}") from error
+            details = error.details() or ""
+            raise BackendUnavailable(f"{address} does not answer: {details}{tls_hint(details)}") from error
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         state = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
         raise BackendUnavailable(f"{address} is {state}: {_NOT_SERVING}")

@@ -55,11 +55,11 @@ class Places:
             self._transport = transport_of(self.data_dir)
         return self._transport
 
-    @property
-    def _channels(self) -> Channels:
+    def channel(self, address: str) -> grpc.aio.Channel:
+        """The channel for the next call. Raises ConfigError."""
         if self._opened is None:
             self._opened = Channels(self.transport, self._options)
-        return self._opened
+        return self._opened.to(address)
 
     def address(self, service: str) -> str:
         """host:port. Raises BackendUnavailable: none runs from the data folder."""
@@ -75,7 +75,7 @@ class Places:
         """(address, the service's asynchronous stub). Raises BackendUnavailable: none runs from the data folder."""
         address = self.address(service)
         stubs = importlib.import_module(f"qrelay.v1.{service}_pb2_grpc")
-        return address, getattr(stubs, f"{service.capitalize()}ServiceStub")(self._channels.to(address))
+        return address, getattr(stubs, f"{service.capitalize()}ServiceStub")(self.channel(address))
 
     async def info(self, service: str) -> ServiceInfo:
         """What the service says of itself, asked once. Raises BackendUnavailable, grpc.aio.AioRpcError."""

@@ -88,7 +88,7 @@ def from_rpc_error(address: str, error: Any) -> QrelayError:
     code, text = error.code(), error.details() or ""
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            return BackendUnavailable(f"{address} does not answer: {text}")
+            return BackendUnavailable(f"{address} does not answer: {text}{tls_hint(text)}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return BackendTimeout(f"{address} did not answer in time: {text}")
         case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in text:  # gRPC's words, at either end
@@ -97,6 +97,12 @@ def from_rpc_error(address: str, error: Any) -> QrelayError:
             return Overloaded(f"{address}: {text}")
         case _:
             return InputError(f"{address} answered {code.name}: {text}")
+
+
+def tls_hint(text: str) -> str:
+    """What to look at where gRPC's words for a failed connection may mean a certificate."""
+    signs = ("Socket closed", "andshake", "SSL", "ertificate", "Verification")
+    return "; it may want certificates, or other ones: see all.tls" if any(each in text for each in signs) else ""
 
 
 def _status(error: Any) -> Any:

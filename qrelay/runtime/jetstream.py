@@ -313,7 +313,13 @@ def _tls(servers: list[str], transport: Transport) -> ssl.SSLContext | None:
         return None
     if not transport.tls.enabled:
         raise ConfigError("nats.url asks for certificates: set tls (certificate, key, authority)")
+    logging.getLogger("asyncio").addFilter(_tells)
     return client_context(transport.tls)
+
+
+def _tells(record: logging.LogRecord) -> bool:
+    """asyncio remarks on how nats-py closes a connection with TLS, each time; nothing is wrong."""
+    return "eof_received()" not in str(record.msg)
 
 
 async def _connected(
@@ -328,7 +334,7 @@ async def _connected(
 
     async def log_error(error: Exception) -> None:
         log.warning("NATS: %s", error)
-        if isinstance(error, nats.errors.Error):
+        if isinstance(error, nats.errors.Error | ssl.SSLError):
             heard[:] = [error]
 
     await client.connect(

@@ -200,6 +200,8 @@ class GrpcServer:
         self._grpc_name = grpc_name
         self._bind, self._tls = settings.bind, tls or TlsSettings()
         self._probes: grpc.aio.Server | None = None
+        self.probes = ""
+        """host:port that answers probes in plain text; "" where there is none."""
         self._server = grpc.aio.server(
             interceptors=[Guard(settings)],
             maximum_concurrent_rpcs=settings.max_calls,
@@ -239,7 +241,7 @@ class GrpcServer:
         if self._tls.probe_bind:
             self._probes = grpc.aio.server(maximum_concurrent_rpcs=_PROBES)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probes)
-            _listen(self._probes, self._tls.probe_bind, "tls.probe_bind", None)
+            self.probes = _listen(self._probes, self._tls.probe_bind, "tls.probe_bind", None)
             await self._probes.start()
         return bound
 

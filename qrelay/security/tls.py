@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ Options = Sequence[tuple[str, Any]]
 Stamp = tuple[tuple[int, ...], ...]
 _TRIES: Final = 3
 """Of reading files that change meanwhile."""
+_BEGINNINGS: Final = 40
+_BEGINNING_S: Final = 0.05
+"""Looks at a key that is not the certificate's, and the pause between two, before that is an error."""
 _RETIRED: Final = 8
 """Channels with former certificates that are kept for whoever holds them still; older ones end with their calls."""
 
@@ -56,12 +60,23 @@ class Files:
         self._lock = threading.Lock()
         self._refused: Stamp | None = None
         try:
-            self._material = self._read()
+            self._material = self._first()
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"tls: {', '.join(map(str, self._paths))}: {_why(error)}: give a certificate, its key without a "
                 "password, and the authorities, as PEM"
             ) from error
+
+    def _first(self) -> Material:
+        """Whoever begins while new files are put in place waits for the last of them."""
+        for _ in range(_BEGINNINGS):
+            try:
+                return self._read()
+            except ssl.SSLError as error:
+                if error.reason != "KEY_VALUES_MISMATCH":
+                    raise
+                time.sleep(_BEGINNING_S)
+        return self._read()
 
     def current(self) -> Material:
         """What is in force now."""
