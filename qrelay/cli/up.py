@@ -65,7 +65,7 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
     if nats_port is None:
         nats_port = port_base
     transport = transport_of(data_dir)
-    nats = None if nats_url else NatsServer(data_dir / "nats", port=nats_port, tls=_nats_tls(data_dir, transport))
+    nats = None if nats_url else NatsServer(data_dir / "nats", port=nats_port, tls=nats_tls(data_dir, transport))
     if nats and not nats_port:
         nats.reserve_port()
     base = {**recorded_environ(os.environ, data_dir), orphans.MARK: str(data_dir / "run")}
@@ -80,13 +80,13 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
     return Supervisor(children, nats, say)
 
 
-def _nats_tls(data_dir: Path, transport: Transport) -> TlsSettings:
+def nats_tls(data_dir: Path, transport: Transport) -> TlsSettings:
     """The embedded server's certificate: its own beside a development authority's others, else that of commands."""
     folder = data_dir / CERTIFICATES / "nats"
     return files_of(folder) if transport.tls.enabled and folder.is_dir() else transport.tls
 
 
-def _secure(data_dir: Path, say: Callable[[str], None]) -> None:
+def secured(data_dir: Path, say: Callable[[str], None]) -> None:
     """Development certificates into the data folder, and into the settings of this process and those that it starts.
     They are new at each start; the authority stays."""
     from qrelay.security.certs import development, user, variables
@@ -143,7 +143,7 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
         for line in choose_if_open(data_dir, config):
             say(line)
     if secure or (data_dir / CERTIFICATES).is_dir():
-        _secure(data_dir, say)
+        secured(data_dir, say)
     settings = find(config, data_dir)
     for line in changes(settings, classes):
         say(line)
