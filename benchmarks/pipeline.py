@@ -99,17 +99,12 @@ async def feed(url: str, transport: Transport, folder: Path, numbers: range) -> 
             await Feeder(broker, journal, collection=COLLECTION).feed(lines())
 
 
-def committed(address: str, transport: Transport) -> int:
-    """Queries in the ledger."""
-    with channel(address, transport) as opened:
-        stats = sink_pb2_grpc.SinkServiceStub(opened).GetStats(sink_pb2.GetStatsRequest(), timeout=10)
-    return sum(row.queries for row in stats.collections)
-
-
 def wait_for(address: str, transport: Transport, count: int) -> None:
     """Until the ledger holds `count` queries."""
-    while committed(address, transport) < count:
-        time.sleep(0.05)
+    with channel(address, transport) as opened:
+        stub = sink_pb2_grpc.SinkServiceStub(opened)
+        while sum(each.queries for each in stub.GetStats(sink_pb2.GetStatsRequest(), timeout=10).collections) < count:
+            time.sleep(0.05)
 
 
 def run_pipeline(folder: Path, sync: str, count: int, warm_up: int, secure: bool) -> dict[str, Any]:

@@ -127,26 +127,42 @@ def _host(url: str) -> str:
         return ""
 
 
+def _is_away(url: str) -> bool:
+    """Whether the URL is whole, and of another machine: what is not whole is refused by who connects."""
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and (parts.port or 1) > 0 and not parts.path.strip("/") and not parts.query
+    except ValueError:
+        return False
+    return whole and not is_loopback(parts.hostname or "")
+
+
 def plain_nats(url: str) -> Sequence[str]:
-    """What is wrong with the queues' address for a network that is not trusted; none on this machine."""
+    """What is wrong with the queues' address for a network that is not trusted; none on this machine. It may hold a
+    password in odd characters, so no part of it is shown."""
     servers = [each for each in url.split(",") if not each.startswith(("tls://", "wss://"))]
-    away = [host for each in servers if (host := _host(each)) and not is_loopback(host)]
-    return [f"nats.url names {', '.join(away)} in plain text: write tls://, and set tls"] if away else []
+    if not any(_is_away(each) for each in servers):
+        return ()
+    return ("nats.url sends plain text to another machine: write tls://, and set tls",)
 
 
 def plain_postgres(setting: str, url: str) -> Sequence[str]:
-    """What is wrong with a database's address for a network that is not trusted; none for files and on this machine.
-    `sslmode` is libpq's, in the URL or in PGSSLMODE."""
+    """The same of a database's address; none of a file's. `sslmode` is libpq's, in the URL or in PGSSLMODE."""
     if not url.startswith(("postgresql://", "postgres://", "postgresql+")):
         return ()
-    parts = urlsplit(url)
-    mode = parse_qs(parts.query).get("sslmode", [os.environ.get("PGSSLMODE", "")])[-1]
-    hosts = [each.rpartition("@")[2] for each in parts.netloc.split(",")] + parse_qs(parts.query).get("host", [])
-    away = [each for each in hosts if each and not each.startswith("/") and not is_loopback(_host(f"//{each}"))]
-    if not away or mode in ("verify-ca", "verify-full"):
+    try:
+        netloc, given = urlsplit(url).netloc, parse_qs(urlsplit(url).query)
+    except ValueError:
+        netloc, given = "?", {}
+    mode = given.get("sslmode", [os.environ.get("PGSSLMODE", "")])[-1]
+    hosts = [each.rpartition("@")[2] for each in netloc.split(",")] + given.get("host", [])
+    if mode in ("verify-ca", "verify-full") or all(
+        not each or each.startswith("/") or is_loopback(_host(f"//{each}")) for each in hosts
+    ):
         return ()
     return (
-        f"{setting} names {', '.join(away)} without a certificate's check: add ?sslmode=verify-full&sslrootcert=FILE",
+        f"{setting} is on another machine, and its certificate is not checked: add "
+        "?sslmode=verify-full&sslrootcert=FILE",
     )
 
 

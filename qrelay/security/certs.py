@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -57,7 +58,7 @@ def authority(folder: Path) -> Authority:
         if isinstance(signs, ec.EllipticCurvePrivateKey):
             return Authority(x509.load_pem_x509_certificate(certificate.read_bytes()), signs)
         raise ValueError("the key is of another kind")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigError(
             f"{folder} holds no authority that signs (ca.crt, ca.key): {error}: give an empty folder"
         ) from error

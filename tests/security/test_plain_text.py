@@ -26,9 +26,9 @@ EXPOSED: list[tuple[type[ServiceSettings], dict[str, Any], str]] = [
     (ServiceSettings, {"grpc": {"bind": "0.0.0.0:7401"}}, "grpc.bind 0.0.0.0:7401"),
     (ServiceSettings, {"grpc": {"bind": "[::]:7401"}}, "grpc.bind"),
     (ServiceSettings, {"telemetry": {"metrics_bind": "10.0.0.3:7411"}}, "telemetry.metrics_bind"),
-    (ServiceSettings, {"nats": {"url": "nats://127.0.0.1:4222,nats://nats-1:4222"}}, "nats.url names nats-1"),
-    (SinkSettings, {"ledger": "postgresql://qrelay@db/qrelay"}, "sink.ledger names db"),
-    (JudgeSettings, {"cache": "postgresql://qrelay@db/qrelay?sslmode=require"}, "judge.cache names db"),
+    (ServiceSettings, {"nats": {"url": "nats://127.0.0.1:4222,nats://nats-1:4222"}}, "nats.url sends plain text"),
+    (SinkSettings, {"ledger": "postgresql://qrelay@db/qrelay"}, "sink.ledger is on another machine"),
+    (JudgeSettings, {"cache": "postgresql://qrelay@db/qrelay?sslmode=require"}, "judge.cache is on another machine"),
 ]
 CERTIFICATES = {"certificate": "/certs/tls.crt", "key": "/certs/tls.key", "authority": "/certs/ca.crt"}
 
@@ -81,7 +81,7 @@ def test_a_database_here_or_by_its_certificate_passes(url: str) -> None:
 )
 def test_a_database_elsewhere_is_named_with_what_to_add(url: str) -> None:
     (said,) = plain_postgres("sink.ledger", url)
-    assert said.startswith("sink.ledger names db")
+    assert said.startswith("sink.ledger is on another machine")
     assert "sslmode=verify-full" in said
     assert "p%40w" not in said
 
@@ -112,7 +112,7 @@ def test_a_command_sends_no_plain_text_to_another_machine(address: str) -> None:
 
 
 async def test_nor_does_a_client_of_the_queues() -> None:
-    with pytest.raises(ConfigError, match=r"nats\.url names nats in plain text"):
+    with pytest.raises(ConfigError, match=r"nats\.url sends plain text"):
         await JetStreamBroker.connect(NatsSettings(url="nats://nats:4222"), name="test", timeout_s=1)
 
 
