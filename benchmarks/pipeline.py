@@ -78,7 +78,7 @@ def start(folder: Path, sync: str, secure: bool) -> Supervisor:
     if supervisor.nats is None:
         raise SystemExit("the benchmark needs the embedded NATS")
     port = int(supervisor.nats.url.rsplit(":", 1)[1])
-    supervisor.nats = NatsServer(folder / "nats", port=port, sync=sync, tls=nats_tls(folder, transport_of(folder)))
+    supervisor.nats = NatsServer(folder / "nats", port=port, sync=sync, tls=nats_tls(folder))
     supervisor.start()
     supervisor.await_ready(lambda: endpoints(folder))
     return supervisor

@@ -30,7 +30,7 @@ from qrelay.cli.down import LOCK, PID_FILE
 from qrelay.cli.group import example
 from qrelay.cli.models.preparing import choose_if_open
 from qrelay.cli.options import config_option, data_dir_option, insecure_option
-from qrelay.config import NatsSettings, ServiceSettings, TlsSettings, Transport
+from qrelay.config import NatsSettings, ServiceSettings, TlsSettings
 from qrelay.errors import ConfigError, QrelayError, SetupError, TransientError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.files import write_atomic
@@ -65,7 +65,7 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
     if nats_port is None:
         nats_port = port_base
     transport = transport_of(data_dir)
-    nats = None if nats_url else NatsServer(data_dir / "nats", port=nats_port, tls=nats_tls(data_dir, transport))
+    nats = None if nats_url else NatsServer(data_dir / "nats", port=nats_port, tls=nats_tls(data_dir))
     if nats and not nats_port:
         nats.reserve_port()
     base = {**recorded_environ(os.environ, data_dir), orphans.MARK: str(data_dir / "run")}
@@ -80,10 +80,10 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
     return Supervisor(children, nats, say)
 
 
-def nats_tls(data_dir: Path, transport: Transport) -> TlsSettings:
-    """The embedded server's certificate: its own beside a development authority's others, else that of commands."""
+def nats_tls(data_dir: Path) -> TlsSettings | None:
+    """The embedded server's certificate, by the development authority; without one it listens here, in plain text."""
     folder = data_dir / CERTIFICATES / "nats"
-    return files_of(folder) if transport.tls.enabled and folder.is_dir() else transport.tls
+    return files_of(folder) if folder.is_dir() else None
 
 
 def secured(data_dir: Path, say: Callable[[str], None]) -> None:
