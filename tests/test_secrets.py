@@ -241,7 +241,7 @@ async def test_get_info_and_errors_over_grpc_show_no_password(tmp_path: Path) ->
         address = server_address()
         ledger = f"{address}{'&' if '?' in address else '?'}password={quote(password)}"
         nats = {"url": f"nats://{password}@127.0.0.1:9"}
-        settings = SinkSettings(data_dir=tmp_path, nats=nats, ledger=ledger)
+        settings = SinkSettings(data_dir=tmp_path, nats=nats, ledger=ledger, insecure=True)
         context: ServiceContext[Any, Any] = ServiceContext("sink", settings, "s1")
         server = GrpcServer(settings.grpc, SERVICE.grpc_name)
         SERVICE.add_servicer(server.raw, context)

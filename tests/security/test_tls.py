@@ -236,11 +236,12 @@ def test_files_that_do_not_belong_together_change_nothing_and_are_told_once(
 def test_who_begins_while_files_are_replaced_takes_the_new_ones(signer: Authority, tmp_path: Path) -> None:
     tls, after = (issue(tmp_path / name, signer, f"{SERVICE}judge", HERE) for name in ("now", "next"))
     assert tls.certificate and after.certificate and tls.key and after.key
-    shutil.copyfile(after.key, tls.key)
+    new = after.certificate.read_bytes()
+    after.key.replace(tls.key)
     with ThreadPoolExecutor() as pool:
         began = pool.submit(Files, tls)
-        shutil.copyfile(after.certificate, tls.certificate)
-        assert began.result().current().certificate == after.certificate.read_bytes()
+        after.certificate.replace(tls.certificate)
+        assert began.result().current().certificate == new
 
 
 @pytest.mark.parametrize("lost", ["certificate", "key", "authority"])
