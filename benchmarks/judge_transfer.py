@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrelay.bench.table import Grid, markdown_lines
-from qrelay.judging.qualification.fitting import Predictions, apply_map, cross_validated, fit_map
+from qrelay.judging.qualification.fitting import Predictions, apply_map, cross_validated, domain_of, fit_map
 from qrelay.judging.qualification.systems import like
 from qrelay.judging.qualification.table import Table
 from qrelay.stats.agreement import auc, kappa
@@ -34,7 +34,7 @@ def transferred(tables: Mapping[str, Table], recipes: Mapping[str, Sequence[str]
             found.append(_record(name, measured_on, measured_on, table, own))
             for fitted_on, other in able.items():
                 if fitted_on != measured_on:
-                    fitted = fit_map(other, inputs, other.graded)
+                    fitted = fit_map(other, inputs, other.graded, domain=domain_of(other, inputs))
                     said, alike = apply_map(fitted, table), like(fitted, table)
                     record = _record(name, fitted_on, measured_on, table, said)
                     record |= {"against_own": _against(table, said, own), "domain_p": alike.p if alike else None}
