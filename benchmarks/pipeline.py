@@ -1,6 +1,6 @@
 """The pipeline with fakes: what qrelay itself costs, beside what NATS alone costs for the same bytes.
 
-    python -m benchmarks.pipeline [--queries 3000] [--sync always] [--json]
+    python -m benchmarks.pipeline [--queries 3000] [--sync always] [--secure] [--alone] [--json]
 
 Four service processes and a real nats-server on this machine; the models are the shipped fakes (no
 sleep, no model): the retriever answers 100 candidates of about 1 KB each, the reranker keeps 40 and samples
@@ -26,8 +26,8 @@ import nats
 
 from benchmarks.processes import cpu_seconds, environment, peak_rss_mib
 from qrelay import wire
-from qrelay.cli.up import build
-from qrelay.config import NatsSettings
+from qrelay.cli.up import build, nats_tls, secured
+from qrelay.config import NatsSettings, Transport
 from qrelay.feed.feeder import Feeder
 from qrelay.feed.journal import Journal
 from qrelay.rundir import endpoints
@@ -37,6 +37,7 @@ from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.supervisor import Supervisor
 from qrelay.runtime.topology import Queue
 from qrelay.settings.effective import find, renewed
+from qrelay.settings.load import transport_of
 from qrelay.settings.record import write_record
 from qrelay.settings.sections import settings_classes
 from qrelay.types import Query
@@ -67,21 +68,23 @@ def query(number: int) -> Query:
     return Query(f"q{number:06d}", f"how does number {number} relate to {number * 7919 % 1000}?", COLLECTION)
 
 
-def start(folder: Path, sync: str) -> Supervisor:
-    """NATS and the four services, ready."""
+def start(folder: Path, sync: str, secure: bool) -> Supervisor:
+    """NATS and the four services, ready; secure: with certificates on every connection, as `qrelay up --secure`."""
     os.environ.update(DOUBLES)
+    if secure:
+        secured(folder, lambda _: None)
     write_record(renewed(find(None, folder)), settings_classes())
     supervisor = build(folder, None, None, 0, SERVICES, print)
     if supervisor.nats is None:
         raise SystemExit("the benchmark needs the embedded NATS")
     port = int(supervisor.nats.url.rsplit(":", 1)[1])
-    supervisor.nats = NatsServer(folder / "nats", port=port, sync=sync)
+    supervisor.nats = NatsServer(folder / "nats", port=port, sync=sync, tls=nats_tls(folder))
     supervisor.start()
     supervisor.await_ready(lambda: endpoints(folder))
     return supervisor
 
 
-async def feed(url: str, folder: Path, numbers: range) -> None:
+async def feed(url: str, transport: Transport, folder: Path, numbers: range) -> None:
     """Feed as `qrelay feed` does: acknowledged, journalled."""
 
     async def lines() -> Any:
@@ -89,65 +92,62 @@ async def feed(url: str, folder: Path, numbers: range) -> None:
             each = query(number)
             yield json.dumps({"query_id": each.query_id, "text": each.text})
 
-    async with await JetStreamBroker.connect(NatsSettings(url=url), name="bench", timeout_s=10) as broker:
+    async with await JetStreamBroker.connect(
+        NatsSettings(url=url).by(transport), name="bench", timeout_s=10
+    ) as broker:
         with Journal(folder / "feed.sqlite") as journal:
             await Feeder(broker, journal, collection=COLLECTION).feed(lines())
 
 
-def committed(address: str) -> int:
-    """Queries in the ledger."""
-    with channel(address) as opened:
-        stats = sink_pb2_grpc.SinkServiceStub(opened).GetStats(sink_pb2.GetStatsRequest(), timeout=10)
-    return sum(row.queries for row in stats.collections)
-
-
-def wait_for(address: str, count: int) -> None:
+def wait_for(address: str, transport: Transport, count: int) -> None:
     """Until the ledger holds `count` queries."""
-    while committed(address) < count:
-        time.sleep(0.05)
+    with channel(address, transport) as opened:
+        stub = sink_pb2_grpc.SinkServiceStub(opened)
+        while sum(each.queries for each in stub.GetStats(sink_pb2.GetStatsRequest(), timeout=10).collections) < count:
+            time.sleep(0.05)
 
 
-def run_pipeline(folder: Path, sync: str, count: int, warm_up: int) -> dict[str, Any]:
+def run_pipeline(folder: Path, sync: str, count: int, warm_up: int, secure: bool) -> dict[str, Any]:
     """The measured run: rates and CPU by process."""
-    supervisor = start(folder, sync)
+    supervisor, transport = start(folder, sync, secure), transport_of(folder)
     try:
         url = supervisor.nats.url if supervisor.nats else ""
         found = endpoints(folder)
         pids = {name: found[name].pid for name in SERVICES}
         pids["nats-server"] = supervisor.nats.pid if supervisor.nats else 0
         pids["feeder"] = os.getpid()
-        asyncio.run(feed(url, folder, range(warm_up)))
-        wait_for(found["sink"].grpc, warm_up)
+        asyncio.run(feed(url, transport, folder, range(warm_up)))
+        wait_for(found["sink"].grpc, transport, warm_up)
         before = {name: cpu_seconds(pid) for name, pid in pids.items()}
         started = time.monotonic()
-        asyncio.run(feed(url, folder, range(warm_up, warm_up + count)))
-        wait_for(found["sink"].grpc, warm_up + count)
+        asyncio.run(feed(url, transport, folder, range(warm_up, warm_up + count)))
+        wait_for(found["sink"].grpc, transport, warm_up + count)
         elapsed = time.monotonic() - started
         cpu = {name: (cpu_seconds(pid) - before[name]) * 1000 / count for name, pid in pids.items()}
         return {
             "queries_per_second": count / elapsed,
             "cpu_ms_per_query": cpu,
             "peak_rss_mib": {name: peak_rss_mib(pid) for name, pid in pids.items()},
-            "payloads": payloads(found),
+            "payloads": payloads(found, transport),
         }
     finally:
         supervisor.stop()
 
 
-def payloads(found: Any) -> dict[Queue, bytes]:
+def payloads(found: Any, transport: Transport) -> dict[Queue, bytes]:
     """One query's message in each queue, as the services make it."""
     each = query(0)
-    with channel(found["retriever"].grpc) as opened:
+    with channel(found["retriever"].grpc, transport) as opened:
         request = retriever_pb2.RetrieveRequest(queries=[wire.to_proto(each)])
         retrieved = (
             retriever_pb2_grpc.RetrieverServiceStub(opened).Retrieve(request, timeout=10).results[0].candidate_set
         )
-    with channel(found["reranker"].grpc) as opened:
+    with channel(found["reranker"].grpc, transport) as opened:
         to_rerank = reranker_pb2.RerankRequest(candidate_sets=[retrieved])
         reranked = (
             reranker_pb2_grpc.RerankerServiceStub(opened).Rerank(to_rerank, timeout=10).results[0].candidate_set
         )
-    with channel(found["judge"].grpc) as opened:
+    with channel(found["judge"].grpc, transport) as opened:
         to_judge = judge_pb2.JudgeRequest(candidate_sets=[reranked])
         judged = judge_pb2_grpc.JudgeServiceStub(opened).Judge(to_judge, timeout=10).results[0].judged_set
     records = {Queue.QUERIES: each, Queue.RETRIEVED: wire.from_proto(retrieved),
@@ -226,6 +226,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=3000)
     parser.add_argument("--sync", default="always", help="sync_interval of the nats-server")
+    parser.add_argument("--secure", action="store_true", help="certificates on every connection")
+    parser.add_argument("--alone", action="store_true", help="without raw NATS")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--raw-consumer", metavar="URL", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -235,8 +237,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pipeline = run_pipeline(folder, arguments.sync, arguments.queries, warm_up=200)
+        pipeline = run_pipeline(folder, arguments.sync, arguments.queries, 200, arguments.secure)
         sizes = pipeline.pop("payloads")
+        if arguments.alone:
+            print(json.dumps({"environment": environment(), "queries": arguments.queries, "pipeline": pipeline}))
+            return
         raw = run_raw(folder, arguments.sync, sizes, arguments.queries)
     report = {"environment": environment(), "sync_interval": arguments.sync, "queries": arguments.queries,
               "payload_bytes": {queue.value: len(payload) for queue, payload in sizes.items()},

@@ -13,12 +13,15 @@ recorded: `qrelay.settings`. `qrelay config` prints the effective settings and w
 
 from __future__ import annotations
 
+import ipaddress
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from qrelay.errors import ConfigError
 
@@ -63,6 +66,106 @@ def secret(setting: str, variable: str, file_setting: str = "", file: Path | Non
         raise ConfigError(f"{file_setting} {file} cannot be read: {error}") from error
 
 
+class TlsSettings(Section):
+    """Certificates, for both ends of every connection: who connects shows its certificate, and so does who listens.
+    The files are read again when they change."""
+
+    certificate: Path | None = Field(
+        None, description="PEM file of this process's certificate, its chain after it; empty: plain text"
+    )
+    key: Path | None = Field(None, description="PEM file of the certificate's key, without a password")
+    authority: Path | None = Field(
+        None, description="PEM file of the authorities whose certificates are believed, of clients and of servers"
+    )
+    probe_bind: str = Field(
+        "",
+        description="host:port that answers gRPC health checks and nothing else, in plain text, for Kubernetes' "
+        "probes; empty: none",
+    )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there are certificates."""
+        return self.certificate is not None
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        given = {"certificate": self.certificate, "key": self.key, "authority": self.authority}
+        lacking = [name for name, path in given.items() if path is None]
+        if lacking and len(lacking) < len(given):
+            raise ValueError(f"{' and '.join(lacking)} missing: give certificate, key and authority, or none of them")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How a process reaches others, and is reached: with certificates, or in plain text. insecure: plain text may
+    leave this machine."""
+
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    insecure: bool = False
+
+
+PLAIN: Final = Transport()
+"""Plain text, on this machine alone."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the host: a name or an address, an IPv6 one in brackets or not."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_away(url: str) -> bool:
+    """Whether the URL is whole, and of another machine: what is not whole is refused by who connects."""
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and (parts.port or 1) > 0 and not parts.path.strip("/") and not parts.query
+    except ValueError:
+        return False
+    return whole and not is_loopback(parts.hostname or "")
+
+
+def plain_nats(url: str) -> Sequence[str]:
+    """What is wrong with the queues' address for a network that is not trusted; none on this machine. It may hold a
+    password in odd characters, so no part of it is shown."""
+    servers = [each for each in url.split(",") if not each.startswith(("tls://", "wss://"))]
+    if not any(_is_away(each) for each in servers):
+        return ()
+    return ("nats.url sends plain text to another machine: write tls://, and set tls",)
+
+
+def plain_postgres(setting: str, url: str) -> Sequence[str]:
+    """The same of a database's address; none of a file's. `sslmode` is libpq's, in the URL or in PGSSLMODE."""
+    if not url.startswith(("postgresql://", "postgres://", "postgresql+")):
+        return ()
+    try:
+        netloc, given = urlsplit(url).netloc, parse_qs(urlsplit(url).query)
+    except ValueError:
+        netloc, given = "?", {}
+    mode = given.get("sslmode", [os.environ.get("PGSSLMODE", "")])[-1]
+    hosts = [each.rpartition("@")[2] for each in netloc.split(",")] + given.get("host", [])
+    if mode in ("verify-ca", "verify-full") or all(
+        not each or each.startswith("/") or is_loopback(_host(f"//{each}")) for each in hosts
+    ):
+        return ()
+    return (
+        f"{setting} is on another machine, and its certificate is not checked: add "
+        "?sslmode=verify-full&sslrootcert=FILE",
+    )
+
+
 class NatsSettings(Section):
     """The message broker. Streams and consumers are declared from these at start, idempotently."""
 
@@ -88,6 +191,18 @@ class NatsSettings(Section):
         2048, ge=1, description="Messages that all replicas of a service may hold together; caps scale-out"
     )
     publish_timeout_s: float = Field(10.0, gt=0, description="Seconds to wait for a publish to be acknowledged")
+    _transport: Transport = PrivateAttr(PLAIN)
+
+    @property
+    def transport(self) -> Transport:
+        """The certificates for a URL that begins with tls://: those of the settings that this section stands in."""
+        return self._transport
+
+    def by(self, transport: Transport) -> Self:
+        """The same, reached so."""
+        found = self.model_copy()
+        found._transport = transport
+        return found
 
 
 class GrpcSettings(Section):
@@ -162,6 +277,12 @@ class ServiceSettings(Section):
     run_dir: Path | None = Field(
         None, description="Folder to write <service>.json (pid, addresses) into once listening; empty: none"
     )
+    insecure: bool = Field(
+        False,
+        description="Whether plain text may leave this machine: without `tls`, whoever reads the network sees all, "
+        "and whoever reaches a port may do everything",
+    )
+    tls: TlsSettings = TlsSettings()
     nats: NatsSettings = NatsSettings()
     grpc: GrpcSettings = GrpcSettings()
     worker: WorkerSettings = WorkerSettings()
@@ -171,6 +292,39 @@ class ServiceSettings(Section):
     def registry_folder(self) -> Path:
         """`registry`, or its default."""
         return self.registry or self.data_dir / "registry"
+
+    @property
+    def transport(self) -> Transport:
+        """How this process reaches others."""
+        return Transport(self.tls, self.insecure)
+
+    @property
+    def exposed(self) -> Sequence[str]:
+        """What of these settings lets plain text leave this machine, each with what to do instead."""
+        found = [] if self.tls.enabled else [
+            f"{name} {bind} is reached from other machines in plain text: set tls"
+            for name, bind in self._binds() if bind and not is_loopback(bind.rpartition(":")[0])
+        ]  # fmt: skip
+        return (
+            found
+            + [*plain_nats(self.nats.url)]
+            + [each for setting, url in self._databases() for each in plain_postgres(setting, url)]
+        )
+
+    def _databases(self) -> Sequence[tuple[str, str]]:
+        """Setting -> address, of the databases that this process opens."""
+        return ()
+
+    def _binds(self) -> Sequence[tuple[str, str]]:
+        """Setting -> host:port, of all that this process listens on for more than a probe."""
+        return ("grpc.bind", self.grpc.bind), ("telemetry.metrics_bind", self.telemetry.metrics_bind)
+
+    @model_validator(mode="after")
+    def _plain_text_stays_here(self) -> Self:
+        self.nats._transport = self.transport
+        if not self.insecure and (found := self.exposed):
+            raise ValueError(f"{'; '.join(found)}; or say insecure: true")
+        return self
 
     @model_validator(mode="after")
     def _heartbeat_within_ack_wait(self) -> Self:

@@ -26,7 +26,7 @@ class Endpoint:
     @property
     def http(self) -> bool:
         """Whether it answers HTTP and no gRPC."""
-        return self.grpc.startswith("http://")
+        return self.grpc.startswith(("http://", "https://"))
 
     @property
     def alive(self) -> bool:

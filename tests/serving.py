@@ -11,19 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qrelay.config import GrpcSettings
+from qrelay.config import GrpcSettings, TlsSettings
 from qrelay.runtime.server import GrpcServer
 from tests.conftest import LONG_S
 
 
 @contextmanager
-def serving(grpc_name: str, add: Callable[[Any], None]) -> Iterator[str]:
+def serving(grpc_name: str, add: Callable[[Any], None], tls: TlsSettings | None = None) -> Iterator[str]:
     """The address of a server that `add` gave its servicer."""
     started = threading.Event()
     found: dict[str, Any] = {}
 
     async def serve() -> None:
-        server = GrpcServer(GrpcSettings(), grpc_name)
+        server = GrpcServer(GrpcSettings(), grpc_name, tls)
         add(server.raw)
         found["address"] = await server.start()
         found["stop"], found["loop"] = asyncio.Event(), asyncio.get_running_loop()

@@ -186,7 +186,7 @@ def test_relative_paths_are_beside_their_file_and_those_of_variables_in_the_curr
     conf.mkdir()
     (conf / "q.yaml").write_text(
         "judge: {model: 'path:m.gguf', calibration: 'maps.json#a', cache: ':none:'}\n"
-        "sink: {ledger: 'postgresql://me@host/db'}\n"
+        "all: {insecure: true}\nsink: {ledger: 'postgresql://me@host/db'}\n"
         "trainer: {bi_encoder: {experiment: kl_margin}, cross_encoder: {experiment: own.yaml}}\n"
     )
     up(None, conf / "q.yaml", QRELAY_SINK__QUALIFICATION="report.json")
@@ -201,7 +201,7 @@ def test_relative_paths_are_beside_their_file_and_those_of_variables_in_the_curr
 
 
 def test_only_its_owner_may_read_the_record(here: Path) -> None:
-    up(QRELAY_SINK__LEDGER="postgresql://me:secret@host/db")
+    up(QRELAY_SINK__LEDGER="postgresql://me:secret@host/db", QRELAY_ALL__INSECURE="true")
     assert stat.S_IMODE((here / ".qrelay" / "settings.yaml").stat().st_mode) == 0o600
     up(QRELAY_SINK__MAX_NEGATIVES="3")
     assert stat.S_IMODE((here / ".qrelay" / "settings.yaml").stat().st_mode) == 0o600
@@ -339,7 +339,11 @@ def test_passwords_are_not_shown(value: object, shown: object) -> None:
 
 
 def test_no_message_shows_a_password(here: Path) -> None:
-    up(QRELAY_SINK__LEDGER="postgresql://me:secret@host/db", QRELAY_JUDGE__CACHE="postgresql://me:secret@host/a")
+    hosts = {
+        "QRELAY_SINK__LEDGER": "postgresql://me:secret@host/db",
+        "QRELAY_JUDGE__CACHE": "postgresql://me:secret@host/a",
+    }
+    up(**hosts, QRELAY_ALL__INSECURE="true")
     effective = find(None, None, {"QRELAY_JUDGE__CACHE": "postgresql://me:hidden@host/b"})
     told = difference(effective, JudgeSettings, "judge") or ""
     assert "postgresql://me:***@host/b" in told

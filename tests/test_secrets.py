@@ -116,7 +116,7 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
 
 
 SETTINGS = {
-    "all": {"nats": {"url": 3}, "telemetry": {"otlp_endpoint": 6}},
+    "all": {"insecure": True, "nats": {"url": 3}, "telemetry": {"otlp_endpoint": 6}},
     "judge": {"cache": 0, "endpoint": {"url": "http://host.invalid/v1", "extra_body": {"api_key": ..., "note": 0}}},
     "retriever": {"embedder_endpoint": {"url": 6}, "http": {"url": 6}},
     "sink": {
@@ -133,6 +133,8 @@ def filled(tree: Any, password: str) -> Any:
             return {name: filled(inner, password) for name, inner in tree.items()}
         case list():
             return [filled(inner, password) for inner in tree]
+        case bool():
+            return tree
         case int():
             return addresses(password)[tree]
         case _:
@@ -147,6 +149,11 @@ def test_config_shows_no_secret_of_any_setting_nor_do_its_problems(tmp_path: Pat
         done = run(tmp_path, *arguments)
         assert done.returncode == 0, done.stderr
         assert not leaks(done.stdout + done.stderr)
+    (tmp_path / "qrelay.yaml").write_text(yaml.safe_dump({**settings, "all": {**settings["all"], "insecure": False}}))
+    done = run(tmp_path, "config")
+    assert done.returncode == 78
+    assert "another machine" in done.stderr
+    assert not leaks(done.stderr)
     settings["judge"]["backend"] = "openai"
     settings["judge"]["endpoint"]["url"] = f"http://me:{password}@host.invalid/v1"
     settings["retriever"] |= {"embedder": "endpoint", "milvus": {"uri": f"http://me:{password}@milvus.invalid:19530"}}
@@ -234,7 +241,7 @@ async def test_get_info_and_errors_over_grpc_show_no_password(tmp_path: Path) ->
         address = server_address()
         ledger = f"{address}{'&' if '?' in address else '?'}password={quote(password)}"
         nats = {"url": f"nats://{password}@127.0.0.1:9"}
-        settings = SinkSettings(data_dir=tmp_path, nats=nats, ledger=ledger)
+        settings = SinkSettings(data_dir=tmp_path, nats=nats, ledger=ledger, insecure=True)
         context: ServiceContext[Any, Any] = ServiceContext("sink", settings, "s1")
         server = GrpcServer(settings.grpc, SERVICE.grpc_name)
         SERVICE.add_servicer(server.raw, context)

@@ -117,7 +117,7 @@ def _held(fleet: Fleet, name: str) -> float | None:
     """Messages in its hands, by its own gauge."""
     endpoint = fleet.endpoint(name)
     with contextlib.suppress(QrelayError):
-        return scrape(endpoint.metrics).values.get("qrelay_held_items", 0.0) if endpoint else None
+        return scrape(endpoint.metrics, fleet.transport).values.get("qrelay_held_items", 0.0) if endpoint else None
     return None
 
 

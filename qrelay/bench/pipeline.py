@@ -28,6 +28,7 @@ from qrelay.bench.targets.pipeline import JudgeQueueTarget, Ledger, Left, Pipeli
 from qrelay.bench.targets.services import ServiceTarget
 from qrelay.bench.targets.tasks import end
 from qrelay.bench.windows import WindowPolicy
+from qrelay.config import PLAIN, Transport
 from qrelay.errors import QrelayError
 
 LAG_EVERY_S: Final = 1.0
@@ -59,6 +60,7 @@ class Installation:
     sink: str
     processes: Callable[[], Mapping[str, Process]]
     fleet: Fleet | None = None
+    transport: Transport = PLAIN
 
 
 @contextlib.contextmanager
@@ -75,7 +77,7 @@ def started(shape: Shape, plan: Plan) -> Iterator[Installation]:
 
 def _start(fleet: Fleet, shape: Shape) -> Installation:
     found = fleet.start(shape.services())
-    return Installation(fleet.nats_url, found["sink"].grpc, fleet.processes, fleet)
+    return Installation(fleet.nats_url, found["sink"].grpc, fleet.processes, fleet, fleet.transport)
 
 
 @dataclass
@@ -139,7 +141,7 @@ def duplicates(processes: Mapping[str, Process]) -> float | None:
     if sink is None or not sink.metrics:
         return None
     with contextlib.suppress(QrelayError):
-        return scrape(sink.metrics).values.get("qrelay_commits_total{duplicate}", 0.0)
+        return scrape(sink.metrics, sink.transport).values.get("qrelay_commits_total{duplicate}", 0.0)
     return None
 
 
@@ -150,7 +152,7 @@ def cached_share(processes: Mapping[str, Process]) -> float | None:
     for name, process in processes.items():
         if name.startswith("judge") and process.metrics:
             with contextlib.suppress(QrelayError):
-                values = scrape(process.metrics).values
+                values = scrape(process.metrics, process.transport).values
                 totals.update({kind: values.get(f"qrelay_judgments_total{{{kind}}}", 0) for kind in _GRADES})
     return totals["cached"] / totals.total() if totals.total() else None
 
@@ -176,7 +178,9 @@ async def pipeline_level(
     installation: Installation, source: Any, concurrency: int, policy: WindowPolicy, numbers: Iterator[int]
 ) -> Level:
     """One closed loop over the whole pipeline."""
-    async with PipelineTarget(installation.nats_url, installation.sink, source) as target:
+    async with PipelineTarget(
+        installation.nats_url, installation.sink, source, transport=installation.transport
+    ) as target:
         with Scraper(installation.processes) as probe:
             level = await closed_loop(target, concurrency, policy, probe, numbers)
         await target.settle(policy.longest_s)
@@ -190,7 +194,9 @@ def judge_alone(plan: Plan, judges: int, concurrency: int, policy: WindowPolicy,
         addresses = ",".join(endpoint.grpc for endpoint in found.values())
         with Scraper(fleet.processes) as probe:
             queue = JudgeQueueTarget(fleet.nats_url, Generated("reranked", seed, tag="q"))
-            grpc = ServiceTarget("judge", f"ipv4:{addresses}", Generated("reranked", seed, tag="g"))
+            grpc = ServiceTarget(
+                "judge", f"ipv4:{addresses}", Generated("reranked", seed, tag="g"), transport=fleet.transport
+            )
             levels = {
                 "queue": asyncio.run(_level(queue, concurrency, policy, probe)),
                 "grpc": asyncio.run(_level(grpc, min(concurrency, _GRPC_MOST * judges), policy, probe)),

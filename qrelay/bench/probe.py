@@ -11,8 +11,6 @@ import contextlib
 import os
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,7 +21,9 @@ from typing import Final, Self
 import psutil
 
 from qrelay.bench.report import Histogram, Reading, Sample
+from qrelay.config import PLAIN, Transport
 from qrelay.errors import BackendUnavailable
+from qrelay.runtime.lookout import fetched, metrics_of
 
 HISTOGRAMS: Final[tuple[str, ...]] = (
     "qrelay_batch_items",
@@ -49,18 +49,20 @@ class Metrics:
     histograms: Mapping[str, Histogram] = field(default_factory=dict)
 
 
-def scrape(address: str) -> Metrics:
+def scrape(address: str, transport: Transport = PLAIN) -> Metrics:
     """The metrics at `address`: host:port, or a URL.
 
     Raises:
         BackendUnavailable: nothing answers there, or no metrics.
     """
-    url = address if "://" in address else f"http://{address}/metrics"
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310  the user's own address
-            return parse(answer.read().decode())
+        if "://" in address:
+            return parse(fetched(address, _TIMEOUT_S, transport).decode())
+        return parse(metrics_of(address, _TIMEOUT_S, transport))
     except Exception as error:  # also what HTTP's and Prometheus' parsers raise at another service's answer
-        raise BackendUnavailable(f"no metrics at {url}: {error}; give --metrics the service's /metrics") from error
+        raise BackendUnavailable(
+            f"no metrics at {address}: {error}; give --metrics the service's /metrics"
+        ) from error
 
 
 def parse(text: str) -> Metrics:
@@ -96,6 +98,7 @@ class Process:
 
     metrics: str = ""
     pid: int = 0
+    transport: Transport = PLAIN
 
 
 class Scraper:
@@ -135,7 +138,7 @@ class Scraper:
         sample = Sample()
         with contextlib.suppress(BackendUnavailable):
             if process.metrics:
-                sample = from_metrics(scrape(process.metrics))
+                sample = from_metrics(scrape(process.metrics, process.transport))
         if process.pid:
             with contextlib.suppress(psutil.NoSuchProcess):
                 return replace(local(process.pid), histograms=sample.histograms)

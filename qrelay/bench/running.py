@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from qrelay.bench.probe import Process
+from qrelay.config import ServiceSettings, Transport
 from qrelay.errors import ConfigError, QrelayError, SetupError
 from qrelay.parsing import json_document
 from qrelay.rundir import Endpoint, endpoints
@@ -75,6 +76,11 @@ class Plan:
         found = find(self.config, self.data_dir, {**os.environ, **self.environ})
         return found if found.named or self.data_dir else found.without(_STORES)
 
+    @property
+    def transport(self) -> Transport:
+        """How the services are reached."""
+        return self.settings.settings(ServiceSettings, "all").transport
+
 
 class Fleet:
     """Processes of one run; a context manager that stops what still runs. Names: judge, judge-2, judge-3, …"""
@@ -88,6 +94,8 @@ class Fleet:
         self._nats = NatsServer(self._work / "nats") if plan.queue else None
         self._supervisor = Supervisor([], self._nats, lambda _: None)
         self._gone: set[str] = set()
+        self.transport = plan.transport
+        """How its processes are reached."""
 
     def __enter__(self) -> Self:
         self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -123,6 +131,7 @@ class Fleet:
             self._work / "logs" / f"{name}.log",
             service_environ(base, service, self.data_dir, self.nats_url, run_dir=run_dir),
             service=service,
+            transport=self.transport,
         )
         child.start()
         self._supervisor.children.append(child)
@@ -168,7 +177,11 @@ class Fleet:
     def processes(self) -> dict[str, Process]:
         """For the probe: every process that runs."""
         running = [child for child in self._supervisor.children if child.runs]
-        found = {child.name: Process(end.metrics, end.pid) for child in running if (end := self.endpoint(child.name))}
+        found = {
+            child.name: Process(end.metrics, end.pid, self.transport)
+            for child in running
+            if (end := self.endpoint(child.name))
+        }
         if self._nats and self._nats.pid:
             found[NATS] = Process(pid=self._nats.pid)
         return found

@@ -89,10 +89,11 @@ def served(data_dir: Path, collection: str) -> set[str] | None:
     if running is None:
         return None
     from qrelay.runtime.client import channel
+    from qrelay.settings.load import transport_of
     from qrelay.v1 import retriever_pb2, retriever_pb2_grpc
 
     try:
-        with channel(running.grpc) as opened:
+        with channel(running.grpc, transport_of(data_dir)) as opened:
             stub = retriever_pb2_grpc.RetrieverServiceStub(opened)
             details = stub.GetInfo(retriever_pb2.RetrieverServiceGetInfoRequest(), timeout=_ANSWER_S).info.details
     except QrelayError:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from qrelay.cli.group import example
-from qrelay.cli.options import config_option, data_dir_option
+from qrelay.cli.options import config_option, data_dir_option, insecure_option
 
 
 @click.command(epilog=example("qrelay console --port 7405"))
@@ -16,6 +16,7 @@ from qrelay.cli.options import config_option, data_dir_option
 @config_option()
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: "
               "that of console.bind]")  # fmt: skip
+@insecure_option()
 def console(data_dir: Path, config: Path | None, port: int | None) -> None:
     """Serve pages, HTTP/JSON and MCP on this machine until Ctrl-C: see and correct labels in a browser.
 

@@ -11,7 +11,8 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from qrelay.cli.group import Group, example
-from qrelay.cli.options import config_option, data_dir_option, json_option
+from qrelay.cli.options import config_option, data_dir_option, json_option, reached
+from qrelay.config import Transport
 from qrelay.errors import UnknownCollection
 from qrelay.exitcodes import EXIT_FAILED
 from qrelay.nearest import did_you_mean, listed
@@ -41,10 +42,10 @@ def dlq() -> None:
 @json_option()
 def list_(data_dir: Path, address: str | None, collection: str, include_closed: bool, as_json: bool) -> None:
     """List dead letters, newest last."""
-    address = address or require(data_dir, "sink").grpc
-    entries = list(_entries(address, collection, include_closed))
+    address, transport = address or require(data_dir, "sink").grpc, reached(data_dir)
+    entries = list(_entries(address, transport, collection, include_closed))
     if not entries and collection:
-        _require_collection(address, collection)
+        _require_collection(address, transport, collection)
     if as_json:
         echo_json({"dead_letters": [_as_dict(entry) for entry in entries]})
     elif entries:
@@ -61,7 +62,7 @@ def list_(data_dir: Path, address: str | None, collection: str, include_closed: 
 @_sink_option
 def show(dead_letter_id: str, data_dir: Path, address: str | None) -> None:
     """Print one whole dead letter as JSON. The start of its id is enough."""
-    for entry in _entries(address or require(data_dir, "sink").grpc, "", True):
+    for entry in _entries(address or require(data_dir, "sink").grpc, reached(data_dir), "", True):
         if entry.dead_letter.dead_letter_id.startswith(dead_letter_id):
             echo_json(MessageToDict(entry, preserving_proto_field_name=True))
             return
@@ -79,9 +80,9 @@ def replay(ids: tuple[str, ...], everything: bool, data_dir: Path, address: str 
     """Publish the originals again, each to the stage where it failed."""
     if bool(ids) == everything:
         raise click.UsageError("give ids, or --all")
-    address = address or require(data_dir, "sink").grpc
-    whole = _complete(ids, _entries(address, "", False)) if ids else []
-    with channel(address) as opened:
+    address, transport = address or require(data_dir, "sink").grpc, reached(data_dir)
+    whole = _complete(ids, _entries(address, transport, "", False)) if ids else []
+    with channel(address, transport) as opened:
         request = sink_pb2.ReplayDeadLettersRequest(dead_letter_ids=whole, all=everything)
         answer = sink_pb2_grpc.SinkServiceStub(opened).ReplayDeadLetters(request, timeout=_TIMEOUT_S)
     if as_json:
@@ -93,9 +94,11 @@ def replay(ids: tuple[str, ...], everything: bool, data_dir: Path, address: str 
         raise SystemExit(EXIT_FAILED)
 
 
-def _entries(address: str, collection: str, include_closed: bool) -> Iterator[sink_pb2.DeadLetterEntry]:
+def _entries(
+    address: str, transport: Transport, collection: str, include_closed: bool
+) -> Iterator[sink_pb2.DeadLetterEntry]:
     """Page by page: a dead letter holds its original, up to a megabyte."""
-    with channel(address) as opened:
+    with channel(address, transport) as opened:
         stub, token = sink_pb2_grpc.SinkServiceStub(opened), ""
         while True:
             request = sink_pb2.ListDeadLettersRequest(
@@ -115,9 +118,9 @@ def _row(entry: sink_pb2.DeadLetterEntry) -> tuple[str, ...]:
     return *who, str(letter.attempts), letter.detail
 
 
-def _require_collection(address: str, collection: str) -> None:
+def _require_collection(address: str, transport: Transport, collection: str) -> None:
     """Raises UnknownCollection: the sink knows other collections, and not this one."""
-    with channel(address) as opened:
+    with channel(address, transport) as opened:
         answer = sink_pb2_grpc.SinkServiceStub(opened).GetStats(sink_pb2.GetStatsRequest(), timeout=_TIMEOUT_S)
     held = [each.collection for each in answer.collections]
     if held and collection not in held:

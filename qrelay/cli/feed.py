@@ -21,7 +21,7 @@ from qrelay.client.feeding import nats_settings
 from qrelay.client.patience import Patience
 from qrelay.client.places import Places
 from qrelay.client.waiting import ATTEMPTS, Ended, waiting
-from qrelay.config import NatsSettings
+from qrelay.config import NatsSettings, Transport
 from qrelay.errors import InputError, TransientError
 from qrelay.exitcodes import EXIT_PARTIAL
 from qrelay.feed.feeder import FeedReport
@@ -102,7 +102,7 @@ def feed(file: Path, collection: str, line_format: str, query_round: int, follow
     console = Console(stderr=True)
     say = plainly(console)
     if wait:
-        _warn(sink_address, data_dir, say)
+        _warn(sink_address, data_dir, settings.transport, say)
     states = None
     with shown(console):
         opened = open_pools(options, collection, path, columns) if options.asked else None
@@ -156,7 +156,7 @@ def _shown(feeding: Step) -> Callable[[FeedReport], None]:
 
 async def _ended(sink: str | None, nats: NatsSettings, data_dir: Path, collection: str, query_round: int,
                  query_ids: Sequence[str], say: Callable[[str], None]) -> Ended:  # fmt: skip
-    places = Places(data_dir, {"sink": sink or ""})
+    places = Places(data_dir, {"sink": sink or ""}, transport=nats.transport)
     try:
         asking = waiting(Patience(places, _STATES_S), nats, collection, query_round, say, _AGAIN)
         return await asking.until_ended(query_ids)
@@ -164,12 +164,12 @@ async def _ended(sink: str | None, nats: NatsSettings, data_dir: Path, collectio
         await places.close()
 
 
-def _warn(sink: str | None, data_dir: Path, say: Callable[[str], None]) -> None:
+def _warn(sink: str | None, data_dir: Path, transport: Transport, say: Callable[[str], None]) -> None:
     """Before feeding, which needs no sink, and may take long. Raises InputError: it is no sink that answers."""
     place = "the sink"
     try:
         place = sink or require(data_dir, "sink").grpc
-        get_info("sink", place, _INFO_S)
+        get_info("sink", place, _INFO_S, transport)
     except TransientError as error:
         say(f"warning: the sink does not answer: {error}\nFeeding continues; --wait asks it again {ATTEMPTS} times")
     except InputError as error:

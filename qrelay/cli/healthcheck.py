@@ -7,11 +7,14 @@ command. It imports gRPC and nothing of a service, because it runs for as long a
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import click
 
 from qrelay.cli.group import example
+from qrelay.cli.options import config_option
+from qrelay.config import PLAIN, Transport
 from qrelay.errors import BackendUnavailable, InputError
 
 _NOT_SERVING: Final = "wait until its model is loaded, or read its log"
@@ -19,28 +22,32 @@ _NOT_SERVING: Final = "wait until its model is loaded, or read its log"
 
 @click.command(epilog=example("qrelay healthcheck 127.0.0.1:7403"))
 @click.argument("address")
+@config_option()
 @click.option("--service", default="", help="Whose health: a gRPC service's full name, or liveness.  [default: all]")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True,
               help="Seconds to wait for the answer.")  # fmt: skip
-def healthcheck(address: str, service: str, timeout_s: float) -> None:
-    """Exit with 0 when the service at ADDRESS (host:port; the console: http://host:port) is ready, with 1 when it is
-    not or does not answer."""
-    if address.startswith("http://"):
-        check_http(address, timeout_s)
+def healthcheck(address: str, config: Path | None, service: str, timeout_s: float) -> None:
+    """Exit with 0 when the service at ADDRESS (host:port; the console: http://host:port, or https://) is ready, with
+    1 when it is not or does not answer. Certificates are those of the setting all.tls."""
+    from qrelay.settings.load import transport_of
+
+    transport = transport_of(None, config)
+    if address.startswith(("http://", "https://")):
+        check_http(address, timeout_s, transport)
     else:
-        check(address, service, timeout_s)
+        check(address, service, timeout_s, transport)
     click.echo("SERVING")
 
 
-def check_http(url: str, timeout_s: float) -> None:
+def check_http(url: str, timeout_s: float, transport: Transport = PLAIN) -> None:
     """Return when the console at http://host:port answers. Raises BackendUnavailable."""
     from qrelay.runtime.lookout import answers
 
-    if not answers(url.removeprefix("http://"), timeout_s):
+    if not answers(url, timeout_s, transport):
         raise BackendUnavailable(f"{url} does not answer: read the console's log")
 
 
-def check(address: str, service: str, timeout_s: float) -> None:
+def check(address: str, service: str, timeout_s: float, transport: Transport = PLAIN) -> None:
     """Return when `service` ("": the whole server) at host:port is SERVING; ask once, `timeout_s` seconds at most.
 
     Raises:
@@ -50,14 +57,18 @@ def check(address: str, service: str, timeout_s: float) -> None:
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from qrelay.runtime.client import tls_hint
+    from qrelay.security import tls
+
     request = health_pb2.HealthCheckRequest(service=service)
-    with grpc.insecure_channel(address) as channel:
+    with tls.channel(address, transport) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise InputError(f"{address} knows no {service!r}: leave --service out, or say liveness") from error
-            raise BackendUnavailable(f"{address} does not answer: {error.details()}") from error
+            details = error.details() or ""
+            raise BackendUnavailable(f"{address} does not answer: {details}{tls_hint(details)}") from error
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         state = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
         raise BackendUnavailable(f"{address} is {state}: {_NOT_SERVING}")

@@ -21,6 +21,7 @@ from qrelay.exitcodes import MEANINGS
 _COMMANDS: Final = {
     "audit": "qrelay.cli.labels.audit:audit",
     "bench": "qrelay.cli.bench.group:bench",
+    "certs": "qrelay.cli.certs:certs",
     "config": "qrelay.cli.config:config",
     "console": "qrelay.cli.console:console",
     "dlq": "qrelay.cli.dlq:dlq",
@@ -54,6 +55,7 @@ _EXTRAS: Final = {
     ),
     **dict.fromkeys(("eval", "train", "rounds"), "trainer"),
     **dict.fromkeys(("feed", "index"), "retriever"),
+    "certs": "certs",
     "judge": "judge",
     "queries": "judge",
     "bench": "bench",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from qrelay.config import Transport
 from qrelay.formats.datasets import Kind
 from qrelay.nearest import listed
+from qrelay.settings.load import transport_of
 from qrelay.settings.sources import default_data_dir
 
 _CONFIG = "qrelay.config"
@@ -48,6 +51,28 @@ def column_option(kind: Kind) -> Decorator:
         metavar="NAME=COLUMN",
         help=f"What a column, or a key of JSONL, is called: NAME is {listed(kind.fields)}; several times for more.",
     )
+
+
+def reached(data_dir: Path) -> Transport:
+    """How this command reaches the installation's services: by its settings. Raises ConfigError."""
+    return transport_of(data_dir, click.get_current_context().meta.get(_CONFIG))
+
+
+def insecure_option() -> Decorator:
+    """--insecure: the setting all.insecure, before any settings are read."""
+    return click.option(
+        "--insecure",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_insecure,
+        help="Let plain text leave this machine: the setting all.insecure.",
+    )
+
+
+def _insecure(_: click.Context, __: click.Parameter, given: bool) -> None:
+    if given:
+        os.environ["QRELAY_ALL__INSECURE"] = "true"
 
 
 def json_option() -> Decorator:

@@ -129,7 +129,7 @@ def _round_trip(
         )
     if not collection:
         raise click.UsageError("the round trip needs --collection: the name of the corpus in the retriever")
-    return RetrieverRoundTrip(address, collection, depth)
+    return RetrieverRoundTrip(data_dir, address, collection, depth)
 
 
 def _settings(

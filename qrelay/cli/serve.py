@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from qrelay.cli.group import example
-from qrelay.cli.options import config_option
+from qrelay.cli.options import config_option, insecure_option
 from qrelay.errors import ConfigError
 from qrelay.runtime.stage import ServiceDef
 from qrelay.settings.sections import SERVICES
@@ -33,6 +33,7 @@ def load_definition(name: str) -> ServiceDef[Any, Any]:
 @click.command(epilog=example("qrelay serve judge --config qrelay.yaml"))
 @click.argument("service", type=click.Choice(SERVICES))
 @config_option()
+@insecure_option()
 def serve(service: str, config: Path | None) -> None:
     """Run one SERVICE in the foreground until SIGTERM."""
     gc.disable()  # nothing that is imported is garbage, and looking for some takes a tenth of the start

@@ -79,7 +79,7 @@ def top(
 async def _show(data_dir: Path, settings: NatsSettings, interval: float, once: bool, as_json: bool) -> None:
     """Look after look. On a terminal in place; on a pipe one table after another, flushed."""
     console = Console()
-    overview = Overview(data_dir, lambda: settings, name="top", patience_s=None)
+    overview = Overview(data_dir, lambda: settings, name="top", patience_s=None, transport=settings.transport)
     await overview.state()
     with contextlib.ExitStack() as closing:
         show: Callable[[Group], None] = console.print

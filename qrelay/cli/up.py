@@ -29,8 +29,8 @@ from qrelay.cli.checks import checked_settings, refuse_taken
 from qrelay.cli.down import LOCK, PID_FILE
 from qrelay.cli.group import example
 from qrelay.cli.models.preparing import choose_if_open
-from qrelay.cli.options import config_option, data_dir_option
-from qrelay.config import NatsSettings, ServiceSettings
+from qrelay.cli.options import config_option, data_dir_option, insecure_option
+from qrelay.config import NatsSettings, ServiceSettings, TlsSettings
 from qrelay.errors import ConfigError, QrelayError, SetupError, TransientError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.files import write_atomic
@@ -39,8 +39,10 @@ from qrelay.rundir import endpoints
 from qrelay.runtime.lookout import LOOK_S
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.supervisor import Child, Supervisor, service_environ
+from qrelay.security.tls import files_of
 from qrelay.settings import find
 from qrelay.settings.effective import Effective, renewed
+from qrelay.settings.load import transport_of
 from qrelay.settings.record import changes, recorded_environ, write_record
 from qrelay.settings.sections import CONSOLE, SERVICES, settings_classes, settings_of
 
@@ -51,6 +53,8 @@ _STILL_STARTING: Final = "it continues to start in the background: `qrelay top` 
 
 ORDER = ("sink", "judge", "reranker", "retriever", CONSOLE)
 """Start from the end of the line, so that the first query finds its whole way open."""
+CERTIFICATES: Final = "tls"
+"""Folder of a development authority and its certificates, in the data folder: where it is, it is used."""
 PROCESSES = (*SERVICES, CONSOLE)
 _CONSOLE_LIBRARIES: Final = ("starlette", "uvicorn", "mcp", "jinja2", "sqlalchemy")
 
@@ -60,7 +64,8 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
     """The supervisor with nothing started yet; services run with what is recorded. Port base 0: free ports."""
     if nats_port is None:
         nats_port = port_base
-    nats = None if nats_url else NatsServer(data_dir / "nats", port=nats_port)
+    transport = transport_of(data_dir)
+    nats = None if nats_url else NatsServer(data_dir / "nats", port=nats_port, tls=nats_tls(data_dir))
     if nats and not nats_port:
         nats.reserve_port()
     base = {**recorded_environ(os.environ, data_dir), orphans.MARK: str(data_dir / "run")}
@@ -70,9 +75,26 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
             continue
         ports = (port_base + number, port_base + 10 + number) if port_base else (0, 0)
         environ = service_environ(base, name, data_dir, nats_url or (nats.url if nats else ""), ports)
-        children.append(Child(name, data_dir / "logs" / f"{name}.log", environ))
+        children.append(Child(name, data_dir / "logs" / f"{name}.log", environ, transport=transport))
     children.sort(key=lambda child: ORDER.index(child.name))
     return Supervisor(children, nats, say)
+
+
+def nats_tls(data_dir: Path) -> TlsSettings | None:
+    """The embedded server's certificate, by the development authority; without one it listens here, in plain text."""
+    folder = data_dir / CERTIFICATES / "nats"
+    return files_of(folder) if folder.is_dir() else None
+
+
+def secured(data_dir: Path, say: Callable[[str], None]) -> None:
+    """Development certificates into the data folder, and into the settings of this process and those that it starts.
+    They are new at each start; the authority stays."""
+    from qrelay.security.certs import development, user, variables
+
+    folder, person = data_dir / CERTIFICATES, user()
+    development(folder, people=[person])
+    os.environ.update(variables(folder, person))
+    say(f"TLS everywhere, by the certificates in {folder}; commands on this data folder are {person}'s")
 
 
 @click.command(epilog=example("qrelay up --detach"))
@@ -85,11 +107,15 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
                    "ports.")  # fmt: skip
 @click.option("--only", "services", multiple=True, type=click.Choice(PROCESSES),
               help="Start just this service (repeatable).")  # fmt: skip
+@click.option("--secure", is_flag=True, help="TLS everywhere, by certificates of an authority that is made in the "
+              "data folder; from then on always.")  # fmt: skip
+@insecure_option()
 @click.option("--detach", is_flag=True, help="Return when all are ready; `qrelay down` stops them.")
 @click.option("--detached", is_flag=True, hidden=True, help="This is the process that --detach left running.")
 @click.option("--while-stdin", is_flag=True, hidden=True, help="Stop when standard input ends, with who writes it.")
 def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int | None, port_base: int,
-       services: tuple[str, ...], detach: bool, detached: bool, while_stdin: bool) -> None:  # fmt: skip
+       services: tuple[str, ...], secure: bool, detach: bool, detached: bool,
+       while_stdin: bool) -> None:  # fmt: skip
     """Run the four services and the console here until Ctrl-C.
 
     Settings and ports are checked before anything starts. No time limit: what each service does is
@@ -116,6 +142,8 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     with shown(console):
         for line in choose_if_open(data_dir, config):
             say(line)
+    if secure or (data_dir / CERTIFICATES).is_dir():
+        secured(data_dir, say)
     settings = find(config, data_dir)
     for line in changes(settings, classes):
         say(line)
@@ -261,8 +289,8 @@ def _look(supervisor: Supervisor, data_dir: Path) -> None:
     found = endpoints(data_dir)
     for child in supervisor.look(found):
         at = found[child.service]
-        where = at.grpc if at.http else f"grpc {at.grpc}"
-        supervisor.say(f"{child.name:<9} ready  {where}  metrics http://{at.metrics}/metrics")
+        where, scheme = at.grpc if at.http else f"grpc {at.grpc}", "https" if child.transport.tls.enabled else "http"
+        supervisor.say(f"{child.name:<9} ready  {where}  metrics {scheme}://{at.metrics}/metrics")
 
 
 def _announce_nats(data_dir: Path, nats: NatsServer) -> None:

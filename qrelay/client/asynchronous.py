@@ -18,6 +18,7 @@ from qrelay.client.patience import ATTEMPTS, TIMEOUT_S, Patience
 from qrelay.client.places import SERVICES, Places
 from qrelay.client.results import AsyncResults, raising
 from qrelay.client.waiting import Ended, waiting
+from qrelay.config import Transport
 from qrelay.errors import QrelayError
 from qrelay.feed.feeder import FeedReport
 from qrelay.settings.sources import default_data_dir
@@ -56,12 +57,14 @@ class AsyncClient:
         nats: str | None = None,
         timeout_s: float = TIMEOUT_S,
         attempts: int = ATTEMPTS,
+        transport: Transport | None = None,
     ) -> None:
         """data_dir: of the `qrelay up` whose services are called; None: as every command finds it; where addresses
         are given, it is looked for only when a call needs another one, or the feed's journal. collection: of calls
         that name none. retriever, reranker, judge, sink: host:port or dns:///name:port of those that run
         elsewhere; nats: their queues' URL. timeout_s: seconds without any answer, after which a call fails.
-        attempts: tries in a row of a service that does not answer.
+        attempts: tries in a row of a service that does not answer. transport: certificates to show and believe; None:
+        those of the installation's settings (all.tls), else plain text on this machine.
 
         Raises:
             ConfigError: no address is given, and the settings file, which names the data folder, does not hold.
@@ -69,7 +72,7 @@ class AsyncClient:
         all_given = zip(SERVICES, (retriever, reranker, judge, sink), strict=True)
         given = {name: address for name, address in all_given if address}
         folder = Path(data_dir) if data_dir is not None else None if given else default_data_dir()
-        self._places = Places(folder, given)
+        self._places = Places(folder, given, transport=transport)
         self._patience = Patience(self._places, timeout_s, attempts)
         self._collection, self._nats = collection, nats
 

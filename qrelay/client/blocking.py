@@ -22,6 +22,7 @@ from qrelay.client.local import Corpus, Installation, Settings
 from qrelay.client.patience import ATTEMPTS, TIMEOUT_S
 from qrelay.client.results import AsyncResults, Results
 from qrelay.client.waiting import Ended
+from qrelay.config import Transport
 from qrelay.errors import QrelayError
 from qrelay.feed.feeder import FeedReport
 from qrelay.http.blocking import Blocking
@@ -73,10 +74,11 @@ class Client:
         nats: str | None = None,
         timeout_s: float = TIMEOUT_S,
         attempts: int = ATTEMPTS,
+        transport: Transport | None = None,
     ) -> None:
         self._client = AsyncClient(
             data_dir, collection=collection, retriever=retriever, reranker=reranker, judge=judge, sink=sink,
-            nats=nats, timeout_s=timeout_s, attempts=attempts,
+            nats=nats, timeout_s=timeout_s, attempts=attempts, transport=transport,
         )  # fmt: skip
         self._loop = Blocking("qrelay client")
         self._closed = False

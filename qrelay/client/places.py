@@ -10,11 +10,14 @@ from typing import Any, Final
 
 import grpc.aio
 
+from qrelay.config import PLAIN, Transport
 from qrelay.errors import BackendUnavailable
 from qrelay.progress import Progress
 from qrelay.rundir import require
 from qrelay.runtime.client import OPTIONS
 from qrelay.runtime.lookout import preparing
+from qrelay.security.tls import Channels, leaves_here
+from qrelay.settings.load import transport_of
 from qrelay.settings.sources import default_data_dir
 from qrelay.v1.service_info_pb2 import SERVICE_STATE_PREPARING, ServiceInfo
 
@@ -38,18 +41,35 @@ class Places:
         data_dir: Path | None,
         given: Mapping[str, str],
         options: Sequence[tuple[str, Any]] = ATTEMPTED_ELSEWHERE,
+        transport: Transport | None = None,
     ) -> None:
         """data_dir: None: as every command finds it, once it is needed. given: service -> host:port or
         dns:///name:port; others (and "") are those that run from the data folder, wherever they listen by then.
-        options: the channels'."""
-        self._data_dir, self.given, self._options = data_dir, dict(given), options
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        options: the channels'; transport: None: by the folder's settings."""
+        self._data_dir, self.given = data_dir, dict(given)
+        self._options, self._transport = options, transport
+        self._opened: Channels | None = None
         self._met: set[str] = set()
 
     @cached_property
     def data_dir(self) -> Path:
         """The data folder. Raises ConfigError: the settings file, which names it, does not hold."""
         return self._data_dir or default_data_dir()
+
+    @property
+    def transport(self) -> Transport:
+        """How the services are reached: as given, else by the installation's settings, which nobody needs who names
+        neither an installation nor another machine. Raises ConfigError."""
+        if self._transport is None:
+            here = self._data_dir is None and self.given and not any(map(leaves_here, self.given.values()))
+            self._transport = PLAIN if here else transport_of(self._data_dir)
+        return self._transport
+
+    def channel(self, address: str) -> grpc.aio.Channel:
+        """The channel for the next call. Raises ConfigError."""
+        if self._opened is None:
+            self._opened = Channels(self.transport, self._options)
+        return self._opened.to(address)
 
     def address(self, service: str) -> str:
         """host:port. Raises BackendUnavailable: none runs from the data folder; ConfigError: see `data_dir`."""
@@ -64,10 +84,8 @@ class Places:
     def stub(self, service: str) -> tuple[str, Any]:
         """(address, the service's asynchronous stub). Raises BackendUnavailable: none runs from the data folder."""
         address = self.address(service)
-        if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=self._options)
         stubs = importlib.import_module(f"qrelay.v1.{service}_pb2_grpc")
-        return address, getattr(stubs, f"{service.capitalize()}ServiceStub")(self._channels[address])
+        return address, getattr(stubs, f"{service.capitalize()}ServiceStub")(self.channel(address))
 
     async def info(self, service: str) -> ServiceInfo:
         """What the service says of itself, asked once. Raises BackendUnavailable, grpc.aio.AioRpcError."""
@@ -90,6 +108,5 @@ class Places:
 
     async def close(self) -> None:
         """Close every channel."""
-        channels, self._channels = self._channels, {}
-        for channel in channels.values():
-            await channel.close()
+        if self._opened:
+            await self._opened.close()

@@ -15,7 +15,7 @@ from typing import Final
 
 from qrelay.client.ledger import SINK
 from qrelay.client.patience import Patience
-from qrelay.config import NatsSettings
+from qrelay.config import NatsSettings, Transport
 from qrelay.errors import BackendUnavailable, QrelayError, TransientError
 from qrelay.progress import Progress, step, tell
 from qrelay.rundir import Endpoint, endpoints
@@ -77,26 +77,26 @@ async def queues_status(nats: NatsSettings, data_dir: Path) -> QueuesStatus:
             queues = await broker.stats()
     except QrelayError as error:
         return QueuesStatus(None, f"the queues cannot be read: {error}")
-    return await asyncio.to_thread(_status, queues, data_dir)
+    return await asyncio.to_thread(_status, queues, data_dir, nats.transport)
 
 
-def _status(queues: Sequence[QueueStats], data_dir: Path) -> QueuesStatus:
+def _status(queues: Sequence[QueueStats], data_dir: Path, transport: Transport) -> QueuesStatus:
     here = {name: end for name, end in endpoints(data_dir).items() if name != "nats"}
     waiting = [
-        f"{queue.lag} for the {_SERVICE_OF[queue.queue]}{_state(here, _SERVICE_OF[queue.queue])}"
+        f"{queue.lag} for the {_SERVICE_OF[queue.queue]}{_state(here, _SERVICE_OF[queue.queue], transport)}"
         for queue in queues
         if queue.lag
     ]
     return QueuesStatus(sum(queue.lag for queue in queues), f"in flight: {', '.join(waiting) or 'none'}")
 
 
-def _state(here: Mapping[str, Endpoint], service: str) -> str:
+def _state(here: Mapping[str, Endpoint], service: str, transport: Transport) -> str:
     """Why a service may take nothing: only where some run from the data folder is that known."""
     if not here:
         return ""
     if service not in here:
         return " (not running)"
-    return "" if is_ready(here[service]) else " (not ready)"
+    return "" if is_ready(here[service], transport) else " (not ready)"
 
 
 def waiting(

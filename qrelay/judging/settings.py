@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -247,6 +248,9 @@ class JudgeSettings(ServiceSettings):
         else:
             fits = backend not in _ENCODERS and (backend in _PROMPT_LOGPROBS or self.strategy != "query_likelihood")
         return self.strategy if fits else _strategy(backend)
+
+    def _databases(self) -> Sequence[tuple[str, str]]:
+        return (("judge.cache", self.cache),)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

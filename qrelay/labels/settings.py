@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -124,6 +125,9 @@ class SinkSettings(ServiceSettings):
             except InputError as error:
                 raise ValueError(str(error)) from error
         return value
+
+    def _databases(self) -> Sequence[tuple[str, str]]:
+        return (("sink.ledger", self.ledger),)
 
     @model_validator(mode="after")
     def _known_scales_stay(self) -> Self:

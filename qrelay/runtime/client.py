@@ -12,8 +12,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from qrelay.config import PLAIN, Transport
 from qrelay.errors import BackendTimeout, BackendUnavailable, InputError, Overloaded, Oversized, QrelayError
 from qrelay.runtime.translate import error_of_status
+from qrelay.security import tls
 from qrelay.v1 import service_info_pb2
 
 _RETRIES = json.dumps(
@@ -44,13 +46,15 @@ OPTIONS: list[tuple[str, Any]] = [
 
 
 @contextlib.contextmanager
-def channel(address: str) -> Iterator[grpc.Channel]:
+def channel(address: str, transport: Transport = PLAIN) -> Iterator[grpc.Channel]:
     """A channel to host:port or dns:///name:port; foreign errors leave the block as qrelay's."""
-    with grpc.insecure_channel(address, options=OPTIONS) as opened, translated(address):
+    with tls.channel(address, transport, OPTIONS) as opened, translated(address):
         yield opened
 
 
-def get_info(service: str, address: str, timeout_s: float) -> service_info_pb2.ServiceInfo:
+def get_info(
+    service: str, address: str, timeout_s: float, transport: Transport = PLAIN
+) -> service_info_pb2.ServiceInfo:
     """What the service (retriever, reranker, judge or sink) at the address says of itself, asked once.
 
     Raises:
@@ -60,7 +64,7 @@ def get_info(service: str, address: str, timeout_s: float) -> service_info_pb2.S
     messages = importlib.import_module(f"qrelay.v1.{service}_pb2")
     stubs = importlib.import_module(f"qrelay.v1.{service}_pb2_grpc")
     name = f"{service.capitalize()}Service"
-    with grpc.insecure_channel(address) as opened, translated(address):
+    with tls.channel(address, transport) as opened, translated(address):
         stub = getattr(stubs, f"{name}Stub")(opened)
         request = getattr(messages, f"{name}GetInfoRequest")()
         info: service_info_pb2.ServiceInfo = stub.GetInfo(request, timeout=timeout_s).info
@@ -84,7 +88,7 @@ def from_rpc_error(address: str, error: Any) -> QrelayError:
     code, text = error.code(), error.details() or ""
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            return BackendUnavailable(f"{address} does not answer: {text}")
+            return BackendUnavailable(f"{address} does not answer: {text}{tls_hint(text)}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return BackendTimeout(f"{address} did not answer in time: {text}")
         case grpc.StatusCode.CANCELLED:  # not by us, or nobody would ask: the server, or what stands before it
@@ -95,6 +99,12 @@ def from_rpc_error(address: str, error: Any) -> QrelayError:
             return Overloaded(f"{address}: {text}")
         case _:
             return InputError(f"{address} answered {code.name}: {text}")
+
+
+def tls_hint(text: str) -> str:
+    """What to look at where gRPC's words for a failed connection may mean a certificate."""
+    signs = ("Socket closed", "andshake", "SSL", "ertificate", "Verification")
+    return "; it may want certificates, or other ones: see all.tls" if any(each in text for each in signs) else ""
 
 
 def _status(error: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,13 +25,14 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from qrelay.config import NatsSettings
+from qrelay.config import NatsSettings, Transport, plain_nats
 from qrelay.errors import BackendUnavailable, ConfigError, QrelayError
 from qrelay.progress import step
 from qrelay.runtime import declaring
 from qrelay.runtime.broker import admit
 from qrelay.runtime.natserrors import UNDECLARED, translated
 from qrelay.runtime.topology import Queue, QueueStats, queue_of
+from qrelay.security.tls import client_context
 from qrelay.settings.secrets import masked
 
 log = logging.getLogger(__name__)
@@ -128,11 +130,12 @@ class JetStreamBroker:
         servers = _servers(settings.url)
         if settings.credentials and not settings.credentials.is_file():
             raise ConfigError(f"nats.credentials {settings.credentials} is no file: give the path of a .creds file")
+        tls = _tls(servers, settings.transport)
         client = _Client()
         broker = None
         try:
             async with asyncio.timeout(timeout_s):
-                await _connected(client, servers, settings.credentials, name, heard)
+                await _connected(client, servers, settings.credentials, name, heard, tls)
                 broker = cls(client, settings, owner=owner)
                 heard.clear()
                 await broker._ready(heard, failed)
@@ -302,18 +305,41 @@ def _servers(url: str) -> list[str]:
     return servers
 
 
+def _tls(servers: list[str], transport: Transport) -> ssl.SSLContext | None:
+    """What a URL that begins with tls:// asks for; None: plain text. Raises ConfigError."""
+    if not transport.insecure and (found := plain_nats(",".join(servers))):
+        raise ConfigError(f"{'; '.join(found)}; or say insecure: true")
+    if not any(server.startswith("tls://") for server in servers):
+        return None
+    if not transport.tls.enabled:
+        raise ConfigError("nats.url asks for certificates: set tls (certificate, key, authority)")
+    logging.getLogger("asyncio").addFilter(_tells)
+    return client_context(transport.tls)
+
+
+def _tells(record: logging.LogRecord) -> bool:
+    """asyncio remarks on how nats-py closes a connection with TLS, each time; nothing is wrong."""
+    return "eof_received()" not in str(record.msg)
+
+
 async def _connected(
-    client: Client, servers: list[str], credentials: Path | None, name: str, heard: list[Exception]
+    client: Client,
+    servers: list[str],
+    credentials: Path | None,
+    name: str,
+    heard: list[Exception],
+    tls: ssl.SSLContext | None,
 ) -> None:
     """Connects, however long it takes; `heard` gets what a server says against it."""
 
     async def log_error(error: Exception) -> None:
         log.warning("NATS: %s", error)
-        if isinstance(error, nats.errors.Error):
+        if isinstance(error, nats.errors.Error | ssl.SSLError):
             heard[:] = [error]
 
     await client.connect(
         servers=servers,
+        tls=tls,
         name=f"qrelay-{name}",
         user_credentials=str(credentials) if credentials else None,
         allow_reconnect=True,

@@ -17,10 +17,12 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from qrelay.config import PLAIN, Transport
 from qrelay.errors import BackendTimeout, QrelayError
 from qrelay.progress import Progress, tell
 from qrelay.rundir import Endpoint
 from qrelay.runtime.client import get_info
+from qrelay.security import tls
 from qrelay.v1 import service_info_pb2
 
 LOOK_S: Final = 0.5
@@ -93,8 +95,8 @@ class Pulse:
 class Watch:
     """One service's process on its way to being ready. What it does is told to this context's listener."""
 
-    def __init__(self, service: str) -> None:
-        self.service = service
+    def __init__(self, service: str, transport: Transport = PLAIN) -> None:
+        self.service, self._transport = service, transport
         self.ready = False
         self.doing = Progress(f"{service}: starting")
         self.pulse = Pulse()
@@ -104,11 +106,11 @@ class Watch:
         if self.ready:
             return
         ours = endpoint if endpoint and endpoint.pid == pid else None
-        if ours and is_ready(ours):
+        if ours and is_ready(ours, self._transport):
             self.ready = True
             self.end()
             return
-        self._does(_asked(self.service, ours.grpc) if ours and not ours.http else None)
+        self._does(_asked(self.service, ours.grpc, self._transport) if ours and not ours.http else None)
         self.pulse.look(pid, self.doing)
 
     def end(self) -> None:
@@ -138,11 +140,11 @@ def refuse_stillness(watches: Iterable[Watch], *, hint: str, looks: int = STILL_
         raise BackendTimeout(f"nothing moves, at {looks} looks in a row:\n  {stuck}\n{hint}")
 
 
-def is_ready(endpoint: Endpoint) -> bool:
+def is_ready(endpoint: Endpoint, transport: Transport = PLAIN) -> bool:
     """Whether the service's gRPC health says SERVING, or the console answers over HTTP."""
     if endpoint.http:
-        return answers(endpoint.grpc.removeprefix("http://"), _ASK_S)
-    with grpc.insecure_channel(endpoint.grpc) as channel:
+        return answers(endpoint.grpc, _ASK_S, transport)
+    with tls.channel(endpoint.grpc, transport) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_ASK_S)
         except grpc.RpcError:
@@ -150,19 +152,33 @@ def is_ready(endpoint: Endpoint) -> bool:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def answers(address: str, timeout_s: float) -> bool:
-    """Whether the console at host:port answers over HTTP."""
+def answers(url: str, timeout_s: float, transport: Transport = PLAIN) -> bool:
+    """Whether the console at http://host:port, or https://, answers."""
     try:
-        with urllib.request.urlopen(f"http://{address}/health", timeout=timeout_s):
-            return True
+        fetched(f"{url}/health", timeout_s, transport)
     except (OSError, HTTPException):
         return False
+    return True
 
 
-def _asked(service: str, address: str) -> Progress | None:
+def fetched(url: str, timeout_s: float, transport: Transport = PLAIN) -> bytes:
+    """What answers at a URL of an installation. Raises OSError, HTTPException: nothing does."""
+    context = tls.http_context(url, transport)
+    with urllib.request.urlopen(url, timeout=timeout_s, context=context) as answer:  # noqa: S310  its own address
+        body: bytes = answer.read()
+    return body
+
+
+def metrics_of(address: str, timeout_s: float, transport: Transport = PLAIN) -> str:
+    """The metrics of a service at host:port, in Prometheus' text format. Raises as `fetched`."""
+    scheme = "https" if transport.tls.enabled else "http"
+    return fetched(f"{scheme}://{address}/metrics", timeout_s, transport).decode()
+
+
+def _asked(service: str, address: str, transport: Transport) -> Progress | None:
     """What the service says that it does; None: nothing, or it is too busy to answer."""
     try:
-        info = get_info(service, address, _ASK_S)
+        info = get_info(service, address, _ASK_S, transport)
     except QrelayError:
         return None
     return preparing(info)

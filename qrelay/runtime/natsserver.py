@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from qrelay.config import NatsSettings
+from qrelay.config import NatsSettings, TlsSettings
 from qrelay.errors import PortInUse, SetupError
 from qrelay.progress import step
 from qrelay.runtime.lookout import STILL_LOOKS, Pulse
 from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Queue
+from qrelay.security.tls import stamp_of
 
 _POLL_S: Final = 0.05
 _STOP_TIMEOUT_S: Final = 10.0
@@ -37,19 +39,23 @@ class NatsServer:
         max_payload: int = 1024**2,
         sync: str = "always",
         max_store_bytes: int = 20 * 1024**3,
+        tls: TlsSettings | None = None,
     ) -> None:
-        """`port` 0 takes a free one; `max_payload` in bytes; `sync` is "always" or a duration such as "2m"."""
+        """`port` 0 takes a free one; `max_payload` in bytes; `sync` is "always" or a duration such as "2m".
+        tls: clients have to show a certificate; None: plain text."""
         self._folder = folder
         self._port = port
         self._max_payload = max_payload
         self._sync = sync
         self._max_store_bytes = max_store_bytes
+        self._tls = tls if tls and tls.enabled else None
+        self._stamp: Any = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Where clients connect, once started."""
-        return f"nats://127.0.0.1:{self._port}"
+        return f"{'tls' if self._tls else 'nats'}://127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int:
@@ -80,6 +86,7 @@ class NatsServer:
             self.reserve_port()
         config = self._folder / "nats.conf"
         config.write_text(self._config(), "utf8")
+        self._stamp = stamp_of(self._tls) if self._tls else None
         log_path = self._folder / "nats.log"
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -95,7 +102,21 @@ class NatsServer:
             f"write_deadline: 30s\n"
             f"jetstream {{\n  store_dir: {store}\n  sync_interval: {self._sync}\n"
             f"  max_file_store: {self._max_store_bytes}\n}}\n"
+            f"{self._tls_config()}"
         )
+
+    def _tls_config(self) -> str:
+        """JSON is what the server reads, too."""
+        if not self._tls:
+            return ""
+        names = {"cert_file": self._tls.certificate, "key_file": self._tls.key, "ca_file": self._tls.authority}
+        return f"tls: {json.dumps({name: str(path) for name, path in names.items()} | {'verify': True})}\n"
+
+    def renew(self) -> None:
+        """Let the server read its certificate again where the files have changed; connections stay."""
+        if self._tls and self._process and self.pid and (stamp := stamp_of(self._tls)) != self._stamp:
+            self._stamp = stamp
+            self._process.send_signal(signal.SIGHUP)
 
     def _await_listening(self, log_path: Path) -> None:
         """A large store is read before the server listens: that takes as long as it takes."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +21,12 @@ from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from qrelay.config import NatsSettings
+from qrelay.config import PLAIN, NatsSettings, Transport
 from qrelay.errors import BackendUnavailable, QrelayError
 from qrelay.rundir import endpoints
 from qrelay.runtime.client import get_info
 from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.lookout import metrics_of
 from qrelay.runtime.servicer import ON_HOLD
 from qrelay.runtime.topology import Queue, QueueStats
 from qrelay.settings.publish import DETAIL
@@ -64,14 +64,12 @@ class Look:
     """The console's URL; "": it does not run."""
 
 
-def scrape(address: str) -> dict[str, float] | None:
+def scrape(address: str, transport: Transport = PLAIN) -> dict[str, float] | None:
     """One service's samples, summed over the labels that are not in the name: `name{x}`, of an outcome or a budget's
     period x, or `name`. None: it did not answer, or not in Prometheus' format."""
     totals: dict[str, float] = {}
     try:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=2) as answer:
-            text = answer.read().decode()
-        for family in text_string_to_metric_families(text):
+        for family in text_string_to_metric_families(metrics_of(address, 2.0, transport)):
             for sample in family.samples:
                 found = next((sample.labels[label] for label in _NAMED if label in sample.labels), "")
                 name = f"{sample.name}{{{found}}}" if found else sample.name
@@ -81,11 +79,11 @@ def scrape(address: str) -> dict[str, float] | None:
     return totals
 
 
-async def look(data_dir: Path, broker: JetStreamBroker | QrelayError) -> Look:
+async def look(data_dir: Path, broker: JetStreamBroker | QrelayError, transport: Transport = PLAIN) -> Look:
     """Ask every running service and the broker; an error in its place says why there is none."""
     found = endpoints(data_dir)
     names = [name for name in SERVICES if name in found]
-    samples = await asyncio.gather(*(asyncio.to_thread(scrape, found[name].metrics) for name in names))
+    samples = await asyncio.gather(*(asyncio.to_thread(scrape, found[name].metrics, transport) for name in names))
     queues, problem = {}, ""
     try:
         if isinstance(broker, QrelayError):
@@ -95,27 +93,27 @@ async def look(data_dir: Path, broker: JetStreamBroker | QrelayError) -> Look:
         problem = str(masked(str(error)))
     metrics = dict(zip(names, samples, strict=True))
     waiting = [name for name in names if (metrics[name] or {}).get("qrelay_on_hold_until_seconds")]
-    said = await asyncio.gather(*(asyncio.to_thread(held_up, name, found[name].grpc) for name in waiting))
+    said = await asyncio.gather(*(asyncio.to_thread(held_up, name, found[name].grpc, transport) for name in waiting))
     published = {}
     if "qrelay_published_change" in (metrics.get("sink") or {}):
-        published = await asyncio.to_thread(publishing, found["sink"].grpc)
+        published = await asyncio.to_thread(publishing, found["sink"].grpc, transport)
     console = found[CONSOLE].grpc if CONSOLE in found else ""
     holds = dict(zip(waiting, said, strict=True))
     return Look(time.monotonic(), metrics, queues, problem, holds, published, console)
 
 
-def publishing(address: str) -> dict[str, str]:
+def publishing(address: str, transport: Transport) -> dict[str, str]:
     """What the sink says of publishing, by collection."""
     with contextlib.suppress(QrelayError):
-        details = get_info("sink", address, timeout_s=2.0).details
+        details = get_info("sink", address, 2.0, transport).details
         return {name.removeprefix(DETAIL): each for name, each in details.items() if name.startswith(DETAIL)}
     return {}
 
 
-def held_up(service: str, address: str) -> str:
+def held_up(service: str, address: str, transport: Transport) -> str:
     """What a service says that it waits for."""
     with contextlib.suppress(QrelayError):
-        return get_info(service, address, timeout_s=2.0).details.get(ON_HOLD, "")
+        return get_info(service, address, 2.0, transport).details.get(ON_HOLD, "")
     return ""
 
 
@@ -199,9 +197,10 @@ class Overview:
         name: str,
         patience_s: float | None,
         fresh_s: float = 0.0,
+        transport: Transport = PLAIN,
     ) -> None:
         self._data_dir, self._nats, self._name = data_dir, nats, name
-        self._patience_s, self._fresh_s = patience_s, fresh_s
+        self._patience_s, self._fresh_s, self._transport = patience_s, fresh_s, transport
         self._looking = asyncio.Lock()
         self._connecting: asyncio.Task[JetStreamBroker | QrelayError] | None = None
         self._last: Look | None = None
@@ -211,7 +210,7 @@ class Overview:
         """What `summary` makes of a look now and the one before."""
         async with self._looking:
             if self._last is None or time.monotonic() - self._last.at >= self._fresh_s:
-                now = await look(self._data_dir, await self._broker())
+                now = await look(self._data_dir, await self._broker(), self._transport)
                 self._told, self._last = summary(self._last, now), now
             return self._told
 

@@ -28,11 +28,12 @@ from grpc_status import rpc_status
 from opentelemetry import trace
 from opentelemetry.context import Context
 
-from qrelay.config import GrpcSettings
+from qrelay.config import GrpcSettings, TlsSettings
 from qrelay.errors import BackendTimeout, Oversized, PortInUse, QrelayError
 from qrelay.runtime import telemetry
 from qrelay.runtime.intake import Intake, Reader, ServicerContext
 from qrelay.runtime.translate import as_qrelay_error, rich_status, status_code
+from qrelay.security.tls import server_credentials
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ process that stood still so long (on a starved or suspended machine) would answe
 _UNTAKEN_CALLS: Final = 8
 """Times `grpc.max_calls` that may wait to be taken up, about 13 KB each; only beyond does gRPC drop calls, as
 CANCELLED. Its own limits begin at 1,000."""
+_PROBES: Final = 16
+"""Health checks at once, of those that come in plain text."""
 _STREAM_AHEAD: Final = 4
 """Requests of one stream that are worked on at once; beyond, the client's window fills: back-pressure."""
 
@@ -208,9 +211,13 @@ async def answer_stream(
 class GrpcServer:
     """One service's gRPC server. `ready` flips readiness; `drain` ends it in order."""
 
-    def __init__(self, settings: GrpcSettings, grpc_name: str) -> None:
+    def __init__(self, settings: GrpcSettings, grpc_name: str, tls: TlsSettings | None = None) -> None:
+        """tls: with certificates, clients have to show theirs; None: plain text."""
         self._grpc_name = grpc_name
-        self._bind = settings.bind
+        self._bind, self._tls = settings.bind, tls or TlsSettings()
+        self._probes: grpc.aio.Server | None = None
+        self.probes = ""
+        """host:port that answers probes in plain text; "" where there is none."""
         untaken = _UNTAKEN_CALLS * settings.max_calls
         self._server = grpc.aio.server(
             interceptors=[Guard(settings)],
@@ -244,18 +251,19 @@ class GrpcServer:
 
         Raises:
             PortInUse: the address is taken.
+            ConfigError: the certificate's files do not hold.
         """
-        host, _, port = self._bind.rpartition(":")
-        try:
-            bound = self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError as error:
-            raise PortInUse(
-                f"grpc.bind {self._bind} cannot be used: stop what listens there, or take port 0"
-            ) from error
+        credentials = server_credentials(self._tls) if self._tls.enabled else None
+        bound = _listen(self._server, self._bind, "grpc.bind", credentials)
         await self.ready(False)
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
-        return f"{host}:{bound}"
+        if self._tls.probe_bind:
+            self._probes = grpc.aio.server(maximum_concurrent_rpcs=_PROBES)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probes)
+            self.probes = _listen(self._probes, self._tls.probe_bind, "tls.probe_bind", None)
+            await self._probes.start()
+        return bound
 
     async def ready(self, is_ready: bool, *, stalled: bool = False) -> None:
         """Answer readiness from now on. `stalled`: calls are served and a stage gets nowhere."""
@@ -267,3 +275,16 @@ class GrpcServer:
     async def drain(self, grace_s: float) -> None:
         """Finish running calls within `grace_s` seconds, then stop."""
         await self._server.stop(grace_s)
+        if self._probes:
+            await self._probes.stop(0)
+
+
+def _listen(server: grpc.aio.Server, bind: str, setting: str, credentials: grpc.ServerCredentials | None) -> str:
+    """The address bound. Raises PortInUse."""
+    host = bind.rpartition(":")[0]
+    try:
+        if credentials:
+            return f"{host}:{server.add_secure_port(bind, credentials)}"
+        return f"{host}:{server.add_insecure_port(bind)}"
+    except RuntimeError as error:
+        raise PortInUse(f"{setting} {bind} cannot be used: stop what listens there, or take port 0") from error

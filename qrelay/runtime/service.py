@@ -78,10 +78,11 @@ def _failed(name: str, error: QrelayError) -> int:
 async def _run(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> bool:
     """Whether all ended in order; False: threads still compute what was given up."""
     telemetry.setup_tracing(definition.name, settings.telemetry)
-    metrics = telemetry.setup_metrics(settings.telemetry.metrics_bind)
+    telemetry.warn_exposed(settings)
+    metrics = telemetry.setup_metrics(settings.telemetry.metrics_bind, settings.tls)
     replica = settings.replica or f"{socket.gethostname()}-{os.getpid()}"
     context: ServiceContext[Any, Any] = ServiceContext(definition.name, settings, replica)
-    server = GrpcServer(settings.grpc, definition.grpc_name)
+    server = GrpcServer(settings.grpc, definition.grpc_name, settings.tls)
     definition.add_servicer(server.raw, context)
     address = await server.start()
     stopping = asyncio.Event()

@@ -24,6 +24,8 @@ from qrelay.v1 import service_info_pb2 as pb
 
 ON_HOLD: Final = "on hold"
 """The detail of GetInfo that says what a service waits for."""
+INSECURE: Final = "insecure"
+"""The detail of GetInfo that says what leaves this machine in plain text."""
 
 Result = TypeVar("Result")
 Response = TypeVar("Response")
@@ -110,6 +112,7 @@ def service_info(context: ServiceContext[Any, Any]) -> pb.ServiceInfo:
             {
                 **info.details,
                 **{f"stalled.{stage}": why for stage, why in context.stalled.items()},
+                **({INSECURE: "; ".join(exposed)} if (exposed := context.settings.exposed) else {}),
                 **({ON_HOLD: "; ".join(map(str, holds))} if (holds := context.holds()) else {}),
             }
         ),

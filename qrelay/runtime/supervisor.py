@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from qrelay.config import PLAIN, Transport
 from qrelay.errors import BackendUnavailable, SetupError
 from qrelay.exitcodes import EXIT_OK, EXIT_SETUP
 from qrelay.rundir import DATA_DIR_VARIABLE, Endpoint
@@ -44,6 +45,8 @@ class Child:
     restart_at: float = 0.0
     service: str = ""  # where a replica's own name is not its service's
     drain_s: float = 30.0
+    transport: Transport = PLAIN
+    """How it is reached from here."""
     log_from: int = 0
     """Bytes of the log that former processes wrote."""
     was_ready: bool = False
@@ -54,12 +57,12 @@ class Child:
 
     def __post_init__(self) -> None:
         self.service = self.service or self.name
-        self.watch = Watch(self.service)
+        self.watch = Watch(self.service, self.transport)
 
     def start(self) -> None:
         """Start the process; its log is appended to `log`."""
         self.watch.end()
-        self.watch = Watch(self.service)
+        self.watch = Watch(self.service, self.transport)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.log_from = log.tell()
@@ -126,6 +129,8 @@ class Supervisor:
         if self.nats and not self.nats.pid:
             self.say("nats-server died; starting it again")
             self.nats.start()
+        if self.nats:
+            self.nats.renew()
         for child in self.children:
             self._watch(child)
 

@@ -10,21 +10,31 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
+import ssl
 import sys
+import threading
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
-from qrelay.config import TelemetrySettings
+from qrelay.config import ServiceSettings, TelemetrySettings, TlsSettings
 from qrelay.errors import PortInUse
+from qrelay.security.tls import server_context
 from qrelay.settings.secrets import masked
 
+log = logging.getLogger(__name__)
+
+_METRICS_S: Final = 10.0
+"""Seconds in which a reader of metrics has to get on."""
 SECONDS_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 ITEMS_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -121,6 +131,12 @@ def setup_logging(service: str, level: str) -> None:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
+def warn_exposed(settings: ServiceSettings) -> None:
+    """What `insecure` allows, loudly."""
+    for line in settings.exposed:
+        log.warning("INSECURE: %s", line)
+
+
 def setup_tracing(service: str, settings: TelemetrySettings) -> None:
     """Export spans to `otlp_endpoint`; without one, spans cost nothing and context still travels."""
     if not settings.otlp_endpoint:
@@ -132,19 +148,46 @@ def setup_tracing(service: str, settings: TelemetrySettings) -> None:
     trace.set_tracer_provider(provider)
 
 
-def setup_metrics(bind: str) -> str:
-    """Serve /metrics; returns the address bound, as host:port.
+class _MetricsServer(ThreadingWSGIServer):
+    """/metrics, where asked for with certificates: whoever reads it shows one. A handshake is made in its request's
+    own thread, so that one who makes none keeps nobody else waiting."""
+
+    context: ssl.SSLContext | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """One connection."""
+        request.settimeout(_METRICS_S)
+        if self.context:
+            try:
+                request = self.context.wrap_socket(request, server_side=True)
+            except OSError as error:
+                log.info("metrics: no handshake: %s", error, extra={"client": client_address[0]})
+                return
+        super().finish_request(request, client_address)
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
+        """Nothing a request."""
+
+
+def setup_metrics(bind: str, tls: TlsSettings | None = None) -> str:
+    """Serve /metrics; returns the address bound, as host:port. tls: with certificates, readers have to show theirs.
 
     Raises:
         PortInUse: another process listens there.
+        ConfigError: the certificate's files do not hold.
     """
     host, _, port = bind.rpartition(":")
+    _MetricsServer.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        server, _thread = start_http_server(int(port), addr=host or "127.0.0.1")
+        server = make_server(host.strip("[]") or "127.0.0.1", int(port), make_wsgi_app(), _MetricsServer, _Quiet)
     except OSError as error:
         raise PortInUse(
             f"telemetry.metrics_bind {bind}: {error.strerror}; stop what listens there or take port 0"
         ) from error
+    server.context = server_context(tls) if tls and tls.enabled else None
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return f"{host or '127.0.0.1'}:{server.server_port}"
 
 

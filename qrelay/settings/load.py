@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from qrelay.config import ServiceSettings
+from qrelay.config import ServiceSettings, Transport
 from qrelay.settings.effective import alone, find
 from qrelay.settings.record import tell
 
 S = TypeVar("S", bound=ServiceSettings)
+
+
+def transport_of(data_dir: Path | None, file: Path | None = None) -> Transport:
+    """How commands and programs reach the installation of `data_dir`: by section `all`. Raises ConfigError."""
+    return find(file, data_dir).settings(ServiceSettings, "all").transport
 
 
 def load_settings(

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute
 from qrelay.errors import PortInUse
 from qrelay.files import write_atomic
 from qrelay.runtime import telemetry
+from qrelay.security.tls import server_context
 from qrelay.settings.sections import CONSOLE
 from qrelay.web.app import ROUTES, create_app
 from qrelay.web.settings import ConsoleSettings
@@ -53,6 +54,7 @@ def address_of(listening: socket.socket) -> str:
 
 def server(site: Site, routes: Sequence[BaseRoute] = ROUTES) -> uvicorn.Server:
     """A server of the site, to be given a socket."""
+    tls = site.settings.tls
     config = uvicorn.Config(
         create_app(site, routes),
         log_config=None,
@@ -63,6 +65,7 @@ def server(site: Site, routes: Sequence[BaseRoute] = ROUTES) -> uvicorn.Server:
         lifespan="on",
         timeout_graceful_shutdown=max(1, round(site.settings.worker.drain_s)),
         h11_max_incomplete_event_size=64 * 1024,
+        ssl_context_factory=(lambda *_: server_context(tls, people=True)) if tls.enabled else None,
     )
     found = uvicorn.Server(config)
     site.stopping = lambda: found.should_exit
@@ -75,9 +78,10 @@ def serve(site: Site, say: Callable[[str], None] = lambda _: None) -> None:
     telemetry.setup_logging(CONSOLE, settings.telemetry.log_level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     telemetry.setup_tracing(CONSOLE, settings.telemetry)
+    telemetry.warn_exposed(settings)
     with listen(settings.bind) as listening:
-        metrics = telemetry.setup_metrics(settings.telemetry.metrics_bind)
-        url = f"http://{address_of(listening)}"
+        metrics = telemetry.setup_metrics(settings.telemetry.metrics_bind, settings.tls)
+        url = f"{'https' if settings.tls.enabled else 'http'}://{address_of(listening)}"
         running = server(site)
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again in the end: this ends with 0
             signal.signal(number, lambda *_: setattr(running, "should_exit", True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from pydantic import Field, field_validator
@@ -30,6 +31,9 @@ class ConsoleSettings(ServiceSettings):
         64, ge=1, description="Pages that are kept up to date at once (server-sent events); beyond, 429"
     )
     max_form_bytes: int = Field(1024**2, ge=1024, description="Bytes of a form that a page sends; beyond, 413")
+
+    def _binds(self) -> Sequence[tuple[str, str]]:
+        return ("console.bind", self.bind), ("telemetry.metrics_bind", self.telemetry.metrics_bind)
 
     @field_validator("bind")
     @classmethod

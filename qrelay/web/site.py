@@ -49,7 +49,10 @@ class Site:
         self.stopping: Callable[[], bool] = lambda: False
         """Whether the server has been told to end: what goes on for long ends then."""
         self.streams_left = settings.max_streams
-        self.overview = Overview(settings.data_dir, self.nats, name=CONSOLE, patience_s=PATIENCE_S, fresh_s=FRESH_S)
+        self.overview = Overview(
+            settings.data_dir, self.nats, name=CONSOLE, patience_s=PATIENCE_S, fresh_s=FRESH_S,
+            transport=settings.transport,
+        )  # fmt: skip
         """What every page on the pipeline shows, looked at once for all of them."""
         self.reading, self.deciding, self.feeding = Workers(READERS), Workers(_DECIDERS), Workers(_FEEDERS)
         """Threads that read the ledger, write what people decide, and feed."""
@@ -61,7 +64,7 @@ class Site:
         self._ledger: Ledger | None = None
         self._opening = threading.Lock()
         given = {service: getattr(settings, service) for service in SERVICES}
-        self._places = Places(settings.data_dir, given, options=OPTIONS)
+        self._places = Places(settings.data_dir, given, OPTIONS, settings.transport)
 
     @classmethod
     def of(cls, data_dir: Path | None, config: Path | None, *, port: int | None = None) -> Site:

@@ -33,7 +33,7 @@ from typing import Any, Final
 
 import click
 
-from qrelay.config import NatsSettings
+from qrelay.config import NatsSettings, Transport
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue
 from tests.chaos.checker import STATES, classify
@@ -304,7 +304,7 @@ async def _delete(nats: NatsSettings, queues: Sequence[Queue]) -> None:
 
 def run_fault(name: str, cluster: Cluster, installation: Installation, rate: float, seconds: float) -> Verdict:
     """Load, fault, load until all moves again, the end, the count."""
-    nats = NatsSettings(url=cluster.url)
+    nats = NatsSettings(url=cluster.url).by(Transport(insecure=True))
     load = Load(installation, name.replace(".", "-"), rate)
     load.until_moving()
     time.sleep(seconds)
@@ -329,7 +329,8 @@ def run_fault(name: str, cluster: Cluster, installation: Installation, rate: flo
 def settings(url: str, folder: Path) -> dict[str, str]:
     """The installation's: prod's of the queues, and doubles for models."""
     section = {f"QRELAY_ALL__NATS__{name.upper()}": str(value) for name, value in shipped().items()}
-    return {**DOUBLES, **section, "QRELAY_ALL__NATS__URL": url, "QRELAY_SINK__LEDGER": str(folder / "ledger.sqlite")}
+    where = {"QRELAY_ALL__NATS__URL": url, "QRELAY_SINK__LEDGER": str(folder / "ledger.sqlite")}
+    return {**DOUBLES, **section, **where, "QRELAY_ALL__INSECURE": "true"}
 
 
 def run(folder: Path, names: Sequence[str], sync: str, rate: float, seconds: float) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import nats
 
-from qrelay.config import NatsSettings
+from qrelay.config import NatsSettings, Transport
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import SUBJECT_ROOT
 from tests.conftest import LONG_S
@@ -63,7 +63,7 @@ class Recorder:
         return int(asyncio.run(self._publish(subject, chosen)))
 
     async def _publish(self, subject: str, chosen: list[Any]) -> int:
-        settings = NatsSettings(url=self._url)
+        settings = NatsSettings(url=self._url).by(Transport(insecure=True))
         async with await JetStreamBroker.connect(settings, name="chaos", timeout_s=LONG_S) as broker:
             for payload, headers in chosen:
                 kept = {name: value for name, value in headers.items() if not name.startswith("Nats-")}

@@ -53,6 +53,8 @@ from qrelay.models.registry.card import card
 from qrelay.models.tuning import read as read_tuned
 from qrelay.models.tuning import write as write_tuned
 from qrelay.rundir import endpoints
+from qrelay.security.certs import authority, issue
+from qrelay.security.tls import Files, files_of
 from qrelay.settings.effective import find, renewed
 from qrelay.settings.record import changes, write_settings
 from qrelay.settings.sections import settings_classes
@@ -77,7 +79,7 @@ from qrelay.types import Missing, Passage
 from tests import samples
 from tests.bench.made import report
 from tests.fuzz.formats import _export
-from tests.fuzz.parser import Parser, beside, constant, file, written
+from tests.fuzz.parser import Parser, beside, constant, each, file, written
 from tests.index.documents import made_up, write_jsonl
 from tests.labels.test_qualification import report_file
 from tests.models.registry.models import passed, published
@@ -489,6 +491,22 @@ _EVALUATION: Final = {
 }
 _MANIFEST: Final = written("data.jsonl.manifest.json", _export("qrels"))
 
+
+@cache
+def _certificate_files() -> dict[str, bytes]:
+    folder = Path(mkdtemp())
+    try:
+        issue(folder, authority(folder), "spiffe://qrelay/service/judge", ["localhost"])
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+    finally:
+        shutil.rmtree(folder)
+
+
+def _certificates(folder: Path) -> None:
+    for name, data in _certificate_files().items():
+        (folder / name).write_bytes(data)
+
+
 PARSERS: Final = (
     Parser("settings file", "yaml", constant(_SETTINGS), file("qrelay.yaml", _settings_file)),
     Parser(
@@ -640,6 +658,17 @@ PARSERS: Final = (
         "json",
         written("marker.json", _marker),
         beside(_marker, "marker.json", _marker),
+    ),
+    *(
+        Parser(
+            f"{name} of a certificate's files",
+            "lines",
+            lambda _, name=name: [_certificate_files()[name]],
+            beside(
+                _certificates, name, lambda folder: each(lambda: Files(files_of(folder)), lambda: authority(folder))
+            ),
+        )
+        for name in ("tls.crt", "tls.key", "ca.crt", "ca.key")
     ),
     Parser("bench report", "json", lambda _: [as_json(report()).encode()], file("report.json", bench_report)),
     Parser("log lines", "jsonl", constant('{"level": "INFO", "message": "x"}\nTraceback\n'), file("log", json_lines)),

@@ -48,7 +48,6 @@ LEFT_OUT: Final = {
         "qrelay.cli.down:_process",
         "qrelay.cli.up:_announce_nats",
         "qrelay.index.builder:Builder.poll",
-        "qrelay.runtime.lookout:answers",
         "qrelay.runtime.natsserver:NatsServer._await_listening",
         "qrelay.training.rounds.installation:Installation.feed",
     ),

@@ -23,13 +23,14 @@ from qrelay import wire
 from qrelay.bench.data import Source
 from qrelay.bench.load import Answer
 from qrelay.bench.targets.tasks import end
-from qrelay.config import NatsSettings
+from qrelay.config import PLAIN, NatsSettings, Transport
 from qrelay.errors import BackendTimeout, TransientError
 from qrelay.identity import feed_message_id
 from qrelay.runtime.client import OPTIONS, from_rpc_error
 from qrelay.runtime.intake import MAX_IDS
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue
+from qrelay.security.tls import aio_channel
 from qrelay.types import Query
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
@@ -77,6 +78,7 @@ class PipelineTarget:
     """gRPC address."""
     source: Source
     poll_s: float = POLL_S
+    transport: Transport = PLAIN
     name: str = "pipeline"
     sent: int = 0
     """Publications that the broker confirmed."""
@@ -94,9 +96,9 @@ class PipelineTarget:
         self._waiting: dict[str, asyncio.Future[str]] = {}
         self._unconfirmed: set[str] = set()
         self._ways: set[asyncio.Task[str]] = set()
-        settings = NatsSettings(url=self.nats_url)
+        settings = NatsSettings(url=self.nats_url).by(self.transport)
         self.broker = await JetStreamBroker.connect(settings, name="bench", timeout_s=_CONNECT_S)
-        self._channel = grpc.aio.insecure_channel(self.sink, options=OPTIONS)
+        self._channel = aio_channel(self.sink, self.transport, OPTIONS)
         self._stub: Any = sink_pb2_grpc.SinkServiceStub(self._channel)
         self.collection = wire.from_proto(self.source.item(0)).collection
         self._before = await self._stats()

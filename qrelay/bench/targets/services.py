@@ -20,8 +20,10 @@ import grpc.aio
 
 from qrelay.bench.data import Source
 from qrelay.bench.load import Answer
+from qrelay.config import PLAIN, Transport
 from qrelay.errors import BackendUnavailable, InputError, Overloaded
 from qrelay.runtime.client import OPTIONS, from_rpc_error
+from qrelay.security.tls import aio_channel
 from qrelay.v1 import (
     judge_pb2,
     judge_pb2_grpc,
@@ -112,6 +114,7 @@ class ServiceTarget:
     """Items in one request."""
     channels: int = CHANNELS
     deadline_s: float = DEADLINE_S
+    transport: Transport = PLAIN
     tally: Counter[str] = field(default_factory=Counter)
     """What the answers said beside: judgments, cached, missing."""
     errors: dict[str, str] = field(default_factory=dict)
@@ -122,7 +125,7 @@ class ServiceTarget:
     async def __aenter__(self) -> Self:
         endpoint = ENDPOINTS[self.name]
         self._endpoint = endpoint
-        self._open = [_channel(self.address) for _ in range(self.channels)]
+        self._open = [_channel(self.address, self.transport) for _ in range(self.channels)]
         self._stubs = itertools.cycle([endpoint.stub(channel) for channel in self._open])
         return self
 
@@ -198,11 +201,12 @@ def _unusable(name: str, address: str, error: grpc.aio.AioRpcError) -> Exception
     return from_rpc_error(address, error)
 
 
-def _channel(address: str) -> grpc.aio.Channel:
+def _channel(address: str, transport: Transport) -> grpc.aio.Channel:
     """A connection of its own: channels of equal options would share one."""
     options = [pair for pair in OPTIONS if pair[0] != "grpc.service_config"]
-    return grpc.aio.insecure_channel(
+    return aio_channel(
         address,
-        options=[*options, ("grpc.service_config", _NO_RETRIES), ("grpc.use_local_subchannel_pool", 1),
+        transport,
+        [*options, ("grpc.service_config", _NO_RETRIES), ("grpc.use_local_subchannel_pool", 1),
                  ("grpc.enable_retries", 0)],
     )  # fmt: skip

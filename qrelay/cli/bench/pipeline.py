@@ -107,7 +107,9 @@ class Run:
     async def _measure(self, installation: Installation) -> list[Level]:
         """The levels; then, on the same installation, disturbances and idling, and what became of every query."""
         numbers, lag = itertools.count(), LagLog()
-        async with PipelineTarget(installation.nats_url, installation.sink, self.source) as target:
+        async with PipelineTarget(
+            installation.nats_url, installation.sink, self.source, transport=installation.transport
+        ) as target:
             async with lag.watching(target):
                 await session.first_request(target, numbers, target.errors)
                 with Scraper(installation.processes) as probe:
@@ -199,7 +201,7 @@ def _source(queries: Path | None, collection: str, seed: int) -> Source:
     return Generated("query", seed, collection=collection, tag=tag)
 
 
-def _running(nats_url: str, sink: str, metrics: tuple[str, ...]) -> Installation | None:
+def _running(nats_url: str, sink: str, metrics: tuple[str, ...], plan: Plan) -> Installation | None:
     if bool(nats_url) != bool(sink):
         raise click.UsageError("--nats and --sink go together: both of a running installation, or neither")
     if metrics and not nats_url:
@@ -209,8 +211,8 @@ def _running(nats_url: str, sink: str, metrics: tuple[str, ...]) -> Installation
         name, equals, url = each.partition("=")
         if not equals:
             raise click.UsageError(f"--metrics {each!r}: write judge=http://HOST:PORT/metrics")
-        found[name] = Process(metrics=url)
-    return Installation(nats_url, sink, lambda: found) if nats_url else None
+        found[name] = Process(metrics=url, transport=plan.transport)
+    return Installation(nats_url, sink, lambda: found, transport=plan.transport) if nats_url else None
 
 
 @click.command(epilog=example("qrelay bench pipeline --service-time judge=20ms --judges 2 --out bench-pipeline"))
@@ -246,17 +248,18 @@ def pipeline(nats_url: str, sink: str, metrics: tuple[str, ...], retrievers: int
     settings in force.
     """
     session.need_extra()
-    running = _running(nats_url, sink, metrics)
+    times = {**_DOUBLES, **service_time} if service_time else {}
+    plan = Plan(config, data_dir, simulated(times), queue=True)
+    running = _running(nats_url, sink, metrics, plan)
     if running and (service_time or efficiency or scale or disturb or data_dir):
         raise click.UsageError(
             "--service-time, --efficiency, --scale, --disturb and --data-dir are for what is started here: leave "
             "--nats and --sink out"
         )
-    times = {**_DOUBLES, **service_time} if service_time else {}
     load = load_plan(given)
     run = Run(
         Shape(retrievers, rerankers, judges),
-        Plan(config, data_dir, simulated(times), queue=True),
+        plan,
         load,
         _source(queries, collection, load.seed),
         Console(stderr=True),

@@ -13,10 +13,12 @@ from qrelay.bench.targets.recorded import read_queries, write_records
 from qrelay.bench.targets.services import ENDPOINTS
 from qrelay.cli.bench.options import file_option
 from qrelay.cli.group import example
+from qrelay.config import Transport
 from qrelay.errors import InputError
 from qrelay.identity import require_collection
 from qrelay.progress import shown, step
 from qrelay.runtime.client import channel
+from qrelay.settings.load import transport_of
 
 _BATCH = 4
 _DEADLINE_S = 600.0
@@ -46,28 +48,29 @@ def record(queries: Path | None, collection: str, retriever: str, reranker: str 
     asked = read_queries(queries, collection)[:limit]
     stages = {"retriever": retriever, "reranker": reranker, "judge": judge}
     addresses = {service: address for service, address in stages.items() if address}
+    transport = transport_of(None)
     with shown(), step("recording answers", total=len(asked), unit="queries") as recording:
 
         def records() -> Iterator[wire.Record]:
             for start in range(0, len(asked), _BATCH):
-                yield from _asked(asked[start : start + _BATCH], addresses)
+                yield from _asked(asked[start : start + _BATCH], addresses, transport)
                 recording.at(min(start + _BATCH, len(asked)))
 
         count = write_records(out, records())
     click.echo(f"{count} records of {len(asked)} queries in {out}")
 
 
-def _asked(queries: Sequence[Any], addresses: Mapping[str, str]) -> Iterator[wire.Record]:
+def _asked(queries: Sequence[Any], addresses: Mapping[str, str], transport: Transport) -> Iterator[wire.Record]:
     """What each stage, in order, makes of what the one before made."""
     items = queries
     for service, address in addresses.items():
-        items = _answers(service, address, items)
+        items = _answers(service, address, transport, items)
         yield from map(wire.from_proto, items)
 
 
-def _answers(service: str, address: str, items: Sequence[Any]) -> list[Any]:
+def _answers(service: str, address: str, transport: Transport, items: Sequence[Any]) -> list[Any]:
     endpoint = ENDPOINTS[service]
-    with channel(address) as opened:
+    with channel(address, transport) as opened:
         answer = getattr(endpoint.stub(opened), endpoint.method)(endpoint.request(items), timeout=_DEADLINE_S)
     for result in answer.results:
         if result.WhichOneof("result") == "error":

@@ -58,7 +58,7 @@ class Place:
 def running(service: str, place: Place, console: Console) -> Iterator[tuple[str, Mapping[str, Process]]]:
     """Its gRPC address and what the probe reads; started and stopped here where there is no address."""
     if place.address:
-        yield place.address, {service: Process(metrics=place.metrics)}
+        yield place.address, {service: Process(metrics=place.metrics, transport=place.plan.transport)}
         return
     with Fleet(place.plan) as fleet:
         console.print(f"starting the {service} here", highlight=False)
@@ -91,7 +91,10 @@ class Run:
         machine = environment.begin()
         with running(self.service, self.place, self.console) as (address, processes):
             with Scraper(lambda: processes) as probe:
-                target = ServiceTarget(self.service, address, self.source, self.items, self.channels, self.deadline_s)
+                target = ServiceTarget(
+                    self.service, address, self.source, self.items, self.channels, self.deadline_s,
+                    transport=self.place.plan.transport,
+                )  # fmt: skip
                 info, found, sent = asyncio.run(self._measure(target, probe))
         return Report(
             service=self.service,

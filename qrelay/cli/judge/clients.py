@@ -23,21 +23,21 @@ def candidate_sets(data_dir: Path, queries: Sequence[Query]) -> list[CandidateSe
         return list(client.rerank(client.retrieve(queries)))
 
 
-def judged_sets(address: str, collection: str, where: str, after: str) -> Iterator[JudgedSet]:
+def judged_sets(data_dir: Path, address: str, collection: str, where: str, after: str) -> Iterator[JudgedSet]:
     """The ledger's sets that `where` selects, by query_id, above `after`. Raises what the sink answers."""
-    with Client(sink=address) as client:
+    with Client(data_dir, sink=address) as client:
         yield from client.labels(where, collection=collection, after=after)
 
 
 def judged_pairs(
-    address: str, collection: str, pairs: Iterable[tuple[str, str]], where: str, after: str
+    data_dir: Path, address: str, collection: str, pairs: Iterable[tuple[str, str]], where: str, after: str
 ) -> Iterator[JudgedSet]:
     """The ledger's sets of these (query_id, passage_id), with only those passages to be judged, by query_id, above
     `after`; pairs that `where` does not select are left out. Raises what the sink answers."""
     wanted: dict[str, set[str]] = {}
     for query_id, passage_id in pairs:
         wanted.setdefault(query_id, set()).add(passage_id)
-    with Client(sink=address, collection=collection) as client:
+    with Client(data_dir, sink=address, collection=collection) as client:
         for query_id in sorted(each for each in wanted if each > after):
             for found in client.labels(" and ".join(filter(None, [where, f"query_id={query_id}"]))):
                 yield _narrowed(found, wanted[query_id])
@@ -54,9 +54,10 @@ def _narrowed(found: JudgedSet, passage_ids: Collection[str]) -> JudgedSet:
 class Ledger:
     """The sink, for re-judgments. An async context manager: one connection for all batches."""
 
-    def __init__(self, address: str) -> None:
-        """address: host:port. Within an event loop."""
-        self._client = AsyncClient(sink=address)
+    def __init__(self, data_dir: Path, address: str) -> None:
+        """data_dir: of the installation whose settings say how it is reached; address: host:port. Within an event
+        loop."""
+        self._client = AsyncClient(data_dir, sink=address)
 
     async def __aenter__(self) -> Self:
         return self

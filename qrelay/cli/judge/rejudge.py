@@ -60,9 +60,9 @@ def rejudge(
     address = sink or require(data_dir, "sink").grpc
     if pairs:
         wanted = [(each.query_id, each.passage_id) for each in read_annotated_pairs(pairs, ungraded=True)]
-        sets = clients.judged_pairs(address, collection, wanted, where, after)
+        sets = clients.judged_pairs(data_dir, address, collection, wanted, where, after)
     else:
-        sets = clients.judged_sets(address, collection, where, after)
+        sets = clients.judged_sets(data_dir, address, collection, where, after)
     done = count(sets) if dry_run else asyncio.run(_run(config, data_dir, sets, address, batch))
     if as_json:
         echo_json({**asdict(done), "dry_run": dry_run})
@@ -90,7 +90,7 @@ async def _run(config: Path | None, data_dir: Path, sets: Iterator[JudgedSet], s
                 def show(done: Rejudged) -> None:
                     judging.at(done.sets)
 
-                async with Ledger(sink) as ledger:
+                async with Ledger(data_dir, sink) as ledger:
                     return await rejudge(core, sets, ledger.send, batch=batch, progress=show)
         finally:
             core.close()

@@ -57,7 +57,8 @@ def slice_(
         raise InputError(f"{out} exists, perhaps with grades in it: choose another --out")
     address = sink or require(data_dir, "sink").grpc
     drawn = {(p.query_id, p.passage_id) for path in without for p in read_annotated_pairs(path, ungraded=True)}
-    judged = [each for found in clients.judged_sets(address, collection, where, "") for each in _judged(found)]
+    sets = clients.judged_sets(data_dir, address, collection, where, "")
+    judged = [each for found in sets for each in _judged(found)]
     if not judged:
         raise InputError(f"no graded judgment of collection {collection} fits --where {where!r}")
     judged = [each for each in judged if (each.pair.query_id, each.pair.passage_id) not in drawn]

@@ -21,6 +21,7 @@ from qrelay.parsing import json_document
 from qrelay.rundir import DATA_DIR_VARIABLE, endpoints, require
 from qrelay.runtime.client import get_info
 from qrelay.runtime.lookout import preparing
+from qrelay.settings.load import transport_of
 from qrelay.settings.sources import RECORD_NAME
 from qrelay.v1.service_info_pb2 import SERVICE_STATE_PREPARING, ServiceInfo
 
@@ -159,7 +160,8 @@ class Installation:
 
     def _info(self, slot: str) -> ServiceInfo:
         service = _service(slot)
-        return get_info(service, require(self.data_dir, service).grpc, _INFO_S)
+        transport = transport_of(self.data_dir, self.config)
+        return get_info(service, require(self.data_dir, service).grpc, _INFO_S, transport)
 
     def _recorded(self) -> tuple[str, ...]:
         """What services are started with: what the rounds' own settings come from, not a file that lies about."""
