@@ -53,7 +53,7 @@ def take_back(ledger: Ledger, collection: str, query_id: str, passage_id: str, a
             note = f"stands again: {author.strip()} took back {mine[-1].grade}"
             last = others[-1]
             wanted.append(NewOverride(query_id, passage_id, last.grade, last.scale, last.author, note))
-        return overrides.add(connection, collection, wanted, ledger.now_us())
+        return overrides.add(connection, collection, wanted, ledger.now_us(), act="take back")
 
 
 def _same(said: Override, wanted: NewOverride) -> bool:

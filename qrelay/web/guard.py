@@ -49,7 +49,7 @@ class Guard:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection, asked = HTTPConnection(scope), False
         try:
-            refuse_foreign(scope["method"], connection.headers)
+            refuse_foreign(scope["method"], connection.headers, self._settings.hosts)
             self._admit()
             limit = self._limit(connection)
             async with self._taken(_declared(connection, limit)):

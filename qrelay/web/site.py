@@ -23,6 +23,8 @@ from qrelay.rundir import endpoints
 from qrelay.runtime import telemetry
 from qrelay.runtime.client import OPTIONS, translated
 from qrelay.runtime.overview import Overview
+from qrelay.security.access import Gate, header_of
+from qrelay.security.identity import acting
 from qrelay.settings import load_settings
 from qrelay.settings.sections import CONSOLE
 from qrelay.web.settings import ConsoleSettings, Service
@@ -37,6 +39,7 @@ class Site:
 
     def __init__(self, settings: ConsoleSettings, sink: SinkSettings) -> None:
         self.settings, self.sink = settings, sink
+        self.gate = Gate(settings.access)
         self.stopping: Callable[[], bool] = lambda: False
         """Whether the server has been told to end: what goes on for long ends then."""
         self.streams_left = settings.max_streams
@@ -89,7 +92,7 @@ class Site:
         address, stub = self._places.stub(service)
         with translated(address):
             timeout_s = self.settings.grpc.default_deadline_s
-            return await getattr(stub, method)(request, timeout=timeout_s, metadata=_traced())
+            return await getattr(stub, method)(request, timeout=timeout_s, metadata=_told())
 
     async def stream(self, service: Service, method: str, request: Any) -> AsyncIterator[Any]:
         """A call whose answers come one by one, for as long as somebody reads them. Raises as `call`."""
@@ -106,11 +109,12 @@ class Site:
             self._ledger.close()
 
 
-def _traced() -> tuple[tuple[str, str], ...]:
-    """The trace that a call belongs to, as its metadata."""
+def _told() -> tuple[tuple[str, str], ...]:
+    """The trace that a call belongs to, and the token of who asks, whose role the service checks itself."""
     carrier: dict[str, str] = {}
     telemetry.inject_context(carrier)
-    return tuple(carrier.items())
+    caller = acting.get()
+    return *carrier.items(), *header_of(caller.bearer if caller else "")
 
 
 def site_of(request: HTTPConnection) -> Site:

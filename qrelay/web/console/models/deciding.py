@@ -14,44 +14,47 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from qrelay.errors import InputError
-from qrelay.models.registry import Registry
+from qrelay.labels.ledger.audit_log import audited
 from qrelay.web.console.models.listing import registry_of
 from qrelay.web.pages import form
 from qrelay.web.routes import route
 from qrelay.web.security import Action, decider
-from qrelay.web.site import site_of
+from qrelay.web.site import Site, site_of
 
 
 async def model_promote(request: Request) -> Response:
     """Lets a version serve that passed the gate against what serves."""
     fields, by = await form(request), decider(request)
     version = _text(fields, "version")
-    await anyio.to_thread.run_sync(_promote, registry_of(site_of(request)), fields, by)
+    await anyio.to_thread.run_sync(_promote, site_of(request), fields, by)
     return RedirectResponse(f"/model?{urlencode({'version': version})}", 303)
 
 
 async def model_rollback(request: Request) -> Response:
     """Lets a slot go back to what served before."""
     fields, by = await form(request), decider(request)
-    await anyio.to_thread.run_sync(_rollback, registry_of(site_of(request)), fields, by)
+    await anyio.to_thread.run_sync(_rollback, site_of(request), fields, by)
     return RedirectResponse("/models", 303)
 
 
-def _promote(registry: Registry, fields: FormData, by: str) -> None:
-    version = _text(fields, "version")
+def _promote(site: Site, fields: FormData, by: str) -> None:
+    version, registry = _text(fields, "version"), registry_of(site)
     _require_read(fields, "the gate's verdict")
     known = registry.standing().versions.get(version)
     if known and _text(fields, "gate") != str(known.gate.number if known.gate else ""):
         raise InputError(f"the gate has decided about {version} again: read its verdict, and decide anew")
-    registry.promote(version, by=by, reason=_text(fields, "reason"))
+    with audited(site.ledger(), "promote", version):
+        registry.promote(version, by=by, reason=_text(fields, "reason"))
 
 
-def _rollback(registry: Registry, fields: FormData, by: str) -> None:
-    slot = _text(fields, "slot")
+def _rollback(site: Site, fields: FormData, by: str) -> None:
+    slot, registry = _text(fields, "slot"), registry_of(site)
     _require_read(fields, "what the gate said of it")
     if (stack := registry.standing().stack.get(slot)) and stack[-1] != _text(fields, "serving"):
         raise InputError(f"{stack[-1]} serves as {slot} by now: look at what it would go back to, and decide anew")
-    registry.rollback(slot, to=_text(fields, "to") if "to" in fields else None, by=by, reason=_text(fields, "reason"))
+    to, reason = _text(fields, "to") if "to" in fields else None, _text(fields, "reason")
+    with audited(site.ledger(), "roll back", slot):
+        registry.rollback(slot, to=to, by=by, reason=reason)
 
 
 def _require_read(fields: FormData, what: str) -> None:
