@@ -6,7 +6,8 @@ import contextlib
 import importlib
 import json
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -50,6 +51,17 @@ def channel(address: str, transport: Transport = PLAIN) -> Iterator[grpc.Channel
     """A channel to host:port or dns:///name:port; foreign errors leave the block as qrelay's."""
     with tls.channel(address, transport, OPTIONS) as opened, translated(address):
         yield opened
+
+
+S = TypeVar("S")
+
+
+def signed(stub: S) -> S:
+    """The stub, whose calls show this process's token, where it has one. Raises ConfigError: its file is gone."""
+    if shown := header_of(own_token()):
+        for name, call in vars(stub).items():
+            setattr(stub, name, partial(call, metadata=shown))
+    return stub
 
 
 def get_info(

@@ -147,10 +147,7 @@ def refuse_foreign(method: str, headers: Headers, hosts: Sequence[str] = ()) -> 
     site = headers.get("sec-fetch-site", "none")
     if method in _SAFE and headers.get("sec-fetch-mode") == "navigate":
         return
-    if (origin is not None and origin not in (f"http://{host}", f"https://{host}")) or site not in (
-        "same-origin",
-        "none",
-    ):
+    if origin not in (None, f"http://{host}", f"https://{host}") or site not in ("same-origin", "none"):
         raise HTTPException(403, "this request comes from a page of another site, which may ask nothing here")
 
 

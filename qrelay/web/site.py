@@ -98,7 +98,7 @@ class Site:
         """A call whose answers come one by one, for as long as somebody reads them. Raises as `call`."""
         address, stub = self._places.stub(service)
         with translated(address):
-            async for answer in getattr(stub, method)(request, metadata=_traced()):
+            async for answer in getattr(stub, method)(request, metadata=_told()):
                 yield answer
 
     async def close(self) -> None:

@@ -20,8 +20,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from qrelay.errors import InputError
-from qrelay.labels.ledger import retractions, schema
-from qrelay.labels.ledger.audit_log import record
+from qrelay.labels.ledger import audit_log, retractions, schema
 from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.names import Names, names_of
 from qrelay.labels.ledger.refresh import refresh
@@ -105,8 +104,8 @@ def add(
     act: str = "override",
 ) -> Written:
     """Records them in their order, all or none. Holds the collection's row from here on (`changes.py`); the change's
-    number stays unused where nothing is new. notes: what stands, said again with another note, is new. act: of the audit log's row,
-    which is written where anything is new.
+    number stays unused where nothing is new. notes: what stands, said again with another note, is new. act: of the
+    row in the audit log, which comes where anything is new.
 
     Raises:
         InputError: see `check`; a query that the ledger does not hold; a document's id for a passage's; a withdrawal
@@ -125,8 +124,8 @@ def add(
         chunk = {numbers[query_id]: by_query[query_id] for query_id in ids}
         written = _sum(written, _add_chunk(connection, chunk, change_no, now_us, notes))
     if written.added:
-        pairs = ids(f"{each.query_id}/{each.passage_id}" for each in wanted)
-        record(connection, act, now_us, collection=collection, subject=pairs, count=written.added)
+        pairs = audit_log.ids(f"{each.query_id}/{each.passage_id}" for each in wanted)
+        audit_log.record(connection, act, now_us, collection=collection, subject=pairs, count=written.added)
     return written
 
 
