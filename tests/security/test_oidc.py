@@ -41,7 +41,9 @@ class Local:
     def document(self) -> bytes:
         if self.body is not None:
             return self.body
-        return json.dumps({"keys": [{**json.loads(_jwk(key)), "kid": kid} for kid, key in self.keys.items()]}).encode()
+        return json.dumps(
+            {"keys": [{**json.loads(_jwk(key)), "kid": kid} for kid, key in self.keys.items()]}
+        ).encode()
 
     def token(self, kid: str, algorithm: str = "", signer: Signer | None = None, **claims: Any) -> str:
         key = signer or self.keys[kid]

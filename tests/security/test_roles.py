@@ -14,7 +14,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from qrelay.config import AccessSettings, GrpcSettings, Role
 from qrelay.errors import PermissionDenied, Unauthenticated
@@ -66,7 +66,9 @@ def test_every_action_of_the_console_states_its_role() -> None:
 
 
 def test_every_command_states_its_role_and_no_other_does() -> None:
-    runs = {" ".join(path) for path, each in TREE.items() if path and (not _group(each) or each.invoke_without_command)}
+    runs = {
+        " ".join(path) for path, each in TREE.items() if path and (not _group(each) or each.invoke_without_command)
+    }
     assert COMMANDS.keys() == runs
 
 
