@@ -121,7 +121,8 @@ def _row(entry: sink_pb2.DeadLetterEntry) -> tuple[str, ...]:
 def _require_collection(address: str, transport: Transport, collection: str) -> None:
     """Raises UnknownCollection: the sink knows other collections, and not this one."""
     with channel(address, transport) as opened:
-        answer = signed(sink_pb2_grpc.SinkServiceStub(opened)).GetStats(sink_pb2.GetStatsRequest(), timeout=_TIMEOUT_S)
+        stub = signed(sink_pb2_grpc.SinkServiceStub(opened))
+        answer = stub.GetStats(sink_pb2.GetStatsRequest(), timeout=_TIMEOUT_S)
     held = [each.collection for each in answer.collections]
     if held and collection not in held:
         raise UnknownCollection(

@@ -17,6 +17,7 @@ from qrelay.config import PLAIN, Transport
 from qrelay.errors import BackendTimeout, BackendUnavailable, InputError, Overloaded, Oversized, QrelayError
 from qrelay.runtime.translate import error_of_status
 from qrelay.security import tls
+from qrelay.security.access import header_of, own_token
 from qrelay.v1 import service_info_pb2
 
 _RETRIES = json.dumps(

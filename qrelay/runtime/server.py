@@ -222,8 +222,8 @@ class GrpcServer:
         tls: TlsSettings | None = None,
         access: AccessSettings | None = None,
     ) -> None:
-        """tls: with certificates, clients have to show theirs; None: plain text. access: None: in plain text nobody is
-        asked who they are. Raises ConfigError: the file of tokens cannot be read."""
+        """tls: with certificates, clients have to show theirs; None: plain text. access: None: in plain text nobody
+        is asked who they are. Raises ConfigError: the file of tokens cannot be read."""
         self._grpc_name = grpc_name
         self._bind, self._tls = settings.bind, tls or TlsSettings()
         self._probes: grpc.aio.Server | None = None

@@ -93,7 +93,9 @@ ACTS: dict[str, tuple[Callable[[Ledger], object], list[tuple[str, str, str, int]
     "rejudging": (rejudged, [("rejudge", "docs", "q2", 1)]),
     "a replay": (replay, [("replay", "", "l1", 1)]),
     "a training": (start_and_abandon, []),
-    "a repair": (lambda ledger: resolve(ledger, [("x", 0)]), [("close dead letters of committed queries", "", "", 1)]),
+    "a repair": (
+        lambda ledger: resolve(ledger, [("x", 0)]), [("close dead letters of committed queries", "", "", 1)]
+    ),
 }  # fmt: skip
 
 

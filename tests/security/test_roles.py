@@ -67,13 +67,11 @@ def test_every_action_of_the_console_states_its_role() -> None:
 
 def test_every_command_states_its_role_and_no_other_does() -> None:
     runs = {
-        " ".join(path) for path, each in TREE.items() if path and (not _group(each) or each.invoke_without_command)
+        " ".join(path)
+        for path, each in TREE.items()
+        if path and (not hasattr(each, "list_commands") or each.invoke_without_command)
     }
     assert COMMANDS.keys() == runs
-
-
-def _group(command: Any) -> bool:
-    return hasattr(command, "list_commands")
 
 
 def test_the_documentation_shows_the_table() -> None:

@@ -73,7 +73,7 @@ def test_a_file_that_is_gone_or_broken_lets_nobody_in(path: Path, broken: bytes 
     path.unlink() if broken is None else path.write_bytes(broken)
     with pytest.raises(Unauthenticated):
         tokens.holder(token)
-    with pytest.raises(ConfigError, match="tokens.yaml"):
+    with pytest.raises(ConfigError, match=r"tokens\.yaml"):
         Gate(AccessSettings(tokens=path))
 
 

@@ -1,4 +1,4 @@
-"""`qrelay ledger`: the ledger's version, sizes and counts; backup, migration, retention and compaction; the audit log."""
+"""`qrelay ledger`: the ledger's version, sizes counts; backup, migration, retention, compaction; audit log."""
 
 from __future__ import annotations
 
