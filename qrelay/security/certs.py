@@ -36,7 +36,7 @@ SERVICE: Final = "spiffe://qrelay/service/"
 PERSON: Final = "spiffe://qrelay/person/"
 DAYS: Final = 365
 """Of a certificate."""
-TOKEN: Final = "token"
+KEY_TO_CONSOLE: Final = "console.token"
 """File of the person's token, for the console."""
 _AUTHORITY_DAYS: Final = 3650
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
@@ -129,12 +129,12 @@ def variables(folder: Path, person: str) -> Mapping[str, str]:
 
 def access(folder: Path, person: str) -> Mapping[str, str]:
     """The environment in which this person has every role: by certificate, and in the console by the token in the
-    folder's file `token`, which is new each time."""
+    folder's file `console.token`, which is new each time."""
     tokens, roles = folder / "tokens.yaml", tuple(Role)
     with suppress(ConfigError, InputError):  # there was none
         revoke(tokens, person)
     token, _ = add(tokens, person, roles, DAYS)
-    _write({folder / TOKEN: f"{token}\n".encode()})
+    _write({folder / KEY_TO_CONSOLE: f"{token}\n".encode()})
     grants = json.dumps({person: roles})
     return {"QRELAY_ALL__ACCESS__TOKENS": str(tokens), "QRELAY_ALL__ACCESS__GRANTS": grants}
 
@@ -201,7 +201,7 @@ def _write(contents: Mapping[Path, bytes]) -> None:
     with AtomicFiles() as files:
         for path, data in contents.items():
             file = files.open(path)
-            if path.suffix == ".key" or path.name == TOKEN:
+            if path.suffix == ".key" or path.name == KEY_TO_CONSOLE:
                 os.fchmod(file.fileno(), 0o600)
             file.write(data)
         files.commit()
