@@ -34,10 +34,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
+@pytest.mark.parametrize(("insecure", "why"), [(False, "reached from other machines"), (True, "or set access")])
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::", "example.org", ""])
-def test_an_address_that_other_machines_reach_is_refused(host: str) -> None:
-    with pytest.raises(ValidationError, match="can be reached from other machines"):
-        ConsoleSettings(bind=f"{host}:7405")
+def test_an_address_that_other_machines_reach_is_refused(host: str, insecure: bool, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        ConsoleSettings(bind=f"{host}:7405", insecure=insecure)
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", "localhost:80", "[::1]:7405", "127.0.0.2:1"])
