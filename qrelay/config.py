@@ -13,9 +13,10 @@ recorded: `qrelay.settings`. `qrelay config` prints the effective settings and w
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -262,6 +263,56 @@ class TelemetrySettings(Section):
     )
 
 
+class Role(enum.StrEnum):
+    """What a person may do; reading is part of every role. `qrelay/security/roles.py` says what takes which."""
+
+    READER = "reader"
+    LABELLER = "labeller"
+    OPERATOR = "operator"
+    TRAINER = "trainer"
+
+
+class OidcSettings(Section):
+    """People by tokens (JWT) of an OpenID Connect issuer."""
+
+    issuer: str = Field("", description="The issuer, as its tokens name it (`iss`); empty: no tokens of an issuer")
+    audience: str = Field("", description="Whom tokens must be for (`aud`): the name that the issuer has for qrelay")
+    keys: str = Field("", description="URL of the issuer's signing keys (`jwks_uri`): https, or http on loopback")
+    claim: str = Field("roles", description="The claim that says a person's roles or groups; a dot goes deeper")
+    roles: Mapping[str, Role] = Field(
+        {}, description="The claim's value -> role; a value that is not here counts as a role where it is one's name"
+    )
+    person: str = Field(
+        "sub", description="The claim that names the person, as author and in the audit log; it must be unique"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if any((self.issuer, self.audience, self.keys)) and not all((self.issuer, self.audience, self.keys)):
+            raise ValueError("issuer, audience and keys go together: set all three")
+        url = urlsplit(self.keys)
+        if self.keys and url.scheme != "https" and not is_loopback(url.hostname or ""):
+            raise ValueError(f"keys {self.keys!r}: who can change them on their way can be anybody: use https")
+        return self
+
+
+class AccessSettings(Section):
+    """Who people are, and what they may do. With none of it, whoever reaches a port may do everything."""
+
+    tokens: Path | None = Field(
+        None, description="File of people's tokens, as `qrelay tokens add` writes it; read again when it changes"
+    )
+    grants: Mapping[str, tuple[Role, ...]] = Field(
+        {}, description="Person of a certificate -> roles: reader, labeller, operator, trainer"
+    )
+    oidc: OidcSettings = OidcSettings()
+
+    @property
+    def on(self) -> bool:
+        """Whether anybody is asked who they are."""
+        return bool(self.tokens or self.grants or self.oidc.issuer)
+
+
 class ServiceSettings(Section):
     """What every service has. Each service's class adds its own fields."""
 
@@ -287,6 +338,7 @@ class ServiceSettings(Section):
     grpc: GrpcSettings = GrpcSettings()
     worker: WorkerSettings = WorkerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    access: AccessSettings = AccessSettings()
 
     @property
     def registry_folder(self) -> Path:

@@ -24,6 +24,9 @@
     │   │   ├── EndpointRefuses    an endpoint refuses the key, the account or a setting; somebody has to act
     │   │   └── AnswersPending     the answers are ordered and come later, with a batch
     │   └── Exhausted              delivered too often without an answer; its workers died
+    ├── AccessError                who asks may not have it
+    │   ├── Unauthenticated        nobody knows who asks: no token, or one that is wrong, expired or revoked
+    │   └── PermissionDenied       who asks is known, and has not the role
     ├── SetupError                 the installation is wrong; somebody has to act
     │   ├── ConfigError            settings that do not hold; all problems at once
     │   ├── ModelError             a model that is absent, or whose bytes have another hash
@@ -204,6 +207,24 @@ class Exhausted(TransientError):
     """A message that was delivered too often without an answer: its workers crashed or were killed."""
 
     reason = "exhausted"
+
+
+class AccessError(QrelayError):
+    """Who asks may not have it."""
+
+    reason = "access"
+
+
+class Unauthenticated(AccessError):
+    """Nobody knows who asks: there is no token, or one that is wrong, expired or revoked."""
+
+    reason = "unauthenticated"
+
+
+class PermissionDenied(AccessError):
+    """Who asks is known, and has not the role that this takes; the text names both."""
+
+    reason = "permission_denied"
 
 
 class SetupError(QrelayError):

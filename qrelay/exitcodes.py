@@ -15,6 +15,8 @@ EXIT_NOT_ENOUGH: Final = 5
 """`qrelay train --job`: too few training queries, nothing was published."""
 EXIT_BUSY: Final = 75
 """Another process does this already (sysexits.h EX_TEMPFAIL): no failure to whoever started both."""
+EXIT_DENIED: Final = 77
+"""A service does not know who asks, or they have not the role (sysexits.h EX_NOPERM)."""
 EXIT_SETUP: Final = 78
 """Settings, model, index or port wrong: somebody has to act (sysexits.h EX_CONFIG)."""
 EXIT_CANNOT_RUN: Final = 127
@@ -30,6 +32,7 @@ MEANINGS: Final[Mapping[int, str]] = {
     EXIT_GATE: "finished, and a condition of --fail-on or the gate is violated",
     EXIT_NOT_ENOUGH: "a training job had too few queries; nothing was published",
     EXIT_BUSY: "another process does this already",
+    EXIT_DENIED: "a service does not know who asks, or they have not the role",
     EXIT_SETUP: "settings, model, index or port are wrong: somebody has to act",
     EXIT_CANNOT_RUN: "the command of a training job cannot be started",
     EXIT_TERMINATED: "ended by SIGTERM",

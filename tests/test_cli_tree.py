@@ -411,6 +411,8 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys((f"judge nuggets {name}" for name in ("assign", "create", "score")), "tests/judging/nuggets"),
     **dict.fromkeys(("models prepare", "models pull", "models tune"), "tests/models"),
     "index load": "tests/index/milvus",
+    "ledger audit-log": "tests/labels",
+    **dict.fromkeys(("tokens add", "tokens list", "tokens revoke"), "tests/security"),
     "rounds": "tests/training",
     **dict.fromkeys(("publish", "training abandon", "training run"), "tests/jobs"),
 }  # fmt: skip

@@ -19,7 +19,7 @@ from qrelay.nearest import did_you_mean, listed
 from qrelay.output import Rows, echo_json
 from qrelay.output import show as show_table
 from qrelay.rundir import require
-from qrelay.runtime.client import channel
+from qrelay.runtime.client import channel, signed
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
 _PAGE = 200
@@ -84,7 +84,7 @@ def replay(ids: tuple[str, ...], everything: bool, data_dir: Path, address: str 
     whole = _complete(ids, _entries(address, transport, "", False)) if ids else []
     with channel(address, transport) as opened:
         request = sink_pb2.ReplayDeadLettersRequest(dead_letter_ids=whole, all=everything)
-        answer = sink_pb2_grpc.SinkServiceStub(opened).ReplayDeadLetters(request, timeout=_TIMEOUT_S)
+        answer = signed(sink_pb2_grpc.SinkServiceStub(opened)).ReplayDeadLetters(request, timeout=_TIMEOUT_S)
     if as_json:
         echo_json(_as_dict(answer))
     else:
@@ -99,7 +99,7 @@ def _entries(
 ) -> Iterator[sink_pb2.DeadLetterEntry]:
     """Page by page: a dead letter holds its original, up to a megabyte."""
     with channel(address, transport) as opened:
-        stub, token = sink_pb2_grpc.SinkServiceStub(opened), ""
+        stub, token = signed(sink_pb2_grpc.SinkServiceStub(opened)), ""
         while True:
             request = sink_pb2.ListDeadLettersRequest(
                 collection=collection, include_closed=include_closed, page_size=_PAGE, page_token=token
@@ -121,7 +121,8 @@ def _row(entry: sink_pb2.DeadLetterEntry) -> tuple[str, ...]:
 def _require_collection(address: str, transport: Transport, collection: str) -> None:
     """Raises UnknownCollection: the sink knows other collections, and not this one."""
     with channel(address, transport) as opened:
-        answer = sink_pb2_grpc.SinkServiceStub(opened).GetStats(sink_pb2.GetStatsRequest(), timeout=_TIMEOUT_S)
+        stub = signed(sink_pb2_grpc.SinkServiceStub(opened))
+        answer = stub.GetStats(sink_pb2.GetStatsRequest(), timeout=_TIMEOUT_S)
     held = [each.collection for each in answer.collections]
     if held and collection not in held:
         raise UnknownCollection(

@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import click
 
-from qrelay.errors import QrelayError, SetupError
-from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
+from qrelay.errors import AccessError, QrelayError, SetupError
+from qrelay.exitcodes import EXIT_DENIED, EXIT_FAILED, EXIT_SETUP
 from qrelay.files import disk_refusal
 
 
@@ -28,6 +28,8 @@ def run(command: click.Command) -> None:
 
 def exit_code(error: QrelayError) -> int:
     """Of a command that ends with this error."""
+    if isinstance(error, AccessError):
+        return EXIT_DENIED
     return EXIT_SETUP if isinstance(error, SetupError) else EXIT_FAILED
 
 

@@ -44,6 +44,7 @@ _COMMANDS: Final = {
     "relabel": "qrelay.cli.relabel:relabel",
     "rounds": "qrelay.cli.rounds:rounds",
     "serve": "qrelay.cli.serve:serve",
+    "tokens": "qrelay.cli.tokens:tokens",
     "top": "qrelay.cli.top:top",
     "train": "qrelay.cli.train:train_command",
     "training": "qrelay.cli.labels.training:training",

@@ -89,12 +89,17 @@ def nats_tls(data_dir: Path) -> TlsSettings | None:
 def secured(data_dir: Path, say: Callable[[str], None]) -> None:
     """Development certificates into the data folder, and into the settings of this process and those that it starts.
     They are new at each start; the authority stays."""
-    from qrelay.security.certs import development, user, variables
+    from qrelay.security.certs import KEY_TO_CONSOLE, access, development, user, variables
 
     folder, person = data_dir / CERTIFICATES, user()
     development(folder, people=[person])
     os.environ.update(variables(folder, person))
-    say(f"TLS everywhere, by the certificates in {folder}; commands on this data folder are {person}'s")
+    for name, value in access(folder, person).items():
+        os.environ.setdefault(name, value)
+    say(
+        f"TLS everywhere, by the certificates in {folder}; commands on this data folder are {person}'s; the "
+        f"console's token is in {folder / KEY_TO_CONSOLE}"
+    )
 
 
 @click.command(epilog=example("qrelay up --detach"))

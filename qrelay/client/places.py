@@ -14,7 +14,7 @@ from qrelay.config import PLAIN, Transport
 from qrelay.errors import BackendUnavailable
 from qrelay.progress import Progress
 from qrelay.rundir import require
-from qrelay.runtime.client import OPTIONS
+from qrelay.runtime.client import OPTIONS, signed
 from qrelay.runtime.lookout import preparing
 from qrelay.security.tls import Channels, leaves_here
 from qrelay.settings.load import transport_of
@@ -85,7 +85,7 @@ class Places:
         """(address, the service's asynchronous stub). Raises BackendUnavailable: none runs from the data folder."""
         address = self.address(service)
         stubs = importlib.import_module(f"qrelay.v1.{service}_pb2_grpc")
-        return address, getattr(stubs, f"{service.capitalize()}ServiceStub")(self.channel(address))
+        return address, signed(getattr(stubs, f"{service.capitalize()}ServiceStub")(self.channel(address)))
 
     async def info(self, service: str) -> ServiceInfo:
         """What the service says of itself, asked once. Raises BackendUnavailable, grpc.aio.AioRpcError."""

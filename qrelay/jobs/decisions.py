@@ -15,7 +15,7 @@ from qrelay.errors import ConfigError, InputError, UnknownCollection
 from qrelay.jobs.counting import count_sets, without_judges
 from qrelay.jobs.launcher import job_name
 from qrelay.jobs.policy import MANUAL, decide
-from qrelay.labels.ledger import outbox, retractions
+from qrelay.labels.ledger import audit_log, outbox, retractions
 from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.merge import Added
@@ -105,6 +105,7 @@ def trigger_manually(
         name = job_name(collection, at.change_no, settings.command, now_us)
         number = outbox.insert_trigger(connection, at, MANUAL, {}, name, now_us, allowed.fields)
         made = outbox.get_trigger(connection, number) if number is not None else None
+        audit_log.record(connection, "start a training", now_us, collection=collection, subject=name)
     assert made is not None, "a trigger's row is not there after its insert: this is a bug"
     return made
 
@@ -121,6 +122,9 @@ def abandon(ledger: Ledger, trigger_no: int) -> str:
         trigger = outbox.get_trigger(connection, trigger_no, lock=True)
         if trigger is None:
             raise InputError(f"the ledger has no trigger {trigger_no}: `qrelay training status` lists them")
+        audit_log.record(
+            connection, "abandon a training", now_us, collection=trigger.collection, subject=trigger.job_name
+        )
         if outbox.refuse(connection, trigger_no, why, now_us):
             return outbox.REFUSED
         name, detail = trigger.job_name, {**trigger.detail, "reason": why}

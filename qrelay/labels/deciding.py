@@ -64,7 +64,7 @@ def take_back(ledger: Ledger, collection: str, query_id: str, passage_id: str, a
                 NewOverride(query_id, passage_id, None, "", author, why),
                 NewOverride(query_id, passage_id, last.grade, last.scale, last.author, last.note),
             ]
-        return overrides.add(connection, collection, wanted, ledger.now_us())
+        return overrides.add(connection, collection, wanted, ledger.now_us(), act="take back")
 
 
 def _same(said: Override, wanted: NewOverride) -> bool:

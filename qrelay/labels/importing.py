@@ -94,7 +94,7 @@ def import_file(
     written = Written(0, 0, 0)
     if resolved.found:
         with ledger.writing("record overrides") as connection:
-            written = add(connection, collection, resolved.found, ledger.now_us())
+            written = add(connection, collection, resolved.found, ledger.now_us(), act="import")
     return Imported(parsed.format, written, bad, parsed.ungraded, resolved.unjudged)
 
 

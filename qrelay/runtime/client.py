@@ -6,7 +6,8 @@ import contextlib
 import importlib
 import json
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -16,6 +17,7 @@ from qrelay.config import PLAIN, Transport
 from qrelay.errors import BackendTimeout, BackendUnavailable, InputError, Overloaded, Oversized, QrelayError
 from qrelay.runtime.translate import error_of_status
 from qrelay.security import tls
+from qrelay.security.access import header_of, own_token
 from qrelay.v1 import service_info_pb2
 
 _RETRIES = json.dumps(
@@ -50,6 +52,17 @@ def channel(address: str, transport: Transport = PLAIN) -> Iterator[grpc.Channel
     """A channel to host:port or dns:///name:port; foreign errors leave the block as qrelay's."""
     with tls.channel(address, transport, OPTIONS) as opened, translated(address):
         yield opened
+
+
+S = TypeVar("S")
+
+
+def signed(stub: S) -> S:
+    """The stub, whose calls show this process's token, where it has one. Raises ConfigError: its file is gone."""
+    if shown := header_of(own_token()):
+        for name, call in vars(stub).items():
+            setattr(stub, name, partial(call, metadata=shown))
+    return stub
 
 
 def get_info(

@@ -28,11 +28,14 @@ from grpc_status import rpc_status
 from opentelemetry import trace
 from opentelemetry.context import Context
 
-from qrelay.config import GrpcSettings, TlsSettings
-from qrelay.errors import BackendTimeout, Oversized, PortInUse, QrelayError
+from qrelay.config import AccessSettings, GrpcSettings, TlsSettings
+from qrelay.errors import AccessError, BackendTimeout, Oversized, PortInUse, QrelayError
 from qrelay.runtime import telemetry
 from qrelay.runtime.intake import Intake, Reader, ServicerContext
 from qrelay.runtime.translate import as_qrelay_error, rich_status, status_code
+from qrelay.security.access import HEADER, Gate, bearer_of
+from qrelay.security.identity import ANYBODY, Principal, acting
+from qrelay.security.roles import OPEN, RPCS, require_rpc
 from qrelay.security.tls import server_credentials
 
 log = logging.getLogger(__name__)
@@ -54,14 +57,14 @@ Response = TypeVar("Response")
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Limits, deadline, trace context, metrics and error translation around every RPC.
+    """Who may call, limits, deadline, trace context, metrics and error translation around every RPC.
 
     Each method is served as one that takes a stream of bytes, which is the same on the wire: so that a request is
     read once there is room for it, and measured before it is parsed (see `intake.py`).
     """
 
-    def __init__(self, settings: GrpcSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: GrpcSettings, gate: Gate) -> None:
+        self._settings, self._gate = settings, gate
         self._intake = Intake(settings)
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -89,6 +92,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 method.name, context=_remote(context), kind=trace.SpanKind.SERVER
             ):
                 async with asyncio.timeout(context.time_remaining() or self._settings.default_deadline_s):
+                    await self._admit(method, context)
                     async with method.reader.one(context) as request:
                         answer = self._serialized(method, await method.behavior(request, context))
             method.count("OK")
@@ -107,6 +111,7 @@ class Guard(grpc.aio.ServerInterceptor):
         # Not the current span: an iterator that is left is closed in another context, which cannot take it back.
         span = telemetry.tracer().start_span(method.name, context=_remote(context), kind=trace.SpanKind.SERVER)
         try:
+            await self._admit(method, context)
             async for answer in answers(method, context):
                 yield self._serialized(method, answer)
             method.count("OK")
@@ -114,6 +119,21 @@ class Guard(grpc.aio.ServerInterceptor):
             await _abort(context, as_qrelay_error(error), method)
         finally:
             span.end()
+
+    async def _admit(self, method: _Method, context: ServicerContext) -> None:
+        """Notes who calls, before anything of the request is read. Raises AccessError: they may not."""
+        caller: Principal | None = None
+        try:
+            if RPCS.get(method.name, not OPEN) is OPEN:
+                return
+            header = next((value for key, value in context.invocation_metadata() or () if key == HEADER), "")
+            caller = await self._gate.identify(context.auth_context(), bearer_of(str(header)))
+            if caller is not ANYBODY:
+                require_rpc(caller, method.name)
+            acting.set(caller)
+        except AccessError as error:
+            telemetry.denied(caller, method.name, error, context.peer())
+            raise
 
     async def _listed(self, method: _Method, context: ServicerContext) -> AsyncIterator[Any]:
         """Many answers to one request."""
@@ -211,8 +231,15 @@ async def answer_stream(
 class GrpcServer:
     """One service's gRPC server. `ready` flips readiness; `drain` ends it in order."""
 
-    def __init__(self, settings: GrpcSettings, grpc_name: str, tls: TlsSettings | None = None) -> None:
-        """tls: with certificates, clients have to show theirs; None: plain text."""
+    def __init__(
+        self,
+        settings: GrpcSettings,
+        grpc_name: str,
+        tls: TlsSettings | None = None,
+        access: AccessSettings | None = None,
+    ) -> None:
+        """tls: with certificates, clients have to show theirs; None: plain text. access: None: in plain text nobody
+        is asked who they are. Raises ConfigError: the file of tokens cannot be read."""
         self._grpc_name = grpc_name
         self._bind, self._tls = settings.bind, tls or TlsSettings()
         self._probes: grpc.aio.Server | None = None
@@ -220,7 +247,7 @@ class GrpcServer:
         """host:port that answers probes in plain text; "" where there is none."""
         untaken = _UNTAKEN_CALLS * settings.max_calls
         self._server = grpc.aio.server(
-            interceptors=[Guard(settings)],
+            interceptors=[Guard(settings, Gate(access or AccessSettings()))],
             maximum_concurrent_rpcs=settings.max_calls,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),

@@ -82,7 +82,7 @@ async def _run(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> b
     metrics = telemetry.setup_metrics(settings.telemetry.metrics_bind, settings.tls)
     replica = settings.replica or f"{socket.gethostname()}-{os.getpid()}"
     context: ServiceContext[Any, Any] = ServiceContext(definition.name, settings, replica)
-    server = GrpcServer(settings.grpc, definition.grpc_name, settings.tls)
+    server = GrpcServer(settings.grpc, definition.grpc_name, settings.tls, settings.access)
     definition.add_servicer(server.raw, context)
     address = await server.start()
     stopping = asyncio.Event()

@@ -27,7 +27,7 @@ from prometheus_client import Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from qrelay.config import ServiceSettings, TelemetrySettings, TlsSettings
-from qrelay.errors import PortInUse
+from qrelay.errors import AccessError, PortInUse
 from qrelay.security.tls import server_context
 from qrelay.settings.secrets import masked
 
@@ -66,6 +66,9 @@ HTTP_SECONDS = Histogram(
     ["route"],
     buckets=SECONDS_BUCKETS,
 )
+DENIALS = Counter(
+    "qrelay_denials", "Calls and requests refused for who asked, by what was asked and why", ["what", "reason"]
+)
 PENDING_ITEMS = Gauge("qrelay_pending_items", "Items that gRPC calls hold now")
 READY = Gauge("qrelay_ready", "1 when the model is loaded and the service answers")
 JUDGMENTS = Counter("qrelay_judgments", "Judgments: graded, cached or missing, the latter with reason", ["outcome"])
@@ -95,6 +98,12 @@ PUBLISH_HELD = Gauge(
 )  # fmt: skip
 
 _STANDARD_FIELDS: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def denied(who: object, what: str, error: AccessError, peer: str) -> None:
+    """Logs and counts a refusal. who: None, where nobody knows; what: the method, or the console's action."""
+    DENIALS.labels(what, error.reason).inc()
+    log.warning("denied", extra={"who": str(who or "nobody"), "what": what, "why": str(error), "peer": peer})
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,1 +1,1 @@
-"""Who may connect, and how nobody else can listen."""
+"""Who may connect, who asks, and what they may do."""

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import getpass
 import ipaddress
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,16 +25,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from qrelay.config import SECTIONS, TlsSettings
-from qrelay.errors import ConfigError
+from qrelay.config import SECTIONS, Role, TlsSettings
+from qrelay.errors import ConfigError, InputError
 from qrelay.files import AtomicFiles
 from qrelay.security.tls import files_of
+from qrelay.security.tokens import add, revoke
 
 SERVICES: Final = ("retriever", "reranker", "judge", "sink", "console", "trainer", "nats", "postgres")
 SERVICE: Final = "spiffe://qrelay/service/"
 PERSON: Final = "spiffe://qrelay/person/"
 DAYS: Final = 365
 """Of a certificate."""
+KEY_TO_CONSOLE: Final = "console.token"
+"""File of the person's token, for the console."""
 _AUTHORITY_DAYS: Final = 3650
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 _EARLIER: Final = timedelta(minutes=5)
@@ -122,6 +127,18 @@ def variables(folder: Path, person: str) -> Mapping[str, str]:
     }
 
 
+def access(folder: Path, person: str) -> Mapping[str, str]:
+    """The environment in which this person has every role: by certificate, and in the console by the token in the
+    folder's file `console.token`, which is new each time."""
+    tokens, roles = folder / "tokens.yaml", tuple(Role)
+    with suppress(ConfigError, InputError):  # there was none
+        revoke(tokens, person)
+    token, _ = add(tokens, person, roles, DAYS)
+    _write({folder / KEY_TO_CONSOLE: f"{token}\n".encode()})
+    grants = json.dumps({person: roles})
+    return {"QRELAY_ALL__ACCESS__TOKENS": str(tokens), "QRELAY_ALL__ACCESS__GRANTS": grants}
+
+
 def _made_authority() -> Authority:
     key = ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "qrelay development authority")])
@@ -184,7 +201,7 @@ def _write(contents: Mapping[Path, bytes]) -> None:
     with AtomicFiles() as files:
         for path, data in contents.items():
             file = files.open(path)
-            if path.suffix == ".key":
+            if path.suffix == ".key" or path.name == KEY_TO_CONSOLE:
                 os.fchmod(file.fileno(), 0o600)
             file.write(data)
         files.commit()

@@ -38,6 +38,7 @@ STATUS: Final[dict[grpc.StatusCode, int]] = {
 """As google.rpc.code documents it."""
 TOO_LARGE: Final = 413
 """Where a byte limit refuses: 429, as RESOURCE_EXHAUSTED is otherwise, would make clients try again."""
+UNAUTHENTICATED: Final = STATUS[grpc.StatusCode.UNAUTHENTICATED]
 _HTTP_CODES: Final = {
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
@@ -64,7 +65,9 @@ class Problem:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Retry-After, in whole seconds, where waiting helps."""
+        """Retry-After, in whole seconds, where waiting helps; how to sign in, where that does."""
+        if self.status == UNAUTHENTICATED:
+            return {"WWW-Authenticate": "Bearer"}
         return {} if self.retry_after_s is None else {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
 
 

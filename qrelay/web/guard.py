@@ -51,7 +51,7 @@ class Guard:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection, asked = HTTPConnection(scope), False
         try:
-            refuse_foreign(scope["method"], connection.headers)
+            refuse_foreign(scope["method"], connection.headers, self._settings.hosts)
             if scope["path"] != HEALTH:
                 self._admit()
             limit = self._limit(connection)

@@ -70,7 +70,7 @@ async def _called(
     operation = TOOLS.get(name)
     if operation is None:
         raise InputError(f"there is no tool {name[:80]!r}: there are {listed(TOOLS, 'none')}")
-    person = authorise(request, operation.action) if request else Person(named(getpass.getuser()))
+    person = await authorise(request, operation.action) if request else Person(named(getpass.getuser()))
     seconds = site.settings.grpc.default_deadline_s
     try:
         async with asyncio.timeout(seconds):
@@ -100,7 +100,7 @@ class Endpoint:
         """Passes what may be asked at all; each tool is authorised again as the action that it is."""
         request = HTTPConnection(scope)
         try:
-            authorise(request, Action.READ)
+            await authorise(request, Action.READ)
         except Exception as error:
             await refusal(request, problem(error))(scope, receive, send)
             return

@@ -11,8 +11,9 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from qrelay.errors import InputError
-from qrelay.web.errors import Problem
+from qrelay.web.errors import UNAUTHENTICATED, Problem
 from qrelay.web.security import CSRF, CSRF_COOKIE, new_token
+from qrelay.web.site import site_of
 
 HERE: Final = Path(__file__).parent
 API: Final = "/v1/"
@@ -52,11 +53,13 @@ def filters() -> dict[str, Any]:
 
 def render(request: HTTPConnection, template: str, *, status: int = 200, **values: Any) -> Response:
     """The page of a template, all texts escaped. Every template knows `person` (a name or ""), `path`, `address` (a
-    path with its query), `pages` (NAVIGATION), and `csrf`, the token that a form repeats."""
+    path with its query), `pages` (NAVIGATION), `access` (whether people sign in), and `csrf`, the token that a form
+    repeats."""
     token = request.cookies.get(CSRF_COOKIE) or new_token()
     person = getattr(request.state, "person", None)
     url = request.url
     known = {"person": person.name if person else "", "path": url.path, "pages": NAVIGATION, CSRF: token}
+    known["access"] = site_of(request).gate.on
     known["address"] = f"{url.path}?{url.query}" if url.query else url.path
     page = HTMLResponse(_environment().get_template(template).render({**known, **values}), status)
     if CSRF_COOKIE not in request.cookies:
@@ -92,7 +95,10 @@ def whole_number(text: str, name: str) -> int:
 def refusal(request: HTTPConnection, problem: Problem) -> Response:
     """The answer to a request that failed: a page to a browser that asks for one, else JSON."""
     if not request.url.path.startswith(API) and "text/html" in request.headers.get("accept", ""):
-        page = render(request, "error.html", status=problem.status, problem=problem)
+        if problem.status == UNAUTHENTICATED:
+            page = render(request, "login.html", status=problem.status, why=problem.message)
+        else:
+            page = render(request, "error.html", status=problem.status, problem=problem)
         page.headers.update(problem.headers)
         return page
     return JSONResponse(problem.body, problem.status, problem.headers)

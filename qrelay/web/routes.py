@@ -43,7 +43,7 @@ class Guarded:
     async def _answered(self, request: Request) -> Response:
         seconds = site_of(request).settings.grpc.default_deadline_s
         try:
-            request.state.person = authorise(request, self.action)
+            request.state.person = await authorise(request, self.action)
             async with asyncio.timeout(seconds):
                 return await self._found(request)
         except TimeoutError:

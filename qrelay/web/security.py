@@ -1,7 +1,9 @@
 """Who may do what, and what a browser may do in their name.
 
-The console listens on this machine alone and asks nobody for a password: everybody who reaches it may do everything,
-under the name that they gave. `authorise` is the one place that decides; every route names the action that it is.
+Without `access` the console listens on this machine alone and asks nobody for a password: everybody who reaches it
+may do everything, under the name that they gave. With it, a person shows a token: programs in `authorization`, a
+browser in a cookie that no script reads and no other site's page sends. `authorise` is the one place that decides;
+every route names the action that it is, and `qrelay/security/roles.py` the role that the action takes.
 
 A page of another site can make a browser send requests here. What it cannot do: name another host than ours in `Host`
 (so a name that is made to point here is refused), leave `Origin` out of a request that changes something, send JSON
@@ -13,7 +15,7 @@ from __future__ import annotations
 import enum
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -22,14 +24,21 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from qrelay.errors import InputError
+from qrelay.errors import AccessError, InputError
+from qrelay.runtime import telemetry
+from qrelay.security.access import HEADER, bearer_of
+from qrelay.security.identity import Kind, Principal, acting
+from qrelay.security.roles import ACTIONS, require
 from qrelay.web.settings import LOOPBACK
+from qrelay.web.site import site_of
 
 CSRF: Final = "csrf"
 """Name of the form's field, and with `qrelay_` of the cookie."""
 CSRF_COOKIE: Final = f"qrelay_{CSRF}"
 CSRF_HEADER: Final = "x-csrf-token"
 PERSON_COOKIE: Final = "qrelay_person"
+SESSION_COOKIE: Final = "qrelay_session"
+"""Holds the token of who signed in."""
 PERSON_HEADER: Final = "x-qrelay-person"
 MAX_NAME: Final = 80
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
@@ -50,10 +59,14 @@ HEADERS: Final[Mapping[str, str]] = {
 class Action(enum.Enum):
     """What a request does, for `authorise`."""
 
+    OPEN = "open"
+    """Ask whether it lives, sign in."""
     READ = "read"
     """See queries, passages, labels, figures, settings."""
     CALL = "call"
-    """Let a service compute: retrieve, rerank, embed, judge."""
+    """Let a service compute: retrieve, rerank, embed."""
+    JUDGE = "judge"
+    """Let the judge grade passages, which may cost money."""
     FEED = "feed"
     """Give queries to the pipeline."""
     LABEL = "label"
@@ -66,15 +79,40 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who asks. `name` is "" where nobody has given one."""
+    """Who asks. `name` is "" where nobody has given one. verified: a token shows it."""
 
     name: str
+    verified: bool = False
 
 
-def authorise(request: HTTPConnection, action: Action) -> Person:  # noqa: ARG001  every action is allowed so far
-    """Who asks, if they may do this. Raises HTTPException (401, 403): they may not."""
+async def authorise(request: HTTPConnection, action: Action) -> Person:
+    """Who asks, if they may do this; what follows in this task is their act. Raises AccessError: they may not."""
+    if site_of(request).gate.on:
+        return await _verified(request, action)
     given = request.headers.get(PERSON_HEADER) or request.cookies.get(PERSON_COOKIE, "")
-    return Person(named(unquote(given)))
+    person = Person(named(unquote(given)))
+    acting.set(Principal(person.name, Kind.LOCAL))
+    return person
+
+
+async def _verified(request: HTTPConnection, action: Action) -> Person:
+    caller: Principal | None = None
+    if action is Action.OPEN:
+        return Person("")
+    token = bearer_of(request.headers.get(HEADER, "")) or request.cookies.get(SESSION_COOKIE, "")
+    try:
+        caller = await identified(request, token)
+        require(caller, ACTIONS[action.value], action.value)
+    except AccessError as error:
+        telemetry.denied(caller, action.value, error, request.client.host if request.client else "")
+        raise
+    acting.set(caller)
+    return Person(caller.name, verified=True)
+
+
+async def identified(request: HTTPConnection, token: str) -> Principal:
+    """Whose token it is. Raises Unauthenticated: nobody's."""
+    return await site_of(request).gate.identify({}, token)
 
 
 def decider(request: HTTPConnection) -> str:
@@ -95,21 +133,21 @@ def name_cookie(name: str) -> str:
     return quote(named(name))
 
 
-def refuse_foreign(method: str, headers: Headers) -> None:
-    """Raises HTTPException: the request is for another host, or another site's page makes it (a link may)."""
-    host = headers.get("host", "")
-    if _hostname(host) not in LOOPBACK:
+def refuse_foreign(method: str, headers: Headers, hosts: Sequence[str] = ()) -> None:
+    """Raises HTTPException: the request is for another host than this machine and `hosts`, or another site's page
+    makes it (a link may)."""
+    host, ours = headers.get("host", ""), (*LOOPBACK, *hosts)
+    if _hostname(host) not in ours:
         raise HTTPException(
-            403, f"the console answers as {', '.join(LOOPBACK)} alone, not as {host[:80]!r}: ask it by one of these"
+            403,
+            f"the console answers as {', '.join(ours)} alone, not as {host[:80]!r}: ask it by one of these, or name "
+            "it in console.hosts",
         )
     origin = headers.get("origin")
     site = headers.get("sec-fetch-site", "none")
     if method in _SAFE and headers.get("sec-fetch-mode") == "navigate":
         return
-    if (origin is not None and origin not in (f"http://{host}", f"https://{host}")) or site not in (
-        "same-origin",
-        "none",
-    ):
+    if origin not in (None, f"http://{host}", f"https://{host}") or site not in ("same-origin", "none"):
         raise HTTPException(403, "this request comes from a page of another site, which may ask nothing here")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
-from qrelay.config import ServiceSettings
+from qrelay.config import ServiceSettings, is_loopback
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 """Names by which a browser or a program on this machine reaches it."""
@@ -20,8 +20,11 @@ class ConsoleSettings(ServiceSettings):
     enabled: bool = Field(True, description="Whether `qrelay up` starts the console beside the services")
     bind: str = Field(
         "127.0.0.1:7405",
-        description="host:port to listen on, of this machine alone (127.0.0.1, ::1 or localhost); port 0 takes a "
-        "free one. `qrelay up` sets it",
+        description="host:port to listen on; without `access`, of this machine alone (127.0.0.1, ::1 or localhost). "
+        "Port 0 takes a free one. `qrelay up` sets it",
+    )
+    hosts: tuple[str, ...] = Field(
+        (), description="Names beside 127.0.0.1, ::1 and localhost by which browsers and programs reach it"
     )
     retriever: str = Field("", description="gRPC address of the retriever; empty: the one that runs from data_dir")
     reranker: str = Field("", description="gRPC address of the reranker; empty: the one that runs from data_dir")
@@ -35,15 +38,14 @@ class ConsoleSettings(ServiceSettings):
     def _binds(self) -> Sequence[tuple[str, str]]:
         return ("console.bind", self.bind), ("telemetry.metrics_bind", self.telemetry.metrics_bind)
 
-    @field_validator("bind")
-    @classmethod
-    def _on_loopback(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
+    @model_validator(mode="after")
+    def _asks_who_comes_from_elsewhere(self) -> Self:
+        host, _, port = self.bind.rpartition(":")
         if not port.isdecimal() or int(port) > 65535:
-            raise ValueError(f"{value!r} is not host:port")
-        if host.strip("[]") not in LOOPBACK:
+            raise ValueError(f"bind: {self.bind!r} is not host:port")
+        if not self.access.on and not (is_loopback(host) and host.strip("[]") in (*LOOPBACK, *self.hosts)):
             raise ValueError(
-                f"{host!r} is not one of {', '.join(LOOPBACK)}, and the console asks nobody who they are: use "
-                "127.0.0.1, and a tunnel (ssh -L, kubectl port-forward) to reach it from elsewhere"
+                f"bind: {host!r} is not one of {', '.join(LOOPBACK)}, and the console asks nobody who they are: use "
+                "127.0.0.1, and a tunnel (ssh -L, kubectl port-forward) to reach it from elsewhere, or set access"
             )
-        return value
+        return self

@@ -25,6 +25,8 @@ from qrelay.rundir import endpoints
 from qrelay.runtime.client import OPTIONS, translated
 from qrelay.runtime.overview import Overview
 from qrelay.runtime.telemetry import trace_context
+from qrelay.security.access import Gate, header_of
+from qrelay.security.identity import acting
 from qrelay.settings import load_settings
 from qrelay.settings.sections import CONSOLE
 from qrelay.web.counting import Counting
@@ -46,6 +48,7 @@ class Site:
 
     def __init__(self, settings: ConsoleSettings, sink: SinkSettings, rubric: str = "") -> None:
         self.settings, self.sink, self.rubric = settings, sink, rubric
+        self.gate = Gate(settings.access)
         self.stopping: Callable[[], bool] = lambda: False
         """Whether the server has been told to end: what goes on for long ends then."""
         self.streams_left = settings.max_streams
@@ -110,13 +113,13 @@ class Site:
         address, stub = self._places.stub(service)
         with translated(address):
             timeout_s = self.settings.grpc.default_deadline_s
-            return await getattr(stub, method)(request, timeout=timeout_s, metadata=trace_context())
+            return await getattr(stub, method)(request, timeout=timeout_s, metadata=_told())
 
     async def stream(self, service: Service, method: str, request: Any) -> AsyncIterator[Any]:
         """A call whose answers come one by one, for as long as somebody reads them. Raises as `call`."""
         address, stub = self._places.stub(service)
         with translated(address):
-            async for answer in getattr(stub, method)(request, metadata=trace_context()):
+            async for answer in getattr(stub, method)(request, metadata=_told()):
                 yield answer
 
     async def close(self) -> None:
@@ -126,6 +129,12 @@ class Site:
         await self._places.close()
         if self._ledger is not None:
             self._ledger.close()
+
+
+def _told() -> tuple[tuple[str, str], ...]:
+    """The trace that a call belongs to, and the token of who asks, whose role the service checks itself."""
+    caller = acting.get()
+    return *trace_context(), *header_of(caller.bearer if caller else "")
 
 
 def site_of(request: HTTPConnection) -> Site:

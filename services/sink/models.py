@@ -13,10 +13,12 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from qrelay.jobs.permission import start_training
+from qrelay.labels.ledger.audit_log import audited
 from qrelay.labels.permission import Allowed
 from qrelay.models.registry import Registry, State, VersionState
 from qrelay.models.registry.slots import require_slot
 from qrelay.runtime.servicer import Servicer
+from qrelay.security.identity import Kind, acting
 from qrelay.v1 import sink_pb2 as pb
 from qrelay.v1 import sink_pb2_grpc as pb_grpc
 
@@ -49,24 +51,29 @@ class ModelsServicer(Servicer, pb_grpc.SinkServiceServicer):
 
     async def PromoteModel(self, request: pb.PromoteModelRequest, context: Any) -> pb.PromoteModelResponse:
         """Only what the gate passed against what serves."""
-        changed = await asyncio.to_thread(
-            self._registry().promote, request.version, by=request.by or _NOBODY, reason=request.reason
-        )
-        return pb.PromoteModelResponse(changed=changed)
+        return pb.PromoteModelResponse(changed=await asyncio.to_thread(self._promote, request))
 
     async def RollbackModel(self, request: pb.RollbackModelRequest, context: Any) -> pb.RollbackModelResponse:
         """To the version before, or to `to`."""
-        now = await asyncio.to_thread(
-            self._registry().rollback,
-            request.slot,
-            to=request.to if request.HasField("to") else None,
-            by=request.by or _NOBODY,
-            reason=request.reason,
-        )
-        return pb.RollbackModelResponse(version=now)
+        return pb.RollbackModelResponse(version=await asyncio.to_thread(self._roll_back, request))
+
+    def _promote(self, request: pb.PromoteModelRequest) -> bool:
+        with audited(self._context.core.ledger, "promote", request.version):
+            return self._registry().promote(request.version, by=_by(request), reason=request.reason)
+
+    def _roll_back(self, request: pb.RollbackModelRequest) -> str:
+        to = request.to if request.HasField("to") else None
+        with audited(self._context.core.ledger, "roll back", request.slot):
+            return self._registry().rollback(request.slot, to=to, by=_by(request), reason=request.reason)
 
     def _registry(self) -> Registry:
         return Registry(self._context.settings.registry_folder)
+
+
+def _by(request: pb.PromoteModelRequest | pb.RollbackModelRequest) -> str:
+    """Who decides: who calls, where that is known; else whom the request names."""
+    caller = acting.get()
+    return caller.name if caller and caller.kind is Kind.PERSON else request.by or _NOBODY
 
 
 def _listed(registry: Registry, slot: str) -> pb.ListModelsResponse:

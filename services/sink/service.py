@@ -8,6 +8,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -63,9 +64,9 @@ _FORMATS = {
 }
 
 
-def commit(core: Sink, sets: Sequence[JudgedSet]) -> list[CommitStatus | QrelayError]:
-    """Commit and count."""
-    outcomes = core.ledger.commit(sets)
+def commit(core: Sink, sets: Sequence[JudgedSet], audited: bool = False) -> list[CommitStatus | QrelayError]:
+    """Commit and count. audited: somebody's act."""
+    outcomes = core.ledger.commit(sets, audited=audited)
     for outcome, count in Counter(o for o in outcomes if isinstance(o, CommitStatus)).items():
         telemetry.COMMITS.labels(outcome.name.lower()).inc(count)
     return outcomes
@@ -131,7 +132,7 @@ class SinkServicer(ModelsServicer):
 
     async def Ingest(self, request: pb.IngestRequest, context: Any) -> pb.IngestResponse:
         """Each set committed, or its re-judgments added, in order; answers when that is on disk."""
-        write: Any = rejudge if request.rejudgment else commit
+        write: Any = rejudge if request.rejudgment else partial(commit, audited=True)
         results = await answer_items(
             self._context,
             request.judged_sets,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.fuzz import calls, formats, installation, messages, network, training_sets, web
+from tests.fuzz import access, calls, formats, installation, messages, network, training_sets, web
 from tests.fuzz.parser import Parser
 
 PARSERS: Final[dict[str, Parser]] = {
     parser.name: parser
-    for room in (messages, formats, training_sets, installation, network, web, calls)
+    for room in (messages, formats, training_sets, installation, network, web, calls, access)
     for parser in room.PARSERS
 }

@@ -14,9 +14,9 @@ import pytest
 from qrelay import Client
 from qrelay.cli.up import CERTIFICATES
 from qrelay.config import Transport
-from qrelay.errors import BackendUnavailable
+from qrelay.errors import BackendUnavailable, PermissionDenied
 from qrelay.rundir import endpoints
-from qrelay.security.certs import SERVICES, development
+from qrelay.security.certs import KEY_TO_CONSOLE, SERVICES, development
 from qrelay.security.tls import files_of
 from tests.pipeline.harness import COLLECTION, DOUBLES, Installation, called, write_queries
 
@@ -70,11 +70,20 @@ def test_the_client_takes_the_folder_certificates_or_its_own(fed: Installation) 
         judged = client.judge(client.rerank(client.retrieve("how do I parse JSON?")))
         assert judged.judgments
         assert len(list(client.labels())) == QUERIES
-    shown = Transport(files_of(fed.folder / CERTIFICATES / "console"))
+    (own,) = (fed.folder / CERTIFICATES).glob("person-*")
+    shown = Transport(files_of(own))
     with Client("/nowhere", sink=fed.endpoint("sink").grpc, collection=COLLECTION, transport=shown) as client:
         assert len(list(client.labels())) == QUERIES
     with Client("/nowhere", sink=fed.endpoint("sink").grpc, collection=COLLECTION, attempts=1) as client:
         with pytest.raises(BackendUnavailable):
+            list(client.labels())
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_stolen_service_certificate_reads_no_label(fed: Installation, service: str) -> None:
+    shown = Transport(files_of(fed.folder / CERTIFICATES / service))
+    with Client("/nowhere", sink=fed.endpoint("sink").grpc, collection=COLLECTION, transport=shown) as client:
+        with pytest.raises(PermissionDenied, match=f"service {service} does not allow"):
             list(client.labels())
 
 
@@ -93,8 +102,13 @@ def test_people_reach_the_console_without_a_certificate_and_over_tls_alone(fed: 
     context = ssl.create_default_context(cafile=fed.folder / CERTIFICATES / "ca.crt")
     with urllib.request.urlopen(f"{url}/health", context=context) as answer:
         assert json.load(answer)["status"] == "SERVING"
-    with urllib.request.urlopen(f"{url}/v1/stats", context=context) as answer:
-        assert COLLECTION in answer.read().decode()
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{url}/v1/stats", context=context)
+    token = (fed.folder / CERTIFICATES / KEY_TO_CONSOLE).read_text().strip()
+    shown = {"authorization": f"Bearer {token}"}
+    for path in ("/v1/stats", f"/v1/export?collection={COLLECTION}&format=qrels"):
+        with urllib.request.urlopen(urllib.request.Request(url + path, headers=shown), context=context) as answer:
+            assert (COLLECTION if path == "/v1/stats" else " 0 ") in answer.read().decode()
     with pytest.raises((urllib.error.URLError, OSError)):
         urllib.request.urlopen(url.replace("https", "http"))
 

@@ -45,10 +45,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
+@pytest.mark.parametrize("insecure", [False, True])
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::", "example.org", "", "127.0.0.2"])
-def test_an_address_that_other_machines_reach_or_that_no_request_may_name_is_refused(host: str) -> None:
-    with pytest.raises(ValidationError, match="is not one of 127"):
-        ConsoleSettings(bind=f"{host}:7405")
+def test_an_address_that_other_machines_reach_or_that_no_request_may_name_is_refused(
+    host: str, insecure: bool
+) -> None:
+    with pytest.raises(ValidationError, match=r"is not one of 127.*or set access|plain text"):
+        ConsoleSettings(bind=f"{host}:7405", insecure=insecure)
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", "localhost:80", "[::1]:7405"])

@@ -26,7 +26,7 @@ from qrelay.bench.targets.tasks import end
 from qrelay.config import PLAIN, NatsSettings, Transport
 from qrelay.errors import BackendTimeout, TransientError
 from qrelay.identity import feed_message_id
-from qrelay.runtime.client import OPTIONS, from_rpc_error
+from qrelay.runtime.client import OPTIONS, from_rpc_error, signed
 from qrelay.runtime.intake import MAX_IDS
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue
@@ -99,7 +99,7 @@ class PipelineTarget:
         settings = NatsSettings(url=self.nats_url).by(self.transport)
         self.broker = await JetStreamBroker.connect(settings, name="bench", timeout_s=_CONNECT_S)
         self._channel = aio_channel(self.sink, self.transport, OPTIONS)
-        self._stub: Any = sink_pb2_grpc.SinkServiceStub(self._channel)
+        self._stub: Any = signed(sink_pb2_grpc.SinkServiceStub(self._channel))
         self.collection = wire.from_proto(self.source.item(0)).collection
         self._before = await self._stats()
         self._poller = asyncio.create_task(self._poll())

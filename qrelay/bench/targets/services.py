@@ -22,7 +22,7 @@ from qrelay.bench.data import Source
 from qrelay.bench.load import Answer
 from qrelay.config import PLAIN, Transport
 from qrelay.errors import BackendUnavailable, InputError, Overloaded
-from qrelay.runtime.client import OPTIONS, from_rpc_error
+from qrelay.runtime.client import OPTIONS, from_rpc_error, signed
 from qrelay.security.tls import aio_channel
 from qrelay.v1 import (
     judge_pb2,
@@ -126,7 +126,7 @@ class ServiceTarget:
         endpoint = ENDPOINTS[self.name]
         self._endpoint = endpoint
         self._open = [_channel(self.address, self.transport) for _ in range(self.channels)]
-        self._stubs = itertools.cycle([endpoint.stub(channel) for channel in self._open])
+        self._stubs = itertools.cycle([signed(endpoint.stub(channel)) for channel in self._open])
         return self
 
     async def __aexit__(

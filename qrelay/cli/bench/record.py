@@ -17,7 +17,7 @@ from qrelay.config import Transport
 from qrelay.errors import InputError
 from qrelay.identity import require_collection
 from qrelay.progress import shown, step
-from qrelay.runtime.client import channel
+from qrelay.runtime.client import channel, signed
 from qrelay.settings.load import transport_of
 
 _BATCH = 4
@@ -71,7 +71,7 @@ def _asked(queries: Sequence[Any], addresses: Mapping[str, str], transport: Tran
 def _answers(service: str, address: str, transport: Transport, items: Sequence[Any]) -> list[Any]:
     endpoint = ENDPOINTS[service]
     with channel(address, transport) as opened:
-        answer = getattr(endpoint.stub(opened), endpoint.method)(endpoint.request(items), timeout=_DEADLINE_S)
+        answer = getattr(signed(endpoint.stub(opened)), endpoint.method)(endpoint.request(items), timeout=_DEADLINE_S)
     for result in answer.results:
         if result.WhichOneof("result") == "error":
             raise InputError(f"{address} answered {result.error.query_id}: {result.error.message}; nothing was kept")

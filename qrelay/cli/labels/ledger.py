@@ -1,4 +1,4 @@
-"""`qrelay ledger`: the ledger's version, sizes and counts; backup, migration, retention and compaction."""
+"""`qrelay ledger`: the ledger's version, sizes counts; backup, migration, retention, compaction; audit log."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import click
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import Decorator, config_option, data_dir_option, json_option
 from qrelay.labels.opening import open_ledger
-from qrelay.output import echo_json
+from qrelay.output import Rows, echo_json, show
 
 if TYPE_CHECKING:
-    pass
+    from qrelay.labels.ledger.audit_log import Act
 
 _MEGABYTE = 1_000_000
 
 
 @click.group("ledger", cls=Group, epilog=example("qrelay ledger info"))
 def ledger() -> None:
-    """Maintain the ledger: info, backup, migrate, prune, compact."""
+    """Maintain the ledger: info, backup, migrate, prune, compact; and read its audit log."""
 
 
 def _ledger_option() -> Decorator:
@@ -156,6 +156,45 @@ def compact(address: str | None, data_dir: Path, config: Path | None, as_json: b
         echo_json({"before": before, "after": after})
     else:
         click.echo(f"{_size(before)} before, {_size(after)} now")
+
+
+@ledger.command("audit-log", epilog=example("qrelay ledger audit-log --act promote"))
+@click.option("--act", default="", help="Only this act, such as override, import, replay or promote.")
+@click.option("--collection", default="", help="Only acts on this collection.")
+@click.option("--page-size", default=100, show_default=True, type=click.IntRange(1, 1000), help="Acts on a page.")
+@click.option("--page", "token", default="", help="Where the page before ended, as it says.")
+@_ledger_option()
+@data_dir_option()
+@config_option()
+@json_option()
+def audit_log(
+    act: str,
+    collection: str,
+    page_size: int,
+    token: str,
+    address: str | None,
+    data_dir: Path,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """List who changed what, the latest first: one row an act by gRPC, console or command. Nothing deletes a row."""
+    from qrelay.labels.ledger.audit_log import page
+
+    with open_ledger(address, data_dir, config) as (opened, _), opened.snapshot() as snapshot:
+        found = page(snapshot.connection, act=act, collection=collection, size=page_size, token=token)
+    if as_json:
+        acts = [{**asdict(each), "at": each.at.isoformat()} for each in found.acts]
+        echo_json({"acts": acts, "next_page_token": found.next_page_token})
+        return
+    show(Rows(("when (UTC)", "who", "act", "collection", "count", "outcome", "subject"),
+              [_row(each) for each in found.acts], prose=("subject",)))  # fmt: skip
+    if found.next_page_token:
+        click.echo(f"more with --page {found.next_page_token}", err=True)
+
+
+def _row(act: Act) -> tuple[str, ...]:
+    who = f"{act.kind}/{act.who}" if act.who else act.kind
+    return f"{act.at:%Y-%m-%d %H:%M:%S}", who, act.act, act.collection, str(act.count), act.outcome, act.subject
 
 
 def _address(address: str | None, data_dir: Path, config: Path | None) -> tuple[str, float]:

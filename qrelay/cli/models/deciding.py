@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
 from qrelay.cli.group import example
-from qrelay.cli.models.options import SLOT, author, author_options, opened, registry_options, say
+from qrelay.cli.models.options import SLOT, audited_act, author, author_options, opened, registry_options, say
 
 _CONFIGURED = "configured"
 
@@ -28,7 +29,8 @@ def promote(
     registry = opened(folder, data_dir, config)
     version = full_version(registry, version)
     slot = registry.manifest(version).slot
-    changed = registry.promote(version, by=author(by), reason=reason)
+    with audited_act(data_dir, config, "promote", version):
+        changed = registry.promote(version, by=author(by), reason=reason)
     text = f"{version} serves as {slot}" if changed else f"{version} serves as {slot} already"
     say({"version": version, "slot": slot, "changed": changed}, text, as_json)
 
@@ -62,7 +64,8 @@ def rollback(
     """
     registry = opened(folder, data_dir, config)
     target = "" if to == _CONFIGURED else to
-    now = registry.rollback(slot, to=target, by=author(by), reason=reason)
+    with audited_act(data_dir, config, "roll back", slot):
+        now = registry.rollback(slot, to=target, by=author(by), reason=reason)
     say({"slot": slot, "version": now}, f"{slot}: {now or 'the configured model'} serves", as_json)
 
 
@@ -78,7 +81,9 @@ def prune(
 
     Manifests and history stay; a pruned version cannot be promoted until the same model is published again.
     """
-    dropped = opened(folder, data_dir, config).prune(keep, by=author(by), dry_run=not yes)
+    registry = opened(folder, data_dir, config)
+    with audited_act(data_dir, config, "prune models", f"all but {keep}") if yes else nullcontext():
+        dropped = registry.prune(keep, by=author(by), dry_run=not yes)
     lines = [f"{version}: {size / 1e6:.1f} MB" for version, size in dropped.items()]
     head = "pruned:" if yes else "would be pruned (--yes does it):"
     found = {"dry_run": not yes, "pruned": dropped}

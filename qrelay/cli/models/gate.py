@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qrelay.cli.group import example
+from qrelay.cli.models.options import audited_act
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.exitcodes import EXIT_GATE, EXIT_OK
 from qrelay.output import echo_json, show
@@ -69,7 +70,10 @@ def _gate(
         models, pair_tokens = configured_models(config, settings.data_dir)
         decision = gate(registry, version, rules, models, pair_tokens=pair_tokens, by="qrelay models gate",
                         say=lambda text: click.echo(text, err=True))  # fmt: skip
-    promoted = promote and decision.passed and registry.promote(version, by="qrelay models gate", reason=decision.why)
+    promoted = promote and decision.passed
+    if promoted:
+        with audited_act(settings.data_dir, config, "promote", version):
+            promoted = registry.promote(version, by="qrelay models gate", reason=decision.why)
     if as_json:
         echo_json({**decision.as_json(), "promoted": promoted})
     else:

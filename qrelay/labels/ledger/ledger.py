@@ -21,13 +21,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
 
 from qrelay.errors import InputError, QrelayError, SetupError, TransientError
-from qrelay.labels.ledger import database, dead_letters
+from qrelay.labels.ledger import audit_log, database, dead_letters
 from qrelay.labels.ledger.commit import CommitStatus, commit_batch
 from qrelay.labels.ledger.dead_letters import DeadLetterEntry, DeadLetterPage
 from qrelay.labels.ledger.merge import Added
@@ -50,6 +51,16 @@ T = TypeVar("T")
 _Write = Callable[[sa.Connection, Sequence[PreparedSet], dict[JudgeIdentity, int], int], list[T | QrelayError]]
 AfterCommit = Callable[[sa.Connection, Sequence[Added], int], None]
 """Called with the sets that a commit wrote, within its transaction, and the time (microseconds); see `Ledger`."""
+
+
+def _rejudge_batch(
+    connection: sa.Connection, batch: Sequence[PreparedSet], numbers: dict[JudgeIdentity, int], now_us: int
+) -> list[int | QrelayError]:
+    results = rejudge_batch(connection, batch, numbers, now_us)
+    audit_log.record_sets(
+        connection, "rejudge", batch, [isinstance(each, int) and each > 0 for each in results], now_us
+    )
+    return results
 
 
 def _utc_now() -> datetime:
@@ -108,22 +119,33 @@ class Ledger:
         """Closes the database's connections. Safe to call twice."""
         self._engine.dispose()
 
-    def commit(self, sets: Sequence[JudgedSet]) -> list[CommitStatus | QrelayError]:
-        """Commits each set at most once and answers each, in order, after the data is on disk.
+    def commit(self, sets: Sequence[JudgedSet], *, audited: bool = False) -> list[CommitStatus | QrelayError]:
+        """Commits each set at most once and answers each, in order, after the data is on disk. audited: somebody's
+        act, for the audit log, and not the queue's.
 
         COMMITTED: written by this call, as a query or as another round of one; DUPLICATE: the same query_id and
         text was there in this round, nothing changed;
         QueryConflict: the query_id stands for another text; InvalidQuery, MalformedInput: cannot be
         stored; BackendUnavailable: nothing of this batch was written, try again later.
         """
-        return self._write_sets(sets, self._commit_batch)
+        return self._write_sets(sets, partial(self._commit_batch, audited=audited))
 
     def _commit_batch(
-        self, connection: sa.Connection, batch: Sequence[PreparedSet], numbers: dict[JudgeIdentity, int], now_us: int
+        self,
+        connection: sa.Connection,
+        batch: Sequence[PreparedSet],
+        numbers: dict[JudgeIdentity, int],
+        now_us: int,
+        *,
+        audited: bool,
     ) -> list[CommitStatus | QrelayError]:
         results, added = commit_batch(connection, batch, numbers, now_us)
         if self._after_commit and added:
             self._after_commit(connection, added, now_us)
+        if audited:
+            audit_log.record_sets(
+                connection, "ingest", batch, [each is CommitStatus.COMMITTED for each in results], now_us
+            )
         return results
 
     def rejudge(self, sets: Sequence[JudgedSet]) -> list[int | QrelayError]:
@@ -133,7 +155,7 @@ class Ledger:
         InputError: the query is not in the ledger; QueryConflict: it stands for another text; MalformedInput: a
         passage is none of its candidates, or has another text; BackendUnavailable: as with `commit`.
         """
-        return self._write_sets(sets, rejudge_batch)
+        return self._write_sets(sets, _rejudge_batch)
 
     def _write_sets(self, sets: Sequence[JudgedSet], write: _Write[T]) -> list[T | QrelayError]:
         prepared = [prepare(record) for record in sets]
@@ -200,6 +222,9 @@ class Ledger:
         first. ids: those to replay; ids that are unknown or closed are not in the answer. None: all."""
         with self.writing("begin a replay") as connection:
             entries = dead_letters.begin_replay(connection, ids)
+            if entries:
+                named = audit_log.ids(entry.letter.dead_letter_id for entry in entries)
+                audit_log.record(connection, "replay", self.now_us(), subject=named, count=len(entries))
         return [entry.letter for entry in entries]
 
     def finish_replay(self, ids: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from qrelay.errors import InputError
-from qrelay.labels.ledger import retractions, schema
+from qrelay.labels.ledger import audit_log, retractions, schema
 from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.names import Names, names_of
 from qrelay.labels.ledger.refresh import refresh
@@ -95,10 +95,17 @@ def check(wanted: NewOverride) -> None:
 
 
 def add(
-    connection: sa.Connection, collection: str, wanted: Sequence[NewOverride], now_us: int, *, notes: bool = False
+    connection: sa.Connection,
+    collection: str,
+    wanted: Sequence[NewOverride],
+    now_us: int,
+    *,
+    notes: bool = False,
+    act: str = "override",
 ) -> Written:
     """Records them in their order, all or none. Holds the collection's row from here on (`changes.py`); the change's
-    number stays unused where nothing is new. notes: what stands, said again with another note, is new.
+    number stays unused where nothing is new. notes: what stands, said again with another note, is new. act: of the
+    row in the audit log, which comes where anything is new.
 
     Raises:
         InputError: see `check`; a query that the ledger does not hold; a document's id for a passage's; a withdrawal
@@ -116,6 +123,9 @@ def add(
         _require_known(collection, [query_id for query_id in ids if query_id not in numbers])
         chunk = {numbers[query_id]: by_query[query_id] for query_id in ids}
         written = _sum(written, _add_chunk(connection, chunk, change_no, now_us, notes))
+    if written.added:
+        pairs = audit_log.ids(f"{each.query_id}/{each.passage_id}" for each in wanted)
+        audit_log.record(connection, act, now_us, collection=collection, subject=pairs, count=written.added)
     return written
 
 

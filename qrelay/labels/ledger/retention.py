@@ -7,12 +7,14 @@ judges (the grade stays), the details of missing judgments (the reason stays), a
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
 
 from qrelay.labels.ledger import on_sqlite, schema
+from qrelay.labels.ledger.audit_log import audited
 from qrelay.labels.ledger.changes import hold
 from qrelay.labels.ledger.dead_letters import REPLAYED, RESOLVED
 from qrelay.labels.ledger.ledger import Ledger
@@ -57,6 +59,11 @@ def prune(ledger: Ledger, rule: PruneRule, *, dry_run: bool) -> Pruned:
     Raises:
         BackendUnavailable: the database does not answer, or another writer holds a collection for too long.
     """
+    with nullcontext() if dry_run else audited(ledger, "prune", str(rule)):
+        return _pruned(ledger, rule, dry_run)
+
+
+def _pruned(ledger: Ledger, rule: PruneRule, dry_run: bool) -> Pruned:
     now = ledger.now_us()
     letters = (
         (0, 0) if rule.dead_letters_days is None else _prune_letters(ledger, now, rule.dead_letters_days, dry_run)

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from qrelay.errors import InputError
 from qrelay.labels.ledger import schema
+from qrelay.labels.ledger.audit_log import record
 from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.refresh import refresh
 from qrelay.labels.ledger.rows import moment
@@ -127,6 +128,9 @@ def _decide(connection: sa.Connection, judge: str, retracted: bool, author: str,
            "changes": orjson.dumps(changes, option=orjson.OPT_SORT_KEYS).decode()}  # fmt: skip
     connection.execute(schema.judge_retractions.insert(), row)
     refresh(connection, connection.execute(mine.distinct()).scalars(), standing(connection))
+    record(
+        connection, "retract a judge" if retracted else "restore a judge", now_us, subject=judge_hash, count=labels
+    )
     return Touched(judge_hash, True, labels, sum(by_collection.values()), tuple(sorted(by_collection)))
 
 

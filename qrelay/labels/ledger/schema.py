@@ -18,6 +18,7 @@
     triggers         the outbox of training: one row a decision to train, written with the labels that caused it
     training_runs    one row a job that a trigger started, with how it ended
     collections      one row a collection: the number of its last change, and counters for the training policy
+    audit_log        who changed what: append-only, one row a mutating act; triggers refuse to change or delete one
     ledger_meta      the schema version
 
 A *change* is a transaction that altered labels of a collection; changes are numbered from 1 without regard to other
@@ -43,7 +44,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Raised with every change that an older qrelay could misread; `Ledger.open` refuses another number."""
 
 metadata = sa.MetaData()
@@ -282,3 +283,17 @@ dead_letters = sa.Table(
 sa.Index("dead_letters_by_submission", dead_letters.c.submission)
 sa.Index("dead_letters_by_query", dead_letters.c.collection, dead_letters.c.query_id)
 sa.Index("dead_letters_by_state", dead_letters.c.state, dead_letters.c.collection, dead_letters.c.letter_no)
+
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("entry_no", _KEY, primary_key=True, autoincrement=True),
+    sa.Column("at_us", sa.BigInteger, nullable=False),
+    sa.Column("who", _TEXT, nullable=False, comment="name of the principal; empty: nobody was asked"),
+    sa.Column("kind", _TEXT, nullable=False, comment="service, person or local"),
+    sa.Column("act", _TEXT, nullable=False),
+    sa.Column("collection", _TEXT, nullable=False),
+    sa.Column("subject", _TEXT, nullable=False, comment="ids of what was touched, never a text"),
+    sa.Column("touched", sa.BigInteger, nullable=False, comment="how many things it touched"),
+    sa.Column("outcome", _TEXT, nullable=False, comment="done, or why it failed"),
+)

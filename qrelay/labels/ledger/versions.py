@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from qrelay.errors import ConfigError
 from qrelay.labels.ledger import on_postgresql, on_sqlite, schema
+from qrelay.labels.ledger.audit_log import make_append_only
 
 
 def check_or_create(connection: sa.Connection, shown: str, *, create: bool) -> None:
@@ -61,6 +62,7 @@ def version(connection: sa.Connection, shown: str) -> int | None:
 
 def _create(connection: sa.Connection) -> None:
     schema.metadata.create_all(connection)
+    make_append_only(connection)
     connection.execute(schema.ledger_meta.insert(), {"name": "schema_version", "value": str(schema.SCHEMA_VERSION)})
     if connection.dialect.name == "sqlite":
         on_sqlite.mark_as_ours(connection)

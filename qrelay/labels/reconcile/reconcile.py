@@ -24,7 +24,7 @@ from qrelay.errors import MalformedInput
 from qrelay.feed.fed import Fed, subject_of
 from qrelay.feed.journal import Journal
 from qrelay.identity import feed_message_id, query_fingerprint
-from qrelay.labels.ledger import dead_letters
+from qrelay.labels.ledger import audit_log, dead_letters
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.reconcile.evidence import Evidence, Report
 from qrelay.progress import step
@@ -126,4 +126,6 @@ def resolve(ledger: Ledger, submissions: list[tuple[str, int]]) -> int:
     for i in range(0, len(submissions), 500):
         with ledger.writing("close the dead letters of committed queries") as connection:
             dead_letters.resolve(connection, submissions[i : i + 500], ledger.now_us())
+            count = len(submissions[i : i + 500])
+            audit_log.record(connection, "close dead letters of committed queries", ledger.now_us(), count=count)
     return len(submissions)

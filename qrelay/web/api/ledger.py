@@ -39,7 +39,8 @@ async def stats(site: Site, _: Person, asked: models.StatsRequest) -> models.Sta
 
 async def decide(site: Site, person: Person, asked: models.DecideRequest) -> models.Decided:
     """Record what a person decides about a pair; it wins in exports that ask for it. Append-only: nothing is lost."""
-    author = asked.author or person.name or site.sink.override_author or getpass.getuser()
+    given = asked.author or person.name or site.sink.override_author or getpass.getuser()
+    author = person.name if person.verified else given
     wanted = NewOverride(asked.query_id, asked.passage_id, asked.grade, asked.scale, author, asked.note)
     written = await site.deciding.run(lambda: record(site.ledger(), asked.collection, wanted))
     return models.Decided(added=bool(written.added), in_candidates=not written.not_candidates)

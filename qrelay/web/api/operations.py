@@ -87,7 +87,7 @@ def _telling() -> Iterator[None]:
 OPERATIONS: Final = (
     Operation("POST", "/v1/retrieve", calls.retrieve, Action.CALL, models.RetrieveRequest, models.CandidateSet, True),
     Operation("POST", "/v1/rerank", calls.rerank, Action.CALL, models.RerankRequest, models.CandidateSet, True),
-    Operation("POST", "/v1/judge", calls.judge, Action.CALL, models.JudgeRequest, models.JudgedSet, True),
+    Operation("POST", "/v1/judge", calls.judge, Action.JUDGE, models.JudgeRequest, models.JudgedSet, True),
     Operation("POST", "/v1/feed", feeding.feed, Action.FEED, models.FeedRequest, models.Fed, writes=True),
     Operation("GET", "/v1/labels", ledger.labels, Action.READ, models.LabelsRequest, models.Labels, True),
     Operation("POST", "/v1/labels", ledger.decide, Action.LABEL, models.DecideRequest, models.Decided, writes=True),

@@ -14,39 +14,43 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from qrelay.errors import InputError
-from qrelay.models.registry import Registry
+from qrelay.labels.ledger.audit_log import audited
 from qrelay.web.console.models.listing import registry_of
 from qrelay.web.pages import form, whole_number
 from qrelay.web.routes import route
 from qrelay.web.security import Action, decider
-from qrelay.web.site import site_of
+from qrelay.web.site import Site, site_of
 
 
 async def model_promote(request: Request) -> Response:
     """Lets a version serve that passed the gate against what serves."""
     fields, by = await form(request), decider(request)
     version = _text(fields, "version")
-    await anyio.to_thread.run_sync(_promote, registry_of(site_of(request)), fields, by)
+    await anyio.to_thread.run_sync(_promote, site_of(request), fields, by)
     return RedirectResponse(f"/model?{urlencode({'version': version})}", 303)
 
 
 async def model_rollback(request: Request) -> Response:
     """Lets a slot go back to what served before."""
     fields, by = await form(request), decider(request)
-    await anyio.to_thread.run_sync(_rollback, registry_of(site_of(request)), fields, by)
+    await anyio.to_thread.run_sync(_rollback, site_of(request), fields, by)
     return RedirectResponse("/models", 303)
 
 
-def _promote(registry: Registry, fields: FormData, by: str) -> None:
+def _promote(site: Site, fields: FormData, by: str) -> None:
     _require_read(fields, "the gate's verdict")
+    version, reason = _text(fields, "version"), _text(fields, "reason")
     read = whole_number(_text(fields, "gate") or "0", "gate")  # events are numbered from 1; 0: there was none
-    registry.promote(_text(fields, "version"), by=by, reason=_text(fields, "reason"), read=read)
+    with audited(site.ledger(), "promote", version):
+        registry_of(site).promote(version, by=by, reason=reason, read=read)
 
 
-def _rollback(registry: Registry, fields: FormData, by: str) -> None:
+def _rollback(site: Site, fields: FormData, by: str) -> None:
     _require_read(fields, "what the gate said of it")
+    slot, reason = _text(fields, "slot"), _text(fields, "reason")
     to, seen = _text(fields, "to") if "to" in fields else None, _text(fields, "serving")
-    registry.rollback(_text(fields, "slot"), to=to, by=by, reason=_text(fields, "reason"), instead_of=seen)
+    with audited(site.ledger(), "roll back", slot):
+        registry_of(site).rollback(slot, to=to, by=by, reason=reason, instead_of=seen)
 
 
 def _require_read(fields: FormData, what: str) -> None:

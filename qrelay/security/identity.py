@@ -1,0 +1,101 @@
+"""Who asks: a service or a person, by certificate or token, or somebody on this machine.
+
+A certificate names its owner in a URI (SPIFFE): `spiffe://qrelay/service/judge`, `spiffe://qrelay/person/ana`. One
+without such a URI is a person's, of the common name; a common name never makes a service.
+
+`acting` holds who asks while a call, a request or a command is worked on; the audit log takes it from there.
+"""
+
+from __future__ import annotations
+
+import enum
+import getpass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Final
+
+from qrelay.config import Role
+from qrelay.errors import Unauthenticated
+
+_TRUST: Final = "spiffe://qrelay/"
+_SAN: Final = "x509_subject_alternative_name"
+_NAME: Final = "x509_common_name"
+_SECURITY: Final = "transport_security_type"
+
+
+class Kind(enum.StrEnum):
+    """What a principal is."""
+
+    SERVICE = "service"
+    PERSON = "person"
+    LOCAL = "local"
+    """Somebody on this machine, who was not asked who they are: the name is what they said, or this user's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. roles: a person's. bearer: the token that showed it, to pass on in their name; never shown."""
+
+    name: str
+    kind: Kind
+    roles: frozenset[Role] = frozenset()
+    bearer: str = field(default="", repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+
+ANYBODY: Final = Principal("", Kind.LOCAL)
+"""Who asks where nobody is asked who they are."""
+acting: Final[ContextVar[Principal | None]] = ContextVar("qrelay_acting", default=None)
+
+
+@contextmanager
+def acts(principal: Principal) -> Iterator[None]:
+    """What is done within is the principal's doing."""
+    before = acting.set(principal)
+    try:
+        yield
+    finally:
+        acting.reset(before)
+
+
+def who() -> Principal:
+    """Who acts: who the call or request is of; in a command, the user of this process."""
+    found = acting.get()
+    if found is not None:
+        return found
+    try:
+        return Principal(getpass.getuser(), Kind.LOCAL)
+    except (KeyError, OSError):  # a process without a user's name
+        return ANYBODY
+
+
+def of_certificate(auth: Mapping[str, Iterable[bytes]], grants: Mapping[str, Iterable[Role]]) -> Principal | None:
+    """Whose certificate the other side showed, by gRPC's authentication context; None: it showed none.
+
+    Raises:
+        Unauthenticated: the certificate names several owners, or nobody.
+    """
+    if not is_secure(auth):
+        return None
+    texts = [each.decode("utf8", "replace") for each in auth.get(_SAN, ())]
+    owners = {each.removeprefix(_TRUST) for each in texts if each.startswith(_TRUST)}
+    names = [each.decode("utf8", "replace") for each in auth.get(_NAME, ())]
+    if not owners and not names and not texts:
+        return None
+    if len(owners) > 1 or not (owners or names):
+        raise Unauthenticated(f"the certificate names {len(owners)} owners in {_TRUST}…: it has to name one")
+    kind, _, name = owners.pop().partition("/") if owners else (Kind.PERSON.value, "", names[0])
+    if kind == Kind.SERVICE and name:
+        return Principal(name, Kind.SERVICE)
+    if kind == Kind.PERSON and name:
+        return Principal(name, Kind.PERSON, frozenset(grants.get(name, ())))
+    raise Unauthenticated(f"the certificate is of {_TRUST}{kind}/{name}: it has to be a service's or a person's")
+
+
+def is_secure(auth: Mapping[str, Iterable[bytes]]) -> bool:
+    """Whether the connection is encrypted."""
+    return next(iter(auth.get(_SECURITY, ())), b"") in (b"ssl", b"tls")
