@@ -71,9 +71,11 @@ def test_the_health_check_asks_it_over_http(tmp_path: Path) -> None:
 
 
 def test_another_address_than_the_loopback_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    done = qrelay("console", environ={"QRELAY_DATA_DIR": str(tmp_path), "QRELAY_CONSOLE__BIND": "0.0.0.0:7405"})
-    assert done.returncode == 78
-    assert "port-forward" in done.stderr
+    away = {"QRELAY_DATA_DIR": str(tmp_path), "QRELAY_CONSOLE__BIND": "0.0.0.0:7405"}
+    for environ, way_out in ((away, "set tls"), ({**away, "QRELAY_CONSOLE__INSECURE": "true"}, "port-forward")):
+        done = qrelay("console", environ=environ)
+        assert done.returncode == 78
+        assert way_out in done.stderr
 
 
 def test_the_settings_that_are_named_say_where_it_listens_and_in_whose_words_people_grade(tmp_path: Path) -> None:
