@@ -100,8 +100,8 @@ class SimulatedLedger(Ledger):
         if self._answer_lost():
             raise BackendUnavailable(f"cannot {doing}: the connection broke at the commit (simulated)")
 
-    def commit(self, sets: Sequence[JudgedSet]) -> list[CommitStatus | QrelayError]:
-        outcomes = super().commit(sets)
+    def commit(self, sets: Sequence[JudgedSet], *, audited: bool = False) -> list[CommitStatus | QrelayError]:
+        outcomes = super().commit(sets, audited=audited)
         for record, outcome in zip(sets, outcomes, strict=True):
             if isinstance(outcome, CommitStatus):
                 self._committed(record, outcome)
