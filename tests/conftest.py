@@ -37,6 +37,7 @@ LONGEST: Final = (
     "pipeline/test_real_models.py",
     "pipeline/test_operations.py",
     "services/retriever/test_builder.py",
+    "training/test_utility_benchmark.py",
     "training/test_job.py",
     "runtime/test_server.py",
     "models/test_openvino_encoders.py",

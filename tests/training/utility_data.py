@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-ILLNESSES = ("asthma", "gout", "measles", "anaemia", "eczema", "malaria", "rickets", "scurvy", "mumps", "cholera")
+ILLNESSES = ("asthma", "gout", "measles", "anaemia", "eczema", "malaria")
 ASPECTS = ("causes", "treats")
 SOURCES = ("one", "other")
 _SAID = {
@@ -37,7 +37,7 @@ def _medquad(folder: Path) -> None:
         for illness, aspect, source in product(ILLNESSES, ASPECTS, SOURCES)
     ]  # fmt: skip
     _lines(folder / "corpus.jsonl.gz", documents)
-    for split, own in (("train", ILLNESSES[:6]), ("dev", ILLNESSES[6:])):
+    for split, own in (("train", ILLNESSES[:4]), ("dev", ILLNESSES[4:])):
         asked = [*product(own, ASPECTS)]
         _lines(
             folder / f"queries.{split}.jsonl.gz", ({"_id": f"{i}-{a}", "text": f"What {a} {i}?"} for i, a in asked)
