@@ -18,6 +18,7 @@
     triggers         the outbox of training: one row a decision to train, written with the labels that caused it
     training_runs    one row a job that a trigger started, with how it ended
     collections      one row a collection: the number of its last change, and counters for the training policy
+    forgotten        one row a query that was forgotten: hashes and numbers, no text (`forgetting.py`)
     ledger_meta      the schema version
 
 A *change* is a transaction that altered labels of a collection; changes are numbered from 1 without regard to other
@@ -43,7 +44,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Raised with every change that an older qrelay could misread; `Ledger.open` refuses another number."""
 
 metadata = sa.MetaData()
@@ -282,3 +283,15 @@ dead_letters = sa.Table(
 sa.Index("dead_letters_by_submission", dead_letters.c.submission)
 sa.Index("dead_letters_by_query", dead_letters.c.collection, dead_letters.c.query_id)
 sa.Index("dead_letters_by_state", dead_letters.c.state, dead_letters.c.collection, dead_letters.c.letter_no)
+
+forgotten = sa.Table(
+    "forgotten",
+    metadata,
+    sa.Column("query", _HASH_256, primary_key=True, comment="identity.forgotten_hash"),
+    sa.Column("collection", _TEXT, nullable=False),
+    sa.Column("first_change", sa.BigInteger, nullable=False, comment="that touched it; 0: it had none"),
+    sa.Column("last_change", sa.BigInteger, nullable=False, comment="likewise"),
+    sa.Column("forgotten_us", sa.BigInteger, nullable=False),
+    sa.Column("finished_us", sa.BigInteger, comment="when every store was done; NULL: not yet"),
+)
+sa.Index("forgotten_by_collection", forgotten.c.collection)
