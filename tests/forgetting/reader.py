@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import re
 import sqlite3
@@ -54,10 +55,8 @@ def _unpacked(data: bytes) -> Iterator[bytes]:
         except zstandard.ZstdError:
             pass
     for unpack in (gzip.decompress, zlib.decompress):
-        try:
+        with contextlib.suppress(OSError, EOFError, zlib.error):
             yield unpack(data)
-        except (OSError, EOFError, zlib.error):
-            pass
 
 
 def in_database(address: str, plant: str) -> list[str]:

@@ -180,7 +180,7 @@ async def test_an_id_that_no_store_knows_leaves_no_tombstone(installed: Installe
     assert (await installed.forget("nobody", "--yes", code=1))["unknown"] == ["nobody"]
     assert (await installed.forget("nobody", "q1", "--yes", code=3))["unknown"] == ["nobody"]
     ledger = Ledger.open(installed.ledger_url)
-    assert ledger.commit([planted_set("nobody", OTHER)]) == [CommitStatus.COMMITTED]
+    assert ledger.commit([planted_set("nobody", OTHER, "2")]) == [CommitStatus.COMMITTED]
     ledger.close()
 
 
@@ -192,7 +192,10 @@ async def test_queries_older_than_a_collection_keeps_them_are_forgotten(installe
     assert installed.holding(PLANT) == []
 
 
-@pytest.mark.parametrize("point", faults.FORGET_POINTS)
+KILLS = [*(("sqlite", point) for point in faults.FORGET_POINTS), ("postgresql", "forget.ledger")]
+
+
+@pytest.mark.parametrize(("ledger_url", "point"), KILLS, indirect=["ledger_url"])
 async def test_killed_after_any_step_the_same_command_finishes(
     installed: Installed, point: str, tmp_path: Path
 ) -> None:
@@ -220,3 +223,11 @@ async def test_the_queues_keep_what_is_others(installed: Installed) -> None:
     async with await installed.connected() as broker:
         left = [len([message async for message in broker.stored(queue, "docs")]) for queue in Queue]
     assert left == [2, 1, 1, 1, 1]
+
+
+async def test_messages_that_were_acknowledged_leave_no_bytes_either(installed: Installed) -> None:
+    async with await installed.connected() as broker:
+        for message in await broker.fetch(Queue.QUERIES, 10, 1.0):
+            await message.ack()
+    await installed.forget("q1", "--yes")
+    assert installed.holding(PLANT) == []
