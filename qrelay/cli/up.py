@@ -43,7 +43,7 @@ from qrelay.security.tls import files_of
 from qrelay.settings import find
 from qrelay.settings.effective import Effective, renewed
 from qrelay.settings.load import transport_of
-from qrelay.settings.record import changes, recorded_environ, write_record
+from qrelay.settings.record import changes, own_environ, recorded_environ, write_record
 from qrelay.settings.sections import CONSOLE, SERVICES, settings_classes, settings_of
 
 _POLL_S: Final = 0.2
@@ -74,7 +74,8 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
         if name not in services:
             continue
         ports = (port_base + number, port_base + 10 + number) if port_base else (0, 0)
-        environ = service_environ(base, name, data_dir, nats_url or (nats.url if nats else ""), ports)
+        own = own_environ(base, data_dir, name)
+        environ = service_environ(own, name, data_dir, nats_url or (nats.url if nats else ""), ports)
         children.append(Child(name, data_dir / "logs" / f"{name}.log", environ, transport=transport))
     children.sort(key=lambda child: ORDER.index(child.name))
     return Supervisor(children, nats, say)

@@ -82,7 +82,7 @@ class SqlCache:
         try:
             name, connect = _sqlite(Path(address)) if self._sqlite else _postgres(address)
             self._engine = sa.create_engine(
-                name, creator=connect, poolclass=sa.QueuePool, pool_size=1, max_overflow=0
+                name, creator=connect, poolclass=sa.QueuePool, pool_size=1, max_overflow=0, hide_parameters=True
             )
             sa.event.listen(self._engine, "begin", self._begin)
             with self._using(write=True) as db:

@@ -26,7 +26,9 @@ def make_engine(url: sa.URL, *, patience_s: float, create: bool) -> sa.Engine:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot create the ledger's folder {path.parent}: {error.strerror}") from error
-    engine = sa.create_engine(url, connect_args={"timeout": patience_s, "check_same_thread": False})
+    engine = sa.create_engine(
+        url, hide_parameters=True, connect_args={"timeout": patience_s, "check_same_thread": False}
+    )
     sa.event.listen(engine, "connect", _on_connect)
     sa.event.listen(engine, "begin", _on_begin)
     return engine
