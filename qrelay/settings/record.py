@@ -136,7 +136,7 @@ def _record(data_dir: Path) -> Tree:
     """Section -> what is recorded for it; nothing before the first record."""
     record = data_dir / RECORD_NAME
     tree = yaml_document(record.read_bytes()) if record.exists() else {}
-    return {name: tree[name] for name in SECTIONS if name in tree}
+    return tree.get("settings") or {}
 
 
 def _key_variables(tree: Any) -> Iterator[str]:

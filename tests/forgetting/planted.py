@@ -20,7 +20,7 @@ from qrelay.runtime.dead_letters import letter_subject
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue
 from qrelay.training.evaluation.freezing import Labels, freeze
-from qrelay.types import JudgedSet, Query
+from qrelay.types import DeadLetter, JudgedSet, Query
 from tests.labels.builders import JUDGE, NOW, OTHER_JUDGE, dead_letter, graded, judged_set, judgment, relabelled
 from tests.labels.exporting import export_file
 from tests.models.registry.models import published
@@ -80,7 +80,7 @@ async def _queues(broker: JetStreamBroker, *sets: JudgedSet) -> None:
         await broker.publish(letter_subject(letter), payload, headers, letter.dead_letter_id)
 
 
-def _letters(made: JudgedSet) -> list[object]:  # type: ignore[type-arg]
+def _letters(made: JudgedSet) -> list[DeadLetter]:
     packed, headers = wire.encode(made.candidate_set)
     return [
         dead_letter("l1", "q1", TEXT, payload=packed, headers=headers, detail=f"cannot judge {TEXT!r}"),

@@ -136,8 +136,8 @@ def _say(report: Report, done: bool) -> None:
     said = "forgotten" if done else "would be forgotten (--yes does it)"
     click.echo(f"{report.collection}: {report.queries} queries {said}")
     click.echo(
-        f"  {report.journal} in the feed's journal, {report.messages} messages in the queues, {report.dead_letters} dead"
-        f" letters, {report.labels} labels of the judgment cache, {report.requests} requests of batches"
+        f"  {report.journal} in the feed's journal, {report.messages} messages in the queues, {report.dead_letters}"
+        f" dead letters, {report.labels} labels of the judgment cache, {report.requests} requests of batches"
     )
     _list("rewritten" if done else "to be rewritten", [f"{path}: {n}" for path, n in report.files.items()])
     _list("may hold them, and stay: exports", report.exports)
