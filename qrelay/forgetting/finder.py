@@ -92,12 +92,12 @@ def _forms(text: str) -> Iterator[str]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case dict():
-            for each in value.values():
-                yield from _strings(each)
-        case list():
-            for each in value:
-                yield from _strings(each)
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str() as text:
+                yield text
+            case dict() as fields:
+                waiting += fields.values()
+            case list() as items:
+                waiting += items

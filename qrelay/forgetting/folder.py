@@ -10,13 +10,15 @@ import gzip
 import hashlib
 import json
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from qrelay.errors import MalformedInput
 from qrelay.files import write_atomic
 from qrelay.forgetting.finder import Finder
+from qrelay.formats.lines import all_lines
 from qrelay.models.home import hash_file
 from qrelay.parsing import json_document
 
@@ -47,12 +49,10 @@ def forget_files(data_dir: Path, finder: Finder, apart: set[Path], *, dry_run: b
     for path in _files(data_dir, apart):
         ours = path.relative_to(data_dir).parts[0] in OURS or _frozen(path) is not None
         if count := _holds(path, finder, ours):
-            if not ours:
+            if ours and (dry_run or _rewritten(path, finder)):
+                done.rewritten[path] = count
+            else:
                 done.named.append(path)
-                continue
-            done.rewritten[path] = count
-            if not dry_run:
-                _rewrite(path, finder)
     return done
 
 
@@ -74,19 +74,22 @@ def _kind(path: Path) -> str:
 
 
 def _holds(path: Path, finder: Finder, ours: bool) -> int:
-    """How many rows or places of the file hold a text."""
-    if _kind(path) in _ROWS:
-        return sum(map(finder.line, _lines(path)))
-    if ours and _kind(path) in _TEXTS:
-        return finder.without(_read(path).decode(errors="surrogateescape"))[1]
-    if path.suffix == ".parquet":
-        return _in_table(path, finder)
+    """How many rows or places of the file hold a text. What is damaged is looked through as it is."""
+    try:
+        if _kind(path) in _ROWS:
+            return sum(map(finder.line, all_lines(path)))
+        if ours and path.suffix in _TEXTS:
+            return finder.without(_text(path))[1]
+        if path.suffix == ".gz":
+            return int(any(map(finder.loosely, all_lines(path))))
+        if path.suffix == ".parquet":
+            return _in_table(path, finder)
+    except MalformedInput:
+        pass
     return int(_anywhere(path, finder))
 
 
 def _anywhere(path: Path, finder: Finder) -> bool:
-    if path.suffix in (".gz", ".zst"):
-        return finder.loosely(_read(path))
     if not path.stat().st_size:
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -97,41 +100,41 @@ def _in_table(path: Path, finder: Finder) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = [each.name for each in pq.read_schema(path) if pa.types.is_string(each.type)]
-    found = 0
-    for batch in pq.ParquetFile(path).iter_batches(columns=names):
-        found += sum(any(finder.equals(value) for value in row.values()) for row in batch.to_pylist())
-    return found
-
-
-def _read(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError):  # no gzip, or a torn one
-        return path.read_bytes()
+        names = [each.name for each in pq.read_schema(path) if pa.types.is_string(each.type)]
+        batches = pq.ParquetFile(path).iter_batches(columns=names)
+        return sum(any(map(finder.equals, row.values())) for batch in batches for row in batch.to_pylist())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise MalformedInput(f"{path} is no Parquet file: {error}") from error
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-        yield from lines
+def _text(path: Path) -> str:
+    return path.read_bytes().decode(errors="surrogateescape")
+
+
+def _rewritten(path: Path, finder: Finder) -> bool:
+    """False: it is damaged, and stays as it is."""
+    try:
+        _rewrite(path, finder)
+    except MalformedInput:
+        return False
+    return True
 
 
 def _rewrite(path: Path, finder: Finder) -> None:
-    before = _read(path)
     if _kind(path) not in _ROWS:
-        changed = finder.without(before.decode(errors="surrogateescape"))[0].encode(errors="surrogateescape")
-        write_atomic(path, _packed(path, changed))
+        write_atomic(path, finder.without(_text(path))[0].encode(errors="surrogateescape"))
         return
-    rows = before.splitlines(keepends=True)
-    gone = [row for row in rows if finder.line(row)]
-    content = _packed(path, b"".join(row for row in rows if not finder.line(row)))
+    rows = list(all_lines(path))
+    content = _packed(path, [row for row in rows if not finder.line(row)])
     if folder := _frozen(path):  # before the rows go: a kill leaves them to be found by the next run
-        _thin(folder, {_id(row) for row in gone})
+        _thin(folder, {_id(row) for row in rows if finder.line(row)})
         _seal(folder, path, content)
     write_atomic(path, content)
 
 
-def _packed(path: Path, content: bytes) -> bytes:
+def _packed(path: Path, rows: Iterable[bytes]) -> bytes:
+    content = b"".join(row + b"\n" for row in rows)
     return gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
 
 
@@ -145,16 +148,21 @@ def _id(row: bytes) -> str:
 def _thin(folder: Path, query_ids: set[str]) -> None:
     """A frozen set's judgments without those of these queries."""
     for path in sorted(folder.glob("qrels/*.tsv*")):
-        kept = [row for row in _read(path).splitlines(keepends=True)
-                if row.decode(errors="surrogateescape").split("\t")[0] not in query_ids]  # fmt: skip
-        write_atomic(path, _packed(path, b"".join(kept)))
+        rows = (row for row in all_lines(path) if row.partition(b"\t")[0].decode(errors="replace") not in query_ids)
+        write_atomic(path, _packed(path, rows))
 
 
 def _seal(folder: Path, path: Path, content: bytes) -> None:
     """The set's hashes are those of its files with this content: it is another set now, and says so by its hash."""
-    told = json_document((folder / _SET).read_bytes())
-    if files := told.get("files"):
-        hashed = {folder / name: hash_file(folder / name) for name in files}
+    described = folder / _SET
+    try:
+        told = json_document(described.read_bytes())
+        hashed = {folder / name: hash_file(folder / name) for name in told.get("files") or ()}
+    except (ValueError, AttributeError, TypeError, OSError) as error:
+        raise MalformedInput(
+            f"{described} is damaged ({error}): restore its folder or remove it, then go on"
+        ) from error
+    if hashed:
         hashed[path] = hashlib.sha256(content).hexdigest()
         told["files"] = {each.relative_to(folder).as_posix(): value for each, value in hashed.items()}
-        write_atomic(folder / _SET, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(described, json.dumps(told, indent=1, ensure_ascii=False) + "\n")

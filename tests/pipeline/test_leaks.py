@@ -31,7 +31,7 @@ class Collector:
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
         self._server = grpc.server(ThreadPoolExecutor(4))
-        handler = grpc.unary_unary_rpc_method_handler(self._export)
+        handler: Any = grpc.unary_unary_rpc_method_handler(self._export)
         service = "opentelemetry.proto.collector.trace.v1.TraceService"
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
         self.address = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
