@@ -113,7 +113,8 @@ class _Run:
                 if found and found[1].collection == self._collection and found[1].query_id in self.known.ids:
                     self.known.learn(found[0])
         with self._ledger.snapshot() as snapshot:
-            begun = forgetting.unfinished(snapshot.connection, self._collection, self.known.ids)
+            keys = {(self._collection, each) for each in self.known.ids}
+            begun = {query_id for _, query_id in forgetting.among(snapshot.connection, keys)}
         self.report.unknown = sorted(self.known.ids - self.known.found - begun)
         self.known.ids &= self.known.found | begun
         self.report.queries = len(self.known.ids)

@@ -218,6 +218,13 @@ async def test_killed_after_any_step_the_same_command_finishes(
     assert (told["accepted"], told["forgotten"], told["lost"]) == (3, 1, 0)
 
 
+async def test_forgetting_again_finds_nothing_more_and_names_the_same(installed: Installed) -> None:
+    first = await installed.forget("q1", "--yes")
+    again = await installed.forget("q1", "--yes")
+    assert (again["queries"], again["messages"], again["dead_letters"], again["files"]) == (1, 0, 0, {})
+    assert (again["exports"], again["models"]) == (first["exports"], first["models"])
+
+
 async def test_the_queues_keep_what_is_others(installed: Installed) -> None:
     await installed.forget("q1", "--yes")
     async with await installed.connected() as broker:

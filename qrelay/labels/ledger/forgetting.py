@@ -52,13 +52,6 @@ def hashes(connection: sa.Connection, collection: str) -> Iterator[str]:
     yield from connection.execute(sa.select(_forgotten.query).where(_forgotten.collection == collection)).scalars()
 
 
-def unfinished(connection: sa.Connection, collection: str, ids: Collection[str]) -> set[str]:
-    """Those of the queries that are forgotten by halves: a run was interrupted."""
-    names = {forgotten_hash(collection, each): each for each in ids}
-    chosen = sa.select(_forgotten.query).where(_forgotten.finished_us.is_(None))
-    return {names[row] for row in _in_chunks(connection, chosen, _forgotten.query, names)}
-
-
 def held(connection: sa.Connection, collection: str, ids: Iterable[str]) -> list[Held]:
     """What the ledger holds of these queries."""
     chosen = sa.select(_queries.query_no, _queries.query_id, _queries.text, _queries.reference_answers)
