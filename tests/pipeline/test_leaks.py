@@ -4,6 +4,7 @@ neither is in a log, a metric, a span, what a command prints, or the arguments a
 from __future__ import annotations
 
 import json
+import sys
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,9 @@ import grpc
 import psutil
 import pytest
 
+from qrelay.bench.running import Plan
+from qrelay.cli.bench.session import changed_settings, typed
+from qrelay.cli.up import _without_nats
 from qrelay.rundir import endpoints
 from tests.llm.endpoint import GOOD, ScriptedEndpoint, answer, text_only, where
 from tests.pipeline.harness import COLLECTION, DOUBLES, IMPATIENT, Installation, called
@@ -196,3 +200,18 @@ def test_a_command_that_fails_shows_no_password_of_its_addresses(tmp_path: Path,
     done = called(*words, environ={**ADDRESSES, **key, "QRELAY_DATA_DIR": str(tmp_path)})
     said = done.stdout + done.stderr
     assert said and holding([("said", said)], *SECRETS) == []
+
+
+def test_a_benchmarks_report_tells_the_command_and_the_settings_without_their_secrets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["qrelay", "bench", "pipeline", "--nats", ADDRESSES["QRELAY_ALL__NATS__URL"]])
+    assert typed() == "qrelay bench pipeline --nats nats://***@127.0.0.1:9"
+    monkeypatch.setenv("QRELAY_JUDGE__ENDPOINT__EXTRA_BODY", json.dumps({"api_key": KEY}))
+    found = changed_settings("judge", Plan(data_dir=tmp_path))
+    assert found["endpoint.extra_body.api_key"] == "***"
+
+
+@pytest.mark.parametrize("words", [["--nats", "URL"], ["--nats=URL"]])
+def test_what_up_detaches_has_no_address_in_its_arguments(words: list[str]) -> None:
+    assert _without_nats(["up", *words, "--detached", "--port-base", "0"]) == ["up", "--detached", "--port-base", "0"]
