@@ -53,6 +53,7 @@ LEFT_OUT: Final = {
     ),
     "of a file that the same function wrote": ("qrelay.web.console.queries.people:pairs",),
     "columns of our databases, written in transactions": (
+        "qrelay.judging.batches.store:SqlBatches.erase_texts",
         "qrelay.judging.batches.store:SqlBatches.find",
         "qrelay.judging.batches.store:SqlBatches.lines",
         "qrelay.judging.cache_records:decode",
