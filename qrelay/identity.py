@@ -56,6 +56,12 @@ def query_fingerprint(collection: str, query_id: str, text: str) -> str:
     return digest(collection, query_id, text)
 
 
+def forgotten_hash(collection: str, query_id: str) -> str:
+    """What is kept of a forgotten query. Who knows an id can tell whether it was forgotten; an id that can be guessed
+    is not hidden by it."""
+    return digest("forgotten", collection, query_id)
+
+
 def round_fields(query_round: int) -> tuple[str, ...]:
     """What a message's identity gains by its query's round, so that no stream takes a later round for a repetition.
     Nothing for round 0, whose messages keep the ids that they had before there were rounds."""

@@ -410,6 +410,7 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("judge batches", "judge collect", "judge submit"), "tests/judging/batch"),
     **dict.fromkeys((f"judge nuggets {name}" for name in ("assign", "create", "score")), "tests/judging/nuggets"),
     **dict.fromkeys(("models prepare", "models pull", "models tune"), "tests/models"),
+    "forget": "tests/forgetting",
     "index load": "tests/index/milvus",
     "ledger audit-log": "tests/labels",
     **dict.fromkeys(("tokens add", "tokens list", "tokens revoke"), "tests/security"),

@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "eval": "qrelay.cli.eval.group:evaluate_command",
     "export": "qrelay.cli.labels.export:export",
     "feed": "qrelay.cli.feed:feed",
+    "forget": "qrelay.cli.labels.forget:forget",
     "healthcheck": "qrelay.cli.healthcheck:healthcheck",
     "index": "qrelay.cli.index.group:index",
     "judge": "qrelay.cli.judge.group:judge",
@@ -52,7 +53,7 @@ _COMMANDS: Final = {
 }
 _EXTRAS: Final = {
     **dict.fromkeys(
-        ("audit", "export", "label", "ledger", "mine", "publish", "push", "reconcile", "training"), "sink"
+        ("audit", "export", "forget", "label", "ledger", "mine", "publish", "push", "reconcile", "training"), "sink"
     ),
     **dict.fromkeys(("eval", "train", "rounds"), "trainer"),
     **dict.fromkeys(("feed", "index"), "retriever"),

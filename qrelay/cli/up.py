@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -43,12 +43,14 @@ from qrelay.security.tls import files_of
 from qrelay.settings import find
 from qrelay.settings.effective import Effective, renewed
 from qrelay.settings.load import transport_of
-from qrelay.settings.record import changes, recorded_environ, write_record
+from qrelay.settings.record import changes, own_environ, recorded_environ, write_record
 from qrelay.settings.sections import CONSOLE, SERVICES, settings_classes, settings_of
 
 _POLL_S: Final = 0.2
 _CONNECT_S: Final = 10.0
 _ALL_READY = "all ready"
+_NATS: Final = "QRELAY_UP_NATS"
+"""Variable in which --detach hands on --nats: everybody may read arguments, and a URL may hold a password."""
 _STILL_STARTING: Final = "it continues to start in the background: `qrelay top` shows it, `qrelay down` stops it"
 
 ORDER = ("sink", "judge", "reranker", "retriever", CONSOLE)
@@ -74,7 +76,8 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
         if name not in services:
             continue
         ports = (port_base + number, port_base + 10 + number) if port_base else (0, 0)
-        environ = service_environ(base, name, data_dir, nats_url or (nats.url if nats else ""), ports)
+        own = own_environ(base, data_dir, name)
+        environ = service_environ(own, name, data_dir, nats_url or (nats.url if nats else ""), ports)
         children.append(Child(name, data_dir / "logs" / f"{name}.log", environ, transport=transport))
     children.sort(key=lambda child: ORDER.index(child.name))
     return Supervisor(children, nats, say)
@@ -105,7 +108,7 @@ def secured(data_dir: Path, say: Callable[[str], None]) -> None:
 @click.command(epilog=example("qrelay up --detach"))
 @data_dir_option()
 @config_option()
-@click.option("--nats", "nats_url", help="URL of a NATS server to use instead of the embedded one.")
+@click.option("--nats", "nats_url", envvar=_NATS, help="URL of a NATS server to use instead of the embedded one.")
 @click.option("--nats-port", type=int, help="Port of the embedded NATS.  [default: the port base]")
 @click.option("--port-base", type=int, default=7400, show_default=True,
               help="Services listen on base+1…4, the console on base+5, metrics on base+11…15; 0: free "
@@ -228,11 +231,23 @@ async def _declare(settings: NatsSettings, say: Callable[[str], None]) -> None:
         say(f"warning: {error}\nThe services start, and wait for it")
 
 
+def _without_nats(arguments: Iterable[str]) -> list[str]:
+    """The arguments but --nats and its value."""
+    kept, words = list[str](), iter(arguments)
+    for word in words:
+        if word == "--nats":
+            next(words, None)
+        elif not word.startswith("--nats="):
+            kept.append(word)
+    return kept
+
+
 def _detach(log: Path) -> None:
     """The same command in a session of its own; returns when it says that all are ready, and passes on what it says
     until then. Ends with its exit code where it ends instead."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    arguments = ["--detached" if argument == "--detach" else argument for argument in sys.argv[1:]]
+    address = click.get_current_context().params["nats_url"]
+    arguments = _without_nats("--detached" if argument == "--detach" else argument for argument in sys.argv[1:])
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "qrelay.cli.main", *arguments],
@@ -240,6 +255,7 @@ def _detach(log: Path) -> None:
             stderr=output,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            env={**os.environ, **({_NATS: address} if address else {})},
         )
     with log.open("rb") as said:
         try:

@@ -152,7 +152,7 @@ class Feeder:
     async def _publish(self, record: Fed) -> str:
         """Publish until acknowledged; the reason where the record can never be, else nothing."""
         payload, headers = wire.encode(record)
-        with telemetry.tracer().start_as_current_span("feed"):
+        with telemetry.span("feed"):
             telemetry.inject_context(headers)
         message_id, subject = feed_message_id(record), subject_of(record)
         tries = 0

@@ -6,6 +6,8 @@ A query has one row, for the latest round in which it was accepted; a finished r
 round it has one set of candidates.
 
 Journals of older versions hold ids without records; feeding the same file again fills them in.
+
+A forgotten query leaves a hash of its id, so that it stays counted and is not fed again.
 """
 
 from __future__ import annotations
@@ -20,16 +22,17 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from qrelay import wire
-from qrelay.errors import BackendUnavailable, ConfigError, QueryConflict
+from qrelay.errors import BackendUnavailable, ConfigError, InvalidQuery, QueryConflict
 from qrelay.feed.fed import Fed, fed_query
 from qrelay.files import disk_refusal
-from qrelay.identity import candidates_digest, query_fingerprint
+from qrelay.identity import candidates_digest, forgotten_hash, query_fingerprint
 from qrelay.runtime import faults
 from qrelay.types import CandidateSet, Query
 
 _ENTRIES: Final = "SELECT query_id, fingerprint, round, record FROM accepted"
 _RECORD: Final = (
-    "INSERT INTO accepted (query_id, fingerprint, accepted_at, record, round, candidates) VALUES (?, ?, ?, ?, ?, ?)"
+    "INSERT INTO accepted (query_id, fingerprint, accepted_at, record, round, candidates)"
+    " SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM forgotten WHERE query = ?)"
     " ON CONFLICT (query_id) DO UPDATE SET accepted_at = excluded.accepted_at, record = excluded.record,"
     " round = excluded.round, candidates = excluded.candidates"
     " WHERE excluded.round > round AND excluded.fingerprint = fingerprint"
@@ -79,6 +82,7 @@ class Journal:
                 "(query_id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, accepted_at TEXT NOT NULL, record BLOB,"
                 " round INTEGER NOT NULL DEFAULT 0, candidates TEXT NOT NULL DEFAULT '') WITHOUT ROWID"
             )
+            self._connection.execute("CREATE TABLE IF NOT EXISTS forgotten (query TEXT PRIMARY KEY) WITHOUT ROWID")
             self._add_column("record", "BLOB")
             self._add_column("round", "INTEGER NOT NULL DEFAULT 0")
             self._add_column("candidates", "TEXT NOT NULL DEFAULT ''")
@@ -131,8 +135,14 @@ class Journal:
 
         Raises:
             QueryConflict: its id was, with another text, or in this round with other candidates.
+            InvalidQuery: it was forgotten.
         """
         query = fed_query(record)
+        if self._forgotten(query):
+            raise InvalidQuery(
+                f"query_id {query.query_id!r} was forgotten: take it out of this file, or allow it again with"
+                " `qrelay forget --allow-again`"
+            )
         found = self._rows(
             "SELECT fingerprint, round, record IS NULL, candidates FROM accepted WHERE query_id = ?", query.query_id
         )
@@ -173,6 +183,45 @@ class Journal:
         row = next(self._rows(f"{_ENTRIES} WHERE query_id = ?", query_id), None)
         return None if row is None else _accepted(row)
 
+    def _forgotten(self, query: Query) -> bool:
+        hashed = forgotten_hash(query.collection, query.query_id)
+        return next(self._rows("SELECT 1 FROM forgotten WHERE query = ?", hashed), None) is not None
+
+    def ids_before(self, when: datetime) -> set[str]:
+        """Ids accepted before a time (UTC)."""
+        return {row[0] for row in self._rows("SELECT query_id FROM accepted WHERE accepted_at < ?", when.isoformat())}
+
+    def forgotten(self) -> Iterator[str]:
+        """`identity.forgotten_hash` of every query that was accepted and is forgotten."""
+        return (row[0] for row in self._rows("SELECT query FROM forgotten"))
+
+    def forget(self, collection: str, query_ids: Iterable[str]) -> int:
+        """Put hashes in the place of these queries, durably; how many were here. `compact` takes their bytes."""
+        names = [(each, forgotten_hash(collection, each)) for each in query_ids]
+        with self._errors(), self._connection:
+            self._connection.commit()
+            self._connection.execute("BEGIN IMMEDIATE")
+            there = "SELECT 1 FROM accepted WHERE query_id = ?"
+            held = [(each, hashed) for each, hashed in names if list(self._rows(there, each))]
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO forgotten VALUES (?)", ((hashed,) for _, hashed in held)
+            )
+            self._connection.executemany("DELETE FROM accepted WHERE query_id = ?", ((each,) for each, _ in held))
+        return len(held)
+
+    def allow_again(self, collection: str, query_ids: Iterable[str]) -> None:
+        """Take the hashes away, so that these queries may be fed again."""
+        names = ((forgotten_hash(collection, each),) for each in query_ids)
+        with self._errors(), self._connection:
+            self._connection.executemany("DELETE FROM forgotten WHERE query = ?", names)
+
+    def compact(self) -> bool:
+        """Rewrite the file without what was deleted, and empty its log; False: a reader keeps the log for now."""
+        with self._errors():
+            self._connection.commit()
+            self._connection.execute("VACUUM")
+            return not self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+
 
 def _accepted(row: tuple[Any, ...]) -> Accepted:
     query_id, fingerprint, query_round, record = row
@@ -185,7 +234,8 @@ def _fingerprint(query: Query) -> str:
 
 def _row(record: Fed, now: str) -> tuple[Any, ...]:
     query = fed_query(record)
-    return query.query_id, _fingerprint(query), now, _packed(record), query.round, _candidates(record)
+    forgotten = forgotten_hash(query.collection, query.query_id)
+    return query.query_id, _fingerprint(query), now, _packed(record), query.round, _candidates(record), forgotten
 
 
 def _candidates(record: Fed) -> str:

@@ -65,6 +65,8 @@ _SAYS_NO: Final = (
 )
 _READ_CHARS: Final = 400
 _SHOWN_CHARS: Final = 200
+_REPEATED: Final = 12
+"""Characters that a message has in common with a request only by quoting it."""
 _DEEPEST: Final = 6
 
 
@@ -144,7 +146,8 @@ def classified(
         return Oversized(f"the request is too large for the endpoint ({shown}): shorten the {names.one}s")
     accused = _QUOTA.search(codes) or _ACCOUNT.search(codes) or (status == 400 and _accuses(failure.get("message")))
     if status in _REFUSES or 300 <= status < 400 or accused:
-        return EndpointRefuses(_account(status, failure, shown, names, secret), retry_after_s=retry_s)
+        said = _quotable(failure, request, secret)
+        return EndpointRefuses(_account(status, said, failure, shown, names), retry_after_s=retry_s)
     asked = "" if wait is None else f", {wait.header}"
     if status == 429:
         return RateLimited(f"the endpoint answered {shown}, too many requests{asked}", retry_after_s=seconds)
@@ -181,16 +184,35 @@ def _flagged(failure: Mapping[str, Any]) -> bool:
     return isinstance(metadata, dict) and bool(metadata.get("flagged_input") or metadata.get("reasons"))
 
 
-def _account(status: int, failure: Mapping[str, Any], shown: str, names: Names, secret: str) -> str:
+def _quotable(failure: Mapping[str, Any], request: Mapping[str, Any], secret: str) -> str:
+    """What an endpoint says, without the key; nothing of a message that repeats a part of what it was asked."""
     said = str(failure.get("message") or "")[:_SHOWN_CHARS]
-    said = said.replace(secret, "***") if secret else said
+    asked = "\n".join(each for name, value in request.items() if name != "model" for each in _texts(value))
+    if any(said[at : at + _REPEATED] in asked for at in range(len(said) - _REPEATED + 1)):
+        return "it repeats the request, which is not shown"
+    return said.replace(secret, "***") if secret else said
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for each in value.values():
+                yield from _texts(each)
+        case list() | tuple():
+            for each in value:
+                yield from _texts(each)
+
+
+def _account(status: int, said: str, failure: Mapping[str, Any], shown: str, names: Names) -> str:
     if 300 <= status < 400:
         return f"the endpoint answered {shown}, it moved: set {names.section}.url to where it is now"
     if status in (402, 429) or _QUOTA.search(" ".join(_codes(failure)).lower()):
         return f"the endpoint answered {shown} ({said}): the account's quota is used up or unpaid"
     return (
         f"the endpoint answered {shown} ({said}): check {names.model}, {names.section}.url and the key in the "
-        f"variable that {names.section}.api_key_env names"
+        f"variable or file that {names.section}.api_key_env or api_key_file names"
     )
 
 

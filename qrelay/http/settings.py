@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ class HttpSettings(Section):
 
     url: str = Field("", description="Base URL, without credentials")
     api_key_env: str = Field("", description="Name of the environment variable with the API key; empty: no key")
+    api_key_file: Path | None = Field(None, description="File with the API key, instead of a variable")
     concurrency: int = Field(
         32,
         ge=1,
@@ -66,9 +68,10 @@ class HttpSettings(Section):
         """Empty where none is asked for. section: what errors call it.
 
         Raises:
-            ConfigError: its variable is not set.
+            ConfigError: its variable is not set, or its file cannot be read.
         """
-        return secret(f"{section}.api_key_env", self.api_key_env)
+        own = f"{section}.api_key"
+        return secret(f"{own}_env", self.api_key_env, f"{own}_file", self.api_key_file)
 
     def problems(self, section: str, who: str, path: str = "") -> Iterator[str]:
         """What is wrong with the address and the limits of a section that is in use. who: needs it; path: how its URL

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -82,7 +82,7 @@ class SqlCache:
         try:
             name, connect = _sqlite(Path(address)) if self._sqlite else _postgres(address)
             self._engine = sa.create_engine(
-                name, creator=connect, poolclass=sa.QueuePool, pool_size=1, max_overflow=0
+                name, creator=connect, poolclass=sa.QueuePool, pool_size=1, max_overflow=0, hide_parameters=True
             )
             sa.event.listen(self._engine, "begin", self._begin)
             with self._using(write=True) as db:
@@ -252,6 +252,33 @@ class SqlCache:
             if not dry_run:
                 db.execute(sa.delete(self._labels).where(*chosen))
         return Pruned(labels, int(tokens))
+
+    def erase(self, keys: Collection[str], holds: Callable[[str], bool], *, dry_run: bool = False) -> int:
+        """Remove the labels of these keys, and labels and notes whose texts `holds` knows; how many."""
+        label, note = self._labels.c, self._notes.c
+        gone = 0
+        for table, key, text in (
+            (self._labels, label.judgment_key, label.raw_reply),
+            (self._notes, note.key, note.text),
+        ):
+            with self._using() as db:
+                rows = db.execution_options(yield_per=_KEYS_PER_SELECT).execute(sa.select(key, text))
+                chosen = [row[0] for row in rows if row[0] in keys or holds(row[1])]
+            gone += len(chosen)
+            for start in () if dry_run else range(0, len(chosen), _KEYS_PER_SELECT):
+                with self._using(write=True) as db:
+                    db.execute(sa.delete(table).where(key.in_(chosen[start : start + _KEYS_PER_SELECT])))
+        return gone
+
+    def compact(self) -> bool:
+        """Rewrite the tables without what was removed. False: a reader of a SQLite file keeps its log for now."""
+        with self._using() as db:  # which begins nothing on SQLite
+            if self._sqlite:
+                db.exec_driver_sql("VACUUM")
+                return not db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+            db.exec_driver_sql(f"VACUUM (ANALYZE) {', '.join(self._metadata.tables)}")
+        return True
 
     def spent(self, day: str) -> int:
         """See JudgmentCache."""

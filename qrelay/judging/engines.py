@@ -177,7 +177,7 @@ def _openai_batch(settings: JudgeSettings, batches: Batches) -> Backend:
     budget = settings.budget.model_copy(update={"price_per_million_tokens": price})
     return OpenAIBatchBackend(
         **asks,
-        account=f"{own.url.rstrip('/')}#{own.api_key_env}",
+        account=f"{own.url.rstrip('/')}#{own.api_key_env or own.api_key_file or ''}",
         store=store,
         batch=own.batch.limits(own.max_reply_bytes),
         budget=BatchBudget(budget, store, clock=utc_now),

@@ -107,6 +107,10 @@ class SinkSettings(ServiceSettings):
     override_author: str = Field(
         "", description="Author of overrides by `qrelay label`; empty: the name of the user who runs it"
     )
+    keep_queries_days: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="Days that a collection's queries are kept, by collection; `qrelay forget --expired` forgets "
+        "older ones. Collections that are not named keep theirs"
+    )  # fmt: skip
     publish: PublishSettings = PublishSettings()
     training: TrainingSettings = TrainingSettings()
 

@@ -67,6 +67,11 @@ BATCH_POINTS: Final = (
 endpoint has the file and the database does not know; creating: the intent is on disk and nothing is sent; created:
 the endpoint has the batch and the database does not know; running: it does; answers: some, or all, are written down;
 closed: the rest of the batch is settled and its files are still there; read: an answer is about to become a label."""
+FORGET_POINTS: Final = (
+    "forget.marked", "forget.queues", "forget.cache", "forget.files", "forget.ledger", "forget.journal",
+    "forget.compacted",
+)  # fmt: skip
+"""Those of `qrelay forget`, each after a store is done: marked is the tombstone, compacted comes before the end."""
 
 _folder: Final = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
 _passed: Final[Counter[str]] = Counter()

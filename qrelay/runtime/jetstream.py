@@ -259,6 +259,11 @@ class JetStreamBroker:
             yield StoredMessage(found.seq, found.subject or "", found.data or b"", found.headers or {})
             sequence = found.seq + 1
 
+    async def erase(self, queue: Queue, sequence: int) -> None:
+        """Delete a message; the server writes other bytes over its own. One that is gone is none to delete."""
+        with translated(f"erase in {queue.stream}"), contextlib.suppress(nats.js.errors.NotFoundError):
+            await self._js.delete_msg(queue.stream, sequence)
+
     async def stats(self) -> Sequence[QueueStats]:
         """Every queue's load, from the server."""
         with translated("read consumer state"):

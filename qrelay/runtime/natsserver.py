@@ -23,6 +23,8 @@ from qrelay.runtime.lookout import STILL_LOOKS, Pulse
 from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Queue
 from qrelay.security.tls import stamp_of
 
+_NOTHING: Final[dict[str, str]] = {}
+"""The server's environment: its file says all, and it needs none of our secrets."""
 _POLL_S: Final = 0.05
 _STOP_TIMEOUT_S: Final = 10.0
 
@@ -90,7 +92,7 @@ class NatsServer:
         log_path = self._folder / "nats.log"
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [binary, "-c", str(config)], stdout=log, stderr=log, start_new_session=True
+                [binary, "-c", str(config)], stdout=log, stderr=log, start_new_session=True, env=_NOTHING
             )
         self._await_listening(log_path)
 

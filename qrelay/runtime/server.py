@@ -88,9 +88,7 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _unary(self, method: _Method, _: Any, context: ServicerContext) -> bytes:
         started = time.monotonic()
         try:
-            with telemetry.tracer().start_as_current_span(
-                method.name, context=_remote(context), kind=trace.SpanKind.SERVER
-            ):
+            with telemetry.span(method.name, _remote(context), trace.SpanKind.SERVER):
                 async with asyncio.timeout(context.time_remaining() or self._settings.default_deadline_s):
                     await self._admit(method, context)
                     async with method.reader.one(context) as request:

@@ -14,7 +14,9 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -27,7 +29,7 @@ from prometheus_client import Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from qrelay.config import ServiceSettings, TelemetrySettings, TlsSettings
-from qrelay.errors import AccessError, PortInUse
+from qrelay.errors import AccessError, PortInUse, QrelayError
 from qrelay.security.tls import server_context
 from qrelay.settings.secrets import masked
 
@@ -107,7 +109,8 @@ def denied(who: object, what: str, error: AccessError, peer: str) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; whatever `extra=` carried becomes a field."""
+    """One JSON object a line; whatever `extra=` carried becomes a field. What a foreign exception says may quote a
+    text: it is shown at level DEBUG alone."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -126,9 +129,20 @@ class JsonFormatter(logging.Formatter):
         if span.is_valid:
             entry["trace_id"] = f"{span.trace_id:032x}"
         entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS})
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1]:
+            whole = logging.getLogger().isEnabledFor(logging.DEBUG)
+            entry["exception"] = self.formatException(record.exc_info) if whole else _told(record.exc_info[1])
         return json.dumps(masked(entry), default=lambda value: masked(str(value)), ensure_ascii=False)
+
+
+def _told(error: BaseException) -> str:
+    """Where the error and those behind it were raised, each with its class, and our own with their words."""
+    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = [f"{_told(behind)}\nwhich led to"] if behind else []
+    said = f": {error}" if isinstance(error, QrelayError) else ""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    inner = [_told(each) for each in error.exceptions] if isinstance(error, BaseExceptionGroup) else []
+    return "\n".join([*before, f"{frames}{type(error).__module__}.{type(error).__qualname__}{said}", *inner])
 
 
 def setup_logging(service: str, level: str) -> None:
@@ -203,6 +217,21 @@ def setup_metrics(bind: str, tls: TlsSettings | None = None) -> str:
 def tracer() -> trace.Tracer:
     """qrelay's tracer; no-op spans unless tracing was set up."""
     return trace.get_tracer("qrelay")
+
+
+@contextmanager
+def span(
+    name: str, parent: Context | None = None, kind: trace.SpanKind = trace.SpanKind.INTERNAL
+) -> Iterator[trace.Span]:
+    """A current span. An error in it leaves its class and no word of it, for it may quote a text."""
+    with tracer().start_as_current_span(
+        name, context=parent, kind=kind, record_exception=False, set_status_on_exception=False
+    ) as found:
+        try:
+            yield found
+        except BaseException as error:
+            found.set_status(trace.StatusCode.ERROR, type(error).__name__)
+            raise
 
 
 def remote_context(carrier: Mapping[str, str]) -> Context:

@@ -70,14 +70,12 @@ _TABLE: Final[dict[type[QrelayError], tuple[grpc.StatusCode, Fate]]] = {
 
 
 def as_qrelay_error(error: BaseException) -> QrelayError:
-    """The error itself if it is one of ours, else an InternalError; the original goes to the log."""
+    """The error itself if it is one of ours, else an InternalError, which quotes nothing; the original goes to the
+    log."""
     if isinstance(error, QrelayError):
         return error
     log.error("unexpected %s", type(error).__name__, exc_info=error)
-    try:
-        return InternalError(f"unexpected {type(error).__name__}: {error}")
-    except Exception:  # an error that fails when it is asked what it is
-        return InternalError(f"unexpected {type(error).__name__}")
+    return InternalError(f"unexpected {type(error).__name__}: see the service's log")
 
 
 def _entry(error: QrelayError) -> tuple[grpc.StatusCode, Fate]:

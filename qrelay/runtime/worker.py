@@ -335,9 +335,7 @@ class StageWorker:
         telemetry.QUEUE_SECONDS.labels(self._stage.name).observe(max(0.0, queue_s))
         try:
             context = telemetry.remote_context(held.message.headers)
-            with telemetry.tracer().start_as_current_span(
-                f"{self._stage.name} process", context=context, kind=trace.SpanKind.CONSUMER
-            ) as span:
+            with telemetry.span(f"{self._stage.name} process", context, trace.SpanKind.CONSUMER) as span:
                 span.set_attribute("qrelay.query_id", query_of(held.record).query_id)
                 span.set_attribute("qrelay.attempt", held.message.attempt)
                 if isinstance(outcome, QrelayError):

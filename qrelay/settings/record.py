@@ -22,6 +22,7 @@ import yaml
 from qrelay.config import SECTIONS, ServiceSettings
 from qrelay.errors import BackendUnavailable, ConfigError
 from qrelay.files import AtomicFiles
+from qrelay.parsing import yaml_document
 from qrelay.rundir import DATA_DIR_VARIABLE
 from qrelay.settings.effective import Classes, Effective, leaves, renewed
 from qrelay.settings.secrets import masked
@@ -40,6 +41,8 @@ _PLACES: Final = frozenset(
 _NOT_RECORDED: Final = ("data_dir", "run_dir")
 _SHOWN: Final = 6
 """Differences named in a line, at most."""
+_ON_DATABASES: Final = ("sink", "judge", "console")
+_PASSWORDS: Final = {"PGPASSWORD", "PGPASSFILE"}
 Leaf = tuple[str, ...]
 _told: set[str] = set()
 
@@ -116,6 +119,32 @@ def recorded_environ(environ: Mapping[str, str], data_dir: Path) -> dict[str, st
     settings = tuple(f"{PREFIX}{section.upper()}__" for section in SECTIONS)
     kept = {name: value for name, value in environ.items() if not name.startswith(settings)}
     return {**kept, CONFIG_VARIABLE: str(data_dir / RECORD_NAME), DATA_DIR_VARIABLE: str(data_dir)}
+
+
+def own_environ(environ: Mapping[str, str], data_dir: Path, service: str) -> dict[str, str]:
+    """The environment without what other services alone need: variables that the record names for their keys, and the
+    databases' password."""
+    named = {section: set(_key_variables(tree)) for section, tree in _record(data_dir).items()}
+    own = set().union(*(names for section, names in named.items() if section in ("all", service)))
+    others = set().union(*named.values()) - own
+    if service not in _ON_DATABASES:
+        others |= _PASSWORDS
+    return {name: value for name, value in environ.items() if name not in others}
+
+
+def _record(data_dir: Path) -> Tree:
+    """Section -> what is recorded for it; nothing before the first record."""
+    record = data_dir / RECORD_NAME
+    tree = yaml_document(record.read_bytes()) if record.exists() else {}
+    return tree.get("settings") or {}
+
+
+def _key_variables(tree: Any) -> Iterator[str]:
+    """Values of settings that name a variable with a credential."""
+    for name, value in tree.items() if isinstance(tree, dict) else ():
+        if name.endswith("_env") and isinstance(value, str):
+            yield value
+        yield from _key_variables(value)
 
 
 def changes(effective: Effective, classes: Classes) -> list[str]:

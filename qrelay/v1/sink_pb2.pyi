@@ -17,6 +17,7 @@ class IngestStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INGEST_STATUS_UNSPECIFIED: _ClassVar[IngestStatus]
     INGEST_STATUS_COMMITTED: _ClassVar[IngestStatus]
     INGEST_STATUS_DUPLICATE: _ClassVar[IngestStatus]
+    INGEST_STATUS_FORGOTTEN: _ClassVar[IngestStatus]
 
 class ExportFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -52,6 +53,7 @@ class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 INGEST_STATUS_UNSPECIFIED: IngestStatus
 INGEST_STATUS_COMMITTED: IngestStatus
 INGEST_STATUS_DUPLICATE: IngestStatus
+INGEST_STATUS_FORGOTTEN: IngestStatus
 EXPORT_FORMAT_UNSPECIFIED: ExportFormat
 EXPORT_FORMAT_QRELS: ExportFormat
 EXPORT_FORMAT_TRIPLES: ExportFormat

@@ -34,7 +34,7 @@ class Guarded:
         """The endpoint's answer, for whom it is allowed to and before its deadline; else what went wrong. Traced and
         counted."""
         began, parent = time.monotonic(), telemetry.remote_context(request.headers)
-        with telemetry.tracer().start_as_current_span(self.path, context=parent, kind=trace.SpanKind.SERVER):
+        with telemetry.span(self.path, parent, trace.SpanKind.SERVER):
             answer = await self._answered(request)
         telemetry.HTTP_CALLS.labels(self.path, str(answer.status_code)).inc()
         telemetry.HTTP_SECONDS.labels(self.path).observe(time.monotonic() - began)

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, get_args
 
+import zstandard
+
 from qrelay import wire
 from qrelay.cli.index.update import document_ids
 from qrelay.cli.judge.group import _read_passages
@@ -21,6 +23,9 @@ from qrelay.feed.journal import Journal
 from qrelay.feed.pool import Pools, of_candidates, of_runs, pool_runs, textless
 from qrelay.feed.source import _rotated_lines, open_lines, open_records
 from qrelay.feed.windows import Windows
+from qrelay.forgetting.choosing import lines_of
+from qrelay.forgetting.finder import Finder
+from qrelay.forgetting.folder import forget_files
 from qrelay.formats.annotated_pairs import (
     GradedPair,
     corpus_texts,
@@ -196,6 +201,14 @@ def _nugget_scores(path: Path) -> None:
 
 def _set(folder: Path) -> None:
     write_set(folder / "set", {"d1": "one", "d2": "two"}, {"q1": "how"}, {"q1": "d1"})
+
+
+def _forgotten(folder: Path, text: str) -> None:
+    forget_files(folder, Finder([text]), set(), dry_run=False)
+
+
+def _loosely(data: bytes, _: Path) -> None:
+    Finder(["how"]).loosely(data)
 
 
 def _parquet(folder: Path) -> None:
@@ -484,6 +497,26 @@ PARSERS: Final = (
         written("set/set.json", _set),
         beside(_set, "set/set.json", lambda folder: FrozenSet.read(folder / "set")),
     ),
+    Parser(
+        "set without a forgotten query",
+        "json",
+        written("set/set.json", _set),
+        beside(_set, "set/set.json", lambda folder: _forgotten(folder, "how")),
+    ),
+    Parser(
+        "rows without a forgotten query",
+        "jsonl",
+        constant('{"query": "how"}\n{"text": ["why", {"a": "how"}]}\n', "q1\thow\nq2\twhy\n"),
+        file("training/rows.jsonl", lambda path: _forgotten(path.parent.parent, "how")),
+    ),
+    Parser(
+        "table with a forgotten query",
+        "bytes",
+        written("c.parquet", _parquet),
+        file("c.parquet", lambda path: _forgotten(path.parent, "a")),
+    ),
+    Parser("message with a forgotten query", "bytes", constant(b"how", zstandard.compress(b"how")), _loosely),
+    Parser("texts to forget", "lines", constant("how\nwhy\n"), file("texts", lines_of)),
     Parser(
         "manifest of an increment",
         "json",

@@ -53,6 +53,7 @@ LEFT_OUT: Final = {
     ),
     "of a file that the same function wrote": ("qrelay.web.console.queries.people:pairs",),
     "columns of our databases, written in transactions": (
+        "qrelay.judging.batches.store:SqlBatches.erase_texts",
         "qrelay.judging.batches.store:SqlBatches.find",
         "qrelay.judging.batches.store:SqlBatches.lines",
         "qrelay.judging.cache_records:decode",
@@ -60,6 +61,7 @@ LEFT_OUT: Final = {
         "qrelay.labels.ledger.backup:_copy",
         "qrelay.labels.ledger.export_records:_of",
         "qrelay.labels.ledger.export_records:last_export",
+        "qrelay.labels.ledger.forgetting:held",
         "qrelay.labels.ledger.outbox_rows:Run.of",
         "qrelay.labels.ledger.outbox_rows:Trigger.of",
         "qrelay.labels.ledger.packing:unpack",
@@ -78,6 +80,7 @@ LEFT_OUT: Final = {
         "qrelay.jobs.subprocess_launcher:SubprocessLauncher.place",
         "qrelay.models.openvino:Compiled._load",
         "qrelay.models.pushing:read_file",
+        "qrelay.settings.record:_record",
         "qrelay.training.gate.baseline:evaluated",
         "qrelay.training.job.data:_export",
         "qrelay.training.job.slots:_metrics",

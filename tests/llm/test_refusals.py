@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -319,3 +320,25 @@ def test_labels_of_an_endpoint_that_takes_every_parameter_keep_their_identity(en
         "engine=openai;temperature=0;max_tokens=4;stop=newline;no-logprobs;strict-text;seed=7",
     )
     assert backend.decodings(GENERATION) == ("engine=openai;temperature=0;seed=7",)
+
+
+def test_a_refusal_that_repeats_the_request_or_the_key_is_not_shown_in_its_words() -> None:
+    asked = {**REQUEST, "messages": [{"role": "user", "content": "Query: is Ana Gruber ill?\nPassage: rain"}]}
+    for said, shown in (("no access to 'is Ana Gruber ill?'", False), ("no access with key-123", True)):
+        found = failure_of(403, error(message=said, code="permission_denied"))
+        assert found is not None
+        refused = str(classified(*found, asked, None, names=NAMES, secret="key-123", retry_s=60.0))
+        assert "Gruber" not in refused and "key-123" not in refused
+        assert ("no access with" in refused) == shown
+
+
+@pytest.mark.parametrize("by", ["variable", "file"])
+def test_the_key_comes_from_a_variable_or_a_file(
+    endpoint: ScriptedEndpoint, by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text("key-123\n")
+    monkeypatch.setenv("MY_KEY", "key-123")
+    told: dict[str, Any] = {"api_key_env": "MY_KEY"} if by == "variable" else {"api_key_file": tmp_path / "key"}
+    settings = EndpointSettings(url=endpoint.url, **told)
+    assert settings.api_key("judge.endpoint") == "key-123"
+    assert "key-123" not in str(settings)

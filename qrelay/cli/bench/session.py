@@ -23,6 +23,7 @@ from qrelay.bench.sweeps import best_of, rates_of, sweep_closed, sweep_open
 from qrelay.cli.bench.options import LoadPlan
 from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError, InputError
+from qrelay.settings.secrets import masked
 
 Say = Callable[[Level], None]
 _FILE_WIDTH: Final = 200
@@ -109,7 +110,7 @@ def changed_settings(service: str, plan: Plan) -> dict[str, Any]:
     """Which settings of a service differ from their defaults, flat by dotted name. Folders and addresses are left
     out: they name places, not what was measured."""
     effective = settings_in_force(service, plan)
-    given, default = _flat(effective.model_dump()), _flat(type(effective)().model_dump())
+    given, default = _flat(masked(effective.model_dump())), _flat(type(effective)().model_dump())
     return {name: _plain(value) for name, value in given.items() if value != default.get(name) and not _place(value)}
 
 
@@ -129,9 +130,9 @@ def _plain(value: Any) -> Any:
 
 
 def typed() -> str:
-    """The command as typed, of paths only the last part."""
+    """The command as typed, of paths only the last part, without passwords."""
     words = [Path(word).name if "/" in word and "://" not in word else word for word in sys.argv[1:]]
-    return " ".join(["qrelay", *words])
+    return " ".join(["qrelay", *masked(words)])
 
 
 def general_notes(plan: LoadPlan, found: list[Level], source: Source, sent: int) -> list[str]:

@@ -38,7 +38,7 @@ def reconcile(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Prove that every accepted query is committed, a dead letter, or in flight.
+    """Prove that every accepted query is committed, a dead letter, in flight, or forgotten.
 
     Compares the feed's journal in --data-dir with the queues and the ledger, even while the services work. Exit
     code 0: all are; 1: some are lost, or in two states (and were not repaired); 3: all are, some as dead letters.
@@ -67,7 +67,9 @@ def _print(report: Report, repair: bool, as_json: bool) -> None:
     flying = ", ".join(f"{stream} {count}" for stream, count in report.in_flight.items())
     click.echo(
         f"accepted {report.accepted}: committed {report.committed}, dead letters {report.dead}, "
-        f"in flight {sum(report.in_flight.values())}" + (f" ({flying})" if flying else "")
+        f"in flight {sum(report.in_flight.values())}"
+        + (f" ({flying})" if flying else "")
+        + (f", forgotten {report.forgotten}" if report.forgotten else "")
     )
     click.echo(f"lost {report.lost}, duplicated {report.duplicated}, unexpected {report.unexpected}")
     for name in ("lost", "duplicated", "unexpected"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -234,6 +234,24 @@ class SqlBatches(SqlCache):
             gone = db.execute(sa.delete(self._requests).where(request.settled_at < before)).rowcount
             db.execute(sa.delete(self._batches).where(batch.ended_at < before))
         return gone
+
+    def erase_texts(self, holds: Callable[[bytes], bool], *, dry_run: bool = False) -> tuple[int, list[str]]:
+        """Remove requests whose body or answer `holds` knows: how many, and the endpoint's names of the files and
+        batches that they were sent in."""
+        row, batch, chosen = self._requests.c, self._batches.c, dict[str, str]()
+        with self._using() as db:
+            rows = db.execution_options(yield_per=_PART).execute(
+                sa.select(row.request_key, row.batch, row.body, row.answer)
+            )
+            for key, name, *blobs in rows:
+                if any(blob and holds(zlib.decompress(blob)) for blob in blobs):
+                    chosen[key] = name
+            sent = db.execute(sa.select(batch.file_id, batch.batch_id).where(batch.name.in_(set(chosen.values()))))
+            there = sorted({each for pair in sent for each in pair if each})
+        for part in () if dry_run else _parts(list(chosen)):
+            with self._using(write=True) as db:
+                db.execute(sa.delete(self._requests).where(row.request_key.in_(part)))
+        return len(chosen), there
 
 
 _AROUND: Final = 192

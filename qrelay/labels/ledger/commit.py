@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from qrelay.errors import QrelayError, QueryConflict
-from qrelay.labels.ledger import dead_letters, retractions, schema
+from qrelay.labels.ledger import dead_letters, forgetting, retractions, schema
 from qrelay.labels.ledger.additions import insert_generations, insert_judgments, insert_passages, number_judges
 from qrelay.labels.ledger.bulk import insert_rows
 from qrelay.labels.ledger.changes import begin_changes
@@ -31,6 +31,8 @@ class CommitStatus(enum.Enum):
     COMMITTED = "committed"
     DUPLICATE = "duplicate"
     """This submission was in the ledger already, in this round; nothing changed."""
+    FORGOTTEN = "forgotten"
+    """Its query was forgotten (`forgetting.py`): nothing of it is stored."""
 
 
 _BY_ID = (schema.queries.c.collection, schema.queries.c.query_id)
@@ -65,6 +67,8 @@ def commit_batch(
     for item in batch:
         first.setdefault(_key(item), item)
     changes = begin_changes(connection, {collection for collection, _ in first})
+    gone = forgetting.among(connection, first)
+    first = {key: item for key, item in first.items() if key not in gone}
     numbers = _insert_queries(connection, list(first.values()), changes, now_us)
     new = [(numbers[key], item) for key, item in first.items() if key in numbers]
     _insert_sets(connection, new, judge_numbers)
@@ -72,9 +76,12 @@ def commit_batch(
     insert_generations(connection, [_first_generation(number, item, changes, now_us) for number, item in new])
     added = [Added(item.record) for _, item in new]
     written = {id(item) for _, item in new}
-    held = _held(connection, [_key(item) for item in batch if id(item) not in written])
+    held = _held(connection, [_key(item) for item in batch if id(item) not in written and _key(item) not in gone])
     results: list[CommitStatus | QrelayError] = []
     for item in batch:
+        if _key(item) in gone:
+            results.append(CommitStatus.FORGOTTEN)
+            continue
         result = CommitStatus.COMMITTED if id(item) in written else _again(held[_key(item)], item)
         if result is CommitStatus.COMMITTED and id(item) not in written:
             there, change_no = held[_key(item)], changes[item.query.collection]
@@ -102,6 +109,8 @@ def _insert_queries(
     connection: sa.Connection, items: Sequence[PreparedSet], changes: Mapping[str, int], now_us: int
 ) -> dict[_Key, int]:
     """query_no of the queries that were new."""
+    if not items:
+        return {}
     rows = [{**item.query_row, "committed_us": now_us, "change_no": changes[item.query.collection]} for item in items]
     inserted = connection.execute(_INSERT_QUERIES, rows)
     return {(collection, query_id): number for number, collection, query_id in inserted}
@@ -172,10 +181,7 @@ def _first_generation(
 def conflict(item: PreparedSet, stands: str) -> QueryConflict:
     """The error of a set whose query_id `stands` for another text."""
     return QueryConflict(
-        f"query_id {item.query.query_id} of collection {item.query.collection} stands for {_short(stands)} and was"
-        f" submitted again with the text {_short(item.query.text)}: the first stays; give the other a new query_id"
+        f"query_id {item.query.query_id} of collection {item.query.collection} stands for a text of {len(stands)}"
+        f" characters and was submitted again with another text, of {len(item.query.text)}: the first stays; give the"
+        " other a new query_id"
     )
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:79] + "…")

@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from qrelay.errors import InputError
 from qrelay.identity import query_fingerprint
-from qrelay.labels.ledger import schema
+from qrelay.labels.ledger import forgetting, schema
 from qrelay.labels.ledger.changes import hold
 from qrelay.labels.ledger.database import upsert
 from qrelay.labels.ledger.rows import Row, evidence, microseconds, moment
@@ -71,10 +71,13 @@ class DeadLetterPage:
 
 
 def record(connection: sa.Connection, letters: Sequence[DeadLetter], now_us: int) -> None:
-    """Stores each dead letter once by its id. One whose submission is committed is stored as resolved."""
+    """Stores each dead letter once by its id. One whose submission is committed is stored as resolved, one whose
+    query was forgotten is not stored."""
+    hold(connection, {evidence(letter.collection) for letter in letters})  # or a commit could pass unseen
+    gone = forgetting.among(connection, {_key(letter) for letter in letters})
+    letters = [letter for letter in letters if _key(letter) not in gone]
     if not letters:
         return
-    hold(connection, {evidence(letter.collection) for letter in letters})  # or a commit could pass unseen
     committed = _committed(connection, letters)
     rows = [_row(letter, letter.dead_letter_id in committed, now_us) for letter in letters]
     table = schema.dead_letters
@@ -104,11 +107,15 @@ def record(connection: sa.Connection, letters: Sequence[DeadLetter], now_us: int
     )
 
 
+def _key(letter: DeadLetter) -> tuple[str, str]:
+    return evidence(letter.collection), evidence(letter.query_id)
+
+
 def _committed(connection: sa.Connection, letters: Sequence[DeadLetter]) -> set[str]:
     """The ids of those whose very submission (id and text) is in the ledger, in their round or a later one."""
     by_query: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
-        by_query.setdefault((evidence(letter.collection), evidence(letter.query_id)), []).append(letter)
+        by_query.setdefault(_key(letter), []).append(letter)
     queries = schema.queries.c
     found: set[str] = set()
     for (collection, query_id), same in by_query.items():

@@ -57,7 +57,7 @@ def _of_sqlite(cause: sqlite3.Error, doing: str) -> QrelayError:
 
 def _of_postgresql(cause: Exception, doing: str) -> QrelayError:
     state: str | None = getattr(cause, "sqlstate", None)
-    said = " ".join(str(cause).split()) or type(cause).__name__
+    said = " ".join(_said(cause).split()) or type(cause).__name__
     if state is None:
         if type(cause).__name__ == "DataError":
             return _value(cause, doing)
@@ -74,4 +74,10 @@ def _of_postgresql(cause: Exception, doing: str) -> QrelayError:
 
 
 def _value(cause: BaseException, doing: str) -> MalformedInput:
-    return MalformedInput(f"cannot {doing}: a value cannot be stored: {' '.join(str(cause).split())}")
+    return MalformedInput(f"cannot {doing}: a value cannot be stored: {' '.join(_said(cause).split())}")
+
+
+def _said(cause: BaseException) -> str:
+    """Its words. A server's details quote the row: its first line is shown alone."""
+    primary: str | None = getattr(getattr(cause, "diag", None), "message_primary", None)
+    return primary or str(cause)

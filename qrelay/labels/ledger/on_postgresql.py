@@ -31,7 +31,9 @@ def make_engine(url: sa.URL, *, patience_s: float) -> sa.Engine:
         raise ConfigError("the ledger is in PostgreSQL and psycopg is absent: pip install 'qrelay[sink-postgres]'")
     defaults = {"connect_timeout": _CONNECT_S, "application_name": "qrelay"}
     arguments = {name: value for name, value in defaults.items() if name not in url.query}
-    engine = sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, isolation_level="READ COMMITTED")
+    engine = sa.create_engine(
+        url, connect_args=arguments, pool_pre_ping=True, isolation_level="READ COMMITTED", hide_parameters=True
+    )
     lock_ms = max(1, math.ceil(patience_s * 1000))
 
     def on_connect(connection: Any, _record: Any) -> None:

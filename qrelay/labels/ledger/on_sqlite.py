@@ -26,7 +26,9 @@ def make_engine(url: sa.URL, *, patience_s: float, create: bool) -> sa.Engine:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot create the ledger's folder {path.parent}: {error.strerror}") from error
-    engine = sa.create_engine(url, connect_args={"timeout": patience_s, "check_same_thread": False})
+    engine = sa.create_engine(
+        url, hide_parameters=True, connect_args={"timeout": patience_s, "check_same_thread": False}
+    )
     sa.event.listen(engine, "connect", _on_connect)
     sa.event.listen(engine, "begin", _on_begin)
     return engine
@@ -71,18 +73,21 @@ def copy_to(engine: sa.Engine, copy: Path) -> None:
     _alone(engine, "VACUUM INTO ?", (str(copy),))
 
 
-def compact(engine: sa.Engine) -> None:
-    """Rewrites the file without its gaps, and empties the write-ahead log. Needs as much disk again for a while."""
+def compact(engine: sa.Engine) -> bool:
+    """Rewrites the file without its gaps, and empties the write-ahead log. Needs as much disk again for a while.
+    False: a reader of what was keeps the log for now."""
     _alone(engine, "VACUUM", ())
-    _alone(engine, "PRAGMA wal_checkpoint(TRUNCATE)", ())
+    ((busy, _, _),) = _alone(engine, "PRAGMA wal_checkpoint(TRUNCATE)", ())
     _alone(engine, "PRAGMA optimize", ())
+    return not busy
 
 
-def _alone(engine: sa.Engine, statement: str, values: tuple[Any, ...]) -> None:
-    """A statement that may stand in no transaction."""
+def _alone(engine: sa.Engine, statement: str, values: tuple[Any, ...]) -> list[Any]:
+    """The rows of a statement that may stand in no transaction."""
     raw = engine.raw_connection()
     try:
-        raw.cursor().execute(statement, values).fetchall()
+        rows: list[Any] = raw.cursor().execute(statement, values).fetchall()
+        return rows
     finally:
         raw.close()
 

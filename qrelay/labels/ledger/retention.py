@@ -1,8 +1,9 @@
 """What may go from a ledger, and making its files small again.
 
 Never a judgment, a query, its candidates, an override, an export or a trigger: those are the provenance of training
-data. What may go is evidence that has served: the payloads of dead letters that were closed, the raw replies of
-judges (the grade stays), the details of missing judgments (the reason stays), and passages that no query names.
+data, and go only where a query is forgotten (`forgetting.py`). What may go is evidence that has served: the payloads
+of dead letters that were closed, the raw replies of judges (the grade stays), the details of missing judgments (the
+reason stays), and passages that no query names.
 """
 
 from __future__ import annotations
@@ -162,13 +163,18 @@ def compact(ledger: Ledger) -> tuple[int, int]:
     ledger's tables, beside readers and writers; the space is used again, and the files do not shrink.
     """
     before = disk_bytes(ledger)
+    without_remains(ledger)
+    return before, disk_bytes(ledger)
+
+
+def without_remains(ledger: Ledger) -> bool:
+    """As `compact`. False: a reader keeps SQLite's log, and what was deleted in it, for now."""
     with ledger.administering("compact the ledger") as engine:
         if engine.dialect.name == "sqlite":
-            on_sqlite.compact(engine)
-        else:
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql(f"VACUUM (ANALYZE) {', '.join(schema.metadata.tables)}")
-    return before, disk_bytes(ledger)
+            return on_sqlite.compact(engine)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(f"VACUUM (ANALYZE) {', '.join(schema.metadata.tables)}")
+        return True
 
 
 def disk_bytes(ledger: Ledger) -> int:

@@ -19,6 +19,7 @@
     training_runs    one row a job that a trigger started, with how it ended
     collections      one row a collection: the number of its last change, and counters for the training policy
     audit_log        who changed what: append-only, one row a mutating act; triggers refuse to change or delete one
+    forgotten        one row a query that was forgotten: hashes and numbers, no text (`forgetting.py`)
     ledger_meta      the schema version
 
 A *change* is a transaction that altered labels of a collection; changes are numbered from 1 without regard to other
@@ -44,7 +45,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """Raised with every change that an older qrelay could misread; `Ledger.open` refuses another number."""
 
 metadata = sa.MetaData()
@@ -297,3 +298,15 @@ audit_log = sa.Table(
     sa.Column("touched", sa.BigInteger, nullable=False, comment="how many things it touched"),
     sa.Column("outcome", _TEXT, nullable=False, comment="done, or why it failed"),
 )
+
+forgotten = sa.Table(
+    "forgotten",
+    metadata,
+    sa.Column("query", _HASH_256, primary_key=True, comment="identity.forgotten_hash"),
+    sa.Column("collection", _TEXT, nullable=False),
+    sa.Column("first_change", sa.BigInteger, nullable=False, comment="that touched it; 0: it had none"),
+    sa.Column("last_change", sa.BigInteger, nullable=False, comment="likewise"),
+    sa.Column("forgotten_us", sa.BigInteger, nullable=False),
+    sa.Column("finished_us", sa.BigInteger, comment="when every store was done; NULL: not yet"),
+)
+sa.Index("forgotten_by_collection", forgotten.c.collection)

@@ -10,6 +10,7 @@ Facts lie in a temporary SQLite file, about 150 bytes a query, so that memory do
 | yes | no | no | yes | in flight |
 | yes | no | no | no | lost |
 | no | yes, or a dead letter waits || any | unexpected: another feeder's, or nobody's |
+| its hash | no | no | any | forgotten |
 
 A copy in a stream beside a final state is no second state: it is recognised when it arrives.
 
@@ -29,7 +30,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from qrelay.feed.journal import Accepted
-from qrelay.identity import query_fingerprint
+from qrelay.identity import forgotten_hash, query_fingerprint
 from qrelay.labels.ledger.states import COMMITTED, DEAD, Submission
 from qrelay.runtime.topology import Queue
 
@@ -43,6 +44,7 @@ CREATE TABLE accepted (fingerprint TEXT PRIMARY KEY, query_id TEXT, round INTEGE
 CREATE TABLE aliases (letter TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE seen (fingerprint TEXT, place INTEGER, query_id TEXT, round INTEGER, PRIMARY KEY (fingerprint, place))
   WITHOUT ROWID;
+CREATE TABLE forgotten (query TEXT PRIMARY KEY, fed INTEGER) WITHOUT ROWID;
 CREATE VIEW rounds AS
   SELECT a.fingerprint, a.query_id, a.round, a.emittable,
     MAX(CASE WHEN s.place = -2 AND s.round >= a.round THEN s.round END) AS commit_round,
@@ -66,7 +68,7 @@ class Report:
     """Where the accepted queries of a collection are. Counts; the lists hold query_ids, at most SHOWN.
 
     in_flight: stream -> queries, each counted in the last stream that holds it. without_record: lost, and the journal
-    does not know their texts. reemitted, resolved: what `repair` did.
+    does not know their texts. forgotten: `qrelay forget` took them. reemitted, resolved: what `repair` did.
     """
 
     collection: str
@@ -77,6 +79,7 @@ class Report:
     lost: int
     duplicated: int
     unexpected: int
+    forgotten: int
     lost_ids: list[str]
     duplicated_ids: list[str]
     unexpected_ids: list[str]
@@ -105,6 +108,7 @@ class Evidence:
         self._facts = sqlite3.connect(Path(self._folder.name) / "evidence.sqlite")
         self._facts.execute("PRAGMA synchronous=OFF")  # temporary: a crash may take it
         self._facts.executescript(_TABLES)
+        self._facts.create_function("hashed", 1, lambda query_id: forgotten_hash(collection, query_id))
 
     def __enter__(self) -> Self:
         return self
@@ -132,6 +136,13 @@ class Evidence:
             if entry.query is not None and len(entry.query.text) > self._letter_chars:
                 cut = query_fingerprint(self._collection, entry.query_id, entry.query.text[: self._letter_chars])
                 self._facts.execute("INSERT OR IGNORE INTO aliases VALUES (?, ?)", (cut, entry.fingerprint))
+
+    def see_forgotten(self, hashes: Iterable[str], *, fed: bool = False) -> None:
+        """Tombstones: of the ledger, or of the journal (`fed`), whose queries were accepted."""
+        add = "INSERT INTO forgotten VALUES (?, ?) ON CONFLICT DO UPDATE SET fed = MAX(fed, excluded.fed)"
+        if self._facts.executemany(add, ((each, fed) for each in hashes)).rowcount > 0:
+            self._facts.execute("UPDATE forgotten SET fed = 1 WHERE query IN (SELECT hashed(query_id) FROM accepted)")
+            self._facts.execute("DELETE FROM accepted WHERE hashed(query_id) IN (SELECT query FROM forgotten)")
 
     def see_in_flight(self, queue: Queue, fingerprint: str, query_id: str, query_round: int = 0) -> None:
         """A message about this submission lies in the queue's stream."""
@@ -189,15 +200,17 @@ class Evidence:
         for (committed, dead, queue, _), count in states.items():
             if not committed and not dead and queue is not None:
                 flying[str(_QUEUES[queue])] += count
+        forgotten = self._facts.execute("SELECT COUNT(*) FROM forgotten WHERE fed").fetchone()[0]
         return Report(
             collection=self._collection,
-            accepted=states.total(),
+            accepted=states.total() + forgotten,
             committed=sum(n for key, n in states.items() if key[:2] == (1, 0)),
             dead=sum(n for key, n in states.items() if key[:2] == (0, 1)),
             in_flight=dict(flying),
             lost=sum(lost.values()),
             duplicated=sum(n for key, n in states.items() if key[:2] == (1, 1)),
             unexpected=self._facts.execute("SELECT COUNT(*) FROM unexpected").fetchone()[0],
+            forgotten=forgotten,
             lost_ids=self._ids("SELECT query_id FROM standing WHERE NOT committed AND NOT dead AND queue IS NULL"),
             duplicated_ids=self._ids("SELECT query_id FROM standing WHERE committed AND dead"),
             unexpected_ids=self._ids("SELECT query_id FROM unexpected"),

@@ -24,7 +24,7 @@ from qrelay.errors import MalformedInput
 from qrelay.feed.fed import Fed, subject_of
 from qrelay.feed.journal import Journal
 from qrelay.identity import feed_message_id, query_fingerprint
-from qrelay.labels.ledger import audit_log, dead_letters
+from qrelay.labels.ledger import audit_log, dead_letters, forgetting
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.reconcile.evidence import Evidence, Report
 from qrelay.progress import step
@@ -66,12 +66,14 @@ async def collect(
 ) -> None:
     """Journal, streams, ledger; and again where something looks lost or unexpected."""
     evidence.accept(journal.entries())
+    evidence.see_forgotten(journal.forgotten(), fed=True)
     for look in range(_LOOKS):
         if look:
             await asyncio.sleep(pause_s)
         await _look_at_streams(broker, collection, evidence)
         with ledger.snapshot() as snapshot:
             evidence.see_ledger(snapshot.submissions(collection))
+            evidence.see_forgotten(forgetting.hashes(snapshot.connection, collection))
         if not evidence.suspicious:
             return
         evidence.accept(journal.entries(), only_seen=True)
