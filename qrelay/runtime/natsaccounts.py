@@ -214,7 +214,10 @@ def _kept(folder: Path, user: User) -> str:
 def _seed(path: Path) -> str:
     try:
         seed = path.read_text("ascii").strip()
-        if seed.startswith("SU") and _public_key(seed):
+        _, raw = nkeys.decode_seed(seed.encode())
+        if (
+            nkeys.encode_seed(bytes(raw), nkeys.PREFIX_BYTE_USER).decode() == seed
+        ):  # its checksum, which nkeys ignores
             return seed
     except OSError as error:
         raise ConfigError(f"nats.nkey_seed: {path} cannot be read: {error.strerror}") from None

@@ -56,7 +56,7 @@ class QueueClient(Client):
         self.denials[subject] = said
 
     def require_allowed(self, *subjects: str) -> None:
-        """Raises BrokerDenied: the server refused one of these, or what begins so. Told once; then it is asked again."""
+        """Raises BrokerDenied: the server refused one of these, or what begins so. Told once, then asked again."""
         ended = str(self.last_error) if self.is_closed and self.last_error else ""
         if _UNWANTED.search(ended):
             raise _denied(ended)

@@ -7,6 +7,7 @@ before it acknowledges (`sync_interval: always`): a single server has no replica
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from qrelay.config import NatsSettings
 from qrelay.errors import PortInUse, SetupError
 from qrelay.progress import step
 from qrelay.runtime.lookout import STILL_LOOKS, Pulse
+from qrelay.runtime.natsaccounts import CONFIG_NAME
 from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Queue
 
 _POLL_S: Final = 0.05
@@ -37,8 +39,11 @@ class NatsServer:
         max_payload: int = 1024**2,
         sync: str = "always",
         max_store_bytes: int = 20 * 1024**3,
+        accounts: Path | None = None,
     ) -> None:
-        """`port` 0 takes a free one; `max_payload` in bytes; `sync` is "always" or a duration such as "2m"."""
+        """`port` 0 takes a free one; `max_payload` in bytes; `sync` is "always" or a duration such as "2m".
+        `accounts`: a folder of `natsaccounts.write_accounts`, without which everybody on this machine may do all."""
+        self.accounts = accounts
         self._folder = folder
         self._port = port
         self._max_payload = max_payload
@@ -95,7 +100,11 @@ class NatsServer:
             f"write_deadline: 30s\n"
             f"jetstream {{\n  store_dir: {store}\n  sync_interval: {self._sync}\n"
             f"  max_file_store: {self._max_store_bytes}\n}}\n"
-        )
+        ) + (f"include {self._included()}\n" if self.accounts else "")
+
+    def _included(self) -> str:
+        """A path from the configuration's folder: the server knows no other."""
+        return json.dumps(os.path.relpath(Path(self.accounts or "") / CONFIG_NAME, self._folder))
 
     def _await_listening(self, log_path: Path) -> None:
         """A large store is read before the server listens: that takes as long as it takes."""
