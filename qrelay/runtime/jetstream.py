@@ -285,7 +285,8 @@ class JetStreamBroker:
         """Flush and disconnect."""
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
             await self._client.flush(timeout=2)
-        await self._client.close()
+        with contextlib.suppress(OSError):  # of a connection that the server is just ending
+            await self._client.close()
 
 
 def _header_bytes(headers: Mapping[str, str]) -> int:

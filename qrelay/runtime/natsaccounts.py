@@ -1,4 +1,4 @@
-"""NATS users: one account, and for each process a user that may do its own work and nothing else.
+"""NATS users: for each process one that may do its own work and nothing else.
 
 Who may do what is computed from `topology.py`; no other place says it, and docs/security.md shows it.
 
@@ -6,8 +6,8 @@ Who may do what is computed from `topology.py`; no other place says it, and docs
     write_accounts(folder)        # accounts.conf for the server, USER.nk for each user, kustomization.yaml
 
 A user is an NKey: its seed stays in a file that only its owner may read, the server knows its public key. Answers
-come to an inbox that is named after the public key, so a seed is all that a client needs. The system account has no
-user, and nobody comes in without a key.
+come to an inbox that is named after the public key, so a seed is all that a client needs. All are of one account, the
+server's own: queues from before it had users stay. The system account has no user, and nobody comes in without a key.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from qrelay.errors import ConfigError
 from qrelay.files import AtomicFiles, disk_refusal
 from qrelay.runtime.topology import Queue, letters
 
-ACCOUNT: Final = "QRELAY"
 CONFIG_NAME: Final = "accounts.conf"
 _API: Final = "$JS.API"
 _HEAD: Final = (
@@ -237,7 +236,7 @@ def _config(keys: dict[User, str]) -> str:
         allowed = permissions(user, key)
         rules = {"publish": {"allow": allowed.publish}, "subscribe": {"allow": allowed.subscribe}}
         users.append(f"# {user}\n{json.dumps({'nkey': key, 'permissions': rules}, indent=2)}\n")
-    return f"{_HEAD}accounts: {{\n{ACCOUNT}: {{\njetstream: enabled\nusers: [\n{''.join(users)}]\n}}\n}}\n"
+    return f"{_HEAD}authorization: {{\ntimeout: 10\nusers: [\n{''.join(users)}]\n}}\n"
 
 
 def _kustomization() -> str:

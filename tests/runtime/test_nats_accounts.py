@@ -172,6 +172,20 @@ async def test_nobody_comes_in_without_a_known_key(declared: NatsServer, tmp_pat
         await JetStreamBroker.connect(settings_of(declared, tmp_path / "strangers" / "judge.nk"), name="judge")
 
 
+async def test_queues_from_before_there_were_users_stay(tmp_path: Path, accounts: Path) -> None:
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    async with await JetStreamBroker.connect(settings_of(server, None), name="feed", owner=True) as broker:
+        payload, headers = wire.encode(samples.query(0))
+        await broker.publish(Queue.QUERIES.subject("docs"), payload, headers, "one")
+    server.stop()
+    server.accounts = accounts
+    server.start()
+    async with await as_user(server, accounts, "retriever") as retriever:
+        assert await collect(retriever, Queue.QUERIES, 1) == [samples.query(0)]
+    server.kill()
+
+
 async def test_a_service_waits_for_the_declarer(server: NatsServer, accounts: Path) -> None:
     heard: list[Exception] = []
     waiting = asyncio.create_task(
