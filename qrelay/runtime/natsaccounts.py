@@ -60,6 +60,7 @@ _ACTS_AS: Final = {
     "wait": User.FEEDER,
     "top": User.OPERATOR,
     "reconcile": User.OPERATOR,
+    "forget": User.OPERATOR,
     "declare": User.DECLARER,
 }
 """What a connection is for -> its user, where that is not its name."""
@@ -105,7 +106,7 @@ def permissions(user: User, public_key: str) -> Permissions:
     for queue in _FEEDS.get(user, ()):
         allowed += queue.subjects()
     if user is User.OPERATOR:
-        allowed += [f"{_API}.STREAM.MSG.GET.{queue.stream}" for queue in Queue]
+        allowed += [f"{_API}.STREAM.MSG.{verb}.{queue.stream}" for verb in ("GET", "DELETE") for queue in Queue]
     if user is User.DECLARER:
         allowed += _declare()
     return Permissions(list(dict.fromkeys(allowed)), [f"{inbox(public_key)}.>"])

@@ -47,7 +47,11 @@ MAY = {
     },
     User.FEEDER: {"publish queries", "publish reranked"},
     User.CONSOLE: {"publish queries"},
-    User.OPERATOR: {"publish queries", "publish reranked", *(f"read {queue}" for queue in Queue)},
+    User.OPERATOR: {
+        "publish queries",
+        "publish reranked",
+        *(f"{verb} {queue}" for queue in Queue for verb in ("read", "erase in")),
+    },
     User.DECLARER: {f"declare {queue}" for queue in Queue},
 }
 """What each may do beside looking, in words; written here by hand, so that a change of the computed rules is seen."""
@@ -91,6 +95,7 @@ def publishes() -> dict[str, list[str]]:
         ack = f"$JS.ACK.{stream}.{consumer}.1.999.999.1795965215664845648.0"
         asked[f"take {queue}"] = [f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", ack]
         asked[f"read {queue}"] = [f"$JS.API.STREAM.MSG.GET.{stream}"]
+        asked[f"erase in {queue}"] = [f"$JS.API.STREAM.MSG.DELETE.{stream}"]
         asked[f"length of {queue}"] = [f"$JS.API.STREAM.INFO.{stream}", f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"]
         declares = (f"STREAM.CREATE.{stream}", f"STREAM.UPDATE.{stream}")
         asked[f"declare {queue}"] = [
@@ -101,7 +106,7 @@ def publishes() -> dict[str, list[str]]:
             f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.mine", f"$JS.API.CONSUMER.MSG.NEXT.{stream}.mine",
         ]  # fmt: skip
         asked[f"destroy {queue}"] = [
-            *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("DELETE", "PURGE", "MSG.DELETE", "SNAPSHOT")),
+            *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("DELETE", "PURGE", "SNAPSHOT", "RESTORE")),
             f"$JS.API.CONSUMER.DELETE.{stream}.{consumer}", f"$JS.API.CONSUMER.RESET.{stream}.{consumer}",
         ]  # fmt: skip
         asked[f"read {queue} directly"] = [f"$JS.API.DIRECT.GET.{stream}", f"$JS.API.STREAM.LEADER.STEPDOWN.{stream}"]
