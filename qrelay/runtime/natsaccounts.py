@@ -19,14 +19,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import nkeys
-
 from qrelay.config import NatsSettings
 from qrelay.errors import ConfigError
 from qrelay.files import AtomicFiles, disk_refusal
 from qrelay.runtime.topology import Queue, letters
 
 CONFIG_NAME: Final = "accounts.conf"
+_SEED_BYTES: Final = 1024
+"""Read of a seed's file, which holds 58 and a line break."""
 _API: Final = "$JS.API"
 _HEAD: Final = (
     "# Written by `qrelay nats accounts`, for `include` in a server's configuration. Public keys alone: seeds are in"
@@ -58,6 +58,7 @@ class User(enum.StrEnum):
 _ACTS_AS: Final = {
     "feed": User.FEEDER,
     "wait": User.FEEDER,
+    "bench": User.FEEDER,
     "top": User.OPERATOR,
     "reconcile": User.OPERATOR,
     "forget": User.OPERATOR,
@@ -173,7 +174,7 @@ def write_accounts(folder: Path, rotate: Sequence[User] = ()) -> None:
         ConfigError: the folder cannot be written, or a file in it holds no seed.
     """
     seeds = {user: _kept(folder, user) if user not in rotate else "" for user in User}
-    made = {user: nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER).decode() for user in User}
+    made = {user: _encoded(os.urandom(32)) for user in User}
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with AtomicFiles() as files:
@@ -212,12 +213,12 @@ def _kept(folder: Path, user: User) -> str:
 
 
 def _seed(path: Path) -> str:
+    import nkeys
+
     try:
-        seed = path.read_text("ascii").strip()
-        _, raw = nkeys.decode_seed(seed.encode())
-        if (
-            nkeys.encode_seed(bytes(raw), nkeys.PREFIX_BYTE_USER).decode() == seed
-        ):  # its checksum, which nkeys ignores
+        with path.open("rb") as file:
+            seed = file.read(_SEED_BYTES).decode("ascii").strip()
+        if _encoded(nkeys.decode_seed(seed.encode())[1]) == seed:  # with the checksum, which nkeys ignores
             return seed
     except OSError as error:
         raise ConfigError(f"nats.nkey_seed: {path} cannot be read: {error.strerror}") from None
@@ -226,7 +227,17 @@ def _seed(path: Path) -> str:
     raise ConfigError(f"nats.nkey_seed: {path} holds no user's NKey seed: `qrelay nats accounts` writes them")
 
 
+def _encoded(raw: bytes) -> str:
+    """32 bytes as a user's seed."""
+    import nkeys
+
+    seed: bytes = nkeys.encode_seed(bytes(raw), nkeys.PREFIX_BYTE_USER)
+    return seed.decode()
+
+
 def _public_key(seed: str) -> str:
+    import nkeys
+
     key: bytes = nkeys.from_seed(bytearray(seed.encode())).public_key
     return key.decode()
 

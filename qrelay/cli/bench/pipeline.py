@@ -39,7 +39,9 @@ from qrelay.cli.bench.options import (
     start_options,
 )
 from qrelay.cli.group import example
+from qrelay.client.feeding import nats_settings
 from qrelay.config import ServiceSettings
+from qrelay.settings.sources import default_data_dir
 
 _DOUBLES: Final = {"retriever": 0.0, "reranker": 0.0, "judge": 0.0}
 _IN_FLIGHT: Final = 200
@@ -107,7 +109,9 @@ class Run:
     async def _measure(self, installation: Installation) -> list[Level]:
         """The levels; then, on the same installation, disturbances and idling, and what became of every query."""
         numbers, lag = itertools.count(), LagLog()
-        async with PipelineTarget(installation.nats_url, installation.sink, self.source) as target:
+        async with PipelineTarget(
+            installation.nats_url, installation.sink, self.source, nkey_seed=installation.nkey_seed
+        ) as target:
             async with lag.watching(target):
                 await session.first_request(target, numbers, target.errors)
                 with Scraper(installation.processes) as probe:
@@ -199,7 +203,7 @@ def _source(queries: Path | None, collection: str, seed: int) -> Source:
     return Generated("query", seed, collection=collection, tag=tag)
 
 
-def _running(nats_url: str, sink: str, metrics: tuple[str, ...]) -> Installation | None:
+def _running(nats_url: str, sink: str, metrics: tuple[str, ...], config: Path | None) -> Installation | None:
     if bool(nats_url) != bool(sink):
         raise click.UsageError("--nats and --sink go together: both of a running installation, or neither")
     if metrics and not nats_url:
@@ -210,7 +214,10 @@ def _running(nats_url: str, sink: str, metrics: tuple[str, ...]) -> Installation
         if not equals:
             raise click.UsageError(f"--metrics {each!r}: write judge=http://HOST:PORT/metrics")
         found[name] = Process(metrics=url)
-    return Installation(nats_url, sink, lambda: found) if nats_url else None
+    if not nats_url:
+        return None
+    seed = nats_settings(nats_url, default_data_dir(config), config).nkey_seed
+    return Installation(nats_url, sink, lambda: found, nkey_seed=seed)
 
 
 @click.command(epilog=example("qrelay bench pipeline --service-time judge=20ms --judges 2 --out bench-pipeline"))
@@ -246,7 +253,7 @@ def pipeline(nats_url: str, sink: str, metrics: tuple[str, ...], retrievers: int
     settings in force.
     """
     session.need_extra()
-    running = _running(nats_url, sink, metrics)
+    running = _running(nats_url, sink, metrics, config)
     if running and (service_time or efficiency or scale or disturb or data_dir):
         raise click.UsageError(
             "--service-time, --efficiency, --scale, --disturb and --data-dir are for what is started here: leave "
