@@ -41,10 +41,10 @@ def test_queries_are_fed_labelled_counted_and_reconciled(installation: Installat
 
 def test_a_dead_letter_goes_back_to_its_stage(installation: Installation) -> None:
     installation.run("feed", "-", "--collection", "dlq", "--wait", stdin="big\t" + "long " * 20_000)
-    (letter,) = installation.run("dlq", "list", "--collection", "dlq")["dead_letters"]
+    (letter,) = installation.run("dlq", "list")["dead_letters"]
     assert installation.run("dlq", "replay", letter["dead_letter"]["dead_letter_id"])["replayed"] == 1
-    installation.until(lambda: len(installation.run("dlq", "list", "--collection", "dlq")["dead_letters"]) == 1)
-    (again,) = installation.run("dlq", "list", "--collection", "dlq")["dead_letters"]
+    installation.until(lambda: len(installation.run("dlq", "list")["dead_letters"]) == 1)
+    (again,) = installation.run("dlq", "list")["dead_letters"]
     assert (again["dead_letter"]["stage"], again["dead_letter"]["headers"]["Qrelay-Replay"]) == ("retriever", "1")
 
 
