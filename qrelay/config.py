@@ -172,6 +172,11 @@ class NatsSettings(Section):
 
     url: str = Field("nats://127.0.0.1:4222", description="NATS server URL; several separated by commas")
     credentials: Path | None = Field(None, description="Path of a .creds file; empty: no authentication")
+    nkey_seed: Path | None = Field(
+        None,
+        description="Path of an NKey seed, or of the folder that `qrelay nats accounts` wrote, of which each process "
+        "takes its own user's. Services then wait until `qrelay nats declare` has declared the queues",
+    )
     replicas: int = Field(1, ge=1, le=5, description="Copies of each stream; 3 in a cluster of 3 servers")
     max_stream_bytes: int = Field(
         2 * 1024**3, ge=1024**2, description="Bytes a stream may hold; at the limit its producers wait"

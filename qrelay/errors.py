@@ -31,7 +31,8 @@
     │   ├── ConfigError            settings that do not hold; all problems at once
     │   ├── ModelError             a model that is absent, or whose bytes have another hash
     │   ├── CorpusIndexError       an index that is absent, corrupt or of another format
-    │   └── PortInUse              another process owns the address
+    │   ├── PortInUse              another process owns the address
+    │   └── BrokerDenied           the message broker does not let this user do what it is to do
     └── InternalError              a broken invariant: this is a bug in qrelay
 
 Each class is translated once, in `qrelay/runtime/translate.py`: to a gRPC status with details, and to
@@ -255,6 +256,12 @@ class PortInUse(SetupError):
     """Another process owns the address."""
 
     reason = "port_in_use"
+
+
+class BrokerDenied(SetupError):
+    """The message broker does not know this user, or does not let it do what it is to do."""
+
+    reason = "broker_denied"
 
 
 class InternalError(QrelayError):

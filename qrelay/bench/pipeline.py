@@ -16,6 +16,7 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 from qrelay.bench.data import Generated
@@ -61,6 +62,8 @@ class Installation:
     processes: Callable[[], Mapping[str, Process]]
     fleet: Fleet | None = None
     transport: Transport = PLAIN
+    nkey_seed: Path | None = None
+    """Where its NATS has users."""
 
 
 @contextlib.contextmanager

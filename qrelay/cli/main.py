@@ -38,6 +38,7 @@ _COMMANDS: Final = {
     "mcp": "qrelay.cli.mcp:mcp",
     "mine": "qrelay.cli.labels.mine:mine",
     "models": "qrelay.cli.models.group:models",
+    "nats": "qrelay.cli.nats:nats",
     "publish": "qrelay.cli.labels.publish:publish",
     "push": "qrelay.cli.labels.push:push",
     "queries": "qrelay.cli.queries:queries",

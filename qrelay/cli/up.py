@@ -37,6 +37,7 @@ from qrelay.files import write_atomic
 from qrelay.progress import plainly, shown
 from qrelay.rundir import endpoints
 from qrelay.runtime.lookout import LOOK_S
+from qrelay.runtime.natsaccounts import accounts_of, secure_nats
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.supervisor import Child, Supervisor, service_environ
 from qrelay.security.tls import files_of
@@ -67,10 +68,14 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
     if nats_port is None:
         nats_port = port_base
     transport = transport_of(data_dir)
-    nats = None if nats_url else NatsServer(data_dir / "nats", port=nats_port, tls=nats_tls(data_dir))
+    seeds = None if nats_url or not accounts_of(data_dir).is_dir() else secure_nats(data_dir)
+    tls = nats_tls(data_dir)
+    nats = None if nats_url else NatsServer(data_dir / "nats", port=nats_port, tls=tls, accounts=seeds)
     if nats and not nats_port:
         nats.reserve_port()
     base = {**recorded_environ(os.environ, data_dir), orphans.MARK: str(data_dir / "run")}
+    if seeds:
+        base["QRELAY_ALL__NATS__NKEY_SEED"] = str(seeds)
     children = []
     for number, name in enumerate(("retriever", "reranker", "judge", "sink", CONSOLE), 1):
         if name not in services:
@@ -90,11 +95,12 @@ def nats_tls(data_dir: Path) -> TlsSettings | None:
 
 
 def secured(data_dir: Path, say: Callable[[str], None]) -> None:
-    """Development certificates into the data folder, and into the settings of this process and those that it starts.
-    They are new at each start; the authority stays."""
+    """Development certificates and users of NATS into the data folder, and into the settings of this process and
+    those that it starts. Certificates are new at each start; the authority and the users stay."""
     from qrelay.security.certs import KEY_TO_CONSOLE, access, development, user, variables
 
     folder, person = data_dir / CERTIFICATES, user()
+    secure_nats(data_dir)
     development(folder, people=[person])
     os.environ.update(variables(folder, person))
     for name, value in access(folder, person).items():
@@ -116,7 +122,7 @@ def secured(data_dir: Path, say: Callable[[str], None]) -> None:
 @click.option("--only", "services", multiple=True, type=click.Choice(PROCESSES),
               help="Start just this service (repeatable).")  # fmt: skip
 @click.option("--secure", is_flag=True, help="TLS everywhere, by certificates of an authority that is made in the "
-              "data folder; from then on always.")  # fmt: skip
+              "data folder, and users of NATS; from then on always.")  # fmt: skip
 @insecure_option()
 @click.option("--detach", is_flag=True, help="Return when all are ready; `qrelay down` stops them.")
 @click.option("--detached", is_flag=True, hidden=True, help="This is the process that --detach left running.")
@@ -158,13 +164,13 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     write_record(renewed(settings), classes)
     wanted = services or (PROCESSES if _with_console(settings, say) else SERVICES)
     supervisor = build(data_dir, nats_url, nats_port, port_base, wanted, say)
-    _check(supervisor, data_dir, port_base if nats_port is None else nats_port)
+    nats = _check(supervisor, data_dir, port_base if nats_port is None else nats_port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(supervisor, "stopping", True))
     stops = "`qrelay down` stops" if detached else "Ctrl-C or `qrelay down` stops"
     failed: QrelayError | None = None
     try:
-        _run(supervisor, data_dir, console, stops)
+        _run(supervisor, data_dir, console, stops, nats)
     except QrelayError as error:  # said now: to stop what runs takes a while
         failed = error
         click.secho(f"error: {error}", fg="red", err=True)
@@ -194,8 +200,9 @@ def _end_with_stdin() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _check(supervisor: Supervisor, data_dir: Path, nats_port: int) -> None:
-    """All that can be checked before anything is started, and a former run's leftovers ended. Raises SetupError."""
+def _check(supervisor: Supervisor, data_dir: Path, nats_port: int) -> NatsSettings:
+    """All that can be checked before anything is started, and a former run's leftovers ended; where the queues will
+    be. Raises SetupError."""
     settings = checked_settings({child.name: child.environ for child in supervisor.children})
     for child in supervisor.children:
         child.drain_s = settings[child.name].worker.drain_s
@@ -209,8 +216,10 @@ def _check(supervisor: Supervisor, data_dir: Path, nats_port: int) -> None:
         for its in settings.values():
             supervisor.nats.make_room(its.nats)
     refuse_taken(addresses)
-    if not supervisor.nats:
-        asyncio.run(_declare(next(iter(settings.values())).nats, supervisor.say))
+    nats = next(iter(settings.values())).nats
+    if not supervisor.nats and not nats.nkey_seed:
+        asyncio.run(_declare(nats, supervisor.say))
+    return nats
 
 
 def _door(settings: ServiceSettings) -> tuple[str, str]:
@@ -220,12 +229,12 @@ def _door(settings: ServiceSettings) -> tuple[str, str]:
 
 
 async def _declare(settings: NatsSettings, say: Callable[[str], None]) -> None:
-    """On somebody else's server, as the services are about to: what it does not allow is said before they start.
-    Raises ConfigError: it allows too little."""
+    """As the services are about to: what somebody else's server does not allow is said before they start. Raises
+    ConfigError: it allows too little."""
     from qrelay.runtime.jetstream import JetStreamBroker
 
     try:
-        async with await JetStreamBroker.connect(settings, name="up", timeout_s=_CONNECT_S, owner=True):
+        async with await JetStreamBroker.connect(settings, name="declare", timeout_s=_CONNECT_S, owner=True):
             pass
     except TransientError as error:
         say(f"warning: {error}\nThe services start, and wait for it")
@@ -279,13 +288,15 @@ def _pass_on(said: BinaryIO, process: subprocess.Popen[bytes]) -> None:
             time.sleep(_POLL_S)
 
 
-def _run(supervisor: Supervisor, data_dir: Path, console: Console, stops: str) -> None:
+def _run(supervisor: Supervisor, data_dir: Path, console: Console, stops: str, nats: NatsSettings) -> None:
     """Start all, and keep them running until told to stop. A start without a sign of life ends; on a terminal it
     is only told, and a person decides."""
     say = supervisor.say
     with contextlib.ExitStack() as starting:
         starting.enter_context(shown(console))
         supervisor.start()
+        if supervisor.nats and supervisor.nats.accounts:
+            asyncio.run(_declare(nats, say))
         if supervisor.nats:
             _announce_nats(data_dir, supervisor.nats)
             say(f"nats      {supervisor.nats.url}  (store: {data_dir / 'nats'})")

@@ -13,6 +13,7 @@ from qrelay.feed.fed import Fed
 from qrelay.feed.feeder import FeedReport
 from qrelay.feed.publish import publish
 from qrelay.rundir import endpoints
+from qrelay.runtime.natsaccounts import with_seeds
 from qrelay.settings import load_settings
 
 _WINDOW: Final = 128
@@ -23,6 +24,8 @@ def nats_settings(url: str | None, data_dir: Path, config: Path | None = None) -
     nats = load_settings(ServiceSettings, "all", file=config, data_dir=data_dir).nats
     running = endpoints(data_dir).get("nats")
     chosen = url or (running.grpc if running else None)
+    if running:
+        nats = with_seeds(nats, data_dir)
     return nats.model_copy(update={"url": chosen}) if chosen else nats
 
 

@@ -12,11 +12,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from qrelay.errors import Exhausted, QrelayError
+from qrelay.errors import Exhausted, MalformedInput, QrelayError
 from qrelay.identity import digest, round_fields, valid_collection
 from qrelay.runtime.broker import Message
 from qrelay.runtime.stage import Record
-from qrelay.runtime.topology import Queue
+from qrelay.runtime.topology import letters, queue_of, writer_of
 from qrelay.types import CandidateSet, DeadLetter, JudgedSet, Query
 
 REPLAY_HEADER: Final = "Qrelay-Replay"
@@ -97,8 +97,31 @@ def without_original(letter: DeadLetter) -> DeadLetter:
 
 
 def letter_subject(letter: DeadLetter) -> str:
-    """Where a dead letter is published."""
-    return Queue.DLQ.subject(letter.collection if valid_collection(letter.collection) else UNREADABLE)
+    """Where a dead letter is published: under the name of its stage."""
+    return letters(letter.collection if valid_collection(letter.collection) else UNREADABLE, letter.stage)
+
+
+def require_writer(letter: DeadLetter, subject: str) -> None:
+    """A dead letter is its stage's own word: NATS lets each service publish under its stage's name alone, and one
+    without a name was there before services had users. Raises MalformedInput: another stage wrote it."""
+    writer = writer_of(subject)
+    if writer and writer != letter.stage:
+        raise MalformedInput(f"a dead letter of stage {letter.stage[:80]!r} that stage {writer[:80]!r} published")
+
+
+def require_own_queue(letter: DeadLetter) -> None:
+    """A dead letter is replayed to the queue that its stage reads, and to no other: who can write one decides nothing
+    about other stages' work.
+
+    Raises:
+        MalformedInput: its original was on another queue, or on none.
+    """
+    queue = queue_of(letter.subject)
+    if queue.consumer != letter.stage:
+        raise MalformedInput(
+            f"a dead letter of stage {letter.stage[:80]!r} with a message of the queue {queue}, which that stage does"
+            " not read: it is replayed to its own stage alone"
+        )
 
 
 def _text(text: str, most: int) -> str:
@@ -109,7 +132,7 @@ def _text(text: str, most: int) -> str:
 def unreadable(message: Message) -> Query:
     """A stand-in for a record that cannot be decoded: the subject still names its collection."""
     parts = message.subject.split(".")
-    return Query("", "", parts[2] if len(parts) == 4 else "")
+    return Query("", "", parts[2] if len(parts) in (4, 5) else "")
 
 
 def exhausted(deliveries: int) -> QrelayError:

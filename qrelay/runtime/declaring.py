@@ -77,7 +77,7 @@ async def check_limits(js: JetStreamContext, settings: NatsSettings, max_payload
 def _stream(queue: Queue, settings: NatsSettings) -> StreamConfig:
     return StreamConfig(
         name=queue.stream,
-        subjects=[queue.subjects],
+        subjects=list(queue.subjects()),
         retention=RetentionPolicy.WORK_QUEUE,
         storage=StorageType.FILE,
         discard=DiscardPolicy.NEW,

@@ -9,53 +9,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
-import nats
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from qrelay.config import NatsSettings, Transport, plain_nats
-from qrelay.errors import BackendUnavailable, ConfigError, QrelayError
+from qrelay.config import NatsSettings
+from qrelay.errors import BackendUnavailable, BrokerDenied, ConfigError, QrelayError, TransientError
+from qrelay.identity import require_collection
 from qrelay.progress import step
 from qrelay.runtime import declaring
 from qrelay.runtime.broker import admit
+from qrelay.runtime.natsaccounts import ack_subject, next_subject
+from qrelay.runtime.natsclient import QueueClient, connected, options_of
 from qrelay.runtime.natserrors import UNDECLARED, translated
 from qrelay.runtime.topology import Queue, QueueStats, queue_of
-from qrelay.security.tls import client_context
 from qrelay.settings.secrets import masked
 
 log = logging.getLogger(__name__)
 
 _ACK_TIMEOUT_S = 5.0
 _LOOK_S = 1.0
-_PING_S = 5
-"""A server that does not answer three of these (stopped, cut off) is left for another: after 15 s."""
 _GONE = (nats.js.errors.NotFoundError, nats.js.errors.ServiceUnavailableError, nats.errors.NoRespondersError)
 """What a fetch says of a stream or consumer that was deleted, or whose server lost its store: mostly a bare 503."""
-
-
-class _Client(Client):
-    """nats-py takes a message with a header `Status` for the server's own word, and `fetch` fails over it. A stored
-    message has an address for its ack; the server's words have none."""
-
-    def _build_message(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
-    ) -> Msg:
-        if headers and reply.startswith(b"$JS.ACK."):
-            headers.pop("Status", None)
-        built: Msg = super()._build_message(sid, subject, reply, data, headers)
-        return built
 
 
 class JetStreamMessage:
@@ -102,7 +84,7 @@ class JetStreamBroker:
     declares them with its settings, again where they are gone. Whoever else connects waits until they are there.
     """
 
-    def __init__(self, client: Client, settings: NatsSettings, *, owner: bool = False) -> None:
+    def __init__(self, client: QueueClient, settings: NatsSettings, *, owner: bool = False) -> None:
         self._client = client
         self._settings = settings
         self._owner = owner
@@ -124,18 +106,16 @@ class JetStreamBroker:
 
         Raises:
             ConfigError: the server allows less than the settings need, or the address or credentials are none.
+            BrokerDenied: the server does not let this user in, or not do this.
             BackendUnavailable: no server answered within `timeout_s` seconds, or the queues are not declared.
         """
         heard: list[Exception] = []
-        servers = _servers(settings.url)
-        if settings.credentials and not settings.credentials.is_file():
-            raise ConfigError(f"nats.credentials {settings.credentials} is no file: give the path of a .creds file")
-        tls = _tls(servers, settings.transport)
-        client = _Client()
+        options = options_of(settings, name)
+        client = QueueClient()
         broker = None
         try:
             async with asyncio.timeout(timeout_s):
-                await _connected(client, servers, settings.credentials, name, heard, tls)
+                await connected(client, options, heard)
                 broker = cls(client, settings, owner=owner)
                 heard.clear()
                 await broker._ready(heard, failed)
@@ -158,6 +138,7 @@ class JetStreamBroker:
                         await declaring.look(self._js, self._settings, self._client.max_payload)
                     return
                 except QrelayError as error:
+                    self._client.require_allowed("$JS.API.")
                     if not heard or str(error) != str(heard[-1]):
                         if self._owner:
                             log.warning("the queues are not declared yet, trying again: %s", error)
@@ -180,16 +161,19 @@ class JetStreamBroker:
         await declaring.declare(self._js, self._settings, self._client.max_payload)
 
     async def _restore(self, queue: Queue) -> None:
-        """After nobody answered for a queue: declare all again where it is gone. Where it stands, its servers are
-        choosing a leader, and are left alone. A limit in the way is no fault of the message that met it."""
+        """After nobody answered for a queue: declare all again where it is gone, or takes only the subjects of a
+        version before. Where it stands, its servers are choosing a leader, and are left alone. A limit in the way is
+        no fault of the message that met it."""
         if not self._owner:
             raise BackendUnavailable(UNDECLARED)
         try:
             await self._js.consumer_info(queue.stream, queue.consumer)
+            takes = (await self._js.stream_info(queue.stream)).config.subjects or []
         except nats.js.errors.NotFoundError:
-            log.warning("%s is gone: declaring the queues again", queue.stream)
-        else:
+            takes = []
+        if set(queue.subjects()) <= set(takes):
             raise BackendUnavailable(f"{queue.stream} is declared, and none of its servers answers for now")
+        log.warning("%s is gone or of another version: declaring the queues again", queue.stream)
         try:
             await self.declare()
         except ConfigError as error:
@@ -199,7 +183,7 @@ class JetStreamBroker:
         """Publish and await the stream's acknowledgement."""
         headers = {**headers, "Nats-Msg-Id": msg_id}
         admit(subject, len(payload), self._settings.max_message_bytes)
-        with translated(f"publish to {subject}"):
+        with self._translated(f"publish to {subject}", subject):
             if len(payload) + _header_bytes(headers) > self._client.max_payload:  # the server would hang up
                 raise nats.errors.MaxPayloadError
             try:
@@ -211,7 +195,8 @@ class JetStreamBroker:
 
     async def fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[JetStreamMessage]:
         """What is there now, else the first to come within the timeout, else none."""
-        with translated(f"fetch from {queue.stream}"):
+        with self._translated(f"fetch from {queue.stream}", next_subject(queue)):
+            self._client.require_allowed(next_subject(queue), ack_subject(queue))
             try:
                 return await self._fetch(queue, max_items, timeout_s)
             except _GONE:
@@ -233,6 +218,7 @@ class JetStreamBroker:
         except (nats.errors.TimeoutError, TimeoutError):
             if not self._client.is_connected:  # nobody was asked
                 raise BackendUnavailable(f"no NATS server answers at {masked(self._settings.url)}") from None
+            self._client.require_allowed(next_subject(queue))
             return []
         return [JetStreamMessage(message) for message in messages]
 
@@ -247,9 +233,15 @@ class JetStreamBroker:
         One request a message, one message in memory: about 0.25 ms each on a local server. A message that is acked
         before its turn is not seen; one that is stored meanwhile is.
         """
-        subject, sequence = queue.subject(collection), 1
+        require_collection(collection)
+        for subject in queue.subjects(collection):
+            async for message in self._stored(queue, subject):
+                yield message
+
+    async def _stored(self, queue: Queue, subject: str) -> AsyncIterator[StoredMessage]:
+        sequence = 1
         while True:
-            with translated(f"read {queue.stream}"):
+            with self._translated(f"read {queue.stream}", f"$JS.API.STREAM.MSG.GET.{queue.stream}"):
                 try:
                     found = await self._js.get_msg(queue.stream, seq=sequence, subject=subject, next=True)
                 except nats.js.errors.NotFoundError:
@@ -266,7 +258,7 @@ class JetStreamBroker:
 
     async def stats(self) -> Sequence[QueueStats]:
         """Every queue's load, from the server."""
-        with translated("read consumer state"):
+        with self._translated("read consumer state", "$JS.API."):
             return [await self._queue_stats(queue) for queue in Queue]
 
     async def _queue_stats(self, queue: Queue) -> QueueStats:
@@ -280,83 +272,32 @@ class JetStreamBroker:
             bytes=stream.state.bytes,
         )
 
+    @contextlib.contextmanager
+    def _translated(self, what: str, subject: str) -> Iterator[None]:
+        """As `translated`; and what failed because this user may not do it is a BrokerDenied, which NATS tells apart
+        from the request that waits for an answer."""
+        try:
+            with translated(what):
+                yield
+        except TransientError as error:
+            try:
+                self._client.require_allowed(subject)
+            except BrokerDenied as denied:
+                raise denied from error
+            raise
+
     async def close(self) -> None:
         """Flush and disconnect."""
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
             await self._client.flush(timeout=2)
-        await self._client.close()
+        with contextlib.suppress(OSError):  # of a connection that the server is just ending
+            await self._client.close()
 
 
 def _header_bytes(headers: Mapping[str, str]) -> int:
     """What headers take of the server's max_payload: a line each, between the protocol's line and an empty one."""
     lines = ("NATS/1.0", *(f"{name}: {value}" for name, value in headers.items()), "")
     return sum(len(line.encode()) + 2 for line in lines)
-
-
-def _servers(url: str) -> list[str]:
-    """Each server's address. Raises ConfigError: what stands there is none."""
-    servers = url.split(",")
-    for server in servers:
-        try:
-            parts = urlsplit(server)
-            whole = bool(parts.hostname) and (parts.port or 1) > 0 and not parts.path.strip("/") and not parts.query
-        except ValueError:
-            whole = False
-        if not whole:
-            raise ConfigError(
-                f"nats.url {masked(url)} is no nats://[USER:PASSWORD@]HOST:PORT: write odd characters of a password "
-                "as %XX"
-            )
-    return servers
-
-
-def _tls(servers: list[str], transport: Transport) -> ssl.SSLContext | None:
-    """What a URL that begins with tls:// asks for; None: plain text. Raises ConfigError."""
-    if not transport.insecure and (found := plain_nats(",".join(servers))):
-        raise ConfigError(f"{'; '.join(found)}; or say insecure: true")
-    if not any(server.startswith("tls://") for server in servers):
-        return None
-    if not transport.tls.enabled:
-        raise ConfigError("nats.url asks for certificates: set tls (certificate, key, authority)")
-    logging.getLogger("asyncio").addFilter(_tells)
-    return client_context(transport.tls)
-
-
-def _tells(record: logging.LogRecord) -> bool:
-    """asyncio remarks on how nats-py closes a connection with TLS, each time; nothing is wrong."""
-    return "eof_received()" not in str(record.msg)
-
-
-async def _connected(
-    client: Client,
-    servers: list[str],
-    credentials: Path | None,
-    name: str,
-    heard: list[Exception],
-    tls: ssl.SSLContext | None,
-) -> None:
-    """Connects, however long it takes; `heard` gets what a server says against it."""
-
-    async def log_error(error: Exception) -> None:
-        log.warning("NATS: %s", error)
-        if isinstance(error, nats.errors.Error | ssl.SSLError):
-            heard[:] = [error]
-
-    await client.connect(
-        servers=servers,
-        tls=tls,
-        name=f"qrelay-{name}",
-        user_credentials=str(credentials) if credentials else None,
-        allow_reconnect=True,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=1,
-        ping_interval=_PING_S,
-        max_outstanding_pings=2,
-        pending_size=64 * 1024**2,
-        error_cb=log_error,
-        disconnected_cb=_log_disconnected,
-        reconnected_cb=_log_reconnected,
-    )
 
 
 def _why_not(settings: NatsSettings, heard: Sequence[Exception], *, reached: bool) -> QrelayError:
@@ -369,11 +310,3 @@ def _why_not(settings: NatsSettings, heard: Sequence[Exception], *, reached: boo
     return BackendUnavailable(
         f"no NATS server answers at {masked(settings.url)}{said}: start one with `qrelay up`, or set nats.url"
     )
-
-
-async def _log_disconnected() -> None:
-    log.info("NATS: disconnected")
-
-
-async def _log_reconnected() -> None:
-    log.info("NATS: reconnected")

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import math
 import random
-import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from datetime import UTC, datetime
 
 from qrelay.errors import BackendTimeout, BackendUnavailable, Overloaded
 from qrelay.runtime.broker import admit
-from qrelay.runtime.topology import SUBJECT_ROOT, Queue, QueueStats
+from qrelay.runtime.topology import Queue, QueueStats
 
 
 @dataclass(slots=True)
@@ -214,7 +213,7 @@ class MemoryBroker:
 
 def _stream(subject: str) -> Queue:
     """The queue whose stream takes a subject. Raises BackendUnavailable: none does."""
-    last = subject.rsplit(".", 1)[-1]
-    if not re.fullmatch(rf"{re.escape(SUBJECT_ROOT)}\.[^.\s]+\.[a-z]+", subject) or last not in set(Queue):
+    found = next((queue for queue in Queue if queue.takes(subject)), None)
+    if found is None or any(map(str.isspace, subject)):
         raise BackendUnavailable(f"publish to {subject[:80]!r}: no stream has this subject")
-    return Queue(last)
+    return found

@@ -15,7 +15,7 @@ NAME_IN_USE: Final = 10058
 """A stream of this name stands with other values."""
 UNDECLARED: Final = (
     "the queues are not declared: the services declare them, so start these (`qrelay up`), or give --nats the address"
-    " of the NATS that they use"
+    " of the NATS that they use. Where NATS has users, `qrelay nats declare` does it"
 )
 OFF: Final = "JetStream is off at this NATS server: add `jetstream {}` to its configuration"
 _STREAM_FULL: Final = (10077, 10148)  # "maximum messages/bytes exceeded", and its clustered form

@@ -7,6 +7,7 @@ before it acknowledges (`sync_interval: always`): a single server has no replica
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from qrelay.config import NatsSettings, TlsSettings
 from qrelay.errors import PortInUse, SetupError
 from qrelay.progress import step
 from qrelay.runtime.lookout import STILL_LOOKS, Pulse
+from qrelay.runtime.natsaccounts import CONFIG_NAME
 from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Queue
 from qrelay.security.tls import stamp_of
 
@@ -42,9 +44,12 @@ class NatsServer:
         sync: str = "always",
         max_store_bytes: int = 20 * 1024**3,
         tls: TlsSettings | None = None,
+        accounts: Path | None = None,
     ) -> None:
         """`port` 0 takes a free one; `max_payload` in bytes; `sync` is "always" or a duration such as "2m".
-        tls: clients have to show a certificate; None: plain text."""
+        tls: clients have to show a certificate; None: plain text. accounts: a folder of
+        `natsaccounts.write_accounts`, without which everybody who connects may do everything."""
+        self.accounts = accounts
         self._folder = folder
         self._port = port
         self._max_payload = max_payload
@@ -104,8 +109,14 @@ class NatsServer:
             f"write_deadline: 30s\n"
             f"jetstream {{\n  store_dir: {store}\n  sync_interval: {self._sync}\n"
             f"  max_file_store: {self._max_store_bytes}\n}}\n"
-            f"{self._tls_config()}"
+            f"{self._tls_config()}{self._accounts_config()}"
         )
+
+    def _accounts_config(self) -> str:
+        """A path from the configuration's folder: the server knows no other."""
+        if not self.accounts:
+            return ""
+        return f"include {json.dumps(os.path.relpath(self.accounts / CONFIG_NAME, self._folder))}\n"
 
     def _tls_config(self) -> str:
         """JSON is what the server reads, too."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from qrelay import wire
 from qrelay.errors import MalformedInput, QrelayError
 from qrelay.runtime.broker import Message
-from qrelay.runtime.dead_letters import exhausted, query_of, unreadable
+from qrelay.runtime.dead_letters import exhausted, query_of, require_writer, unreadable
 from qrelay.runtime.stage import Record, Stage
 from qrelay.runtime.translate import as_qrelay_error
+from qrelay.types import DeadLetter
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ def read(message: Message, stage: Stage, max_attempts: int) -> Reading:
         if before > 2 * max_attempts:  # decoding it may be what kills; until then its dead letter names the query
             raise exhausted(before)
         record = wire.decode(message.payload, message.headers)
-        _require_its_place(record, stage)
+        _require_its_place(record, stage, message.subject)
         if before >= max_attempts:
             raise exhausted(before)
         size = wire.decoded_bytes(message.payload, message.headers)
@@ -40,9 +41,14 @@ def read(message: Message, stage: Stage, max_attempts: int) -> Reading:
         return Reading(record, as_qrelay_error(error))
 
 
-def _require_its_place(record: Record, stage: Stage) -> None:
+def _require_its_place(record: Record, stage: Stage, subject: str) -> None:
+    """A user of NATS may let JetStream copy what it reads into any stream; the copy keeps the subject that it had."""
+    if not stage.source.takes(subject):
+        raise MalformedInput(f"a message of subject {subject[:160]!r} on the queue {stage.source}")
     wanted = stage.source.carries
     if not isinstance(record, wanted):
         raise MalformedInput(f"a {type(record).__name__} on the queue {stage.source}: it is for a {wanted.__name__}")
+    if isinstance(record, DeadLetter):
+        require_writer(record, subject)
     if stage.target is not None:
         stage.target.subject(query_of(record).collection)  # no answer about another name can be published

@@ -256,7 +256,10 @@ async def _declared(
     watching = asyncio.create_task(_watch_stalls(context, server, lambda: {"queues": stall.lasts(limit_s)}, stopping))
     connect = asyncio.create_task(
         JetStreamBroker.connect(
-            context.settings.nats, name=name, owner=True, failed=partial(stall.failed, "cannot declare the queues")
+            context.settings.nats,
+            name=name,
+            owner=context.settings.nats.nkey_seed is None,
+            failed=partial(stall.failed, "cannot declare the queues"),
         )
     )
     try:

@@ -53,6 +53,9 @@ ON_HOLD = Gauge(
 )
 LAG_ITEMS = Gauge("qrelay_lag_items", "Messages of a queue not yet done, delivered ones included", ["hop"])
 QUEUE_BYTES = Gauge("qrelay_queue_bytes", "Bytes that a queue's stream holds", ["hop"])
+NATS_DENIED = Counter(
+    "qrelay_nats_denied", "What NATS did not allow: publish, subscription, or the whole connection", ["operation"]
+)
 GRPC_CALLS = Counter("qrelay_grpc_calls", "gRPC calls by method and status code", ["method", "code"])
 GRPC_SECONDS = Histogram("qrelay_grpc_seconds", "Duration of unary gRPC calls", ["method"], buckets=SECONDS_BUCKETS)
 GRPC_BATCH_ITEMS = Histogram(

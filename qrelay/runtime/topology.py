@@ -6,6 +6,7 @@ then the input double-acked.
 | setting | value | why |
 |---|---|---|
 | subjects | qrelay.v1.*.<queue> | one stream serves every collection; the token is there to filter by |
+| subjects of dlq | also qrelay.v1.*.<stage>.dlq | each service may publish its own stage's dead letters alone |
 | retention | work queue | an acked message is done; the ledger, not the stream, is the record |
 | storage | file, no S2 | survives a restart; messages come zstd-compressed, S2 on top saves nothing |
 | discard | new, with max_bytes | a full stage refuses its producer instead of dropping the oldest |
@@ -45,10 +46,14 @@ class Queue(enum.StrEnum):
         """The JetStream stream's name."""
         return f"QRELAY_V1_{self.value.upper()}"
 
-    @property
-    def subjects(self) -> str:
-        """The subjects that the stream takes."""
-        return f"{SUBJECT_ROOT}.*.{self.value}"
+    def subjects(self, collection: str = "*") -> tuple[str, ...]:
+        """Patterns of the subjects that the stream takes, of one collection or of all."""
+        plain = f"{SUBJECT_ROOT}.{collection}.{self.value}"
+        return (plain, letters(collection, "*")) if self is Queue.DLQ else (plain,)
+
+    def takes(self, subject: str) -> bool:
+        """Whether the stream takes this subject, be its collection one of qrelay's or not."""
+        return any(_matches(pattern, subject) for pattern in self.subjects())
 
     def subject(self, collection: str) -> str:
         """The subject of one collection's messages.
@@ -86,16 +91,35 @@ CARRIES: Final[dict[Queue, type[Query | CandidateSet | JudgedSet | DeadLetter]]]
 }
 
 
+def letters(collection: str, stage: str) -> str:
+    """The subject of a stage's dead letters of a collection; `*` for any."""
+    return f"{SUBJECT_ROOT}.{collection}.{stage}.{Queue.DLQ}"
+
+
+def writer_of(subject: str) -> str:
+    """The stage that a dead letter's subject names; "": none, as it was before services had users of their own."""
+    tokens = subject.split(".")
+    return tokens[3] if _matches(letters("*", "*"), subject) else ""
+
+
 def queue_of(subject: str) -> Queue:
     """The queue that takes a subject's messages.
 
     Raises:
         MalformedInput: it is none of qrelay's subjects.
     """
-    collection, _, name = subject.removeprefix(f"{SUBJECT_ROOT}.").partition(".")
-    if not subject.startswith(f"{SUBJECT_ROOT}.") or not valid_collection(collection) or name not in set(Queue):
+    found = next((queue for queue in Queue if queue.takes(subject)), None)
+    if found is None or not all(map(valid_collection, subject.split(".")[2:-1])):
         raise MalformedInput(f"{subject[:160]!r} is no subject of qrelay's: {SUBJECT_ROOT}.COLLECTION.QUEUE")
-    return Queue(name)
+    return found
+
+
+def _matches(pattern: str, subject: str) -> bool:
+    """Whether a subject is one of the pattern's, in which `*` is any one token."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    return len(wanted) == len(tokens) and all(
+        each == token or (each == "*" and token) for each, token in zip(wanted, tokens, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)

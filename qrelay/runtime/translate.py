@@ -64,6 +64,7 @@ _TABLE: Final[dict[type[QrelayError], tuple[grpc.StatusCode, Fate]]] = {
     errors.ModelError: (grpc.StatusCode.FAILED_PRECONDITION, Fate.RETRY),
     errors.CorpusIndexError: (grpc.StatusCode.DATA_LOSS, Fate.RETRY),
     errors.PortInUse: (grpc.StatusCode.FAILED_PRECONDITION, Fate.RETRY),
+    errors.BrokerDenied: (grpc.StatusCode.FAILED_PRECONDITION, Fate.RETRY),
     errors.SetupError: (grpc.StatusCode.FAILED_PRECONDITION, Fate.RETRY),
     errors.InternalError: (grpc.StatusCode.INTERNAL, Fate.RETRY),
 }

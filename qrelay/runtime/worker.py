@@ -39,7 +39,7 @@ from opentelemetry import trace
 
 from qrelay import wire
 from qrelay.config import WorkerSettings
-from qrelay.errors import InternalError, OnHold, Overloaded, Oversized, QrelayError, TransientError
+from qrelay.errors import BrokerDenied, InternalError, OnHold, Overloaded, Oversized, QrelayError, TransientError
 from qrelay.holds import Hold
 from qrelay.runtime import faults, telemetry
 from qrelay.runtime.batcher import Batcher, BatchPolicy
@@ -123,6 +123,7 @@ class StageWorker:
         self.on_hold: Hold | None = None
         """Why it waits, from the first batch that had to until one that had waited is handled."""
         self._hold_logged_at = 0.0
+        self._denied: BrokerDenied | None = None
         self.gave_up = False
         """Whether the drain ended with batches still being handled; their threads may compute on."""
 
@@ -133,7 +134,7 @@ class StageWorker:
             self._stopping.set()
 
     async def run(self) -> None:
-        """Work until `stop`, then drain."""
+        """Work until `stop`, then drain. Raises BrokerDenied: the broker does not let this service do its work."""
         heartbeat = asyncio.create_task(self._heartbeat())
         try:
             while not self._stopping.is_set():
@@ -142,6 +143,14 @@ class StageWorker:
         finally:
             await self._drain()
             heartbeat.cancel()
+
+        if self._denied:
+            raise self._denied
+
+    def _give_up(self, error: BrokerDenied) -> None:
+        """Stop, and end `run` with this error: no waiting helps."""
+        self._denied = error
+        self.stop()
 
     @property
     def name(self) -> str:
@@ -161,6 +170,9 @@ class StageWorker:
         try:
             room = 1 if self._wary else self._batcher.room
             messages = await self._broker.fetch(self._stage.source, room, wait_s)
+        except BrokerDenied as error:
+            self._give_up(error)
+            return
         except Exception as error:
             self._stall.failed("cannot fetch", error)
             log.warning("cannot fetch", extra={"stage": self._stage.name, "error": str(error)})
@@ -396,6 +408,9 @@ class StageWorker:
                 await self._broker.publish(subject, payload, headers, msg_id)
                 self._stall.ended()
                 return
+            except BrokerDenied as error:
+                self._give_up(error)
+                raise
             except TransientError as error:
                 if self._stopping.is_set() and tries > len(_PUBLISH_RETRY_S):
                     raise
@@ -411,7 +426,7 @@ class StageWorker:
         if isinstance(error, OnHold) and self._stopping.is_set():
             await self._release(held, held.message.retry(0), "returned")
             return
-        draining = self._stopping.is_set() and isinstance(error, TransientError)
+        draining = self._stopping.is_set() and isinstance(error, TransientError | BrokerDenied)
         last = held.message.attempt >= self._settings.max_attempts
         buried = fate(error) is Fate.DEAD_LETTER or (last and not draining)
         if buried and self._stage.source is not Queue.DLQ:

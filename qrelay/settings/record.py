@@ -35,7 +35,17 @@ from qrelay.settings.sources import (
 
 _HEAD: Final = "# Written by qrelay: the settings that services run with. Change your own qrelay.yaml instead.\n"
 _PLACES: Final = frozenset(
-    {"data_dir", "run_dir", "replica", "nats.url", "bind", "grpc.bind", "telemetry.metrics_bind", "ledger"}
+    {
+        "data_dir",
+        "run_dir",
+        "replica",
+        "nats.url",
+        "nats.nkey_seed",
+        "bind",
+        "grpc.bind",
+        "telemetry.metrics_bind",
+        "ledger",
+    }
 )
 """Where one process finds or puts things, which its starter says: no difference between installations."""
 _NOT_RECORDED: Final = ("data_dir", "run_dir")

@@ -23,6 +23,7 @@ from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.rundir import endpoints
 from qrelay.runtime.client import OPTIONS, translated
+from qrelay.runtime.natsaccounts import with_seeds
 from qrelay.runtime.overview import Overview
 from qrelay.runtime.telemetry import trace_context
 from qrelay.security.access import Gate, header_of
@@ -101,7 +102,7 @@ class Site:
         """Where the queues are: the server that runs from the data folder, else the settings'."""
         running = endpoints(self.settings.data_dir).get("nats")
         nats = self.settings.nats
-        return nats.model_copy(update={"url": running.grpc}) if running else nats
+        return with_seeds(nats.model_copy(update={"url": running.grpc}), self.settings.data_dir) if running else nats
 
     async def call(self, service: Service, method: str, request: Any) -> Any:
         """One unary call, with this server's deadline.

@@ -22,7 +22,7 @@ from qrelay.labels.ledger.ledger import MAX_PAGE_SIZE, CommitStatus
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
-from qrelay.runtime.dead_letters import REPLAY_HEADER, portable, replays
+from qrelay.runtime.dead_letters import REPLAY_HEADER, portable, replays, require_own_queue
 from qrelay.runtime.gathering import computed
 from qrelay.runtime.intake import MAX_IDS
 from qrelay.runtime.servicer import answer_items, streamed
@@ -253,6 +253,7 @@ class SinkServicer(ModelsServicer):
         try:
             if not letter.payload:
                 raise InputError("its original is not kept")
+            require_own_queue(letter)
             await self._context.broker.publish(
                 letter.subject, letter.payload, headers, f"{letter.dead_letter_id}-r{number}"
             )

@@ -53,6 +53,7 @@ from qrelay.models.registry.card import card
 from qrelay.models.tuning import read as read_tuned
 from qrelay.models.tuning import write as write_tuned
 from qrelay.rundir import endpoints
+from qrelay.runtime.natsaccounts import identity, write_accounts
 from qrelay.security.certs import authority, issue
 from qrelay.security.tls import Files, files_of
 from qrelay.settings.effective import find, renewed
@@ -225,6 +226,10 @@ def _index_file(name: str) -> Parser:
     return Parser(
         f"index: {name.rpartition('/')[2]}", form, seeds, beside(_copied_index, f"tiny/{path}", _served), cost=5
     )
+
+
+def _seed(path: Path) -> None:
+    identity(path, "judge")
 
 
 def _kept_in_milvus(data: bytes, _: Path) -> None:
@@ -670,6 +675,7 @@ PARSERS: Final = (
         )
         for name in ("tls.crt", "tls.key", "ca.crt", "ca.key")
     ),
+    Parser("seed of a user of NATS", "bytes", written("judge.nk", write_accounts), file("judge.nk", _seed)),
     Parser("bench report", "json", lambda _: [as_json(report()).encode()], file("report.json", bench_report)),
     Parser("log lines", "jsonl", constant('{"level": "INFO", "message": "x"}\nTraceback\n'), file("log", json_lines)),
 )

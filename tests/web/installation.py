@@ -28,7 +28,15 @@ def lost(number: int, detail: str = "no answer") -> DeadLetter:
     """A query that can be sent again, and will be labelled then."""
     payload, headers = wire.encode(samples.query(number))
     subject = "qrelay.v1.docs.queries"
-    return dead_letter(f"l{number}", f"q{number}", payload=payload, headers=headers, subject=subject, detail=detail)
+    return dead_letter(
+        f"l{number}",
+        f"q{number}",
+        stage="retriever",
+        payload=payload,
+        headers=headers,
+        subject=subject,
+        detail=detail,
+    )
 
 
 @contextmanager

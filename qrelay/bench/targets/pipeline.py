@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -79,6 +80,7 @@ class PipelineTarget:
     source: Source
     poll_s: float = POLL_S
     transport: Transport = PLAIN
+    nkey_seed: Path | None = None
     name: str = "pipeline"
     sent: int = 0
     """Publications that the broker confirmed."""
@@ -96,7 +98,7 @@ class PipelineTarget:
         self._waiting: dict[str, asyncio.Future[str]] = {}
         self._unconfirmed: set[str] = set()
         self._ways: set[asyncio.Task[str]] = set()
-        settings = NatsSettings(url=self.nats_url).by(self.transport)
+        settings = NatsSettings(url=self.nats_url, nkey_seed=self.nkey_seed).by(self.transport)
         self.broker = await JetStreamBroker.connect(settings, name="bench", timeout_s=_CONNECT_S)
         self._channel = aio_channel(self.sink, self.transport, OPTIONS)
         self._stub: Any = signed(sink_pb2_grpc.SinkServiceStub(self._channel))

@@ -39,7 +39,9 @@ from qrelay.cli.bench.options import (
     start_options,
 )
 from qrelay.cli.group import example
+from qrelay.client.feeding import nats_settings
 from qrelay.config import ServiceSettings
+from qrelay.settings.sources import default_data_dir
 
 _DOUBLES: Final = {"retriever": 0.0, "reranker": 0.0, "judge": 0.0}
 _IN_FLIGHT: Final = 200
@@ -108,7 +110,11 @@ class Run:
         """The levels; then, on the same installation, disturbances and idling, and what became of every query."""
         numbers, lag = itertools.count(), LagLog()
         async with PipelineTarget(
-            installation.nats_url, installation.sink, self.source, transport=installation.transport
+            installation.nats_url,
+            installation.sink,
+            self.source,
+            transport=installation.transport,
+            nkey_seed=installation.nkey_seed,
         ) as target:
             async with lag.watching(target):
                 await session.first_request(target, numbers, target.errors)
@@ -212,7 +218,10 @@ def _running(nats_url: str, sink: str, metrics: tuple[str, ...], plan: Plan) -> 
         if not equals:
             raise click.UsageError(f"--metrics {each!r}: write judge=http://HOST:PORT/metrics")
         found[name] = Process(metrics=url, transport=plan.transport)
-    return Installation(nats_url, sink, lambda: found, transport=plan.transport) if nats_url else None
+    if not nats_url:
+        return None
+    seed = nats_settings(nats_url, default_data_dir(plan.config), plan.config).nkey_seed
+    return Installation(nats_url, sink, lambda: found, transport=plan.transport, nkey_seed=seed)
 
 
 @click.command(epilog=example("qrelay bench pipeline --service-time judge=20ms --judges 2 --out bench-pipeline"))

@@ -18,7 +18,19 @@ from tests.deploy.k8s.rendering import COMPONENTS, RENDERED, Object, combined, i
 JUDGES = ("", "gpu-judge", "openai-judge")
 LEDGERS = ("", "postgres", "sqlite")
 SERVERS = ("", "nats-single")
-REST = ("console", "index-build", "reembed", "milvus", "feed", "keda", "telemetry", "training", "kueue", "shared-nfs")
+REST = (
+    "console",
+    "index-build",
+    "reembed",
+    "milvus",
+    "feed",
+    "keda",
+    "telemetry",
+    "training",
+    "kueue",
+    "shared-nfs",
+    "nats-auth",
+)
 """Components that go with any of the others."""
 LAST_THREE = list(dict.fromkeys(all_versions()))[-3:]
 

@@ -8,6 +8,7 @@ import click
 import pytest
 
 from qrelay.cli.main import qrelay
+from qrelay.runtime.natsaccounts import User
 from qrelay.runtime.server import LIVENESS
 from tests.deploy.k8s.rendering import (
     BESIDE,
@@ -25,7 +26,13 @@ from tests.deploy.k8s.rendering import (
 )
 
 SERVING = ("Deployment", "StatefulSet")
-OUTSIDE = {("Secret", "qrelay-ledger"), ("Secret", "qrelay-milvus"), ("PersistentVolumeClaim", "qrelay-corpus")}
+OUTSIDE = {
+    ("Secret", "qrelay-ledger"),
+    ("Secret", "qrelay-milvus"),
+    ("PersistentVolumeClaim", "qrelay-corpus"),
+    ("Secret", "nats-accounts"),
+    *(("Secret", f"nats-seed-{user}") for user in User),
+}
 """What people make (docs/kubernetes.md), or an overlay beside this one."""
 SLOWEST_START_S = {
     "nats": 300,

@@ -223,8 +223,9 @@ async def test_an_export_through_the_door_may_be_narrowed_and_let_people_win(tmp
 
 def letter_of(number: int, **fields: Any) -> DeadLetter:
     payload, headers = wire.encode(samples.query(number))
+    subject = "qrelay.v1.docs.queries"
     whole = dead_letter(
-        f"l{number}", f"q{number}", payload=payload, headers=headers, subject="qrelay.v1.docs.queries"
+        f"l{number}", f"q{number}", stage="retriever", payload=payload, headers=headers, subject=subject
     )
     return dataclasses.replace(whole, **fields)
 
@@ -233,6 +234,7 @@ IRREPLACEABLE = {
     "another subject": {"subject": "orders.new"},
     "an order to the server": {"subject": "$JS.API.STREAM.DELETE.QRELAY_V1_QUERIES"},
     "no token": {"subject": "qrelay.v1.my docs.queries"},
+    "another stage's queue": {"stage": "judge"},
     "no original": {"payload": b""},
     "too large": {"payload": bytes(2 * 1024**2)},
 }

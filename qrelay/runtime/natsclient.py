@@ -1,0 +1,172 @@
+"""A client of NATS as qrelay connects: by whom, for how long, and what the server does not allow.
+
+NATS refuses a subject in a message of its own, while the request waits for an answer that nobody gives. `QueueClient`
+remembers what was refused, so that whoever waited is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import ssl
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from qrelay.config import NatsSettings, Transport, plain_nats
+from qrelay.errors import BrokerDenied, ConfigError
+from qrelay.runtime import telemetry
+from qrelay.runtime.natsaccounts import identity
+from qrelay.security.tls import client_context
+from qrelay.settings.secrets import masked
+
+log = logging.getLogger(__name__)
+
+_PING_S = 5
+"""A server that does not answer three of these (stopped, cut off) is left for another: after 15 s."""
+_DENIED = re.compile(r'permissions violation for (publish|subscription)\b.* "([^"]*)"', re.IGNORECASE)
+_UNWANTED = re.compile("authorization (violation|failed)|authentication (expired|revoked)", re.IGNORECASE)
+"""As the server and nats-py write it, mostly in lower case."""
+
+
+class QueueClient(Client):
+    """nats-py takes a message with a header `Status` for the server's own word, and `fetch` fails over it. A stored
+    message has an address for its ack; the server's words have none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.denials: dict[str, str] = {}
+        """Subject, in lower case -> what the server said against it; "": what concerns all of them."""
+        self.unwanted = asyncio.Event()
+        """Set when the server does not let this user in."""
+
+    def note(self, error: Exception) -> None:
+        """Remember an error that says what this user may not do."""
+        said = str(error)
+        if found := _DENIED.search(said):
+            operation, subject = ("subscription", "") if found[1] == "subscription" else ("publish", found[2])
+        elif _UNWANTED.search(said):
+            operation, subject = "connection", ""
+            self.unwanted.set()
+        else:
+            return
+        telemetry.NATS_DENIED.labels(operation).inc()
+        self.denials[subject] = said
+
+    def require_allowed(self, *subjects: str) -> None:
+        """Raises BrokerDenied: the server refused one of these, or what begins so. Told once, then asked again."""
+        ended = str(self.last_error) if self.is_closed and self.last_error else ""
+        if _UNWANTED.search(ended):
+            raise _denied(ended)
+        for subject in list(self.denials):
+            if not subject or subject.startswith(tuple(map(str.lower, subjects))):
+                raise _denied(self.denials.pop(subject))
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        if headers and reply.startswith(b"$JS.ACK."):
+            headers.pop("Status", None)
+        built: Msg = super()._build_message(sid, subject, reply, data, headers)
+        return built
+
+
+def _denied(said: str) -> BrokerDenied:
+    return BrokerDenied(
+        f"NATS: {said.removeprefix('nats: ')}: nats.nkey_seed (or nats.credentials, or the URL) is another user's, or"
+        " its key is not the one that the server knows; `qrelay nats accounts` writes both sides"
+    )
+
+
+def options_of(settings: NatsSettings, name: str) -> dict[str, Any]:
+    """What nats-py's connect takes. Raises ConfigError: an address, a file or a seed is none."""
+    if settings.credentials and not settings.credentials.is_file():
+        raise ConfigError(f"nats.credentials {settings.credentials} is no file: give the path of a .creds file")
+    servers = _servers(settings.url)
+    options: dict[str, Any] = {
+        "servers": servers,
+        "tls": _tls(servers, settings.transport),
+        "name": f"qrelay-{name}",
+        "user_credentials": str(settings.credentials) if settings.credentials else None,
+        "allow_reconnect": True,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 1,
+        "ping_interval": _PING_S,
+        "max_outstanding_pings": 2,
+        "pending_size": 64 * 1024**2,
+    }
+    if settings.nkey_seed:
+        shown = identity(settings.nkey_seed, name)
+        options |= {"nkeys_seed_str": shown.seed, "inbox_prefix": shown.inbox}
+    return options
+
+
+def _tls(servers: list[str], transport: Transport) -> ssl.SSLContext | None:
+    """What a URL that begins with tls:// asks for; None: plain text. Raises ConfigError."""
+    if not transport.insecure and (found := plain_nats(",".join(servers))):
+        raise ConfigError(f"{'; '.join(found)}; or say insecure: true")
+    if not any(server.startswith("tls://") for server in servers):
+        return None
+    if not transport.tls.enabled:
+        raise ConfigError("nats.url asks for certificates: set tls (certificate, key, authority)")
+    logging.getLogger("asyncio").addFilter(_tells)
+    return client_context(transport.tls)
+
+
+def _tells(record: logging.LogRecord) -> bool:
+    """asyncio remarks on how nats-py closes a connection with TLS, each time; nothing is wrong."""
+    return "eof_received()" not in str(record.msg)
+
+
+async def connected(client: QueueClient, options: dict[str, Any], heard: list[Exception]) -> None:
+    """Connects, however long it takes; `heard` gets what a server says against it. Raises BrokerDenied."""
+
+    async def log_error(error: Exception) -> None:
+        log.warning("NATS: %s", error)
+        client.note(error)
+        if isinstance(error, nats.errors.Error | ssl.SSLError):
+            heard[:] = [error]
+
+    async def log_reconnected() -> None:
+        log.info("NATS: reconnected")
+        client.denials.clear()
+
+    connecting = asyncio.ensure_future(
+        client.connect(
+            **options, error_cb=log_error, disconnected_cb=_log_disconnected, reconnected_cb=log_reconnected
+        )
+    )
+    unwanted = asyncio.ensure_future(client.unwanted.wait())
+    try:
+        await asyncio.wait({connecting, unwanted}, return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            client.require_allowed()
+        await connecting
+    finally:
+        unwanted.cancel()
+        connecting.cancel()
+
+
+def _servers(url: str) -> list[str]:
+    """Each server's address. Raises ConfigError: what stands there is none."""
+    servers = url.split(",")
+    for server in servers:
+        try:
+            parts = urlsplit(server)
+            whole = bool(parts.hostname) and (parts.port or 1) > 0 and not parts.path.strip("/") and not parts.query
+        except ValueError:
+            whole = False
+        if not whole:
+            raise ConfigError(
+                f"nats.url {masked(url)} is no nats://[USER:PASSWORD@]HOST:PORT: write odd characters of a password "
+                "as %XX"
+            )
+    return servers
+
+
+async def _log_disconnected() -> None:
+    log.info("NATS: disconnected")
