@@ -38,6 +38,7 @@ LONGEST: Final = (
     "pipeline/test_operations.py",
     "services/retriever/test_builder.py",
     "training/test_job.py",
+    "runtime/test_server.py",
     "models/test_openvino_encoders.py",
     "chaos/test_chaos.py",
     "bench/test_command.py",

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -120,17 +120,18 @@ class Study:
                     labels.label(panel, part, lambda count: print(count, end=" ", flush=True))
 
     def agree(self) -> dict[str, Any]:
-        """Labels beside people's grades and beside the answer key; a collection with too few labels is left out."""
+        """Labels beside people's grades and beside the answer key. Ends where a collection has too few labels."""
         found = {}
         for name in self.pairs:
             try:
                 found[name] = measuring.agreement(self.recorded(name))
             except InputError as error:
-                print(f"{name}: {error}", flush=True)
+                raise SystemExit(f"{name} has too few labels to compare ({error}): run `label` to its end") from error
         return found
 
     def select(self) -> dict[str, Any]:
-        """What listwise judging is worth, on a part: LiveQA-Med's first questions, some passages of each."""
+        """What listwise judging is worth, on a part: LiveQA-Med's first questions, some passages of each. There is no
+        AUC where what the labeller said could be read of one class of passages at most."""
         part = in_parts(self.pairs[LIVEQA], PARTS)[0]
         asked = sorted({pair.query_id for pair in part})[:SELECTED]
         some = [pair for pair in part if pair.query_id in asked]
@@ -139,9 +140,11 @@ class Study:
         column = table.column(kind)
         rows = np.flatnonzero(np.isfinite(column))
         relevant = np.array([(pair.grade or 0) >= RELEVANT[LIVEQA] for pair in some])[rows]
+        found = {"questions": len(asked), "pairs": len(some), "labelled": len(rows), "relevant": int(relevant.sum())}
+        if len(set(relevant.tolist())) < 2:
+            return {**found, "auc": None, "within": None, "questions within": 0}
         within, questions = auc_within(relevant, column[rows], table.queries[rows])
-        return {"questions": len(asked), "pairs": len(some), "labelled": len(rows), "relevant": int(relevant.sum()),
-                "auc": auc(relevant, column[rows]), "within": within, "questions within": questions}  # fmt: skip
+        return {**found, "auc": auc(relevant, column[rows]), "within": within, "questions within": questions}
 
     def train(self) -> dict[str, Any]:
         """Every kind of label with every loss."""
@@ -192,12 +195,10 @@ WHOLE: Final = ("target=answer_nll", "teacher_temperature=1.0", "documents=5", "
                 "learning_rate=5e-5", "max_length=128", "stages=[{name: weak, epochs: 2}]", "bf16=true")  # fmt: skip
 
 
-def main() -> None:
-    """See the module."""
+def main(words: Sequence[str] | None = None) -> None:
+    """See the module. words: of the command line, or these."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "step", choices=("label", "agree", "select", "train", "likelihood", "answers", "whole", "report")
-    )
+    parser.add_argument("step", choices=STEPS)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, required=True, help="working folder")
     parser.add_argument("--cache", type=Path, required=True, help="judgment cache, a file")
@@ -207,7 +208,7 @@ def main() -> None:
         "--loss", choices=tuple(grid.LOSSES), default="kl", help="of `whole`, `likelihood` and `answers`"
     )
     parser.add_argument("--questions", type=int, help="of `likelihood` and `answers`, the first so many")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     step: Callable[[], Any] = getattr(Study(arguments), arguments.step)
     found = step()
     if found is not None:

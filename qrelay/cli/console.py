@@ -26,11 +26,7 @@ def console(data_dir: Path, config: Path | None, port: int | None) -> None:
     from qrelay.web.serving import serve
     from qrelay.web.site import Site
 
-    site = Site.of(data_dir, config)
-    if port is not None:
-        host = site.settings.bind.rpartition(":")[0]
-        site = Site.of(data_dir, config, bind=f"{host}:{port}")
-    serve(site, _say)
+    serve(Site.of(data_dir, config, port=port), _say)
 
 
 def _say(text: str) -> None:

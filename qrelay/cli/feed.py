@@ -17,9 +17,10 @@ from qrelay.cli.collection import check_collection
 from qrelay.cli.group import example
 from qrelay.cli.options import column_option, config_option, data_dir_option, json_option
 from qrelay.cli.pools import CANDIDATES, PoolOptions, open_pools, pool_options
-from qrelay.client import AsyncClient
 from qrelay.client.feeding import nats_settings
-from qrelay.client.waiting import ATTEMPTS, Ended
+from qrelay.client.patience import Patience
+from qrelay.client.places import Places
+from qrelay.client.waiting import ATTEMPTS, Ended, waiting
 from qrelay.config import NatsSettings, Transport
 from qrelay.errors import InputError, TransientError
 from qrelay.exitcodes import EXIT_PARTIAL
@@ -155,10 +156,12 @@ def _shown(feeding: Step) -> Callable[[FeedReport], None]:
 
 async def _ended(sink: str | None, nats: NatsSettings, data_dir: Path, collection: str, query_round: int,
                  query_ids: Sequence[str], say: Callable[[str], None]) -> Ended:  # fmt: skip
-    async with AsyncClient(
-        data_dir, sink=sink, nats=nats.url, timeout_s=_STATES_S, transport=nats.transport
-    ) as client:
-        return await client.waiting(nats, collection, query_round, say, _AGAIN).until_ended(query_ids)
+    places = Places(data_dir, {"sink": sink or ""}, transport=nats.transport)
+    try:
+        asking = waiting(Patience(places, _STATES_S), nats, collection, query_round, say, _AGAIN)
+        return await asking.until_ended(query_ids)
+    finally:
+        await places.close()
 
 
 def _warn(sink: str | None, data_dir: Path, transport: Transport, say: Callable[[str], None]) -> None:

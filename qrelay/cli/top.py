@@ -28,10 +28,10 @@ def render(state: Mapping[str, Any]) -> Group:
         name = row["service"] + _state(row)
         values = (row[key] for key in ("lag", "held", "per_second", "mean_batch", "ok", "retried", "dead_lettered"))
         rows.append((name, *("-" if value is None else str(value) for value in values)))
-    judged = state["judgments"]
-    line = (f"judgments: {judged['graded']} graded ({state['judgments_per_second']}/s), {judged['cached']} from "
-            f"the cache, {judged['missing']} missing; {state['prompt_tokens']} LLM tokens "
-            f"({state['prompt_tokens_per_second']}/s)")  # fmt: skip
+    known = {name: "-" if value is None else value for name, value in {**state, **state["judgments"]}.items()}
+    line = (f"judgments: {known['graded']} graded ({known['judgments_per_second']}/s), {known['cached']} from "
+            f"the cache, {known['missing']} missing; {known['prompt_tokens']} LLM tokens "
+            f"({known['prompt_tokens_per_second']}/s)")  # fmt: skip
     headings = ("service", "lag", "held", "items/s", "mean batch", "done", "retried", "dead letters")
     holds = [f"{row['service']} is on hold {row['on_hold']}" for row in state["services"] if row["on_hold"]]
     published = [f"publishing {name} to {text}" for name, text in state["published"].items()]
@@ -47,8 +47,10 @@ def _spent(period: str, found: Mapping[str, int | None]) -> str:
 
 
 def _state(row: Mapping[str, Any]) -> str:
+    if row["ready"] is None:
+        return " (figures unknown)" if row["up"] else " (down)"
     if not row["ready"]:
-        return " (not ready)" if row["up"] else " (down)"
+        return " (not ready)"
     return "" if row["on_hold"] is None else " (on hold)"
 
 

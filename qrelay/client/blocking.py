@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar, overload
 
@@ -27,6 +28,7 @@ from qrelay.feed.feeder import FeedReport
 from qrelay.http.blocking import Blocking
 from qrelay.types import CandidateSet, JudgedSet, Query
 
+F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 Queries = Iterable[AskedQuery | QrelayError]
 Sets = Iterable[AskedSet | QrelayError]
@@ -34,6 +36,18 @@ JudgedSets = Iterable[JudgedSet | QrelayError]
 _PULLED: Final = 16
 _PULL_S: Final = 0.005
 """Items that are taken from the caller's iterator at once, and seconds that those which came wait for more."""
+
+
+def _as(original: Callable[..., Any]) -> Callable[[F], F]:
+    """Gives a method what AsyncClient's says of it, and its parameters."""
+
+    def told(method: F) -> F:
+        answer = signature(method).return_annotation
+        method.__doc__ = original.__doc__
+        method.__signature__ = signature(original).replace(return_annotation=answer)  # type: ignore[attr-defined]
+        return method
+
+    return told
 
 
 class Client:
@@ -47,6 +61,7 @@ class Client:
     Iterators among the items are read in a thread of their own.
     """
 
+    @_as(AsyncClient.__init__)
     def __init__(
         self,
         data_dir: str | Path | None = None,
@@ -61,7 +76,6 @@ class Client:
         attempts: int = ATTEMPTS,
         transport: Transport | None = None,
     ) -> None:
-        """See `AsyncClient`."""
         self._client = AsyncClient(
             data_dir, collection=collection, retriever=retriever, reranker=reranker, judge=judge, sink=sink,
             nats=nats, timeout_s=timeout_s, attempts=attempts, transport=transport,
@@ -71,6 +85,7 @@ class Client:
 
     @classmethod
     @contextmanager
+    @_as(vars(AsyncClient)["local"].__func__)
     def local(
         cls,
         corpus: Corpus | None = None,
@@ -82,7 +97,6 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         attempts: int = ATTEMPTS,
     ) -> Iterator[Self]:
-        """A client of services that run as long as the block; see `AsyncClient.local`."""
         client = cls(data_dir, collection=collection, timeout_s=timeout_s, attempts=attempts)
         installation = Installation(client.data_dir, settings, reuse=reuse)
         with client:
@@ -96,7 +110,7 @@ class Client:
 
     @property
     def data_dir(self) -> Path:
-        """Of the installation."""
+        """Of the installation. Raises ConfigError: the settings file, which names it, does not hold."""
         return self._client.data_dir
 
     def __enter__(self) -> Self:
@@ -136,8 +150,8 @@ class Client:
     def retrieve(
         self, queries: Queries, *, collection: str = "", max_candidates: int = 0, on_error: OnError
     ) -> Results[CandidateSet | QrelayError]: ...
+    @_as(AsyncClient.retrieve)
     def retrieve(self, queries: Any, **options: Any) -> Any:
-        """See `AsyncClient.retrieve`."""
         return self._done(self._client.retrieve(_unblocked(queries), **options))
 
     @overload
@@ -150,8 +164,8 @@ class Client:
     def rerank(
         self, sets: Sets, *, collection: str = "", max_candidates: int = 0, on_error: OnError
     ) -> Results[CandidateSet | QrelayError]: ...
+    @_as(AsyncClient.rerank)
     def rerank(self, sets: Any, **options: Any) -> Any:
-        """See `AsyncClient.rerank`."""
         return self._done(self._client.rerank(_unblocked(sets), **options))
 
     @overload
@@ -162,8 +176,8 @@ class Client:
     ) -> Results[JudgedSet]: ...
     @overload
     def judge(self, sets: Sets, *, collection: str = "", on_error: OnError) -> Results[JudgedSet | QrelayError]: ...
+    @_as(AsyncClient.judge)
     def judge(self, sets: Any, **options: Any) -> Any:
-        """See `AsyncClient.judge`."""
         return self._done(self._client.judge(_unblocked(sets), **options))
 
     @overload
@@ -176,27 +190,27 @@ class Client:
     def ingest(
         self, sets: JudgedSets, *, rejudgment: bool = False, on_error: OnError
     ) -> Results[int | QrelayError]: ...
+    @_as(AsyncClient.ingest)
     def ingest(self, sets: Any, **options: Any) -> Any:
-        """See `AsyncClient.ingest`."""
         return self._done(self._client.ingest(_unblocked(sets), **options))
 
     # -- the pipeline and the ledger
 
+    @_as(AsyncClient.feed)
     def feed(
         self, queries: AskedFeed | Iterable[AskedFeed], *, collection: str = "", query_round: int = 0
     ) -> FeedReport:
-        """See `AsyncClient.feed`."""
         return self._loop.run(self._client.feed(_unblocked(queries), collection=collection, query_round=query_round))
 
+    @_as(AsyncClient.wait)
     def wait(
         self, queries: FeedReport | Iterable[Query | str], *, collection: str = "", query_round: int = 0
     ) -> Ended:
-        """See `AsyncClient.wait`."""
         asked = queries if isinstance(queries, FeedReport) else list(queries)
         return self._loop.run(self._client.wait(asked, collection=collection, query_round=query_round))
 
+    @_as(AsyncClient.labels)
     def labels(self, where: str = "", *, collection: str = "", after: str = "") -> Results[JudgedSet]:
-        """See `AsyncClient.labels`."""
         return Results(self._loop.run, self._client.labels(where, collection=collection, after=after))
 
     @overload
@@ -209,8 +223,8 @@ class Client:
         self, kind: Kind, to: None = None, *, collection: str = "", judge: str = "", where: str = "",
         system: str = "", overrides: bool = False, unqualified: bool = False, unmeasured: bool = False,
     ) -> Results[bytes]: ...  # fmt: skip
+    @_as(AsyncClient.export)
     def export(self, kind: Kind, to: str | Path | None = None, **options: Any) -> Any:
-        """See `AsyncClient.export`."""
         asked: Any = self._client.export
         return self._done(asked(kind, to, **options))
 

@@ -34,6 +34,7 @@ from qrelay.errors import (
     QrelayError,
     TransientError,
 )
+from qrelay.runtime.telemetry import trace_context
 
 Answer = TypeVar("Answer")
 
@@ -132,7 +133,7 @@ class Flow(Generic[Answer]):
             address, stub = self._patience.places.stub(self._method.service)
         except BackendUnavailable as error:
             raise _AgainError(error) from error
-        call = getattr(stub, self._method.name)()
+        call = getattr(stub, self._method.name)(metadata=trace_context())
         self._sent = 0
         writer = asyncio.create_task(self._write(call))
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from qrelay.errors import BackendTimeout, BackendUnavailable, InputError, Malfor
 from qrelay.files import AtomicFiles
 from qrelay.nearest import did_you_mean
 from qrelay.parsing import json_document
+from qrelay.runtime.telemetry import trace_context
 from qrelay.types import JudgedSet
 from qrelay.v1 import sink_pb2
 
@@ -125,7 +126,7 @@ async def _answers(patience: Patience, method: str, request: Any) -> AsyncGenera
     """The messages of a call that streams them. It may look through much before the next one: while the sink answers
     otherwise, it is waited for."""
     address, stub = patience.places.stub(SINK)
-    call = getattr(stub, method)(request)
+    call = getattr(stub, method)(request, metadata=trace_context())
     try:
         while (answer := await _alive(patience, address, asyncio.ensure_future(call.read()))) is not grpc.aio.EOF:
             yield answer
@@ -160,8 +161,3 @@ def described(path: Path, manifest: sink_pb2.ExportManifest) -> Exported:
         path, manifest.rows, manifest.queries, manifest.missing_judgments, manifest.sha256, manifest.qualification,
         whole,
     )  # fmt: skip
-
-
-def state_names(states: Iterable[sink_pb2.QueryState]) -> list[str]:
-    """committed, dead, or pending."""
-    return [sink_pb2.QueryState.Name(state).removeprefix("QUERY_STATE_").lower() for state in states]

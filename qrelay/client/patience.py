@@ -19,6 +19,7 @@ import grpc.aio
 from qrelay.client.places import Places
 from qrelay.errors import BackendTimeout, BackendUnavailable, QrelayError, TransientError
 from qrelay.runtime.client import from_rpc_error
+from qrelay.runtime.telemetry import trace_context
 
 T = TypeVar("T")
 TIMEOUT_S: Final = 120.0
@@ -39,7 +40,7 @@ class Patience:
         """The answer of a unary call, asked once. Raises QrelayError."""
         address, stub = self.places.stub(service)
         try:
-            return await getattr(stub, method)(request, timeout=self.timeout_s)
+            return await getattr(stub, method)(request, timeout=self.timeout_s, metadata=trace_context())
         except grpc.aio.AioRpcError as error:
             raise self.error(service, address, error) from error
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import grpc.aio
 
-from qrelay.config import Transport
+from qrelay.config import PLAIN, Transport
 from qrelay.errors import BackendUnavailable
 from qrelay.progress import Progress
 from qrelay.rundir import require
 from qrelay.runtime.client import OPTIONS, signed
 from qrelay.runtime.lookout import preparing
-from qrelay.security.tls import Channels
+from qrelay.security.tls import Channels, leaves_here
 from qrelay.settings.load import transport_of
+from qrelay.settings.sources import default_data_dir
 from qrelay.v1.service_info_pb2 import SERVICE_STATE_PREPARING, ServiceInfo
 
 SERVICES: Final = ("retriever", "reranker", "judge", "sink")
@@ -36,23 +38,31 @@ class Places:
 
     def __init__(
         self,
-        data_dir: Path,
+        data_dir: Path | None,
         given: Mapping[str, str],
         options: Sequence[tuple[str, Any]] = ATTEMPTED_ELSEWHERE,
         transport: Transport | None = None,
     ) -> None:
-        """given: service -> host:port or dns:///name:port; others (and "") are those that run from the data folder,
-        wherever they listen by then. options: the channels'; transport: None: by the folder's settings."""
-        self.data_dir, self._given = data_dir, dict(given)
+        """data_dir: None: as every command finds it, once it is needed. given: service -> host:port or
+        dns:///name:port; others (and "") are those that run from the data folder, wherever they listen by then.
+        options: the channels'; transport: None: by the folder's settings."""
+        self._data_dir, self.given = data_dir, dict(given)
         self._options, self._transport = options, transport
         self._opened: Channels | None = None
         self._met: set[str] = set()
 
+    @cached_property
+    def data_dir(self) -> Path:
+        """The data folder. Raises ConfigError: the settings file, which names it, does not hold."""
+        return self._data_dir or default_data_dir()
+
     @property
     def transport(self) -> Transport:
-        """How the services are reached: as given, else by the installation's settings. Raises ConfigError."""
+        """How the services are reached: as given, else by the installation's settings, which nobody needs who names
+        neither an installation nor another machine. Raises ConfigError."""
         if self._transport is None:
-            self._transport = transport_of(self.data_dir)
+            here = self._data_dir is None and self.given and not any(map(leaves_here, self.given.values()))
+            self._transport = PLAIN if here else transport_of(self._data_dir)
         return self._transport
 
     def channel(self, address: str) -> grpc.aio.Channel:
@@ -62,8 +72,8 @@ class Places:
         return self._opened.to(address)
 
     def address(self, service: str) -> str:
-        """host:port. Raises BackendUnavailable: none runs from the data folder."""
-        found = self._given.get(service) or require(self.data_dir, service).grpc
+        """host:port. Raises BackendUnavailable: none runs from the data folder; ConfigError: see `data_dir`."""
+        found = self.given.get(service) or require(self.data_dir, service).grpc
         self._met.add(service)
         return found
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from qrelay.client.ledger import SINK, state_names
+from qrelay.client.ledger import SINK
 from qrelay.client.patience import Patience
 from qrelay.config import NatsSettings, Transport
 from qrelay.errors import BackendUnavailable, QrelayError, TransientError
@@ -54,8 +54,12 @@ async def states(patience: Patience, collection: str, query_ids: Sequence[str], 
         request = sink_pb2.GetQueryStatesRequest(
             collection=collection, query_ids=query_ids[start : start + MAX_IDS], round=query_round
         )
-        found += state_names((await patience.ask(SINK, "GetQueryStates", request)).states)
+        found += _names((await patience.ask(SINK, "GetQueryStates", request)).states)
     return found
+
+
+def _names(states: Iterable[sink_pb2.QueryState]) -> list[str]:
+    return [sink_pb2.QueryState.Name(state).removeprefix("QUERY_STATE_").lower() for state in states]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,24 @@ def _state(here: Mapping[str, Endpoint], service: str, transport: Transport) -> 
     if service not in here:
         return " (not running)"
     return "" if is_ready(here[service], transport) else " (not ready)"
+
+
+def waiting(
+    patience: Patience, nats: NatsSettings, collection: str, query_round: int, say: Callable[[str], None], again: str
+) -> Waiting:
+    """The wait for queries of a collection and round, by the sink and the queues. say, again: see `Waiting`."""
+
+    async def ask(query_ids: Sequence[str]) -> Sequence[str]:
+        return await states(patience, collection, query_ids, query_round)
+
+    async def preparing() -> Progress | None:
+        found = await patience.places.preparing(SINK)
+        return found and found[0]
+
+    async def look() -> QueuesStatus:
+        return await queues_status(nats, patience.places.data_dir)
+
+    return Waiting(ask, preparing, look, say, again)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 Every answer is a line of a journal beside the command's output, synced before the next questions are asked, under a
 key of all that decides it: model, decoding, and every word of the question. The same command again, after a kill or
 with more to do, reads from the journal what is there. Failures are not remembered: they are tried again here, and
-by the next run.
+by the next run. Where judging has a budget, its prompt tokens are counted in it, and end at it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from qrelay.errors import ConfigError, MalformedInput, OnHold, QrelayError, TransientError
+from qrelay.errors import BudgetExhausted, ConfigError, MalformedInput, OnHold, QrelayError, TransientError
 from qrelay.files import held, whole_lines
 from qrelay.identity import digest
+from qrelay.judging.budget import Budget
 from qrelay.judging.failures import missing_of
 from qrelay.llm.base import Backend
 from qrelay.llm.exchange import GENERATION, TOKEN_LOGPROBS, Chat, Prompt, Reply, TokenLogprobs
@@ -64,14 +65,17 @@ async def retried(
 class Asker:
     """An engine and the journal of its answers; open it with `with`."""
 
-    def __init__(self, backend: Backend, journal: Path, *, wait: Wait = asyncio.sleep) -> None:
-        """journal: made where it is absent; a torn last line is cut off. wait: how a retry waits.
+    def __init__(
+        self, backend: Backend, journal: Path, *, wait: Wait = asyncio.sleep, budget: Budget | None = None
+    ) -> None:
+        """journal: made where it is absent; a torn last line is cut off. wait: how a retry waits. budget: of what is
+        asked; None: no limit.
 
         Raises:
             ConfigError: another process writes it.
             MalformedInput: it is no journal of answers.
         """
-        self._backend, self._wait = backend, wait
+        self._backend, self._wait, self._budget = backend, wait, budget
         self._in_a_row = 0
         journal.parent.mkdir(parents=True, exist_ok=True)
         busy = ConfigError(f"another command writes {journal}: wait for it, or give another --out")
@@ -100,8 +104,8 @@ class Asker:
         """The distribution of each prompt's first reply token.
 
         Raises:
-            TransientError: an endpoint is on hold, or the engine failed GIVE_UP times in a row. What was answered is
-                in the journal.
+            TransientError: an endpoint is on hold, or the engine failed GIVE_UP times in a row; BudgetExhausted: the
+                budget is used up. What was answered is in the journal.
         """
         return await self._answers(TOKEN_LOGPROBS, self._backend.score, prompts)
 
@@ -118,8 +122,11 @@ class Asker:
         failed: dict[str, Missing] = {}
         for start in range(0, len(fresh), _BATCH):
             part = fresh[start : start + _BATCH]
+            await self._within_budget()
             replies = await retried(ask, [question for _, question in part], wait=self._wait)
             self._remember([key for key, _ in part], replies)
+            if self._budget:
+                await self._budget.count(sum(e.prompt_tokens for e in replies if not isinstance(e, QrelayError)))
             failed |= {
                 key: missing_of(reply)
                 for (key, _), reply in zip(part, replies, strict=True)
@@ -127,6 +134,14 @@ class Asker:
             }
             self._give_up(replies)
         return [failed[key] if key in failed else self._known[key] for key in keys]
+
+    async def _within_budget(self) -> None:
+        try:
+            if self._budget:
+                await self._budget.check()
+        except BudgetExhausted as error:
+            more = "what was answered is kept, and the same command continues"
+            raise BudgetExhausted(f"{error}: {more}", retry_after_s=error.retry_after_s) from error
 
     def _key(self, kind: str, question: Chat | Prompt) -> str:
         weights = self._backend.weights

@@ -1,4 +1,5 @@
-"""A budget: any core, until its prompt tokens, or the money they cost, are used up.
+"""A budget: prompt tokens, or the money they cost, until they are used up. A core within one is `Budgeted`; what asks
+an engine beside labels (`asking.py`) counts in the same way.
 
 Checked before a batch of sets is judged, counted after it: what is begun is finished, so a limit is passed by at most
 the batches in flight. At a limit `judge` raises BudgetExhausted and nothing of the batch is asked. The queue's worker
@@ -44,14 +45,11 @@ class SpendStore(Protocol):
         """Release it."""
 
 
-class Budgeted:
-    """See the module. Use from one event loop."""
+class Budget:
+    """What may be spent, and what is, of one run and of the day. Use from one event loop."""
 
-    def __init__(
-        self, core: JudgeCore, limits: BudgetSettings, store: SpendStore, *, clock: Callable[[], datetime] = utc_now
-    ) -> None:
+    def __init__(self, limits: BudgetSettings, store: SpendStore, *, clock: Callable[[], datetime] = utc_now) -> None:
         """`store` is closed with the budget; `clock` gives UTC times."""
-        self._core = core
         self._limits = limits
         self._store = store
         self._clock = clock
@@ -64,25 +62,13 @@ class Budgeted:
         if limits.run_tokens:
             telemetry.BUDGET_LEFT.labels("run").set(limits.run_tokens)
 
-    @property
-    def core(self) -> JudgeCore:
-        """What judges."""
-        return self._core
-
-    async def judge(self, sets: Sequence[CandidateSet]) -> list[JudgedSet | QrelayError]:
-        """As the core does.
+    async def check(self) -> None:
+        """Before something is asked.
 
         Raises:
-            BudgetExhausted: nothing was asked; `retry_after_s` says when the next day begins, None: not in this run.
+            BudgetExhausted: `retry_after_s` says when the next day begins, None: not in this run.
             BackendUnavailable: the day's counter cannot be read.
         """
-        await self._check()
-        answers = await self._core.judge(sets)
-        judged = [each for each in answers if isinstance(each, JudgedSet)]
-        await self._count(sum(judgment.prompt_tokens for each in judged for judgment in each.judgments))
-        return answers
-
-    async def _check(self) -> None:
         run, day = self._limits.run_tokens, self._limits.day_tokens
         if run and self._run >= run:
             raise BudgetExhausted(f"budget used up: {self._said(self._run, run, 'run')}; start again to go on")
@@ -97,7 +83,8 @@ class Budgeted:
                 retry_after_s=self._until_midnight(),
             )
 
-    async def _count(self, tokens: int) -> None:
+    async def count(self, tokens: int) -> None:
+        """After it was: prompt tokens that were paid for."""
         self._run += tokens
         self._uncounted += tokens
         if self._limits.run_tokens:
@@ -123,31 +110,61 @@ class Budgeted:
         now = self._clock().astimezone(UTC)
         return (datetime.combine(now.date() + timedelta(days=1), time(), UTC) - now).total_seconds()
 
-    def info(self) -> Info:
-        """The core's, and the budget's limits."""
-        info = self._core.info()
+    def details(self) -> dict[str, str]:
+        """For GetInfo: the limits, and what is spent."""
         limits = {"run": self._limits.run_tokens, "day": self._limits.day_tokens}
         shown = {f"budget a {period}": f"{tokens} prompt tokens" for period, tokens in limits.items() if tokens}
-        return Info(info.models, {**info.details, **shown, "budget: spent in this run": f"{self._run} prompt tokens"})
+        return {**shown, "budget: spent in this run": f"{self._run} prompt tokens"}
 
     def close(self) -> None:
-        """Close the core and the counter."""
-        self._core.close()
+        """Close the counter."""
         self._store.close()
 
 
+class Budgeted:
+    """A core within a budget. Use from one event loop."""
+
+    def __init__(self, core: JudgeCore, budget: Budget) -> None:
+        """Both are closed with it."""
+        self.core, self._budget = core, budget
+
+    async def judge(self, sets: Sequence[CandidateSet]) -> list[JudgedSet | QrelayError]:
+        """As the core does. Raises as `Budget.check`: then nothing was asked."""
+        await self._budget.check()
+        answers = await self.core.judge(sets)
+        judged = [each for each in answers if isinstance(each, JudgedSet)]
+        await self._budget.count(sum(judgment.prompt_tokens for each in judged for judgment in each.judgments))
+        return answers
+
+    def info(self) -> Info:
+        """The core's, and the budget's limits."""
+        info = self.core.info()
+        return Info(info.models, {**info.details, **self._budget.details()})
+
+    def close(self) -> None:
+        """Close the core and the counter."""
+        self.core.close()
+        self._budget.close()
+
+
 def within_budget(settings: JudgeSettings, core: JudgeCore) -> JudgeCore:
-    """The core within the settings' budget; itself where there is none.
+    """The core within the settings' budget; itself where there is none. Raises as `budget_of`."""
+    budget = budget_of(settings)
+    return Budgeted(core, budget) if budget else core
+
+
+def budget_of(settings: JudgeSettings) -> Budget | None:
+    """The settings' budget, if there is one.
 
     Raises:
         ConfigError: a day's budget without a cache to count it in.
     """
     limits = settings.priced_budget
     if not limits.run_tokens and not limits.day_tokens:
-        return core
+        return None
     if limits.day_tokens and settings.cache_path == NO_CACHE:
         raise ConfigError(
             f"judge.budget has a limit a day, which is counted in the judgment cache, but judge.cache is {NO_CACHE}: "
             "name a file or a database"
         )
-    return Budgeted(core, limits, open_cache(settings.cache_path))
+    return Budget(limits, open_cache(settings.cache_path))

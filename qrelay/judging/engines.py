@@ -55,7 +55,8 @@ def chat_engine(settings: JudgeSettings) -> Backend:
     backend = make_backend(settings, needs=frozenset())
     if GENERATION not in backend.capabilities:
         backend.close()
-        raise ConfigError(f"the model {settings.model} has no chat template: name an instruct model")
+        remedy = _remedy(settings.backend, frozenset({GENERATION}))
+        raise ConfigError(f"{settings.model} with the backend {settings.backend} replies in no words: {remedy}")
     return backend
 
 
@@ -86,6 +87,11 @@ def _remedy(backend: str, lacking: frozenset[str]) -> str:
         return (
             "set judge.endpoint.prompt_logprobs to the way in which the endpoint gives them, if it does "
             "(docs/judge.md), or choose another judge.backend"
+        )
+    if backend == "openvino" and lacking == {GENERATION}:
+        return (
+            "it measures and writes nothing, whatever the model (not even an answer where a query has no reference "
+            "answers): choose judge.backend transformers, vllm or openai, or another judge.strategy"
         )
     if backend in ("transformers", "openvino", "vllm") and PROMPT_LOGPROBS not in lacking:
         return "the model has no chat template: choose an instruct model, or another judge.strategy"

@@ -6,6 +6,7 @@ figures of agreement. Taking a grade back appends too: a withdrawal, and then ag
 
 from __future__ import annotations
 
+from qrelay.errors import InputError
 from qrelay.labels.ledger import overrides
 from qrelay.labels.ledger.changes import hold
 from qrelay.labels.ledger.ledger import Ledger
@@ -38,21 +39,31 @@ def decide(ledger: Ledger, collection: str, wanted: NewOverride, *, known: int |
 
 
 def take_back(ledger: Ledger, collection: str, query_id: str, passage_id: str, author: str) -> Written:
-    """Takes back what the author graded this pair: then another person's latest decision stands, or none. Nothing
-    is recorded where no grade of theirs is left to take back. Errors as of `decide`."""
+    """Takes back what the author graded this pair: then another person's latest decision stands, or none.
+
+    Raises:
+        InputError: no grade of theirs is left to take back.
+        UnknownCollection, BackendUnavailable: as `decide`.
+    """
     require_collection(ledger, collection)
     with ledger.writing("take a grade back") as connection:
         hold(connection, {collection})
         said = overrides.history(connection, collection, query_id, passage_id)
         mine = [each for each in said if each.author == author.strip()]
         if not mine or mine[-1].grade is None:
-            return Written(0, 1, 0)
+            pair = f"query {query_id[:80]} and passage {passage_id[:80]}"
+            raise InputError(
+                f"{author.strip()} has no grade of {pair} to take back: load the page again, which shows what stands"
+            )
         others = [each for each in said if each.author != author.strip()]
         wanted = [NewOverride(query_id, passage_id, None, "", author, "taken back")]
         if others and others[-1].grade is not None:
-            note = f"stands again: {author.strip()} took back {mine[-1].grade}"
             last = others[-1]
-            wanted.append(NewOverride(query_id, passage_id, last.grade, last.scale, last.author, note))
+            why = f"taken back: what {last.author} said last stands again"
+            wanted = [
+                NewOverride(query_id, passage_id, None, "", author, why),
+                NewOverride(query_id, passage_id, last.grade, last.scale, last.author, last.note),
+            ]
         return overrides.add(connection, collection, wanted, ledger.now_us(), act="take back")
 
 

@@ -104,6 +104,8 @@ def from_rpc_error(address: str, error: Any) -> QrelayError:
             return BackendUnavailable(f"{address} does not answer: {text}{tls_hint(text)}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return BackendTimeout(f"{address} did not answer in time: {text}")
+        case grpc.StatusCode.CANCELLED:  # not by us, or nobody would ask: the server, or what stands before it
+            return BackendUnavailable(f"{address} dropped the call before it was answered: try again")
         case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in text:  # gRPC's words, at either end
             return Oversized(f"{address}: {text}: ask for less in one call, or raise the service's {_LIMIT}")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:

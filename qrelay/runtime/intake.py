@@ -43,7 +43,8 @@ ServicerContext = grpc.aio.ServicerContext[Any, Any]
 
 
 class Room:
-    """Bytes that may be in memory at once. Who asks waits until there is room: first come, first served."""
+    """Bytes that may be in memory at once. Who asks waits until there is room: first come, first served, but for
+    who asks for none."""
 
     def __init__(self, total: int) -> None:
         self._free = total
@@ -51,6 +52,8 @@ class Room:
 
     async def take(self, amount: int) -> None:
         """Returns when `amount` is taken. Cancelled, it takes nothing."""
+        if not amount:
+            return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((amount, turn))
         self._admit()

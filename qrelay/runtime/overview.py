@@ -52,7 +52,8 @@ class Look:
     """One look at everything: samples by service, lag by queue, when (monotonic seconds)."""
 
     at: float
-    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float] | None] = field(default_factory=dict)
+    """None: the service runs, and its figures could not be read."""
     queues: Mapping[Queue, QueueStats] = field(default_factory=dict)
     problem: str = ""
     holds: Mapping[str, str] = field(default_factory=dict)
@@ -63,9 +64,9 @@ class Look:
     """The console's URL; "": it does not run."""
 
 
-def scrape(address: str, transport: Transport = PLAIN) -> dict[str, float]:
+def scrape(address: str, transport: Transport = PLAIN) -> dict[str, float] | None:
     """One service's samples, summed over the labels that are not in the name: `name{x}`, of an outcome or a budget's
-    period x, or `name`."""
+    period x, or `name`. None: it did not answer, or not in Prometheus' format."""
     totals: dict[str, float] = {}
     try:
         for family in text_string_to_metric_families(metrics_of(address, 2.0, transport)):
@@ -74,7 +75,7 @@ def scrape(address: str, transport: Transport = PLAIN) -> dict[str, float]:
                 name = f"{sample.name}{{{found}}}" if found else sample.name
                 totals[name] = totals.get(name, 0.0) + sample.value
     except Exception:  # also what HTTP's and Prometheus' parsers raise at another service's answer
-        return {}
+        return None
     return totals
 
 
@@ -91,10 +92,10 @@ async def look(data_dir: Path, broker: JetStreamBroker | QrelayError, transport:
     except QrelayError as error:
         problem = str(masked(str(error)))
     metrics = dict(zip(names, samples, strict=True))
-    waiting = [name for name in names if metrics[name].get("qrelay_on_hold_until_seconds")]
+    waiting = [name for name in names if (metrics[name] or {}).get("qrelay_on_hold_until_seconds")]
     said = await asyncio.gather(*(asyncio.to_thread(held_up, name, found[name].grpc, transport) for name in waiting))
     published = {}
-    if "qrelay_published_change" in metrics.get("sink", {}):
+    if "qrelay_published_change" in (metrics.get("sink") or {}):
         published = await asyncio.to_thread(publishing, found["sink"].grpc, transport)
     console = found[CONSOLE].grpc if CONSOLE in found else ""
     holds = dict(zip(waiting, said, strict=True))
@@ -117,54 +118,68 @@ def held_up(service: str, address: str, transport: Transport) -> str:
 
 
 def summary(before: Look | None, now: Look) -> dict[str, Any]:
-    """What is shown: a row a service, and the totals. Rates are per second since `before`; None without it."""
+    """What is shown: a row a service, and the totals. None: not known, because the service's figures could not be
+    read, now or (of rates, which are per second) at the look `before`."""
 
     def rate(service: str, name: str) -> float | None:
         if before is None:
             return None
-        grown = _value(now, service, name) - _value(before, service, name)
-        return round(max(grown, 0.0) / max(now.at - before.at, 1e-9), 2)  # less than before: it was started anew
+        since, value = _value(before, service, name), _value(now, service, name)
+        if since is None or value is None:
+            return None
+        return round(max(value - since, 0.0) / max(now.at - before.at, 1e-9), 2)  # less: it was started anew
 
     rows = []
     for service in SERVICES:
         queue = now.queues.get(_QUEUES[service])
-        batches = _value(now, service, "qrelay_batch_items_count")
+        ready = _value(now, service, "qrelay_ready")
         rows.append({
             "service": service,
             "up": service in now.metrics,
-            "ready": _value(now, service, "qrelay_ready") > 0,
+            "ready": None if ready is None else ready > 0,
             "on_hold": now.holds.get(service),
             "lag": queue.lag if queue else None,
             "held": queue.held if queue else None,
             "per_second": rate(service, "qrelay_items_total{ok}"),
-            "mean_batch": round(_value(now, service, "qrelay_batch_items_sum") / batches, 1) if batches else None,
-            "ok": int(_value(now, service, "qrelay_items_total{ok}")),
-            "retried": int(_value(now, service, "qrelay_items_total{retried}")),
-            "dead_lettered": int(_value(now, service, "qrelay_items_total{dead_lettered}")),
+            "mean_batch": _mean_batch(now, service),
+            **{name: _count(now, service, f"qrelay_items_total{{{name}}}")
+               for name in ("ok", "retried", "dead_lettered")},
         })  # fmt: skip
-    judge = {name: int(_value(now, "judge", f"qrelay_judgments_total{{{name}}}"))
+    judge = {name: _count(now, "judge", f"qrelay_judgments_total{{{name}}}")
              for name in ("graded", "cached", "missing")}  # fmt: skip
     return {"services": rows, "judgments": judge, "problem": now.problem, "published": dict(now.published),
             "console": now.console or None,
             "judgments_per_second": rate("judge", "qrelay_judgments_total{graded}"),
-            "prompt_tokens": int(_value(now, "judge", "qrelay_prompt_tokens_total")),
+            "prompt_tokens": _count(now, "judge", "qrelay_prompt_tokens_total"),
             "prompt_tokens_per_second": rate("judge", "qrelay_prompt_tokens_total"),
             "price_per_million_tokens": _value(now, "judge", "qrelay_budget_price"),
             "budget": _budget(now)}  # fmt: skip
+
+
+def _mean_batch(now: Look, service: str) -> float | None:
+    batches = _value(now, service, "qrelay_batch_items_count")
+    return round((_value(now, service, "qrelay_batch_items_sum") or 0) / batches, 1) if batches else None
 
 
 def _budget(now: Look) -> dict[str, dict[str, int | None]]:
     """period -> its limit and what is spent of it, in prompt tokens, None: not counted yet; without a limit, none."""
     found: dict[str, dict[str, int | None]] = {}
     for period in PERIODS:
-        if limit := int(_value(now, "judge", f"qrelay_budget_tokens{{{period}}}")):
-            left = now.metrics["judge"].get(f"qrelay_budget_left_tokens{{{period}}}")
+        if limit := _count(now, "judge", f"qrelay_budget_tokens{{{period}}}"):
+            left = (now.metrics["judge"] or {}).get(f"qrelay_budget_left_tokens{{{period}}}")
             found[period] = {"limit": limit, "spent": None if left is None else limit - int(left)}
     return found
 
 
-def _value(at: Look, service: str, name: str) -> float:
-    return at.metrics.get(service, {}).get(name, 0.0)
+def _value(at: Look, service: str, name: str) -> float | None:
+    """0 where the service has counted none yet; None where its figures are not known."""
+    samples = at.metrics.get(service)
+    return None if samples is None else samples.get(name, 0.0)
+
+
+def _count(at: Look, service: str, name: str) -> int | None:
+    found = _value(at, service, name)
+    return None if found is None else int(found)
 
 
 class Overview:

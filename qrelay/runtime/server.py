@@ -26,6 +26,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from opentelemetry import trace
+from opentelemetry.context import Context
 
 from qrelay.config import AccessSettings, GrpcSettings, TlsSettings
 from qrelay.errors import AccessError, BackendTimeout, Oversized, PortInUse, QrelayError
@@ -40,6 +41,12 @@ from qrelay.security.tls import server_credentials
 log = logging.getLogger(__name__)
 
 LIVENESS: Final = "liveness"
+_UNTAKEN_S: Final = 2**31 - 1
+"""Seconds that a call waits to be taken up: its own deadline ends it. gRPC drops it after 30, as CANCELLED, which a
+process that stood still so long (on a starved or suspended machine) would answer to callers who cancelled nothing."""
+_UNTAKEN_CALLS: Final = 8
+"""Times `grpc.max_calls` that may wait to be taken up, about 13 KB each; only beyond does gRPC drop calls, as
+CANCELLED. Its own limits begin at 1,000."""
 _PROBES: Final = 16
 """Health checks at once, of those that come in plain text."""
 _STREAM_AHEAD: Final = 4
@@ -80,10 +87,9 @@ class Guard(grpc.aio.ServerInterceptor):
 
     async def _unary(self, method: _Method, _: Any, context: ServicerContext) -> bytes:
         started = time.monotonic()
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         try:
             with telemetry.tracer().start_as_current_span(
-                method.name, context=telemetry.remote_context(metadata), kind=trace.SpanKind.SERVER
+                method.name, context=_remote(context), kind=trace.SpanKind.SERVER
             ):
                 async with asyncio.timeout(context.time_remaining() or self._settings.default_deadline_s):
                     await self._admit(method, context)
@@ -102,6 +108,8 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _stream(
         self, method: _Method, answers: Callable[..., AsyncIterator[Any]], _: Any, context: ServicerContext
     ) -> AsyncIterator[bytes]:
+        # Not the current span: an iterator that is left is closed in another context, which cannot take it back.
+        span = telemetry.tracer().start_span(method.name, context=_remote(context), kind=trace.SpanKind.SERVER)
         try:
             await self._admit(method, context)
             async for answer in answers(method, context):
@@ -109,6 +117,8 @@ class Guard(grpc.aio.ServerInterceptor):
             method.count("OK")
         except Exception as error:
             await _abort(context, as_qrelay_error(error), method)
+        finally:
+            span.end()
 
     async def _admit(self, method: _Method, context: ServicerContext) -> None:
         """Notes who calls, before anything of the request is read. Raises AccessError: they may not."""
@@ -176,6 +186,12 @@ class _Method:
             telemetry.GRPC_CALLS.labels(self.name, code).inc()
 
 
+def _remote(context: ServicerContext) -> Context:
+    """The trace context of the caller, as a call's metadata has it."""
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return telemetry.remote_context(metadata)
+
+
 def _once(serialize: Callable[[Any], bytes], answer: Any) -> bytes:
     return answer if isinstance(answer, bytes) else serialize(answer)
 
@@ -229,6 +245,7 @@ class GrpcServer:
         self._probes: grpc.aio.Server | None = None
         self.probes = ""
         """host:port that answers probes in plain text; "" where there is none."""
+        untaken = _UNTAKEN_CALLS * settings.max_calls
         self._server = grpc.aio.server(
             interceptors=[Guard(settings, Gate(access or AccessSettings()))],
             maximum_concurrent_rpcs=settings.max_calls,
@@ -236,6 +253,9 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),  # `Guard` measures answers
                 ("grpc.so_reuseport", 0),
+                ("grpc.server_max_unrequested_time_in_server", _UNTAKEN_S),
+                ("grpc.server.max_pending_requests", untaken),
+                ("grpc.server.max_pending_requests_hard_limit", untaken),
                 ("grpc.http2.bdp_probe", 0),  # or what is not read yet may be megabytes of each call
             ],
         )

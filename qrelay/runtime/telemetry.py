@@ -210,6 +210,13 @@ def remote_context(carrier: Mapping[str, str]) -> Context:
     return propagate.extract(carrier)
 
 
+def trace_context() -> list[tuple[str, str]]:
+    """Metadata of a call by which the caller's span, where one is active, becomes the parent of the service's."""
+    carrier: dict[str, str] = {}
+    inject_context(carrier)
+    return [*carrier.items()]
+
+
 def inject_context(carrier: dict[str, str], span_context: Context | None = None) -> None:
     """Write `traceparent` of the given (or current) context into headers."""
     propagate.inject(carrier, span_context if span_context is not None else context.get_current())

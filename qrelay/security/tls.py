@@ -278,12 +278,21 @@ def _named(address: str, options: Options) -> list[tuple[str, Any]]:
 
 def refuse_plain(address: str, transport: Transport) -> None:
     """Raises ConfigError: plain text to this address would leave this machine, and nobody has allowed that."""
-    away = [each for each in address.split(",") if not is_loopback(_host_of(each))]
+    away = _away(address)
     if away and not transport.insecure and not transport.tls.enabled:
         raise ConfigError(
             f"{away[0]} is another machine, and plain text would go there: set all.tls (certificate, key, "
             "authority), or say all.insecure: true"
         )
+
+
+def leaves_here(address: str) -> bool:
+    """Whether what is sent to the address, or to one of several with commas between, leaves this machine."""
+    return bool(_away(address))
+
+
+def _away(address: str) -> list[str]:
+    return [each for each in address.split(",") if not is_loopback(_host_of(each))]
 
 
 def _host_of(address: str) -> str:

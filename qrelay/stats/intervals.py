@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -72,12 +74,12 @@ def paired_bootstrap(
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Bounds of a share of n independent rows (Wilson 1927, by scipy). They hold near 0 and 1 (Brown, Cai, DasGupta
-    2001, Statistical Science 16)."""
-    from scipy.stats import binomtest
-
-    bounds = binomtest(successes, n).proportion_ci(level, method="wilson")
-    return float(bounds.low), float(bounds.high)
+    """Bounds of a share of n independent rows (Wilson 1927). They hold near 0 and 1 (Brown, Cai, DasGupta 2001,
+    Statistical Science 16). By its formula: importing SciPy for it would cost the console 60 MB and seconds."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle, half = successes + z * z / 2, z * math.sqrt(successes * (n - successes) / n + z * z / 4)
+    low, high = (middle - half) / (n + z * z), (middle + half) / (n + z * z)
+    return low if successes else 0.0, high if successes < n else 1.0
 
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:

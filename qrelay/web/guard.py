@@ -22,6 +22,8 @@ from qrelay.web.pages import refusal
 from qrelay.web.security import HEADERS, is_json, refuse_foreign, refuse_forged
 from qrelay.web.settings import ConsoleSettings
 
+HEALTH: Final = "/health"
+"""Is answered however many requests are."""
 _SHARE: Final = 2
 """A half of `grpc.max_bytes_in_flight` is for bodies, as for calls with items over gRPC."""
 
@@ -50,10 +52,10 @@ class Guard:
         connection, asked = HTTPConnection(scope), False
         try:
             refuse_foreign(scope["method"], connection.headers, self._settings.hosts)
-            self._admit()
+            if scope["path"] != HEALTH:
+                self._admit()
             limit = self._limit(connection)
-            async with self._taken(_declared(connection, limit)):
-                body = await self._body(receive, limit)
+            async with self._held(_declared(connection, limit), receive, limit) as body:
                 refuse_forged(scope["method"], connection, body)
                 asked = True
                 await _unless_gone(self._app, scope, body, receive, send)
@@ -63,15 +65,19 @@ class Guard:
             await refusal(connection, problem(error))(scope, receive, send)
 
     @asynccontextmanager
-    async def _taken(self, held: int) -> AsyncIterator[None]:
-        """Room for so many bytes. Raises Overloaded: there is none for a whole deadline."""
+    async def _held(self, held: int, receive: Receive, limit: int) -> AsyncIterator[bytes]:
+        """The body, read once there is room for `held` bytes; what it takes less is given back at once, the rest in
+        the end. Raises Overloaded: there is no room for a whole deadline; and as `_body`."""
         try:
             async with asyncio.timeout(self._limits.default_deadline_s):
                 await self._room.take(held)
         except TimeoutError:
             raise Overloaded("other requests' bodies take all of grpc.max_bytes_in_flight: try again later") from None
         try:
-            yield
+            body = await self._body(receive, limit)
+            self._room.give(held - len(body))
+            held = len(body)
+            yield body
         finally:
             self._room.give(held)
 

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from qrelay.errors import AccessError, InputError
 from qrelay.runtime import telemetry
+from qrelay.web.guard import HEALTH
 from qrelay.web.pages import form, render
 from qrelay.web.routes import route
 from qrelay.web.security import PERSON_COOKIE, SESSION_COOKIE, Action, identified, name_cookie, named
@@ -68,7 +69,7 @@ def _back(fields: FormData) -> Response:
     return RedirectResponse(back if back.startswith("/") and not back.startswith(("//", "/\\")) else "/", 303)
 
 
-def health(_: Request) -> Response:
+async def health(_: Request) -> Response:
     """That the server answers; it needs nobody else for that."""
     return JSONResponse({"status": "SERVING"})
 
@@ -79,5 +80,5 @@ ROUTES = [
     route("/login", login, Action.OPEN),
     route("/login", sign_in, Action.OPEN, ["POST"]),
     route("/logout", sign_out, Action.OPEN, ["POST"]),
-    route("/health", health, Action.OPEN),
+    route(HEALTH, health, Action.OPEN),
 ]

@@ -10,6 +10,7 @@ from starlette.datastructures import FormData
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from qrelay.errors import InputError
 from qrelay.web.errors import UNAUTHENTICATED, Problem
 from qrelay.web.security import CSRF, CSRF_COOKIE, new_token
 from qrelay.web.site import site_of
@@ -67,6 +68,12 @@ def render(request: HTTPConnection, template: str, *, status: int = 200, **value
     return page
 
 
+def compile_templates() -> None:
+    """All of them, so that no page is the first to wait for one."""
+    for name in _environment().list_templates():
+        _environment().get_template(name)
+
+
 def part(template: str, **values: Any) -> str:
     """A part of a page, all texts escaped: what a page that is kept up to date is sent."""
     found: str = _environment().get_template(template).render(values)
@@ -76,6 +83,13 @@ def part(template: str, **values: Any) -> str:
 async def form(request: Request) -> FormData:
     """The fields that a page sent; their token is checked already. Raises HTTPException: too many, or unreadable."""
     return await request.form(max_files=0, max_fields=1000)
+
+
+def whole_number(text: str, name: str) -> int:
+    """A number that a page sent. Raises InputError: it is none."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise InputError(f"{name} {text[:40]!r} is no whole number: load the page again")
+    return int(text)
 
 
 def refusal(request: HTTPConnection, problem: Problem) -> Response:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import anyio.to_thread
 from opentelemetry import trace
 from starlette.requests import Request
 from starlette.responses import Response
@@ -57,7 +56,7 @@ class Guarded:
         if inspect.iscoroutinefunction(self.endpoint):
             found = await self.endpoint(request)
         else:
-            found = await anyio.to_thread.run_sync(self.endpoint, request, abandon_on_cancel=True)
+            found = await site_of(request).reading.run(self.endpoint, request)
         assert isinstance(found, Response)
         return found
 

@@ -2,6 +2,7 @@
 
 site = site_of(request)
 with site.ledger().snapshot() as snapshot: ...              # in a plain (threaded) endpoint
+found = await site.reading.run(read, site)                      # in an async one
 answer = await site.call("retriever", "Retrieve", pb.RetrieveRequest(...))
 """
 
@@ -16,29 +17,37 @@ from starlette.requests import HTTPConnection
 
 from qrelay.client.places import SERVICES, Places
 from qrelay.config import NatsSettings
-from qrelay.labels.browse.thresholds import Histograms
+from qrelay.judging.settings import JudgeSettings
+from qrelay.labels.browse.thresholds import Histogram, Histograms
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.settings import SinkSettings
 from qrelay.rundir import endpoints
-from qrelay.runtime import telemetry
 from qrelay.runtime.client import OPTIONS, translated
 from qrelay.runtime.overview import Overview
+from qrelay.runtime.telemetry import trace_context
 from qrelay.security.access import Gate, header_of
 from qrelay.security.identity import acting
 from qrelay.settings import load_settings
 from qrelay.settings.sections import CONSOLE
+from qrelay.web.counting import Counting
 from qrelay.web.settings import ConsoleSettings, Service
+from qrelay.web.workers import Workers
 
 PATIENCE_S: Final = 0.1
 """A page does not wait longer for the queues' server; the next look may have its answer."""
 FRESH_S: Final = 0.9
+READERS: Final = 10
+_DECIDERS: Final = 4
+"""With the readers and the one that counts, as many as the ledger has connections (SQLAlchemy's 15)."""
+_FEEDERS: Final = 4
 
 
 class Site:
-    """See the module. sink: the sink's settings, which say where the ledger is and what becomes training data."""
+    """See the module. sink: the sink's settings, which say where the ledger is and what becomes training data;
+    rubric: the judge's, in whose words people grade."""
 
-    def __init__(self, settings: ConsoleSettings, sink: SinkSettings) -> None:
-        self.settings, self.sink = settings, sink
+    def __init__(self, settings: ConsoleSettings, sink: SinkSettings, rubric: str = "") -> None:
+        self.settings, self.sink, self.rubric = settings, sink, rubric
         self.gate = Gate(settings.access)
         self.stopping: Callable[[], bool] = lambda: False
         """Whether the server has been told to end: what goes on for long ends then."""
@@ -48,7 +57,11 @@ class Site:
             transport=settings.transport,
         )  # fmt: skip
         """What every page on the pipeline shows, looked at once for all of them."""
-        self.histograms = Histograms()
+        self.reading, self.deciding, self.feeding = Workers(READERS), Workers(_DECIDERS), Workers(_FEEDERS)
+        """Threads that read the ledger, write what people decide, and feed."""
+        self.histograms = Counting(self._histograms)
+        """By collection."""
+        self._kept = Histograms()
         self.mcp: Any = None
         """What answers at /mcp, while the application runs."""
         self._ledger: Ledger | None = None
@@ -57,11 +70,14 @@ class Site:
         self._places = Places(settings.data_dir, given, OPTIONS, settings.transport)
 
     @classmethod
-    def of(cls, data_dir: Path | None, config: Path | None, **changed: Any) -> Site:
-        """With the settings of an installation; `changed`: fields of the console's. Raises ConfigError."""
+    def of(cls, data_dir: Path | None, config: Path | None, *, port: int | None = None) -> Site:
+        """With the settings of an installation; `port`: instead of that of console.bind. Raises ConfigError."""
         console = load_settings(ConsoleSettings, "console", file=config, data_dir=data_dir)
+        if port is not None:
+            console = console.model_copy(update={"bind": f"{console.bind.rpartition(':')[0]}:{port}"})
         sink = load_settings(SinkSettings, "sink", file=config, data_dir=data_dir)
-        return cls(ConsoleSettings.model_validate({**console.model_dump(), **changed}), sink)
+        judge = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
+        return cls(console, sink, judge.rubric)
 
     def ledger(self) -> Ledger:
         """The ledger, opened when first asked for: `qrelay up` starts the console beside the sink, which makes it.
@@ -75,6 +91,11 @@ class Site:
                 timeout_s = self.sink.busy_timeout_s
                 self._ledger = Ledger.open(self.sink.ledger_url, busy_timeout_s=timeout_s, create=False)
             return self._ledger
+
+    def _histograms(self, collection: str) -> list[Histogram]:
+        """In a thread."""
+        with self.ledger().snapshot() as snapshot:
+            return self._kept.of(snapshot, collection, self.sink.rules.relevant_grades)
 
     def nats(self) -> NatsSettings:
         """Where the queues are: the server that runs from the data folder, else the settings'."""
@@ -103,6 +124,7 @@ class Site:
 
     async def close(self) -> None:
         """Closes channels and the ledger."""
+        self.histograms.close()
         await self.overview.close()
         await self._places.close()
         if self._ledger is not None:
@@ -111,10 +133,8 @@ class Site:
 
 def _told() -> tuple[tuple[str, str], ...]:
     """The trace that a call belongs to, and the token of who asks, whose role the service checks itself."""
-    carrier: dict[str, str] = {}
-    telemetry.inject_context(carrier)
     caller = acting.get()
-    return *carrier.items(), *header_of(caller.bearer if caller else "")
+    return *trace_context(), *header_of(caller.bearer if caller else "")
 
 
 def site_of(request: HTTPConnection) -> Site:

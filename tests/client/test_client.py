@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import inspect
 import json
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_overloads
 
 import pytest
 
 from qrelay import AsyncClient, Client
 from qrelay.client import frames, inputs
-from qrelay.errors import InputError, InvalidQuery, NotQualified, QrelayError, SetupError, UnknownCollection
+from qrelay.errors import (
+    ConfigError,
+    InputError,
+    InvalidQuery,
+    NotQualified,
+    QrelayError,
+    SetupError,
+    UnknownCollection,
+)
 from qrelay.types import CandidateSet, Graded, Query
 from tests.client.judging import Judging, judge
 from tests.pipeline.harness import COLLECTION, DOUBLES, IMPATIENT, Installation
@@ -286,6 +296,51 @@ def test_results_that_are_read_after_the_client_was_closed_are_refused_in_words(
         next(results)
     with pytest.raises(InputError, match="is closed"):
         client.judge(candidate_set(1))
+
+
+def test_a_client_with_an_address_needs_no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "qrelay.yaml").write_text("of another program: [")
+    monkeypatch.chdir(tmp_path)
+    with judge(Judging()) as address, Client(judge=address, collection="docs") as client:
+        assert len(client.judge(candidate_set()).judgments) == 5
+        assert repr(client) == f"Client(judge='{address}', collection='docs')"
+        with pytest.raises(ConfigError, match=r"qrelay\.yaml"):
+            client.retrieve("what runs from the data folder")
+    with pytest.raises(ConfigError, match=r"qrelay\.yaml"):
+        Client()
+
+
+def _calls(client: type) -> dict[str, Any]:
+    """Its public methods."""
+    return {name: each for name, each in vars(client).items() if not name.startswith("_") or name == "__init__"}
+
+
+def _parameters(call: Any) -> list[tuple[str, Any, Any]]:
+    parameters = inspect.signature(getattr(call, "__func__", call)).parameters.values()
+    return [(each.name, each.kind, each.default) for each in parameters]
+
+
+def test_both_clients_have_the_same_calls_and_say_the_same_of_them() -> None:
+    blocking, asynchronous = _calls(Client), _calls(AsyncClient)
+    assert blocking.keys() - {"close"} == asynchronous.keys() - {"aclose"}
+    for name in blocking.keys() & asynchronous.keys():
+        one, other = blocking[name], asynchronous[name]
+        assert one.__doc__ == other.__doc__, name
+        if not isinstance(one, property):
+            assert _parameters(one) == _parameters(other), name
+            assert [*map(_parameters, get_overloads(one))] == [*map(_parameters, get_overloads(other))], name
+
+
+def test_what_is_said_of_a_call_names_its_parameters_and_errors() -> None:
+    for name, call in _calls(Client).items():
+        if name in ("close", "data_dir"):
+            continue
+        said, calls = inspect.getdoc(call) or "", get_overloads(call) or [call]
+        named = {each for one in calls for each, kind, _ in _parameters(one) if each not in ("self", "cls")}
+        # of `local` those of every client are said there
+        missing = {each for each in named if each not in said} - {"timeout_s", "attempts", "data_dir"}
+        assert not missing, (name, missing)
+        assert "Raises:" in said, name
 
 
 def test_a_data_frame_is_read_by_its_rows() -> None:

@@ -4,13 +4,17 @@ flight. Over gRPC, to a scripted judge behind the real server."""
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from qrelay import AsyncClient
+from qrelay import AsyncClient, Client
 from qrelay.client import flow, patience, requests
 from qrelay.errors import (
     BackendTimeout,
@@ -22,6 +26,7 @@ from qrelay.errors import (
     QrelayError,
     RateLimited,
 )
+from qrelay.runtime import telemetry
 from qrelay.types import CandidateSet, JudgedSet, Passage
 from tests.client.judging import Judging, judge
 from tests.conftest import eventually
@@ -69,6 +74,28 @@ async def test_one_item_is_answered_by_one_record() -> None:
         async with AsyncClient(judge=address) as client:
             found = await client.judge(candidate_set(7))
     assert found.candidate_set == candidate_set(7)
+
+
+async def test_calls_belong_to_the_callers_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a stream and by themselves, from both clients."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(telemetry, "tracer", lambda: provider.get_tracer("qrelay"))
+    with judge(Judging()) as address:
+        async with AsyncClient(judge=address) as client:
+            with telemetry.tracer().start_as_current_span("the caller's"):
+                await client.judge(sets(9)).list()
+                await client.judge(candidate_set())
+                await asyncio.to_thread(_judge_blocking, address)
+    *served, caller = exporter.get_finished_spans()
+    assert Counter(each.name.rsplit("/")[-1] for each in served) == {"StreamJudge": 2, "Judge": 2}
+    assert {each.parent and each.parent.span_id for each in served} == {caller.context.span_id}
+
+
+def _judge_blocking(address: str) -> None:
+    with Client(judge=address) as client:
+        list(client.judge(sets(9)))
+        client.judge(candidate_set())
 
 
 async def test_no_more_is_taken_from_the_source_than_may_be_in_flight() -> None:

@@ -22,9 +22,9 @@ from qrelay.web.api import models, shapes
 from qrelay.web.api.operations import OPERATIONS, Operation
 from qrelay.web.console.judge.diagrams import reliability
 from qrelay.web.console.queries.asked import asked
-from qrelay.web.console.queries.grading import whole_number
 from qrelay.web.console.queries.guide import peoples_scale
 from qrelay.web.console.queries.visible import exact, visible
+from qrelay.web.pages import whole_number
 from qrelay.web.security import named, refuse_foreign, refuse_forged
 from tests.fuzz.parser import Parser, constant, each, file
 from tests.web.reports import report

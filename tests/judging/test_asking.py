@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qrelay.errors import (
     BackendUnavailable,
+    BudgetExhausted,
     ConfigError,
     EndpointRefuses,
     MalformedInput,
@@ -18,6 +20,10 @@ from qrelay.errors import (
     TransientError,
 )
 from qrelay.judging.asking import ATTEMPTS, GIVE_UP, Asker, side_by_side
+from qrelay.judging.budget import Budget
+from qrelay.judging.budget_settings import BudgetSettings
+from qrelay.judging.cache_sql import SqlCache
+from qrelay.judging.judge import utc_now
 from qrelay.llm.base import Weights
 from qrelay.llm.exchange import Chat, Prompt, Reply, TokenLogprobs
 from qrelay.llm.fake import FakeBackend
@@ -65,6 +71,24 @@ async def test_equal_questions_are_asked_once(tmp_path: Path) -> None:
     with Asker(backend, tmp_path / "j") as asker:
         one, other = await asker.score(prompts(1) * 2)
     assert one == other and backend.asked == 1
+
+
+@pytest.mark.parametrize("ask", ["score", "generate"])
+async def test_questions_count_in_the_budget_which_ends_them_and_answers_are_kept(tmp_path: Path, ask: str) -> None:
+    chats = [Chat((("user", f"Lists can be sorted: {n}. How?"),), 20) for n in range(64)]
+    questions: Any = prompts(64) if ask == "score" else chats
+    store, backend = SqlCache(str(tmp_path / "cache.sqlite")), FakeBackend()
+    day = utc_now().date().isoformat()
+    with Asker(backend, tmp_path / "j", budget=Budget(BudgetSettings(tokens_per_day=1), store)) as asker:
+        with pytest.raises(BudgetExhausted, match="the same command continues"):
+            await getattr(asker, ask)(questions)
+    assert 0 < backend.asked < 64, "what was begun is finished, and nothing after it is asked"
+    assert store.spent(day) > 0
+    with Asker(backend, tmp_path / "j", budget=Budget(BudgetSettings(tokens_per_day=10**9), store)) as asker:
+        answers = await getattr(asker, ask)(questions)
+    assert backend.asked == 64
+    assert store.spent(day) == sum(each.prompt_tokens for each in answers)
+    store.close()
 
 
 @pytest.mark.parametrize(

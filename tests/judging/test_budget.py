@@ -14,7 +14,7 @@ import pytest
 from qrelay import wire
 from qrelay.config import GrpcSettings, WorkerSettings
 from qrelay.errors import BackendUnavailable, BudgetExhausted, ConfigError, QrelayError
-from qrelay.judging.budget import Budgeted
+from qrelay.judging.budget import Budget, Budgeted
 from qrelay.judging.budget_settings import BudgetSettings
 from qrelay.judging.cache import NoCache
 from qrelay.judging.cache_sql import SqlCache
@@ -80,7 +80,7 @@ async def spend_all(core: Budgeted, sets: int = 100) -> tuple[int, BudgetExhaust
 )
 async def test_it_judges_until_the_lowest_limit_and_then_asks_nothing(limits: BudgetSettings) -> None:
     backend = FakeBackend()
-    judged, error = await spend_all(Budgeted(make_judge(backend), limits, NoCache()))
+    judged, error = await spend_all(Budgeted(make_judge(backend), Budget(limits, NoCache())))
     assert judged == backend.asked == 3
     assert str(3 * PRICE) in str(error)
     assert (error.retry_after_s is None) == bool(limits.tokens_per_run == 3 * PRICE or limits.money_per_run)
@@ -90,7 +90,7 @@ async def test_a_day_is_shared_by_replicas_survives_a_restart_and_ends_at_midnig
     clock, limits = Clock(), BudgetSettings(tokens_per_day=4 * PRICE)
 
     def replica() -> Budgeted:
-        return Budgeted(make_judge(), limits, SqlCache(str(tmp_path / "c.sqlite")), clock=clock)
+        return Budgeted(make_judge(), Budget(limits, SqlCache(str(tmp_path / "c.sqlite")), clock=clock))
 
     one, other = replica(), replica()
     for core in (one, other, one, other):
@@ -104,7 +104,9 @@ async def test_a_day_is_shared_by_replicas_survives_a_restart_and_ends_at_midnig
 
 
 async def test_labels_from_the_cache_are_free(tmp_path: Path) -> None:
-    core = Budgeted(make_judge(cache=tmp_path / "c.sqlite"), BudgetSettings(tokens_per_run=2 * PRICE), NoCache())
+    core = Budgeted(
+        make_judge(cache=tmp_path / "c.sqlite"), Budget(BudgetSettings(tokens_per_run=2 * PRICE), NoCache())
+    )
     for _ in range(10):
         await core.judge([one_set(0)])
     await core.judge([one_set(1)])
@@ -122,7 +124,7 @@ async def test_what_could_not_be_counted_is_counted_later() -> None:
             super().spend(day, tokens)
 
     store = Broken()
-    core = Budgeted(make_judge(), BudgetSettings(tokens_per_day=10**9), store, clock=Clock())
+    core = Budgeted(make_judge(), Budget(BudgetSettings(tokens_per_day=10**9), store, clock=Clock()))
     await core.judge([one_set(0)])
     store.down = False
     await core.judge([one_set(1)])
@@ -157,7 +159,7 @@ async def test_a_used_up_run_ends_the_worker_and_later_runs_do_the_rest(caplog: 
     await queued(broker, 5)
     found: list[str] = []
     for left in (3, 1, 0):
-        core = Budgeted(make_judge(), BudgetSettings(tokens_per_run=2 * PRICE), NoCache())
+        core = Budgeted(make_judge(), Budget(BudgetSettings(tokens_per_run=2 * PRICE), NoCache()))
         settings = WORKER.model_copy(update={"max_attempts": 5})
         worker = StageWorker(JudgeStage(core), broker, settings)
         if left:
@@ -187,7 +189,7 @@ async def test_a_used_up_day_pauses_without_an_attempt_and_goes_on_after_midnigh
     """With one attempt in all: a pause that counted as one would be a dead letter."""
     broker, clock = MemoryBroker(), Clock()
     await queued(broker, 4)
-    core = Budgeted(make_judge(), BudgetSettings(tokens_per_day=2 * PRICE), NoCache(), clock=clock)
+    core = Budgeted(make_judge(), Budget(BudgetSettings(tokens_per_day=2 * PRICE), NoCache(), clock=clock))
     worker = StageWorker(JudgeStage(core), broker, WORKER)
     task = asyncio.create_task(worker.run())
     await eventually(lambda: _left(broker, 2))
@@ -203,7 +205,9 @@ async def test_a_used_up_day_pauses_without_an_attempt_and_goes_on_after_midnigh
 async def test_a_paused_worker_that_is_told_to_stop_returns_what_it_holds() -> None:
     broker = MemoryBroker()
     await queued(broker, 3)
-    core = Budgeted(make_judge(), BudgetSettings(tokens_per_day=1), NoCache(), clock=Clock(EVENING.replace(hour=1)))
+    core = Budgeted(
+        make_judge(), Budget(BudgetSettings(tokens_per_day=1), NoCache(), clock=Clock(EVENING.replace(hour=1)))
+    )
     await core.judge([one_set(9)])
     worker = StageWorker(JudgeStage(core), broker, WORKER.model_copy(update={"max_attempts": 2}))
     task = asyncio.create_task(worker.run())
@@ -216,7 +220,7 @@ async def test_a_paused_worker_that_is_told_to_stop_returns_what_it_holds() -> N
 
 
 async def test_the_grpc_door_says_resource_exhausted_with_the_reason() -> None:
-    core = Budgeted(make_judge(), BudgetSettings(tokens_per_run=1), NoCache())
+    core = Budgeted(make_judge(), Budget(BudgetSettings(tokens_per_run=1), NoCache()))
     await core.judge([one_set(0)])
     settings = JudgeSettings(backend="fake")
     context: ServiceContext[JudgeSettings, Budgeted] = ServiceContext("judge", settings, "test")
@@ -271,7 +275,7 @@ async def test_a_core_that_fails_spends_nothing_and_closing_closes_both() -> Non
         def close(self) -> None:
             closed.append("store")
 
-    core = Budgeted(Failing(), BudgetSettings(tokens_per_run=1), Store())
+    core = Budgeted(Failing(), Budget(BudgetSettings(tokens_per_run=1), Store()))
     for _ in range(2):
         with suppress(BackendUnavailable):
             await core.judge([one_set(0)])

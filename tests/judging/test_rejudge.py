@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import pytest
 from click.testing import CliRunner
 
 from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import BackendUnavailable, BudgetExhausted, InputError, QrelayError
-from qrelay.judging.budget import Budgeted
+from qrelay.judging.budget import Budget, Budgeted
 from qrelay.judging.budget_settings import BudgetSettings
 from qrelay.judging.cache import NoCache
 from qrelay.judging.rejudge import Rejudged, count, rejudge
@@ -90,7 +91,7 @@ async def test_a_set_that_is_refused_is_named_and_the_others_go_on() -> None:
 
 
 async def test_a_used_up_budget_ends_it_with_where_to_go_on() -> None:
-    core = Budgeted(make_judge(), BudgetSettings(tokens_per_run=1), NoCache())
+    core = Budgeted(make_judge(), Budget(BudgetSettings(tokens_per_run=1), NoCache()))
     sent = Sent()
     done = await rejudge(core, stored(4), sent, batch=2)
     assert "budget used up" in done.stopped
@@ -163,6 +164,22 @@ def test_the_command_adds_labels_beside_those_of_the_real_ledger(sink: Sink, tmp
     assert "(6 from the cache)" in again.stdout
     assert "0 are new" in again.stdout
     assert labels(tmp_path) == after
+
+
+def test_all_batches_of_labels_go_through_one_connection(
+    sink: Sink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(fill(tmp_path))
+    opened: list[str] = []
+    plain = grpc.aio.insecure_channel
+
+    def counted(address: str, **options: Any) -> Any:
+        opened.append(address)
+        return plain(address, **options)
+
+    monkeypatch.setattr(grpc.aio, "insecure_channel", counted)
+    assert json.loads(run(tmp_path, "--json", "--batch", "1").stdout)["added"] == 6
+    assert len(opened) == 2, "one reads the sets, one sends the labels"
 
 
 def test_where_and_after_choose_what_is_judged(sink: Sink, tmp_path: Path) -> None:

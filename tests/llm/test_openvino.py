@@ -6,6 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qrelay.errors import ConfigError
+from qrelay.judging.engines import refuse_lacking
+from qrelay.judging.settings import JudgeSettings
+from qrelay.judging.strategies.answer_nll import AnswerNll
 from qrelay.llm.exchange import Continuation, TargetLogprobs
 from qrelay.llm.openvino import OpenVinoBackend
 from qrelay.llm.prefixes import PADDING, TokenQuery, padded_batches
@@ -20,6 +24,13 @@ async def test_the_same_question_has_the_same_likelihood_in_any_company(small_op
         (alone,) = await small_openvino.loglikelihood([each])
         assert isinstance(alone, TargetLogprobs) and isinstance(beside, TargetLogprobs)
         assert beside.logprobs == pytest.approx(alone.logprobs, abs=1e-3), "a width of its own moves it by tenths"
+
+
+def test_a_strategy_that_has_answers_written_is_refused_with_the_cause(small_openvino: OpenVinoBackend) -> None:
+    settings = JudgeSettings(backend="openvino", strategy="answer_nll")
+    with pytest.raises(ConfigError, match=r"answer_nll needs generation.*writes nothing.*transformers") as refused:
+        refuse_lacking(small_openvino, settings, AnswerNll().spec.needs)
+    assert "chat template" not in str(refused.value)
 
 
 @given(st.lists(st.integers(1, 200), max_size=30), st.integers(1, 500))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -24,8 +25,9 @@ from grpc_status import rpc_status
 
 from qrelay import wire
 from qrelay.config import GrpcSettings, NatsSettings
-from qrelay.errors import PortInUse
+from qrelay.errors import BackendUnavailable, PortInUse
 from qrelay.rundir import Endpoint, endpoints
+from qrelay.runtime.client import from_rpc_error
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.natsserver import NatsServer
@@ -137,6 +139,34 @@ async def test_too_much_at_once_is_resource_exhausted_with_details() -> None:
         assert details["RetryInfo"].retry_delay.seconds >= 1
         scorer.may.set()
         assert len((await running).results) == 3
+
+
+async def test_calls_are_answered_by_a_server_that_stood_still_while_they_waited_for_it() -> None:
+    """Left to itself gRPC drops a call that was not taken up within 30 s, and of more than 1,000 at once some, as
+    CANCELLED: no client cancelled anything."""
+    async with serving(max_calls=2000) as (_, channel, _):
+        stub = reranker_pb2_grpc.RerankerServiceStub(channel)
+        await stub.GetInfo(reranker_pb2.RerankerServiceGetInfoRequest(), timeout=LONG_S)
+        asked = [
+            asyncio.ensure_future(stub.GetInfo(reranker_pb2.RerankerServiceGetInfoRequest(), timeout=LONG_S))
+            for _ in range(1500)
+        ]
+        await asyncio.sleep(0)
+        time.sleep(31)  # of the server's loop, which is this one
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(each) for each in answers} == {reranker_pb2.RerankerServiceGetInfoResponse}
+
+
+async def test_a_call_that_a_server_drops_may_be_tried_again() -> None:
+    class Dropped(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.CANCELLED
+
+        def details(self) -> str:
+            return "CANCELLED"
+
+    error = from_rpc_error("host:1", Dropped())
+    assert isinstance(error, BackendUnavailable) and "try again" in str(error)
 
 
 async def test_an_oversized_request_is_resource_exhausted_and_names_the_limit() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qrelay.errors import InputError
 from qrelay.stats.agreement import auc
-from qrelay.stats.intervals import Interval, cluster_bootstrap, paired_bootstrap
+from qrelay.stats.intervals import Interval, cluster_bootstrap, paired_bootstrap, wilson
 
 Floats = NDArray[np.float64]
 DRAWS = 300
@@ -127,3 +127,12 @@ def test_without_a_difference_five_percent_are_significant() -> None:
         found = paired_bootstrap(lambda r, d=d: float(d[r].mean()), lambda _: 0.0, np.arange(60), n=200)  # type: ignore[misc]
         below += found.p_value < 0.05
     assert 4 <= below <= 27
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 40), (7, 50), (40, 40), (999_999, 1_000_000)])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_wilsons_interval_is_scipys(successes: int, n: int, level: float) -> None:
+    from scipy.stats import binomtest
+
+    expected = binomtest(successes, n).proportion_ci(level, method="wilson")
+    assert wilson(successes, n, level) == pytest.approx((expected.low, expected.high), rel=1e-12, abs=1e-15)

@@ -3,15 +3,19 @@ measured by what was trained on it."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.relabel.plant import MedQuad
-from benchmarks.utility import grid, head, labels
+from benchmarks.utility import __main__ as command
+from benchmarks.utility import answering, grid, head, labels, measuring
 from benchmarks.utility.grid import FOLDS, Places, cross_trained
 from benchmarks.utility.pairs import candidates, copies, in_parts, medquad, reference_of
+from qrelay.errors import InputError
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.formats.beir import Collection
 from qrelay.judging.cache_sql import SqlCache
@@ -21,6 +25,7 @@ from qrelay.judging.strategies.answer_nll import AnswerNll
 from qrelay.llm.base import Weights
 from qrelay.llm.fake import FakeBackend
 from qrelay.training.experiment import load_experiment
+from tests.training import utility_data
 
 ANSWER = "Asthma narrows the airways of the lungs and makes breathing hard. It often begins in childhood."
 TEXTS = {
@@ -139,3 +144,56 @@ def test_a_layer_learns_the_order_of_its_labels(name: str, tmp_path: Path) -> No
     )
     assert after > before
     assert after > 0.8
+
+
+SMALL = "smollm2-135m-instruct"
+
+
+def run(step: str, folder: Path) -> Any:
+    """What the step writes to its file, of two made-up collections and the smallest model."""
+    data, out = folder / "data", folder / "work"
+    if not data.exists():
+        utility_data.write(data)
+    told = [step, "--data", str(data), "--out", str(out), "--cache", str(folder / "cache"), "--model", SMALL]
+    command.main([*told, "--questions", "3"])
+    written = out / f"{step}.json"
+    return json.loads(written.read_text()) if written.exists() else None
+
+
+def test_every_step_runs_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it finds means nothing: a model that knows nothing labels sentences that say little."""
+    for name in ("READER", "GRADER", "LIKELIHOOD"):
+        monkeypatch.setattr(answering, name, SMALL)
+    monkeypatch.setattr(answering, "MAX_TOKENS", 8)
+    monkeypatch.setattr(command, "SELECTED", 3)
+    monkeypatch.setattr(grid, "SEEDS", 2)
+    with pytest.raises(SystemExit, match="label first"):
+        run("agree", tmp_path)
+    assert run("label", tmp_path) is None
+    agreed = run("agree", tmp_path)
+    assert {name: each["questions"] for name, each in agreed.items()} == {"medquad": 12, "liveqa-med": 10}
+    assert run("select", tmp_path)["pairs"] > 0
+    trained = run("train", tmp_path)["results"]
+    assert {*trained} == {grid.DEV, grid.TRANSFER, grid.CROSSED}
+    assert {*trained[grid.DEV]} == {*grid.LOSSES}
+    likely, answered = run("likelihood", tmp_path), run("answers", tmp_path)
+    assert {*likely["systems"]} == {*answered["systems"]} and "base" in likely["systems"]
+    assert {*run("whole", tmp_path)} == {grid.DEV, grid.TRANSFER}
+    capsys.readouterr()
+    run("report", tmp_path)
+    assert capsys.readouterr().out.count("| --- |") >= 5, "a table each of agree, train, likelihood, answers, whole"
+
+
+def test_a_collection_with_too_few_labels_ends_the_step_and_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_few(table: object) -> None:
+        raise InputError("a class is empty")
+
+    monkeypatch.setattr(measuring, "agreement", too_few)
+    monkeypatch.setattr(command.Study, "recorded", lambda *_: None)
+    with pytest.raises(SystemExit, match=r"medquad has too few labels.*run `label` to its end"):
+        run("agree", tmp_path)
+    assert not (tmp_path / "work" / "agree.json").exists()

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
+from qrelay.labels.browse.thresholds import Histogram
 from qrelay.labels.ledger import retractions
 from qrelay.types import Graded, Missing
+from qrelay.web.counting import Counting
+from tests.conftest import LONG_S
 from tests.labels.builders import OTHER_JUDGE, graded, judged_set, judgment, relabelled
 from tests.web.reports import HOSTILE, report, written
 from tests.web.serving import Served, console
 from tests.web.test_queries import acting, page
+
+HTML = {"accept": "text/html"}
+COUNTING = "are being counted"
 
 
 @pytest.fixture
@@ -29,6 +38,13 @@ def site(tmp_path: Path) -> Iterator[Served]:
     ]
     with console(tmp_path, [judged_set("q1", outcomes=labels), judged_set("q2", collection="other")]) as served:
         yield served
+
+
+def thresholds(site: Served, asked: str = "") -> httpx.Response:
+    """The page, once its labels are counted."""
+    while COUNTING in (answer := site.http.get(f"/judge/thresholds?{asked}", headers=HTML)).text:
+        pass
+    return answer
 
 
 def counted(shown: str) -> dict[str, int]:
@@ -80,11 +96,19 @@ def test_no_other_file_is_read_as_a_report(site: Served, name: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"systems": 3}', '{"systems": {"a": {"confusion": {"grades": [1]}}}}']
 )
-def test_a_file_that_is_no_report_is_refused_in_words(site: Served, text: str) -> None:
-    written(site.folder).write_text(text)
-    answer = site.http.get("/judge", headers={"accept": "text/html"})
-    assert answer.status_code == 400
-    assert "is no report of" in answer.text
+def test_a_file_that_is_no_report_is_named_beside_those_that_are(site: Served, text: str) -> None:
+    bad = written(site.folder)
+    bad.write_text(text)
+    told = f"{bad} is no report of"
+    shown = page(site, "/judge")
+    assert told in shown
+    assert "pairs of" not in shown
+    written(site.folder, "second.json", n=71)
+    shown = page(site, "/judge")
+    assert (told in shown, "71 pairs" in shown) == (True, True)
+    assert re.findall(r'<option value="([^"]*\.json)"', shown) == ["first.json", "second.json"]
+    chosen = page(site, "/judge?report=first.json")
+    assert (told in chosen, "71 pairs" in chosen) == (True, False)
 
 
 def test_names_and_reasons_of_a_hostile_report_are_escaped(site: Served) -> None:
@@ -95,32 +119,52 @@ def test_names_and_reasons_of_a_hostile_report_are_escaped(site: Served) -> None
 
 
 def test_thresholds_count_labels_exactly_at_their_bounds(site: Served) -> None:
-    shown = page(site, "/judge/thresholds?of=docs&positive=40&negative=29")
+    shown = thresholds(site, "of=docs&positive=40&negative=29").text
     assert counted(shown) == {"positives": 3, "agreeing": 2, "negatives": 0, "neither": 2, "both": 0}
     assert "5 with a grade, 1 missing" in shown
-    shown = page(site, "/judge/thresholds?of=docs&positive=100&negative=30")
+    shown = thresholds(site, "of=docs&positive=100&negative=30").text
     assert counted(shown) == {"positives": 1, "agreeing": 1, "negatives": 1, "neither": 3, "both": 0}
-    shown = page(site, "/judge/thresholds?of=docs&positive=20&negative=40")
+    shown = thresholds(site, "of=docs&positive=20&negative=40").text
     assert counted(shown) == {"positives": 5, "agreeing": 2, "negatives": 2, "neither": 0, "both": 2}
 
 
 def test_thresholds_begin_at_the_settings_and_see_labels_that_come_later(site: Served) -> None:
-    assert counted(page(site, "/judge/thresholds"))["negatives"] == 2
+    assert counted(thresholds(site).text)["negatives"] == 2
     site.ledger.commit(
         [judged_set("q3", outcomes=[graded(0, 0.1)]), judged_set("q4", outcomes=[Missing("error", "")])]
     )
     site.ledger.rejudge([relabelled(judged_set("q1"), judgment("d0#0", graded(1), OTHER_JUDGE))])
-    shown = page(site, "/judge/thresholds?of=docs")
+    shown = thresholds(site, "of=docs").text
     assert counted(shown)["negatives"] == 3
     assert "6 with a grade, 2 missing" in shown
     names = re.findall(r'<option value="([0-9a-f]{12})"', shown)
     assert len(names) == 2
-    assert "1 with a grade, 0 missing" in page(site, f"/judge/thresholds?of=docs&judge={names[1]}")
+    assert "1 with a grade, 0 missing" in thresholds(site, f"of=docs&judge={names[1]}").text
     with site.ledger.writing("retract a judge") as connection:
         retractions.retract(connection, names[1], author="ana", reason="", now_us=site.ledger.now_us())
-    assert site.http.get(f"/judge/thresholds?of=docs&judge={names[1]}").status_code == 400
+    assert thresholds(site, f"of=docs&judge={names[1]}").status_code == 400
 
 
 @pytest.mark.parametrize("asked", ["positive=101", "negative=-1", "positive=x", "of=nowhere", "judge=ffff"])
 def test_a_threshold_that_cannot_be_is_refused(site: Served, asked: str) -> None:
-    assert site.http.get(f"/judge/thresholds?{asked}", headers={"accept": "text/html"}).status_code in (400, 404)
+    assert thresholds(site, asked).status_code in (400, 404)
+
+
+def test_while_labels_are_counted_the_page_says_so_and_others_are_answered(tmp_path: Path) -> None:
+    """More looks at once than the ledger has connections, at a collection whose counting goes on for as long as we
+    like."""
+    looks, going_on = 20, threading.Event()
+
+    def count(_: str) -> list[Histogram]:
+        going_on.wait()
+        return []
+
+    with console(tmp_path) as site, ThreadPoolExecutor(looks) as pool:
+        site.site.histograms = Counting(count, patience_s=0)
+        try:
+            asked = [pool.submit(httpx.get, f"{site.url}/judge/thresholds", timeout=LONG_S) for _ in range(looks)]
+            assert {COUNTING in each.result().text for each in asked} == {True}
+            assert "q1" in page(site, "/queries")
+        finally:
+            going_on.set()
+        assert "No judge has labelled" in thresholds(site).text

@@ -159,3 +159,15 @@ def test_without_the_ledger_a_lineage_ends_at_the_exports(tmp_path: Path) -> Non
         shown = page(site, f"/model?version={version}")
     assert "export qrels of docs" in shown
     assert "its judgments" not in shown
+    assert "ledger cannot be read" in shown
+
+
+def test_a_database_that_is_down_is_said_and_the_version_still_shown(tmp_path: Path) -> None:
+    with console(tmp_path) as site:
+        site.site.sink = site.site.sink.model_copy(update={"ledger": "postgresql://127.0.0.1:9/ledgers"})
+        source = DataSource("d", "c" * 64, 3, {"collection": "docs", "format": "qrels"})
+        version = published(Registry(tmp_path / "data" / "registry"), "a", data=[source])
+        shown = page(site, f"/model?version={version}")
+    assert "export qrels of docs" in shown
+    assert "ledger cannot be read" in shown
+    assert "127.0.0.1" in shown

@@ -169,6 +169,22 @@ def test_the_script_gets_the_passage_as_it_is_once_the_grade_is_on_disk(site: Se
     assert [each.grade for each in decisions(site.ledger)] == [1, None]
 
 
+def test_what_is_not_taken_back_is_never_said_to_be(site: Served) -> None:
+    """Somebody else's grade, and one's own that is taken back already."""
+    named(site, "ben")
+    grade(site, "3")
+    named(site, "ana")
+    fields = {"of": "docs", "id": "q1", "passage": "d1#0", "scale": "0-3", "known": "0", "number": "2"}
+    headers = {"origin": site.url, "x-part": "1", "accept": "application/json"}
+    refused = site.http.post("/query/undo", data={**fields, "csrf": site.token()}, headers=headers)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"].startswith("ana has no grade of query q1 and passage d1#0")
+    by_form = site.post("/query/undo", **fields)
+    assert by_form.status_code == 400
+    assert "load the page again" in by_form.text
+    assert [(each.author, each.grade) for each in decisions(site.ledger)] == [("ben", 3)]
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"grade": "9"}, {"grade": "x"}, {"passage": "d9"}, {"id": "nobody"}, {"of": "nowhere"}, {"scale": "best"},
@@ -224,11 +240,7 @@ def test_people_see_how_far_they_are_and_how_far_they_agree(site: Served) -> Non
 
 
 def test_a_drawn_sample_is_graded_blind_one_pair_after_the_other(site: Served) -> None:
-    folder = site.folder / "data" / "to-grade"
-    folder.mkdir()
-    header = "query_id\tpassage_id\tgrade\tquery\ttitle\ttext\n"
-    rows = "q1\td1#0\t\thow to stop?\ta title\ta text\nq2\td0#0\t\ttext of q2\tt\tanother\n"
-    (folder / "first.tsv").write_text(header + rows)
+    drawn(site, "q1\td1#0\t\thow to stop?\ta title\ta text\nq2\td0#0\t\ttext of q2\tt\tanother\n")
     assert "first.tsv" in page(site, "/samples")
     named(site, "ana")
     address = "/sample?file=first.tsv&of=docs"
@@ -244,6 +256,45 @@ def test_a_drawn_sample_is_graded_blind_one_pair_after_the_other(site: Served) -
     site.post(address.replace("/sample", "/sample/undo"), **fields)
     assert "0 of 2 graded by you" in page(site, address)
     assert [each.grade for each in decisions(site.ledger)] == [2, None]
+
+
+def drawn(site: Served, rows: str) -> Path:
+    """A sample's file."""
+    path = site.folder / "data" / "to-grade" / "first.tsv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("query_id\tpassage_id\tgrade\tquery\ttitle\ttext\n" + rows)
+    return path
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "x", "1.5"])
+def test_a_pair_of_no_number_is_refused_in_words(site: Served, number: str) -> None:
+    drawn(site, "q1\td1#0\t\thow to stop?\ta title\ta text\n")
+    named(site, "ana")
+    answer = site.http.get("/sample", params={"file": "first.tsv", "of": "docs", "n": number}, headers=HTML)
+    assert answer.status_code == 400
+    assert "is no whole number" in answer.text
+    assert "0 of 1 graded" in page(site, "/sample?file=first.tsv&of=docs&n=")
+
+
+def test_a_sample_stays_on_the_scale_that_its_address_asks_for(site: Served) -> None:
+    drawn(site, "q1\td1#0\t\thow to stop?\ta title\ta text\nq2\td0#0\t\ttext of q2\tt\tanother\n")
+    named(site, "ana")
+    shown = page(site, "/sample?file=first.tsv&of=docs&scale=1-4")
+    action = html.unescape(re.findall(r'action="(/sample/grade[^"]+)"', shown)[0])
+    fields = {"of": "docs", "id": "q1", "passage": "d1#0", "scale": "1-4", "known": "0", "number": "1"}
+    following = site.post(action, **fields, grade="4").headers["location"]
+    shown = page(site, following)
+    assert ("another" in shown, 'value="1-4"' in shown, "answers a part of the query" in shown) == (True, True, True)
+    action = html.unescape(re.findall(r'action="(/sample/undo[^"]+)"', shown)[0])
+    assert "scale=1-4" in site.post(action, **fields).headers["location"]
+
+
+def test_a_sample_that_is_drawn_again_is_read_again(site: Served) -> None:
+    path = drawn(site, "q1\td1#0\t\thow to stop?\ta title\tthe first text\n")
+    named(site, "ana")
+    assert "the first text" in page(site, "/sample?file=first.tsv&of=docs")
+    path.write_text(path.read_text().replace("the first text", "another text"))
+    assert "another text" in page(site, "/sample?file=first.tsv&of=docs")
 
 
 @pytest.mark.parametrize("file", ["../ledger.sqlite", "none.tsv", ""])

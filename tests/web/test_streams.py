@@ -137,5 +137,7 @@ def test_an_open_stream_does_not_keep_the_server_from_ending(tmp_path: Path) -> 
         lines = one.iter_lines()
         next(lines)
         site.site.stopping = lambda: True
+        begun = SEEN["looks"]
         for _ in lines:
             pass
+        assert SEEN["looks"] <= begun + 1, "it ends at once, and not with its last look"

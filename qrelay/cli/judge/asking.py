@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -98,21 +99,25 @@ def ask(
     total: int,
 ) -> _Made:
     """What `work` makes of the engine's answers; it tells how many of the `total` things in `what` are done. The
-    journal lies beside `out`.
+    journal lies beside `out`; what is asked counts in `judge.budget`.
 
     Raises:
-        ConfigError: the model cannot reply in words.
+        ConfigError: the model cannot reply in words, or a day's budget has no cache to be counted in.
+        BudgetExhausted: the budget is used up.
     """
     from qrelay.judging.asking import Asker
+    from qrelay.judging.budget import budget_of
     from qrelay.judging.engines import chat_engine
     from qrelay.progress import shown, step
 
-    with shown():
+    with shown(), ExitStack() as opened:
+        if budget := budget_of(settings):
+            opened.callback(budget.close)
         with step("loading the model"):
             backend = chat_engine(settings)
         try:
             with (
-                Asker(backend, out.with_name(f"{out.name}.journal.jsonl")) as asker,
+                Asker(backend, out.with_name(f"{out.name}.journal.jsonl"), budget=budget) as asker,
                 step(what, total=total, unit=what) as told,
             ):
                 return asyncio.run(work(asker, told.advance))

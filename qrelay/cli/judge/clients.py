@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 from qrelay.client import AsyncClient, Client
 from qrelay.errors import QrelayError
@@ -51,13 +52,19 @@ def _narrowed(found: JudgedSet, passage_ids: Collection[str]) -> JudgedSet:
 
 
 class Ledger:
-    """The sink, for re-judgments."""
+    """The sink, for re-judgments. An async context manager: one connection for all batches."""
 
     def __init__(self, data_dir: Path, address: str) -> None:
-        """data_dir: of the installation whose settings say how it is reached; address: host:port."""
-        self._data_dir, self._address = data_dir, address
+        """data_dir: of the installation whose settings say how it is reached; address: host:port. Within an event
+        loop."""
+        self._client = AsyncClient(data_dir, sink=address)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
 
     async def send(self, judged: Sequence[JudgedSet]) -> list[int | QrelayError]:
         """Add the labels; how many of each set were new, or the set's error. Raises BackendUnavailable."""
-        async with AsyncClient(self._data_dir, sink=self._address) as client:
-            return await client.ingest(judged, rejudgment=True, on_error="return").list()
+        return await self._client.ingest(judged, rejudgment=True, on_error="return").list()

@@ -17,7 +17,6 @@ from qrelay.output import echo_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qrelay.cli.judge import clients
     from qrelay.judging.rejudge import Rejudged
     from qrelay.types import JudgedSet
 
@@ -64,8 +63,7 @@ def rejudge(
         sets = clients.judged_pairs(data_dir, address, collection, wanted, where, after)
     else:
         sets = clients.judged_sets(data_dir, address, collection, where, after)
-    ledger = clients.Ledger(data_dir, address)
-    done = count(sets) if dry_run else asyncio.run(_run(config, data_dir, sets, ledger, batch))
+    done = count(sets) if dry_run else asyncio.run(_run(config, data_dir, sets, address, batch))
     if as_json:
         echo_json({**asdict(done), "dry_run": dry_run})
     else:
@@ -74,9 +72,8 @@ def rejudge(
         raise SystemExit(EXIT_PARTIAL)
 
 
-async def _run(
-    config: Path | None, data_dir: Path, sets: Iterator[JudgedSet], ledger: clients.Ledger, batch: int
-) -> Rejudged:
+async def _run(config: Path | None, data_dir: Path, sets: Iterator[JudgedSet], sink: str, batch: int) -> Rejudged:
+    from qrelay.cli.judge.clients import Ledger
     from qrelay.judging.load import load_serving
     from qrelay.judging.rejudge import rejudge
     from qrelay.judging.settings import JudgeSettings
@@ -93,7 +90,8 @@ async def _run(
                 def show(done: Rejudged) -> None:
                     judging.at(done.sets)
 
-                return await rejudge(core, sets, ledger.send, batch=batch, progress=show)
+                async with Ledger(data_dir, sink) as ledger:
+                    return await rejudge(core, sets, ledger.send, batch=batch, progress=show)
         finally:
             core.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
@@ -101,18 +101,14 @@ def by_scale(connection: sa.Connection, collection: str) -> dict[str, dict[str, 
     return dict(sorted(found.items(), key=lambda item: (-used[item[0]], item[0])))
 
 
-def grades_of(connection: sa.Connection, collection: str, author: str) -> dict[tuple[str, str], Override]:
-    """(query_id, passage_id) -> the person's own latest grade, of every pair that they graded and did not take
-    back."""
-    found = {}
-    token = ""
-    while True:
-        page = overrides.page(
-            connection, collection, author=author, page_size=overrides.MAX_PAGE_SIZE, page_token=token
-        )
-        found.update({(each.query_id, each.passage_id): each for each in page.overrides})
-        if not (token := page.next_page_token):
-            return {pair: each for pair, each in found.items() if each.grade is not None}
+def grades_of(
+    connection: sa.Connection, collection: str, author: str, query_ids: Sequence[str]
+) -> dict[tuple[str, str], Override]:
+    """(query_id, passage_id) -> the person's own latest grade of every pair of these queries that they graded and
+    did not take back."""
+    said = overrides.of_queries(connection, collection, query_ids, _o.author == author)
+    found = {(each.query_id, each.passage_id): each for each in said}
+    return {pair: each for pair, each in found.items() if each.grade is not None}
 
 
 def agreement(scale: str, grades: Grades) -> Agreement:

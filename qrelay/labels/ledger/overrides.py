@@ -142,14 +142,16 @@ def query_numbers(connection: sa.Connection, collection: str, ids: Sequence[str]
 def latest(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
     """query_no -> passage_id -> its latest row (grade, scale, author, note), withdrawals too, of at most 500
     queries."""
-    columns = _overrides.query_no, _overrides.passage_id, _overrides.grade, _overrides.scale, _overrides.author
-    chosen = (
-        sa.select(*columns, _overrides.note).where(_overrides.query_no.in_(numbers)).order_by(_overrides.override_no)
-    )
     found: dict[int, dict[str, Any]] = {}
-    for row in connection.execute(chosen):
+    for row in _said(connection, numbers):
         found.setdefault(row.query_no, {})[row.passage_id] = row
     return found
+
+
+def _said(connection: sa.Connection, numbers: Sequence[int]) -> sa.CursorResult[Any]:
+    columns = _overrides.query_no, _overrides.passage_id, _overrides.grade, _overrides.scale, _overrides.author
+    chosen = sa.select(*columns, _overrides.note).where(_overrides.query_no.in_(numbers))
+    return connection.execute(chosen.order_by(_overrides.override_no))
 
 
 def standing() -> sa.ColumnElement[bool]:
@@ -195,12 +197,17 @@ def standing_of(
     connection: sa.Connection, collection: str, query_ids: Sequence[str]
 ) -> dict[tuple[str, str], Override]:
     """(query_id, passage_id) -> the override that stands, of these queries."""
-    found: dict[tuple[str, str], Override] = {}
+    rows = of_queries(connection, collection, query_ids, standing())
+    return {(row.query_id, row.passage_id): row for row in rows}
+
+
+def of_queries(
+    connection: sa.Connection, collection: str, query_ids: Sequence[str], condition: sa.ColumnElement[bool]
+) -> Iterator[Override]:
+    """The rows of these queries for which the condition holds; of a pair oldest first."""
     for some in _chunks(query_ids):
-        chosen = _rows().where(_queries.collection == collection, _queries.query_id.in_(some), standing())
-        rows = map(_override_of, connection.execute(chosen))
-        found.update({(row.query_id, row.passage_id): row for row in rows})
-    return found
+        chosen = _rows().where(_queries.collection == collection, _queries.query_id.in_(some), condition)
+        yield from map(_override_of, connection.execute(chosen))
 
 
 def history(connection: sa.Connection, collection: str, query_id: str, passage_id: str = "") -> tuple[Override, ...]:
@@ -224,13 +231,13 @@ def _add_chunk(
     """`chunk`: query_no -> what is said of its pairs."""
     names = dict(names_of(connection, list(chunk)))
     _require_passages(chunk, names)
-    held = latest(connection, list(chunk))
+    kept = {number: _Kept() for number in chunk}
+    for row in _said(connection, list(chunk)):
+        kept[row.query_no].add(row.passage_id, row.grade, row.scale, row.author, row.note)
     common = {"set_us": now_us, "change_no": change_no}
     rows: list[dict[str, Any]] = []
     for number, wanted in chunk.items():
-        there = held.get(number, {}).items()
-        now = {passage_id: (row.grade, row.scale, row.author, row.note) for passage_id, row in there}
-        said = (_row(each, now, notes) for each in wanted)
+        said = (_row(each, kept[number], notes) for each in wanted)
         rows += [{**row, "query_no": number, **common} for row in said if row is not None]
     touched = sorted({row["query_no"] for row in rows})
     if rows:
@@ -242,10 +249,23 @@ def _add_chunk(
     return Written(len(rows), sum(map(len, chunk.values())) - len(rows), not_candidates)
 
 
-def _row(wanted: NewOverride, now: dict[str, tuple[int | None, str, str, str]], notes: bool) -> dict[str, Any] | None:
-    """The row that says it, or None where that stands already. `now`: passage_id -> (grade, scale, author, note) of
-    the latest row of the query's pairs; kept up."""
-    before = now.get(wanted.passage_id)
+class _Kept:
+    """A query's pairs. latest: passage_id -> (grade, scale, author, note) of its latest row, withdrawals too;
+    graders: (passage_id, author) where the author's own latest row has a grade."""
+
+    def __init__(self) -> None:
+        self.latest: dict[str, tuple[int | None, str, str, str]] = {}
+        self.graders: set[tuple[str, str]] = set()
+
+    def add(self, passage_id: str, grade: int | None, scale: str, author: str, note: str) -> None:
+        """A later row."""
+        self.latest[passage_id] = grade, scale, author, note
+        (self.graders.discard if grade is None else self.graders.add)((passage_id, author))
+
+
+def _row(wanted: NewOverride, kept: _Kept, notes: bool) -> dict[str, Any] | None:
+    """The row that says it, or None where that stands already. `kept` is kept up."""
+    before = kept.latest.get(wanted.passage_id)
     if wanted.grade is None and before is None:
         raise InputError(
             f"query {wanted.query_id} and passage {wanted.passage_id} have no override that could be withdrawn:"
@@ -254,9 +274,10 @@ def _row(wanted: NewOverride, now: dict[str, tuple[int | None, str, str, str]], 
     author = wanted.author.strip()
     note = wanted.note if before is None or (notes and wanted.note) else before[3]  # no note is no other note
     after = wanted.grade, before[1] if wanted.grade is None and before else wanted.scale, author, note
-    if after == before or (wanted.grade is None and before and before[0] is None):
+    withdrawn = wanted.grade is None and before and before[0] is None
+    if after == before or (withdrawn and (wanted.passage_id, author) not in kept.graders):
         return None
-    now[wanted.passage_id] = after
+    kept.add(wanted.passage_id, *after)
     return {"passage_id": wanted.passage_id, "grade": after[0], "scale": after[1], "author": author,
             "note": wanted.note}  # fmt: skip
 

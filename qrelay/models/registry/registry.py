@@ -12,6 +12,7 @@ Every change is one event, appended if nothing has happened since the decision w
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,12 @@ class Registry:
         self._versions = Versions(folder / "versions", self._staging)
         self._history = History(folder / "events", self._staging)
         self._clock = clock
+
+    @property
+    def read_only(self) -> bool:
+        """Whether this process may not write the folder, nor make it."""
+        there = next(each for each in (self.folder, *self.folder.parents) if each.exists())
+        return not os.access(there, os.W_OK)
 
     # -- reading
 
@@ -159,11 +166,12 @@ class Registry:
             self._decide(decide)
         return self.standing().versions[version].state
 
-    def promote(self, version: str, *, by: str = "", reason: str = "") -> bool:
-        """Lets the version serve. False: it serves already.
+    def promote(self, version: str, *, by: str = "", reason: str = "", read: int | None = None) -> bool:
+        """Lets the version serve. False: it serves already. `read`: the number of the gate's verdict that was read.
 
         Raises:
             UnknownVersion: there is no such version.
+            InputError: the gate has decided again since `read`.
             NotPromotable: the gate has not passed it against the version that serves now, it is tainted, or pruned.
             ModelError: its bytes are not the manifest's.
         """
@@ -174,6 +182,7 @@ class Registry:
             serving = at.serving(manifest.slot)
             if serving == version:
                 return None
+            rules.require_read(at, version, read)
             rules.require_passed(at, version, tainted(version, self.manifests(), at.retracted))
             self.verify(version)
             return _event(ev.PROMOTED, manifest.slot, version, by, {"reason": reason, "instead_of": serving})
@@ -181,12 +190,15 @@ class Registry:
         with _writing(self.folder):
             return self._decide(decide)
 
-    def rollback(self, slot: str, *, to: str | None = None, by: str = "", reason: str = "") -> str:
+    def rollback(
+        self, slot: str, *, to: str | None = None, by: str = "", reason: str = "", instead_of: str | None = None
+    ) -> str:
         """Takes the slot's serving version back and returns what serves instead: `to`, or the one before it; where
-        the slot has none left, the default slot's; empty: the service's configured model.
+        the slot has none left, the default slot's; empty: the service's configured model. `instead_of`: the version
+        that was seen to serve.
 
         Raises:
-            InputError: there is no such slot.
+            InputError: there is no such slot, or another version serves than `instead_of`.
             NotPromotable: nothing is promoted in the slot, or `to` did not serve before.
             ModelError: the bytes of the version to go back to are not its manifest's.
         """
@@ -195,6 +207,7 @@ class Registry:
 
         def decide(at: RegistryStatus) -> Event:
             nonlocal target
+            rules.require_serving(at, slot, instead_of)
             target = rules.rollback_target(at, slot, to)
             if target:
                 self.verify(target)

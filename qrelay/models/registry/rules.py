@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qrelay.errors import NotPromotable, UnknownVersion
+from qrelay.errors import InputError, NotPromotable, UnknownVersion
 from qrelay.models.registry.slots import collection_of, kind_of
 from qrelay.models.registry.state import RegistryStatus, State, VersionState
 from qrelay.nearest import did_you_mean
@@ -37,6 +37,20 @@ def require_passed(at: RegistryStatus, version: str, tainted_by: list[str]) -> N
     serving = at.serving(found.slot)
     if not found.passed_against(serving):
         raise NotPromotable(_why_not(found, serving))
+
+
+def require_read(at: RegistryStatus, version: str, read: int | None) -> None:
+    """Raises InputError: the gate's latest verdict on the version is another than the one that was read. None: nobody
+    says what was read."""
+    gate = at.versions[version].gate
+    if read is not None and gate is not None and gate.number != read:
+        raise InputError(f"the gate has decided about {version} again: read its verdict, and decide anew")
+
+
+def require_serving(at: RegistryStatus, slot: str, seen: str | None) -> None:
+    """Raises InputError: another version serves in the slot than was seen to. None: nobody says what was seen."""
+    if seen is not None and (stack := at.stack.get(slot)) and stack[-1] != seen:
+        raise InputError(f"{stack[-1]} serves as {slot} by now: look at what it would go back to, and decide anew")
 
 
 def rollback_target(at: RegistryStatus, slot: str, to: str | None) -> str:

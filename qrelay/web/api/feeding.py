@@ -22,7 +22,7 @@ from qrelay.web.site import Site
 async def feed(site: Site, _: Person, asked: models.FeedRequest) -> models.Fed:
     """Feed queries: they are retrieved, reranked and judged, and their labels come to the ledger."""
     require_collection(asked.collection)
-    report = await asyncio.to_thread(_fed, site, asked)
+    report = await site.feeding.run(_fed, site, asked)
     if report.failure:
         raise report.failure
     rejected = {place - 1: why for place, why in report.rejected.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 from collections.abc import Iterator
 from itertools import islice
@@ -21,17 +20,17 @@ from qrelay.web.site import Site
 
 async def labels(site: Site, _: Person, asked: models.LabelsRequest) -> models.Labels:
     """Labels of a collection's pairs, people's decisions first, by query and passage, a page at a time."""
-    return await asyncio.to_thread(_labels, site, asked)
+    return await site.reading.run(_labels, site, asked)
 
 
 async def queries(site: Site, _: Person, asked: models.QueriesRequest) -> models.Queries:
     """A collection's queries with how many of their passages are labelled and relevant, a page at a time."""
-    return await asyncio.to_thread(_queries, site, asked)
+    return await site.reading.run(_queries, site, asked)
 
 
 async def stats(site: Site, _: Person, asked: models.StatsRequest) -> models.StatsAnswer:
     """What the ledger holds, counted by collection."""
-    found = await asyncio.to_thread(lambda: site.ledger().stats(asked.collection or None))
+    found = await site.reading.run(lambda: site.ledger().stats(asked.collection or None))
     names = models.Stats.model_fields
     return models.StatsAnswer(
         collections=[models.Stats(**{name: getattr(each, name) for name in names}) for each in found]
@@ -43,7 +42,7 @@ async def decide(site: Site, person: Person, asked: models.DecideRequest) -> mod
     given = asked.author or person.name or site.sink.override_author or getpass.getuser()
     author = person.name if person.verified else given
     wanted = NewOverride(asked.query_id, asked.passage_id, asked.grade, asked.scale, author, asked.note)
-    written = await asyncio.to_thread(lambda: record(site.ledger(), asked.collection, wanted))
+    written = await site.deciding.run(lambda: record(site.ledger(), asked.collection, wanted))
     return models.Decided(added=bool(written.added), in_candidates=not written.not_candidates)
 
 

@@ -87,7 +87,7 @@ async function send(form, button) {
     const headers = { "x-part": "1", accept: "application/json" };
     const body = new URLSearchParams(new FormData(form, button));
     const answer = await fetch(form.action, { method: "POST", body, headers });
-    if (!answer.ok) throw new Error((await answer.json()).error.message);
+    if (!answer.ok) throw refused((await answer.json()).error);
     const holder = document.createElement("template");
     holder.innerHTML = (await answer.text()).trim();
     put(item, holder.content.firstElementChild, taking);
@@ -95,9 +95,15 @@ async function send(form, button) {
   } catch (error) {
     item.removeAttribute("aria-busy");
     item.classList.add("failed");
-    const why = error instanceof TypeError ? "the console does not answer" : error.message;
-    say(`Not saved: ${why}. Press it again.`);
+    const unheard = error instanceof TypeError;
+    const why = unheard ? "the console does not answer" : error.message;
+    const again = unheard || error.retryable ? ". Press it again." : "";
+    say(`${taking ? "Not taken back" : "Not saved"}: ${why}${again}`);
   }
+}
+
+function refused({ message, retryable }) {
+  return Object.assign(new Error(message), { retryable });
 }
 
 function put(item, made, taking) {

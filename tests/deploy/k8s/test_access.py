@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from itertools import product
+from pathlib import Path
 
 import pytest
 
 from qrelay.jobs.kubernetes_api import VERBS
 from tests.deploy.k8s.reach import Peer, admits, outside_ports, reaches
 from tests.deploy.k8s.rendering import (
+    K8S,
     RENDERED,
     SERVICES,
     WORKLOADS,
     Object,
     combined,
+    containers,
     identity,
     of_kind,
     one,
     overlay,
+    parsed,
+    render,
     template,
 )
 
@@ -74,6 +81,20 @@ def test_in_local_the_console_reaches_nats_and_the_services_and_nobody_reaches_i
 
 def test_in_prod_no_pod_reaches_more_than_nats_inside_the_cluster() -> None:
     assert allowed(overlay("prod")) == QUEUE | CLUSTER
+
+
+def test_in_prod_the_console_is_a_line_to_uncomment_and_then_nobody_reaches_it(tmp_path: Path) -> None:
+    folder = shutil.copytree(K8S / "overlays" / "prod", tmp_path / "prod")
+    file = folder / "kustomization.yaml"
+    told, left_out = file.read_text(), "  # - ../../components/console\n"
+    assert told.count(left_out) == 1
+    told = told.replace(left_out, left_out.replace("# ", ""))
+    file.write_text(told.replace("../../", f"{os.path.relpath(K8S, folder.resolve())}/"))
+    objects = list(parsed(render(folder)))
+    calls = {("console", name, port) for name, port in GRPC.items()} | {("console", "nats", 4222)}
+    assert allowed(objects) == QUEUE | CLUSTER | calls
+    (container,) = containers(one(objects, "Deployment", "console"))
+    assert container["image"].startswith("registry.example/qrelay-console@sha256:")
 
 
 def test_only_a_labelled_pod_may_call_a_service() -> None:

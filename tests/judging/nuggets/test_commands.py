@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from qrelay.cli.main import qrelay
+from qrelay.errors import BudgetExhausted
 from qrelay.judging.nuggets.records import (
     list_line,
 )
@@ -75,6 +77,18 @@ def test_texts_of_queries_without_nuggets_are_told_and_the_exit_code_says_so(tmp
     texts.write_text('{"query_id": "q9", "run_id": "a", "text": "x"}\n')
     said = invoked("assign", "--nuggets", lists, "--texts", texts, "--out", tmp_path / "a", *engine(tmp_path), code=3)
     assert json.loads(said)["missing"] == {"skipped": 1}
+
+
+def test_a_used_up_budget_ends_the_command_which_continues_when_there_is_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = tmp_path / "n.jsonl"
+    asked = ["create", "--slice", slice_of(tmp_path), "--relevant-from", 2, "--out", lists, *engine(tmp_path)]
+    monkeypatch.setenv("QRELAY_JUDGE__BUDGET__TOKENS_PER_RUN", "1")
+    done = CliRunner().invoke(qrelay, ["judge", "nuggets", *map(str, asked)])
+    assert isinstance(done.exception, BudgetExhausted) and not lists.exists()
+    monkeypatch.delenv("QRELAY_JUDGE__BUDGET__TOKENS_PER_RUN")
+    assert json.loads(invoked(*asked))["nuggets"] == 1
 
 
 def test_a_second_run_of_the_same_command_asks_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,38 @@ def test_rollback_brings_the_former_bytes_back_and_then_the_configured_model(reg
     assert registry.serving(BI_ENCODER) is None
     with pytest.raises(InputError, match="nothing is promoted"):
         registry.rollback(BI_ENCODER)
+
+
+def interrupted(registry: Registry, other: Callable[[], object]) -> Registry:
+    """The same registry for somebody who is overtaken, once, between their decision and its record."""
+    left = [other]
+
+    def clock() -> int:
+        if left:
+            left.pop()()
+        return time.time_ns() // 1000
+
+    return Registry(registry.folder, clock)
+
+
+def test_a_verdict_that_changes_while_somebody_promotes_is_read_again_first(registry: Registry) -> None:
+    version = passed(registry, published(registry, "a"))
+    read = registry.standing().last
+    late = interrupted(registry, lambda: passed(registry, version, why="measured again"))
+    with pytest.raises(InputError, match="has decided about"):
+        late.promote(version, read=read)
+    assert registry.serving(BI_ENCODER) is None
+    assert registry.promote(version, read=registry.standing().last)
+
+
+def test_of_two_who_roll_back_at_once_one_is_told_that_another_version_serves(registry: Registry) -> None:
+    first, second = published(registry, "a"), published(registry, "b")
+    registry.promote(passed(registry, first))
+    registry.promote(passed(registry, second, against=first))
+    late = interrupted(registry, lambda: registry.rollback(BI_ENCODER, instead_of=second))
+    with pytest.raises(InputError, match=f"{first} serves as"):
+        late.rollback(BI_ENCODER, instead_of=second)
+    assert registry.standing().serving(BI_ENCODER) == first
 
 
 def test_slots_do_not_meet(registry: Registry) -> None:

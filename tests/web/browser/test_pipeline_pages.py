@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from qrelay.labels.ledger.ledger import Ledger
 from tests.pipeline.harness import Installation
 from tests.web.browser.driving import Screen
 from tests.web.installation import lost, with_dead_letters
+from tests.web.serving import console
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +52,15 @@ def test_the_page_is_live_and_letters_are_replayed_by_clicks(
     assert browser.execute_script("return window.ran") is None
     refused = [each["message"] for each in browser.get_log("browser") if "Content Security" in each["message"]]
     assert refused == []
+
+
+def test_a_page_that_may_not_be_live_now_says_so_and_is_later(tmp_path: Path, browser: Any) -> None:
+    with console(tmp_path, max_streams=1) as site:
+        screen = Screen(browser, site.url)
+        with site.http.stream("GET", "/pipeline/events") as first:
+            lines = first.iter_lines()
+            next(lines)
+            screen.open("/pipeline")
+            tried_again = r"Not live: .* Next try in ([2-9]|\d\d) s\."
+            screen.until(lambda: re.fullmatch(tried_again, screen.one("[data-state]").text))
+        screen.until(lambda: screen.one("[data-state]").text == "Live.")

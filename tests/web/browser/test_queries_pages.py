@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from qrelay.labels.deciding import take_back
 from qrelay.labels.ledger import overrides
 from qrelay.types import Candidate, CandidateSet, JudgedSet, Passage, Query
 from tests.labels.builders import OTHER_JUDGE, dead_letter, graded, judged_set, judgment, with_labels
@@ -136,6 +137,18 @@ def test_passages_are_graded_by_keyboard_and_a_grade_is_taken_back(site: Served,
     assert screen.here() == "p2"
     assert decided(site, "q03")[2:] == [(name, "d1#0", None)]
     assert "You graded 2" in screen.one("#p1").text
+
+
+def test_a_grade_that_was_taken_back_elsewhere_is_said_not_to_be_taken_back(site: Served, screen: Screen) -> None:
+    screen.call_me("ben")
+    screen.open("/query?of=docs&id=q08")
+    screen.keys("j")
+    screen.keys("2")
+    screen.says("Saved: grade 2")
+    take_back(site.ledger, "docs", "q08", "d0#0", "ben")
+    screen.keys("u")
+    screen.says("Not taken back: ben has no grade of query q08")
+    assert [grade for *_, grade in decided(site, "q08")] == [2, None]
 
 
 def test_a_reason_is_typed_without_grading_by_accident(site: Served, screen: Screen) -> None:

@@ -34,21 +34,26 @@ def judge(request: Request) -> Response:
     """A report, one of its systems in diagrams."""
     site, given = site_of(request), request.query_params
     files, maps = _files(site)
-    name = given.get("report", "") or next(iter(files), "")
-    found = _report(files, name)
+    name, found, unreadable = _report(files, given.get("report", ""))
     return render(
         request, "judge/page.html", files=files, in_force=site.sink.qualification, name=name, report=found, uses=USES,
-        words=WORDS, folder=site.settings.data_dir / FOLDER, maps=maps, **_system(found, given.get("system", "")),
+        words=WORDS, folder=site.settings.data_dir / FOLDER, maps=maps, unreadable=unreadable,
+        **_system(found, given.get("system", "")),
     )  # fmt: skip
 
 
-def _report(files: dict[str, Path], name: str) -> MeasuredReport | None:
-    """Raises InputError: no such file, or no report."""
-    if not files and not name:
-        return None
-    if name not in files:
-        raise InputError(f"there is no report {name[:80]!r}: choose one on the page of the judge")
-    return read_measured(files[name])
+def _report(files: dict[str, Path], wanted: str) -> tuple[str, MeasuredReport | None, list[str]]:
+    """The name and the report: the wanted one, else the first that can be read; and why others before it cannot.
+    Raises InputError: there is no file of the wanted name."""
+    if wanted and wanted not in files:
+        raise InputError(f"there is no report {wanted[:80]!r}: choose one on the page of the judge")
+    problems: list[str] = []
+    for name in [wanted] if wanted else files:
+        try:
+            return name, read_measured(files[name]), problems
+        except InputError as error:
+            problems.append(str(error))
+    return wanted, None, problems
 
 
 def _system(report: MeasuredReport | None, wanted: str) -> dict[str, Any]:

@@ -23,11 +23,14 @@ HEIGHT: Final = 100
 """Of the tallest bar."""
 
 
-def thresholds(request: Request) -> Response:
-    """Of one judge's labels; of the first judge and collection where none is named."""
+async def thresholds(request: Request) -> Response:
+    """Of one judge's labels; of the first judge and collection where none is named. While the labels of a collection
+    are counted for the first time, the page says so."""
     site, given = site_of(request), request.query_params
     rules = site.sink.rules
-    collections, collection, found = _counted(site, given.get("of", ""))
+    collections, collection = await site.reading.run(_chosen, site, given.get("of", ""))
+    counted = await site.histograms.of(collection) if collection else []
+    found = counted or []
     chosen = next((each for each in found if each.judge.judge_hash.startswith(given.get("judge", ""))), None)
     if chosen is None and found:
         raise InputError(f"judge {given['judge'][:80]!r} has no label of {collection!r}: choose one that has")
@@ -36,19 +39,18 @@ def thresholds(request: Request) -> Response:
     return render(
         request, "judge/thresholds.html", collections=collections, collection=collection, histograms=found,
         chosen=chosen, positive=from_, negative=under, rules=rules, bars=_bars(chosen) if chosen else [],
-        **_figures(chosen, from_, under) if chosen else {},
+        counting=counted is None, **_figures(chosen, from_, under) if chosen else {},
     )  # fmt: skip
 
 
-def _counted(site: Site, wanted: str) -> tuple[list[str], str, list[Histogram]]:
-    """Collections, the one that is shown, and what its judges said. Raises UnknownCollection."""
+def _chosen(site: Site, wanted: str) -> tuple[list[str], str]:
+    """Collections, and the one that is shown. Raises UnknownCollection."""
     with site.ledger().snapshot() as snapshot:
         names = [each.collection for each in snapshot.stats() if each.judgments]
         collection = wanted or (names[0] if names else "")
-        if not collection:
-            return names, "", []
-        snapshot.require_collection(collection)
-        return names, collection, site.histograms.of(snapshot, collection, site.sink.rules.relevant_grades)
+        if collection:
+            snapshot.require_collection(collection)
+        return names, collection
 
 
 def _figures(of: Histogram, positive: int, negative: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from qrelay.errors import InputError
 from qrelay.labels.ledger.audit_log import audited
 from qrelay.web.console.models.listing import registry_of
-from qrelay.web.pages import form
+from qrelay.web.pages import form, whole_number
 from qrelay.web.routes import route
 from qrelay.web.security import Action, decider
 from qrelay.web.site import Site, site_of
@@ -40,21 +40,17 @@ async def model_rollback(request: Request) -> Response:
 def _promote(site: Site, fields: FormData, by: str) -> None:
     version, registry = _text(fields, "version"), registry_of(site)
     _require_read(fields, "the gate's verdict")
-    known = registry.standing().versions.get(version)
-    if known and _text(fields, "gate") != str(known.gate.number if known.gate else ""):
-        raise InputError(f"the gate has decided about {version} again: read its verdict, and decide anew")
+    read = whole_number(_text(fields, "gate") or "0", "gate")  # events are numbered from 1; 0: there was none
     with audited(site.ledger(), "promote", version):
-        registry.promote(version, by=by, reason=_text(fields, "reason"))
+        registry.promote(version, by=by, reason=_text(fields, "reason"), read=read)
 
 
 def _rollback(site: Site, fields: FormData, by: str) -> None:
     slot, registry = _text(fields, "slot"), registry_of(site)
     _require_read(fields, "what the gate said of it")
-    if (stack := registry.standing().stack.get(slot)) and stack[-1] != _text(fields, "serving"):
-        raise InputError(f"{stack[-1]} serves as {slot} by now: look at what it would go back to, and decide anew")
-    to, reason = _text(fields, "to") if "to" in fields else None, _text(fields, "reason")
+    to, seen = _text(fields, "to") if "to" in fields else None, _text(fields, "serving")
     with audited(site.ledger(), "roll back", slot):
-        registry.rollback(slot, to=to, by=by, reason=reason)
+        registry.rollback(slot, to=to, by=by, reason=_text(fields, "reason"), instead_of=seen)
 
 
 def _require_read(fields: FormData, what: str) -> None:

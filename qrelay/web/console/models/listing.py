@@ -29,7 +29,7 @@ def models(request: Request) -> Response:
     registry, slot = registry_of(site_of(request)), request.query_params.get("slot", "")
     at = registry.standing()
     return render(
-        request, "models/list.html", folder=registry.folder, slot=slot, slots=at.slots,
+        request, "models/list.html", folder=registry.folder, slot=slot, slots=at.slots, read_only=registry.read_only,
         rows=versions(registry, slot)[::-1], serving=[_served(at, name) for name, stack in at.stack.items() if stack],
         events=[event(each) for each in registry.history()[-EVENTS:]][::-1],
     )  # fmt: skip

@@ -28,11 +28,12 @@ def model(request: Request) -> Response:
     at, taints = registry.standing(), registry.taints()
     found, tainted_by = at.versions[version], taints.get(version, [])
     line = row(registry.manifest(version), found, at.serving(found.slot), tainted_by)
+    chain, cut_off = _chain(site, registry, version)
     return render(
-        request, "models/one.html", line=line, folder=registry.model_dir(version),
+        request, "models/one.html", line=line, folder=registry.model_dir(version), read_only=registry.read_only,
         gate=found.gate and event(found.gate), rows=gate_rows(found.gate),
         why_not=_why_not(at, version, tainted_by), instead_of=at.serving(found.slot),
-        chain=_chain(site, registry, version),
+        chain=chain, cut_off=cut_off,
     )  # fmt: skip
 
 
@@ -45,18 +46,19 @@ def _why_not(at: RegistryStatus, version: str, tainted_by: list[str]) -> str:
     return ""
 
 
-def _chain(site: Site, registry: Registry, version: str) -> list[dict[str, Any]]:
-    """The lineage, with the ledger's changes that each data file was made of; without counts, which read them all."""
+def _chain(site: Site, registry: Registry, version: str) -> tuple[list[dict[str, Any]], str]:
+    """The lineage, with the ledger's changes that each data file was made of (without counts, which read them all);
+    and why it ends at the exports, where the ledger cannot be read."""
     steps: list[dict[str, Any]] = lineage(registry, version, None)["chain"]
     try:
         side = SinkLedger(site.ledger(), site.sink.rules)
-    except QrelayError:  # no ledger here: the lineage ends at the exports
-        return steps
-    for step, manifest in zip(steps, ancestry(registry, version), strict=True):
-        for shown, source in zip(step["data"], manifest.data, strict=True):
-            if "collection" in source.manifest:
-                shown["covered"] = dict(side.covered(source))
-    return steps
+        for step, manifest in zip(steps, ancestry(registry, version), strict=True):
+            for shown, source in zip(step["data"], manifest.data, strict=True):
+                if "collection" in source.manifest:
+                    shown["covered"] = dict(side.covered(source))
+    except QrelayError as error:
+        return steps, str(error)
+    return steps, ""
 
 
 ROUTES = [route("/model", model)]

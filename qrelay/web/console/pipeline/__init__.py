@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import anyio.to_thread
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -30,7 +29,7 @@ _NOW: Final = "pipeline/now.html"
 async def pipeline(request: Request) -> Response:
     """Everything at this moment, and the dead letters that wait."""
     site, given = site_of(request), request.query_params
-    waiting = await anyio.to_thread.run_sync(_waiting, site, given.get("at", ""))
+    waiting = await site.reading.run(_waiting, site, given.get("at", ""))
     answer = {name: given[name][:9] for name in ("replayed", "left") if given.get(name, "").isdecimal()}
     return render(request, "pipeline/page.html", **await _now(site), **waiting, answer=answer)
 
@@ -62,7 +61,7 @@ def _named(fields: FormData) -> dict[str, Any]:
 
 
 async def _now(site: Site) -> dict[str, Any]:
-    open_letters = await anyio.to_thread.run_sync(_counted, site)
+    open_letters = await site.reading.run(_counted, site)
     return {"state": await site.overview.state(), "open_letters": open_letters}
 
 

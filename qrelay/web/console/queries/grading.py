@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import anyio.to_thread
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -18,7 +17,7 @@ from qrelay.labels.deciding import decide, take_back
 from qrelay.labels.ledger.overrides import NewOverride
 from qrelay.web.console.queries.asked import Asked, asked
 from qrelay.web.console.queries.one import values
-from qrelay.web.pages import form, render
+from qrelay.web.pages import form, render, whole_number
 from qrelay.web.routes import route
 from qrelay.web.security import Action, decider
 from qrelay.web.site import site_of
@@ -39,11 +38,11 @@ async def undo(request: Request) -> Response:
 
 
 async def _answered(request: Request, record: Callable[[Request, FormData], None]) -> Response:
-    fields = await form(request)
-    await anyio.to_thread.run_sync(record, request, fields)
+    fields, site = await form(request), site_of(request)
+    await site.deciding.run(record, request, fields)
     if PART not in request.headers:
         return RedirectResponse(_back(request, fields), 303)
-    return await anyio.to_thread.run_sync(_part, request, fields)
+    return await site.reading.run(_part, request, fields)
 
 
 def decided(request: Request, fields: FormData) -> None:
@@ -85,13 +84,6 @@ def _text(fields: FormData, name: str) -> str:
 
 def _whole(fields: FormData, name: str) -> int:
     return whole_number(_text(fields, name), name)
-
-
-def whole_number(text: str, name: str) -> int:
-    """A number that a page sent. Raises InputError: it is none."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise InputError(f"{name} {text[:40]!r} is no whole number: load the page again")
-    return int(text)
 
 
 ROUTES = [

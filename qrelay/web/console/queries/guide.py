@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from qrelay.errors import ConfigError, InputError
-from qrelay.judging.settings import JudgeSettings
 from qrelay.judging.strategies.rubric import Rubric, load_rubric, shipped
 from qrelay.scales import Scale, peoples_bounds
-from qrelay.settings import load_settings
 from qrelay.web.site import Site
 
 USUAL: Final = "0-3"
@@ -47,7 +47,9 @@ def peoples_scale(chosen: str, decided: str, judges: Iterable[str]) -> str:
 def guide(site: Site, scale: str) -> Guide:
     """The words of the installation's own rubric where it has this scale, else of one that comes with qrelay."""
     low, high = peoples_bounds(scale)
-    rubric = next((each for each in _rubrics(site) if sorted(each.scale.grades) == [*range(low, high + 1)]), None)
+    rubric = next(
+        (each for each in _rubrics(site.rubric) if sorted(each.scale.grades) == [*range(low, high + 1)]), None
+    )
     meanings = {grade: rubric.scale.grades[grade].meaning if rubric else "" for grade in range(low, high + 1)}
     relevant = Scale.halved(scale, site.sink.rules.relevant_grades).relevant_grade
     return Guide(scale, meanings, relevant, rubric.strategy if rubric else "")
@@ -60,13 +62,12 @@ def _usable(scale: str) -> str:
     return scale
 
 
-def _rubrics(site: Site) -> Iterable[Rubric]:
-    settings = load_settings(JudgeSettings, "judge", data_dir=site.settings.data_dir)
-    for name in filter(None, (settings.rubric, *(f"graded-{scale}" for scale in SCALES), "binary")):
-        if name == settings.rubric or name in shipped():
-            try:
-                found = load_rubric(name)
-            except ConfigError:
-                continue  # the judge says so when it starts; people can grade without its words
-            if isinstance(found, Rubric):
-                yield found
+@cache
+def _rubrics(own: str) -> tuple[Rubric, ...]:
+    """The installation's own, "" for none, and those that come with qrelay; as they are when first asked for."""
+    names = [own, *(name for name in (*(f"graded-{scale}" for scale in SCALES), "binary") if name in shipped())]
+    found = []
+    for name in filter(None, names):
+        with contextlib.suppress(ConfigError):  # the judge says so when it starts; people can grade without its words
+            found.append(load_rubric(name))
+    return tuple(each for each in found if isinstance(each, Rubric))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import anyio.to_thread
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -24,10 +24,10 @@ from qrelay.labels.browse.people import grades_of
 from qrelay.labels.ledger.overrides import Override
 from qrelay.naming import document_of
 from qrelay.types import Passage
-from qrelay.web.console.queries.grading import decided, taken_back, whole_number
+from qrelay.web.console.queries.grading import decided, taken_back
 from qrelay.web.console.queries.guide import guide, peoples_scale
 from qrelay.web.console.queries.shown import CUT, Card
-from qrelay.web.pages import form, render
+from qrelay.web.pages import form, render, whole_number
 from qrelay.web.routes import route
 from qrelay.web.security import Action
 from qrelay.web.site import Site, site_of
@@ -35,20 +35,24 @@ from qrelay.web.site import Site, site_of
 FOLDER: Final = "to-grade"
 MAX_BYTES: Final = 16 * 1024**2
 MOST_FILES: Final = 100
+_KEPT: Final = 2
+"""Files whose pairs stay in memory: each grade asks for them twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A file's pairs; `mine`: the person's own grades of them."""
+    """A file's pairs; `mine`: the person's own grades of them; `scale`: the one that the address asks for, or ""."""
 
     file: str
     collection: str
-    pairs: list[GradedPair]
+    scale: str
+    pairs: tuple[GradedPair, ...]
     mine: Mapping[tuple[str, str], Override]
 
     def address(self, path: str = "/sample", **more: Any) -> str:
         """Of one of its pages."""
-        return f"{path}?{urlencode({'file': self.file, 'of': self.collection, **more})}"
+        asked = {"file": self.file, "of": self.collection} | ({"scale": self.scale} if self.scale else {})
+        return f"{path}?{urlencode({**asked, **more})}"
 
     def grade(self, number: int) -> Override | None:
         """The person's of pair `number`, from 1."""
@@ -76,11 +80,11 @@ def samples(request: Request) -> Response:
 def sample(request: Request) -> Response:
     """One pair: the one that is asked for, else the next that the person has not graded."""
     site, found = site_of(request), _sample(request)
-    number = int(request.query_params.get("n", "0") if request.query_params.get("n", "0").isdecimal() else 0)
+    number = whole_number(request.query_params.get("n") or "0", "n")
     number = number if 1 <= number <= len(found.pairs) else found.next_after(0)
     with site.ledger().snapshot() as snapshot:
         known, decided_on = last_decision(snapshot.connection), latest_scale(snapshot.connection, found.collection)
-    scale = peoples_scale(request.query_params.get("scale", ""), decided_on, ())
+    scale = peoples_scale(found.scale, decided_on, ())
     pair = found.pairs[number - 1] if number else None
     last = whole_number(request.query_params.get("last", "0"), "last")
     return render(
@@ -92,19 +96,20 @@ def sample(request: Request) -> Response:
 
 async def grade(request: Request) -> Response:
     """Records the grade, and shows the next pair."""
-    fields = await form(request)
-    await anyio.to_thread.run_sync(decided, request, fields)
-    found = await anyio.to_thread.run_sync(_sample, request)
+    fields, site = await form(request), site_of(request)
     number = _number(fields)
+    await site.deciding.run(decided, request, fields)
+    found = await site.reading.run(_sample, request)
     return RedirectResponse(found.address(n=found.next_after(number), last=number), 303)
 
 
 async def undo(request: Request) -> Response:
     """Takes the grade back, and shows the pair again."""
-    fields = await form(request)
-    await anyio.to_thread.run_sync(taken_back, request, fields)
-    found = await anyio.to_thread.run_sync(_sample, request)
-    return RedirectResponse(found.address(n=_number(fields)), 303)
+    fields, site = await form(request), site_of(request)
+    number = _number(fields)
+    await site.deciding.run(taken_back, request, fields)
+    found = await site.reading.run(_sample, request)
+    return RedirectResponse(found.address(n=number), 303)
 
 
 def _number(fields: FormData) -> int:
@@ -122,14 +127,21 @@ def _sample(request: Request) -> Sample:
     path = next((each for each in _files(site) if each.name == given.get("file", "")), None)
     if path is None:
         raise InputError(f"no file {given.get('file', '')[:80]!r} in {_folder(site)}: `qrelay judge slice` makes one")
-    if path.stat().st_size > MAX_BYTES:
+    there = path.stat()
+    if there.st_size > MAX_BYTES:
         raise InputError(f"{path} has more than {MAX_BYTES} bytes: draw fewer pairs")
-    pairs = read_annotated_pairs(path, ungraded=True)
-    collection = given.get("of", "")
+    pairs, collection = _pairs(path, there.st_mtime_ns, there.st_size), given.get("of", "")
     with site.ledger().snapshot() as snapshot:
         snapshot.require_collection(collection)
-        mine = grades_of(snapshot.connection, collection, request.state.person.name)
-    return Sample(path.name, collection, pairs, mine)
+        ids = sorted({each.query_id for each in pairs})
+        mine = grades_of(snapshot.connection, collection, request.state.person.name, ids)
+    return Sample(path.name, collection, given.get("scale", ""), pairs, mine)
+
+
+@lru_cache(maxsize=_KEPT)
+def _pairs(path: Path, _changed_ns: int, _size: int) -> tuple[GradedPair, ...]:
+    """The file's pairs, read again where it has changed."""
+    return tuple(read_annotated_pairs(path, ungraded=True))
 
 
 def _folder(site: Site) -> Path:
