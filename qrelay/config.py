@@ -296,8 +296,9 @@ class OidcSettings(Section):
         if any((self.issuer, self.audience, self.keys)) and not all((self.issuer, self.audience, self.keys)):
             raise ValueError("issuer, audience and keys go together: set all three")
         url = urlsplit(self.keys)
-        if self.keys and url.scheme != "https" and not is_loopback(url.hostname or ""):
-            raise ValueError(f"keys {self.keys!r}: who can change them on their way can be anybody: use https")
+        safe = url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname or ""))
+        if self.keys and (not safe or "@" in url.netloc):
+            raise ValueError("keys: who can change them on their way can be anybody: use https, and no credentials")
         return self
 
 

@@ -176,6 +176,7 @@ def test_every_text_setting_with_an_address_is_in_this_test() -> None:
         "nats.url", "telemetry.otlp_endpoint", "ledger", "cache", "endpoint.url",
         "endpoint.revision", "embedder_endpoint.revision",  # empty: the URL, which may hold no credentials
         "embedder_endpoint.url", "http.url", "milvus.uri",
+        "access.oidc.keys",  # public: a URL with credentials is refused
         "training.kubernetes.ledger_secret", "training.kubernetes.ledger_secret_key",  # names, in a cluster
     }  # fmt: skip
 

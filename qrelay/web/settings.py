@@ -7,7 +7,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qrelay.config import ServiceSettings, is_loopback
+from qrelay.config import ServiceSettings
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 """Names by which a browser or a program on this machine reaches it."""
@@ -43,7 +43,7 @@ class ConsoleSettings(ServiceSettings):
         host, _, port = self.bind.rpartition(":")
         if not port.isdecimal() or int(port) > 65535:
             raise ValueError(f"bind: {self.bind!r} is not host:port")
-        if not self.access.on and not (is_loopback(host) and host.strip("[]") in (*LOOPBACK, *self.hosts)):
+        if host.strip("[]") not in LOOPBACK and not self.access.on:
             raise ValueError(
                 f"bind: {host!r} is not one of {', '.join(LOOPBACK)}, and the console asks nobody who they are: use "
                 "127.0.0.1, and a tunnel (ssh -L, kubectl port-forward) to reach it from elsewhere, or set access"

@@ -228,7 +228,14 @@ def test_grants_are_of_certificates_and_never_of_an_issuers_names(issuer: Local)
 
 
 @pytest.mark.parametrize(
-    "given", [{"issuer": "x"}, {"issuer": "x", "audience": "y", "keys": "http://issuer.example/keys"}]
+    "given",
+    [
+        {"issuer": "x"},
+        *(
+            {"issuer": "x", "audience": "y", "keys": keys}
+            for keys in ("http://issuer.example/keys", "https://me:secret@issuer.example/keys", "file:///etc/passwd")
+        ),
+    ],
 )
 def test_half_an_issuer_and_keys_in_plain_text_are_refused(given: dict[str, str]) -> None:
     with pytest.raises(ValidationError):

@@ -45,12 +45,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
-@pytest.mark.parametrize("insecure", [False, True])
+@pytest.mark.parametrize(("insecure", "why"), [(False, "127|in plain text"), (True, "or set access")])
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::", "example.org", "", "127.0.0.2"])
 def test_an_address_that_other_machines_reach_or_that_no_request_may_name_is_refused(
-    host: str, insecure: bool
+    host: str, insecure: bool, why: str
 ) -> None:
-    with pytest.raises(ValidationError, match=r"is not one of 127.*or set access|plain text"):
+    with pytest.raises(ValidationError, match=why):
         ConsoleSettings(bind=f"{host}:7405", insecure=insecure)
 
 
