@@ -10,6 +10,7 @@ the same wherever it is made. What a part holds is read from the file alone: who
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def canonical(name: str) -> str:
 def entries(text: str) -> dict[str, str]:
     """Canonical name -> its pin with hashes and the comment that says who brings it in."""
     starts = [match.start() for match in _PIN.finditer(text)] + [len(text)]
-    parts = [text[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+    parts = [text[start:end] for start, end in itertools.pairwise(starts)]
     return {canonical(part.partition("==")[0]): part for part in parts}
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import yaml
 
@@ -84,16 +84,15 @@ def main() -> int:
     problems, absent = [], []
     for name in pinned():
         try:
-            metadata = importlib.metadata.metadata(name)
+            metadata = cast(Message, importlib.metadata.metadata(name))
         except importlib.metadata.PackageNotFoundError:
             absent.append(name)
             continue
-        told = problem(name, metadata, rules)  # type: ignore[arg-type]
+        told = problem(name, metadata, rules)
         problems += [told] if told else []
-        counted[rules.packages.get(name) or " and ".join(sorted(licences(metadata, rules.spellings)))] += 1  # type: ignore[arg-type]
-    print(
-        f"{sum(counted.values())} packages: {', '.join(f'{count} {name}' for name, count in counted.most_common())}"
-    )
+        counted[rules.packages.get(name) or " and ".join(sorted(licences(metadata, rules.spellings)))] += 1
+    shown = ", ".join(f"{count} {name}" for name, count in counted.most_common())
+    print(f"{sum(counted.values())} packages: {shown}")
     print(f"not installed here, not asked: {', '.join(absent) or 'none'}")
     for each in problems:
         print(f"{each}: replace it, or add it to scripts/licences.yaml with a reason", file=sys.stderr)

@@ -71,11 +71,9 @@ def load_unpacked(path: Path, dtype: str) -> tuple[Any, Any]:
             with step(f"reading the tokenizer of {path.stem}"):
                 tokenizer = AutoTokenizer.from_pretrained(folder, **source)
             with step(f"unpacking {path.stem}", unit="million weights") as unpacking, _told(unpacking):
+                more = SAFETENSORS_ALONE if path.is_dir() else _dense()
                 model: Any = AutoModelForCausalLM.from_pretrained(
-                    folder,
-                    dtype=getattr(torch, dtype),
-                    **source,
-                    **(SAFETENSORS_ALONE if path.is_dir() else _dense()),
+                    folder, dtype=getattr(torch, dtype), **source, **more
                 )
     except Exception as error:  # the reader raises whatever the bytes provoke
         raise ModelError(

@@ -109,7 +109,7 @@ def resolve(name_or_path: str, *, catalogue: Catalogue | None = None, home: Path
     """A model that is on this machine with the right bytes; never downloads.
 
     name_or_path: a catalogue name, or `path:` and a file or folder.
-    Raises ModelError when it is unknown, absent, has other bytes than the catalogue says, or weights that are pickles.
+    Raises ModelError when it is unknown, absent, has other bytes than the catalogue says, or its weights are pickles.
     """
     home = home or models_dir()
     if name_or_path.startswith(PATH_PREFIX):

@@ -1,8 +1,9 @@
 """Which files of a model are refused: those that run code when a library reads them.
 
-A pickle is a program. The libraries below us read weights from safetensors, GGUF and OpenVINO's files, which are data,
-and from pickles where there is nothing else. So a folder with a pickle that some library would read is refused before
-any library sees it. One beside safetensors is left alone, because nothing reads it: loaders ask for safetensors alone.
+A pickle is a program. The libraries below us read weights from safetensors, GGUF and OpenVINO's files, which are
+data, and from pickles where there is nothing else. So a folder with a pickle that some library would read is refused
+before any library sees it. One beside safetensors is left alone, because nothing reads it: loaders ask for
+safetensors alone.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ may ask for the opposite (`model_kwargs` of sentence_bert_config.json)."""
 
 
 def pickles(paths: Iterable[str]) -> list[str]:
-    """Those of a model's files (relative paths, forward slashes) that may hold a pickle and that a library would read:
-    no safetensors in the same folder, and not OpenVINO's weights, which lie beside their .xml."""
+    """Those of a model's files (relative paths, forward slashes) that may hold a pickle and that a library would
+    read: no safetensors in the same folder, and not OpenVINO's weights, which lie beside their .xml."""
     files = [PurePosixPath(path) for path in paths]
     safe = {file.parent for file in files if any(fnmatch(file.name, each) for each in _SAFE_WEIGHTS)}
     there = set(files)

@@ -83,9 +83,9 @@ def test_a_layer_of_its_own_folder_is_no_way_in(tmp_path: Path, mark: Path) -> N
     (weights,) = folder.glob("*Dense/model.safetensors")
     weights.unlink()
     torch.save(Planted(mark), weights.with_name("pytorch_model.bin"))
-    with pytest.raises(ModelError, match="Dense/pytorch_model.bin"):
+    with pytest.raises(ModelError, match=r"Dense/pytorch_model\.bin"):
         resolve(f"path:{folder}", home=tmp_path / "home")
-    with pytest.raises(Exception, match="weights_only|Unsupported"):
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
         LOADERS["embedder"](folder)
     assert not mark.exists()
 

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 import yaml
 
 from tests.deploy.k8s.kubelet import Broken, Node, Pod, pods_of
-from tests.deploy.k8s.namespaces import loopback_up
+from tests.deploy.k8s.namespaces import call_outside, lead_outside, loopback_up, sent_outside
 
 SERVING = ("StatefulSet", "Deployment")
 QRELS = "/srv/qrelay/state/qrels.txt"
@@ -63,6 +63,7 @@ def stop(pods: list[Pod]) -> dict[str, dict[str, int]]:
 def main(folder: Path) -> dict[str, Any]:
     """Up, feed, export, down."""
     loopback_up()
+    lead_outside(folder)
     claims = {name: Path(path) for name, path in json.loads((folder / "claims.json").read_text("utf8")).items()}
     node = Node(folder, load(folder / "installation.yaml"), claims)
     serving, seconds = come_up(node)
@@ -77,7 +78,12 @@ def main(folder: Path) -> dict[str, Any]:
     exits = stop([pod for pod in serving if pod not in nats]) | stop(nats)
     fed = json.loads(feeder.log_tail("feed").splitlines()[-1])
     qrels = (node.claim("sink-state") / Path(QRELS).name).read_text("utf8").splitlines()
-    return {"ready_s": seconds, "fed": fed, "qrels": qrels, "counted": counted, "exits": exits}
+    outside = sent_outside()
+    call_outside()
+    return {
+        "ready_s": seconds, "fed": fed, "qrels": qrels, "counted": counted, "exits": exits,
+        "outside": outside, "outside_counts": sent_outside() > outside,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

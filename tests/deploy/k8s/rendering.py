@@ -28,7 +28,7 @@ _GENERATED = {
     "feed": "configMapGenerator: [{name: feed-queries, namespace: qrelay, literals: [queries.jsonl=]}]",
 }
 """What a component leaves to its overlay."""
-_NEEDS = {"kueue": ("training",)}
+_NEEDS = {"kueue": ("training",), "external-secrets-training": ("training",)}
 """Components that another one completes."""
 BESIDE = ("prod-index", "local-feed")
 """Overlays of a Job that uses what another overlay installs."""

@@ -18,7 +18,10 @@ from tests.deploy.k8s.rendering import COMPONENTS, RENDERED, Object, combined, i
 JUDGES = ("", "gpu-judge", "openai-judge")
 LEDGERS = ("", "postgres", "sqlite")
 SERVERS = ("", "nats-single")
-REST = ("console", "index-build", "reembed", "milvus", "feed", "keda", "telemetry", "training", "kueue", "shared-nfs")
+REST = (
+    "console", "index-build", "reembed", "milvus", "feed", "keda", "telemetry", "training", "kueue", "shared-nfs",
+    "external-secrets", "external-secrets-judge", "external-secrets-training",
+)  # fmt: skip
 """Components that go with any of the others."""
 LAST_THREE = list(dict.fromkeys(all_versions()))[-3:]
 
@@ -72,6 +75,7 @@ def test_every_custom_object_is_one_of_its_operator() -> None:
         ]
         assert not problems, (identity(each), problems)
     expected = {"ScaledObject", "ServiceMonitor", "PrometheusRule", "ResourceFlavor", "ClusterQueue", "LocalQueue"}
+    expected |= {"ExternalSecret"}
     assert kinds == expected
 
 
