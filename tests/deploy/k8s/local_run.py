@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -17,16 +18,37 @@ from urllib.request import urlopen
 
 import yaml
 
+from qrelay.security.certs import authority, issue
 from tests.deploy.k8s.kubelet import Broken, Node, Pod, pods_of
 from tests.deploy.k8s.namespaces import call_outside, lead_outside, loopback_up, sent_outside
 
 SERVING = ("StatefulSet", "Deployment")
 QRELS = "/srv/qrelay/state/qrels.txt"
+STATS = "127.0.0.1:7405/v1/stats"
 
 
 def load(file: Path) -> list[dict[str, Any]]:
     """The objects of a rendered file."""
     return [each for each in yaml.safe_load_all(file.read_text("utf8")) if each]
+
+
+def issued(folder: Path, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The Secrets that cert-manager would make of these Certificates, by one authority a folder."""
+    signer, made = authority(folder / "authority"), []
+    for each in (one for one in objects if one["kind"] == "Certificate" and not one["spec"].get("isCA")):
+        spec, files = each["spec"], folder / "issued" / each["spec"]["secretName"]
+        issue(files, signer, *spec["uris"], [*spec.get("dnsNames", []), *spec.get("ipAddresses", [])])
+        data = {name: (files / name).read_text("utf8") for name in ("tls.crt", "tls.key", "ca.crt")}
+        made.append({"kind": "Secret", "metadata": {"name": spec["secretName"]}, "stringData": data})
+    return made
+
+
+def counted(folder: Path) -> list[list[Any]]:
+    """[collection, queries] by the console, over HTTP, as through `kubectl port-forward`."""
+    secure = (folder / "issued").exists()
+    context = ssl.create_default_context(cafile=str(folder / "authority" / "ca.crt")) if secure else None
+    with urlopen(f"{'https' if secure else 'http'}://{STATS}", timeout=60, context=context) as answer:
+        return [[each["collection"], each["queries"]] for each in json.load(answer)["collections"]]
 
 
 def come_up(node: Node) -> tuple[list[Pod], dict[str, float]]:
@@ -65,15 +87,16 @@ def main(folder: Path) -> dict[str, Any]:
     loopback_up()
     lead_outside(folder)
     claims = {name: Path(path) for name, path in json.loads((folder / "claims.json").read_text("utf8")).items()}
-    node = Node(folder, load(folder / "installation.yaml"), claims)
+    objects = load(folder / "installation.yaml")
+    node = Node(folder, [*objects, *issued(folder, objects)], claims)
     serving, seconds = come_up(node)
-    node.objects += load(folder / "feeder.yaml")
+    feeders = load(folder / "feeder.yaml")
+    node.objects += [*feeders, *issued(folder, feeders)]
     feeder = pods_of(node, node.find("Job", "feed"))[0]
     run_job(feeder)
     sink = next(pod for pod in serving if pod.name == "sink-0")
     sink.execute("sink", ["qrelay", "export", "qrels", "--collection", "docs", "--out", QRELS])
-    with urlopen("http://127.0.0.1:7405/v1/stats", timeout=60) as answer:  # as through `kubectl port-forward`
-        counted = [[each["collection"], each["queries"]] for each in json.load(answer)["collections"]]
+    labelled = counted(folder)
     nats = [pod for pod in serving if pod.name == "nats-0"]
     exits = stop([pod for pod in serving if pod not in nats]) | stop(nats)
     fed = json.loads(feeder.log_tail("feed").splitlines()[-1])
@@ -81,7 +104,7 @@ def main(folder: Path) -> dict[str, Any]:
     outside = sent_outside()
     call_outside()
     return {
-        "ready_s": seconds, "fed": fed, "qrels": qrels, "counted": counted, "exits": exits,
+        "ready_s": seconds, "fed": fed, "qrels": qrels, "counted": labelled, "exits": exits,
         "outside": outside, "outside_counts": sent_outside() > outside,
     }  # fmt: skip
 

@@ -14,9 +14,10 @@ from tests.deploy.k8s.rendering import K8S, render
 
 
 @pytest.mark.timeout(1800)
-def test_the_local_overlay_runs_as_rendered_and_gives_labels(tmp_path: Path) -> None:
-    (tmp_path / "installation.yaml").write_text(render(K8S / "overlays" / "local"), "utf8")
-    (tmp_path / "feeder.yaml").write_text(render(K8S / "overlays" / "local-feed"), "utf8")
+@pytest.mark.parametrize("how", ["", "-tls"])
+def test_the_local_overlay_runs_as_rendered_and_gives_labels(how: str, tmp_path: Path) -> None:
+    (tmp_path / "installation.yaml").write_text(render(K8S / "overlays" / f"local{how}"), "utf8")
+    (tmp_path / "feeder.yaml").write_text(render(K8S / "overlays" / f"local-feed{how}"), "utf8")
     (tmp_path / "claims.json").write_text(json.dumps({"qrelay-models": str(models_dir())}), "utf8")
     found = run_inside("tests.deploy.k8s.local_run", tmp_path, "mount", "-t", "tmpfs", "tmpfs", "/srv")
     assert found["fed"] == {"accepted": 4, "known": 0, "rejected": {}, "committed": 4, "dead": 0}

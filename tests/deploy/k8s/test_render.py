@@ -20,7 +20,7 @@ LEDGERS = ("", "postgres", "sqlite")
 SERVERS = ("", "nats-single")
 REST = (
     "console", "index-build", "reembed", "milvus", "feed", "keda", "telemetry", "training", "kueue", "shared-nfs",
-    "external-secrets", "external-secrets-judge", "external-secrets-training",
+    "external-secrets", "external-secrets-judge", "external-secrets-training", "feed-tls", "tls",
 )  # fmt: skip
 """Components that go with any of the others."""
 LAST_THREE = list(dict.fromkeys(all_versions()))[-3:]
@@ -75,7 +75,7 @@ def test_every_custom_object_is_one_of_its_operator() -> None:
         ]
         assert not problems, (identity(each), problems)
     expected = {"ScaledObject", "ServiceMonitor", "PrometheusRule", "ResourceFlavor", "ClusterQueue", "LocalQueue"}
-    expected |= {"ExternalSecret"}
+    expected |= {"ExternalSecret", "Certificate", "Issuer"}
     assert kinds == expected
 
 
