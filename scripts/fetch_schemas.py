@@ -27,7 +27,7 @@ SHA256: Final = "0b23a3a777bce9c4027199a7a715d5351fb453952f245b22d836affb860e8ac
 _MEMBER: Final = "class_generator/schema/__resources-mappings.json.gz"
 GROUPS: Final = ("keda.sh", "kueue.x-k8s.io", "monitoring.coreos.com", "cert-manager.io", "external-secrets.io")
 _SAME_AS: Final = {"external-secrets.io/v1": "external-secrets.io/v1beta1"}
-"""A version that the cluster did not serve yet -> the one that it was made of; the fields that we use are the same."""
+"""A version that the cluster did not serve yet -> that of which it was made; the fields that we use are the same."""
 Schemas = dict[str, dict[str, Any]]
 
 

@@ -67,7 +67,8 @@ def lead_outside(folder: Path) -> None:
 
 def sent_outside() -> int:
     """Packets that were sent to other machines, those that ask who has an address among them."""
-    return int(Path(f"/sys/class/net/{_WAY_OUT}/statistics/tx_packets").read_text())
+    counts = dict(line.split(":") for line in Path("/proc/net/dev").read_text().splitlines() if ":" in line)
+    return int({name.strip(): numbers for name, numbers in counts.items()}[_WAY_OUT].split()[9])
 
 
 def call_outside() -> None:
