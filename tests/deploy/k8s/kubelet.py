@@ -151,6 +151,7 @@ class Pod:
     def environment(self, container: Object) -> dict[str, str]:
         """The image's PATH, then envFrom, then env; a reference that leads nowhere is an error."""
         found = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
+        found |= {"PYTHONPATH": str(CHECKOUT)}  # this checkout's code, wherever the environment was installed from
         found |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}  # in the place of a CPU limit
         for source in container.get("envFrom", []):
             kind = "ConfigMap" if "configMapRef" in source else "Secret"
