@@ -21,7 +21,6 @@ UNSHARE: Final = (
     "unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"
 )  # fmt: skip
 """The process namespace ends every container with the first process, however that ends."""
-_WAY_OUT: Final = "outside"
 
 
 def run_inside(module: str, folder: Path, *trial: str) -> dict[str, Any]:
@@ -47,34 +46,6 @@ def run_inside(module: str, folder: Path, *trial: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert "broken" not in found, found["broken"]
     return found
-
-
-def lead_outside(folder: Path) -> None:
-    """A way out that ends nowhere, for packets and for questions to DNS: `sent_outside` counts what is sent."""
-    Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")  # it would look for routers by itself
-    resolver = folder / "resolv.conf"
-    resolver.write_text("nameserver 10.88.0.2\n", "utf8")
-    for command in (
-        f"mount --bind {resolver} /etc/resolv.conf",
-        f"ip link add {_WAY_OUT} type veth peer name nowhere",
-        "ip link set nowhere up",
-        f"ip addr add 10.88.0.1/24 dev {_WAY_OUT}",
-        f"ip link set {_WAY_OUT} up",
-        "ip route add default via 10.88.0.2",
-    ):
-        subprocess.run(command.split(), check=True)
-
-
-def sent_outside() -> int:
-    """Packets that were sent to other machines, those that ask who has an address among them."""
-    counts = dict(line.split(":") for line in Path("/proc/net/dev").read_text().splitlines() if ":" in line)
-    return int({name.strip(): numbers for name, numbers in counts.items()}[_WAY_OUT].split()[9])
-
-
-def call_outside() -> None:
-    """Something that `sent_outside` has to count."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        any_socket.sendto(b"?", ("192.0.2.1", 9))
 
 
 def loopback_up() -> None:
