@@ -153,7 +153,7 @@ def test_only_what_needs_the_outside_reaches_it(name: str) -> None:
 def test_the_only_right_in_the_cluster_is_what_the_launcher_calls(name: str) -> None:
     roles = of_kind(RENDERED[name], "Role", "ClusterRole")
     bindings = of_kind(RENDERED[name], "RoleBinding", "ClusterRoleBinding")
-    if name not in ("prod", "base+training", "base+kueue"):
+    if name not in ("prod", "base+training", "base+kueue", "base+external-secrets-training"):
         assert not roles and not bindings
         return
     (role,), (binding,) = roles, bindings
