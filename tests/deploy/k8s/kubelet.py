@@ -16,6 +16,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -62,7 +63,7 @@ class Node:
 
     def hosts(self) -> Path:
         """/etc/hosts with every Service, and every pod of a StatefulSet below its Service."""
-        names = [("localhost", "")]
+        names = [("localhost", ""), (socket.gethostname(), "")]  # the pod's own name, as there
         for each in self.objects:
             if each["kind"] == "Service":
                 names.append((each["metadata"]["name"], ""))

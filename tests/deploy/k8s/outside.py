@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_RESOLVER, _OTHER_END = "10.88.0.2", "nowhere"
+RESOLVER, _OTHER_END = "10.88.0.2", "nowhere"
 _ALL, _IPV4 = 0x0003, 0x0800
 _PROTOCOLS = {6: "tcp", 17: "udp"}
 
@@ -44,15 +44,15 @@ def call_outside() -> None:
 def _lead(folder: Path) -> None:
     Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")  # it would look for routers by itself
     resolver = folder / "resolv.conf"
-    resolver.write_text(f"nameserver {_RESOLVER}\n", "utf8")
+    resolver.write_text(f"nameserver {RESOLVER}\n", "utf8")
     for command in (
         f"mount --bind {resolver} /etc/resolv.conf",
         f"ip link add outside type veth peer name {_OTHER_END}",
         f"ip link set {_OTHER_END} up",
         "ip addr add 10.88.0.1/24 dev outside",
         "ip link set outside up",
-        f"ip neigh add {_RESOLVER} lladdr 02:00:00:00:00:01 dev outside nud permanent",
-        f"ip route add default via {_RESOLVER}",
+        f"ip neigh add {RESOLVER} lladdr 02:00:00:00:00:01 dev outside nud permanent",
+        f"ip route add default via {RESOLVER}",
     ):
         subprocess.run(command.split(), check=True)
 
