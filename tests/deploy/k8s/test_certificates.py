@@ -10,7 +10,9 @@ from tests.deploy.k8s.effective import settings_of
 from tests.deploy.k8s.rendering import SERVICES, Object, combined, containers, generated, of_kind, one, template
 
 FULL = ("console", "postgres", "index-build", "telemetry", "feed", "tls", "feed-tls")
-PROCESSES = (*SERVICES, "console", "nats", "postgres", "feed")
+PEOPLE = ("feed", "nats-declare")
+"""Jobs that ask as a person would."""
+PROCESSES = (*SERVICES, "console", "nats", "postgres", *PEOPLE)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def test_every_process_has_a_certificate_in_its_own_name_and_mounts_no_other(obj
         mounted = [each["secret"]["secretName"] for each in template(workload)["spec"]["volumes"] if "secret" in each]
         assert mounted == ([found[name]["secretName"]] if name in found else []), name
     for name, spec in found.items():
-        kind = "person" if name == "feed" else "service"
+        kind = "person" if name in PEOPLE else "service"
         assert spec["uris"] == [f"spiffe://qrelay/{kind}/{name}"]
         assert spec["issuerRef"] == {"kind": "Issuer", "name": "qrelay"}
         assert ("server auth" in spec["usages"]) is bool(spec.get("dnsNames")), name
