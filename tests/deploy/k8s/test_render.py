@@ -20,7 +20,8 @@ LEDGERS = ("", "postgres", "sqlite")
 SERVERS = ("", "nats-single")
 REST = (
     "console", "index-build", "reembed", "milvus", "feed", "keda", "telemetry", "training", "kueue", "shared-nfs",
-    "external-secrets", "external-secrets-judge", "external-secrets-training", "external-secrets-nats", "feed-tls", "tls",
+    "external-secrets", "external-secrets-judge", "external-secrets-training", "external-secrets-nats",
+    "feed-tls", "tls",
 )  # fmt: skip
 """Components that go with any of the others."""
 LAST_THREE = list(dict.fromkeys(all_versions()))[-3:]
