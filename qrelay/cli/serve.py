@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from qrelay.cli.group import example
+from qrelay.cli.offline import stay_offline
 from qrelay.cli.options import config_option, insecure_option
 from qrelay.errors import ConfigError
 from qrelay.runtime.stage import ServiceDef
@@ -36,6 +37,7 @@ def load_definition(name: str) -> ServiceDef[Any, Any]:
 @insecure_option()
 def serve(service: str, config: Path | None) -> None:
     """Run one SERVICE in the foreground until SIGTERM."""
+    stay_offline()
     gc.disable()  # nothing that is imported is garbage, and looking for some takes a tenth of the start
     from qrelay.runtime.service import main
 

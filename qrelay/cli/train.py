@@ -11,6 +11,7 @@ import click
 
 from qrelay.cli.group import example
 from qrelay.cli.labels.frame import allowing_options
+from qrelay.cli.offline import stay_offline
 from qrelay.cli.options import config_option, json_option
 from qrelay.output import echo_json
 from qrelay.parsing import json_document
@@ -109,6 +110,7 @@ def _dev_set(frozen: Path | None, corpus: Path | None, queries: Path | None, qre
 
 
 def _train(experiment: Experiment, data: tuple[str, ...], out: Path, dev: Collection | None, as_json: bool) -> None:
+    stay_offline()
     from qrelay.training.record import NAME, first_process
     from qrelay.training.train import train
 

@@ -45,7 +45,7 @@ class Tokens:
         from transformers import AutoTokenizer
 
         try:
-            return cls(AutoTokenizer.from_pretrained(folder), context_tokens, remedy)
+            return cls(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), context_tokens, remedy)
         except Exception as error:
             raise ModelError(
                 f"transformers finds no usable tokenizer in {folder} ({type(error).__name__}): give a complete folder"

@@ -30,6 +30,7 @@ from qrelay.llm.weights_folder import weights_folder
 from qrelay.models.dtypes import native_dtype
 from qrelay.models.loading import ONE_AT_A_TIME
 from qrelay.models.prepared import require_memory_for
+from qrelay.models.safe import SAFETENSORS_ALONE
 from qrelay.progress import step
 
 
@@ -152,7 +153,10 @@ def _load_model(folder: Path, dtype: str, device: str) -> Any:
     logging.disable_progress_bar()
     try:
         with ONE_AT_A_TIME:
-            return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), trust_remote_code=False, **SAFETENSORS_ALONE
+            )
+            return model.to(device).eval()
     except Exception as error:  # the library raises whatever the bytes provoke
         raise ModelError(
             f"transformers cannot load {folder} ({type(error).__name__}: {str(error)[:200]}): check that it is a "

@@ -182,6 +182,7 @@ async def _start(folder: Path, dtype: str, context_tokens: int, max_sequences: i
 
     arguments = AsyncEngineArgs(
         model=str(folder),
+        load_format="safetensors",  # and no pickle
         dtype=dtype,
         max_model_len=context_tokens,
         max_num_seqs=max_sequences,

@@ -18,6 +18,7 @@ from typing import Any
 from qrelay.errors import ModelError
 from qrelay.models.loading import ONE_AT_A_TIME
 from qrelay.models.prepared import Room, prepared
+from qrelay.models.safe import SAFETENSORS_ALONE
 from qrelay.progress import Step, step
 
 _WEIGHTS_A_BYTE = 1.65
@@ -63,15 +64,16 @@ def load_unpacked(path: Path, dtype: str) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # it warns of a loss, which nobody wants of it
-    source: dict[str, Any] = {} if path.is_dir() else {"gguf_file": path.name}
+    source: dict[str, Any] = {"trust_remote_code": False} | ({} if path.is_dir() else {"gguf_file": path.name})
     folder = path if path.is_dir() else path.parent
     try:
         with ONE_AT_A_TIME, _bars_for_people(), _read_once():
             with step(f"reading the tokenizer of {path.stem}"):
                 tokenizer = AutoTokenizer.from_pretrained(folder, **source)
             with step(f"unpacking {path.stem}", unit="million weights") as unpacking, _told(unpacking):
+                more = SAFETENSORS_ALONE if path.is_dir() else _dense()
                 model: Any = AutoModelForCausalLM.from_pretrained(
-                    folder, dtype=getattr(torch, dtype), **source, **({} if path.is_dir() else _dense())
+                    folder, dtype=getattr(torch, dtype), **source, **more
                 )
     except Exception as error:  # the reader raises whatever the bytes provoke
         raise ModelError(

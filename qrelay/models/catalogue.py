@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from qrelay.errors import ConfigError, ModelError
 from qrelay.models.home import check_model, file_hashes, models_dir
 from qrelay.models.records import HubSource, ModelEntry, ResolvedModel, Source, revision_of
+from qrelay.models.safe import pickles, require_safe
 from qrelay.nearest import did_you_mean, listed
 from qrelay.parsing import yaml_document
 
@@ -108,7 +109,7 @@ def resolve(name_or_path: str, *, catalogue: Catalogue | None = None, home: Path
     """A model that is on this machine with the right bytes; never downloads.
 
     name_or_path: a catalogue name, or `path:` and a file or folder.
-    Raises ModelError when it is unknown, absent, or has other bytes than the catalogue says.
+    Raises ModelError when it is unknown, absent, has other bytes than the catalogue says, or its weights are pickles.
     """
     home = home or models_dir()
     if name_or_path.startswith(PATH_PREFIX):
@@ -142,6 +143,7 @@ def _resolve_path(text: str, home: Path) -> ResolvedModel:
         raise ModelError(f"'path:{text}' names {path}, which does not exist. Correct the path.")
     if not files:
         raise ModelError(f"'path:{text}' is a folder without files. Give the folder that holds the model.")
+    require_safe(path, files)
     marker = home / ".verified" / (hashlib.sha256(str(path).encode()).hexdigest()[:32] + ".json")
     hashes = file_hashes(folder, files, marker)
     name = path.stem if path.is_file() else path.name
@@ -185,6 +187,7 @@ def _entry_problems(entry: ModelEntry) -> Iterator[str]:
     paths = [file.path for file in entry.files]
     if len(set(paths)) != len(paths):
         yield "files: a path is listed twice"
+    yield from (f"files: {path} may hold a pickle, which runs code: list the safetensors" for path in pickles(paths))
     for number, source in enumerate(entry.sources):
         where = f"sources.{number}"
         if (source.hub is None) == (not source.wheels):

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from qrelay.errors import ModelError
 from qrelay.models.engines import EncoderEngine
 from qrelay.models.records import ResolvedModel
+from qrelay.models.safe import SAFETENSORS_ALONE
 
 ONE_AT_A_TIME: Final = threading.Lock()
 
@@ -42,8 +43,10 @@ def load_encoder(
     where = ("cpu" if engine == "openvino" else device) or None
     try:
         with ONE_AT_A_TIME:
-            found = getattr(sentence_transformers, kind)(str(model.path), local_files_only=True, device=where)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+            found = getattr(sentence_transformers, kind)(
+                str(model.path), local_files_only=True, device=where, model_kwargs=dict(SAFETENSORS_ALONE)
+            )
+    except Exception as error:  # the libraries raise whatever the bytes provoke
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{model.path} needs code that comes with the model, which qrelay never runs: choose a model that "

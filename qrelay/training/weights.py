@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from qrelay.errors import ConfigError
+from qrelay.models.safe import SAFETENSORS_ALONE
 from qrelay.training.experiment import Experiment, Lora
 
 
 def loading(experiment: Experiment) -> dict[str, Any]:
     """What a model of the library is loaded with: from this machine, with the experiment's attention."""
-    model = {} if experiment.attention == "auto" else {"attn_implementation": experiment.attention}
+    attention = {} if experiment.attention == "auto" else {"attn_implementation": experiment.attention}
     share = experiment.attention_dropout
     config = {} if share is None else dict.fromkeys(("attention_probs_dropout_prob", "attention_dropout"), share)
-    return {"local_files_only": True, "model_kwargs": model, "config_kwargs": config}
+    return {"local_files_only": True, "model_kwargs": SAFETENSORS_ALONE | attention, "config_kwargs": config}
 
 
 def weights(model: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.models.conftest import entry_of, sha256
 
 Install = Callable[[ModelEntry, dict[str, bytes]], Path]
 FILES = {"tiny-q4_0.gguf": b"weights"}
-FOLDER = {"config.json": b"{}", "sub/weights.bin": b"weights"}
+FOLDER = {"config.json": b"{}", "sub/weights.dat": b"weights"}
 
 
 def test_packaged_catalogue_has_an_embedder_and_judges_and_each_can_come_from_hub_or_wheels() -> None:

@@ -21,8 +21,9 @@ from qrelay.config import NatsSettings, Transport
 from qrelay.errors import TransientError
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue
+from qrelay.security.tls import files_of
 from tests.deploy.k8s.kubelet import Broken, Node, Pod, pods_of
-from tests.deploy.k8s.local_run import bring_up, load
+from tests.deploy.k8s.local_run import bring_up, issued, load
 from tests.deploy.k8s.namespaces import loopback_up
 
 BATCH = 50
@@ -92,7 +93,8 @@ async def pending(broker: JetStreamBroker, expected: int) -> int:
 def main(folder: Path) -> dict[str, Any]:
     """The cluster up, used, and one server replaced."""
     loopback_up()
-    node = Node(folder, load(folder / "installation.yaml"))
+    objects = load(folder / "installation.yaml")
+    node = Node(folder, [*objects, *issued(folder, objects)])
     servers = node.find("StatefulSet", "nats")
     pods = pods_of(node, servers)
     node.addresses = {pod.name: f"10.77.0.{number}" for number, pod in enumerate(pods, 1)}
@@ -100,9 +102,10 @@ def main(folder: Path) -> dict[str, Any]:
     subprocess.run(["mount", "--bind", str(node.hosts()), "/etc/hosts"], check=True)
     with ThreadPoolExecutor(len(pods)) as threads:
         ready = dict(zip((pod.name for pod in pods), threads.map(bring_up, pods), strict=True))
-    names = ",".join(f"nats://{pod.name}.{servers['spec']['serviceName']}:4222" for pod in pods)
-    settings = NatsSettings(url=names, replicas=len(pods), max_stream_bytes=64 * 1024**2)
-    settings = settings.by(Transport(insecure=True))
+    names = ",".join(f"tls://{pod.name}.{servers['spec']['serviceName']}:4222" for pod in pods)
+    settings = NatsSettings(url=names, replicas=len(pods), max_stream_bytes=64 * 1024**2).by(
+        Transport(files_of(folder / "issued" / "sink-tls"))
+    )
     return {"ready_s": ready, **asyncio.run(use(settings, pods))}
 
 

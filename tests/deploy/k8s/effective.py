@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from unittest import mock
 
 from qrelay.cli.serve import load_definition
 from qrelay.config import ServiceSettings
@@ -31,5 +33,9 @@ def settings_of(objects: list[Object], service: str, folder: Path) -> ServiceSet
     ours = {name for name in environ if name.startswith("QRELAY_")}
     read = {name for name in ours if name.startswith(("QRELAY_ALL__", f"QRELAY_{service.upper()}__"))}
     assert ours - read <= {"QRELAY_DATA_DIR", "QRELAY_MODELS_DIR"}
-    settings: ServiceSettings = load_settings(load_definition(service).settings, service, file=file, environ=environ)
-    return settings
+    of_libpq = {name: value for name, value in environ.items() if name.startswith("PG")}
+    with mock.patch.dict(os.environ, of_libpq):  # which settings of a database's address depend on
+        loaded: ServiceSettings = load_settings(
+            load_definition(service).settings, service, file=file, environ=environ
+        )
+    return loaded

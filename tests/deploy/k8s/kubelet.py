@@ -16,6 +16,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -62,7 +63,7 @@ class Node:
 
     def hosts(self) -> Path:
         """/etc/hosts with every Service, and every pod of a StatefulSet below its Service."""
-        names = [("localhost", "")]
+        names = [("localhost", ""), (socket.gethostname(), "")]  # the pod's own name, as there
         for each in self.objects:
             if each["kind"] == "Service":
                 names.append((each["metadata"]["name"], ""))
@@ -151,6 +152,7 @@ class Pod:
     def environment(self, container: Object) -> dict[str, str]:
         """The image's PATH, then envFrom, then env; a reference that leads nowhere is an error."""
         found = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
+        found |= {"PYTHONPATH": str(CHECKOUT)}  # this checkout's code, wherever the environment was installed from
         found |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}  # in the place of a CPU limit
         for source in container.get("envFrom", []):
             kind = "ConfigMap" if "configMapRef" in source else "Secret"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -17,16 +18,38 @@ from urllib.request import urlopen
 
 import yaml
 
+from qrelay.security.certs import authority, issue
 from tests.deploy.k8s.kubelet import Broken, Node, Pod, pods_of
 from tests.deploy.k8s.namespaces import loopback_up
+from tests.deploy.k8s.outside import RESOLVER, call_outside, listening
 
 SERVING = ("StatefulSet", "Deployment")
 QRELS = "/srv/qrelay/state/qrels.txt"
+STATS = "127.0.0.1:7405/v1/stats"
 
 
 def load(file: Path) -> list[dict[str, Any]]:
     """The objects of a rendered file."""
     return [each for each in yaml.safe_load_all(file.read_text("utf8")) if each]
+
+
+def issued(folder: Path, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The Secrets that cert-manager would make of these Certificates, by one authority a folder."""
+    signer, made = authority(folder / "authority"), []
+    for each in (one for one in objects if one["kind"] == "Certificate" and not one["spec"].get("isCA")):
+        spec, files = each["spec"], folder / "issued" / each["spec"]["secretName"]
+        issue(files, signer, *spec["uris"], [*spec.get("dnsNames", []), *spec.get("ipAddresses", [])])
+        data = {name: (files / name).read_text("utf8") for name in ("tls.crt", "tls.key", "ca.crt")}
+        made.append({"kind": "Secret", "metadata": {"name": spec["secretName"]}, "stringData": data})
+    return made
+
+
+def counted(folder: Path) -> list[list[Any]]:
+    """[collection, queries] by the console, over HTTP, as through `kubectl port-forward`."""
+    secure = (folder / "issued").exists()
+    context = ssl.create_default_context(cafile=str(folder / "authority" / "ca.crt")) if secure else None
+    with urlopen(f"{'https' if secure else 'http'}://{STATS}", timeout=60, context=context) as answer:
+        return [[each["collection"], each["queries"]] for each in json.load(answer)["collections"]]
 
 
 def come_up(node: Node) -> tuple[list[Pod], dict[str, float]]:
@@ -61,23 +84,39 @@ def stop(pods: list[Pod]) -> dict[str, dict[str, int]]:
 
 
 def main(folder: Path) -> dict[str, Any]:
-    """Up, feed, export, down."""
+    """`run`, and what was sent to other machines meanwhile; `heard`: whether that would have been noticed."""
     loopback_up()
+    with listening(folder) as packets:
+        found = run(folder)
+        outside = sorted(packets - known_names(folder))
+        call_outside()
+    return {**found, "outside": outside, "heard": sorted(packets - known_names(folder) - {*outside})}
+
+
+def known_names(folder: Path) -> set[str]:
+    """Questions to the cluster's DNS for Services of the installation: gRPC asks for an address of each kind."""
+    services = (each for each in load(folder / "installation.yaml") if each["kind"] == "Service")
+    return {f"dns {RESOLVER}: {each['metadata']['name']}" for each in services}
+
+
+def run(folder: Path) -> dict[str, Any]:
+    """Up, feed, export, down."""
     claims = {name: Path(path) for name, path in json.loads((folder / "claims.json").read_text("utf8")).items()}
-    node = Node(folder, load(folder / "installation.yaml"), claims)
+    objects = load(folder / "installation.yaml")
+    node = Node(folder, [*objects, *issued(folder, objects)], claims)
     serving, seconds = come_up(node)
-    node.objects += load(folder / "feeder.yaml")
+    feeders = load(folder / "feeder.yaml")
+    node.objects += [*feeders, *issued(folder, feeders)]
     feeder = pods_of(node, node.find("Job", "feed"))[0]
     run_job(feeder)
     sink = next(pod for pod in serving if pod.name == "sink-0")
     sink.execute("sink", ["qrelay", "export", "qrels", "--collection", "docs", "--out", QRELS])
-    with urlopen("http://127.0.0.1:7405/v1/stats", timeout=60) as answer:  # as through `kubectl port-forward`
-        counted = [[each["collection"], each["queries"]] for each in json.load(answer)["collections"]]
+    labelled = counted(folder)
     nats = [pod for pod in serving if pod.name == "nats-0"]
     exits = stop([pod for pod in serving if pod not in nats]) | stop(nats)
     fed = json.loads(feeder.log_tail("feed").splitlines()[-1])
     qrels = (node.claim("sink-state") / Path(QRELS).name).read_text("utf8").splitlines()
-    return {"ready_s": seconds, "fed": fed, "qrels": qrels, "counted": counted, "exits": exits}
+    return {"ready_s": seconds, "fed": fed, "qrels": qrels, "counted": labelled, "exits": exits}
 
 
 if __name__ == "__main__":

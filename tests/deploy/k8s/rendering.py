@@ -28,9 +28,9 @@ _GENERATED = {
     "feed": "configMapGenerator: [{name: feed-queries, namespace: qrelay, literals: [queries.jsonl=]}]",
 }
 """What a component leaves to its overlay."""
-_NEEDS = {"kueue": ("training",)}
+_NEEDS = {"kueue": ("training",), "external-secrets-training": ("training",), "feed-tls": ("feed",)}
 """Components that another one completes."""
-BESIDE = ("prod-index", "local-feed")
+BESIDE = ("prod-index", "local-feed", "local-feed-tls")
 """Overlays of a Job that uses what another overlay installs."""
 
 

@@ -30,6 +30,7 @@ from tests.deploy.k8s.rendering import (
 
 GRPC = dict(zip(SERVICES, (7401, 7402, 7403, 7404), strict=True))
 METRICS = dict(zip(SERVICES, (7411, 7412, 7413, 7414), strict=True))
+PROBES = (7421, 7422, 7423, 7424)
 PORTS = (4222, 5432, 6222, 7405, 7415, 8222, *GRPC.values(), *METRICS.values())
 POSTGRES_CLIENTS = {("judge", "postgres", 5432), ("sink", "postgres", 5432)}
 QUEUE = {(each, "nats", 4222) for each in SERVICES}
@@ -111,6 +112,14 @@ def test_only_a_labelled_pod_may_call_a_service() -> None:
     assert not any(admits(objects, each, nats, port) for each in (other, foreign) for port in PORTS)
 
 
+def test_no_pod_reaches_the_ports_for_probes() -> None:
+    objects = combined(["console", "feed", "telemetry", "tls"])
+    pods = {each["metadata"]["name"]: peer(each) for each in of_kind(objects, *WORKLOADS)}
+    others = [Peer.of("qrelay", name="x", client="true", nats="true"), Peer.of("monitoring", name="prometheus")]
+    for source, name, port in product([*pods.values(), *others], SERVICES, PROBES):
+        assert not reaches(objects, source, pods[name], port), (source, name, port)
+
+
 def test_only_what_searches_or_loads_reaches_milvus() -> None:
     objects = combined(["index-build", "reembed", "milvus"])
     milvus = Peer.of("milvus", name="milvus")
@@ -127,7 +136,7 @@ def test_only_what_searches_or_loads_reaches_milvus() -> None:
 def test_the_feeder_reaches_nats_and_the_sink() -> None:
     objects = combined(["feed"])
     from_feed = {(target, port) for source, target, port in allowed(objects) if source == "feed"}
-    assert from_feed == {("nats", 4222), *GRPC.items()}
+    assert from_feed == {("nats", 4222), ("sink", GRPC["sink"])}
 
 
 def test_monitoring_reaches_metrics_and_keda_reaches_nats_only_where_their_component_is() -> None:
@@ -165,7 +174,7 @@ def test_only_what_needs_the_outside_reaches_it(name: str) -> None:
 def test_the_only_right_in_the_cluster_is_what_the_launcher_calls(name: str) -> None:
     roles = of_kind(RENDERED[name], "Role", "ClusterRole")
     bindings = of_kind(RENDERED[name], "RoleBinding", "ClusterRoleBinding")
-    if name not in ("prod", "base+training", "base+kueue"):
+    if name not in ("prod", "base+training", "base+kueue", "base+external-secrets-training"):
         assert not roles and not bindings
         return
     (role,), (binding,) = roles, bindings

@@ -19,18 +19,10 @@ JUDGES = ("", "gpu-judge", "openai-judge")
 LEDGERS = ("", "postgres", "sqlite")
 SERVERS = ("", "nats-single")
 REST = (
-    "console",
-    "index-build",
-    "reembed",
-    "milvus",
-    "feed",
-    "keda",
-    "telemetry",
-    "training",
-    "kueue",
-    "shared-nfs",
-    "nats-auth",
-)
+    "console", "index-build", "reembed", "milvus", "feed", "keda", "telemetry", "training", "kueue", "shared-nfs",
+    "nats-auth", "external-secrets", "external-secrets-judge", "external-secrets-training", "external-secrets-nats",
+    "feed-tls", "tls",
+)  # fmt: skip
 """Components that go with any of the others."""
 LAST_THREE = list(dict.fromkeys(all_versions()))[-3:]
 
@@ -84,6 +76,7 @@ def test_every_custom_object_is_one_of_its_operator() -> None:
         ]
         assert not problems, (identity(each), problems)
     expected = {"ScaledObject", "ServiceMonitor", "PrometheusRule", "ResourceFlavor", "ClusterQueue", "LocalQueue"}
+    expected |= {"ExternalSecret", "Certificate", "Issuer"}
     assert kinds == expected
 
 

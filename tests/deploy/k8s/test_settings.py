@@ -90,7 +90,8 @@ def test_nats_is_where_and_as_the_services_expect_it(name: str, tmp_path: Path) 
     objects = INSTALLATIONS[name]
     nats = settings_of(objects, "sink", tmp_path).nats
     servers = one(objects, "StatefulSet", "nats")
-    pods = [f"nats://nats-{n}.{servers['spec']['serviceName']}:4222" for n in range(servers["spec"]["replicas"])]
+    scheme = "tls" if "verify: true" in generated(objects, "nats-config")["tls.conf"] else "nats"
+    pods = [f"{scheme}://nats-{n}.{servers['spec']['serviceName']}:4222" for n in range(servers["spec"]["replicas"])]
     assert nats.url.split(",") == pods
     assert nats.replicas == len(pods)
     conf = generated(objects, "nats-config")["nats.conf"]
@@ -101,7 +102,7 @@ def test_nats_is_where_and_as_the_services_expect_it(name: str, tmp_path: Path) 
     mounts = {each["mountPath"] for each in containers(servers)[0]["volumeMounts"]}
     assert text(conf, "store_dir") in mounts
     assert re.findall(r"nats-route://([\w.-]+):6222", conf) == ([] if len(pods) == 1 else [
-        each.removeprefix("nats://").partition(":")[0] for each in pods])  # fmt: skip
+        each.removeprefix(f"{scheme}://").partition(":")[0] for each in pods])  # fmt: skip
 
 
 def test_retriever_and_jobs_have_one_milvus(tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ def test_selectors_and_services_find_their_pods_and_ports(name: str) -> None:
         ]
         (container,) = pods["spec"]["containers"]
         opened = {(port["name"], port["containerPort"]) for port in container["ports"]}
-        assert {(port["name"], port["targetPort"]) for port in service["spec"]["ports"]} == opened
+        probes = {each for each in opened if each[0] == "probe"}  # the kubelet's alone
+        assert {(port["name"], port["targetPort"]) for port in service["spec"]["ports"]} == opened - probes
 
 
 def test_whatever_a_pod_refers_to_exists(name: str) -> None:
@@ -160,9 +161,17 @@ def test_whatever_a_pod_refers_to_exists(name: str) -> None:
         wanted = {*references(each)}
         there = {(found["kind"], found["metadata"]["name"]) for found in RENDERED[name]
                  if found["metadata"].get("namespace") == each["metadata"]["namespace"]}  # fmt: skip
+        there |= made_secrets(RENDERED[name], each["metadata"]["namespace"])
         if name in BESIDE:
             there |= {(found["kind"], found["metadata"]["name"]) for found in overlay("prod")}
         assert wanted - there - OUTSIDE == set(), identity(each)
+
+
+def made_secrets(objects: list[Object], namespace: str) -> set[tuple[str, str]]:
+    """The Secrets that operators make of what is here."""
+    found = [each["spec"] for each in of_kind(objects, "Certificate", "ExternalSecret")
+             if each["metadata"]["namespace"] == namespace]  # fmt: skip
+    return {("Secret", spec["secretName"] if "secretName" in spec else spec["target"]["name"]) for spec in found}
 
 
 def references(workload: Object) -> list[tuple[str, str]]:

@@ -1,0 +1,21 @@
+"""What a service may not do unasked: fetch from a model hub, or report its use to anybody."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+from typing import Final
+
+OFFLINE: Final = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+"""Read by libraries when they are imported. OpenVINO's and vLLM's own reports are off where they are loaded."""
+
+
+def stay_offline(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Before any library is imported. A variable that is set already stands: HF_HUB_OFFLINE=0 is a choice."""
+    for name, value in OFFLINE.items():
+        environ.setdefault(name, value)
