@@ -74,7 +74,7 @@ def start(folder: Path, sync: str, secure: bool) -> Supervisor:
     if secure:
         secured(folder, lambda _: None)
     write_record(renewed(find(None, folder)), settings_classes())
-    supervisor = build(folder, None, None, 0, SERVICES, print)
+    supervisor = build(folder, None, None, 0, SERVICES, print, transport_of(folder))
     if supervisor.nats is None:
         raise SystemExit("the benchmark needs the embedded NATS")
     port = int(supervisor.nats.url.rsplit(":", 1)[1])

@@ -1,4 +1,5 @@
-"""constraints-hashed.txt: the pins of constraints.txt that qrelay runs on, each with the hashes of all its wheels.
+"""constraints-hashed.txt: the pins of constraints.txt that qrelay runs on, each with the hashes of all its wheels,
+or of its source where it has none.
 
     .venv-supply/bin/python scripts/hashed.py --write        # make it anew (`make hashes`, needs a package registry)
     .venv/bin/python scripts/hashed.py judge                 # print one image's part of it
@@ -23,6 +24,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 FILE: Final = ROOT / "constraints-hashed.txt"
 EXTRAS: Final = ("local", "milvus", "judge-postgres", "sink-postgres", "sink-kubernetes")
 """All that runs; developers' tools are not in it, and vLLM pins its own (deploy/docker/constraints-vllm.txt)."""
+SOURCES: Final = ("nkeys",)
+"""What has no wheel at all: a hundred lines of Python, pinned by the hash of its source."""
 _PIN: Final = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
 _BRINGER: Final = re.compile(r"^    #(?: via)? +([A-Za-z0-9._-]+)(?: |$)", re.MULTILINE)
 
@@ -31,7 +34,8 @@ def write() -> None:
     """Resolve the extras for every platform within constraints.txt, and write the file."""
     wanted = [word for extra in EXTRAS for word in ("--extra", extra)]
     command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", *wanted, "-c", "constraints.txt"]
-    how = ["--generate-hashes", "--universal", "--python-version", "3.11", "--only-binary", ":all:", "--no-header"]
+    wheels = ["--only-binary", ":all:", *(word for name in SOURCES for word in ("--no-binary", name))]
+    how = ["--generate-hashes", "--universal", "--python-version", "3.11", *wheels, "--no-header"]
     subprocess.run([*command, *how, "--quiet", "--no-config", "-o", str(FILE)], cwd=ROOT, check=True)
 
 

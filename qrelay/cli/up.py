@@ -30,7 +30,7 @@ from qrelay.cli.down import LOCK, PID_FILE
 from qrelay.cli.group import example
 from qrelay.cli.models.preparing import choose_if_open
 from qrelay.cli.options import config_option, data_dir_option, insecure_option
-from qrelay.config import NatsSettings, ServiceSettings, TlsSettings
+from qrelay.config import PLAIN, NatsSettings, ServiceSettings, TlsSettings, Transport
 from qrelay.errors import ConfigError, QrelayError, SetupError, TransientError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.files import write_atomic
@@ -43,7 +43,6 @@ from qrelay.runtime.supervisor import Child, Supervisor, service_environ
 from qrelay.security.tls import files_of
 from qrelay.settings import find
 from qrelay.settings.effective import Effective, renewed
-from qrelay.settings.load import transport_of
 from qrelay.settings.record import changes, own_environ, recorded_environ, write_record
 from qrelay.settings.sections import CONSOLE, SERVICES, settings_classes, settings_of
 
@@ -63,11 +62,12 @@ _CONSOLE_LIBRARIES: Final = ("starlette", "uvicorn", "mcp", "jinja2", "sqlalchem
 
 
 def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base: int,
-          services: tuple[str, ...], say: Callable[[str], None]) -> Supervisor:  # fmt: skip
-    """The supervisor with nothing started yet; services run with what is recorded. Port base 0: free ports."""
+          services: tuple[str, ...], say: Callable[[str], None], transport: Transport = PLAIN,
+) -> Supervisor:  # fmt: skip
+    """The supervisor with nothing started yet; services run with what is recorded. Port base 0: free ports.
+    transport: how the services are asked whether they are ready."""
     if nats_port is None:
         nats_port = port_base
-    transport = transport_of(data_dir)
     seeds = None if nats_url or not accounts_of(data_dir).is_dir() else secure_nats(data_dir)
     tls = nats_tls(data_dir)
     nats = None if nats_url else NatsServer(data_dir / "nats", port=nats_port, tls=tls, accounts=seeds)
@@ -163,7 +163,8 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
         say(line)
     write_record(renewed(settings), classes)
     wanted = services or (PROCESSES if _with_console(settings, say) else SERVICES)
-    supervisor = build(data_dir, nats_url, nats_port, port_base, wanted, say)
+    transport = settings.settings(ServiceSettings, "all").transport
+    supervisor = build(data_dir, nats_url, nats_port, port_base, wanted, say, transport)
     nats = _check(supervisor, data_dir, port_base if nats_port is None else nats_port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(supervisor, "stopping", True))

@@ -81,21 +81,21 @@ class Files:
     def current(self) -> Material:
         """What is in force now."""
         with self._lock:
+            stamp: Stamp | None = None
             try:
-                if stamp_of(self._tls) not in (self._material.stamp, self._refused):
+                stamp = stamp_of(self._tls)
+                if stamp not in (self._material.stamp, self._refused):
                     self._material, self._refused = self._read(), None
                     log.info("tls: new certificates are in force", extra={"certificate": str(self._paths[0])})
             except (OSError, ValueError) as error:
-                self._refuse(error)
+                self._refuse(error, stamp)
             return self._material
 
-    def _refuse(self, error: Exception) -> None:
-        """Said once for each state of the files."""
+    def _refuse(self, error: Exception, stamp: Stamp | None) -> None:
+        """Said once for each state of the files. stamp: from before they were read, so that what comes into place
+        meanwhile is read."""
         log.error("tls: the new files do not hold, the former certificate stays in force: %s", _why(error))
-        try:
-            self._refused = stamp_of(self._tls)
-        except OSError:
-            self._refused = None
+        self._refused = stamp
 
     def context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
         """A context that presents the certificate and believes the authorities alone. purpose: whom it meets."""

@@ -36,8 +36,8 @@ OWN: Mapping[str, list[str]] = {
 }
 """What each image is for: its service or its job, and the commands whose extra it has."""
 WITHOUT: Mapping[str, set[str]] = {
-    # The page of an audit, and queries in datasets, other extras.
-    "sink": {"jinja2", "matplotlib", "datasets"},
+    # The page of an audit, and queries in datasets, other extras; asking endpoints, of which `forget` reads the store.
+    "sink": {"jinja2", "matplotlib", "datasets", "httpx"},
     # Queries in Parquet and datasets, which nobody sends over HTTP; asking endpoints, and fitting maps.
     "console": {"datasets", "pyarrow", "httpx", "sklearn"},
     # Queries in Parquet and datasets.
