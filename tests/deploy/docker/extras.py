@@ -36,7 +36,7 @@ OWN: Mapping[str, list[str]] = {
 }
 """What each image is for: its service or its job, and the commands whose extra it has."""
 WITHOUT: Mapping[str, set[str]] = {
-    # The page of an audit, and queries in datasets, other extras; asking endpoints, of which `forget` reads the store.
+    # The page of an audit, and queries in datasets, other extras; asking endpoints, whose store `forget` reads.
     "sink": {"jinja2", "matplotlib", "datasets", "httpx"},
     # Queries in Parquet and datasets, which nobody sends over HTTP; asking endpoints, and fitting maps.
     "console": {"datasets", "pyarrow", "httpx", "sklearn"},
