@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, settings
 
+from qrelay.cli.offline import OFFLINE
 from qrelay.config import NatsSettings
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.memory import MemoryBroker
@@ -72,6 +74,18 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 10)
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def _as_online_as_before() -> Iterator[None]:
+    """A command that keeps its process off hubs does so for the test alone that runs it in this process."""
+    before = {name: os.environ.get(name) for name in OFFLINE}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ OFFLINE: Final = {
 """Read by libraries when they are imported. OpenVINO's and vLLM's own reports are off where they are loaded."""
 
 
-def stay_offline(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Before any library is imported. A variable that is set already stands: HF_HUB_OFFLINE=0 is a choice."""
+def stay_offline(environ: MutableMapping[str, str] = os.environ, *, publishes: bool = False) -> None:
+    """Before any library is imported. A variable that is set already stands: HF_HUB_OFFLINE=0 is a choice. publishes:
+    the sink, which loads no model, and reaches a hub where `sink.publish` names one."""
     for name, value in OFFLINE.items():
-        environ.setdefault(name, value)
+        if not (publishes and name.endswith("_OFFLINE")):
+            environ.setdefault(name, value)

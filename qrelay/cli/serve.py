@@ -37,7 +37,7 @@ def load_definition(name: str) -> ServiceDef[Any, Any]:
 @insecure_option()
 def serve(service: str, config: Path | None) -> None:
     """Run one SERVICE in the foreground until SIGTERM."""
-    stay_offline()
+    stay_offline(publishes=service == "sink")
     gc.disable()  # nothing that is imported is garbage, and looking for some takes a tenth of the start
     from qrelay.runtime.service import main
 

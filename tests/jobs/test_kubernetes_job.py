@@ -220,7 +220,9 @@ def kubernetes(**fields: Any) -> SinkSettings:
     """Settings of a sink; `ledger` is the sink's, the others the section's."""
     ledger = fields.pop("ledger", "")
     cluster = KubernetesSettings(image="i", **fields)
-    return SinkSettings(ledger=ledger, training=TrainingSettings(launcher="kubernetes", kubernetes=cluster))
+    return SinkSettings(
+        ledger=ledger, insecure=True, training=TrainingSettings(launcher="kubernetes", kubernetes=cluster)
+    )
 
 
 def test_a_password_that_would_have_to_be_in_the_object_is_refused_at_start() -> None:

@@ -206,7 +206,7 @@ def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in PublishSettings.model_fields.values())
 
 
-_NESTED = {"nats", "grpc", "worker", "telemetry", "publish", "training"}
+_NESTED = {"nats", "grpc", "worker", "telemetry", "tls", "access", "publish", "training"}
 
 
 def test_the_sink_exports_with_its_own_settings(tmp_path: Path) -> None:

@@ -170,8 +170,8 @@ class HoldsForEver(StageWorker):
 class MergesTwice(SimulatedLedger):
     """Takes a set that comes again for another round of its query."""
 
-    def commit(self, sets: Sequence[JudgedSet]) -> list[CommitStatus | QrelayError]:
-        outcomes = super().commit(sets)
+    def commit(self, sets: Sequence[JudgedSet], *, audited: bool = False) -> list[CommitStatus | QrelayError]:
+        outcomes = super().commit(sets, audited=audited)
         for record, outcome in zip(sets, outcomes, strict=True):
             if outcome is CommitStatus.DUPLICATE:
                 with self.writing("merge twice") as connection:
@@ -189,8 +189,8 @@ _AGAIN: Final = sa.text(
 class AnswersTooEarly(SimulatedLedger):
     """Says committed where the database did not answer."""
 
-    def commit(self, sets: Sequence[JudgedSet]) -> list[CommitStatus | QrelayError]:
-        outcomes = super().commit(sets)
+    def commit(self, sets: Sequence[JudgedSet], *, audited: bool = False) -> list[CommitStatus | QrelayError]:
+        outcomes = super().commit(sets, audited=audited)
         away = [isinstance(each, QrelayError) and each.reason == "backend_unavailable" for each in outcomes]
         return [CommitStatus.DUPLICATE if gone else each for gone, each in zip(away, outcomes, strict=True)]
 
