@@ -11,19 +11,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qrelay.config import GrpcSettings, TlsSettings
+from qrelay.config import AccessSettings, GrpcSettings, TlsSettings
 from qrelay.runtime.server import GrpcServer
 from tests.conftest import LONG_S
 
 
 @contextmanager
-def serving(grpc_name: str, add: Callable[[Any], None], tls: TlsSettings | None = None) -> Iterator[str]:
+def serving(
+    grpc_name: str,
+    add: Callable[[Any], None],
+    tls: TlsSettings | None = None,
+    access: AccessSettings | None = None,
+) -> Iterator[str]:
     """The address of a server that `add` gave its servicer."""
     started = threading.Event()
     found: dict[str, Any] = {}
 
     async def serve() -> None:
-        server = GrpcServer(GrpcSettings(), grpc_name, tls)
+        server = GrpcServer(GrpcSettings(), grpc_name, tls, access)
         add(server.raw)
         found["address"] = await server.start()
         found["stop"], found["loop"] = asyncio.Event(), asyncio.get_running_loop()

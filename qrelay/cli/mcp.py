@@ -20,8 +20,9 @@ def mcp(data_dir: Path, config: Path | None) -> None:
     The client starts this command itself. The console serves the same at /mcp over HTTP. Logs go to standard error.
     """
     from qrelay.runtime.telemetry import setup_logging
+    from qrelay.settings.load import transport_of
     from qrelay.web.mcp import over_stdio
     from qrelay.web.site import Site
 
     setup_logging("mcp", "WARNING")
-    asyncio.run(over_stdio(Site.of(data_dir, config)))
+    asyncio.run(over_stdio(Site.of(data_dir, config, transport=transport_of(data_dir, config))))

@@ -42,12 +42,15 @@ class Places:
         given: Mapping[str, str],
         options: Sequence[tuple[str, Any]] = ATTEMPTED_ELSEWHERE,
         transport: Transport | None = None,
+        *,
+        shows_token: bool = True,
     ) -> None:
         """data_dir: None: as every command finds it, once it is needed. given: service -> host:port or
         dns:///name:port; others (and "") are those that run from the data folder, wherever they listen by then.
-        options: the channels'; transport: None: by the folder's settings."""
+        options: the channels'; transport: None: by the folder's settings. shows_token: whether calls show this
+        process's token; a server's show that of who asks instead."""
         self._data_dir, self.given = data_dir, dict(given)
-        self._options, self._transport = options, transport
+        self._options, self._transport, self._shows_token = options, transport, shows_token
         self._opened: Channels | None = None
         self._met: set[str] = set()
 
@@ -85,7 +88,8 @@ class Places:
         """(address, the service's asynchronous stub). Raises BackendUnavailable: none runs from the data folder."""
         address = self.address(service)
         stubs = importlib.import_module(f"qrelay.v1.{service}_pb2_grpc")
-        return address, signed(getattr(stubs, f"{service.capitalize()}ServiceStub")(self.channel(address)))
+        stub = getattr(stubs, f"{service.capitalize()}ServiceStub")(self.channel(address))
+        return address, signed(stub) if self._shows_token else stub
 
     async def info(self, service: str) -> ServiceInfo:
         """What the service says of itself, asked once. Raises BackendUnavailable, grpc.aio.AioRpcError."""

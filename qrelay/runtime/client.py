@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ _RETRIES = json.dumps(
         ],
     }
 )
+Metadata = tuple[tuple[str, str], ...]
 _LIMIT = "grpc.max_message_bytes"
 _MAX_MESSAGE_BYTES = 64 * 1024**2
 
@@ -58,11 +59,18 @@ S = TypeVar("S")
 
 
 def signed(stub: S) -> S:
-    """The stub, whose calls show this process's token, where it has one. Raises ConfigError: its file is gone."""
+    """The stub, whose calls show this process's token, where it has one, beside the metadata that each call gives.
+    Raises ConfigError: the token's file is gone."""
     if shown := header_of(own_token()):
         for name, call in vars(stub).items():
-            setattr(stub, name, partial(call, metadata=shown))
+            setattr(stub, name, partial(_showing, call, shown))
     return stub
+
+
+def _showing(
+    call: Callable[..., Any], shown: Metadata, *arguments: Any, metadata: Metadata | None = None, **options: Any
+) -> Any:
+    return call(*arguments, metadata=(*(metadata or ()), *shown), **options)
 
 
 def get_info(

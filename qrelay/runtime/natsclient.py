@@ -66,6 +66,16 @@ class QueueClient(Client):
             if not subject or subject.startswith(tuple(map(str.lower, subjects))):
                 raise _denied(self.denials.pop(subject))
 
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """nats-py encrypts only where the server's first word, in plain text, asks for it: whoever changes that word
+        would get this user's secrets. At each connection, before anything is sent."""
+        if initial_connection and self.options.get("tls") and not info.get("tls_required"):
+            raise nats.errors.Error(
+                "nats: the server offers no TLS, and nats.url asks for it: nothing was sent; set tls in the server's "
+                "configuration, and look at what stands between"
+            )
+        await super()._process_info(info, initial_connection)
+
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg:

@@ -22,7 +22,6 @@ from typing import Any, Final, NoReturn, TypeVar
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from opentelemetry import trace
@@ -31,6 +30,7 @@ from opentelemetry.context import Context
 from qrelay.config import AccessSettings, GrpcSettings, TlsSettings
 from qrelay.errors import AccessError, BackendTimeout, Oversized, PortInUse, QrelayError
 from qrelay.runtime import telemetry
+from qrelay.runtime.health import PROBES, Health, checks_alone
 from qrelay.runtime.intake import Intake, Reader, ServicerContext
 from qrelay.runtime.translate import as_qrelay_error, rich_status, status_code
 from qrelay.security.access import HEADER, Gate, bearer_of
@@ -47,8 +47,8 @@ process that stood still so long (on a starved or suspended machine) would answe
 _UNTAKEN_CALLS: Final = 8
 """Times `grpc.max_calls` that may wait to be taken up, about 13 KB each; only beyond does gRPC drop calls, as
 CANCELLED. Its own limits begin at 1,000."""
-_PROBES: Final = 16
-"""Health checks at once, of those that come in plain text."""
+_WATCHED: Final = 8
+"""Of so many calls at once, one may watch health, for as long as it likes."""
 _STREAM_AHEAD: Final = 4
 """Requests of one stream that are worked on at once; beyond, the client's window fills: back-pressure."""
 
@@ -257,7 +257,7 @@ class GrpcServer:
                 ("grpc.http2.bdp_probe", 0),  # or what is not read yet may be megabytes of each call
             ],
         )
-        self._health = health_aio.HealthServicer()
+        self._health = Health(max(1, settings.max_calls // _WATCHED))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (
             grpc_name,
@@ -284,8 +284,8 @@ class GrpcServer:
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
         if self._tls.probe_bind:
-            self._probes = grpc.aio.server(maximum_concurrent_rpcs=_PROBES)
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probes)
+            self._probes = grpc.aio.server(maximum_concurrent_rpcs=PROBES)
+            self._probes.add_generic_rpc_handlers((checks_alone(self._health),))
             self.probes = _listen(self._probes, self._tls.probe_bind, "tls.probe_bind", None)
             await self._probes.start()
         return bound

@@ -27,8 +27,8 @@ FILE_VARIABLE: Final = "QRELAY_TOKEN_FILE"
 _MOST: Final = 8192
 """Characters of a token."""
 _NOBODY: Final = (
-    f"nobody knows who asks: send a token ({HEADER}: Bearer …; commands and the client take {VARIABLE} or "
-    f"{FILE_VARIABLE}), or show a certificate"
+    f"nobody knows who asks: send a token (commands and the client take {VARIABLE} or {FILE_VARIABLE}; other "
+    f"programs send it in {HEADER}, after the word Bearer), or show a certificate"
 )
 
 

@@ -13,6 +13,7 @@ import getpass
 import ipaddress
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from qrelay.config import SECTIONS, Role, TlsSettings
 from qrelay.errors import ConfigError, InputError
 from qrelay.files import AtomicFiles
+from qrelay.security.identity import MAX_NAME
 from qrelay.security.tls import files_of
 from qrelay.security.tokens import add, revoke
 
@@ -39,6 +41,8 @@ DAYS: Final = 365
 KEY_TO_CONSOLE: Final = "console.token"
 """File of the person's token, for the console."""
 _AUTHORITY_DAYS: Final = 3650
+_LETTER: Final = "[A-Za-z0-9._-]"
+"""Of a person's name in a certificate."""
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 _EARLIER: Final = timedelta(minutes=5)
 """By which a certificate holds before now: clocks differ."""
@@ -98,7 +102,9 @@ def development(
     folder: Path, *, people: Sequence[str] = (), hosts: Sequence[str] = (), days: float = DAYS
 ) -> Sequence[str]:
     """Certificates of every service and of these people, signed by the folder's authority; their folders' names. Run
-    again, all but the authority are new. Raises ConfigError, OSError."""
+    again, all but the authority are new. Raises InputError: a person's name cannot be; ConfigError, OSError."""
+    for name in people:
+        _require_name(name)
     signer = authority(folder)
     for name in SERVICES:
         issue(folder / name, signer, SERVICE + name, (name, *_LOCAL, *hosts), days=days)
@@ -107,10 +113,19 @@ def development(
     return (*SERVICES, *(f"person-{name}" for name in people))
 
 
+def _require_name(name: str) -> None:
+    """Raises InputError. A name is part of a URI, which takes ASCII, and of a folder's name."""
+    if not re.fullmatch(f"{_LETTER}{{1,{MAX_NAME}}}", name):
+        raise InputError(
+            f"--person {name[:MAX_NAME]!r} cannot be in a certificate: give 1 to {MAX_NAME} of the letters a to z, "
+            "A to Z, digits, . _ and -"
+        )
+
+
 def user() -> str:
-    """Who runs this process, for a certificate."""
+    """Who runs this process, for a certificate: what cannot be in one is replaced by -."""
     try:
-        return getpass.getuser()
+        return re.sub(f"(?!{_LETTER}).", "-", getpass.getuser(), flags=re.DOTALL)[:MAX_NAME] or "local"
     except (KeyError, OSError):
         return "local"
 

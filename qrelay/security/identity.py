@@ -1,7 +1,8 @@
 """Who asks: a service or a person, by certificate or token, or somebody on this machine.
 
 A certificate names its owner in a URI (SPIFFE): `spiffe://qrelay/service/judge`, `spiffe://qrelay/person/ana`. One
-without such a URI is a person's, of the common name; a common name never makes a service.
+without any URI is a person's, of the common name; a common name never makes a service, nor does a host or an e-mail
+address that reads like such a URI.
 
 `acting` holds who asks while a call, a request or a command is worked on; the audit log takes it from there.
 """
@@ -20,9 +21,14 @@ from qrelay.config import Role
 from qrelay.errors import Unauthenticated
 
 _TRUST: Final = "spiffe://qrelay/"
+_URI: Final = "peer_uri"
+"""gRPC's name for those alternative names that are URIs."""
 _SAN: Final = "x509_subject_alternative_name"
 _NAME: Final = "x509_common_name"
 _SECURITY: Final = "transport_security_type"
+
+
+MAX_NAME: Final = 80
 
 
 class Kind(enum.StrEnum):
@@ -50,6 +56,16 @@ class Principal:
 ANYBODY: Final = Principal("", Kind.LOCAL)
 """Who asks where nobody is asked who they are."""
 acting: Final[ContextVar[Principal | None]] = ContextVar("qrelay_acting", default=None)
+
+
+def named(text: str) -> str:
+    """A person's name as it is kept: one line, without spaces around it, MAX_NAME characters at most."""
+    return one_line(text)[:MAX_NAME]
+
+
+def one_line(text: str) -> str:
+    """The text without what cannot be printed, with one space between words."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
 
 
 @contextmanager
@@ -81,12 +97,12 @@ def of_certificate(auth: Mapping[str, Iterable[bytes]], grants: Mapping[str, Ite
     """
     if not is_secure(auth):
         return None
-    texts = [each.decode("utf8", "replace") for each in auth.get(_SAN, ())]
-    owners = {each.removeprefix(_TRUST) for each in texts if each.startswith(_TRUST)}
+    uris = [each.decode("utf8", "replace") for each in auth.get(_URI, ())]
+    owners = {each.removeprefix(_TRUST) for each in uris if each.startswith(_TRUST)}
     names = [each.decode("utf8", "replace") for each in auth.get(_NAME, ())]
-    if not owners and not names and not texts:
+    if not uris and not names and not any(auth.get(_SAN, ())):
         return None
-    if len(owners) > 1 or not (owners or names):
+    if len(owners) > 1 or not (owners or (names and not uris)):
         raise Unauthenticated(f"the certificate names {len(owners)} owners in {_TRUST}…: it has to name one")
     kind, _, name = owners.pop().partition("/") if owners else (Kind.PERSON.value, "", names[0])
     if kind == Kind.SERVICE and name:

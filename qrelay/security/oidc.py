@@ -17,11 +17,12 @@ from http.client import HTTPException
 from typing import Any, Final
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from qrelay.config import OidcSettings, Role
 from qrelay.errors import BackendUnavailable, Unauthenticated
 from qrelay.parsing import json_document
-from qrelay.security.identity import Kind, Principal
+from qrelay.security.identity import MAX_NAME, Kind, Principal, one_line
 
 _ALGORITHMS: Final = ("RS256", "ES256")
 _LEEWAY_S: Final = 30
@@ -38,31 +39,42 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class Keys:
-    """The issuer's signing keys, by id. Threads share it; one fetches, the others wait for it."""
+    """The issuer's signing keys, by id. Threads share it: one fetches, and only those whose key is unknown wait."""
 
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._url, self._clock = url, clock
         self._keys: dict[str, jwt.PyJWK] = {}
         self._tried: float | None = None
+        self._failed = ""
         self._turn = threading.Lock()
 
     def get(self, key_id: str) -> jwt.PyJWK:
-        """The key. Raises Unauthenticated: the issuer has none of this id. BackendUnavailable: it does not answer."""
-        with self._turn:
-            age = None if self._tried is None else self._clock() - self._tried
-            if age is None or age > _FRESH_S or (key_id not in self._keys and age > _PAUSE_S):
-                self._fetch()
-            if key_id not in self._keys:
-                raise Unauthenticated("the token is signed with none of the issuer's keys: sign in anew")
-            return self._keys[key_id]
+        """The key. Raises Unauthenticated: the issuer has none of this id. BackendUnavailable: no key of the issuer's
+        could be had when it was last asked."""
+        if self._due(key_id) and self._turn.acquire(blocking=key_id not in self._keys):
+            try:
+                if self._due(key_id):
+                    self._fetch()
+            finally:
+                self._turn.release()
+        keys = self._keys
+        if not keys:
+            raise BackendUnavailable(f"the issuer's keys cannot be had from access.oidc.keys: {self._failed}")
+        if key_id not in keys:
+            raise Unauthenticated("the token is signed with none of the issuer's keys: sign in anew")
+        return keys[key_id]
+
+    def _due(self, key_id: str) -> bool:
+        age = None if self._tried is None else self._clock() - self._tried
+        return age is None or age > _FRESH_S or (key_id not in self._keys and age > _PAUSE_S)
 
     def _fetch(self) -> None:
-        self._tried = self._clock()
         try:
-            self._keys = _keys(_body(self._url))
+            self._keys, self._failed = _keys(_body(self._url)), "it has none that is of use here"
         except (OSError, HTTPException, ValueError) as error:
-            if not self._keys:
-                raise BackendUnavailable(f"the issuer's keys cannot be had from access.oidc.keys: {error}") from error
+            self._failed = str(error)
+        finally:
+            self._tried = self._clock()
 
 
 def _body(url: str) -> bytes:
@@ -84,7 +96,7 @@ def _keys(body: bytes) -> dict[str, jwt.PyJWK]:
     for each in listed[:_MOST_KEYS]:
         usable = isinstance(each, dict) and each.get("kty") in ("RSA", "EC") and each.get("use", "sig") == "sig"
         if usable and isinstance(each.get("kid"), str):
-            with suppress(jwt.PyJWTError, ValueError, TypeError):  # one that we cannot use leaves the others usable
+            with suppress(jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError):  # the others are of use
                 found[each["kid"]] = jwt.PyJWK(each)
     return found
 
@@ -115,9 +127,14 @@ class Issuer:
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
             raise Unauthenticated(f"the token does not hold ({type(error).__name__}): sign in anew") from None
         name = claims.get(settings.person)
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not one_line(name):
             raise Unauthenticated(f"the token's claim {settings.person} (access.oidc.person) names nobody")
-        return Principal(name.strip(), Kind.PERSON, _roles(claims, settings), bearer=token)
+        if len(name := one_line(name)) > MAX_NAME:
+            raise Unauthenticated(
+                f"the token's claim {settings.person} is longer than {MAX_NAME} characters: name another claim in "
+                "access.oidc.person"
+            )
+        return Principal(name, Kind.PERSON, _roles(claims, settings), bearer=token)
 
 
 def _roles(claims: Mapping[str, Any], settings: OidcSettings) -> frozenset[Role]:

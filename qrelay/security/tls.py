@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +37,8 @@ _TRIES: Final = 3
 _BEGINNINGS: Final = 40
 _BEGINNING_S: Final = 0.05
 """Looks at a key that is not the certificate's, and the pause between two, before that is an error."""
+_GONE: Final[Stamp] = ()
+"""The state of files of which one is gone."""
 _RETIRED: Final = 8
 """Channels with former certificates that are kept for whoever holds them still; older ones end with their calls."""
 
@@ -81,7 +84,7 @@ class Files:
     def current(self) -> Material:
         """What is in force now."""
         with self._lock:
-            stamp: Stamp | None = None
+            stamp = _GONE
             try:
                 stamp = stamp_of(self._tls)
                 if stamp not in (self._material.stamp, self._refused):
@@ -91,10 +94,11 @@ class Files:
                 self._refuse(error, stamp)
             return self._material
 
-    def _refuse(self, error: Exception, stamp: Stamp | None) -> None:
+    def _refuse(self, error: Exception, stamp: Stamp) -> None:
         """Said once for each state of the files. stamp: from before they were read, so that what comes into place
         meanwhile is read."""
-        log.error("tls: the new files do not hold, the former certificate stays in force: %s", _why(error))
+        if stamp != self._refused:
+            log.error("tls: the new files do not hold, the former certificate stays in force: %s", _why(error))
         self._refused = stamp
 
     def context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
@@ -139,20 +143,25 @@ def _no_password() -> str:
 
 
 class _Renewed(ssl.SSLContext):
-    """A context that servers and reconnecting clients keep: each handshake is made by one of the files of then."""
+    """A context that servers and reconnecting clients keep: each handshake is made by one of the files of then, and
+    by the former one while they cannot be read."""
 
     files: Files
     purpose: ssl.Purpose
     verify: ssl.VerifyMode
-    made: tuple[Material, ssl.SSLContext] | None
+    made: tuple[Material, ssl.SSLContext]
+
+    def make(self) -> None:
+        """Takes the files as they are. Raises OSError, ValueError: they do not hold."""
+        material, context = self.files.current(), self.files.context(self.purpose)
+        if self.purpose is ssl.Purpose.CLIENT_AUTH:
+            context.verify_mode = self.verify
+        self.made = (material, context)
 
     def _now(self) -> ssl.SSLContext:
-        material = self.files.current()
-        if self.made is None or self.made[0] is not material:
-            context = self.files.context(self.purpose)
-            if self.purpose is ssl.Purpose.CLIENT_AUTH:
-                context.verify_mode = self.verify
-            self.made = (material, context)
+        if self.files.current() is not self.made[0]:
+            with suppress(OSError, ValueError):  # they change again: `files` says so where they stay so
+                self.make()
         return self.made[1]
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
@@ -167,7 +176,11 @@ class _Renewed(ssl.SSLContext):
 def _renewed(tls: TlsSettings, purpose: ssl.Purpose, verify: ssl.VerifyMode) -> ssl.SSLContext:
     server = purpose is ssl.Purpose.CLIENT_AUTH
     context = _Renewed(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-    context.files, context.purpose, context.verify, context.made = Files(tls), purpose, verify, None
+    context.files, context.purpose, context.verify = Files(tls), purpose, verify
+    try:
+        context.make()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tls: the files change while they are read: {_why(error)}: start again") from error
     return context
 
 

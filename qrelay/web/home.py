@@ -8,10 +8,11 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from qrelay.errors import AccessError, InputError
 from qrelay.runtime import telemetry
+from qrelay.security.identity import named
 from qrelay.web.guard import HEALTH
 from qrelay.web.pages import form, render
 from qrelay.web.routes import route
-from qrelay.web.security import PERSON_COOKIE, SESSION_COOKIE, Action, identified, name_cookie, named
+from qrelay.web.security import PERSON_COOKIE, SESSION_COOKIE, Action, identified, name_cookie
 from qrelay.web.site import site_of
 
 _YEAR_S = 365 * 24 * 3600

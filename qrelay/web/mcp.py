@@ -17,10 +17,12 @@ from starlette.types import Receive, Scope, Send
 from qrelay import __version__
 from qrelay.errors import BackendTimeout, InputError
 from qrelay.nearest import listed
+from qrelay.security.access import own_token
+from qrelay.security.identity import Kind, Principal, acting, named
 from qrelay.web.api.operations import OPERATIONS, Operation
 from qrelay.web.errors import problem
 from qrelay.web.pages import refusal
-from qrelay.web.security import Action, Person, authorise, named
+from qrelay.web.security import Action, Person, authorise
 from qrelay.web.site import Site, site_of
 
 _INSTRUCTIONS: Final = (
@@ -70,7 +72,7 @@ async def _called(
     operation = TOOLS.get(name)
     if operation is None:
         raise InputError(f"there is no tool {name[:80]!r}: there are {listed(TOOLS, 'none')}")
-    person = await authorise(request, operation.action) if request else Person(named(getpass.getuser()))
+    person = await authorise(request, operation.action) if request else _user()
     seconds = site.settings.grpc.default_deadline_s
     try:
         async with asyncio.timeout(seconds):
@@ -81,6 +83,13 @@ async def _called(
     return types.CallToolResult(
         content=[_text(text)], structured_content=operation.answers.dump_python(found, mode="json")
     )
+
+
+def _user() -> Person:
+    """Who started this process; calls that follow show their token. Raises ConfigError: its file cannot be read."""
+    person = Person(named(getpass.getuser()))
+    acting.set(Principal(person.name, Kind.LOCAL, bearer=own_token()))
+    return person
 
 
 def over_http(site: Site) -> StreamableHTTPSessionManager:

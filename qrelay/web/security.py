@@ -27,7 +27,7 @@ from starlette.requests import HTTPConnection
 from qrelay.errors import AccessError, InputError
 from qrelay.runtime import telemetry
 from qrelay.security.access import HEADER, bearer_of
-from qrelay.security.identity import Kind, Principal, acting
+from qrelay.security.identity import Kind, Principal, acting, named
 from qrelay.security.roles import ACTIONS, require
 from qrelay.web.settings import LOOPBACK
 from qrelay.web.site import site_of
@@ -40,7 +40,6 @@ PERSON_COOKIE: Final = "qrelay_person"
 SESSION_COOKIE: Final = "qrelay_session"
 """Holds the token of who signed in."""
 PERSON_HEADER: Final = "x-qrelay-person"
-MAX_NAME: Final = 80
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _SELF: Final = "'self'"
 HEADERS: Final[Mapping[str, str]] = {
@@ -121,11 +120,6 @@ def decider(request: HTTPConnection) -> str:
     if not name:
         raise InputError("nobody is named: give your name at the top of the page, then do it again")
     return name
-
-
-def named(text: str) -> str:
-    """A person's name as it is kept: one line, without spaces around it, MAX_NAME characters at most."""
-    return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:MAX_NAME]
 
 
 def name_cookie(name: str) -> str:

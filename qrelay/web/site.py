@@ -16,7 +16,7 @@ from typing import Any, Final
 from starlette.requests import HTTPConnection
 
 from qrelay.client.places import SERVICES, Places
-from qrelay.config import NatsSettings
+from qrelay.config import NatsSettings, Transport
 from qrelay.judging.settings import JudgeSettings
 from qrelay.labels.browse.thresholds import Histogram, Histograms
 from qrelay.labels.ledger.ledger import Ledger
@@ -45,17 +45,21 @@ _FEEDERS: Final = 4
 
 class Site:
     """See the module. sink: the sink's settings, which say where the ledger is and what becomes training data;
-    rubric: the judge's, in whose words people grade."""
+    rubric: the judge's, in whose words people grade; transport: how the services are reached; None: as the console
+    reaches them."""
 
-    def __init__(self, settings: ConsoleSettings, sink: SinkSettings, rubric: str = "") -> None:
+    def __init__(
+        self, settings: ConsoleSettings, sink: SinkSettings, rubric: str = "", transport: Transport | None = None
+    ) -> None:
         self.settings, self.sink, self.rubric = settings, sink, rubric
+        self.transport = transport or settings.transport
         self.gate = Gate(settings.access)
         self.stopping: Callable[[], bool] = lambda: False
         """Whether the server has been told to end: what goes on for long ends then."""
         self.streams_left = settings.max_streams
         self.overview = Overview(
             settings.data_dir, self.nats, name=CONSOLE, patience_s=PATIENCE_S, fresh_s=FRESH_S,
-            transport=settings.transport,
+            transport=self.transport,
         )  # fmt: skip
         """What every page on the pipeline shows, looked at once for all of them."""
         self.reading, self.deciding, self.feeding = Workers(READERS), Workers(_DECIDERS), Workers(_FEEDERS)
@@ -68,17 +72,24 @@ class Site:
         self._ledger: Ledger | None = None
         self._opening = threading.Lock()
         given = {service: getattr(settings, service) for service in SERVICES}
-        self._places = Places(settings.data_dir, given, OPTIONS, settings.transport)
+        self._places = Places(settings.data_dir, given, OPTIONS, self.transport, shows_token=False)
 
     @classmethod
-    def of(cls, data_dir: Path | None, config: Path | None, *, port: int | None = None) -> Site:
+    def of(
+        cls,
+        data_dir: Path | None,
+        config: Path | None,
+        *,
+        port: int | None = None,
+        transport: Transport | None = None,
+    ) -> Site:
         """With the settings of an installation; `port`: instead of that of console.bind. Raises ConfigError."""
         console = load_settings(ConsoleSettings, "console", file=config, data_dir=data_dir)
         if port is not None:
             console = console.model_copy(update={"bind": f"{console.bind.rpartition(':')[0]}:{port}"})
         sink = load_settings(SinkSettings, "sink", file=config, data_dir=data_dir)
         judge = load_settings(JudgeSettings, "judge", file=config, data_dir=data_dir)
-        return cls(console, sink, judge.rubric)
+        return cls(console, sink, judge.rubric, transport)
 
     def ledger(self) -> Ledger:
         """The ledger, opened when first asked for: `qrelay up` starts the console beside the sink, which makes it.

@@ -18,6 +18,7 @@ from qrelay.judging.report.read import read_measured
 from qrelay.judging.report.warn import plain_warnings
 from qrelay.labels.browse import queries
 from qrelay.labels.where import parse_where
+from qrelay.security.identity import named
 from qrelay.web.api import models, shapes
 from qrelay.web.api.operations import OPERATIONS, Operation
 from qrelay.web.console.judge.diagrams import reliability
@@ -25,7 +26,7 @@ from qrelay.web.console.queries.asked import asked
 from qrelay.web.console.queries.guide import peoples_scale
 from qrelay.web.console.queries.visible import exact, visible
 from qrelay.web.pages import whole_number
-from qrelay.web.security import named, refuse_foreign, refuse_forged
+from qrelay.web.security import refuse_foreign, refuse_forged
 from tests.fuzz.parser import Parser, constant, each, file
 from tests.web.reports import report
 

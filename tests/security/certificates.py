@@ -35,12 +35,13 @@ _ISSUER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
 
 
 @cache
-def certificate(name: str, *uris: str) -> tuple[bytes, bytes, bytes]:
+def certificate(name: str, *uris: str, hosts: tuple[str, ...] = ()) -> tuple[bytes, bytes, bytes]:
     """(authority, key, certificate) as PEM; of loopback, with these URIs."""
     authority_key, authority = _authority()
     key = ec.generate_private_key(ec.SECP256R1())
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(each) for each in uris]
     names += [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))] if uris or name == "server" else []
+    names += map(x509.DNSName, hosts)
     builder = _builder(name, key.public_key())
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -57,6 +58,6 @@ def server_credentials() -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([(key, shown)], authority, require_client_auth=True)
 
 
-def client_credentials(name: str, *uris: str) -> grpc.ChannelCredentials:
-    authority, key, shown = certificate(name, *uris)
+def client_credentials(name: str, *uris: str, hosts: tuple[str, ...] = ()) -> grpc.ChannelCredentials:
+    authority, key, shown = certificate(name, *uris, hosts=hosts)
     return grpc.ssl_channel_credentials(authority, key, shown)

@@ -9,12 +9,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pydantic import ValidationError
@@ -37,6 +39,8 @@ class Local:
         self.asked = 0
         self.body: bytes | None = None
         self.url = ""
+        self.asking, self.answering = threading.Event(), threading.Event()
+        self.answering.set()
 
     def document(self) -> bytes:
         if self.body is not None:
@@ -67,6 +71,8 @@ def running(issuer: Local) -> Iterator[Local]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             issuer.asked += 1
+            issuer.asking.set()
+            issuer.answering.wait()
             body = issuer.document()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
@@ -188,6 +194,62 @@ def test_an_issuer_that_is_away_leaves_known_keys_in_force(issuer: Local) -> Non
     issuer.body = b"<html>"
     now[0] = 1000.0
     assert checks.person(token).name == "ana"
+
+
+def test_an_issuer_that_is_away_at_first_makes_no_tokens_invalid(issuer: Local) -> None:
+    now = [0.0]
+    checks = Issuer(settings(issuer), clock=lambda: now[0])
+    issuer.body = b"<html>"
+    for _ in range(3):
+        with pytest.raises(BackendUnavailable, match=r"access\.oidc\.keys"):
+            checks.person(issuer.token("r"))
+    assert issuer.asked == 1
+    issuer.body, now[0] = None, 31.0
+    assert checks.person(issuer.token("r")).name == "ana"
+
+
+def test_a_known_key_waits_for_nobody_who_fetches(issuer: Local) -> None:
+    now = [0.0]
+    checks = Issuer(settings(issuer), clock=lambda: now[0])
+    token = issuer.token("r")
+    checks.person(token)
+    now[0] = 1000.0
+    asked, answers = issuer.asking, issuer.answering
+    asked.clear()
+    answers.clear()
+    with ThreadPoolExecutor() as pool:
+        fetching = pool.submit(checks.person, token)
+        asked.wait()
+        try:
+            assert checks.person(token).name == "ana"
+            assert checks._keys._turn.locked()  # it still fetches
+        finally:
+            answers.set()
+        assert fetching.result().name == "ana"
+
+
+def test_a_key_that_cannot_be_read_here_leaves_the_others_in_force(
+    issuer: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = jwt.PyJWK
+
+    def odd(key: dict[str, Any]) -> jwt.PyJWK:
+        if key["kid"] == "odd":
+            raise UnsupportedAlgorithm("a curve that this build lacks")
+        return read(key)
+
+    monkeypatch.setattr(jwt, "PyJWK", odd)
+    token = issuer.token("r")
+    issuer.keys = {"odd": issuer.keys["e"], **issuer.keys}
+    assert Issuer(settings(issuer)).person(token).name == "ana"
+
+
+def test_an_issuers_name_is_one_line_of_bounded_length(issuer: Local) -> None:
+    checks = Issuer(settings(issuer))
+    assert checks.person(issuer.token("r", sub=" ana\n\x1b[31m b ")).name == "ana [31m b"
+    assert checks.person(issuer.token("r", sub="x" * 80)).name == "x" * 80
+    with pytest.raises(Unauthenticated, match="longer than 80 characters"):
+        checks.person(issuer.token("r", sub="x" * 81))
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ import pytest
 from pydantic import ValidationError
 
 from qrelay.config import NatsSettings, ServiceSettings, Transport, plain_postgres
-from qrelay.errors import ConfigError
+from qrelay.errors import ConfigError, InputError
 from qrelay.exitcodes import EXIT_SETUP
 from qrelay.judging.settings import JudgeSettings
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.client import get_info
 from qrelay.runtime.jetstream import JetStreamBroker
-from qrelay.security.certs import development, variables
+from qrelay.security.certs import development, user, variables
 from qrelay.security.tls import aio_channel
 from qrelay.settings.load import load_settings
 from tests.pipeline.harness import called, qrelay
@@ -141,6 +141,21 @@ def test_certs_dev_keeps_its_authority_and_renews_the_rest(tmp_path: Path) -> No
     same = {path.name for path in after if after[path] == before[path]}
     assert same == {"ca.crt"}
     assert len(after) > 8
+
+
+@pytest.mark.parametrize("name", ["Zoë", "../../x", "", "a b", "x" * 81])
+def test_certs_dev_refuses_a_name_that_cannot_be_in_a_certificate(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--person .* cannot be in a certificate"):
+        development(tmp_path / "out", people=[name])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_users_odd_name_becomes_one_that_can_be_in_a_certificate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOGNAME", "../CORP\\Zoë K")
+    assert user() == "..-CORP-Zo--K"
+    assert "person-..-CORP-Zo--K" in development(tmp_path, people=[user()])
 
 
 def test_certs_dev_refuses_a_folder_whose_authority_cannot_sign(tmp_path: Path) -> None:

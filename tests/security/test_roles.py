@@ -21,10 +21,11 @@ from qrelay.errors import PermissionDenied, Unauthenticated
 from qrelay.runtime import telemetry
 from qrelay.runtime.client import from_rpc_error
 from qrelay.runtime.server import Guard
-from qrelay.security.access import Gate
+from qrelay.security.access import _NOBODY, Gate
 from qrelay.security.identity import Kind, Principal, of_certificate
 from qrelay.security.roles import ACTIONS, COMMANDS, OPEN, RPCS, SERVICES, as_markdown, require, require_rpc
 from qrelay.security.tokens import add
+from qrelay.settings.secrets import masked
 from qrelay.v1 import (
     judge_pb2,
     judge_pb2_grpc,
@@ -248,6 +249,24 @@ def test_an_action_takes_its_role(action: str) -> None:
 @pytest.mark.parametrize("uri", ["spiffe://qrelay/robot/x", "spiffe://qrelay/service/", "spiffe://qrelay/"])
 def test_a_name_of_another_shape_is_nobodys(uri: str) -> None:
     auth: dict[str, Iterable[bytes]] = {"transport_security_type": [b"ssl"]}
-    auth["x509_subject_alternative_name"] = [uri.encode()]
+    auth["peer_uri"] = auth["x509_subject_alternative_name"] = [uri.encode()]
     with pytest.raises(Unauthenticated):
         of_certificate(auth, {})
+
+
+async def test_a_certificate_of_somebody_elses_uri_is_nobodys() -> None:
+    async with serving(AccessSettings(grants=GRANTS), tls=True) as address:
+        foreign = client_credentials("operator", "spiffe://theirs/person/operator")
+        async with grpc.aio.secure_channel(address, foreign) as channel:
+            assert await code(channel, PROMOTE) is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_host_that_reads_like_an_owner_makes_nobody_a_service() -> None:
+    async with serving(AccessSettings(grants=GRANTS), tls=True) as address:
+        credentials = client_credentials("reader", hosts=(SERVICE + "console",))
+        async with grpc.aio.secure_channel(address, credentials) as channel:
+            assert await allowed(channel) == may(Role.READER)
+
+
+def test_what_an_unknown_caller_is_told_is_whole_where_secrets_are_hidden() -> None:
+    assert masked(_NOBODY) == _NOBODY

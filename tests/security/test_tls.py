@@ -130,6 +130,24 @@ def test_the_port_for_probes_answers_health_and_nothing_else(signer: Authority, 
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await opened.unary_unary("/qrelay.v1.JudgeService/GetInfo")(b"", timeout=LONG_S)
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            watching = [health_pb2_grpc.HealthStub(opened).Watch(health_pb2.HealthCheckRequest()) for _ in range(40)]
+            assert {await each.code() for each in watching} == {grpc.StatusCode.UNIMPLEMENTED}
+        await server.drain(0)
+
+    asyncio.run(ask())
+
+
+def test_who_watches_health_leaves_room_for_who_checks_it() -> None:
+    async def ask() -> None:
+        server = GrpcServer(GrpcSettings(bind="127.0.0.1:0", max_calls=16), "qrelay.v1.JudgeService")
+        async with grpc.aio.insecure_channel(await server.start()) as opened:
+            stub = health_pb2_grpc.HealthStub(opened)
+            watching = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+            assert [(await each.read()).status for each in watching] == [SERVES, SERVES]
+            assert await stub.Watch(health_pb2.HealthCheckRequest()).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=LONG_S)).status == SERVES
+            for each in watching:
+                each.cancel()
         await server.drain(0)
 
     asyncio.run(ask())
@@ -231,6 +249,19 @@ def test_files_that_do_not_belong_together_change_nothing_and_are_told_once(
     assert "the former certificate stays in force" in told
     shutil.copyfile(after.key, tls.key)
     assert files.current().certificate == after.certificate.read_bytes()
+
+
+def test_a_file_that_is_gone_is_told_once_and_handshakes_go_on(
+    signer: Authority, ana: Transport, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tls = issue(tmp_path, signer, f"{SERVICE}judge", HERE)
+    address = telemetry.setup_metrics("127.0.0.1:0", tls)
+    assert tls.key
+    tls.key.unlink()
+    with caplog.at_level(logging.ERROR):
+        for _ in range(2):
+            assert "qrelay_ready" in metrics_of(address, LONG_S, ana)
+    assert len([each for each in caplog.records if each.name == "qrelay.security.tls"]) == 1
 
 
 def test_who_begins_while_files_are_replaced_takes_the_new_ones(signer: Authority, tmp_path: Path) -> None:
