@@ -149,8 +149,8 @@ def has_free_names(kind: Any) -> bool:
 
 
 def _forget_mappings(settings: type[BaseModel], merged: Tree, given: Mapping[str, Any]) -> None:
-    """A file's mapping by free names (judges, relevant_grades, grants) is the whole mapping: no entry beneath it shows
-    through. Variables add to it and change it."""
+    """A file's mapping by free names (judges, relevant_grades, grants) is the whole mapping: no entry beneath it
+    shows through. Variables add to it and change it."""
     for name in given.keys() & merged.keys() & settings.model_fields.keys():
         kind = settings.model_fields[name].annotation
         if has_free_names(kind):

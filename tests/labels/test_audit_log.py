@@ -145,7 +145,8 @@ def test_a_replay_tells_what_was_taken_and_what_was_published(ledger: Ledger) ->
     replay(ledger)
     assert [(each.subject, each.count, each.outcome) for each in acts_of(ledger)] == [("l1", 1, "begun")]
     ledger.finish_replay(["l1"])
-    assert [(each.subject, each.count, each.outcome) for each in acts_of(ledger)][0] == ("l1", 1, "done")
+    last = acts_of(ledger)[0]
+    assert (last.subject, last.count, last.outcome) == ("l1", 1, "done")
 
 
 def test_an_act_that_changed_nothing_says_so(ledger: Ledger) -> None:
@@ -157,7 +158,7 @@ def test_an_act_that_changed_nothing_says_so(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (BackendUnavailable("postgresql://q:hunter2@db does not answer"), "failed: postgresql://q:***@db does not answer"),
+        (BackendUnavailable("postgresql://q:hunter2@db is down"), "failed: postgresql://q:***@db is down"),
         (ValueError("a passage's text"), "failed: ValueError"),
     ],
 )

@@ -41,13 +41,12 @@ _rows = schema.audit_log.c
 _REFUSAL: Final = "the audit log keeps what is in it"
 _APPEND_ONLY: Final = {
     "sqlite": tuple(
-        f"CREATE TRIGGER audit_log_no_{act} BEFORE {act} ON audit_log BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
-        for act in ("update", "delete")
-    )
-    + (
-        "CREATE TRIGGER audit_log_no_replace BEFORE INSERT ON audit_log"
-        " WHEN EXISTS (SELECT 1 FROM audit_log WHERE entry_no = NEW.entry_no)"
-        f" BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END",
+        f"CREATE TRIGGER audit_log_no_{act} BEFORE {event} BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+        for act, event in (
+            ("update", "UPDATE ON audit_log"),
+            ("delete", "DELETE ON audit_log"),
+            ("replace", "INSERT ON audit_log WHEN EXISTS (SELECT 1 FROM audit_log WHERE entry_no = NEW.entry_no)"),
+        )
     ),
     "postgresql": (
         "CREATE OR REPLACE FUNCTION audit_log_refuse() RETURNS trigger LANGUAGE plpgsql AS"
@@ -66,7 +65,8 @@ def make_append_only(connection: sa.Connection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """A row. kind: of who: service, person or local. outcome: "done", "begun", "nothing changed", or why it failed."""
+    """A row. kind: of who: service, person or local. outcome: how it ended (`qrelay.labels.outcome`), or why it
+    failed."""
 
     entry_no: int
     at: datetime

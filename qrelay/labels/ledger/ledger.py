@@ -29,7 +29,6 @@ import sqlalchemy as sa
 
 from qrelay.errors import InputError, QrelayError, SetupError, TransientError
 from qrelay.labels.ledger import audit_log, database, dead_letters
-from qrelay.labels.outcome import BEGUN
 from qrelay.labels.ledger.commit import CommitStatus, commit_batch
 from qrelay.labels.ledger.dead_letters import DeadLetterEntry, DeadLetterPage
 from qrelay.labels.ledger.merge import Added
@@ -38,6 +37,7 @@ from qrelay.labels.ledger.rejudge import rejudge_batch
 from qrelay.labels.ledger.rows import PreparedSet, microseconds, prepare
 from qrelay.labels.ledger.schema import SCHEMA_VERSION
 from qrelay.labels.ledger.states import CollectionStats
+from qrelay.labels.outcome import BEGUN
 from qrelay.runtime import faults
 from qrelay.types import DeadLetter, JudgedSet, JudgeIdentity
 

@@ -59,8 +59,8 @@ def _rollback(site: Site, fields: FormData, by: str) -> None:
 
 
 def _ledger(site: Site) -> Ledger | None:
-    """For the audit log. None: there is none or it does not answer, which stops no rollback: the registry's own history
-    has the act too."""
+    """For the audit log. None: there is none or it does not answer, which stops no rollback: the registry's own
+    history has the act too."""
     try:
         return site.ledger()
     except QrelayError as error:
