@@ -36,8 +36,10 @@ SERVICE: Final = "spiffe://qrelay/service/"
 PERSON: Final = "spiffe://qrelay/person/"
 DAYS: Final = 365
 """Of a certificate."""
+TOKENS: Final = "tokens.yaml"
 KEY_TO_CONSOLE: Final = "console.token"
 """File of the person's token, for the console."""
+_AUTHORITY: Final = "qrelay development authority"
 _AUTHORITY_DAYS: Final = 3650
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 _EARLIER: Final = timedelta(minutes=5)
@@ -67,6 +69,17 @@ def authority(folder: Path) -> Authority:
         raise ConfigError(
             f"{folder} holds no authority that signs (ca.crt, ca.key): {error}: give an empty folder"
         ) from error
+
+
+def is_development(folder: Path) -> bool:
+    """Whether the folder is one that `development` wrote: it holds such an authority, by its name, and its key."""
+    try:
+        found = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return (folder / "ca.key").is_file() and found.subject == x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, _AUTHORITY)]
+    )
 
 
 def issue(
@@ -130,7 +143,7 @@ def variables(folder: Path, person: str) -> Mapping[str, str]:
 def access(folder: Path, person: str) -> Mapping[str, str]:
     """The environment in which this person has every role: by certificate, and in the console by the token in the
     folder's file `console.token`, which is new each time."""
-    tokens, roles = folder / "tokens.yaml", tuple(Role)
+    tokens, roles = folder / TOKENS, tuple(Role)
     with suppress(ConfigError, InputError):  # there was none
         revoke(tokens, person)
     token, _ = add(tokens, person, roles, DAYS)
@@ -141,7 +154,7 @@ def access(folder: Path, person: str) -> Mapping[str, str]:
 
 def _made_authority() -> Authority:
     key = ec.generate_private_key(ec.SECP384R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "qrelay development authority")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _AUTHORITY)])
     return Authority(
         _builder(name, name, key, key, _AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
