@@ -73,13 +73,12 @@ def authority(folder: Path) -> Authority:
 
 def is_development(folder: Path) -> bool:
     """Whether the folder is one that `development` wrote: it holds such an authority, by its name, and its key."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _AUTHORITY)])
     try:
         found = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+        return found.subject == name and (folder / "ca.key").is_file()
     except (OSError, ValueError):
         return False
-    return (folder / "ca.key").is_file() and found.subject == x509.Name(
-        [x509.NameAttribute(NameOID.COMMON_NAME, _AUTHORITY)]
-    )
 
 
 def issue(
