@@ -72,7 +72,7 @@ def start(folder: Path, sync: str, secure: bool) -> Supervisor:
     """NATS and the four services, ready; secure: with certificates on every connection, as `qrelay up --secure`."""
     os.environ.update(DOUBLES)
     if secure:
-        secured(folder, lambda _: None)
+        secured(folder, renewed(find(None, folder)), lambda _: None)
     write_record(renewed(find(None, folder)), settings_classes())
     supervisor = build(folder, None, None, 0, SERVICES, print, transport_of(folder))
     if supervisor.nats is None:

@@ -148,23 +148,35 @@ def plain_nats(url: str) -> Sequence[str]:
 
 
 def plain_postgres(setting: str, url: str) -> Sequence[str]:
-    """The same of a database's address; none of a file's. `sslmode` is libpq's, in the URL or in PGSSLMODE."""
+    """The same of a database's address; none of a file's. Where libpq goes and what it checks may also be in its
+    variables; what a service file (`service`, PGSERVICE) names is not known here, so it counts as another machine."""
     if not url.startswith(("postgresql://", "postgres://", "postgresql+")):
         return ()
     try:
         netloc, given = urlsplit(url).netloc, parse_qs(urlsplit(url).query)
     except ValueError:
         netloc, given = "?", {}
-    mode = given.get("sslmode", [os.environ.get("PGSSLMODE", "")])[-1]
-    hosts = [each.rpartition("@")[2] for each in netloc.split(",")] + given.get("host", [])
-    if mode in ("verify-ca", "verify-full") or all(
-        not each or each.startswith("/") or is_loopback(_host(f"//{each}")) for each in hosts
-    ):
+    served = "service" in given or bool(os.environ.get("PGSERVICE"))
+    mode = given.get("sslmode", ["" if served else os.environ.get("PGSSLMODE", "")])[-1]
+    if mode in ("verify-ca", "verify-full") or not (served or any(map(_is_database_away, _hosts(netloc, given)))):
         return ()
     return (
         f"{setting} is on another machine, and its certificate is not checked: add "
         "?sslmode=verify-full&sslrootcert=FILE",
     )
+
+
+def _hosts(netloc: str, given: Mapping[str, list[str]]) -> Sequence[str]:
+    """All hosts and addresses that libpq may take: the URL's, else its variables'."""
+    hosts = [each.rpartition("@")[2] for each in netloc.split(",")] + given.get("host", [])
+    hosts = hosts if any(hosts) else [os.environ.get("PGHOST", "")]
+    return [each for text in (*hosts, *given.get("hostaddr", [os.environ.get("PGHOSTADDR", "")]))
+            for each in text.split(",") if each]  # fmt: skip
+
+
+def _is_database_away(host: str) -> bool:
+    """host: a name, an address (an IPv6 one in brackets or not), with a port or without, or a socket's folder."""
+    return not (host.startswith("/") or is_loopback(host) or is_loopback(_host(f"//{host}")))
 
 
 class NatsSettings(Section):
@@ -315,7 +327,7 @@ class AccessSettings(Section):
 
     @property
     def on(self) -> bool:
-        """Whether anybody is asked who they are."""
+        """Whether people are asked who they are: by tokens, certificates or an issuer."""
         return bool(self.tokens or self.grants or self.oidc.issuer)
 
 

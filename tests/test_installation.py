@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qrelay.config import ServiceSettings
+from qrelay.config import Role, ServiceSettings
 from qrelay.errors import ConfigError
 from qrelay.judging.settings import JudgeSettings
 from qrelay.labels.settings import SinkSettings
@@ -150,6 +150,21 @@ def test_a_files_mapping_by_free_names_is_the_whole_mapping_and_variables_change
     found = find(other, None, {"QRELAY_JUDGE__JUDGES__C__SHOTS": "0"}).settings(JudgeSettings, "judge")
     assert list(found.judges) == ["c"]
     assert (found.judges["c"].model, found.judges["c"].shots) == ("z", 0)
+
+
+@pytest.mark.parametrize("before", ["all", "sink"])
+def test_a_person_whom_the_file_no_longer_names_has_no_role(here: Path, before: str) -> None:
+    access = "{grants: {ana: [operator], bob: [trainer]}, oidc: {roles: {admins: trainer, staff: reader}}}"
+    (here / "qrelay.yaml").write_text(f"{before}: {{access: {access}}}")
+    up()
+    (here / "qrelay.yaml").write_text(
+        f"all: {{access: {access}}}\nsink: {{access: {{grants: {{bob: [trainer]}}, oidc: {{roles: {{}}}}}}}}"
+    )
+    up()
+    for found in (find(), find(here / "qrelay.yaml")):
+        sinks = found.settings(SinkSettings, "sink").access
+        assert (sinks.grants, sinks.oidc.roles) == ({"bob": (Role.TRAINER,)}, {})
+        assert set(found.settings(JudgeSettings, "judge").access.grants) == {"ana", "bob"}
 
 
 # --- the record -------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-# The console: pages, HTTP/JSON and MCP. It listens on its loopback alone: run it with the network of the host or the pod.
+# The console: pages, HTTP/JSON and MCP. Without `access` it listens on its loopback alone: run it then with the
+# network of the host or the pod.
 #
 #     docker build -f deploy/docker/console.Dockerfile -t qrelay-console .
 #

@@ -20,8 +20,9 @@ from qrelay.cli.options import config_option, data_dir_option, insecure_option
 def console(data_dir: Path, config: Path | None, port: int | None) -> None:
     """Serve pages, HTTP/JSON and MCP on this machine until Ctrl-C: see and correct labels in a browser.
 
-    It listens on 127.0.0.1 alone. `qrelay up` starts it too, unless console.enabled is false. What needs a service
-    (retrieve, rerank, judge, feed) says so where none runs.
+    It listens on 127.0.0.1; on another address only where console.bind names one and `access` says who people are.
+    `qrelay up` starts it too, unless console.enabled is false. What needs a service (retrieve, rerank, judge, feed)
+    says so where none runs.
     """
     from qrelay.web.serving import serve
     from qrelay.web.site import Site

@@ -17,6 +17,8 @@ from qrelay.settings.sources import default_data_dir
 
 _CONFIG = "qrelay.config"
 """Where a context keeps what --config was given."""
+INSECURE = "QRELAY_ALL__INSECURE"
+"""The variable that --insecure sets, and where a context keeps that it was given."""
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -59,20 +61,27 @@ def reached(data_dir: Path) -> Transport:
 
 
 def insecure_option() -> Decorator:
-    """--insecure: the setting all.insecure, before any settings are read."""
+    """--insecure: the setting all.insecure of this run, before any settings are read."""
     return click.option(
         "--insecure",
         is_flag=True,
         is_eager=True,
         expose_value=False,
         callback=_insecure,
-        help="Let plain text leave this machine: the setting all.insecure.",
+        help="Let plain text leave this machine in this run: the setting all.insecure.",
     )
 
 
-def _insecure(_: click.Context, __: click.Parameter, given: bool) -> None:
+def _insecure(ctx: click.Context, _: click.Parameter, given: bool) -> None:
     if given:
-        os.environ["QRELAY_ALL__INSECURE"] = "true"
+        ctx.meta[INSECURE] = True
+        os.environ[INSECURE] = "true"
+
+
+def insecure_given() -> bool:
+    """Whether this command was given --insecure."""
+    ctx = click.get_current_context(silent=True)
+    return bool(ctx and ctx.meta.get(INSECURE))
 
 
 def json_option() -> Decorator:

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -29,7 +30,7 @@ from qrelay.cli.checks import checked_settings, refuse_taken
 from qrelay.cli.down import LOCK, PID_FILE
 from qrelay.cli.group import example
 from qrelay.cli.models.preparing import choose_if_open
-from qrelay.cli.options import config_option, data_dir_option, insecure_option
+from qrelay.cli.options import INSECURE, config_option, data_dir_option, insecure_given, insecure_option
 from qrelay.config import PLAIN, NatsSettings, ServiceSettings, TlsSettings, Transport
 from qrelay.errors import ConfigError, QrelayError, SetupError, TransientError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
@@ -56,7 +57,7 @@ _STILL_STARTING: Final = "it continues to start in the background: `qrelay top` 
 ORDER = ("sink", "judge", "reranker", "retriever", CONSOLE)
 """Start from the end of the line, so that the first query finds its whole way open."""
 CERTIFICATES: Final = "tls"
-"""Folder of a development authority and its certificates, in the data folder: where it is, it is used."""
+"""Folder of a development authority and its certificates, in the data folder: where they are, they are used."""
 PROCESSES = (*SERVICES, CONSOLE)
 _CONSOLE_LIBRARIES: Final = ("starlette", "uvicorn", "mcp", "jinja2", "sqlalchemy")
 
@@ -76,6 +77,8 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
     base = {**recorded_environ(os.environ, data_dir), orphans.MARK: str(data_dir / "run")}
     if seeds:
         base["QRELAY_ALL__NATS__NKEY_SEED"] = str(seeds)
+    if insecure_given():
+        base[INSECURE] = "true"
     children = []
     for number, name in enumerate(("retriever", "reranker", "judge", "sink", CONSOLE), 1):
         if name not in services:
@@ -91,24 +94,45 @@ def build(data_dir: Path, nats_url: str | None, nats_port: int | None, port_base
 def nats_tls(data_dir: Path) -> TlsSettings | None:
     """The embedded server's certificate, by the development authority; without one it listens here, in plain text."""
     folder = data_dir / CERTIFICATES / "nats"
-    return files_of(folder) if folder.is_dir() else None
+    return files_of(folder) if folder.is_dir() and _is_ours(data_dir / CERTIFICATES) else None
 
 
-def secured(data_dir: Path, say: Callable[[str], None]) -> None:
+def _is_ours(folder: Path) -> bool:
+    """Whether the certificates there are a development authority's, and not an operator's own."""
+    if not folder.is_dir():
+        return False
+    from qrelay.security.certs import is_development
+
+    return is_development(folder)
+
+
+def secured(data_dir: Path, settings: Effective, say: Callable[[str], None]) -> None:
     """Development certificates and users of NATS into the data folder, and into the settings of this process and
-    those that it starts. Certificates are new at each start; the authority and the users stay."""
-    from qrelay.security.certs import KEY_TO_CONSOLE, access, development, user, variables
+    those that it starts. Certificates are new at each start; the authority and the users stay. `settings` that say
+    who may do what are kept."""
+    from qrelay.security.certs import KEY_TO_CONSOLE, TOKENS, access, development, user, variables
 
     folder, person = data_dir / CERTIFICATES, user()
     secure_nats(data_dir)
     development(folder, people=[person])
     os.environ.update(variables(folder, person))
-    for name, value in access(folder, person).items():
-        os.environ.setdefault(name, value)
-    say(
-        f"TLS everywhere, by the certificates in {folder}; commands on this data folder are {person}'s; the "
-        f"console's token is in {folder / KEY_TO_CONSOLE}"
-    )
+    say(f"TLS everywhere, by the certificates in {folder}; commands on this data folder are {person}'s")
+    if _has_other_access(settings, folder / TOKENS):
+        say(f"access is as the settings say: no token for the console is made, one in {folder} counts for nothing")
+        return
+    os.environ.update(access(folder, person))
+    say(f"the console's token is in {folder / KEY_TO_CONSOLE}")
+
+
+def _has_other_access(settings: Effective, tokens: Path) -> bool:
+    """Whether any section says who may do what, other than by the file of tokens that `secured` writes."""
+    found = [settings.settings(each, section).access for section, each in settings_classes().items()]
+    return any(each.on and not _is_same(each.tokens, tokens) for each in found)
+
+
+def _is_same(named: Path | None, tokens: Path) -> bool:
+    """Whether it is that file, or was, before the data folder came here."""
+    return named == tokens or bool(named and named.parts[-2:] == tokens.parts[-2:] and not named.exists())
 
 
 @click.command(epilog=example("qrelay up --detach"))
@@ -156,12 +180,12 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     with shown(console):
         for line in choose_if_open(data_dir, config):
             say(line)
-    if secure or (data_dir / CERTIFICATES).is_dir():
-        secured(data_dir, say)
+    if secure or _is_ours(data_dir / CERTIFICATES):
+        secured(data_dir, renewed(find(config, data_dir)), say)
     settings = find(config, data_dir)
     for line in changes(settings, classes):
         say(line)
-    write_record(renewed(settings), classes)
+    write_record(_lasting(renewed(settings)), classes)
     wanted = services or (PROCESSES if _with_console(settings, say) else SERVICES)
     transport = settings.settings(ServiceSettings, "all").transport
     supervisor = build(data_dir, nats_url, nats_port, port_base, wanted, say, transport)
@@ -182,6 +206,13 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     say("stopped")
     if failed:
         raise SystemExit(EXIT_SETUP if isinstance(failed, SetupError) else EXIT_FAILED)
+
+
+def _lasting(settings: Effective) -> Effective:
+    """What is recorded: --insecure is said for one run alone."""
+    if not insecure_given():
+        return settings
+    return replace(settings, variables=settings.variables.without([("all", "insecure")]))
 
 
 def _with_console(settings: Effective, say: Callable[[str], None]) -> bool:
@@ -206,7 +237,10 @@ def _check(supervisor: Supervisor, data_dir: Path, nats_port: int) -> NatsSettin
     be. Raises SetupError."""
     settings = checked_settings({child.name: child.environ for child in supervisor.children})
     for child in supervisor.children:
-        child.drain_s = settings[child.name].worker.drain_s
+        its = settings[child.name]
+        child.drain_s = its.worker.drain_s
+        if its.tls.enabled != child.transport.tls.enabled:  # certificates of its section alone, or none there
+            child.transport = its.transport
     orphans.end(orphans.left_behind(data_dir), supervisor.say)
     for stale in (data_dir / "run").glob("*.json"):
         stale.unlink()

@@ -87,8 +87,14 @@ def allow_again(place: Place, collection: str, ids: set[str]) -> int:
     with opened_journal(place, collection) as journal:
         if journal:
             journal.allow_again(collection, ids)
-    with place.ledger.writing("allow queries again") as connection:  # an act, too, for an audit log
-        return forgetting.allow(connection, collection, ids)
+    with place.ledger.writing("allow queries again") as connection:
+        allowed = forgetting.allow(connection, collection, ids)
+        if allowed:
+            audit_log.record(
+                connection, "allow again", place.ledger.now_us(), collection=collection,
+                subject=audit_log.ids(sorted(ids)), count=allowed,
+            )  # fmt: skip
+        return allowed
 
 
 class _Run:

@@ -18,7 +18,7 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from qrelay.config import PLAIN, Transport
-from qrelay.errors import BackendTimeout, QrelayError
+from qrelay.errors import BackendTimeout, ConfigError, QrelayError
 from qrelay.progress import Progress, tell
 from qrelay.rundir import Endpoint
 from qrelay.runtime.client import get_info
@@ -156,7 +156,7 @@ def answers(url: str, timeout_s: float, transport: Transport = PLAIN) -> bool:
     """Whether the console at http://host:port, or https://, answers."""
     try:
         fetched(f"{url}/health", timeout_s, transport)
-    except (OSError, HTTPException):
+    except (OSError, HTTPException, ConfigError):
         return False
     return True
 

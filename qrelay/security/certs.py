@@ -38,8 +38,10 @@ SERVICE: Final = "spiffe://qrelay/service/"
 PERSON: Final = "spiffe://qrelay/person/"
 DAYS: Final = 365
 """Of a certificate."""
+TOKENS: Final = "tokens.yaml"
 KEY_TO_CONSOLE: Final = "console.token"
 """File of the person's token, for the console."""
+_AUTHORITY: Final = "qrelay development authority"
 _AUTHORITY_DAYS: Final = 3650
 _LETTER: Final = "[A-Za-z0-9._-]"
 """Of a person's name in a certificate."""
@@ -71,6 +73,16 @@ def authority(folder: Path) -> Authority:
         raise ConfigError(
             f"{folder} holds no authority that signs (ca.crt, ca.key): {error}: give an empty folder"
         ) from error
+
+
+def is_development(folder: Path) -> bool:
+    """Whether the folder is one that `development` wrote: it holds such an authority, by its name, and its key."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _AUTHORITY)])
+    try:
+        found = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+        return found.subject == name and (folder / "ca.key").is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def issue(
@@ -145,7 +157,7 @@ def variables(folder: Path, person: str) -> Mapping[str, str]:
 def access(folder: Path, person: str) -> Mapping[str, str]:
     """The environment in which this person has every role: by certificate, and in the console by the token in the
     folder's file `console.token`, which is new each time."""
-    tokens, roles = folder / "tokens.yaml", tuple(Role)
+    tokens, roles = folder / TOKENS, tuple(Role)
     with suppress(ConfigError, InputError):  # there was none
         revoke(tokens, person)
     token, _ = add(tokens, person, roles, DAYS)
@@ -156,7 +168,7 @@ def access(folder: Path, person: str) -> Mapping[str, str]:
 
 def _made_authority() -> Authority:
     key = ec.generate_private_key(ec.SECP384R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "qrelay development authority")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _AUTHORITY)])
     return Authority(
         _builder(name, name, key, key, _AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

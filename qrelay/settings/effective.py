@@ -143,12 +143,17 @@ class Effective:
         return section, DEFAULT
 
 
+def has_free_names(kind: Any) -> bool:
+    """Whether a field of this type is a mapping by names that its writer chooses."""
+    return get_origin(kind) in (dict, Mapping)
+
+
 def _forget_mappings(settings: type[BaseModel], merged: Tree, given: Mapping[str, Any]) -> None:
-    """A file's mapping by free names (judges, relevant_grades) is the whole mapping: no entry beneath it shows
-    through. Variables add to it and change it."""
+    """A file's mapping by free names (judges, relevant_grades, grants) is the whole mapping: no entry beneath it
+    shows through. Variables add to it and change it."""
     for name in given.keys() & merged.keys() & settings.model_fields.keys():
         kind = settings.model_fields[name].annotation
-        if get_origin(kind) is dict:
+        if has_free_names(kind):
             del merged[name]
         elif isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(merged[name], dict):
             _forget_mappings(kind, merged[name], given[name] if isinstance(given[name], Mapping) else {})

@@ -37,7 +37,7 @@ def _located(kind: Any, value: Any, folder: Path) -> Any:
         if isinstance(value, Mapping) and isinstance(arm, type) and issubclass(arm, BaseModel):
             return located(arm, value, folder)
         inner = get_args(arm)
-        if isinstance(value, Mapping) and get_origin(arm) is dict:
+        if isinstance(value, Mapping) and get_origin(arm) in (dict, Mapping):
             return {key: _located(inner[1], each, folder) for key, each in value.items()}
         if isinstance(value, list) and get_origin(arm) in (list, tuple):
             return [_located(inner[0], each, folder) for each in value]

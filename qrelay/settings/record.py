@@ -24,7 +24,7 @@ from qrelay.errors import BackendUnavailable, ConfigError
 from qrelay.files import AtomicFiles
 from qrelay.parsing import yaml_document
 from qrelay.rundir import DATA_DIR_VARIABLE
-from qrelay.settings.effective import Classes, Effective, leaves, renewed
+from qrelay.settings.effective import Classes, Effective, has_free_names, leaves, renewed
 from qrelay.settings.secrets import masked
 from qrelay.settings.sources import (
     CONFIG_VARIABLE,
@@ -70,16 +70,16 @@ def write_settings(path: Path, given: Effective, classes: Classes) -> None:
     """A file of all that `given` sets, which only its owner may read. Raises BackendUnavailable: not writable."""
     trees = {section: _recorded(given, classes.get(section, ServiceSettings), section) for section in SECTIONS}
     common = trees["all"]
+    beyond = {
+        section: tree if section == "all" else _without(classes.get(section, ServiceSettings), tree, common)
+        for section, tree in trees.items()
+    }
     document = {
-        "settings": {
-            section: kept
-            for section, tree in trees.items()
-            if (kept := tree if section == "all" else _without(tree, common))
-        },
+        "settings": {section: tree for section, tree in beyond.items() if tree},
         "from": {
             ".".join((section, *leaf)): _plain_origin(given.origin(section, leaf))
-            for section, tree in trees.items()
-            for leaf, _ in _raw_leaves(tree if section == "all" else _without(tree, common))
+            for section, tree in beyond.items()
+            for leaf, _ in _raw_leaves(tree)
         },
     }
     try:
@@ -110,14 +110,17 @@ def _raw_leaves(tree: Mapping[str, Any], prefix: Leaf = ()) -> Iterator[tuple[Le
             yield (*prefix, name), value
 
 
-def _without(tree: Tree, common: Mapping[str, Any]) -> Tree:
-    """What the tree has beyond, or other than, the common one."""
+def _without(kind: Any, tree: Tree, common: Mapping[str, Any]) -> Tree:
+    """What the tree has beyond, or other than, the common one. kind: its settings class. A mapping by free names is
+    kept whole, because it replaces the common one where it is read."""
     kept: Tree = {}
+    fields = getattr(kind, "model_fields", {})
     for name, value in tree.items():
+        inside = fields[name].annotation if name in fields else None
         if name not in common:
             kept[name] = value
-        elif isinstance(value, dict) and isinstance(common[name], Mapping):
-            if inner := _without(value, common[name]):
+        elif isinstance(value, dict) and isinstance(common[name], Mapping) and not has_free_names(inside):
+            if inner := _without(inside, value, common[name]):
                 kept[name] = inner
         elif value != common[name]:
             kept[name] = value

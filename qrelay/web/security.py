@@ -1,9 +1,10 @@
 """Who may do what, and what a browser may do in their name.
 
-Without `access` the console listens on this machine alone and asks nobody for a password: everybody who reaches it
-may do everything, under the name that they gave. With it, a person shows a token: programs in `authorization`, a
-browser in a cookie that no script reads and no other site's page sends. `authorise` is the one place that decides;
-every route names the action that it is, and `qrelay/security/roles.py` the role that the action takes.
+Without `access` the console listens on this machine alone and asks nobody who they are: everybody who reaches it may
+do everything, under the name that they gave. With it, it may listen elsewhere too, and a person shows a token:
+programs in `authorization`, a browser in a cookie that no script reads and no other site's page sends. `authorise` is
+the one place that decides; every route names the action that it is, and `qrelay/security/roles.py` the role that the
+action takes.
 
 A page of another site can make a browser send requests here. What it cannot do: name another host than ours in `Host`
 (so a name that is made to point here is refused), leave `Origin` out of a request that changes something, send JSON

@@ -58,8 +58,8 @@ class ModelsServicer(Servicer, pb_grpc.SinkServiceServicer):
         return pb.RollbackModelResponse(version=await asyncio.to_thread(self._roll_back, request))
 
     def _promote(self, request: pb.PromoteModelRequest) -> bool:
-        with audited(self._context.core.ledger, "promote", request.version):
-            return self._registry().promote(request.version, by=_by(request), reason=request.reason)
+        with audited(self._context.core.ledger, "promote", request.version) as told:
+            return told.did(self._registry().promote(request.version, by=_by(request), reason=request.reason))
 
     def _roll_back(self, request: pb.RollbackModelRequest) -> str:
         to = request.to if request.HasField("to") else None

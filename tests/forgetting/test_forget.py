@@ -17,6 +17,7 @@ import pytest
 from qrelay.config import NatsSettings
 from qrelay.feed.journal import Journal
 from qrelay.labels.exports.catalogue import QRELS, TRIPLES
+from qrelay.labels.ledger.audit_log import page
 from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from qrelay.runtime import faults
 from qrelay.runtime.jetstream import JetStreamBroker
@@ -171,6 +172,9 @@ async def test_late_messages_and_another_feed_do_not_bring_it_back_unless_allowe
         in called("forget", "q1", "--collection", "docs", "--allow-again", environ=installed.environ).stdout
     )
     assert ledger.commit([planted_set()]) == [CommitStatus.COMMITTED]
+    with ledger.snapshot() as snapshot:
+        row = page(snapshot.connection, act="allow again").acts[0]
+    assert (row.collection, row.subject, row.count) == ("docs", "q1", 1)
     ledger.close()
     with Journal(installed.folder / "feed" / "docs.sqlite") as journal:
         assert list(journal.forgotten()) == []

@@ -54,7 +54,7 @@ from qrelay.models.tuning import read as read_tuned
 from qrelay.models.tuning import write as write_tuned
 from qrelay.rundir import endpoints
 from qrelay.runtime.natsaccounts import identity, write_accounts
-from qrelay.security.certs import authority, issue
+from qrelay.security.certs import authority, is_development, issue
 from qrelay.security.tls import Files, files_of
 from qrelay.settings.effective import find, renewed
 from qrelay.settings.record import changes, write_settings
@@ -670,7 +670,11 @@ PARSERS: Final = (
             "lines",
             lambda _, name=name: [_certificate_files()[name]],
             beside(
-                _certificates, name, lambda folder: each(lambda: Files(files_of(folder)), lambda: authority(folder))
+                _certificates,
+                name,
+                lambda folder: each(
+                    lambda: Files(files_of(folder)), lambda: authority(folder), lambda: is_development(folder)
+                ),
             ),
         )
         for name in ("tls.crt", "tls.key", "ca.crt", "ca.key")

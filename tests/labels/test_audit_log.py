@@ -60,6 +60,7 @@ def replay(ledger: Ledger) -> None:
     ledger.record_dead_letters([dead_letter("l1", "q9")])
     ledger.begin_replay(["l1", "unknown"])
     ledger.begin_replay(["unknown"])
+    ledger.finish_replay([])
 
 
 def start_and_abandon(ledger: Ledger) -> None:
@@ -91,7 +92,6 @@ ACTS: dict[str, tuple[Callable[[Ledger], object], list[tuple[str, str, str, int]
         [("ingest", "wiki", "w", 1), ("ingest", "docs", "q3", 1)],
     ),
     "rejudging": (rejudged, [("rejudge", "docs", "q2", 1)]),
-    "a replay": (replay, [("replay", "", "l1", 1)]),
     "a training": (start_and_abandon, []),
     "a repair": (
         lambda ledger: resolve(ledger, [("x", 0)]), [("close dead letters of committed queries", "", "", 1)]
@@ -141,6 +141,43 @@ def test_an_act_that_is_undone_leaves_no_row(filled: Ledger) -> None:
     assert told(filled) == []
 
 
+def test_a_replay_tells_what_was_taken_and_what_was_published(ledger: Ledger) -> None:
+    replay(ledger)
+    assert [(each.subject, each.count, each.outcome) for each in acts_of(ledger)] == [("l1", 1, "begun")]
+    ledger.finish_replay(["l1"])
+    last = acts_of(ledger)[0]
+    assert (last.subject, last.count, last.outcome) == ("l1", 1, "done")
+
+
+def test_an_act_that_changed_nothing_says_so(ledger: Ledger) -> None:
+    with audited(ledger, "promote", "bi_encoder-3") as end:
+        assert not end.did(False)
+    assert acts_of(ledger)[0].outcome == "nothing changed"
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (BackendUnavailable("postgresql://q:hunter2@db is down"), "failed: postgresql://q:***@db is down"),
+        (ValueError("a passage's text"), "failed: ValueError"),
+    ],
+)
+def test_why_an_act_failed_holds_no_secret_and_no_text(ledger: Ledger, error: Exception, outcome: str) -> None:
+    with pytest.raises(type(error)), audited(ledger, "promote", "bi_encoder-3"):
+        raise error
+    assert acts_of(ledger)[0].outcome == outcome
+
+
+def test_an_act_whose_row_cannot_be_written_stands_and_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.sqlite", busy_timeout_s=0.01)
+    with ledger.writing("another's"), audited(ledger, "promote", "bi_encoder-3"):
+        pass
+    assert "not in the audit log: promote bi_encoder-3, done" in caplog.text
+    ledger.close()
+
+
 def test_an_act_elsewhere_that_fails_leaves_a_row_that_says_why(filled: Ledger) -> None:
     with pytest.raises(BackendUnavailable), audited(filled, "promote", "bi_encoder-3"):
         raise BackendUnavailable("the disk is full")
@@ -159,6 +196,20 @@ def test_the_database_changes_and_deletes_no_row(filled: Ledger, statement: str)
         with pytest.raises(sa.exc.DBAPIError, match="keeps what is in it"), engine.begin() as connection:
             connection.exec_driver_sql(statement)
     assert len(acts_of(filled)) == 1
+
+
+@pytest.mark.parametrize("how", ["INSERT OR REPLACE", "INSERT OR IGNORE", "INSERT"])
+def test_no_insert_rewrites_a_row(filled: Ledger, how: str) -> None:
+    override(filled)
+    before = acts_of(filled)
+    names = ", ".join(column.name for column in schema.audit_log.columns)
+    values = names.replace("who", "'oz'")
+    with filled.administering("test") as engine:
+        if engine.dialect.name != "sqlite" and how != "INSERT":
+            pytest.skip("PostgreSQL has no such statement")
+        with pytest.raises(sa.exc.DBAPIError), engine.begin() as connection:
+            connection.exec_driver_sql(f"{how} INTO audit_log ({names}) SELECT {values} FROM audit_log")
+    assert acts_of(filled) == before
 
 
 def test_a_ledger_of_schema_4_gets_an_empty_log_that_keeps_what_comes(ledger_url: str, tmp_path: Path) -> None:

@@ -77,13 +77,45 @@ def test_a_database_here_or_by_its_certificate_passes(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://127.0.0.1,db/qrelay", "postgres://q:p%40w@db:5432/qrelay", "postgresql:///q?host=db"]
+    "url",
+    [
+        "postgresql://127.0.0.1,db/qrelay",
+        "postgres://q:p%40w@db:5432/qrelay",
+        "postgresql:///q?host=db",
+        "postgresql:///q?host=/run/postgresql,db",
+        "postgresql://localhost/q?hostaddr=10.0.0.3",
+        "postgresql:///q?service=labels",
+    ],
 )
 def test_a_database_elsewhere_is_named_with_what_to_add(url: str) -> None:
     (said,) = plain_postgres("sink.ledger", url)
     assert said.startswith("sink.ledger is on another machine")
     assert "sslmode=verify-full" in said
     assert "p%40w" not in said
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "url"),
+    [
+        ("PGHOST", "db", "postgresql:///qrelay"),
+        ("PGHOSTADDR", "10.0.0.3", "postgresql://localhost/qrelay"),
+        ("PGSERVICE", "labels", "postgresql://localhost/qrelay"),
+    ],
+)
+def test_a_database_elsewhere_by_a_variable_is_named(
+    variable: str, value: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert plain_postgres("sink.ledger", url)
+    assert plain_postgres("sink.ledger", f"{url}?sslmode=verify-full") == ()
+
+
+def test_a_variable_of_libpq_that_stays_here_or_is_not_read_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "/run/postgresql")
+    monkeypatch.setenv("PGHOSTADDR", "::1")
+    assert plain_postgres("sink.ledger", "postgresql:///qrelay") == ()
+    monkeypatch.setenv("PGHOST", "db")
+    assert plain_postgres("sink.ledger", "postgresql://localhost/qrelay") == ()
 
 
 def test_libpq_own_variable_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,16 @@ def test_a_version_that_passed_is_promoted_by_name_and_rolled_back(site: Served,
     assert "slower" in page(site, "/models")
 
 
+def test_a_ledger_that_is_not_there_stops_no_promotion_and_no_rollback(site: Served, registry: Registry) -> None:
+    version = passed(registry, published(registry, "a"))
+    named(site, "ana")
+    (site.folder / "data" / "ledger.sqlite").rename(site.folder / "away.sqlite")
+    gate = str(registry.standing().last)
+    assert site.post("/model/promote", version=version, gate=gate, read="1").status_code == 303
+    assert site.post("/models/rollback", slot=BI_ENCODER, serving=version, to="", read="1").status_code == 303
+    assert [each[0] for each in events(registry)] == ["promoted", "rolled_back"]
+
+
 def test_what_the_gate_did_not_pass_has_no_button_and_is_refused(site: Served, registry: Registry) -> None:
     named(site, "ana")
     fresh, failed = published(registry, "a"), published(registry, "b")

@@ -29,8 +29,8 @@ def promote(
     registry = opened(folder, data_dir, config)
     version = full_version(registry, version)
     slot = registry.manifest(version).slot
-    with audited_act(data_dir, config, "promote", version):
-        changed = registry.promote(version, by=author(by), reason=reason)
+    with audited_act(data_dir, config, "promote", version) as told:
+        changed = told.did(registry.promote(version, by=author(by), reason=reason))
     text = f"{version} serves as {slot}" if changed else f"{version} serves as {slot} already"
     say({"version": version, "slot": slot, "changed": changed}, text, as_json)
 

@@ -72,8 +72,8 @@ def _gate(
                         say=lambda text: click.echo(text, err=True))  # fmt: skip
     promoted = promote and decision.passed
     if promoted:
-        with audited_act(settings.data_dir, config, "promote", version):
-            promoted = registry.promote(version, by="qrelay models gate", reason=decision.why)
+        with audited_act(settings.data_dir, config, "promote", version) as told:
+            promoted = told.did(registry.promote(version, by="qrelay models gate", reason=decision.why))
     if as_json:
         echo_json({**decision.as_json(), "promoted": promoted})
     else:

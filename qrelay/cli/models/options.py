@@ -12,6 +12,7 @@ import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.errors import InputError, QrelayError
+from qrelay.labels.outcome import Told
 from qrelay.output import echo_json
 from qrelay.settings.secrets import masked
 
@@ -69,10 +70,12 @@ def opened(folder: Path | None, data_dir: Path, config: Path | None) -> Registry
 
 
 @contextmanager
-def audited_act(data_dir: Path, config: Path | None, act: str, subject: str) -> Iterator[None]:
+def audited_act(data_dir: Path, config: Path | None, act: str, subject: str) -> Iterator[Told]:
     """Around a change of the registry: its row in the audit log of the installation's ledger, where there is one. One
     that cannot be opened stops no rollback: the registry's own history has it too."""
     from qrelay.labels.opening import ledger_place, open_ledger
+
+    told = Told()
 
     with ExitStack() as stack:
         try:
@@ -80,10 +83,10 @@ def audited_act(data_dir: Path, config: Path | None, act: str, subject: str) -> 
                 from qrelay.labels.ledger.audit_log import audited
 
                 ledger, _ = stack.enter_context(open_ledger(None, data_dir, config))
-                stack.enter_context(audited(ledger, act, subject))
+                told = stack.enter_context(audited(ledger, act, subject))
         except (QrelayError, ModuleNotFoundError) as error:
             click.echo(f"not in the audit log: {masked(str(error))}", err=True)
-        yield
+        yield told
 
 
 def author(by: str | None) -> str:

@@ -12,6 +12,7 @@ What the queue commits leaves no row: it is nobody's act, and has its own proven
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,16 +21,18 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-from qrelay.errors import InputError
+from qrelay.errors import InputError, QrelayError
 from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.rows import PreparedSet, moment
+from qrelay.labels.outcome import DONE, Told
 from qrelay.security.identity import who
+from qrelay.settings.secrets import masked
 
 if TYPE_CHECKING:
     from qrelay.labels.ledger.ledger import Ledger
 
-DONE: Final = "done"
 MAX_PAGE_SIZE: Final = 1000
+log = logging.getLogger(__name__)
 _SHOWN: Final = 20
 """Ids that a row names; `count` says how many there are."""
 _CHARS: Final = 1000
@@ -38,11 +41,15 @@ _rows = schema.audit_log.c
 _REFUSAL: Final = "the audit log keeps what is in it"
 _APPEND_ONLY: Final = {
     "sqlite": tuple(
-        f"CREATE TRIGGER audit_log_no_{act} BEFORE {act} ON audit_log BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
-        for act in ("update", "delete")
+        f"CREATE TRIGGER audit_log_no_{act} BEFORE {event} BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+        for act, event in (
+            ("update", "UPDATE ON audit_log"),
+            ("delete", "DELETE ON audit_log"),
+            ("replace", "INSERT ON audit_log WHEN EXISTS (SELECT 1 FROM audit_log WHERE entry_no = NEW.entry_no)"),
+        )
     ),
     "postgresql": (
-        "CREATE FUNCTION audit_log_refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        "CREATE OR REPLACE FUNCTION audit_log_refuse() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN RAISE EXCEPTION '{_REFUSAL}'; END $$",
         "CREATE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log"
         " FOR EACH STATEMENT EXECUTE FUNCTION audit_log_refuse()",
@@ -58,7 +65,8 @@ def make_append_only(connection: sa.Connection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """A row. kind: of who: service, person or local. outcome: "done", or why it failed."""
+    """A row. kind: of who: service, person or local. outcome: how it ended (`qrelay.labels.outcome`), or why it
+    failed."""
 
     entry_no: int
     at: datetime
@@ -117,20 +125,33 @@ def record_sets(
 
 
 @contextmanager
-def audited(ledger: Ledger | None, act: str, subject: str) -> Iterator[None]:
+def audited(ledger: Ledger | None, act: str, subject: str) -> Iterator[Told]:
     """Around an act that changes something else than the ledger, or more than one transaction: its row comes after
-    it, done or failed. None: there is no ledger to write to."""
-    outcome = "interrupted"
+    it, done or failed. None: there is no ledger to write to. The act is over by then, so a row that cannot be written
+    is logged, and the act's own outcome stands."""
+    told, outcome = Told(), "interrupted"
     try:
-        yield
-        outcome = DONE
+        yield told
+        outcome = told.outcome
     except Exception as error:
-        outcome = f"failed: {error}"
+        outcome = f"failed: {_shown(error)}"
         raise
     finally:
         if ledger is not None:
-            with ledger.writing("record an act in the audit log") as connection:
-                record(connection, act, ledger.now_us(), subject=subject, outcome=outcome)
+            _record_after(ledger, act, subject, outcome)
+
+
+def _record_after(ledger: Ledger, act: str, subject: str, outcome: str) -> None:
+    try:
+        with ledger.writing("record an act in the audit log") as connection:
+            record(connection, act, ledger.now_us(), subject=subject, outcome=outcome)
+    except QrelayError as error:
+        log.warning("not in the audit log: %s %s, %s: %s", act, subject, outcome, masked(str(error)))
+
+
+def _shown(error: Exception) -> str:
+    """Why an act failed, without a secret; an error that is not ours may hold a text, so only its kind is told."""
+    return str(masked(str(error))) if isinstance(error, QrelayError) else type(error).__name__
 
 
 def ids(found: Iterable[str]) -> str:

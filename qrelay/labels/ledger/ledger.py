@@ -37,6 +37,7 @@ from qrelay.labels.ledger.rejudge import rejudge_batch
 from qrelay.labels.ledger.rows import PreparedSet, microseconds, prepare
 from qrelay.labels.ledger.schema import SCHEMA_VERSION
 from qrelay.labels.ledger.states import CollectionStats
+from qrelay.labels.outcome import BEGUN
 from qrelay.runtime import faults
 from qrelay.types import DeadLetter, JudgedSet, JudgeIdentity
 
@@ -224,14 +225,18 @@ class Ledger:
             entries = dead_letters.begin_replay(connection, ids)
             if entries:
                 named = audit_log.ids(entry.letter.dead_letter_id for entry in entries)
-                audit_log.record(connection, "replay", self.now_us(), subject=named, count=len(entries))
+                audit_log.record(connection, "replay", self.now_us(), subject=named, count=len(entries),
+                                 outcome=BEGUN)  # fmt: skip
         return [entry.letter for entry in entries]
 
     def finish_replay(self, ids: Sequence[str]) -> None:
         """Marks dead letters as replayed whose originals were published and acknowledged; leaves those alone
         that were resolved, or died again, in the meantime."""
         with self.writing("finish a replay") as connection:
-            dead_letters.finish_replay(connection, ids, self.now_us())
+            now_us = self.now_us()
+            dead_letters.finish_replay(connection, ids, now_us)
+            if ids:
+                audit_log.record(connection, "replay", now_us, subject=audit_log.ids(ids), count=len(ids))
 
     def stats(self, collection: str | None = None) -> list[CollectionStats]:
         """Counts by collection; no name means all."""

@@ -6,6 +6,7 @@ else holds by then, nothing changes and the page is to be read again.
 
 from __future__ import annotations
 
+import logging
 from urllib.parse import urlencode
 
 import anyio.to_thread
@@ -13,13 +14,17 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from qrelay.errors import InputError
+from qrelay.errors import InputError, QrelayError
 from qrelay.labels.ledger.audit_log import audited
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.settings.secrets import masked
 from qrelay.web.console.models.listing import registry_of
 from qrelay.web.pages import form, whole_number
 from qrelay.web.routes import route
 from qrelay.web.security import Action, decider
 from qrelay.web.site import Site, site_of
+
+log = logging.getLogger(__name__)
 
 
 async def model_promote(request: Request) -> Response:
@@ -41,16 +46,26 @@ def _promote(site: Site, fields: FormData, by: str) -> None:
     _require_read(fields, "the gate's verdict")
     version, reason = _text(fields, "version"), _text(fields, "reason")
     read = whole_number(_text(fields, "gate") or "0", "gate")  # events are numbered from 1; 0: there was none
-    with audited(site.ledger(), "promote", version):
-        registry_of(site).promote(version, by=by, reason=reason, read=read)
+    with audited(_ledger(site), "promote", version) as told:
+        told.did(registry_of(site).promote(version, by=by, reason=reason, read=read))
 
 
 def _rollback(site: Site, fields: FormData, by: str) -> None:
     _require_read(fields, "what the gate said of it")
     slot, reason = _text(fields, "slot"), _text(fields, "reason")
     to, seen = _text(fields, "to") if "to" in fields else None, _text(fields, "serving")
-    with audited(site.ledger(), "roll back", slot):
+    with audited(_ledger(site), "roll back", slot):
         registry_of(site).rollback(slot, to=to, by=by, reason=reason, instead_of=seen)
+
+
+def _ledger(site: Site) -> Ledger | None:
+    """For the audit log. None: there is none or it does not answer, which stops no rollback: the registry's own
+    history has the act too."""
+    try:
+        return site.ledger()
+    except QrelayError as error:
+        log.warning("not in the audit log: %s", masked(str(error)))
+        return None
 
 
 def _require_read(fields: FormData, what: str) -> None:
