@@ -19,6 +19,7 @@ from qrelay.errors import BackendUnavailable, ConfigError, InvalidQuery, Malform
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.source import open_lines
+from qrelay.runtime.broker import Broker
 from qrelay.runtime.dead_letters import replays
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.memory import Faults, MemoryBroker
@@ -33,7 +34,7 @@ async def lines(*items: str | None) -> AsyncIterator[str | None]:
 
 
 async def feed(
-    broker: MemoryBroker, path: Path, items: Iterable[str | None], window: int = 4, query_round: int = 0
+    broker: Broker, path: Path, items: Iterable[str | None], window: int = 4, query_round: int = 0
 ) -> FeedReport:
     with Journal(path) as journal:
         feeder = Feeder(broker, journal, collection="docs", query_round=query_round, window=window)
