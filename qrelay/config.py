@@ -387,7 +387,9 @@ class ServiceSettings(Section):
 
     def _binds(self) -> Sequence[tuple[str, str]]:
         """Setting -> host:port, of all that this process listens on for more than a probe."""
-        return ("grpc.bind", self.grpc.bind), ("telemetry.metrics_bind", self.telemetry.metrics_bind)
+        metrics = self.telemetry.metrics_bind
+        here = f"127.0.0.1{metrics}" if metrics.startswith(":") else metrics  # so `setup_metrics` takes it
+        return ("grpc.bind", self.grpc.bind), ("telemetry.metrics_bind", here)
 
     @model_validator(mode="after")
     def _plain_text_stays_here(self) -> Self:

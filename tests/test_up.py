@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -14,14 +15,22 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
+from rich.console import Console
 
 from qrelay.cli.checks import checked_settings
-from qrelay.cli.up import build
+from qrelay.cli.down import LOCK
+from qrelay.cli.up import _run, build
+from qrelay.config import NatsSettings
 from qrelay.errors import BackendTimeout, BackendUnavailable, SetupError
+from qrelay.exitcodes import EXIT_SETUP
 from qrelay.labels.settings import SinkSettings
 from qrelay.rundir import endpoints
+from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.natsaccounts import User, accounts_of, seed_file, write_accounts
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.supervisor import Child, Supervisor, service_environ
+from tests.conftest import LONG_S
 from tests.pipeline.harness import DOUBLES, Installation, called, qrelay
 
 SERVICES = {"retriever", "reranker", "judge", "sink"}
@@ -92,6 +101,72 @@ def test_last_words_are_an_error_of_several_lines_whole(tmp_path: Path) -> None:
     _, child, _ = ended(tmp_path, 78)
     child.log.write_text("judge: 2 problem(s) in the settings of judge:\n  one\n  two\nread from no file\n")
     assert child.last_words() == "2 problem(s) in the settings of judge:\n  one\n  two\nread from no file"
+
+
+class WithoutServices(Supervisor):
+    """`qrelay up` with no service, whose queues are on a server that answers later than it starts; it ends when
+    all is ready, or after as many looks as nothing needs."""
+
+    late: NatsServer
+    looks = 0
+
+    def start(self) -> None:
+        assert self.nats
+        self.nats.start()
+
+    def watch_once(self) -> None:
+        self.looks += 1
+        if self.looks == 2:
+            self.late.start()
+        self.stopping |= self.looks > 300
+
+
+def test_up_declares_the_queues_of_a_server_with_users_however_late_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qrelay.cli.up._CONNECT_S", 0.1)
+    accounts = tmp_path / "accounts"
+    write_accounts(accounts)
+    servers = [NatsServer(tmp_path / name, accounts=accounts) for name in ("own", "late")]
+    said = list[str]()
+    supervisor = WithoutServices([], servers[0], said.append)
+    supervisor.late = servers[1]
+    supervisor.late.reserve_port()
+    settings = NatsSettings(url=supervisor.late.url, nkey_seed=accounts)
+
+    def say(line: str) -> None:
+        said.append(line)
+        supervisor.stopping |= line.startswith("all ready")
+
+    supervisor.say = say
+    try:
+        _run(supervisor, tmp_path, Console(), "", settings)
+        assert said[-1].startswith("all ready")
+        assert asyncio.run(connects(settings))
+    finally:
+        for server in servers:
+            server.kill()
+
+
+async def connects(settings: NatsSettings) -> bool:
+    """Whether the queues are there: one who may not declare them connects."""
+    await (await JetStreamBroker.connect(settings, name="judge", timeout_s=LONG_S)).close()
+    return True
+
+
+def test_a_seed_is_not_rotated_under_a_running_up(tmp_path: Path) -> None:
+    environ = {"QRELAY_DATA_DIR": str(tmp_path)}
+    assert called("nats", "accounts", environ=environ).returncode == 0
+    seed = seed_file(accounts_of(tmp_path), User.JUDGE)
+    before = seed.read_text()
+    with FileLock(tmp_path / LOCK):
+        refused = called("nats", "accounts", "--rotate", "judge", environ=environ)
+        assert called("nats", "accounts", environ=environ).returncode == 0, "new users come without a new seed"
+        elsewhere = called("nats", "accounts", "--rotate", "judge", "--out", str(tmp_path / "o"), environ=environ)
+    assert (refused.returncode, "run `qrelay down`" in refused.stderr, seed.read_text()) == (EXIT_SETUP, True, before)
+    assert elsewhere.returncode == 0
+    assert called("nats", "accounts", "--rotate", "judge", environ=environ).returncode == 0
+    assert seed.read_text() != before
 
 
 @contextmanager

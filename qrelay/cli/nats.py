@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from filelock import FileLock, Timeout
 
+from qrelay.cli.down import LOCK
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option
+from qrelay.errors import ConfigError
 from qrelay.runtime.natsaccounts import CONFIG_NAME, User, accounts_of, write_accounts
 
 _CONNECT_S = 10.0
@@ -31,13 +36,30 @@ def accounts(out: Path | None, rotate: tuple[str, ...], data_dir: Path) -> None:
 
     Seeds that are there stay, so that the command can be run again, with a new version too. `accounts.conf` is for
     `include` in the server's configuration and holds public keys alone; `kustomization.yaml` makes Secrets of all.
-    In the data folder, the next `qrelay up` takes them. Then nothing connects to the queues without a seed.
+    In the data folder, the next `qrelay up` takes them, and --rotate is refused while one runs. Then nothing connects
+    to the queues without a seed.
     """
-    folder = out or accounts_of(data_dir.resolve())
-    write_accounts(folder, [User(name) for name in rotate])
+    own = accounts_of(data_dir.resolve())
+    folder = out or own
+    with _not_running(data_dir.resolve()) if rotate and folder.resolve() == own else contextlib.nullcontext():
+        write_accounts(folder, [User(name) for name in rotate])
     click.echo(f"{folder / CONFIG_NAME}: {len(User)} users; their seeds lie beside it, for their owner alone to read")
     if rotate:
         click.echo(f"new: {', '.join(rotate)}. Reload the server, then restart who uses them")
+
+
+@contextlib.contextmanager
+def _not_running(data_dir: Path) -> Iterator[None]:
+    """While nothing runs from the folder. Raises ConfigError: `qrelay up` does."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(data_dir / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise ConfigError(
+            f"`qrelay up` runs on {data_dir}, and the user that gets a new seed would be shut out and end it: run"
+            " `qrelay down`, this again, then `qrelay up`"
+        ) from None
 
 
 @nats.command(epilog=example("qrelay nats declare --nats nats://nats:4222"))

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -263,6 +264,31 @@ def _door(settings: ServiceSettings) -> tuple[str, str]:
     return ("HTTP", own) if own else ("gRPC", settings.grpc.bind)
 
 
+def _declaring(settings: NatsSettings, say: Callable[[str], None]) -> Future[None]:
+    """Declares the queues of its own server, however long that takes: where NATS has users, nobody else does."""
+    from qrelay.runtime.jetstream import JetStreamBroker
+
+    done, said = Future[None](), set[str]()
+
+    def hear(error: Exception) -> None:
+        if str(error) not in said:
+            said.add(str(error))
+            say(f"warning: the queues are not declared yet, trying again: {error}")
+
+    async def declare() -> None:
+        async with await JetStreamBroker.connect(settings, name="declare", owner=True, failed=hear):
+            pass
+
+    def work() -> None:
+        try:
+            done.set_result(asyncio.run(declare()))
+        except Exception as error:
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="declare", daemon=True).start()
+    return done
+
+
 async def _declare(settings: NatsSettings, say: Callable[[str], None]) -> None:
     """As the services are about to: what somebody else's server does not allow is said before they start. Raises
     ConfigError: it allows too little."""
@@ -330,8 +356,8 @@ def _run(supervisor: Supervisor, data_dir: Path, console: Console, stops: str, n
     with contextlib.ExitStack() as starting:
         starting.enter_context(shown(console))
         supervisor.start()
-        if supervisor.nats and supervisor.nats.accounts:
-            asyncio.run(_declare(nats, say))
+        users = supervisor.nats and supervisor.nats.accounts
+        declaring = _declaring(nats, say) if users else None
         if supervisor.nats:
             _announce_nats(data_dir, supervisor.nats)
             say(f"nats      {supervisor.nats.url}  (store: {data_dir / 'nats'})")
@@ -345,7 +371,8 @@ def _run(supervisor: Supervisor, data_dir: Path, console: Console, stops: str, n
                 if not console.is_terminal:
                     supervisor.refuse_stillness()
                 next_look = time.monotonic() + LOOK_S
-            if supervisor.ready and not all_ready:
+            declared = declaring is None or (declaring.done() and declaring.result() is None)
+            if supervisor.ready and declared and not all_ready:
                 all_ready = True
                 starting.close()
                 say(f"{_ALL_READY}: `qrelay feed FILE --collection NAME`, `qrelay top`; {stops}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import Any, Final
 from qrelay.client.places import SERVICES
 from qrelay.errors import ConfigError, SetupError
 from qrelay.exitcodes import EXIT_PARTIAL
-from qrelay.files import write_atomic
+from qrelay.files import AtomicFiles, write_atomic
 from qrelay.identity import digest, require_collection
 from qrelay.rundir import endpoints
 
@@ -127,7 +128,11 @@ class Installation:
         if isinstance(self._settings, str | Path):
             return "--config", str(self._settings)
         path = self.data_dir / "client.yaml"
-        write_atomic(path, json.dumps(self._settings, default=str, indent=2))  # JSON is YAML
+        with AtomicFiles() as files:
+            file = files.open(path)
+            os.fchmod(file.fileno(), 0o600)  # an address may hold a password
+            file.write(json.dumps(self._settings, default=str, indent=2).encode())  # JSON is YAML
+            files.commit()
         return "--config", str(path)
 
     def _command(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -24,6 +24,7 @@ from qrelay.formats.queries import Format, Record, parse_line
 from qrelay.identity import feed_message_id, require_collection
 from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
+from qrelay.runtime.dead_letters import REPLAY_HEADER
 from qrelay.runtime.stall import Stall
 from qrelay.types import CandidateSet
 
@@ -155,6 +156,8 @@ class Feeder:
         with telemetry.span("feed"):
             telemetry.inject_context(headers)
         message_id, subject = feed_message_id(record), subject_of(record)
+        if replay := self._journal.replay(fed_query(record)):
+            message_id, headers = f"{message_id}-r{replay}", {**headers, REPLAY_HEADER: replay}
         tries = 0
         while True:
             try:

@@ -13,6 +13,7 @@ A forgotten query leaves a hash of its id, so that it stays counted and is not f
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,9 @@ class Journal:
                 " round INTEGER NOT NULL DEFAULT 0, candidates TEXT NOT NULL DEFAULT '') WITHOUT ROWID"
             )
             self._connection.execute("CREATE TABLE IF NOT EXISTS forgotten (query TEXT PRIMARY KEY) WITHOUT ROWID")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS allowed (query TEXT PRIMARY KEY, replay TEXT NOT NULL) WITHOUT ROWID"
+            )
             self._add_column("record", "BLOB")
             self._add_column("round", "INTEGER NOT NULL DEFAULT 0")
             self._add_column("candidates", "TEXT NOT NULL DEFAULT ''")
@@ -210,10 +214,18 @@ class Journal:
         return len(held)
 
     def allow_again(self, collection: str, query_ids: Iterable[str]) -> None:
-        """Take the hashes away, so that these queries may be fed again."""
-        names = ((forgotten_hash(collection, each),) for each in query_ids)
+        """Let these queries be fed again, each from now on under the same new replay number, see `replay`."""
+        number, names = str(int(time.time())), [(forgotten_hash(collection, each),) for each in query_ids]
+        allowed = "INSERT OR REPLACE INTO allowed SELECT query, ? FROM forgotten WHERE query = ?"
         with self._errors(), self._connection:
+            self._connection.executemany(allowed, ((number, hashed) for (hashed,) in names))
             self._connection.executemany("DELETE FROM forgotten WHERE query = ?", names)
+
+    def replay(self, query: Query) -> str:
+        """The replay number of a query that was forgotten and allowed again, else "": streams may still remember the
+        message ids that it had before, and would drop it as a repetition."""
+        hashed = forgotten_hash(query.collection, query.query_id)
+        return next((str(row[0]) for row in self._rows("SELECT replay FROM allowed WHERE query = ?", hashed)), "")
 
     def compact(self) -> bool:
         """Rewrite the file without what was deleted, and empty its log; False: a reader keeps the log for now."""

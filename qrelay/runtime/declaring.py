@@ -37,7 +37,7 @@ async def declare(js: JetStreamContext, settings: NatsSettings, max_payload: int
 
 
 async def look(js: JetStreamContext, settings: NatsSettings, max_payload: int) -> None:
-    """Whether every stream and consumer is there; changes nothing.
+    """Whether every stream and consumer is there, and takes this version's subjects; changes nothing.
 
     Raises:
         ConfigError: they are not, and the server does not allow them.
@@ -47,6 +47,9 @@ async def look(js: JetStreamContext, settings: NatsSettings, max_payload: int) -
         with translated("look for the queues"):
             for queue in Queue:
                 await js.consumer_info(queue.stream, queue.consumer)
+                takes = (await js.stream_info(queue.stream)).config.subjects or []
+                if not set(queue.subjects()) <= set(takes):
+                    raise BackendUnavailable(UNDECLARED)
             return
     except BackendUnavailable as error:
         gone = error.__cause__

@@ -253,8 +253,9 @@ class JetStreamBroker:
 
     async def erase(self, queue: Queue, sequence: int) -> None:
         """Delete a message; the server writes other bytes over its own. One that is gone is none to delete."""
-        with translated(f"erase in {queue.stream}"), contextlib.suppress(nats.js.errors.NotFoundError):
-            await self._js.delete_msg(queue.stream, sequence)
+        with self._translated(f"erase in {queue.stream}", f"$JS.API.STREAM.MSG.DELETE.{queue.stream}"):
+            with contextlib.suppress(nats.js.errors.NotFoundError):
+                await self._js.delete_msg(queue.stream, sequence)
 
     async def stats(self) -> Sequence[QueueStats]:
         """Every queue's load, from the server."""

@@ -43,6 +43,7 @@ from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.server import GrpcServer
 from qrelay.runtime.stage import ServiceDef
 from qrelay.runtime.stall import Stall
+from qrelay.runtime.translate import as_qrelay_error
 from qrelay.runtime.worker import StageWorker
 from qrelay.settings import load_settings
 from qrelay.settings.secrets import masked
@@ -54,6 +55,7 @@ _STALL_LOOK_S = 1.0
 
 def main(definition: ServiceDef[Any, Any], config: Path | None = None) -> int:
     """Run the service until it is told to stop; returns the exit code."""
+    telemetry.setup_logging(definition.name, "INFO")  # until the settings are read
     try:
         settings = load_settings(definition.settings, definition.name, file=config, data_dir=None)
         telemetry.setup_logging(definition.name, settings.telemetry.log_level)
@@ -64,10 +66,9 @@ def main(definition: ServiceDef[Any, Any], config: Path | None = None) -> int:
         return 0
     except QrelayError as error:
         return _failed(definition.name, error)
-    except OSError as error:
-        if refusal := disk_refusal(error):
-            return _failed(definition.name, refusal)
-        raise
+    except Exception as error:
+        refusal = disk_refusal(error) if isinstance(error, OSError) else None
+        return _failed(definition.name, refusal or as_qrelay_error(error))
 
 
 def _failed(name: str, error: QrelayError) -> int:

@@ -30,6 +30,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 
 from qrelay.config import ServiceSettings, TelemetrySettings, TlsSettings
 from qrelay.errors import AccessError, PortInUse, QrelayError
+from qrelay.runtime.errorcodes import codes
 from qrelay.security.tls import server_context
 from qrelay.settings.secrets import masked
 
@@ -139,10 +140,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def _told(error: BaseException) -> str:
-    """Where the error and those behind it were raised, each with its class, and our own with their words."""
+    """Where the error and those behind it were raised, each with its class and codes, our own with their words."""
     behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     before = [f"{_told(behind)}\nwhich led to"] if behind else []
-    said = f": {error}" if isinstance(error, QrelayError) else ""
+    said = f": {error}" if isinstance(error, QrelayError) else codes(error)
     frames = "".join(traceback.format_tb(error.__traceback__))
     inner = [_told(each) for each in error.exceptions] if isinstance(error, BaseExceptionGroup) else []
     return "\n".join([*before, f"{frames}{type(error).__module__}.{type(error).__qualname__}{said}", *inner])

@@ -60,6 +60,7 @@ def test_services_run_as_long_as_the_block_and_labels_stay(data_dir: Path) -> No
     with Client.local(collection="docs", settings=FAKES, data_dir=data_dir) as client:
         assert {*endpoints(data_dir)} >= SERVICES
         assert client.wait(client.feed(["a question", "another"])).committed == 2
+        assert (data_dir / "client.yaml").stat().st_mode & 0o077 == 0, "settings may hold addresses with passwords"
         with pytest.raises(ConfigError, match=r"run from .* already .*reuse=True"):
             with Client.local(data_dir=data_dir):
                 pass

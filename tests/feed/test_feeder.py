@@ -14,13 +14,18 @@ from pathlib import Path
 import pytest
 
 from qrelay import wire
+from qrelay.config import NatsSettings
 from qrelay.errors import BackendUnavailable, ConfigError, InvalidQuery, MalformedInput
 from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.feed.source import open_lines
+from qrelay.runtime.broker import Broker
+from qrelay.runtime.dead_letters import replays
+from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.memory import Faults, MemoryBroker
 from qrelay.runtime.topology import Queue
 from qrelay.types import Query
+from tests.conftest import LONG_S
 
 
 async def lines(*items: str | None) -> AsyncIterator[str | None]:
@@ -29,7 +34,7 @@ async def lines(*items: str | None) -> AsyncIterator[str | None]:
 
 
 async def feed(
-    broker: MemoryBroker, path: Path, items: Iterable[str | None], window: int = 4, query_round: int = 0
+    broker: Broker, path: Path, items: Iterable[str | None], window: int = 4, query_round: int = 0
 ) -> FeedReport:
     with Journal(path) as journal:
         feeder = Feeder(broker, journal, collection="docs", query_round=query_round, window=window)
@@ -71,6 +76,30 @@ async def test_a_later_round_is_fed_again_and_an_earlier_one_is_known(tmp_path: 
             ("a", 2, 2),
             ("b", 0, 0),
         ]
+
+
+async def test_a_query_that_is_allowed_again_is_queued_though_the_stream_remembers_it(
+    tmp_path: Path, nats_settings: NatsSettings
+) -> None:
+    """Fed, forgotten, allowed and fed within the stream's duplicate window: its message id is another, and stays."""
+    path = tmp_path / "j"
+    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S, owner=True) as broker:
+        for step in ("first", "again", "killed before it was recorded"):
+            assert (await feed(broker, path, ["a\tone", "b\ttwo"])).accepted == (2 if step == "first" else 1)
+            held = [message async for message in broker.stored(Queue.QUERIES, "docs")]
+            queued = [record.query_id for m in held if isinstance(record := wire.decode(m.payload, m.headers), Query)]
+            assert sorted(queued) == ["a", "b"], step
+            if step == "first":
+                for message in held:
+                    if b"one" in message.payload:
+                        await broker.erase(Queue.QUERIES, message.sequence)
+                with Journal(path) as journal:
+                    journal.forget("docs", ["a"])
+                    journal.allow_again("docs", ["a", "b"])
+            elif step == "again":
+                assert [bool(replays(message.headers)) for message in held] == [False, True]
+                with sqlite3.connect(path) as raw:
+                    raw.execute("DELETE FROM accepted WHERE query_id = 'a'")
 
 
 async def test_a_journal_from_before_rounds_holds_round_0(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from qrelay import wire
 from qrelay.config import TelemetrySettings, WorkerSettings
 from qrelay.errors import ConfigError
+from qrelay.exitcodes import EXIT_FAILED
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.service import _run, _watch_lag
@@ -133,6 +135,25 @@ async def test_a_service_that_still_loads_its_model_ends_when_told_to() -> None:
         assert await service is False
     finally:
         go_on.set()
+
+
+def test_a_bug_ends_a_service_with_1_and_its_words_stay_out_of_the_log() -> None:
+    program = """
+import sys
+from dataclasses import replace
+from qrelay.runtime.service import main
+from qrelay.services.reranker.service import SERVICE
+def load(settings):
+    raise ValueError("about " + "zqx" + "wvk")
+sys.exit(main(replace(SERVICE, load=load)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == EXIT_FAILED
+    *logged, last = done.stderr.splitlines()
+    assert last.startswith("reranker: unexpected ValueError: see the service's log")
+    (told,) = [entry for entry in map(json.loads, logged) if "exception" in entry]
+    assert "ValueError" in told["exception"] and "in load" in told["exception"]
+    assert "zqxwvk" not in done.stderr
 
 
 def test_a_process_whose_thread_still_computes_ends_all_the_same(tmp_path: Path) -> None:

@@ -236,6 +236,29 @@ async def test_a_worker_that_may_not_publish_ends_and_its_message_stays(declared
         await broker.close()
 
 
+async def test_who_may_not_erase_is_told_so_and_not_that_nats_is_slow(declared: NatsServer, accounts: Path) -> None:
+    async with await as_user(declared, accounts, "judge") as judge:
+        with pytest.raises(BrokerDenied, match=r"msg\.delete\.qrelay_v1_queries"):
+            await judge.erase(Queue.QUERIES, 1)
+
+
+async def test_queues_of_a_version_before_are_waited_for_until_declared_again(
+    declared: NatsServer, accounts: Path
+) -> None:
+    """That version's streams lack the subjects of each stage's dead letters."""
+    seed = identity(seed_file(accounts, User.DECLARER), "declare")
+    client = Client()
+    await client.connect(declared.url, nkeys_seed_str=seed.seed, inbox_prefix=seed.inbox)
+    old = (await client.jetstream().stream_info(Queue.DLQ.stream)).config
+    old.subjects = ["qrelay.v1.*.dlq"]
+    await client.jetstream().update_stream(old)
+    await client.close()
+    with pytest.raises(BackendUnavailable, match="`qrelay nats declare` does it"):
+        await JetStreamBroker.connect(settings_of(declared, accounts), name="judge", timeout_s=2)
+    await (await JetStreamBroker.connect(settings_of(declared, accounts), name="declare", owner=True)).close()
+    await (await as_user(declared, accounts, "judge")).close()
+
+
 async def test_a_user_that_is_taken_away_is_told_so(declared: NatsServer, accounts: Path) -> None:
     broker = await as_user(declared, accounts, "judge")
     assert await broker.fetch(Queue.RERANKED, 1, 0.01) == []

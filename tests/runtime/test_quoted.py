@@ -5,15 +5,22 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sqlite3
+import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 
+import grpc.aio
+import psycopg.errors
 import pytest
+from grpc.aio import Metadata
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from qrelay.errors import BackendUnavailable, QrelayError
 from qrelay.runtime import telemetry
+from qrelay.runtime.errorcodes import codes
 from qrelay.runtime.translate import as_qrelay_error
 
 PLANT = "zqxwvk"
@@ -59,6 +66,42 @@ def test_a_logged_exception_says_where_and_what_kind_and_quotes_nothing(root: lo
     for word in ("ExceptionGroup", "KeyError", "ValueError", "test_quoted.py", "is no number"):
         assert word in said
     assert PLANT in logged(logging.DEBUG, root)
+
+
+class Wrapped(Exception):
+    """As SQLAlchemy wraps a database's error."""
+
+    def __init__(self, orig: Exception) -> None:
+        super().__init__(f"about {PLANT}")
+        self.orig = orig
+
+
+def sqlite_error() -> sqlite3.Error:
+    with closing(sqlite3.connect(":memory:")) as database:
+        try:
+            database.execute(f"SELECT {PLANT}")
+        except sqlite3.Error as error:
+            return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, PLANT, PLANT), "errno 28 No space left on device"),
+        (OSError(PLANT, PLANT), ""),
+        (Wrapped(sqlite_error()), "SQLITE_ERROR"),
+        (Wrapped(psycopg.errors.UniqueViolation(PLANT)), "SQLSTATE 23505"),
+        (grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, Metadata(), Metadata(), PLANT), "gRPC UNAVAILABLE"),
+        (subprocess.CalledProcessError(3, [PLANT], PLANT, PLANT), "exit code 3"),
+        (KeyError(PLANT), ""),
+    ],
+)
+def test_a_foreign_error_tells_its_codes_and_no_word(error: Exception, told: str) -> None:
+    said = codes(error)
+    assert said == (f" [{told}]" if told else "")
+    assert said in telemetry._told(error)
+    assert PLANT not in telemetry._told(error)
 
 
 def test_what_a_caller_is_told_of_a_bug_quotes_nothing() -> None:

@@ -51,6 +51,7 @@ def test_settings_that_let_plain_text_leave_this_machine_are_refused(
     [
         {},
         {"grpc": {"bind": "127.0.0.1:7401"}, "telemetry": {"metrics_bind": "[::1]:7411"}},
+        {"telemetry": {"metrics_bind": ":9411"}},
         {"grpc": {"bind": "0.0.0.0:7401"}, "telemetry": {"metrics_bind": "0.0.0.0:0"}, "tls": CERTIFICATES},
         {"nats": {"url": "tls://nats-0:4222,tls://nats-1:4222"}, "tls": CERTIFICATES},
         {"nats": {"url": "nats://localhost:4222,nats://[::1]:4223"}},
