@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from qrelay import wire
 from qrelay.config import NatsSettings
+from qrelay.errors import BackendUnavailable
 from qrelay.feed.journal import Journal
+from qrelay.forgetting.forget import Place, Report, forget
 from qrelay.labels.exports.catalogue import QRELS, TRIPLES
 from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from qrelay.runtime import faults
@@ -238,3 +241,77 @@ async def test_messages_that_were_acknowledged_leave_no_bytes_either(installed: 
             await message.ack()
     await installed.forget("q1", "--yes")
     assert installed.holding(PLANT) == []
+
+
+class Passing:
+    """What services do while the queries are forgotten: each erased message of the query comes back in a queue that
+    was searched already, `left` times."""
+
+    def __init__(self, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left, self.erase = left, JetStreamBroker.erase
+        monkeypatch.setattr(JetStreamBroker, "erase", lambda *given: self._erase(*given))
+
+    async def _erase(self, broker: JetStreamBroker, queue: Queue, sequence: int) -> None:
+        await self.erase(broker, queue, sequence)
+        if self.left:
+            self.left -= 1
+            payload, headers = wire.encode(planted_set().candidate_set)
+            await broker.publish(Queue.RETRIEVED.subject("docs"), payload, headers, f"again {self.left}")
+
+
+async def forgotten_meanwhile(installed: Installed) -> Report:
+    ledger = Ledger.open(installed.ledger_url)
+    folder = installed.folder
+    place = Place(folder, ledger, installed.cache, folder / "registry", installed.nats)
+    try:
+        return (await forget(place, {"docs": ["q1"]}, dry_run=False))[0]
+    finally:
+        ledger.close()
+
+
+async def test_messages_that_come_while_the_queues_are_searched_are_erased_too(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Passing(7, monkeypatch)
+    told = await forgotten_meanwhile(installed)
+    assert told.messages == 6 + 7
+    assert installed.holding(PLANT) == []
+
+
+async def test_where_messages_keep_coming_the_ledger_still_knows_the_texts_and_the_next_run_ends(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passing = Passing(10**6, monkeypatch)
+    with pytest.raises(BackendUnavailable, match="still under way"):
+        await forgotten_meanwhile(installed)
+    assert len(installed.holding(PLANT)) > 2
+    passing.left = 0
+    await forgotten_meanwhile(installed)
+    assert installed.holding(PLANT) == []
+
+
+async def test_an_unreadable_dead_letter_that_holds_the_text_in_a_sentence_is_named_and_stays(
+    installed: Installed,
+) -> None:
+    ledger = Ledger.open(installed.ledger_url)
+    payload = json.dumps({"text": f"somebody else asks: is it so that {TEXT} And why?"}).encode()
+    ledger.record_dead_letters([dead_letter("l9", "", "", collection="", payload=payload, detail="unreadable")])
+    told = await installed.forget("q1", "--yes")
+    assert [each.split()[:2] for each in told["letters"]] == [["dead", "letter"]]
+    assert ledger.get_dead_letter("l9") is not None
+    ledger.close()
+
+
+async def test_a_dead_letter_teaches_nothing_of_the_query_that_it_wraps(installed: Installed) -> None:
+    ledger = Ledger.open(installed.ledger_url)
+    payload, headers = wire.encode(planted_set("q2", OTHER, "2").candidate_set)
+    ledger.record_dead_letters([dead_letter("l9", "q1", TEXT, payload=payload, headers=headers)])
+    await installed.forget("q1", "--yes")
+    ledger.close()
+    sample = (installed.folder / "to-grade" / "sample.tsv").read_text()
+    assert OTHER in sample and PLANT not in sample
+
+
+@pytest.mark.parametrize("wrong", [("--expired",), ("--collection", "docs", "--expired")])
+def test_allowing_again_without_named_queries_of_a_collection_is_refused(wrong: tuple[str, ...]) -> None:
+    assert called("forget", "q1", "--allow-again", *wrong, environ={}).returncode == 2
