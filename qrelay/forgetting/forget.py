@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qrelay.config import NatsSettings
-from qrelay.errors import BackendUnavailable
+from qrelay.errors import BackendUnavailable, InputError
 from qrelay.feed.journal import Journal
 from qrelay.forgetting import stores
 from qrelay.forgetting.finder import Finder
@@ -129,12 +129,16 @@ def _compact(place: Place, erased: Mapping[str, Sequence[str]]) -> None:
 
 
 def allow_again(place: Place, collection: str, ids: set[str]) -> int:
-    """Lets forgotten queries be fed and stored again; how many there were."""
+    """Lets forgotten queries be fed and stored again; how many there were. Raises InputError: none was forgotten."""
+    here = 0
     with opened_journal(place, collection) as journal:
         if journal:
-            journal.allow_again(collection, ids)
+            here = journal.allow_again(collection, ids)
     with place.ledger.writing("allow queries again") as connection:  # an act, too, for an audit log
-        return forgetting.allow(connection, collection, ids)
+        count = max(here, forgetting.allow(connection, collection, ids))
+    if not count:
+        raise InputError(f"none of these queries of collection {collection!r} was forgotten: check ids and name")
+    return count
 
 
 class _Run:

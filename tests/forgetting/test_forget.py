@@ -244,8 +244,8 @@ async def test_messages_that_were_acknowledged_leave_no_bytes_either(installed: 
 
 
 class Passing:
-    """What services do while the queries are forgotten: each erased message of the query comes back in a queue that
-    was searched already, `left` times."""
+    """What services and feeds do while the queries are forgotten: an erased message of the query comes back, `left`
+    times: from the first queue in the second, from the others in the first, which was searched already."""
 
     def __init__(self, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left, self.erase = left, JetStreamBroker.erase
@@ -256,7 +256,8 @@ class Passing:
         if self.left:
             self.left -= 1
             payload, headers = wire.encode(planted_set().candidate_set)
-            await broker.publish(Queue.RETRIEVED.subject("docs"), payload, headers, f"again {self.left}")
+            into = Queue.RETRIEVED if queue is Queue.QUERIES else Queue.QUERIES
+            await broker.publish(into.subject("docs"), payload, headers, f"again {self.left}")
 
 
 async def forgotten_meanwhile(installed: Installed) -> Report:
@@ -315,3 +316,28 @@ async def test_a_dead_letter_teaches_nothing_of_the_query_that_it_wraps(installe
 @pytest.mark.parametrize("wrong", [("--expired",), ("--collection", "docs", "--expired")])
 def test_allowing_again_without_named_queries_of_a_collection_is_refused(wrong: tuple[str, ...]) -> None:
     assert called("forget", "q1", "--allow-again", *wrong, environ={}).returncode == 2
+
+
+async def test_a_query_that_was_fed_elsewhere_is_refused_here_and_not_counted(installed: Installed) -> None:
+    ledger = Ledger.open(installed.ledger_url)
+    ledger.commit([planted_set("q8", "elsewhere fed", "2")])
+    await installed.forget("q8", "--yes")
+    queries = installed.folder / "queries.jsonl"
+    queries.write_text(json.dumps({"query_id": "q8", "text": "elsewhere fed"}) + "\n")
+    again = await installed.run("feed", str(queries), "--collection", "docs", code=3)
+    assert "was forgotten" in str(again["rejected"])
+    told = await installed.run("reconcile", "--collection", "docs", "--pause", "0.05")
+    assert (told["accepted"], told["forgotten"]) == (3, 0)
+    assert ledger.query_states("docs", ["q8", "q2"]) == {"q8": "forgotten", "q2": "committed"}
+    ledger.close()
+
+
+async def test_allowing_again_in_a_collection_that_is_none_is_refused_and_makes_none(installed: Installed) -> None:
+    said = called("forget", "q1", "--collection", "dosc", "--allow-again", environ=installed.environ)
+    assert said.returncode != 0 and "was forgotten" in said.stderr
+    ledger = Ledger.open(installed.ledger_url)
+    assert [each.collection for each in ledger.stats()] == ["docs"]
+    with ledger.snapshot() as snapshot:
+        names = snapshot.connection.exec_driver_sql("SELECT collection FROM collections").scalars().all()
+    assert "dosc" not in names
+    ledger.close()
