@@ -41,14 +41,18 @@ _SERVICE_OF: Final = {Queue.QUERIES: "retriever", Queue.RETRIEVED: "reranker", Q
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How queries ended: how many in the ledger, and which as dead letters."""
+    """How queries ended: how many in the ledger, and which as dead letters; the others were forgotten meanwhile."""
 
     committed: int
     dead: tuple[str, ...]
 
 
 async def states(patience: Patience, collection: str, query_ids: Sequence[str], query_round: int) -> list[str]:
-    """How each query has ended: committed, dead, or pending; asked once. Raises TransientError: no sink answers."""
+    """How each query has ended: committed, dead, forgotten, or pending; asked once.
+
+    Raises:
+        TransientError: no sink answers.
+    """
     found: list[str] = []
     for start in range(0, len(query_ids), MAX_IDS):
         request = sink_pb2.GetQueryStatesRequest(

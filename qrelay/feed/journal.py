@@ -7,7 +7,8 @@ round it has one set of candidates.
 
 Journals of older versions hold ids without records; feeding the same file again fills them in.
 
-A forgotten query leaves a hash of its id, so that it stays counted and is not fed again.
+A forgotten query leaves a hash of its id, so that it is not fed again: in `refused`, and in `forgotten` too if it was
+accepted here, so that it stays counted.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from qrelay.runtime import faults
 from qrelay.types import CandidateSet, Query
 
 _ENTRIES: Final = "SELECT query_id, fingerprint, round, record FROM accepted"
+_GONE: Final = "SELECT 1 FROM forgotten WHERE query = ? UNION ALL SELECT 1 FROM refused WHERE query = ?"
 _RECORD: Final = (
     "INSERT INTO accepted (query_id, fingerprint, accepted_at, record, round, candidates)"
-    " SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM forgotten WHERE query = ?)"
+    f" SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS ({_GONE})"
     " ON CONFLICT (query_id) DO UPDATE SET accepted_at = excluded.accepted_at, record = excluded.record,"
     " round = excluded.round, candidates = excluded.candidates"
     " WHERE excluded.round > round AND excluded.fingerprint = fingerprint"
@@ -83,7 +85,8 @@ class Journal:
                 "(query_id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, accepted_at TEXT NOT NULL, record BLOB,"
                 " round INTEGER NOT NULL DEFAULT 0, candidates TEXT NOT NULL DEFAULT '') WITHOUT ROWID"
             )
-            self._connection.execute("CREATE TABLE IF NOT EXISTS forgotten (query TEXT PRIMARY KEY) WITHOUT ROWID")
+            for table in ("forgotten", "refused"):
+                self._connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (query TEXT PRIMARY KEY) WITHOUT ROWID")
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS allowed (query TEXT PRIMARY KEY, replay TEXT NOT NULL) WITHOUT ROWID"
             )
@@ -189,7 +192,7 @@ class Journal:
 
     def _forgotten(self, query: Query) -> bool:
         hashed = forgotten_hash(query.collection, query.query_id)
-        return next(self._rows("SELECT 1 FROM forgotten WHERE query = ?", hashed), None) is not None
+        return next(self._rows(_GONE, hashed, hashed), None) is not None
 
     def ids_before(self, when: datetime) -> set[str]:
         """Ids accepted before a time (UTC)."""
@@ -207,19 +210,22 @@ class Journal:
             self._connection.execute("BEGIN IMMEDIATE")
             there = "SELECT 1 FROM accepted WHERE query_id = ?"
             held = [(each, hashed) for each, hashed in names if list(self._rows(there, each))]
-            self._connection.executemany(
-                "INSERT OR IGNORE INTO forgotten VALUES (?)", ((hashed,) for _, hashed in held)
-            )
+            here = [(hashed,) for _, hashed in held]
+            self._connection.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", here)
+            self._connection.executemany("INSERT OR IGNORE INTO refused VALUES (?)", ((each,) for _, each in names))
             self._connection.executemany("DELETE FROM accepted WHERE query_id = ?", ((each,) for each, _ in held))
         return len(held)
 
-    def allow_again(self, collection: str, query_ids: Iterable[str]) -> None:
-        """Let these queries be fed again, each from now on under the same new replay number, see `replay`."""
+    def allow_again(self, collection: str, query_ids: Iterable[str]) -> int:
+        """Let these queries be fed again, each from now on under the same new replay number, see `replay`. How many
+        were refused before."""
         number, names = str(int(time.time())), [(forgotten_hash(collection, each),) for each in query_ids]
-        allowed = "INSERT OR REPLACE INTO allowed SELECT query, ? FROM forgotten WHERE query = ?"
+        allowed = "INSERT OR REPLACE INTO allowed SELECT query, ? FROM refused WHERE query = ?"
         with self._errors(), self._connection:
-            self._connection.executemany(allowed, ((number, hashed) for (hashed,) in names))
-            self._connection.executemany("DELETE FROM forgotten WHERE query = ?", names)
+            count = self._connection.executemany(allowed, ((number, hashed) for (hashed,) in names)).rowcount
+            for table in ("forgotten", "refused"):
+                self._connection.executemany(f"DELETE FROM {table} WHERE query = ?", names)
+        return max(count, 0)
 
     def replay(self, query: Query) -> str:
         """The replay number of a query that was forgotten and allowed again, else "": streams may still remember the
@@ -247,7 +253,15 @@ def _fingerprint(query: Query) -> str:
 def _row(record: Fed, now: str) -> tuple[Any, ...]:
     query = fed_query(record)
     forgotten = forgotten_hash(query.collection, query.query_id)
-    return query.query_id, _fingerprint(query), now, _packed(record), query.round, _candidates(record), forgotten
+    return (
+        query.query_id,
+        _fingerprint(query),
+        now,
+        _packed(record),
+        query.round,
+        _candidates(record),
+        *[forgotten] * 2,
+    )
 
 
 def _candidates(record: Fed) -> str:

@@ -1,6 +1,7 @@
 """The steps of forgetting queries, in an order in which each may be taken again after a kill.
 
     tombstones ─► queues ─► cache ─► files ─► ledger ─► journal ─► compaction ─► done
+                     ▲────────┘ until the queues hold nothing of the queries
 
 The tombstones come first, so that nothing of the queries comes back meanwhile. The ledger and the journal come last,
 because the other stores are searched by the texts that they know. What a dry run counts is what a run takes.
@@ -8,14 +9,15 @@ because the other stores are searched by the texts that they know. What a dry ru
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from qrelay.config import NatsSettings
-from qrelay.errors import BackendUnavailable
+from qrelay.errors import BackendUnavailable, InputError
 from qrelay.feed.journal import Journal
 from qrelay.forgetting import stores
 from qrelay.forgetting.finder import Finder
@@ -29,6 +31,12 @@ from qrelay.runtime import faults
 from qrelay.runtime.jetstream import JetStreamBroker
 
 _CONNECT_S: Final = 10.0
+_PAGE: Final = 500
+"""Queries that are searched for at a time."""
+_PASSES: Final = 10
+"""Times that the queues are searched, as long as each finds something."""
+_PAUSE_S: Final = 0.2
+"""Between them, for services to pass on what they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +53,8 @@ class Place:
 @dataclass(slots=True)
 class Report:
     """What was, or would be, taken: counts. The lists name what may hold a query and stays: exports (file, format),
-    versions of models, other files of the data folder, and files and batches at an endpoint. unknown: ids that no
-    store knows."""
+    versions of models, other files of the data folder, unreadable dead letters, and files and batches at an endpoint.
+    unknown: ids that no store knows."""
 
     collection: str
     queries: int = 0
@@ -59,6 +67,7 @@ class Report:
     exports: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     other_files: list[str] = field(default_factory=list)
+    letters: list[str] = field(default_factory=list)
     at_endpoints: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
@@ -67,12 +76,28 @@ class Report:
         return asdict(self)
 
 
-async def forget(place: Place, collection: str, ids: set[str], *, dry_run: bool) -> Report:
-    """Forgets the queries; see the module.
+async def forget(place: Place, wanted: Mapping[str, Sequence[str]], *, dry_run: bool) -> list[Report]:
+    """Forgets the queries, collection -> ids; see the module. A report a page of queries.
 
     Raises:
-        BackendUnavailable: a store does not answer, or a reader holds what was deleted: the same call goes on.
+        BackendUnavailable: a store does not answer, messages are under way, or a reader holds what was deleted: the
+            same call goes on.
     """
+    reports, erased = list[Report](), dict[str, list[str]]()
+    try:
+        for collection, ids in wanted.items():
+            for start in range(0, len(ids), _PAGE):
+                page = ids[start : start + _PAGE]
+                reports.append(await _forget(place, collection, set(page), dry_run))
+                if reports[-1].queries:
+                    erased.setdefault(collection, []).extend(page)
+    finally:
+        if erased and not dry_run:
+            _compact(place, erased)
+    return reports
+
+
+async def _forget(place: Place, collection: str, ids: set[str], dry_run: bool) -> Report:
     async with connected(place) as broker:
         with opened_journal(place, collection) as journal, stores.opened_cache(place.cache) as cache:
             run = _Run(place, collection, Known(ids=ids), journal, broker, dry_run)
@@ -82,11 +107,33 @@ async def forget(place: Place, collection: str, ids: set[str], *, dry_run: bool)
             return run.report
 
 
+def _compact(place: Place, erased: Mapping[str, Sequence[str]]) -> None:
+    """Takes the bytes of what was deleted, and says that all is done."""
+    emptied = {"ledger": without_remains(place.ledger)}
+    with stores.opened_cache(place.cache) as cache:
+        if cache:
+            emptied["judgment cache"] = cache.compact()
+    for collection in erased:
+        with opened_journal(place, collection) as journal:
+            if journal:
+                emptied[f"feed's journal of {collection}"] = journal.compact()
+    faults.point("forget.compacted")
+    if kept := [name for name, empty in emptied.items() if not empty]:
+        raise BackendUnavailable(
+            f"the queries are forgotten, but a reader of the {' and the '.join(kept)} keeps their bytes in its"
+            " log: run the same command again when exports, backups and feeds have ended"
+        )
+    with place.ledger.writing("finish forgetting") as connection:
+        for collection, ids in erased.items():
+            forgetting.finish(connection, collection, ids, place.ledger.now_us())
+
+
 def allow_again(place: Place, collection: str, ids: set[str]) -> int:
-    """Lets forgotten queries be fed and stored again; how many there were."""
+    """Lets forgotten queries be fed and stored again; how many there were. Raises InputError: none was forgotten."""
+    here = 0
     with opened_journal(place, collection) as journal:
         if journal:
-            journal.allow_again(collection, ids)
+            here = journal.allow_again(collection, ids)
     with place.ledger.writing("allow queries again") as connection:
         allowed = forgetting.allow(connection, collection, ids)
         if allowed:
@@ -94,7 +141,9 @@ def allow_again(place: Place, collection: str, ids: set[str]) -> int:
                 connection, "allow again", place.ledger.now_us(), collection=collection,
                 subject=audit_log.ids(sorted(ids)), count=allowed,
             )  # fmt: skip
-        return allowed
+    if not max(here, allowed):
+        raise InputError(f"none of these queries of collection {collection!r} was forgotten: check ids and name")
+    return max(here, allowed)
 
 
 class _Run:
@@ -128,15 +177,7 @@ class _Run:
     async def everywhere(self, cache: Any) -> None:
         """Every step."""
         self._mark()
-        if self._broker:
-            self.report.messages = await stores.erase_messages(
-                self._broker, self._collection, self.known, dry_run=self._dry_run
-            )
-        self._done("queues")
-        if cache:
-            told = stores.forget_labels(cache, self.known, dry_run=self._dry_run)
-            self.report.labels, self.report.requests, self.report.at_endpoints = told
-        self._done("cache")
+        await self._drain(cache)
         self._files()
         self._done("files")
         self._erase()
@@ -146,8 +187,34 @@ class _Run:
                 self._journal, self._collection, self.known.ids, dry_run=self._dry_run
             )
         self._done("journal")
-        if not self._dry_run:
-            self._compact(cache)
+        self.report.letters = sorted(self.known.kept)
+
+    async def _drain(self, cache: Any) -> None:
+        """Queues and cache, again until the queues hold nothing more: what was under way moves on meanwhile."""
+        for number in range(_PASSES):
+            if number:
+                await asyncio.sleep(_PAUSE_S)
+            gone = 0
+            if self._broker:
+                gone = await stores.erase_messages(self._broker, self._collection, self.known, dry_run=self._dry_run)
+            self.report.messages += gone
+            self._done("queues")
+            self._labels(cache)
+            self._done("cache")
+            if not gone or self._dry_run:
+                return
+        raise BackendUnavailable(
+            f"messages of the queries of {self._collection} were still under way after {_PASSES} searches of the"
+            " queues. The ledger and the journal still hold the queries: run the same command again when the queues"
+            " have drained (`qrelay top`)"
+        )
+
+    def _labels(self, cache: Any) -> None:
+        if cache:
+            labels, requests, there = stores.forget_labels(cache, self.known, dry_run=self._dry_run)
+            self.report.labels += labels
+            self.report.requests += requests
+            self.report.at_endpoints = sorted({*self.report.at_endpoints, *there})
 
     def _done(self, step: str) -> None:
         if not self._dry_run:
@@ -165,13 +232,14 @@ class _Run:
         place = self._place
         stems = (Path(each) for each in (self._ledger.url, place.cache) if "://" not in each)
         apart = {Path(f"{each.resolve()}{end}") for each in stems for end in ("", "-wal", "-shm")}
-        found: Files = forget_files(place.data_dir, Finder(self.known.texts), apart, dry_run=self._dry_run)
+        finder = Finder(self.known.texts, self._collection, self.known.ids)
+        found: Files = forget_files(place.data_dir, finder, apart, dry_run=self._dry_run)
         self.report.files = {str(path): count for path, count in found.rewritten.items()}
         self.report.other_files = list(map(str, found.named))
 
     def _erase(self) -> None:
         """The act itself, with its row in the audit log."""
-        nameless = stores.nameless_letters(self._ledger, Finder(self.known.texts))
+        nameless = stores.nameless_letters(self._ledger, self.known)
         with self._ledger.snapshot() as snapshot:
             letters = list(forgetting.letters_of(snapshot.connection, self._collection, self.known.ids))
         self.report.dead_letters = len(letters) + len(nameless)
@@ -183,22 +251,6 @@ class _Run:
                     connection, "forget", self._ledger.now_us(), collection=self._collection,
                     subject=audit_log.ids(gone), count=len(gone),
                 )  # fmt: skip
-
-    def _compact(self, cache: Any) -> None:
-        """Takes the bytes of what was deleted, and says that all is done."""
-        emptied = {"ledger": without_remains(self._ledger)}
-        if cache:
-            emptied["judgment cache"] = cache.compact()
-        if self._journal:
-            emptied["feed's journal"] = self._journal.compact()
-        self._done("compacted")
-        if kept := [name for name, empty in emptied.items() if not empty]:
-            raise BackendUnavailable(
-                f"the queries are forgotten, but a reader of the {' and the '.join(kept)} keeps their bytes in its"
-                " log: run the same command again when exports, backups and feeds have ended"
-            )
-        with self._ledger.writing("finish forgetting") as connection:
-            forgetting.finish(connection, self._collection, self.known.ids, self._ledger.now_us())
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,13 +37,14 @@ class Known:
     """Ids that some store knows."""
     judgment_keys: set[str] = field(default_factory=set)
     pairs: set[tuple[str, str, str]] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
+    """Unreadable dead letters that may hold a text and stay."""
 
     def learn(self, record: Record) -> None:
         """From a message, a dead letter's original or a journal's record."""
         if isinstance(record, DeadLetter):
             self.found.add(record.query_id)
-            with suppress(MalformedInput):
-                self.learn(wire.decode(record.payload, _headers(record.payload)))
+            self.learn_original(record.payload, record.collection, record.query_id)
         query = query_of(record)
         self.found.add(query.query_id)
         self.texts.update(each for each in (query.text,) if each)
@@ -53,6 +54,12 @@ class Known:
         if isinstance(candidates, CandidateSet):
             passages = (each.passage for each in candidates.candidates)
             self.pairs.update((query.text, each.title, each.text) for each in passages if each.text)
+
+    def learn_original(self, payload: bytes, collection: str, query_id: str) -> None:
+        """From what a dead letter of this query wraps, if that is the query's too."""
+        found = query_in(payload)
+        if found and (found[1].collection, found[1].query_id) == (collection, query_id):
+            self.learn(found[0])
 
 
 def _headers(payload: bytes) -> dict[str, str]:
@@ -79,18 +86,29 @@ async def messages(broker: JetStreamBroker, collection: str) -> AsyncIterator[tu
 
 
 async def erase_messages(broker: JetStreamBroker, collection: str, known: Known, *, dry_run: bool) -> int:
-    """Erases the queries' messages, and those that nobody can read and that hold their texts; how many."""
-    finder, gone = Finder(known.texts), 0
+    """Erases the queries' messages and learns from them; then those that nobody can read and in which a text of
+    theirs stands alone. How many."""
+    nameless, gone = list[tuple[Queue, StoredMessage, bytes]](), 0
     async for queue, message in messages(broker, collection):
         found = query_in(message.payload)
         if found is None or not found[1].query_id:
-            mine = finder.loosely(_whole(message.payload, found))
-        else:
-            mine = found[1].collection == collection and found[1].query_id in known.ids
-        gone += mine
-        if mine and not dry_run:
-            await broker.erase(queue, message.sequence)
+            nameless.append((queue, message, _whole(message.payload, found)))
+        elif found[1].collection == collection and found[1].query_id in known.ids:
+            known.learn(found[0])
+            gone += await _erase(broker, queue, message, dry_run)
+    finder = Finder(known.texts)
+    for queue, message, content in nameless:
+        if finder.surely(content):
+            gone += await _erase(broker, queue, message, dry_run)
+        elif finder.loosely(content):
+            known.kept.add(f"message {message.sequence} of {queue.stream}")
     return gone
+
+
+async def _erase(broker: JetStreamBroker, queue: Queue, message: StoredMessage, dry_run: bool) -> int:
+    if not dry_run:
+        await broker.erase(queue, message.sequence)
+    return 1
 
 
 def _whole(payload: bytes, found: tuple[Record, Query] | None) -> bytes:
@@ -99,11 +117,17 @@ def _whole(payload: bytes, found: tuple[Record, Query] | None) -> bytes:
     return unpacked(payload) + b"\n" + unpacked(original)
 
 
-def nameless_letters(ledger: Ledger, finder: Finder) -> list[int]:
-    """Dead letters of the ledger about no query that hold one of the texts."""
+def nameless_letters(ledger: Ledger, known: Known) -> list[int]:
+    """Dead letters of the ledger about no query in which one of the texts stands alone."""
+    finder, found = Finder(known.texts), list[int]()
     with ledger.snapshot() as snapshot:
-        rows = forgetting.nameless_letters(snapshot.connection)
-        return [row.letter_no for row in rows if finder.loosely(bytes(row.payload)) or finder.loosely(row.detail)]
+        for row in forgetting.nameless_letters(snapshot.connection):
+            contents = (bytes(row.payload), row.detail)
+            if any(map(finder.surely, contents)):
+                found.append(row.letter_no)
+            elif any(map(finder.loosely, contents)):
+                known.kept.add(f"dead letter {row.letter_no} of the ledger")
+    return found
 
 
 def learn_ledger(ledger: Ledger, collection: str, known: Known) -> None:
@@ -116,8 +140,7 @@ def learn_ledger(ledger: Ledger, collection: str, known: Known) -> None:
         for letter in forgetting.letters_of(snapshot.connection, collection, known.ids):
             known.found.add(letter.query_id)
             known.texts.update(each for each in (letter.query_text,) if each)
-            if found := query_in(bytes(letter.payload)):
-                known.learn(found[0])
+            known.learn_original(bytes(letter.payload), collection, letter.query_id)
 
 
 def learn_journal(journal: Journal, known: Known) -> None:
@@ -148,7 +171,7 @@ def forget_labels(cache: SqlBatches, known: Known, *, dry_run: bool) -> tuple[in
     """Labels, requests of batches, and what the endpoint calls the files and batches that those were sent in."""
     finder = Finder(known.texts)
     keys = known.judgment_keys | _keys(cache, known.pairs)
-    labels = cache.erase(keys, finder.loosely, dry_run=dry_run)
+    labels = cache.erase(keys, finder.quotes, dry_run=dry_run)
     requests, there = cache.erase_texts(finder.loosely, dry_run=dry_run)
     return labels, requests, there
 

@@ -35,6 +35,7 @@ class QueryState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     QUERY_STATE_PENDING: _ClassVar[QueryState]
     QUERY_STATE_COMMITTED: _ClassVar[QueryState]
     QUERY_STATE_DEAD: _ClassVar[QueryState]
+    QUERY_STATE_FORGOTTEN: _ClassVar[QueryState]
 
 class DeadLetterState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -65,6 +66,7 @@ QUERY_STATE_UNSPECIFIED: QueryState
 QUERY_STATE_PENDING: QueryState
 QUERY_STATE_COMMITTED: QueryState
 QUERY_STATE_DEAD: QueryState
+QUERY_STATE_FORGOTTEN: QueryState
 DEAD_LETTER_STATE_UNSPECIFIED: DeadLetterState
 DEAD_LETTER_STATE_OPEN: DeadLetterState
 DEAD_LETTER_STATE_REPLAYED: DeadLetterState

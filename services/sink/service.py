@@ -54,7 +54,11 @@ _LETTER_STATES = {
     "replayed": pb.DEAD_LETTER_STATE_REPLAYED,
     "resolved": pb.DEAD_LETTER_STATE_RESOLVED,
 }
-_QUERY_STATES = {"committed": pb.QUERY_STATE_COMMITTED, "dead": pb.QUERY_STATE_DEAD}
+_QUERY_STATES = {
+    "committed": pb.QUERY_STATE_COMMITTED,
+    "dead": pb.QUERY_STATE_DEAD,
+    "forgotten": pb.QUERY_STATE_FORGOTTEN,
+}
 _FORMATS = {
     pb.EXPORT_FORMAT_QRELS: "qrels",
     pb.EXPORT_FORMAT_TRIPLES: "triples",

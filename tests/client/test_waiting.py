@@ -65,6 +65,11 @@ def waiting(sink: Sink, look: Callable[[], QueuesStatus] = lambda: FLOWING) -> t
     return Waiting(sink.states, sink.preparing, looked, said.append, AGAIN, sleep), said
 
 
+async def test_a_query_that_is_forgotten_meanwhile_has_ended() -> None:
+    wait, _ = waiting(Sink(["forgotten", "pending"], ["committed"]))
+    assert await wait.until_ended(["q1", "q2"]) == Ended(1, ())
+
+
 async def test_a_wrong_sink_ends_by_attempts_and_says_what_is_safe_and_what_to_do() -> None:
     sink = Sink(SILENT)
     wait, said = waiting(sink)

@@ -112,11 +112,14 @@ def _files(folder: Path, ledger: Ledger) -> None:
     data.mkdir(parents=True)
     rows = [{"query": text, "positive": f"about\n{TEXT}"} for text in (TEXT, OTHER, LONGER)]
     rows[1:] = [{**row, "positive": "rain"} for row in rows[1:]]
+    (folder / "training" / "job" / "job.json").write_text(json.dumps({"name": "job", "collection": "docs"}))
     (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "reports").mkdir()
     (folder / "reports" / "judges.html").write_text(f"<td>{TEXT.replace(chr(39), '&#39;')}</td><td>{LONGER}</td>")
     (folder / "to-grade").mkdir()
-    (folder / "to-grade" / "sample.tsv").write_text(f"q1\t{TEXT}\td0#0\tx\nq2\t{OTHER}\td0#0\tx\n")
+    (folder / "to-grade" / "sample.tsv").write_text(
+        f"query_id\tpassage_id\tgrade\tquery\ttitle\ttext\nq1\td0#0\t\t{TEXT}\t\tx\nq2\td0#0\t\t{OTHER}\t\tx\n"
+    )
     _frozen(folder)
     (folder / "backup.sqlite").write_bytes(b"as a copy holds it: " + TEXT.encode())
 

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from qrelay import wire
 from qrelay.config import NatsSettings
+from qrelay.errors import BackendUnavailable
 from qrelay.feed.journal import Journal
+from qrelay.forgetting.forget import Place, Report, forget
 from qrelay.labels.exports.catalogue import QRELS, TRIPLES
 from qrelay.labels.ledger.audit_log import page
 from qrelay.labels.ledger.ledger import CommitStatus, Ledger
@@ -242,3 +245,102 @@ async def test_messages_that_were_acknowledged_leave_no_bytes_either(installed: 
             await message.ack()
     await installed.forget("q1", "--yes")
     assert installed.holding(PLANT) == []
+
+
+class Passing:
+    """What services and feeds do while the queries are forgotten: an erased message of the query comes back, `left`
+    times: from the first queue in the second, from the others in the first, which was searched already."""
+
+    def __init__(self, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left, self.erase = left, JetStreamBroker.erase
+        monkeypatch.setattr(JetStreamBroker, "erase", lambda *given: self._erase(*given))
+
+    async def _erase(self, broker: JetStreamBroker, queue: Queue, sequence: int) -> None:
+        await self.erase(broker, queue, sequence)
+        if self.left:
+            self.left -= 1
+            payload, headers = wire.encode(planted_set().candidate_set)
+            into = Queue.RETRIEVED if queue is Queue.QUERIES else Queue.QUERIES
+            await broker.publish(into.subject("docs"), payload, headers, f"again {self.left}")
+
+
+async def forgotten_meanwhile(installed: Installed) -> Report:
+    ledger = Ledger.open(installed.ledger_url)
+    folder = installed.folder
+    place = Place(folder, ledger, installed.cache, folder / "registry", installed.nats)
+    try:
+        return (await forget(place, {"docs": ["q1"]}, dry_run=False))[0]
+    finally:
+        ledger.close()
+
+
+async def test_messages_that_come_while_the_queues_are_searched_are_erased_too(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Passing(7, monkeypatch)
+    told = await forgotten_meanwhile(installed)
+    assert told.messages == 6 + 7
+    assert installed.holding(PLANT) == []
+
+
+async def test_where_messages_keep_coming_the_ledger_still_knows_the_texts_and_the_next_run_ends(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passing = Passing(10**6, monkeypatch)
+    with pytest.raises(BackendUnavailable, match="still under way"):
+        await forgotten_meanwhile(installed)
+    assert len(installed.holding(PLANT)) > 2
+    passing.left = 0
+    await forgotten_meanwhile(installed)
+    assert installed.holding(PLANT) == []
+
+
+async def test_an_unreadable_dead_letter_that_holds_the_text_in_a_sentence_is_named_and_stays(
+    installed: Installed,
+) -> None:
+    ledger = Ledger.open(installed.ledger_url)
+    payload = json.dumps({"text": f"somebody else asks: is it so that {TEXT} And why?"}).encode()
+    ledger.record_dead_letters([dead_letter("l9", "", "", collection="", payload=payload, detail="unreadable")])
+    told = await installed.forget("q1", "--yes")
+    assert [each.split()[:2] for each in told["letters"]] == [["dead", "letter"]]
+    assert ledger.get_dead_letter("l9") is not None
+    ledger.close()
+
+
+async def test_a_dead_letter_teaches_nothing_of_the_query_that_it_wraps(installed: Installed) -> None:
+    ledger = Ledger.open(installed.ledger_url)
+    payload, headers = wire.encode(planted_set("q2", OTHER, "2").candidate_set)
+    ledger.record_dead_letters([dead_letter("l9", "q1", TEXT, payload=payload, headers=headers)])
+    await installed.forget("q1", "--yes")
+    ledger.close()
+    sample = (installed.folder / "to-grade" / "sample.tsv").read_text()
+    assert OTHER in sample and PLANT not in sample
+
+
+@pytest.mark.parametrize("wrong", [("--expired",), ("--collection", "docs", "--expired")])
+def test_allowing_again_without_named_queries_of_a_collection_is_refused(wrong: tuple[str, ...]) -> None:
+    assert called("forget", "q1", "--allow-again", *wrong, environ={}).returncode == 2
+
+
+async def test_a_query_that_was_fed_elsewhere_is_refused_here_and_not_counted(installed: Installed) -> None:
+    ledger = Ledger.open(installed.ledger_url)
+    ledger.commit([planted_set("q8", "elsewhere fed", "2")])
+    await installed.forget("q8", "--yes")
+    queries = installed.folder / "queries.jsonl"
+    queries.write_text(json.dumps({"query_id": "q8", "text": "elsewhere fed"}) + "\n")
+    again = await installed.run("feed", str(queries), "--collection", "docs", code=3)
+    assert "was forgotten" in str(again["rejected"])
+    told = await installed.run("reconcile", "--collection", "docs", "--pause", "0.05")
+    assert (told["accepted"], told["forgotten"]) == (3, 0)
+    assert ledger.query_states("docs", ["q8", "q2"]) == {"q8": "forgotten", "q2": "committed"}
+    ledger.close()
+
+
+async def test_allowing_again_in_a_collection_that_is_none_is_refused_and_makes_none(installed: Installed) -> None:
+    said = called("forget", "q1", "--collection", "dosc", "--allow-again", environ=installed.environ)
+    assert said.returncode != 0 and "was forgotten" in said.stderr
+    ledger = Ledger.open(installed.ledger_url)
+    with ledger.snapshot() as snapshot:
+        names = snapshot.connection.exec_driver_sql("SELECT collection FROM collections").scalars().all()
+    assert "dosc" not in names
+    ledger.close()

@@ -204,7 +204,7 @@ def _set(folder: Path) -> None:
 
 
 def _forgotten(folder: Path, text: str) -> None:
-    forget_files(folder, Finder([text]), set(), dry_run=False)
+    forget_files(folder, Finder([text], "docs", ["q1"]), set(), dry_run=False)
 
 
 def _loosely(data: bytes, _: Path) -> None:

@@ -19,8 +19,6 @@ from qrelay.output import echo_json
 if TYPE_CHECKING:
     from qrelay.forgetting.forget import Place, Report
 
-_PAGE: Final = 500
-"""Queries that are searched for at a time."""
 _SHOWN: Final = 20
 _FILE: Final = click.Path(path_type=Path, dir_okay=False, exists=True)
 
@@ -66,19 +64,17 @@ def forget(
 
     if collection is None and not expired:
         raise click.UsageError("give --collection, or --expired")
+    if allow_again and (expired or collection is None):
+        raise click.UsageError("--allow-again goes with --collection and ids, not with --expired")
     if collection is not None:
         require_collection(collection)
     with _place(ledger, None if without_queues else (nats_url,), data_dir, config) as (place, days):
         named = {*query_ids, *_lines(ids_file)}
-        if allow_again:
-            click.echo(f"{forgetting.allow_again(place, str(collection), named)} queries may come again")
+        if allow_again and collection is not None:
+            click.echo(f"{forgetting.allow_again(place, collection, named)} queries may come again")
             return
         wanted = asyncio.run(_wanted(place, collection, named, _lines(text_file), days if expired else None))
-        reports = [
-            asyncio.run(forgetting.forget(place, name, set(ids[i : i + _PAGE]), dry_run=not yes))
-            for name, ids in wanted.items()
-            for i in range(0, len(ids), _PAGE)
-        ]
+        reports = asyncio.run(forgetting.forget(place, wanted, dry_run=not yes))
     _print(reports, yes, as_json)
     if any(each.unknown for each in reports):
         raise SystemExit(EXIT_PARTIAL if any(each.queries for each in reports) else EXIT_FAILED)
@@ -143,10 +139,9 @@ def _say(report: Report, done: bool) -> None:
     _list("may hold them, and stay: exports", report.exports)
     _list("were trained on them, and stay: models", report.models)
     _list("hold them, and stay: files", report.other_files)
+    _list("may hold them, and stay: dead letters that nobody can read", report.letters)
     _list("were sent to an endpoint, which may keep them: files and batches", report.at_endpoints)
     _list("nowhere", report.unknown)
-    if done and report.messages:
-        click.echo("  some were under way: run this again when the queues have drained")
 
 
 def _list(what: str, items: list[Any]) -> None:

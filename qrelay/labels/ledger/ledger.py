@@ -247,7 +247,8 @@ class Ledger:
         self, collection: str, query_ids: Sequence[str] | None = None, query_round: int = 0
     ) -> dict[str, str]:
         """query_id -> "committed", "dead" (a dead letter waits) or "replayed" (published again, on its way), of
-        these ids or of all, in this round or a later one; an id that the ledger does not know so is absent.
+        these ids or of all, in this round or a later one; an id that the ledger does not know so is absent. Of
+        these ids, "forgotten" too.
 
         An id whose first text is committed is committed, even if another text for it is dead; for every
         submission apart, and without holding them all, see `Snapshot.submissions`.

@@ -9,11 +9,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from qrelay.identity import query_fingerprint
-from qrelay.labels.ledger import schema
+from qrelay.labels.ledger import forgetting, schema
 from qrelay.labels.ledger.dead_letters import REPLAYED, RESOLVED, WAITING
 
 COMMITTED: Final = "committed"
 DEAD: Final = "dead"
+FORGOTTEN: Final = "forgotten"
 _PAGE = 1000
 _CHUNK = 500
 """Values in one statement: databases limit the parameters of a statement."""
@@ -78,7 +79,7 @@ def query_states(
     connection: sa.Connection, collection: str, query_ids: Sequence[str] | None, query_round: int = 0
 ) -> dict[str, str]:
     """query_id -> state in this round or a later one, committed before dead before replayed where its submissions
-    differ."""
+    differ; forgotten, of those that are asked for, before any."""
     order = (COMMITTED, DEAD, REPLAYED)
     states: dict[str, str] = {}
     for found in submissions(connection, collection, query_ids):
@@ -86,7 +87,8 @@ def query_states(
             continue
         known = states.get(found.query_id, REPLAYED)
         states[found.query_id] = min(known, found.state, key=order.index)
-    return states
+    gone = forgetting.among(connection, {(collection, each) for each in query_ids or ()})
+    return states | {query_id: FORGOTTEN for _, query_id in gone}
 
 
 def submissions(connection: sa.Connection, collection: str, query_ids: Sequence[str] | None) -> Iterator[Submission]:

@@ -26,6 +26,7 @@ from qrelay.client.waiting import states
 from qrelay.config import GrpcSettings
 from qrelay.identity import judge_digest
 from qrelay.labels.exports.request import Options
+from qrelay.labels.ledger import forgetting
 from qrelay.labels.ledger.overrides import NewOverride, add
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime.context import ServiceContext
@@ -289,6 +290,9 @@ async def test_states_of_more_queries_than_a_call_may_ask_are_refused_and_the_cl
         assert f"at most {MAX_IDS}" in str(caught.value.details())
         found = await states(Patience(Places(tmp_path, {"sink": stub.address})), "docs", ids, 0)
         assert found == ["pending"] * MAX_IDS + ["committed"]
+        with core.ledger.writing("mark queries as forgotten") as connection:
+            forgetting.mark(connection, "docs", ["q1"], core.ledger.now_us())
+        assert await states(Patience(Places(tmp_path, {"sink": stub.address})), "docs", ["q1"], 0) == ["forgotten"]
 
 
 async def test_states_of_millions_of_queries_are_refused_unread(tmp_path: Path) -> None:
