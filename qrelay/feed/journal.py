@@ -223,8 +223,8 @@ class Journal:
         allowed = "INSERT OR REPLACE INTO allowed SELECT query, ? FROM refused WHERE query = ?"
         with self._errors(), self._connection:
             count = self._connection.executemany(allowed, ((number, hashed) for (hashed,) in names)).rowcount
-            for table in ("forgotten", "refused"):
-                self._connection.executemany(f"DELETE FROM {table} WHERE query = ?", names)
+            self._connection.executemany("DELETE FROM forgotten WHERE query = ?", names)
+            self._connection.executemany("DELETE FROM refused WHERE query = ?", names)
         return max(count, 0)
 
     def replay(self, query: Query) -> str:
