@@ -53,6 +53,10 @@ class Material:
     stamp: Stamp
 
 
+class _Changing(ValueError):
+    """They do not hold still."""
+
+
 class Files:
     """The files of a process's certificate, read again when they change. Several threads may ask."""
 
@@ -75,8 +79,8 @@ class Files:
         for _ in range(_BEGINNINGS):
             try:
                 return self._read()
-            except ssl.SSLError as error:
-                if error.reason != "KEY_VALUES_MISMATCH":
+            except (ssl.SSLError, _Changing) as error:
+                if isinstance(error, ssl.SSLError) and error.reason != "KEY_VALUES_MISMATCH":
                     raise
                 time.sleep(_BEGINNING_S)
         return self._read()
@@ -119,7 +123,7 @@ class Files:
                     raise
             if stamp == stamp_of(self._tls):
                 return Material(certificate, key, authority, stamp)
-        raise ValueError("the files change while they are read")
+        raise _Changing("the files change while they are read")
 
 
 def files_of(folder: Path) -> TlsSettings:
@@ -207,17 +211,21 @@ def http_context(url: str, transport: Transport) -> ssl.SSLContext | None:
 def server_credentials(tls: TlsSettings) -> grpc.ServerCredentials:
     """For a gRPC server: clients have to show a certificate. Raises ConfigError: the files do not hold."""
     files = Files(tls)
-    made: list[tuple[Material, Any]] = []
+    served = files.current()
 
-    def configuration() -> Any:
-        """Called before each handshake."""
+    def configuration(material: Material) -> Any:
+        return grpc.ssl_server_certificate_configuration([(material.key, material.certificate)], material.authority)
+
+    def changed() -> Any:
+        """Called before each handshake. None: nothing has changed; gRPC owns, and frees, each that it is given."""
+        nonlocal served
         material = files.current()
-        if not made or made[0][0] is not material:
-            pair = [(material.key, material.certificate)]
-            made[:] = [(material, grpc.ssl_server_certificate_configuration(pair, material.authority))]
-        return made[0][1]
+        if material is served:
+            return None
+        served = material
+        return configuration(material)
 
-    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, True)
+    return grpc.dynamic_ssl_server_credentials(configuration(served), changed, True)
 
 
 def channel(address: str, transport: Transport = PLAIN, options: Options = ()) -> grpc.Channel:
