@@ -393,7 +393,7 @@ class ServiceSettings(Section):
 
     @model_validator(mode="after")
     def _plain_text_stays_here(self) -> Self:
-        self.nats._transport = self.transport
+        object.__setattr__(self, "nats", self.nats.by(self.transport))  # a copy: defaults are everybody's
         if not self.insecure and (found := self.exposed):
             raise ValueError(f"{'; '.join(found)}; or say insecure: true")
         return self

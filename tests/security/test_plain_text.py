@@ -196,3 +196,10 @@ def test_certs_dev_refuses_a_folder_whose_authority_cannot_sign(tmp_path: Path) 
     done = called("certs", "dev", "--out", str(tmp_path))
     assert done.returncode == EXIT_SETUP
     assert "holds no authority that signs" in done.stderr
+
+
+def test_the_certificates_of_some_settings_stay_theirs_when_others_are_read() -> None:
+    own = ServiceSettings.model_validate({"tls": CERTIFICATES})
+    others = ServiceSettings()
+    assert own.nats.transport.tls.enabled
+    assert not others.nats.transport.tls.enabled
