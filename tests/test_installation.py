@@ -17,7 +17,7 @@ from qrelay.settings.effective import leaves, renewed
 from qrelay.settings.record import changes, difference, recorded_environ, write_record
 from qrelay.settings.secrets import masked
 from qrelay.settings.sections import settings_classes
-from qrelay.settings.sources import default_data_dir
+from qrelay.settings.sources import Source, default_data_dir
 from qrelay.training.settings import TrainerSettings
 
 CLASSES = {"all": ServiceSettings, "judge": JudgeSettings, "sink": SinkSettings, "trainer": TrainerSettings}
@@ -364,3 +364,10 @@ def test_no_message_shows_a_password(here: Path) -> None:
     assert "postgresql://me:***@host/b" in told
     assert "secret" not in told and "hidden" not in told
     assert "secret" in yaml.safe_load((here / ".qrelay" / "settings.yaml").read_text())["settings"]["sink"]["ledger"]
+
+
+def test_a_mapping_comes_from_where_its_entries_were_written() -> None:
+    variable = "QRELAY_ALL__ACCESS__GRANTS"
+    source = Source("settings.yaml", {"all": {"access": {"grants": {"ana": ["reader"]}}}}, Path(),
+                    names={"all.access.grants.ana": variable})  # fmt: skip
+    assert source.origin("sink", ("access", "grants")) == variable

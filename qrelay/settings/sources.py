@@ -61,11 +61,13 @@ class Source:
         return replace(self, sections=sections)
 
     def written(self, part: str, path: tuple[str, ...]) -> str:
-        """Where a value of the section `part` itself was written: the nearest name, else this source's."""
+        """Where a value of the section `part` itself was written: the nearest name, that of a mapping's first entry,
+        else this source's."""
         for length in range(len(path), 0, -1):
             if name := self.names.get(".".join((part, *path[:length]))):
                 return name
-        return self.name
+        entries = ".".join((part, *path, ""))
+        return next((name for key, name in self.names.items() if key.startswith(entries)), self.name)
 
 
 def has(tree: Mapping[str, Any], path: tuple[str, ...]) -> bool:
