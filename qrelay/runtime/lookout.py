@@ -143,7 +143,10 @@ def refuse_stillness(watches: Iterable[Watch], *, hint: str, looks: int = STILL_
 def is_ready(endpoint: Endpoint, transport: Transport = PLAIN) -> bool:
     """Whether the service's gRPC health says SERVING, or the console answers over HTTP."""
     if endpoint.http:
-        return answers(endpoint.grpc, _ASK_S, transport)
+        try:
+            return answers(endpoint.grpc, _ASK_S, transport)
+        except ConfigError:  # it wants certificates that these settings do not name
+            return False
     with tls.channel(endpoint.grpc, transport) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_ASK_S)
@@ -153,10 +156,10 @@ def is_ready(endpoint: Endpoint, transport: Transport = PLAIN) -> bool:
 
 
 def answers(url: str, timeout_s: float, transport: Transport = PLAIN) -> bool:
-    """Whether the console at http://host:port, or https://, answers."""
+    """Whether the console at http://host:port, or https://, answers. Raises ConfigError: without a certificate."""
     try:
         fetched(f"{url}/health", timeout_s, transport)
-    except (OSError, HTTPException, ConfigError):
+    except (OSError, HTTPException):
         return False
     return True
 

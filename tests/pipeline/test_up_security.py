@@ -12,7 +12,8 @@ import yaml
 from qrelay.cli.options import INSECURE
 from qrelay.cli.up import CERTIFICATES, build, nats_tls, secured
 from qrelay.config import PLAIN
-from qrelay.runtime.lookout import answers
+from qrelay.rundir import Endpoint
+from qrelay.runtime.lookout import is_ready
 from qrelay.security.certs import KEY_TO_CONSOLE, development, variables
 from qrelay.settings import find
 from tests.pipeline.harness import DOUBLES, Installation
@@ -75,4 +76,4 @@ def test_services_of_a_run_with_insecure_are_told(tmp_path: Path, given: bool) -
 
 
 def test_a_console_that_asks_for_certificates_which_nobody_has_does_not_answer() -> None:
-    assert not answers("https://127.0.0.1:1", 1, PLAIN)
+    assert not is_ready(Endpoint("console", 1, "https://127.0.0.1:1", ""), PLAIN)
