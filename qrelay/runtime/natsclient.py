@@ -11,13 +11,13 @@ import logging
 import re
 import ssl
 from typing import Any
-from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from qrelay.config import NatsSettings, Transport, plain_nats
+from qrelay.addresses import host_of, plain_nats
+from qrelay.config import NatsSettings, Transport
 from qrelay.errors import BrokerDenied, ConfigError
 from qrelay.runtime import telemetry
 from qrelay.runtime.natsaccounts import identity
@@ -165,12 +165,7 @@ def _servers(url: str) -> list[str]:
     """Each server's address. Raises ConfigError: what stands there is none."""
     servers = url.split(",")
     for server in servers:
-        try:
-            parts = urlsplit(server)
-            whole = bool(parts.hostname) and (parts.port or 1) > 0 and not parts.path.strip("/") and not parts.query
-        except ValueError:
-            whole = False
-        if not whole:
+        if not host_of(server):
             raise ConfigError(
                 f"nats.url {masked(url)} is no nats://[USER:PASSWORD@]HOST:PORT: write odd characters of a password "
                 "as %XX"

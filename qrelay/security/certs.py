@@ -29,13 +29,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from qrelay.config import SECTIONS, Role, TlsSettings
 from qrelay.errors import ConfigError, InputError
 from qrelay.files import AtomicFiles
-from qrelay.security.identity import MAX_NAME
+from qrelay.security.identity import MAX_NAME, TRUST, Kind
+from qrelay.security.roles import SERVICES
 from qrelay.security.tls import files_of
 from qrelay.security.tokens import add, revoke
 
-SERVICES: Final = ("retriever", "reranker", "judge", "sink", "console", "trainer", "nats", "postgres")
-SERVICE: Final = "spiffe://qrelay/service/"
-PERSON: Final = "spiffe://qrelay/person/"
+SERVICE: Final = f"{TRUST}{Kind.SERVICE}/"
+PERSON: Final = f"{TRUST}{Kind.PERSON}/"
 DAYS: Final = 365
 """Of a certificate."""
 TOKENS: Final = "tokens.yaml"

@@ -20,7 +20,8 @@ from typing import Final
 from qrelay.config import Role
 from qrelay.errors import Unauthenticated
 
-_TRUST: Final = "spiffe://qrelay/"
+TRUST: Final = "spiffe://qrelay/"
+"""What the URIs begin with by which certificates name their owners."""
 _URI: Final = "peer_uri"
 """gRPC's name for those alternative names that are URIs."""
 _SAN: Final = "x509_subject_alternative_name"
@@ -98,18 +99,18 @@ def of_certificate(auth: Mapping[str, Iterable[bytes]], grants: Mapping[str, Ite
     if not is_secure(auth):
         return None
     uris = [each.decode("utf8", "replace") for each in auth.get(_URI, ())]
-    owners = {each.removeprefix(_TRUST) for each in uris if each.startswith(_TRUST)}
+    owners = {each.removeprefix(TRUST) for each in uris if each.startswith(TRUST)}
     names = [each.decode("utf8", "replace") for each in auth.get(_NAME, ())]
     if not uris and not names and not any(auth.get(_SAN, ())):
         return None
     if len(owners) > 1 or not (owners or (names and not uris)):
-        raise Unauthenticated(f"the certificate names {len(owners)} owners in {_TRUST}…: it has to name one")
+        raise Unauthenticated(f"the certificate names {len(owners)} owners in {TRUST}…: it has to name one")
     kind, _, name = owners.pop().partition("/") if owners else (Kind.PERSON.value, "", names[0])
     if kind == Kind.SERVICE and name:
         return Principal(name, Kind.SERVICE)
     if kind == Kind.PERSON and name:
         return Principal(name, Kind.PERSON, frozenset(grants.get(name, ())))
-    raise Unauthenticated(f"the certificate is of {_TRUST}{kind}/{name}: it has to be a service's or a person's")
+    raise Unauthenticated(f"the certificate is of {TRUST}{kind}/{name}: it has to be a service's or a person's")
 
 
 def is_secure(auth: Mapping[str, Iterable[bytes]]) -> bool:

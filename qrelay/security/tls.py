@@ -25,7 +25,8 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from qrelay.config import PLAIN, TlsSettings, Transport, is_loopback
+from qrelay.addresses import is_loopback
+from qrelay.config import PLAIN, TlsSettings, Transport
 from qrelay.errors import ConfigError
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from qrelay.cli.up import CERTIFICATES
 from qrelay.config import Transport
 from qrelay.errors import BackendUnavailable, PermissionDenied
 from qrelay.rundir import endpoints
-from qrelay.security.certs import KEY_TO_CONSOLE, SERVICES, development
+from qrelay.security.certs import KEY_TO_CONSOLE, development
+from qrelay.security.roles import SERVICES
 from qrelay.security.tls import files_of
 from tests.pipeline.harness import COLLECTION, DOUBLES, Installation, called, write_queries
 

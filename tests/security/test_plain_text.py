@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from qrelay.config import NatsSettings, ServiceSettings, Transport, plain_postgres
+from qrelay.addresses import plain_postgres
+from qrelay.config import NatsSettings, ServiceSettings, Transport
 from qrelay.errors import ConfigError, InputError
 from qrelay.exitcodes import EXIT_SETUP
 from qrelay.judging.settings import JudgeSettings

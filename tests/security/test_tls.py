@@ -20,13 +20,13 @@ from qrelay.client.places import Places
 from qrelay.config import GrpcSettings, NatsSettings, TlsSettings, Transport
 from qrelay.errors import BackendUnavailable, ConfigError
 from qrelay.runtime import telemetry
-from qrelay.runtime.client import channel
+from qrelay.runtime.client import translated
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.lookout import metrics_of
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.server import GrpcServer
 from qrelay.security.certs import PERSON, SERVICE, Authority, authority, issue
-from qrelay.security.tls import Files, files_of, server_context
+from qrelay.security.tls import Files, channel, files_of, server_context
 from tests.conftest import LONG_S
 from tests.serving import serving
 
@@ -55,8 +55,8 @@ def judge(signer: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def health(address: str, transport: Transport) -> int:
-    """Asked once, by a connection of its own."""
-    with channel(address, transport) as opened:
+    """Asked once, by a connection of its own, which tries nothing again."""
+    with channel(address, transport, [("grpc.enable_retries", 0)]) as opened, translated(address):
         request = health_pb2.HealthCheckRequest()
         return int(health_pb2_grpc.HealthStub(opened).Check(request, timeout=LONG_S).status)
 

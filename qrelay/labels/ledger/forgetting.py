@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
 import sqlalchemy as sa
 
 from qrelay.identity import forgotten_hash
@@ -33,11 +32,10 @@ _Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the ledger holds of a query: its text and reference answers, and the keys of its judgments."""
+    """What the ledger holds of a query: its text, and the keys of its judgments."""
 
     query_id: str
     text: str
-    answers: tuple[str, ...]
     judgment_keys: frozenset[str]
 
 
@@ -54,16 +52,13 @@ def hashes(connection: sa.Connection, collection: str) -> Iterator[str]:
 
 def held(connection: sa.Connection, collection: str, ids: Iterable[str]) -> list[Held]:
     """What the ledger holds of these queries."""
-    chosen = sa.select(_queries.query_no, _queries.query_id, _queries.text, _queries.reference_answers)
+    chosen = sa.select(_queries.query_no, _queries.query_id, _queries.text)
     rows = list(_rows(connection, chosen.where(_queries.collection == collection), _queries.query_id, ids))
     keys: dict[int, set[str]] = {row.query_no: set() for row in rows}
     of_them = sa.select(_judgments.query_no, _judgments.judgment_key)
     for number, key in _rows(connection, of_them, _judgments.query_no, keys):
         keys[number].add(key)
-    return [
-        Held(row.query_id, row.text, tuple(orjson.loads(row.reference_answers)), frozenset(keys[row.query_no]))
-        for row in rows
-    ]
+    return [Held(row.query_id, row.text, frozenset(keys[row.query_no])) for row in rows]
 
 
 def ids_of_texts(connection: sa.Connection, collection: str, texts: Iterable[str]) -> set[str]:
