@@ -65,7 +65,6 @@ LEFT_OUT: Final = {
         "qrelay.labels.ledger.backup:_copy",
         "qrelay.labels.ledger.export_records:_of",
         "qrelay.labels.ledger.export_records:last_export",
-        "qrelay.labels.ledger.forgetting:held",
         "qrelay.labels.ledger.outbox_rows:Run.of",
         "qrelay.labels.ledger.outbox_rows:Trigger.of",
         "qrelay.labels.ledger.packing:unpack",
