@@ -40,9 +40,10 @@ $(DEV): $(LOCAL) scripts/fetch_schemas.py
 setup-dev: $(DEV)  ## Install the developer's tools as well: tests, types, schemas of clusters.
 
 AXE := .axe/node_modules/axe-core/axe.min.js
-setup-browser: $(AXE)  ## Install axe-core (npm) for the browser tests, which need Debian's chromium and chromium-driver too.
+setup-browser: $(AXE)  ## Install selenium and axe-core (npm) for the browser tests, which need Debian's chromium and chromium-driver too.
 
-$(AXE):
+$(AXE): $(DEV)
+	$(INSTALL) selenium==4.51.0
 	npm install --no-save --no-audit --no-fund --prefix .axe axe-core@4.14.1
 
 models: $(SETUP)
