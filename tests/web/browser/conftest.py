@@ -17,7 +17,7 @@ AXE = Path(os.environ.get("QRELAY_AXE", ROOT / ".axe" / "node_modules" / "axe-co
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A driver of Debian's Chromium; skips where there is none."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: `make setup-browser` installs it")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: run `make setup-browser`")
     binary, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
     if not binary or not driver:
         pytest.skip("chromium and chromedriver are not installed")
