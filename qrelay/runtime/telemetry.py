@@ -171,7 +171,9 @@ def setup_tracing(service: str, settings: TelemetrySettings) -> None:
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
     provider = TracerProvider(resource=Resource.create({"service.name": f"qrelay-{service}"}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint)))
+    plain = settings.otlp_endpoint.lower().startswith("http://")  # no variable of OpenTelemetry's says otherwise
+    exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=plain)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
 
 
