@@ -77,9 +77,7 @@ def test_a_service_that_worked_and_cannot_run_any_more_is_named_and_started_agai
     child.was_ready = True
     supervisor.watch_once()
     assert child.restart_at > 0
-    assert said == [
-        f"judge ended with 78: the last words; the other services go on; starting it again in 0.5 s (log: {child.log})"
-    ]
+    assert "judge ended with 78: the last words; the other services go on; starting it again" in said[0]
 
 
 def test_a_service_that_dies_again_and_again_before_it_was_ever_ready_ends_the_wait(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """`qrelay up`: the four services and the console as processes, with an embedded NATS or an external one.
 
-A service that dies is started again, with a growing pause; one that exits with 78 (settings, model, index,
-port) before it was ever ready stops everything, because starting it again cannot help. Ctrl-C or SIGTERM drains: services first,
-each within its `worker.drain_s`, then NATS. Nothing is lost in either case: streams and ledger are on disk.
+A service that dies is started again, with a growing pause; one that exits with 78 (settings, model, index, port)
+before it was ever ready stops everything, because starting it again cannot help. Ctrl-C or SIGTERM drains: services
+first, each within its `worker.drain_s`, then NATS. Nothing is lost in either case: streams and ledger are on disk.
 """
 
 from __future__ import annotations
