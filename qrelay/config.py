@@ -78,6 +78,11 @@ class TlsSettings(Section):
     authority: Path | None = Field(
         None, description="PEM file of the authorities whose certificates are believed, of clients and of servers"
     )
+    server_names: Mapping[str, str] = Field(
+        {},
+        description="host:port, as a command or client is given it -> the name in the server's certificate, where it "
+        "is another: behind `kubectl port-forward`, {localhost:7403: judge}",
+    )
     probe_bind: str = Field(
         "",
         description="host:port that answers gRPC health checks and nothing else, in plain text, for Kubernetes' "

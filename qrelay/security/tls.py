@@ -239,7 +239,9 @@ def channel(address: str, transport: Transport = PLAIN, options: Options = ()) -
         refuse_plain(address, transport)
         return grpc.insecure_channel(address, options=list(options))
     return grpc.secure_channel(
-        address, _channel_credentials(Files(transport.tls).current()), options=_named(address, options)
+        address,
+        _channel_credentials(Files(transport.tls).current()),
+        options=_named(address, options, transport.tls),
     )
 
 
@@ -248,7 +250,7 @@ def aio_channel(address: str, transport: Transport = PLAIN, options: Options = (
     if not transport.tls.enabled:
         refuse_plain(address, transport)
         return grpc.aio.insecure_channel(address, options=list(options))
-    return _aio(address, Files(transport.tls).current(), options)
+    return _aio(address, Files(transport.tls).current(), _named(address, options, transport.tls))
 
 
 class Channels:
@@ -267,7 +269,8 @@ class Channels:
         if found is None or found[0] is not material:
             if found:
                 self._retired.append(found[1])
-            opened = _aio(address, material, self._options) if material else self._plain(address)
+            options = _named(address, self._options, self._transport.tls)
+            opened = _aio(address, material, options) if material else self._plain(address)
             found = self._open[address] = (material, opened)
         return found[1]
 
@@ -283,19 +286,21 @@ class Channels:
 
 
 def _aio(address: str, material: Material, options: Options) -> grpc.aio.Channel:
-    return grpc.aio.secure_channel(address, _channel_credentials(material), options=_named(address, options))
+    return grpc.aio.secure_channel(address, _channel_credentials(material), options=options)
 
 
 def _channel_credentials(material: Material) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(material.authority, material.key, material.certificate)
 
 
-def _named(address: str, options: Options) -> list[tuple[str, Any]]:
-    """Of several addresses in one (ipv4:HOST:PORT,HOST:PORT), the first's name is compared."""
+def _named(address: str, options: Options, tls: TlsSettings) -> list[tuple[str, Any]]:
+    """With the name that is compared, where it is not the address's: the settings', or of several addresses in one
+    (ipv4:HOST:PORT,HOST:PORT) the first's."""
     scheme, _, rest = address.partition(":")
-    if scheme not in ("ipv4", "ipv6"):
-        return list(options)
-    return [*options, ("grpc.ssl_target_name_override", rest.split(",")[0].rpartition(":")[0].strip("[]"))]
+    name = tls.server_names.get(address, "")
+    if scheme in ("ipv4", "ipv6"):
+        name = name or rest.split(",")[0].rpartition(":")[0].strip("[]")
+    return [*options, ("grpc.ssl_target_name_override", name)] if name else list(options)
 
 
 def refuse_plain(address: str, transport: Transport) -> None:
