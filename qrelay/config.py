@@ -293,7 +293,7 @@ class ServiceSettings(Section):
     plain_hosts: tuple[str, ...] = Field(
         (),
         description="Hosts that endpoints (`judge.endpoint`, `retriever.milvus`, the OTLP collector, …) may be asked "
-        "at by http:// without `insecure`, as in their URLs; where a service mesh encrypts, say",
+        "at in plain text without `insecure`, each as the endpoint names it; where a service mesh encrypts, say",
     )
     tls: TlsSettings = TlsSettings()
     nats: NatsSettings = NatsSettings()

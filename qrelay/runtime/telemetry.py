@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import ssl
 import sys
 import threading
 import time
@@ -34,7 +33,7 @@ from qrelay.config import ServiceSettings, TelemetrySettings, TlsSettings
 from qrelay.errors import AccessError, PortInUse, QrelayError
 from qrelay.runtime.errorcodes import codes
 from qrelay.security.expiry import Validity, validity
-from qrelay.security.tls import Files, server_context
+from qrelay.security.tls import Files, Renewed, server_context
 from qrelay.settings.secrets import masked
 
 log = logging.getLogger(__name__)
@@ -194,7 +193,7 @@ class _MetricsServer(ThreadingWSGIServer):
     """/metrics, where asked for with certificates: whoever reads it shows one. A handshake is made in its request's
     own thread, so that one who makes none keeps nobody else waiting."""
 
-    context: ssl.SSLContext | None = None
+    context: Renewed | None = None
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """One connection."""
@@ -230,7 +229,7 @@ def setup_metrics(bind: str, tls: TlsSettings | None = None) -> str:
         ) from error
     if tls and tls.enabled:
         server.context = server_context(tls)
-        _watch_certificate(Files(tls))
+        _watch_certificate(server.context.files)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return f"{host or '127.0.0.1'}:{server.server_port}"
 

@@ -147,7 +147,7 @@ def _no_password() -> str:
     raise ValueError("the key has a password")
 
 
-class _Renewed(ssl.SSLContext):
+class Renewed(ssl.SSLContext):
     """A context that servers and reconnecting clients keep: each handshake is made by one of the files of then, and
     by the former one while they cannot be read."""
 
@@ -178,9 +178,9 @@ class _Renewed(ssl.SSLContext):
         return self._now().wrap_socket(*arguments, **options)
 
 
-def _renewed(tls: TlsSettings, purpose: ssl.Purpose, verify: ssl.VerifyMode) -> ssl.SSLContext:
+def _renewed(tls: TlsSettings, purpose: ssl.Purpose, verify: ssl.VerifyMode) -> Renewed:
     server = purpose is ssl.Purpose.CLIENT_AUTH
-    context = _Renewed(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context = Renewed(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.files, context.purpose, context.verify = Files(tls), purpose, verify
     try:
         context.make()
@@ -189,7 +189,7 @@ def _renewed(tls: TlsSettings, purpose: ssl.Purpose, verify: ssl.VerifyMode) -> 
     return context
 
 
-def server_context(tls: TlsSettings, *, people: bool = False) -> ssl.SSLContext:
+def server_context(tls: TlsSettings, *, people: bool = False) -> Renewed:
     """For a server of asyncio or of threads. people: a client may come without a certificate (with a token, say); one
     that it shows has to hold. Raises ConfigError: the files do not hold."""
     return _renewed(tls, ssl.Purpose.CLIENT_AUTH, ssl.CERT_OPTIONAL if people else ssl.CERT_REQUIRED)

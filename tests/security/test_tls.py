@@ -124,7 +124,7 @@ def test_a_server_behind_a_forwarded_port_is_believed_by_the_name_that_the_setti
         assert health(address, named("judge")) == SERVES
         assert asyncio.run(asked(named("judge"))) == SERVES
         for other in (ana, named("sink")):
-            with pytest.raises(grpc.RpcError):
+            with pytest.raises(BackendUnavailable, match="Hostname Verification"):
                 health(address, other)
 
 
