@@ -279,8 +279,13 @@ class Connection:
                 headers["Authorization"] = f"Bearer {self._api_key}"
             limits = httpx.Limits(max_connections=self._policy.concurrency)
             timeout = httpx.Timeout(self._limits.request_timeout_s)
-            away = bool(plain_http("url", self._url)) or self._url.startswith("https://")  # else no proxy is asked
-            self._client = httpx.AsyncClient(timeout=timeout, headers=headers, limits=limits, trust_env=away)
+            here = not self._url.lower().startswith("https://") and not plain_http("url", self._url)
+            self._client = httpx.AsyncClient(
+                timeout=timeout,
+                headers=headers,
+                limits=limits,
+                trust_env=not here,  # else a proxy is asked
+            )
             self._pacer = Pacer(self._policy, self._names.section)
             self._loop = loop
         return self._client, self._pacer
