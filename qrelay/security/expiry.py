@@ -26,10 +26,10 @@ def validity(certificate: bytes) -> Validity | None:
     """Of the first certificate of a PEM file; None: it cannot be read, which OpenSSL may see otherwise."""
     try:
         found = x509.load_pem_x509_certificate(certificate)
+        begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
     except ValueError:
         return None
-    ends = found.not_valid_after_utc
-    return Validity(ends, ends - min((ends - found.not_valid_before_utc) / 3, _WEEK))
+    return Validity(ends, ends - min((ends - begins) / 3, _WEEK))
 
 
 def told(tls: TlsSettings) -> str:
