@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import parse_qs, urlsplit
 
 
@@ -52,6 +52,14 @@ def plain_nats(url: str) -> Sequence[str]:
     if not any(_is_away(each) for each in servers):
         return ()
     return ("nats.url sends plain text to another machine: write tls://, and set tls",)
+
+
+def plain_http(setting: str, url: str, allowed: Collection[str] = ()) -> Sequence[str]:
+    """The same of an endpoint of somebody else's server. allowed: hosts that may be asked in plain text."""
+    host = _host(url)
+    if not url.lower().startswith("http://") or not host or is_loopback(host) or host in allowed:
+        return ()
+    return (f"{setting} sends plain text to another machine: write https://, or name its host in plain_hosts",)
 
 
 def plain_postgres(setting: str, url: str) -> Sequence[str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from qrelay.addresses import is_loopback, plain_nats, plain_postgres
+from qrelay.addresses import is_loopback, plain_http, plain_nats, plain_postgres
 from qrelay.errors import ConfigError
 
 S = TypeVar("S", bound="ServiceSettings")
@@ -77,6 +77,11 @@ class TlsSettings(Section):
     key: Path | None = Field(None, description="PEM file of the certificate's key, without a password")
     authority: Path | None = Field(
         None, description="PEM file of the authorities whose certificates are believed, of clients and of servers"
+    )
+    server_names: Mapping[str, str] = Field(
+        {},
+        description="host:port, as a command or client is given it -> the name in the server's certificate, where it "
+        "is another: behind `kubectl port-forward`, {localhost:7403: judge}",
     )
     probe_bind: str = Field(
         "",
@@ -206,7 +211,9 @@ class TelemetrySettings(Section):
 
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Lowest level that is logged")
     metrics_bind: str = Field("127.0.0.1:0", description="host:port of Prometheus /metrics; port 0: a free one")
-    otlp_endpoint: str = Field("", description="OTLP/gRPC URL for spans; empty: spans are not exported")
+    otlp_endpoint: str = Field(
+        "", description="OTLP/gRPC URL for spans, http:// or https://; empty: spans are not exported"
+    )
     lag_every_s: float = Field(
         15.0, ge=0, description="Seconds between readings of every queue's lag for the metrics; 0: none"
     )
@@ -283,6 +290,11 @@ class ServiceSettings(Section):
         description="Whether plain text may leave this machine: without `tls`, whoever reads the network sees all, "
         "and whoever reaches a port may do everything",
     )
+    plain_hosts: tuple[str, ...] = Field(
+        (),
+        description="Hosts that endpoints (`judge.endpoint`, `retriever.milvus`, the OTLP collector, …) may be asked "
+        "at in plain text without `insecure`, each as the endpoint names it; where a service mesh encrypts, say",
+    )
     tls: TlsSettings = TlsSettings()
     nats: NatsSettings = NatsSettings()
     grpc: GrpcSettings = GrpcSettings()
@@ -303,6 +315,10 @@ class ServiceSettings(Section):
     @property
     def exposed(self) -> Sequence[str]:
         """What of these settings lets plain text leave this machine, each with what to do instead."""
+        return self._exposed(())
+
+    def _exposed(self, allowed: Collection[str]) -> Sequence[str]:
+        """allowed: hosts of endpoints that are left out."""
         found = [] if self.tls.enabled else [
             f"{name} {bind} is reached from other machines in plain text: set tls"
             for name, bind in self._binds() if bind and not is_loopback(bind.rpartition(":")[0])
@@ -311,11 +327,17 @@ class ServiceSettings(Section):
             found
             + [*plain_nats(self.nats.url)]
             + [each for setting, url in self._databases() for each in plain_postgres(setting, url)]
+            + [each for setting, url in self._endpoints() for each in plain_http(setting, url, allowed)]
         )
 
     def _databases(self) -> Sequence[tuple[str, str]]:
         """Setting -> address, of the databases that this process opens."""
         return ()
+
+    def _endpoints(self) -> Sequence[tuple[str, str]]:
+        """Setting -> URL, of the servers of others that this process may ask; empty where there is none. Used or not:
+        a command may choose another engine than the settings."""
+        return (("telemetry.otlp_endpoint", self.telemetry.otlp_endpoint),)
 
     def _binds(self) -> Sequence[tuple[str, str]]:
         """Setting -> host:port, of all that this process listens on for more than a probe."""
@@ -326,7 +348,7 @@ class ServiceSettings(Section):
     @model_validator(mode="after")
     def _plain_text_stays_here(self) -> Self:
         object.__setattr__(self, "nats", self.nats.by(self.transport))  # a copy: defaults are everybody's
-        if not self.insecure and (found := self.exposed):
+        if not self.insecure and (found := self._exposed(self.plain_hosts)):
             raise ValueError(f"{'; '.join(found)}; or say insecure: true")
         return self
 

@@ -66,8 +66,18 @@ def test_a_service_that_failed_is_started_again(tmp_path: Path) -> None:
 
 def test_a_service_that_cannot_run_ends_everything_with_its_last_words(tmp_path: Path) -> None:
     supervisor, _, _ = ended(tmp_path, 78)
-    with pytest.raises(SetupError, match="the last words"):
+    with pytest.raises(SetupError, match="judge cannot run: the last words"):
         supervisor.watch_once()
+
+
+def test_a_service_that_worked_and_cannot_run_any_more_is_named_and_started_again_beside_the_others(
+    tmp_path: Path,
+) -> None:
+    supervisor, child, said = ended(tmp_path, 78)
+    child.was_ready = True
+    supervisor.watch_once()
+    assert child.restart_at > 0
+    assert "judge ended with 78: the last words; the other services go on; starting it again" in said[0]
 
 
 def test_a_service_that_dies_again_and_again_before_it_was_ever_ready_ends_the_wait(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """`qrelay up`: the four services and the console as processes, with an embedded NATS or an external one.
 
-A service that dies is started again, with a growing pause; one that exits with 78 (settings, model, index,
-port) stops everything, because starting it again cannot help. Ctrl-C or SIGTERM drains: services first,
-each within its `worker.drain_s`, then NATS. Nothing is lost in either case: streams and ledger are on disk.
+A service that dies is started again, with a growing pause; one that exits with 78 (settings, model, index, port)
+before it was ever ready stops everything, because starting it again cannot help. Ctrl-C or SIGTERM drains: services
+first, each within its `worker.drain_s`, then NATS. Nothing is lost in either case: streams and ledger are on disk.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def up(data_dir: Path, config: Path | None, nats_url: str | None, nats_port: int
     """Run the four services and the console here until Ctrl-C.
 
     Settings and ports are checked before anything starts. No time limit: what each service does is
-    shown, and if one ends with an error, all end with that error.
+    shown, and if one ends with an error before it was ever ready, all end with that error.
     """
     console = Console(stderr=True)
     if while_stdin:

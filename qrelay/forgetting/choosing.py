@@ -12,11 +12,14 @@ from qrelay.feed.journal import Journal
 from qrelay.forgetting import stores
 from qrelay.forgetting.forget import Place, connected, opened_journal
 from qrelay.formats.lines import all_lines
+from qrelay.identity import forgotten_hash
 from qrelay.labels.ledger import forgetting
 from qrelay.labels.ledger.rows import microseconds
 
 _LONGEST: Final = 200_000.0
 """Days; more than there are queries of."""
+_EVER: Final = 2**63 - 1
+"""Microseconds; a time before which every query came."""
 
 
 def lines_of(path: Path) -> list[str]:
@@ -49,12 +52,17 @@ def _in_journal(journal: Journal, wanted: Collection[str]) -> set[str]:
 
 
 def expired(place: Place, days: Mapping[str, float]) -> dict[str, set[str]]:
-    """collection -> its queries that are older than it keeps them, by when they were fed, committed or died."""
+    """collection -> its queries that are older than it keeps them, by when they were fed, committed or died; and
+    those whose forgetting was begun and did not end, as far as ledger or journal know them."""
     found: dict[str, set[str]] = {}
     for collection, kept in days.items():
         before = datetime.now(UTC) - timedelta(days=min(kept, _LONGEST))
         with place.ledger.snapshot() as snapshot:
             found[collection] = forgetting.ids_before(snapshot.connection, collection, microseconds(before))
+            begun = forgetting.begun(snapshot.connection, collection)
+            known = forgetting.ids_before(snapshot.connection, collection, _EVER) if begun else set()
         with opened_journal(place, collection) as journal:
             found[collection] |= journal.ids_before(before) if journal else set()
+            known |= {*journal.query_ids()} if journal and begun else set()
+        found[collection] |= {each for each in known if forgotten_hash(collection, each) in begun}
     return found

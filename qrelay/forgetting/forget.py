@@ -5,12 +5,15 @@
 
 The tombstones come first, so that nothing of the queries comes back meanwhile. The ledger and the journal come last,
 because the other stores are searched by the texts that they know. What a dry run counts is what a run takes.
+
+Compaction is for all queries of the collection that are erased, also those of a run that was killed before it: nobody
+knows their ids any more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +27,7 @@ from qrelay.forgetting.finder import Finder
 from qrelay.forgetting.folder import Files, forget_files
 from qrelay.forgetting.named import named
 from qrelay.forgetting.stores import Known
+from qrelay.identity import forgotten_hash
 from qrelay.labels.ledger import audit_log, forgetting
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.retention import without_remains
@@ -83,18 +87,31 @@ async def forget(place: Place, wanted: Mapping[str, Sequence[str]], *, dry_run: 
         BackendUnavailable: a store does not answer, messages are under way, or a reader holds what was deleted: the
             same call goes on.
     """
-    reports, erased = list[Report](), dict[str, list[str]]()
+    reports, left = list[Report](), list(_left(place, wanted))
     try:
         for collection, ids in wanted.items():
             for start in range(0, len(ids), _PAGE):
-                page = ids[start : start + _PAGE]
-                reports.append(await _forget(place, collection, set(page), dry_run))
-                if reports[-1].queries:
-                    erased.setdefault(collection, []).extend(page)
+                reports.append(await _forget(place, collection, set(ids[start : start + _PAGE]), dry_run))
     finally:
-        if erased and not dry_run:
-            _compact(place, erased)
-    return reports
+        if not dry_run:
+            _compact(place, wanted)
+    return [*reports, *left]
+
+
+def _left(place: Place, wanted: Mapping[str, Sequence[str]]) -> Iterator[Report]:
+    """A report of each collection's other queries that an earlier run erased, and whose bytes it left."""
+    for collection, ids in wanted.items():
+        if others := _erased(place, collection) - {forgotten_hash(collection, each) for each in ids}:
+            yield Report(collection, len(others))
+
+
+def _erased(place: Place, collection: str) -> set[str]:
+    """The tombstones of queries of which the ledger and the journal have nothing more but bytes."""
+    with place.ledger.snapshot() as snapshot:
+        found = forgetting.erased(snapshot.connection, collection)
+    with opened_journal(place, collection) as journal:
+        here = journal.query_ids() if journal and found else ()
+        return found - {forgotten_hash(collection, each) for each in here}
 
 
 async def _forget(place: Place, collection: str, ids: set[str], dry_run: bool) -> Report:
@@ -107,8 +124,11 @@ async def _forget(place: Place, collection: str, ids: set[str], dry_run: bool) -
             return run.report
 
 
-def _compact(place: Place, erased: Mapping[str, Sequence[str]]) -> None:
+def _compact(place: Place, collections: Iterable[str]) -> None:
     """Takes the bytes of what was deleted, and says that all is done."""
+    erased = {each: found for each in collections if (found := _erased(place, each))}
+    if not erased:
+        return
     emptied = {"ledger": without_remains(place.ledger)}
     with stores.opened_cache(place.cache) as cache:
         if cache:
@@ -124,8 +144,8 @@ def _compact(place: Place, erased: Mapping[str, Sequence[str]]) -> None:
             " log: run the same command again when exports, backups and feeds have ended"
         )
     with place.ledger.writing("finish forgetting") as connection:
-        for collection, ids in erased.items():
-            forgetting.finish(connection, collection, ids, place.ledger.now_us())
+        for tombstones in erased.values():
+            forgetting.finish(connection, tombstones, place.ledger.now_us())
 
 
 def allow_again(place: Place, collection: str, ids: set[str]) -> int:

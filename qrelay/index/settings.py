@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -151,6 +152,14 @@ class RetrieverSettings(ServiceSettings):
         if self.engine == "milvus" and not self.milvus.uri:
             raise ValueError("engine milvus needs milvus.uri: http://HOST:19530, say")
         return self
+
+    def _endpoints(self) -> Sequence[tuple[str, str]]:
+        return (
+            *super()._endpoints(),
+            ("retriever.http.url", self.http.url),
+            ("retriever.embedder_endpoint.url", self.embedder_endpoint.url),
+            ("retriever.milvus.uri", "" if self.milvus.lite else self.milvus.uri),
+        )
 
     @property
     def embeds(self) -> bool:

@@ -252,6 +252,11 @@ class JudgeSettings(ServiceSettings):
     def _databases(self) -> Sequence[tuple[str, str]]:
         return (("judge.cache", self.cache),)
 
+    def _endpoints(self) -> Sequence[tuple[str, str]]:
+        members = [(f"judge.judges.{name}.endpoint.url", own.endpoint.url)
+                   for name, own in self.judges.items() if own.endpoint]  # fmt: skip
+        return (*super()._endpoints(), ("judge.endpoint.url", self.endpoint.url), *members)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         problems = [problem for each in self.members().values() for problem in each._own_problems()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -132,6 +133,10 @@ class SinkSettings(ServiceSettings):
 
     def _databases(self) -> Sequence[tuple[str, str]]:
         return (("sink.ledger", self.ledger),)
+
+    def _endpoints(self) -> Sequence[tuple[str, str]]:
+        hub = os.environ.get("HF_ENDPOINT", "") if self.publish.enabled else ""
+        return (*super()._endpoints(), ("HF_ENDPOINT", hub))
 
     @model_validator(mode="after")
     def _known_scales_stay(self) -> Self:

@@ -100,6 +100,7 @@ def options_of(settings: NatsSettings, name: str) -> dict[str, Any]:
     options: dict[str, Any] = {
         "servers": servers,
         "tls": _tls(servers, settings.transport),
+        "tls_hostname": settings.transport.tls.server_names.get(servers[0].rpartition("/")[2].rpartition("@")[2]),
         "name": f"qrelay-{name}",
         "user_credentials": str(settings.credentials) if settings.credentials else None,
         "allow_reconnect": True,

@@ -18,6 +18,7 @@ from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import closed, is_open
 from qrelay.runtime.translate import item_error
+from qrelay.security.expiry import told
 from qrelay.settings.secrets import masked
 from qrelay.types import TraceStep
 from qrelay.v1 import service_info_pb2 as pb
@@ -26,6 +27,9 @@ ON_HOLD: Final = "on hold"
 """The detail of GetInfo that says what a service waits for."""
 INSECURE: Final = "insecure"
 """The detail of GetInfo that says what leaves this machine in plain text."""
+
+CERTIFICATE: Final = "certificate"
+"""The detail of GetInfo that says until when the service's certificate holds."""
 
 Result = TypeVar("Result")
 Response = TypeVar("Response")
@@ -113,6 +117,7 @@ def service_info(context: ServiceContext[Any, Any]) -> pb.ServiceInfo:
                 **info.details,
                 **{f"stalled.{stage}": why for stage, why in context.stalled.items()},
                 **({INSECURE: "; ".join(exposed)} if (exposed := context.settings.exposed) else {}),
+                **({CERTIFICATE: until} if (until := told(context.settings.tls)) else {}),
                 **({ON_HOLD: "; ".join(map(str, holds))} if (holds := context.holds()) else {}),
             }
         ),

@@ -123,7 +123,7 @@ class Supervisor:
         """Start again what died.
 
         Raises:
-            SetupError: a child exited with 78: starting it again cannot help.
+            SetupError: a child exited with 78 before it was ever ready: starting it again cannot help.
             BackendUnavailable: a child died again and again before it was ready.
         """
         if self.nats and not self.nats.pid:
@@ -137,7 +137,7 @@ class Supervisor:
     def _watch(self, child: Child) -> None:
         if child.process is None or (code := child.process.poll()) is None:
             return
-        if code == EXIT_SETUP:
+        if code == EXIT_SETUP and not child.was_ready:
             raise SetupError(f"{child.name} cannot run: {child.last_words()}\n(its log: {child.log})")
         if code == EXIT_OK:  # it was told to end, or a budget is used up: starting it again would undo that
             self.say(f"{child.name} ended as it should and stays down until the next `qrelay up` (log: {child.log})")
@@ -163,7 +163,8 @@ class Supervisor:
         pause = _RESTART_PAUSES_S[min(child.restarts, len(_RESTART_PAUSES_S) - 1)]
         child.restart_at, child.restarts = now + pause, child.restarts + 1
         why = child.last_words().splitlines()[-1]
-        self.say(f"{child.name} {_ending(code)}: {why}; starting it again in {pause:g} s (log: {child.log})")
+        others = "; the other services go on" if code == EXIT_SETUP else ""  # somebody has to act, for this one alone
+        self.say(f"{child.name} {_ending(code)}: {why}{others}; starting it again in {pause:g} s (log: {child.log})")
 
     def look(self, found: Mapping[str, Endpoint]) -> list[Child]:
         """Look at those that are not ready; those that have become so. found: what was announced, by service."""

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import ssl
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -31,13 +32,16 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from qrelay.config import ServiceSettings, TelemetrySettings, TlsSettings
 from qrelay.errors import AccessError, PortInUse, QrelayError
 from qrelay.runtime.errorcodes import codes
-from qrelay.security.tls import server_context
+from qrelay.security.expiry import Validity, validity
+from qrelay.security.tls import Files, Renewed, server_context
 from qrelay.settings.secrets import masked
 
 log = logging.getLogger(__name__)
 
 _METRICS_S: Final = 10.0
 """Seconds in which a reader of metrics has to get on."""
+_CERTIFICATE_S: Final = 3600.0
+"""Seconds between warnings of a certificate that is due."""
 SECONDS_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 ITEMS_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -74,6 +78,14 @@ HTTP_SECONDS = Histogram(
 )
 DENIALS = Counter(
     "qrelay_denials", "Calls and requests refused for who asked, by what was asked and why", ["what", "reason"]
+)
+CERTIFICATE_EXPIRES = Gauge(
+    "qrelay_certificate_expires_timestamp_seconds",
+    "When the process's own certificate ends, in Unix time; 0: it has none",
+)
+CERTIFICATE_RENEW_BY = Gauge(
+    "qrelay_certificate_renew_by_timestamp_seconds",
+    "When a third of its lifetime is left, or a week if that is shorter, in Unix time; 0: it has none",
 )
 PENDING_ITEMS = Gauge("qrelay_pending_items", "Items that gRPC calls hold now")
 READY = Gauge("qrelay_ready", "1 when the model is loaded and the service answers")
@@ -171,7 +183,9 @@ def setup_tracing(service: str, settings: TelemetrySettings) -> None:
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
     provider = TracerProvider(resource=Resource.create({"service.name": f"qrelay-{service}"}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint)))
+    plain = settings.otlp_endpoint.lower().startswith("http://")  # no variable of OpenTelemetry's says otherwise
+    exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=plain)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
 
 
@@ -179,7 +193,7 @@ class _MetricsServer(ThreadingWSGIServer):
     """/metrics, where asked for with certificates: whoever reads it shows one. A handshake is made in its request's
     own thread, so that one who makes none keeps nobody else waiting."""
 
-    context: ssl.SSLContext | None = None
+    context: Renewed | None = None
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """One connection."""
@@ -213,9 +227,34 @@ def setup_metrics(bind: str, tls: TlsSettings | None = None) -> str:
         raise PortInUse(
             f"telemetry.metrics_bind {bind}: {error.strerror}; stop what listens there or take port 0"
         ) from error
-    server.context = server_context(tls) if tls and tls.enabled else None
+    if tls and tls.enabled:
+        server.context = server_context(tls)
+        _watch_certificate(server.context.files)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return f"{host or '127.0.0.1'}:{server.server_port}"
+
+
+def _watch_certificate(files: Files) -> None:
+    """Metrics of the certificate in force, and a warning, at once and then every hour, from when it is due."""
+
+    def held() -> Validity | None:
+        return validity(files.current().certificate)
+
+    def warn() -> None:
+        if (found := held()) and datetime.now(UTC) >= found.renew_by:
+            log.warning(
+                "this process's certificate expires at %s UTC: renew its files", f"{found.ends:%Y-%m-%d %H:%M}"
+            )
+
+    def keep_warning() -> None:
+        while True:
+            time.sleep(_CERTIFICATE_S)
+            warn()
+
+    CERTIFICATE_EXPIRES.set_function(lambda: found.ends.timestamp() if (found := held()) else 0.0)
+    CERTIFICATE_RENEW_BY.set_function(lambda: found.renew_by.timestamp() if (found := held()) else 0.0)
+    warn()
+    threading.Thread(target=keep_warning, name="certificate", daemon=True).start()
 
 
 def tracer() -> trace.Tracer:

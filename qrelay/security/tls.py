@@ -147,7 +147,7 @@ def _no_password() -> str:
     raise ValueError("the key has a password")
 
 
-class _Renewed(ssl.SSLContext):
+class Renewed(ssl.SSLContext):
     """A context that servers and reconnecting clients keep: each handshake is made by one of the files of then, and
     by the former one while they cannot be read."""
 
@@ -178,9 +178,9 @@ class _Renewed(ssl.SSLContext):
         return self._now().wrap_socket(*arguments, **options)
 
 
-def _renewed(tls: TlsSettings, purpose: ssl.Purpose, verify: ssl.VerifyMode) -> ssl.SSLContext:
+def _renewed(tls: TlsSettings, purpose: ssl.Purpose, verify: ssl.VerifyMode) -> Renewed:
     server = purpose is ssl.Purpose.CLIENT_AUTH
-    context = _Renewed(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context = Renewed(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.files, context.purpose, context.verify = Files(tls), purpose, verify
     try:
         context.make()
@@ -189,7 +189,7 @@ def _renewed(tls: TlsSettings, purpose: ssl.Purpose, verify: ssl.VerifyMode) -> 
     return context
 
 
-def server_context(tls: TlsSettings, *, people: bool = False) -> ssl.SSLContext:
+def server_context(tls: TlsSettings, *, people: bool = False) -> Renewed:
     """For a server of asyncio or of threads. people: a client may come without a certificate (with a token, say); one
     that it shows has to hold. Raises ConfigError: the files do not hold."""
     return _renewed(tls, ssl.Purpose.CLIENT_AUTH, ssl.CERT_OPTIONAL if people else ssl.CERT_REQUIRED)
@@ -239,7 +239,9 @@ def channel(address: str, transport: Transport = PLAIN, options: Options = ()) -
         refuse_plain(address, transport)
         return grpc.insecure_channel(address, options=list(options))
     return grpc.secure_channel(
-        address, _channel_credentials(Files(transport.tls).current()), options=_named(address, options)
+        address,
+        _channel_credentials(Files(transport.tls).current()),
+        options=_named(address, options, transport.tls),
     )
 
 
@@ -248,7 +250,7 @@ def aio_channel(address: str, transport: Transport = PLAIN, options: Options = (
     if not transport.tls.enabled:
         refuse_plain(address, transport)
         return grpc.aio.insecure_channel(address, options=list(options))
-    return _aio(address, Files(transport.tls).current(), options)
+    return _aio(address, Files(transport.tls).current(), _named(address, options, transport.tls))
 
 
 class Channels:
@@ -267,7 +269,8 @@ class Channels:
         if found is None or found[0] is not material:
             if found:
                 self._retired.append(found[1])
-            opened = _aio(address, material, self._options) if material else self._plain(address)
+            options = _named(address, self._options, self._transport.tls)
+            opened = _aio(address, material, options) if material else self._plain(address)
             found = self._open[address] = (material, opened)
         return found[1]
 
@@ -283,19 +286,21 @@ class Channels:
 
 
 def _aio(address: str, material: Material, options: Options) -> grpc.aio.Channel:
-    return grpc.aio.secure_channel(address, _channel_credentials(material), options=_named(address, options))
+    return grpc.aio.secure_channel(address, _channel_credentials(material), options=options)
 
 
 def _channel_credentials(material: Material) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(material.authority, material.key, material.certificate)
 
 
-def _named(address: str, options: Options) -> list[tuple[str, Any]]:
-    """Of several addresses in one (ipv4:HOST:PORT,HOST:PORT), the first's name is compared."""
+def _named(address: str, options: Options, tls: TlsSettings) -> list[tuple[str, Any]]:
+    """With the name that is compared, where it is not the address's: the settings', or of several addresses in one
+    (ipv4:HOST:PORT,HOST:PORT) the first's."""
     scheme, _, rest = address.partition(":")
-    if scheme not in ("ipv4", "ipv6"):
-        return list(options)
-    return [*options, ("grpc.ssl_target_name_override", rest.split(",")[0].rpartition(":")[0].strip("[]"))]
+    name = tls.server_names.get(address, "")
+    if scheme in ("ipv4", "ipv6"):
+        name = name or rest.split(",")[0].rpartition(":")[0].strip("[]")
+    return [*options, ("grpc.ssl_target_name_override", name)] if name else list(options)
 
 
 def refuse_plain(address: str, transport: Transport) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from qrelay.forgetting.finder import REMOVED, Finder
 from qrelay.forgetting.folder import Files, forget_files
+from qrelay.training.evaluation.freezing import Labels, collection_of, freeze
+from qrelay.training.evaluation.frozen import FrozenSet
 
 LONG = "does aspirin help against headache?"
 TEXTS = ["insulin", "1", "docs"]
@@ -94,6 +96,28 @@ def test_a_frozen_set_with_the_text_under_another_id_is_named(tmp_path: Path) ->
     })  # fmt: skip
     found = names(tmp_path, forgotten(tmp_path, [LONG]))
     assert found == ([], ["sets/other/queries.jsonl", "sets/told/queries.jsonl"])
+
+
+def test_a_set_frozen_from_an_export_says_its_collection_and_only_its_own_query_goes(tmp_path: Path) -> None:
+    for name in ("docs", "other"):
+        written(tmp_path / name, {
+            "corpus.jsonl": lines({"_id": "d1", "text": "a passage"}),
+            "queries.jsonl": lines({"_id": "q1", "text": LONG}),
+            "qrels/test.tsv": "query-id\tcorpus-id\tscore\nq1\td1\t1\n",
+            "manifest.json": json.dumps({"format": "beir", "collection": name, "judges": [], "files": {}}),
+        })  # fmt: skip
+        files = (
+            tmp_path / name / "corpus.jsonl",
+            tmp_path / name / "queries.jsonl",
+            tmp_path / name / "qrels/test.tsv",
+        )
+        freeze(tmp_path / "data" / "sets" / name, files, name=name, labels=Labels("gold"),
+               collection_name=collection_of(tmp_path / name))  # fmt: skip
+    assert names(tmp_path / "data", forgotten(tmp_path / "data", [LONG])) == (
+        ["sets/docs/queries.jsonl"],
+        ["sets/other/queries.jsonl"],
+    )
+    assert FrozenSet.read(tmp_path / "data" / "sets" / "other").name == "other"
 
 
 def test_short_texts_are_found_in_other_files_and_columns_of_tables(tmp_path: Path) -> None:

@@ -199,6 +199,17 @@ async def test_queries_older_than_a_collection_keeps_them_are_forgotten(installe
     assert installed.holding(PLANT) == []
 
 
+async def killed(installed: Installed, point: str, tmp_path: Path, *arguments: str) -> None:
+    """`qrelay forget … --yes`, which dies after that step."""
+    points = tmp_path.parent / f"{tmp_path.name}-points"
+    points.mkdir()
+    (points / point).write_text("1")
+    command = [sys.executable, "-m", "qrelay.cli.main", "forget", *arguments, "--yes"]
+    environ = {**os.environ, **installed.environ, faults.VARIABLE: str(points)}
+    died = await asyncio.to_thread(subprocess.run, command, env=environ, capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+
+
 KILLS = [*(("sqlite", point) for point in faults.FORGET_POINTS), ("postgresql", "forget.ledger")]
 
 
@@ -207,13 +218,7 @@ async def test_killed_after_any_step_the_same_command_finishes(
     installed: Installed, point: str, tmp_path: Path
 ) -> None:
     before = only_of(only_of(installed.exported(), "q1"), PLANT)
-    points = tmp_path.parent / f"{tmp_path.name}-points"
-    points.mkdir()
-    (points / point).write_text("1")
-    command = [sys.executable, "-m", "qrelay.cli.main", "forget", "q1", "--collection", "docs", "--yes"]
-    environ = {**os.environ, **installed.environ, faults.VARIABLE: str(points)}
-    died = await asyncio.to_thread(subprocess.run, command, env=environ, capture_output=True, check=False)
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    await killed(installed, point, tmp_path, "q1", "--collection", "docs")
     ledger = Ledger.open(installed.ledger_url)
     if point != "forget.marked":
         assert ledger.commit([planted_set()])[0] is not CommitStatus.COMMITTED
@@ -223,6 +228,32 @@ async def test_killed_after_any_step_the_same_command_finishes(
     assert installed.exported() == before
     told = await installed.run("reconcile", "--collection", "docs", "--pause", "0.05")
     assert (told["accepted"], told["forgotten"], told["lost"]) == (3, 1, 0)
+
+
+@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("point", ["forget.queues", "forget.ledger", "forget.journal", "forget.compacted"])
+async def test_retention_that_was_killed_goes_on_when_it_runs_again(
+    installed: Installed, point: str, tmp_path: Path
+) -> None:
+    """After the erasure no store knows the ids any more, and the bytes are still there."""
+    installed.environ["QRELAY_SINK__KEEP_QUERIES_DAYS"] = json.dumps({"docs": 0.0000001})
+    await killed(installed, point, tmp_path, "--expired")
+    planned = (await installed.run("forget", "--expired"))["reports"]
+    done = (await installed.run("forget", "--expired", "--yes"))["reports"]
+    assert [sum(each["queries"] for each in reports) for reports in (planned, done)] == [4, 4]
+    assert installed.holding(PLANT) == []
+    assert (await installed.run("forget", "--expired", "--yes"))["reports"] == []
+
+
+@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
+async def test_bytes_that_a_killed_run_left_go_with_the_next_run_of_the_collection(
+    installed: Installed, tmp_path: Path
+) -> None:
+    await killed(installed, "forget.journal", tmp_path, "q1", "--collection", "docs")
+    assert installed.holding(PLANT) != []
+    (_, left) = (await installed.run("forget", "q2", "--collection", "docs", "--yes"))["reports"]
+    assert left["queries"] == 1
+    assert installed.holding(PLANT) == []
 
 
 async def test_forgetting_again_finds_nothing_more_and_names_the_same(installed: Installed) -> None:

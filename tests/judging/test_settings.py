@@ -64,7 +64,7 @@ def test_an_unknown_model_is_an_error_that_says_what_there_is(tmp_path: Path) ->
 
 
 def test_a_strategy_that_the_backend_cannot_serve_is_refused_at_start() -> None:
-    chosen = settings(backend="openai", endpoint__url="http://host/v1", strategy="query_likelihood", cache=":none:",
+    chosen = settings(backend="openai", endpoint__url="https://host/v1", strategy="query_likelihood", cache=":none:",
                       endpoint__prompt_logprobs="off")  # fmt: skip
     with pytest.raises(ConfigError, match="prompt_logprobs"):
         load_core(chosen)
@@ -73,7 +73,7 @@ def test_a_strategy_that_the_backend_cannot_serve_is_refused_at_start() -> None:
 def test_a_strategy_that_suits_the_engine_is_the_default() -> None:
     assert settings().strategy == "query_likelihood"
     assert settings(backend="llamacpp").strategy == "graded"
-    assert settings(backend="openai", endpoint__url="http://host/v1").strategy == "graded"
+    assert settings(backend="openai", endpoint__url="https://host/v1").strategy == "graded"
     assert settings(backend="llamacpp", strategy="binary").strategy == "binary"
 
 
@@ -108,7 +108,7 @@ def test_an_encoder_inherits_no_rubric_and_another_language_model_does() -> None
 
 def test_two_endpoints_with_the_same_model_name_are_two_judges(tmp_path: Path) -> None:
     identities = {
-        load_judge(settings(backend="openai", model="m", endpoint__url=f"http://host{n}/v1"), NoCache()).identity
+        load_judge(settings(backend="openai", model="m", endpoint__url=f"https://host{n}/v1"), NoCache()).identity
         for n in range(2)
     }
     assert len(identities) == 2
@@ -167,29 +167,29 @@ def test_an_engine_of_this_machine_takes_every_setting_of_its_section_by_name(ba
 
 
 def test_a_judge_by_batches_holds_many_messages_unless_it_is_told_how_many() -> None:
-    chosen = settings(backend="openai-batch", endpoint__url="http://host/v1")
+    chosen = settings(backend="openai-batch", endpoint__url="https://host/v1")
     assert (chosen.worker.max_items, chosen.worker.batches_in_flight, chosen.worker.max_attempts) == (8, 250, 25)
     assert chosen.worker.max_items * (chosen.worker.batches_in_flight + 1) <= chosen.nats.max_ack_pending
     assert chosen.strategy == "graded"
-    own = settings(backend="openai-batch", endpoint__url="http://host/v1", worker__max_items="3")
+    own = settings(backend="openai-batch", endpoint__url="https://host/v1", worker__max_items="3")
     assert (own.worker.max_items, own.worker.batches_in_flight) == (3, 250)
     several = "{a: {backend: openai-batch}, b: {backend: fake}}"
-    assert settings(endpoint__url="http://host/v1", judges=several).worker.batches_in_flight == 250
+    assert settings(endpoint__url="https://host/v1", judges=several).worker.batches_in_flight == 250
 
 
 def test_batches_need_a_cache_to_be_written_down_in() -> None:
     with pytest.raises(ConfigError, match=r"judge\.cache, which is :none:"):
-        settings(backend="openai-batch", endpoint__url="http://host/v1", cache=":none:")
+        settings(backend="openai-batch", endpoint__url="https://host/v1", cache=":none:")
 
 
 def test_batches_are_not_asked_by_token_ids() -> None:
     with pytest.raises(ConfigError, match="cannot ask by token_ids"):
-        settings(backend="openai-batch", endpoint__url="http://host/v1", endpoint__label_logprobs="token_ids")
+        settings(backend="openai-batch", endpoint__url="https://host/v1", endpoint__label_logprobs="token_ids")
 
 
 def test_a_budget_of_batches_alone_has_their_price() -> None:
     given = {
-        "endpoint__url": "http://host/v1",
+        "endpoint__url": "https://host/v1",
         "budget__price_per_million_tokens": "0.4",
         "budget__money_per_day": "1",
     }

@@ -108,6 +108,17 @@ def test_vectors_come_in_the_texts_order_and_in_requests_of_a_few_texts(
     assert all(headers["Authorization"] == f"Bearer {KEY}" for headers in endpoint.headers)
 
 
+def test_an_endpoint_on_this_machine_is_asked_past_any_proxy(
+    endpoint: ScriptedEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy, where nobody listens, would carry the texts away in plain text."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert embedder(endpoint).encode(["a"], "query").shape == (1, DIM)
+
+
 def test_each_kind_of_text_gets_its_prompt(endpoint: ScriptedEndpoint) -> None:
     made = embedder(endpoint, query_prompt="query: ", document_prompt="passage: ")
     made.encode(["iron"], "query")

@@ -13,14 +13,17 @@ from qrelay.addresses import plain_postgres
 from qrelay.config import NatsSettings, ServiceSettings, Transport
 from qrelay.errors import ConfigError, InputError
 from qrelay.exitcodes import EXIT_SETUP
+from qrelay.index.settings import RetrieverSettings
 from qrelay.judging.settings import JudgeSettings
 from qrelay.labels.settings import SinkSettings
+from qrelay.llm.exchange import GENERATION
 from qrelay.runtime import telemetry
 from qrelay.runtime.client import get_info
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.security.certs import development, user, variables
 from qrelay.security.tls import aio_channel
 from qrelay.settings.load import load_settings
+from qrelay.training.evaluation.llm import Llm, opened
 from tests.pipeline.harness import called, qrelay
 
 EXPOSED: list[tuple[type[ServiceSettings], dict[str, Any], str]] = [
@@ -30,6 +33,17 @@ EXPOSED: list[tuple[type[ServiceSettings], dict[str, Any], str]] = [
     (ServiceSettings, {"nats": {"url": "nats://127.0.0.1:4222,nats://nats-1:4222"}}, "nats.url sends plain text"),
     (SinkSettings, {"ledger": "postgresql://qrelay@db/qrelay"}, "sink.ledger is on another machine"),
     (JudgeSettings, {"cache": "postgresql://qrelay@db/qrelay?sslmode=require"}, "judge.cache is on another machine"),
+    (ServiceSettings, {"telemetry": {"otlp_endpoint": "http://collector:4317"}}, "telemetry.otlp_endpoint sends"),
+    (JudgeSettings, {"endpoint": {"url": "http://vllm:8000/v1"}}, "judge.endpoint.url sends"),
+    (JudgeSettings, {"backend": "openai", "endpoint": {"url": "HTTP://10.0.0.3/v1"}}, "judge.endpoint.url sends"),
+    (
+        JudgeSettings,
+        {"judges": {"big": {"endpoint": {"url": "http://vllm:8000/v1"}}}},
+        "judge.judges.big.endpoint.url",
+    ),
+    (RetrieverSettings, {"http": {"url": "http://search:9200"}}, "retriever.http.url sends"),
+    (RetrieverSettings, {"embedder_endpoint": {"url": "http://tei/v1"}}, "retriever.embedder_endpoint.url sends"),
+    (RetrieverSettings, {"engine": "milvus", "milvus": {"uri": "http://milvus:19530"}}, "retriever.milvus.uri sends"),
 ]
 CERTIFICATES = {"certificate": "/certs/tls.crt", "key": "/certs/tls.key", "authority": "/certs/ca.crt"}
 
@@ -60,6 +74,65 @@ def test_settings_that_let_plain_text_leave_this_machine_are_refused(
 )
 def test_what_stays_here_or_is_encrypted_needs_nothing_said(given: dict[str, Any]) -> None:
     assert list(ServiceSettings(**given).exposed) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        (ServiceSettings, {"telemetry": {"otlp_endpoint": "https://collector:4317"}}),
+        (ServiceSettings, {"telemetry": {"otlp_endpoint": "http://localhost:4317"}}),
+        (JudgeSettings, {"endpoint": {"url": "https://vllm:8000/v1"}}),
+        (JudgeSettings, {"endpoint": {"url": "http://[::1]:8000/v1"}}),
+        (RetrieverSettings, {"milvus": {"uri": "here.db"}, "http": {"url": "http://127.0.0.1:9200"}}),
+    ],
+)
+def test_an_endpoint_here_or_by_its_certificate_needs_nothing_said(
+    settings: type[ServiceSettings], given: dict[str, Any]
+) -> None:
+    assert list(settings(**given).exposed) == []
+
+
+def test_a_named_host_may_be_asked_in_plain_text_and_no_other_and_each_start_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    given = {"plain_hosts": ["vllm"], "endpoint": {"url": "http://vllm:8000/v1"}}
+    with caplog.at_level(logging.WARNING):
+        telemetry.warn_exposed(JudgeSettings.model_validate(given))
+    assert "INSECURE: judge.endpoint.url" in caplog.text
+    for beside in ({"endpoint": {"url": "http://vllm.elsewhere/v1"}}, {"nats": {"url": "nats://vllm:4222"}}):
+        with pytest.raises(ValidationError, match="plain text to another machine"):
+            JudgeSettings.model_validate({**given, **beside})
+
+
+def test_the_named_hosts_come_from_a_variable_too() -> None:
+    environ = {"QRELAY_JUDGE__PLAIN_HOSTS": '["vllm"]', "QRELAY_JUDGE__ENDPOINT__URL": "http://vllm:8000/v1"}
+    assert load_settings(JudgeSettings, "judge", environ=environ).plain_hosts == ("vllm",)
+
+
+def test_labels_are_published_to_no_hub_in_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.internal")
+    assert list(SinkSettings().exposed) == []
+    with pytest.raises(ValidationError, match="HF_ENDPOINT sends plain text"):
+        SinkSettings.model_validate({"publish": {"repo": "me/labels"}})
+
+
+def test_a_judge_with_an_endpoint_in_plain_text_does_not_start_and_its_key_stays() -> None:
+    environ = {"QRELAY_JUDGE__BACKEND": "openai", "QRELAY_JUDGE__ENDPOINT__URL": "http://me:secret@vllm:8000/v1"}
+    done = qrelay("serve", "judge", environ=environ)
+    assert done.returncode == EXIT_SETUP
+    assert "judge.endpoint.url sends plain text to another machine: write https://" in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_an_answer_is_read_in_plain_text_from_another_machine_only_where_that_is_allowed() -> None:
+    needs = frozenset({GENERATION})
+    with (
+        pytest.raises(ConfigError, match="plain text to another machine"),
+        opened(Llm("m", url="http://vllm/v1"), needs),
+    ):
+        pass
+    with opened(Llm("m", url="http://vllm/v1", insecure=True), needs):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -14,19 +14,23 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from qrelay.client.places import Places
-from qrelay.config import GrpcSettings, NatsSettings, TlsSettings, Transport
+from qrelay.config import GrpcSettings, NatsSettings, ServiceSettings, TlsSettings, Transport
 from qrelay.errors import BackendUnavailable, ConfigError
 from qrelay.runtime import telemetry
 from qrelay.runtime.client import translated
+from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.lookout import metrics_of
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.server import GrpcServer
+from qrelay.runtime.servicer import service_info
 from qrelay.security.certs import PERSON, SERVICE, Authority, authority, issue
-from qrelay.security.tls import Files, channel, files_of, server_context
+from qrelay.security.expiry import told, validity
+from qrelay.security.tls import Channels, Files, channel, files_of, server_context
 from tests.conftest import LONG_S
 from tests.serving import serving
 
@@ -98,6 +102,30 @@ def test_a_server_that_answers_as_another_is_not_believed(ana: Transport, signer
     with serving("qrelay.v1.SinkService", lambda _: None, tls) as address:
         with pytest.raises(BackendUnavailable, match="Hostname Verification"):
             health(address, ana)
+
+
+def test_a_server_behind_a_forwarded_port_is_believed_by_the_name_that_the_settings_give_and_by_no_other(
+    ana: Transport, signer: Authority, tmp_path: Path
+) -> None:
+    tls = issue(tmp_path, signer, f"{SERVICE}judge", ["judge"])
+
+    def named(name: str) -> Transport:
+        return Transport(ana.tls.model_copy(update={"server_names": {address: name}}))
+
+    async def asked(transport: Transport) -> int:
+        channels = Channels(transport)
+        request = health_pb2.HealthCheckRequest()
+        try:
+            return int((await health_pb2_grpc.HealthStub(channels.to(address)).Check(request, timeout=LONG_S)).status)
+        finally:
+            await channels.close()
+
+    with serving("qrelay.v1.JudgeService", lambda _: None, tls) as address:
+        assert health(address, named("judge")) == SERVES
+        assert asyncio.run(asked(named("judge"))) == SERVES
+        for other in (ana, named("sink")):
+            with pytest.raises(BackendUnavailable, match="Hostname Verification"):
+                health(address, other)
 
 
 def test_a_server_of_another_authority_is_not_believed(ana: Transport, tmp_path: Path) -> None:
@@ -285,6 +313,11 @@ def test_a_file_that_is_no_pem_is_an_error_that_says_which_files(
         server_context(tls)
 
 
+async def connect(settings: NatsSettings, timeout_s: float = LONG_S) -> None:
+    async with await JetStreamBroker.connect(settings, name="test", timeout_s=timeout_s, owner=True) as broker:
+        await broker.stats()
+
+
 def test_the_queues_are_reached_with_certificates_alone_and_through_new_ones(
     signer: Authority, ana: Transport, tmp_path: Path
 ) -> None:
@@ -293,10 +326,6 @@ def test_the_queues_are_reached_with_certificates_alone_and_through_new_ones(
     server.start()
     plain = NatsSettings(url=server.url)
     other = Transport(issue(tmp_path / "other", authority(tmp_path / "theirs"), f"{PERSON}eve"))
-
-    async def connect(settings: NatsSettings, timeout_s: float = LONG_S) -> None:
-        async with await JetStreamBroker.connect(settings, name="test", timeout_s=timeout_s, owner=True) as broker:
-            await broker.stats()
 
     try:
         assert server.url.startswith("tls://")
@@ -314,6 +343,65 @@ def test_the_queues_are_reached_with_certificates_alone_and_through_new_ones(
         assert new == files_of(folder)
     finally:
         server.stop()
+
+
+def test_the_queues_behind_a_forwarded_port_are_reached_by_the_name_that_the_settings_give(
+    signer: Authority, ana: Transport, tmp_path: Path
+) -> None:
+    server = NatsServer(tmp_path / "nats", tls=issue(tmp_path / "tls", signer, f"{SERVICE}nats", ["nats"]))
+    server.start()
+    try:
+        address = server.url.removeprefix("tls://")
+        tls = ana.tls.model_copy(update={"server_names": {address: "nats"}})
+        asyncio.run(connect(NatsSettings(url=server.url).by(Transport(tls))))
+        with pytest.raises(BackendUnavailable, match=r"(?i)certificate"):
+            asyncio.run(connect(NatsSettings(url=server.url).by(ana), timeout_s=2.0))
+    finally:
+        server.stop()
+
+
+def expiry(address: str, ana: Transport) -> tuple[float, float]:
+    """When the process's certificate ends, and by when it is to be renewed, as the metrics say."""
+    lines = dict(
+        each.split() for each in metrics_of(address, LONG_S, ana).splitlines() if each.startswith("qrelay_c")
+    )
+    ends, renew_by = (
+        float(lines[f"qrelay_certificate_{each}_timestamp_seconds"]) for each in ("expires", "renew_by")
+    )
+    return ends, renew_by
+
+
+def test_metrics_and_info_say_when_the_certificate_in_force_expires_and_a_new_one_is_told_without_a_restart(
+    signer: Authority, ana: Transport, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    day = 86_400
+    tls = issue(tmp_path, signer, f"{SERVICE}judge", HERE, days=30)
+    address = telemetry.setup_metrics("127.0.0.1:0", tls)
+    ends, renew_by = expiry(address, ana)
+    found = x509.load_pem_x509_certificate((tmp_path / "tls.crt").read_bytes())
+    assert (ends, renew_by) == (found.not_valid_after_utc.timestamp(), ends - 7 * day)
+    info = service_info(ServiceContext("judge", ServiceSettings(tls=tls), "r1"))
+    assert info.details["certificate"] == f"until {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    issue(tmp_path, signer, f"{SERVICE}judge", HERE, days=3)
+    later, renew_by = expiry(address, ana)
+    assert later < ends - 20 * day
+    assert day <= later - renew_by <= day + 300
+    assert "expires at" not in caplog.text
+
+
+def test_a_certificate_of_which_less_than_a_third_is_left_is_warned_of(
+    signer: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new one began five minutes ago: of one that holds for another minute, a sixth is left."""
+    tls = issue(tmp_path, signer, f"{SERVICE}judge", HERE, days=1 / 24 / 60)
+    with caplog.at_level(logging.WARNING):
+        telemetry.setup_metrics("127.0.0.1:0", tls)
+    assert f"certificate expires at {told(tls).removeprefix('until ')}: renew its files" in caplog.text
+
+
+def test_a_process_without_certificates_has_none_to_tell_of() -> None:
+    assert told(TlsSettings()) == ""
+    assert validity(b"no certificate") is None
 
 
 def test_metrics_are_read_with_a_certificate_and_one_who_says_nothing_keeps_nobody_waiting(

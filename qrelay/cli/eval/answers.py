@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qrelay.addresses import plain_http
 from qrelay.cli.eval.options import (
     FILE,
     corpus_options,
@@ -16,8 +17,10 @@ from qrelay.cli.eval.options import (
     write_json,
 )
 from qrelay.cli.group import example
-from qrelay.cli.options import json_file_option, json_option
+from qrelay.cli.options import insecure_option, json_file_option, json_option
+from qrelay.config import ServiceSettings
 from qrelay.output import echo_json
+from qrelay.settings.effective import find
 
 if TYPE_CHECKING:
     from qrelay.formats.beir import Run
@@ -56,6 +59,7 @@ _ENGINE_HELP = "Engine.  [default: openai with a URL, else llamacpp]"
 @click.option("--passage-words", default=200, show_default=True, type=click.IntRange(1), help="Of a passage shown.")
 @click.option("--sample", type=click.IntRange(1), help="Ask this many of the queries.  [default: all]")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
+@insecure_option()
 @json_option()
 @json_file_option()
 def answers_command(**given: Any) -> None:
@@ -120,7 +124,9 @@ def _run(given: Mapping[str, Any], questions: Questions) -> Run:
 def _llm(given: Mapping[str, Any], role: str) -> Llm:
     from qrelay.training.evaluation.llm import Llm
 
-    return Llm(given[role], given[f"{role}_engine"] or "", given[f"{role}_url"], given[f"{role}_key_env"])
+    url, own = given[f"{role}_url"], find(None, None).settings(ServiceSettings, "all")
+    insecure = own.insecure or not plain_http(f"--{role}-url", url, own.plain_hosts)
+    return Llm(given[role], given[f"{role}_engine"] or "", url, given[f"{role}_key_env"], insecure=insecure)
 
 
 def _print(found: Mapping[str, Any]) -> None:

@@ -34,13 +34,16 @@ from qrelay.cli.group import example
     help="Least relevant grade.  [default: that of the export's scale, else 1]",
 )
 @click.option("--name", required=True, help="Name of the set, for people and reports.")
+@click.option(
+    "--collection", help="Collection of the queries: `qrelay forget` knows them by it.  [default: the export's]"
+)
 @click.option("--about", default="", help="A sentence about it.")
 @click.option("--sample", type=click.IntRange(1), help="Keep this many queries.  [default: all]")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must not exist.")
 def freeze_command(**given: Any) -> None:
     """Make a frozen evaluation set, which a gate can trust not to change."""
-    from qrelay.training.evaluation.freezing import freeze, labels_of
+    from qrelay.training.evaluation.freezing import collection_of, freeze, labels_of
     from qrelay.training.evaluation.manifests import relevant_from
 
     judges = [
@@ -56,6 +59,7 @@ def freeze_command(**given: Any) -> None:
         files,
         name=given["name"],
         labels=labels,
+        collection_name=given["collection"] or collection_of(given["corpus"]),
         about=given["about"],
         sample=given["sample"],
         seed=given["seed"],

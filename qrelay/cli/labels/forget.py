@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from qrelay.forgetting.forget import Place, Report
 
 _SHOWN: Final = 20
+_ELSEWHERE: Final = (
+    "journals of other data folders do not know that: where they were forgotten, run this too, and where they were"
+    " fed, `qrelay reconcile --repair`"
+)
 _FILE: Final = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
@@ -71,7 +75,8 @@ def forget(
     with _place(ledger, None if without_queues else (nats_url,), data_dir, config) as (place, days):
         named = {*query_ids, *_lines(ids_file)}
         if allow_again and collection is not None:
-            click.echo(f"{forgetting.allow_again(place, collection, named)} queries may come again")
+            allowed = forgetting.allow_again(place, collection, named)
+            click.echo(f"{allowed} queries may come again; {_ELSEWHERE}")
             return
         wanted = asyncio.run(_wanted(place, collection, named, _lines(text_file), days if expired else None))
         reports = asyncio.run(forgetting.forget(place, wanted, dry_run=not yes))

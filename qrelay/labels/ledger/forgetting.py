@@ -4,7 +4,8 @@
 
 `mark` leaves a tombstone: a hash of collection and query id, and the numbers of the query's first and last change,
 which name the exports that may hold it. From then on no commit and no dead letter of the query is stored. `erase`
-deletes its rows. Every step may be taken again; `finish` says that all were.
+deletes its rows. Every step may be taken again; `finish` says that all were. A tombstone's finished_us is NULL until
+`erase`, then 0 until `finish`, so that compaction can go on when nobody knows the query's id any more.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _forgotten, _queries, _letters = schema.forgotten.c, schema.queries.c, schema.de
 _exports, _judgments = schema.exports.c, schema.judgments.c
 _Key = tuple[str, str]
 """(collection, query_id)."""
+_ERASED: Final = 0
+"""finished_us of a query that is gone from the tables, and whose bytes may still be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,22 @@ def among(connection: sa.Connection, keys: Collection[_Key]) -> set[_Key]:
 def hashes(connection: sa.Connection, collection: str) -> Iterator[str]:
     """The tombstones of a collection."""
     yield from connection.execute(sa.select(_forgotten.query).where(_forgotten.collection == collection)).scalars()
+
+
+def begun(connection: sa.Connection, collection: str) -> set[str]:
+    """The tombstones of queries whose forgetting did not come to its end."""
+    open_ones = sa.or_(_forgotten.finished_us.is_(None), _forgotten.finished_us == _ERASED)
+    return set(
+        connection.execute(
+            sa.select(_forgotten.query).where(_forgotten.collection == collection, open_ones)
+        ).scalars()
+    )
+
+
+def erased(connection: sa.Connection, collection: str) -> set[str]:
+    """Those of them that are gone from the ledger's tables."""
+    chosen = sa.select(_forgotten.query).where(_forgotten.collection == collection)
+    return set(connection.execute(chosen.where(_forgotten.finished_us == _ERASED)).scalars())
 
 
 def held(connection: sa.Connection, collection: str, ids: Iterable[str]) -> list[Held]:
@@ -134,12 +153,13 @@ def erase(connection: sa.Connection, collection: str, ids: Iterable[str], letter
         connection.execute(of_collection.where(_letters.query_id.in_(names)))
     for part in _parts(letters):
         connection.execute(schema.dead_letters.delete().where(_letters.letter_no.in_(part)))
+    finish(connection, [forgotten_hash(collection, each) for each in ids], _ERASED)
 
 
-def finish(connection: sa.Connection, collection: str, ids: Iterable[str], now_us: int) -> None:
-    """Every store is done with these queries."""
+def finish(connection: sa.Connection, tombstones: Iterable[str], now_us: int) -> None:
+    """Every store is done with the queries of these."""
     done = schema.forgotten.update().values(finished_us=now_us)
-    for part in _parts([forgotten_hash(collection, each) for each in ids]):
+    for part in _parts(tombstones):
         connection.execute(done.where(_forgotten.query.in_(part)))
 
 

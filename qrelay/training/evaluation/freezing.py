@@ -61,20 +61,28 @@ def labels_of(source: Source | None, judges: Sequence[JudgeFacts], corpus: Path,
     return Labels(found, named, relevant_from or (told.relevant_from if told else 1))
 
 
+def collection_of(corpus: Path) -> str:
+    """The collection that the folder is an export of; "" where it is none, or does not say."""
+    told = manifest_in(corpus) if corpus.is_dir() else None
+    return told.collection if told else ""
+
+
 def freeze(
     out: Path,
     files: tuple[Path, Path, Path],
     *,
     name: str,
     labels: Labels,
+    collection_name: str = "",
     about: str = "",
     sample: int | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda _: None,
 ) -> FrozenSet:
-    """Writes the set to the folder `out`, whole or not at all. files: corpus, queries, qrels. sample: this many of
-    the queries that have a relevant document, drawn by `seed`; the corpus stays whole, so that each is as hard as
-    it was. say: told what people should know of the files.
+    """Writes the set to the folder `out`, whole or not at all. files: corpus, queries, qrels. collection_name: where
+    the queries are from, so that `qrelay forget` knows whose they are. sample: this many of the queries that have a
+    relevant document, drawn by `seed`; the corpus stays whole, so that each is as hard as it was. say: told what
+    people should know of the files.
 
     Raises:
         ConfigError: `out` is there already.
@@ -91,7 +99,14 @@ def freeze(
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         _write(beside, files[0], collection, kept)
-        _describe(beside, name=name, labels=labels, about=about, drawn={"sample": sample, "seed": seed})
+        _describe(
+            beside,
+            name=name,
+            whose=collection_name,
+            labels=labels,
+            about=about,
+            drawn={"sample": sample, "seed": seed},
+        )
         beside.chmod(0o755)
         beside.rename(out)
     finally:
@@ -121,9 +136,10 @@ def _write(folder: Path, corpus: Path, collection: Collection, kept: Sequence[st
     write_atomic(folder / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\n" + "".join(qrels))
 
 
-def _describe(folder: Path, *, name: str, labels: Labels, about: str, drawn: Mapping[str, Any]) -> None:
+def _describe(folder: Path, *, name: str, whose: str, labels: Labels, about: str, drawn: Mapping[str, Any]) -> None:
     told = {
         "name": name,
+        **({"collection": whose} if whose else {}),
         "about": about,
         "labels": {**asdict(labels), "judges": [dict(each) for each in labels.judges]},
         "drawn": drawn,

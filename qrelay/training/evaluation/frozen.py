@@ -1,11 +1,13 @@
 """Frozen evaluation sets: a folder in BEIR's layout that says whose labels it has and cannot change unseen.
 
     corpus.jsonl[.gz]  queries.jsonl[.gz]  qrels/test.tsv[.gz]
-    set.json           {"name", "about", "labels": {"source", "judges", "relevant_from"}, "files": {file: sha256}}
+    set.json           {"name", "collection", "about", "labels": {"source", "judges", "relevant_from"},
+                        "files": {file: sha256}}
 
-source: `human` (people graded these pairs), `gold` (labels that came with the data), `judge` (an LLM's). judges: the
-identities of the LLM judges, each {"model", "revision", "strategy", …}: a gate compares them with those who mined the
-training data. `qrelay eval freeze` writes such a folder; where `files` is there, other bytes are refused.
+collection: where the queries are from, if that is known. source: `human` (people graded these pairs), `gold` (labels
+that came with the data), `judge` (an LLM's). judges: the identities of the LLM judges, each {"model", "revision",
+"strategy", …}: a gate compares them with those who mined the training data. `qrelay eval freeze` writes such a
+folder; where `files` is there, other bytes are refused.
 
     frozen = FrozenSet.read(Path("sets/medquad-dev"))
     frozen.evaluate("out/model", "bi_encoder").means["nDCG@10"]
@@ -125,6 +127,7 @@ def _problems(told: Any) -> list[str]:
     named = isinstance(judges, list) and all(isinstance(each, dict) and each.get("model") for each in judges)
     checks = {
         "`name` must be a text": isinstance(told.get("name"), str) and bool(told["name"]),
+        "`collection` must be a text": isinstance(told.get("collection", ""), str),
         f"`labels.source` must be one of {', '.join(get_args(Source))}": labels.get("source") in get_args(Source),
         "`labels.judges` must be a list of objects with `model`": named,
         "`labels.judges` must name who judged, where the source is judge": labels.get("source") != "judge" or judges,

@@ -23,13 +23,15 @@ Engine = Literal["", "llamacpp", "transformers", "vllm", "openai", "fake"]
 class Llm:
     """model: a catalogue name, `path:FILE`, or what an endpoint calls it. engine: a backend of the judge; "": openai
     where there is a url, fake for the model `fake`, else llamacpp. url: of an OpenAI-compatible endpoint, ending in
-    /v1. key_env: the environment variable with its key. settings: further fields of the engine's own settings."""
+    /v1. key_env: the environment variable with its key. settings: further fields of the engine's own settings.
+    insecure: whether the url may begin with http:// and name another machine."""
 
     model: str
     engine: Engine = ""
     url: str = ""
     key_env: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    insecure: bool = False
 
     @property
     def backend(self) -> str:
@@ -66,6 +68,7 @@ def opened(llm: Llm, needs: frozenset[str]) -> Iterator[Backend]:
     from qrelay.judging.settings import JudgeSettings
 
     given: dict[str, Any] = {"backend": llm.backend, "model": llm.model, "strategy": "graded"}
+    given["insecure"] = llm.insecure
     if llm.backend == "openai":
         asks = {"label_logprobs": "top", "prompt_logprobs": "off"}  # no cache, so nowhere to write down what is found
         given["endpoint"] = {"url": llm.url, "api_key_env": llm.key_env, **asks, **llm.settings}

@@ -26,12 +26,13 @@ _IDENTITY: Final = ("model", "revision", "quantisation", "strategy", "scale", "p
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """judges: their identities. relevant_grades: scale -> the least relevant grade on it, as far as it says so.
-    sha256: file within the export -> hash; a single file has the name ""."""
+    sha256: file within the export -> hash; a single file has the name "". collection: "" where it does not say."""
 
     path: Path
     judges: tuple[JudgeFacts, ...]
     relevant_grades: Mapping[str, int]
     sha256: Mapping[str, str]
+    collection: str = ""
 
     @property
     def relevant_from(self) -> int:
@@ -72,6 +73,7 @@ def read_manifest(path: Path) -> Manifest | None:
             tuple({key: str(judge.get(key) or "") for key in _IDENTITY} for judge in found.get("judges", [])),
             dict(found.get("relevant_grades") or {}),
             {name: str(told["sha256"]) for name, told in files.items()} if isinstance(files, dict) else {},
+            str(found.get("collection") or ""),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MalformedInput(f"{path} is not the manifest of an export of qrelay") from error

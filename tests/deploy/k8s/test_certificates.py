@@ -9,7 +9,8 @@ import pytest
 from tests.deploy.k8s.effective import settings_of
 from tests.deploy.k8s.rendering import SERVICES, Object, combined, containers, generated, of_kind, one, template
 
-FULL = ("console", "postgres", "index-build", "telemetry", "feed", "tls", "feed-tls")
+FULL = ("console", "postgres", "index-build", "telemetry", "feed", "tls", "feed-tls",
+        "../overlays/prod/settings")  # fmt: skip
 PEOPLE = ("feed", "nats-declare")
 """Jobs that ask as a person would."""
 PROCESSES = (*SERVICES, "console", "nats", "postgres", *PEOPLE)
@@ -63,6 +64,7 @@ def test_a_certificate_holds_for_every_name_that_clients_use(objects: list[Objec
 def test_a_service_lets_no_plain_text_out(service: str, objects: list[Object], tmp_path: Path) -> None:
     settings = settings_of(objects, service, tmp_path)
     assert settings.tls.enabled and not settings.insecure
+    assert settings.telemetry.otlp_endpoint.startswith("https://")
     (container,) = template(one(objects, "Deployment", service))["spec"]["containers"]
     assert settings.tls.certificate is not None
     assert str(settings.tls.certificate.parent) in [each["mountPath"] for each in container["volumeMounts"]]
