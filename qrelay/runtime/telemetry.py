@@ -75,6 +75,9 @@ HTTP_SECONDS = Histogram(
 DENIALS = Counter(
     "qrelay_denials", "Calls and requests refused for who asked, by what was asked and why", ["what", "reason"]
 )
+RATE_LIMITED = Counter(
+    "qrelay_rate_limited", "Calls and requests refused by access.rates, by the line's name there", ["caller"]
+)
 PENDING_ITEMS = Gauge("qrelay_pending_items", "Items that gRPC calls hold now")
 READY = Gauge("qrelay_ready", "1 when the model is loaded and the service answers")
 JUDGMENTS = Counter("qrelay_judgments", "Judgments: graded, cached or missing, the latter with reason", ["outcome"])

@@ -18,6 +18,7 @@ from typing import Any, Final
 from qrelay.config import AccessSettings, secret
 from qrelay.errors import ConfigError, PermissionDenied, Unauthenticated
 from qrelay.security.identity import ANYBODY, Kind, Principal, is_secure, of_certificate
+from qrelay.security.rates import Rates
 from qrelay.security.roles import SPEAKS_FOR_PEOPLE
 from qrelay.security.tokens import PREFIX, Tokens
 
@@ -38,6 +39,7 @@ class Gate:
     def __init__(self, settings: AccessSettings) -> None:
         """Raises ConfigError: the file of tokens cannot be read, or a library is not installed."""
         self.on = settings.on
+        self.rates = Rates(settings.rates)
         self._grants = settings.grants
         self._tokens = Tokens(settings.tokens) if settings.tokens else None
         self._issuer = _issuer(settings) if settings.oidc.issuer else None
