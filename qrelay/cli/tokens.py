@@ -50,7 +50,7 @@ def list_(path: Path, as_json: bool) -> None:
 
     found = read(path)
     if as_json:
-        echo_json({"tokens": [each.model_dump(mode="json", exclude={"sha256"}) for each in found]})
+        echo_json({"tokens": [each.model_dump(mode="json", exclude={"sha256", "key"}) for each in found]})
         return
     now = datetime.now(UTC)
     rows = [

@@ -262,7 +262,7 @@ class GrpcServer:
         """host:port that answers probes in plain text; "" where there is none."""
         untaken = _UNTAKEN_CALLS * settings.max_calls
         self._server = grpc.aio.server(
-            interceptors=[Guard(settings, Gate(access or AccessSettings()))],
+            interceptors=[Guard(settings, Gate(access or AccessSettings(), grpc_name))],
             maximum_concurrent_rpcs=settings.max_calls,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),

@@ -101,7 +101,7 @@ class Rates:
         wait_s = limit.wait_s(bucket)
         if wait_s > most_s + _NOISE_S:
             raise RateExceeded(
-                f"{_shown(caller)} may make {limit} (access.rates, {limit.name}): ask again in {_rounded(wait_s):g} s",
+                f"{_shown(caller)} may make {limit} (access.rates, {limit.name}): ask again {_in(wait_s)}",
                 retry_after_s=wait_s,
             )
         bucket.levels = [level + 1 for level in bucket.levels]
@@ -146,8 +146,8 @@ def _shown(caller: Principal) -> str:
     return "this address" if caller.kind is Kind.LOCAL else str(caller)
 
 
-def _rounded(seconds: float) -> float:
-    return math.ceil(100 * seconds) / 100
+def _in(seconds: float) -> str:
+    return f"in {math.ceil(100 * seconds) / 100:g} s"
 
 
 def place_of(peer: str) -> str:
