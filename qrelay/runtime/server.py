@@ -167,7 +167,8 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _turn(self, context: ServicerContext) -> None:
         """A stream's next message counts as a call, and waits a moment for its turn, for a refusal ends the stream.
         Raises RateExceeded: for longer."""
-        await asyncio.sleep(count(self._gate, acting.get() or ANYBODY, context.peer(), _PACE_S))
+        if wait_s := count(self._gate, acting.get() or ANYBODY, context.peer(), _PACE_S):
+            await asyncio.sleep(wait_s)
 
     def _serialized(self, method: _Method, answer: Any) -> bytes:
         data, limit = method.serialize(answer), self._settings.max_message_bytes

@@ -67,7 +67,7 @@ class Judging(judge_pb2_grpc.JudgeServiceServicer):
         try:
             async for response in answer_stream(requests, answer):
                 yield response
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # the latter where the end meets a write
             self.cancelled += 1
             raise
 
