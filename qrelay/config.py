@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from qrelay.addresses import is_loopback, plain_http, plain_nats, plain_postgres
 from qrelay.errors import ConfigError
+from qrelay.parsing import rates_of
 
 S = TypeVar("S", bound="ServiceSettings")
 SECTIONS = ("all", "retriever", "reranker", "judge", "sink", "trainer", "console")
@@ -263,6 +264,21 @@ class AccessSettings(Section):
         {}, description="Person of a certificate -> roles: reader, labeller, operator, trainer"
     )
     oidc: OidcSettings = OidcSettings()
+    rates: Mapping[str, str] = Field(
+        {},
+        description="Person, service/NAME, or * (each of all others, and each address of which nobody is known) -> "
+        "calls that a process takes of them, such as `100/second` or `100/second; 5000/hour`; empty: no limit",
+    )
+
+    @field_validator("rates")
+    @classmethod
+    def _read(cls, rates: Mapping[str, str]) -> Mapping[str, str]:
+        for name, rate in rates.items():
+            try:
+                rates_of(rate)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return rates
 
     @property
     def on(self) -> bool:

@@ -14,6 +14,7 @@
     │       └── ContentFiltered    a content filter withheld the answer
     ├── TransientError             the world is wrong; trying again later may help
     │   ├── Overloaded             this replica holds all the work that it may hold
+    │   ├── RateExceeded           the caller asks more often than this server lets them (`retry_after_s`)
     │   ├── BackendUnavailable     a model, endpoint, broker or database does not answer
     │   ├── BackendTimeout         it did not answer in time
     │   ├── RateLimited            it asked us to wait (`retry_after_s`)
@@ -143,6 +144,12 @@ class Overloaded(TransientError):
     """This replica holds all the work that it may hold; another replica, or later."""
 
     reason = "overloaded"
+
+
+class RateExceeded(TransientError):
+    """The caller asks more often than `access.rates` lets them; `retry_after_s` says when they may again."""
+
+    reason = "rate_exceeded"
 
 
 class BackendUnavailable(TransientError):

@@ -8,6 +8,7 @@ billions of values, or hold itself.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 import yaml
@@ -19,6 +20,9 @@ _MOST_VALUES: Final = 1_000_000
 _DEEPEST: Final = 200
 _DIGITS: Final = 300
 """Of an integer; a float holds 308."""
+_PERIODS: Final = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
+_RATE: Final = re.compile(rf"([1-9][0-9]{{0,5}}) */ *({'|'.join(_PERIODS)})")
+_MOST_RATES: Final = 4
 
 
 def json_document(data: bytes | str, *, once: bool = False) -> Any:
@@ -80,3 +84,14 @@ def _values(node: Any, known: dict[int, int], depth: int) -> int:
     if known[id(node)] < 0:
         raise ValueError("it holds itself, by an alias: write it out")
     return known[id(node)]
+
+
+def rates_of(text: str) -> tuple[tuple[int, int], ...]:
+    """(calls, seconds) of each rate in "100/second; 5000/hour". Raises ValueError: it is written otherwise."""
+    found = [_RATE.fullmatch(part.strip()) for part in text.split(";", _MOST_RATES)]
+    if len(found) > _MOST_RATES or not all(found):
+        raise ValueError(
+            f"{text[:80]!r} is no rate: write calls/period, up to 999999 calls and {_MOST_RATES} rates, as in"
+            f" 100/second; 5000/hour (a period is a {', '.join(_PERIODS)})"
+        )
+    return tuple((int(each[1]), _PERIODS[each[2]]) for each in found if each)

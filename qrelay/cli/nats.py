@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from filelock import FileLock, Timeout
 
+from qrelay.cli.auditing import audited_act
 from qrelay.cli.down import LOCK
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option
@@ -30,8 +31,8 @@ def nats() -> None:
 @click.option("--rotate", multiple=True, type=click.Choice([each.value for each in User]),
               help="Make a new seed for this user (repeatable).")  # fmt: skip
 @data_dir_option()
-@config_option(used=False)
-def accounts(out: Path | None, rotate: tuple[str, ...], data_dir: Path) -> None:
+@config_option()
+def accounts(out: Path | None, rotate: tuple[str, ...], data_dir: Path, config: Path | None) -> None:
     """Write the server's accounts and one seed a user.
 
     Seeds that are there stay, so that the command can be run again, with a new version too. `accounts.conf` is for
@@ -41,7 +42,11 @@ def accounts(out: Path | None, rotate: tuple[str, ...], data_dir: Path) -> None:
     """
     own = accounts_of(data_dir.resolve())
     folder = out or own
-    with _not_running(data_dir.resolve()) if rotate and folder.resolve() == own else contextlib.nullcontext():
+    with contextlib.ExitStack() as held:
+        if rotate:
+            if folder.resolve() == own:
+                held.enter_context(_not_running(data_dir.resolve()))
+            held.enter_context(audited_act(data_dir, config, "rotate seeds", " ".join(rotate), only_there=True))
         write_accounts(folder, [User(name) for name in rotate])
     click.echo(f"{folder / CONFIG_NAME}: {len(User)} users; their seeds lie beside it, for their owner alone to read")
     if rotate:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from qrelay.cli.auditing import audited_act
 from qrelay.cli.group import Group, example
-from qrelay.cli.options import json_option
+from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.config import Role
 from qrelay.output import Rows, echo_json, show
 
@@ -28,12 +29,20 @@ def tokens() -> None:
 @click.option("--days", type=click.FloatRange(0, 3650, min_open=True), default=90.0, show_default=True,
               help="Until it expires.")  # fmt: skip
 @_file_option
+@data_dir_option()
+@config_option()
 @json_option()
-def add(name: str, roles: tuple[str, ...], days: float, path: Path, as_json: bool) -> None:
-    """Make a token for NAME and print it once: nobody can show it again. Earlier tokens of NAME stay valid."""
+def add(
+    name: str, roles: tuple[str, ...], days: float, path: Path, data_dir: Path, config: Path | None, as_json: bool
+) -> None:
+    """Make a token for NAME and print it once: nobody can show it again. Earlier tokens of NAME stay valid.
+
+    The ledger's audit log of --data-dir says who made it, where there is a ledger.
+    """
     from qrelay.security.tokens import add as make
 
-    token, expires = make(path, name, [Role(each) for each in roles], days)
+    with audited_act(data_dir, config, "add a token", f"{name}: {' '.join(roles)}", only_there=True):
+        token, expires = make(path, name, [Role(each) for each in roles], days)
     if as_json:
         echo_json({"name": name, "roles": list(roles), "expires": expires.isoformat(), "token": token})
         return
@@ -50,7 +59,7 @@ def list_(path: Path, as_json: bool) -> None:
 
     found = read(path)
     if as_json:
-        echo_json({"tokens": [each.model_dump(mode="json", exclude={"sha256"}) for each in found]})
+        echo_json({"tokens": [each.model_dump(mode="json", exclude={"sha256", "key"}) for each in found]})
         return
     now = datetime.now(UTC)
     rows = [
@@ -63,12 +72,18 @@ def list_(path: Path, as_json: bool) -> None:
 @tokens.command(epilog=example("qrelay tokens revoke ana --file tokens.yaml"))
 @click.argument("name")
 @_file_option
+@data_dir_option()
+@config_option()
 @json_option()
-def revoke(name: str, path: Path, as_json: bool) -> None:
-    """Revoke every token of NAME: from its next call on, nobody knows them."""
+def revoke(name: str, path: Path, data_dir: Path, config: Path | None, as_json: bool) -> None:
+    """Revoke every token of NAME: from its next call on, nobody knows them.
+
+    The ledger's audit log of --data-dir says who revoked them, where there is a ledger.
+    """
     from qrelay.security.tokens import revoke as take
 
-    count = take(path, name)
+    with audited_act(data_dir, config, "revoke tokens", name, only_there=True):
+        count = take(path, name)
     if as_json:
         echo_json({"name": name, "revoked": count})
     else:

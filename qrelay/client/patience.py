@@ -18,7 +18,7 @@ import grpc.aio
 
 from qrelay.client.places import Places
 from qrelay.errors import BackendTimeout, BackendUnavailable, QrelayError, TransientError
-from qrelay.runtime.client import from_rpc_error
+from qrelay.runtime.client import from_rpc_error, told_s
 from qrelay.runtime.telemetry import trace_context
 
 T = TypeVar("T")
@@ -37,12 +37,20 @@ class Patience:
     attempts: int = ATTEMPTS
 
     async def ask(self, service: str, method: str, request: Any) -> Any:
-        """The answer of a unary call, asked once. Raises QrelayError."""
-        address, stub = self.places.stub(service)
-        try:
-            return await getattr(stub, method)(request, timeout=self.timeout_s, metadata=trace_context())
-        except grpc.aio.AioRpcError as error:
-            raise self.error(service, address, error) from error
+        """The answer of a unary call, asked once; again only where the service says when it may be, within
+        `timeout_s` in all. Raises QrelayError."""
+        left_s = self.timeout_s
+        while True:
+            address, stub = self.places.stub(service)
+            try:
+                return await getattr(stub, method)(request, timeout=self.timeout_s, metadata=trace_context())
+            except grpc.aio.AioRpcError as error:
+                found = self.error(service, address, error)
+                rest_s = told_s(found)
+                if rest_s is None or rest_s > left_s:
+                    raise found from error
+            left_s -= rest_s
+            await _rest(rest_s)
 
     async def tried(self, service: str, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` answers, tried again where that may help. Raises QrelayError."""
@@ -67,7 +75,10 @@ class Patience:
             failures = -1
         elif failures + 1 >= self.attempts:
             raise error
-        await asyncio.sleep(_pause_s(max(failures, 0), error.retry_after_s))
+        pause_s, rest_s = _pause_s(max(failures, 0), error.retry_after_s), told_s(error) or 0.0
+        if rest_s > self.timeout_s:
+            raise error
+        await _rest(max(pause_s, rest_s))
         return failures + 1
 
     def late(self, service: str, address: str) -> BackendTimeout:
@@ -81,6 +92,10 @@ class Patience:
         """A failed call's error."""
         found = from_rpc_error(address, error)
         return self.late(service, address) if type(found) is BackendTimeout else found
+
+
+async def _rest(seconds: float) -> None:
+    await asyncio.sleep(seconds)
 
 
 def _pause_s(failures: int, asked_s: float | None) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar
@@ -14,7 +15,15 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from qrelay.config import PLAIN, Transport
-from qrelay.errors import BackendTimeout, BackendUnavailable, InputError, Overloaded, Oversized, QrelayError
+from qrelay.errors import (
+    BackendTimeout,
+    BackendUnavailable,
+    InputError,
+    Overloaded,
+    Oversized,
+    QrelayError,
+    RateExceeded,
+)
 from qrelay.runtime.translate import error_of_status
 from qrelay.security import tls
 from qrelay.security.access import header_of, own_token
@@ -59,18 +68,30 @@ S = TypeVar("S")
 
 
 def signed(stub: S) -> S:
-    """The stub, whose calls show this process's token, where it has one, beside the metadata that each call gives.
-    Raises ConfigError: the token's file is gone."""
-    if shown := header_of(own_token()):
-        for name, call in vars(stub).items():
-            setattr(stub, name, partial(_showing, call, shown))
+    """The stub, whose calls show this process's token, where it has one, beside the metadata that each call gives: as
+    its file is by then. A unary call that blocks comes again when the service says that it may, within its timeout.
+    The calls raise ConfigError: the token's file is gone."""
+    for name, call in vars(stub).items():
+        setattr(stub, name, partial(_showing, call))
     return stub
 
 
-def _showing(
-    call: Callable[..., Any], shown: Metadata, *arguments: Any, metadata: Metadata | None = None, **options: Any
-) -> Any:
-    return call(*arguments, metadata=(*(metadata or ()), *shown), **options)
+def _showing(call: Callable[..., Any], *arguments: Any, metadata: Metadata | None = None, **options: Any) -> Any:
+    left_s: float = options.get("timeout") or 0.0
+    while True:
+        try:
+            return call(*arguments, metadata=(*(metadata or ()), *header_of(own_token())), **options)
+        except grpc.RpcError as error:
+            rest_s = told_s(error_of_status(_status(error), ""))
+            if rest_s is None or rest_s > left_s:
+                raise
+        left_s -= rest_s
+        time.sleep(rest_s)
+
+
+def told_s(error: QrelayError | None) -> float | None:
+    """Seconds after which a service that finds us too quick says to come again; None: that is not what it says."""
+    return (error.retry_after_s or 0.0) if isinstance(error, RateExceeded) else None
 
 
 def get_info(

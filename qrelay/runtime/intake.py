@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, Final
@@ -136,10 +136,16 @@ class Reader:
         finally:
             self._room.give(held)
 
-    async def each(self, context: ServicerContext, held: deque[int]) -> AsyncIterator[Any]:
-        """The requests of a stream; the bytes of those that are not answered yet are in `held`, oldest first."""
+    async def each(
+        self, context: ServicerContext, held: deque[int], turn: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[Any]:
+        """The requests of a stream; the bytes of those that are not answered yet are in `held`, oldest first. turn:
+        comes before each but the first is parsed."""
+        first = True
         while (raw := await context.read()) is not grpc.aio.EOF:
-            size = len(raw)
+            if not first:
+                await turn()
+            first, size = False, len(raw)
             request = await self._parsed(raw)
             await self._intake.streaming.take(size)
             held.append(size)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,8 +29,9 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from qrelay.config import AccessSettings, GrpcSettings, TlsSettings
-from qrelay.errors import AccessError, BackendTimeout, Oversized, PortInUse, QrelayError
+from qrelay.errors import AccessError, BackendTimeout, Oversized, PortInUse, QrelayError, RateExceeded
 from qrelay.runtime import telemetry
+from qrelay.runtime.callers import admitted, count
 from qrelay.runtime.health import PROBES, Health, checks_alone
 from qrelay.runtime.intake import Intake, Reader, ServicerContext
 from qrelay.runtime.translate import as_qrelay_error, rich_status, status_code
@@ -41,6 +43,8 @@ from qrelay.security.tls import server_credentials
 log = logging.getLogger(__name__)
 
 LIVENESS: Final = "liveness"
+_PUSHBACK: Final = "grpc-retry-pushback-ms"
+"""Says to gRPC's own retries when to call again."""
 _UNTAKEN_S: Final = 2**31 - 1
 """Seconds that a call waits to be taken up: its own deadline ends it. gRPC drops it after 30, as CANCELLED, which a
 process that stood still so long (on a starved or suspended machine) would answer to callers who cancelled nothing."""
@@ -51,6 +55,9 @@ _WATCHED: Final = 8
 """Of so many calls at once, one may watch health, for as long as it likes."""
 _STREAM_AHEAD: Final = 4
 """Requests of one stream that are worked on at once; beyond, the client's window fills: back-pressure."""
+
+_PACE_S: Final = 1.0
+"""Seconds for which a stream's message may wait for its caller's rate."""
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -119,13 +126,14 @@ class Guard(grpc.aio.ServerInterceptor):
             span.end()
 
     async def _admit(self, method: _Method, context: ServicerContext) -> None:
-        """Notes who calls, before anything of the request is read. Raises AccessError: they may not."""
+        """Notes who calls, before anything of the request is read. Raises AccessError, RateExceeded: they may not."""
         caller: Principal | None = None
         try:
             if RPCS.get(method.name, not OPEN) is OPEN:
                 return
             header = next((value for key, value in context.invocation_metadata() or () if key == HEADER), "")
-            caller = await self._gate.identify(context.auth_context(), bearer_of(str(header)))
+            bearer = bearer_of(str(header))
+            caller = await admitted(self._gate, context.auth_context(), bearer, context.peer())
             if caller is not ANYBODY:
                 require_rpc(caller, method.name)
             acting.set(caller)
@@ -149,11 +157,18 @@ class Guard(grpc.aio.ServerInterceptor):
         room = self._intake.streaming
         async with self._intake.stream():
             try:
-                async for answer in method.behavior(method.reader.each(context, unanswered), context):
+                asked = method.reader.each(context, unanswered, partial(self._turn, context))
+                async for answer in method.behavior(asked, context):
                     room.give(unanswered.popleft())
                     yield answer
             finally:
                 room.give(sum(unanswered))
+
+    async def _turn(self, context: ServicerContext) -> None:
+        """A stream's next message counts as a call, and waits a moment for its turn, for a refusal ends the stream.
+        Raises RateExceeded: for longer."""
+        if wait_s := count(self._gate, acting.get() or ANYBODY, context.peer(), _PACE_S):
+            await asyncio.sleep(wait_s)
 
     def _serialized(self, method: _Method, answer: Any) -> bytes:
         data, limit = method.serialize(answer), self._settings.max_message_bytes
@@ -197,7 +212,10 @@ def _once(serialize: Callable[[Any], bytes], answer: Any) -> bytes:
 async def _abort(context: ServicerContext, error: QrelayError, method: _Method) -> NoReturn:
     method.count(status_code(error).name)
     status = rpc_status.to_status(rich_status(error))
-    await context.abort(status.code, status.details, status.trailing_metadata)
+    metadata = tuple(status.trailing_metadata)
+    if isinstance(error, RateExceeded):
+        metadata += ((_PUSHBACK, str(math.ceil(1000 * (error.retry_after_s or 0)))),)
+    await context.abort(status.code, status.details, metadata)
 
 
 async def answer_stream(
@@ -245,7 +263,7 @@ class GrpcServer:
         """host:port that answers probes in plain text; "" where there is none."""
         untaken = _UNTAKEN_CALLS * settings.max_calls
         self._server = grpc.aio.server(
-            interceptors=[Guard(settings, Gate(access or AccessSettings()))],
+            interceptors=[Guard(settings, Gate(access or AccessSettings(), grpc_name))],
             maximum_concurrent_rpcs=settings.max_calls,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),

@@ -87,6 +87,9 @@ CERTIFICATE_RENEW_BY = Gauge(
     "qrelay_certificate_renew_by_timestamp_seconds",
     "When a third of its lifetime is left, or a week if that is shorter, in Unix time; 0: it has none",
 )
+RATE_LIMITED = Counter(
+    "qrelay_rate_limited", "Calls and requests refused by access.rates, by the line's name there", ["caller"]
+)
 PENDING_ITEMS = Gauge("qrelay_pending_items", "Items that gRPC calls hold now")
 READY = Gauge("qrelay_ready", "1 when the model is loaded and the service answers")
 JUDGMENTS = Counter("qrelay_judgments", "Judgments: graded, cached or missing, the latter with reason", ["outcome"])

@@ -46,6 +46,7 @@ _TABLE: Final[dict[type[QrelayError], tuple[grpc.StatusCode, Fate]]] = {
     errors.ContentFiltered: (grpc.StatusCode.FAILED_PRECONDITION, Fate.DEAD_LETTER),
     errors.InputError: (grpc.StatusCode.INVALID_ARGUMENT, Fate.DEAD_LETTER),
     errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, Fate.RETRY),
+    errors.RateExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, Fate.RETRY),
     errors.BackendUnavailable: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),
     errors.BackendTimeout: (grpc.StatusCode.DEADLINE_EXCEEDED, Fate.RETRY),
     errors.RateLimited: (grpc.StatusCode.UNAVAILABLE, Fate.RETRY),

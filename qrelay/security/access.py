@@ -17,7 +17,9 @@ from typing import Any, Final
 
 from qrelay.config import AccessSettings, secret
 from qrelay.errors import ConfigError, PermissionDenied, Unauthenticated
+from qrelay.security import statements
 from qrelay.security.identity import ANYBODY, Kind, Principal, is_secure, of_certificate
+from qrelay.security.rates import Rates
 from qrelay.security.roles import SPEAKS_FOR_PEOPLE
 from qrelay.security.tokens import PREFIX, Tokens
 
@@ -35,9 +37,14 @@ _NOBODY: Final = (
 class Gate:
     """See the module. One for a server; use from its event loop."""
 
-    def __init__(self, settings: AccessSettings) -> None:
-        """Raises ConfigError: the file of tokens cannot be read, or a library is not installed."""
-        self.on = settings.on
+    def __init__(self, settings: AccessSettings, service: str = "") -> None:
+        """service: the gRPC name of the service that this is the gate of; "": the console's.
+
+        Raises:
+            ConfigError: the file of tokens cannot be read, or a library is not installed.
+        """
+        self.on, self._service = settings.on, service
+        self.rates = Rates(settings.rates)
         self._grants = settings.grants
         self._tokens = Tokens(settings.tokens) if settings.tokens else None
         self._issuer = _issuer(settings) if settings.oidc.issuer else None
@@ -66,12 +73,25 @@ class Gate:
     async def _person(self, bearer: str) -> Principal:
         if len(bearer) > _MOST:
             raise Unauthenticated(f"a token of more than {_MOST} characters is nobody's")
-        if bearer.startswith(PREFIX) or self._issuer is None:
-            if self._tokens is None:
-                raise Unauthenticated("no tokens are taken here: access.tokens names no file")
-            found = self._tokens.holder(bearer)
-            return Principal(found.name, Kind.PERSON, frozenset(found.roles), bearer=bearer)
-        return await asyncio.to_thread(self._issuer.person, bearer)
+        if bearer.startswith(statements.PREFIX):
+            found = self._held().spoken_for(bearer, self._service)
+        elif bearer.startswith(PREFIX) or self._issuer is None:
+            found = self._held().holder(bearer)
+        else:
+            return await asyncio.to_thread(self._issuer.person, bearer)
+        return Principal(found.name, Kind.PERSON, frozenset(found.roles), bearer=bearer)
+
+    def _held(self) -> Tokens:
+        if self._tokens is None:
+            raise Unauthenticated("no tokens are taken here: access.tokens names no file")
+        return self._tokens
+
+    def for_service(self, bearer: str, service: str) -> str:
+        """What shows a service, by its gRPC name, for whom the console asks: of one of our tokens a statement that is
+        of use there alone; of an issuer's, and of one that was made before there were such, the token."""
+        key = statements.key_of(bearer) if bearer.startswith(PREFIX) else ""
+        known = key and self._tokens and self._tokens.knows(key)
+        return statements.statement(bearer, service) if known else bearer
 
 
 def _issuer(settings: AccessSettings) -> Any:

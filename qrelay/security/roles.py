@@ -48,11 +48,11 @@ SERVICES: Final[Mapping[str, frozenset[str]]] = {
     "console": frozenset(),
     "trainer": frozenset(_of("qrelay.v1.SinkService", "GetQueryStates GetStats")),
 }
-"""Service of a certificate -> what it may call beside what is OPEN. The console passes on the token of the person
-whom it serves, so a call in their name is allowed as theirs; its certificate alone allows nothing. A training job
+"""Service of a certificate -> what it may call beside what is OPEN. The console says for which person it asks
+(`statements.py`), so a call in their name is allowed as theirs; its certificate alone allows nothing. A training job
 reads the ledger and the registry, not the services; `qrelay rounds` asks the sink how far its queries are."""
 SPEAKS_FOR_PEOPLE: Final = "console"
-"""The service from which a person's token is taken."""
+"""The service from which a person's token, or a statement for it, is taken."""
 
 ACTIONS: Final[Mapping[str, Role | None]] = {
     "open": OPEN,

@@ -1,7 +1,8 @@
-"""People's tokens: a YAML file of names, roles, expiry and the token's SHA-256. No file holds a token.
+"""People's tokens: a YAML file of names, roles, expiry, the token's SHA-256 and a public key of it (`statements.py`).
+No file holds a token.
 
     tokens:
-    - {name: ana, sha256: 8b1f…, roles: [labeller], expires: 2027-01-01T00:00:00+00:00}
+    - {name: ana, sha256: 8b1f…, key: 77ad…, roles: [labeller], expires: 2027-01-01T00:00:00+00:00}
 
 A token is 256 random bits. So a plain SHA-256 hides it: a slow or salted hash is for secrets that can be guessed, and
 nobody tries 2^256. The file is read again when it changes; one that is gone or broken lets nobody in.
@@ -26,6 +27,7 @@ from qrelay.config import Role, Section
 from qrelay.errors import BackendUnavailable, ConfigError, InputError, Unauthenticated
 from qrelay.files import held, write_atomic
 from qrelay.parsing import yaml_document
+from qrelay.security import statements
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ class Entry(Section):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     roles: Annotated[tuple[Role, ...], Field(min_length=1)]
     expires: AwareDatetime
+    key: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+    """Checks what the console says for the token (`statements.py`); "": made before there were such keys."""
 
 
 class _File(Section):
@@ -68,6 +72,21 @@ class Tokens:
         for each in self._current():
             if hmac.compare_digest(each.sha256, digest):
                 found = each
+        return self._valid(found)
+
+    def spoken_for(self, said: str, service: str) -> Entry:
+        """For whose token the console speaks, to the service of this gRPC name. Raises Unauthenticated: nobody's, it
+        is expired, or the statement does not hold."""
+        key = statements.named_key(said)
+        found = self._valid(next((each for each in self._current() if key and each.key == key), None))
+        statements.check(said, found.key, service)
+        return found
+
+    def knows(self, key: str) -> bool:
+        """Whether some entry has this public key."""
+        return any(each.key == key for each in self._current())
+
+    def _valid(self, found: Entry | None) -> Entry:
         if found is None:
             raise Unauthenticated(f"this token is nobody's, or was revoked: {_HOW}")
         if found.expires <= self._now():
@@ -108,7 +127,10 @@ def add(path: Path, name: str, roles: Sequence[Role], days: float) -> tuple[str,
     if not name.isprintable() or name != name.strip() or not 0 < len(name) <= 80:
         raise InputError(f"{name[:80]!r} cannot be a name: give one line of 1 to 80 characters")
     token, expires = PREFIX + secrets.token_urlsafe(_BYTES), datetime.now(UTC) + timedelta(days=days)
-    entry = Entry(name=name, sha256=_hash(token), roles=tuple(roles), expires=expires.replace(microsecond=0))
+    entry = Entry(
+        name=name, sha256=_hash(token), key=statements.key_of(token), roles=tuple(roles),
+        expires=expires.replace(microsecond=0),
+    )  # fmt: skip
     with _alone(path):
         _write(path, (*(read(path) if path.exists() else ()), entry))
     return token, entry.expires

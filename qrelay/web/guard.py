@@ -19,7 +19,7 @@ from qrelay.errors import BackendTimeout, MalformedInput, Overloaded, Oversized
 from qrelay.runtime.intake import Room
 from qrelay.web.errors import problem
 from qrelay.web.pages import refusal
-from qrelay.web.security import HEADERS, is_json, refuse_foreign, refuse_forged
+from qrelay.web.security import HEADERS, count_request, is_json, refuse_foreign, refuse_forged
 from qrelay.web.settings import ConsoleSettings
 
 HEALTH: Final = "/health"
@@ -54,6 +54,7 @@ class Guard:
             refuse_foreign(scope["method"], connection.headers, self._settings.hosts)
             if scope["path"] != HEALTH:
                 self._admit()
+                await count_request(connection)
             limit = self._limit(connection)
             async with self._held(_declared(connection, limit), receive, limit) as body:
                 refuse_forged(scope["method"], connection, body)

@@ -17,6 +17,7 @@ import enum
 import hmac
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -25,8 +26,9 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from qrelay.errors import AccessError, InputError
+from qrelay.errors import AccessError, BackendUnavailable, InputError
 from qrelay.runtime import telemetry
+from qrelay.runtime.callers import admitted
 from qrelay.security.access import HEADER, bearer_of
 from qrelay.security.identity import Kind, Principal, acting, named
 from qrelay.security.roles import ACTIONS, require
@@ -95,13 +97,24 @@ async def authorise(request: HTTPConnection, action: Action) -> Person:
     return person
 
 
+async def count_request(request: HTTPConnection) -> None:
+    """Counts the request as one of who shows a token that holds, else of its address. Raises RateExceeded."""
+    site, peer = site_of(request), request.client.host if request.client else ""
+    if site.gate.rates.on:
+        with suppress(AccessError, BackendUnavailable):  # `authorise` says so, where the route asks for somebody
+            await admitted(site.gate, {}, _token(request), peer)
+
+
+def _token(request: HTTPConnection) -> str:
+    return bearer_of(request.headers.get(HEADER, "")) or request.cookies.get(SESSION_COOKIE, "")
+
+
 async def _verified(request: HTTPConnection, action: Action) -> Person:
     caller: Principal | None = None
     if action is Action.OPEN:
         return Person("")
-    token = bearer_of(request.headers.get(HEADER, "")) or request.cookies.get(SESSION_COOKIE, "")
     try:
-        caller = await identified(request, token)
+        caller = await identified(request, _token(request))
         require(caller, ACTIONS[action.value], action.value)
     except AccessError as error:
         telemetry.denied(caller, action.value, error, request.client.host if request.client else "")

@@ -79,6 +79,7 @@ def serve(site: Site, say: Callable[[str], None] = lambda _: None) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     telemetry.setup_tracing(CONSOLE, settings.telemetry)
     telemetry.warn_exposed(settings)
+    warn_open(settings)
     with listen(settings.bind) as listening:
         metrics = telemetry.setup_metrics(settings.telemetry.metrics_bind, settings.tls)
         url = f"{'https' if settings.tls.enabled else 'http'}://{address_of(listening)}"
@@ -90,6 +91,12 @@ def serve(site: Site, say: Callable[[str], None] = lambda _: None) -> None:
         log.info("ready", extra={"url": url, "metrics": metrics})
         running.run(sockets=[listening])
     log.info("stopped")
+
+
+def warn_open(settings: ConsoleSettings) -> None:
+    """Certificates alone ask nobody who they are; beyond this machine the settings refuse that."""
+    if settings.tls.enabled and not settings.access.on:
+        log.warning("OPEN: whoever reaches console.bind %s may do everything in any name: set access", settings.bind)
 
 
 def _announce(settings: ConsoleSettings, url: str, metrics: str) -> None:

@@ -125,14 +125,20 @@ class Site:
         address, stub = self._places.stub(service)
         with translated(address):
             timeout_s = self.settings.grpc.default_deadline_s
-            return await getattr(stub, method)(request, timeout=timeout_s, metadata=_told())
+            return await getattr(stub, method)(request, timeout=timeout_s, metadata=self._told(service))
 
     async def stream(self, service: Service, method: str, request: Any) -> AsyncIterator[Any]:
         """A call whose answers come one by one, for as long as somebody reads them. Raises as `call`."""
         address, stub = self._places.stub(service)
         with translated(address):
-            async for answer in getattr(stub, method)(request, metadata=_told()):
+            async for answer in getattr(stub, method)(request, metadata=self._told(service)):
                 yield answer
+
+    def _told(self, service: Service) -> tuple[tuple[str, str], ...]:
+        """The trace that a call belongs to, and what shows this service who asks, whose role it checks itself."""
+        caller = acting.get()
+        shown = self.gate.for_service(caller.bearer, f"qrelay.v1.{service.capitalize()}Service") if caller else ""
+        return *trace_context(), *header_of(shown)
 
     async def close(self) -> None:
         """Closes channels and the ledger."""
@@ -141,12 +147,6 @@ class Site:
         await self._places.close()
         if self._ledger is not None:
             self._ledger.close()
-
-
-def _told() -> tuple[tuple[str, str], ...]:
-    """The trace that a call belongs to, and the token of who asks, whose role the service checks itself."""
-    caller = acting.get()
-    return *trace_context(), *header_of(caller.bearer if caller else "")
 
 
 def site_of(request: HTTPConnection) -> Site:

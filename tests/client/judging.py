@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qrelay import wire
+from qrelay.config import AccessSettings
 from qrelay.errors import QrelayError
 from qrelay.runtime.server import answer_stream
 from qrelay.runtime.translate import item_error
@@ -66,7 +67,7 @@ class Judging(judge_pb2_grpc.JudgeServiceServicer):
         try:
             async for response in answer_stream(requests, answer):
                 yield response
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # the latter where the end meets a write
             self.cancelled += 1
             raise
 
@@ -82,9 +83,11 @@ class Judging(judge_pb2_grpc.JudgeServiceServicer):
 
 
 @contextmanager
-def judge(servicer: Judging) -> Iterator[str]:
+def judge(servicer: Judging, access: AccessSettings | None = None) -> Iterator[str]:
     """The address at which it answers."""
-    with serving(
-        "qrelay.v1.JudgeService", lambda server: judge_pb2_grpc.add_JudgeServiceServicer_to_server(servicer, server)
-    ) as address:
+
+    def add(server: Any) -> None:
+        judge_pb2_grpc.add_JudgeServiceServicer_to_server(servicer, server)
+
+    with serving("qrelay.v1.JudgeService", add, access=access) as address:
         yield address

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from qrelay.config import OidcSettings, Role
 from qrelay.errors import InputError
+from qrelay.security import statements
 from qrelay.security.access import bearer_of
 from qrelay.security.identity import Kind, Principal
 from qrelay.security.oidc import Issuer, _keys
@@ -21,6 +22,7 @@ from qrelay.security.tokens import Tokens, add
 from tests.fuzz.parser import Parser, file, written
 
 _ISSUER: Final = OidcSettings(issuer="https://issuer.example", audience="qrelay", keys="https://issuer.example/keys")
+_TOKEN: Final = "qrelay_x"
 _NEVER: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -62,6 +64,17 @@ def _tokens(path: Path) -> None:
     Tokens(path, now=lambda: _NEVER).holder("qrelay_x")
 
 
+def _stated(_: Path) -> list[bytes]:
+    return [statements.statement(_TOKEN, "qrelay.v1.SinkService").encode()]
+
+
+def _statement(data: bytes, _: Path) -> None:
+    """What the console says for a person, as a service of the same file of tokens takes it."""
+    said = data.decode("utf8", "surrogateescape")
+    statements.named_key(said)
+    statements.check(said, statements.key_of(_TOKEN), "qrelay.v1.SinkService")
+
+
 PARSERS: Final = (
     Parser(
         "file of tokens", "yaml",
@@ -69,4 +82,5 @@ PARSERS: Final = (
     ),
     Parser("an issuer's keys", "json", _key_sets, _key_set),
     Parser("an issuer's token", "bytes", _signed, _shown, cost=2),
+    Parser("what the console says for a person", "bytes", _stated, _statement),
 )  # fmt: skip

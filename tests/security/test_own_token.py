@@ -14,9 +14,9 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from qrelay import Client
 from qrelay.config import AccessSettings, Role, TlsSettings
-from qrelay.errors import Unauthenticated
+from qrelay.errors import ConfigError, Unauthenticated
 from qrelay.runtime.client import channel, signed
-from qrelay.security.access import VARIABLE
+from qrelay.security.access import FILE_VARIABLE, VARIABLE
 from qrelay.security.certs import PERSON, SERVICE, authority, issue
 from qrelay.security.tokens import add
 from qrelay.v1 import retriever_pb2, retriever_pb2_grpc, sink_pb2, sink_pb2_grpc
@@ -129,3 +129,20 @@ async def test_tools_over_stdio_act_as_the_person_who_started_them(tmp_path: Pat
         async with Tools(stdio_client(parameters)) as client:
             answer = await client.call_tool("retrieve", {"query": "how?", "collection": "docs"})
             assert not answer.is_error, answer.content
+
+
+def test_a_client_that_lives_long_shows_the_token_that_its_file_holds_by_then(
+    sink: tuple[Sink, str], token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servicer, address = sink
+    file = tmp_path / "own.token"
+    monkeypatch.setenv(FILE_VARIABLE, str(file))
+    with channel(address) as opened:
+        stub = signed(sink_pb2_grpc.SinkServiceStub(opened))
+        for shown in (token, add(tmp_path / "tokens.yaml", "ana", list(Role), 1)[0]):
+            file.write_text(f"{shown}\n")
+            stub.GetStats(sink_pb2.GetStatsRequest(), timeout=60)
+            assert servicer.shown == (f"Bearer {shown}",)
+        file.unlink()
+        with pytest.raises(ConfigError, match="cannot be read"):
+            stub.GetStats(sink_pb2.GetStatsRequest(), timeout=60)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import grpc
 import httpx
 import pytest
 import sqlalchemy as sa
@@ -18,16 +21,17 @@ from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.audit_log import page
 from qrelay.runtime import telemetry
 from qrelay.security.access import HEADER
-from qrelay.security.identity import Kind, Principal, acts
+from qrelay.security.identity import Kind, Principal, acts, who
 from qrelay.security.roles import ACTIONS, OPEN
 from qrelay.security.tokens import add, revoke
+from qrelay.v1 import judge_pb2, judge_pb2_grpc
 from qrelay.web.api.operations import OPERATIONS
 from qrelay.web.app import ROUTES
 from qrelay.web.mcp import TOOLS
 from qrelay.web.routes import Guarded
 from qrelay.web.security import SESSION_COOKIE, Action
 from qrelay.web.settings import ConsoleSettings
-from qrelay.web.site import _told
+from tests.serving import serving
 from tests.web.serving import Served, console
 
 HTML = {"accept": "text/html"}
@@ -171,11 +175,47 @@ def test_a_denial_is_logged_with_who_and_what_and_without_the_token(
     assert tokens["reader"] not in json.dumps(lines)
 
 
-def test_a_service_is_shown_the_token_of_who_asks_and_never_the_processs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+class Shown(judge_pb2_grpc.JudgeServiceServicer):
+    """Keeps who asked, and what showed it."""
+
+    asked: tuple[str, str] = ("", "")
+
+    async def Judge(self, request: Any, context: Any) -> Any:
+        shown = next((value for key, value in context.invocation_metadata() if key == HEADER), "")
+        self.asked = (str(who()), shown.removeprefix("Bearer "))
+        return judge_pb2.JudgeResponse()
+
+
+def test_a_service_hears_who_asks_and_gets_nothing_that_the_console_or_another_service_would_take(
+    folder: Path, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("QRELAY_TOKEN", "of-this-process")
-    assert HEADER not in dict(_told())
-    with acts(Principal("ana", Kind.PERSON, bearer="hers")):
-        assert dict(_told())[HEADER] == "Bearer hers"
+    access, servicer = AccessSettings(tokens=folder / "tokens.yaml"), Shown()
+    add_judge = partial(judge_pb2_grpc.add_JudgeServiceServicer_to_server, servicer)
+    with serving("qrelay.v1.JudgeService", add_judge, access=access) as address:
+        with console(folder / "beside", access=access, judge=address) as site:
+            asked = {"query": "how?", "candidates": ["so"], "collection": "docs"}
+            site.http.post("/v1/judge", json=asked, headers={HEADER: f"Bearer {tokens['labeller']}"})
+            person, shown = servicer.asked
+            assert person == "person/labeller"
+            assert shown.startswith("qrelay-for_") and tokens["labeller"] not in shown
+            assert site.http.get("/", headers={HEADER: f"Bearer {shown}"}).status_code == 401
+    with serving("qrelay.v1.SinkService", partial(judge_pb2_grpc.add_JudgeServiceServicer_to_server, servicer),
+                 access=access) as other:  # fmt: skip
+        with grpc.insecure_channel(other) as opened, pytest.raises(grpc.RpcError) as refused:
+            judge_pb2_grpc.JudgeServiceStub(opened).Judge(
+                judge_pb2.JudgeRequest(), metadata=((HEADER, f"Bearer {shown}"),)
+            )
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_nobody_is_shown_the_processs_own_token(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QRELAY_TOKEN", "of-this-process")
+    assert HEADER not in dict(site.site._told("judge"))
+    with acts(Principal("ana", Kind.PERSON, bearer="an issuer's")):
+        assert dict(site.site._told("judge"))[HEADER] == "Bearer an issuer's", (
+            "whose audience is the issuer's to bind"
+        )
 
 
 def test_nobody_signs_in_where_nobody_is_asked(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from qrelay.cli.auditing import audited_act
 from qrelay.cli.group import example
-from qrelay.cli.models.options import SLOT, audited_act, author, author_options, opened, registry_options, say
+from qrelay.cli.models.options import SLOT, author, author_options, opened, registry_options, say
 
 _CONFIGURED = "configured"
 

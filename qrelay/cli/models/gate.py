@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from qrelay.cli.auditing import audited_act
 from qrelay.cli.group import example
-from qrelay.cli.models.options import audited_act
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.exitcodes import EXIT_GATE, EXIT_OK
 from qrelay.output import echo_json, show

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from qrelay.cli.options import config_option, data_dir_option, json_option
-from qrelay.errors import InputError, QrelayError
-from qrelay.labels.outcome import Told
+from qrelay.errors import InputError
 from qrelay.output import echo_json
-from qrelay.settings.secrets import masked
 
 if TYPE_CHECKING:
     from qrelay.models.registry.registry import Registry
@@ -67,26 +64,6 @@ def opened(folder: Path | None, data_dir: Path, config: Path | None) -> Registry
     from qrelay.models.registry.place import open_registry
 
     return open_registry(folder, data_dir, config)
-
-
-@contextmanager
-def audited_act(data_dir: Path, config: Path | None, act: str, subject: str) -> Iterator[Told]:
-    """Around a change of the registry: its row in the audit log of the installation's ledger, where there is one. One
-    that cannot be opened stops no rollback: the registry's own history has it too."""
-    from qrelay.labels.opening import ledger_place, open_ledger
-
-    told = Told()
-
-    with ExitStack() as stack:
-        try:
-            if ledger_place(data_dir, config) is not None:
-                from qrelay.labels.ledger.audit_log import audited
-
-                ledger, _ = stack.enter_context(open_ledger(None, data_dir, config))
-                told = stack.enter_context(audited(ledger, act, subject))
-        except (QrelayError, ModuleNotFoundError) as error:
-            click.echo(f"not in the audit log: {masked(str(error))}", err=True)
-        yield told
 
 
 def author(by: str | None) -> str:
