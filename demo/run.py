@@ -23,6 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from demo.answers import SETS, Key, Verdict, demo_documents, read_key
+from qrelay.judging.settings import JudgeSettings
 from qrelay.labels.settings import SinkSettings
 from qrelay.output import Rows, show
 from qrelay.rundir import endpoints, require
@@ -36,6 +37,8 @@ from qrelay.v1 import sink_pb2, sink_pb2_grpc
 HERE = Path(__file__).parent
 COLLECTION = "python-docs"
 SERVICES = 4
+CONFIRMS = "qwen2.5-coder-1.5b-instruct"
+"""The judge that is asked about the passages near the best too; a smaller one answers worse than it reads."""
 
 
 def qrelay(*arguments: str, environ: dict[str, str], needed: bool = True) -> None:
@@ -62,6 +65,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     """Drain and end; `up` limits how long that takes."""
     process.terminate()
     process.wait()
+
+
+def strategy(state: Path) -> dict[str, str]:
+    """The variable that has the tuned judge ask, where it can."""
+    model = load_settings(JudgeSettings, "judge", file=HERE / "qrelay.yaml", data_dir=state).model
+    return {"QRELAY_JUDGE__STRATEGY": "confirmed_likelihood"} if model == CONFIRMS else {}
 
 
 def best_passages(state: Path) -> list[dict[str, Any]]:
@@ -169,6 +178,7 @@ def main() -> None:
     environ = {**os.environ, "QRELAY_DATA_DIR": str(state), "QRELAY_CONFIG": str(HERE / "qrelay.yaml"),
                "QRELAY_CONSOLE__ENABLED": "false"}  # fmt: skip
     qrelay("models", "tune", environ=environ)
+    environ = strategy(state) | environ
     started = time.monotonic()
     qrelay("index", "build", f"python-docs:@{HERE / 'modules.txt'}", "--collection", COLLECTION,
            "--out", str(state / "index"), environ=environ)  # fmt: skip

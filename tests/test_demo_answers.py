@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from demo.answers import HERE, SETS, Key, Verdict, demo_documents, read_key, read_line
-from demo.run import by_key
+from demo.run import by_key, strategy
 from qrelay.index.documents import Document
 from qrelay.parsing import yaml_document
 from qrelay.types import Passage
@@ -122,3 +122,13 @@ def test_the_demo_says_how_many_best_passages_are_right_and_how_many_negatives_a
 def test_the_key_says_nothing_about_other_questions(key: Key) -> None:
     mine = {"query": "Where is my umbrella?", "passage": None}
     assert not list(by_key(key, [mine], [{"query": mine["query"], "negatives": []}]))
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"), [("qwen2.5-coder-1.5b-instruct", True), ("qwen2.5-coder-0.5b-instruct", False)]
+)
+def test_only_the_larger_judge_is_asked_about_what_it_has_read(
+    model: str, asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QRELAY_JUDGE__MODEL", model)
+    assert strategy(tmp_path) == ({"QRELAY_JUDGE__STRATEGY": "confirmed_likelihood"} if asked else {})

@@ -39,8 +39,8 @@ BackendName = Literal[
     "llamacpp", "transformers", "openvino", "vllm", "openai", "openai-batch", "embedder", "cross-encoder", "fake"
 ]
 StrategyName = Literal[
-    "binary", "graded", "query_likelihood", "contrastive_likelihood", "answer_nll", "utility", "pair_score",
-    "consensus",
+    "binary", "graded", "query_likelihood", "contrastive_likelihood", "confirmed_likelihood", "answer_nll", "utility",
+    "pair_score", "consensus",
 ]  # fmt: skip
 
 
@@ -140,6 +140,7 @@ class JudgeSettings(ServiceSettings):
     strategy: StrategyName = Field(
         "query_likelihood",
         description="query_likelihood: how much likelier the passage makes the query; best for small models. "
+        "confirmed_likelihood: the same, and the passages near the best are asked about, YES or NO. "
         "graded: a grade on `scale`; the default with llamacpp, openai and fake. binary: YES or NO. answer_nll: how "
         "much likelier the passage makes the reference answer; not to train on with small models. utility: listwise. "
         "pair_score: what an encoder says (embedder, cross-encoder). consensus: how much of the list resembles the "

@@ -96,7 +96,7 @@ async def test_no_order_leaves_its_place_in_any_rubric(name: str, tmp_path: Path
     assert all(each is not None for each in found)
 
 
-@pytest.mark.parametrize("strategy", ["binary", "graded", "query_likelihood", "answer_nll"])
+@pytest.mark.parametrize("strategy", ["binary", "graded", "query_likelihood", "confirmed_likelihood", "answer_nll"])
 def test_the_command_reports_every_strategy(strategy: str, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--backend", "fake", "--strategy", strategy, "--json"])
     (report,) = json.loads(capsys.readouterr().out)

@@ -19,6 +19,7 @@ HASHES = {
     ("utility", "0-1"): "a068a544023e2e4e40dd1145c3e71c1cd9d47e96f122069000ba923baf2c6254",
     ("query_likelihood", "0-3"): "5943e0259d202c474d793b05c20b4733995bcd6452440426c99ca198a9bd2843",
     ("contrastive_likelihood", "0-1"): "81bbb0763c5b38c83b714d448ef98627e4dcd788412a1dc4b222aee4f62cc8b1",
+    ("confirmed_likelihood", "0-3"): "db1f27f59a958c3961d2cb8f05910bb92ff87b682c3495db91b32217cea49159",
     ("answer_nll", "0-1"): "322f0d80cd45571e604b68b559981d7b12cb22160408a808ad59dc5738df049f",
 }
 """Of every label that was ever stored: these never change."""

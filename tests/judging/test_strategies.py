@@ -30,7 +30,9 @@ from tests.judging.samples import COOKING, COPYTREE, LOCK, QUERY, passage, reply
 ALL = [("binary", "0-1"), ("graded", "0-3"), ("graded", "1-4")]
 
 
-EVERY = [*ALL, ("query_likelihood", "0-3"), ("answer_nll", "0-3"), ("utility", "0-3")]
+EVERY = [
+    *ALL, ("query_likelihood", "0-3"), ("confirmed_likelihood", "0-3"), ("answer_nll", "0-3"), ("utility", "0-3"),
+]  # fmt: skip
 ASKED = Query("q", QUERY, "docs", reference_answers=("Call shutil.copytree.",))
 PASSAGES = [passage(text, n) for n, text in enumerate((COPYTREE, LOCK, COOKING))]
 
@@ -111,7 +113,7 @@ async def test_labels_do_not_depend_on_the_order_of_the_passages(every: Strategy
 
 async def test_labels_that_depend_on_nothing_else_do_not_change_with_their_company(every: Strategy) -> None:
     alone, together = await labels(every, PASSAGES[:1]), await labels(every, PASSAGES)
-    if every.spec.name != "utility":
+    if every.spec.name not in ("utility", "confirmed_likelihood"):
         assert alone["d#0"] == together["d#0"]
     else:
         assert every.reads(ASKED, PASSAGES[:1]) != every.reads(ASKED, PASSAGES)

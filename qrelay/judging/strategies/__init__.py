@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from qrelay.judging.strategies.answer_nll import AnswerNll
 from qrelay.judging.strategies.base import Strategy
 from qrelay.judging.strategies.chat import ChatGrade, Shot
+from qrelay.judging.strategies.confirmed import ConfirmedLikelihood
 from qrelay.judging.strategies.consensus import Consensus
 from qrelay.judging.strategies.contrastive import ContrastiveLikelihood
 from qrelay.judging.strategies.pair_score import PairScores
@@ -33,6 +34,8 @@ def make_strategy(
     Raises:
         ConfigError: a rubric that cannot be used.
     """
+    if not rubric and name == "confirmed_likelihood":
+        return ConfirmedLikelihood(min_mass=min_mass)
     if not rubric and name in _STRATEGIES:
         return _STRATEGIES[name]()
     found = load_rubric(rubric or (f"graded-{scale}" if name == "graded" else name))

@@ -19,7 +19,7 @@ from qrelay.llm.base import Backend
 from qrelay.llm.exchange import PROMPT_LOGPROBS, Message
 from qrelay.types import Passage, Query
 
-_PRIOR = Prior(GRADED, cuts=(0.53, 0.79, 1.0), slope=2.24)
+PRIOR = Prior(GRADED, cuts=(0.53, 0.79, 1.0), slope=2.24)
 """Logistic fits on LiveQA-Med's dev part (people's grades 2, 3, 4 of 1 to 4) with the 1.5B model, both sides of a cut
 weighing the same: how many candidates are relevant is a matter of the corpus and the retriever, and a map's to learn.
 See docs/judge.md."""
@@ -29,10 +29,10 @@ class QueryLikelihood:
     """See the module."""
 
     def __init__(self) -> None:
-        hashed = (QUESTION, repr(_PRIOR))
+        hashed = (QUESTION, repr(PRIOR))
         self.spec = StrategySpec(
             "query_likelihood",
-            _PRIOR.scale,
+            PRIOR.scale,
             digest(hygiene.VERSION, "query_likelihood", *hashed),
             frozenset({PROMPT_LOGPROBS}),
             PROMPT_LOGPROBS,
@@ -48,7 +48,7 @@ class QueryLikelihood:
         """One question a passage, and one for the query alone."""
         asked = [question(query.text, passage) for passage in (None, *passages)]
         alone, *replies = await backend.loglikelihood(asked)
-        return measured(replies, alone, _PRIOR)
+        return measured(replies, alone, PRIOR)
 
     def example(self, query: Query, passage: Passage) -> list[Message]:
         """The text whose end, the query, is measured."""
