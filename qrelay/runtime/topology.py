@@ -5,7 +5,9 @@ then the input double-acked.
 
 | setting | value | why |
 |---|---|---|
-| subjects | qrelay.v1.*.<queue> | one stream serves every collection; the token is there to filter by |
+| subjects | qrelay.v1.*.<lane>.<queue> | one stream serves every collection; the tokens are there to filter by |
+| lanes | 8 a queue, a durable consumer each | readers take from all in turn, so no collection's flood stands before another's |
+| former subjects | qrelay.v1.*.<queue>, one consumer | a lane more: what versions before lanes queued, and still publish |
 | subjects of dlq | also qrelay.v1.*.<stage>.dlq | each service may publish its own stage's dead letters alone |
 | retention | work queue | an acked message is done; the ledger, not the stream, is the record |
 | storage | file, no S2 | survives a restart; messages come zstd-compressed, S2 on top saves nothing |
@@ -20,6 +22,8 @@ then the input double-acked.
 from __future__ import annotations
 
 import enum
+import functools
+import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +32,8 @@ from qrelay.identity import require_collection, valid_collection
 from qrelay.types import CandidateSet, DeadLetter, JudgedSet, Query
 
 SUBJECT_ROOT: Final = "qrelay.v1"
+LANES: Final = 8
+"""Of each queue but that of dead letters. Another number would leave the messages of the lanes that go unread."""
 DEAD_LETTER_MARGIN: Final = 64 * 1024
 """Bytes that a dead letter may add to the message that it wraps."""
 
@@ -46,14 +52,25 @@ class Queue(enum.StrEnum):
         """The JetStream stream's name."""
         return f"QRELAY_V1_{self.value.upper()}"
 
+    @functools.cached_property
+    def lanes(self) -> tuple[Lane, ...]:
+        """What its readers take from in turn. The first has the service's name, and what has no lane's subject."""
+        if self is Queue.DLQ:
+            return (Lane(self.stream, self.consumer, None),)
+        plain, *laned = self.subjects()
+        names = (f"{self.consumer}-{lane}" for lane in range(LANES))
+        return (Lane(self.stream, self.consumer, plain), *map(Lane, [self.stream] * LANES, names, laned))
+
     def subjects(self, collection: str = "*") -> tuple[str, ...]:
-        """Patterns of the subjects that the stream takes, of one collection or of all."""
+        """Patterns of the subjects that the stream takes, of one collection (whichever lane they name) or of all."""
         plain = f"{SUBJECT_ROOT}.{collection}.{self.value}"
-        return (plain, letters(collection, "*")) if self is Queue.DLQ else (plain,)
+        if self is Queue.DLQ:
+            return plain, letters(collection, "*")
+        return plain, *(f"{SUBJECT_ROOT}.{collection}.{lane}.{self.value}" for lane in range(LANES))
 
     def takes(self, subject: str) -> bool:
         """Whether the stream takes this subject, be its collection one of qrelay's or not."""
-        return any(_matches(pattern, subject) for pattern in self.subjects())
+        return subject.endswith(self.value) and any(_matches(pattern, subject) for pattern in self.subjects())
 
     def subject(self, collection: str) -> str:
         """The subject of one collection's messages.
@@ -62,17 +79,35 @@ class Queue(enum.StrEnum):
             InvalidQuery: no collection can have this name.
         """
         require_collection(collection)
-        return f"{SUBJECT_ROOT}.{collection}.{self.value}"
+        return self.subjects(collection)[0 if self is Queue.DLQ else 1 + lane_of(collection)]
 
     @property
     def consumer(self) -> str:
-        """The durable consumer's name: the service that reads this queue."""
+        """The first lane's durable consumer: the name of the service that reads this queue."""
         return CONSUMERS[self]
 
     @property
     def carries(self) -> type[Query | CandidateSet | JudgedSet | DeadLetter]:
         """The one type of record whose messages belong here."""
         return CARRIES[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A share of a queue: the durable consumer that reads it, and the pattern of its subjects, None: all."""
+
+    stream: str
+    consumer: str
+    subject: str | None
+
+    def takes(self, subject: str) -> bool:
+        """Whether it reads this one of the stream's subjects."""
+        return self.subject is None or _matches(self.subject, subject)
+
+
+def lane_of(collection: str) -> int:
+    """The lane of a collection's messages, the same in every process and version."""
+    return zlib.crc32(collection.encode()) % LANES
 
 
 CONSUMERS: Final = {
