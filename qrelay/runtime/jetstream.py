@@ -270,7 +270,8 @@ class JetStreamBroker:
 
     async def _consumers(self, queue: Queue) -> Sequence[ConsumerInfo]:
         """Every lane's."""
-        return await asyncio.gather(*(self._js.consumer_info(lane.stream, lane.consumer) for lane in queue.lanes))
+        asked = (self._js.consumer_info(lane.stream, lane.consumer) for lane in queue.lanes)
+        return list(await asyncio.gather(*asked))
 
     @contextlib.contextmanager
     def _translated(self, what: str, subject: str) -> Iterator[None]:

@@ -4,9 +4,9 @@
     messages = await reader.take(32, timeout_s=1.0)
 
 A *draw* takes what is there, at most a share, and ends at once (`no_wait`). A *bell* takes nothing: it asks for a
-message of at most one byte, so the server answers as soon as there is any message, and keeps it. So the reader waits on
-every lane at once, and yet no more is delivered than was asked for: whatever ends the process, no delivery of a message
-that nobody handles is counted.
+message of at most one byte, so the server answers as soon as there is any message, and keeps it. So the reader waits
+on every lane at once, and yet no more is delivered than was asked for: whatever ends the process, no delivery of a
+message that nobody handles is counted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qrelay.runtime.natsaccounts import next_subject
 from qrelay.runtime.topology import Queue
 
 _BELL_S: Final = 5.0
-"""So long a bell stands; also how late a message is seen after a crash of the one server of a cluster that knew it."""
+"""So long a bell stands: as late is a message seen after the crash of the one server that knew of the bell."""
 _PACE_S: Final = 1.0
 """Until a bell that was refused is tried again."""
 _ANSWER_S: Final = 1.0
@@ -70,7 +70,7 @@ class LaneReader:
         self._gone = False
 
     async def take(self, most: int, timeout_s: float) -> Sequence[Msg]:
-        """What is there now, else the first to come within the timeout, else none; `most` at most. One call at a time.
+        """At most `most` messages: what is there now, else the first to come within the timeout. One call at a time.
 
         Raises:
             Gone: a consumer is.

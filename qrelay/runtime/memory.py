@@ -149,8 +149,8 @@ class MemoryBroker:
 
     def _take(self, queue: Queue, max_items: int) -> list[MemoryMessage]:
         now = asyncio.get_running_loop().time()
-        for stored in [stored for stored in self._held[queue].values() if stored.due <= now]:
-            self._return(queue, stored)
+        for late in [stored for stored in self._held[queue].values() if stored.due <= now]:
+            self._return(queue, late)
         messages = list[MemoryMessage]()
         while len(messages) < max_items and (stored := self._next(queue)):
             self._held[queue][stored.number] = stored

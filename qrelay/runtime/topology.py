@@ -6,8 +6,8 @@ then the input double-acked.
 | setting | value | why |
 |---|---|---|
 | subjects | qrelay.v1.*.<lane>.<queue> | one stream serves every collection; the tokens are there to filter by |
-| lanes | 8 a queue, a durable consumer each | readers take from all in turn, so no collection's flood stands before another's |
-| former subjects | qrelay.v1.*.<queue>, one consumer | a lane more: what versions before lanes queued, and still publish |
+| lanes | 8 a queue, a durable consumer each | readers take from all: no collection's flood stands before another's |
+| former subjects | qrelay.v1.*.<queue>, one consumer | one lane more: what versions without lanes publish |
 | subjects of dlq | also qrelay.v1.*.<stage>.dlq | each service may publish its own stage's dead letters alone |
 | retention | work queue | an acked message is done; the ledger, not the stream, is the record |
 | storage | file, no S2 | survives a restart; messages come zstd-compressed, S2 on top saves nothing |
