@@ -7,6 +7,7 @@ feed on somebody's laptop would declare its defaults. Everybody else looks wheth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import nats.js.errors
 from nats.js import JetStreamContext
@@ -29,20 +30,31 @@ async def declare(js: JetStreamContext, settings: NatsSettings, max_payload: int
     """
     await check_limits(js, settings, max_payload)
     with translated("declare the queues"):
-        await asyncio.gather(*(_declare(js, queue, settings) for queue in Queue))
+        for queue in Queue:
+            await _declare(js, queue, settings)
 
 
 async def _declare(js: JetStreamContext, queue: Queue, settings: NatsSettings) -> None:
     config = _stream(queue, settings)
-    first, *others = (_consumer(lane, settings) for lane in queue.lanes)
+    consumers = [_consumer(lane, settings) for lane in queue.lanes]
     try:
         await js.add_stream(config)
     except nats.js.errors.BadRequestError as error:
         if error.err_code != NAME_IN_USE:
             raise
-        await js.add_consumer(queue.stream, first)
+        await _bring(js, queue, consumers[0])
         await js.update_stream(config)
-    await asyncio.gather(*(js.add_consumer(queue.stream, each) for each in (first, *others)))
+    for consumer in consumers:
+        await _bring(js, queue, consumer)
+
+
+async def _bring(js: JetStreamContext, queue: Queue, wanted: ConsumerConfig) -> None:
+    """Write a consumer where it is absent or another: the server's disk has to confirm each write."""
+    with contextlib.suppress(nats.js.errors.NotFoundError):
+        stands = (await js.consumer_info(queue.stream, str(wanted.durable_name))).config.as_dict()
+        if all(stands.get(name) == value for name, value in wanted.as_dict().items()):
+            return
+    await js.add_consumer(queue.stream, wanted)
 
 
 async def look(js: JetStreamContext, settings: NatsSettings, max_payload: int) -> None:
@@ -102,7 +114,7 @@ def _stream(queue: Queue, settings: NatsSettings) -> StreamConfig:
 def _consumer(lane: Lane, settings: NatsSettings) -> ConsumerConfig:
     return ConsumerConfig(
         durable_name=lane.consumer,
-        filter_subject=lane.subject,
+        filter_subjects=list(lane.subjects) or None,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=settings.ack_wait_s,
         max_deliver=-1,

@@ -54,12 +54,14 @@ class Queue(enum.StrEnum):
 
     @functools.cached_property
     def lanes(self) -> tuple[Lane, ...]:
-        """What its readers take from in turn. The first has the service's name, and what has no lane's subject."""
+        """What its readers take from in turn. The first has the service's name and what is in no other: former
+        subjects, and messages of other queues that a user of NATS had copied here, so that they do not lie for ever."""
         if self is Queue.DLQ:
-            return (Lane(self.stream, self.consumer, None),)
-        plain, *laned = self.subjects()
-        names = (f"{self.consumer}-{lane}" for lane in range(LANES))
-        return (Lane(self.stream, self.consumer, plain), *map(Lane, [self.stream] * LANES, names, laned))
+            return (Lane(self.stream, self.consumer, ()),)
+        former, *laned = self.subjects()
+        foreign = (f"{SUBJECT_ROOT}.*.{any_}{each}" for each in Queue if each is not self for any_ in ("", "*."))
+        first = Lane(self.stream, self.consumer, (former, *foreign))
+        return first, *(Lane(self.stream, f"{self.consumer}-{n}", (each,)) for n, each in enumerate(laned))
 
     def subjects(self, collection: str = "*") -> tuple[str, ...]:
         """Patterns of the subjects that the stream takes, of one collection (whichever lane they name) or of all."""
@@ -94,15 +96,15 @@ class Queue(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A share of a queue: the durable consumer that reads it, and the pattern of its subjects, None: all."""
+    """A share of a queue: the durable consumer that reads it, and the patterns of its subjects; none: all."""
 
     stream: str
     consumer: str
-    subject: str | None
+    subjects: tuple[str, ...]
 
     def takes(self, subject: str) -> bool:
-        """Whether it reads this one of the stream's subjects."""
-        return self.subject is None or _matches(self.subject, subject)
+        """Whether it reads this subject."""
+        return not self.subjects or any(_matches(pattern, subject) for pattern in self.subjects)
 
 
 def lane_of(collection: str) -> int:
