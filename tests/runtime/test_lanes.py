@@ -149,7 +149,7 @@ async def declared_as_before(broker: JetStreamBroker) -> None:
         config = (await broker._js.stream_info(queue.stream)).config
         await broker._js.update_stream(config.evolve(subjects=[f"qrelay.v1.*.{queue}"]))
         consumer = (await broker._js.consumer_info(queue.stream, queue.consumer)).config
-        await broker._js.add_consumer(queue.stream, consumer.evolve(filter_subject=None))
+        await broker._js.add_consumer(queue.stream, consumer.evolve(filter_subject=None, filter_subjects=None))
 
 
 async def test_an_upgrade_beside_workers_of_the_version_before_loses_and_doubles_nothing(
