@@ -223,13 +223,14 @@ class JetStreamBroker:
         return [JetStreamMessage(message) for message in messages]
 
     async def stored(self, queue: Queue, collection: str) -> AsyncIterator[StoredMessage]:
-        """What lies in a queue for a collection, oldest first, held messages included, consuming nothing.
+        """What lies in a queue for a collection, held messages included, consuming nothing: what is on the subject
+        without a lane or stage, then the rest, each oldest first.
 
         One request a message, one message in memory: about 0.25 ms each on a local server. A message that is acked
         before its turn is not seen; one that is stored meanwhile is.
         """
         require_collection(collection)
-        for subject in queue.subjects(collection):
+        for subject in queue.all_of(collection):
             async for message in self._stored(queue, subject):
                 yield message
 

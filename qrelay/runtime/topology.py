@@ -55,20 +55,25 @@ class Queue(enum.StrEnum):
     @functools.cached_property
     def lanes(self) -> tuple[Lane, ...]:
         """What its readers take from in turn. The first has the service's name and what is in no other: former
-        subjects, and messages of other queues that a user of NATS had copied here, so that they do not lie for ever."""
+        subjects, and messages of other queues that a user of NATS had copied here, which would lie here for ever."""
         if self is Queue.DLQ:
             return (Lane(self.stream, self.consumer, ()),)
         former, *laned = self.subjects()
-        foreign = (f"{SUBJECT_ROOT}.*.{any_}{each}" for each in Queue if each is not self for any_ in ("", "*."))
+        foreign = (pattern for each in Queue if each is not self for pattern in each.all_of("*"))
         first = Lane(self.stream, self.consumer, (former, *foreign))
         return first, *(Lane(self.stream, f"{self.consumer}-{n}", (each,)) for n, each in enumerate(laned))
 
-    def subjects(self, collection: str = "*") -> tuple[str, ...]:
-        """Patterns of the subjects that the stream takes, of one collection (whichever lane they name) or of all."""
-        plain = f"{SUBJECT_ROOT}.{collection}.{self.value}"
-        if self is Queue.DLQ:
-            return plain, letters(collection, "*")
-        return plain, *(f"{SUBJECT_ROOT}.{collection}.{lane}.{self.value}" for lane in range(LANES))
+    def subjects(self) -> tuple[str, ...]:
+        """Patterns of the subjects that the stream takes."""
+        plain, any_lane = self.all_of("*")
+        return (plain, *((any_lane,) if self is Queue.DLQ else (self._in_lane("*", lane) for lane in range(LANES))))
+
+    def all_of(self, collection: str) -> tuple[str, str]:
+        """Patterns of all subjects of a collection, whichever lane or stage they name."""
+        return f"{SUBJECT_ROOT}.{collection}.{self.value}", f"{SUBJECT_ROOT}.{collection}.*.{self.value}"
+
+    def _in_lane(self, collection: str, lane: int) -> str:
+        return f"{SUBJECT_ROOT}.{collection}.{lane}.{self.value}"
 
     def takes(self, subject: str) -> bool:
         """Whether the stream takes this subject, be its collection one of qrelay's or not."""
@@ -81,7 +86,7 @@ class Queue(enum.StrEnum):
             InvalidQuery: no collection can have this name.
         """
         require_collection(collection)
-        return self.subjects(collection)[0 if self is Queue.DLQ else 1 + lane_of(collection)]
+        return self.all_of(collection)[0] if self is Queue.DLQ else self._in_lane(collection, lane_of(collection))
 
     @property
     def consumer(self) -> str:

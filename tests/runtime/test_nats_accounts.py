@@ -91,7 +91,9 @@ def publishes() -> dict[str, list[str]]:
     asked = {"account's limits": ["$JS.API.INFO"]}
     for queue in Queue:
         stream, consumers = queue.stream, [lane.consumer for lane in queue.lanes]
-        asked[f"publish {queue}"] = [each for each in queue.subjects("docs") if "*" not in each]
+        asked[f"publish {queue}"] = [
+            each.replace("*", "docs", 1) for each in queue.subjects() if each.count("*") == 1
+        ]
         asked[f"take {queue}"] = [
             *(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}" for consumer in consumers),
             *(f"$JS.ACK.{stream}.{consumer}.1.999.999.1795965215664845648.0" for consumer in consumers),
