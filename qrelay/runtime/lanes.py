@@ -65,6 +65,7 @@ class LaneReader:
         self._order = deque(self._lanes.values())
         """Who gets what is left over of equal shares, first in line first."""
         self._arrived: deque[Msg] = deque()
+        """Delivered, and not returned yet: between two calls nothing but what a draw that was given up brings."""
         self._heard = asyncio.Event()
         self._connection = 0
         self._gone = False
@@ -77,20 +78,16 @@ class LaneReader:
         """
         await self._connected()
         give_up = _now() + timeout_s
-        taken: list[Msg] = []
-        while True:
-            while self._arrived and len(taken) < most:
-                taken.append(self._arrived.popleft())
-            if len(taken) == most:
-                return taken
-            if await self._draw(most - len(taken)):
+        while (room := most - len(self._arrived)) > 0:
+            if await self._draw(room):
                 await self._answers(max(give_up, _now() + _ANSWER_S))
-            elif taken or _now() >= give_up:
-                return taken
+            elif self._arrived or _now() >= give_up:
+                break
             else:
                 await self._listen(give_up)
-            if self._gone and not taken:
+            if self._gone and not self._arrived:
                 raise Gone
+        return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
 
     async def close(self) -> None:
         """Hears no more."""
@@ -140,7 +137,7 @@ class LaneReader:
     async def _until(self, give_up: float) -> bool:
         """Whether something was heard before the time is over."""
         try:
-            async with asyncio.timeout(give_up - _now()):
+            async with asyncio.timeout_at(give_up):
                 await self._heard.wait()
         except TimeoutError:
             return False
