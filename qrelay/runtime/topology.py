@@ -15,7 +15,7 @@ then the input double-acked.
 | duplicate window | 10 min | longer than a publisher's retries; never the only deduplication |
 | max_deliver | unlimited | the worker counts and dead-letters, so a crash on the last attempt strands nothing |
 | ack_wait | 60 s | the worker's heartbeat (20 s) keeps a long judgment; a dead replica's work returns in 60 s |
-| max_ack_pending | 2048 | shared by all replicas: less would cap scale-out |
+| max_ack_pending | 2048 a lane | shared by all replicas: less would cap scale-out |
 | dlq | as the others | dead letters wait for the sink to record them in the ledger; nothing pushes them out |
 """
 
