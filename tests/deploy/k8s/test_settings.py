@@ -160,7 +160,8 @@ def test_keda_scales_each_service_by_the_lag_of_its_own_stream(name: str) -> Non
         named = [each["name"] for each in spec["triggers"]]
         assert spec["advanced"]["scalingModifiers"]["formula"] == " + ".join(named)
         assert not [name for name in named for each in named if each != name and each.startswith(name)]
-        assert {each["natsServerMonitoringEndpoint"] for each in read} == {f"nats.qrelay.svc.cluster.local:{monitored}"}
+        asked = {each["natsServerMonitoringEndpoint"] for each in read}
+        assert asked == {f"nats.qrelay.svc.cluster.local:{monitored}"}
         assert {each["account"] for each in read} == {"$G"}  # of a server without accounts
         assert "replicas" not in one(objects, "Deployment", queue.consumer)["spec"]
 
