@@ -183,7 +183,7 @@ def test_the_judge_alone_scales_to_zero_and_waits_longer_than_its_model_takes_to
     scaled = {each["metadata"]["name"]: each["spec"] for each in of_kind(overlay("prod"), "ScaledObject")}
     assert {name: spec["minReplicaCount"] for name, spec in scaled.items()} == {
         "retriever": 1, "reranker": 1, "judge": 0, "sink": 1}  # fmt: skip
-    assert scaled["judge"]["triggers"][0]["metadata"]["activationLagThreshold"] == "0"
+    assert scaled["judge"]["advanced"]["scalingModifiers"]["activationTarget"] == "0"
     assert scaled["judge"]["cooldownPeriod"] >= 900
 
 
