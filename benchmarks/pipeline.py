@@ -178,7 +178,8 @@ async def raw_consume(url: str, queues: Sequence[Queue], count: int) -> None:
     js = client.jetstream(timeout=30)
 
     async def drain(queue: Queue) -> None:
-        subscription, seen = await js.pull_subscribe_bind(queue.consumer, stream=queue.stream), 0
+        lane = next(lane for lane in queue.lanes if lane.takes(queue.subject(COLLECTION)))
+        subscription, seen = await js.pull_subscribe_bind(lane.consumer, stream=lane.stream), 0
         while seen < count:
             try:
                 messages = await subscription.fetch(32, timeout=5)

@@ -144,7 +144,7 @@ class NatsSettings(Section):
         60.0, gt=0, description="Seconds without ack or heartbeat until a held message is delivered again"
     )
     max_ack_pending: int = Field(
-        2048, ge=1, description="Messages that all replicas of a service may hold together; caps scale-out"
+        2048, ge=1, description="Messages of one lane that all replicas of a service may hold; caps scale-out"
     )
     publish_timeout_s: float = Field(10.0, gt=0, description="Seconds to wait for a publish to be acknowledged")
     _transport: Transport = PrivateAttr(PLAIN)

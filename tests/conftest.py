@@ -90,8 +90,8 @@ def _as_online_as_before() -> Iterator[None]:
 
 @pytest.fixture
 def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
-    """A real nats-server on a free port with its own store."""
-    server = NatsServer(tmp_path / "nats")
+    """A real nats-server on a free port with its own store. No power fails here, so it does not wait for the disk."""
+    server = NatsServer(tmp_path / "nats", sync="2m")
     server.start()
     yield server
     server.kill()

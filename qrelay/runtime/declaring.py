@@ -6,6 +6,9 @@ feed on somebody's laptop would declare its defaults. Everybody else looks wheth
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
@@ -13,11 +16,13 @@ from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolic
 from qrelay.config import NatsSettings
 from qrelay.errors import BackendUnavailable, ConfigError
 from qrelay.runtime.natserrors import NAME_IN_USE, OFF, UNDECLARED, translated
-from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Queue
+from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Lane, Queue
 
 
 async def declare(js: JetStreamContext, settings: NatsSettings, max_payload: int) -> None:
     """Create every stream and consumer that is absent, and bring the others to the settings.
+
+    The consumer of a version before lanes took every subject: it leaves the lanes' alone before the stream has them.
 
     Raises:
         ConfigError: the server allows less than the settings need; the text names the limit and what to set.
@@ -26,14 +31,30 @@ async def declare(js: JetStreamContext, settings: NatsSettings, max_payload: int
     await check_limits(js, settings, max_payload)
     with translated("declare the queues"):
         for queue in Queue:
-            config = _stream(queue, settings)
-            try:
-                await js.add_stream(config)
-            except nats.js.errors.BadRequestError as error:
-                if error.err_code != NAME_IN_USE:
-                    raise
-                await js.update_stream(config)
-            await js.add_consumer(queue.stream, _consumer(queue, settings))
+            await _declare(js, queue, settings)
+
+
+async def _declare(js: JetStreamContext, queue: Queue, settings: NatsSettings) -> None:
+    config = _stream(queue, settings)
+    consumers = [_consumer(lane, settings) for lane in queue.lanes]
+    try:
+        await js.add_stream(config)
+    except nats.js.errors.BadRequestError as error:
+        if error.err_code != NAME_IN_USE:
+            raise
+        await _bring(js, queue, consumers[0])
+        await js.update_stream(config)
+    for consumer in consumers:
+        await _bring(js, queue, consumer)
+
+
+async def _bring(js: JetStreamContext, queue: Queue, wanted: ConsumerConfig) -> None:
+    """Write a consumer where it is absent or another: the server's disk has to confirm each write."""
+    with contextlib.suppress(nats.js.errors.NotFoundError):
+        stands = (await js.consumer_info(queue.stream, str(wanted.durable_name))).config.as_dict()
+        if all(stands.get(name) == value for name, value in wanted.as_dict().items()):
+            return
+    await js.add_consumer(queue.stream, wanted)
 
 
 async def look(js: JetStreamContext, settings: NatsSettings, max_payload: int) -> None:
@@ -46,7 +67,7 @@ async def look(js: JetStreamContext, settings: NatsSettings, max_payload: int) -
     try:
         with translated("look for the queues"):
             for queue in Queue:
-                await js.consumer_info(queue.stream, queue.consumer)
+                await asyncio.gather(*(js.consumer_info(lane.stream, lane.consumer) for lane in queue.lanes))
                 takes = (await js.stream_info(queue.stream)).config.subjects or []
                 if not set(queue.subjects()) <= set(takes):
                     raise BackendUnavailable(UNDECLARED)
@@ -90,9 +111,10 @@ def _stream(queue: Queue, settings: NatsSettings) -> StreamConfig:
     )
 
 
-def _consumer(queue: Queue, settings: NatsSettings) -> ConsumerConfig:
+def _consumer(lane: Lane, settings: NatsSettings) -> ConsumerConfig:
     return ConsumerConfig(
-        durable_name=queue.consumer,
+        durable_name=lane.consumer,
+        filter_subjects=list(lane.subjects) or None,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=settings.ack_wait_s,
         max_deliver=-1,

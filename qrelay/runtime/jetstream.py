@@ -19,6 +19,7 @@ import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.js.api import ConsumerInfo
 
 from qrelay.config import NatsSettings
 from qrelay.errors import BackendUnavailable, BrokerDenied, ConfigError, QrelayError, TransientError
@@ -26,6 +27,7 @@ from qrelay.identity import require_collection
 from qrelay.progress import step
 from qrelay.runtime import declaring
 from qrelay.runtime.broker import admit
+from qrelay.runtime.lanes import Gone, LaneReader
 from qrelay.runtime.natsaccounts import ack_subject, next_subject
 from qrelay.runtime.natsclient import QueueClient, connected, options_of
 from qrelay.runtime.natserrors import UNDECLARED, translated
@@ -36,8 +38,6 @@ log = logging.getLogger(__name__)
 
 _ACK_TIMEOUT_S = 5.0
 _LOOK_S = 1.0
-_GONE = (nats.js.errors.NotFoundError, nats.js.errors.ServiceUnavailableError, nats.errors.NoRespondersError)
-"""What a fetch says of a stream or consumer that was deleted, or whose server lost its store: mostly a bare 503."""
 
 
 class JetStreamMessage:
@@ -89,7 +89,7 @@ class JetStreamBroker:
         self._settings = settings
         self._owner = owner
         self._js: JetStreamContext = client.jetstream(timeout=settings.publish_timeout_s)
-        self._subscriptions: dict[Queue, JetStreamContext.PullSubscription] = {}
+        self._readers: dict[Queue, LaneReader] = {}
 
     @classmethod
     async def connect(
@@ -167,7 +167,7 @@ class JetStreamBroker:
         if not self._owner:
             raise BackendUnavailable(UNDECLARED)
         try:
-            await self._js.consumer_info(queue.stream, queue.consumer)
+            await self._consumers(queue)
             takes = (await self._js.stream_info(queue.stream)).config.subjects or []
         except nats.js.errors.NotFoundError:
             takes = []
@@ -194,47 +194,43 @@ class JetStreamBroker:
                 raise
 
     async def fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[JetStreamMessage]:
-        """What is there now, else the first to come within the timeout, else none."""
-        with self._translated(f"fetch from {queue.stream}", next_subject(queue)):
-            self._client.require_allowed(next_subject(queue), ack_subject(queue))
+        """What is there now, else the first to come within the timeout, else none; from every lane as much."""
+        first = queue.lanes[0]
+        with self._translated(f"fetch from {queue.stream}", next_subject(first)):
+            self._client.require_allowed(next_subject(first), ack_subject(first))
             try:
                 return await self._fetch(queue, max_items, timeout_s)
-            except _GONE:
-                await self._forget(queue)
+            except Gone:
                 await self._restore(queue)
             try:
                 return await self._fetch(queue, max_items, timeout_s)
-            except _GONE:
-                await self._forget(queue)
+            except Gone:
                 raise BackendUnavailable(f"{queue.stream} is declared, and none of its servers answers yet") from None
 
     async def _fetch(self, queue: Queue, max_items: int, timeout_s: float) -> Sequence[JetStreamMessage]:
+        reader = self._readers.setdefault(queue, LaneReader(self._client, queue))
         try:
-            subscription = self._subscriptions.get(queue)
-            if subscription is None:
-                subscription = await self._js.pull_subscribe_bind(queue.consumer, stream=queue.stream)
-                self._subscriptions[queue] = subscription
-            messages = await subscription.fetch(max_items, timeout=max(timeout_s, 0.001))
-        except (nats.errors.TimeoutError, TimeoutError):
+            messages = await reader.take(max_items, timeout_s)
+        except Gone:
+            del self._readers[queue]
+            with contextlib.suppress(nats.errors.Error):
+                await reader.close()
+            raise
+        if not messages:
             if not self._client.is_connected:  # nobody was asked
-                raise BackendUnavailable(f"no NATS server answers at {masked(self._settings.url)}") from None
-            self._client.require_allowed(next_subject(queue))
-            return []
+                raise BackendUnavailable(f"no NATS server answers at {masked(self._settings.url)}")
+            self._client.require_allowed(next_subject(queue.lanes[0]))
         return [JetStreamMessage(message) for message in messages]
 
-    async def _forget(self, queue: Queue) -> None:
-        if subscription := self._subscriptions.pop(queue, None):
-            with contextlib.suppress(nats.errors.Error):
-                await subscription.unsubscribe()
-
     async def stored(self, queue: Queue, collection: str) -> AsyncIterator[StoredMessage]:
-        """What lies in a queue for a collection, oldest first, held messages included, consuming nothing.
+        """What lies in a queue for a collection, held messages included, consuming nothing: what is on the subject
+        without a lane or stage, then the rest, each oldest first.
 
         One request a message, one message in memory: about 0.25 ms each on a local server. A message that is acked
         before its turn is not seen; one that is stored meanwhile is.
         """
         require_collection(collection)
-        for subject in queue.subjects(collection):
+        for subject in queue.all_of(collection):
             async for message in self._stored(queue, subject):
                 yield message
 
@@ -263,15 +259,20 @@ class JetStreamBroker:
             return [await self._queue_stats(queue) for queue in Queue]
 
     async def _queue_stats(self, queue: Queue) -> QueueStats:
-        consumer = await self._js.consumer_info(queue.stream, queue.consumer)
+        consumers = await self._consumers(queue)
         stream = await self._js.stream_info(queue.stream)
         return QueueStats(
             queue,
-            pending=consumer.num_pending or 0,
-            held=consumer.num_ack_pending or 0,
-            redelivered=consumer.num_redelivered or 0,
+            pending=sum(each.num_pending or 0 for each in consumers),
+            held=sum(each.num_ack_pending or 0 for each in consumers),
+            redelivered=sum(each.num_redelivered or 0 for each in consumers),
             bytes=stream.state.bytes,
         )
+
+    async def _consumers(self, queue: Queue) -> Sequence[ConsumerInfo]:
+        """Every lane's."""
+        asked = (self._js.consumer_info(lane.stream, lane.consumer) for lane in queue.lanes)
+        return list(await asyncio.gather(*asked))
 
     @contextlib.contextmanager
     def _translated(self, what: str, subject: str) -> Iterator[None]:

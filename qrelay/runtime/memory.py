@@ -1,6 +1,6 @@
 """An in-memory broker for tests: JetStream's behaviour in one process, with faults on demand.
 
-It has what pipeline tests need from JetStream: work queues, subjects of one token a collection, unacked messages that
+It has what pipeline tests need from JetStream: work queues with lanes that are read in turn, unacked messages that
 return after `ack_wait_s` without a heartbeat, deliveries counted from 1, deduplication by message id for a while, a
 byte limit that refuses. `Faults` injects what goes wrong in production: lost acknowledgements, duplicate deliveries,
 reordering, refused publishes. Every clock is the event loop's, so a loop with simulated time simulates these too.
@@ -13,7 +13,7 @@ import contextlib
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -109,7 +109,8 @@ class MemoryBroker:
         self._ack_wait_s = ack_wait_s
         self._duplicate_window_s = duplicate_window_s
         self._count = 0
-        self._queues: dict[Queue, deque[_Stored]] = {queue: deque() for queue in Queue}
+        self._lanes: dict[Queue, dict[str, deque[_Stored]]] = {queue: {} for queue in Queue}
+        """Those that had messages, by consumer; the next to give one comes first."""
         self._held: dict[Queue, dict[int, _Stored]] = {queue: {} for queue in Queue}
         self._seen: dict[tuple[Queue, str], float] = {}
         self._arrived = {queue: asyncio.Event() for queue in Queue}
@@ -148,13 +149,10 @@ class MemoryBroker:
 
     def _take(self, queue: Queue, max_items: int) -> list[MemoryMessage]:
         now = asyncio.get_running_loop().time()
-        for stored in [stored for stored in self._held[queue].values() if stored.due <= now]:
-            self._return(queue, stored)
-        waiting, messages = self._queues[queue], list[MemoryMessage]()
-        while waiting and len(messages) < max_items:
-            stored = waiting.popleft()
-            if stored.done:
-                continue
+        for late in [stored for stored in self._held[queue].values() if stored.due <= now]:
+            self._return(queue, late)
+        messages = list[MemoryMessage]()
+        while len(messages) < max_items and (stored := self._next(queue)):
             self._held[queue][stored.number] = stored
             stored.due = now + self._ack_wait_s
             messages.append(MemoryMessage(self, queue, stored))
@@ -162,12 +160,22 @@ class MemoryBroker:
                 messages.append(MemoryMessage(self, queue, stored))
         return messages
 
+    def _next(self, queue: Queue) -> _Stored | None:
+        """The next message, of the lane whose turn it is."""
+        lanes = self._lanes[queue]
+        for consumer in list(lanes):
+            lanes[consumer] = lane = lanes.pop(consumer)
+            while lane:
+                if not (stored := lane.popleft()).done:
+                    return stored
+        return None
+
     async def stats(self) -> Sequence[QueueStats]:
         """Every queue's load."""
         return [
             QueueStats(
                 queue,
-                pending=sum(not message.done for message in self._queues[queue]),
+                pending=sum(not message.done for message in self._waiting(queue)),
                 held=len(self._held[queue]),
                 redelivered=sum(message.deliveries > 1 for message in self._held[queue].values()),
                 bytes=self._bytes(queue),
@@ -176,7 +184,10 @@ class MemoryBroker:
         ]
 
     def _bytes(self, queue: Queue) -> int:
-        return sum(len(message.payload) for message in [*self._queues[queue], *self._held[queue].values()])
+        return sum(len(message.payload) for message in [*self._waiting(queue), *self._held[queue].values()])
+
+    def _waiting(self, queue: Queue) -> Iterator[_Stored]:
+        return (message for lane in self._lanes[queue].values() for message in lane)
 
     async def close(self) -> None:
         """Nothing to do."""
@@ -204,7 +215,8 @@ class MemoryBroker:
         self._enqueue(queue, stored)
 
     def _enqueue(self, queue: Queue, stored: _Stored) -> None:
-        waiting = self._queues[queue]
+        lane = next(lane.consumer for lane in queue.lanes if lane.takes(stored.subject))
+        waiting = self._lanes[queue].setdefault(lane, deque())
         waiting.append(stored)
         if len(waiting) > 1 and self.faults.strikes(self.faults.reorder):
             waiting.rotate(1)

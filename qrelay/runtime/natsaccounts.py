@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from qrelay.config import NatsSettings
 from qrelay.errors import ConfigError
 from qrelay.files import AtomicFiles, disk_refusal
-from qrelay.runtime.topology import Queue, letters
+from qrelay.runtime.topology import Lane, Queue, letters
 
 CONFIG_NAME: Final = "accounts.conf"
 _SEED_BYTES: Final = 1024
@@ -99,8 +99,8 @@ class Identity(NamedTuple):
 def permissions(user: User, public_key: str) -> Permissions:
     """All that a user may do."""
     allowed = list(_look())
-    for queue in _READS.get(user, ()):
-        allowed += [next_subject(queue), f"{ack_subject(queue)}.>"]
+    for lane in (lane for queue in _READS.get(user, ()) for lane in queue.lanes):
+        allowed += [next_subject(lane), f"{ack_subject(lane)}.>"]
     if user in _READS:
         source = _READS[user][0]
         allowed += [letters("*", source.consumer), *_next_queue(source)]
@@ -113,14 +113,14 @@ def permissions(user: User, public_key: str) -> Permissions:
     return Permissions(list(dict.fromkeys(allowed)), [f"{inbox(public_key)}.>"])
 
 
-def next_subject(queue: Queue) -> str:
-    """Where a queue's reader asks for messages."""
-    return f"{_API}.CONSUMER.MSG.NEXT.{queue.stream}.{queue.consumer}"
+def next_subject(lane: Lane) -> str:
+    """Where a lane's reader asks for messages; the first lane's is what a queue's others begin with."""
+    return f"{_API}.CONSUMER.MSG.NEXT.{lane.stream}.{lane.consumer}"
 
 
-def ack_subject(queue: Queue) -> str:
-    """What the addresses begin with where a queue's messages are acked."""
-    return f"$JS.ACK.{queue.stream}.{queue.consumer}"
+def ack_subject(lane: Lane) -> str:
+    """What the addresses begin with where a lane's messages are acked."""
+    return f"$JS.ACK.{lane.stream}.{lane.consumer}"
 
 
 def inbox(public_key: str) -> str:
@@ -139,14 +139,14 @@ def _look() -> Iterable[str]:
     yield f"{_API}.INFO"
     for queue in Queue:
         yield f"{_API}.STREAM.INFO.{queue.stream}"
-        yield f"{_API}.CONSUMER.INFO.{queue.stream}.{queue.consumer}"
+        yield from (f"{_API}.CONSUMER.INFO.{lane.stream}.{lane.consumer}" for lane in queue.lanes)
 
 
 def _declare() -> Iterable[str]:
     for queue in Queue:
         yield f"{_API}.STREAM.CREATE.{queue.stream}"
         yield f"{_API}.STREAM.UPDATE.{queue.stream}"
-        yield f"{_API}.CONSUMER.DURABLE.CREATE.{queue.stream}.{queue.consumer}"
+        yield from (f"{_API}.CONSUMER.DURABLE.CREATE.{lane.stream}.{lane.consumer}" for lane in queue.lanes)
 
 
 def accounts_of(data_dir: Path) -> Path:

@@ -25,7 +25,7 @@ _LIMITS: Final = {
     10005: "fewer servers of the cluster can hold a stream than nats.replicas: start the others, or set it lower",
     10023: "the servers' max_file_store is too small for five streams of nats.max_stream_bytes: raise it, or set"
     " nats.max_stream_bytes lower",
-    10026: "the account allows fewer consumers than qrelay's five: raise its max_consumers",
+    10026: "the account allows fewer consumers than qrelay's 37, nine a queue and one: raise its max_consumers",
     10027: "the account allows fewer streams than qrelay's five beside its others: raise its max_streams",
     10039: "JetStream is off for this user's account: enable it there",
     10047: "max_file_store, or the account's max_file, is too small for five streams of nats.max_stream_bytes: raise"

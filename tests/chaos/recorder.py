@@ -13,7 +13,7 @@ import nats
 
 from qrelay.config import NatsSettings, Transport
 from qrelay.runtime.jetstream import JetStreamBroker
-from qrelay.runtime.topology import SUBJECT_ROOT
+from qrelay.runtime.topology import SUBJECT_ROOT, Queue
 from tests.conftest import LONG_S
 from tests.pipeline.harness import COLLECTION
 
@@ -36,7 +36,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self._thread.start()
         self._client = self._wait(self._connect())
-        self._wait(self._client.subscribe(f"{SUBJECT_ROOT}.{COLLECTION}.*", cb=self._hear))
+        self._wait(self._client.subscribe(f"{SUBJECT_ROOT}.{COLLECTION}.>", cb=self._hear))
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -57,7 +57,7 @@ class Recorder:
 
     def again(self, queue: str, count: int, draw: random.Random) -> int:
         """Publish up to `count` of the messages of a queue once more, shuffled; how many."""
-        subject = f"{SUBJECT_ROOT}.{COLLECTION}.{queue}"
+        subject = Queue(queue).subject(COLLECTION)
         heard = list(self._heard.get(subject, ()))
         chosen = draw.sample(heard, min(count, len(heard)))
         return int(asyncio.run(self._publish(subject, chosen)))

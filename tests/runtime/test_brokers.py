@@ -267,8 +267,8 @@ async def deleted(broker: JetStreamBroker, server: NatsServer | None) -> None:
 
 
 async def without_consumers(broker: JetStreamBroker, server: NatsServer) -> None:
-    for queue in Queue:
-        await broker._js.delete_consumer(queue.stream, queue.consumer)
+    for lane in [lane for queue in Queue for lane in queue.lanes]:
+        await broker._js.delete_consumer(lane.stream, lane.consumer)
 
 
 async def wiped(broker: JetStreamBroker, server: NatsServer) -> None:

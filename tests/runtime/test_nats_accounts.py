@@ -22,7 +22,7 @@ from qrelay.runtime.dead_letters import letter_subject
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.natsaccounts import User, identity, inbox, seed_file, write_accounts
 from qrelay.runtime.natsserver import NatsServer
-from qrelay.runtime.topology import Queue, letters, queue_of, writer_of
+from qrelay.runtime.topology import LANES, Queue, lane_of, letters, queue_of, writer_of
 from qrelay.runtime.worker import StageWorker
 from qrelay.services.sink.service import DeadLetterStage
 from qrelay.types import CandidateSet
@@ -90,31 +90,42 @@ def publishes() -> dict[str, list[str]]:
     """What one may want to do -> the subjects that it takes, each of which is tried."""
     asked = {"account's limits": ["$JS.API.INFO"]}
     for queue in Queue:
-        stream, consumer = queue.stream, queue.consumer
-        asked[f"publish {queue}"] = [queue.subject("docs")]
-        ack = f"$JS.ACK.{stream}.{consumer}.1.999.999.1795965215664845648.0"
-        asked[f"take {queue}"] = [f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", ack]
+        stream, consumers = queue.stream, [lane.consumer for lane in queue.lanes]
+        asked[f"publish {queue}"] = [
+            each.replace("*", "docs", 1) for each in queue.subjects() if each.count("*") == 1
+        ]
+        asked[f"take {queue}"] = [
+            *(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}" for consumer in consumers),
+            *(f"$JS.ACK.{stream}.{consumer}.1.999.999.1795965215664845648.0" for consumer in consumers),
+        ]
         asked[f"read {queue}"] = [f"$JS.API.STREAM.MSG.GET.{stream}"]
         asked[f"erase in {queue}"] = [f"$JS.API.STREAM.MSG.DELETE.{stream}"]
-        asked[f"length of {queue}"] = [f"$JS.API.STREAM.INFO.{stream}", f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"]
-        declares = (f"STREAM.CREATE.{stream}", f"STREAM.UPDATE.{stream}")
+        asked[f"length of {queue}"] = [
+            f"$JS.API.STREAM.INFO.{stream}",
+            *(f"$JS.API.CONSUMER.INFO.{stream}.{consumer}" for consumer in consumers),
+        ]
         asked[f"declare {queue}"] = [
-            f"$JS.API.{each}" for each in (*declares, f"CONSUMER.DURABLE.CREATE.{stream}.{consumer}")
+            *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("CREATE", "UPDATE")),
+            *(f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}" for consumer in consumers),
         ]
         asked[f"another consumer of {queue}"] = [
             f"$JS.API.CONSUMER.CREATE.{stream}", f"$JS.API.CONSUMER.CREATE.{stream}.mine.qrelay.v1.>",
             f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.mine", f"$JS.API.CONSUMER.MSG.NEXT.{stream}.mine",
+            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{queue.consumer}-{LANES}",
         ]  # fmt: skip
         asked[f"destroy {queue}"] = [
             *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("DELETE", "PURGE", "SNAPSHOT", "RESTORE")),
-            f"$JS.API.CONSUMER.DELETE.{stream}.{consumer}", f"$JS.API.CONSUMER.RESET.{stream}.{consumer}",
+            *(f"$JS.API.CONSUMER.DELETE.{stream}.{consumer}" for consumer in consumers),
+            *(f"$JS.API.CONSUMER.RESET.{stream}.{consumer}" for consumer in consumers),
         ]  # fmt: skip
         asked[f"read {queue} directly"] = [f"$JS.API.DIRECT.GET.{stream}", f"$JS.API.STREAM.LEADER.STEPDOWN.{stream}"]
     for stage in STAGES:
         asked[f"publish letters of {stage}"] = [letters("docs", stage)]
     asked["everything else"] = [
         "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.CREATE.MINE", "$SYS.REQ.SERVER.PING",
-        "$SYS.REQ.USER.INFO", "orders.new", f"{inbox(OTHER)}.x", "_INBOX.x", "$JS.API.ACCOUNT.PURGE.QRELAY",
+        "$SYS.REQ.USER.INFO", "orders.new",
+        f"qrelay.v1.docs.{LANES}.queries", "qrelay.v1.docs.0.nothing",
+        f"{inbox(OTHER)}.x", "_INBOX.x", "$JS.API.ACCOUNT.PURGE.QRELAY",
     ]  # fmt: skip
     return asked
 
@@ -227,7 +238,7 @@ async def test_a_worker_that_may_not_publish_ends_and_its_message_stays(declared
     feeder, retriever = [await as_user(declared, accounts, user) for user in ("feed", "retriever")]
     payload, headers = wire.encode(samples.query(0))
     await feeder.publish(Queue.QUERIES.subject("docs"), payload, headers, "one")
-    with pytest.raises(BrokerDenied, match=r"publish to .qrelay\.v1\.docs\.reranked"):
+    with pytest.raises(BrokerDenied, match=r"publish to .qrelay\.v1\.docs\.\d\.reranked"):
         async with running(stage, retriever) as worker:
             await eventually(lambda: worker._stopping.is_set())
     assert {each.queue: each.lag for each in await feeder.stats()}[Queue.QUERIES] == 1
@@ -320,7 +331,7 @@ async def test_what_a_thief_lets_jetstream_copy_into_anothers_queue_is_no_work_t
     payload, headers = wire.encode(CandidateSet(query, samples.candidates(2), "v1"))
     await feeder.publish(Queue.RERANKED.subject("docs"), payload, headers, "one")
     async with raw(declared, seed_file(accounts, User.JUDGE)) as (thief, denied):
-        ask = f"$JS.API.CONSUMER.MSG.NEXT.{Queue.RERANKED.stream}.judge"
+        ask = f"$JS.API.CONSUMER.MSG.NEXT.{Queue.RERANKED.stream}.judge-{lane_of('docs')}"
         await thief.publish(ask, b'{"batch": 1, "expires": 1000000000}', reply=Queue.QUERIES.subject("docs"))
         await settled(thief)
         assert denied == set()
@@ -330,7 +341,7 @@ async def test_what_a_thief_lets_jetstream_copy_into_anothers_queue_is_no_work_t
     sink = await as_user(declared, accounts, "sink")
     (letter,) = await collect(sink, Queue.DLQ, 1)
     assert (stage.batches, letter.stage, letter.reason) == ([], "retriever", "malformed")
-    assert "a message of subject 'qrelay.v1.docs.reranked' on the queue queries" in letter.detail
+    assert f"a message of subject '{Queue.RERANKED.subject('docs')}' on the queue queries" in letter.detail
     for broker in (feeder, retriever, sink):
         await broker.close()
 

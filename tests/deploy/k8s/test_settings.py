@@ -153,12 +153,16 @@ def test_keda_scales_each_service_by_the_lag_of_its_own_stream(name: str) -> Non
     for queue in (Queue.QUERIES, Queue.RETRIEVED, Queue.RERANKED, Queue.JUDGED):
         spec = scaled[queue.consumer]
         assert spec["scaleTargetRef"] == {"name": queue.consumer}
-        (trigger,) = spec["triggers"]
-        assert trigger["type"] == "nats-jetstream"
-        metadata = trigger["metadata"]
-        assert (metadata["stream"], metadata["consumer"]) == (queue.stream, queue.consumer)
-        assert metadata["natsServerMonitoringEndpoint"] == f"nats.qrelay.svc.cluster.local:{monitored}"
-        assert metadata["account"] == "$G"  # of a server without accounts
+        assert {each["type"] for each in spec["triggers"]} == {"nats-jetstream"}
+        read = [each["metadata"] for each in spec["triggers"]]
+        lanes = [(lane.stream, lane.consumer) for lane in queue.lanes]
+        assert [(each["stream"], each["consumer"]) for each in read] == lanes
+        named = [each["name"] for each in spec["triggers"]]
+        assert spec["advanced"]["scalingModifiers"]["formula"] == " + ".join(named)
+        assert not [name for name in named for each in named if each != name and each.startswith(name)]
+        asked = {each["natsServerMonitoringEndpoint"] for each in read}
+        assert asked == {f"nats.qrelay.svc.cluster.local:{monitored}"}
+        assert {each["account"] for each in read} == {"$G"}  # of a server without accounts
         assert "replicas" not in one(objects, "Deployment", queue.consumer)["spec"]
 
 
@@ -170,7 +174,7 @@ def test_replicas_by_lag_have_enough_in_hand_and_stay_below_what_jetstream_hands
         settings = settings_of(INSTALLATIONS[name], each["metadata"]["name"], tmp_path)
         held = settings.worker.max_items * settings.worker.batches_in_flight
         spec = each["spec"]
-        assert int(spec["triggers"][0]["metadata"]["lagThreshold"]) >= 2 * held
+        assert int(spec["advanced"]["scalingModifiers"]["target"]) >= 2 * held
         assert spec["maxReplicaCount"] * held * 2 <= settings.nats.max_ack_pending
         assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
 
@@ -179,7 +183,7 @@ def test_the_judge_alone_scales_to_zero_and_waits_longer_than_its_model_takes_to
     scaled = {each["metadata"]["name"]: each["spec"] for each in of_kind(overlay("prod"), "ScaledObject")}
     assert {name: spec["minReplicaCount"] for name, spec in scaled.items()} == {
         "retriever": 1, "reranker": 1, "judge": 0, "sink": 1}  # fmt: skip
-    assert scaled["judge"]["triggers"][0]["metadata"]["activationLagThreshold"] == "0"
+    assert scaled["judge"]["advanced"]["scalingModifiers"]["activationTarget"] == "0"
     assert scaled["judge"]["cooldownPeriod"] >= 900
 
 
