@@ -33,6 +33,7 @@ from qrelay.feed.journal import Journal
 from qrelay.rundir import endpoints
 from qrelay.runtime.client import channel
 from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.natsaccounts import with_seeds
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.supervisor import Supervisor
 from qrelay.runtime.topology import Queue
@@ -69,7 +70,7 @@ def query(number: int) -> Query:
 
 
 def start(folder: Path, sync: str, secure: bool) -> Supervisor:
-    """NATS and the four services, ready; secure: with certificates on every connection, as `qrelay up --secure`."""
+    """NATS and the four services, ready; secure: with certificates and users of NATS, as `qrelay up --secure`."""
     os.environ.update(DOUBLES)
     if secure:
         secured(folder, renewed(find(None, folder)), lambda _: None)
@@ -77,14 +78,27 @@ def start(folder: Path, sync: str, secure: bool) -> Supervisor:
     supervisor = build(folder, None, None, 0, SERVICES, print, transport_of(folder))
     if supervisor.nats is None:
         raise SystemExit("the benchmark needs the embedded NATS")
-    port = int(supervisor.nats.url.rsplit(":", 1)[1])
-    supervisor.nats = NatsServer(folder / "nats", port=port, sync=sync, tls=nats_tls(folder))
+    port, accounts = int(supervisor.nats.url.rsplit(":", 1)[1]), supervisor.nats.accounts
+    supervisor.nats = NatsServer(folder / "nats", port=port, sync=sync, tls=nats_tls(folder), accounts=accounts)
     supervisor.start()
+    if accounts:
+        asyncio.run(declare(queues(supervisor.nats.url, folder)))
     supervisor.await_ready(lambda: endpoints(folder))
     return supervisor
 
 
-async def feed(url: str, transport: Transport, folder: Path, numbers: range) -> None:
+def queues(url: str, folder: Path) -> NatsSettings:
+    """How to connect to the server, as its users where it has any."""
+    return with_seeds(NatsSettings(url=url).by(transport_of(folder)), folder)
+
+
+async def declare(nats: NatsSettings) -> None:
+    """Where NATS has users, no service may."""
+    async with await JetStreamBroker.connect(nats, name="declare", timeout_s=10, owner=True):
+        pass
+
+
+async def feed(url: str, folder: Path, numbers: range) -> None:
     """Feed as `qrelay feed` does: acknowledged, journalled."""
 
     async def lines() -> Any:
@@ -92,9 +106,7 @@ async def feed(url: str, transport: Transport, folder: Path, numbers: range) -> 
             each = query(number)
             yield json.dumps({"query_id": each.query_id, "text": each.text})
 
-    async with await JetStreamBroker.connect(
-        NatsSettings(url=url).by(transport), name="bench", timeout_s=10
-    ) as broker:
+    async with await JetStreamBroker.connect(queues(url, folder), name="bench", timeout_s=10) as broker:
         with Journal(folder / "feed.sqlite") as journal:
             await Feeder(broker, journal, collection=COLLECTION).feed(lines())
 
@@ -116,11 +128,11 @@ def run_pipeline(folder: Path, sync: str, count: int, warm_up: int, secure: bool
         pids = {name: found[name].pid for name in SERVICES}
         pids["nats-server"] = supervisor.nats.pid if supervisor.nats else 0
         pids["feeder"] = os.getpid()
-        asyncio.run(feed(url, transport, folder, range(warm_up)))
+        asyncio.run(feed(url, folder, range(warm_up)))
         wait_for(found["sink"].grpc, transport, warm_up)
         before = {name: cpu_seconds(pid) for name, pid in pids.items()}
         started = time.monotonic()
-        asyncio.run(feed(url, transport, folder, range(warm_up, warm_up + count)))
+        asyncio.run(feed(url, folder, range(warm_up, warm_up + count)))
         wait_for(found["sink"].grpc, transport, warm_up + count)
         elapsed = time.monotonic() - started
         cpu = {name: (cpu_seconds(pid) - before[name]) * 1000 / count for name, pid in pids.items()}
