@@ -49,7 +49,7 @@ $(AXE): $(DEV)
 models: $(SETUP)
 	$(BIN)/qrelay models pull all-MiniLM-L6-v2 smollm2-135m-instruct qwen2.5-coder-0.5b-instruct
 
-demo: $(SETUP)  ## Label how-to questions over the Python documentation with real models (3 to 5 minutes after downloads).
+demo: $(SETUP)  ## Label how-to questions over the Python documentation with real models (3 to 6 minutes after downloads).
 	$(BIN)/python -m demo.run
 
 demo-loop: $(LOCAL) models  ## One turn of the loop on the Python documentation: labels, training, gate, hot swap (at most 15 minutes).
