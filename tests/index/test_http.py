@@ -323,7 +323,7 @@ def test_every_problem_of_the_settings_is_told_at_once_with_what_to_do() -> None
     with pytest.raises(ConfigError) as caught:
         load_settings(
             SERVICE.settings, "retriever",
-            environ={"QRELAY_RETRIEVER__ENGINE": "http", "QRELAY_RETRIEVER__HTTP__URL": "http://me:pw@host",
+            environ={"QRELAY_RETRIEVER__ENGINE": "http", "QRELAY_RETRIEVER__HTTP__URL": "https://me:pw@host",
                      "QRELAY_RETRIEVER__HTTP__AUTH": "bearer", "QRELAY_RETRIEVER__HTTP__SYSTEM": "my engine",
                      "QRELAY_RETRIEVER__HTTP__REQUEST": '{"a": "b"}'},
         )  # fmt: skip

@@ -238,7 +238,7 @@ def test_a_file_that_is_no_model_is_a_clear_error(tmp_path: Path) -> None:
     ("settings", "needs", "remedy"),
     [
         (
-            {"backend": "openai", "endpoint": {"url": "http://h/v1", "prompt_logprobs": "off"}},
+            {"backend": "openai", "endpoint": {"url": "https://h/v1", "prompt_logprobs": "off"}},
             PROMPT_LOGPROBS,
             "endpoint.prompt_logprobs",
         ),

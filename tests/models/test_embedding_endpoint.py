@@ -381,19 +381,19 @@ def test_getinfo_says_what_the_endpoint_asks_for(
 
 def test_settings_that_are_not_whole_are_refused_together() -> None:
     with pytest.raises(ValidationError) as failed:
-        RetrieverSettings(embedder="endpoint", embedder_endpoint={"url": "http://me:secret@host/v1"})
+        RetrieverSettings(embedder="endpoint", embedder_endpoint={"url": "https://me:secret@host/v1"})
     said = str(failed.value)
     assert all(each in said for each in ("holds credentials", "model is empty", "dimensions is 0"))
     with pytest.raises(ValidationError, match=r"embedder_dim \(65\) exceeds"):
         RetrieverSettings(
             embedder="endpoint",
             embedder_dim=65,
-            embedder_endpoint={"url": "http://h/v1", "model": "m", "dimensions": 64},
+            embedder_endpoint={"url": "https://h/v1", "model": "m", "dimensions": 64},
         )
 
 
 def test_an_address_with_credentials_reaches_no_fingerprint() -> None:
-    asked = {"url": "http://me:secret@host/v1", "model": "m", "dimensions": 2}
+    asked = {"url": "https://me:secret@host/v1", "model": "m", "dimensions": 2}
     with pytest.raises(ConfigError, match="holds credentials"):
         loader(RetrieverSettings(embedder_endpoint=asked))("endpoint")
 
