@@ -34,7 +34,8 @@ def judged(record: CandidateSet) -> JudgedSet:
 @dataclass
 class Judging(judge_pb2_grpc.JudgeServiceServicer):
     """Judges what it is given. asked: the query ids of every request, in the order in which they came; fail: raises
-    the error of a request, or not; item: an item's error, or None; held: requests wait while it is not set."""
+    the error of a request, or not; item: an item's error, or None; held: requests wait while it is set; streams,
+    ended: how many began and ended."""
 
     fail: Callable[[Sequence[str]], None] = lambda _: None
     item: Callable[[str], QrelayError | None] = lambda _: None
@@ -42,7 +43,7 @@ class Judging(judge_pb2_grpc.JudgeServiceServicer):
     asked: list[tuple[str, ...]] = field(default_factory=list)
     streams: int = 0
     held: bool = False
-    cancelled: int = 0
+    ended: int = 0
 
     async def Judge(self, request: pb.JudgeRequest, context: Any) -> pb.JudgeResponse:
         ids = tuple(each.query.query_id for each in request.candidate_sets)
@@ -67,9 +68,8 @@ class Judging(judge_pb2_grpc.JudgeServiceServicer):
         try:
             async for response in answer_stream(requests, answer):
                 yield response
-        except (asyncio.CancelledError, GeneratorExit):  # the latter where the end meets a write
-            self.cancelled += 1
-            raise
+        finally:  # cancelled, closed in the midst of a write, or told first that there is nothing more to read
+            self.ended += 1
 
     async def GetInfo(self, request: Any, context: Any) -> pb.JudgeServiceGetInfoResponse:
         self.preparing -= 1

@@ -262,7 +262,7 @@ def test_results_that_nobody_reads_to_the_end_end_their_call() -> None:
         next(results)
         del results
         gc.collect()
-        while not servicer.cancelled:
+        while not servicer.ended:
             threading.Event().wait(0.01)
     assert len(servicer.items) < 1000
 

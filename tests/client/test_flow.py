@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import grpc.aio
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from qrelay import AsyncClient, Client
+from qrelay import AsyncClient, Client, wire
 from qrelay.client import flow, patience, requests
 from qrelay.errors import (
     BackendTimeout,
@@ -28,6 +29,8 @@ from qrelay.errors import (
 )
 from qrelay.runtime import telemetry
 from qrelay.types import CandidateSet, JudgedSet, Passage
+from qrelay.v1 import judge_pb2 as pb
+from qrelay.v1 import judge_pb2_grpc
 from tests.client.judging import Judging, judge
 from tests.conftest import eventually
 from tests.samples import candidate_set
@@ -132,7 +135,7 @@ async def test_a_consumer_that_stops_reading_stops_the_source() -> None:
                 for _ in range(50):
                     await asyncio.sleep(0.01)
                 assert len(servicer.items) <= 50 + 7 * 4
-            await eventually(lambda: servicer.cancelled)
+            await eventually(lambda: servicer.ended)
 
 
 @pytest.mark.parametrize("error", [BackendUnavailable("away"), Overloaded("full"), RateLimited("slowly")])
@@ -361,3 +364,18 @@ def test_the_requests_of_a_flow_are_few() -> None:
 
 def _raise(error: QrelayError) -> None:
     raise error
+
+
+async def test_a_stream_that_is_left_while_an_answer_is_written_ends() -> None:
+    servicer, few = Judging(), candidate_set(count=1)
+    (only,) = few.candidates
+    large = replace(few, candidates=(replace(only, passage=replace(only.passage, text="word " * 100_000)),))
+    request = pb.StreamJudgeRequest(request=pb.JudgeRequest(candidate_sets=[wire.to_proto(large)]))
+    with judge(servicer) as address:
+        async with grpc.aio.insecure_channel(address) as channel:
+            call = judge_pb2_grpc.JudgeServiceStub(channel).StreamJudge()
+            for _ in range(8):  # more than HTTP/2's window takes for a client that does not read
+                await call.write(request)
+            await eventually(lambda: len(servicer.asked) >= 2)
+            call.cancel()
+            await eventually(lambda: servicer.ended)
