@@ -29,6 +29,11 @@ def _host(url: str) -> str:
         return ""
 
 
+def is_here(url: str) -> bool:
+    """Whether the URL names this machine; False where it names none."""
+    return is_loopback(_host(url))
+
+
 def host_of(url: str) -> str:
     """The host of a whole server address, SCHEME://[USER:PASSWORD@]HOST[:PORT]; "" where it is none."""
     try:
@@ -57,7 +62,7 @@ def plain_nats(url: str) -> Sequence[str]:
 def plain_http(setting: str, url: str, allowed: Collection[str] = ()) -> Sequence[str]:
     """The same of an endpoint of somebody else's server. allowed: hosts that may be asked in plain text."""
     host = _host(url)
-    if not url.lower().startswith("http://") or not host or is_loopback(host) or host in allowed:
+    if not url.lower().startswith("http://") or not host or is_here(url) or host in allowed:
         return ()
     return (f"{setting} sends plain text to another machine: write https://, or name its host in plain_hosts",)
 

@@ -18,10 +18,10 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Annotated, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from qrelay.addresses import is_loopback, plain_http, plain_nats, plain_postgres
 from qrelay.errors import ConfigError
@@ -254,6 +254,15 @@ class OidcSettings(Section):
         return self
 
 
+def _is_rate(text: str) -> str:
+    rates_of(text)
+    return text
+
+
+Rate = Annotated[str, AfterValidator(_is_rate)]
+"""As `parsing.rates_of` reads it."""
+
+
 class AccessSettings(Section):
     """Who people are, and what they may do. With none of it, whoever reaches a port may do everything."""
 
@@ -264,21 +273,11 @@ class AccessSettings(Section):
         {}, description="Person of a certificate -> roles: reader, labeller, operator, trainer"
     )
     oidc: OidcSettings = OidcSettings()
-    rates: Mapping[str, str] = Field(
+    rates: Mapping[str, Rate] = Field(
         {},
         description="Person, service/NAME, or * (each of all others, and each address of which nobody is known) -> "
         "calls that a process takes of them, such as `100/second` or `100/second; 5000/hour`; empty: no limit",
     )
-
-    @field_validator("rates")
-    @classmethod
-    def _read(cls, rates: Mapping[str, str]) -> Mapping[str, str]:
-        for name, rate in rates.items():
-            try:
-                rates_of(rate)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
-        return rates
 
     @property
     def on(self) -> bool:

@@ -20,7 +20,7 @@ from typing import IO, Any, TypeVar
 
 import httpx
 
-from qrelay.addresses import plain_http
+from qrelay.addresses import is_here
 from qrelay.errors import BackendTimeout, BackendUnavailable, EndpointRefuses, OnHold, QrelayError, TransientError
 from qrelay.http.bodies import ENCODINGS, as_json, copy_body, read_body
 from qrelay.http.names import Names
@@ -279,12 +279,11 @@ class Connection:
                 headers["Authorization"] = f"Bearer {self._api_key}"
             limits = httpx.Limits(max_connections=self._policy.concurrency)
             timeout = httpx.Timeout(self._limits.request_timeout_s)
-            here = not self._url.lower().startswith("https://") and not plain_http("url", self._url)
             self._client = httpx.AsyncClient(
                 timeout=timeout,
                 headers=headers,
                 limits=limits,
-                trust_env=not here,  # else a proxy is asked
+                trust_env=not is_here(self._url),  # a proxy does not reach this machine
             )
             self._pacer = Pacer(self._policy, self._names.section)
             self._loop = loop

@@ -18,7 +18,7 @@ from qrelay.runtime.server import answer_stream
 from qrelay.runtime.stage import Info
 from qrelay.runtime.trace import closed, is_open
 from qrelay.runtime.translate import item_error
-from qrelay.security.expiry import told
+from qrelay.security.expiry import valid_until
 from qrelay.settings.secrets import masked
 from qrelay.types import TraceStep
 from qrelay.v1 import service_info_pb2 as pb
@@ -117,7 +117,7 @@ def service_info(context: ServiceContext[Any, Any]) -> pb.ServiceInfo:
                 **info.details,
                 **{f"stalled.{stage}": why for stage, why in context.stalled.items()},
                 **({INSECURE: "; ".join(exposed)} if (exposed := context.settings.exposed) else {}),
-                **({CERTIFICATE: until} if (until := told(context.settings.tls)) else {}),
+                **({CERTIFICATE: until} if (until := valid_until(context.settings.tls)) else {}),
                 **({ON_HOLD: "; ".join(map(str, holds))} if (holds := context.holds()) else {}),
             }
         ),

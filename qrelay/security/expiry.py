@@ -32,7 +32,7 @@ def validity(certificate: bytes) -> Validity | None:
     return Validity(ends, ends - min((ends - begins) / 3, _WEEK))
 
 
-def told(tls: TlsSettings) -> str:
+def valid_until(tls: TlsSettings) -> str:
     """Until when the process's own certificate holds, for people; "" where there is none to read."""
     with suppress(OSError):
         found = validity(tls.certificate.read_bytes()) if tls.certificate else None

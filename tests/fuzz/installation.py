@@ -55,7 +55,7 @@ from qrelay.models.tuning import write as write_tuned
 from qrelay.rundir import endpoints
 from qrelay.runtime.natsaccounts import identity, write_accounts
 from qrelay.security.certs import authority, is_development, issue
-from qrelay.security.expiry import told
+from qrelay.security.expiry import valid_until
 from qrelay.security.tls import Files, files_of
 from qrelay.settings.effective import find, renewed
 from qrelay.settings.record import changes, write_settings
@@ -677,7 +677,7 @@ PARSERS: Final = (
                     lambda: Files(files_of(folder)),
                     lambda: authority(folder),
                     lambda: is_development(folder),
-                    lambda: told(files_of(folder)),
+                    lambda: valid_until(files_of(folder)),
                 ),
             ),
         )

@@ -124,7 +124,7 @@ def test_a_flood_of_new_callers_takes_bounded_memory_and_forgets_nobody_who_is_l
 def test_a_rate_that_is_written_otherwise_stops_the_start_with_what_to_write(tmp_path: Path, wrong: str) -> None:
     settings = tmp_path / "qrelay.yaml"
     settings.write_text(f"all: {{access: {{rates: {{ana: '{wrong}'}}}}}}\n")
-    with pytest.raises(ConfigError, match=r"access\.rates: .*ana: .* is no rate: write calls/period"):
+    with pytest.raises(ConfigError, match=r"all\.access\.rates\.ana: .* is no rate: write calls/period"):
         load_settings(ServiceSettings, "judge", file=settings, data_dir=tmp_path)
 
 

@@ -29,7 +29,7 @@ from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.server import GrpcServer
 from qrelay.runtime.servicer import service_info
 from qrelay.security.certs import PERSON, SERVICE, Authority, authority, issue
-from qrelay.security.expiry import told, validity
+from qrelay.security.expiry import valid_until, validity
 from qrelay.security.tls import Channels, Files, channel, files_of, server_context
 from tests.conftest import LONG_S
 from tests.serving import serving
@@ -396,11 +396,11 @@ def test_a_certificate_of_which_less_than_a_third_is_left_is_warned_of(
     tls = issue(tmp_path, signer, f"{SERVICE}judge", HERE, days=1 / 24 / 60)
     with caplog.at_level(logging.WARNING):
         telemetry.setup_metrics("127.0.0.1:0", tls)
-    assert f"certificate expires at {told(tls).removeprefix('until ')}: renew its files" in caplog.text
+    assert f"certificate expires at {valid_until(tls).removeprefix('until ')}: renew its files" in caplog.text
 
 
 def test_a_process_without_certificates_has_none_to_tell_of() -> None:
-    assert told(TlsSettings()) == ""
+    assert valid_until(TlsSettings()) == ""
     assert validity(b"no certificate") is None
 
 

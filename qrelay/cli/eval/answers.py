@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qrelay.addresses import plain_http
 from qrelay.cli.eval.options import (
     FILE,
     corpus_options,
@@ -124,9 +123,11 @@ def _run(given: Mapping[str, Any], questions: Questions) -> Run:
 def _llm(given: Mapping[str, Any], role: str) -> Llm:
     from qrelay.training.evaluation.llm import Llm
 
-    url, own = given[f"{role}_url"], find(None, None).settings(ServiceSettings, "all")
-    insecure = own.insecure or not plain_http(f"--{role}-url", url, own.plain_hosts)
-    return Llm(given[role], given[f"{role}_engine"] or "", url, given[f"{role}_key_env"], insecure=insecure)
+    own = find(None, None).settings(ServiceSettings, "all")
+    return Llm(
+        given[role], given[f"{role}_engine"] or "", given[f"{role}_url"], given[f"{role}_key_env"],
+        plain_hosts=own.plain_hosts, insecure=own.insecure,
+    )  # fmt: skip
 
 
 def _print(found: Mapping[str, Any]) -> None:

@@ -102,7 +102,7 @@ def freeze(
         _describe(
             beside,
             name=name,
-            whose=collection_name,
+            collection_name=collection_name,
             labels=labels,
             about=about,
             drawn={"sample": sample, "seed": seed},
@@ -136,10 +136,12 @@ def _write(folder: Path, corpus: Path, collection: Collection, kept: Sequence[st
     write_atomic(folder / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\n" + "".join(qrels))
 
 
-def _describe(folder: Path, *, name: str, whose: str, labels: Labels, about: str, drawn: Mapping[str, Any]) -> None:
+def _describe(
+    folder: Path, *, name: str, collection_name: str, labels: Labels, about: str, drawn: Mapping[str, Any]
+) -> None:
     told = {
         "name": name,
-        **({"collection": whose} if whose else {}),
+        **({"collection": collection_name} if collection_name else {}),
         "about": about,
         "labels": {**asdict(labels), "judges": [dict(each) for each in labels.judges]},
         "drawn": drawn,

@@ -24,13 +24,14 @@ class Llm:
     """model: a catalogue name, `path:FILE`, or what an endpoint calls it. engine: a backend of the judge; "": openai
     where there is a url, fake for the model `fake`, else llamacpp. url: of an OpenAI-compatible endpoint, ending in
     /v1. key_env: the environment variable with its key. settings: further fields of the engine's own settings.
-    insecure: whether the url may begin with http:// and name another machine."""
+    plain_hosts, insecure: which other machines the url may name by http://, as in the settings of the same names."""
 
     model: str
     engine: Engine = ""
     url: str = ""
     key_env: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    plain_hosts: tuple[str, ...] = ()
     insecure: bool = False
 
     @property
@@ -68,7 +69,7 @@ def opened(llm: Llm, needs: frozenset[str]) -> Iterator[Backend]:
     from qrelay.judging.settings import JudgeSettings
 
     given: dict[str, Any] = {"backend": llm.backend, "model": llm.model, "strategy": "graded"}
-    given["insecure"] = llm.insecure
+    given |= {"plain_hosts": llm.plain_hosts, "insecure": llm.insecure}
     if llm.backend == "openai":
         asks = {"label_logprobs": "top", "prompt_logprobs": "off"}  # no cache, so nowhere to write down what is found
         given["endpoint"] = {"url": llm.url, "api_key_env": llm.key_env, **asks, **llm.settings}
