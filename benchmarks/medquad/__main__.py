@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 COLLECTION = "medquad"
 BASE = "all-MiniLM-L6-v2"
 SEED = 7
-JUDGED = (400, 1200)
+JUDGED = (400, 600)
 """Train queries that each round judges."""
 DISTILLED = 1800
 """Train queries whose candidates the cross-encoder learns from before it sees a judge's label."""
