@@ -161,10 +161,26 @@ def test_each_queue_has_an_alert_that_nobody_takes_from_it() -> None:
         assert f'hop="{queue.value}"' in expr and f'stage="{queue.consumer}"' in expr
 
 
-def test_every_alert_that_the_operations_page_explains_exists() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text("utf8")
-    explained = set(re.findall(r"^\| (Qrelay\w+) \|", page, re.MULTILINE))
-    assert explained and explained <= {rule["alert"] for rule in alerts()}
+def headings(page: str) -> set[str]:
+    """The anchors of a page's headings, as Markdown readers make them."""
+    found = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in found}
+
+
+def test_every_alert_links_to_its_part_of_the_operations_page_and_each_part_is_of_an_alert() -> None:
+    explained = headings((ROOT / "docs" / "operations.md").read_text("utf8"))
+    for rule in alerts():
+        page, _, part = rule["annotations"]["runbook_url"].partition("#")
+        assert page.endswith("docs/operations.md") and part == rule["alert"].lower() and part in explained, rule[
+            "alert"
+        ]
+    named = {rule["alert"].lower() for rule in alerts()}
+    assert {part for part in explained if part.startswith("qrelay")} == named
+
+
+def test_the_address_of_the_operations_page_is_set_in_one_place() -> None:
+    set_to = one(PROD, "PrometheusRule", "qrelay")["metadata"]["annotations"]["qrelay.dev/operations"]
+    assert {rule["annotations"]["runbook_url"].partition("#")[0] for rule in alerts()} == {set_to}
 
 
 def test_the_alert_on_a_full_queue_has_the_limit_of_the_settings() -> None:
