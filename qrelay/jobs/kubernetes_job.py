@@ -73,6 +73,7 @@ def is_of(found: dict[str, Any], job: TrainingJob) -> bool:
 def _labels(job: TrainingJob) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "qrelay-trainer",
+        "app.kubernetes.io/instance": "qrelay",
         "app.kubernetes.io/component": "trainer",
         "app.kubernetes.io/part-of": "qrelay",
         "app.kubernetes.io/managed-by": "qrelay-sink",
