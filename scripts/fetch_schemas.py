@@ -43,7 +43,7 @@ class Source:
     sha256: str = ""
     module: str = ""
     file: str = ""
-    commit: str = ""
+    read: tuple[str, ...] = ()
 
 
 def table() -> dict[str, Any]:
@@ -54,7 +54,8 @@ def table() -> dict[str, Any]:
 
 def sources() -> list[Source]:
     """Every release in the table."""
-    return [Source(**{**each, "kinds": tuple(each.get("kinds", ()))}) for each in table()["sources"]]
+    lists = ("kinds", "read")
+    return [Source(**{**each, **{key: tuple(each.get(key, ())) for key in lists}}) for each in table()["sources"]]
 
 
 def stale(today: date, limit_days: int) -> list[str]:
