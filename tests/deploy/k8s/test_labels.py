@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
-
 import pytest
 
-from tests.deploy.k8s.rendering import INSTALLATIONS, RENDERED, ROOT, containers, identity, of_kind, one, overlay
+from qrelay import __version__
+from tests.deploy.k8s.rendering import INSTALLATIONS, RENDERED, containers, identity, of_kind, one, overlay
 
 RECOMMENDED = ("name", "instance", "version", "component", "part-of", "managed-by")
 EVERYWHERE = {"instance": "qrelay", "part-of": "qrelay", "managed-by": "kustomize"}
@@ -42,9 +41,8 @@ def test_a_selector_asks_for_the_name_alone_and_pods_have_what_does_not_change_w
 
 
 def test_versions_are_those_of_the_package_and_of_the_images() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]["version"]
     for each in (one(overlay("prod"), "Deployment", "judge"), one(overlay("prod"), "ConfigMap", "qrelay-dashboard")):
-        assert own(each["metadata"]["labels"])["version"] == version
+        assert own(each["metadata"]["labels"])["version"] == __version__
     for objects, name in ((overlay("prod"), "nats"), (overlay("dev"), "postgres")):
         server = one(objects, "StatefulSet", name)
         tag = containers(server)[-1]["image"].partition("@")[0].rpartition(":")[2]
