@@ -31,10 +31,10 @@ $(LOCAL): $(SETUP)
 # Their own readers of training files, for tests; what else they depend on is not needed for that.
 READERS := flagembedding==1.4.2 tevatron==0.1.0
 
-$(DEV): $(LOCAL) scripts/fetch_schemas.py
+$(DEV): $(LOCAL) scripts/fetch_schemas.py scripts/crd_models.py scripts/schemas.yaml
 	$(INSTALL) -e ".[dev]"
 	$(INSTALL) --no-deps $(READERS)
-	$(BIN)/python scripts/fetch_schemas.py $(PIP_ARGS)
+	$(BIN)/python -m scripts.fetch_schemas $(PIP_ARGS)
 	touch $@
 
 setup-dev: $(DEV)  ## Install the developer's tools as well: tests, types, schemas of clusters.

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from qrelay import __version__
 from qrelay.identity import digest
 from qrelay.jobs.launcher import LEDGER_VARIABLE, TrainingJob
 from qrelay.jobs.runner import JOB_VARIABLE
@@ -73,6 +74,8 @@ def is_of(found: dict[str, Any], job: TrainingJob) -> bool:
 def _labels(job: TrainingJob) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "qrelay-trainer",
+        "app.kubernetes.io/instance": "qrelay",
+        "app.kubernetes.io/version": __version__,
         "app.kubernetes.io/component": "trainer",
         "app.kubernetes.io/part-of": "qrelay",
         "app.kubernetes.io/managed-by": "qrelay-sink",

