@@ -7,7 +7,6 @@ change: who serves. Everything is read from files that qrelay wrote, so a tracke
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ VERSION: Final = "version"
 TRACKERS: Final = ("mlflow", "wandb")
 _MOST_CHARS: Final = 500
 """Of a parameter; every tracker has a limit."""
+_DEEPEST: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,12 @@ def run_record(folder: Path) -> Record:
     found = _object(folder / "run.json")
     if found.get("state") != "done":
         raise MalformedInput(f"{folder} is of a training that has not ended: run it to its end, then log it")
-    stages = {str(each.get("stage")): each for each in found.get("stages", []) if isinstance(each, dict)}
+    listed = found["stages"] if isinstance(found.get("stages"), list) else []
+    stages = {str(each.get("stage")): each for each in listed if isinstance(each, dict)}
     curve = [point for name in stages for point in _curve(folder / "checkpoints" / name / "log.json", name)]
-    told = {name: found[name] for name in ("experiment", "base", "versions") if name in found}
+    told: dict[str, Any] = {name: found[name] for name in ("experiment", "base", "versions") if name in found}
     measured = {"dev": found.get("dev"), "stages": stages}
-    identity = digest(json.dumps(found, sort_keys=True))[:32]
+    identity = digest((folder / "run.json").read_bytes())[:32]
     return Record(
         TRAINING, identity, folder.resolve().name, _params(told), _metrics(measured), {}, curve, {"run.json": found}
     )
@@ -118,7 +119,7 @@ def _evaluations(path: Path) -> Iterator[Record]:
         metrics = _metrics(each["means"])
         yield Record(
             EVALUATION,
-            digest(json.dumps(each, sort_keys=True))[:32],
+            digest(path.read_bytes(), name)[:32],
             name,
             facts,
             metrics,
@@ -170,9 +171,9 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _flat(values: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names of what is no object."""
+    """Dotted names of what is no object, or lies deeper than anything of ours."""
     for name, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and within.count(".") < _DEEPEST:
             yield from _flat(value, f"{within}{name}.")
         else:
             yield f"{within}{name}", value
