@@ -9,14 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from qrelay.errors import BackendUnavailable
 from qrelay.integrations import library
-from qrelay.integrations.tracking import Record
+from qrelay.integrations.tracking import Record, refusals
 
 with library("mlflow"):
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
-    from mlflow.exceptions import MlflowException
 
 ID: Final = "qrelay.id"
 EXPERIMENT: Final = "qrelay"
@@ -27,8 +25,9 @@ _AT_ONCE: Final = 100
 
 
 def opened() -> MlflowTracker:
-    """By MLflow's own variables."""
-    return MlflowTracker()
+    """By MLflow's own variables. Raises BackendUnavailable."""
+    with refusals("MLflow"):
+        return MlflowTracker()
 
 
 class MlflowTracker:
@@ -39,7 +38,7 @@ class MlflowTracker:
 
     def log(self, record: Record) -> None:
         """A run that was begun and not ended is logged again; of one that was, only the tags."""
-        try:
+        with refusals("MLflow"):
             experiment = self._experiment()
             known = self._client.search_runs([experiment], f"tags.`{ID}` = '{record.identity}'", max_results=1)
             run = known[0] if known else self._begun(experiment, record)
@@ -49,8 +48,6 @@ class MlflowTracker:
                 self._fill(run.info.run_id, record)
             if record.model:
                 self._register(run.info.run_id, record)
-        except (MlflowException, OSError) as error:
-            raise BackendUnavailable(f"MLflow did not take {record.name}: {error}") from error
 
     def _experiment(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT

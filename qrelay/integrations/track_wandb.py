@@ -8,9 +8,8 @@ import os
 import re
 from typing import Final
 
-from qrelay.errors import BackendUnavailable
 from qrelay.integrations import library
-from qrelay.integrations.tracking import VERSION, Record
+from qrelay.integrations.tracking import VERSION, Record, refusals
 
 with library("wandb"):
     import wandb
@@ -30,7 +29,7 @@ class WandbTracker:
 
     def log(self, record: Record) -> None:
         """A run with the record's identity for its id, whatever it held before."""
-        try:
+        with refusals("W&B"):
             with wandb.init(
                 project=os.environ.get("WANDB_PROJECT") or PROJECT, id=record.identity, name=record.name,
                 job_type=record.kind, config={**record.params, **record.tags}, resume="allow", reinit="create_new",
@@ -39,8 +38,6 @@ class WandbTracker:
                     run.log({"step": step, **metrics})
                 run.summary.update(dict(record.metrics))
                 run.log_artifact(_artifact(record), aliases=["latest", *["serving"] * record.serving])
-        except (wandb.Error, OSError) as error:
-            raise BackendUnavailable(f"W&B did not take {record.name}: {error}") from error
 
 
 def _artifact(record: Record) -> wandb.Artifact:

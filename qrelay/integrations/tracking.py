@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from qrelay.errors import MalformedInput
+from qrelay.errors import BackendUnavailable, MalformedInput
 from qrelay.identity import digest
 from qrelay.models.registry import Registry
 from qrelay.models.registry.describe import main_metrics
@@ -52,8 +53,17 @@ class Tracker(Protocol):
         """Keep the record. Raises BackendUnavailable: the tool refuses, in its words."""
 
 
+@contextmanager
+def refusals(tool: str) -> Iterator[None]:
+    """Around a tool's own code, which raises errors of whatever it stands on. Raises BackendUnavailable."""
+    try:
+        yield
+    except Exception as error:
+        raise BackendUnavailable(f"{tool} did not take it: {type(error).__name__}: {error}") from error
+
+
 def tracker(name: str) -> Tracker:
-    """Raises SetupError: the tool's library is not installed."""
+    """Raises SetupError: the tool's library is not installed. BackendUnavailable: it refuses."""
     found: Tracker = importlib.import_module(f"qrelay.integrations.track_{name}").opened()
     return found
 

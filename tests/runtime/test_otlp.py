@@ -114,7 +114,7 @@ def test_a_process_that_ends_has_sent_its_span_its_metrics_and_its_log_lines(col
     (service, warned), (_, failed) = collector.logs
     assert (service, span.name, span.trace_id) == ("qrelay-judge", "judging", warned.trace_id)
     assert (warned.severity_text, warned.severity_number, failed.severity_number) == ("WARNING", 13, 17)
-    assert warned.body.string_value == "asked https://***@host"
+    assert warned.body.string_value == "asked https://me:***@host"
     assert told(warned) == {"service": "judge", "logger": "qrelay.test", "api_key": "***", "took": '{"s": 1.5}'}
     assert "ValueError" in told(failed)["exception"] and "words of a query" not in str(collector.logs)
     commits = collector.metrics["qrelay-judge", "qrelay_commits"].sum
