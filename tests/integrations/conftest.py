@@ -4,6 +4,7 @@ absent, as in the suite, the files that need them are not collected."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -12,6 +13,13 @@ import pytest
 from qrelay import Client
 from tests.conftest import LONG_S
 
+os.environ |= {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
+    "WANDB_ERROR_REPORTING": "false",
+}
+"""Before a tool is imported: none tells its makers of our tests."""
 collect_ignore_glob = [] if find_spec("langchain_core") else ["test_with_*.py"]
 DOCUMENTS = {
     "moon": "The tides of the sea are caused by the gravity of the moon.",
