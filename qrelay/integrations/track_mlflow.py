@@ -17,6 +17,7 @@ with library("mlflow"):
     from mlflow.entities import Metric, Param
 
 ID: Final = "qrelay.id"
+SERVING: Final = "serving"
 EXPERIMENT: Final = "qrelay"
 """Where MLFLOW_EXPERIMENT_NAME names none."""
 _NOT_IN_NAMES: Final = re.compile(r"[^\w\-. /]")
@@ -83,8 +84,11 @@ class MlflowTracker:
         )  # fmt: skip
         for tag, value in record.tags.items():
             self._client.set_model_version_tag(name, made.version, tag, value)
+        served = self._client.get_registered_model(name).aliases.get(SERVING)
         if record.serving:
-            self._client.set_registered_model_alias(name, "serving", made.version)
+            self._client.set_registered_model_alias(name, SERVING, made.version)
+        elif served is not None and str(served) == str(made.version):
+            self._client.delete_registered_model_alias(name, SERVING)
 
 
 def _named(name: str) -> str:

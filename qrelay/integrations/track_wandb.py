@@ -28,13 +28,14 @@ class WandbTracker:
     """See `qrelay.integrations.tracking.Tracker`."""
 
     def log(self, record: Record) -> None:
-        """A run with the record's identity for its id, whatever it held before."""
+        """A run with the record's identity for its id; of one that is there the curve stays, the rest is new."""
         with refusals("W&B"):
             with wandb.init(
                 project=os.environ.get("WANDB_PROJECT") or PROJECT, id=record.identity, name=record.name,
-                job_type=record.kind, config={**record.params, **record.tags}, resume="allow", reinit="create_new",
+                job_type=record.kind, config=dict(record.params), resume="allow", reinit="create_new",
             ) as run:  # fmt: skip
-                for step, metrics in record.curve:
+                run.config.update(dict(record.tags), allow_val_change=True)
+                for step, metrics in () if run.resumed else record.curve:
                     run.log({"step": step, **metrics})
                 run.summary.update(dict(record.metrics))
                 run.log_artifact(_artifact(record), aliases=["latest", *["serving"] * record.serving])

@@ -127,16 +127,8 @@ def _evaluations(path: Path) -> Iterator[Record]:
     for each in systems:
         name = str(each.get("system", path.stem))
         metrics = _metrics(each["means"])
-        yield Record(
-            EVALUATION,
-            digest(path.read_bytes(), name)[:32],
-            name,
-            facts,
-            metrics,
-            {},
-            (),
-            {"report.json": each},
-        )
+        identity = digest(path.read_bytes(), name)[:32]
+        yield Record(EVALUATION, identity, name, facts, metrics, documents={"report.json": each})
 
 
 def version_record(registry: Registry, version: str) -> Record:
@@ -144,12 +136,7 @@ def version_record(registry: Registry, version: str) -> Record:
     at, manifest = registry.standing(), registry.manifest(version)
     known, folder = at.versions[version], registry.model_dir(version)
     gate = dict(known.gate.detail) if known.gate else {}
-    params = {
-        "slot": manifest.slot,
-        "base": manifest.base,
-        "parent": manifest.parent,
-        "experiment": manifest.experiment,
-    }
+    params = {name: getattr(manifest, name) for name in ("slot", "base", "parent", "experiment")}
     tags = {
         "state": known.state.value, "tainted": str(version in registry.taints()).lower(),
         "gate": {None: "", True: "passed", False: "failed"}[gate.get("passed")], "gate.why": str(gate.get("why", "")),

@@ -103,6 +103,10 @@ def test_mlflow_has_every_version_once_and_serving_follows_the_registry(folder: 
     assert client.get_model_version_by_alias("bi_encoder", "serving").tags["qrelay.id"] == better
     assert client.get_run(run.info.run_id).data.tags["state"] == "retired"
 
+    registry.rollback("bi_encoder", to="", by="ana")
+    tracked("registry", "--to", "mlflow")
+    assert client.get_registered_model("bi_encoder").aliases == {}
+
 
 def test_mlflow_has_an_evaluation_with_its_report_and_what_was_begun_is_finished(folder: Path) -> None:
     (record,) = records(folder / "report.json")
