@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev-stamp
 INSTALL = $(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-browser demo demo-loop test test-images test-vllm check check-platforms licences sbom hashes checkov protos up clean bench judge-table models format chaos chaos-cluster simulate simulate-faults fuzz
+.PHONY: help setup setup-dev setup-browser demo demo-loop test test-images test-vllm test-adapters check check-platforms licences sbom hashes checkov protos up clean bench judge-table models format chaos chaos-cluster simulate simulate-faults fuzz
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -86,6 +86,10 @@ test-images: $(DEV)  ## Install each image's libraries on their own, start its c
 test-vllm: $(DEV) models  ## Install vLLM for the CPU into .venv-vllm and run the judge's contract tests with it.
 	$(BIN)/python scripts/setup_vllm.py $(PIP_ARGS)
 	.venv-vllm/bin/python -m pytest --timeout 400 tests/llm/test_backends.py tests/llm/test_vllm.py tests/llm/test_vllm_server.py -k vllm
+
+test-adapters: $(DEV) models  ## Install other people's tools into .venv-adapters and run the adapters' tests with them (3 minutes).
+	$(BIN)/python scripts/setup_adapters.py $(PIP_ARGS)
+	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 .venv-adapters/bin/python -m pytest tests/integrations
 
 check: $(DEV)  ## Lint, types, layers, contracts, generated files.
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
@@ -213,8 +213,12 @@ class TelemetrySettings(Section):
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Lowest level that is logged")
     metrics_bind: str = Field("127.0.0.1:0", description="host:port of Prometheus /metrics; port 0: a free one")
     otlp_endpoint: str = Field(
-        "", description="OTLP/gRPC URL for spans, http:// or https://; empty: spans are not exported"
+        "", description="OTLP/gRPC URL of a collector, http:// or https://; empty: nothing is exported"
     )
+    otlp_signals: tuple[Literal["traces", "metrics", "logs"], ...] = Field(
+        ("traces",), description="What is exported there; metrics are those of /metrics, logs those of standard error"
+    )
+    otlp_metrics_every_s: float = Field(60.0, gt=0, description="Seconds between two exports of the metrics")
     lag_every_s: float = Field(
         15.0, ge=0, description="Seconds between readings of every queue's lag for the metrics; 0: none"
     )

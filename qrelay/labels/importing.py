@@ -12,13 +12,14 @@ spam) is 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from qrelay.errors import InputError
+from qrelay.formats.annotators import TOOLS, read_export
 from qrelay.formats.tables import BEIR_HEADER, QREL, Layout, grade_of, read_table
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.overrides import NewOverride, Written, add, check, query_numbers
@@ -132,21 +133,30 @@ def parse(
     """
     lowest, _ = peoples_bounds(scale)
     read = partial(_grade, scale_map=scale_map, least=0 if from_zero and not lowest else None)
-    layout, rows = read_table(path)
-    parsed, seen = Parsed(_format(layout)), dict[tuple[str, str], tuple[int, int]]()
-    for number, row in rows:
+    name, rows = _rows(path)
+    parsed, seen = Parsed(name), dict[tuple[str, ...], tuple[int, int]]()
+    for number, fields in rows:
         try:
-            override = _override(layout.fields(row), scale, author, read)
+            override = _override(fields(), scale, author, read)
             if override is None or override.grade is None:
                 parsed.ungraded += 1
                 continue
-            line, grade = seen.setdefault((override.query_id, override.passage_id), (number, override.grade))
+            pair = (override.query_id, override.passage_id, *([override.author] if name in TOOLS else []))
+            line, grade = seen.setdefault(pair, (number, override.grade))
             if grade != override.grade:
                 raise InputError(f"the pair of line {line} again with another grade: keep one of the two")
             parsed.overrides[number] = override
         except InputError as error:
             parsed.bad.append(BadLine(number, str(error)))
     return parsed
+
+
+def _rows(path: Path) -> tuple[str, Iterator[tuple[int, Callable[[], Mapping[str, str]]]]]:
+    """The format, and (number, its fields when called, which raises InputError) of each row."""
+    if export := read_export(path):
+        return export.tool, enumerate(export.rows, 1)
+    layout, lines = read_table(path)
+    return _format(layout), ((number, partial(layout.fields, line)) for number, line in lines)
 
 
 def _format(layout: Layout) -> str:

@@ -40,6 +40,7 @@ from qrelay.runtime import telemetry
 from qrelay.runtime.broker import Broker
 from qrelay.runtime.context import Preparation, ServiceContext
 from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.otlp import setup_export
 from qrelay.runtime.server import GrpcServer
 from qrelay.runtime.stage import ServiceDef
 from qrelay.runtime.stall import Stall
@@ -78,7 +79,7 @@ def _failed(name: str, error: QrelayError) -> int:
 
 async def _run(definition: ServiceDef[Any, Any], settings: ServiceSettings) -> bool:
     """Whether all ended in order; False: threads still compute what was given up."""
-    telemetry.setup_tracing(definition.name, settings.telemetry)
+    setup_export(definition.name, settings.telemetry)
     telemetry.warn_exposed(settings)
     metrics = telemetry.setup_metrics(settings.telemetry.metrics_bind, settings.tls)
     replica = settings.replica or f"{socket.gethostname()}-{os.getpid()}"

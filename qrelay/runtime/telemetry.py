@@ -3,7 +3,7 @@
 Logs are one JSON object a line on standard error. They never hold a passage's or a query's text.
 Metrics are Prometheus', served at `telemetry.metrics_bind`/metrics; `qrelay top` reads them too.
 Spans are OpenTelemetry's; their context travels in gRPC metadata and in message headers as `traceparent`,
-so that one query is one trace from the feed to the ledger.
+so that one query is one trace from the feed to the ledger. `otlp.py` sends all three to a collector.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from prometheus_client import Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from qrelay.config import ServiceSettings, TelemetrySettings, TlsSettings
+from qrelay.config import ServiceSettings, TlsSettings
 from qrelay.errors import AccessError, PortInUse, QrelayError
 from qrelay.runtime.errorcodes import codes
 from qrelay.security.expiry import Validity, validity
@@ -137,7 +134,11 @@ class JsonFormatter(logging.Formatter):
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON with time (UTC), level, service, logger, message and extras."""
+        """The record's entry as JSON."""
+        return json.dumps(self.entry(record), default=lambda value: masked(str(value)), ensure_ascii=False)
+
+    def entry(self, record: logging.LogRecord) -> dict[str, object]:
+        """The record with time (UTC), level, service, logger, message and extras, secrets masked."""
         entry: dict[str, object] = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}",
             "level": record.levelname,
@@ -152,7 +153,8 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1]:
             whole = logging.getLogger().isEnabledFor(logging.DEBUG)
             entry["exception"] = self.formatException(record.exc_info) if whole else _told(record.exc_info[1])
-        return json.dumps(masked(entry), default=lambda value: masked(str(value)), ensure_ascii=False)
+        found: dict[str, object] = masked(entry)
+        return found
 
 
 def _told(error: BaseException) -> str:
@@ -178,19 +180,6 @@ def warn_exposed(settings: ServiceSettings) -> None:
     """What `insecure` allows, loudly."""
     for line in settings.exposed:
         log.warning("INSECURE: %s", line)
-
-
-def setup_tracing(service: str, settings: TelemetrySettings) -> None:
-    """Export spans to `otlp_endpoint`; without one, spans cost nothing and context still travels."""
-    if not settings.otlp_endpoint:
-        return
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-    provider = TracerProvider(resource=Resource.create({"service.name": f"qrelay-{service}"}))
-    plain = settings.otlp_endpoint.lower().startswith("http://")  # no variable of OpenTelemetry's says otherwise
-    exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=plain)
-    provider.add_span_processor(BatchSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
 
 
 class _MetricsServer(ThreadingWSGIServer):

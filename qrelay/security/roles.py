@@ -76,7 +76,8 @@ _COMMANDS: Final[Mapping[Role, str]] = {
         models verify-version; models versions; reconcile; top; training status""",
     _LABELLER: """
         judge calibrate; judge nuggets assign; judge nuggets create; judge nuggets score; judge prefer; judge preview;
-        judge qualify; judge try; label import; label set; label withdraw; queries alternatives; queries generate""",
+        judge qualify; judge try; label import; label set; label tasks;
+        label withdraw; queries alternatives; queries generate""",
     _OPERATOR: """
         bench compare; bench judge; bench pipeline; bench record; bench reranker; bench retriever; bench sink;
         bench sizing; certs dev; console; down; feed; forget; dlq replay; index build; index load; index reembed;
@@ -84,7 +85,7 @@ _COMMANDS: Final[Mapping[Role, str]] = {
         ledger backup; ledger compact; ledger migrate; ledger prune; models prepare; models promote; models prune;
         models pull; models push; models restore-judge; models retract-judge; models rollback; models tune;
         nats accounts; nats declare; serve; tokens add; tokens list; tokens revoke; training abandon; up""",
-    _TRAINER: "export; models gate; publish; push; relabel; rounds; train; training run",
+    _TRAINER: "export; models gate; publish; push; relabel; rounds; track; train; training run",
 }
 COMMANDS: Final[Mapping[str, Role]] = {
     " ".join(name.split()): role for role, names in _COMMANDS.items() for name in names.split(";")

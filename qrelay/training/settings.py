@@ -72,6 +72,11 @@ class TrainerSettings(ServiceSettings):
         None, description="YAML file of the gate's rules, instead of `gate`"
     )
     gate: GateRules = Field(GateRules(), description="The gate's rules")
+    track: tuple[Literal["mlflow", "wandb"], ...] = Field(
+        (),
+        description="Experiment trackers that are told of each job's runs and versions, where the tool's own "
+        "variables (MLFLOW_…, WANDB_…) say; `qrelay track` tells them of the rest",
+    )
     swap_timeout_s: float = Field(
         900.0,
         gt=0,

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute
 from qrelay.errors import PortInUse
 from qrelay.files import write_atomic
 from qrelay.runtime import telemetry
+from qrelay.runtime.otlp import setup_export
 from qrelay.security.tls import server_context
 from qrelay.settings.sections import CONSOLE
 from qrelay.web.app import ROUTES, create_app
@@ -77,7 +78,7 @@ def serve(site: Site, say: Callable[[str], None] = lambda _: None) -> None:
     settings = site.settings
     telemetry.setup_logging(CONSOLE, settings.telemetry.log_level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    telemetry.setup_tracing(CONSOLE, settings.telemetry)
+    setup_export(CONSOLE, settings.telemetry)
     telemetry.warn_exposed(settings)
     warn_open(settings)
     with listen(settings.bind) as listening:

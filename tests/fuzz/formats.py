@@ -480,6 +480,19 @@ PARSERS: Final = (
         lambda _: [*_QRELS(_), b"query_id\tpassage_id\tgrade\tauthor\tnote\nq1\td1\t1\tana\tfine\n"],
         file("labels.tsv", _labels),
     ),
+    Parser(
+        "grades that other tools export",
+        "json",
+        constant(
+            '[{"id": 3, "data": {"query_id": "q1", "passage_id": "d1#0"}, "annotations": [{"id": 7, "completed_by":'
+            ' {"email": "a@b.example"}, "updated_at": "2026-01-01T00:00:00Z", "was_cancelled": false, "result":'
+            ' [{"from_name": "grade", "value": {"choices": ["2"]}}, {"from_name": "note", "value": {"text":'
+            ' ["y"]}}]}]}]',
+            '[{"id": "x", "fields": {}, "metadata": {"query_id": "q1", "passage_id": "d1#0"}, "responses": {"grade":'
+            ' [{"value": "2", "user_id": "u"}], "note": [{"value": "y", "user_id": "u"}]}}]',
+        ),
+        file("labels.json", _labels),
+    ),
     Parser("scale map", "lines", constant("1=0,2=1,3=2,4=3"), _text(lambda text: parse_scale_map(text, "0-3"))),
     Parser(
         "where",

@@ -28,6 +28,7 @@ from qrelay.index.ranking import Depths
 from qrelay.index.reembed import _earlier as reembed_earlier
 from qrelay.index.reembed import find_version, under_way
 from qrelay.index.vectors import VectorReuse
+from qrelay.integrations.tracking import records
 from qrelay.jobs.folder import JobFolder
 from qrelay.jobs.kubernetes_job import JOB_ANNOTATION, is_of
 from qrelay.jobs.launcher import TrainingJob
@@ -411,6 +412,23 @@ def _experiment_record(path: Path) -> None:
     begin(path.parent, {"a": 1}, {"x": "y"})
 
 
+_RUN: Final = {
+    "state": "done",
+    "experiment": {"losses": {"kl": 0.5}},
+    "stages": [{"stage": "train", "steps": 3, "losses": {"loss": 0.1}}],
+    "dev": {"metric": "nDCG@10", "after": 0.5},
+}
+
+
+def _run_of_training(folder: Path) -> None:
+    (folder / "run.json").write_text(json.dumps(_RUN))
+
+
+def _tracked(path: Path) -> None:
+    """As a report, and as a run's record."""
+    each(lambda: records(path), lambda: records(path.parent))
+
+
 def _query_journal(folder: Path) -> None:
     with QueryJournal(folder / "j.jsonl", {"seed": 1}, resume=False) as journal:
         journal.append(
@@ -627,6 +645,18 @@ PARSERS: Final = (
         "json",
         constant('{"state": "running", "experiment": {"a": 1}, "data": {"x": "y"}, "versions": {}}'),
         file("run.json", _experiment_record),
+    ),
+    Parser(
+        "what a tracker is told",
+        "json",
+        constant(json.dumps(_RUN), json.dumps(_EVALUATION)),
+        file("run.json", _tracked),
+    ),
+    Parser(
+        "a trainer's log for a tracker",
+        "json",
+        constant('[{"loss": 0.5, "step": 1, "epoch": 0.1}, {"eval_nDCG@10": 0.5, "step": 2}]'),
+        beside(_run_of_training, "checkpoints/train/log.json", records),
     ),
     Parser("journal of answers", "jsonl", written("j.jsonl", _answer_journal), file("j.jsonl", _answered)),
     Parser("query generation's journal", "jsonl", written("j.jsonl", _query_journal), file("j.jsonl", _resume)),

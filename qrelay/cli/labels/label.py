@@ -1,4 +1,4 @@
-"""`qrelay label set | withdraw | import | list | queue`: what people decide about pairs, straight in the ledger."""
+"""`qrelay label set | withdraw | import | tasks | list | queue`: what people decide about pairs, in the ledger."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ def import_(
     file: Path, collection: str, scale: str, documents: bool, scale_map: str | None, skip_bad: bool, **options: Any
 ) -> None:
     """Grade the pairs in FILE: TREC qrels, BEIR's qrels, or a TSV under a header with query_id, passage_id and grade
-    (author and note are optional). The first line decides which.
+    (author and note are optional); or what Label Studio or Argilla exported of `qrelay label tasks`, as JSON, whose
+    annotations are counted from 1 in place of lines. The first line decides which.
 
     With --documents a grade of 0 (the scale's lowest, or below 0) applies to each judged passage of the document, and
     a higher one to its only judged passage. If there are several, the line is bad, and the error lists them.
@@ -113,6 +114,29 @@ def import_(
     _say_imported(file, found, options["as_json"])
     if found.bad:
         raise SystemExit(EXIT_FAILED if found.written is None else EXIT_PARTIAL)
+
+
+@label.command(epilog=example("qrelay label tasks to-grade.tsv --for label-studio --out to-grade"))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--for", "tool", type=click.Choice(["label-studio", "argilla"]), required=True, help="The tool.")
+@click.option("--scale", default="0-3", show_default=True, help="The scale that people grade on.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="New folder to write.")
+def tasks(file: Path, tool: str, scale: str, out: Path) -> None:
+    """Write the annotated pairs in FILE (of `qrelay judge slice`, `eval sample`, `label list --slice`) as tasks for
+    another tool, without any grade: what people set there comes back with `qrelay label import`."""
+    from qrelay.errors import BackendUnavailable, InputError
+    from qrelay.formats.annotated_pairs import read_annotated_pairs
+    from qrelay.formats.annotators import WRITE
+    from qrelay.scales import peoples_bounds
+
+    if out.exists():
+        raise InputError(f"{out} exists: choose another --out")
+    pairs = read_annotated_pairs(file, ungraded=True)
+    try:
+        WRITE[tool](out, pairs, peoples_bounds(scale), out.name)
+    except OSError as error:
+        raise BackendUnavailable(f"cannot write {out}: {error.strerror}") from error
+    click.echo(f"{out}: {len(pairs)} pairs to grade in {tool}")
 
 
 @label.command("list", epilog=example("qrelay label list --collection docs --standing"))

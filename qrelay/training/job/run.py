@@ -12,6 +12,7 @@ from qrelay.training.job.data import JobData, prepare
 from qrelay.training.job.job import Job
 from qrelay.training.job.result import JobResult, read_result
 from qrelay.training.job.slots import Makings, Say, run_slot
+from qrelay.training.job.tracked import track
 from qrelay.training.settings import TrainerSettings, configured_models
 
 RESULT: Final = "result.json"
@@ -46,4 +47,5 @@ def _run(job: Job, settings: TrainerSettings, config: Path | None, say: Say) -> 
         found.append(run_slot(makings, slot, data[kind]))
     result = JobResult(job.name, job.collection, tuple(found))
     result.write(job.folder / RESULT)
+    track(settings.track, registry, job.folder, result.slots)
     return read_result(job.folder / RESULT) or result  # as a later run reads it
