@@ -168,10 +168,18 @@ class _Received(tuple[Candidate, ...]):
     message: records_pb2.CandidateSet
 
 
-def _received(message: records_pb2.CandidateSet) -> _Received:
-    candidates = _Received([_candidate_from_proto(candidate) for candidate in message.candidates])
-    candidates.message = message
-    return candidates
+def _candidates_from_proto(message: records_pb2.CandidateSet) -> tuple[Candidate, ...]:
+    return tuple([_candidate_from_proto(candidate) for candidate in message.candidates])
+
+
+def _as_received(message: records_pb2.CandidateSet) -> tuple[Candidate, ...]:
+    """Only what is marked for the judge is passed on as it is; to keep the message of more would cost memory."""
+    candidates = _candidates_from_proto(message)
+    if not any(candidate.sampled for candidate in candidates):
+        return candidates
+    received = _Received(candidates)
+    received.message = message
+    return received
 
 
 def _fill_candidates(message: records_pb2.CandidateSet, candidates: Sequence[Candidate]) -> None:
@@ -204,10 +212,13 @@ def _candidate_set_to_proto(record: CandidateSet) -> records_pb2.CandidateSet:
     return message
 
 
-def _candidate_set_from_proto(message: records_pb2.CandidateSet) -> CandidateSet:
+def _candidate_set_from_proto(
+    message: records_pb2.CandidateSet,
+    candidates: Callable[[records_pb2.CandidateSet], tuple[Candidate, ...]] = _as_received,
+) -> CandidateSet:
     return CandidateSet(
         query=_query_from_proto(message.query),
-        candidates=_received(message),
+        candidates=candidates(message),
         index_version=message.index_version,
         trace=tuple(
             TraceStep(step.stage, step.replica, step.model, step.queue_seconds, step.compute_seconds)
@@ -326,7 +337,7 @@ def _judged_set_to_proto(record: JudgedSet) -> records_pb2.JudgedSet:
 def _judged_set_from_proto(message: records_pb2.JudgedSet) -> JudgedSet:
     judges: dict[bytes, JudgeIdentity] = {}
     return JudgedSet(
-        candidate_set=_candidate_set_from_proto(message.candidate_set),
+        candidate_set=_candidate_set_from_proto(message.candidate_set, _candidates_from_proto),
         judgments=tuple([_judgment_from_proto(judgment, judges) for judgment in message.judgments]),
     )
 
