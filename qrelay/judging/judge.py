@@ -350,7 +350,9 @@ def is_graded(judgment: Judgment) -> bool:
 
 def _shown(measured: Measured) -> str:
     """What was said, bounded; the reason on one line, and without what a terminal would obey."""
-    reason = "".join(each for each in " ".join(measured.reason.split()) if each.isprintable())
+    reason = " ".join(measured.reason.split())
+    if not reason.isprintable():
+        reason = "".join(each for each in reason if each.isprintable())
     return with_reason(measured.raw_reply[:_RAW_REPLY_CHARS], reason[:_REASON_CHARS].rstrip())
 
 

@@ -79,12 +79,13 @@ def _settled(outcome: JudgedSet | QrelayError, work: Work) -> JudgedSet | Qrelay
 
 
 def _count(judged: JudgedSet) -> None:
-    for judgment in judged.judgments:
-        if isinstance(judgment.outcome, Missing) and judgment.outcome.on_hold_s is not None:
-            continue
-        kind = "missing" if isinstance(judgment.outcome, Missing) else "cached" if judgment.cached else "graded"
-        telemetry.JUDGMENTS.labels(kind).inc()
-        telemetry.PROMPT_TOKENS.inc(judgment.prompt_tokens)
+    counted = [each for each in judged.judgments if getattr(each.outcome, "on_hold_s", None) is None]
+    kinds = Counter(
+        "missing" if isinstance(each.outcome, Missing) else "cached" if each.cached else "graded" for each in counted
+    )
+    for kind, number in kinds.items():
+        telemetry.JUDGMENTS.labels(kind).inc(number)
+    telemetry.PROMPT_TOKENS.inc(sum(each.prompt_tokens for each in counted))
 
 
 class JudgeServicer(Servicer, pb_grpc.JudgeServiceServicer):
