@@ -31,7 +31,7 @@ _PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 10.0)
 _POLL_S: Final = 0.5
 _FEW: Final = 100
 """Up to so many pending queries the sink is asked again at each of its commits, after a pause of _PAUSE_S."""
-_PAUSE_S: Final = 0.02
+_PAUSE_S: Final = 0.05
 _QUIET_POLLS: Final = 20
 """Polls without an end after which it is said what waits where, and again after each so many."""
 _EMPTY_LOOKS: Final = 3
