@@ -173,9 +173,11 @@ def _candidates_from_proto(message: records_pb2.CandidateSet) -> tuple[Candidate
 
 
 def _as_received(message: records_pb2.CandidateSet) -> tuple[Candidate, ...]:
-    """Only what is marked for the judge is passed on as it is; to keep the message of more would cost memory."""
+    """Only what is marked for the judge is passed on as it is; to keep the message of more would cost memory. A score
+    that is none may have been read from a number that is none: it is written as it was read."""
     candidates = _candidates_from_proto(message)
-    if not any(candidate.sampled for candidate in candidates):
+    marked = any(candidate.sampled for candidate in candidates)
+    if not marked or any(score.score is None for candidate in candidates for score in candidate.scores):
         return candidates
     received = _Received(candidates)
     received.message = message
