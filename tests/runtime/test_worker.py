@@ -113,8 +113,9 @@ async def test_every_query_comes_out_once_with_its_trace(broker: Any) -> None:
 
 async def test_a_message_that_comes_alone_waits_for_nobody(broker: Any) -> None:
     for_ever = FAST.model_copy(update={"max_delay_s": 86_400.0})
-    async with running(EchoStage(), broker, for_ever):
+    async with running(EchoStage(), broker, for_ever) as worker:
         for number in range(3):
+            await eventually(lambda: not worker._held)
             await publish(broker, samples.query(number))
             (record,) = await collect(broker, Queue.RETRIEVED, 1)
             assert record.query.query_id == f"q{number}"
