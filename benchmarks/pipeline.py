@@ -4,8 +4,9 @@
 
 Four service processes and a real nats-server on this machine; the models are the shipped fakes (no
 sleep, no model): the retriever answers 100 candidates of about 1 KB each, the reranker keeps 40 and samples
-25, the judge grades 25, the sink commits to SQLite. Prints queries/s end to end, CPU-ms a query by process,
-and the raw rate: the same payloads published and consumed by plain nats-py in the same run.
+25, the judge grades 25, the sink commits to SQLite. Prints queries/s end to end, CPU-ms a query by process, how long
+a query alone takes (no service time is in it), and the raw rate: the same payloads published and consumed by plain
+nats-py in the same run.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import nats
 
 from benchmarks.processes import cpu_seconds, environment, peak_rss_mib
 from qrelay import wire
+from qrelay.bench.targets.pipeline import PipelineTarget
 from qrelay.cli.up import build, nats_tls, secured
 from qrelay.config import NatsSettings, Transport
 from qrelay.feed.feeder import Feeder
@@ -62,6 +64,9 @@ DOUBLES = {
     "OMP_NUM_THREADS": "1",
 }
 COLLECTION = "bench"
+_ALONE = 50
+"""Queries asked one at a time."""
+_ALONE_FROM = 500_000
 
 
 def query(number: int) -> Query:
@@ -119,6 +124,27 @@ def wait_for(address: str, transport: Transport, count: int) -> None:
             time.sleep(0.05)
 
 
+class Asked:
+    """Queries that the throughput did not need: bench.data.Source."""
+
+    def item(self, number: int) -> Any:
+        return wire.to_proto(query(_ALONE_FROM + number))
+
+
+async def alone(url: str, folder: Path, sink: str, count: int) -> list[float]:
+    """Seconds from each query's publication until its commit is seen, one after another; ascending."""
+    target = PipelineTarget(
+        url, sink, Asked(), transport=transport_of(folder), nkey_seed=queues(url, folder).nkey_seed
+    )
+    took = []
+    async with target:
+        for number in range(count):
+            began = time.monotonic()
+            await target.send(number)
+            took.append(time.monotonic() - began)
+    return sorted(took)
+
+
 def run_pipeline(folder: Path, sync: str, count: int, warm_up: int, secure: bool) -> dict[str, Any]:
     """The measured run: rates and CPU by process."""
     supervisor, transport = start(folder, sync, secure), transport_of(folder)
@@ -136,9 +162,11 @@ def run_pipeline(folder: Path, sync: str, count: int, warm_up: int, secure: bool
         wait_for(found["sink"].grpc, transport, warm_up + count)
         elapsed = time.monotonic() - started
         cpu = {name: (cpu_seconds(pid) - before[name]) * 1000 / count for name, pid in pids.items()}
+        took = asyncio.run(alone(url, folder, found["sink"].grpc, _ALONE))
         return {
             "queries_per_second": count / elapsed,
             "cpu_ms_per_query": cpu,
+            "alone_ms": {"p50": 1000 * took[_ALONE // 2], "p90": 1000 * took[_ALONE * 9 // 10]},
             "peak_rss_mib": {name: peak_rss_mib(pid) for name, pid in pids.items()},
             "payloads": payloads(found, transport),
         }
@@ -273,6 +301,7 @@ def describe(report: dict[str, Any]) -> str:
         f"pipeline     {pipeline['queries_per_second']:7.1f} queries/s end to end ({report['queries']} queries, "
         f"sync_interval {report['sync_interval']}, {report['environment']['cores']} cores)",
         "CPU a query:", *rows, f"  {'all':<12} {total:6.2f} ms",
+        f"a query alone: p50 {pipeline['alone_ms']['p50']:.1f} ms, p90 {pipeline['alone_ms']['p90']:.1f} ms",
         f"payload bytes {report['payload_bytes']}",
         f"raw NATS     {raw['queries_per_second']:7.1f} queries/s (the same four payloads published and consumed); "
         f"the pipeline reaches {report['share_of_raw']:.0%}",

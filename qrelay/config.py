@@ -192,7 +192,11 @@ class WorkerSettings(Section):
     max_items: int = Field(32, ge=1, description="Messages in one batch")
     max_cost: int = Field(1_000_000, ge=1, description="Cost of one batch (tokens, as the stage counts them)")
     max_bytes: int = Field(8 * 1024**2, ge=1024, description="Bytes in one batch, decompressed")
-    max_delay_s: float = Field(0.02, ge=0, description="Seconds that the first message of a batch waits for more")
+    max_delay_s: float = Field(
+        0.02,
+        ge=0,
+        description="Seconds that the first message of a batch waits for more; none where nothing else is in hand",
+    )
     batches_in_flight: int = Field(2, ge=1, description="Batches handled at once, to overlap compute and I/O")
     max_attempts: int = Field(5, ge=1, description="Deliveries of one message before it is dead-lettered")
     retry_delays_s: tuple[float, ...] = Field(

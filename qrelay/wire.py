@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import zstandard
@@ -46,6 +47,8 @@ ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 """How a compressed message begins, and no Envelope does."""
 COMPRESS_FROM_BYTES: Final = 1024
 """Smaller messages travel as they are: their zstd frame would save nothing."""
+_SHARED: Final = 256
+"""Judges and times of which both forms are remembered."""
 MAX_DECODED_BYTES: Final = 64 * 1024 * 1024
 """Refuse to inflate a message beyond this: a compressed bomb must not take the replica's memory."""
 
@@ -78,14 +81,21 @@ def _integer(value: int, name: str) -> int:
     return value
 
 
+@lru_cache(_SHARED)
 def _timestamp(when: datetime) -> Timestamp:
+    """To be copied, never changed: a set's judgments share their time."""
     stamp = Timestamp()
     stamp.FromDatetime(when)
     return stamp
 
 
 def _datetime(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=UTC)
+    return _moment(stamp.seconds, stamp.nanos)
+
+
+@lru_cache(_SHARED)
+def _moment(seconds: int, nanos: int) -> datetime:
+    return Timestamp(seconds=seconds, nanos=nanos).ToDatetime(tzinfo=UTC)
 
 
 def _query_to_proto(query: Query) -> records_pb2.Query:
@@ -133,6 +143,8 @@ def _fill_candidate(message: records_pb2.Candidate, candidate: Candidate) -> Non
 
 def _score_from_proto(score: records_pb2.Score) -> Score:
     value: float | None = score.score
+    if value and value == value:  # nearly always, and a set has hundreds
+        return tuple.__new__(Score, (score.system, value, score.rank))
     if value != value:  # NaN orders nothing: neither the score nor the rank that came of it is one
         return Score(score.system, None, 0)
     if value == 0.0 and not score.HasField("score"):
@@ -142,19 +154,50 @@ def _score_from_proto(score: records_pb2.Score) -> Score:
 
 def _candidate_from_proto(message: records_pb2.Candidate) -> Candidate:
     passage = message.passage
-    metadata = dict(passage.metadata) if passage.metadata else {}
+    metadata = passage.metadata
     return Candidate(
-        Passage(passage.passage_id, passage.doc_id, passage.title, passage.text, metadata),
+        Passage(passage.passage_id, passage.doc_id, passage.title, passage.text, dict(metadata) if metadata else {}),
         tuple([_score_from_proto(score) for score in message.scores]),
         message.sampled,
     )
 
 
+class _Received(tuple[Candidate, ...]):
+    """Candidates as they were read: who passes them on need not write them again. The message is never changed."""
+
+    message: records_pb2.CandidateSet
+
+
+def _candidates_from_proto(message: records_pb2.CandidateSet) -> tuple[Candidate, ...]:
+    return tuple([_candidate_from_proto(candidate) for candidate in message.candidates])
+
+
+def _as_received(message: records_pb2.CandidateSet) -> tuple[Candidate, ...]:
+    """Only what is marked for the judge is passed on as it is; to keep the message of more would cost memory. A score
+    that is none may have been read from a number that is none: it is written as it was read."""
+    candidates = _candidates_from_proto(message)
+    marked = any(candidate.sampled for candidate in candidates)
+    if not marked or any(score.score is None for candidate in candidates for score in candidate.scores):
+        return candidates
+    received = _Received(candidates)
+    received.message = message
+    return received
+
+
+def _fill_candidates(message: records_pb2.CandidateSet, candidates: Sequence[Candidate]) -> None:
+    if isinstance(candidates, _Received):
+        message.MergeFromString(candidates.message.SerializeToString())
+        for field in ("query", "trace"):
+            message.ClearField(field)
+    else:
+        for candidate in candidates:
+            _fill_candidate(message.candidates.add(), candidate)
+
+
 def _fill_candidate_set(message: records_pb2.CandidateSet, record: CandidateSet) -> None:
+    _fill_candidates(message, record.candidates)
     message.query.CopyFrom(_query_to_proto(record.query))
     message.index_version = record.index_version
-    for candidate in record.candidates:
-        _fill_candidate(message.candidates.add(), candidate)
     for step in record.trace:
         message.trace.add(
             stage=step.stage,
@@ -171,10 +214,13 @@ def _candidate_set_to_proto(record: CandidateSet) -> records_pb2.CandidateSet:
     return message
 
 
-def _candidate_set_from_proto(message: records_pb2.CandidateSet) -> CandidateSet:
+def _candidate_set_from_proto(
+    message: records_pb2.CandidateSet,
+    candidates: Callable[[records_pb2.CandidateSet], tuple[Candidate, ...]] = _as_received,
+) -> CandidateSet:
     return CandidateSet(
         query=_query_from_proto(message.query),
-        candidates=tuple([_candidate_from_proto(candidate) for candidate in message.candidates]),
+        candidates=candidates(message),
         index_version=message.index_version,
         trace=tuple(
             TraceStep(step.stage, step.replica, step.model, step.queue_seconds, step.compute_seconds)
@@ -190,29 +236,38 @@ def _judge_from_proto(message: records_pb2.JudgeIdentity) -> JudgeIdentity:
     return JudgeIdentity(**{name: getattr(message, name) for name in _JUDGE_FIELDS})
 
 
+@lru_cache(_SHARED)
+def _judge_to_proto(judge: JudgeIdentity) -> records_pb2.JudgeIdentity:
+    """To be copied, never changed."""
+    return records_pb2.JudgeIdentity(**{name: getattr(judge, name) for name in _JUDGE_FIELDS})
+
+
 def _fill_judgment(message: records_pb2.Judgment, judgment: Judgment) -> None:
     message.passage_id = judgment.passage_id
     message.judgment_key = judgment.judgment_key
     match judgment.outcome:
         case Graded() as graded:
-            message.graded.grade = graded.grade
-            message.graded.min_grade = graded.min_grade
-            message.graded.probabilities.extend(graded.probabilities)
-            message.graded.expected_relevance = graded.expected_relevance
-            message.graded.entropy = graded.entropy
-            message.graded.p_relevant = graded.p_relevant
-            message.graded.calibration = graded.calibration
-            if graded.utility is not None:
-                _fill_utility(message.graded.utility, graded.utility)
+            _fill_graded(message.graded, graded)
         case Missing() as missing:
             message.missing.reason = missing.reason
             message.missing.detail = missing.detail
-    for name in _JUDGE_FIELDS:
-        setattr(message.judge, name, getattr(judgment.judge, name))
-    message.judged_at.FromDatetime(judgment.judged_at)
+    message.judge.CopyFrom(_judge_to_proto(judgment.judge))
+    message.judged_at.CopyFrom(_timestamp(judgment.judged_at))
     message.cached = judgment.cached
     message.raw_reply = judgment.raw_reply
     message.prompt_tokens = judgment.prompt_tokens
+
+
+def _fill_graded(message: records_pb2.Graded, graded: Graded) -> None:
+    message.grade = graded.grade
+    message.min_grade = graded.min_grade
+    message.probabilities.extend(graded.probabilities)
+    message.expected_relevance = graded.expected_relevance
+    message.entropy = graded.entropy
+    message.p_relevant = graded.p_relevant
+    message.calibration = graded.calibration
+    if graded.utility is not None:
+        _fill_utility(message.utility, graded.utility)
 
 
 def _fill_utility(message: records_pb2.Utility, utility: Utility) -> None:
@@ -284,7 +339,7 @@ def _judged_set_to_proto(record: JudgedSet) -> records_pb2.JudgedSet:
 def _judged_set_from_proto(message: records_pb2.JudgedSet) -> JudgedSet:
     judges: dict[bytes, JudgeIdentity] = {}
     return JudgedSet(
-        candidate_set=_candidate_set_from_proto(message.candidate_set),
+        candidate_set=_candidate_set_from_proto(message.candidate_set, _candidates_from_proto),
         judgments=tuple([_judgment_from_proto(judgment, judges) for judgment in message.judgments]),
     )
 
@@ -337,12 +392,24 @@ _FROM_PROTO: Final[dict[type, Callable[[Any], Any]]] = {
     records_pb2.JudgedSet: _judged_set_from_proto,
     records_pb2.DeadLetter: _dead_letter_from_proto,
 }
-_ENVELOPE_FIELD: Final[dict[type, str]] = {
-    Query: "query",
-    CandidateSet: "candidate_set",
-    JudgedSet: "judged_set",
-    DeadLetter: "dead_letter",
+_ENVELOPE_TAG: Final[dict[type, bytes]] = {
+    kind: bytes([envelope_pb2.Envelope.DESCRIPTOR.fields_by_name[name].number << 3 | 2])
+    for kind, name in (
+        (Query, "query"),
+        (CandidateSet, "candidate_set"),
+        (JudgedSet, "judged_set"),
+        (DeadLetter, "dead_letter"),
+    )
 }
+"""How an Envelope of such a record begins; the record's length and bytes follow."""
+
+
+def _varint(number: int) -> bytes:
+    digits = []
+    while number > 127:
+        digits.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*digits, number])
 
 
 def to_proto(record: Record) -> Any:
@@ -371,8 +438,8 @@ def encode(record: Record, *, compress: bool = True) -> tuple[bytes, dict[str, s
     Raises:
         MalformedInput: a value that protobuf cannot hold.
     """
-    envelope = envelope_pb2.Envelope(**{_ENVELOPE_FIELD[type(record)]: to_proto(record)})
-    payload = envelope.SerializeToString(deterministic=True)  # else a map's order is another one in each process
+    inner = to_proto(record).SerializeToString(deterministic=True)  # else a map's order differs between processes
+    payload = _ENVELOPE_TAG[type(record)] + _varint(len(inner)) + inner  # an Envelope would copy the message
     if not compress or len(payload) < COMPRESS_FROM_BYTES:
         return payload, {}
     return _ZSTD_LOCAL.compressor.compress(payload), {CONTENT_ENCODING: ZSTD}

@@ -49,6 +49,22 @@ def test_a_candidate_set_survives_the_queue(record: CandidateSet, compress: bool
     assert wire.decode(*wire.encode(record, compress=compress)) == record
 
 
+@given(SETS)
+def test_what_was_read_is_written_as_what_was_made(record: CandidateSet) -> None:
+    read = wire.decode(*wire.encode(record))
+    assert isinstance(read, CandidateSet)
+    other = replace(read, query=replace(read.query, text="other", round=1), trace=(*read.trace, *read.trace))
+    made = replace(other, candidates=tuple(replace(candidate) for candidate in read.candidates))
+    assert wire.encode(other, compress=False) == wire.encode(made, compress=False)
+
+
+def test_a_number_that_is_none_is_not_passed_on() -> None:
+    message = wire.to_proto(samples.candidate_set())
+    message.candidates[0].sampled = True
+    message.candidates[1].scores[0].score = math.nan
+    assert not wire.to_proto(wire.from_proto(message)).candidates[1].scores[0].HasField("score")
+
+
 @pytest.mark.parametrize(
     "record",
     [

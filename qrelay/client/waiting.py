@@ -29,6 +29,9 @@ ATTEMPTS: Final = 10
 """Times in a row that a sink which does not answer is asked."""
 _PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 10.0)
 _POLL_S: Final = 0.5
+_FEW: Final = 100
+"""Up to so many pending queries the sink is asked again at each of its commits, after a pause of _PAUSE_S."""
+_PAUSE_S: Final = 0.05
 _QUIET_POLLS: Final = 20
 """Polls without an end after which it is said what waits where, and again after each so many."""
 _EMPTY_LOOKS: Final = 3
@@ -47,8 +50,11 @@ class Ended:
     dead: tuple[str, ...]
 
 
-async def states(patience: Patience, collection: str, query_ids: Sequence[str], query_round: int) -> list[str]:
-    """How each query has ended: committed, dead, forgotten, or pending; asked once.
+async def states(
+    patience: Patience, collection: str, query_ids: Sequence[str], query_round: int, wait_s: float = 0.0
+) -> list[str]:
+    """How each query has ended: committed, dead, forgotten, or pending; asked once. wait_s: where none has, the sink
+    answers at its next commit, or after so many seconds (a call).
 
     Raises:
         TransientError: no sink answers.
@@ -56,7 +62,10 @@ async def states(patience: Patience, collection: str, query_ids: Sequence[str], 
     found: list[str] = []
     for start in range(0, len(query_ids), MAX_IDS):
         request = sink_pb2.GetQueryStatesRequest(
-            collection=collection, query_ids=query_ids[start : start + MAX_IDS], round=query_round
+            collection=collection,
+            query_ids=query_ids[start : start + MAX_IDS],
+            round=query_round,
+            wait_seconds=wait_s,
         )
         found += _names((await patience.ask(SINK, "GetQueryStates", request)).states)
     return found
@@ -109,7 +118,8 @@ def waiting(
     """The wait for queries of a collection and round, by the sink and the queues. say, again: see `Waiting`."""
 
     async def ask(query_ids: Sequence[str]) -> Sequence[str]:
-        return await states(patience, collection, query_ids, query_round)
+        wait_s = _POLL_S if len(query_ids) <= _FEW else 0.0
+        return await states(patience, collection, query_ids, query_round, wait_s)
 
     async def preparing() -> Progress | None:
         found = await patience.places.preparing(SINK)
@@ -152,7 +162,7 @@ class Waiting:
                 if quiet and quiet % _QUIET_POLLS == 0:
                     empty = await self._tell(len(pending), empty)
                 if pending:
-                    await self.sleep(_POLL_S)
+                    await self.sleep(_POLL_S if len(pending) > _FEW else _PAUSE_S)
         return Ended(self.counts["committed"], tuple(self.dead))
 
     async def _ask(self, pending: Sequence[str]) -> list[str]:

@@ -12,10 +12,11 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from qrelay.errors import InternalError, InvalidQuery, QrelayError, TransientError
 from qrelay.identity import digest, judge_digest, judgment_key
-from qrelay.judging.cache import JudgmentCache
+from qrelay.judging.cache import JudgmentCache, NoCache
 from qrelay.judging.failures import missing_of
 from qrelay.judging.prefilter import Prefilter
 from qrelay.judging.strategies.base import Measured, Strategy, shown
@@ -34,6 +35,8 @@ from qrelay.types import (
 )
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _STUDENTS = ("retriever", "reranker")
 """Stages whose models find and order what is judged, as a set's trace names them."""
@@ -55,6 +58,8 @@ class _Plan:
     keys: tuple[str, ...]
     read_text: str
     """What the keys say of the query."""
+    decoding: str
+    """And of how the backend decodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,9 @@ class Judge:
         sampled = tuple(c.passage for c in each.candidates if c.sampled)
         passages = sampled or tuple(c.passage for c in each.candidates)
         text = self._read_text(each.query, [p for p in passages if self._prefilter.check(p) is None])
-        plan = _Plan(each, passages, tuple(self._key(text, p, self._decoding) for p in passages), text)
+        decoding = self._decoding
+        keys = tuple(self._key(text, passage, decoding) for passage in passages)
+        plan = _Plan(each, passages, keys, text, decoding)
         stage = self._own_stage(each)
         return self._refused(plan, stage) if stage else plan
 
@@ -215,7 +222,7 @@ class Judge:
                 keys |= {self._key(read, passage, decoding): key for key, passage in work.pairs.items()}
         if not keys:
             return {}
-        found = await asyncio.to_thread(self._cache.get_many, list(keys))
+        found = await self._off_loop(self._cache.get_many, list(keys))
         known: dict[str, Judgment] = {}
         for key, primary in keys.items():
             if key in found:
@@ -269,7 +276,7 @@ class Judge:
         decoding = measured.decoding
         return Judgment(
             passage_id=passage.passage_id,
-            judgment_key=self._key(plan.read_text, passage, decoding),
+            judgment_key=key if decoding == plan.decoding else self._key(plan.read_text, passage, decoding),
             outcome=measured.outcome,
             judge=self._identity(decoding)[0],
             judged_at=now,
@@ -284,9 +291,13 @@ class Judge:
         if not judgments:
             return
         try:
-            await asyncio.to_thread(self._cache.put_many, judgments)
+            await self._off_loop(self._cache.put_many, judgments)
         except TransientError as error:
             log.warning("%d labels were not cached: %s", len(judgments), error)
+
+    async def _off_loop(self, method: Callable[[Any], T], asked: Any) -> T:
+        """A method of the cache, which blocks; where there is none, a thread would be the only work."""
+        return method(asked) if isinstance(self._cache, NoCache) else await asyncio.to_thread(method, asked)
 
     def info(self) -> Info:
         """The judge's identity, field by field, and what is to be known of its engine now."""
@@ -339,7 +350,9 @@ def is_graded(judgment: Judgment) -> bool:
 
 def _shown(measured: Measured) -> str:
     """What was said, bounded; the reason on one line, and without what a terminal would obey."""
-    reason = "".join(each for each in " ".join(measured.reason.split()) if each.isprintable())
+    reason = " ".join(measured.reason.split())
+    if not reason.isprintable():
+        reason = "".join(each for each in reason if each.isprintable())
     return with_reason(measured.raw_reply[:_RAW_REPLY_CHARS], reason[:_REASON_CHARS].rstrip())
 
 

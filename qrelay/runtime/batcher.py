@@ -42,6 +42,8 @@ class Batcher(Generic[T]):
         self._policy = policy
         self._clock = clock
         self._entries: deque[_Entry[T]] = deque()
+        self.patient = True
+        """Whether items wait for company; False: none is to be expected, and a batch goes as it is."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -64,7 +66,8 @@ class Batcher(Generic[T]):
         """Seconds until the oldest item must go; None when there is none."""
         if not self._entries:
             return None
-        return max(0.0, self._entries[0].added_at + self._policy.max_delay_s - self._clock())
+        delay_s = self._policy.max_delay_s if self.patient else 0.0
+        return max(0.0, self._entries[0].added_at + delay_s - self._clock())
 
     def ready(self) -> bool:
         """Whether a batch should go now: one is full, or its oldest item has waited long enough."""

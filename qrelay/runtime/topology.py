@@ -36,6 +36,8 @@ LANES: Final = 8
 """Of each queue but that of dead letters. Another number would leave the messages of the lanes that go unread."""
 DEAD_LETTER_MARGIN: Final = 64 * 1024
 """Bytes that a dead letter may add to the message that it wraps."""
+_KNOWN: Final = 4096
+"""Subjects whose queue is remembered: every message's is looked up twice."""
 
 
 class Queue(enum.StrEnum):
@@ -75,6 +77,7 @@ class Queue(enum.StrEnum):
     def _in_lane(self, collection: str, lane: int) -> str:
         return f"{SUBJECT_ROOT}.{collection}.{lane}.{self.value}"
 
+    @functools.lru_cache(_KNOWN)
     def takes(self, subject: str) -> bool:
         """Whether the stream takes this subject, be its collection one of qrelay's or not."""
         return subject.endswith(self.value) and any(_matches(pattern, subject) for pattern in self.subjects())
@@ -144,6 +147,7 @@ def writer_of(subject: str) -> str:
     return tokens[3] if _matches(letters("*", "*"), subject) else ""
 
 
+@functools.lru_cache(_KNOWN)
 def queue_of(subject: str) -> Queue:
     """The queue that takes a subject's messages.
 

@@ -14,6 +14,9 @@ nothing beside it, and a worker begins, and goes on after such a message, with o
 not under suspicion. What waits for an answer that is ordered (AnswersPending) was handled and killed nothing: the
 others go on beside it.
 
+A batch waits `max_delay_s` for company where there is some already. A message that comes alone to a worker with empty
+hands goes at once: the queue was empty behind it.
+
 Back-pressure: a full next queue makes `publish` wait; the worker then holds what it has, heartbeats, and
 fetches no more. It does the same where a stage raises OnHold, or answers items with it (no budget, no database, an
 endpoint that asks for a pause), until it can continue; that is not an attempt, and the other items go on. Where it
@@ -179,7 +182,9 @@ class StageWorker:
             await asyncio.sleep(_IDLE_FETCH_S)
             return
         self._stall.ended()
-        for held in [self._hold(message) for message in messages]:
+        accepted = [self._hold(message) for message in messages]
+        self._batcher.patient = len(self._held) > 1
+        for held in accepted:
             self._wary = self._suspect(held.message)
             if self._wary:
                 await self._clear()

@@ -27,23 +27,23 @@ from qrelay.v1 import records_pb2 as qrelay_dot_v1_dot_records__pb2
 from qrelay.v1 import service_info_pb2 as qrelay_dot_v1_dot_service__info__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qrelay/v1/sink.proto\x12\tqrelay.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17qrelay/v1/records.proto\x1a\x1cqrelay/v1/service_info.proto\"N\n\rIngestRequest\x12)\n\x0bjudged_sets\x18\x01 \x03(\x0b\x32\x14.qrelay.v1.JudgedSet\x12\x12\n\nrejudgment\x18\x02 \x01(\x08\":\n\x0eIngestResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.qrelay.v1.IngestResult\"\x83\x01\n\x0cIngestResult\x12)\n\x06status\x18\x01 \x01(\x0e\x32\x17.qrelay.v1.IngestStatusH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.qrelay.v1.ItemErrorH\x00\x12\x17\n\x0fjudgments_added\x18\x03 \x01(\rB\x08\n\x06result\"R\n\x15ListJudgedSetsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05where\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_query_id\x18\x03 \x01(\t\"B\n\x16ListJudgedSetsResponse\x12(\n\njudged_set\x18\x01 \x01(\x0b\x32\x14.qrelay.v1.JudgedSet\"@\n\x13StreamIngestRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.qrelay.v1.IngestRequest\"C\n\x14StreamIngestResponse\x12+\n\x08response\x18\x01 \x01(\x0b\x32\x19.qrelay.v1.IngestResponse\"\xb6\x01\n\rExportRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x17.qrelay.v1.ExportFormat\x12\r\n\x05judge\x18\x03 \x01(\t\x12\x13\n\x0bunqualified\x18\x04 \x01(\x08\x12\r\n\x05where\x18\x05 \x01(\t\x12\x11\n\toverrides\x18\x06 \x01(\x08\x12\x0e\n\x06system\x18\x07 \x01(\t\x12\x12\n\nunmeasured\x18\x08 \x01(\x08\"\xc5\x01\n\x0e\x45xportManifest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x17.qrelay.v1.ExportFormat\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12\x0f\n\x07queries\x18\x04 \x01(\x04\x12\x19\n\x11missing_judgments\x18\x05 \x01(\x04\x12\x0e\n\x06sha256\x18\x06 \x01(\t\x12\x15\n\rqualification\x18\x07 \x01(\t\x12\x15\n\rmanifest_json\x18\x08 \x01(\t\"X\n\x0e\x45xportResponse\x12\x0f\n\x05\x63hunk\x18\x01 \x01(\x0cH\x00\x12-\n\x08manifest\x18\x02 \x01(\x0b\x32\x19.qrelay.v1.ExportManifestH\x00\x42\x06\n\x04part\"M\n\x15GetQueryStatesRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tquery_ids\x18\x02 \x03(\t\x12\r\n\x05round\x18\x03 \x01(\r\"?\n\x16GetQueryStatesResponse\x12%\n\x06states\x18\x01 \x03(\x0e\x32\x15.qrelay.v1.QueryState\"%\n\x0fGetStatsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\xc6\x01\n\x0f\x43ollectionStats\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x01(\x04\x12\x11\n\tjudgments\x18\x03 \x01(\x04\x12\x19\n\x11missing_judgments\x18\x04 \x01(\x04\x12\x18\n\x10\x63\x61\x63hed_judgments\x18\x05 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x04\x12\x19\n\x11open_dead_letters\x18\x07 \x01(\x04\x12\x14\n\x0cjudged_pairs\x18\x08 \x01(\x04\"C\n\x10GetStatsResponse\x12/\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1a.qrelay.v1.CollectionStats\"k\n\x16ListDeadLettersRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x16\n\x0einclude_closed\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"\x97\x01\n\x0f\x44\x65\x61\x64LetterEntry\x12*\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\x15.qrelay.v1.DeadLetter\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.qrelay.v1.DeadLetterState\x12-\n\tclosed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"_\n\x17ListDeadLettersResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.qrelay.v1.DeadLetterEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x18ReplayDeadLettersRequest\x12\x17\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"B\n\x19ReplayDeadLettersResponse\x12\x10\n\x08replayed\x18\x01 \x01(\r\x12\x13\n\x0bskipped_ids\x18\x02 \x03(\t\"S\n\x14StartTrainingRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x12\n\nunmeasured\x18\x02 \x01(\x08\x12\x13\n\x0bunqualified\x18\x03 \x01(\x08\"H\n\x15StartTrainingResponse\x12\x0f\n\x07trigger\x18\x01 \x01(\x04\x12\x11\n\tchange_no\x18\x02 \x01(\x04\x12\x0b\n\x03job\x18\x03 \x01(\t\"\x9e\x02\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.qrelay.v1.ModelState\x12\x0f\n\x07serving\x18\x04 \x01(\x08\x12\x0e\n\x06parent\x18\x05 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x06 \x01(\t\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06passed\x18\x08 \x01(\x08H\x00\x88\x01\x01\x12\x0f\n\x07\x61gainst\x18\t \x01(\t\x12\x12\n\ntainted_by\x18\n \x03(\t\x12\x0e\n\x06pruned\x18\x0b \x01(\x08\x12\x15\n\rmanifest_json\x18\x0c \x01(\tB\t\n\x07_passed\"!\n\x11ListModelsRequest\x12\x0c\n\x04slot\x18\x01 \x01(\t\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.qrelay.v1.ModelVersion\"B\n\x13PromoteModelRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\'\n\x14PromoteModelResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\"X\n\x14RollbackModelRequest\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x0f\n\x02to\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x05\n\x03_to\"(\n\x15RollbackModelResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\"\x1b\n\x19SinkServiceGetInfoRequest\"B\n\x1aSinkServiceGetInfoResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.qrelay.v1.ServiceInfo*\x84\x01\n\x0cIngestStatus\x12\x1d\n\x19INGEST_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17INGEST_STATUS_COMMITTED\x10\x01\x12\x1b\n\x17INGEST_STATUS_DUPLICATE\x10\x02\x12\x1b\n\x17INGEST_STATUS_FORGOTTEN\x10\x03*\xce\x01\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XPORT_FORMAT_QRELS\x10\x01\x12\x19\n\x15\x45XPORT_FORMAT_TRIPLES\x10\x02\x12\x15\n\x11\x45XPORT_FORMAT_RUN\x10\x03\x12\x19\n\x15\x45XPORT_FORMAT_MSMARCO\x10\x04\x12\x1d\n\x19\x45XPORT_FORMAT_MSMARCO_IDS\x10\x05\x12\x1a\n\x16\x45XPORT_FORMAT_TEVATRON\x10\x06*\x8e\x01\n\nQueryState\x12\x1b\n\x17QUERY_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13QUERY_STATE_PENDING\x10\x01\x12\x19\n\x15QUERY_STATE_COMMITTED\x10\x02\x12\x14\n\x10QUERY_STATE_DEAD\x10\x03\x12\x19\n\x15QUERY_STATE_FORGOTTEN\x10\x04*\x90\x01\n\x0f\x44\x65\x61\x64LetterState\x12!\n\x1d\x44\x45\x41\x44_LETTER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x41\x44_LETTER_STATE_OPEN\x10\x01\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_STATE_REPLAYED\x10\x02\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_STATE_RESOLVED\x10\x03*\x91\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15MODEL_STATE_CANDIDATE\x10\x01\x12\x18\n\x14MODEL_STATE_PROMOTED\x10\x02\x12\x18\n\x14MODEL_STATE_REJECTED\x10\x03\x12\x17\n\x13MODEL_STATE_RETIRED\x10\x04\x32\xad\x08\n\x0bSinkService\x12=\n\x06Ingest\x12\x18.qrelay.v1.IngestRequest\x1a\x19.qrelay.v1.IngestResponse\x12S\n\x0cStreamIngest\x12\x1e.qrelay.v1.StreamIngestRequest\x1a\x1f.qrelay.v1.StreamIngestResponse(\x01\x30\x01\x12W\n\x0eListJudgedSets\x12 .qrelay.v1.ListJudgedSetsRequest\x1a!.qrelay.v1.ListJudgedSetsResponse0\x01\x12?\n\x06\x45xport\x12\x18.qrelay.v1.ExportRequest\x1a\x19.qrelay.v1.ExportResponse0\x01\x12U\n\x0eGetQueryStates\x12 .qrelay.v1.GetQueryStatesRequest\x1a!.qrelay.v1.GetQueryStatesResponse\x12\x43\n\x08GetStats\x12\x1a.qrelay.v1.GetStatsRequest\x1a\x1b.qrelay.v1.GetStatsResponse\x12X\n\x0fListDeadLetters\x12!.qrelay.v1.ListDeadLettersRequest\x1a\".qrelay.v1.ListDeadLettersResponse\x12^\n\x11ReplayDeadLetters\x12#.qrelay.v1.ReplayDeadLettersRequest\x1a$.qrelay.v1.ReplayDeadLettersResponse\x12R\n\rStartTraining\x12\x1f.qrelay.v1.StartTrainingRequest\x1a .qrelay.v1.StartTrainingResponse\x12I\n\nListModels\x12\x1c.qrelay.v1.ListModelsRequest\x1a\x1d.qrelay.v1.ListModelsResponse\x12O\n\x0cPromoteModel\x12\x1e.qrelay.v1.PromoteModelRequest\x1a\x1f.qrelay.v1.PromoteModelResponse\x12R\n\rRollbackModel\x12\x1f.qrelay.v1.RollbackModelRequest\x1a .qrelay.v1.RollbackModelResponse\x12V\n\x07GetInfo\x12$.qrelay.v1.SinkServiceGetInfoRequest\x1a%.qrelay.v1.SinkServiceGetInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qrelay/v1/sink.proto\x12\tqrelay.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17qrelay/v1/records.proto\x1a\x1cqrelay/v1/service_info.proto\"N\n\rIngestRequest\x12)\n\x0bjudged_sets\x18\x01 \x03(\x0b\x32\x14.qrelay.v1.JudgedSet\x12\x12\n\nrejudgment\x18\x02 \x01(\x08\":\n\x0eIngestResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.qrelay.v1.IngestResult\"\x83\x01\n\x0cIngestResult\x12)\n\x06status\x18\x01 \x01(\x0e\x32\x17.qrelay.v1.IngestStatusH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.qrelay.v1.ItemErrorH\x00\x12\x17\n\x0fjudgments_added\x18\x03 \x01(\rB\x08\n\x06result\"R\n\x15ListJudgedSetsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05where\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_query_id\x18\x03 \x01(\t\"B\n\x16ListJudgedSetsResponse\x12(\n\njudged_set\x18\x01 \x01(\x0b\x32\x14.qrelay.v1.JudgedSet\"@\n\x13StreamIngestRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.qrelay.v1.IngestRequest\"C\n\x14StreamIngestResponse\x12+\n\x08response\x18\x01 \x01(\x0b\x32\x19.qrelay.v1.IngestResponse\"\xb6\x01\n\rExportRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x17.qrelay.v1.ExportFormat\x12\r\n\x05judge\x18\x03 \x01(\t\x12\x13\n\x0bunqualified\x18\x04 \x01(\x08\x12\r\n\x05where\x18\x05 \x01(\t\x12\x11\n\toverrides\x18\x06 \x01(\x08\x12\x0e\n\x06system\x18\x07 \x01(\t\x12\x12\n\nunmeasured\x18\x08 \x01(\x08\"\xc5\x01\n\x0e\x45xportManifest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x17.qrelay.v1.ExportFormat\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12\x0f\n\x07queries\x18\x04 \x01(\x04\x12\x19\n\x11missing_judgments\x18\x05 \x01(\x04\x12\x0e\n\x06sha256\x18\x06 \x01(\t\x12\x15\n\rqualification\x18\x07 \x01(\t\x12\x15\n\rmanifest_json\x18\x08 \x01(\t\"X\n\x0e\x45xportResponse\x12\x0f\n\x05\x63hunk\x18\x01 \x01(\x0cH\x00\x12-\n\x08manifest\x18\x02 \x01(\x0b\x32\x19.qrelay.v1.ExportManifestH\x00\x42\x06\n\x04part\"c\n\x15GetQueryStatesRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tquery_ids\x18\x02 \x03(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x14\n\x0cwait_seconds\x18\x04 \x01(\x01\"?\n\x16GetQueryStatesResponse\x12%\n\x06states\x18\x01 \x03(\x0e\x32\x15.qrelay.v1.QueryState\"%\n\x0fGetStatsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\xc6\x01\n\x0f\x43ollectionStats\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x01(\x04\x12\x11\n\tjudgments\x18\x03 \x01(\x04\x12\x19\n\x11missing_judgments\x18\x04 \x01(\x04\x12\x18\n\x10\x63\x61\x63hed_judgments\x18\x05 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x04\x12\x19\n\x11open_dead_letters\x18\x07 \x01(\x04\x12\x14\n\x0cjudged_pairs\x18\x08 \x01(\x04\"C\n\x10GetStatsResponse\x12/\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1a.qrelay.v1.CollectionStats\"k\n\x16ListDeadLettersRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x16\n\x0einclude_closed\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"\x97\x01\n\x0f\x44\x65\x61\x64LetterEntry\x12*\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\x15.qrelay.v1.DeadLetter\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.qrelay.v1.DeadLetterState\x12-\n\tclosed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"_\n\x17ListDeadLettersResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.qrelay.v1.DeadLetterEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x18ReplayDeadLettersRequest\x12\x17\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"B\n\x19ReplayDeadLettersResponse\x12\x10\n\x08replayed\x18\x01 \x01(\r\x12\x13\n\x0bskipped_ids\x18\x02 \x03(\t\"S\n\x14StartTrainingRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x12\n\nunmeasured\x18\x02 \x01(\x08\x12\x13\n\x0bunqualified\x18\x03 \x01(\x08\"H\n\x15StartTrainingResponse\x12\x0f\n\x07trigger\x18\x01 \x01(\x04\x12\x11\n\tchange_no\x18\x02 \x01(\x04\x12\x0b\n\x03job\x18\x03 \x01(\t\"\x9e\x02\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.qrelay.v1.ModelState\x12\x0f\n\x07serving\x18\x04 \x01(\x08\x12\x0e\n\x06parent\x18\x05 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x06 \x01(\t\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06passed\x18\x08 \x01(\x08H\x00\x88\x01\x01\x12\x0f\n\x07\x61gainst\x18\t \x01(\t\x12\x12\n\ntainted_by\x18\n \x03(\t\x12\x0e\n\x06pruned\x18\x0b \x01(\x08\x12\x15\n\rmanifest_json\x18\x0c \x01(\tB\t\n\x07_passed\"!\n\x11ListModelsRequest\x12\x0c\n\x04slot\x18\x01 \x01(\t\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.qrelay.v1.ModelVersion\"B\n\x13PromoteModelRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\'\n\x14PromoteModelResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\"X\n\x14RollbackModelRequest\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x0f\n\x02to\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x05\n\x03_to\"(\n\x15RollbackModelResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\"\x1b\n\x19SinkServiceGetInfoRequest\"B\n\x1aSinkServiceGetInfoResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.qrelay.v1.ServiceInfo*\x84\x01\n\x0cIngestStatus\x12\x1d\n\x19INGEST_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17INGEST_STATUS_COMMITTED\x10\x01\x12\x1b\n\x17INGEST_STATUS_DUPLICATE\x10\x02\x12\x1b\n\x17INGEST_STATUS_FORGOTTEN\x10\x03*\xce\x01\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XPORT_FORMAT_QRELS\x10\x01\x12\x19\n\x15\x45XPORT_FORMAT_TRIPLES\x10\x02\x12\x15\n\x11\x45XPORT_FORMAT_RUN\x10\x03\x12\x19\n\x15\x45XPORT_FORMAT_MSMARCO\x10\x04\x12\x1d\n\x19\x45XPORT_FORMAT_MSMARCO_IDS\x10\x05\x12\x1a\n\x16\x45XPORT_FORMAT_TEVATRON\x10\x06*\x8e\x01\n\nQueryState\x12\x1b\n\x17QUERY_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13QUERY_STATE_PENDING\x10\x01\x12\x19\n\x15QUERY_STATE_COMMITTED\x10\x02\x12\x14\n\x10QUERY_STATE_DEAD\x10\x03\x12\x19\n\x15QUERY_STATE_FORGOTTEN\x10\x04*\x90\x01\n\x0f\x44\x65\x61\x64LetterState\x12!\n\x1d\x44\x45\x41\x44_LETTER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x41\x44_LETTER_STATE_OPEN\x10\x01\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_STATE_REPLAYED\x10\x02\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_STATE_RESOLVED\x10\x03*\x91\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15MODEL_STATE_CANDIDATE\x10\x01\x12\x18\n\x14MODEL_STATE_PROMOTED\x10\x02\x12\x18\n\x14MODEL_STATE_REJECTED\x10\x03\x12\x17\n\x13MODEL_STATE_RETIRED\x10\x04\x32\xad\x08\n\x0bSinkService\x12=\n\x06Ingest\x12\x18.qrelay.v1.IngestRequest\x1a\x19.qrelay.v1.IngestResponse\x12S\n\x0cStreamIngest\x12\x1e.qrelay.v1.StreamIngestRequest\x1a\x1f.qrelay.v1.StreamIngestResponse(\x01\x30\x01\x12W\n\x0eListJudgedSets\x12 .qrelay.v1.ListJudgedSetsRequest\x1a!.qrelay.v1.ListJudgedSetsResponse0\x01\x12?\n\x06\x45xport\x12\x18.qrelay.v1.ExportRequest\x1a\x19.qrelay.v1.ExportResponse0\x01\x12U\n\x0eGetQueryStates\x12 .qrelay.v1.GetQueryStatesRequest\x1a!.qrelay.v1.GetQueryStatesResponse\x12\x43\n\x08GetStats\x12\x1a.qrelay.v1.GetStatsRequest\x1a\x1b.qrelay.v1.GetStatsResponse\x12X\n\x0fListDeadLetters\x12!.qrelay.v1.ListDeadLettersRequest\x1a\".qrelay.v1.ListDeadLettersResponse\x12^\n\x11ReplayDeadLetters\x12#.qrelay.v1.ReplayDeadLettersRequest\x1a$.qrelay.v1.ReplayDeadLettersResponse\x12R\n\rStartTraining\x12\x1f.qrelay.v1.StartTrainingRequest\x1a .qrelay.v1.StartTrainingResponse\x12I\n\nListModels\x12\x1c.qrelay.v1.ListModelsRequest\x1a\x1d.qrelay.v1.ListModelsResponse\x12O\n\x0cPromoteModel\x12\x1e.qrelay.v1.PromoteModelRequest\x1a\x1f.qrelay.v1.PromoteModelResponse\x12R\n\rRollbackModel\x12\x1f.qrelay.v1.RollbackModelRequest\x1a .qrelay.v1.RollbackModelResponse\x12V\n\x07GetInfo\x12$.qrelay.v1.SinkServiceGetInfoRequest\x1a%.qrelay.v1.SinkServiceGetInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qrelay.v1.sink_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INGESTSTATUS']._serialized_start=2991
-  _globals['_INGESTSTATUS']._serialized_end=3123
-  _globals['_EXPORTFORMAT']._serialized_start=3126
-  _globals['_EXPORTFORMAT']._serialized_end=3332
-  _globals['_QUERYSTATE']._serialized_start=3335
-  _globals['_QUERYSTATE']._serialized_end=3477
-  _globals['_DEADLETTERSTATE']._serialized_start=3480
-  _globals['_DEADLETTERSTATE']._serialized_end=3624
-  _globals['_MODELSTATE']._serialized_start=3627
-  _globals['_MODELSTATE']._serialized_end=3772
+  _globals['_INGESTSTATUS']._serialized_start=3013
+  _globals['_INGESTSTATUS']._serialized_end=3145
+  _globals['_EXPORTFORMAT']._serialized_start=3148
+  _globals['_EXPORTFORMAT']._serialized_end=3354
+  _globals['_QUERYSTATE']._serialized_start=3357
+  _globals['_QUERYSTATE']._serialized_end=3499
+  _globals['_DEADLETTERSTATE']._serialized_start=3502
+  _globals['_DEADLETTERSTATE']._serialized_end=3646
+  _globals['_MODELSTATE']._serialized_start=3649
+  _globals['_MODELSTATE']._serialized_end=3794
   _globals['_INGESTREQUEST']._serialized_start=123
   _globals['_INGESTREQUEST']._serialized_end=201
   _globals['_INGESTRESPONSE']._serialized_start=203
@@ -65,47 +65,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORTRESPONSE']._serialized_start=1069
   _globals['_EXPORTRESPONSE']._serialized_end=1157
   _globals['_GETQUERYSTATESREQUEST']._serialized_start=1159
-  _globals['_GETQUERYSTATESREQUEST']._serialized_end=1236
-  _globals['_GETQUERYSTATESRESPONSE']._serialized_start=1238
-  _globals['_GETQUERYSTATESRESPONSE']._serialized_end=1301
-  _globals['_GETSTATSREQUEST']._serialized_start=1303
-  _globals['_GETSTATSREQUEST']._serialized_end=1340
-  _globals['_COLLECTIONSTATS']._serialized_start=1343
-  _globals['_COLLECTIONSTATS']._serialized_end=1541
-  _globals['_GETSTATSRESPONSE']._serialized_start=1543
-  _globals['_GETSTATSRESPONSE']._serialized_end=1610
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1612
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1719
-  _globals['_DEADLETTERENTRY']._serialized_start=1722
-  _globals['_DEADLETTERENTRY']._serialized_end=1873
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1875
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1970
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=1972
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=2036
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=2038
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=2104
-  _globals['_STARTTRAININGREQUEST']._serialized_start=2106
-  _globals['_STARTTRAININGREQUEST']._serialized_end=2189
-  _globals['_STARTTRAININGRESPONSE']._serialized_start=2191
-  _globals['_STARTTRAININGRESPONSE']._serialized_end=2263
-  _globals['_MODELVERSION']._serialized_start=2266
-  _globals['_MODELVERSION']._serialized_end=2552
-  _globals['_LISTMODELSREQUEST']._serialized_start=2554
-  _globals['_LISTMODELSREQUEST']._serialized_end=2587
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2589
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2650
-  _globals['_PROMOTEMODELREQUEST']._serialized_start=2652
-  _globals['_PROMOTEMODELREQUEST']._serialized_end=2718
-  _globals['_PROMOTEMODELRESPONSE']._serialized_start=2720
-  _globals['_PROMOTEMODELRESPONSE']._serialized_end=2759
-  _globals['_ROLLBACKMODELREQUEST']._serialized_start=2761
-  _globals['_ROLLBACKMODELREQUEST']._serialized_end=2849
-  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=2851
-  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=2891
-  _globals['_SINKSERVICEGETINFOREQUEST']._serialized_start=2893
-  _globals['_SINKSERVICEGETINFOREQUEST']._serialized_end=2920
-  _globals['_SINKSERVICEGETINFORESPONSE']._serialized_start=2922
-  _globals['_SINKSERVICEGETINFORESPONSE']._serialized_end=2988
-  _globals['_SINKSERVICE']._serialized_start=3775
-  _globals['_SINKSERVICE']._serialized_end=4844
+  _globals['_GETQUERYSTATESREQUEST']._serialized_end=1258
+  _globals['_GETQUERYSTATESRESPONSE']._serialized_start=1260
+  _globals['_GETQUERYSTATESRESPONSE']._serialized_end=1323
+  _globals['_GETSTATSREQUEST']._serialized_start=1325
+  _globals['_GETSTATSREQUEST']._serialized_end=1362
+  _globals['_COLLECTIONSTATS']._serialized_start=1365
+  _globals['_COLLECTIONSTATS']._serialized_end=1563
+  _globals['_GETSTATSRESPONSE']._serialized_start=1565
+  _globals['_GETSTATSRESPONSE']._serialized_end=1632
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1634
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1741
+  _globals['_DEADLETTERENTRY']._serialized_start=1744
+  _globals['_DEADLETTERENTRY']._serialized_end=1895
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1897
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1992
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=1994
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=2058
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=2060
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=2126
+  _globals['_STARTTRAININGREQUEST']._serialized_start=2128
+  _globals['_STARTTRAININGREQUEST']._serialized_end=2211
+  _globals['_STARTTRAININGRESPONSE']._serialized_start=2213
+  _globals['_STARTTRAININGRESPONSE']._serialized_end=2285
+  _globals['_MODELVERSION']._serialized_start=2288
+  _globals['_MODELVERSION']._serialized_end=2574
+  _globals['_LISTMODELSREQUEST']._serialized_start=2576
+  _globals['_LISTMODELSREQUEST']._serialized_end=2609
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2611
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2672
+  _globals['_PROMOTEMODELREQUEST']._serialized_start=2674
+  _globals['_PROMOTEMODELREQUEST']._serialized_end=2740
+  _globals['_PROMOTEMODELRESPONSE']._serialized_start=2742
+  _globals['_PROMOTEMODELRESPONSE']._serialized_end=2781
+  _globals['_ROLLBACKMODELREQUEST']._serialized_start=2783
+  _globals['_ROLLBACKMODELREQUEST']._serialized_end=2871
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=2873
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=2913
+  _globals['_SINKSERVICEGETINFOREQUEST']._serialized_start=2915
+  _globals['_SINKSERVICEGETINFOREQUEST']._serialized_end=2942
+  _globals['_SINKSERVICEGETINFORESPONSE']._serialized_start=2944
+  _globals['_SINKSERVICEGETINFORESPONSE']._serialized_end=3010
+  _globals['_SINKSERVICE']._serialized_start=3797
+  _globals['_SINKSERVICE']._serialized_end=4866
 # @@protoc_insertion_point(module_scope)

@@ -178,14 +178,16 @@ class ExportResponse(_message.Message):
     def __init__(self, chunk: _Optional[bytes] = ..., manifest: _Optional[_Union[ExportManifest, _Mapping]] = ...) -> None: ...
 
 class GetQueryStatesRequest(_message.Message):
-    __slots__ = ("collection", "query_ids", "round")
+    __slots__ = ("collection", "query_ids", "round", "wait_seconds")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERY_IDS_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     query_ids: _containers.RepeatedScalarFieldContainer[str]
     round: int
-    def __init__(self, collection: _Optional[str] = ..., query_ids: _Optional[_Iterable[str]] = ..., round: _Optional[int] = ...) -> None: ...
+    wait_seconds: float
+    def __init__(self, collection: _Optional[str] = ..., query_ids: _Optional[_Iterable[str]] = ..., round: _Optional[int] = ..., wait_seconds: _Optional[float] = ...) -> None: ...
 
 class GetQueryStatesResponse(_message.Message):
     __slots__ = ("states",)

@@ -82,20 +82,27 @@ def _settled(outcome: JudgedSet | QrelayError, work: Work) -> JudgedSet | Qrelay
 
 
 def _count(judged: JudgedSet) -> None:
+    """A set's judgments at once: a label of a metric is looked up for each kind, not for each judgment."""
     collection = _label(judged.candidate_set.query.collection)
+    kinds, grades, tokens = Counter[str](), Counter[tuple[str, str]](), 0
     for judgment in judged.judgments:
         outcome, strategy = judgment.outcome, judgment.judge.strategy
         if isinstance(outcome, Graded):
-            kind, grade = "cached" if judgment.cached else "graded", str(outcome.grade)
+            kinds["cached" if judgment.cached else "graded"] += 1
+            grades[strategy, str(outcome.grade)] += 1
             telemetry.P_RELEVANT.labels(collection, strategy).observe(outcome.p_relevant)
         elif outcome.on_hold_s is not None:
             continue
         else:
-            kind = grade = "missing"
-        telemetry.JUDGMENTS.labels(kind).inc()
-        telemetry.GRADES.labels(collection, strategy, grade).inc()
-        telemetry.PROMPT_TOKENS.inc(judgment.prompt_tokens)
-        telemetry.COLLECTION_TOKENS.labels(collection).inc(judgment.prompt_tokens)
+            kinds["missing"] += 1
+            grades[strategy, "missing"] += 1
+        tokens += judgment.prompt_tokens
+    for kind, number in kinds.items():
+        telemetry.JUDGMENTS.labels(kind).inc(number)
+    for (strategy, grade), number in grades.items():
+        telemetry.GRADES.labels(collection, strategy, grade).inc(number)
+    telemetry.PROMPT_TOKENS.inc(tokens)
+    telemetry.COLLECTION_TOKENS.labels(collection).inc(tokens)
 
 
 def _label(collection: str) -> str:

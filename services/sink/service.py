@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -41,6 +42,8 @@ Context = ServiceContext[SinkSettings, Sink]
 
 _OUTAGE_POLL_S = 1.0
 """Seconds between tries while the database does not answer; held messages are no attempts."""
+_WAIT_S = 1.0
+"""Seconds at most that a call waits for news: so late may what another sink committed be seen."""
 _PAGE = 100
 """Dead letters that are replayed in one transaction."""
 _STATUS = {
@@ -103,6 +106,7 @@ class IngestStage:
     async def handle(self, works: Sequence[Work]) -> Sequence[QrelayError | None]:
         """One durable transaction for the batch."""
         outcomes = await asyncio.to_thread(commit, self._core, [work.record for work in works])
+        self._core.news.tell()
         for outcome in outcomes:
             if isinstance(outcome, TransientError | SetupError):  # the database's, never a set's
                 raise StoreUnavailable(str(outcome), retry_after_s=_OUTAGE_POLL_S) from outcome
@@ -129,6 +133,7 @@ class DeadLetterStage:
             await asyncio.to_thread(self._core.ledger.record_dead_letters, [work.record for work in works])
         except (TransientError, SetupError) as error:
             raise StoreUnavailable(str(error), retry_after_s=_OUTAGE_POLL_S) from error
+        self._core.news.tell()
         return [None] * len(works)
 
 
@@ -145,6 +150,7 @@ class SinkServicer(ModelsServicer):
             _added if request.rejudgment else lambda status: pb.IngestResult(status=_STATUS[status]),
             lambda error: pb.IngestResult(error=error),
         )
+        self._context.core.news.tell()
         return pb.IngestResponse(results=results)
 
     def StreamIngest(
@@ -201,13 +207,22 @@ class SinkServicer(ModelsServicer):
         return pb.GetStatsResponse(collections=rows)
 
     async def GetQueryStates(self, request: pb.GetQueryStatesRequest, context: Any) -> pb.GetQueryStatesResponse:
-        """Where each query has ended."""
+        """Where each query has ended; waits for news where none has, if it is asked to."""
         _check_ids(request.query_ids)
+        coming = self._context.core.news.coming  # before the look: what is told meanwhile is heard
+        states = await self._query_states(request)
+        if request.wait_seconds > 0 and set(states) <= {pb.QUERY_STATE_PENDING}:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(request.wait_seconds, _WAIT_S)):
+                    await coming.wait()
+            states = await self._query_states(request)
+        return pb.GetQueryStatesResponse(states=states)
+
+    async def _query_states(self, request: pb.GetQueryStatesRequest) -> list[pb.QueryState]:
         found = await asyncio.to_thread(
             self._context.core.ledger.query_states, request.collection, list(request.query_ids), request.round
         )
-        states = [_QUERY_STATES.get(found.get(each, ""), pb.QUERY_STATE_PENDING) for each in request.query_ids]
-        return pb.GetQueryStatesResponse(states=states)
+        return [_QUERY_STATES.get(found.get(each, ""), pb.QUERY_STATE_PENDING) for each in request.query_ids]
 
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
         """A page of dead letters, oldest first; shorter than asked where they are large."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,18 @@ from qrelay.runtime.stage import Info
 from qrelay.types import JudgedSet
 
 
+class News:
+    """Told in the loop whenever queries may have ended; `coming` is set at the next time."""
+
+    def __init__(self) -> None:
+        self.coming = asyncio.Event()
+
+    def tell(self) -> None:
+        """Wakes all who wait."""
+        told, self.coming = self.coming, asyncio.Event()
+        told.set()
+
+
 class Sink:
     """What gRPC and the queue both call. Commits, dead letters and counts are the ledger's own methods."""
 
@@ -25,6 +38,7 @@ class Sink:
         """`report`: what was measured of the judges; see `qualification.py`."""
         self.ledger = ledger
         self.settings = settings
+        self.news = News()
         self._report = report
         self.publisher = Publisher(ledger, settings) if settings.publish.enabled else None
 

@@ -42,6 +42,13 @@ def test_a_batch_goes_when_its_oldest_item_has_waited_long_enough() -> None:
     assert batcher.due_in() is None
 
 
+def test_an_item_waits_for_no_company_where_none_is_expected() -> None:
+    batcher = Batcher[int](POLICY, Clock())
+    batcher.patient = False
+    batcher.add(0)
+    assert (batcher.due_in(), batcher.ready()) == (0.0, True)
+
+
 def test_cost_and_bytes_close_a_batch() -> None:
     batcher = Batcher[str](POLICY, Clock())
     batcher.add("a", cost=6)

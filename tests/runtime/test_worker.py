@@ -111,6 +111,16 @@ async def test_every_query_comes_out_once_with_its_trace(broker: Any) -> None:
     assert max(len(batch) for batch in stage.batches) <= 4
 
 
+async def test_a_message_that_comes_alone_waits_for_nobody(broker: Any) -> None:
+    for_ever = FAST.model_copy(update={"max_delay_s": 86_400.0})
+    async with running(EchoStage(), broker, for_ever) as worker:
+        for number in range(3):
+            await eventually(lambda: not worker._held)
+            await publish(broker, samples.query(number))
+            (record,) = await collect(broker, Queue.RETRIEVED, 1)
+            assert record.query.query_id == f"q{number}"
+
+
 async def test_a_raising_batch_is_tried_one_by_one_so_that_neighbours_survive(broker: Any) -> None:
     def answer(work: Work) -> None:
         if work.record.query_id == "q2":
@@ -330,12 +340,14 @@ async def test_an_exhausted_message_is_a_dead_letter_of_its_query_before_a_neigh
         await message.retry(0)
     await publish(broker, samples.query(1))
     stage = EchoStage(lambda work: _after(asyncio.Event()))
-    one_batch = FAST.model_copy(update={"max_items": 2, "max_delay_s": 60.0, "drain_s": 0.1})
-    async with running(stage, broker, one_batch):
+    pairs = FAST.model_copy(update={"max_items": 2, "max_delay_s": 1.0, "drain_s": 0.1})
+    async with running(stage, broker, pairs):
         await eventually(lambda: stage.batches)
+        await publish(broker, samples.query(2), samples.query(3))
+        await eventually(lambda: len(stage.batches) == 2)
         assert not await idle(broker, Queue.DLQ), "its letter is stored already"
         (letter,) = await collect(broker, Queue.DLQ, 1)
-    assert (stage.batches, letter.query_id, letter.reason) == ([["q1"]], "q0", "exhausted")
+    assert (stage.batches[0], letter.query_id, letter.reason) == (["q1"], "q0", "exhausted")
 
 
 async def test_a_message_that_may_have_ended_the_process_is_handled_with_nothing_beside_it(broker: Any) -> None:

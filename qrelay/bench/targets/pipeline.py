@@ -1,7 +1,8 @@
 """The whole pipeline as a target: a query is published as the feed does, and answered when the ledger has it.
 
-One poller asks the sink's GetQueryStates for all queries on their way, every POLL_S: a latency is that much too long
-at most, and half of it on average. The ledger, not a count in this process, says what was committed.
+One poller asks the sink's GetQueryStates for all queries on their way; the sink answers at its next commit, and the
+poller pauses for POLL_S: a latency is that much too long at most. The ledger, not a count in this process, says what
+was committed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ from qrelay.security.tls import aio_channel
 from qrelay.types import Query
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
-POLL_S: Final = 0.05
+POLL_S: Final = 0.005
+_WAIT_S: Final = 1.0
+"""The sink waits so long for a commit; not where queries are so many that they take several calls."""
+_PAUSE_S: Final = 0.05
 _CONNECT_S: Final = 10.0
 _RPC_S: Final = 30.0
 _RETRY_S: Final = 0.05
@@ -162,9 +166,10 @@ class PipelineTarget:
     async def _poll(self) -> None:
         try:
             while True:
-                await asyncio.sleep(self.poll_s)
-                for page in _pages(self._waiting):
-                    self._ended(page, await self._states(page))
+                pages = _pages(self._waiting)
+                await asyncio.sleep(self.poll_s if len(pages) == 1 else _PAUSE_S)
+                for page in pages:
+                    self._ended(page, await self._states(page, _WAIT_S if len(pages) == 1 else 0.0))
         except Exception as error:  # whoever waits must not wait for ever
             for future in self._waiting.values():
                 if not future.done():
@@ -184,9 +189,9 @@ class PipelineTarget:
             if not future.done():
                 future.set_result(_ENDS[state])
 
-    async def _states(self, query_ids: Sequence[str]) -> Sequence[int]:
+    async def _states(self, query_ids: Sequence[str], wait_s: float) -> Sequence[int]:
         """Nothing has ended for a sink that restarts or is slow."""
-        request = sink_pb2.GetQueryStatesRequest(collection=self.collection, query_ids=query_ids)
+        request = sink_pb2.GetQueryStatesRequest(collection=self.collection, query_ids=query_ids, wait_seconds=wait_s)
         try:
             answer = await self._stub.GetQueryStates(request, timeout=_RPC_S)
         except grpc.aio.AioRpcError as error:

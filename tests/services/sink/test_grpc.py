@@ -34,7 +34,7 @@ from qrelay.runtime.dead_letters import REPLAY_HEADER
 from qrelay.runtime.intake import MAX_IDS
 from qrelay.runtime.server import GrpcServer
 from qrelay.runtime.topology import Queue
-from qrelay.services.sink.service import SERVICE
+from qrelay.services.sink.service import SERVICE, DeadLetterStage, IngestStage
 from qrelay.services.sink.sink import Sink, load_sink
 from qrelay.types import DeadLetter, JudgedSet, Missing
 from qrelay.v1 import sink_pb2 as pb
@@ -293,6 +293,21 @@ async def test_states_of_more_queries_than_a_call_may_ask_are_refused_and_the_cl
         with core.ledger.writing("mark queries as forgotten") as connection:
             forgetting.mark(connection, "docs", ["q1"], core.ledger.now_us())
         assert await states(Patience(Places(tmp_path, {"sink": stub.address})), "docs", ["q1"], 0) == ["forgotten"]
+
+
+async def test_who_waits_for_a_query_is_told_of_each_commit(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (stub, core):
+        asked = pb.GetQueryStatesRequest(collection="docs", query_ids=["q1"], wait_seconds=1e9)
+        waiting = stub.GetQueryStates(asked, timeout=LONG_S)
+        coming = core.news.coming
+        await stub.Ingest(pb.IngestRequest(judged_sets=[wire.to_proto(judged_set("q1"))]), timeout=LONG_S)
+        assert coming.is_set()
+        for stage in (IngestStage(core), DeadLetterStage(core)):
+            coming = core.news.coming
+            assert await stage.handle([]) == []
+            assert coming.is_set()
+        assert len((await waiting).states) == 1
+        assert (await stub.GetQueryStates(asked, timeout=LONG_S)).states == [pb.QUERY_STATE_COMMITTED]
 
 
 async def test_states_of_millions_of_queries_are_refused_unread(tmp_path: Path) -> None:
