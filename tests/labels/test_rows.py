@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import zstandard
 
 from qrelay import wire
 from qrelay.bench.data import Generated
+from qrelay.errors import MalformedInput
 from qrelay.identity import digest, judge_digest
 from qrelay.labels.ledger.rows import PreparedSet, prepare
+from qrelay.services.sink.reading import columns_of
 from qrelay.types import BM25, DENSE, Candidate, JudgedSet, Missing, Passage, Score, Utility
+from qrelay.v1 import records_pb2
 from tests.labels.builders import FUSED, NOW, OTHER_JUDGE, graded, judged_set, judgment, with_labels
 
 FORMER = Path(__file__).with_name("row_digests.json")
@@ -47,7 +51,7 @@ def sets() -> dict[str, JudgedSet]:
         "no candidates": JudgedSet(replace(plain.candidate_set, candidates=()), ()),
         "panel": with_labels(plain, judgment("d0#0", graded(1), OTHER_JUDGE), judgment("d0#0", graded(2), FUSED)),
         "repeats": with_labels(plain, replace(plain.judgments[0], outcome=graded(1))),
-        "measured": judged_set(outcomes=[replace(graded(2), utility=measured), replace(graded(0), utility=Utility())]),
+        "measured": judged_set(outcomes=[replace(graded(g), utility=u) for g, u in ((2, measured), (0, Utility()))]),
         "calibrated": judged_set(outcomes=[replace(graded(1), calibration="m" * 64, probabilities=())]),
         "missing": judged_set(outcomes=[Missing("timeout"), Missing("unparseable", "a\0b")]),
         "metadata": with_candidates(plain, told, *others),
@@ -74,3 +78,28 @@ def rows(prepared: Any) -> str:
 @pytest.mark.parametrize("name", sets())
 def test_a_set_becomes_the_rows_that_it_always_became(name: str) -> None:
     assert rows(prepare(sets()[name])) == json.loads(FORMER.read_text())[name]
+
+
+@pytest.mark.parametrize("name", sets())
+def test_a_message_becomes_the_rows_that_its_record_becomes(name: str) -> None:
+    message = wire.to_proto(sets()[name])
+    assert rows(prepare(columns_of(message))) == rows(prepare(wire.from_proto(message)))
+    assert columns_of(message).record() == wire.from_proto(message)
+
+
+BAD_MESSAGES: dict[str, Callable[[records_pb2.JudgedSet], Any]] = {
+    "no outcome": lambda m: m.judgments[0].ClearField("graded"),
+    "a time that no calendar has": lambda m: setattr(m.judgments[0].judged_at, "seconds", 2**40),
+    "a second of two": lambda m: setattr(m.judgments[0].judged_at, "nanos", 2 * 10**9),
+    "a round beyond all": lambda m: setattr(m.candidate_set.query, "round", 2**31),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MESSAGES)
+def test_a_message_that_can_be_no_record_can_be_no_columns(name: str) -> None:
+    message = wire.to_proto(judged_set())
+    BAD_MESSAGES[name](message)
+    with pytest.raises(MalformedInput):
+        wire.from_proto(message)
+    with pytest.raises(MalformedInput):
+        columns_of(message)

@@ -29,14 +29,16 @@ import sqlalchemy as sa
 
 from qrelay.errors import InputError, QrelayError, SetupError, TransientError
 from qrelay.labels.ledger import audit_log, database, dead_letters
+from qrelay.labels.ledger.columns import Columns
 from qrelay.labels.ledger.commit import CommitStatus, commit_batch
 from qrelay.labels.ledger.dead_letters import DeadLetterEntry, DeadLetterPage
 from qrelay.labels.ledger.merge import Added
 from qrelay.labels.ledger.reader import Snapshot
 from qrelay.labels.ledger.rejudge import rejudge_batch
-from qrelay.labels.ledger.rows import PreparedSet, microseconds, prepare
+from qrelay.labels.ledger.rows import PreparedSet, prepare
 from qrelay.labels.ledger.schema import SCHEMA_VERSION
 from qrelay.labels.ledger.states import CollectionStats
+from qrelay.labels.ledger.times import microseconds
 from qrelay.labels.outcome import BEGUN
 from qrelay.runtime import faults
 from qrelay.types import DeadLetter, JudgedSet, JudgeIdentity
@@ -120,7 +122,9 @@ class Ledger:
         """Closes the database's connections. Safe to call twice."""
         self._engine.dispose()
 
-    def commit(self, sets: Sequence[JudgedSet], *, audited: bool = False) -> list[CommitStatus | QrelayError]:
+    def commit(
+        self, sets: Sequence[JudgedSet | Columns], *, audited: bool = False
+    ) -> list[CommitStatus | QrelayError]:
         """Commits each set at most once and answers each, in order, after the data is on disk. audited: somebody's
         act, for the audit log, and not the queue's.
 
@@ -149,7 +153,7 @@ class Ledger:
             )
         return results
 
-    def rejudge(self, sets: Sequence[JudgedSet]) -> list[int | QrelayError]:
+    def rejudge(self, sets: Sequence[JudgedSet | Columns]) -> list[int | QrelayError]:
         """Adds judgments to queries that are committed and answers each set, in order, with how many were new, after
         they are on disk; 0 where the ledger held them all. Nothing that is there changes: see `rejudge.py`.
 
@@ -158,7 +162,7 @@ class Ledger:
         """
         return self._write_sets(sets, _rejudge_batch)
 
-    def _write_sets(self, sets: Sequence[JudgedSet], write: _Write[T]) -> list[T | QrelayError]:
+    def _write_sets(self, sets: Sequence[JudgedSet | Columns], write: _Write[T]) -> list[T | QrelayError]:
         prepared = [prepare(record) for record in sets]
         outcomes = iter(self._write_batch([item for item in prepared if isinstance(item, PreparedSet)], write))
         return [next(outcomes) if isinstance(item, PreparedSet) else item for item in prepared]

@@ -23,7 +23,7 @@ from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.audit_log import record
 from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.refresh import refresh
-from qrelay.labels.ledger.rows import moment
+from qrelay.labels.ledger.times import moment
 
 _rows, _judges = schema.judge_retractions.c, schema.judges.c
 _queries, _judgments = schema.queries.c, schema.judgments.c

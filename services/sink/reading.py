@@ -1,0 +1,93 @@
+"""A judged set's message as the columns that the ledger writes: read as it stands, without the records that
+`wire.from_proto` makes of it, which cost more than all the rest of a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, lru_cache, partial
+from typing import Any, Final
+
+from qrelay import wire
+from qrelay.errors import MalformedInput
+from qrelay.labels.ledger.columns import Columns, Judged, Systems, systems_of
+from qrelay.types import JudgeIdentity
+from qrelay.v1 import records_pb2
+
+_SECONDS: Final = range(-62_135_596_800, 253_402_300_800)
+_NANOS: Final = range(1_000_000_000)
+"""What a datetime holds, in seconds since 1970 and within a second."""
+
+
+def columns_of(message: records_pb2.JudgedSet) -> Columns:
+    """The set's columns.
+
+    Raises:
+        MalformedInput: a judgment has no outcome, or a value cannot be.
+    """
+    with wire.fitting("JudgedSet"):
+        return _columns(message)
+
+
+def _columns(message: records_pb2.JudgedSet) -> Columns:
+    found = message.candidate_set
+    passages = [candidate.passage for candidate in found.candidates]
+    metadata = [passage.metadata for passage in passages]
+    return Columns(
+        record=cache(partial(wire.from_proto, message)),
+        query=wire.from_proto(found.query),
+        index_version=found.index_version,
+        passage_ids=[passage.passage_id for passage in passages],
+        doc_ids=[passage.doc_id for passage in passages],
+        titles=[passage.title for passage in passages],
+        texts=[passage.text for passage in passages],
+        sampled=[int(candidate.sampled) for candidate in found.candidates],
+        metadata=list(map(dict, metadata)) if any(metadata) else [],
+        systems=_systems(found.candidates),
+        trace=[[t.stage, t.replica, t.model, t.queue_seconds, t.compute_seconds] for t in found.trace],
+        judgments=[_judged(judgment) for judgment in message.judgments],
+    )
+
+
+def _systems(candidates: Sequence[Any]) -> Systems:
+    """The columns straight away where every system said something of all candidates, as most often."""
+    names = [score.system for score in candidates[0].scores] if candidates else []
+    columns: list[tuple[list[float | None], list[int]]] = [([], []) for _ in names]
+    for candidate in candidates:
+        scores = candidate.scores
+        if len(scores) != len(names):
+            return _scattered(candidates)
+        for name, (values, ranks), score in zip(names, columns, scores, strict=True):
+            value = score.score
+            if score.system != name or not value or value != value:  # zero may be none, and NaN takes its rank along
+                return _scattered(candidates)
+            values.append(value)
+            ranks.append(score.rank)
+    return dict(zip(names, columns, strict=True))
+
+
+def _scattered(candidates: Sequence[Any]) -> Systems:
+    return systems_of([[wire.from_proto(score) for score in candidate.scores] for candidate in candidates])
+
+
+def _judged(message: Any) -> Judged:
+    kind = message.WhichOneof("outcome")
+    if kind is None:
+        raise MalformedInput(f"judgment of passage {message.passage_id!r} has no outcome: set graded or missing")
+    outcome, grade = getattr(message, kind), kind == "graded"
+    utility = wire.from_proto(outcome.utility) if grade and outcome.HasField("utility") else None
+    judge, when = _judge(message.judge.SerializeToString()), _microseconds(message.judged_at)
+    return Judged(message.passage_id, message.judgment_key, when, judge, message, grade, outcome, utility)
+
+
+@lru_cache(256)
+def _judge(identity: bytes) -> JudgeIdentity:
+    """A judge by the bytes of its message: nearly all judgments share a few."""
+    judge: JudgeIdentity = wire.from_proto(records_pb2.JudgeIdentity.FromString(identity))
+    return judge
+
+
+def _microseconds(stamp: Any) -> int:
+    seconds, nanos = stamp.seconds, stamp.nanos
+    if seconds not in _SECONDS or nanos not in _NANOS:
+        raise ValueError(f"{seconds} seconds and {nanos} nanoseconds since 1970 are no time")
+    return int(seconds * 1_000_000 + nanos // 1000)
