@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, lru_cache, partial
+from math import isnan
 from typing import Any, Final
 
 from qrelay import wire
@@ -50,19 +51,18 @@ def _columns(message: records_pb2.JudgedSet) -> Columns:
 
 def _systems(candidates: Sequence[Any]) -> Systems:
     """The columns straight away where every system said something of all candidates, as most often."""
-    names = [score.system for score in candidates[0].scores] if candidates else []
-    columns: list[tuple[list[float | None], list[int]]] = [([], []) for _ in names]
-    for candidate in candidates:
-        scores = candidate.scores
-        if len(scores) != len(names):
+    scores = [candidate.scores for candidate in candidates]
+    width = len(scores[0]) if scores else 0
+    if set(map(len, scores)) != {width}:
+        return _scattered(candidates)
+    told = [(score.system, score.score, score.rank) for each in scores for score in each]
+    found: dict[str, tuple[Sequence[float | None], Sequence[int]]] = {}
+    for system in range(width):
+        names, values, ranks = zip(*told[system::width], strict=True)
+        if len(set(names)) > 1 or not all(values) or isnan(sum(values)):  # zero may be none; NaN takes its rank along
             return _scattered(candidates)
-        for name, (values, ranks), score in zip(names, columns, scores, strict=True):
-            value = score.score
-            if score.system != name or not value or value != value:  # zero may be none, and NaN takes its rank along
-                return _scattered(candidates)
-            values.append(value)
-            ranks.append(score.rank)
-    return dict(zip(names, columns, strict=True))
+        found[names[0]] = values, ranks
+    return found if len(found) == width else _scattered(candidates)
 
 
 def _scattered(candidates: Sequence[Any]) -> Systems:
