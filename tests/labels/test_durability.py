@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,8 +16,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from qrelay.labels.ledger import schema
-from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger import on_postgresql, schema
+from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from tests.labels.builders import OTHER_JUDGE, graded, judged_set, judgment, relabelled
 from tests.labels.committer import SIZE, made
 
@@ -148,6 +149,46 @@ def test_a_reader_that_has_seen_a_change_has_seen_all_before_it(ledger_url: str)
                 break
     assert len(seen) == 76
     ledger.close()
+
+
+def test_what_a_commit_answered_is_in_the_log_on_disk(postgresql_url: str) -> None:
+    def where(name: str, connection: sa.Connection) -> str:
+        return str(connection.exec_driver_sql(f"SELECT pg_current_wal_{name}_lsn()").scalar())
+
+    written: list[str] = []
+    ledger = Ledger.open(postgresql_url, after_commit=lambda c, *_: written.append(where("insert", c)))
+    for number in range(5):
+        assert ledger.commit([judged_set(f"q{number}")]) == [CommitStatus.COMMITTED]
+        with ledger.snapshot() as snapshot:
+            on_disk = where("flush", snapshot.connection)
+            asked = sa.text("SELECT CAST(:on_disk AS pg_lsn) >= CAST(:written AS pg_lsn)")
+            assert snapshot.connection.execute(asked, {"on_disk": on_disk, "written": written[-1]}).scalar()
+    ledger.close()
+
+
+def test_a_commit_that_waits_for_the_disk_holds_no_collection_and_is_not_answered(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, on_disk, await_disk = threading.Event(), threading.Event(), on_postgresql.await_disk
+
+    def slow_disk(connection: sa.Connection) -> None:
+        waiting.set()
+        assert on_disk.wait(60)
+        await_disk(connection)
+
+    slow, other = Ledger.open(postgresql_url), Ledger.open(postgresql_url)
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(on_postgresql, "await_disk", slow_disk)
+        answer = pool.submit(slow.commit, [judged_set("q1")])
+        assert waiting.wait(60)
+        monkeypatch.setattr(on_postgresql, "await_disk", await_disk)
+        assert other.commit([judged_set("q1"), judged_set("q2")]) == [CommitStatus.DUPLICATE, CommitStatus.COMMITTED]
+        assert not answer.done()
+        on_disk.set()
+        assert answer.result() == [CommitStatus.COMMITTED]
+    assert numbers_by_collection(other) == {"docs": [1, 2]}
+    slow.close()
+    other.close()
 
 
 @pytest.mark.parametrize(("point", "stored"), [("sink.commit.before", 0), ("sink.commit.after", 4)])

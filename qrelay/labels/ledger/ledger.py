@@ -173,7 +173,7 @@ class Ledger:
             return []
         judge_numbers = dict(self._judge_numbers)
         try:
-            with self.writing("commit judged sets") as connection:
+            with self.writing("commit judged sets", early=True) as connection:
                 results = write(connection, batch, judge_numbers, self.now_us())
                 faults.point("sink.commit.before")
             faults.point("sink.commit.after")
@@ -272,10 +272,11 @@ class Ledger:
         return microseconds(self._clock())
 
     @contextmanager
-    def writing(self, doing: str) -> Iterator[sa.Connection]:
-        """A durable transaction, for those who write tables of their own; `doing` completes "cannot …" in errors."""
+    def writing(self, doing: str, *, early: bool = False) -> Iterator[sa.Connection]:
+        """A durable transaction, for those who write tables of their own; `doing` completes "cannot …" in errors.
+        early: it may let go of its locks before it is durable, see `on_postgresql.py`."""
         alone = self._turn if self._engine.dialect.name == "sqlite" else nullcontext()
-        with alone, database.database_errors(doing), database.writing(self._engine) as connection:
+        with alone, database.database_errors(doing), database.writing(self._engine, early=early) as connection:
             yield connection
 
     @contextmanager
