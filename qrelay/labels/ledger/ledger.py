@@ -12,13 +12,14 @@ calls COMMITTED or DUPLICATE is on disk.
 
 Several processes may hold one ledger open: writers queue up for the file's lock (`busy_timeout_s`), the
 unique keys decide who was first, and readers see snapshots. An object may be shared between threads, which take
-turns at a file: SQLite's own waiting is a lottery, in which one of twenty may lose for `busy_timeout_s`.
+turns at a file: SQLite's own waiting is a lottery, in which one of twenty may lose for `busy_timeout_s`. What they
+bring while one of them writes goes together in one transaction (`together.py`).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -39,8 +40,10 @@ from qrelay.labels.ledger.rows import PreparedSet, prepare
 from qrelay.labels.ledger.schema import SCHEMA_VERSION
 from qrelay.labels.ledger.states import CollectionStats
 from qrelay.labels.ledger.times import microseconds
+from qrelay.labels.ledger.together import Together
 from qrelay.labels.outcome import BEGUN
 from qrelay.runtime import faults
+from qrelay.security.identity import who
 from qrelay.types import DeadLetter, JudgedSet, JudgeIdentity
 
 __all__ = ["Added", "CollectionStats", "CommitStatus", "DeadLetterEntry", "DeadLetterPage", "Ledger", "Snapshot"]
@@ -86,6 +89,7 @@ class Ledger:
         self._after_commit = after_commit
         self._judge_numbers: dict[JudgeIdentity, int] = {}
         self._turn = threading.RLock()
+        self._together = Together(self._turn)
 
     @classmethod
     def open(
@@ -133,7 +137,8 @@ class Ledger:
         QueryConflict: the query_id stands for another text; InvalidQuery, MalformedInput: cannot be
         stored; BackendUnavailable: nothing of this batch was written, try again later.
         """
-        return self._write_sets(sets, partial(self._commit_batch, audited=audited))
+        kind = "commit", who() if audited else None
+        return self._write_sets(sets, partial(self._commit_batch, audited=audited), kind)
 
     def _commit_batch(
         self,
@@ -160,11 +165,17 @@ class Ledger:
         InputError: the query is not in the ledger; QueryConflict: it stands for another text; MalformedInput: a
         passage is none of its candidates, or has another text; BackendUnavailable: as with `commit`.
         """
-        return self._write_sets(sets, _rejudge_batch)
+        return self._write_sets(sets, _rejudge_batch, ("rejudge", who()))
 
-    def _write_sets(self, sets: Sequence[JudgedSet | Columns], write: _Write[T]) -> list[T | QrelayError]:
+    def _write_sets(
+        self, sets: Sequence[JudgedSet | Columns], write: _Write[T], kind: Hashable
+    ) -> list[T | QrelayError]:
+        """`kind`: what may share a transaction on SQLite, where one writes at a time: an act by the same hand."""
         prepared = [prepare(record) for record in sets]
-        outcomes = iter(self._write_batch([item for item in prepared if isinstance(item, PreparedSet)], write))
+        batch = [item for item in prepared if isinstance(item, PreparedSet)]
+        written = partial(self._write_batch, write=write)
+        alone = not batch or self._engine.dialect.name != "sqlite"
+        outcomes = iter(written(batch) if alone else self._together.write(batch, kind, written))
         return [next(outcomes) if isinstance(item, PreparedSet) else item for item in prepared]
 
     def _write_batch(self, batch: Sequence[PreparedSet], write: _Write[T]) -> list[T | QrelayError]:
@@ -234,8 +245,8 @@ class Ledger:
         return [entry.letter for entry in entries]
 
     def finish_replay(self, ids: Sequence[str]) -> None:
-        """Marks dead letters as replayed whose originals were published and acknowledged; leaves those alone
-        that were resolved, or died again, in the meantime."""
+        """Marks dead letters as replayed whose originals were published and acknowledged, but for those that were
+        resolved, or died again, in the meantime."""
         with self.writing("finish a replay") as connection:
             now_us = self.now_us()
             dead_letters.finish_replay(connection, ids, now_us)
