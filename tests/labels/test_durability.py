@@ -158,7 +158,7 @@ def test_a_reader_that_has_seen_a_change_has_seen_all_before_it(ledger_url: str)
     ledger.close()
 
 
-def together(ledger: Ledger, calls: Sequence[Callable[[], list[Any]]]) -> list[list[Any]]:
+def together(ledger: Ledger, calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """What the calls answer that all come while somebody else writes."""
     with ThreadPoolExecutor(len(calls)) as pool:
         with ledger.writing("hold the file"):
