@@ -19,8 +19,8 @@ import orjson
 import sqlalchemy as sa
 
 Tuples = Sequence[tuple[Any, ...]]
-_CHUNK: Final = 100
-"""Rows in one statement of SQLite's: it takes 32,766 values."""
+_ROWS: Final = 100
+"""In one statement of SQLite's, which is compiled once for so many."""
 
 
 def insert_rows(connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Tuples) -> None:
@@ -63,7 +63,7 @@ def _insert(
 ) -> list[Any]:
     """On SQLite: what the statement returns, where `rest` of it says that it does."""
     marks, found = f"({', '.join('?' * len(columns))})", list[Any]()
-    for part in (rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)):
+    for part in (rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)):
         statement = f"{_into(table, columns)} VALUES {', '.join([marks] * len(part))} {rest}"
         result = connection.exec_driver_sql(statement, tuple(chain.from_iterable(part)))
         found += result if result.returns_rows else ()
