@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from math import isnan
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ def _columns(message: records_pb2.JudgedSet) -> Columns:
     found = message.candidate_set
     passages = [candidate.passage for candidate in found.candidates]
     metadata = [passage.metadata for passage in passages]
+    judges: dict[bytes, JudgeIdentity] = {}
     return Columns(
         record=cache(partial(wire.from_proto, message)),
         query=wire.from_proto(found.query),
@@ -45,7 +46,7 @@ def _columns(message: records_pb2.JudgedSet) -> Columns:
         metadata=list(map(dict, metadata)) if any(metadata) else [],
         systems=_systems(found.candidates),
         trace=[[t.stage, t.replica, t.model, t.queue_seconds, t.compute_seconds] for t in found.trace],
-        judgments=[_judged(judgment) for judgment in message.judgments],
+        judgments=[_judged(judgment, judges) for judgment in message.judgments],
     )
 
 
@@ -69,21 +70,18 @@ def _scattered(candidates: Sequence[Any]) -> Systems:
     return systems_of([[wire.from_proto(score) for score in candidate.scores] for candidate in candidates])
 
 
-def _judged(message: Any) -> Judged:
+def _judged(message: Any, judges: dict[bytes, JudgeIdentity]) -> Judged:
+    """judges: those of the set so far, by their bytes; nearly all of its judgments share one."""
     kind = message.WhichOneof("outcome")
     if kind is None:
         raise MalformedInput(f"judgment of passage {message.passage_id!r} has no outcome: set graded or missing")
     outcome, grade = getattr(message, kind), kind == "graded"
     utility = wire.from_proto(outcome.utility) if grade and outcome.HasField("utility") else None
-    judge, when = _judge(message.judge.SerializeToString()), _microseconds(message.judged_at)
+    identity, when = message.judge.SerializeToString(), _microseconds(message.judged_at)
+    if identity not in judges:
+        judges[identity] = wire.from_proto(message.judge)
+    judge = judges[identity]
     return Judged(message.passage_id, message.judgment_key, when, judge, message, grade, outcome, utility)
-
-
-@lru_cache(256)
-def _judge(identity: bytes) -> JudgeIdentity:
-    """A judge by the bytes of its message: nearly all judgments share a few."""
-    judge: JudgeIdentity = wire.from_proto(records_pb2.JudgeIdentity.FromString(identity))
-    return judge
 
 
 def _microseconds(stamp: Any) -> int:
