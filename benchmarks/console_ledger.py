@@ -18,7 +18,7 @@ from typing import Final
 from qrelay.labels.ledger import overrides
 from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from qrelay.labels.ledger.overrides import NewOverride
-from qrelay.labels.ledger.rows import moment
+from qrelay.labels.ledger.times import moment
 from qrelay.types import (
     SYSTEMS,
     Candidate,

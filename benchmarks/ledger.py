@@ -33,7 +33,8 @@ from benchmarks.processes import environment
 from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from qrelay.labels.ledger.packing import unpack
-from qrelay.labels.ledger.rows import moment, prepare
+from qrelay.labels.ledger.rows import prepare
+from qrelay.labels.ledger.times import moment
 from qrelay.types import (
     SYSTEMS,
     Candidate,

@@ -26,7 +26,7 @@ from benchmarks.ledger import JUDGE, a_server, fresh_database, judged_set
 from benchmarks.processes import environment
 from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from qrelay.labels.ledger.retention import compact, disk_bytes, table_bytes
-from qrelay.labels.ledger.rows import moment
+from qrelay.labels.ledger.times import moment
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment, Passage, Query, Score
 
 STEPS = 10

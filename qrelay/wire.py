@@ -65,7 +65,7 @@ _ZSTD_LOCAL = _Zstd()
 
 
 @contextlib.contextmanager
-def _fitting(what: str) -> Iterator[None]:
+def fitting(what: str) -> Iterator[None]:
     """A value that one side has and the other cannot hold (a time out of range, a number too large, half an emoji)
     is MalformedInput."""
     try:
@@ -391,6 +391,9 @@ _FROM_PROTO: Final[dict[type, Callable[[Any], Any]]] = {
     records_pb2.CandidateSet: _candidate_set_from_proto,
     records_pb2.JudgedSet: _judged_set_from_proto,
     records_pb2.DeadLetter: _dead_letter_from_proto,
+    records_pb2.Score: _score_from_proto,
+    records_pb2.JudgeIdentity: _judge_from_proto,
+    records_pb2.Utility: _utility_from_proto,
 }
 _ENVELOPE_TAG: Final[dict[type, bytes]] = {
     kind: bytes([envelope_pb2.Envelope.DESCRIPTOR.fields_by_name[name].number << 3 | 2])
@@ -418,7 +421,7 @@ def to_proto(record: Record) -> Any:
     Raises:
         MalformedInput: a value that protobuf cannot hold.
     """
-    with _fitting(type(record).__name__):
+    with fitting(type(record).__name__):
         return _TO_PROTO[type(record)](record)
 
 
@@ -428,7 +431,7 @@ def from_proto(message: Message) -> Any:
     Raises:
         MalformedInput: a field that must be set is not, or a value that no record can hold.
     """
-    with _fitting(message.DESCRIPTOR.name):
+    with fitting(message.DESCRIPTOR.name):
         return _FROM_PROTO[type(message)](message)
 
 

@@ -13,14 +13,17 @@ import argparse
 import asyncio
 import contextlib
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.ledger import RawPostgresql, RawSqlite, a_server, fresh_database
+from benchmarks.processes import cpu_seconds
 from benchmarks.references import judge, reranker, retriever, sink
 from benchmarks.references.turns import ROUNDS, Comparison, by_turns
 from qrelay import wire
@@ -30,18 +33,20 @@ from qrelay.bench.running import Fleet, Plan
 from qrelay.bench.targets.recorded import Recorded, read_queries
 from qrelay.bench.targets.services import ServiceTarget
 from qrelay.models.catalogue import resolve
+from qrelay.rundir import Endpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 COLLECTION = "python-docs"
 EMBEDDER, JUDGE = "all-MiniLM-L6-v2", "qwen2.5-coder-0.5b-instruct"
 JUDGED_PASSAGES = 5
+SETS_A_REQUEST = 32
 
 
 @contextlib.contextmanager
-def serving(service: str, environ: dict[str, str], data_dir: Path | None = None) -> Iterator[str]:
-    """The gRPC address of one service, started here."""
+def serving(service: str, environ: dict[str, str], data_dir: Path | None = None) -> Iterator[Endpoint]:
+    """Where one service listens, started here."""
     with Fleet(Plan(environ=environ, data_dir=data_dir)) as fleet:
-        yield fleet.start([service])[service].grpc
+        yield fleet.start([service])[service]
 
 
 async def send_all(target: ServiceTarget, items: range) -> None:
@@ -86,8 +91,8 @@ def run_retriever(rounds: int, index: Path, folder: Path) -> list[dict[str, Any]
             library.search([source.item(number).text for number in numbers])
 
     comparison = Comparison("retriever", retriever.LIBRARY, "queries", 320, {"passages": library.passages})
-    with serving("retriever", {"QRELAY_RETRIEVER__INDEX_DIR": str(index)}) as address:
-        return [asyncio.run(compare(comparison, address, source, 32, bare, rounds))]
+    with serving("retriever", {"QRELAY_RETRIEVER__INDEX_DIR": str(index)}) as at:
+        return [asyncio.run(compare(comparison, at.grpc, source, 32, bare, rounds))]
 
 
 def run_reranker(rounds: int, index: Path, folder: Path) -> list[dict[str, Any]]:
@@ -104,8 +109,8 @@ def run_reranker(rounds: int, index: Path, folder: Path) -> list[dict[str, Any]]
                "QRELAY_RERANKER__MAX_LENGTH": str(reranker.MAX_LENGTH),
                "QRELAY_RERANKER__BATCH_PAIRS": str(reranker.BATCH_PAIRS)}  # fmt: skip
     comparison = Comparison("reranker", reranker.LIBRARY, "sets of 100 pairs", 4)
-    with serving("reranker", environ) as address:
-        return [asyncio.run(compare(comparison, address, source, 2, bare, rounds))]
+    with serving("reranker", environ) as at:
+        return [asyncio.run(compare(comparison, at.grpc, source, 2, bare, rounds))]
 
 
 class FewPassages:
@@ -139,8 +144,8 @@ def run_judge(rounds: int, index: Path, folder: Path) -> list[dict[str, Any]]:
     environ = {"QRELAY_JUDGE__BACKEND": "llamacpp", "QRELAY_JUDGE__MODEL": JUDGE, "QRELAY_JUDGE__CACHE": ":none:",
                "QRELAY_JUDGE__STRATEGY": "graded"}  # fmt: skip
     comparison = Comparison("judge", judge.LIBRARY, f"sets of {JUDGED_PASSAGES} passages", 4, {"model": JUDGE})
-    with serving("judge", environ) as address:
-        return [asyncio.run(compare(comparison, address, source, 1, bare, rounds))]
+    with serving("judge", environ) as at:
+        return [asyncio.run(compare(comparison, at.grpc, source, 1, bare, rounds))]
 
 
 def run_sink(rounds: int, index: Path, folder: Path) -> list[dict[str, Any]]:
@@ -156,27 +161,35 @@ def run_sink(rounds: int, index: Path, folder: Path) -> list[dict[str, Any]]:
 
 def _sink(rounds: int, database: str, ledger: str, raw: Any) -> dict[str, Any]:
     comparison = Comparison("sink", sink.LIBRARIES[database], "judged sets", 640, {"database": database})
-    with serving("sink", {"QRELAY_SINK__LEDGER": ledger}) as grpc_address:
-        return asyncio.run(_sink_rounds(comparison, grpc_address, sink.Bare(ledger, raw, 32), rounds))
+    with serving("sink", {"QRELAY_SINK__LEDGER": ledger}) as at:
+        return asyncio.run(_sink_rounds(comparison, at, sink.Bare(ledger, raw, SETS_A_REQUEST), rounds))
 
 
-async def _sink_rounds(comparison: Comparison, address: str, bare: sink.Bare, rounds: int) -> dict[str, Any]:
-    """The library can only insert what the service committed, so here the service always goes first."""
-    import time
-
-    async with ServiceTarget("sink", address, Generated("judged"), items=32) as target:
+async def _sink_rounds(comparison: Comparison, at: Endpoint, bare: sink.Bare, rounds: int) -> dict[str, Any]:
+    """The library can only insert what the service committed, so here the service always goes first. Requests are
+    made before the turns; processor time is the service's, and of the library this process's."""
+    service, library = [], []
+    source = sink.Made()
+    async with ServiceTarget("sink", at.grpc, source, items=SETS_A_REQUEST) as target:
         for number in range(rounds + 1):
             items = range(number * comparison.items_per_round, (number + 1) * comparison.items_per_round)
-            began = time.perf_counter()
+            source.make(items)
+            began, cpu = time.perf_counter(), cpu_seconds(at.pid)
             await send_all(target, items)
-            ours = time.perf_counter() - began
+            ours, ours_cpu = time.perf_counter() - began, cpu_seconds(at.pid) - cpu
             rows = bare.read()
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             bare.insert(rows)
             if number:
                 comparison.service_seconds.append(ours)
                 comparison.library_seconds.append(time.perf_counter() - began)
-    comparison.details["items_per_request"] = target.items
+                service.append(ours_cpu)
+                library.append(time.process_time() - cpu)
+    comparison.details["items_per_request"] = SETS_A_REQUEST
+    comparison.details["cpu_ms"] = {
+        "service": statistics.median(service) / comparison.items_per_round * 1000,
+        "library": statistics.median(library) / comparison.items_per_round * 1000,
+    }
     return comparison.as_json()
 
 
@@ -205,9 +218,16 @@ def describe(report: dict[str, Any]) -> str:
     return "\n".join(
         f"{each['service']:<10} {each['service_rate']:8.2f} {each['unit']}/s beside {each['library']} "
         f"{each['library_rate']:8.2f}: {each['ratio']:.2f} of it ({each['ratio_interval'][0]:.2f} to "
-        f"{each['ratio_interval'][1]:.2f})"
+        f"{each['ratio_interval'][1]:.2f}){_cpu(each['details'])}"
         for each in report["comparisons"]
     )
+
+
+def _cpu(details: dict[str, Any]) -> str:
+    if "cpu_ms" not in details:
+        return ""
+    service, library = details["cpu_ms"]["service"], details["cpu_ms"]["library"]
+    return f"; processor time {service:.2f} and {library:.2f} ms each: {library / service:.2f} of it"
 
 
 def main() -> None:

@@ -6,10 +6,32 @@ bare driver into the same tables of another database, as many sets a transaction
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.ledger import RawPostgresql, RawSqlite, Rows, new_rows
+from qrelay.bench.data import Generated
 from qrelay.labels.ledger.ledger import Ledger
 
 LIBRARIES = {"sqlite": "sqlite3 executemany", "postgresql": "psycopg executemany"}
+
+
+class Made:
+    """Judged sets that are made before they are asked for, so that a turn does not wait for its client."""
+
+    def __init__(self, tag: str = "") -> None:
+        self._source, self._made = Generated("judged", tag=tag), dict[int, Any]()
+
+    def make(self, items: range) -> None:
+        """Those of these numbers, instead of what was made before."""
+        self._made = {number: self._source.item(number) for number in items}
+
+    def item(self, number: int) -> Any:
+        """See data.Source."""
+        return self._made[number]
+
+    def describe(self) -> dict[str, Any]:
+        """See data.Source."""
+        return self._source.describe()
 
 
 class Bare:

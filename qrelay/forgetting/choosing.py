@@ -14,7 +14,7 @@ from qrelay.forgetting.forget import Place, connected, opened_journal
 from qrelay.formats.lines import all_lines
 from qrelay.identity import forgotten_hash
 from qrelay.labels.ledger import forgetting
-from qrelay.labels.ledger.rows import microseconds
+from qrelay.labels.ledger.times import microseconds
 
 _LONGEST: Final = 200_000.0
 """Days; more than there are queries of."""

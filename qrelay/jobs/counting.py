@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from qrelay.errors import InputError
@@ -34,9 +35,9 @@ def count_sets(sets: Iterable[Added], rules: MiningRules) -> Counters:
     total = Counters()
     for added in sets:
         try:
-            total += count_set(added.record, rules, added.passage_ids)
+            total += count_set(added.record(), rules, added.passage_ids)
         except InputError as error:
-            query = added.record.candidate_set.query
+            query = added.record().candidate_set.query
             log.warning("a set is not counted for training", extra={"query_id": query.query_id, "error": str(error)})
     return total
 
@@ -66,7 +67,9 @@ def count_set(record: JudgedSet, rules: MiningRules, only: frozenset[str] | None
 
 def without_judges(sets: Sequence[Added], hashes: Collection[str]) -> list[Added]:
     """The sets without the judgments of these judges, by hash (`identity.judge_digest`)."""
-    return [added._replace(record=_without(added.record, hashes)) for added in sets] if hashes else list(sets)
+    if not hashes:
+        return list(sets)
+    return [added._replace(record=partial(_without, added.record(), hashes)) for added in sets]
 
 
 def _without(record: JudgedSet, hashes: Collection[str]) -> JudgedSet:

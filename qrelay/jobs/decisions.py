@@ -134,4 +134,4 @@ def abandon(ledger: Ledger, trigger_no: int) -> str:
 
 
 def _collection(added: Added) -> str:
-    return added.record.candidate_set.query.collection
+    return added.record().candidate_set.query.collection

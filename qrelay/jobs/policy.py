@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qrelay.labels.ledger.outbox_rows import TrainingStatus
-from qrelay.labels.ledger.rows import moment
+from qrelay.labels.ledger.times import moment
 from qrelay.settings.training import TrainingSettings
 
 MANUAL: Final = "manual"

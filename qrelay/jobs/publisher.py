@@ -21,7 +21,7 @@ from qrelay.labels.exports.publishing import Hub, Published, location_of, publis
 from qrelay.labels.ledger import outbox
 from qrelay.labels.ledger.export_records import Standing, standing
 from qrelay.labels.ledger.ledger import Ledger
-from qrelay.labels.ledger.rows import moment
+from qrelay.labels.ledger.times import moment
 from qrelay.labels.settings import SinkSettings
 from qrelay.models import pushing
 from qrelay.runtime import telemetry

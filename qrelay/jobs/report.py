@@ -8,7 +8,7 @@ from qrelay.jobs.policy import decide
 from qrelay.labels.ledger import outbox
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.outbox import Run, TrainingStatus, Trigger
-from qrelay.labels.ledger.rows import moment
+from qrelay.labels.ledger.times import moment
 from qrelay.settings.training import TrainingSettings
 
 SHOWN: Final = 20

@@ -20,8 +20,8 @@ from dataclasses import replace
 from typing import Final
 
 from qrelay.errors import InputError
+from qrelay.labels.ledger.checks import unfit_for_trec
 from qrelay.labels.ledger.reader import JudgeRow, Label, LabelledQuery
-from qrelay.labels.ledger.rows import unfit_for_trec
 from qrelay.labels.mining.rules import EASY, NEGATIVE, Verdict
 from qrelay.naming import document_of
 from qrelay.scales import Scale, bounds, known

@@ -186,10 +186,14 @@ class Reader:
 
 def has_more_fields(raw: bytes, message: Any, most: int) -> bool:
     """Whether the bytes of a message of this descriptor hold more than `most` fields, nested ones counted; nothing is
-    parsed. What is malformed may be counted wrong."""
-    left, count = [(0, len(raw), message)], 0
+    parsed. What is malformed may be counted wrong.
+
+    A field takes two bytes and its content, so bytes that are content are no fields: the count ends where the rest
+    could not hold enough.
+    """
+    left, count, excess = [(0, len(raw), message)], 0, len(raw) - 2 * most
     try:
-        while left:
+        while left and excess > 0:
             at, end, kind = left.pop()
             nested = _nested(kind)
             while at < end:
@@ -205,6 +209,10 @@ def has_more_fields(raw: bytes, message: Any, most: int) -> bool:
                     size, at = _varint(raw, at)
                     if size and tag >> 3 in nested:
                         left.append((at, min(at + size, end), nested[tag >> 3]))
+                    else:
+                        excess -= min(size, end - at)
+                        if excess <= 0:
+                            return False
                 at += size
     except IndexError:  # the parser refuses it
         pass

@@ -20,7 +20,7 @@ from qrelay.runtime.trace import closed, is_open
 from qrelay.runtime.translate import item_error
 from qrelay.security.expiry import valid_until
 from qrelay.settings.secrets import masked
-from qrelay.types import TraceStep
+from qrelay.types import Query, TraceStep
 from qrelay.v1 import service_info_pb2 as pb
 
 ON_HOLD: Final = "on hold"
@@ -69,15 +69,17 @@ async def answer_items(
     compute: Callable[[list[Any]], Awaitable[Computed]],
     wrap: Callable[[Any], Result],
     refuse: Callable[[pb.ItemError], Result],
+    read: Callable[[Any], Any] = wire.from_proto,
 ) -> list[Result]:
     """One result for each item, in order. An item that fails gets `refuse(ItemError)`; the others continue.
 
     `compute` takes the records of the readable items and answers each with a value or a QrelayError: `Calls.answer`,
-    or `computed` where calls are not batched together.
+    or `computed` where calls are not batched together. `read` makes a record of an item, or what the core takes for
+    one.
     """
     with context.admission.hold(len(items)):
         arrived = time.monotonic()
-        records = [_record(item) for item in items]
+        records = [_record(item, read) for item in items]
         readable = [record for record in records if not isinstance(record, QrelayError)]
         found = await compute(readable) if readable else Computed((), arrived, 0.0)
         step = TraceStep(context.service, context.replica, "", max(0.0, found.began - arrived), found.seconds)
@@ -91,14 +93,20 @@ async def answer_items(
                 results.append(wrap(closed(answer, step) if is_open(answer, context.service) else answer))
             except QrelayError as error:  # of the item, or of an answer that no message can hold
                 error.__traceback__ = None  # its frames hold the whole request, in a circle
-                query_id = "" if isinstance(record, QrelayError) else query_of(record).query_id
+                query_id = "" if isinstance(record, QrelayError) else _query_id(record)
                 results.append(refuse(item_error(error, query_id)))
         return results
 
 
-def _record(item: Message) -> Any:
+def _query_id(record: Any) -> str:
+    """Of a record, or of what a core takes for one, which names its query."""
+    query: Query = record.query if hasattr(record, "query") else query_of(record)
+    return query.query_id
+
+
+def _record(item: Message, read: Callable[[Any], Any]) -> Any:
     try:
-        return wire.from_proto(item)
+        return read(item)
     except QrelayError as error:
         return error
 

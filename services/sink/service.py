@@ -18,6 +18,7 @@ from qrelay import wire
 from qrelay.errors import InputError, QrelayError, SetupError, StoreUnavailable, TransientError
 from qrelay.jobs.dispatcher import Dispatcher
 from qrelay.labels.exports.request import Options
+from qrelay.labels.ledger.columns import Columns
 from qrelay.labels.ledger.dead_letters import DeadLetterEntry
 from qrelay.labels.ledger.ledger import MAX_PAGE_SIZE, CommitStatus
 from qrelay.labels.settings import SinkSettings
@@ -30,6 +31,7 @@ from qrelay.runtime.servicer import answer_items, streamed
 from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Queue
 from qrelay.services.sink.models import ModelsServicer
+from qrelay.services.sink.reading import columns_of
 from qrelay.services.sink.sink import Sink, load_sink
 from qrelay.types import DeadLetter, JudgedSet
 from qrelay.v1 import sink_pb2 as pb
@@ -72,7 +74,9 @@ _FORMATS = {
 }
 
 
-def commit(core: Sink, sets: Sequence[JudgedSet], audited: bool = False) -> list[CommitStatus | QrelayError]:
+def commit(
+    core: Sink, sets: Sequence[JudgedSet | Columns], audited: bool = False
+) -> list[CommitStatus | QrelayError]:
     """Commit and count. audited: somebody's act."""
     outcomes = core.ledger.commit(sets, audited=audited)
     for outcome, count in Counter(o for o in outcomes if isinstance(o, CommitStatus)).items():
@@ -80,7 +84,7 @@ def commit(core: Sink, sets: Sequence[JudgedSet], audited: bool = False) -> list
     return outcomes
 
 
-def rejudge(core: Sink, sets: Sequence[JudgedSet]) -> list[int | QrelayError]:
+def rejudge(core: Sink, sets: Sequence[JudgedSet | Columns]) -> list[int | QrelayError]:
     """Add re-judgments and count the sets that had any."""
     outcomes = core.ledger.rejudge(sets)
     added = Counter("rejudged" if o else "duplicate" for o in outcomes if isinstance(o, int))
@@ -149,6 +153,7 @@ class SinkServicer(ModelsServicer):
             lambda sets: computed("sink", sets, asyncio.to_thread(write, self._context.core, sets)),
             _added if request.rejudgment else lambda status: pb.IngestResult(status=_STATUS[status]),
             lambda error: pb.IngestResult(error=error),
+            columns_of,
         )
         self._context.core.news.tell()
         return pb.IngestResponse(results=results)

@@ -16,14 +16,16 @@ from google.protobuf.message import DecodeError, Message
 from qrelay import wire
 from qrelay.bench.targets.recorded import read_sets, write_records
 from qrelay.config import GrpcSettings
-from qrelay.errors import InternalError, MalformedInput
+from qrelay.errors import InternalError, MalformedInput, QrelayError
 from qrelay.feed.journal import Journal
 from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.rows import PreparedSet, prepare
 from qrelay.labels.settings import SinkSettings
 from qrelay.runtime import telemetry
 from qrelay.runtime.context import ServiceContext
 from qrelay.runtime.dead_letters import dead_letter, message_id, query_of, unreadable
 from qrelay.runtime.intake import Intake, Reader
+from qrelay.services.sink.reading import columns_of
 from qrelay.services.sink.service import SinkServicer, commit
 from qrelay.services.sink.sink import load_sink
 from qrelay.types import DeadLetter, JudgedSet
@@ -126,6 +128,15 @@ def converted(message: Message) -> None:
     again = wire.to_proto(record)
     if not same(wire.from_proto(again), record):
         raise InternalError("a record is another one after its way through gRPC")
+    if isinstance(record, JudgedSet) and _rows(prepare(columns_of(message))) != _rows(prepare(record)):
+        raise InternalError("a message becomes other rows than its record")
+
+
+def _rows(prepared: PreparedSet | QrelayError) -> Any:
+    """What is written of a set, or which kind of error it is."""
+    if isinstance(prepared, QrelayError):
+        return type(prepared)
+    return prepared.query_row, prepared.packed, prepared.passage_rows, prepared.judgment_rows, prepared.judges
 
 
 _CONVERTED: Final = (records_pb2.Query, records_pb2.CandidateSet, records_pb2.JudgedSet, records_pb2.DeadLetter)

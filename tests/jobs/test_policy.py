@@ -13,7 +13,7 @@ from qrelay.jobs.counting import count_set, count_sets
 from qrelay.jobs.policy import RULES, Decision, decide
 from qrelay.labels.ledger.merge import Added
 from qrelay.labels.ledger.outbox_rows import Counters, TrainingStatus
-from qrelay.labels.ledger.rows import microseconds
+from qrelay.labels.ledger.times import microseconds
 from qrelay.labels.mining.rules import MiningRules
 from qrelay.labels.settings import SinkSettings
 from qrelay.settings import load_settings
@@ -195,5 +195,5 @@ def test_a_set_on_an_unknown_scale_counts_nothing_and_fails_nobody(caplog: pytes
     strange = JudgeIdentity(JUDGE.model, "r1", "q4", "p" * 64, "graded", "0-9", "n=1")
     good = judged_set("q1", outcomes=[graded(3), graded(0)])
     bad = judged_set("q2", outcomes=[graded(3), graded(0)], judge=strange)
-    assert count_sets([Added(bad), Added(good)], MiningRules()) == count_set(good, MiningRules())
+    assert count_sets([Added(lambda: bad), Added(lambda: good)], MiningRules()) == count_set(good, MiningRules())
     assert "not counted for training" in caplog.text

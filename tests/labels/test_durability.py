@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from qrelay.labels.ledger import schema
-from qrelay.labels.ledger.ledger import Ledger
+from qrelay.errors import MalformedInput, QueryConflict
+from qrelay.labels.ledger import audit_log, on_postgresql, schema
+from qrelay.labels.ledger.ledger import CommitStatus, Ledger
+from qrelay.security.identity import Kind, Principal, acting
 from tests.labels.builders import OTHER_JUDGE, graded, judged_set, judgment, relabelled
 from tests.labels.committer import SIZE, made
 
@@ -148,6 +156,105 @@ def test_a_reader_that_has_seen_a_change_has_seen_all_before_it(ledger_url: str)
                 break
     assert len(seen) == 76
     ledger.close()
+
+
+def together(ledger: Ledger, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What the calls answer that all come while somebody else writes."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        with ledger.writing("hold the file"):
+            answers = [pool.submit(contextvars.copy_context().run, call) for call in calls]
+            while ledger._together.waiting < len(calls):
+                wait(answers, timeout=0.01, return_when=FIRST_COMPLETED)
+                assert not any(answer.done() for answer in answers)
+        return [answer.result() for answer in answers]
+
+
+def test_what_comes_while_a_file_is_written_goes_in_one_transaction_and_each_call_gets_its_own_answers(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.sqlite")
+    bad = replace(judged_set("bad"), judgments=(judgment("nobody#0", graded(1)),))
+    other = judged_set("q1", "another text")
+    sets = [[judged_set("q1")], [judged_set("q2"), bad, judged_set("q3")], [judged_set("q1")], [other], []]
+    found = together(ledger, [partial(ledger.commit, each) for each in sets[:4]])
+    committed = CommitStatus.COMMITTED
+    assert sorted(str(each[0]) for each in (found[0], found[2])) == [
+        "CommitStatus.COMMITTED",
+        "CommitStatus.DUPLICATE",
+    ]
+    assert found[1][0] is found[1][2] is committed and isinstance(found[1][1], MalformedInput)
+    assert isinstance(found[3][0], QueryConflict)
+    assert numbers_by_collection(ledger) == {"docs": [1, 1, 1]}
+    assert ledger.commit(sets[4]) == []
+    ledger.close()
+
+
+def test_what_different_callers_send_at_once_is_in_the_audit_log_under_their_own_names(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.sqlite")
+
+    def by(name: str, query_id: str) -> list[Any]:
+        acting.set(Principal(name, Kind.PERSON))
+        return ledger.commit([judged_set(query_id)], audited=True)
+
+    together(ledger, [partial(by, name, f"{name}{n}") for name in ("ana", "ben") for n in range(2)])
+    with ledger.snapshot() as snapshot:
+        acts = audit_log.page(snapshot.connection).acts
+    assert {(each.who, " ".join(sorted(each.subject.split()))) for each in acts} == {
+        ("ana", "ana0 ana1"), ("ben", "ben0 ben1"),
+    }  # fmt: skip
+    ledger.close()
+
+
+def test_what_a_shared_write_raises_befalls_each_call_and_the_next_one_is_written(tmp_path: Path) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("on purpose")
+
+    ledger = Ledger.open(tmp_path / "ledger.sqlite", after_commit=fail)
+    calls = [partial(pytest.raises, RuntimeError, ledger.commit, [judged_set(f"q{n}")]) for n in range(3)]
+    together(ledger, calls)
+    ledger._after_commit = None
+    assert ledger.commit([judged_set("q0")]) == [CommitStatus.COMMITTED]
+    ledger.close()
+
+
+def test_what_a_commit_answered_is_in_the_log_on_disk(postgresql_url: str) -> None:
+    def where(name: str, connection: sa.Connection) -> str:
+        return str(connection.exec_driver_sql(f"SELECT pg_current_wal_{name}_lsn()").scalar())
+
+    written: list[str] = []
+    ledger = Ledger.open(postgresql_url, after_commit=lambda c, *_: written.append(where("insert", c)))
+    for number in range(5):
+        assert ledger.commit([judged_set(f"q{number}")]) == [CommitStatus.COMMITTED]
+        with ledger.snapshot() as snapshot:
+            on_disk = where("flush", snapshot.connection)
+            asked = sa.text("SELECT CAST(:on_disk AS pg_lsn) >= CAST(:written AS pg_lsn)")
+            assert snapshot.connection.execute(asked, {"on_disk": on_disk, "written": written[-1]}).scalar()
+    ledger.close()
+
+
+def test_a_commit_that_waits_for_the_disk_holds_no_collection_and_is_not_answered(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, on_disk, await_disk = threading.Event(), threading.Event(), on_postgresql.await_disk
+
+    def slow_disk(connection: sa.Connection) -> None:
+        waiting.set()
+        assert on_disk.wait(60)
+        await_disk(connection)
+
+    slow, other = Ledger.open(postgresql_url), Ledger.open(postgresql_url)
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(on_postgresql, "await_disk", slow_disk)
+        answer = pool.submit(slow.commit, [judged_set("q1")])
+        assert waiting.wait(60)
+        monkeypatch.setattr(on_postgresql, "await_disk", await_disk)
+        assert other.commit([judged_set("q1"), judged_set("q2")]) == [CommitStatus.DUPLICATE, CommitStatus.COMMITTED]
+        assert not answer.done()
+        on_disk.set()
+        assert answer.result() == [CommitStatus.COMMITTED]
+    assert numbers_by_collection(other) == {"docs": [1, 2]}
+    slow.close()
+    other.close()
 
 
 @pytest.mark.parametrize(("point", "stored"), [("sink.commit.before", 0), ("sink.commit.after", 4)])

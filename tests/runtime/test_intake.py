@@ -168,6 +168,17 @@ def test_fields_are_counted_as_deep_as_they_lie(fields: int, most: int, more: bo
     assert has_more_fields(raw, sink_pb2.IngestRequest.DESCRIPTOR, most) is more
 
 
+@pytest.mark.parametrize("bombs", [10, 11])
+def test_what_a_text_takes_is_no_room_for_fields(bombs: int) -> None:
+    """Before, between and behind the fields that are counted; a length that lies does not hide what comes before."""
+    text, empty = b"\x7a\x14" + b"t" * 20, b"\x12\x00"
+    inner = text + empty * (bombs - 3) + text
+    raw = b"\x0a" + bytes([len(inner)]) + inner
+    assert has_more_fields(raw, sink_pb2.IngestRequest.DESCRIPTOR, 10) is (bombs > 10)
+    lying = raw + b"\x1a\xff\xff\xff\x7f"
+    assert has_more_fields(b"\x0a\x00" * bombs + lying, sink_pb2.IngestRequest.DESCRIPTOR, bombs) is True
+
+
 @pytest.mark.parametrize("raw", [b"\xff" * 4096, b"\x0a\xff\xff\xff\xff\x7f", b"\x09", b"\x08\xff", b""])
 def test_fields_of_what_is_cut_off_or_nonsense_are_counted_without_an_error(raw: bytes) -> None:
     assert not has_more_fields(raw, sink_pb2.IngestRequest.DESCRIPTOR, 10)

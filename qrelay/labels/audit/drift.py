@@ -21,7 +21,7 @@ from typing import Any, Final
 from qrelay.labels.audit.figures import Figure, not_measured, rounded
 from qrelay.labels.audit.judges import Judges
 from qrelay.labels.audit.measurements import Measurements
-from qrelay.labels.ledger.rows import moment
+from qrelay.labels.ledger.times import moment
 
 LEAST: Final = 30
 _WHY: Final = f"no judge has two periods with {LEAST} graded measurements each"

@@ -23,7 +23,8 @@ import sqlalchemy as sa
 
 from qrelay.errors import InputError, QrelayError
 from qrelay.labels.ledger import schema
-from qrelay.labels.ledger.rows import PreparedSet, moment
+from qrelay.labels.ledger.rows import PreparedSet
+from qrelay.labels.ledger.times import moment
 from qrelay.labels.outcome import DONE, Told
 from qrelay.security.identity import who
 from qrelay.settings.secrets import masked

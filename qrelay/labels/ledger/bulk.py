@@ -1,17 +1,26 @@
-"""Many rows at once, by the fastest way that the driver has: executemany on SQLite, COPY on PostgreSQL.
+"""Many rows at once, by the fastest way that the driver has: a statement for many rows on SQLite, COPY on PostgreSQL.
 
 SQLAlchemy looks at every value of every row, which costs more than the database does; these rows need no looking at.
+SQLite works outside of the interpreter's lock for a statement, so that another thread prepares its batch meanwhile;
+with executemany it would have to ask for the lock after each row, and get it when that thread is done.
+
 They go through the connection of the caller's transaction. Names of tables and columns are this package's own.
+PostgreSQL gets a list of values as one JSON text that it takes apart itself: arrays, and a parameter for each value,
+cost the driver more than all the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
+import orjson
 import sqlalchemy as sa
 
 Tuples = Sequence[tuple[Any, ...]]
+_ROWS: Final = 100
+"""In one statement of SQLite's, which is compiled once for so many."""
 
 
 def insert_rows(connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Tuples) -> None:
@@ -19,7 +28,7 @@ def insert_rows(connection: sa.Connection, table: sa.Table, columns: Sequence[st
     if rows and connection.dialect.name == "postgresql":
         _copy(connection, table, columns, rows)
     elif rows:
-        connection.exec_driver_sql(_insert(table, columns), rows)  # type: ignore[arg-type]
+        _insert(connection, table, columns, rows)
 
 
 def insert_absent(connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Tuples) -> None:
@@ -29,11 +38,40 @@ def insert_absent(connection: sa.Connection, table: sa.Table, columns: Sequence[
         held = _held(connection, table, len(table.primary_key.columns), rows)
         _copy(connection, table, columns, [row for row in rows if row[: len(table.primary_key.columns)] not in held])
     elif rows:
-        connection.exec_driver_sql(_insert(table, columns) + " ON CONFLICT DO NOTHING", rows)  # type: ignore[arg-type]
+        _insert(connection, table, columns, rows, "ON CONFLICT DO NOTHING")
 
 
-def _insert(table: sa.Table, columns: Sequence[str]) -> str:
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+def insert_new(
+    connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Tuples, key: Sequence[str], number: str
+) -> dict[tuple[Any, ...], int]:
+    """Inserts those rows whose `key` the table lacks, whoever inserts such a key meanwhile; key -> the `number` of
+    the rows that were new."""
+    unless = f"ON CONFLICT ({', '.join(key)}) DO NOTHING RETURNING {number}, {', '.join(key)}"
+    found: list[Any] = []
+    if rows and connection.dialect.name == "postgresql":
+        types = ", ".join(f"{name} {table.c[name].type.compile(connection.dialect)}" for name in columns)
+        document = orjson.dumps([dict(zip(columns, row, strict=True)) for row in rows]).decode()
+        statement = f"{_into(table, columns)} SELECT * FROM json_to_recordset(%s) AS new ({types}) {unless}"  # noqa: S608
+        found += connection.exec_driver_sql(statement, (document,))
+    elif rows:
+        found += _insert(connection, table, columns, rows, unless)
+    return {tuple(row[1:]): int(row[0]) for row in found}
+
+
+def _insert(
+    connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Tuples, rest: str = ""
+) -> list[Any]:
+    """On SQLite: what the statement returns, where `rest` of it says that it does."""
+    marks, found = f"({', '.join('?' * len(columns))})", list[Any]()
+    for part in (rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)):
+        statement = f"{_into(table, columns)} VALUES {', '.join([marks] * len(part))} {rest}"
+        result = connection.exec_driver_sql(statement, tuple(chain.from_iterable(part)))
+        found += result if result.returns_rows else ()
+    return found
+
+
+def _into(table: sa.Table, columns: Sequence[str]) -> str:
+    return f"INSERT INTO {table.name} ({', '.join(columns)})"
 
 
 def _copy(connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Tuples) -> None:
@@ -45,8 +83,13 @@ def _copy(connection: sa.Connection, table: sa.Table, columns: Sequence[str], ro
 
 def _held(connection: sa.Connection, table: sa.Table, width: int, rows: Tuples) -> set[tuple[Any, ...]]:
     """The keys among the rows that the table holds."""
-    keys = ", ".join(column.name for column in table.primary_key.columns)
-    wanted = f"SELECT * FROM unnest({', '.join(['%s::text[]'] * width)})"  # noqa: S608
-    values = tuple([row[i] for row in rows] for i in range(width))
-    found = connection.exec_driver_sql(f"SELECT {keys} FROM {table.name} WHERE ({keys}) IN ({wanted})", values)  # noqa: S608
+    names = [str(column.name) for column in table.primary_key.columns]
+    keys = orjson.dumps([dict(zip(names, row[:width], strict=True)) for row in rows]).decode()
+    types = ", ".join(f"{column.name} {column.type.compile(connection.dialect)}" for column in table.primary_key)
+    wanted = f"SELECT * FROM json_to_recordset(%s) AS asked ({types})"  # noqa: S608
+    chosen = ", ".join(names)
+    found = connection.exec_driver_sql(
+        f"SELECT {chosen} FROM {table.name} WHERE ({chosen}) IN ({wanted})",  # noqa: S608
+        (keys,),
+    )
     return {tuple(row) for row in found}

@@ -10,15 +10,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from qrelay.errors import QrelayError, QueryConflict
-from qrelay.labels.ledger import dead_letters, forgetting, retractions, schema
+from qrelay.labels.ledger import bulk, dead_letters, forgetting, retractions, schema
 from qrelay.labels.ledger.additions import insert_generations, insert_judgments, insert_passages, number_judges
-from qrelay.labels.ledger.bulk import insert_rows
 from qrelay.labels.ledger.changes import begin_changes
-from qrelay.labels.ledger.database import upsert
 from qrelay.labels.ledger.merge import Added, merge
 from qrelay.labels.ledger.refresh import refresh
 from qrelay.labels.ledger.rows import PreparedSet
@@ -35,11 +34,7 @@ class CommitStatus(enum.Enum):
     """Its query was forgotten (`forgetting.py`): nothing of it is stored."""
 
 
-_BY_ID = (schema.queries.c.collection, schema.queries.c.query_id)
-_INSERT_QUERIES = (
-    upsert(schema.queries).on_conflict_do_nothing(index_elements=_BY_ID).returning(schema.queries.c.query_no, *_BY_ID)
-)
-_Key = tuple[str, str]
+_Key = tuple[Any, ...]
 """(collection, query_id)."""
 
 
@@ -111,9 +106,9 @@ def _insert_queries(
     """query_no of the queries that were new."""
     if not items:
         return {}
-    rows = [{**item.query_row, "committed_us": now_us, "change_no": changes[item.query.collection]} for item in items]
-    inserted = connection.execute(_INSERT_QUERIES, rows)
-    return {(collection, query_id): number for number, collection, query_id in inserted}
+    columns = (*items[0].query_row, "committed_us", "change_no")
+    rows = [(*item.query_row.values(), now_us, changes[item.query.collection]) for item in items]
+    return bulk.insert_new(connection, schema.queries, columns, rows, ("collection", "query_id"), "query_no")
 
 
 def _held(connection: sa.Connection, keys: Sequence[_Key]) -> dict[_Key, _Held]:
@@ -145,7 +140,7 @@ def _insert_sets(
     if not items:
         return
     packed = [(number, item.packed) for number, item in items]
-    insert_rows(connection, schema.candidate_sets, ("query_no", "packed"), packed)
+    bulk.insert_rows(connection, schema.candidate_sets, ("query_no", "packed"), packed)
     insert_passages(connection, [row for _, item in items for row in item.passage_rows])
     judges = {id(judge): judge for _, item in items for judge in item.judges}  # few, and slow to hash
     number_judges(connection, set(judges.values()), judge_numbers)

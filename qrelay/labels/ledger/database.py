@@ -80,11 +80,17 @@ def open_engine(url: sa.URL, *, busy_timeout_s: float, create: bool) -> sa.Engin
 
 
 @contextmanager
-def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+def writing(engine: sa.Engine, *, early: bool = False) -> Iterator[sa.Connection]:
     """A write transaction, on disk when it ends. SQLite: alone among writers from its first statement. PostgreSQL:
-    alone in a collection from `changes.begin_changes` on."""
-    with engine.connect().execution_options(qrelay_write=True) as connection, connection.begin():
-        yield connection
+    alone in a collection from `changes.begin_changes` on, until it is on disk; early: until it is committed."""
+    early = early and engine.dialect.name == "postgresql"
+    with engine.connect().execution_options(qrelay_write=True) as connection:
+        with connection.begin():
+            if early:
+                on_postgresql.release_early(connection)
+            yield connection
+        if early:
+            on_postgresql.await_disk(connection)
 
 
 @contextmanager

@@ -28,7 +28,8 @@ from qrelay.identity import query_fingerprint
 from qrelay.labels.ledger import forgetting, schema
 from qrelay.labels.ledger.changes import hold
 from qrelay.labels.ledger.database import upsert
-from qrelay.labels.ledger.rows import Row, evidence, microseconds, moment
+from qrelay.labels.ledger.rows import Row, evidence
+from qrelay.labels.ledger.times import microseconds, moment
 from qrelay.types import DeadLetter
 
 OPEN: Final = "open"

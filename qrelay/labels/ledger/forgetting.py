@@ -27,6 +27,8 @@ _OF_A_QUERY: Final = (schema.judgments, schema.overrides, schema.generations, sc
 """Tables with a query_no, `queries` last."""
 _forgotten, _queries, _letters = schema.forgotten.c, schema.queries.c, schema.dead_letters.c
 _exports, _judgments = schema.exports.c, schema.judgments.c
+_AMONG: Final = sa.select(_forgotten.query).where(_forgotten.query.in_(sa.bindparam("wanted", expanding=True)))
+"""Made once: every commit asks."""
 _Key = tuple[str, str]
 """(collection, query_id)."""
 _ERASED: Final = 0
@@ -45,7 +47,8 @@ class Held:
 def among(connection: sa.Connection, keys: Collection[_Key]) -> set[_Key]:
     """Those of the queries that were forgotten."""
     hashes = {forgotten_hash(*key): key for key in keys}
-    return {hashes[row] for row in _in_chunks(connection, sa.select(_forgotten.query), _forgotten.query, hashes)}
+    found = (connection.execute(_AMONG, {"wanted": part}).scalars() for part in _parts(hashes))
+    return {hashes[row] for part in found for row in part}
 
 
 def hashes(connection: sa.Connection, collection: str) -> Iterator[str]:

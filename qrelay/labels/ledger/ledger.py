@@ -12,13 +12,14 @@ calls COMMITTED or DUPLICATE is on disk.
 
 Several processes may hold one ledger open: writers queue up for the file's lock (`busy_timeout_s`), the
 unique keys decide who was first, and readers see snapshots. An object may be shared between threads, which take
-turns at a file: SQLite's own waiting is a lottery, in which one of twenty may lose for `busy_timeout_s`.
+turns at a file: SQLite's own waiting is a lottery, in which one of twenty may lose for `busy_timeout_s`. What they
+bring while one of them writes goes together in one transaction (`together.py`).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -29,16 +30,20 @@ import sqlalchemy as sa
 
 from qrelay.errors import InputError, QrelayError, SetupError, TransientError
 from qrelay.labels.ledger import audit_log, database, dead_letters
+from qrelay.labels.ledger.columns import Columns
 from qrelay.labels.ledger.commit import CommitStatus, commit_batch
 from qrelay.labels.ledger.dead_letters import DeadLetterEntry, DeadLetterPage
 from qrelay.labels.ledger.merge import Added
 from qrelay.labels.ledger.reader import Snapshot
 from qrelay.labels.ledger.rejudge import rejudge_batch
-from qrelay.labels.ledger.rows import PreparedSet, microseconds, prepare
+from qrelay.labels.ledger.rows import PreparedSet, prepare
 from qrelay.labels.ledger.schema import SCHEMA_VERSION
 from qrelay.labels.ledger.states import CollectionStats
+from qrelay.labels.ledger.times import microseconds
+from qrelay.labels.ledger.together import Together
 from qrelay.labels.outcome import BEGUN
 from qrelay.runtime import faults
+from qrelay.security.identity import who
 from qrelay.types import DeadLetter, JudgedSet, JudgeIdentity
 
 __all__ = ["Added", "CollectionStats", "CommitStatus", "DeadLetterEntry", "DeadLetterPage", "Ledger", "Snapshot"]
@@ -84,6 +89,7 @@ class Ledger:
         self._after_commit = after_commit
         self._judge_numbers: dict[JudgeIdentity, int] = {}
         self._turn = threading.RLock()
+        self._together = Together(self._turn)
 
     @classmethod
     def open(
@@ -120,7 +126,9 @@ class Ledger:
         """Closes the database's connections. Safe to call twice."""
         self._engine.dispose()
 
-    def commit(self, sets: Sequence[JudgedSet], *, audited: bool = False) -> list[CommitStatus | QrelayError]:
+    def commit(
+        self, sets: Sequence[JudgedSet | Columns], *, audited: bool = False
+    ) -> list[CommitStatus | QrelayError]:
         """Commits each set at most once and answers each, in order, after the data is on disk. audited: somebody's
         act, for the audit log, and not the queue's.
 
@@ -129,7 +137,8 @@ class Ledger:
         QueryConflict: the query_id stands for another text; InvalidQuery, MalformedInput: cannot be
         stored; BackendUnavailable: nothing of this batch was written, try again later.
         """
-        return self._write_sets(sets, partial(self._commit_batch, audited=audited))
+        kind = "commit", who() if audited else None
+        return self._write_sets(sets, partial(self._commit_batch, audited=audited), kind)
 
     def _commit_batch(
         self,
@@ -149,18 +158,24 @@ class Ledger:
             )
         return results
 
-    def rejudge(self, sets: Sequence[JudgedSet]) -> list[int | QrelayError]:
+    def rejudge(self, sets: Sequence[JudgedSet | Columns]) -> list[int | QrelayError]:
         """Adds judgments to queries that are committed and answers each set, in order, with how many were new, after
         they are on disk; 0 where the ledger held them all. Nothing that is there changes: see `rejudge.py`.
 
         InputError: the query is not in the ledger; QueryConflict: it stands for another text; MalformedInput: a
         passage is none of its candidates, or has another text; BackendUnavailable: as with `commit`.
         """
-        return self._write_sets(sets, _rejudge_batch)
+        return self._write_sets(sets, _rejudge_batch, ("rejudge", who()))
 
-    def _write_sets(self, sets: Sequence[JudgedSet], write: _Write[T]) -> list[T | QrelayError]:
+    def _write_sets(
+        self, sets: Sequence[JudgedSet | Columns], write: _Write[T], kind: Hashable
+    ) -> list[T | QrelayError]:
+        """`kind`: what may share a transaction on SQLite, where one writes at a time: an act by the same hand."""
         prepared = [prepare(record) for record in sets]
-        outcomes = iter(self._write_batch([item for item in prepared if isinstance(item, PreparedSet)], write))
+        batch = [item for item in prepared if isinstance(item, PreparedSet)]
+        written = partial(self._write_batch, write=write)
+        alone = not batch or self._engine.dialect.name != "sqlite"
+        outcomes = iter(written(batch) if alone else self._together.write(batch, kind, written))
         return [next(outcomes) if isinstance(item, PreparedSet) else item for item in prepared]
 
     def _write_batch(self, batch: Sequence[PreparedSet], write: _Write[T]) -> list[T | QrelayError]:
@@ -169,7 +184,7 @@ class Ledger:
             return []
         judge_numbers = dict(self._judge_numbers)
         try:
-            with self.writing("commit judged sets") as connection:
+            with self.writing("commit judged sets", early=True) as connection:
                 results = write(connection, batch, judge_numbers, self.now_us())
                 faults.point("sink.commit.before")
             faults.point("sink.commit.after")
@@ -230,8 +245,8 @@ class Ledger:
         return [entry.letter for entry in entries]
 
     def finish_replay(self, ids: Sequence[str]) -> None:
-        """Marks dead letters as replayed whose originals were published and acknowledged; leaves those alone
-        that were resolved, or died again, in the meantime."""
+        """Marks dead letters as replayed whose originals were published and acknowledged, but for those that were
+        resolved, or died again, in the meantime."""
         with self.writing("finish a replay") as connection:
             now_us = self.now_us()
             dead_letters.finish_replay(connection, ids, now_us)
@@ -268,10 +283,11 @@ class Ledger:
         return microseconds(self._clock())
 
     @contextmanager
-    def writing(self, doing: str) -> Iterator[sa.Connection]:
-        """A durable transaction, for those who write tables of their own; `doing` completes "cannot …" in errors."""
+    def writing(self, doing: str, *, early: bool = False) -> Iterator[sa.Connection]:
+        """A durable transaction, for those who write tables of their own; `doing` completes "cannot …" in errors.
+        early: it may let go of its locks before it is durable, see `on_postgresql.py`."""
         alone = self._turn if self._engine.dialect.name == "sqlite" else nullcontext()
-        with alone, database.database_errors(doing), database.writing(self._engine) as connection:
+        with alone, database.database_errors(doing), database.writing(self._engine, early=early) as connection:
             yield connection
 
     @contextmanager

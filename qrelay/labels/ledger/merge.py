@@ -12,7 +12,7 @@ not about; how many is in the generation's row and in the log.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -38,10 +38,10 @@ _packed, _passages = schema.candidate_sets.c, schema.passages.c
 
 
 class Added(NamedTuple):
-    """A set that a commit wrote. `passage_ids`: where it joined a query that was there, the passages that got their
-    first grade; None: all of them."""
+    """A set that a commit wrote. record: makes its record. `passage_ids`: where it joined a query that was there, the
+    passages that got their first grade; None: all of them."""
 
-    record: JudgedSet
+    record: Callable[[], JudgedSet]
     passage_ids: frozenset[str] | None = None
 
 
@@ -87,7 +87,7 @@ def _unite(connection: sa.Connection, query_no: int, item: PreparedSet, judged: 
     stands = connection.execute(
         sa.select(_queries.round, _queries.index_version).where(_queries.query_no == query_no)
     ).one()
-    came = Side(packing.unpack(item.packed), item.query.round, item.record.candidate_set.index_version)
+    came = Side(packing.unpack(item.packed), item.query.round, item.query_row["index_version"])
     without_text = _without_text(connection, item, document["text_hash"])
     chosen = sa.select(_overrides.passage_id).where(_overrides.query_no == query_no)
     decided = set(connection.execute(chosen).scalars())  # people may grade what came without a text

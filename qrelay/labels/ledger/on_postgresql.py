@@ -1,6 +1,11 @@
 """The ledger in PostgreSQL, by psycopg: readers in REPEATABLE READ (one snapshot, however long), writers in READ
 COMMITTED behind the row lock of their collection (`changes.begin_changes`).
 
+A commit of judged sets lets go of its locks before it is on disk (`release_early`), so that the next writer of the
+collection need not wait for the disk, or for a standby, and then waits for that (`await_disk`): nobody is answered
+sooner. What others read meanwhile may be lost with the server, as long as nobody committed after it; whoever commits
+after it takes it along to the disk, for the log is written in its order.
+
 A connection is asked whether it lives before each transaction, so that a restart of the server costs one error at
 most. A writer waits `lock_timeout` for another one. A site's `synchronous_commit=off` is raised to `on` for our
 sessions: what is acknowledged is on the server's disk.
@@ -48,6 +53,22 @@ def make_engine(url: sa.URL, *, patience_s: float) -> sa.Engine:
 
     sa.event.listen(engine, "connect", on_connect)
     return engine
+
+
+def release_early(connection: sa.Connection) -> None:
+    """The transaction's locks go when it commits, whether or not that is on disk: `await_disk` must follow."""
+    connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+
+
+def await_disk(connection: sa.Connection) -> None:
+    """Returns when all that was committed before is as durable as `synchronous_commit` says; in no transaction. A
+    commit waits for the whole log before it, and only one that wrote something does."""
+    raw: Any = connection.connection.driver_connection
+    raw.autocommit = True
+    try:
+        raw.execute("SELECT pg_logical_emit_message(true, 'qrelay', '')")
+    finally:
+        raw.autocommit = False
 
 
 def read_options() -> dict[str, Any]:

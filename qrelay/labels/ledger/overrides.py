@@ -22,9 +22,10 @@ import sqlalchemy as sa
 from qrelay.errors import InputError
 from qrelay.labels.ledger import audit_log, retractions, schema
 from qrelay.labels.ledger.changes import begin_changes
+from qrelay.labels.ledger.checks import unfit_for_trec
 from qrelay.labels.ledger.names import Names, names_of
 from qrelay.labels.ledger.refresh import refresh
-from qrelay.labels.ledger.rows import moment, unfit_for_trec
+from qrelay.labels.ledger.times import moment
 from qrelay.scales import peoples_bounds
 
 MAX_PAGE_SIZE: Final = 1000

@@ -13,7 +13,7 @@ the judge, and keeps their titles).
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -21,21 +21,19 @@ import orjson
 import zstandard
 
 from qrelay.identity import digest
-from qrelay.types import Candidate, CandidateSet, Passage, Score, TraceStep
+from qrelay.labels.ledger.columns import SILENT, Columns
+from qrelay.types import Candidate, Passage, Score, TraceStep
 
-SILENT: Final = -1
 COLUMNS: Final = ("passage_id", "doc_id", "text_hash", "sampled")
 _LEVEL: Final = 1
 _own: Final = threading.local()
 """A compressor and a decompressor a thread: they may not be shared, and cost as much to make as to use."""
 
 
-def text_hash(passage: Passage) -> str:
+def hash_of(title: str, text: str) -> str:
     """The identity of what can be read of a passage: 128 bits of sha256 over title and text, hexadecimal;
     empty for a passage that came without both."""
-    if not passage.text:
-        return _title_hash(passage.title)
-    return digest(passage.title, passage.text)[:32]
+    return digest(title, text)[:32] if text else _title_hash(title)
 
 
 @lru_cache(4096)
@@ -44,22 +42,21 @@ def _title_hash(title: str) -> str:
     return digest(title, "")[:32] if title else ""
 
 
-def pack(record: CandidateSet, hashes: list[str]) -> bytes:
+def pack(columns: Columns, hashes: list[str]) -> bytes:
     """The packed candidates and trace of a set; `hashes` are its passages' text hashes, in order.
 
     A score that is not a finite number is stored as unknown (None).
     """
-    candidates = record.candidates
     document = {
-        "passage_id": [candidate.passage.passage_id for candidate in candidates],
-        "doc_id": [candidate.passage.doc_id for candidate in candidates],
+        "passage_id": columns.passage_ids,
+        "doc_id": columns.doc_ids,
         "text_hash": hashes,
-        "sampled": [int(candidate.sampled) for candidate in candidates],
-        "systems": _columns(candidates),
-        "trace": [[t.stage, t.replica, t.model, t.queue_s, t.compute_s] for t in record.trace],
+        "sampled": columns.sampled,
+        "systems": columns.systems,
+        "trace": columns.trace,
     }
-    if any(candidate.passage.metadata for candidate in candidates):
-        document["metadata"] = [candidate.passage.metadata for candidate in candidates]
+    if columns.metadata:
+        document["metadata"] = columns.metadata
     return compress(document)
 
 
@@ -69,23 +66,6 @@ def compress(document: dict[str, Any]) -> bytes:
         _own.compressor = zstandard.ZstdCompressor(level=_LEVEL)
     packed: bytes = _own.compressor.compress(orjson.dumps(document))
     return packed
-
-
-def _columns(candidates: Sequence[Candidate]) -> dict[str, Any]:
-    """system -> (scores, ranks), each in the candidates' order."""
-    first = [score.system for score in candidates[0].scores] if candidates else []
-    if all([score.system for score in candidate.scores] == first for candidate in candidates):
-        by_system = zip(*[candidate.scores for candidate in candidates], strict=True)  # every system ranked all
-        return {name: tuple(zip(*scores, strict=True))[1:] for name, scores in zip(first, by_system, strict=True)}
-    systems: dict[str, tuple[list[float | None], list[int]]] = {}
-    for i, candidate in enumerate(candidates):
-        for score in candidate.scores:
-            columns = systems.get(score.system)
-            if columns is None:
-                columns = systems[score.system] = ([None] * len(candidates), [SILENT] * len(candidates))
-            columns[0][i] = score.score
-            columns[1][i] = score.rank
-    return systems
 
 
 def unpack(packed: bytes) -> dict[str, Any]:

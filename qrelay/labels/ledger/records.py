@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from qrelay.labels.ledger.rows import moment
+from qrelay.labels.ledger.times import moment
 from qrelay.types import Graded, JudgeIdentity, Judgment, Missing, Query, Utility
 
 

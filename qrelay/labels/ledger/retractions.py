@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import sqlalchemy as sa
@@ -23,10 +23,16 @@ from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.audit_log import record
 from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.refresh import refresh
-from qrelay.labels.ledger.rows import moment
+from qrelay.labels.ledger.times import moment
 
 _rows, _judges = schema.judge_retractions.c, schema.judges.c
 _queries, _judgments = schema.queries.c, schema.judgments.c
+_NUMBERED: Final = (
+    sa.select(schema.judge_retractions, _judges.judge_hash)
+    .join(schema.judges, _rows.judge_no == _judges.judge_no)
+    .order_by(_rows.retraction_no)
+)
+"""Made once: every commit asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +85,7 @@ def history(connection: sa.Connection) -> list[Retraction]:
 
 def numbered(connection: sa.Connection) -> list[tuple[int, Retraction]]:
     """Every row with the number of its judge, oldest first."""
-    joined = schema.judge_retractions.join(schema.judges, _rows.judge_no == _judges.judge_no)
-    chosen = sa.select(schema.judge_retractions, _judges.judge_hash).select_from(joined)
-    return [(int(row.judge_no), _of(row)) for row in connection.execute(chosen.order_by(_rows.retraction_no))]
+    return [(int(row.judge_no), _of(row)) for row in connection.execute(_NUMBERED)]
 
 
 def standing_at(connection: sa.Connection, collection: str, change_no: int) -> set[int]:

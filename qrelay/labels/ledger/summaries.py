@@ -14,13 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from qrelay.errors import InputError
 from qrelay.identity import judge_digest
 from qrelay.labels.ledger.precedence import Rank, kind_of, rank
 from qrelay.scales import bounds
-from qrelay.types import COMBINED, Graded, JudgeIdentity, Judgment
+from qrelay.types import COMBINED, JudgeIdentity
+
+if TYPE_CHECKING:
+    from qrelay.labels.ledger.rows import JudgmentRow
 
 HASH_LETTERS: Final = 12
 """Of a judge's hash in `queries.judges`."""
@@ -63,23 +66,20 @@ def _share(voice: Voice, expected: float | None, p_relevant: float | None) -> fl
     return (expected - voice.low) / voice.width if voice.width and expected is not None else p_relevant
 
 
-def of_judgments(judgments: Sequence[Judgment]) -> dict[str, Any]:
-    """The summary of a query that comes with these judgments."""
-    voices = {id(each.judge): voice_of(each.judge) for each in judgments}
+def of_rows(rows: Sequence[JudgmentRow], judges: Sequence[JudgeIdentity]) -> dict[str, Any]:
+    """The summary of a query that comes with these judgments; judges[i] made rows[i]."""
+    voices = {id(judge): voice_of(judge) for judge in {id(judge): judge for judge in judges}.values()}
     hashes = {voice.judge_hash for voice in voices.values()}
-    if len(voices) == 1 and len({each.passage_id for each in judgments}) == len(judgments):  # most often
-        sure = [abs(each.outcome.p_relevant - 0.5) for each in judgments if isinstance(each.outcome, Graded)]
-        return _columns(0.0, sure, hashes)
-    missing = {number: said(voice, None, None, 0) for number, voice in voices.items()}
-    ranks = {number: said(voice, 0.0, 0.0, 0)[0] for number, voice in voices.items()}
+    if len(voices) == 1 and len({row.passage_id for row in rows}) == len(rows):  # most often
+        return _columns(0.0, [abs(row.p_relevant - 0.5) for row in rows if row.p_relevant is not None], hashes)
+    ranks = {number: (said(voice, None, None, 0), said(voice, 0.0, 0.0, 0)[0]) for number, voice in voices.items()}
     pairs: dict[str, list[Said]] = {}
-    for each in judgments:
-        number, outcome = id(each.judge), each.outcome
-        label = missing[number]
-        if isinstance(outcome, Graded):
-            voice, p = voices[number], outcome.p_relevant
-            label = ranks[number], _share(voice, outcome.expected_relevance, p), p, voice.single
-        pairs.setdefault(each.passage_id, []).append(label)
+    for row, judge in zip(rows, judges, strict=True):
+        voice, (label, rank_of_grade) = voices[id(judge)], ranks[id(judge)]
+        if row.grade is not None:
+            share = _share(voice, row.expected_relevance, row.p_relevant)
+            label = rank_of_grade, share, row.p_relevant, voice.single
+        pairs.setdefault(row.passage_id, []).append(label)
     return summary(pairs, hashes)
 
 

@@ -27,7 +27,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from qrelay.labels.ledger.packing import COLUMNS, SILENT, metadata_in
+from qrelay.labels.ledger.columns import SILENT
+from qrelay.labels.ledger.packing import COLUMNS, metadata_in
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from qrelay.labels.choice import in_order
 from qrelay.labels.ledger import people, retractions, schema
 from qrelay.labels.ledger.reader import LABEL_COLUMNS, JudgeRow, Label, Snapshot
-from qrelay.labels.ledger.rows import moment
+from qrelay.labels.ledger.times import moment
 from qrelay.labels.lineage.covered import Covered
 
 _PAGE: Final = 256

@@ -17,7 +17,7 @@ from datetime import datetime
 
 from starlette.routing import BaseRoute
 
-from qrelay.labels.ledger.rows import moment
+from qrelay.labels.ledger.times import moment
 from qrelay.web.console.queries import grading, listing, one, people, samples
 from qrelay.web.console.queries.visible import exact, visible
 from qrelay.web.pages import filters
