@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from qrelay.bench.environment import summary
 from qrelay.bench.report import Level, Report, read
 from qrelay.bench.sizing import Plan, markdown, size
-from qrelay.bench.table import Grid, grids, markdown_lines, number, warnings
+from qrelay.bench.table import USAGE, Grid, grids, markdown_lines, number, warnings
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / "docs" / "benchmarks"
@@ -66,8 +67,15 @@ best closed-loop rate. Latency runs from the moment a request was due, so a stal
 Requests answered after the last window are part of the latency. Those never answered within 10 s enter with the time
 that they had waited, so a quantile may be too low, but leaving one out never improves it. A level is *saturated*
 when requests stay unanswered, the cap on outstanding requests was hit, more than 2 % of the items were refused, or
-the backlog grew by more than 2 % of the arrivals and by more than chance moves the number outstanding. Its latency
-then grows with the time measured and is no property of the service.
+the backlog grew by more than 2 % of the arrivals and by more than chance moves the number outstanding; where the
+windows are too short for the backlog to show, when more was due than the closed loops found to be the most. Its
+latency then grows with the time measured and is no property of the service.
+
+**Goodput** (`--limit 500ms`). The share of all requests due that were answered without an error within the limit, from
+the moment each was due. Those that failed, were refused, were never answered or never sent are in the denominator.
+
+**Replay** (`--trace FILE`). An open loop whose arrivals are a recording's, in its order and with its gaps (`--speed 2`
+halves them), from the first to the last, without a warm-up.
 
 **Windows.** After a warm-up, windows of 5 s (longer until 20 requests are answered) are measured until three in a row
 lie within ±5 % of their mean, in throughput or, open loop, in the share of arrivals served; or until 12. A level that
@@ -189,10 +197,10 @@ def _section(name: str, report: Report) -> str:
     lines = [f"## {title}", "", about, "", f"    {report.command}", ""]
     best = report.best()
     shown = report if best is None else replace(report, levels=report.levels)
-    for grid in grids(shown):
-        short = _short(grid, best)
-        if short.rows:
-            lines += [f"**{short.title[:1].upper() + short.title[1:]}**", "", *markdown_lines(short), ""]
+    for head, parts in groupby(grids(shown), key=lambda grid: grid.title):
+        if kept := [short for grid in parts if (short := _short(grid, best)).rows]:
+            lines += [f"**{head[:1].upper() + head[1:]}**", ""]
+            lines += [line for short in kept for line in (*markdown_lines(short), "")]
     lines += [f"- {remark}" for remark in [*report.notes, *warnings(report)]]
     curves = [file for file in _CURVES if (REPORTS / name / file).exists()]
     lines += ["", *(f"![{title}: {file.partition('.')[0]}](benchmarks/{name}/{file})" for file in curves), ""]
@@ -202,7 +210,7 @@ def _section(name: str, report: Report) -> str:
 def _short(grid: Grid, best: Level | None) -> Grid:
     """What processes used is shown at the best level; series stay in the report."""
     rows = [row for row in grid.rows if "see report.json" not in row[-1]]
-    if grid.title == "What the processes used" and best is not None:
+    if grid.title == USAGE and best is not None:
         rows = [row for row in rows if row[0] == f"{best.concurrency} outstanding"]
     return Grid(grid.title, grid.header, rows)
 
