@@ -71,11 +71,12 @@ the backlog grew by more than 2 % of the arrivals and by more than chance moves 
 windows are too short for the backlog to show, when more was due than the closed loops found to be the most. Its
 latency then grows with the time measured and is no property of the service.
 
-**Goodput** (`--limit 500ms`). The share of all requests due that were answered without an error within the limit, from
-the moment each was due. Those that failed, were refused, were never answered or never sent are in the denominator.
+**Goodput** (`--limit 500ms`). The share of all requests due that were answered without an error within the limit,
+from the moment each was due. Those that failed, were refused, were never answered or never sent are in the
+denominator.
 
-**Replay** (`--trace FILE`). An open loop whose arrivals are a recording's, in its order and with its gaps (`--speed 2`
-halves them), from the first to the last, without a warm-up.
+**Replay** (`--trace FILE`). An open loop whose arrivals are a recording's, in its order and with its gaps
+(`--speed 2` halves them), from the first to the last, without a warm-up.
 
 **Windows.** After a warm-up, windows of 5 s (longer until 20 requests are answered) are measured until three in a row
 lie within ±5 % of their mean, in throughput or, open loop, in the share of arrivals served; or until 12. A level that
@@ -98,7 +99,7 @@ them.
 
 def page(reports: dict[str, Report], references: dict[str, Any] | None) -> str:
     """The whole page."""
-    parts = [HEAD, _overview(reports), _pipeline(reports), _beside(references), METHOD]
+    parts = [HEAD, _overview(reports), _pipeline(reports), _beside(references), _peers(), METHOD]
     parts += [_section(name, reports[name]) for name in TITLES if name in reports]
     return "\n".join(part.strip("\n") + "\n" for part in parts if part)
 
@@ -190,6 +191,30 @@ row numbers. **Reranker**: keeps 40, samples, answers. **Judge**: reads grades o
 provenance; each request to the engine is the same. **Sink**: checks, hashes, packs, deduplicates, numbers changes;
 the driver inserts rows that are ready, without any check. [ledger.md](ledger.md#size-and-speed) has the same
 without gRPC."""
+
+
+PEERS = """## Beside other ways to label
+
+`python -m benchmarks.peers endpoint` and `local`: the same questions, passages, models and depth (40 pairs of the
+cross-encoder, 25 judged), by turns; ratios are medians over rounds, their intervals a bootstrap. auto-qrels' way is
+written from its description (`benchmarks/peers/autoqrels.py` says what was left open, and decided in its favour)."""
+PEER_RUNS = {"endpoint": "A judge behind HTTP that takes 0.3 s an answer", "local": "The judge on this machine"}
+
+
+def _peers() -> str:
+    """What each profile of benchmarks.peers found, where its figures are there."""
+    lines = []
+    for profile, title in PEER_RUNS.items():
+        file = REPORTS / f"peers-{profile}.json"
+        found = json.loads(file.read_text("utf8")) if file.exists() else {}
+        if found:
+            lines += [f"**{title}** ({summary(found['environment'])})", ""]
+        for part in ("ways", "agreement") if found else ():
+            cells = [[number(each) if isinstance(each, float | None) else str(each) for each in row.values()]
+                     for row in found[part]]  # fmt: skip
+            for grid in Grid(part, list(found[part][0]), cells).parts() if cells else ():
+                lines += [*markdown_lines(grid), ""]
+    return "\n".join([PEERS, "", *lines]) if lines else ""
 
 
 def _section(name: str, report: Report) -> str:

@@ -115,7 +115,7 @@ async def measure(
     stretches: list[Stretch] = []
     windows: list[Window] = []
     readings = [await asyncio.to_thread(probe.read)]
-    while not (policy.is_over(windows) if until is None else until.done()):
+    while not windows or not (policy.is_over(windows) if until is None else until.done()):
         await recorder.fill(policy.window_s, policy)
         stretch, ended = recorder.cut()
         readings.append(await asyncio.to_thread(probe.read))
