@@ -23,7 +23,7 @@ SCALE_S, IN_FLIGHT = 0.1, 20
 SHARES = (0.1, 0.5, 0.7, 0.85)
 """Of capacity; at the first one a query is nearly alone."""
 TOTAL_S = 0.05
-SMALL = {"QRELAY_JUDGE__WORKER__MAX_ITEMS": "1"}
+SMALL = {"QRELAY_JUDGE__WORKER__MAX_ITEMS": "1", "QRELAY_JUDGE__WORKER__BATCHES_IN_FLIGHT": "1"}
 """A judge that takes one query at a time holds none that another could begin."""
 
 
