@@ -81,10 +81,11 @@ def measure(names: Sequence[str], ways: dict[str, Way], rounds: list[Sequence[Qu
 
 
 def _turn(each: Way, name: str, number_: int, queries: Sequence[Query]) -> Turn:
-    cpu, began = each.cpu_seconds(), time.perf_counter()
+    before, began = each.cpu_seconds(), time.perf_counter()
     each.label(queries)
-    seconds = time.perf_counter() - began
-    return Turn(name, number_, len(queries), seconds, each.cpu_seconds() - cpu, each.labels(queries))
+    seconds, after = time.perf_counter() - began, each.cpu_seconds()
+    spent = {process: used - before.get(process, 0.0) for process, used in after.items()}
+    return Turn(name, number_, len(queries), seconds, spent, each.labels(queries))
 
 
 def _read(log: Path) -> Iterator[Turn]:
@@ -117,7 +118,7 @@ def shown(found: dict[str, Any]) -> None:
     for title in ("ways", "agreement"):
         table = [[number(v) if isinstance(v, float | None) else str(v) for v in row.values()] for row in found[title]]
         if table:
-            show_grid(Grid(title, list(found[title][0]), table), Console(width=140))
+            show_grid(Grid(title, list(found[title][0]), table), Console(width=160))
 
 
 def main() -> None:

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-import psutil
 
 from benchmarks.peers.endpoints import running
 from benchmarks.peers.material import EMBEDDER, HEAD, JUDGED, PAIRS, PER_DOCUMENT, Label, Material
@@ -79,11 +78,10 @@ class AutoQrels:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def cpu_seconds(self) -> float:
+    def cpu_seconds(self) -> dict[str, float]:
         """See Way."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return time.process_time() + (cpu_seconds(self._judge_pid) if self._judge_pid else 0.0)
-        return time.process_time()
+        judge = {"judge": cpu_seconds(self._judge_pid)} if self._judge_pid else {}
+        return {"script": time.process_time(), **judge}
 
     def label(self, queries: Sequence[Query]) -> None:
         """See Way."""

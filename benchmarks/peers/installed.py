@@ -68,10 +68,10 @@ class Installed:
     def __exit__(self, *_: object) -> None:
         self._running.__exit__(None, None, None)
 
-    def cpu_seconds(self) -> float:
-        """See Way: of every process, NATS and this one, which feeds, among them."""
-        used = (local(each.pid).cpu_seconds or 0.0 for each in self._at.processes().values())
-        return sum(used) + time.process_time()
+    def cpu_seconds(self) -> dict[str, float]:
+        """See Way: the feed is this process."""
+        used = {name: local(each.pid).cpu_seconds or 0.0 for name, each in self._at.processes().items()}
+        return {**used, "feed": time.process_time()}
 
     def label(self, queries: Sequence[Query]) -> None:
         """See Way: all of them fed at once, as `qrelay feed` does; done when the ledger has them."""

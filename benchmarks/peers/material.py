@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,8 +48,8 @@ class Way(Protocol):
         """What it gave these queries: not timed."""
         ...
 
-    def cpu_seconds(self) -> float:
-        """Of everything that works for it, the judge on this machine included, so far."""
+    def cpu_seconds(self) -> Mapping[str, float]:
+        """Of every process that works for it so far, the judge on this machine included; by name."""
         ...
 
 

@@ -40,9 +40,9 @@ class Mining:
     def __exit__(self, *_: object) -> None:
         self._kept.cleanup()
 
-    def cpu_seconds(self) -> float:
+    def cpu_seconds(self) -> dict[str, float]:
         """See Way."""
-        return time.process_time()
+        return {"script": time.process_time()}
 
     def label(self, queries: Sequence[Query]) -> None:
         """See Way: PAIRS scores a query."""

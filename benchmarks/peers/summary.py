@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,8 @@ class Turn:
     """0: the round that is thrown away."""
     queries: int
     seconds: float
-    cpu_seconds: float
+    cpu_seconds: Mapping[str, float]
+    """By process."""
     labels: Sequence[Label]
 
 
@@ -38,6 +40,9 @@ def rows(turns: Sequence[Turn], base: str, *, hosted: bool) -> list[dict[str, An
 def _row(way: str, turns: Mapping[int, Turn], base: Mapping[int, Turn], hosted: bool) -> dict[str, Any]:
     seconds, labels = sum(t.seconds for t in turns.values()), sum(len(t.labels) for t in turns.values())
     tokens = sum(label.tokens for t in turns.values() for label in t.labels)
+    spent: Counter[str] = Counter()
+    for turn in turns.values():
+        spent.update(turn.cpu_seconds)
     cost = seconds / 3600 * MACHINE_HOUR + (tokens / 1e6 * MILLION_TOKENS if hosted else 0.0)
     shared = sorted(turns.keys() & base.keys())
     ratios = [_rate(turns[number]) / _rate(base[number]) for number in shared]
@@ -46,11 +51,12 @@ def _row(way: str, turns: Mapping[int, Turn], base: Mapping[int, Turn], hosted: 
         "way": way,
         "queries/h": 3600 * sum(t.queries for t in turns.values()) / seconds,
         "labels/h": 3600 * labels / seconds,
-        "CPU-s a label": sum(t.cpu_seconds for t in turns.values()) / labels if labels else None,
+        "CPU-s a label": spent.total() / labels if labels else None,
         "cost of 1,000 labels": 1000 * cost / labels if labels else None,
         "queries/h, ratio": statistics.median(ratios) if ratios else None,
         "low": low,
         "high": high,
+        "CPU of": ", ".join(f"{name} {share / spent.total():.0%}" for name, share in spent.most_common(3)),
     }
 
 

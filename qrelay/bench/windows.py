@@ -87,8 +87,9 @@ def keeps_up(windows: Sequence[Window], due: float = 0.0, capacity: float | None
 
     A backlog grew when more requests arrived than were answered by 2%, and by more than chance moves the number L
     outstanding in a service that keeps up: three standard deviations of the difference of two Poisson numbers of mean
-    L. L is arrivals times mean latency (Little, Operations Research 9, 1961). Where the windows are too short for the
-    backlog that `due` makes of more than `capacity` to reach that, nothing can be seen in them, and capacity decides.
+    L. L is arrivals times mean latency (Little, Operations Research 9, 1961). Where `due` is above `capacity` and the
+    windows are too short for the backlog that this makes to reach that bound, whatever chance does to the arrivals
+    (again three deviations), nothing can be seen in them, and `due` alone decides.
     """
     arrived = sum(window.arrived or 0 for window in windows)
     behind = arrived - sum(window.requests for window in windows)
@@ -96,7 +97,7 @@ def keeps_up(windows: Sequence[Window], due: float = 0.0, capacity: float | None
     items = refused + sum(window.items + sum(window.failed.values()) for window in windows)
     seen_from = max(_UNSERVED * arrived, 3 * math.sqrt(2 * _outstanding(windows)))
     expected = (due - (due if capacity is None else capacity)) * sum(window.seconds for window in windows)
-    unseen = 0 < expected <= seen_from
+    unseen = 0 < expected <= seen_from + 3 * math.sqrt(arrived)
     return behind <= seen_from and not unseen and refused <= _UNSERVED * items
 
 

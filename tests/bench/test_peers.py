@@ -41,12 +41,19 @@ class Counting:
     def labels(self, queries: Sequence[Query]) -> list[Label]:
         return [Label(query.query_id, "d#0", 0.5) for query in queries]
 
-    def cpu_seconds(self) -> float:
-        return 0.0
+    def cpu_seconds(self) -> dict[str, float]:
+        return {"script": 1.0}
 
 
 def turn(way: str, number: int, seconds: float, p: float = 1.0, **more: Any) -> Turn:
-    return Turn(way, number, 2, seconds, 2 * seconds, [Label("q", f"d#{n}", p, **more) for n in range(4)])
+    return Turn(
+        way,
+        number,
+        2,
+        seconds,
+        {"a": 1.5 * seconds, "b": seconds / 2},
+        [Label("q", f"d#{n}", p, **more) for n in range(4)],
+    )
 
 
 def test_each_way_begins_a_round_in_turn() -> None:
@@ -77,6 +84,7 @@ def test_a_ratio_is_the_median_of_its_rounds_and_round_0_does_not_count() -> Non
     assert base["queries/h, ratio"] == 1 and ours["queries/h, ratio"] == 10
     assert ours["low"] <= 10 <= ours["high"] and ours["queries/h"] == pytest.approx(3600 * 6 / 7)
     assert ours["labels/h"] == pytest.approx(3600 * 12 / 7) and ours["CPU-s a label"] == pytest.approx(14 / 12)
+    assert ours["CPU of"] == "a 75%, b 25%"
     cheap = rows([*slow, *fast], "auto-qrels", hosted=False)[1]
     assert ours["cost of 1,000 labels"] - cheap["cost of 1,000 labels"] == pytest.approx(250 * 1000 / 1e6 * 0.15)
 
