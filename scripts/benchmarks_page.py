@@ -76,7 +76,8 @@ from the moment each was due. Those that failed, were refused, were never answer
 denominator.
 
 **Replay** (`--trace FILE`). An open loop whose arrivals are a recording's, in its order and with its gaps
-(`--speed 2` halves them), from the first to the last, without a warm-up.
+(`--speed 2` halves them), without a warm-up, until all are answered or 10 s after the last one. Its figures are of
+the whole recording.
 
 **Windows.** After a warm-up, windows of 5 s (longer until 20 requests are answered) are measured until three in a row
 lie within ±5 % of their mean, in throughput or, open loop, in the share of arrivals served; or until 12. A level that

@@ -101,7 +101,7 @@ async def open_loop(
 
 async def replay(target: Target, trace: Trace, policy: WindowPolicy, probe: Probe, numbers: Iterator[int]) -> Level:
     """Measure with requests due as they were recorded, from the first to the last: no warm-up, and windows until all
-    have arrived. `numbers` must have as many.
+    are answered, or `policy.drain_s` after the last arrival. `numbers` must have as many.
 
     Raises:
         What the target raises.
@@ -109,10 +109,9 @@ async def replay(target: Target, trace: Trace, policy: WindowPolicy, probe: Prob
     recorder = Recorder(policy.limit_s)
     async with _tasks() as group:
         arrivals = _Arrivals(target, numbers, recorder, policy.max_outstanding, group)
-        arriving = group.create_task(arrivals.run(trace.gaps()))
-        measured = await measure(recorder, replace(policy, min_requests=1), probe, arriving)
-        waited = await arrivals.drain(policy.drain_s)
-    return replace(measured.opened(trace.rate, recorder.rest(), waited), trace=str(trace))
+        whole = group.create_task(arrivals.played(trace.gaps(), policy.drain_s))
+        measured = await measure(recorder, replace(policy, min_requests=1), probe, whole)
+    return replace(measured.opened(trace.rate, recorder.rest(), await whole), trace=str(trace))
 
 
 def _poisson(rate: float, seed: int) -> Iterator[float]:
@@ -154,6 +153,11 @@ class _Arrivals:
                 task.add_done_callback(self._due.pop)
             else:
                 self._recorder.arrived(capped=True)
+
+    async def played(self, gaps: Iterator[float], drain_s: float) -> list[float]:
+        """`run` to the end, then `drain`."""
+        await self.run(gaps)
+        return await self.drain(drain_s)
 
     async def drain(self, seconds: float) -> list[float]:
         """Await what is in flight for so long; of the requests left without an answer: the seconds waited so far."""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from qrelay.bench.estimates import mean_interval
 from qrelay.bench.latencies import Quantiles, nearest_rank
@@ -106,7 +106,7 @@ class Recorder:
 
 
 async def measure(
-    recorder: Recorder, policy: WindowPolicy, probe: Probe, until: asyncio.Future[None] | None = None
+    recorder: Recorder, policy: WindowPolicy, probe: Probe, until: asyncio.Future[Any] | None = None
 ) -> Measured:
     """Warm up, then windows until `policy.is_over`. `until`: no warm-up, and windows until this is done."""
     if until is None:

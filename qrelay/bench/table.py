@@ -130,9 +130,9 @@ def warnings(report: Report) -> Iterator[str]:
 
 def load(level: Level) -> str:
     """The level's load in words."""
-    if level.trace:
-        return level.trace
-    return f"{level.concurrency} outstanding" if level.kind == "closed" else f"{level.rate:.3g} requests/s"
+    if level.kind == "closed":
+        return f"{level.concurrency} outstanding"
+    return f"{level.rate:.3g} requests/s{' replayed' if level.trace else ''}"
 
 
 def state(level: Level) -> str:
@@ -171,7 +171,7 @@ def _open(levels: Sequence[Level]) -> Grid:
     header = ("due/s", "offered/s", "served/s", "95% interval", *_LATENCY, "unanswered", *_outcome_header(levels))
     rows = [
         (
-            level.trace or number(level.rate),
+            number(level.rate),
             number(level.offered),
             number(level.throughput.value),
             _interval(level.throughput),

@@ -63,7 +63,16 @@ def test_a_trace_played_twice_as_fast_has_half_the_gaps(tmp_path: Path) -> None:
 def test_a_burst_of_a_trace_waits_and_counts_from_when_it_was_due() -> None:
     level = played(FakeService(0.02), Trace("burst", (0.0, *([1.0] * 10), 30.0)))
     assert level.latency_s and level.latency_s.max == pytest.approx(0.2) and level.latency_s.count == 12
+    assert level.requests == 12 and not level.saturated
     assert level.goodput and level.goodput.value == pytest.approx(4 / 12)
+
+
+def test_a_trace_that_is_more_than_the_service_can_do_is_answered_whole_or_called_saturated() -> None:
+    arrivals = Trace("rush", tuple(number / 100 for number in range(400)))
+    slow = played(FakeService(0.02), arrivals)
+    assert slow.requests == 400 and not slow.saturated and slow.latency_s and slow.latency_s.max > 4
+    slower = played(FakeService(0.1), arrivals)
+    assert slower.saturated and slower.unanswered > 200 and slower.latency_s and slower.latency_s.count == 400
 
 
 @pytest.mark.parametrize(
