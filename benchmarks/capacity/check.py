@@ -76,13 +76,18 @@ def latencies(count: int, report: Report) -> Iterator[Row]:
     opened = [level for level in report.levels if level.kind == "open" and level.latency_s]
     alone = _mean(opened[0]) - _wait(opened[0], count)
     for level in opened[1:]:
-        share = (level.offered or 0) * TOTAL_S
+        share = _arrived(level) * TOTAL_S
         yield Row(count, f"open, {share:.0%} of capacity", "s", _mean(level), alone + _wait(level, count))
 
 
 def _wait(level: Level, count: int) -> float:
     """By the model, at the rate that really came."""
-    return waiting(level.offered or 0.0, TOTAL_S * count, count, 0.0).mean
+    return waiting(_arrived(level), TOTAL_S * count, count, 0.0).mean
+
+
+def _arrived(level: Level) -> float:
+    """Queries a second, answered or not."""
+    return sum(window.arrived or 0 for window in level.windows) / sum(window.seconds for window in level.windows)
 
 
 def _mean(level: Level) -> float:
