@@ -31,6 +31,8 @@ Environ = Mapping[str, str]
 LIKELIHOOD: Final = {"BACKEND": "openvino", "STRATEGY": "query_likelihood"}
 ASKED: Final = {"BACKEND": "llamacpp", "STRATEGY": "binary"}
 EARLY: Final = {**LIKELIHOOD, "EARLY_STOP__ENABLED": "true"}
+POLL_S: Final = 0.2
+"""Between questions whether queries have ended: a turn takes seconds to minutes, and a question costs a sink some."""
 
 
 def endpoint(url: str, concurrency: int) -> dict[str, str]:
@@ -79,7 +81,7 @@ class Installed:
 
     async def _fed(self, queries: Sequence[Query]) -> None:
         source = Recorded("query", [wire.to_proto(query) for query in queries])
-        async with PipelineTarget(self._at.nats_url, self._at.sink, source) as target:
+        async with PipelineTarget(self._at.nats_url, self._at.sink, source, poll_s=POLL_S) as target:
             answers = await asyncio.gather(*map(target.send, range(len(queries))))
             if failed := [answer for answer in answers if not answer.ok]:
                 raise SystemExit(f"{len(failed)} of {len(queries)} queries failed: {failed[0]}, {target.errors}")
