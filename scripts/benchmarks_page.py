@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from qrelay.bench.environment import summary
 from qrelay.bench.report import Level, Report, read
 from qrelay.bench.sizing import Plan, markdown, size
-from qrelay.bench.table import Grid, grids, markdown_lines, number, warnings
+from qrelay.bench.table import USAGE, Grid, grids, markdown_lines, number, warnings
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / "docs" / "benchmarks"
@@ -66,8 +67,17 @@ best closed-loop rate. Latency runs from the moment a request was due, so a stal
 Requests answered after the last window are part of the latency. Those never answered within 10 s enter with the time
 that they had waited, so a quantile may be too low, but leaving one out never improves it. A level is *saturated*
 when requests stay unanswered, the cap on outstanding requests was hit, more than 2 % of the items were refused, or
-the backlog grew by more than 2 % of the arrivals and by more than chance moves the number outstanding. Its latency
-then grows with the time measured and is no property of the service.
+the backlog grew by more than 2 % of the arrivals and by more than chance moves the number outstanding; where the
+windows are too short for the backlog to show, when more was due than the closed loops found to be the most. Its
+latency then grows with the time measured and is no property of the service.
+
+**Goodput** (`--limit 500ms`). The share of all requests due that were answered without an error within the limit,
+from the moment each was due. Those that failed, were refused, were never answered or never sent are in the
+denominator.
+
+**Replay** (`--trace FILE`). An open loop whose arrivals are a recording's, in its order and with its gaps
+(`--speed 2` halves them), without a warm-up, until all are answered or 10 s after the last one. Its figures are of
+the whole recording.
 
 **Windows.** After a warm-up, windows of 5 s (longer until 20 requests are answered) are measured until three in a row
 lie within ±5 % of their mean, in throughput or, open loop, in the share of arrivals served; or until 12. A level that
@@ -90,7 +100,7 @@ them.
 
 def page(reports: dict[str, Report], references: dict[str, Any] | None) -> str:
     """The whole page."""
-    parts = [HEAD, _overview(reports), _pipeline(reports), _beside(references), METHOD]
+    parts = [HEAD, _overview(reports), _pipeline(reports), _beside(references), _peers(), METHOD]
     parts += [_section(name, reports[name]) for name in TITLES if name in reports]
     return "\n".join(part.strip("\n") + "\n" for part in parts if part)
 
@@ -187,15 +197,39 @@ driver's process (PostgreSQL's own is in neither).
 `python -m benchmarks.sinks` compares two sinks on one collection with one, on PostgreSQL whose commits take 10 ms."""
 
 
+PEERS = """## Beside other ways to label
+
+`python -m benchmarks.peers endpoint` and `local`: the same questions, passages, models and depth (40 pairs of the
+cross-encoder, 25 judged), by turns; ratios are medians over rounds, their intervals a bootstrap. auto-qrels' way is
+written from its description (`benchmarks/peers/autoqrels.py` says what was left open, and decided in its favour)."""
+PEER_RUNS = {"endpoint": "A judge behind HTTP that takes 0.3 s an answer", "local": "The judge on this machine"}
+
+
+def _peers() -> str:
+    """What each profile of benchmarks.peers found, where its figures are there."""
+    lines = []
+    for profile, title in PEER_RUNS.items():
+        file = REPORTS / f"peers-{profile}.json"
+        found = json.loads(file.read_text("utf8")) if file.exists() else {}
+        if found:
+            lines += [f"**{title}** ({summary(found['environment'])})", ""]
+        for part in ("ways", "agreement") if found else ():
+            cells = [[number(each) if isinstance(each, float | None) else str(each) for each in row.values()]
+                     for row in found[part]]  # fmt: skip
+            for grid in Grid(part, list(found[part][0]), cells).parts() if cells else ():
+                lines += [*markdown_lines(grid), ""]
+    return "\n".join([PEERS, "", *lines]) if lines else ""
+
+
 def _section(name: str, report: Report) -> str:
     title, about = TITLES[name]
     lines = [f"## {title}", "", about, "", f"    {report.command}", ""]
     best = report.best()
     shown = report if best is None else replace(report, levels=report.levels)
-    for grid in grids(shown):
-        short = _short(grid, best)
-        if short.rows:
-            lines += [f"**{short.title[:1].upper() + short.title[1:]}**", "", *markdown_lines(short), ""]
+    for head, parts in groupby(grids(shown), key=lambda grid: grid.title):
+        if kept := [short for grid in parts if (short := _short(grid, best)).rows]:
+            lines += [f"**{head[:1].upper() + head[1:]}**", ""]
+            lines += [line for short in kept for line in (*markdown_lines(short), "")]
     lines += [f"- {remark}" for remark in [*report.notes, *warnings(report)]]
     curves = [file for file in _CURVES if (REPORTS / name / file).exists()]
     lines += ["", *(f"![{title}: {file.partition('.')[0]}](benchmarks/{name}/{file})" for file in curves), ""]
@@ -205,7 +239,7 @@ def _section(name: str, report: Report) -> str:
 def _short(grid: Grid, best: Level | None) -> Grid:
     """What processes used is shown at the best level; series stay in the report."""
     rows = [row for row in grid.rows if "see report.json" not in row[-1]]
-    if grid.title == "What the processes used" and best is not None:
+    if grid.title == USAGE and best is not None:
         rows = [row for row in rows if row[0] == f"{best.concurrency} outstanding"]
     return Grid(grid.title, grid.header, rows)
 

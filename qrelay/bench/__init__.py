@@ -2,6 +2,7 @@
 
     load          a target, and the two ways to load it: closed loop and open loop
     sweeps        levels one after another: until throughput is flat, or at given rates
+    trace         arrivals as they were recorded
     windows       how long a level is measured: warm-up, windows until stable
     recording     answers on their way into windows
     latencies     quantiles
@@ -10,7 +11,7 @@
     environment   the machine and the versions
     report        what one run found, as JSON
     table, plots  the same for people
-    folder        all three in the folder of a run
+    folder        both in the folder of a run, and one page of HTML
     compare       two reports: ratios with intervals
     sizing        machines, hours and cost from reports
 

@@ -3,8 +3,9 @@
 In a closed loop so many requests are outstanding at all times; the next one leaves when one is answered. It finds
 what a service can do at most, and hides how long callers wait: while the service stalls, nothing is sent, so a stall
 counts once. In an open loop requests arrive at random, as independent users send them (exponential gaps, a Poisson
-process), whether or not earlier ones are answered, and latency runs from the moment a request was due. A stall then
-counts for every request that was due in it ("coordinated omission" is what leaving them out is called).
+process), or as they were recorded (`trace`), whether or not earlier ones are answered, and latency runs from the
+moment a request was due. A stall then counts for every request that was due in it ("coordinated omission" is what
+leaving them out is called).
 
 All times are the running event loop's.
 """
@@ -15,11 +16,12 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from qrelay.bench.recording import Recorder, measure
 from qrelay.bench.report import Level
+from qrelay.bench.trace import Trace
 from qrelay.bench.usage import Probe
 from qrelay.bench.windows import WindowPolicy
 from qrelay.errors import InputError
@@ -59,7 +61,7 @@ async def closed_loop(
     """
     if concurrency < 1:
         raise InputError(f"concurrency {concurrency}: use at least 1")
-    recorder = Recorder()
+    recorder = Recorder(policy.limit_s)
     async with _tasks() as group:
         stop = asyncio.Event()
         workers = {group.create_task(_worker(target, numbers, recorder, stop)) for _ in range(concurrency)}
@@ -70,24 +72,52 @@ async def closed_loop(
 
 
 async def open_loop(
-    target: Target, rate: float, policy: WindowPolicy, probe: Probe, numbers: Iterator[int], seed: int = 0
+    target: Target,
+    rate: float,
+    policy: WindowPolicy,
+    probe: Probe,
+    numbers: Iterator[int],
+    seed: int = 0,
+    *,
+    capacity: float | None = None,
 ) -> Level:
     """Measure with requests due at random, `rate` a second on average; the same seed gives the same gaps. `numbers`
-    must not end.
+    must not end. capacity: requests a second that a closed loop found to be the most, None: not known.
 
     Raises:
         InputError: a rate that is not above 0; what the target raises.
     """
     if not rate > 0:
         raise InputError(f"rate {rate}: use requests a second above 0")
-    recorder = Recorder()
+    recorder = Recorder(policy.limit_s)
     async with _tasks() as group:
         arrivals = _Arrivals(target, numbers, recorder, policy.max_outstanding, group)
-        arriving = group.create_task(arrivals.run(rate, random.Random(seed)))
+        arriving = group.create_task(arrivals.run(_poisson(rate, seed)))
         measured = await measure(recorder, policy, probe)
         arriving.cancel()
         waited = await arrivals.drain(policy.drain_s)
-    return measured.opened(rate, recorder.rest(), waited)
+    return measured.opened(rate, recorder.rest(), waited, capacity)
+
+
+async def replay(target: Target, trace: Trace, policy: WindowPolicy, probe: Probe, numbers: Iterator[int]) -> Level:
+    """Measure with requests due as they were recorded, from the first to the last: no warm-up, and windows until all
+    are answered, or `policy.drain_s` after the last arrival. `numbers` must have as many.
+
+    Raises:
+        What the target raises.
+    """
+    recorder = Recorder(policy.limit_s)
+    async with _tasks() as group:
+        arrivals = _Arrivals(target, numbers, recorder, policy.max_outstanding, group)
+        whole = group.create_task(arrivals.played(trace.gaps(), policy.drain_s))
+        measured = await measure(recorder, replace(policy, min_requests=1), probe, whole)
+    return replace(measured.opened(trace.rate, recorder.rest(), await whole), trace=str(trace))
+
+
+def _poisson(rate: float, seed: int) -> Iterator[float]:
+    gaps = random.Random(seed)
+    while True:
+        yield gaps.expovariate(rate)
 
 
 async def _worker(target: Target, numbers: Iterator[int], recorder: Recorder, stop: asyncio.Event) -> None:
@@ -110,11 +140,11 @@ class _Arrivals:
         self._clock = asyncio.get_running_loop().time
         self._due: dict[asyncio.Task[None], float] = {}
 
-    async def run(self, rate: float, gaps: random.Random) -> None:
-        """Send until cancelled."""
+    async def run(self, gaps: Iterator[float]) -> None:
+        """Send until cancelled, or the gaps end."""
         due = self._clock()
-        while True:
-            due += gaps.expovariate(rate)
+        for gap in gaps:
+            due += gap
             await asyncio.sleep(max(0.0, due - self._clock()))
             if len(self._due) < self._most:
                 self._recorder.arrived()
@@ -123,6 +153,11 @@ class _Arrivals:
                 task.add_done_callback(self._due.pop)
             else:
                 self._recorder.arrived(capped=True)
+
+    async def played(self, gaps: Iterator[float], drain_s: float) -> list[float]:
+        """`run` to the end, then `drain`."""
+        await self.run(gaps)
+        return await self.drain(drain_s)
 
     async def drain(self, seconds: float) -> list[float]:
         """Await what is in flight for so long; of the requests left without an answer: the seconds waited so far."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from qrelay.bench.estimates import mean_interval
 from qrelay.bench.latencies import Quantiles, nearest_rank
@@ -33,11 +34,12 @@ class Stretch:
     refused: int = 0
     arrived: int = 0
     capped: int = 0
+    good: int = 0
     latencies: array[float] = field(default_factory=_doubles)
     lateness: array[float] = field(default_factory=_doubles)
 
-    def window(self, ended: float, cpu_seconds: Mapping[str, float]) -> Window:
-        """Closed at `ended`, in figures."""
+    def window(self, ended: float, cpu_seconds: Mapping[str, float], limit_s: float | None) -> Window:
+        """Closed at `ended`, in figures. limit_s: whether and what good requests are."""
         return Window(
             seconds=ended - self.began,
             requests=len(self.latencies),
@@ -47,13 +49,16 @@ class Stretch:
             arrived=self.arrived or None,
             latency_s=Quantiles.of(self.latencies),
             cpu_seconds=cpu_seconds,
+            good=None if limit_s is None else self.good,
         )
 
 
 class Recorder:
     """Collects answers into the current stretch."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_s: float | None = None) -> None:
+        """limit_s: what a good request takes at most."""
+        self._limit_s = math.inf if limit_s is None else limit_s
         self._clock = asyncio.get_running_loop().time
         self._now = Stretch(self._clock())
         self._changed = asyncio.Event()
@@ -73,6 +78,7 @@ class Recorder:
         now.items += items
         now.failed.update(failed)
         now.refused += refused
+        now.good += not refused and not sum(failed.values()) and latency_s <= self._limit_s
         now.latencies.append(latency_s)
         self._changed.set()
 
@@ -99,20 +105,24 @@ class Recorder:
         await asyncio.sleep(max(0.0, moment - self._clock()))
 
 
-async def measure(recorder: Recorder, policy: WindowPolicy, probe: Probe) -> Measured:
-    """Warm up, then windows until `policy.is_over`."""
-    await recorder.fill(policy.warm_up_s, policy)
-    recorder.cut()
+async def measure(
+    recorder: Recorder, policy: WindowPolicy, probe: Probe, until: asyncio.Future[Any] | None = None
+) -> Measured:
+    """Warm up, then windows until `policy.is_over`. `until`: no warm-up, and windows until this is done."""
+    if until is None:
+        await recorder.fill(policy.warm_up_s, policy)
+        recorder.cut()
     stretches: list[Stretch] = []
     windows: list[Window] = []
     readings = [await asyncio.to_thread(probe.read)]
-    while not policy.is_over(windows):
+    while not windows or not (policy.is_over(windows) if until is None else until.done()):
         await recorder.fill(policy.window_s, policy)
         stretch, ended = recorder.cut()
         readings.append(await asyncio.to_thread(probe.read))
         stretches.append(stretch)
-        windows.append(stretch.window(ended, cpu_between(readings[-2], readings[-1])))
-    return Measured(windows, stretches, readings, policy.is_stable(windows))
+        windows.append(stretch.window(ended, cpu_between(readings[-2], readings[-1]), policy.limit_s))
+    stable = policy.is_stable(windows) if until is None else bool(windows)
+    return Measured(windows, stretches, readings, stable, policy.limit_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +133,15 @@ class Measured:
     stretches: Sequence[Stretch]
     readings: Sequence[Reading]
     stable: bool
+    limit_s: float | None = None
 
     def closed(self, concurrency: int, unanswered: int) -> Level:
         """The level of a closed loop."""
         return replace(self._level(), concurrency=concurrency, unanswered=unanswered)
 
-    def opened(self, rate: float, rest: Stretch, waited: Sequence[float]) -> Level:
+    def opened(self, rate: float, rest: Stretch, waited: Sequence[float], capacity: float | None = None) -> Level:
         """The level of an open loop. rest: what was answered after the last window; waited: seconds that those never
-        answered had waited."""
+        answered had waited; capacity: as `keeps_up`."""
         level = self._level()
         capped = sum(stretch.capped for stretch in self.stretches)
         latencies = [*_joined(stretch.latencies for stretch in self.stretches), *rest.latencies, *waited]
@@ -143,7 +154,8 @@ class Measured:
             late_starts=_late_starts(_joined(stretch.lateness for stretch in self.stretches)),
             unanswered=len(waited),
             capped=capped,
-            saturated=bool(waited or capped or not keeps_up(self.windows)),
+            saturated=bool(waited or capped or not keeps_up(self.windows, rate, capacity)),
+            goodput=self._goodput(rest, len(waited) + capped),
         )
 
     def _level(self) -> Level:
@@ -166,7 +178,20 @@ class Measured:
             windows=tuple(self.windows),
             stable=self.stable,
             usage=usage(self.readings, items),
+            limit_s=self.limit_s,
+            goodput=self._goodput(Stretch(0.0), 0),
         )
+
+    def _goodput(self, rest: Stretch, never: int) -> Estimate | None:
+        """The share of good requests, its interval over windows. never: those without an answer."""
+        due = sum(window.requests for window in self.windows) + len(rest.latencies) + never
+        if self.limit_s is None or not due:
+            return None
+        value = (sum(window.good or 0 for window in self.windows) + rest.good) / due
+        found = mean_interval([(window.good or 0) / window.requests for window in self.windows if window.requests])
+        if found is None:
+            return Estimate(value)
+        return Estimate(value, max(0.0, value - found.half), min(1.0, value + found.half))
 
 
 def _throughput(windows: Sequence[Window]) -> Estimate:

@@ -68,6 +68,8 @@ class Window:
     latency_s: Quantiles | None = None
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
     """By process name."""
+    good: int | None = None
+    """Requests answered without an error within the policy's limit; None without one."""
 
     @property
     def throughput(self) -> float:
@@ -125,6 +127,13 @@ class Level:
     """Requests due but never sent, as the most that may be outstanding were."""
     saturated: bool = False
     """Open loop: less was served than offered, so latency grows for as long as the load lasts."""
+    limit_s: float | None = None
+    """What a good request takes at most, from the intended start; None where none was stated ..."""
+    goodput: Estimate | None = None
+    """... and the share of good ones among all that were due, 0 to 1. Refused and failed ones, those never answered
+    and those never sent are not good."""
+    trace: str = ""
+    """Open loop: the recording whose arrivals these were; empty: random ones."""
 
     @property
     def key(self) -> tuple[str, float]:

@@ -12,6 +12,8 @@ from qrelay.bench.windows import WindowPolicy
 from qrelay.errors import InputError
 
 SHARES: Final = (0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 1.05)
+FLAT: Final = 0.03
+"""Growth of throughput below which a step of a sweep is not worth it."""
 Progress = Callable[[Level], None]
 
 
@@ -40,6 +42,16 @@ def rates_of(best: Level, shares: Sequence[float] = SHARES) -> list[float]:
     return [share * best.requests / seconds for share in sorted(shares)]
 
 
+def capacity_of(levels: Sequence[Level], flat: float = FLAT) -> float | None:
+    """Requests a second that closed loops of rising concurrency found to be the most; None where throughput was still
+    growing at the last one."""
+    if not _is_flat([level.throughput.value for level in levels], flat):
+        return None
+    best = best_of(levels)
+    seconds = sum(window.seconds for window in best.windows)
+    return best.requests / seconds if seconds > 0 else None
+
+
 async def sweep_closed(
     target: Target,
     policy: WindowPolicy,
@@ -49,7 +61,7 @@ async def sweep_closed(
     start: int = 1,
     factor: float = 2,
     limit: int = 256,
-    flat: float = 0.03,
+    flat: float = FLAT,
     progress: Progress | None = None,
 ) -> list[Level]:
     """Closed loops of `start`, `start * factor`, … requests, at most `limit`: until throughput has grown by less than
@@ -81,12 +93,13 @@ async def sweep_open(
     *,
     seed: int = 0,
     progress: Progress | None = None,
+    capacity: float | None = None,
 ) -> list[Level]:
     """Open loops at these requests a second, in this order: rising rates keep the backlog of a saturated level out of
-    the next one. Each level has gaps of its own, all fixed by the seed."""
+    the next one. Each level has gaps of its own, all fixed by the seed. capacity: as `open_loop`."""
     levels = []
     for number, rate in enumerate(rates):
-        levels.append(await open_loop(target, rate, policy, probe, numbers, seed + number))
+        levels.append(await open_loop(target, rate, policy, probe, numbers, seed + number, capacity=capacity))
         if progress:
             progress(levels[-1])
     return levels

@@ -1,9 +1,10 @@
-"""A report as tables: markdown for a file, and for a terminal. Every header has its unit."""
+"""A report as tables of at most 120 columns: markdown for a file, and for a terminal. Every header has its unit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from qrelay.bench.environment import summary
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _NONE: Final = "-"
+WIDTH: Final = 120
+"""Columns of a screen or a page: a wider table comes in parts."""
 _LONGEST_LIST: Final = 12
+_BORDER: Final = 3
+_PROSE: Final = 60
+"""Characters of a cell from which on it is sentences, which may wrap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +32,40 @@ class Grid:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
+    def parts(self, width: int = WIDTH) -> Iterator[Grid]:
+        """Itself where it is at most so wide, else some of its columns at a time, the first one in each part."""
+        columns = list(zip(self.header, *self.rows, strict=True)) if self.rows else []
+        widths = [max(map(len, column)) + _BORDER for column in columns]
+        if sum(widths) < width:
+            yield self
+            return
+        taken: list[int] = []
+        for column in range(1, len(widths)):
+            if taken and widths[0] + sum(widths[each] for each in (*taken, column)) >= width:
+                yield self._of([0, *taken])
+                taken = []
+            taken.append(column)
+        yield self._of([0, *taken])
+
+    def _of(self, columns: Sequence[int]) -> Grid:
+        header, *rows = ([row[each] for each in columns] for row in (self.header, *self.rows))
+        return Grid(self.title, header, rows)
+
+    def without_zeros(self, names: Collection[str]) -> Grid:
+        """Itself without those of these columns that hold only zeros."""
+        shown = (name not in names or any(row[place] != "0" for row in self.rows)
+                 for place, name in enumerate(self.header))  # fmt: skip
+        return self._of([place for place, wanted in enumerate(shown) if wanted])
+
 
 def grids(report: Report) -> Iterator[Grid]:
-    """All tables of a report, those without rows left out."""
+    """All tables of a report, those without rows left out; wide ones in parts, one after the other."""
     closed = [level for level in report.levels if level.kind == "closed"]
     opened = [level for level in report.levels if level.kind == "open"]
     extras = (_extra(name, value) for name, value in report.extra.items())
     for grid in (_closed(closed), _open(opened), _usage(report.levels), *extras):
         if grid.rows:
-            yield grid
+            yield from grid.without_zeros(_RARE).parts()
 
 
 def markdown(report: Report) -> str:
@@ -46,8 +77,8 @@ def markdown(report: Report) -> str:
         "",
         f"    {report.command}",
     ]
-    for grid in grids(report):
-        lines += ["", f"## {grid.title}", "", *markdown_lines(grid)]
+    for title, parts in groupby(grids(report), key=lambda grid: grid.title):
+        lines += ["", f"## {title}", *(line for grid in parts for line in ("", *markdown_lines(grid)))]
     remarks = [*report.notes, *warnings(report)]
     if remarks:
         lines += ["", *(f"- {remark}" for remark in remarks)]
@@ -72,7 +103,9 @@ def show(report: Report, console: Console) -> None:
 
 def show_grid(grid: Grid, console: Console) -> None:
     """One table on a terminal."""
-    console.print(Rows(grid.header, grid.rows, title=grid.title, right=grid.header[1:]))
+    columns = zip(grid.header, *grid.rows, strict=True)
+    prose = {name for name, *cells in columns if max(map(len, cells), default=0) > _PROSE}
+    console.print(Rows(grid.header, grid.rows, title=grid.title, right={*grid.header[1:]} - prose, prose=prose))
 
 
 def warnings(report: Report) -> Iterator[str]:
@@ -97,7 +130,15 @@ def warnings(report: Report) -> Iterator[str]:
 
 def load(level: Level) -> str:
     """The level's load in words."""
-    return f"{level.concurrency} outstanding" if level.kind == "closed" else f"{level.rate:.3g} requests/s"
+    if level.kind == "closed":
+        return f"{level.concurrency} outstanding"
+    return f"{level.rate:.3g} requests/s{' replayed' if level.trace else ''}"
+
+
+def state(level: Level) -> str:
+    """Whether its figures hold: stable, not stable, saturated, or replayed."""
+    held = "replayed" if level.trace else "stable" if level.stable else "not stable"
+    return "saturated" if level.saturated else held
 
 
 def number(value: float | None) -> str:
@@ -112,14 +153,14 @@ def _client_limited(level: Level) -> bool:
 
 
 def _closed(levels: Sequence[Level]) -> Grid:
-    header = ("outstanding requests", "items/s", "95% interval", *_LATENCY, *_OUTCOME)
+    header = ("outstanding", "items/s", "95% interval", *_LATENCY, *_outcome_header(levels))
     rows = [
         (
             f"{level.concurrency}",
             number(level.throughput.value),
             _interval(level.throughput),
             *_latency(level.latency_s),
-            *_outcome(level),
+            *_outcome(level, levels),
         )
         for level in levels
     ]
@@ -127,15 +168,7 @@ def _closed(levels: Sequence[Level]) -> Grid:
 
 
 def _open(levels: Sequence[Level]) -> Grid:
-    header = (
-        "due requests/s",
-        "offered items/s",
-        "served items/s",
-        "95% interval",
-        *_LATENCY,
-        "unanswered requests",
-        *_OUTCOME,
-    )
+    header = ("due/s", "offered/s", "served/s", "95% interval", *_LATENCY, "unanswered", *_outcome_header(levels))
     rows = [
         (
             number(level.rate),
@@ -144,26 +177,37 @@ def _open(levels: Sequence[Level]) -> Grid:
             _interval(level.throughput),
             *_latency(level.latency_s),
             f"{level.unanswered:,}",
-            *_outcome(level),
+            *_outcome(level, levels),
         )
         for level in levels
     ]
     return Grid("Open loop, latency from the intended start", header, rows)
 
 
-_LATENCY: Final = ("p50 ms", "p90 ms", "p95 ms", "p99 ms", "max ms")
-_OUTCOME: Final = ("requests", "failed items", "refused items", "windows", "state")
+_LATENCY: Final = ("p50 ms", "p95 ms", "p99 ms", "max ms")
+_RARE: Final = ("unanswered", "failed items", "refused items")
+"""Columns that are shown where something stands in them."""
 
 
 def _latency(found: Quantiles | None) -> list[str]:
-    values = (found.p50, found.p90, found.p95, found.p99, found.max) if found else (None,) * 5
+    values = (found.p50, found.p95, found.p99, found.max) if found else (None,) * len(_LATENCY)
     return [number(_thousand(value)) for value in values]
 
 
-def _outcome(level: Level) -> list[str]:
+def _outcome_header(levels: Sequence[Level]) -> list[str]:
+    limits = sorted({level.limit_s for level in levels if level.limit_s})
+    return ["requests", *_RARE[1:], *([f"within {_spans(limits)}"] if limits else []), "state (windows)"]
+
+
+def _spans(limits: Sequence[float]) -> str:
+    return ", ".join(f"{1000 * each:g} ms" if each < 1 else f"{each:g} s" for each in limits)
+
+
+def _outcome(level: Level, levels: Sequence[Level]) -> list[str]:
     failed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(level.failed.items())) or "0"
-    state = "saturated" if level.saturated else "stable" if level.stable else "not stable"
-    return [f"{level.requests:,}", failed, f"{level.refused:,}", str(len(level.windows)), state]
+    limited = any(each.limit_s for each in levels)
+    good = [f"{level.goodput.value:.1%}" if level.goodput else _NONE] if limited else []
+    return [f"{level.requests:,}", failed, f"{level.refused:,}", *good, f"{state(level)} ({len(level.windows)})"]
 
 
 def _interval(estimate: Estimate) -> str:
@@ -173,33 +217,26 @@ def _interval(estimate: Estimate) -> str:
 
 
 def _usage(levels: Sequence[Level]) -> Grid:
-    header = (
-        "load",
-        "process",
-        "CPU-s per 1,000 items",
-        "peak RSS MiB",
-        "mean batch items",
-        "queue p50 ms",
-        "queue p99 ms",
-        "compute ms per batch",
-        "compute ms per item",
-    )
+    header = ("load", "process", "CPU-s/1,000 items", "peak MiB", "batch", "queue p50, p99 ms", "batch ms", "item ms")
     rows = [(load(level), name, *_used(used)) for level in levels for name, used in level.usage.items()]
-    return Grid("What the processes used", header, rows)
+    return Grid(USAGE, header, rows)
+
+
+USAGE: Final = "What the processes used"
 
 
 def _used(used: Usage) -> list[str]:
+    """CPU, memory, mean batch, time in the queue, computing a batch and an item."""
     queue, compute = used.queue_s, used.compute_s_per_batch
-    values = (
-        used.cpu_seconds_per_1000,
-        used.peak_rss_mib,
-        used.mean_batch,
-        _thousand(queue.p50 if queue else None),
-        _thousand(queue.p99 if queue else None),
-        _thousand(compute.mean if compute else None),
-        _thousand(used.compute_s_per_item),
-    )
-    return [number(value) for value in values]
+    waited = [number(_thousand(each)) for each in ((queue.p50, queue.p99) if queue else ())]
+    return [
+        number(used.cpu_seconds_per_1000),
+        number(used.peak_rss_mib),
+        number(used.mean_batch),
+        ", ".join(waited) or _NONE,
+        number(_thousand(compute.mean if compute else None)),
+        number(_thousand(used.compute_s_per_item)),
+    ]
 
 
 def _thousand(value: float | None) -> float | None:

@@ -41,6 +41,8 @@ class WindowPolicy:
     """Open loop: how long to wait for answers after the last window."""
     max_outstanding: int = 10_000
     """Open loop: the most requests on their way; what is due beyond is not sent, and counted."""
+    limit_s: float | None = None
+    """An answer without an error within this is a good one; None: nobody asks."""
 
     def __post_init__(self) -> None:
         wrong = [
@@ -52,6 +54,7 @@ class WindowPolicy:
             (self.max_windows < self.stable_windows, f"max_windows {self.max_windows}: use at least stable_windows"),
             (self.min_requests < 1, f"min_requests {self.min_requests}: use at least 1"),
             (not self.longest_s >= self.window_s, f"longest_s {self.longest_s}: use at least window_s"),
+            (self.limit_s is not None and not self.limit_s > 0, f"limit_s {self.limit_s}: use seconds above 0"),
             (self.max_outstanding < 1, f"max_outstanding {self.max_outstanding}: use at least 1"),
         ]
         problems = [text for bad, text in wrong if bad]
@@ -78,20 +81,24 @@ class WindowPolicy:
         return mean > 0 and all(abs(value - mean) <= self.tolerance * mean for value in values)
 
 
-def keeps_up(windows: Sequence[Window]) -> bool:
+def keeps_up(windows: Sequence[Window], due: float = 0.0, capacity: float | None = None) -> bool:
     """Whether an open loop was served: over these windows no backlog grew, and at most 2% of the items were refused
-    for load.
+    for load. due: requests due a second; capacity: what was found to be answered a second at most, None: not known.
 
     A backlog grew when more requests arrived than were answered by 2%, and by more than chance moves the number L
     outstanding in a service that keeps up: three standard deviations of the difference of two Poisson numbers of mean
-    L. L is arrivals times mean latency (Little, Operations Research 9, 1961).
+    L. L is arrivals times mean latency (Little, Operations Research 9, 1961). Where `due` is above `capacity` and the
+    windows are too short for the backlog that this makes to reach that bound, whatever chance does to the arrivals
+    (again three deviations), nothing can be seen in them, and `due` alone decides.
     """
     arrived = sum(window.arrived or 0 for window in windows)
     behind = arrived - sum(window.requests for window in windows)
     refused = sum(window.refused for window in windows)
     items = refused + sum(window.items + sum(window.failed.values()) for window in windows)
-    by_chance = 3 * math.sqrt(2 * _outstanding(windows))
-    return behind <= max(_UNSERVED * arrived, by_chance) and refused <= _UNSERVED * items
+    seen_from = max(_UNSERVED * arrived, 3 * math.sqrt(2 * _outstanding(windows)))
+    expected = (due - (due if capacity is None else capacity)) * sum(window.seconds for window in windows)
+    unseen = 0 < expected <= seen_from + 3 * math.sqrt(arrived)
+    return behind <= seen_from and not unseen and refused <= _UNSERVED * items
 
 
 def _outstanding(windows: Sequence[Window]) -> float:

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 from rich.console import Console
 
 from qrelay.bench import environment
-from qrelay.bench.folder import write
+from qrelay.bench.folder import page, write
 from qrelay.bench.load import closed_loop, open_loop
 from qrelay.bench.plots import diagrams
-from qrelay.bench.report import Report, as_json, from_json, read
+from qrelay.bench.report import Estimate, Report, as_json, from_json, read
 from qrelay.bench.table import markdown, show
 from qrelay.bench.usage import NoProbe
 from qrelay.bench.windows import WindowPolicy
@@ -68,7 +69,8 @@ def test_a_damaged_report_is_refused_by_the_place_of_the_damage(tmp_path: Path) 
 def test_a_run_is_written_whole_and_read_from_its_folder(tmp_path: Path) -> None:
     written = write(full(), tmp_path / "out")
     names = {path.name for path in written}
-    assert names == {"report.json", "table.md", "throughput.png", "latency-closed.png", "latency-open.png"}
+    curves = {"throughput.png", "latency-closed.png", "latency-open.png"}
+    assert names == {"report.json", "table.md", "report.html", *curves}
     assert names == {path.name for path in (tmp_path / "out").iterdir()}
     assert read(tmp_path / "out") == full()
 
@@ -77,8 +79,8 @@ def test_the_table_has_every_level_with_units_and_says_which_did_not_hold() -> N
     text = markdown(full())
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert all(row.count("|") > 2 for row in rows)
-    assert "| outstanding requests | items/s | 95% interval | p50 ms |" in text
-    assert "| CPU-s per 1,000 items | peak RSS MiB |" in text
+    assert "| outstanding | items/s | 95% interval | p50 ms |" in text
+    assert "| CPU-s/1,000 items | peak MiB |" in text
     assert "2 malformed" in text and "not stable" in text and "saturated" in text
     assert "300 requests/s: not stable" in text and "500 requests/s: saturated" in text
     assert "most requests that may be outstanding" in text and "quick: windows of 1 s" in text
@@ -87,16 +89,39 @@ def test_the_table_has_every_level_with_units_and_says_which_did_not_hold() -> N
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_header() -> None:
     blocks = re.findall(r"(?:^\|.*\n)+", markdown(full()), re.MULTILINE)
-    assert len(blocks) == 5
+    assert len(blocks) >= 5
     for block in blocks:
         assert len({line.count("|") for line in block.splitlines()}) == 1, block
 
 
 def test_the_terminal_shows_what_the_file_has() -> None:
     out = io.StringIO()
-    show(full(), Console(file=out, width=300))
-    for word in ("outstanding requests", "offered items/s", "peak RSS MiB", "efficiency", "quick: windows"):
+    show(full(), Console(file=out, width=120))
+    for word in ("outstanding", "offered/s", "peak MiB", "efficiency", "quick: windows"):
         assert word in out.getvalue()
+    assert "─┼─" not in out.getvalue() and "┃" in out.getvalue()
+
+
+def test_every_table_fits_120_columns_and_loses_no_column() -> None:
+    wide = {f"figure {number}": 10.0**number for number in range(20)}
+    made = replace(full(), extra={"disturbances": [{"action": "kill", **wide}] * 2})
+    limited = [level(limit_s=0.5, goodput=Estimate(0.5)), level(rate=9.0, limit_s=0.5, unanswered=3, capped=1)]
+    for text in (markdown(made), markdown(replace(made, levels=(*made.levels, *limited)))):
+        tables = [line for line in text.splitlines() if line.startswith("|")]
+        assert max(map(len, tables)) <= 120
+        assert all(f"| {name} " in text for name in wide) and text.count("| action |") > 1
+    assert "within 500 ms" in text and "50.0%" in text
+
+
+def test_a_column_in_which_nothing_happened_is_left_out() -> None:
+    clean = report(level(failed={}, refused=0), level(failed={}, refused=0))
+    assert "failed" not in markdown(clean) and "refused" not in markdown(clean)
+
+
+def test_the_page_has_every_table_and_curve_and_needs_no_network() -> None:
+    text = page(full(), drawn := diagrams(full()))
+    assert text.count("data:image/png;base64,") == len(drawn) == 3 and text.count("<table") >= 5
+    assert "500 requests/s: saturated" in text and "http" not in text.partition("</head>")[2]
 
 
 def test_curves_are_pngs_with_something_drawn_in_several_colours() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from qrelay.bench.report import as_json
 from qrelay.bench.report import read as bench_report
 from qrelay.bench.running import json_lines
+from qrelay.bench.trace import read_trace
 from qrelay.cli.eval.evaluate import _read as read_evaluation_file
 from qrelay.errors import QrelayError
 from qrelay.index.build import BuildRequest, build_index
@@ -715,5 +716,6 @@ PARSERS: Final = (
     ),
     Parser("seed of a user of NATS", "bytes", written("judge.nk", write_accounts), file("judge.nk", _seed)),
     Parser("bench report", "json", lambda _: [as_json(report()).encode()], file("report.json", bench_report)),
+    Parser("recorded arrivals", "lines", constant("12.5\n2026-01-31T12:00:00Z\n", "1\n2e0\n"), file("a", read_trace)),
     Parser("log lines", "jsonl", constant('{"level": "INFO", "message": "x"}\nTraceback\n'), file("log", json_lines)),
 )

@@ -12,6 +12,7 @@ import click
 
 from qrelay.bench.disturb import SERVICES, SIGNALS, Disturbance
 from qrelay.bench.targets.services import CHANNELS
+from qrelay.bench.trace import Trace, read_trace
 from qrelay.bench.windows import WindowPolicy
 from qrelay.cli.options import Decorator, config_option, json_option
 
@@ -126,20 +127,27 @@ class LoadPlan:
     policy: WindowPolicy
     quick: bool
     seed: int
+    trace: Trace | None = None
 
 
 def load_plan(given: dict[str, Any]) -> LoadPlan:
     """The plan of the options of `load_options`; takes them out of `given`.
 
     Raises:
-        InputError: windows that cannot be.
+        InputError: windows that cannot be, or a trace that is none.
+        UsageError: options that exclude each other.
     """
-    quick = given.pop("quick")
+    quick, file, speed = given.pop("quick"), given.pop("trace"), given.pop("speed")
+    if file and given["rates"] not in ("auto", "none"):
+        raise click.UsageError("--trace says when requests are due, and so does --rates: give one of them")
+    if not file and speed != 1:
+        raise click.UsageError("--speed is that of a --trace: give one, or leave it out")
     base = QUICK if quick else WindowPolicy()
     changed = {
         "window_s": given.pop("window"),
         "warm_up_s": given.pop("warm_up"),
         "max_windows": given.pop("max_windows"),
+        "limit_s": given.pop("limit"),
     }
     fields = asdict(base)
     fields |= {name: value for name, value in changed.items() if value is not None}
@@ -152,6 +160,7 @@ def load_plan(given: dict[str, Any]) -> LoadPlan:
         policy=WindowPolicy(**fields),
         quick=quick,
         seed=given.pop("seed"),
+        trace=read_trace(file, speed) if file else None,
     )
 
 
@@ -162,6 +171,12 @@ def load_options(rates: str = "auto") -> Decorator:
                      help="Closed loop: requests outstanding at any time; auto: double it until throughput is flat."),
         click.option("--rates", type=Numbers("10,50,100", "auto", "none"), default=rates, show_default=True,
                      help="Open loop: requests a second; auto: shares of the closed loop's best."),
+        click.option("--trace", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+                     help="Open loop instead: requests arrive as recorded, a time a line (seconds, or ISO 8601)."),
+        click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+                     help="Play the trace this many times as fast."),
+        click.option("--limit", type=Duration(),
+                     help="Report goodput: the share of requests answered without an error within this."),
         click.option("--window", type=Duration(), help="Length of one window.  [default: 5s]"),
         click.option("--warm-up", type=Duration(), help="Discarded before each level.  [default: 5s]"),
         click.option("--max-windows", type=click.IntRange(min=2), help="Maximum windows of a level.  [default: 12]"),

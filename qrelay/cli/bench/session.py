@@ -15,18 +15,19 @@ from rich.console import Console
 
 from qrelay.bench.data import Source
 from qrelay.bench.folder import write
-from qrelay.bench.load import Target, closed_loop
+from qrelay.bench.load import Target, closed_loop, replay
 from qrelay.bench.probe import CLIENT
 from qrelay.bench.report import Level, Probe, Report, as_json
 from qrelay.bench.running import Plan
-from qrelay.bench.sweeps import best_of, rates_of, sweep_closed, sweep_open
+from qrelay.bench.sweeps import best_of, capacity_of, rates_of, sweep_closed, sweep_open
+from qrelay.bench.table import state
 from qrelay.cli.bench.options import LoadPlan
 from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError, InputError
 from qrelay.settings.secrets import masked
 
 Say = Callable[[Level], None]
-_FILE_WIDTH: Final = 200
+_FILE_WIDTH: Final = 120
 """Columns of the tables where standard output is no terminal."""
 
 
@@ -36,7 +37,7 @@ def need_extra() -> None:
     Raises:
         ConfigError: not installed.
     """
-    absent = [name for name in ("matplotlib", "numpy", "scipy") if importlib.util.find_spec(name) is None]
+    absent = [name for name in ("jinja2", "matplotlib", "numpy", "scipy") if importlib.util.find_spec(name) is None]
     if absent:
         raise ConfigError(f"a benchmark's report needs {', '.join(absent)}: pip install 'qrelay[bench]'")
 
@@ -55,15 +56,19 @@ async def first_request(target: Target, numbers: Iterator[int], errors: Mapping[
 
 
 async def levels(target: Target, plan: LoadPlan, probe: Probe, numbers: Iterator[int], say: Say) -> list[Level]:
-    """The plan's closed loops, then its open ones."""
-    found = await _closed(target, plan, probe, numbers, say)
+    """The plan's closed loops, then its open ones, or its trace; with a trace only those closed loops that were asked
+    for."""
+    found = [] if plan.trace and not plan.concurrency else await _closed(target, plan, probe, numbers, say)
+    if plan.trace:
+        found.append(await replay(target, plan.trace, plan.policy, probe, numbers))
+        say(found[-1])
+        return found
     if plan.rates is None:
         return found
     rates = plan.rates or rates_of(best_of(found))
-    return [
-        *found,
-        *await sweep_open(target, rates, plan.policy, probe, numbers, seed=plan.seed, progress=say),
-    ]
+    most = None if plan.concurrency else capacity_of(found)
+    opened = sweep_open(target, rates, plan.policy, probe, numbers, seed=plan.seed, progress=say, capacity=most)
+    return [*found, *await opened]
 
 
 async def _closed(target: Target, plan: LoadPlan, probe: Probe, numbers: Iterator[int], say: Say) -> list[Level]:
@@ -87,15 +92,17 @@ def progress(console: Console) -> Say:
         beside = "".join(
             f"  {count} {what}" for count, what in ((failed, "failed"), (level.refused, "refused")) if count
         )
-        stable = "" if level.stable else "  (not stable)"
-        console.print(f"{load:>14}: {level.throughput.value:8.1f}/s  {times}{beside}{stable}", highlight=False)
+        good = f"  {level.goodput.value:.1%} good" if level.goodput else ""
+        held = "" if level.stable and not level.saturated else f"  ({state(level)})"
+        console.print(f"{load:>14}: {level.throughput.value:8.1f}/s  {times}{good}{beside}{held}", highlight=False)
 
     return say
 
 
 def settings_of(plan: LoadPlan, **others: Any) -> dict[str, Any]:
     """The run's settings for the report."""
-    return {"policy": asdict(plan.policy), "quick": plan.quick, "seed": plan.seed, **others}
+    played = {"trace": asdict(plan.trace) | {"offsets": len(plan.trace.offsets)}} if plan.trace else {}
+    return {"policy": asdict(plan.policy), "quick": plan.quick, "seed": plan.seed, **played, **others}
 
 
 def settings_in_force(service: str, plan: Plan) -> ServiceSettings:
