@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from benchmarks.judge_student import folds_of, halves, pairs_of
-from benchmarks.judge_students import table
+from benchmarks.judge_student_table import table
 from benchmarks.judge_table import MINILM, MPNET, Kept
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.judging.qualification.table import Table
@@ -75,7 +75,7 @@ def written(passages: Sequence[Passage], kept: dict[str, str], path: Path) -> di
         return kept
     backend, faults = writer(), Faults()
     model, tokens = backend._model, backend._tokens  # the loop below is no service's way to ask
-    prompts = {each.passage_id: tokens.of_chat(chat(each).as_messages(), room=48) for each in lacking}
+    prompts: dict[str, Any] = {each.passage_id: tokens.of_chat(chat(each).as_messages(), room=48) for each in lacking}
     started = time.process_time()
     shots = common([each.ids for each in prompts.values()])
     with torch.inference_mode():
@@ -94,7 +94,7 @@ def written(passages: Sequence[Passage], kept: dict[str, str], path: Path) -> di
     return kept
 
 
-def common(ids: Sequence[Sequence[int]]) -> list[int]:
+def common(ids: Sequence[tuple[int, ...]]) -> list[int]:
     """The longest beginning of all."""
     first, last = min(ids), max(ids)
     at = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
@@ -215,66 +215,53 @@ def targets(
     return [(query, texts[one], each) for (query, one, _), each in zip(pairs, odds, strict=True)]
 
 
-class Reranker:
-    """MiniLM's body with one output, its lower half frozen."""
+def trained(rows: Sequence[tuple[str, str, float]], epochs: int, rate: float) -> Any:
+    """A CrossEncoder: MiniLM's body with one output, embeddings and lower half frozen, squared error to the targets.
+    Neighbours in length are a batch, batches in random order."""
+    from sentence_transformers import CrossEncoder
 
-    def __init__(self) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    torch.manual_seed(0)
+    model = CrossEncoder(str(resolve(MINILM).path), num_labels=1, max_length=200, device="cpu")
+    body: Any = model.model
+    body.bert.embeddings.requires_grad_(False)
+    body.bert.encoder.layer[:3].requires_grad_(False)
+    nn.init.constant_(body.classifier.bias, float(np.mean([target for *_, target in rows])))
+    optimiser = torch.optim.AdamW([each for each in body.parameters() if each.requires_grad], lr=rate)
+    order, steps = random.Random(0), epochs * -(-len(rows) // BATCH)
+    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: min(1, (n + 1) / 10) * (1 - n / steps))
+    body.train()
+    for epoch in range(epochs):
+        mixed = sorted(order.sample(list(rows), len(rows)), key=lambda row: len(row[1]) // 200)
+        parts = [mixed[start : start + BATCH] for start in range(0, len(mixed), BATCH)]
+        losses = []
+        for part in order.sample(parts, len(parts)):
+            loss = loss_of(model, part)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            rates.step()
+            losses.append(loss.item())
+        print(f"epoch {epoch + 1}: loss {np.mean(losses):.3f}, {time.process_time():.0f} s of processor", flush=True)
+    return model
 
-        folder = resolve(MINILM).path
-        torch.manual_seed(0)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=1, attention_probs_dropout_prob=0.0
-        )
-        self.model.bert.embeddings.requires_grad_(False)
-        self.model.bert.encoder.layer[:3].requires_grad_(False)
 
-    def logits(self, queries: Sequence[str], texts: Sequence[str]) -> torch.Tensor:
-        """[pairs]."""
-        given = self.tokenizer(
-            list(queries), list(texts), truncation="only_second", max_length=200, padding=True, return_tensors="pt"
-        )
-        with torch.autocast("cpu", torch.bfloat16):
-            return self.model(**given).logits[:, 0].float()
+def loss_of(model: Any, rows: Sequence[tuple[str, str, float]]) -> torch.Tensor:
+    """Mean squared error over the rows."""
+    queries, texts, wanted = zip(*rows, strict=True)
+    given = model.tokenizer(
+        queries, texts, truncation="only_second", max_length=200, padding=True, return_tensors="pt"
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        said = model.model(**given).logits[:, 0].float()
+    return nn.functional.mse_loss(said, torch.tensor(wanted))
 
-    def train(self, rows: Sequence[tuple[str, str, float]], epochs: int, rate: float) -> None:
-        """Squared error to the targets; neighbours in length are a batch, batches in random order."""
-        order = random.Random(0)
-        nn.init.constant_(self.model.classifier.bias, float(np.mean([target for *_, target in rows])))
-        optimiser = torch.optim.AdamW([each for each in self.model.parameters() if each.requires_grad], lr=rate)
-        steps = epochs * -(-len(rows) // BATCH)
-        rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: min(1, (n + 1) / 10) * (1 - n / steps))
-        self.model.train()
-        for epoch in range(epochs):
-            ordered = sorted(order.sample(list(rows), len(rows)), key=lambda row: len(row[1]) // 200)
-            parts = [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
-            losses = []
-            for part in order.sample(parts, len(parts)):
-                queries, texts, targets = zip(*part, strict=True)
-                loss = nn.functional.mse_loss(self.logits(queries, texts), torch.tensor(targets))
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                rates.step()
-                losses.append(loss.item())
-            print(
-                f"epoch {epoch + 1}: loss {np.mean(losses):.3f}, {time.process_time():.0f} s of processor", flush=True
-            )
-        self.model.eval()
 
-    def scores(self, pairs: Sequence[GradedPair], rows: Sequence[int]) -> dict[str, float]:
-        """Row -> logit."""
-        found: dict[str, float] = {}
-        ordered = sorted(rows, key=lambda n: len(pairs[n].text))
-        with torch.inference_mode():
-            for start in range(0, len(ordered), 32):
-                part = ordered[start : start + 32]
-                said = self.logits(
-                    [pairs[n].query for n in part], [passage_text(pairs[n].title, pairs[n].text) for n in part]
-                )
-                found |= {str(n): score for n, score in zip(part, said.tolist(), strict=True)}
-        return found
+def scores(model: Any, pairs: Sequence[GradedPair], rows: Sequence[int]) -> dict[str, float]:
+    """Row -> log-odds."""
+    asked = [(pairs[n].query, passage_text(pairs[n].title, pairs[n].text)) for n in rows]
+    with torch.autocast("cpu", torch.bfloat16):
+        said = model.predict(asked, activation_fn=nn.Identity(), show_progress_bar=False)
+    return {str(n): float(score) for n, score in zip(rows, said, strict=True)}
 
 
 def main() -> None:
@@ -305,12 +292,11 @@ def main() -> None:
     if options.only == "gains":
         return
     other = "llmjudge-dl23" if options.collection == "liveqa-med" else "liveqa-med"
-    reranker = Reranker()
-    reranker.train(targets(asked, passages, told, table(other, options)), options.epochs, options.rate)
+    model = trained(targets(asked, passages, told, table(other, options)), options.epochs, options.rate)
     test = sorted({n for _, part in folds_of(options.collection, pairs, 0, options.most) for n in part})
     said, path = kept("generated", options)
     name = f"{options.passages}-{options.epochs}-{options.rate}-{options.most}"
-    said[name] = {"questions": len(asked), "scores": reranker.scores(pairs, test)}
+    said[name] = {"questions": len(asked), "scores": scores(model, pairs, test)}
     path.write_text(json.dumps(said))
 
 

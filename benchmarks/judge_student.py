@@ -1,17 +1,15 @@
-"""LoRA on people's grades: a small causal model's query likelihood, adapted to 128 grades of a collection.
+"""A judge trained on few of people's grades: adapters (LoRA) on a small model's query likelihood.
 
-    python -m benchmarks.judge_student states liveqa-med --model smollm2-135m-instruct --work W
-    python -m benchmarks.judge_student train liveqa-med --model smollm2-135m-instruct --work W
-    python -m benchmarks.judge_student report liveqa-med --work W --cache judge-cache.sqlite
+    python -m benchmarks.judge_student liveqa-med --work W
+    python -m benchmarks.judge_student_table liveqa-med --work W --cache FILE --vectors FOLDER
 
-`states` computes the lower two thirds of the layers once for every pair and keeps the hidden states, as adapters are
-in the upper third alone: training and scoring then cost a third. `train` draws 128 graded pairs from the queries of
-one half, trains on them and scores the other half, and the reverse where both are measured (liveqa-med). Both go on
-where they were stopped. `report` puts the student's score beside the labels that the judgment cache holds.
+128 graded pairs are drawn from the queries of one half of a collection; the adapted model scores the other half, and
+on LiveQA-Med the reverse. The score is the judge's own, the gain in nats a token that a passage brings the query. The
+loss is binary cross-entropy at each cut of the grades (proportional odds), whose cuts and slope are learnt too.
 
-The score is the judge's own, the gain in nats a token that a passage brings the query. The loss is binary
-cross-entropy at each cut of the grades, of the gain times a learnt slope less a learnt cut (proportional odds), or,
-with --loss pairwise, RankNet within queries. Needs ../shared/data, or --data.
+Adapters are in the upper third of the layers, so that what the lower two thirds make of each pair is computed once
+and kept in --work: training and scoring cost a third. The command goes on where it was stopped. Needs ../shared/data,
+or --data.
 """
 
 from __future__ import annotations
@@ -38,6 +36,7 @@ from qrelay.models.catalogue import resolve
 from qrelay.types import Passage
 
 BATCH: Final = 8
+RANK: Final = 8
 CHUNK: Final = 64
 """Pairs whose hidden states are one file."""
 
@@ -45,16 +44,17 @@ CHUNK: Final = 64
 class Lora(nn.Module):
     """A frozen linear layer and its adapter of low rank (Hu et al. 2021, https://arxiv.org/abs/2106.09685)."""
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+    def __init__(self, base: nn.Linear) -> None:
         super().__init__()
-        self.base, self.scale = base, alpha / rank
-        self.down = nn.Parameter(torch.randn(rank, base.in_features) / base.in_features**0.5)
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank))
+        self.base = base
+        self.down = nn.Parameter(torch.randn(RANK, base.in_features) / base.in_features**0.5)
+        self.up = nn.Parameter(torch.zeros(base.out_features, RANK))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes as of the layer."""
         low = functional.linear(functional.linear(x, self.down.to(x.dtype)), self.up.to(x.dtype))
-        return self.base(x) + self.scale * low
+        adapted: Tensor = self.base(x) + 2 * low
+        return adapted
 
 
 class Likelihood:
@@ -87,14 +87,14 @@ class Likelihood:
             hidden = layer(hidden, attention_mask=None, position_ids=positions, position_embeddings=turned)
         return hidden
 
-    def adapt(self, rank: int, alpha: float) -> list[nn.Parameter]:
+    def adapt(self) -> list[nn.Parameter]:
         """Fresh adapters at every linear layer of the upper part; their weights."""
         for layer in self.layers[self.split :]:
             for part in (layer.self_attn, layer.mlp):
                 for name, child in list(part.named_children()):
                     if isinstance(child, Lora | nn.Linear):
                         base = child.base if isinstance(child, Lora) else child
-                        setattr(part, name, Lora(base, rank, alpha))
+                        setattr(part, name, Lora(base))
         return [values for values in self.model.parameters() if values.requires_grad]
 
 
@@ -178,7 +178,7 @@ def states(model: Likelihood, questions: dict[int, Question], folder: Path) -> d
 
 def nll(model: Likelihood, hidden: dict[int, Tensor], questions: dict[int, Question], keys: Sequence[int]) -> Tensor:
     """Mean negative log-likelihood [keys] of each question's query, nats a token."""
-    rows, places, targets = [], [], []
+    rows, places, targets = list[int](), list[int](), list[int]()
     for row, key in enumerate(keys):
         ids, own = questions[key]
         rows += [row] * own
@@ -204,6 +204,7 @@ class Student:
     def __init__(self, model: Likelihood, pairs: Sequence[GradedPair], questions: Any, hidden: Any) -> None:
         self.model, self.pairs, self.questions, self.hidden = model, pairs, questions, hidden
         self.alone = {pairs[-1 - key].query_id: key for key in questions if key < 0}
+        self.lowest = min(pair.grade for pair in pairs if pair.grade is not None)
         self.slope, self.cuts = nn.Parameter(torch.tensor(2.24)), nn.Parameter(torch.tensor([0.53, 0.79, 1.0]))
 
     def gains(self, rows: Sequence[int]) -> Tensor:
@@ -214,47 +215,30 @@ class Student:
         told = without[[place[self.pairs[n].query_id] for n in rows]]
         return told - nll(self.model, self.hidden, self.questions, rows)
 
-    def loss(self, rows: Sequence[int], kind: str, lowest: int) -> Tensor:
-        """bce: mean over rows and cuts; pairwise: over the pairs of one query that the grades order."""
-        gains, grades = self.gains(rows), torch.tensor([int(self.pairs[n].grade or 0) - lowest for n in rows])
-        if kind == "bce":
-            logits = self.slope * (gains[:, None] - self.cuts)
-            return functional.binary_cross_entropy_with_logits(logits, (grades[:, None] > torch.arange(3)).float())
-        same = torch.tensor([[self.pairs[a].query_id == self.pairs[b].query_id for b in rows] for a in rows])
-        above = same & (grades[:, None] > grades[None])
-        apart = functional.softplus(-self.slope.detach() * (gains[:, None] - gains[None]))
-        return (apart * above).sum() / above.sum().clamp(min=1)
+    def loss(self, rows: Sequence[int]) -> Tensor:
+        """Mean over rows and cuts."""
+        grades = torch.tensor([int(self.pairs[n].grade or 0) - self.lowest for n in rows])
+        logits = self.slope * (self.gains(rows)[:, None] - self.cuts)
+        return functional.binary_cross_entropy_with_logits(logits, (grades[:, None] > torch.arange(3)).float())
 
-    def train(self, rows: Sequence[int], options: argparse.Namespace) -> None:
+    def train(self, rows: Sequence[int], epochs: int, rate: float) -> None:
         """On these graded rows."""
         torch.manual_seed(0)
-        weights = self.model.adapt(options.rank, 2 * options.rank)
-        lowest = min(pair.grade for pair in self.pairs if pair.grade is not None)
-        groups = [{"params": weights, "lr": options.rate}, {"params": [self.slope, self.cuts], "lr": 0.02}]
+        groups = [{"params": self.model.adapt(), "lr": rate}, {"params": [self.slope, self.cuts], "lr": 0.02}]
         optimiser = torch.optim.AdamW(groups, weight_decay=0.01)
-        order = random.Random(0)
-        steps = options.epochs * -(-len(rows) // BATCH)
+        order, steps = random.Random(0), epochs * -(-len(rows) // BATCH)
         rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: min(1, (n + 1) / 8) * (1 - n / steps))
-        for epoch in range(options.epochs):
-            losses = []
-            for part in self._parts(rows, options.loss, order):
-                loss = self.loss(part, options.loss, lowest)
-                if loss.requires_grad:
-                    optimiser.zero_grad()
-                    loss.backward()
-                    optimiser.step()
-                    losses.append(loss.item())
+        for epoch in range(epochs):
+            losses, mixed = [], order.sample(list(rows), len(rows))
+            for start in range(0, len(rows), BATCH):
+                loss = self.loss(mixed[start : start + BATCH])
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
                 rates.step()
+                losses.append(loss.item())
             fitted = f"slope {self.slope.item():.2f}, cuts {self.cuts.detach().numpy().round(2)}"
             print(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}, {fitted}, {time.process_time():.0f} s", flush=True)
-
-    def _parts(self, rows: Sequence[int], kind: str, order: random.Random) -> list[list[int]]:
-        """Batches of one epoch; for the pairwise loss whole queries stay together as far as they fit."""
-        rows = order.sample(list(rows), len(rows))
-        if kind == "pairwise":
-            place = {each: order.random() for each in {self.pairs[n].query_id for n in rows}}
-            rows = sorted(rows, key=lambda n: place[self.pairs[n].query_id])
-        return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
 
     def scores(self, rows: Sequence[int]) -> dict[int, float]:
         """Row -> the gain."""
@@ -265,52 +249,45 @@ class Student:
         return found
 
 
-def train(options: argparse.Namespace, pairs: Sequence[GradedPair], said: dict[str, Any], path: Path) -> None:
-    """Each fold's scores, untrained and trained, into `said`, which is kept at `path`."""
+def run(options: argparse.Namespace, pairs: Sequence[GradedPair], said: dict[str, Any], path: Path) -> None:
+    """The untrained model's scores and each fold's, into `said`, which is kept at `path`."""
     model = Likelihood(options.model)
     folds = folds_of(options.collection, pairs, options.grades, options.most)
     wanted = sorted({n for fold in folds for part in fold for n in part})
     questions = asked(model, pairs, wanted)
     hidden = states(model, questions, options.work / f"states-{options.collection}-{options.model}")
-    if options.step == "states":
-        return
-    base = said.setdefault("untrained", {})
-    for start in range(0, len(wanted), 10 * CHUNK):
-        part = [n for n in wanted[start : start + 10 * CHUNK] if str(n) not in base]
-        base |= {str(n): gain for n, gain in Student(model, pairs, questions, hidden).scores(part).items()}
-        path.write_text(json.dumps(said))
-    name = f"{options.loss}-r{options.rank}-{options.rate}-{options.epochs}-{options.grades}-{options.most}"
+    known = said.setdefault("untrained", {})
+    lacking = [n for n in wanted if str(n) not in known]
+    known |= {str(n): gain for n, gain in Student(model, pairs, questions, hidden).scores(lacking).items()}
+    path.write_text(json.dumps(said))
+    name = f"{options.grades} grades, rate {options.rate}, {options.epochs} epochs, {options.most} a query"
+    done = said.setdefault(name, {})
     for number, (rows, test) in enumerate(folds):
-        if str(number) in said.get(name, {}):
-            continue
-        print(f"{name}, fold {number}: {len(rows)} grades, {len(test)} pairs to score", flush=True)
-        student = Student(model, pairs, questions, hidden)
-        student.train(rows, options)
-        found = {str(n): gain for n, gain in student.scores(test).items()}
-        fold = {"slope": student.slope.item(), "cuts": student.cuts.tolist(), "scores": found, "trained": rows}
-        said.setdefault(name, {})[str(number)] = fold
-        path.write_text(json.dumps(said))
+        if str(number) not in done:
+            print(f"{name}: fold {number}, {len(test)} pairs to score", flush=True)
+            student = Student(model, pairs, questions, hidden)
+            student.train(rows, options.epochs, options.rate)
+            scores = {str(n): gain for n, gain in student.scores(test).items()}
+            done[str(number)] = {"slope": student.slope.item(), "cuts": student.cuts.tolist(), "scores": scores}
+            path.write_text(json.dumps(said))
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("states", "train"))
     parser.add_argument("collection", choices=("liveqa-med", "llmjudge-dl23"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, required=True, help="Folder of hidden states and scores.")
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--grades", type=int, default=128)
     parser.add_argument("--most", type=int, default=1000, help="Pairs a query that are scored.")
-    parser.add_argument("--loss", choices=("bce", "pairwise"), default="bce")
-    parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=5e-4)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     pairs = pairs_of(options.collection, options.data)
     path = options.work / f"student-{options.collection}-{options.model}.json"
-    train(options, pairs, json.loads(path.read_text()) if path.exists() else {}, path)
+    run(options, pairs, json.loads(path.read_text()) if path.exists() else {}, path)
 
 
 if __name__ == "__main__":

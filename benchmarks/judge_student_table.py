@@ -1,6 +1,6 @@
 """What trained judges are worth beside the others and in an ensemble with them, on the pairs that they scored.
 
-    python -m benchmarks.judge_students liveqa-med --work W --cache FILE --vectors FOLDER
+    python -m benchmarks.judge_student_table liveqa-med --work W --cache FILE --vectors FOLDER
 
 Reads the scores that `judge_student` (LoRA on people's grades) and `judge_generated` (questions that a model wrote)
 left in --work, and the labels of the judgment cache. Maps are cross-validated by query. An ensemble with a student
