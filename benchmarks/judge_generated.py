@@ -7,8 +7,8 @@ https://arxiv.org/abs/2112.07577). The 0.5B writes a question of each drawn pass
 all-mpnet-base-v2 brings its passage back among the first three. Beside its passage stand four others that
 all-MiniLM-L6-v2 ranks high for it. Each pair's target is the log-odds of an ensemble, the 0.5B's likelihood and
 mpnet's cosine, whose map is fitted on the other collection's grades. MiniLM's body, lower half frozen, is trained on
-these by squared error. Every step's result is kept in --work, and the command goes on where it was stopped. --only
-stops after a step; more --passages begin with those of fewer.
+these by squared error. Every step's result is kept in --work, and the command goes on where it was stopped. More
+--passages begin with those of fewer.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ def written(passages: Sequence[Passage], kept: dict[str, str], path: Path) -> di
     backend, faults = writer(), Faults()
     model, tokens = backend._model, backend._tokens  # the loop below is no service's way to ask
     prompts: dict[str, Any] = {each.passage_id: tokens.of_chat(chat(each).as_messages(), room=48) for each in lacking}
+    for text in filter(None, kept.values()):
+        faults.remember(text)
     started = time.process_time()
     shots = common([each.ids for each in prompts.values()])
     with torch.inference_mode():
@@ -112,12 +114,8 @@ def batch_of_replies(
     ids = torch.tensor([[*shots, *[0] * (width - len(row)), *row] for row in rows])
     mask = torch.tensor([[1] * len(shots) + [0] * (width - len(row)) + [1] * len(row) for row in rows])
     at = (mask.cumsum(1) - 1)[:, len(shots) :]
-    cache = DynamicCache(
-        [
-            (each.keys.expand(len(rows), -1, -1, -1), each.values.expand(len(rows), -1, -1, -1))
-            for each in prefix.layers
-        ]
-    )
+    size = (len(rows), -1, -1, -1)
+    cache = DynamicCache([(each.keys.expand(size), each.values.expand(size)) for each in prefix.layers])
     ends = set(tokens.ends(model.generation_config.eos_token_id))
     said: list[list[int]] = [[] for _ in rows]
     given, open_rows = ids[:, len(shots) :], set(range(len(rows)))
@@ -179,8 +177,7 @@ def gains(
                 wanted.setdefault(one, []).append(each["query"])
     if not wanted:
         return kept
-    backend = writer()
-    started = time.process_time()
+    backend, started = writer(), time.process_time()
 
     def ask(texts: Sequence[str], passage: Passage | None) -> list[float]:
         replies: Any = asyncio.run(backend.loglikelihood([question(text, passage) for text in texts]))
@@ -248,9 +245,8 @@ def trained(rows: Sequence[tuple[str, str, float]], epochs: int, rate: float) ->
 def loss_of(model: Any, rows: Sequence[tuple[str, str, float]]) -> torch.Tensor:
     """Mean squared error over the rows."""
     queries, texts, wanted = zip(*rows, strict=True)
-    given = model.tokenizer(
-        queries, texts, truncation="only_second", max_length=200, padding=True, return_tensors="pt"
-    )
+    how = {"truncation": "only_second", "max_length": 200, "padding": True, "return_tensors": "pt"}
+    given = model.tokenizer(queries, texts, **how)
     with torch.autocast("cpu", torch.bfloat16):
         said = model.model(**given).logits[:, 0].float()
     return nn.functional.mse_loss(said, torch.tensor(wanted))
@@ -262,6 +258,33 @@ def scores(model: Any, pairs: Sequence[GradedPair], rows: Sequence[int]) -> dict
     with torch.autocast("cpu", torch.bfloat16):
         said = model.predict(asked, activation_fn=nn.Identity(), show_progress_bar=False)
     return {str(n): float(score) for n, score in zip(rows, said, strict=True)}
+
+
+def kept(what: str, options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+    """What a step left before, and where."""
+    path = options.work / f"{what}-{options.collection}.json"
+    return (json.loads(path.read_text()) if path.exists() else {}), path
+
+
+def run(options: argparse.Namespace) -> None:
+    """All steps."""
+    pairs = pairs_of(options.collection, options.data)
+    whole = pool_of(options.collection, pairs)
+    passages = whole[: options.passages]
+    questions = written(passages, *kept("questions", options))
+    asked = lists(pairs, passages, whole, questions, options.vectors)
+    told = gains(asked, passages, *kept("gains", options))
+    asked_of = sum(bool(questions[each.passage_id]) for each in passages)
+    print(f"{len(passages)} passages, {asked_of} questions, {len(asked)} brought back", flush=True)
+    said, path = kept("generated", options)
+    name = f"{options.passages}-{options.epochs}-{options.rate}-{options.most}"
+    if name in said:
+        return
+    other = "llmjudge-dl23" if options.collection == "liveqa-med" else "liveqa-med"
+    model = trained(targets(asked, passages, told, table(other, options)), options.epochs, options.rate)
+    test = sorted({n for _, part in folds_of(options.collection, pairs, 0, options.most) for n in part})
+    said[name] = {"questions": len(asked), "scores": scores(model, pairs, test)}
+    path.write_text(json.dumps(said))
 
 
 def main() -> None:
@@ -276,34 +299,8 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=1000, help="Pairs a query that are scored.")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rate", type=float, default=1e-4)
-    parser.add_argument("--only", choices=("questions", "gains"), default="")
-    options = parser.parse_args()
     torch.set_num_threads(1)
-    pairs = pairs_of(options.collection, options.data)
-    whole = pool_of(options.collection, pairs)
-    passages = whole[: options.passages]
-    questions = written(passages, *kept("questions", options))
-    if options.only == "questions":
-        return
-    asked = lists(pairs, passages, whole, questions, options.vectors)
-    told = gains(asked, passages, *kept("gains", options))
-    written_now = sum(bool(questions[each.passage_id]) for each in passages)
-    print(f"{len(passages)} passages, {written_now} questions, {len(asked)} brought back", flush=True)
-    if options.only == "gains":
-        return
-    other = "llmjudge-dl23" if options.collection == "liveqa-med" else "liveqa-med"
-    model = trained(targets(asked, passages, told, table(other, options)), options.epochs, options.rate)
-    test = sorted({n for _, part in folds_of(options.collection, pairs, 0, options.most) for n in part})
-    said, path = kept("generated", options)
-    name = f"{options.passages}-{options.epochs}-{options.rate}-{options.most}"
-    said[name] = {"questions": len(asked), "scores": scores(model, pairs, test)}
-    path.write_text(json.dumps(said))
-
-
-def kept(what: str, options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
-    """What a step left before, and where."""
-    path = options.work / f"{what}-{options.collection}.json"
-    return (json.loads(path.read_text()) if path.exists() else {}), path
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":
