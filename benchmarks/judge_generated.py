@@ -34,6 +34,8 @@ from qrelay.judging.qualification.table import Table
 from qrelay.judging.querygen.faults import Faults
 from qrelay.judging.querygen.prompt import chat, read_question
 from qrelay.judging.strategies.likelihood import nll, question
+from qrelay.llm.base import Weights
+from qrelay.llm.prefixes import common
 from qrelay.llm.transformers import TransformersBackend
 from qrelay.models.catalogue import resolve
 from qrelay.stats.calibration import Logistic
@@ -42,8 +44,7 @@ from qrelay.types import Passage
 
 WRITER: Final = "qwen2.5-coder-0.5b-instruct"
 NEGATIVES: Final = 4
-BACK: Final = 3
-"""Among so many first passages a question must bring its own back."""
+BACK: Final = 3  # a question must bring its passage back among so many
 BATCH: Final = 16
 
 
@@ -62,8 +63,6 @@ def pool_of(name: str, pairs: Sequence[GradedPair]) -> list[Passage]:
 
 def writer() -> TransformersBackend:
     """The 0.5B on one thread."""
-    from qrelay.llm.base import Weights
-
     found = resolve(WRITER)
     return TransformersBackend(found.path, Weights(WRITER, found.revision, ""), threads=1)
 
@@ -79,7 +78,8 @@ def written(passages: Sequence[Passage], kept: dict[str, str], path: Path) -> di
     for text in filter(None, kept.values()):
         faults.remember(text)
     started = time.process_time()
-    shots = common([each.ids for each in prompts.values()])
+    first = prompts[lacking[0].passage_id].ids
+    shots = list(first[: min(common(first, each.ids) for each in prompts.values()) - 1])
     with torch.inference_mode():
         prefix = model(torch.tensor([shots]), use_cache=True).past_key_values
     for start in range(0, len(lacking), 24):
@@ -94,13 +94,6 @@ def written(passages: Sequence[Passage], kept: dict[str, str], path: Path) -> di
         print(f"written {len(kept)}, {time.process_time() - started:.0f} s of processor", flush=True)
     backend.close()
     return kept
-
-
-def common(ids: Sequence[tuple[int, ...]]) -> list[int]:
-    """The longest beginning of all."""
-    first, last = min(ids), max(ids)
-    at = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return list(first[:at])
 
 
 def batch_of_replies(
