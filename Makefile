@@ -50,10 +50,10 @@ models: $(SETUP)
 	$(BIN)/qrelay models pull all-MiniLM-L6-v2 smollm2-135m-instruct qwen2.5-coder-0.5b-instruct
 
 demo: $(SETUP)  ## Label how-to questions over the Python documentation with real models (3 to 6 minutes after downloads).
-	$(BIN)/python -m demo.run
+	$(BIN)/qrelay demo
 
 demo-loop: $(LOCAL) models  ## One turn of the loop on the Python documentation: labels, training, gate, hot swap (at most 15 minutes).
-	$(BIN)/python -m demo.loop.run
+	$(BIN)/python -m qrelay.demo.loop.run
 
 JOBS ?= 3
 test: $(DEV) models  ## Run the test suite (JOBS=3 processes side by side).
