@@ -13,7 +13,6 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from qrelay import __version__
 from qrelay.cli.main import qrelay
 from qrelay.cli.serve import load_definition
 from qrelay.formats.queries import parse_line
@@ -84,10 +83,6 @@ def test_the_demo_has_about_forty_distinct_questions_and_valid_settings() -> Non
     assert max(Counter(query.text for query in queries).values()) == 1
     for name in SERVICES:
         load_settings(load_definition(name).settings, name, file=ROOT / "qrelay" / "demo" / "qrelay.yaml", environ={})
-
-
-def test_the_citation_names_the_version() -> None:
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text("utf8"))["version"] == __version__
 
 
 def test_settings_shown_in_the_readme_hold() -> None:
