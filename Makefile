@@ -120,7 +120,7 @@ licences: $(DEV)  ## Compare every dependency's licence with scripts/licences.ya
 SUPPLY := .venv-supply/.stamp
 $(SUPPLY): Makefile
 	$(PYTHON) -m venv .venv-supply
-	.venv-supply/bin/python -m pip install -q $(PIP_ARGS) cyclonedx-bom==7.5.0 twine==TWINE uv==0.13.9
+	.venv-supply/bin/python -m pip install -q $(PIP_ARGS) cyclonedx-bom==7.5.0 twine==7.0.0 uv==0.13.9
 	touch $@
 
 sbom: $(SETUP) $(SUPPLY)  ## Write build/sbom: CycloneDX of this environment, and of what each image installs.

@@ -58,7 +58,8 @@ def assemble(out: Path) -> None:
         raise SystemExit("\n".join(wrong))
     subprocess.run([TWINE, "check", "--strict", wheel, archive], check=True)
     shutil.copytree(ROOT / "deploy" / "docker", out / "images")
-    described = [each.described(images.origin()) for each in images.images()]
+    told = images.origin()
+    described = [each.described(told) for each in images.images()]
     (out / "images" / "images.json").write_text(json.dumps(described, indent=2) + "\n", "utf8")
     sbom.write(out / "sbom")
     if (ROOT / "mkdocs.yml").exists():

@@ -89,8 +89,8 @@ def test_a_label_goes_into_a_sink_and_out_again_and_nothing_heavy_is_imported(
 
 def test_a_command_that_needs_more_names_the_extra_that_brings_it(light: Installed, tmp_path: Path) -> None:
     assert command(light, tmp_path, "--version").stdout.startswith("qrelay, version ")
-    done = command(light, tmp_path, "judge", "try", "--query", "a", "--passage", "b")
-    assert done.returncode == 78 and "pip install 'qrelay[judge]' brings it" in done.stderr
+    done = command(light, tmp_path, "audit", "--collection", "docs")
+    assert done.returncode == 78 and "pip install 'qrelay[sink]' brings it" in done.stderr
     assert command(light, tmp_path, "feed", "--help").returncode == 0
 
 
