@@ -80,13 +80,15 @@ def origin() -> dict[str, str]:
     changed = "-changed" if git("status", "--porcelain") else ""
     remotes = git("remote").split()
     address = git("remote", "get-url", "origin") if "origin" in remotes else ""
-    return {"VERSION": __version__, "REVISION": git("rev-parse", "HEAD") + changed, "SOURCE": without_user(address)}
+    return {"VERSION": __version__, "REVISION": git("rev-parse", "HEAD") + changed, "SOURCE": public(address)}
 
 
-def without_user(address: str) -> str:
-    """A repository's address without the name and the token that it may hold."""
+def public(address: str) -> str:
+    """A repository's address without the name and the token that it may hold; "" where it is a folder."""
     parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else address
+    if not parts.netloc:
+        return address if re.match(r"[\w.-]+@[\w.-]+:", address) else ""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def engine() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.images import IMAGES, images, origin, without_user
+from scripts.images import IMAGES, images, origin, public
 from scripts.recipes import ROOT
 
 TOLD = {"VERSION": "1.2.3", "REVISION": "abc", "SOURCE": "https://git.example.com/qrelay"}
@@ -81,7 +81,7 @@ def test_without_an_engine_that_answers_it_says_so_and_builds_nothing(tmp_path: 
     assert "no image is called sinc" in run(tmp_path, "sinc").stderr
 
 
-def test_a_token_in_the_repositorys_address_is_in_no_label() -> None:
-    assert without_user("https://ana:secret@git.example.com/q.git") == "https://git.example.com/q.git"
-    assert without_user("git@git.example.com:q.git") == "git@git.example.com:q.git"
-    assert without_user("") == ""
+def test_neither_a_token_nor_a_folder_of_this_machine_is_in_a_label() -> None:
+    assert public("https://ana:secret@git.example.com/q.git") == "https://git.example.com/q.git"
+    assert public("git@git.example.com:q.git") == "git@git.example.com:q.git"
+    assert [public(each) for each in ("", "/home/ana/q", "../q", "file:///home/ana/q")] == [""] * 4
