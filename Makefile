@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev-stamp
 INSTALL = $(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-browser demo demo-loop test test-images test-vllm test-adapters check check-platforms licences sbom hashes checkov protos up clean bench judge-table models format chaos chaos-cluster simulate simulate-faults fuzz
+.PHONY: help setup setup-dev setup-browser demo demo-loop test test-images test-vllm test-adapters check check-platforms licences sbom hashes checkov protos up clean bench judge-table models format chaos chaos-cluster simulate simulate-faults fuzz test-wheel wheel images release
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -50,10 +50,10 @@ models: $(SETUP)
 	$(BIN)/qrelay models pull all-MiniLM-L6-v2 smollm2-135m-instruct qwen2.5-coder-0.5b-instruct
 
 demo: $(SETUP)  ## Label how-to questions over the Python documentation with real models (3 to 6 minutes after downloads).
-	$(BIN)/python -m demo.run
+	$(BIN)/qrelay demo
 
 demo-loop: $(LOCAL) models  ## One turn of the loop on the Python documentation: labels, training, gate, hot swap (at most 15 minutes).
-	$(BIN)/python -m demo.loop.run
+	$(BIN)/python -m qrelay.demo.loop.run
 
 JOBS ?= 3
 test: $(DEV) models  ## Run the test suite (JOBS=3 processes side by side).
@@ -83,6 +83,19 @@ fuzz: $(DEV)  ## Feed every reader with mutants of valid inputs (SECONDS=600 of 
 test-images: $(DEV)  ## Install each image's libraries on their own, start its command, see that it holds no other's (5 minutes).
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" -rP tests/deploy/docker/test_images.py
 
+wheel: $(DEV)  ## Build the wheel and the source archive into dist/: the same files give the same bytes.
+	$(BIN)/python -m scripts.package
+
+test-wheel: $(DEV) $(SUPPLY) models  ## Install the wheel into empty environments: light in seconds, local with the whole demo (15 minutes).
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" -rP tests/packaging/test_installed.py
+
+images: $(SETUP)  ## Describe every image and the command that builds it, as JSON; BUILD=1 builds them where an engine is at hand.
+	$(BIN)/python -m scripts.images $(if $(BUILD),--build)
+
+TAG ?=
+release: $(DEV) $(SUPPLY)  ## Rehearse the release of a tag (TAG=v0.1.0): wheel, images' recipes, SBOM, site, notes; PUBLISH=1 publishes.
+	$(BIN)/python -m scripts.release $(TAG) $(if $(PUBLISH),--publish)
+
 test-vllm: $(DEV) models  ## Install vLLM for the CPU into .venv-vllm and run the judge's contract tests with it.
 	$(BIN)/python scripts/setup_vllm.py $(PIP_ARGS)
 	.venv-vllm/bin/python -m pytest --timeout 400 tests/llm/test_backends.py tests/llm/test_vllm.py tests/llm/test_vllm_server.py -k vllm
@@ -111,16 +124,11 @@ licences: $(DEV)  ## Compare every dependency's licence with scripts/licences.ya
 SUPPLY := .venv-supply/.stamp
 $(SUPPLY): Makefile
 	$(PYTHON) -m venv .venv-supply
-	.venv-supply/bin/python -m pip install -q $(PIP_ARGS) cyclonedx-bom==7.5.0 uv==0.13.9
+	.venv-supply/bin/python -m pip install -q $(PIP_ARGS) cyclonedx-bom==7.5.0 twine==7.0.0 uv==0.13.9
 	touch $@
 
 sbom: $(SETUP) $(SUPPLY)  ## Write build/sbom: CycloneDX of this environment, and of what each image installs.
-	mkdir -p build/sbom
-	.venv-supply/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml -o build/sbom/qrelay.cdx.json
-	for image in retriever reranker judge sink trainer console; do \
-	  $(BIN)/python scripts/hashed.py $$image > build/sbom/$$image.txt && \
-	  .venv-supply/bin/cyclonedx-py requirements build/sbom/$$image.txt --pyproject pyproject.toml \
-	    -o build/sbom/$$image.cdx.json || exit 1; done
+	$(BIN)/python -m scripts.sbom
 
 hashes: $(SUPPLY)  ## Write constraints-hashed.txt anew, after a change of constraints.txt (needs a package registry).
 	.venv-supply/bin/python scripts/hashed.py --write
@@ -155,5 +163,5 @@ format: $(DEV)  ## Format the code.
 	$(BIN)/ruff format .
 
 clean:  ## Remove the environment, state and caches of this checkout (models stay in their cache).
-	rm -rf $(VENV) .venv-vllm .venv-supply .venv-checkov build .axe .qrelay .fuzz demo-output demo-loop-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm .venv-supply .venv-checkov build dist .axe .qrelay .fuzz demo-output demo-loop-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

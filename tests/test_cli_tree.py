@@ -31,7 +31,7 @@ from qrelay.output import Rows, show
 from qrelay.progress import Lines, listening, step
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = [path for part in ("qrelay", "services", "trainer", "demo") for path in (ROOT / part).rglob("*.py")]
+SOURCES = [path for part in ("qrelay", "services") for path in (ROOT / part).rglob("*.py")]
 
 
 def walk(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import pytest
 
-from demo.answers import HERE, SETS, Key, Verdict, demo_documents, read_key, read_line
-from demo.run import by_key, strategy
+from qrelay.demo.answers import HERE, SETS, Key, Verdict, demo_documents, read_key, read_line
+from qrelay.demo.run import by_key, cleared, strategy
+from qrelay.errors import ConfigError
 from qrelay.index.documents import Document
 from qrelay.parsing import yaml_document
 from qrelay.types import Passage
@@ -132,3 +133,13 @@ def test_only_the_larger_judge_is_asked_about_what_it_has_read(
 ) -> None:
     monkeypatch.setenv("QRELAY_JUDGE__MODEL", model)
     assert strategy(tmp_path) == ({"QRELAY_JUDGE__STRATEGY": "confirmed_likelihood"} if asked else {})
+
+
+def test_a_folder_that_no_demo_made_is_refused_and_stays(tmp_path: Path) -> None:
+    state = cleared(tmp_path / "new")
+    (state / "ledger.sqlite").touch()
+    assert cleared(tmp_path / "new") == state and not list(state.iterdir())
+    (tmp_path / "new" / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match="choose another --out"):
+        cleared(tmp_path / "new")
+    assert (tmp_path / "new" / "thesis.tex").exists()

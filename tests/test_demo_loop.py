@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.loop.run import ALTERNATIVES, SETS, evaluation_set, training_queries
 from qrelay.cli.serve import load_definition
+from qrelay.demo.loop.run import ALTERNATIVES, SETS, evaluation_set, training_queries
 from qrelay.formats.queries import parse_line
 from qrelay.index.corpus import read_corpus
 from qrelay.judging.strategies.contrastive import alternatives
@@ -22,7 +22,7 @@ from qrelay.training.experiment import load_experiment
 from qrelay.training.gate.rules import read_rules
 from qrelay.training.settings import trainer_settings
 
-DEMO = Path(__file__).resolve().parents[1] / "demo"
+DEMO = Path(__file__).resolve().parents[1] / "qrelay" / "demo"
 LOOP = DEMO / "loop"
 STOPWORDS = frozenset(
     re.findall(r"\w+", "how do does can i a an the of to in is it for with and or from by at on that as my be")

@@ -52,7 +52,7 @@ def test_the_command_line_loads_without_model_libraries() -> None:
 
 def test_services_are_imported_by_the_name_that_is_installed() -> None:
     """`qrelay/services` is a link to `services/`: by the folder's own name every module would exist twice."""
-    folders = ("qrelay", "services", "tests", "benchmarks", "demo", "scripts")
+    folders = ("qrelay", "services", "tests", "benchmarks", "scripts")
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for folder in folders

@@ -35,7 +35,7 @@ from qrelay.bench.targets.services import ServiceTarget
 from qrelay.models.catalogue import resolve
 from qrelay.rundir import Endpoint
 
-DEMO = Path(__file__).resolve().parents[2] / "demo"
+DEMO = Path(__file__).resolve().parents[2] / "qrelay" / "demo"
 COLLECTION = "python-docs"
 EMBEDDER, JUDGE = "all-MiniLM-L6-v2", "qwen2.5-coder-0.5b-instruct"
 JUDGED_PASSAGES = 5

@@ -38,5 +38,12 @@ WORKDIR /srv/qrelay
 USER 10001:10001
 # HTTP and metrics, as the configurations in deploy/ bind them, on the loopback.
 EXPOSE 7405 7415
+# Told by `make images`: which version, built from which commit of which repository.
+ARG VERSION=""
+ARG REVISION=""
+ARG SOURCE=""
+LABEL org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"
 ENTRYPOINT ["qrelay"]
 CMD ["console"]

@@ -40,5 +40,12 @@ WORKDIR /srv/qrelay
 USER 10001:10001
 # gRPC and metrics, as the configurations in deploy/ bind them.
 EXPOSE 7402 7412
+# Told by `make images`: which version, built from which commit of which repository.
+ARG VERSION=""
+ARG REVISION=""
+ARG SOURCE=""
+LABEL org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"
 ENTRYPOINT ["qrelay"]
 CMD ["serve", "reranker"]

@@ -38,5 +38,12 @@ ENV PATH="/opt/qrelay/bin:$PATH" HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYT
     QRELAY_MODELS_DIR=/srv/qrelay/models
 WORKDIR /srv/qrelay
 USER 10001:10001
+# Told by `make images`: which version, built from which commit of which repository.
+ARG VERSION=""
+ARG REVISION=""
+ARG SOURCE=""
+LABEL org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"
 ENTRYPOINT ["qrelay"]
 CMD ["train", "--help"]

@@ -80,11 +80,12 @@ _COMMANDS: Final[Mapping[Role, str]] = {
         label withdraw; queries alternatives; queries generate""",
     _OPERATOR: """
         bench compare; bench judge; bench pipeline; bench record; bench reranker; bench retriever; bench sink;
-        bench sizing; certs dev; console; down; feed; forget; dlq replay; index build; index load; index reembed;
-        index update; judge cache export; judge cache prune; judge collect; judge rejudge; judge submit;
-        ledger backup; ledger compact; ledger migrate; ledger prune; models prepare; models promote; models prune;
-        models pull; models push; models restore-judge; models retract-judge; models rollback; models tune;
-        nats accounts; nats declare; serve; tokens add; tokens list; tokens revoke; training abandon; up""",
+        bench sizing; certs dev; console; demo; down; feed; forget; dlq replay; index build; index load;
+        index reembed; index update; judge cache export; judge cache prune; judge collect; judge rejudge;
+        judge submit; ledger backup; ledger compact; ledger migrate; ledger prune; models prepare; models promote;
+        models prune; models pull; models push; models restore-judge; models retract-judge; models rollback;
+        models tune; nats accounts; nats declare; serve; tokens add; tokens list; tokens revoke; training abandon;
+        up""",
     _TRAINER: "export; models gate; publish; push; relabel; rounds; track; train; training run",
 }
 COMMANDS: Final[Mapping[str, Role]] = {

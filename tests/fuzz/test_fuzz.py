@@ -42,6 +42,9 @@ LEFT_OUT: Final = {
         "qrelay.bench.environment:_cpu_quota",
         "qrelay.bench.environment:_memory_limit_gib",
         "qrelay.bench.probe:peak_mib",
+        "qrelay.demo.answers:read_key",
+        "qrelay.demo.loop.run:_lines",
+        "qrelay.demo.loop.run:evaluation_set",
         "qrelay.models.openvino:_processor_flags",
         "qrelay.models.prepared:_container_allows",
         "qrelay.models.static_int8:calibration_texts",
@@ -77,6 +80,7 @@ LEFT_OUT: Final = {
     ),
     "written whole by the same command a moment ago, or by an earlier run of the same job": (
         "qrelay.cli.train:_train",
+        "qrelay.demo.run:report",
         "qrelay.index.bm25:build_bm25",
         "qrelay.index.build:_complete",
         "qrelay.index.milvus.load:_Loader._noted",

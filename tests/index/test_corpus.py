@@ -173,7 +173,7 @@ def test_python_docs_name_what_does_not_exist() -> None:
 
 
 def test_the_demos_questions_are_forty_and_its_modules_exist() -> None:
-    demo = ROOT / "demo"
+    demo = ROOT / "qrelay" / "demo"
     queries = [json.loads(line) for line in (demo / "queries.jsonl").read_text("utf8").splitlines()]
     assert len({query["query_id"] for query in queries}) == len({query["text"] for query in queries}) == 40
     documents = list(read_corpus(f"python-docs:@{demo / 'modules.txt'}", never))

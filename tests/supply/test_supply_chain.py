@@ -9,8 +9,8 @@ import pytest
 
 from scripts import hashed, licences
 from scripts.check_wheels import pins
+from scripts.recipes import IMAGES, read
 from tests.deploy.docker.extras import installs
-from tests.deploy.docker.recipes import IMAGES, read
 
 RULES = licences.Rules(frozenset({"MIT", "BSD"}), {"BSD License": "BSD"}, {"odd": "GPL-3.0"})
 TEXT = hashed.FILE.read_text("utf8")

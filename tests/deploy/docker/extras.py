@@ -11,7 +11,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.deploy.docker.recipes import ROOT
+from scripts.recipes import ROOT
 
 BROUGHT_ALONG: Mapping[str, str] = {
     "jinja2": "torch",

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from tests.deploy.docker.recipes import ROOT, Recipe
+from scripts.recipes import ROOT, Recipe
 
 NEEDS = Path(__file__).with_name("needs.py")
 DOUBLES: Mapping[str, Mapping[str, str]] = {

@@ -19,7 +19,7 @@ from qrelay.models.catalogue import load_catalogue
 from qrelay.runtime.natsserver import find_binary
 from qrelay.settings import load_settings
 from qrelay.settings.sections import CLASSES, SERVICES, settings_of
-from tests.deploy.docker.recipes import FOLDER, IMAGES, read
+from scripts.recipes import FOLDER, IMAGES, read
 
 FILES = ("compose.yaml", "compose.postgres.yaml")
 BUILT = {f"qrelay-{name}" for name in IMAGES}

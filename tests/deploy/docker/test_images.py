@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from scripts.recipes import IMAGES, read
 from tests.deploy.docker.extras import WITHOUT, code_of, foreign
 from tests.deploy.docker.installed import DOUBLES, Installed, clean, install, serving
-from tests.deploy.docker.recipes import IMAGES, read
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(1800)]
 """Seconds a test: pip installs up to 2 GB in its first one, on machines that are busy."""

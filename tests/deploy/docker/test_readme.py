@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from qrelay.cli.main import qrelay
-from tests.deploy.docker.recipes import IMAGES, ROOT, read
+from scripts.recipes import IMAGES, ROOT, read
 from tests.deploy.docker.test_compose import BUILT, VARIANTS
 
 TEXT = (ROOT / "deploy" / "README.md").read_text("utf8")

@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 from qrelay.cli.main import qrelay
 from qrelay.settings.sections import SERVICES
+from scripts.recipes import FOLDER, IMAGES, ROOT, Recipe, read
 from tests.deploy.docker.extras import (
     BROUGHT_ALONG,
     WITHOUT,
@@ -25,7 +26,6 @@ from tests.deploy.docker.extras import (
     project,
 )
 from tests.deploy.docker.needs import imported
-from tests.deploy.docker.recipes import FOLDER, IMAGES, ROOT, Recipe, read
 
 RECIPES = [read(name) for name in IMAGES]
 each_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "deploy" / "docker"
 IMAGES = ("retriever", "reranker", "judge", "sink", "trainer", "console")
 

@@ -1,6 +1,6 @@
 """One whole turn of the loop over the Python documentation: labels, two trained models, the gate, the hot swap.
 
-    make demo-loop       # or: python -m demo.loop.run [--queries N] [--out demo-loop-output]
+    make demo-loop       # or: python -m qrelay.demo.loop.run [--queries N] [--out demo-loop-output]
 
 What it runs is what a user would type: `qrelay index build`, `qrelay index corpus`, `qrelay up`, and `qrelay rounds`,
 which feeds, judges, mines, trains, evaluates, gates and promotes. It shows what the services serve before and after,
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from demo.run import COLLECTION, qrelay, start_services, stop
+from qrelay.demo.run import COLLECTION, qrelay, start_services, stop
 from qrelay.output import Rows, show
 from qrelay.rundir import require
 from qrelay.runtime.client import get_info

@@ -1,6 +1,6 @@
 """The demo: how-to questions over the Python documentation, labelled by four processes on real models.
 
-    make demo            # or: python -m demo.run [--queries FILE] [--further] [--out demo-output]
+    qrelay demo          # `make demo` in a checkout
 
 What it runs is what a user would type: `qrelay models tune`, `qrelay index build`, `qrelay up`,
 `qrelay feed --wait`, `qrelay export`. It ends with a table of what was found, how much of it is right by the answer
@@ -9,7 +9,6 @@ key (answers.yaml), what it cost, and where the files are.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -22,7 +21,8 @@ from typing import Any
 
 from rich.console import Console
 
-from demo.answers import SETS, Key, Verdict, demo_documents, read_key
+from qrelay.demo.answers import SETS, Key, Verdict, demo_documents, read_key
+from qrelay.errors import ConfigError
 from qrelay.judging.settings import JudgeSettings
 from qrelay.labels.settings import SinkSettings
 from qrelay.output import Rows, show
@@ -37,6 +37,9 @@ from qrelay.v1 import sink_pb2, sink_pb2_grpc
 HERE = Path(__file__).parent
 COLLECTION = "python-docs"
 SERVICES = 4
+MADE = frozenset({"state"} | {f"{name}{rest}" for name in ("python-docs.qrels", "triples.jsonl")
+                              for rest in ("", ".manifest.json")})  # fmt: skip
+"""What a run leaves in its folder."""
 CONFIRMS = "qwen2.5-coder-1.5b-instruct"
 """The judge that is asked about the passages near the best too; a smaller one answers worse than it reads."""
 
@@ -164,17 +167,19 @@ def _unread(verdicts: list[Verdict]) -> str:
     return f"; {count} not checked by anyone" if count else ""
 
 
-def main() -> None:
-    """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("demo-output"))
-    parser.add_argument("--queries", type=Path, default=HERE / "queries.jsonl")
-    parser.add_argument("--further", action="store_true", help="Ask the twenty further questions too")
-    arguments = parser.parse_args()
-    out = arguments.out.resolve()
-    state = out / "state"
+def cleared(out: Path) -> Path:
+    """The folder, empty but for a new `state`. Raises ConfigError: it holds what no run of the demo made."""
+    if out.exists() and (not out.is_dir() or {each.name for each in out.iterdir()} - MADE):
+        raise ConfigError(f"{out} holds what no demo made, and would be replaced: choose another --out")
     shutil.rmtree(out, ignore_errors=True)
+    state = out / "state"
     state.mkdir(parents=True)
+    return state
+
+
+def run(out: Path, queries: Path, further: bool) -> None:
+    """The whole demo into `out`; `further` asks the twenty further questions too."""
+    state = cleared(out)
     environ = {**os.environ, "QRELAY_DATA_DIR": str(state), "QRELAY_CONFIG": str(HERE / "qrelay.yaml"),
                "QRELAY_CONSOLE__ENABLED": "false"}  # fmt: skip
     qrelay("models", "tune", environ=environ)
@@ -184,7 +189,7 @@ def main() -> None:
            "--out", str(state / "index"), environ=environ)  # fmt: skip
     services = start_services(state, environ)
     try:
-        for file in [arguments.queries, *([HERE / "further" / "queries.jsonl"] if arguments.further else [])]:
+        for file in [queries, *([HERE / "further" / "queries.jsonl"] if further else [])]:
             qrelay("feed", str(file), "--collection", COLLECTION, "--wait", environ=environ)
         stats = statistics(state)
     finally:
@@ -194,7 +199,3 @@ def main() -> None:
     qrelay("export", "triples", "--collection", COLLECTION, "--out", str(out / "triples.jsonl"), "--unmeasured",
            environ=environ, needed=False)  # fmt: skip
     report(out, stats, time.monotonic() - started)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,1 +1,0 @@
-"""`make demo`: the main job, whole and real, on this machine."""

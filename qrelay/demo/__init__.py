@@ -1,0 +1,1 @@
+"""`qrelay demo`: the main job, whole and real, on this machine."""
