@@ -130,4 +130,4 @@ def _fields(settings: type[BaseModel], leave_out: set[str], prefix: str = "") ->
             continue
         default = field.get_default(call_default_factory=True)
         shown = "" if default is None or default == "" else f"`{default}`"
-        yield f"{prefix}{name}", shown, (field.description or "").replace("|", "\\|")
+        yield f"{prefix}{name}", shown, (field.description or "").replace("|", "\\|").replace("<", "&lt;")
