@@ -18,6 +18,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDERS: Final = (".", "docs", "services/*", "qrelay/*", "examples", "deploy")
 """Where pages are."""
 NOTEBOOKS: Final = "examples"
+WIDE: Final = ".md-grid { max-width: 80rem; }"
+"""Room for lines of 118 columns beside the two menus."""
 _LINK: Final = re.compile(r"\]\(([^)#\s]+)")
 _TO_NOTEBOOK: Final = re.compile(r"\]\(([^)#\s:]+)\.ipynb\)")
 
@@ -32,6 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     others = {path.relative_to(ROOT) for path in linked if path.is_file() and path.is_relative_to(ROOT)}
     for path in sorted((others | set(notebooks())) - texts.keys()):
         found.append(File.generated(config, path.as_posix(), abs_src_path=str(ROOT / path)))
+    found.append(File.generated(config, "site.css", content=WIDE))
     return Files(found)
 
 
