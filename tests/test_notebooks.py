@@ -31,7 +31,7 @@ def test_a_model_is_trained_and_the_gate_says_what_becomes_of_it(tmp_path: Path)
 
 
 def test_a_run_is_judged_and_measured_with_the_labels(tmp_path: Path) -> None:
-    said = printed(run(EXAMPLES / "judge_a_run.ipynb", tmp_path, **DOUBLES, QRELAY_JUDGE__STRATEGY="binary"))
+    said = printed(run(EXAMPLES / "judge_a_run.ipynb", tmp_path, **DOUBLES))
     assert said.count("nDCG@3") >= 4
     assert (tmp_path / "notebook-run" / "judged.qrels").exists()
 
