@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev-stamp
 INSTALL = $(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-browser demo demo-loop test test-images test-vllm test-adapters check check-platforms licences sbom hashes checkov protos up clean bench judge-table models format chaos chaos-cluster simulate simulate-faults fuzz test-wheel wheel images release
+.PHONY: help setup setup-dev setup-browser demo demo-loop test test-images test-vllm test-adapters check check-platforms licences sbom hashes checkov protos up clean bench judge-table models format chaos chaos-cluster simulate simulate-faults fuzz test-wheel wheel images release site notebooks
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
@@ -104,12 +104,13 @@ test-adapters: $(DEV) models  ## Install other people's tools into .venv-adapter
 	$(BIN)/python scripts/setup_adapters.py $(PIP_ARGS)
 	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 .venv-adapters/bin/python -m pytest tests/integrations
 
-check: $(DEV)  ## Lint, types, layers, contracts, generated files.
+check: $(DEV)  ## Lint, types, layers, contracts, generated files, the documentation's site with its links.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/check_generated.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python scripts/licences.py
 	$(BIN)/hadolint deploy/docker/*.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/docker/compose*.yaml
@@ -142,7 +143,18 @@ $(CHECKOV): Makefile
 checkov: $(DEV) $(CHECKOV)  ## Ask checkov about every overlay; deploy/k8s/checkov.yaml explains what is skipped.
 	$(BIN)/python scripts/checkov.py .venv-checkov/bin/checkov
 
-protos: $(DEV)  ## Generate qrelay/v1 from protos/, and docs/configuration.md from the settings.
+SITE := $(VENV)/.site-stamp
+site: $(SITE)  ## Build the documentation as a site into build/site; a dead link or anchor fails.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(SITE): $(SETUP)
+	$(INSTALL) -e ".[docs]"
+	touch $@
+
+notebooks: $(DEV) models  ## Run the notebooks of examples/ anew, and store what they print.
+	$(BIN)/python scripts/notebooks.py --write
+
+protos: $(DEV)  ## Generate qrelay/v1 from protos/, and the reference pages of docs/ from the code.
 	$(BIN)/python scripts/check_generated.py --write
 
 up: setup  ## Run the four services here until Ctrl-C.

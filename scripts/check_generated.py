@@ -1,5 +1,5 @@
-"""Generated files against their sources: protobuf code, the configuration reference, the fields of experiments,
-the benchmarks' page and sizing.
+"""Generated files against their sources: protobuf code, the reference pages (settings, commands, protos, metrics,
+exit codes), the fields of experiments, the benchmarks' page and sizing.
 
     python scripts/check_generated.py            # compare; exit 1 and say what differs
     python scripts/check_generated.py --write    # generate
@@ -13,9 +13,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks_page import pages
+import benchmarks_page
+import reference_pages
 from training_page import filled
 
 from qrelay.cli.config import reference_page
@@ -67,25 +69,25 @@ def breaking() -> int:
     return buf("breaking", "--against", "../.git#branch=main,subdir=protos") if shown.returncode == 0 else 0
 
 
+def pages() -> Iterator[tuple[Path, str]]:
+    """Each page that is generated, in whole or in part, and what it must hold."""
+    yield REFERENCE, reference_page(list(CLASSES)) + "\n"
+    yield TRAINING, filled(TRAINING.read_text("utf8"))
+    yield from reference_pages.pages()
+    yield from benchmarks_page.pages()
+
+
 def main() -> int:
     """See the module."""
-    page = reference_page(list(CLASSES)) + "\n"
-    training = filled(TRAINING.read_text("utf8"))
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
         if "--write" in sys.argv:
             for path in (Path(folder) / "qrelay" / "v1").iterdir():
                 shutil.copy(path, GENERATED / path.name)
-            REFERENCE.write_text(page, "utf8")
-            TRAINING.write_text(training, "utf8")
             for path, text in pages():
                 path.write_text(text, "utf8")
             return 0
         problems = stale(Path(folder))
-    if not REFERENCE.exists() or REFERENCE.read_text("utf8") != page:
-        problems.append(str(REFERENCE.relative_to(ROOT)))
-    if TRAINING.read_text("utf8") != training:
-        problems.append(str(TRAINING.relative_to(ROOT)))
     problems += [
         str(path.relative_to(ROOT)) for path, text in pages() if not path.exists() or path.read_text("utf8") != text
     ]

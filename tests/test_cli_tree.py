@@ -29,6 +29,7 @@ from qrelay.errors import InvalidQuery, UnknownCollection
 from qrelay.nearest import did_you_mean
 from qrelay.output import Rows, show
 from qrelay.progress import Lines, listening, step
+from qrelay.training.experiment import shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [path for part in ("qrelay", "services") for path in (ROOT / part).rglob("*.py")]
@@ -88,6 +89,11 @@ def test_every_command_shows_an_example_that_parses(path: tuple[str, ...]) -> No
         assert words[0] == "qrelay"
         called = parsed(qrelay, words[1:], ())
         assert called[: len(path)] == path, f"an example of {' '.join(called)}"
+
+
+def test_examples_name_experiments_that_are_shipped() -> None:
+    lines = [words for command in TREE.values() for words in examples(command) if "--experiment" in words]
+    assert lines and {words[words.index("--experiment") + 1] for words in lines} <= set(shipped())
 
 
 @pytest.mark.parametrize("path", COMMANDS)

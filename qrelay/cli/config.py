@@ -129,5 +129,5 @@ def _fields(settings: type[BaseModel], leave_out: set[str], prefix: str = "") ->
             yield from _fields(field.annotation, set(), f"{prefix}{name}.")
             continue
         default = field.get_default(call_default_factory=True)
-        shown = "" if default is None or default == "" else f"`{default}`"
-        yield f"{prefix}{name}", shown, (field.description or "").replace("|", "\\|")
+        shown = "needed" if field.is_required() else "" if default is None or default == "" else f"`{default}`"
+        yield f"{prefix}{name}", shown, (field.description or "").replace("|", "\\|").replace("<", "&lt;")

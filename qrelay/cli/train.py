@@ -24,7 +24,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _PLACE = click.Path(path_type=Path, exists=True)
 
 
-@click.command("train", epilog=example("qrelay train --experiment bi_encoder --data 'exports/*.jsonl' --out run"))
+@click.command("train", epilog=example("qrelay train --experiment infonce_only --data 'exports/*.jsonl' --out run"))
 @click.option("--experiment", "name", metavar="NAME|FILE", help="A shipped experiment, or a YAML file.")
 @click.option("--data", multiple=True, metavar="GLOB", help="Exports (labels, triples) for stages that name none.")
 @click.option(
