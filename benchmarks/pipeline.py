@@ -128,7 +128,12 @@ class Asked:
     """Queries that the throughput did not need: bench.data.Source."""
 
     def item(self, number: int) -> Any:
+        """See data.Source."""
         return wire.to_proto(query(_ALONE_FROM + number))
+
+    def describe(self) -> dict[str, Any]:
+        """See data.Source."""
+        return {}
 
 
 async def alone(url: str, folder: Path, sink: str, count: int) -> list[float]:

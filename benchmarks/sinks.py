@@ -60,7 +60,7 @@ async def compare(addresses: list[str], sets: int, requests: int, rounds: int) -
         ServiceTarget("sink", address, source, items=sets, channels=1)
         for address, source in zip(addresses, made, strict=True)
     ]
-    one, both = [], []
+    one, both = list[float](), list[float]()
     async with targets[0], targets[1]:
         every = list(zip(targets, made, strict=True))
         for number in range(rounds + 1):

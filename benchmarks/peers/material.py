@@ -11,7 +11,7 @@ from typing import Protocol, Self
 
 from benchmarks.references.__main__ import COLLECTION, build_index
 from benchmarks.references.reranker import make_cross_encoder
-from demo.answers import SETS, Verdict, demo_documents, read_key
+from qrelay.demo.answers import SETS, Verdict, demo_documents, read_key
 from qrelay.index.bm25 import Bm25
 from qrelay.index.manifest import current_folder, read_manifest
 from qrelay.index.store import PassageStore

@@ -102,8 +102,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "QRELAY_RETRIEVER__COLLECTIONS": json.dumps([options.collection]),
         "QRELAY_RETRIEVER__REGISTRY_POLL_S": "0",
     }
-    with serving("retriever", environ) as address:
-        return asyncio.run(compare(comparison, address, source, BATCH, bare, options.rounds))
+    with serving("retriever", environ) as at:
+        return asyncio.run(compare(comparison, at.grpc, source, BATCH, bare, options.rounds))
 
 
 def _embedder(fingerprint: str) -> Embedder:
