@@ -117,7 +117,7 @@ def cross_encoder(size: Size, folder: Path) -> dict[str, Any]:
     """Pairs through the reranker's scorer and `CrossEncoder.predict`."""
     from sentence_transformers import CrossEncoder
 
-    from services.reranker.scorers import CrossEncoderScorer
+    from qrelay.services.reranker.scorers import CrossEncoderScorer
 
     path = make_cross_encoder(folder / "cross-encoder")
     ours = CrossEncoderScorer(f"path:{path}", max_length=MAX_LENGTH, batch_pairs=BATCH)

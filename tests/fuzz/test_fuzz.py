@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from qrelay import wire
 from qrelay.errors import QrelayError
 from qrelay.types import JudgedSet
+from qrelay.v1 import records_pb2
 from tests.fuzz.attempt import attempt
 from tests.fuzz.messages import MESSAGES, RECORDS, converted, same
 from tests.fuzz.mutants import mutant
@@ -252,4 +253,6 @@ def test_a_record_that_lost_something_on_its_way_is_seen() -> None:
 
 
 def test_every_record_has_a_conversion_both_ways() -> None:
-    assert {type(wire.to_proto(record)) for record in RECORDS} == set(wire._FROM_PROTO)
+    # The sink reads these parts of records by themselves.
+    alone = {records_pb2.Score, records_pb2.JudgeIdentity, records_pb2.Utility}
+    assert {type(wire.to_proto(record)) for record in RECORDS} | alone == set(wire._FROM_PROTO)
