@@ -31,10 +31,11 @@ from qrelay.judging.strategies import make_strategy
 from qrelay.judging.strategies.chat import Shot
 from qrelay.judging.strategies.lint import warnings
 from qrelay.judging.strategies.rubric import Rubric, load_rubric
-from qrelay.labels.ledger.packing import pack, text_hash
+from qrelay.labels.ledger.columns import of_record
+from qrelay.labels.ledger.packing import hash_of, pack
 from qrelay.llm.fake import FakeBackend
 from qrelay.scales import Scale
-from qrelay.types import Candidate, CandidateSet, Missing, Passage, Query, Score
+from qrelay.types import Candidate, CandidateSet, JudgedSet, Missing, Passage, Query, Score
 from qrelay.wire import encode
 from tests.index.documents import write_jsonl
 from tests.judging.rubrics import rubric_file
@@ -188,7 +189,8 @@ async def test_judgment_keys_are_those_of_the_labels_that_exist(name: str, tmp_p
 
 
 def test_messages_and_ledger_rows_without_metadata_are_byte_for_byte_what_they_were() -> None:
-    packed = pack(FED, [text_hash(each.passage) for each in FED.candidates])
+    texts = [hash_of(each.passage.title, each.passage.text) for each in FED.candidates]
+    packed = pack(of_record(JudgedSet(FED, ())), texts)
     found = [hashlib.sha256(data).hexdigest()[:24] for data in (encode(FED, compress=False)[0], packed)]
     assert found == ["5a444cbda0a1ac02c0767057", "ff8b8572c536551b5df4aabb"]
     assert feed_message_id(FED) == "236b294d114f9743a1a3fbc779364fe124c0ce9a"

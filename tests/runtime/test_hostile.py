@@ -103,7 +103,8 @@ async def test_a_batch_of_hostile_messages_delays_its_neighbours_by_that_batch_a
     async with running(stage, broker):
         assert len(await collect(broker, Queue.RETRIEVED, 4)) == 4
         assert len(await collect(broker, Queue.DLQ, FAST.max_items)) == FAST.max_items
-    assert stage.batches == [["q0", "q1", "q2", "q3"]]
+    assert [each for batch in stage.batches for each in batch] == ["q0", "q1", "q2", "q3"]
+    assert len(stage.batches) <= 2  # one that comes where nothing is in hand goes at once
 
 
 async def test_a_stage_that_cannot_say_what_an_item_costs_fails_over_that_item_alone(broker: Any) -> None:

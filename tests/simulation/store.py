@@ -92,10 +92,10 @@ class SimulatedLedger(Ledger):
         self._committed, self._recorded = committed, recorded
 
     @contextmanager
-    def writing(self, doing: str) -> Iterator[sa.Connection]:
+    def writing(self, doing: str, *, early: bool = False) -> Iterator[sa.Connection]:
         if self._away():
             raise BackendUnavailable(f"cannot {doing}: the database does not answer (simulated)")
-        with super().writing(doing) as connection:
+        with super().writing(doing, early=early) as connection:
             yield connection
         if self._answer_lost():
             raise BackendUnavailable(f"cannot {doing}: the connection broke at the commit (simulated)")
