@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks import judge_transfer
+from benchmarks.public import Public
 from qrelay.bench.table import Grid, markdown_lines
 
 BEGIN, END = "<!-- judge table: begin -->", "<!-- judge table: end -->"
@@ -14,18 +14,6 @@ TRANSFER = "transfer"
 """Its key in the JSON, and its word in the page's markers."""
 _COLUMNS: Final = {"auc_within_query": "within", "kappa_binary": "kappa binary", "kappa_four_point": "kappa 4-point",
                    "kappa_graded": "quadratic", "tau": "tau"}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Public:
-    """A collection below the data folder. peers: figures of labels that others published, by the judge's name."""
-
-    title: str
-    queries: str
-    qrels: str
-    relevant_from: int
-    peers: Mapping[str, Mapping[str, float]]
-    runs: str = ""
 
 
 def markdown(found: Mapping[str, Any], publics: Mapping[str, Public]) -> str:

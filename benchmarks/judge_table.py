@@ -17,49 +17,31 @@ places of the sorted ids, for choosing on one and reporting the other; it prints
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache as once
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
-import numpy as np
-
 from benchmarks import judge_transfer
-from benchmarks.judge_page import TRANSFER, Public, filled, section, transfer
-from qrelay.errors import BackendUnavailable, QrelayError
+from benchmarks.judge_page import TRANSFER, filled, section, transfer
+from benchmarks.public import COLLECTIONS, Public, options
+from benchmarks.tables import BOTH_DENSE, CONSENSUS, JUDGES, MINILM, MPNET, Kept, table_of
+from qrelay.errors import QrelayError
 from qrelay.files import write_atomic
-from qrelay.formats.annotated_pairs import GradedPair, corpus_texts, read_beir
-from qrelay.formats.beir import Collection
 from qrelay.formats.runs import read_run
-from qrelay.judging.cache import JudgmentCache, NoCache, open_cache
-from qrelay.judging.judge import Judge
-from qrelay.judging.panel import Panel
-from qrelay.judging.qualification.stages import Scores, StageOptions, score_pairs
+from qrelay.judging.cache import open_cache
 from qrelay.judging.qualification.systems import FUSED, FUSED_STAGES, Evaluation, System, evaluate, with_stages
-from qrelay.judging.qualification.table import Table, measure
+from qrelay.judging.qualification.table import Table
 from qrelay.judging.report.write import without_nan
-from qrelay.judging.strategies.consensus import Consensus
-from qrelay.judging.strategies.query_likelihood import QueryLikelihood
-from qrelay.llm.base import Local, Weights
-from qrelay.llm.embedder import EmbedderBackend
-from qrelay.llm.exchange import Continuation, TargetLogprobs
-from qrelay.models.embedder import Embedder, SentenceTransformerEmbedder, TextKind, Vectors, load_embedder
 from qrelay.models.engines import EncoderEngine
 from qrelay.training.evaluation.agreement import Judged, agreement
-from qrelay.training.evaluation.embedding import corpus_vectors
-from qrelay.types import BM25, DENSE, JudgeIdentity, Judgment, Missing
+from qrelay.types import BM25
 
 ROOT = Path(__file__).resolve().parents[1]
 JSON, PAGE = ROOT / "docs" / "judge-table.json", ROOT / "docs" / "judge.md"
-MINILM, MPNET = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
-BOTH_DENSE: Final = (DENSE, f"{DENSE}:{MPNET}")
-JUDGES: Final = {"0.5B": "qwen2.5-coder-0.5b-instruct", "1.5B": "qwen2.5-coder-1.5b-instruct"}
-CONSENSUS: Final = "consensus"
 
 DENSES: Final = {"MiniLM": BOTH_DENSE[:1], "mpnet": BOTH_DENSE[1:], "both cosines": BOTH_DENSE}
 ROWS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -84,88 +66,6 @@ ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     f"`{FUSED_STAGES}`: 0.5B, 1.5B, consensus, MiniLM": with_stages((*JUDGES, CONSENSUS), BOTH_DENSE[:1]),
 }
 """A row's name and its inputs."""
-
-
-COLLECTIONS: Final = {
-    "llmjudge-dl23": Public(
-        "LLMJudge DL23", "queries.jsonl", "qrels/test.tsv", 2,
-        {"Llama-3-8B, direct": {"auc": 0.726, "kappa_binary": 0.329, "kappa_four_point": 0.188},
-         "Llama-3-70B, four prompts": {"auc": 0.766, "kappa_binary": 0.371, "kappa_four_point": 0.209}}),
-    "trec-dl19": Public(
-        "TREC DL19", "queries.jsonl", "qrels/test.tsv", 2,
-        {"Llama-3-8B, direct": {"auc": 0.718, "kappa_binary": 0.272, "kappa_four_point": 0.128, "tau": 0.891},
-         "Llama-3-70B, four prompts": {"auc": 0.813, "kappa_binary": 0.388, "kappa_four_point": 0.167, "tau": 0.868},
-         "Flan-T5-large": {"auc": 0.741, "kappa_binary": 0.322, "kappa_four_point": 0.227, "tau": 0.904}}, "runs"),
-    "liveqa-med": Public("LiveQA-Med dev", "queries.dev.jsonl", "qrels.dev.tsv", 3, {}),
-}  # fmt: skip
-
-
-class Recorded(Local):
-    """A judge's engine that computes nothing: what the cache does not hold is missing."""
-
-    def __init__(self, identity: JudgeIdentity, asks: str) -> None:
-        self.weights = Weights(identity.model, identity.revision, identity.quantisation)
-        self._decodings = {asks: identity.decoding}
-
-    async def loglikelihood(self, continuations: Sequence[Continuation]) -> list[TargetLogprobs | QrelayError]:
-        """None."""
-        return [BackendUnavailable("not in the cache")] * len(continuations)
-
-    def close(self) -> None:
-        """Nothing to free."""
-
-
-class Kept(SentenceTransformerEmbedder):
-    """An embedder whose vectors of documents are kept in a folder, and those that it gave once in memory."""
-
-    def __init__(self, name: str, folder: Path, engine: EncoderEngine = "torch") -> None:
-        found = load_embedder(name, engine=engine)
-        assert isinstance(found, SentenceTransformerEmbedder)
-        super().__init__(found.model, found.name, found.fingerprint)
-        self._folder = folder
-        self._rows: dict[str, Any] = {}
-
-    def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
-        """See the class."""
-        if kind == "query":
-            return super().encode(texts, kind)
-        if not self._rows.keys() >= {*texts}:
-            whole = Collection(list(map(str, range(len(texts)))), list(texts), {}, {})
-            plain = SentenceTransformerEmbedder(self.model, self.name, self.fingerprint)
-            self._rows |= zip(texts, corpus_vectors(whole, plain, keep=self._folder), strict=True)
-        return np.array([self._rows[text] for text in texts])
-
-
-def recorded(
-    cache: JudgmentCache, pairs: Sequence[GradedPair], stages: Scores, relevant_from: int
-) -> tuple[Table, dict[str, int]]:
-    """The table of the judges all of whose labels of these pairs are in the cache, and how many labels of each judge
-    are there. Of several engines' labels of one model those that are most."""
-    strategy = QueryLikelihood()
-    labels: dict[str, tuple[Judgment, ...]] = {}
-    hashes: dict[str, str] = {}
-    there = dict.fromkeys(JUDGES, 0)
-    for known in cache.stats().judges:
-        names = [name for name, model in JUDGES.items() if model == known.judge.model]
-        if not names or known.judge.prompt_hash != strategy.spec.prompt_hash:
-            continue
-        judge = Judge(Recorded(known.judge, strategy.spec.asks), strategy, cache)
-        table = asyncio.run(measure(Panel({names[0]: judge}, cache), pairs, stages, relevant_from))
-        outcomes = [each.outcome for each in table.labels[names[0]]]
-        lacking = sum(isinstance(each, Missing) and each.reason == "unavailable" for each in outcomes)
-        there[names[0]] = max(there[names[0]], len(pairs) - lacking)
-        if not lacking:
-            labels |= table.labels
-            hashes |= table.judges
-    ordered = {name: labels[name] for name in JUDGES if name in labels}
-    return Table(tuple(pairs), relevant_from, ordered, hashes, stages), there
-
-
-def agreeing(table: Table, embedder: Embedder) -> Table:
-    """The table with the labels of the strategy `consensus`, which costs no more than the passages' vectors."""
-    panel = Panel({CONSENSUS: Judge(EmbedderBackend(embedder), Consensus(), NoCache())}, NoCache())
-    said = asyncio.run(measure(panel, table.pairs, table.stages, table.relevant_from))
-    return replace(table, labels={**table.labels, **said.labels}, judges={**table.judges, **said.judges})
 
 
 def taus(table: Table, system: System, folder: Path) -> dict[str, Any]:
@@ -200,22 +100,6 @@ def figures(evaluation: Evaluation, there: Mapping[str, int], runs: Path | None)
         if runs is not None:
             found[row] |= taus(table, system, runs)
     return found
-
-
-def table_of(
-    public: Public, folder: Path, cache: JudgmentCache, load: Callable[[str], Embedder], half: str = ""
-) -> tuple[Table, dict[str, int]]:
-    """One collection's table, as `recorded`. load: from an embedder's name to the model."""
-    name = public.title
-    pairs = read_beir(folder, folder / public.queries, folder / public.qrels)
-    options = StageOptions((MINILM, MPNET), corpus_texts(folder), load)
-    stages = score_pairs(pairs, options, lambda what: print(f"{name}: {what}", file=sys.stderr, flush=True))
-    if half:
-        asked = set(sorted({pair.query_id for pair in pairs})["ab".index(half) :: 2])
-        rows = np.array([row for row, pair in enumerate(pairs) if pair.query_id in asked])
-        pairs, stages = [pairs[row] for row in rows], {system: scores[rows] for system, scores in stages.items()}
-    table, there = recorded(cache, pairs, stages, public.relevant_from)
-    return agreeing(replace(table, collection=name), load(MPNET)), there
 
 
 def measured(table: Table, there: Mapping[str, int], runs: Path | None) -> dict[str, Any]:
@@ -257,10 +141,7 @@ def _other(text: str) -> tuple[str, tuple[Public, Path]]:
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--cache", default=".qrelay/judge-cache.sqlite", help="A file, or postgresql://…")
-    parser.add_argument("--vectors", type=Path, default=Path(".qrelay/vectors"), help="Folder of passages' vectors.")
+    parser = options(__doc__)
     parser.add_argument("--engine", choices=get_args(EncoderEngine), default="torch", help="Of the embedders.")
     parser.add_argument("--only", action="append", choices=COLLECTIONS, help="These collections.")
     parser.add_argument("--dl19", action="store_true", help="DL19 too.")

@@ -29,13 +29,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.public import COLLECTIONS
 from benchmarks.relabel.plant import read as read_medquad
 from benchmarks.utility import grid, head, labels, measuring
 from benchmarks.utility.answering import Asked, answered
 from benchmarks.utility.pairs import in_parts, medquad
 from benchmarks.utility.report import tables
 from qrelay.errors import InputError
-from qrelay.formats.annotated_pairs import GradedPair, read_annotated_pairs, read_beir, write_annotated_pairs
+from qrelay.formats.annotated_pairs import GradedPair, read_annotated_pairs, write_annotated_pairs
 from qrelay.formats.beir import Run
 from qrelay.judging.cache import open_cache
 from qrelay.judging.qualification.table import Table
@@ -71,8 +72,7 @@ class Study:
     def pairs(self) -> dict[str, list[GradedPair]]:
         """collection -> what is labelled."""
         folder = self.data / LIVEQA
-        graded = read_beir(folder, folder / "queries.dev.jsonl", folder / "qrels.dev.tsv",
-                           answers=folder / "answers.dev.jsonl")  # fmt: skip
+        graded = COLLECTIONS[LIVEQA].pairs(folder, answers=folder / "answers.dev.jsonl")
         drawn = self.out / "medquad.tsv"
         if not drawn.exists():
             write_annotated_pairs(drawn, medquad(read_medquad(self.data / MEDQUAD, "train")), answers=True)
@@ -98,7 +98,7 @@ class Study:
                 tables[kind] = labels.recorded(cache, self.pairs[name], kind, self.model, RELEVANT[name])
             finally:
                 cache.close()
-        return measuring.joined(tables, measuring.cosines(self.pairs[name], self.places.known))
+        return measuring.together(tables, measuring.cosines(self.pairs[name], self.places.known))
 
     def files(self, name: str) -> dict[str, Path]:
         """Each kind's labels of the same pairs."""

@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.judge_table import Recorded
+from benchmarks.tables import of_cache
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.judging.cache import JudgmentCache, open_cache
 from qrelay.judging.engines import make_backend
@@ -86,12 +86,7 @@ def recorded(
     cache: JudgmentCache, pairs: Sequence[GradedPair], kind: str, model: str, relevant_from: int = 1
 ) -> Table:
     """The table of what the cache holds; nan where it holds nothing. Of several engines' labels the most."""
-    strategy = strategy_of(kind)
-    tables = []
-    for known in cache.stats().judges:
-        if known.judge.model == model and known.judge.prompt_hash == strategy.spec.prompt_hash:
-            panel = Panel({kind: Judge(Recorded(known.judge, PROMPT_LOGPROBS), strategy, cache)}, cache)
-            tables.append(asyncio.run(measure(panel, pairs, {}, relevant_from)))
+    tables = list(of_cache(cache, pairs, kind, model, strategy_of(kind), relevant_from=relevant_from))
     if not tables:
         raise SystemExit(f"the cache holds no {kind} labels of {model}: label first")
     return max(tables, key=lambda table: int(np.isfinite(table.column(kind)).sum()))

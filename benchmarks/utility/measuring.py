@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.judge_table import MINILM, Kept
 from benchmarks.relabel.plant import MedQuad
+from benchmarks.tables import MINILM, Kept, differences, joined, part
 from benchmarks.utility.head import Vectors
 from benchmarks.utility.pairs import beginning
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.formats.beir import Collection
 from qrelay.judging.qualification.systems import evaluate
 from qrelay.judging.qualification.table import Table
-from qrelay.stats.agreement import auc
-from qrelay.stats.intervals import paired_bootstrap
-from qrelay.stats.paired import compare
 from qrelay.text import passage_text
 from qrelay.types import DENSE
 
@@ -70,14 +69,11 @@ def cosines(pairs: Sequence[GradedPair], known: Vectors) -> NDArray[np.float64]:
     return np.array([float(known[pair.query] @ known[text]) for pair, text in both])
 
 
-def joined(tables: Mapping[str, Table], dense: NDArray[np.float64]) -> Table:
+def together(tables: Mapping[str, Table], dense: NDArray[np.float64]) -> Table:
     """The pairs that all of them label, with the retriever's score; kind -> its table, over the same pairs."""
-    first = next(iter(tables.values()))
-    rows = np.flatnonzero(np.all([np.isfinite(table.column(kind)) for kind, table in tables.items()], axis=0))
-    labels = {kind: tuple(table.labels[kind][row] for row in rows) for kind, table in tables.items()}
-    judges = {kind: table.judges[kind] for kind, table in tables.items()}
-    pairs = tuple(first.pairs[row] for row in rows)
-    return Table(pairs, first.relevant_from, labels, judges, {DENSE: dense[rows]})
+    labelled = np.all([np.isfinite(table.column(kind)) for kind, table in tables.items()], axis=0)
+    whole = reduce(joined, tables.values())
+    return part(replace(whole, stages={DENSE: dense}), np.flatnonzero(labelled).tolist())
 
 
 def agreement(table: Table) -> dict[str, Any]:
@@ -89,7 +85,10 @@ def agreement(table: Table) -> dict[str, Any]:
     shown = ("auc", "auc_ci", "auc_within_query", "auc_within_query_n", "kappa_binary", "kappa_binary_ci")
     systems = {name: {key: system.metrics[key] for key in shown} for name, system in found.systems.items()}
     compared = (("answer", "query"), ("answer", DENSE), ("query", DENSE))
-    tests = {f"{one} - {other}": difference(table, one, other) for one, other in compared}
+    tests = {}
+    for one, other in compared:
+        between = differences(table, table.column(one), table.column(other))
+        tests[f"{one} - {other}"] = {name: [t.difference, t.low, t.high, t.p_value] for name, t in between.items()}
     return {
         "pairs": len(table.pairs),
         "questions": len(set(table.queries)),
@@ -98,21 +97,3 @@ def agreement(table: Table) -> dict[str, Any]:
         "differences": tests,
         "against dense": found.comparisons,
     }
-
-
-def difference(table: Table, one: str, other: str) -> dict[str, list[float]]:
-    """AUC over all pairs, and its mean within questions: the difference, its bounds, p (one-sided), by question."""
-    y, a, b = table.relevant, table.column(one), table.column(other)
-    over = paired_bootstrap(lambda i: auc(y[i], a[i]), lambda i: auc(y[i], b[i]), table.queries)
-    (inside,) = compare({"auc": _within(table, other)}, {"auc": _within(table, one)})
-    return {
-        "auc": [over.difference, over.low, over.high, over.p_value],
-        "within": [inside.difference, inside.low, inside.high, inside.p_bootstrap],
-    }
-
-
-def _within(table: Table, name: str) -> NDArray[np.float64]:
-    """The AUC inside each question that has both kinds of passages."""
-    y, scores = table.relevant, table.column(name)
-    each = (np.flatnonzero(table.queries == query) for query in np.unique(table.queries))
-    return np.array([auc(y[rows], scores[rows]) for rows in each if len(set(y[rows].tolist())) == 2])

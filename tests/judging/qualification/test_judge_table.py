@@ -13,19 +13,10 @@ import pytest
 
 from benchmarks import judge_table, judge_transfer
 from benchmarks.judge_page import BEGIN, END, TRANSFER, filled, markdown, transfer
-from benchmarks.judge_table import (
-    BOTH_DENSE,
-    COLLECTIONS,
-    CONSENSUS,
-    JUDGES,
-    ROWS,
-    Kept,
-    agreeing,
-    figures,
-    recorded,
-    taus,
-)
+from benchmarks.judge_table import ROWS, figures, taus
 from benchmarks.judge_transfer import transferred
+from benchmarks.public import COLLECTIONS
+from benchmarks.tables import BOTH_DENSE, CONSENSUS, JUDGES, Kept, agreeing, recorded
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.judging.cache_sql import SqlCache
 from qrelay.judging.judge import Judge
