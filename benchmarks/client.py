@@ -18,22 +18,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
-import numpy as np
 
-from benchmarks.processes import cpu_seconds, environment
+from benchmarks.processes import cpu_seconds
+from benchmarks.references.turns import Timer, median_interval, order_of
 from qrelay import Client, wire
 from qrelay.bench.data import Generated
+from qrelay.bench.environment import environment
 from qrelay.bench.running import Fleet, Plan, simulated
 from qrelay.client.methods import JUDGE
 from qrelay.rundir import Endpoint
 from qrelay.runtime.client import OPTIONS
-from qrelay.stats.intervals import cluster_bootstrap
 from qrelay.types import CandidateSet
 from qrelay.v1 import judge_pb2_grpc
 
@@ -68,30 +68,27 @@ def ways(address: str, records: list[CandidateSet]) -> dict[str, Callable[[], in
     return dict(zip(KINDS, (raw, by_hand, through_client), strict=True))
 
 
-def rates(judge: Endpoint, sets: int, turns: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Of every way: sets a second, turn by turn; seconds of processor of this process and of the judge, in all. The
-    order is turned each time."""
+def measured(judge: Endpoint, sets: int, turns: int) -> Timer:
+    """Every way by turns, the order turned each time; processor time of this process and of the judge."""
     source = Generated("reranked")
     asked = ways(judge.grpc, [wire.from_proto(source.item(number)) for number in range(sets)])
-    found: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    used = {kind: [0.0, 0.0] for kind in KINDS}
-    for turn in range(-1, turns):
-        for kind in (*KINDS[turn % 3 :], *KINDS[: turn % 3]):
-            before, began = [cpu_seconds(os.getpid()), cpu_seconds(judge.pid)], time.perf_counter()
-            if asked[kind]() != sets:
-                raise SystemExit(f"{kind}: not every set was judged")
-            if turn >= 0:  # the first turn warms up
-                found[kind].append(sets / (time.perf_counter() - began))
-                after = cpu_seconds(os.getpid()), cpu_seconds(judge.pid)
-                used[kind] = [u + a - b for u, a, b in zip(used[kind], after, before, strict=True)]
-    return found, used
+    timer = Timer({"wall": time.perf_counter, "client": time.process_time, "judge": lambda: cpu_seconds(judge.pid)})
+    for turn in range(turns + 1):
+        for kind in order_of(KINDS, turn):
+            with timer.timed(kind):
+                done = asked[kind]()
+            if done != sets:
+                raise SystemExit(f"{kind}: {done} of {sets} sets were judged")
+        if not turn:
+            timer.spent.clear()  # the first turn warms up
+    return timer
 
 
-def ratio(found: dict[str, list[float]], kind: str) -> dict[str, float]:
+def ratio(timer: Timer, kind: str) -> dict[str, float]:
     """Median of the turns' ratios to raw, and its interval."""
-    ratios = np.array(found[kind]) / np.array(found["raw"])
-    middle = cluster_bootstrap(lambda rows: float(np.median(ratios[rows])), np.arange(len(ratios)))
-    return {"median": round(middle.estimate, 3), "low": round(middle.low, 3), "high": round(middle.high, 3)}
+    ratios = timer.ratios("raw", kind)
+    low, high = median_interval(ratios)
+    return {"median": round(statistics.median(ratios), 3), "low": round(low, 3), "high": round(high, 3)}
 
 
 def main() -> None:
@@ -101,14 +98,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=20)
     told = parser.parse_args()
     with Fleet(Plan(environ=simulated({"judge": 0.0}))) as fleet:
-        found, used = rates(fleet.start(["judge"])["judge"], told.sets, told.turns)
-    milliseconds = {
-        kind: [round(1000 * each / told.sets / told.turns, 2) for each in both] for kind, both in used.items()
-    }
-    rows = {kind: round(float(np.median(each)), 1) for kind, each in found.items()}
-    print(json.dumps({**rows, "ratio": ratio(found, "client"), "records_ratio": ratio(found, "records"),
-                      "cpu_ms": milliseconds,
-                      "sets": told.sets, "turns": told.turns, **environment()}))  # fmt: skip
+        timer = measured(fleet.start(["judge"])["judge"], told.sets, told.turns)
+    cpu = {kind: [round(1000 * timer.total(kind, clock) / told.sets / told.turns, 2) for clock in ("client", "judge")]
+           for kind in KINDS}  # fmt: skip
+    rows = {kind: round(told.sets / statistics.median(timer.spent["wall", kind]), 1) for kind in KINDS}
+    print(json.dumps({**rows, "ratio": ratio(timer, "client"), "records_ratio": ratio(timer, "records"),
+                      "cpu_ms": cpu, "sets": told.sets, "turns": told.turns, **environment()}))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import sqlalchemy as sa
 
 from benchmarks.console_installation import DATA, prepare
 from benchmarks.console_ledger import fill
-from benchmarks.processes import environment
+from qrelay.bench.environment import environment
 from qrelay.labels.browse import letters, people, queries
 from qrelay.labels.browse.choices import choices
 from qrelay.labels.browse.one import whole

@@ -13,14 +13,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
-import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
+from benchmarks.public import LIVEQA, relevant
+from benchmarks.references.turns import Timer, order_of
 from qrelay.errors import QrelayError
-from qrelay.formats.annotated_pairs import GradedPair, read_beir
+from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.judging.cache import NoCache
 from qrelay.judging.calibration import raw_score
 from qrelay.judging.judge import Judge
@@ -35,21 +36,29 @@ from qrelay.types import CandidateSet, Graded, JudgedSet
 
 PLAIN = "Passage: {passage}\n\nQuery: {query}\n\n{instructions}\n\nScore, 0, 1, 2 or 3:"
 UMBRELA = make_strategy("graded", "0-3")
+Way = Callable[[CandidateSet], Awaitable[tuple[list[float], int]]]
+"""A query's passages in; a score of each and the tokens read out."""
 
 
-def pairs_of(data: Path, queries: int) -> list[GradedPair]:
+@dataclass
+class Said:
+    """What a way said of all queries."""
+
+    scores: list[float] = field(default_factory=list)
+    tokens: int = 0
+
+
+def mixed(pairs: Sequence[GradedPair], queries: int) -> list[GradedPair]:
     """The pairs of the first queries that have both relevant and other passages."""
-    pairs = read_beir(data, data / "queries.dev.jsonl", data / "qrels.dev.tsv")
-    mixed = [
-        query
-        for query in dict.fromkeys(pair.query_id for pair in pairs)
-        if len({(pair.grade or 0) >= 3 for pair in pairs if pair.query_id == query}) == 2
-    ]
-    return [pair for pair in pairs if pair.query_id in mixed[:queries]]
+    kinds: dict[str, set[bool]] = {}
+    for pair, good in zip(pairs, relevant(pairs, LIVEQA), strict=True):
+        kinds.setdefault(pair.query_id, set()).add(good)
+    chosen = [query for query, both in kinds.items() if len(both) == 2][:queries]
+    return [pair for pair in pairs if pair.query_id in chosen]
 
 
 async def plain(judge: Judge, asked: CandidateSet) -> tuple[list[float], int]:
-    """One request a pair, one after the other: the grade, 0 where there is none; and the tokens read."""
+    """One request a pair, one after the other: the grade, 0 where there is none."""
     assert isinstance(UMBRELA, ChatGrade)
     said, tokens = [], 0
     for candidate in asked.candidates:
@@ -64,7 +73,7 @@ async def plain(judge: Judge, asked: CandidateSet) -> tuple[list[float], int]:
 
 
 async def ours(judge: Judge, asked: CandidateSet) -> tuple[list[float], int]:
-    """The judge's own way: raw scores, and the tokens read."""
+    """The judge's own way: raw scores."""
     (judged,) = await judge.judge([asked])
     assert isinstance(judged, JudgedSet), judged
     missing = [each.outcome for each in judged.judgments if not isinstance(each.outcome, Graded)]
@@ -73,28 +82,25 @@ async def ours(judge: Judge, asked: CandidateSet) -> tuple[list[float], int]:
     return scores, sum(each.prompt_tokens for each in judged.judgments)
 
 
-async def run(judge: Judge, sets: Sequence[CandidateSet], relevant: np.ndarray) -> None:
-    """Both ways by turns, so that a slow minute of the machine hits both."""
-    ways = {"plain": plain, "ours": ours}
-    seconds, tokens = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0)
-    scores: dict[str, list[float]] = {name: [] for name in ways}
+async def by_turns(ways: Mapping[str, Way], pairs: Sequence[GradedPair]) -> tuple[Timer, dict[str, Said]]:
+    """Each query by turns, so that a slow minute of the machine hits all; prints a line a way."""
+    sets, timer, said = candidate_sets(pairs, {}), Timer(), {name: Said() for name in ways}
     for warm in ways.values():
-        await warm(judge, sets[0])
+        await warm(sets[0])
     for number, asked in enumerate(sets):
-        for name in sorted(ways, reverse=bool(number % 2)):
-            started = time.perf_counter()
-            found, read = await ways[name](judge, asked)
-            seconds[name] += time.perf_counter() - started
-            tokens[name] += read
-            scores[name] += found
-    labels = len(relevant)
-    for name in ways:
+        for name in order_of(list(ways), number):
+            with timer.timed(name):
+                scores, tokens = await ways[name](asked)
+            said[name].scores += scores
+            said[name].tokens += tokens
+    good = relevant(pairs, LIVEQA)
+    for name, each in said.items():
+        seconds, labels = timer.total(name), len(each.scores)
         print(
-            f"{name:<6} {labels / seconds[name]:6.2f} labels/s  {tokens[name] / labels:5.0f} tokens a label  "
-            f"AUC {auc(relevant, scores[name]):.3f}"
+            f"{name:<13} {labels / seconds:6.2f} labels/s  {each.tokens / seconds:6.0f} tokens/s  "
+            f"{each.tokens / labels:5.0f} tokens a label  AUC {auc(good, each.scores):.4f}"
         )
-    ratio = seconds["plain"] / seconds["ours"]
-    print(f"ours is {ratio:.2f} times as fast over {labels} pairs of {len(sets)} queries")
+    return timer, said
 
 
 def main() -> None:
@@ -108,17 +114,18 @@ def main() -> None:
     if not arguments.data.exists():
         raise SystemExit(f"skipped: {arguments.data} is not there; name LiveQA-Med's folder with --data")
     chosen = {name: getattr(arguments, name) for name in ("backend", "model", "strategy") if getattr(arguments, name)}
-    pairs = pairs_of(arguments.data, arguments.queries)
+    pairs = mixed(LIVEQA.pairs(arguments.data), arguments.queries)
     try:
         judge = load_judge(JudgeSettings.model_validate(chosen), NoCache())
     except QrelayError as error:
         raise SystemExit(str(error)) from error
     try:
         print(f"{judge.identity.fingerprint} {judge.identity.strategy} {judge.identity.decoding}")
-        relevant = np.array([(pair.grade or 0) >= 3 for pair in pairs])
-        asyncio.run(run(judge, candidate_sets(pairs, {}), relevant))
+        timer, _ = asyncio.run(by_turns({"plain": partial(plain, judge), "ours": partial(ours, judge)}, pairs))
     finally:
         judge.close()
+    ratio = timer.total("plain") / timer.total("ours")
+    print(f"ours is {ratio:.2f} times as fast over {len(pairs)} pairs of {arguments.queries} queries")
 
 
 if __name__ == "__main__":

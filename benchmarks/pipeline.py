@@ -25,8 +25,10 @@ from typing import Any
 
 import nats
 
-from benchmarks.processes import cpu_seconds, environment, peak_rss_mib
+from benchmarks.processes import cpu_seconds
 from qrelay import wire
+from qrelay.bench.environment import environment
+from qrelay.bench.probe import peak_mib
 from qrelay.bench.targets.pipeline import PipelineTarget
 from qrelay.cli.up import build, nats_tls, secured
 from qrelay.config import NatsSettings, Transport
@@ -98,7 +100,7 @@ def queues(url: str, folder: Path) -> NatsSettings:
 
 
 async def declare(nats: NatsSettings) -> None:
-    """Where NATS has users, no service may."""
+    """The streams, as nobody else does: where NATS has users no service may, and beside raw NATS there is none."""
     async with await JetStreamBroker.connect(nats, name="declare", timeout_s=10, owner=True):
         pass
 
@@ -172,7 +174,7 @@ def run_pipeline(folder: Path, sync: str, count: int, warm_up: int, secure: bool
             "queries_per_second": count / elapsed,
             "cpu_ms_per_query": cpu,
             "alone_ms": {"p50": 1000 * took[_ALONE // 2], "p90": 1000 * took[_ALONE * 9 // 10]},
-            "peak_rss_mib": {name: peak_rss_mib(pid) for name, pid in pids.items()},
+            "peak_rss_mib": {name: peak_mib(pid) for name, pid in pids.items()},
             "payloads": payloads(found, transport),
         }
     finally:
@@ -242,7 +244,7 @@ def run_raw(folder: Path, sync: str, sizes: dict[Queue, bytes], count: int) -> d
     server = NatsServer(folder / "raw-nats", sync=sync)
     server.start()
     try:
-        asyncio.run(_declare(server.url))
+        asyncio.run(declare(NatsSettings(url=server.url)))
         command = [sys.executable, "-m", "benchmarks.pipeline", "--raw-consumer", server.url, "--queries", str(count)]
         before = cpu_seconds(os.getpid()), cpu_seconds(server.pid)
         started = time.monotonic()
@@ -260,11 +262,6 @@ def run_raw(folder: Path, sync: str, sizes: dict[Queue, bytes], count: int) -> d
         }
     finally:
         server.kill()
-
-
-async def _declare(url: str) -> None:
-    async with await JetStreamBroker.connect(NatsSettings(url=url), name="declare", timeout_s=10, owner=True):
-        return
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ import time
 from typing import Any
 
 from benchmarks.ledger import a_server, fresh_database
-from benchmarks.processes import environment
 from benchmarks.references.sink import Made
 from benchmarks.references.turns import ROUNDS, median_interval
+from qrelay.bench.environment import environment
 from qrelay.bench.running import Fleet, Plan
 from qrelay.bench.targets.services import ServiceTarget
 

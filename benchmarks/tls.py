@@ -16,6 +16,8 @@ import subprocess
 import sys
 from typing import Any
 
+from benchmarks.references.turns import order_of
+
 
 def measured(queries: int, secure: bool) -> dict[str, Any]:
     """One run. Raises CalledProcessError: it failed; what it said is on standard error."""
@@ -29,15 +31,13 @@ def measured(queries: int, secure: bool) -> dict[str, Any]:
 
 def turn(queries: int, number: int) -> dict[str, Any]:
     """Both runs: queries/s and CPU-ms a query of all processes together, and the ratio of the rates."""
-    runs = {secure: measured(queries, secure) for secure in ((False, True) if number % 2 else (True, False))}
-    rates = {secure: run["pipeline"]["queries_per_second"] for secure, run in runs.items()}
-    cpu = {secure: sum(run["pipeline"]["cpu_ms_per_query"].values()) for secure, run in runs.items()}
-    return {
-        "plain": {"queries_per_second": rates[False], "cpu_ms_per_query": cpu[False]},
-        "secure": {"queries_per_second": rates[True], "cpu_ms_per_query": cpu[True]},
-        "ratio": rates[True] / rates[False],
-        "environment": runs[False]["environment"],
-    }
+    found: dict[str, Any] = {}
+    for kind in order_of(("plain", "secure"), number):
+        run = measured(queries, kind == "secure")
+        cpu = sum(run["pipeline"]["cpu_ms_per_query"].values())
+        found[kind] = {"queries_per_second": run["pipeline"]["queries_per_second"], "cpu_ms_per_query": cpu}
+        found["environment"] = run["environment"]
+    return {**found, "ratio": found["secure"]["queries_per_second"] / found["plain"]["queries_per_second"]}
 
 
 def described(report: dict[str, Any]) -> str:

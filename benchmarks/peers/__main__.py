@@ -26,6 +26,7 @@ from benchmarks.peers.installed import Installed
 from benchmarks.peers.material import Label, Material, Way
 from benchmarks.peers.mining import Mining
 from benchmarks.peers.summary import Turn, agreement, rows
+from benchmarks.references.turns import order_of
 from qrelay.bench.environment import environment
 from qrelay.bench.table import Grid, number, show_grid
 from qrelay.types import Query
@@ -58,11 +59,6 @@ def rounds_of(queries: Sequence[Query], rounds: int, each: int) -> list[Sequence
     if (rounds + 1) * each > len(queries):
         raise SystemExit(f"{rounds + 1} rounds of {each} queries, and there are {len(queries)}: take fewer")
     return [queries[n * each : (n + 1) * each] for n in range(rounds + 1)]
-
-
-def order_of(names: Sequence[str], number: int) -> list[str]:
-    """Who comes when in a round: each way comes first in turn."""
-    return [names[(number + place) % len(names)] for place in range(len(names))]
 
 
 def measure(names: Sequence[str], ways: dict[str, Way], rounds: list[Sequence[Query]], log: Path) -> list[Turn]:

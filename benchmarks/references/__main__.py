@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.ledger import RawPostgresql, RawSqlite, a_server, fresh_database
 from benchmarks.processes import cpu_seconds
 from benchmarks.references import judge, reranker, retriever, sink
-from benchmarks.references.turns import ROUNDS, Comparison, by_turns
+from benchmarks.references.turns import ROUNDS, Comparison, Timer, by_turns
 from qrelay import wire
 from qrelay.bench.data import Generated, Source
 from qrelay.bench.environment import environment
@@ -168,27 +168,24 @@ def _sink(rounds: int, database: str, ledger: str, raw: Any) -> dict[str, Any]:
 async def _sink_rounds(comparison: Comparison, at: Endpoint, bare: sink.Bare, rounds: int) -> dict[str, Any]:
     """The library can only insert what the service committed, so here the service always goes first. Requests are
     made before the turns; processor time is the service's, and of the library this process's."""
-    service, library = [], []
+    timer = Timer({"wall": time.perf_counter, "service": lambda: cpu_seconds(at.pid), "library": time.process_time})
     source = sink.Made()
     async with ServiceTarget("sink", at.grpc, source, items=SETS_A_REQUEST) as target:
         for number in range(rounds + 1):
             items = range(number * comparison.items_per_round, (number + 1) * comparison.items_per_round)
             source.make(items)
-            began, cpu = time.perf_counter(), cpu_seconds(at.pid)
-            await send_all(target, items)
-            ours, ours_cpu = time.perf_counter() - began, cpu_seconds(at.pid) - cpu
+            with timer.timed("service"):
+                await send_all(target, items)
             rows = bare.read()
-            began, cpu = time.perf_counter(), time.process_time()
-            bare.insert(rows)
-            if number:
-                comparison.service_seconds.append(ours)
-                comparison.library_seconds.append(time.perf_counter() - began)
-                service.append(ours_cpu)
-                library.append(time.process_time() - cpu)
+            with timer.timed("library"):
+                bare.insert(rows)
+    comparison.service_seconds, comparison.library_seconds = (
+        timer.spent["wall", side][1:] for side in ("service", "library")
+    )
     comparison.details["items_per_request"] = SETS_A_REQUEST
     comparison.details["cpu_ms"] = {
-        "service": statistics.median(service) / comparison.items_per_round * 1000,
-        "library": statistics.median(library) / comparison.items_per_round * 1000,
+        side: statistics.median(timer.spent[side, side][1:]) / comparison.items_per_round * 1000
+        for side in ("service", "library")
     }
     return comparison.as_json()
 

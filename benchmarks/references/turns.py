@@ -7,9 +7,10 @@ long as the bare library. Its interval is a bootstrap over the rounds. The first
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +19,45 @@ import numpy as np
 Turn = Callable[[range], Awaitable[None]]
 """Does the items of these numbers."""
 ROUNDS = 7
+
+
+def median_interval(values: list[float], resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    """The percentile bootstrap's 95 % interval of the median."""
+    draws = np.random.default_rng(seed).choice(values, (resamples, len(values)))
+    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def order_of(names: Sequence[str], number: int) -> list[str]:
+    """Who comes when in a round: each comes first in turn."""
+    return [names[(number + place) % len(names)] for place in range(len(names))]
+
+
+@dataclass
+class Timer:
+    """What each way took, a figure a turn. clocks: name -> the time so far."""
+
+    clocks: Mapping[str, Callable[[], float]] = field(
+        default_factory=lambda: {"wall": time.perf_counter, "cpu": time.process_time}
+    )
+    spent: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    """(clock, way) -> seconds."""
+
+    @contextlib.contextmanager
+    def timed(self, way: str) -> Iterator[None]:
+        """A turn."""
+        before = {clock: read() for clock, read in self.clocks.items()}
+        yield
+        for clock, read in self.clocks.items():
+            self.spent.setdefault((clock, way), []).append(read() - before[clock])
+
+    def total(self, way: str, clock: str = "wall") -> float:
+        """Seconds of all turns."""
+        return sum(self.spent[clock, way])
+
+    def ratios(self, way: str, to: str) -> list[float]:
+        """Of each turn: what `way` took for what `to` took, by the wall's clock."""
+        return [a / b for a, b in zip(self.spent["wall", way], self.spent["wall", to], strict=True)]
 
 
 @dataclass
@@ -47,13 +87,6 @@ class Comparison:
             "ratio": statistics.median(self.ratios),
             "ratio_interval": [low, high],
         }
-
-
-def median_interval(values: list[float], resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """The percentile bootstrap's 95 % interval of the median."""
-    draws = np.random.default_rng(seed).choice(values, (resamples, len(values)))
-    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-    return float(low), float(high)
 
 
 async def by_turns(comparison: Comparison, ours: Turn, bare: Turn, rounds: int = ROUNDS) -> Comparison:

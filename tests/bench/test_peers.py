@@ -12,11 +12,12 @@ from typing import Any, Self
 import httpx
 import pytest
 
-from benchmarks.peers.__main__ import WAYS, measure, order_of, rounds_of
+from benchmarks.peers.__main__ import WAYS, measure, rounds_of
 from benchmarks.peers.autoqrels import sampled
 from benchmarks.peers.endpoints import after
 from benchmarks.peers.material import JUDGED, Label
 from benchmarks.peers.summary import Turn, agreement, rows
+from benchmarks.references.turns import order_of
 from qrelay.types import Passage, Query
 from tests.llm.endpoint import ScriptedEndpoint
 

@@ -29,7 +29,7 @@ change that touched it last, which is what an incremental export asks for.
 
 Times are integers, microseconds since 1970-01-01 UTC: exact, sortable and the same in every database.
 
-Candidates are packed (`packing.py`), judgments are not. Measured with benchmarks/ledger.py (40 candidates of four
+Candidates are packed (`packing.py`), judgments are not. Measured (40 candidates of four
 systems, 25 of them with 1 KB of text and a judgment): a whole commit takes about 0.6 ms of CPU and 2.6 KB for the
 candidates; a row a candidate and system, 160 a query, would add 0.3 ms and 9 KB. Nobody reads a candidate without its
 query. Judgments are what people query, count and append to, so they are rows.
