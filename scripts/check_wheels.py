@@ -1,6 +1,6 @@
 """Has every dependency of an extra a wheel on every kind of machine that qrelay runs on?
 
-    .venv/bin/python scripts/check_wheels.py [--extra label] [--python 3.12] [--target macos-arm64] [pip arguments]
+    .venv/bin/python -m scripts.check_wheels [--extra label] [--python 3.12] [--target macos-arm64] [pip arguments]
 
 What the extra installs is followed by the metadata of what is installed here, with each target's own environment
 markers. A wheel without compiled parts fits everywhere and is not asked about; of the others pip lists the files that
@@ -16,20 +16,18 @@ import importlib.metadata
 import re
 import subprocess
 import sys
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags, mac_platforms
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+from scripts.requirements import installs, pins
+
 PYTHONS: Final = ("3.11", "3.12", "3.13")
 _AT_ONCE: Final = 4
 _WHEEL: Final = re.compile(r"\S+/[^/\s]+\.whl\b")
@@ -78,45 +76,6 @@ TARGETS: Final[Mapping[str, Target]] = {
 }
 
 
-def pins() -> dict[str, str]:
-    """constraints.txt: canonical name -> version."""
-    lines = (line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text("utf8").splitlines())
-    pairs = (line.split(";")[0].strip().partition("==") for line in lines if "==" in line)
-    return {canonicalize_name(name): version for name, _, version in pairs}
-
-
-def closure(extra: str, markers: Mapping[str, str]) -> set[str]:
-    """Every distribution that the extra installs where markers read so."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
-    extras: dict[str, list[str]] = project["optional-dependencies"]
-    waiting = [Requirement(text) for text in [f"qrelay[{extra}]", *project["dependencies"]]]
-    seen: set[tuple[str, frozenset[str]]] = set()
-    while waiting:
-        requirement = waiting.pop()
-        name, wanted = canonicalize_name(requirement.name), frozenset(requirement.extras)
-        if name == "qrelay":
-            waiting += _there((text for each in wanted for text in extras[each]), markers, ())
-        elif (name, wanted) not in seen:
-            seen.add((name, wanted))
-            waiting += _there(_requires(name), markers, wanted)
-    return {name for name, _ in seen}
-
-
-def _requires(name: str) -> list[str]:
-    """By the metadata of what is installed; nothing is known of what is not."""
-    try:
-        return importlib.metadata.requires(name) or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
-
-
-def _there(texts: Iterable[str], markers: Mapping[str, str], extras: Iterable[str]) -> Iterator[Requirement]:
-    for requirement in map(Requirement, texts):
-        environments: list[dict[str, str]] = [{**markers, "extra": extra} for extra in ("", *extras)]
-        if requirement.marker is None or any(map(requirement.marker.evaluate, environments)):
-            yield requirement
-
-
 def fits_everywhere(name: str) -> bool:
     """Whether what is installed here came as a wheel without compiled parts."""
     try:
@@ -137,7 +96,7 @@ def wheels(name: str, version: str, more: Iterable[str] = ()) -> frozenset[Tag]:
 
 def missing(extra: str, target: Target, python: str, found: Mapping[str, frozenset[Tag]]) -> tuple[int, list[str]]:
     """How many distributions there are, and those without a pin or a wheel. found: `wheels` of each that is asked."""
-    pinned, names = pins(), sorted(closure(extra, target.markers(python)))
+    pinned, names = pins(), sorted(installs([extra], target.markers(python)))
     unpinned = [f"{name} (no pin)" for name in names if name not in pinned]
     tags = target.tags(python)
     absent = [f"{name}=={pinned[name]}" for name in names if name in found and not tags & found[name]]
@@ -148,7 +107,7 @@ def asked(extra: str, more: Iterable[str]) -> dict[str, frozenset[Tag]]:
     """`wheels` of every pinned distribution that some target installs and that does not fit everywhere."""
     everywhere = [target.markers(python) for target in TARGETS.values() for python in PYTHONS]
     pinned = pins()
-    names = set().union(*(closure(extra, markers) for markers in everywhere)) & pinned.keys()
+    names = set().union(*(installs([extra], markers) for markers in everywhere)) & pinned.keys()
     compiled = sorted(name for name in names if not fits_everywhere(name))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return dict(zip(compiled, pool.map(lambda name: wheels(name, pinned[name], more), compiled), strict=True))

@@ -1,6 +1,6 @@
 """Asks checkov about every rendered overlay, and compares its findings with deploy/k8s/checkov.yaml.
 
-    .venv/bin/python scripts/checkov.py .venv-checkov/bin/checkov      # `make checkov`
+    .venv/bin/python -m scripts.checkov .venv-checkov/bin/checkov      # `make checkov`
 
 Exit 1 where a finding is not explained there, or where an explanation explains nothing.
 """
@@ -19,7 +19,8 @@ from typing import Any, Final
 
 import yaml
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+from scripts.recipes import ROOT
+
 K8S: Final = ROOT / "deploy" / "k8s"
 
 

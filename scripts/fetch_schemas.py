@@ -25,8 +25,8 @@ from typing import Any, Final
 import yaml
 
 from scripts.crd_models import Models, Schema
+from scripts.recipes import ROOT
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 TABLE: Final = Path(__file__).with_name("schemas.yaml")
 
 

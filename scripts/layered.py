@@ -7,8 +7,6 @@ import sysconfig
 import venv
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 def layered(folder: Path) -> Path:
     """Make the environment, which sees its own packages first and then those of the running one; its package folder.

@@ -1,6 +1,6 @@
 """Has every dependency a licence that qrelay may use? `make licences`; `make check` does it too.
 
-    .venv/bin/python scripts/licences.py          # exit 1 where one is unknown or not allowed
+    .venv/bin/python -m scripts.licences          # exit 1 where one is unknown or not allowed
 
 Asked are the packages of constraints.txt that are installed here, by their own metadata. scripts/licences.yaml is the
 list of what is allowed, and says of each exception why.
@@ -15,12 +15,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
-from pathlib import Path
 from typing import Final, cast
 
 import yaml
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+from scripts.recipes import ROOT
+from scripts.requirements import pins
+
 _BETWEEN: Final = re.compile(r"\s+(?:AND|OR)\s+|[()]")
 
 
@@ -71,18 +72,12 @@ def problem(name: str, metadata: Message, rules: Rules) -> str:
     return f"{name} has {', '.join(refused)}, which is not allowed" if refused else ""
 
 
-def pinned() -> list[str]:
-    """The names of constraints.txt."""
-    lines = (ROOT / "constraints.txt").read_text("utf8").splitlines()
-    return [line.partition("==")[0].strip() for line in lines if "==" in line and not line.startswith("#")]
-
-
 def main() -> int:
     """See the module."""
     rules = read_rules((ROOT / "scripts" / "licences.yaml").read_text("utf8"))
     counted: Counter[str] = Counter()
     problems, absent = [], []
-    for name in pinned():
+    for name in pins():
         try:
             metadata = cast(Message, importlib.metadata.metadata(name))
         except importlib.metadata.PackageNotFoundError:

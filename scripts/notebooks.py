@@ -1,8 +1,8 @@
 """Run the notebooks of examples/ in a kernel of this environment: `make notebooks`.
 
-python scripts/notebooks.py              # run them in a copy; exit 1 and show the first cell that fails
-python scripts/notebooks.py --write      # and store what they print, which the site shows
-python scripts/notebooks.py NAME …       # only these
+python -m scripts.notebooks              # run them in a copy; exit 1 and show the first cell that fails
+python -m scripts.notebooks --write      # and store what they print, which the site shows
+python -m scripts.notebooks NAME …       # only these
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Final
 import nbformat
 from nbclient import NotebookClient
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+from scripts.recipes import ROOT
+
 EXAMPLES: Final = ROOT / "examples"
 
 

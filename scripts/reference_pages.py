@@ -25,8 +25,9 @@ from prometheus_client.metrics import MetricWrapperBase
 from qrelay.cli.main import qrelay
 from qrelay.exitcodes import MEANINGS
 from qrelay.runtime import telemetry
+from scripts.marked import filled
+from scripts.recipes import ROOT
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 DOCS: Final = ROOT / "docs"
 BEGIN, END = "<!-- exit codes: generated -->", "<!-- end of exit codes -->"
 _COLUMNS: Final = 100
@@ -49,13 +50,9 @@ def _table(headings: Sequence[str], rows: Iterator[Sequence[str]]) -> list[str]:
 
 
 def with_exit_codes(page: str) -> str:
-    """The page with the table as it is now. Raises ValueError where the markers are not there."""
-    before, _, rest = page.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"docs/cli.md lost its markers {BEGIN} and {END}")
+    """docs/cli.md with the table as it is now."""
     table = _table(("code", "meaning"), ((str(code), meaning) for code, meaning in MEANINGS.items()))
-    return "\n".join([f"{before}{BEGIN}", *table[:-1], f"{END}{after}"])
+    return filled(page, BEGIN, END, "\n".join(table[:-1]))
 
 
 def commands_page() -> str:

@@ -16,7 +16,7 @@ from typing import Final
 
 from qrelay import __version__
 from scripts import hashed
-from scripts.recipes import IMAGES, ROOT
+from scripts.recipes import IMAGES, ROOT, read
 
 TOOL: Final = ROOT / ".venv-supply" / "bin" / "cyclonedx-py"
 
@@ -28,7 +28,7 @@ def write(out: Path) -> list[Path]:
     text = hashed.FILE.read_text("utf8")
     for image in IMAGES:
         pins = out / f"{image}.txt"
-        pins.write_text("".join(hashed.part(hashed.image_extras(image), text).values()), "utf8")
+        pins.write_text("".join(hashed.part(read(image).extras, text).values()), "utf8")
         _ask(["requirements", str(pins)], out / f"{image}.cdx.json")
     return sorted(out.iterdir())
 

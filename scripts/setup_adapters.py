@@ -1,6 +1,6 @@
 """Install the tools that qrelay has adapters to into .venv-adapters, layered over the environment that runs this.
 
-    .venv/bin/python scripts/setup_adapters.py [pip arguments]      # `make test-adapters` does it
+    .venv/bin/python -m scripts.setup_adapters [pip arguments]      # `make test-adapters` does it
 
 They are many and large, and MLflow pins another version of cachetools than constraints.txt; so they do not go into
 .venv. adapters.txt beside this file pins each of their packages that .venv lacks.
@@ -11,7 +11,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from layered import ROOT, layered, pip_install
+from scripts.layered import layered, pip_install
+from scripts.recipes import ROOT
 
 FOLDER = ROOT / ".venv-adapters"
 PINS = Path(__file__).with_name("adapters.txt")

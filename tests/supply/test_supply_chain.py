@@ -8,9 +8,8 @@ from email.message import Message
 import pytest
 
 from scripts import hashed, licences
-from scripts.check_wheels import pins
 from scripts.recipes import IMAGES, read
-from tests.deploy.docker.extras import installs
+from scripts.requirements import installs, pins
 
 RULES = licences.Rules(frozenset({"MIT", "BSD"}), {"BSD License": "BSD"}, {"odd": "GPL-3.0"})
 TEXT = hashed.FILE.read_text("utf8")
@@ -70,11 +69,10 @@ def test_every_pin_has_a_hash_and_no_place_is_named() -> None:
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_an_images_part_holds_all_that_it_installs(image: str) -> None:
-    extras = hashed.image_extras(image)
-    assert extras == read(image).extras
+    extras = read(image).extras
     assert installs(extras) - hashed.part(extras, TEXT).keys() == set(), "run `make hashes`"
 
 
 def test_an_image_is_not_given_what_only_others_need() -> None:
-    assert not {"torch", "transformers", "xllamacpp"} & hashed.part(hashed.image_extras("sink"), TEXT).keys()
-    assert "torch" in hashed.part(hashed.image_extras("judge"), TEXT)
+    assert not {"torch", "transformers", "xllamacpp"} & hashed.part(read("sink").extras, TEXT).keys()
+    assert "torch" in hashed.part(read("judge").extras, TEXT)

@@ -1,17 +1,13 @@
-"""pyproject.toml's extras: what each names, what that installs, and what has no business in an image."""
+"""What each image is for, and what has no business in it."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import tomllib
 from collections.abc import Iterable, Mapping
-from functools import cache
-from typing import Any
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from scripts.recipes import ROOT
+from scripts.requirements import extras, named
 
 BROUGHT_ALONG: Mapping[str, str] = {
     "jinja2": "torch",
@@ -59,53 +55,11 @@ def code_of(image: str) -> list[str]:
     return [*OWN[image], "qrelay.runtime", *(f"qrelay.cli.{command}" for command in COMMANDS)]
 
 
-@cache
-def project() -> dict[str, Any]:
-    """pyproject.toml's table [project]."""
-    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
-    return found
-
-
-@cache
-def extras() -> dict[str, list[Requirement]]:
-    """Every extra's requirements as they stand there."""
-    return {name: [Requirement(text) for text in texts] for name, texts in project()["optional-dependencies"].items()}
-
-
-def named(names: Iterable[str]) -> set[str]:
-    """The distributions that these extras and qrelay itself name, extras of extras included; canonical names."""
-    found: set[str] = {canonicalize_name(Requirement(text).name) for text in project()["dependencies"]}
-    waiting = list(names)
-    while waiting:
-        for requirement in extras()[waiting.pop()]:
-            if requirement.name == "qrelay":
-                waiting += requirement.extras
-            else:
-                found.add(canonicalize_name(requirement.name))
-    return found
-
-
 def foreign(names: Iterable[str]) -> set[str]:
     """Distributions that only other parts of qrelay, or its developers, name: an image of `names` holds none of them,
     but for those that its own libraries bring along."""
     own = named(names)
     return named(extras()) - own - {name for name, bringer in BROUGHT_ALONG.items() if bringer in own}
-
-
-def installs(names: Iterable[str]) -> set[str]:
-    """Every distribution that pip would install for these extras, by the metadata of what is installed here."""
-    own = [requirement for name in names for requirement in extras()[name]]
-    waiting = [*own, *map(Requirement, project()["dependencies"])]
-    seen: set[tuple[str, frozenset[str]]] = set()
-    while waiting:
-        requirement = waiting.pop()
-        name, wanted = canonicalize_name(requirement.name), frozenset(requirement.extras)
-        if name == "qrelay":
-            waiting += [each for extra in wanted for each in extras()[extra]]
-        elif (name, wanted) not in seen:
-            seen.add((name, wanted))
-            waiting += _needs(name, wanted)
-    return {name for name, _ in seen}
 
 
 def importable(distributions: Iterable[str]) -> set[str]:
@@ -116,13 +70,3 @@ def importable(distributions: Iterable[str]) -> set[str]:
         for name, bringers in importlib.metadata.packages_distributions().items()
         if wanted & {canonicalize_name(bringer) for bringer in bringers}
     }
-
-
-def _needs(name: str, wanted: frozenset[str]) -> list[Requirement]:
-    """What the installed distribution `name` needs here, with the extras `wanted`."""
-    parsed = [Requirement(text) for text in importlib.metadata.requires(name) or ()]
-    return [
-        each
-        for each in parsed
-        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *wanted))
-    ]
