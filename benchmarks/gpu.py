@@ -19,19 +19,19 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.references.reranker import MAX_LENGTH, make_cross_encoder
-from benchmarks.references.turns import Comparison, by_turns
+from benchmarks.references.turns import Comparison, Turn, by_turns
 from qrelay import wire
 from qrelay.bench.data import Generated
 from qrelay.bench.environment import environment
 from qrelay.judging.strategies import make_strategy
-from qrelay.llm.base import TOP_LOGPROBS, Weights
+from qrelay.llm.base import TOP_LOGPROBS, Backend, Weights
 from qrelay.llm.exchange import Prompt
 from qrelay.llm.weights_folder import weights_folder
 from qrelay.models.catalogue import resolve
@@ -47,7 +47,6 @@ SHAPES = {
 }  # fmt: skip
 JUDGED, BATCH, BATCH_TOKENS, SEQUENCES, MEMORY = 25, 128, 32_768, 256, 0.4
 """Passages of a query; pairs of a batch; tokens of one of the judge's; vLLM's pairs at once and share of memory."""
-PAIRS = (JUDGED, "pairs")
 _STRATEGY: Any = make_strategy("binary", "0-1")
 
 
@@ -62,7 +61,6 @@ class Size:
 
 
 WHOLE, SHORT, TINY = Size(40, 7, "7B"), Size(10, 3, "7B"), Size(1, 2, "tiny", 2048)
-Turn = Callable[[range], Coroutine[Any, Any, None]]
 
 
 @cache
@@ -79,7 +77,7 @@ def texts(items: range) -> list[str]:
     return [passage_text(each.title, each.text) for each in found]
 
 
-async def compared(
+def compared(
     what: str, library: str, unit: tuple[int, str], size: Size, made: Callable[[range], Any], ours: Turn, bare: Turn
 ) -> dict[str, Any]:
     """A row of the report. unit: items a query, what they are; made: makes a turn's items before any is timed."""
@@ -87,7 +85,7 @@ async def compared(
     for number in range(size.rounds + 1):
         made(range(number * size.queries, (number + 1) * size.queries))
     comparison = Comparison(what, library, called, size.queries)
-    found = (await by_turns(comparison, ours, bare, size.rounds)).as_json()
+    found = asyncio.run(by_turns(comparison, ours, bare, size.rounds)).as_json()
     low, high = found["ratio_interval"]
     return {"what": what, "library": library, "unit": f"{called}/s", "ours": each * found["service_rate"],
             "bare": each * found["library_rate"], "ratio": found["ratio"], "low": low, "high": high}  # fmt: skip
@@ -101,16 +99,14 @@ def embedder(size: Size, folder: Path) -> dict[str, Any]:
 
     ours, bare = load_embedder(EMBEDDER), SentenceTransformer(str(resolve(EMBEDDER).path), local_files_only=True)
 
-    async def with_ours(items: range) -> None:
+    def with_ours(items: range) -> None:
         ours.encode(texts(items), "document")
 
-    async def with_bare(items: range) -> None:
+    def with_bare(items: range) -> None:
         bare.encode(texts(items), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False)
 
     passages = (100, "passages")
-    return asyncio.run(
-        compared("embedder", "SentenceTransformer.encode", passages, size, texts, with_ours, with_bare)
-    )
+    return compared("embedder", "SentenceTransformer.encode", passages, size, texts, with_ours, with_bare)
 
 
 def cross_encoder(size: Size, folder: Path) -> dict[str, Any]:
@@ -123,17 +119,17 @@ def cross_encoder(size: Size, folder: Path) -> dict[str, Any]:
     ours = CrossEncoderScorer(f"path:{path}", max_length=MAX_LENGTH, batch_pairs=BATCH)
     bare = CrossEncoder(str(path), max_length=MAX_LENGTH, local_files_only=True)
 
-    async def with_ours(items: range) -> None:
+    def with_ours(items: range) -> None:
         ours.score(sets("retrieved", items))
 
-    async def with_bare(items: range) -> None:
+    def with_bare(items: range) -> None:
         found = sets("retrieved", items)
         pairs = [(each.query.text, passage_text(c.passage.title, c.passage.text)) for each in found
                  for c in each.candidates]  # fmt: skip
         bare.predict(pairs, batch_size=BATCH, show_progress_bar=False)
 
     made, pairs = partial(sets, "retrieved"), (100, "pairs")
-    return asyncio.run(compared("cross_encoder", "CrossEncoder.predict", pairs, size, made, with_ours, with_bare))
+    return compared("cross_encoder", "CrossEncoder.predict", pairs, size, made, with_ours, with_bare)
 
 
 @cache
@@ -154,19 +150,7 @@ def judge(size: Size, folder: Path) -> dict[str, Any]:
     path = random_model(folder / "judge", size.shape)
     ours = TransformersBackend(path, Weights("random", "1", "none"), batch_tokens=size.batch_tokens)
     bare = Padded(path, size.batch_tokens)
-
-    async def with_ours(items: range) -> None:
-        _whole(await ours.score(prompts(items)))
-
-    async def with_bare(items: range) -> None:
-        bare.score(prompts(items))
-
-    try:
-        return asyncio.run(
-            compared("judge", "transformers, padded batches", PAIRS, size, prompts, with_ours, with_bare)
-        )
-    finally:
-        ours.close()
+    return judged("judge", "transformers, padded batches", size, ours, lambda items: bare.score(prompts(items)))
 
 
 def vllm(size: Size, folder: Path) -> dict[str, Any]:
@@ -180,14 +164,22 @@ def vllm(size: Size, folder: Path) -> dict[str, Any]:
     bare = LLM(str(path), max_model_len=4096, max_num_seqs=SEQUENCES, gpu_memory_utilization=MEMORY)
     one = SamplingParams(max_tokens=1, temperature=0, logprobs=TOP_LOGPROBS)
 
-    async def with_ours(items: range) -> None:
-        _whole(await ours.score(prompts(items)))
-
-    async def with_bare(items: range) -> None:
+    def with_bare(items: range) -> None:
         bare.chat([each.messages() for each in prompts(items)], one, use_tqdm=False)
 
+    return judged("vllm", "vllm.LLM.chat", size, ours, with_bare)
+
+
+def judged(what: str, library: str, size: Size, ours: Backend, bare: Turn) -> dict[str, Any]:
+    """The row of an engine, which is closed."""
+
+    async def with_ours(items: range) -> None:
+        answers = await ours.score(prompts(items))
+        if failed := [each for each in answers if isinstance(each, Exception)]:
+            raise SystemExit(f"{len(failed)} of {len(answers)} pairs failed: {failed[0]}")
+
     try:
-        return asyncio.run(compared("vllm", "vllm.LLM.chat", PAIRS, size, prompts, with_ours, with_bare))
+        return compared(what, library, (JUDGED, "pairs"), size, prompts, with_ours, bare)
     finally:
         ours.close()
 
@@ -247,11 +239,6 @@ def random_model(folder: Path, shape: str) -> Path:
         if file.is_file() and file.suffix != ".safetensors" and not (folder / file.name).exists():
             shutil.copy(file, folder)
     return folder
-
-
-def _whole(answers: Sequence[Any]) -> None:
-    if failed := [each for each in answers if isinstance(each, Exception)]:
-        raise SystemExit(f"{len(failed)} of {len(answers)} pairs failed: {failed[0]}")
 
 
 RUNS = {"embedder": embedder, "cross_encoder": cross_encoder, "judge": judge, "vllm": vllm}

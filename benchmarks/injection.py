@@ -123,9 +123,9 @@ def _change(ordered: Graded | None, neutral: Graded | None, strategy: Strategy) 
 
 def sign_test(up: int, down: int) -> float:
     """Exact two-sided p of so many ups and downs under equal chances: McNemar's test of a 2 x 2 table."""
-    n = up + down
-    tail = math.fsum(math.comb(n, k) for k in range(min(up, down) + 1)) / 2.0**n
-    return min(1.0, 2 * tail)
+    from scipy.stats import binomtest
+
+    return float(binomtest(up, up + down).pvalue) if up + down else 1.0
 
 
 def summary(found: Sequence[Change | None]) -> dict[str, Any]:

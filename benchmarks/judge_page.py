@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks import judge_transfer
-from benchmarks.public import Public
+from benchmarks.public import Public, cell
 from qrelay.bench.table import Grid, markdown_lines
 from scripts import marked
 
@@ -37,7 +37,7 @@ def section(public: Public, found: Mapping[str, Any] | None) -> str:
     counted = f"{found['queries']} queries, {found['pairs']:,} pairs, {found['relevant']:,} relevant; cosines by "
     rows = [_row(name, row, columns) for name, row in found["rows"].items()]
     for name, peer in public.peers.items():
-        rows.append([f"{name} (published)", _number(peer["auc"]), *(_number(peer.get(key)) for key in columns), ""])
+        rows.append([f"{name} (published)", cell(peer["auc"]), *(cell(peer.get(key)) for key in columns), ""])
     return "\n".join(
         [f"**{public.title}**: {counted}{found['embedders']}.", "", *markdown_lines(Grid("", head, rows))]
     )
@@ -46,14 +46,8 @@ def section(public: Public, found: Mapping[str, Any] | None) -> str:
 def _row(name: str, row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     if "lacking" in row:
         return [name, f"not measured (labels: {', '.join(row['lacking'])})", *[""] * (len(columns) + 1)]
-    cells = [_number(row["auc"], row["auc_ci"]), *(_number(row[key], row.get(f"{key}_ci", ())) for key in columns)]
+    cells = [cell(row["auc"], row["auc_ci"]), *(cell(row[key], row.get(f"{key}_ci", ())) for key in columns)]
     return [name, *cells, "{difference:+.3f}, p {p:.3f}".format(**row["against"]) if "against" in row else ""]
-
-
-def _number(value: float | None, interval: Sequence[float | None] = ()) -> str:
-    shown = "" if value is None else f"{value:.3f}"
-    known = " to ".join(f"{each:.3f}" for each in interval if each is not None)
-    return f"{shown} ({known})" if known else shown
 
 
 def filled(page: str, found: Mapping[str, Any], publics: Mapping[str, Public]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import cache as once
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.judge_student import kept
-from benchmarks.public import COLLECTIONS, options
+from benchmarks.public import COLLECTIONS, cell, difference, options
 from benchmarks.tables import CONSENSUS, MPNET, Kept, differences, part, table_of
 from qrelay.bench.table import Grid, markdown_lines
 from qrelay.judging.cache import open_cache
@@ -50,11 +50,10 @@ def table(name: str, chosen: argparse.Namespace) -> Table:
 def shown(evaluation: Evaluation, row: str, system: str, beside: str = "") -> list[str]:
     """A row of the table. beside: the system that it is compared with."""
     score, metrics = evaluation.systems[system].score, evaluation.systems[system].metrics
-    low, high = metrics["auc_ci"]
-    cells = [row, f"{metrics['auc']:.3f} ({low:.3f} to {high:.3f})", f"{metrics['auc_within_query']:.3f}"]
+    cells = [row, cell(metrics["auc"], metrics["auc_ci"]), cell(metrics["auc_within_query"])]
     tests = differences(evaluation.table, score, evaluation.systems[beside].score).values() if beside else ()
-    compared = [f"{t.difference:+.3f} ({t.low:+.3f} to {t.high:+.3f}), p {t.p_value:.3f}" for t in tests]
-    return [*cells, f"{metrics['kappa_binary']:.3f}", *(compared or ["", ""])]
+    compared = [difference(*astuple(test)) for test in tests]
+    return [*cells, cell(metrics["kappa_binary"]), *(compared or ["", ""])]
 
 
 def report(name: str, chosen: argparse.Namespace) -> list[str]:

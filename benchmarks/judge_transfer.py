@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.public import cell
 from qrelay.bench.table import Grid, markdown_lines
 from qrelay.judging.qualification.fitting import Predictions, apply_map, cross_validated, domain_of, fit_map
 from qrelay.judging.qualification.systems import like
@@ -109,6 +110,6 @@ def _cell(record: Mapping[str, Any] | None) -> Iterator[str]:
     for name, figure in (("AUC", "auc"), ("kappa", "kappa_binary")):
         low, high = against[figure]["ci"]
         if low is not None and high is not None:
-            yield f"{name} {against[figure]['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+            yield f"{name} {cell(against[figure]['difference'], (low, high), '+')}"
     if record["domain_p"] is not None:
         yield f"domain p {record['domain_p']:.1g}"

@@ -54,6 +54,18 @@ def halves(pairs: Sequence[GradedPair]) -> tuple[list[int], list[int]]:
     return [n for n in rows if pairs[n].query_id in even], [n for n in rows if pairs[n].query_id not in even]
 
 
+def cell(value: float | None, interval: Sequence[float | None] | None = None, sign: str = "") -> str:
+    """A figure with its interval in a table; "" where there is none. sign: "+" for differences."""
+    shown = "" if value is None else f"{value:{sign}.3f}"
+    known = " to ".join(f"{each:{sign}.3f}" for each in interval or () if each is not None)
+    return f"{shown} ({known})" if known else shown
+
+
+def difference(value: float, low: float, high: float, p: float) -> str:
+    """A paired test in a table."""
+    return f"{cell(value, (low, high), '+')}, p {p:.3f}"
+
+
 def options(about: str | None) -> argparse.ArgumentParser:
     """Of a command that reads collections, the judgment cache and vectors."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -19,7 +19,7 @@ import statistics
 import time
 from typing import Any
 
-from benchmarks.ledger import a_server, fresh_database
+from benchmarks.references.databases import a_server, fresh_database
 from benchmarks.references.sink import Made
 from benchmarks.references.turns import ROUNDS, median_interval
 from qrelay.bench.environment import environment

@@ -6,6 +6,7 @@ import importlib.metadata
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -28,9 +29,9 @@ def extras() -> dict[str, list[Requirement]]:
 
 
 @cache
-def pins() -> dict[str, str]:
-    """constraints.txt: canonical name -> version."""
-    lines = (line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text("utf8").splitlines())
+def pins(file: Path = ROOT / "constraints.txt") -> dict[str, str]:
+    """What a file pins: canonical name -> version."""
+    lines = (line.split("#")[0].strip() for line in file.read_text("utf8").splitlines())
     pairs = (line.split(";")[0].strip().partition("==") for line in lines if "==" in line)
     return {canonicalize_name(name): version for name, _, version in pairs}
 

@@ -4,7 +4,7 @@
     retriever.py   beside bm25s + FAISS with the same embedding model
     reranker.py    beside CrossEncoder.predict on the same pairs
     judge.py       beside llama.cpp on the same prompts
-    sink.py        beside the database driver's bulk insert of the same rows
+    sink.py        beside the database driver's bulk insert of the same rows (databases.py)
 
 `python -m benchmarks.references --help`. What a bare library does not do (checks, identities, protobuf, durable
 bookkeeping) is what the ratio shows.

@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ledger import RawPostgresql, RawSqlite, a_server, fresh_database
 from benchmarks.processes import cpu_seconds
 from benchmarks.references import judge, reranker, retriever, sink
+from benchmarks.references.databases import RawPostgresql, RawSqlite, a_server, fresh_database
 from benchmarks.references.turns import ROUNDS, Comparison, Timer, by_turns
 from qrelay import wire
 from qrelay.bench.data import Generated, Source
@@ -68,11 +68,7 @@ async def compare(
     """The rounds; the comparison as JSON."""
     async with ServiceTarget(comparison.service, address, source, items=per_request) as target:
         comparison.details["items_per_request"] = per_request
-
-        async def library(items: range) -> None:
-            bare(items)
-
-        return (await by_turns(comparison, lambda items: send_all(target, items), library, rounds)).as_json()
+        return (await by_turns(comparison, lambda items: send_all(target, items), bare, rounds)).as_json()
 
 
 def batches(items: range, size: int) -> Iterator[list[int]]:
@@ -155,7 +151,7 @@ def run_sink(rounds: int, index: Path, folder: Path) -> list[dict[str, Any]]:
         postgresql = fresh_database(address, "raw")
         return [
             _sink(rounds, "sqlite", str(folder / "ledger.sqlite"), RawSqlite(folder / "raw.sqlite")),
-            _sink(rounds, "postgresql", fresh_database(address, "ours"), RawPostgresql(postgresql, copy=False)),
+            _sink(rounds, "postgresql", fresh_database(address, "ours"), RawPostgresql(postgresql)),
         ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.ledger import RawPostgresql, RawSqlite, Rows, new_rows
+from benchmarks.references.databases import RawPostgresql, RawSqlite, Rows, new_rows
 from qrelay.bench.data import Generated
 from qrelay.labels.ledger.ledger import Ledger
 

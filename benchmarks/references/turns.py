@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-Turn = Callable[[range], Awaitable[None]]
-"""Does the items of these numbers."""
+Turn = Callable[[range], Awaitable[None] | None]
+"""Does the items of these numbers, at once or when awaited."""
 ROUNDS = 7
 
 
@@ -97,7 +97,8 @@ async def by_turns(comparison: Comparison, ours: Turn, bare: Turn, rounds: int =
         order = [(ours, comparison.service_seconds), (bare, comparison.library_seconds)]
         for turn, seconds in order if number % 2 else reversed(order):
             began = time.perf_counter()
-            await turn(items)
+            if (doing := turn(items)) is not None:
+                await doing
             if number:
                 seconds.append(time.perf_counter() - began)
     return comparison

@@ -12,7 +12,6 @@ focus: they are no answers of this question, but near it.
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, Final
 
 import bm25s
 
-from qrelay.formats.beir import qrel_rows
+from qrelay.formats.beir import read_qrels
 from qrelay.formats.lines import byte_lines, json_value
 from qrelay.terms import tokenize
 
@@ -49,10 +48,10 @@ class MedQuad:
 
 def read(data: Path, split: str) -> MedQuad:
     """The corpus, and one split's questions and answers."""
-    gold: dict[str, list[str]] = defaultdict(list)
-    for _, (query_id, doc_id, score) in qrel_rows(data / "qrels" / f"{split}.tsv.gz"):
-        if score > 0:
-            gold[query_id].append(doc_id)
+    gold = {
+        query_id: [doc_id for doc_id, grade in grades.items() if grade > 0]
+        for query_id, grades in read_qrels(data / "qrels" / f"{split}.tsv.gz").items()
+    }
     documents = {row["_id"]: row for row in rows(data / "corpus.jsonl.gz")}
     queries = {row["_id"]: row["text"] for row in rows(data / f"queries.{split}.jsonl.gz")}
     return MedQuad(documents, queries, gold)

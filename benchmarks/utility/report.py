@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from benchmarks.public import cell, difference
 from benchmarks.utility.grid import CROSSED, DEV, TRANSFER
 from qrelay.bench.table import Grid, markdown_lines
 
@@ -30,12 +31,12 @@ def _agreement(found: Mapping[str, Any]) -> _Rows:
         for system, row in each["systems"].items():
             yield [
                 system,
-                _number(row["auc"], row["auc_ci"]),
-                _number(row["auc_within_query"]),
-                _number(row["kappa_binary"], row.get("kappa_binary_ci")),
+                cell(row["auc"], row["auc_ci"]),
+                cell(row["auc_within_query"]),
+                cell(row["kappa_binary"], row.get("kappa_binary_ci")),
             ]
         for pair, tests in each["differences"].items():
-            told = [f"{_number(each[0], each[1:3], '+')}, p {each[3]:.3f}" for each in tests.values()]
+            told = [difference(*each) for each in tests.values()]
             yield [pair, *told, ""]
 
 
@@ -49,7 +50,7 @@ def _results(found: Mapping[str, Any]) -> _Rows:
     first = [
         next(iter(next(iter(each.values())).values()))["less base"][SHOWN[where]] for where, each in found.items()
     ]
-    yield ["untrained", *(_number(each["old"]) for each in first)]
+    yield ["untrained", *(cell(each["old"]) for each in first)]
     for loss, kinds in any_place.items():
         for kind in kinds:
             cells = [found[where][loss][kind]["less base"][SHOWN[where]] for where in found]
@@ -61,7 +62,7 @@ def _results(found: Mapping[str, Any]) -> _Rows:
 def _answers(found: Mapping[str, Any]) -> _Rows:
     yield [f"{found['questions']} questions, {found['readings']} answers", *FIGURES]
     for name, each in found["systems"].items():
-        yield [name, *(_number(each["means"].get(figure)) for figure in FIGURES)]
+        yield [name, *(cell(each["means"].get(figure)) for figure in FIGURES)]
     for name, each in found["systems"].items():
         for against in ("less base", "less query"):
             tests = {test["measure"]: test for test in each.get(against, ())}
@@ -70,12 +71,7 @@ def _answers(found: Mapping[str, Any]) -> _Rows:
 
 
 def _test(test: Mapping[str, Any]) -> str:
-    return f"{_number(test['difference'], (test['low'], test['high']), '+')}, p {test['p']:.3f}"
-
-
-def _number(value: float | None, interval: Sequence[float] | None = None, sign: str = "") -> str:
-    shown = "" if value is None else f"{value:{sign}.3f}"
-    return f"{shown} ({' to '.join(f'{each:{sign}.3f}' for each in interval)})" if interval else shown
+    return difference(test["difference"], test["low"], test["high"], test["p"])
 
 
 STEPS: Final = {

@@ -14,17 +14,8 @@ from packaging.utils import canonicalize_name
 from qrelay.cli.main import qrelay
 from qrelay.settings.sections import SERVICES
 from scripts.recipes import FOLDER, IMAGES, ROOT, Recipe, read
-from tests.deploy.docker.extras import (
-    BROUGHT_ALONG,
-    WITHOUT,
-    code_of,
-    extras,
-    foreign,
-    importable,
-    installs,
-    named,
-    project,
-)
+from scripts.requirements import extras, installs, named, project
+from tests.deploy.docker.extras import BROUGHT_ALONG, WITHOUT, code_of, foreign, importable
 from tests.deploy.docker.needs import imported
 
 RECIPES = [read(name) for name in IMAGES]
