@@ -23,14 +23,14 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from qrelay.formats.annotated_pairs import GradedPair, read_beir
+from benchmarks.public import LIVEQA, relevant
+from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.judging.asking import Asker
 from qrelay.judging.engines import make_backend
 from qrelay.judging.nuggets.assign import assign
@@ -47,26 +47,10 @@ from qrelay.stats.agreement import auc, auc_within
 from qrelay.stats.intervals import cluster_bootstrap, wilson
 from qrelay.types import Graded, Missing, Passage
 
-RELEVANT_FROM = 3
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What is measured, and how much of it is shown to the model."""
-
-    data: Path
-    out: Path
-    questions: int
-    texts: int
-    seed: int
-    words: int
-
-
-def sample(options: Options) -> dict[str, list[GradedPair]]:
+def sample(options: argparse.Namespace) -> dict[str, list[GradedPair]]:
     """query id -> its documents, one of each grade in turn; of questions with reference answers and two grades."""
-    data = options.data
-    pairs = read_beir(data, data / "queries.dev.jsonl", data / "qrels.dev.tsv",
-                      answers=data / "answers.dev.jsonl", max_words=options.words)  # fmt: skip
+    pairs = LIVEQA.pairs(options.data, answers=options.data / "answers.dev.jsonl", max_words=options.words)
     held: dict[str, list[GradedPair]] = defaultdict(list)
     for pair in pairs:
         if pair.reference_answers and pair.text.strip():
@@ -91,7 +75,7 @@ def _in_turn(pairs: Sequence[GradedPair], most: int, rng: random.Random) -> list
 
 
 async def nugget_rows(
-    asker: Asker, pairs: Sequence[GradedPair], options: Options
+    asker: Asker, pairs: Sequence[GradedPair], options: argparse.Namespace
 ) -> tuple[NuggetList, list[tuple[GradedPair, Scored]]]:
     """The nuggets of one question, and each document with its scores; files in options.out show both to people."""
     query_id, query = pairs[0].query_id, pairs[0].query
@@ -115,7 +99,7 @@ def _one(rows: Sequence[tuple[GradedPair, float | None]]) -> dict[str, Any]:
     known = [(pair, value) for pair, value in rows if value is not None]
     if not known:
         return {"texts": 0, "missing": len(rows)}
-    labels = np.array([int((pair.grade or 0) >= RELEVANT_FROM) for pair, _ in known])
+    labels = np.array(relevant([pair for pair, _ in known], LIVEQA))
     grades = np.array([pair.grade or 0 for pair, _ in known])
     values = np.array([value for _, value in known])
     groups = np.unique([pair.query_id for pair, _ in known], return_inverse=True)[1]
@@ -142,7 +126,9 @@ def _taus(grades: Any, values: Any, groups: Any) -> Iterator[float]:
             yield float(np.nan_to_num(stats.kendalltau(grades[mine], values[mine]).statistic))
 
 
-async def preference_rows(asker: Asker, pairs: Sequence[GradedPair], options: Options) -> list[tuple[int, Compared]]:
+async def preference_rows(
+    asker: Asker, pairs: Sequence[GradedPair], options: argparse.Namespace
+) -> list[tuple[int, Compared]]:
     """(+1 where people prefer the first, else -1, comparison) of one question's pairs whose judge's grades tie."""
     judge, query = make_strategy("graded", "1-4"), pairs[0].query
     assert isinstance(judge, ChatGrade)
@@ -178,7 +164,7 @@ def _share(right: Sequence[bool]) -> dict[str, Any] | None:
     return {"n": len(right), "share": sum(right) / len(right), "95%": wilson(sum(right), len(right))}
 
 
-async def measured(backend: Backend, options: Options) -> dict[str, Any]:
+async def measured(backend: Backend, options: argparse.Namespace) -> dict[str, Any]:
     """All figures, from the journal where it has the answers; after each question those so far, on standard error."""
     held = sample(options)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -226,9 +212,8 @@ def main() -> None:
     own = {given.backend: {"threads": given.threads}} if given.backend != "fake" else {}
     settings = JudgeSettings(backend=given.backend, model=given.model, **own)
     backend = make_backend(settings, needs=frozenset({GENERATION, TOKEN_LOGPROBS}))
-    options = Options(given.data, given.out, given.questions, given.texts, given.seed, given.words)
     try:
-        found = asyncio.run(measured(backend, options))
+        found = asyncio.run(measured(backend, given))
     finally:
         backend.close()
     print(json.dumps(found, indent=1))

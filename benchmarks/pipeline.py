@@ -25,7 +25,7 @@ from typing import Any
 
 import nats
 
-from benchmarks.processes import cpu_seconds
+from benchmarks.references.turns import cpu_seconds
 from qrelay import wire
 from qrelay.bench.environment import environment
 from qrelay.bench.probe import peak_mib

@@ -107,29 +107,21 @@ def page(reports: dict[str, Report], references: dict[str, Any] | None) -> str:
 
 
 def _overview(reports: dict[str, Report]) -> str:
-    lines = ["## In one table", "", "| run | best, items/s | at | p50 ms | p99 ms | CPU-s per 1,000 | MiB |",
-             "|---|---:|---|---:|---:|---:|---:|"]  # fmt: skip
-    for name, (title, _) in TITLES.items():
-        best = reports[name].best() if name in reports else None
-        if best is not None:
-            lines.append(_overview_row(name, title, best))
+    head = ("run", "best, items/s", "outstanding", "p50 ms", "p99 ms", "CPU-s per 1,000", "MiB")
+    rows = [_overview_row(name, title, best) for name, (title, _) in TITLES.items()
+            if name in reports and (best := reports[name].best()) is not None]  # fmt: skip
     machine = next(iter(reports.values()), None)
     about = [f"Machine: {summary(machine.environment)}.", ""] if machine else []
-    return "\n".join([*lines, "", *about])
+    return "\n".join(["## In one table", "", *markdown_lines(Grid("", head, rows)), "", *about])
 
 
-def _overview_row(name: str, title: str, best: Level) -> str:
+def _overview_row(name: str, title: str, best: Level) -> list[str]:
     latency, used = best.latency_s, best.usage.get(name.partition("-")[0])
-    cells = [
-        f"[{title}](#{_anchor(title)})",
-        number(best.throughput.value),
-        f"{best.concurrency} outstanding",
-        number(1000 * latency.p50) if latency else "-",
-        number(1000 * latency.p99) if latency else "-",
-        number(used.cpu_seconds_per_1000) if used else "-",
-        number(used.peak_rss_mib) if used else "-",
-    ]
-    return f"| {' | '.join(cells)} |"
+    figures = (
+        best.throughput.value, best.concurrency, latency and 1000 * latency.p50, latency and 1000 * latency.p99,
+        used and used.cpu_seconds_per_1000, used and used.peak_rss_mib,
+    )  # fmt: skip
+    return [f"[{title}](#{_anchor(title)})", *map(number, figures)]
 
 
 def _anchor(title: str) -> str:
@@ -173,18 +165,16 @@ def _disturbance(event: dict[str, Any]) -> str:
 def _beside(references: dict[str, Any] | None) -> str:
     if references is None:
         return ""
-    lines = ["## Beside the bare library", "",
-             "| service | items | service, items/s | library | library, items/s | ratio | 95 % interval |",
-             "|---|---|---:|---|---:|---:|---|"]  # fmt: skip
+    head = ("service", "items", "service, items/s", "library", "library, items/s", "ratio", "95 % interval")
+    rows = []
     for each in references["comparisons"]:
-        low, high = each["ratio_interval"]
-        database = each["details"].get("database")
-        lines.append(
-            f"| {each['service']}{f' ({database})' if database else ''} | {each['unit']}, "
-            f"{each['details']['items_per_request']} a request | {number(each['service_rate'])} | "
-            f"{each['library']} | {number(each['library_rate'])} | {each['ratio']:.2f} | {low:.2f} to {high:.2f} |"
-        )
-    return "\n".join([*lines, "", BESIDE])
+        (low, high), database = each["ratio_interval"], each["details"].get("database")
+        rows.append([
+            f"{each['service']}{f' ({database})' if database else ''}",
+            f"{each['unit']}, {each['details']['items_per_request']} a request", number(each["service_rate"]),
+            each["library"], number(each["library_rate"]), f"{each['ratio']:.2f}", f"{low:.2f} to {high:.2f}",
+        ])  # fmt: skip
+    return "\n".join(["## Beside the bare library", "", *markdown_lines(Grid("", head, rows)), "", BESIDE])
 
 
 BESIDE = """What the service does and the library does not: **retriever** reads the passages, fuses two lists, gives

@@ -19,7 +19,6 @@ from typing import Any
 
 from benchmarks.capacity import check
 from benchmarks.capacity.stations import (
-    Need,
     Station,
     bytes_a_query,
     nats_of,
@@ -66,13 +65,9 @@ def stations(reports: dict[str, Report], references: dict[str, Any], gpu: dict[s
     ]
 
 
-def plan(parts: Sequence[Station], rate: float, wait_s: float) -> list[Need]:
-    """What each station needs."""
-    return [need(each, rate, wait_s) for each in parts]
-
-
-def section(title: str, needs: Sequence[Need], rate: float) -> Iterator[str]:
-    """A plan as markdown: the table, the walls, the latency."""
+def section(title: str, parts: Sequence[Station], rate: float, wait_s: float) -> Iterator[str]:
+    """What each station needs, as markdown: the table, the walls, the latency."""
+    needs = [need(each, rate, wait_s) for each in parts]
     header = ("part", "one carries, queries/s", "servers", "load", "wait p99, s", "an hour", "more by")
     table = [
         (each.station.name, number(each.alone), f"{each.servers:,}", f"{each.load:.0%}",
@@ -85,7 +80,7 @@ def section(title: str, needs: Sequence[Need], rate: float) -> Iterator[str]:
         f"{rate:,g} queries/s: {sum(each.servers for each in needs):,} servers, {number(hour)} an hour, "
         f"{number(1e6 * hour / 3600 / rate)} a million queries."
     )
-    half, most = (number(passage(list(needs), q)) for q in (0.5, 0.99))
+    half, most = (number(passage(needs, q)) for q in (0.5, 0.99))
     yield f"A query takes {half} s at the median and {most} s at the 99th percentile, without what batching adds."
     yield ""
     walls = sorted((each for each in needs if each.station.moves != REPLICAS), key=lambda each: each.alone)
@@ -136,12 +131,10 @@ def page(rate: float, wait_s: float, gpu: dict[str, float]) -> str:
     reports = {path.parent.name: read(path) for path in REPORTS.glob("*/report.json")}
     references = json.loads((REPORTS / "references.json").read_text("utf8"))
     lines = [HEAD.format(wait=wait_s, machine=MACHINE_HOUR, gpu=GPU_HOUR, copies=COPIES)]
-    lines += section(
-        f"{rate:,g} queries/s on processors", plan(stations(reports, references, {}), rate, wait_s), rate
-    )
+    lines += section(f"{rate:,g} queries/s on processors", stations(reports, references, {}), rate, wait_s)
     if gpu:
         title = f"{rate:,g} queries/s, reranker and judge on GPUs"
-        lines += section(title, plan(stations(reports, references, gpu), rate, wait_s), rate)
+        lines += section(title, stations(reports, references, gpu), rate, wait_s)
     lines += traffic(rate)
     if (figures := REPORTS / FIGURES).exists():
         lines += checked(json.loads(figures.read_text("utf8")))

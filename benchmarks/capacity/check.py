@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,13 @@ SMALL = {"QRELAY_JUDGE__WORKER__MAX_ITEMS": "1", "QRELAY_JUDGE__WORKER__BATCHES_
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure beside the model's. what: the load."""
+    """One figure beside the model's."""
 
     replicas: int
-    what: str
+    load: str
     unit: str
     measured: float
     model: float
-
-    @property
-    def ratio(self) -> float:
-        """Of the measured to the model's."""
-        return self.measured / self.model
 
 
 def bench(out: Path, *arguments: str) -> Report:
@@ -96,5 +91,4 @@ def _mean(level: Level) -> float:
 
 def as_json(found: Sequence[Row]) -> list[dict[str, Any]]:
     """For the report."""
-    return [{"replicas": r.replicas, "load": r.what, "unit": r.unit, "measured": r.measured, "model": r.model,
-             "ratio": r.ratio} for r in found]  # fmt: skip
+    return [{**asdict(row), "ratio": row.measured / row.model} for row in found]

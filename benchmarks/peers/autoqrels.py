@@ -32,7 +32,7 @@ import httpx
 
 from benchmarks.peers.endpoints import running
 from benchmarks.peers.material import EMBEDDER, HEAD, JUDGED, PAIRS, PER_DOCUMENT, Label, Material
-from benchmarks.processes import cpu_seconds
+from benchmarks.references.turns import cpu_seconds
 from qrelay.judging.strategies import make_strategy
 from qrelay.models.catalogue import resolve
 from qrelay.text import passage_text

@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import cpu_seconds
 from benchmarks.references import judge, reranker, retriever, sink
 from benchmarks.references.databases import RawPostgresql, RawSqlite, a_server, fresh_database
-from benchmarks.references.turns import ROUNDS, Comparison, Timer, by_turns
+from benchmarks.references.turns import ROUNDS, Comparison, Timer, by_turns, cpu_seconds
 from qrelay import wire
 from qrelay.bench.data import Generated, Source
 from qrelay.bench.environment import environment

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import psutil
 
 Turn = Callable[[range], Awaitable[None] | None]
 """Does the items of these numbers, at once or when awaited."""
@@ -26,6 +27,12 @@ def median_interval(values: list[float], resamples: int = 10_000, seed: int = 0)
     draws = np.random.default_rng(seed).choice(values, (resamples, len(values)))
     low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
     return float(low), float(high)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and its threads so far; without its children's."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def order_of(names: Sequence[str], number: int) -> list[str]:
