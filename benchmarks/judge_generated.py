@@ -34,7 +34,6 @@ from benchmarks.public import COLLECTIONS, halves, options
 from benchmarks.tables import JUDGES, MINILM, MPNET, Kept
 from benchmarks.utility import labels
 from qrelay.formats.annotated_pairs import GradedPair
-from qrelay.judging.cache import open_cache
 from qrelay.judging.engines import make_backend
 from qrelay.judging.qualification.stages import StageOptions, score_pairs
 from qrelay.judging.querygen.generate import Generator
@@ -121,11 +120,7 @@ def targets(pairs: Sequence[GradedPair], load: Callable[[str], Kept], chosen: ar
     fitted = Logistic.fit(np.column_stack([known.column("0.5B"), known.column(DENSE_TOO)]), known.relevant)
     with labels.labellers(WRITER, Path(chosen.cache), ("query",)) as panel:
         labels.label(panel, pairs)
-    cache = open_cache(chosen.cache)
-    try:
-        gains = labels.recorded(cache, pairs, "query", WRITER).column("query")
-    finally:
-        cache.close()
+    gains = labels.kept(chosen.cache, pairs, "query", WRITER).column("query")
     cosines = score_pairs(pairs, StageOptions((MPNET,), load=load), print)[DENSE]
     return [float(p) for p in fitted.predict(np.column_stack([gains, cosines]))]
 

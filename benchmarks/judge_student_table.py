@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import astuple, replace
 from functools import cache as once
 from functools import partial
@@ -39,12 +40,9 @@ SINGLE: Final = {"0.5B": "0.5B", "1.5B": "1.5B", "MiniLM": "dense", "mpnet": DEN
 
 def table(name: str, chosen: argparse.Namespace) -> Table:
     """The collection's table of `judge_table`."""
-    cache = open_cache(chosen.cache)
-    try:
-        load = once(partial(Kept, folder=chosen.vectors, engine="openvino"))
+    load = once(partial(Kept, folder=chosen.vectors, engine="openvino"))
+    with closing(open_cache(chosen.cache)) as cache:
         return table_of(COLLECTIONS[name], chosen.data / name, cache, load)[0]
-    finally:
-        cache.close()
 
 
 def shown(evaluation: Evaluation, row: str, system: str, beside: str = "") -> list[str]:

@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from benchmarks.capacity.stations import (
     network,
     of_report,
     passage,
-    priced,
 )
 from qrelay.bench.environment import environment, summary
 from qrelay.bench.report import Report, read
@@ -54,14 +54,14 @@ def stations(reports: dict[str, Report], references: dict[str, Any], gpu: dict[s
                   Station("judge (GPU)", JUDGED / gpu["judge"], 0.1, GPU_HOUR)]  # fmt: skip
     else:
         judge = of_report(reports["judge-transformers"], JUDGED / MEASURED)
-        models = [priced(of_report(reports["reranker"]), "reranker", MACHINE_HOUR),
-                  priced(judge, "judge (0.5B)", MACHINE_HOUR)]  # fmt: skip
+        models = [replace(of_report(reports["reranker"]), price=MACHINE_HOUR),
+                  replace(judge, name="judge (0.5B)", price=MACHINE_HOUR)]  # fmt: skip
     return [
-        priced(of_report(reports["retriever-32"]), "retriever", MACHINE_HOUR),
+        replace(of_report(reports["retriever-32"]), price=MACHINE_HOUR),
         *models,
         Station("sink", 1 / database["service_rate"], 1.0, MACHINE_HOUR, SINK_MOVES),
         Station("PostgreSQL", 1 / database["library_rate"], 1.0, MACHINE_HOUR, POSTGRES_MOVES, spare=0),
-        priced(nats_of(reports["pipeline"], cores, COPIES), "NATS", MACHINE_HOUR, "servers, queues apart"),
+        replace(nats_of(reports["pipeline"], cores, COPIES), price=MACHINE_HOUR),
     ]
 
 

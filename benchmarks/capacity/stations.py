@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from benchmarks.capacity.queueing import Wait, sojourn_quantile, waiting
 from qrelay import wire
@@ -89,9 +89,7 @@ def nats_of(pipeline: Report, cores: float, copies: int) -> Station:
     used = best.usage["nats-server"].cpu_seconds_per_1000 if best else None
     if not used:
         raise ValueError("the pipeline's report does not know what NATS used: run `qrelay bench pipeline`")
-    return Station(
-        "nats", copies * used / 1000 / cores, 1.0, moves="a server each for some of the queues, then of collections"
-    )
+    return Station("NATS", copies * used / 1000 / cores, 1.0, moves="servers, queues apart")
 
 
 def bytes_a_query() -> Mapping[Queue, int]:
@@ -103,8 +101,3 @@ def network(rate: float, replicas: int) -> tuple[float, float]:
     """Gbit/s through the NATS servers: from and to services, and between the servers of a stream's copies."""
     bits = 8 * rate * sum(bytes_a_query().values()) / 1e9
     return 2 * bits, (replicas - 1) * bits
-
-
-def priced(station: Station, name: str, price: float, moves: str = "replicas", spare: int = 1) -> Station:
-    """The station under another name, with a price."""
-    return replace(station, name=name, price=price, moves=moves, spare=spare)

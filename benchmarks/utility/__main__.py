@@ -38,7 +38,6 @@ from benchmarks.utility.report import tables
 from qrelay.errors import InputError
 from qrelay.formats.annotated_pairs import GradedPair, read_annotated_pairs, write_annotated_pairs
 from qrelay.formats.beir import Run
-from qrelay.judging.cache import open_cache
 from qrelay.judging.qualification.table import Table
 from qrelay.stats.agreement import auc, auc_within
 from qrelay.training.evaluation.answering import answer
@@ -93,11 +92,7 @@ class Study:
         """The pairs of a collection that have both labels."""
         tables = {}
         for kind, path in (("answer", self.cache), ("query", self.queries_from if name == LIVEQA else self.cache)):
-            cache = open_cache(str(path))
-            try:
-                tables[kind] = labels.recorded(cache, self.pairs[name], kind, self.model, RELEVANT[name])
-            finally:
-                cache.close()
+            tables[kind] = labels.kept(path, self.pairs[name], kind, self.model, RELEVANT[name])
         return measuring.together(tables, measuring.cosines(self.pairs[name], self.places.known))
 
     def files(self, name: str) -> dict[str, Path]:

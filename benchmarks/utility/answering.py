@@ -20,7 +20,6 @@ from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.formats.beir import Collection, Run
 from qrelay.formats.lines import byte_lines, json_value
 from qrelay.formats.runs import ranked
-from qrelay.judging.cache import open_cache
 from qrelay.stats.paired import compare
 from qrelay.training.evaluation.answers import Reading, grade, read
 from qrelay.training.evaluation.llm import Llm
@@ -119,11 +118,7 @@ def _gains(asked: Asked, wanted: Sequence[Pair]) -> list[float]:
     ]
     with labels.labellers(LIKELIHOOD, asked.cache, ("answer",)) as panel:
         labels.label(panel, pairs)
-    cache = open_cache(str(asked.cache))
-    try:
-        return list(labels.recorded(cache, pairs, "answer", LIKELIHOOD).column("answer"))
-    finally:
-        cache.close()
+    return list(labels.kept(asked.cache, pairs, "answer", LIKELIHOOD).column("answer"))
 
 
 def _read(asked: Asked, pairs: Sequence[Pair]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -80,6 +80,12 @@ def strategy_of(kind: str) -> AnswerNll | QueryLikelihood:
 def label(panel: Panel, pairs: Sequence[GradedPair], told: Callable[[int], None] = lambda _: None) -> None:
     """Fills the cache. Raises QrelayError, as `measure`."""
     asyncio.run(measure(panel, pairs, {}, 1, told))
+
+
+def kept(path: Path | str, pairs: Sequence[GradedPair], kind: str, model: str, relevant_from: int = 1) -> Table:
+    """`recorded` of the cache there."""
+    with closing(open_cache(str(path))) as cache:
+        return recorded(cache, pairs, kind, model, relevant_from)
 
 
 def recorded(
