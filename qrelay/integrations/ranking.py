@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from qrelay.client import Client
 from qrelay.client.frames import rows
-from qrelay.identity import digest
+from qrelay.identity import query_id_of
 from qrelay.naming import passage_name
 from qrelay.types import BI_ENCODER, CROSS_ENCODER, Candidate
 
@@ -80,7 +80,7 @@ def _set(query: str, texts: Sequence[Text], places: Sequence[int]) -> dict[str, 
         for place in places
         for each in [texts[place]]
     ]
-    return {"query_id": f"q-{digest(query)[:16]}", "text": query, "candidates": documents}
+    return {"query_id": query_id_of(query), "text": query, "candidates": documents}
 
 
 def _score(candidate: Candidate) -> float | None:
