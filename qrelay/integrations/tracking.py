@@ -22,7 +22,6 @@ from qrelay.parsing import json_document
 TRAINING: Final = "training"
 EVALUATION: Final = "evaluation"
 VERSION: Final = "version"
-TRACKERS: Final = ("mlflow", "wandb")
 _MOST_CHARS: Final = 500
 """Of a parameter; every tracker has a limit."""
 _DEEPEST: Final = 8
