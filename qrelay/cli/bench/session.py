@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 from rich.console import Console
@@ -20,15 +20,13 @@ from qrelay.bench.probe import CLIENT
 from qrelay.bench.report import Level, Probe, Report, as_json
 from qrelay.bench.running import Plan
 from qrelay.bench.sweeps import best_of, capacity_of, rates_of, sweep_closed, sweep_open
-from qrelay.bench.table import state
+from qrelay.bench.table import WIDTH, show, state
 from qrelay.cli.bench.options import LoadPlan
 from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError, InputError
 from qrelay.settings.secrets import masked
 
 Say = Callable[[Level], None]
-_FILE_WIDTH: Final = 120
-"""Columns of the tables where standard output is no terminal."""
 
 
 def need_extra() -> None:
@@ -166,8 +164,6 @@ def _client_cores(level: Level) -> float:
 
 def finish(report: Report, out: Path | None, as_machine: bool, console: Console) -> None:
     """Write the folder and print the table, or the JSON."""
-    from qrelay.bench.table import show
-
     folder = out or Path(f"bench-{report.service}-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     try:
         write(report, folder)
@@ -176,7 +172,7 @@ def finish(report: Report, out: Path | None, as_machine: bool, console: Console)
     if as_machine:
         click.echo(as_json(report))
     else:
-        show(report, Console(width=None if sys.stdout.isatty() else _FILE_WIDTH))
+        show(report, Console(width=None if sys.stdout.isatty() else WIDTH))
     console.print(f"report: {folder}", highlight=False)
 
 
