@@ -35,8 +35,9 @@ def insert_absent(connection: sa.Connection, table: sa.Table, columns: Sequence[
     """Inserts those rows whose key the table lacks; the key is the first columns. Nobody else may insert such keys
     meanwhile: the caller holds a lock that prevents it."""
     if rows and connection.dialect.name == "postgresql":
-        held = _held(connection, table, len(table.primary_key.columns), rows)
-        _copy(connection, table, columns, [row for row in rows if row[: len(table.primary_key.columns)] not in held])
+        width = len(table.primary_key.columns)
+        held = _held(connection, table, [row[:width] for row in rows])
+        _copy(connection, table, columns, [row for row in rows if row[:width] not in held])
     elif rows:
         _insert(connection, table, columns, rows, "ON CONFLICT DO NOTHING")
 
@@ -49,10 +50,8 @@ def insert_new(
     unless = f"ON CONFLICT ({', '.join(key)}) DO NOTHING RETURNING {number}, {', '.join(key)}"
     found: list[Any] = []
     if rows and connection.dialect.name == "postgresql":
-        types = ", ".join(f"{name} {table.c[name].type.compile(connection.dialect)}" for name in columns)
-        document = orjson.dumps([dict(zip(columns, row, strict=True)) for row in rows]).decode()
-        statement = f"{_into(table, columns)} SELECT * FROM json_to_recordset(%s) AS new ({types}) {unless}"  # noqa: S608
-        found += connection.exec_driver_sql(statement, (document,))
+        given, document = _recordset(connection, table, columns, rows)
+        found += connection.exec_driver_sql(f"{_into(table, columns)} {given} {unless}", (document,))
     elif rows:
         found += _insert(connection, table, columns, rows, unless)
     return {tuple(row[1:]): int(row[0]) for row in found}
@@ -81,15 +80,17 @@ def _copy(connection: sa.Connection, table: sa.Table, columns: Sequence[str], ro
             copy.write_row(row)
 
 
-def _held(connection: sa.Connection, table: sa.Table, width: int, rows: Tuples) -> set[tuple[Any, ...]]:
-    """The keys among the rows that the table holds."""
+def _held(connection: sa.Connection, table: sa.Table, keys: Tuples) -> set[tuple[Any, ...]]:
+    """Those of the primary keys that the table holds."""
     names = [str(column.name) for column in table.primary_key.columns]
-    keys = orjson.dumps([dict(zip(names, row[:width], strict=True)) for row in rows]).decode()
-    types = ", ".join(f"{column.name} {column.type.compile(connection.dialect)}" for column in table.primary_key)
-    wanted = f"SELECT * FROM json_to_recordset(%s) AS asked ({types})"  # noqa: S608
+    wanted, document = _recordset(connection, table, names, keys)
     chosen = ", ".join(names)
-    found = connection.exec_driver_sql(
-        f"SELECT {chosen} FROM {table.name} WHERE ({chosen}) IN ({wanted})",  # noqa: S608
-        (keys,),
-    )
-    return {tuple(row) for row in found}
+    statement = f"SELECT {chosen} FROM {table.name} WHERE ({chosen}) IN ({wanted})"  # noqa: S608
+    return {tuple(row) for row in connection.exec_driver_sql(statement, (document,))}
+
+
+def _recordset(connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Tuples) -> tuple[str, str]:
+    """On PostgreSQL: a SELECT of these rows from its one parameter, and that parameter."""
+    types = ", ".join(f"{name} {table.c[name].type.compile(connection.dialect)}" for name in columns)
+    document = orjson.dumps([dict(zip(columns, row, strict=True)) for row in rows]).decode()
+    return f"SELECT * FROM json_to_recordset(%s) AS given ({types})", document  # noqa: S608
