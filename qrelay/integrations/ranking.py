@@ -57,9 +57,9 @@ def _ranks(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ranked(
-    client: Client, query: str, texts: Sequence[Text], top_n: int | None, collection: str
+    client: Client, query: str, texts: Sequence[Text], top_n: int, collection: str
 ) -> list[tuple[int, float | None]]:
-    """(place in `texts`, score) of the best `top_n` (None: all), best first; what has no text comes last and has no
+    """(place in `texts`, score) of the best `top_n`, best first; what has no text comes last and has no
     score. A service that scores fewer of a set than it was sent is asked for the rest. Raises as `Client.rerank`."""
     scores: dict[int, float | None] = {}
     left, before = [*range(len(texts))], -1
