@@ -7,6 +7,7 @@ nothing ends, it is said what waits where; when nothing is on its way either, th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,8 +33,8 @@ _POLL_S: Final = 0.5
 _FEW: Final = 100
 """Up to so many pending queries the sink is asked again at each of its commits, after a pause of _PAUSE_S."""
 _PAUSE_S: Final = 0.05
-_QUIET_POLLS: Final = 20
-"""Polls without an end after which it is said what waits where, and again after each so many."""
+_QUIET_S: Final = 10.0
+"""Seconds without an end after which it is said what waits where, and again after each so many."""
 _EMPTY_LOOKS: Final = 3
 """After so many looks in a row that find nothing in flight, waiting ends."""
 _CONNECT_S: Final = 5.0
@@ -142,6 +143,7 @@ class Waiting:
     say: Callable[[str], None]
     again: str
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
     counts: Counter[str] = field(default_factory=Counter)
     dead: list[str] = field(default_factory=list)
 
@@ -152,15 +154,15 @@ class Waiting:
             BackendUnavailable: the sink did not answer in ATTEMPTS attempts, or nothing is on its way any more.
         """
         pending = list(dict.fromkeys(query_ids))
-        quiet = empty = 0
+        quiet_since, empty = self.clock(), 0
         with step("labelling", total=len(pending), unit="queries") as labelling:
             while pending:
                 left = await self._ask(pending)
-                quiet, empty = (quiet + 1, empty) if len(left) == len(pending) else (0, 0)
-                pending = left
                 labelling.at(sum(self.counts.values()))
-                if quiet and quiet % _QUIET_POLLS == 0:
-                    empty = await self._tell(len(pending), empty)
+                if len(left) < len(pending):
+                    pending, quiet_since, empty = left, self.clock(), 0
+                elif self.clock() - quiet_since >= _QUIET_S:
+                    quiet_since, empty = self.clock(), await self._tell(len(pending), empty)
                 if pending:
                     await self.sleep(_POLL_S if len(pending) > _FEW else _PAUSE_S)
         return Ended(self.counts["committed"], tuple(self.dead))
