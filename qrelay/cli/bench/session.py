@@ -24,6 +24,7 @@ from qrelay.bench.table import WIDTH, show, state
 from qrelay.cli.bench.options import LoadPlan
 from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError, InputError
+from qrelay.parsing import flat
 from qrelay.settings.secrets import masked
 
 Say = Callable[[Level], None]
@@ -115,23 +116,13 @@ def changed_settings(service: str, plan: Plan) -> dict[str, Any]:
     """Which settings of a service differ from their defaults, flat by dotted name. Folders and addresses are left
     out: they name places, not what was measured."""
     effective = settings_in_force(service, plan)
-    given, default = _flat(masked(effective.model_dump())), _flat(type(effective)().model_dump())
-    return {name: _plain(value) for name, value in given.items() if value != default.get(name) and not _place(value)}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
+    default = dict(flat(type(effective)().model_dump()))
+    given = flat(masked(effective.model_dump()))
+    return {name: value for name, value in given if value != default.get(name) and not _place(value)}
 
 
 def _place(value: Any) -> bool:
     return isinstance(value, Path) or (isinstance(value, str) and ("/" in value or value.startswith("127.0.0.1:")))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def typed() -> str:
