@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from qrelay.chunks import chunks
 from qrelay.client.ledger import SINK
 from qrelay.client.patience import Patience
 from qrelay.config import NatsSettings, Transport
@@ -61,12 +62,9 @@ async def states(
         TransientError: no sink answers.
     """
     found: list[str] = []
-    for start in range(0, len(query_ids), MAX_IDS):
+    for page in chunks(query_ids, MAX_IDS):
         request = sink_pb2.GetQueryStatesRequest(
-            collection=collection,
-            query_ids=query_ids[start : start + MAX_IDS],
-            round=query_round,
-            wait_seconds=wait_s,
+            collection=collection, query_ids=page, round=query_round, wait_seconds=wait_s
         )
         found += _names((await patience.ask(SINK, "GetQueryStates", request)).states)
     return found

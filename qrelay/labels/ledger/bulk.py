@@ -11,16 +11,21 @@ cost the driver more than all the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 import sqlalchemy as sa
 
+from qrelay.chunks import chunks
+
+T = TypeVar("T")
 Tuples = Sequence[tuple[Any, ...]]
 _ROWS: Final = 100
 """In one statement of SQLite's, which is compiled once for so many."""
+_VALUES: Final = 500
+"""That a statement names after IN."""
 
 
 def insert_rows(connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Tuples) -> None:
@@ -57,12 +62,17 @@ def insert_new(
     return {tuple(row[1:]): int(row[0]) for row in found}
 
 
+def in_chunks(values: Iterable[T]) -> Iterator[Sequence[T]]:
+    """Values for a statement's IN: as many at a time as it should name."""
+    return chunks(list(values), _VALUES)
+
+
 def _insert(
     connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Tuples, rest: str = ""
 ) -> list[Any]:
     """On SQLite: what the statement returns, where `rest` of it says that it does."""
     marks, found = f"({', '.join('?' * len(columns))})", list[Any]()
-    for part in (rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)):
+    for part in chunks(rows, _ROWS):
         statement = f"{_into(table, columns)} VALUES {', '.join([marks] * len(part))} {rest}"
         result = connection.exec_driver_sql(statement, tuple(chain.from_iterable(part)))
         found += result if result.returns_rows else ()
