@@ -167,8 +167,8 @@ class PipelineTarget:
     async def _poll(self) -> None:
         try:
             while True:
-                pages = list(chunks(list(self._waiting), MAX_IDS))
-                await asyncio.sleep(self.poll_s if len(pages) == 1 else _PAUSE_S)
+                await asyncio.sleep(self.poll_s if len(self._waiting) <= MAX_IDS else _PAUSE_S)
+                pages = list(chunks(list(self._waiting), MAX_IDS))  # what came in the pause too
                 for page in pages:
                     self._ended(page, await self._states(page, _WAIT_S if len(pages) == 1 else 0.0))
         except Exception as error:  # whoever waits must not wait for ever
