@@ -62,6 +62,11 @@ def forgotten_hash(collection: str, query_id: str) -> str:
     return digest("forgotten", collection, query_id)
 
 
+def query_id_of(text: str) -> str:
+    """The id of a query that came without one."""
+    return f"q-{digest(text)[:16]}"
+
+
 def round_fields(query_round: int) -> tuple[str, ...]:
     """What a message's identity gains by its query's round, so that no stream takes a later round for a repetition.
     Nothing for round 0, whose messages keep the ids that they had before there were rounds."""

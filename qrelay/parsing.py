@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import yaml
@@ -18,6 +19,8 @@ YAML_BYTES: Final = 1 << 20
 _MOST_VALUES: Final = 1_000_000
 """Values of a YAML document, each counted as often as an alias repeats it."""
 _DEEPEST: Final = 200
+_NESTED: Final = 8
+"""Objects within each other; ours are no deeper."""
 _DIGITS: Final = 300
 """Of an integer; a float holds 308."""
 _PERIODS: Final = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
@@ -35,6 +38,16 @@ def json_document(data: bytes | str, *, once: bool = False) -> Any:
         return json.loads(data, parse_int=_integer, object_pairs_hook=_once if once else None)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def flat(values: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of whatever is no object, or lies deeper than any of ours; a list
+    for a tuple, as JSON has it."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and within.count(".") < _NESTED:
+            yield from flat(value, f"{within}{name}.")
+        else:
+            yield f"{within}{name}", list(value) if isinstance(value, tuple) else value
 
 
 def _once(fields: list[tuple[str, Any]]) -> dict[str, Any]:

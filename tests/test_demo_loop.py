@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from qrelay.cli.serve import load_definition
+from qrelay.demo.answers import CORPUS
 from qrelay.demo.loop.run import ALTERNATIVES, SETS, evaluation_set, training_queries
 from qrelay.formats.queries import parse_line
 from qrelay.index.corpus import read_corpus
@@ -34,7 +35,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sets as the demo completes them, with this Python's documents."""
     folder = tmp_path_factory.mktemp("loop")
     with (folder / "corpus.jsonl").open("w") as file:
-        for document in read_corpus(f"python-docs:@{DEMO / 'modules.txt'}", lambda where, why: None):
+        for document in read_corpus(CORPUS, lambda where, why: None):
             row = {"_id": document.doc_id, "title": document.title, "text": document.text}
             file.write(json.dumps(row) + "\n")
     for name in SETS:

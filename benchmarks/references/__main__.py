@@ -31,10 +31,11 @@ from qrelay.bench.environment import environment
 from qrelay.bench.running import Fleet, Plan
 from qrelay.bench.targets.recorded import Recorded, read_queries
 from qrelay.bench.targets.services import ServiceTarget
+from qrelay.demo.answers import CORPUS
+from qrelay.demo.answers import HERE as DEMO
 from qrelay.models.catalogue import resolve
 from qrelay.rundir import Endpoint
 
-DEMO = Path(__file__).resolve().parents[2] / "qrelay" / "demo"
 COLLECTION = "python-docs"
 EMBEDDER, JUDGE = "all-MiniLM-L6-v2", "qwen2.5-coder-0.5b-instruct"
 JUDGED_PASSAGES = 5
@@ -190,7 +191,7 @@ RUNS = {"retriever": run_retriever, "reranker": run_reranker, "judge": run_judge
 
 def build_index(folder: Path) -> Path:
     """The demo's index."""
-    command = [sys.executable, "-m", "qrelay.cli.main", "index", "build", f"python-docs:@{DEMO / 'modules.txt'}",
+    command = [sys.executable, "-m", "qrelay.cli.main", "index", "build", CORPUS,
                "--collection", COLLECTION, "--out", str(folder)]  # fmt: skip
     subprocess.run(command, check=True, stdout=sys.stderr)
     return folder

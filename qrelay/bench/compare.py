@@ -6,7 +6,7 @@ as a whole, such as other work on the machine: a difference that matters is wort
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from qrelay.bench.probe import CLIENT
 from qrelay.bench.report import Level, Report, Window
 from qrelay.bench.table import Grid, load
 from qrelay.errors import InputError
+from qrelay.parsing import flat
 
 SAME: Final = "no difference shown"
 _SAME_RATE: Final = 0.01
@@ -94,7 +95,10 @@ def differences(a: Report, b: Report) -> Iterator[str]:
     """Settings and environment that differ, a line each; of load averages only a difference of a quarter of the
     cores."""
     for name, one, other in (("settings", a.settings, b.settings), ("environment", a.environment, b.environment)):
-        left, right = dict(_flat(one)), dict(_flat(other))
+        left, right = (
+            dict(flat({name: value for name, value in found.items() if name not in VOLATILE}))
+            for found in (one, other)
+        )
         for key in sorted(left.keys() | right.keys()):
             if left.get(key) != right.get(key):
                 yield f"{name}.{key}: {left.get(key, 'not there')} -> {right.get(key, 'not there')}"
@@ -224,13 +228,3 @@ def _ratio(ratio: Ratio | None) -> tuple[str, str]:
         return "-", "-"
     bounds = "-" if ratio.low is None or ratio.high is None else f"{ratio.low:.3f} to {ratio.high:.3f}"
     return f"{ratio.value:.3f}", bounds
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if not prefix and key in VOLATILE:
-            continue
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value

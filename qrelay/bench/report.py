@@ -136,6 +136,12 @@ class Level:
     """Open loop: the recording whose arrivals these were; empty: random ones."""
 
     @property
+    def requests_per_s(self) -> float:
+        """Requests answered a second."""
+        seconds = sum(window.seconds for window in self.windows)
+        return self.requests / seconds if seconds > 0 else 0.0
+
+    @property
     def key(self) -> tuple[str, float]:
         """Which levels of two reports are the same load: kind, and concurrency or rate."""
         return self.kind, float((self.concurrency if self.kind == "closed" else self.rate) or 0.0)

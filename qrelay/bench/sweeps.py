@@ -34,22 +34,18 @@ def rates_of(best: Level, shares: Sequence[float] = SHARES) -> list[float]:
     Raises:
         InputError: nothing was answered there, or a share is not above 0.
     """
-    seconds = sum(window.seconds for window in best.windows)
-    if best.items == 0 or seconds <= 0:
+    if best.items == 0 or not best.requests_per_s:
         raise InputError("nothing was answered without an error in the closed loop: fix that, or give rates")
     if not all(share > 0 for share in shares):
         raise InputError(f"shares {list(shares)}: use shares above 0, such as 0.5")
-    return [share * best.requests / seconds for share in sorted(shares)]
+    return [share * best.requests_per_s for share in sorted(shares)]
 
 
-def capacity_of(levels: Sequence[Level], flat: float = FLAT) -> float | None:
+def capacity_of(levels: Sequence[Level]) -> float | None:
     """Requests a second that closed loops of rising concurrency found to be the most; None where throughput was still
     growing at the last one."""
-    if not _is_flat([level.throughput.value for level in levels], flat):
-        return None
-    best = best_of(levels)
-    seconds = sum(window.seconds for window in best.windows)
-    return best.requests / seconds if seconds > 0 else None
+    flat = _is_flat([level.throughput.value for level in levels], FLAT)
+    return best_of(levels).requests_per_s if flat else None
 
 
 async def sweep_closed(

@@ -196,7 +196,13 @@ def _latency(found: Quantiles | None) -> list[str]:
 
 def _outcome_header(levels: Sequence[Level]) -> list[str]:
     limits = sorted({level.limit_s for level in levels if level.limit_s})
-    return ["requests", *_RARE[1:], *([f"within {_spans(limits)}"] if limits else []), "state (windows)"]
+    return [
+        "requests",
+        "failed items",
+        "refused items",
+        *([f"within {_spans(limits)}"] if limits else []),
+        "state (windows)",
+    ]
 
 
 def _spans(limits: Sequence[float]) -> str:
@@ -219,10 +225,7 @@ def _interval(estimate: Estimate) -> str:
 def _usage(levels: Sequence[Level]) -> Grid:
     header = ("load", "process", "CPU-s/1,000 items", "peak MiB", "batch", "queue p50, p99 ms", "batch ms", "item ms")
     rows = [(load(level), name, *_used(used)) for level in levels for name, used in level.usage.items()]
-    return Grid(USAGE, header, rows)
-
-
-USAGE: Final = "What the processes used"
+    return Grid("What the processes used", header, rows)
 
 
 def _used(used: Usage) -> list[str]:

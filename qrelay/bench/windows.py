@@ -96,7 +96,8 @@ def keeps_up(windows: Sequence[Window], due: float = 0.0, capacity: float | None
     refused = sum(window.refused for window in windows)
     items = refused + sum(window.items + sum(window.failed.values()) for window in windows)
     seen_from = max(_UNSERVED * arrived, 3 * math.sqrt(2 * _outstanding(windows)))
-    expected = (due - (due if capacity is None else capacity)) * sum(window.seconds for window in windows)
+    excess = 0.0 if capacity is None else due - capacity
+    expected = excess * sum(window.seconds for window in windows)
     unseen = 0 < expected <= seen_from + 3 * math.sqrt(arrived)
     return behind <= seen_from and not unseen and refused <= _UNSERVED * items
 

@@ -21,6 +21,7 @@ def demo(out: Path, queries: Path | None, further: bool) -> None:
     Models are fetched first. It takes 3 to 6 minutes on two idle cores, and says in the end how much of what was
     found is right, by the demo's answer key.
     """
-    from qrelay.demo.run import HERE, run
+    from qrelay.demo.answers import HERE
+    from qrelay.demo.run import run
 
     run(out.resolve(), queries or HERE / "queries.jsonl", further)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from qrelay.cli.group import example
+from qrelay.integrations import TrackerName
 
 
 @click.command(epilog=example("qrelay track run report.json .qrelay/registry --to mlflow"))
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option(
-    "--to", "names", multiple=True, required=True, type=click.Choice(["mlflow", "wandb"]), help="The tracker."
+    "--to", "names", multiple=True, required=True, type=click.Choice(get_args(TrackerName)), help="The tracker."
 )
 def track(paths: Sequence[Path], names: Sequence[str]) -> None:
     """Log PATHS to a tracker: runs of `qrelay train`, files of `qrelay eval --json-file`, a registry with all its

@@ -7,12 +7,14 @@ nothing ends, it is said what waits where; when nothing is on its way either, th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from qrelay.chunks import chunks
 from qrelay.client.ledger import SINK
 from qrelay.client.patience import Patience
 from qrelay.config import NatsSettings, Transport
@@ -32,8 +34,8 @@ _POLL_S: Final = 0.5
 _FEW: Final = 100
 """Up to so many pending queries the sink is asked again at each of its commits, after a pause of _PAUSE_S."""
 _PAUSE_S: Final = 0.05
-_QUIET_POLLS: Final = 20
-"""Polls without an end after which it is said what waits where, and again after each so many."""
+_QUIET_S: Final = 10.0
+"""Seconds without an end after which it is said what waits where, and again after each so many."""
 _EMPTY_LOOKS: Final = 3
 """After so many looks in a row that find nothing in flight, waiting ends."""
 _CONNECT_S: Final = 5.0
@@ -60,12 +62,9 @@ async def states(
         TransientError: no sink answers.
     """
     found: list[str] = []
-    for start in range(0, len(query_ids), MAX_IDS):
+    for page in chunks(query_ids, MAX_IDS):
         request = sink_pb2.GetQueryStatesRequest(
-            collection=collection,
-            query_ids=query_ids[start : start + MAX_IDS],
-            round=query_round,
-            wait_seconds=wait_s,
+            collection=collection, query_ids=page, round=query_round, wait_seconds=wait_s
         )
         found += _names((await patience.ask(SINK, "GetQueryStates", request)).states)
     return found
@@ -142,6 +141,7 @@ class Waiting:
     say: Callable[[str], None]
     again: str
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
     counts: Counter[str] = field(default_factory=Counter)
     dead: list[str] = field(default_factory=list)
 
@@ -152,15 +152,15 @@ class Waiting:
             BackendUnavailable: the sink did not answer in ATTEMPTS attempts, or nothing is on its way any more.
         """
         pending = list(dict.fromkeys(query_ids))
-        quiet = empty = 0
+        quiet_since, empty = self.clock(), 0
         with step("labelling", total=len(pending), unit="queries") as labelling:
             while pending:
                 left = await self._ask(pending)
-                quiet, empty = (quiet + 1, empty) if len(left) == len(pending) else (0, 0)
-                pending = left
                 labelling.at(sum(self.counts.values()))
-                if quiet and quiet % _QUIET_POLLS == 0:
-                    empty = await self._tell(len(pending), empty)
+                if len(left) < len(pending):
+                    pending, quiet_since, empty = left, self.clock(), 0
+                elif self.clock() - quiet_since >= _QUIET_S:
+                    quiet_since, empty = self.clock(), await self._tell(len(pending), empty)
                 if pending:
                     await self.sleep(_POLL_S if len(pending) > _FEW else _PAUSE_S)
         return Ended(self.counts["committed"], tuple(self.dead))

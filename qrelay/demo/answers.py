@@ -21,6 +21,8 @@ from qrelay.parsing import yaml_document
 from qrelay.types import Passage
 
 HERE: Final = Path(__file__).parent
+CORPUS: Final = f"python-docs:@{HERE / 'modules.txt'}"
+"""As `qrelay index build` takes it."""
 SETS: Final = {"the demo's questions": HERE, "the further questions": HERE / "further"}
 """Folders with queries.jsonl and the answers.yaml that belongs to it."""
 _DIGITS: Final = 12
@@ -66,7 +68,7 @@ def read_key(folder: Path, documents: Sequence[Document]) -> Key:
 
 def demo_documents() -> Iterator[Document]:
     """The demo's corpus, of this Python."""
-    return read_python_docs(f"@{HERE / 'modules.txt'}")
+    return read_python_docs(CORPUS.partition(":")[2])
 
 
 def read_line(document: Document) -> str:

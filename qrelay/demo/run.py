@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
-from qrelay.demo.answers import SETS, Key, Verdict, demo_documents, read_key
+from qrelay.demo.answers import CORPUS, HERE, SETS, Key, Verdict, demo_documents, read_key
 from qrelay.errors import ConfigError
 from qrelay.judging.settings import JudgeSettings
 from qrelay.labels.settings import SinkSettings
@@ -34,7 +34,6 @@ from qrelay.settings import load_settings
 from qrelay.types import Passage
 from qrelay.v1 import sink_pb2, sink_pb2_grpc
 
-HERE = Path(__file__).parent
 COLLECTION = "python-docs"
 SERVICES = 4
 MADE = frozenset({"state"} | {f"{name}{rest}" for name in ("python-docs.qrels", "triples.jsonl")
@@ -185,7 +184,7 @@ def run(out: Path, queries: Path, further: bool) -> None:
     qrelay("models", "tune", environ=environ)
     environ = strategy(state) | environ
     started = time.monotonic()
-    qrelay("index", "build", f"python-docs:@{HERE / 'modules.txt'}", "--collection", COLLECTION,
+    qrelay("index", "build", CORPUS, "--collection", COLLECTION,
            "--out", str(state / "index"), environ=environ)  # fmt: skip
     services = start_services(state, environ)
     try:

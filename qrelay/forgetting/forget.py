@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from qrelay.chunks import chunks
 from qrelay.config import NatsSettings
 from qrelay.errors import BackendUnavailable, InputError
 from qrelay.feed.journal import Journal
@@ -90,8 +91,8 @@ async def forget(place: Place, wanted: Mapping[str, Sequence[str]], *, dry_run: 
     reports, left = list[Report](), list(_left(place, wanted))
     try:
         for collection, ids in wanted.items():
-            for start in range(0, len(ids), _PAGE):
-                reports.append(await _forget(place, collection, set(ids[start : start + _PAGE]), dry_run))
+            for page in chunks(ids, _PAGE):
+                reports.append(await _forget(place, collection, set(page), dry_run))
     finally:
         if not dry_run:
             _compact(place, wanted)

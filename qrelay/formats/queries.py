@@ -26,7 +26,7 @@ from qrelay.errors import InvalidQuery, MalformedInput
 from qrelay.formats.datasets import QUERY_COLUMNS, QUESTIONS, Columns, is_dataset, read_rows
 from qrelay.formats.lines import BOM, byte_lines, decoded, json_value, parsed, refuse_binary
 from qrelay.formats.records import QUERY_IDS, QUERY_TEXTS, query_fields, require_text, texts, told
-from qrelay.identity import digest
+from qrelay.identity import query_id_of
 from qrelay.types import Query
 
 Format = Literal["auto", "jsonl", "tsv", "plain"]
@@ -94,7 +94,7 @@ def query_of(record: Record, collection: str, columns: Columns, line_format: For
     if columns.kind is not QUESTIONS:
         return query_from(columns.record(record), collection)
     query = query_from({**columns.record(record), "query_id": "-"}, collection)
-    return replace(query, query_id=_id_of(query.text))
+    return replace(query, query_id=query_id_of(query.text))
 
 
 def parse_line(line: str | bytes, collection: str, line_format: Format = "auto") -> Query:
@@ -121,12 +121,7 @@ def parse_line(line: str | bytes, collection: str, line_format: Format = "auto")
     text = _bare(line)
     if line_format == "auto" and not any(map(str.isalnum, text)):
         raise InvalidQuery("no letter and no digit, hence no question: say --format plain where it is one")
-    return _checked(Query(_id_of(text), text, collection))
-
-
-def _id_of(text: str) -> str:
-    """The id of a query that came without one."""
-    return f"q-{digest(text)[:16]}"
+    return _checked(Query(query_id_of(text), text, collection))
 
 
 def _bare(field: str) -> str:

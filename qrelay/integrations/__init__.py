@@ -5,8 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from qrelay.errors import SetupError
+
+TrackerName = Literal["mlflow", "wandb"]
+"""Each has a module `track_NAME`."""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from qrelay.client import Client
 from qrelay.client.frames import rows
-from qrelay.identity import digest
+from qrelay.identity import query_id_of
 from qrelay.naming import passage_name
 from qrelay.types import BI_ENCODER, CROSS_ENCODER, Candidate
 
@@ -57,9 +57,9 @@ def _ranks(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ranked(
-    client: Client, query: str, texts: Sequence[Text], top_n: int | None, collection: str
+    client: Client, query: str, texts: Sequence[Text], top_n: int, collection: str
 ) -> list[tuple[int, float | None]]:
-    """(place in `texts`, score) of the best `top_n` (None: all), best first; what has no text comes last and has no
+    """(place in `texts`, score) of the best `top_n`, best first; what has no text comes last and has no
     score. A service that scores fewer of a set than it was sent is asked for the rest. Raises as `Client.rerank`."""
     scores: dict[int, float | None] = {}
     left, before = [*range(len(texts))], -1
@@ -80,7 +80,7 @@ def _set(query: str, texts: Sequence[Text], places: Sequence[int]) -> dict[str, 
         for place in places
         for each in [texts[place]]
     ]
-    return {"query_id": f"q-{digest(query)[:16]}", "text": query, "candidates": documents}
+    return {"query_id": query_id_of(query), "text": query, "candidates": documents}
 
 
 def _score(candidate: Candidate) -> float | None:

@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from qrelay.chunks import chunks
 from qrelay.integrations import library
 from qrelay.integrations.tracking import Record, refusals
 
@@ -64,9 +64,9 @@ class MlflowTracker:
         now = time.time_ns() // 1_000_000
         points = [*record.curve, (0, record.metrics)]
         metrics = [Metric(_named(name), value, now, step) for step, found in points for name, value in found.items()]
-        for some in _chunks([Param(_named(name), value) for name, value in record.params.items()]):
+        for some in chunks([Param(_named(name), value) for name, value in record.params.items()], _AT_ONCE):
             self._client.log_batch(run_id, params=some)
-        for some in _chunks(metrics):
+        for some in chunks(metrics, _AT_ONCE):
             self._client.log_batch(run_id, metrics=some)
         for name, document in record.documents.items():
             self._client.log_dict(run_id, document, name)
@@ -94,7 +94,3 @@ class MlflowTracker:
 def _named(name: str) -> str:
     """MLflow's names hold no @: nDCG_10."""
     return _NOT_IN_NAMES.sub("_", name)
-
-
-def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))

@@ -17,15 +17,13 @@ from qrelay.errors import BackendUnavailable, MalformedInput
 from qrelay.identity import digest
 from qrelay.models.registry import Registry
 from qrelay.models.registry.describe import main_metrics
-from qrelay.parsing import json_document
+from qrelay.parsing import flat, json_document
 
 TRAINING: Final = "training"
 EVALUATION: Final = "evaluation"
 VERSION: Final = "version"
-TRACKERS: Final = ("mlflow", "wandb")
 _MOST_CHARS: Final = 500
 """Of a parameter; every tracker has a limit."""
-_DEEPEST: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,17 +158,8 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _params(values: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value)[:_MOST_CHARS] for name, value in _flat(values) if value not in (None, "")}
+    return {name: str(value)[:_MOST_CHARS] for name, value in flat(values) if value not in (None, "")}
 
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in _flat(values) if isinstance(value, int | float)}
-
-
-def _flat(values: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names of what is no object, or lies deeper than anything of ours."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and within.count(".") < _DEEPEST:
-            yield from _flat(value, f"{within}{name}.")
-        else:
-            yield f"{within}{name}", value
+    return {name: float(value) for name, value in flat(values) if isinstance(value, int | float)}

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from qrelay.chunks import chunks
 from qrelay.errors import BudgetExhausted, ConfigError, MalformedInput, OnHold, QrelayError, TransientError
 from qrelay.files import held, whole_lines
 from qrelay.identity import digest
@@ -120,8 +121,7 @@ class Asker:
             (key, each) for key, each in dict(zip(keys, questions, strict=True)).items() if key not in self._known
         ]
         failed: dict[str, Missing] = {}
-        for start in range(0, len(fresh), _BATCH):
-            part = fresh[start : start + _BATCH]
+        for part in chunks(fresh, _BATCH):
             await self._within_budget()
             replies = await retried(ask, [question for _, question in part], wait=self._wait)
             self._remember([key for key, _ in part], replies)

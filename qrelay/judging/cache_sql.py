@@ -20,6 +20,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from qrelay.chunks import chunks
 from qrelay.errors import BackendUnavailable, ConfigError, QrelayError
 from qrelay.files import disk_refusal
 from qrelay.identity import judge_digest
@@ -186,8 +187,7 @@ class SqlCache:
         """See JudgmentCache."""
         found: dict[str, Judgment] = {}
         with self._using() as db:
-            for start in range(0, len(keys), _KEYS_PER_SELECT):
-                part = keys[start : start + _KEYS_PER_SELECT]
+            for part in chunks(keys, _KEYS_PER_SELECT):
                 for row in db.execute(self._by_keys, {"keys": part}).all():
                     found[row[0]] = self._record(db, row).as_judgment()
         return found
@@ -265,9 +265,9 @@ class SqlCache:
                 rows = db.execution_options(yield_per=_KEYS_PER_SELECT).execute(sa.select(key, text))
                 chosen = [row[0] for row in rows if row[0] in keys or holds(row[1])]
             gone += len(chosen)
-            for start in () if dry_run else range(0, len(chosen), _KEYS_PER_SELECT):
+            for part in () if dry_run else chunks(chosen, _KEYS_PER_SELECT):
                 with self._using(write=True) as db:
-                    db.execute(sa.delete(table).where(key.in_(chosen[start : start + _KEYS_PER_SELECT])))
+                    db.execute(sa.delete(table).where(key.in_(part)))
         return gone
 
     def compact(self) -> bool:

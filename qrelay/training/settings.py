@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from qrelay.config import NamesFile, Section, ServiceSettings
 from qrelay.errors import ConfigError
 from qrelay.identity import require_collections
+from qrelay.integrations import TrackerName
 from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, KINDS, kind_of, slot_of
 from qrelay.settings import load_settings
 from qrelay.training.gate.rules import GateRules, read_rules
@@ -72,7 +73,7 @@ class TrainerSettings(ServiceSettings):
         None, description="YAML file of the gate's rules, instead of `gate`"
     )
     gate: GateRules = Field(GateRules(), description="The gate's rules")
-    track: tuple[Literal["mlflow", "wandb"], ...] = Field(
+    track: tuple[TrackerName, ...] = Field(
         (),
         description="Experiment trackers that are told of each job's runs and versions, where the tool's own "
         "variables (MLFLOW_…, WANDB_…) say; `qrelay track` tells them of the rest",

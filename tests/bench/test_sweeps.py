@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from qrelay.bench.report import Level
-from qrelay.bench.sweeps import best_of, rates_of, sweep_closed, sweep_open
+from qrelay.bench.sweeps import best_of, capacity_of, rates_of, sweep_closed, sweep_open
 from qrelay.bench.usage import NoProbe
 from qrelay.bench.windows import WindowPolicy
 from qrelay.errors import InputError
@@ -24,10 +24,13 @@ def test_concurrency_doubles_until_throughput_was_flat_twice() -> None:
     levels = swept(FakeService(0.02, 4, items=2))
     assert [level.concurrency for level in levels] == [1, 2, 4, 8, 16]
     assert best_of(levels).throughput.value == pytest.approx(400, rel=0.02)
+    assert capacity_of(levels) == pytest.approx(200, rel=0.02)
 
 
 def test_a_sweep_ends_at_its_limit() -> None:
-    assert [level.concurrency for level in swept(FakeService(0.02, 64), limit=6)] == [1, 2, 4]
+    levels = swept(FakeService(0.02, 64), limit=6)
+    assert [level.concurrency for level in levels] == [1, 2, 4]
+    assert capacity_of(levels) is None, "throughput was still growing"
 
 
 class Thrashing(FakeService):

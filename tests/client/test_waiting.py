@@ -34,15 +34,18 @@ Answer = Sequence[str] | BackendUnavailable
 
 
 class Sink:
-    """Answers in turn; the last answer for ever."""
+    """Answers in turn, after `seconds`; the last answer for ever."""
 
-    def __init__(self, *answers: Answer, prepares: int = 0) -> None:
+    def __init__(self, *answers: Answer, prepares: int = 0, seconds: float = 0.5) -> None:
         self._answers = list(answers)
+        self._seconds = seconds
+        self.now = 0.0
         self._prepares = prepares
         self.asked = 0
 
     async def states(self, _: Sequence[str]) -> Sequence[str]:
         self.asked += 1
+        self.now += self._seconds
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, BackendUnavailable):
             raise answer
@@ -62,7 +65,7 @@ def waiting(sink: Sink, look: Callable[[], QueuesStatus] = lambda: FLOWING) -> t
     async def sleep(_: float) -> None:
         pass
 
-    return Waiting(sink.states, sink.preparing, looked, said.append, AGAIN, sleep), said
+    return Waiting(sink.states, sink.preparing, looked, said.append, AGAIN, sleep, lambda: sink.now), said
 
 
 async def test_a_query_that_is_forgotten_meanwhile_has_ended() -> None:
@@ -99,6 +102,13 @@ async def test_while_nothing_ends_it_is_said_what_waits_where() -> None:
     wait, said = waiting(Sink(*pending, ["committed"]))
     await wait.until_ended(["a", "a"])
     assert said == ["queries that have not ended: 1; in flight: 12 for the judge (not running)"] * 2
+
+
+async def test_a_sink_that_commits_much_for_others_does_not_make_the_wait_impatient() -> None:
+    pending: list[Answer] = [["pending"]] * 1_900
+    wait, said = waiting(Sink(*pending, ["committed"], seconds=0.01), lambda: QueuesStatus(0, "in flight: none"))
+    assert (await wait.until_ended(["a"])).committed == 1
+    assert len(said) == 1
 
 
 async def test_when_nothing_is_on_its_way_nobody_waits_for_it() -> None:

@@ -7,11 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from qrelay.errors import QrelayError
 from tests.fuzz.mutants import Form
 
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""The repository's."""
 Call = Callable[[bytes, Path], Any]
 
 

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.fuzz import access, calls, formats, installation, messages, network, training_sets, web
+from tests.fuzz import (
+    access,
+    calls,
+    formats,
+    indexes,
+    messages,
+    models,
+    network,
+    reports,
+    settings,
+    training,
+    training_sets,
+    web,
+)
 from tests.fuzz.parser import Parser
 
-PARSERS: Final[dict[str, Parser]] = {
-    parser.name: parser
-    for room in (messages, formats, training_sets, installation, network, web, calls, access)
-    for parser in room.PARSERS
-}
+_ROOMS: Final = (messages, formats, training_sets, settings, indexes, models, training, reports, network, web, calls,
+                 access)  # fmt: skip
+PARSERS: Final[dict[str, Parser]] = {parser.name: parser for room in _ROOMS for parser in room.PARSERS}

@@ -26,12 +26,11 @@ from qrelay.v1 import records_pb2
 from tests.fuzz.attempt import attempt
 from tests.fuzz.messages import MESSAGES, RECORDS, converted, same
 from tests.fuzz.mutants import mutant
-from tests.fuzz.parser import Parser
+from tests.fuzz.parser import ROOT, Parser
 from tests.fuzz.parsers import PARSERS
 from tests.fuzz.readers import entered, readers
 from tests.fuzz.run import seeds_of
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 EXAMPLES: Final = 30
 """Inputs of a cheap parser in the suite; with the monsters some 30 s of processor time in all."""
 LEFT_OUT: Final = {

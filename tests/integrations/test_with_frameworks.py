@@ -20,7 +20,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 from qrelay import Client
 from qrelay.errors import InvalidQuery, UnknownCollection
 from qrelay.integrations import haystack, langchain, llamaindex
-from qrelay.integrations.ranking import AT_ONCE, Text, ranked
+from qrelay.integrations.ranking import AT_ONCE
 from tests.conftest import LONG_S
 from tests.integrations.conftest import DOCUMENTS
 
@@ -59,28 +59,6 @@ def test_langchain_compresses_documents_of_others_and_leaves_those_given_as_they
     assert found[-1].metadata["relevance_score"] is None
     assert all("relevance_score" not in each.metadata for each in given)
     assert compressor.compress_documents([], TIDES) == []
-
-
-def test_a_service_that_scores_fewer_than_it_is_sent_is_asked_for_the_rest() -> None:
-    class Cutting:
-        """Reranks the first 10 of a set."""
-
-        def rerank(self, sets: list[dict[str, Any]], **_: Any) -> list[Any]:
-            from qrelay.client.inputs import candidate_set
-            from qrelay.types import CROSS_ENCODER, Candidate, CandidateSet, Score
-
-            answers = []
-            for each in (candidate_set(found, "facts") for found in sets):
-                kept = [
-                    Candidate(found.passage, (Score(CROSS_ENCODER, float(found.passage.doc_id), 1),))
-                    for found in each.candidates[:10]
-                ]
-                answers.append(CandidateSet(each.query, tuple(kept), "given"))
-            return answers
-
-    texts = [Text(each) for each in MANY]
-    found = ranked(Cutting(), TIDES, texts, None, "")  # type: ignore[arg-type]
-    assert [place for place, _ in found] == [*reversed(range(len(MANY)))]
 
 
 def test_llamaindex_asks_through_its_own_query_engine(client: Client) -> None:

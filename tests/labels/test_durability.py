@@ -163,7 +163,7 @@ def together(ledger: Ledger, calls: Sequence[Callable[[], Any]]) -> list[Any]:
     with ThreadPoolExecutor(len(calls)) as pool:
         with ledger.writing("hold the file"):
             answers = [pool.submit(contextvars.copy_context().run, call) for call in calls]
-            while ledger._together.waiting < len(calls):
+            while len(ledger._together._waiting) < len(calls):
                 wait(answers, timeout=0.01, return_when=FIRST_COMPLETED)
                 assert not any(answer.done() for answer in answers)
         return [answer.result() for answer in answers]

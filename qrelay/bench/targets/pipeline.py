@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from qrelay import wire
 from qrelay.bench.data import Source
 from qrelay.bench.load import Answer
 from qrelay.bench.targets.tasks import end
+from qrelay.chunks import chunks
 from qrelay.config import PLAIN, NatsSettings, Transport
 from qrelay.errors import BackendTimeout, TransientError
 from qrelay.identity import feed_message_id
@@ -166,8 +167,8 @@ class PipelineTarget:
     async def _poll(self) -> None:
         try:
             while True:
-                pages = _pages(self._waiting)
-                await asyncio.sleep(self.poll_s if len(pages) == 1 else _PAUSE_S)
+                await asyncio.sleep(self.poll_s if len(self._waiting) <= MAX_IDS else _PAUSE_S)
+                pages = list(chunks(list(self._waiting), MAX_IDS))  # what came in the pause too
                 for page in pages:
                     self._ended(page, await self._states(page, _WAIT_S if len(pages) == 1 else 0.0))
         except Exception as error:  # whoever waits must not wait for ever
@@ -268,8 +269,3 @@ class JudgeQueueTarget:
                     future.set_result(None)
             with contextlib.suppress(TransientError):
                 await asyncio.gather(*(message.ack() for message in messages))
-
-
-def _pages(query_ids: Iterable[str]) -> list[list[str]]:
-    known = list(query_ids)
-    return [known[start : start + MAX_IDS] for start in range(0, len(known), MAX_IDS)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 from rich.console import Console
@@ -20,15 +20,14 @@ from qrelay.bench.probe import CLIENT
 from qrelay.bench.report import Level, Probe, Report, as_json
 from qrelay.bench.running import Plan
 from qrelay.bench.sweeps import best_of, capacity_of, rates_of, sweep_closed, sweep_open
-from qrelay.bench.table import state
+from qrelay.bench.table import WIDTH, show, state
 from qrelay.cli.bench.options import LoadPlan
 from qrelay.config import ServiceSettings
 from qrelay.errors import ConfigError, InputError
+from qrelay.parsing import flat
 from qrelay.settings.secrets import masked
 
 Say = Callable[[Level], None]
-_FILE_WIDTH: Final = 120
-"""Columns of the tables where standard output is no terminal."""
 
 
 def need_extra() -> None:
@@ -117,23 +116,13 @@ def changed_settings(service: str, plan: Plan) -> dict[str, Any]:
     """Which settings of a service differ from their defaults, flat by dotted name. Folders and addresses are left
     out: they name places, not what was measured."""
     effective = settings_in_force(service, plan)
-    given, default = _flat(masked(effective.model_dump())), _flat(type(effective)().model_dump())
-    return {name: _plain(value) for name, value in given.items() if value != default.get(name) and not _place(value)}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
+    default = dict(flat(type(effective)().model_dump()))
+    given = flat(masked(effective.model_dump()))
+    return {name: value for name, value in given if value != default.get(name) and not _place(value)}
 
 
 def _place(value: Any) -> bool:
     return isinstance(value, Path) or (isinstance(value, str) and ("/" in value or value.startswith("127.0.0.1:")))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def typed() -> str:
@@ -166,8 +155,6 @@ def _client_cores(level: Level) -> float:
 
 def finish(report: Report, out: Path | None, as_machine: bool, console: Console) -> None:
     """Write the folder and print the table, or the JSON."""
-    from qrelay.bench.table import show
-
     folder = out or Path(f"bench-{report.service}-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     try:
         write(report, folder)
@@ -176,7 +163,7 @@ def finish(report: Report, out: Path | None, as_machine: bool, console: Console)
     if as_machine:
         click.echo(as_json(report))
     else:
-        show(report, Console(width=None if sys.stdout.isatty() else _FILE_WIDTH))
+        show(report, Console(width=None if sys.stdout.isatty() else WIDTH))
     console.print(f"report: {folder}", highlight=False)
 
 

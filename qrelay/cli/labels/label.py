@@ -12,6 +12,7 @@ import click
 from qrelay.cli.group import Group, example
 from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL
+from qrelay.formats.annotators import TOOLS
 from qrelay.labels.opening import open_ledger, require_collection
 from qrelay.output import echo_json
 
@@ -118,7 +119,7 @@ def import_(
 
 @label.command(epilog=example("qrelay label tasks to-grade.tsv --for label-studio --out to-grade"))
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--for", "tool", type=click.Choice(["label-studio", "argilla"]), required=True, help="The tool.")
+@click.option("--for", "tool", type=click.Choice([*TOOLS]), required=True, help="The tool.")
 @click.option("--scale", default="0-3", show_default=True, help="The scale that people grade on.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="New folder to write.")
 def tasks(file: Path, tool: str, scale: str, out: Path) -> None:
@@ -126,14 +127,13 @@ def tasks(file: Path, tool: str, scale: str, out: Path) -> None:
     another tool, without any grade: what people set there comes back with `qrelay label import`."""
     from qrelay.errors import BackendUnavailable, InputError
     from qrelay.formats.annotated_pairs import read_annotated_pairs
-    from qrelay.formats.annotators import WRITE
     from qrelay.scales import peoples_bounds
 
     if out.exists():
         raise InputError(f"{out} exists: choose another --out")
     pairs = read_annotated_pairs(file, ungraded=True)
     try:
-        WRITE[tool](out, pairs, peoples_bounds(scale), out.name)
+        TOOLS[tool].write(out, pairs, peoples_bounds(scale))
     except OSError as error:
         raise BackendUnavailable(f"cannot write {out}: {error.strerror}") from error
     click.echo(f"{out}: {len(pairs)} pairs to grade in {tool}")

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from qrelay.demo.answers import CORPUS
+from qrelay.demo.answers import HERE as DEMO
 from qrelay.demo.run import COLLECTION, qrelay, start_services, stop
 from qrelay.output import Rows, show
 from qrelay.rundir import require
@@ -29,7 +31,6 @@ from qrelay.training.gate.table import decision_table
 from qrelay.training.rounds.state import StateFile
 
 HERE = Path(__file__).parent
-DEMO = HERE.parent
 SETS = ("frozen", "guard")
 _INFO_S = 30
 ALTERNATIVES = 5
@@ -98,11 +99,10 @@ def show_gate(state: Path) -> None:
 
 def prepare(out: Path, environ: dict[str, str], limit: int) -> None:
     """Index, evaluation sets, the gate's rules beside them, training queries."""
-    source = f"python-docs:@{DEMO / 'modules.txt'}"
     qrelay(
-        "index", "build", source, "--collection", COLLECTION, "--out", str(out / "state" / "index"), environ=environ
+        "index", "build", CORPUS, "--collection", COLLECTION, "--out", str(out / "state" / "index"), environ=environ
     )
-    qrelay("index", "corpus", source, "--out", str(out / "corpus.jsonl"), environ=environ)
+    qrelay("index", "corpus", CORPUS, "--out", str(out / "corpus.jsonl"), environ=environ)
     for name in SETS:
         evaluation_set(name, out / "corpus.jsonl", out)
     shutil.copy(HERE / "gate.yaml", out / "gate.yaml")

@@ -16,10 +16,7 @@ from qrelay.errors import MalformedInput
 from qrelay.formats.annotators import argilla, label_studio
 from qrelay.formats.lines import BadRecord, all_lines, byte_lines, json_value
 
-LABEL_STUDIO: Final = "label-studio"
-ARGILLA: Final = "argilla"
-TOOLS: Final = (LABEL_STUDIO, ARGILLA)
-WRITE: Final = {LABEL_STUDIO: label_studio.write, ARGILLA: argilla.write}
+TOOLS: Final = {"label-studio": label_studio, "argilla": argilla}
 MOST_BYTES: Final = 256 << 20
 """Of an export, which is read whole."""
 
@@ -46,7 +43,7 @@ def read_export(path: Path) -> Export | None:
         items = json_value(_whole(path))
     except BadRecord as error:
         raise MalformedInput(f"{path}: {error}") from error
-    for tool, module in ((LABEL_STUDIO, label_studio), (ARGILLA, argilla)):
+    for tool, module in TOOLS.items():
         if items and isinstance(items[0], dict) and module.SIGN in items[0]:
             return Export(tool, module.rows(items))
     raise MalformedInput(

@@ -18,8 +18,9 @@ from qrelay.formats.annotators.fields import grade, ids, mapping, pair_id, sever
 SIGN: Final = "responses"
 
 
-def write(folder: Path, pairs: Sequence[GradedPair], scale: tuple[int, int], name: str) -> None:
-    """A record a pair, with settings that ask for a grade and a note; all files or none. Raises OSError."""
+def write(folder: Path, pairs: Sequence[GradedPair], scale: tuple[int, int]) -> None:
+    """A record a pair, with settings that ask for a grade and a note, as a dataset of the folder's name; all files or
+    none. Raises OSError."""
     records = [
         {
             "id": pair_id(each), "fields": shown(each),
@@ -29,7 +30,7 @@ def write(folder: Path, pairs: Sequence[GradedPair], scale: tuple[int, int], nam
         for each in pairs
     ]  # fmt: skip
     with AtomicFiles() as files:
-        documents = {".argilla/dataset.json": {"name": name}, ".argilla/settings.json": _settings(*scale)}
+        documents = {".argilla/dataset.json": {"name": folder.name}, ".argilla/settings.json": _settings(*scale)}
         for file, document in {**documents, "records.json": records}.items():
             files.open(folder / file).write(json.dumps(document, ensure_ascii=False, indent=1).encode())
         files.commit()
@@ -73,7 +74,7 @@ def _row(number: int, record: object, response: object) -> dict[str, str]:
     where = f"record {text(told.get('id')) or number}"
     found = ids(mapping(told.get("metadata"), f"{where}: metadata"), f"{where}: metadata")
     answer = mapping(response, f"{where}: a response")
-    by = text(answer.get("user_id"))
+    by = _by(answer)
     notes = [each.get("value") for each in _responses(record, "note") if isinstance(each, dict) and _by(each) == by]
     author = f"argilla-{by}" if by and by != "None" else ""
     return {**found, "grade": grade(answer.get("value"), where), "author": author, "note": " ".join(map(text, notes))}

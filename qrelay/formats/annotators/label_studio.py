@@ -29,7 +29,7 @@ _CONFIGURATION: Final = """\
 """
 
 
-def write(folder: Path, pairs: Sequence[GradedPair], scale: tuple[int, int], name: str) -> None:  # noqa: ARG001
+def write(folder: Path, pairs: Sequence[GradedPair], scale: tuple[int, int]) -> None:
     """A task a pair, and the configuration with a choice for each grade; both or neither. Raises OSError."""
     low, high = scale
     choices = "\n".join(f'    <Choice value="{grade}"/>' for grade in range(low, high + 1))

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qrelay.chunks import chunks
 from qrelay.errors import BudgetExhausted, QrelayError
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.formats.candidates import Found, parse_candidates
@@ -58,8 +59,8 @@ async def ask(panel: Panel, sets: Sequence[CandidateSet]) -> Standing:
         QrelayError: a query cannot be judged at all.
     """
     found = Standing()
-    for start in range(0, len(sets), _SETS_AT_ONCE):
-        for judged in await panel.judge(sets[start : start + _SETS_AT_ONCE]):
+    for part in chunks(sets, _SETS_AT_ONCE):
+        for judged in await panel.judge(part):
             if isinstance(judged, QrelayError):
                 raise judged
             _count(found, judged)

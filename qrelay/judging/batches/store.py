@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from qrelay.chunks import chunks
 from qrelay.errors import BackendUnavailable
 from qrelay.files import held
 from qrelay.identity import digest
@@ -94,7 +95,7 @@ class SqlBatches(SqlCache):
         stale = sa.and_(row.state == RequestState.FAILED, row.settled_at < retry_before)
         found: dict[str, Found] = {}
         with self._using() as db:
-            for part in _parts(keys):
+            for part in chunks(keys, _PART):
                 for key, state, since, batch, status, answer, reason in db.execute(
                     sa.select(*columns).where(row.request_key.in_(part), sa.not_(stale))
                 ):
@@ -149,7 +150,7 @@ class SqlBatches(SqlCache):
             size = sum(chosen.values())
             planned = replace(batch, requests=len(chosen), bytes=size, tokens=size // BYTES_A_TOKEN)
             db.execute(self._batches.insert(), _row(planned))
-            for part in _parts(list(chosen)):
+            for part in chunks(list(chosen), _PART):
                 db.execute(
                     sa.update(self._requests)
                     .where(row.request_key.in_(part))
@@ -248,7 +249,7 @@ class SqlBatches(SqlCache):
                     chosen[key] = name
             sent = db.execute(sa.select(batch.file_id, batch.batch_id).where(batch.name.in_(set(chosen.values()))))
             there = sorted({each for pair in sent for each in pair if each})
-        for part in () if dry_run else _parts(list(chosen)):
+        for part in () if dry_run else chunks(list(chosen), _PART):
             with self._using(write=True) as db:
                 db.execute(sa.delete(self._requests).where(row.request_key.in_(part)))
         return len(chosen), there
@@ -290,8 +291,3 @@ def _batch(row: Mapping[Any, Any]) -> Batch:
     own = {name: row[name] for name in Batch.__slots__ if name != "target"}
     own["state"] = BatchState(own["state"])
     return Batch(target=Target(row["account"], row["path"], row["model"]), **own)
-
-
-def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(keys), _PART):
-        yield keys[start : start + _PART]

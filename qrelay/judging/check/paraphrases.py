@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from qrelay.chunks import chunks
 from qrelay.errors import BudgetExhausted, QrelayError
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.identity import judge_digest
@@ -119,8 +120,7 @@ async def _answers(
     problems: dict[str, str],
     asking: Step,
 ) -> None:
-    for start in range(0, len(asked), _SETS_AT_ONCE):
-        part = asked[start : start + _SETS_AT_ONCE]
+    for part in chunks(asked, _SETS_AT_ONCE):
         for each, answer in zip(part, await core.judge(part), strict=True):
             asking.advance(len(each.candidates))
             if isinstance(answer, QrelayError):

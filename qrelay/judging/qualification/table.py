@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from qrelay.chunks import chunks
 from qrelay.errors import QrelayError
 from qrelay.formats.annotated_pairs import GradedPair
 from qrelay.identity import digest, judge_digest
@@ -141,8 +142,7 @@ async def measure(
     found: dict[tuple[str, str, str], Judgment] = {}
     sets = candidate_sets(pairs, stages)
     names = {hashed: name for name, judge in panel.judges.items() for hashed in judge.hashes}
-    for start in range(0, len(sets), _SETS_AT_ONCE):
-        part = sets[start : start + _SETS_AT_ONCE]
+    for part in chunks(sets, _SETS_AT_ONCE):
         for asked, judged in zip(part, await panel.judge(part), strict=True):
             if isinstance(judged, QrelayError):
                 raise judged

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from qrelay.chunks import chunks
 from qrelay.errors import InputError
 from qrelay.judging.strategies.contrastive import ALTERNATIVES
 from qrelay.models.embedder import Embedder
@@ -45,8 +46,7 @@ def nearest(texts: Sequence[str], log: Sequence[str], n: int, embedder: Embedder
         raise InputError("the query log holds no question to compare with")
     names = [_plain(text) for text in known]
     vectors = embedder.encode(known, "query")
-    for start in range(0, len(texts), _AT_ONCE):
-        part = texts[start : start + _AT_ONCE]
+    for part in chunks(texts, _AT_ONCE):
         for text, row in zip(part, embedder.encode(part, "query") @ vectors.T, strict=True):
             order = (-row).argsort(kind="stable")[: n + 1]
             yield [known[i] for i in order if names[i] != _plain(text)][:n]

@@ -11,16 +11,21 @@ cost the driver more than all the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 import sqlalchemy as sa
 
+from qrelay.chunks import chunks
+
+T = TypeVar("T")
 Tuples = Sequence[tuple[Any, ...]]
 _ROWS: Final = 100
 """In one statement of SQLite's, which is compiled once for so many."""
+_VALUES: Final = 500
+"""That a statement names after IN."""
 
 
 def insert_rows(connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Tuples) -> None:
@@ -35,8 +40,9 @@ def insert_absent(connection: sa.Connection, table: sa.Table, columns: Sequence[
     """Inserts those rows whose key the table lacks; the key is the first columns. Nobody else may insert such keys
     meanwhile: the caller holds a lock that prevents it."""
     if rows and connection.dialect.name == "postgresql":
-        held = _held(connection, table, len(table.primary_key.columns), rows)
-        _copy(connection, table, columns, [row for row in rows if row[: len(table.primary_key.columns)] not in held])
+        width = len(table.primary_key.columns)
+        held = _held(connection, table, [row[:width] for row in rows])
+        _copy(connection, table, columns, [row for row in rows if row[:width] not in held])
     elif rows:
         _insert(connection, table, columns, rows, "ON CONFLICT DO NOTHING")
 
@@ -49,13 +55,16 @@ def insert_new(
     unless = f"ON CONFLICT ({', '.join(key)}) DO NOTHING RETURNING {number}, {', '.join(key)}"
     found: list[Any] = []
     if rows and connection.dialect.name == "postgresql":
-        types = ", ".join(f"{name} {table.c[name].type.compile(connection.dialect)}" for name in columns)
-        document = orjson.dumps([dict(zip(columns, row, strict=True)) for row in rows]).decode()
-        statement = f"{_into(table, columns)} SELECT * FROM json_to_recordset(%s) AS new ({types}) {unless}"  # noqa: S608
-        found += connection.exec_driver_sql(statement, (document,))
+        given, document = _recordset(connection, table, columns, rows)
+        found += connection.exec_driver_sql(f"{_into(table, columns)} {given} {unless}", (document,))
     elif rows:
         found += _insert(connection, table, columns, rows, unless)
     return {tuple(row[1:]): int(row[0]) for row in found}
+
+
+def in_chunks(values: Iterable[T]) -> Iterator[Sequence[T]]:
+    """Values for a statement's IN: as many at a time as it should name."""
+    return chunks(list(values), _VALUES)
 
 
 def _insert(
@@ -63,7 +72,7 @@ def _insert(
 ) -> list[Any]:
     """On SQLite: what the statement returns, where `rest` of it says that it does."""
     marks, found = f"({', '.join('?' * len(columns))})", list[Any]()
-    for part in (rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)):
+    for part in chunks(rows, _ROWS):
         statement = f"{_into(table, columns)} VALUES {', '.join([marks] * len(part))} {rest}"
         result = connection.exec_driver_sql(statement, tuple(chain.from_iterable(part)))
         found += result if result.returns_rows else ()
@@ -81,15 +90,17 @@ def _copy(connection: sa.Connection, table: sa.Table, columns: Sequence[str], ro
             copy.write_row(row)
 
 
-def _held(connection: sa.Connection, table: sa.Table, width: int, rows: Tuples) -> set[tuple[Any, ...]]:
-    """The keys among the rows that the table holds."""
+def _held(connection: sa.Connection, table: sa.Table, keys: Tuples) -> set[tuple[Any, ...]]:
+    """Those of the primary keys that the table holds."""
     names = [str(column.name) for column in table.primary_key.columns]
-    keys = orjson.dumps([dict(zip(names, row[:width], strict=True)) for row in rows]).decode()
-    types = ", ".join(f"{column.name} {column.type.compile(connection.dialect)}" for column in table.primary_key)
-    wanted = f"SELECT * FROM json_to_recordset(%s) AS asked ({types})"  # noqa: S608
+    wanted, document = _recordset(connection, table, names, keys)
     chosen = ", ".join(names)
-    found = connection.exec_driver_sql(
-        f"SELECT {chosen} FROM {table.name} WHERE ({chosen}) IN ({wanted})",  # noqa: S608
-        (keys,),
-    )
-    return {tuple(row) for row in found}
+    statement = f"SELECT {chosen} FROM {table.name} WHERE ({chosen}) IN ({wanted})"  # noqa: S608
+    return {tuple(row) for row in connection.exec_driver_sql(statement, (document,))}
+
+
+def _recordset(connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Tuples) -> tuple[str, str]:
+    """On PostgreSQL: a SELECT of these rows from its one parameter, and that parameter."""
+    types = ", ".join(f"{name} {table.c[name].type.compile(connection.dialect)}" for name in columns)
+    document = orjson.dumps([dict(zip(columns, row, strict=True)) for row in rows]).decode()
+    return f"SELECT * FROM json_to_recordset(%s) AS given ({types})", document  # noqa: S608

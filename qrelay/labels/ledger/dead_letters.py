@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from qrelay.errors import InputError
 from qrelay.identity import query_fingerprint
 from qrelay.labels.ledger import forgetting, schema
+from qrelay.labels.ledger.bulk import in_chunks
 from qrelay.labels.ledger.changes import hold
 from qrelay.labels.ledger.database import upsert
 from qrelay.labels.ledger.rows import Row, evidence
@@ -44,7 +45,6 @@ _TEXTS = (_letters.query_id, _letters.query_text, _letters.detail, _letters.subj
 _SIZE = sum((4 * sa.func.length(text) for text in _TEXTS), sa.func.length(_letters.payload))
 """Bytes of a letter, at most: a character has four."""
 _TOKEN = re.compile("[0-9]{1,18}")
-_CHUNK = 500
 """Ids in one statement: databases limit the parameters of a statement."""
 _RESOLVE = schema.dead_letters.update().where(
     _letters.submission.in_(sa.bindparam("wanted", expanding=True)),
@@ -189,8 +189,8 @@ def page(
 
 def _rows(connection: sa.Connection, numbers: Sequence[int]) -> Iterator[Any]:
     """These letters, one chunk of them in memory."""
-    for i in range(0, len(numbers), _CHUNK):
-        wanted = _letters.letter_no.in_(numbers[i : i + _CHUNK])
+    for some in in_chunks(numbers):
+        wanted = _letters.letter_no.in_(some)
         yield from connection.execute(sa.select(schema.dead_letters).where(wanted).order_by(_letters.letter_no))
 
 
@@ -212,9 +212,9 @@ def begin_replay(connection: sa.Connection, ids: Sequence[str] | None) -> list[D
     """Marks the waiting dead letters among `ids` (None: all) as replaying and returns them, oldest first."""
     ids = waiting(connection) if ids is None else ids
     rows: list[Any] = []
-    for i in range(0, len(ids), _CHUNK):
+    for some in in_chunks(ids):
         chosen = sa.select(schema.dead_letters).where(_letters.state.in_(WAITING))
-        rows += connection.execute(chosen.where(_letters.dead_letter_id.in_(ids[i : i + _CHUNK])))
+        rows += connection.execute(chosen.where(_letters.dead_letter_id.in_(some)))
     rows.sort(key=lambda row: int(row.letter_no))
     _set_state(connection, [row.letter_no for row in rows], WAITING, REPLAYING, None)
     return [_entry(row) for row in rows]
@@ -223,8 +223,8 @@ def begin_replay(connection: sa.Connection, ids: Sequence[str] | None) -> list[D
 def finish_replay(connection: sa.Connection, ids: Sequence[str], now_us: int) -> None:
     """Marks as replayed those of `ids` that are still replaying."""
     numbers: list[int] = []
-    for i in range(0, len(ids), _CHUNK):
-        chosen = sa.select(_letters.letter_no).where(_letters.dead_letter_id.in_(ids[i : i + _CHUNK]))
+    for some in in_chunks(ids):
+        chosen = sa.select(_letters.letter_no).where(_letters.dead_letter_id.in_(some))
         numbers += connection.execute(chosen).scalars()
     _set_state(connection, numbers, (REPLAYING,), REPLAYED, now_us)
 
@@ -232,10 +232,10 @@ def finish_replay(connection: sa.Connection, ids: Sequence[str], now_us: int) ->
 def _set_state(
     connection: sa.Connection, numbers: Sequence[int], before: Sequence[str], after: str, closed_us: int | None
 ) -> None:
-    for i in range(0, len(numbers), _CHUNK):
+    for some in in_chunks(numbers):
         connection.execute(
             schema.dead_letters.update()
-            .where(_letters.letter_no.in_(numbers[i : i + _CHUNK]), _letters.state.in_(before))
+            .where(_letters.letter_no.in_(some), _letters.state.in_(before))
             .values(state=after, closed_us=closed_us)
         )
 

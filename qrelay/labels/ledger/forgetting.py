@@ -18,10 +18,10 @@ import sqlalchemy as sa
 
 from qrelay.identity import forgotten_hash
 from qrelay.labels.ledger import schema
+from qrelay.labels.ledger.bulk import in_chunks
 from qrelay.labels.ledger.changes import hold
 from qrelay.labels.ledger.database import insert_new
 
-_CHUNK: Final = 500
 """Values in one statement: databases limit the parameters of a statement."""
 _OF_A_QUERY: Final = (schema.judgments, schema.overrides, schema.generations, schema.candidate_sets, schema.queries)
 """Tables with a query_no, `queries` last."""
@@ -47,7 +47,7 @@ class Held:
 def among(connection: sa.Connection, keys: Collection[_Key]) -> set[_Key]:
     """Those of the queries that were forgotten."""
     hashes = {forgotten_hash(*key): key for key in keys}
-    found = (connection.execute(_AMONG, {"wanted": part}).scalars() for part in _parts(hashes))
+    found = (connection.execute(_AMONG, {"wanted": part}).scalars() for part in in_chunks(hashes))
     return {hashes[row] for part in found for row in part}
 
 
@@ -89,8 +89,8 @@ def ids_of_texts(connection: sa.Connection, collection: str, texts: Iterable[str
     queries = sa.select(_queries.query_id).where(_queries.collection == collection)
     letters = sa.select(_letters.query_id).where(_letters.collection == collection, _letters.query_id != "")
     return {
-        *_in_chunks(connection, queries, _queries.text, wanted),
-        *_in_chunks(connection, letters, _letters.query_text, wanted),
+        *_column_of(connection, queries, _queries.text, wanted),
+        *_column_of(connection, letters, _letters.query_text, wanted),
     }
 
 
@@ -127,7 +127,7 @@ def mark(connection: sa.Connection, collection: str, ids: Iterable[str], now_us:
     for row in rows:
         connection.execute(insert_new(schema.forgotten), row)
     again = schema.forgotten.update().values(finished_us=None)
-    for part in _parts([row["query"] for row in rows]):
+    for part in in_chunks([row["query"] for row in rows]):
         connection.execute(again.where(_forgotten.query.in_(part)))
 
 
@@ -147,14 +147,14 @@ def erase(connection: sa.Connection, collection: str, ids: Iterable[str], letter
     """Deletes the queries with all that hangs on them, their dead letters, and the dead letters of these numbers."""
     hold(connection, {collection})
     chosen = sa.select(_queries.query_no).where(_queries.collection == collection)
-    numbers = list(_in_chunks(connection, chosen, _queries.query_id, ids := list(ids)))
+    numbers = list(_column_of(connection, chosen, _queries.query_id, ids := list(ids)))
     for table in _OF_A_QUERY:
-        for part in _parts(numbers):
+        for part in in_chunks(numbers):
             connection.execute(table.delete().where(table.c.query_no.in_(part)))
     of_collection = schema.dead_letters.delete().where(_letters.collection == collection)
-    for names in _parts(ids):
+    for names in in_chunks(ids):
         connection.execute(of_collection.where(_letters.query_id.in_(names)))
-    for part in _parts(letters):
+    for part in in_chunks(letters):
         connection.execute(schema.dead_letters.delete().where(_letters.letter_no.in_(part)))
     finish(connection, [forgotten_hash(collection, each) for each in ids], _ERASED)
 
@@ -162,7 +162,7 @@ def erase(connection: sa.Connection, collection: str, ids: Iterable[str], letter
 def finish(connection: sa.Connection, tombstones: Iterable[str], now_us: int) -> None:
     """Every store is done with the queries of these."""
     done = schema.forgotten.update().values(finished_us=now_us)
-    for part in _parts(tombstones):
+    for part in in_chunks(tombstones):
         connection.execute(done.where(_forgotten.query.in_(part)))
 
 
@@ -172,7 +172,7 @@ def allow(connection: sa.Connection, collection: str, ids: Iterable[str]) -> int
     if not gone:
         return 0  # a name that nobody has gets no row
     hold(connection, {collection})
-    parts = _parts([forgotten_hash(collection, each) for each in gone])
+    parts = in_chunks([forgotten_hash(collection, each) for each in gone])
     return sum(connection.execute(schema.forgotten.delete().where(_forgotten.query.in_(part))).rowcount
                for part in parts)  # fmt: skip
 
@@ -198,15 +198,9 @@ def overlap(changes: Iterable[tuple[int, int]], from_change: int, to_change: int
 
 
 def _rows(connection: sa.Connection, chosen: Any, column: Any, values: Iterable[Any]) -> Iterator[Any]:
-    for part in _parts(values):
+    for part in in_chunks(values):
         yield from connection.execute(chosen.where(column.in_(part)))
 
 
-def _in_chunks(connection: sa.Connection, chosen: Any, column: Any, values: Iterable[Any]) -> Iterator[Any]:
+def _column_of(connection: sa.Connection, chosen: Any, column: Any, values: Iterable[Any]) -> Iterator[Any]:
     return (row[0] for row in _rows(connection, chosen, column, values))
-
-
-def _parts(values: Iterable[Any]) -> Iterator[list[Any]]:
-    every = list(values)
-    for i in range(0, len(every), _CHUNK):
-        yield every[i : i + _CHUNK]

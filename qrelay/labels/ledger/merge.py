@@ -25,13 +25,13 @@ from qrelay.labels.ledger.additions import (
     new_judgments,
     next_generation,
 )
+from qrelay.labels.ledger.bulk import in_chunks
 from qrelay.labels.ledger.rows import PreparedSet
 from qrelay.labels.ledger.union import Side, Union, unite
 from qrelay.types import JudgedSet, JudgeIdentity
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 500
 """Values in one statement: databases limit the parameters of a statement."""
 _queries, _judgments, _overrides = schema.queries.c, schema.judgments.c, schema.overrides.c
 _packed, _passages = schema.candidate_sets.c, schema.passages.c
@@ -104,10 +104,10 @@ def _without_text(connection: sa.Connection, item: PreparedSet, stored: Sequence
     """Of the hashes of both sides, those of passages without a text."""
     found = {row.text_hash for row in item.passage_rows if not row.text} | {""}
     hashes = sorted(set(stored) - found)
-    for i in range(0, len(hashes), _CHUNK):
+    for some in in_chunks(hashes):
         chosen = sa.select(_passages.text_hash).where(
             _passages.collection == item.query.collection,
-            _passages.text_hash.in_(hashes[i : i + _CHUNK]),
+            _passages.text_hash.in_(some),
             _passages.text == "",
         )
         found.update(connection.execute(chosen).scalars())

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from qrelay.labels.ledger import schema
+from qrelay.labels.ledger.bulk import in_chunks
 from qrelay.labels.ledger.packing import unpack
 from qrelay.naming import document_of, examples
 
-_CHUNK = 500
 """Values in one statement: databases limit the parameters of a statement."""
 
 
@@ -55,8 +55,7 @@ def names_of(
 ) -> Iterator[tuple[int, Names]]:
     """(query_no, names) of each of these queries; which passages were judged only with `judged`."""
     sets, judgments = schema.candidate_sets.c, schema.judgments.c
-    for start in range(0, len(numbers), _CHUNK):
-        some = numbers[start : start + _CHUNK]
+    for some in in_chunks(numbers):
         asked: dict[int, set[str]] = {}
         chosen = sa.select(judgments.query_no, judgments.passage_id).where(judgments.query_no.in_(some)).distinct()
         for number, passage_id in connection.execute(chosen) if judged else ():

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from qrelay.errors import InputError
 from qrelay.labels.ledger import audit_log, retractions, schema
+from qrelay.labels.ledger.bulk import in_chunks
 from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.checks import unfit_for_trec
 from qrelay.labels.ledger.names import Names, names_of
@@ -29,7 +30,6 @@ from qrelay.labels.ledger.times import moment
 from qrelay.scales import peoples_bounds
 
 MAX_PAGE_SIZE: Final = 1000
-_CHUNK: Final = 500
 """Values in one statement: databases limit the parameters of a statement."""
 
 _overrides, _queries = schema.overrides.c, schema.queries.c
@@ -119,7 +119,7 @@ def add(
     for each in wanted:
         by_query.setdefault(each.query_id, []).append(each)
     written = Written(0, 0, 0)
-    for ids in _chunks(list(by_query)):
+    for ids in in_chunks(by_query):
         numbers = query_numbers(connection, collection, ids)
         _require_known(collection, [query_id for query_id in ids if query_id not in numbers])
         chunk = {numbers[query_id]: by_query[query_id] for query_id in ids}
@@ -133,7 +133,7 @@ def add(
 def query_numbers(connection: sa.Connection, collection: str, ids: Sequence[str]) -> dict[str, int]:
     """query_id -> query_no of those that the ledger holds."""
     found: dict[str, int] = {}
-    for some in _chunks(ids):
+    for some in in_chunks(ids):
         chosen = sa.select(_queries.query_id, _queries.query_no)
         rows = connection.execute(chosen.where(_queries.collection == collection, _queries.query_id.in_(some)))
         found.update((row.query_id, row.query_no) for row in rows)
@@ -206,7 +206,7 @@ def of_queries(
     connection: sa.Connection, collection: str, query_ids: Sequence[str], condition: sa.ColumnElement[bool]
 ) -> Iterator[Override]:
     """The rows of these queries for which the condition holds; of a pair oldest first."""
-    for some in _chunks(query_ids):
+    for some in in_chunks(query_ids):
         chosen = _rows().where(_queries.collection == collection, _queries.query_id.in_(some), condition)
         yield from map(_override_of, connection.execute(chosen))
 
@@ -311,8 +311,3 @@ def _sum(one: Written, other: Written) -> Written:
     return Written(
         one.added + other.added, one.unchanged + other.unchanged, one.not_candidates + other.not_candidates
     )
-
-
-def _chunks(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for i in range(0, len(items), _CHUNK):
-        yield items[i : i + _CHUNK]

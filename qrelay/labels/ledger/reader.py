@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from qrelay.errors import UnknownCollection
 from qrelay.labels.ledger import packing, people, retractions, schema, states
+from qrelay.labels.ledger.bulk import in_chunks
 from qrelay.labels.ledger.records import judgment_of, query_of
 from qrelay.labels.ledger.states import CollectionStats, Submission, query_pages
 from qrelay.labels.ledger.union import earlier_passages
@@ -33,7 +34,6 @@ from qrelay.types import (
 _QUERIES_A_PAGE = 64
 _LABELS_PAGE = 256
 """Queries without their candidates in one page."""
-_CHUNK = 500
 """Values in one statement: databases limit the parameters of a statement."""
 
 _queries, _judgments = schema.queries.c, schema.judgments.c
@@ -249,9 +249,9 @@ class Snapshot:
     def _texts(self, collection: str, hashes: set[str]) -> dict[str, tuple[str, str]]:
         columns, wanted = schema.passages.c, sorted(hashes)
         found: dict[str, tuple[str, str]] = {}
-        for i in range(0, len(wanted), _CHUNK):
+        for some in in_chunks(wanted):
             chosen = sa.select(columns.text_hash, columns.title, columns.text).where(
-                columns.collection == collection, columns.text_hash.in_(wanted[i : i + _CHUNK])
+                columns.collection == collection, columns.text_hash.in_(some)
             )
             found.update({hashed: (title, text) for hashed, title, text in self.connection.execute(chosen)})
         return found

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 
 from qrelay.labels.ledger import schema
+from qrelay.labels.ledger.bulk import in_chunks
 from qrelay.labels.ledger.summaries import Said, Voice, said, summary, voice_of
 from qrelay.scales import Scale
 from qrelay.types import JudgeIdentity
 
-_CHUNK: Final = 500
 """Values in one statement: databases limit the parameters of a statement."""
 _queries, _judgments, _overrides = schema.queries.c, schema.judgments.c, schema.overrides.c
 
@@ -25,8 +25,8 @@ def refresh(connection: sa.Connection, numbers: Iterable[int], retracted: Collec
         for number, _, *identity in connection.execute(sa.select(schema.judges))
         if number not in retracted
     }
-    for start in range(0, len(wanted), _CHUNK):
-        _refresh(connection, wanted[start : start + _CHUNK], voices)
+    for some in in_chunks(wanted):
+        _refresh(connection, some, voices)
 
 
 def refresh_all(connection: sa.Connection, retracted: Collection[int]) -> None:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from qrelay.labels.ledger import on_sqlite, schema
 from qrelay.labels.ledger.audit_log import audited
+from qrelay.labels.ledger.bulk import in_chunks
 from qrelay.labels.ledger.changes import hold
 from qrelay.labels.ledger.dead_letters import REPLAYED, RESOLVED
 from qrelay.labels.ledger.ledger import Ledger
@@ -129,8 +130,8 @@ def _prune_texts(ledger: Ledger, collection: str, dry_run: bool) -> tuple[int, i
         held = connection.execute(sa.select(columns.text_hash).where(columns.collection == collection)).scalars()
         unused = sorted(set(held) - _named(connection, collection))
         size = 0
-        for i in range(0, len(unused), 500):
-            these = sa.and_(columns.collection == collection, columns.text_hash.in_(unused[i : i + 500]))
+        for some in in_chunks(unused):
+            these = sa.and_(columns.collection == collection, columns.text_hash.in_(some))
             found = connection.execute(
                 sa.select(sa.func.sum(_length(columns.title) + _length(columns.text))).where(these)
             )

@@ -10,13 +10,13 @@ import sqlalchemy as sa
 
 from qrelay.identity import query_fingerprint
 from qrelay.labels.ledger import forgetting, schema
+from qrelay.labels.ledger.bulk import in_chunks
 from qrelay.labels.ledger.dead_letters import REPLAYED, RESOLVED, WAITING
 
 COMMITTED: Final = "committed"
 DEAD: Final = "dead"
 FORGOTTEN: Final = "forgotten"
 _PAGE = 1000
-_CHUNK = 500
 """Values in one statement: databases limit the parameters of a statement."""
 
 _queries, _letters = schema.queries.c, schema.dead_letters.c
@@ -96,8 +96,8 @@ def submissions(connection: sa.Connection, collection: str, query_ids: Sequence[
     if query_ids is None:
         yield from _submissions(connection, collection, None)
         return
-    for i in range(0, len(query_ids), _CHUNK):
-        yield from _submissions(connection, collection, query_ids[i : i + _CHUNK])
+    for some in in_chunks(query_ids):
+        yield from _submissions(connection, collection, some)
 
 
 def _submissions(connection: sa.Connection, collection: str, ids: Sequence[str] | None) -> Iterator[Submission]:

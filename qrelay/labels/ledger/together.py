@@ -34,11 +34,6 @@ class Together:
         self._mutex = threading.Lock()
         self._waiting: deque[_Batch] = deque()
 
-    @property
-    def waiting(self) -> int:
-        """Batches that wait for their turn."""
-        return len(self._waiting)
-
     def write(
         self, items: Sequence[Any], kind: Hashable, write: Callable[[Sequence[Any]], Sequence[Any]]
     ) -> list[Any]:

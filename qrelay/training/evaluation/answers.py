@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from qrelay.chunks import chunks
 from qrelay.errors import QrelayError
 from qrelay.formats.beir import Run
 from qrelay.formats.runs import ranked
@@ -181,8 +182,8 @@ def _in_turn(ask: Any, questions: Sequence[Any], what: str) -> list[Any]:
     async def all_of_them() -> list[Any]:
         replies: list[Any] = []
         with step(what, total=len(questions), unit="questions") as asking:
-            for start in range(0, len(questions), _AT_ONCE):
-                replies += await ask(questions[start : start + _AT_ONCE])
+            for part in chunks(questions, _AT_ONCE):
+                replies += await ask(part)
                 asking.at(len(replies))
         return replies
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from qrelay.chunks import chunks
 from qrelay.errors import InputError, ModelError
 from qrelay.formats.beir import Collection, Run
 from qrelay.formats.runs import ranked
@@ -44,8 +45,7 @@ def bi_encoder_run(
     corpus = corpus_vectors(collection, embedder, arithmetic=arithmetic, keep=keep)
     ids = list(collection.queries)
     run: Run = {}
-    for start in range(0, len(ids), _QUERIES_AT_ONCE):
-        part = ids[start : start + _QUERIES_AT_ONCE]
+    for part in chunks(ids, _QUERIES_AT_ONCE):
         scores = embedder.encode([collection.queries[query_id] for query_id in part], "query") @ corpus.T
         for query_id, row in zip(part, scores, strict=True):
             run[query_id] = _best(row, collection.doc_ids, depth)

@@ -12,7 +12,7 @@ from qrelay.errors import BackendTimeout
 from qrelay.feed.feeder import FeedReport
 from qrelay.feed.publish import publish
 from qrelay.formats.queries import query_from
-from qrelay.identity import digest, require_collection
+from qrelay.identity import query_id_of, require_collection
 from qrelay.types import Query
 from qrelay.web.api import models
 from qrelay.web.security import Person
@@ -57,7 +57,7 @@ async def _published(site: Site, asked: models.FeedRequest, seconds: float) -> F
 
 async def _records(queries: list[models.QueryIn]) -> AsyncIterator[Any]:
     for each in queries:
-        query_id = each.query_id or f"q-{digest(each.query.strip())[:16]}"
+        query_id = each.query_id or query_id_of(each.query.strip())
         yield {**each.model_dump(exclude={"query"}), "query_id": query_id, "text": each.query}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from qrelay import wire
-from qrelay.identity import digest
+from qrelay.identity import query_id_of
 from qrelay.naming import document_of
 from qrelay.types import Candidate, CandidateSet, Graded, JudgedSet, Judgment, Missing, Passage, Query
 from qrelay.v1 import records_pb2
@@ -15,7 +15,7 @@ from qrelay.web.api import models
 
 def query(asked: models.Asked, answers: Sequence[str] = ()) -> Query:
     """The query that was asked."""
-    query_id = asked.query_id or f"q-{digest(asked.query)[:16]}"
+    query_id = asked.query_id or query_id_of(asked.query)
     return Query(query_id, asked.query, asked.collection, datetime.now(UTC), {}, tuple(answers))
 
 
