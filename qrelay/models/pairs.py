@@ -45,15 +45,18 @@ class PairModel:
         with self._tokenising:
             features = model.preprocess(list(pairs), prompt=model.prompts.get(model.default_prompt_name))
         there = features["attention_mask"].bool()
-        lengths, found = there.sum(1).tolist(), {}
+        order: list[int] = []
+        said = []
         with self._computing, torch.inference_mode():
             model.eval()
-            for places in batches(lengths, tokens_on(model.device.type), self._most_pairs):
-                said = model(_part_of(features, there, places, model.device))["scores"].float()
-                values = (activation or model.activation_fn)(said)
-                found.update(zip(places, values.cpu().numpy(), strict=True))
-        scores = np.array([found[place] for place in range(len(pairs))], np.float32)
-        return scores.reshape(len(pairs)) if model.num_labels == 1 else scores
+            for places in batches(there.sum(1).tolist(), tokens_on(model.device.type), self._most_pairs):
+                scores = model(_part_of(features, there, places, model.device))["scores"].float()
+                said.append((activation or model.activation_fn)(scores))
+                order += places
+            computed = torch.cat(said).cpu().numpy()  # at the end: a GPU need not wait between batches
+        found = np.empty_like(computed)
+        found[order] = computed
+        return found.reshape(len(pairs)) if model.num_labels == 1 else found
 
 
 def _part_of(features: Any, there: Any, places: list[int], device: Any) -> dict[str, Any]:

@@ -65,7 +65,9 @@ class RerankerSettings(ServiceSettings):
         description="Tokens of query and passage together in the configured cross-encoder, at most; a promoted "
         "version reads as many as it was trained with",
     )
-    batch_pairs: int = Field(32, ge=1, description="Pairs in one forward pass of the cross-encoder")
+    batch_pairs: int = Field(
+        32, ge=1, description="Pairs in one forward pass of a cross-encoder, at most; their tokens limit them too"
+    )
     max_candidates: int = Field(100, ge=1, description="Candidates scored, in the set's order; the rest are dropped")
     keep: int = Field(40, ge=1, description="Best candidates kept in the set")
     sample: int = Field(25, ge=1, description="Candidates marked for the judge, at most")
