@@ -112,7 +112,7 @@ class Reranker:
             f"{model} gave {unscored} of {len(each.left)} candidates of query {each.record.query.query_id} no"
             " finite score: its weights are damaged, or overflow in half precision"
         )
-        if unscored == sum(map(each.readable, each.left)):
+        if unscored == sum(each.readable[place] for place in each.left):
             each.problem = BackendUnavailable(f"{problem}; replace the model, then replay the query")
         elif model not in self._complained:
             self._complained.add(model)
@@ -120,7 +120,7 @@ class Reranker:
 
     def _sampled(self, each: Scored, keep: int) -> CandidateSet:
         """The best, with the judge's sample marked."""
-        settings, best, record = self._settings, each.ranked()[:keep], each.record
+        settings, best, record = self._settings, each.best(keep), each.record
         chosen = sample_indices(
             record.query,
             best,

@@ -21,17 +21,14 @@ class Scored:
 
     def __init__(self, record: CandidateSet) -> None:
         self.record = record
+        self.readable = [bool(each.passage.text or each.passage.title) for each in record.candidates]
+        """Of each candidate whether it has a text; some lose it to a message's limit."""
         self.left = list(range(len(record.candidates)))
         """Places of those that the next scorer is asked about, ascending."""
         self.models: list[str] = []
         """The fingerprints of those who have scored it."""
         self.problem: QrelayError | None = None
         self._scores: dict[str, _Scores] = {}
-
-    def readable(self, place: int) -> bool:
-        """Whether the candidate has a text; some lose it to a message's limit."""
-        passage = self.record.candidates[place].passage
-        return bool(passage.text or passage.title)
 
     def left_set(self) -> CandidateSet:
         """The set of what is left."""
@@ -43,47 +40,45 @@ class Scored:
     def take(self, system: str, model: str, scores: Sequence[float]) -> int:
         """The scores of what is left, in its order; answers how many candidates with a text have none."""
         found = {
-            place: round(score, _DECIMALS) if math.isfinite(score) and self.readable(place) else None
+            place: round(score, _DECIMALS) if self.readable[place] and math.isfinite(score) else None
             for place, score in zip(self.left, scores, strict=True)
         }
         self.models.append(model)
         self._scores[system] = found
-        return sum(score is None and self.readable(place) for place, score in found.items())
+        if None not in found.values():
+            return 0
+        return sum(score is None and self.readable[place] for place, score in found.items())
 
     def drop(self, system: str, share: float, at_least: int) -> None:
         """Leave all but this share of the candidates with a text, rounded down, the best by this system; what it gave
         no score stays, as nothing speaks against it."""
         scores = self._scores.get(system, {})
-        readable = sorted(filter(self.readable, self._by_id()), key=lambda place: _unknown_first(scores.get(place)))
+        readable = [place for place in self._by_id() if self.readable[place]]
+        readable.sort(key=lambda place: -math.inf if (score := scores.get(place)) is None else -score)
         stay = max(at_least, len(readable) - math.floor(share * len(readable)))
         self.left = sorted(readable[:stay])
 
-    def ranked(self) -> list[Candidate]:
-        """Best first, by the last scorer and, where that gave no score or the same, by the one before it; each with
-        the score and rank that every scorer gave it. Without a score there is no rank."""
-        order, own = self._by_id(), [list[Score]() for _ in self.record.candidates]
+    def best(self, count: int) -> list[Candidate]:
+        """The first `count`, by the last scorer and, where that gave no score or the same, by the one before it; each
+        with the score and rank that every scorer gave it. Without a score there is no rank."""
+        places, order, ranks = range(len(self.readable)), self._by_id(), dict[str, Mapping[int, int]]()
         for system, scores in self._scores.items():
-            order.sort(key=lambda place: _unknown_last(scores.get(place)))
-            for rank, place in enumerate(order, 1):
-                if place in scores:
-                    own[place].append(Score(system, scores[place], 0 if scores[place] is None else rank))
-        return [self._with(place, own[place]) for place in order]
+            order.sort(
+                key=[math.inf if (score := scores.get(place)) is None else -score for place in places].__getitem__
+            )
+            ranks[system] = {place: rank for rank, place in enumerate(order, 1)}
+        return [self._with_scores(place, ranks) for place in order[:count]]
+
+    def _with_scores(self, place: int, ranks: Mapping[str, Mapping[int, int]]) -> Candidate:
+        candidate, scores = self.record.candidates[place], list[Score]()
+        for system, found in self._scores.items():
+            if place in found:
+                score = found[place]
+                scores.append(Score(system, score, 0 if score is None else ranks[system][place]))
+        others = (each for each in candidate.scores if each.system not in self._scores)
+        return Candidate(candidate.passage, (*others, *scores))
 
     def _by_id(self) -> list[int]:
         """All places by passage id."""
-        candidates = self.record.candidates
-        return sorted(range(len(candidates)), key=lambda place: candidates[place].passage.passage_id)
-
-    def _with(self, place: int, own: Sequence[Score]) -> Candidate:
-        candidate = self.record.candidates[place]
-        systems = [each.system for each in own]
-        others = tuple(each for each in candidate.scores if each.system not in systems)
-        return Candidate(candidate.passage, (*others, *own))
-
-
-def _unknown_last(score: float | None) -> tuple[bool, float]:
-    return score is None, -(score or 0.0)
-
-
-def _unknown_first(score: float | None) -> tuple[bool, float]:
-    return score is not None, -(score or 0.0)
+        ids = [each.passage.passage_id for each in self.record.candidates]
+        return sorted(range(len(ids)), key=ids.__getitem__)

@@ -87,6 +87,14 @@ def test_the_upper_half_has_both_scores_and_the_lower_the_firsts_alone_below_it(
     assert [s.system for s in found.candidates[0].scores] == [BM25, DENSE, SMALL_CROSS_ENCODER, CROSS_ENCODER]
 
 
+def test_an_earlier_passs_score_of_the_large_model_does_not_outlive_the_drop() -> None:
+    core, _, _ = cascade([0.9, 0.1], [0.5, 0.6])
+    record = samples.candidate_set(0, 2)
+    stale = [replace(each, scores=(*each.scores, Score(CROSS_ENCODER, 0.99, 1))) for each in record.candidates]
+    found = reranked(core, replace(record, candidates=tuple(stale)))
+    assert [system(each, CROSS_ENCODER) for each in found.candidates] == [(0.5, 1), None]
+
+
 def test_mining_takes_what_was_dropped_as_ranked_below_everything() -> None:
     core, _, _ = cascade([0.9, 0.1], [0.5, 0.6])
     kept, dropped = reranked(core, samples.candidate_set(0, 2)).candidates
