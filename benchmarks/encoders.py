@@ -2,6 +2,12 @@
 
     python -m benchmarks.encoders embedder --documents 5000     # speed, cosine, MRR@5 over MedQuAD dev queries
     python -m benchmarks.encoders cross-encoder --pairs 400     # a cross-encoder is trained first: 2 minutes
+    python -m benchmarks.encoders batches --shape 6x384         # the reranker's batches beside the library's predict
+    python -m benchmarks.encoders cascade --shape 12x384 --small 2x128,6x384    # beside the large model alone
+    python -m benchmarks.encoders beside --shape 2x128          # tokens of one call while another's are computed
+
+Shapes are layers and width of models with random weights, which take the time of trained ones; their pairs are dev
+queries with passages as an index cuts them. The last measures seconds, the others CPU seconds.
 
 The documents are the queries' answers and others up to --documents. Times are CPU seconds of this process, so that a
 busy machine does not decide; quality is on all queries. Needs ../shared/data/medquad, or --data.
@@ -14,17 +20,25 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
+from benchmarks.references.turns import median_interval
 from qrelay.formats.beir import read_collection
 from qrelay.models.catalogue import resolve
 from qrelay.models.records import ResolvedModel
+from qrelay.services.reranker.reranker import load_reranker
+from qrelay.services.reranker.scorers import CrossEncoderScorer
+from qrelay.services.reranker.settings import RerankerSettings
+from qrelay.types import BI_ENCODER, DENSE, Candidate, CandidateSet, Passage, Query, Score
 
 MODEL = "all-MiniLM-L6-v2"
 SEED = 7
@@ -43,9 +57,12 @@ def read(folder: Path, split: str) -> tuple[dict[str, str], dict[str, str], dict
 
 
 def by_turns(
-    first: Callable[[Any], Any], second: Callable[[Any], Any], parts: list[Any]
+    first: Callable[[Any], Any],
+    second: Callable[[Any], Any],
+    parts: list[Any],
+    clock: Callable[[], float] = time.process_time,
 ) -> tuple[list[Any], list[Any], list[float]]:
-    """Both answers to every part, and the ratio of CPU seconds (first / second) of each."""
+    """Both answers to every part, and the ratio of seconds (first / second) of each; CPU seconds by default."""
     one: list[Any] = []
     other: list[Any] = []
     ratios: list[float] = []
@@ -53,9 +70,9 @@ def by_turns(
     for number, part in enumerate(parts):
         spent = {}
         for name, call, answers in sorted([("1", first, one), ("2", second, other)], reverse=bool(number % 2)):
-            began = time.process_time()
+            began = clock()
             answers.append(call(part))
-            spent[name] = time.process_time() - began
+            spent[name] = clock() - began
         ratios.append(spent["1"] / spent["2"])
     return one, other, ratios
 
@@ -161,15 +178,118 @@ def trained(
     return folder
 
 
+def shaped(shape: str, folder: Path) -> str:
+    """A cross-encoder with random weights, so many layers and so wide, and MiniLM's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    layers, width = map(int, shape.split("x"))
+    torch.manual_seed(SEED)
+    config = BertConfig(num_hidden_layers=layers, hidden_size=width, intermediate_size=4 * width, num_labels=1,
+                        num_attention_heads=max(2, width // 32), initializer_range=0.1)  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder / shape)
+    AutoTokenizer.from_pretrained(str(resolve(MODEL).path)).save_pretrained(folder / shape)
+    return f"path:{folder / shape}"
+
+
+def cut_sets(data: Path, queries: int, passages: int) -> list[CandidateSet]:
+    """Dev queries, each with passages by chance, cut as an index does it; their dense scores are chance too."""
+    from qrelay.index.build import STRIDE_TOKENS, WINDOW_TOKENS
+    from qrelay.models.embedder import load_embedder
+
+    every, texts, _ = read(data, "dev")
+    chance, embedder = random.Random(SEED), load_embedder(MODEL)
+    found = [window for doc_id in chance.sample(sorted(every), 500)
+             for window in embedder.windows(every[doc_id], WINDOW_TOKENS, STRIDE_TOKENS)]  # fmt: skip
+    return [
+        CandidateSet(
+            Query(query_id, texts[query_id], "medquad"),
+            tuple(Candidate(Passage(str(n), str(n), "", each), (Score(DENSE, chance.random(), n + 1),))
+                  for n, each in enumerate(chance.sample(found, passages))),
+            "cut",
+        )
+        for query_id in chance.sample(sorted(texts), queries)
+    ]  # fmt: skip
+
+
+def interval(ratios: list[float]) -> str:
+    """The median, its 95 % interval, and every turn's."""
+    low, high = median_interval(ratios)
+    turns = " ".join(f"{each:.2f}" for each in ratios)
+    return f"{np.median(ratios):.3f} ({low:.3f} to {high:.3f}; turns {turns})"
+
+
+def batched(arguments: argparse.Namespace) -> None:
+    """The scorer beside `CrossEncoder.predict`: one query in hand, and several."""
+    from sentence_transformers import CrossEncoder
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = shaped(arguments.shape, Path(folder))
+        own = CrossEncoderScorer(path, max_length=384, batch_pairs=32, threads=1)
+        bare = CrossEncoder(path.removeprefix("path:"), device="cpu", max_length=384)
+    for at_once in (1, arguments.queries):
+        sets = cut_sets(arguments.data, at_once * arguments.turns, arguments.passages)
+        parts = [sets[n : n + at_once] for n in range(0, len(sets), at_once)]
+
+        def library(part: list[CandidateSet]) -> Any:
+            pairs = [(each.query.text, c.passage.text) for each in part for c in each.candidates]
+            return bare.predict(pairs, show_progress_bar=False)
+
+        one, other, ratios = by_turns(library, own.score, parts)
+        apart = max(float(np.abs(a - np.concatenate(b)).max()) for a, b in zip(one, other, strict=True))
+        print(f"{arguments.shape}, {at_once} queries of {arguments.passages} in hand: predict takes "
+              f"{interval(ratios)} times the CPU; scores within {apart:.1e}", flush=True)  # fmt: skip
+
+
+def cascaded(arguments: argparse.Namespace) -> None:
+    """The large model alone beside a cascade that drops half of each set."""
+    sets = cut_sets(arguments.data, arguments.queries * arguments.turns, arguments.passages)
+    parts = [sets[n : n + arguments.queries] for n in range(0, len(sets), arguments.queries)]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = RerankerSettings(cross_encoder=shaped(arguments.shape, Path(folder)), threads=1, registry_poll_s=0)
+        large = load_reranker(settings)
+        for first in (BI_ENCODER, *arguments.small.split(",")):
+            named = BI_ENCODER if first == BI_ENCODER else shaped(first, Path(folder))
+            cascade = RerankerSettings(**{**settings.model_dump(), "cascade": {"first": named}})
+            _, _, ratios = by_turns(large.rerank, load_reranker(cascade).rerank, parts)
+            print(f"{arguments.shape} alone takes {interval(ratios)} times the CPU of {first} before it", flush=True)
+
+
+def beside(arguments: argparse.Namespace) -> None:
+    """Two calls at a time, tokens and computing under one lock and under one each: wall-clock seconds."""
+    sets, lock = cut_sets(arguments.data, 4 * arguments.turns, arguments.passages), Lock()
+    parts = [sets[n : n + 4] for n in range(0, len(sets), 4)]
+    with tempfile.TemporaryDirectory() as folder:
+        scorer = CrossEncoderScorer(shaped(arguments.shape, Path(folder)), max_length=384, batch_pairs=32, threads=1)
+    with ThreadPoolExecutor(2) as threads:
+
+        def score(held: Any, part: list[CandidateSet]) -> list[Any]:
+            def one(each: CandidateSet) -> Any:
+                with held:
+                    return scorer.score([each])
+
+            return list(threads.map(one, part))
+
+        _, _, ratios = by_turns(partial(score, lock), partial(score, nullcontext()), parts, time.perf_counter)
+    print(f"{arguments.shape}: one lock takes {interval(ratios)} times the seconds of two")
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, do in (("embedder", embedder), ("cross-encoder", cross_encoder)):
+    commands_of = {"embedder": embedder, "cross-encoder": cross_encoder, "batches": batched, "cascade": cascaded,
+                   "beside": beside}  # fmt: skip
+    for name, do in commands_of.items():
         each = commands.add_parser(name)
         each.add_argument("--data", type=Path, default=Path("../shared/data/medquad"))
         each.add_argument("--documents", type=int, default=5000)
         each.add_argument("--pairs", type=int, default=400)
+        each.add_argument("--shape", default="6x384")
+        each.add_argument("--small", default="2x128,6x384", help="shapes of a cascade's first")
+        each.add_argument("--queries", type=int, default=8, help="in hand")
+        each.add_argument("--passages", type=int, default=20, help="of a query")
+        each.add_argument("--turns", type=int, default=7)
         each.set_defaults(do=do)
     arguments = parser.parse_args()
     arguments.do(arguments)

@@ -20,6 +20,8 @@ BM25: Final = "bm25"
 DENSE: Final = "dense"
 CROSS_ENCODER: Final = "cross_encoder"
 BI_ENCODER: Final = "bi_encoder"
+SMALL_CROSS_ENCODER: Final = "small_cross_encoder"
+"""The first of the reranker's cascade."""
 SYSTEMS: Final = (BM25, DENSE, CROSS_ENCODER, BI_ENCODER)
 CASCADE: Final = "cascade"
 FUSED: Final = "fused"

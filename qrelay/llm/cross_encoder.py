@@ -8,7 +8,6 @@ is what it is; of a model that was trained to rank it is a score, and a map make
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Sequence
 
 from qrelay.errors import ModelError, QrelayError
@@ -17,6 +16,7 @@ from qrelay.llm.exchange import PAIR_SCORES, Pair, PairScore
 from qrelay.models.encoding import pair_length
 from qrelay.models.engines import EncoderEngine, fingerprint
 from qrelay.models.loading import load_encoder
+from qrelay.models.pairs import PairModel
 from qrelay.models.records import ResolvedModel
 
 
@@ -39,16 +39,15 @@ class CrossEncoderBackend(Local):
             ModelError: it cannot be loaded or converted, or has more than one output.
         """
         length = pair_length(model.path, max_length)
-        self._model = load_encoder("CrossEncoder", model, length, engine=engine, threads=threads, device=device)
-        if self._model.num_labels != 1:
+        loaded = load_encoder("CrossEncoder", model, length, engine=engine, threads=threads, device=device)
+        if loaded.num_labels != 1:
             raise ModelError(
-                f"{model.name} has {self._model.num_labels} outputs: a judge needs a cross-encoder with one, such as "
+                f"{model.name} has {loaded.num_labels} outputs: a judge needs a cross-encoder with one, such as "
                 "`qrelay train --experiment judge` makes"
             )
         self.weights = Weights(model.name, fingerprint(model.revision, engine), model.quantisation)
         self._decodings = {PAIR_SCORES: f"cross-encoder;tokens={length}"}
-        self._batch_pairs = batch_pairs
-        self._one_at_a_time = threading.Lock()  # the library sets padding on a tokenizer that calls share
+        self._model: PairModel | None = PairModel(loaded, batch_pairs)
 
     async def pair_scores(self, pairs: Sequence[Pair]) -> list[PairScore | QrelayError]:
         """One score a pair. Raises InternalError after `close`."""
@@ -57,18 +56,12 @@ class CrossEncoderBackend(Local):
     def _scores(self, pairs: Sequence[Pair]) -> list[PairScore | QrelayError]:
         from torch.nn import Identity
 
-        with self._one_at_a_time:
-            if self._model is None:
-                raise used_after_close()
-            said = self._model.predict(
-                [(pair.query, pair.passage) for pair in pairs],
-                activation_fn=Identity(),
-                batch_size=self._batch_pairs,
-                show_progress_bar=False,
-            )
+        model = self._model
+        if model is None:
+            raise used_after_close()
+        said = model.scores([(pair.query, pair.passage) for pair in pairs], Identity())
         return [PairScore(float(each), self._decodings[PAIR_SCORES]) for each in said]
 
     def close(self) -> None:
-        """Let the running call end, free the model."""
-        with self._one_at_a_time:
-            self._model = None
+        """Free the model, when the running calls have ended."""
+        self._model = None

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qrelay.errors import ConfigError, ModelError
+from qrelay.models.batches import batches, tokens_on
 from qrelay.models.catalogue import resolve
 from qrelay.models.encoding import own_length, space
 from qrelay.models.engines import EncoderEngine, fingerprint, of_dim
@@ -34,12 +35,11 @@ Vectors = npt.NDArray[np.float32]
 TextKind = Literal["query", "document"]
 """What a text is: models have a prompt for each."""
 HASH_NAME: Final = "hash"
-_CPU_TOKENS: Final = 2048
-"""Of a batch, by estimate, padding included."""
-_GPU_TOKENS: Final = 65_536
 _CPU_TEXTS: Final = 16
 """Sorted by length, 16 pad less than 32: 5.3 against 6.6 CPU-ms a MedQuAD question (one thread)."""
 _CHARACTERS_A_TOKEN: Final = 4
+_MOST_CHARACTERS_A_TOKEN: Final = 8
+"""Of a text's beginning, in which its tokens are counted."""
 _SPLINTERED: Final = 3
 """Letters of a word, at least, that came apart; shorter words do in every vocabulary."""
 _MAX_COUNT: Final = 8
@@ -177,15 +177,16 @@ class SentenceTransformerEmbedder:
         return vectors
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        """Places of texts, longest first; a batch's texts times its longest are at most so many tokens."""
-        cpu = self.model.device.type == "cpu"
-        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
-        at = 0
-        while at < len(order):
-            longest = min(self.model.max_seq_length, len(texts[order[at]]) // _CHARACTERS_A_TOKEN + 1)
-            many = max(1, min(_CPU_TEXTS, _CPU_TOKENS // longest) if cpu else _GPU_TOKENS // longest)
-            yield order[at : at + many]
-            at += many
+        device = self.model.device.type
+        return batches(self._lengths(texts), tokens_on(device), _CPU_TEXTS if device == "cpu" else len(texts))
+
+    def _lengths(self, texts: Sequence[str]) -> list[int]:
+        """Of each text about so many tokens, at most those that the model reads."""
+        most = self.model.max_seq_length
+        if getattr(self.model.tokenizer, "backend_tokenizer", None) is None:
+            return [min(most, len(text) // _CHARACTERS_A_TOKEN + 1) for text in texts]
+        counted = self._tokenizer.encode_batch([text[: _MOST_CHARACTERS_A_TOKEN * most] for text in texts])
+        return [min(most, len(each.ids)) for each in counted]
 
     def windows(self, text: str, size: int, stride: int) -> list[str]:
         """By the model's own tokens, special tokens not counted."""

@@ -92,6 +92,9 @@ GRADES = Counter("qrelay_grades", "Judgments by grade, or missing", ["collection
 P_RELEVANT = Histogram("qrelay_p_relevant", "P(relevant)", ["collection", "strategy"], buckets=TENTHS_BUCKETS)
 PROMPT_TOKENS = Counter("qrelay_prompt_tokens", "LLM tokens paid for")
 COLLECTION_TOKENS = Counter("qrelay_collection_prompt_tokens", "LLM tokens paid for, by collection", ["collection"])
+RERANKER_PAIRS = Counter(
+    "qrelay_reranker_pairs", "Pairs that the reranker scored, by the scorer's system", ["system"]
+)
 UNSCORED = Counter("qrelay_unscored_candidates", "Candidates that the reranker's model gave no finite score")
 TEXTS_DROPPED = Counter("qrelay_texts_dropped", "Passages that lost their text to a queue's message limit", ["stage"])
 SKIPPED_PAIRS = Counter("qrelay_skipped_pairs", "Pairs that early stopping left out")

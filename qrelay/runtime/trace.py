@@ -2,7 +2,8 @@
 
 A core whose model may change while it runs opens its own step, in the same call that computes, so that the step names
 the model of this very result: `opened`. The servicer completes it with what the core does not know: the replica and
-the times. For a stage whose model stays the same the worker writes the whole step: `closed`.
+the times. A core that asked several models opens a step for each; the times are the last one's. For a stage whose
+model stays the same the worker writes the whole step: `closed`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def is_open(record: Any, stage: str) -> bool:
 def _closed(trace: tuple[TraceStep, ...], step: TraceStep) -> tuple[TraceStep, ...]:
     if not _open(trace, step.stage):
         return (*trace, step)
-    return (*trace[:-1], replace(step, model=trace[-1].model))
+    before = [replace(each, replica=step.replica) if _open((each,), step.stage) else each for each in trace[:-1]]
+    return (*before, replace(step, model=trace[-1].model))
 
 
 def _open(trace: tuple[TraceStep, ...], stage: str) -> bool:

@@ -1,8 +1,8 @@
 """Scorers: what gives a candidate its second-stage score. One protocol, three implementations.
 
-- `CrossEncoderScorer`: sentence-transformers' CrossEncoder over (query, title + passage) pairs, bucketed
-  by length across queries (the library sorts by length, so a batch pads little). Its engine is torch, or openvino:
-  8-bit integers (`qrelay.models.openvino_encoders`).
+- `CrossEncoderScorer`: sentence-transformers' CrossEncoder over (query, title + passage) pairs, sorted by their
+  tokens across queries (`qrelay.models.pairs`). Its engine is torch, or openvino: 8-bit integers
+  (`qrelay.models.openvino_encoders`).
 - `BiEncoderScorer`: the fallback until a cross-encoder exists: the dense scores that the set already
   carries; encodes only where it carries none.
 - `FakeScorer`: the shipped double, deterministic and nearly free.
@@ -10,9 +10,9 @@
 
 from __future__ import annotations
 
-import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Protocol
 
 from qrelay.models.catalogue import resolve
@@ -21,6 +21,7 @@ from qrelay.models.encoding import pair_length
 from qrelay.models.engines import EncoderEngine
 from qrelay.models.engines import fingerprint as identity
 from qrelay.models.loading import load_encoder
+from qrelay.models.pairs import PairModel
 from qrelay.simulated import ServiceTime
 from qrelay.text import passage_text
 from qrelay.types import BI_ENCODER, CROSS_ENCODER, DENSE, Candidate, CandidateSet
@@ -40,8 +41,6 @@ class Scorer(Protocol):
 class CrossEncoderScorer:
     """A sentence-transformers cross-encoder loaded from a folder."""
 
-    system = CROSS_ENCODER
-
     def __init__(
         self,
         name: str,
@@ -51,8 +50,10 @@ class CrossEncoderScorer:
         engine: EncoderEngine = "torch",
         threads: int = 0,
         fingerprint: str = "",
+        system: str = CROSS_ENCODER,
     ) -> None:
         """max_length: tokens of a pair at most; 0: as many as the model reads. fingerprint: of a registry's version.
+        system: whose scores they are.
 
         Raises:
             ModelError: the model is absent, its bytes are not the catalogue's, or it cannot be loaded or
@@ -60,18 +61,14 @@ class CrossEncoderScorer:
         """
         resolved = resolve(name)
         length = pair_length(resolved.path, max_length)
-        self._model = load_encoder("CrossEncoder", resolved, length, engine=engine, threads=threads)
-        self._batch_pairs = batch_pairs
-        self._one_at_a_time = threading.Lock()  # the library sets padding on a tokenizer that calls share
+        model = load_encoder("CrossEncoder", resolved, length, engine=engine, threads=threads)
+        self._pairs = PairModel(model, batch_pairs)
+        self.system = system
         self.fingerprint = identity(fingerprint or f"{resolved.name}@{resolved.revision}", engine)
 
     def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
-        """All pairs of all sets in one call, so that lengths are bucketed across queries."""
-        pairs = [(each.query.text, text) for each in sets for text in _texts(each)]
-        if not pairs:
-            return [[] for _ in sets]
-        with self._one_at_a_time:
-            found = self._model.predict(pairs, batch_size=self._batch_pairs, show_progress_bar=False)
+        """All pairs of all sets in one call, so that pairs of one length are computed together."""
+        found = self._pairs.scores([(each.query.text, text) for each in sets for text in _texts(each)])
         flat = iter(found.tolist())
         return [[float(next(flat)) for _ in each.candidates] for each in sets]
 
@@ -93,7 +90,9 @@ class BiEncoderScorer:
 
     def score(self, sets: Sequence[CandidateSet]) -> list[list[float]]:
         """The sets' dense scores, or cosine of fresh embeddings where any is missing."""
-        return [self._carried(each.candidates) or self._encode(each) for each in sets]
+        found = [self._carried(each.candidates) for each in sets]
+        fresh = iter(self._encode([each for each, known in zip(sets, found, strict=True) if known is None]))
+        return [next(fresh) if known is None else known for known in found]
 
     @staticmethod
     def _carried(candidates: Sequence[Candidate]) -> list[float] | None:
@@ -101,14 +100,18 @@ class BiEncoderScorer:
         values = [score.score for score in scores if score is not None and score.score is not None]
         return values if len(values) == len(candidates) else None
 
-    def _encode(self, each: CandidateSet) -> list[float]:
-        if not each.candidates:
-            return []
+    def _encode(self, sets: Sequence[CandidateSet]) -> Iterator[list[float]]:
+        """Of each set its cosines, all texts embedded in one call."""
+        if not sets:
+            return
         if self._embedder is None:
             self._embedder = self._load_embedder()
             self.fingerprint = self._embedder.fingerprint
-        (query,) = self._embedder.encode([each.query.text], "query")
-        return [float(value) for value in self._embedder.encode(_texts(each), "document") @ query]
+        queries = self._embedder.encode([each.query.text for each in sets], "query")
+        passages = self._embedder.encode([text for each in sets for text in _texts(each)], "document")
+        ends = accumulate(len(each.candidates) for each in sets)
+        for query, each, end in zip(queries, sets, ends, strict=True):
+            yield [float(value) for value in passages[end - len(each.candidates) : end] @ query]
 
 
 class FakeScorer:

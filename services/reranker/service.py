@@ -16,7 +16,7 @@ from qrelay.runtime.stage import ServiceDef, Work
 from qrelay.runtime.topology import Queue
 from qrelay.services.reranker.reranker import STAGE, Reranker, load_reranker
 from qrelay.services.reranker.settings import RerankerSettings
-from qrelay.types import CandidateSet
+from qrelay.types import BI_ENCODER, CandidateSet
 from qrelay.v1 import reranker_pb2 as pb
 from qrelay.v1 import reranker_pb2_grpc as pb_grpc
 
@@ -84,14 +84,15 @@ async def follow_registry(context: Context, stopping: asyncio.Event) -> None:
 
 
 def needed_models(settings: RerankerSettings) -> list[str]:
-    """The configured cross-encoder, if there is one."""
+    """The configured cross-encoder, and the cascade's small one, where there are any."""
     wanted = settings.cross_encoder if settings.scorer in ("auto", "cross_encoder") else ""
-    return [wanted] if wanted else []
+    first = settings.cascade.first
+    return [each for each in (wanted, first if first != BI_ENCODER else "") if each]
 
 
 def prepare_models(settings: RerankerSettings) -> None:
-    """Make its 8-bit copy, where it runs in OpenVINO and the copy is absent. Raises ModelError."""
-    if needed_models(settings) and settings.engine == "openvino":
+    """Make the 8-bit copies of those that run in OpenVINO, where they are absent. Raises ModelError."""
+    if needed_models(settings) and "openvino" in (settings.engine, settings.cascade.engine):
         load_reranker(settings)
 
 

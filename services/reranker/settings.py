@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from qrelay.config import Section, ServiceSettings
 from qrelay.models.engines import EncoderEngine
+from qrelay.types import BI_ENCODER
 
 
 class FakeSettings(Section):
@@ -17,6 +18,24 @@ class FakeSettings(Section):
         0.0,
         ge=0,
         description="Seconds that each query's candidates take, one query after another, whatever the batch",
+    )
+
+
+class CascadeSettings(Section):
+    """A first scorer, which costs little, drops part of each set before the cross-encoder scores the rest."""
+
+    first: str = Field(
+        "",
+        description="What scores all candidates first: bi_encoder (the retriever's dense scores), or a small "
+        "cross-encoder by its catalogue name or path:FOLDER, whose system is small_cross_encoder; empty: no cascade",
+    )
+    engine: EncoderEngine = Field("torch", description="What computes the small cross-encoder: torch, or openvino")
+    drop: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="Share of each set's candidates, rounded down, that the cross-encoder does not score; a call "
+        "that names how many it keeps gets as many of its scores",
     )
 
 
@@ -46,7 +65,9 @@ class RerankerSettings(ServiceSettings):
         description="Tokens of query and passage together in the configured cross-encoder, at most; a promoted "
         "version reads as many as it was trained with",
     )
-    batch_pairs: int = Field(32, ge=1, description="Pairs in one forward pass of the cross-encoder")
+    batch_pairs: int = Field(
+        32, ge=1, description="Pairs in one forward pass of a cross-encoder, at most; their tokens limit them too"
+    )
     max_candidates: int = Field(100, ge=1, description="Candidates scored, in the set's order; the rest are dropped")
     keep: int = Field(40, ge=1, description="Best candidates kept in the set")
     sample: int = Field(25, ge=1, description="Candidates marked for the judge, at most")
@@ -60,6 +81,7 @@ class RerankerSettings(ServiceSettings):
         "looked at and the configured model serves",
     )
 
+    cascade: CascadeSettings = CascadeSettings()
     fake: FakeSettings = FakeSettings()
 
     @property
@@ -72,6 +94,10 @@ class RerankerSettings(ServiceSettings):
         problems = []
         if self.scorer == "cross_encoder" and not self.cross_encoder:
             problems.append("scorer is cross_encoder but cross_encoder names no model")
+        if self.cascade.first and self.scorer == BI_ENCODER:
+            problems.append("cascade.first is set, but scorer is bi_encoder: it has nothing to spare")
+        if self.cascade.first and self.cascade.first == self.cross_encoder:
+            problems.append("cascade.first is the cross_encoder itself: name a smaller one, or bi_encoder")
         if self.sample > self.keep:
             problems.append(f"sample ({self.sample}) cannot exceed keep ({self.keep})")
         if self.sample_head > self.sample:

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from qrelay.errors import ConfigError, InputError, ModelError
 from qrelay.formats.beir import Collection, Run, read_collection
 from qrelay.formats.runs import ranked
-from qrelay.models import embedder
+from qrelay.models import batches
 from qrelay.models.embedder import SentenceTransformerEmbedder, load_embedder
 from qrelay.progress import listening
 from qrelay.training.evaluation.answering import Options, answer, kind_of
@@ -74,7 +74,7 @@ def test_batches_change_no_vector(bi: Path, monkeypatch: pytest.MonkeyPatch, tok
     encoder = loaded(bi)
     texts = ["cat", "a cat sleeps on the mat " * 30, "", "dogs bark at night", "mice eat cheese " * 5] * 3
     alone = np.concatenate([encoder.model.encode([text], normalize_embeddings=True) for text in texts])
-    monkeypatch.setattr(embedder, "_CPU_TOKENS", tokens)
+    monkeypatch.setattr(batches, "CPU_TOKENS", tokens)
     assert encoder.encode(texts, "document") == pytest.approx(alone, abs=1e-5)
 
 

@@ -15,7 +15,7 @@ from qrelay.labels.audit.judges import Judges
 from qrelay.labels.examples import Example
 from qrelay.labels.ledger.reader import Label
 from qrelay.ranks import current_model, rank_of
-from qrelay.types import BI_ENCODER, CROSS_ENCODER, Candidate
+from qrelay.types import BI_ENCODER, CROSS_ENCODER, SMALL_CROSS_ENCODER, Candidate
 
 DIMENSIONS: Final = ("source", "index_version", "judge", "generation", "retrieved_by")
 COLUMNS: Final = ("queries", "pairs", "graded", "relevant", "positives", "negatives")
@@ -23,7 +23,7 @@ GROUPS: Final = 100
 OTHERS: Final = "(others)"
 UNKNOWN: Final = "(none)"
 RANKS: Final = ((1, "1"), (5, "2-5"), (10, "6-10"), (20, "11-20"), (50, "21-50"), (100, "51-100"))
-_RERANKERS: Final = (CROSS_ENCODER, BI_ENCODER)
+_RERANKERS: Final = (CROSS_ENCODER, BI_ENCODER, SMALL_CROSS_ENCODER)
 
 
 class Breakdown:

@@ -188,7 +188,7 @@ def test_a_replaced_models_weights_are_freed_though_the_collector_was_told_to_sp
 ) -> None:
     promoted(registry, models[0])
     core = load_reranker(settings)
-    weights = weakref.ref(core._scorers.default._model)  # type: ignore[attr-defined]
+    weights = weakref.ref(core._scorers.default._pairs.model)  # type: ignore[attr-defined]
     gc.collect()
     gc.freeze()
     promoted(registry, models[1])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qrelay.errors import BackendUnavailable, InvalidQuery
-from qrelay.models.embedder import HashEmbedder
+from qrelay.models.embedder import HashEmbedder, TextKind, Vectors
 from qrelay.models.engines import ENGINES, EncoderEngine
 from qrelay.runtime import telemetry
 from qrelay.services.reranker.reranker import Reranker, load_reranker
@@ -118,6 +118,26 @@ def test_the_fallback_encodes_a_set_that_carries_no_dense_scores() -> None:
     first, second = scorer.score([bare])[0], scorer.score([bare])[0]
     assert (len(first), len(loads)) == (4, 1)
     assert first == second
+
+
+def test_the_fallback_embeds_all_sets_of_a_batch_in_one_call_a_kind() -> None:
+    class Noting(HashEmbedder):
+        def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
+            calls.append((kind, len(texts)))
+            return super().encode(texts, kind)
+
+    calls: list[tuple[str, int]] = []
+    bare = [
+        replace(each, candidates=tuple(Candidate(c.passage, ()) for c in each.candidates))
+        for each in (samples.candidate_set(number, 2 + number) for number in range(3))
+    ]
+    carrying = samples.candidate_set(9, 3)
+    scorer = BiEncoderScorer(Noting)
+    together = scorer.score([bare[0], carrying, replace(carrying, candidates=()), bare[1], bare[2]])
+    assert calls == [("query", 3), ("document", 9)]
+    assert [len(each) for each in together] == [2, 3, 0, 3, 4]
+    assert [together[0], together[3], together[4]] == [scorer.score([each])[0] for each in bare]
+    assert together[1] == [0.9, 0.89, 0.88]
 
 
 @pytest.fixture(scope="module")
