@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _NONE: Final = "-"
+USAGE: Final = "What the processes used"
 WIDTH: Final = 120
 """Columns of a screen or a page: a wider table comes in parts."""
 _LONGEST_LIST: Final = 12
@@ -225,7 +226,7 @@ def _interval(estimate: Estimate) -> str:
 def _usage(levels: Sequence[Level]) -> Grid:
     header = ("load", "process", "CPU-s/1,000 items", "peak MiB", "batch", "queue p50, p99 ms", "batch ms", "item ms")
     rows = [(load(level), name, *_used(used)) for level in levels for name, used in level.usage.items()]
-    return Grid("What the processes used", header, rows)
+    return Grid(USAGE, header, rows)
 
 
 def _used(used: Usage) -> list[str]:
