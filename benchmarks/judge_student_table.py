@@ -51,7 +51,7 @@ def shown(evaluation: Evaluation, row: str, system: str, beside: str = "") -> li
     cells = [row, cell(metrics["auc"], metrics["auc_ci"]), cell(metrics["auc_within_query"])]
     tests = differences(evaluation.table, score, evaluation.systems[beside].score).values() if beside else ()
     compared = [difference(*astuple(test)) for test in tests]
-    return [*cells, cell(metrics["kappa_binary"]), *(compared or ["", ""])]
+    return [*cells, cell(metrics["kappa_binary"]), *[*compared, "", ""][:2]]
 
 
 def report(name: str, chosen: argparse.Namespace) -> list[str]:

@@ -131,15 +131,16 @@ def agreeing(table: Table, embedder: Embedder) -> Table:
 
 
 def differences(table: Table, one: NDArray[Any], other: NDArray[Any]) -> dict[str, PairedTest]:
-    """AUC of one score [rows] less the other's, over all pairs and as the mean within queries; queries drawn anew, p
-    one-sided, of the first being no better."""
+    """AUC of one score [rows] less the other's, over all pairs and as the mean within queries that have both kinds;
+    queries drawn anew, p one-sided, of the first being no better."""
     y, queries = table.relevant, table.queries
     own = [rows for each in np.unique(queries) if 0 < y[rows := np.flatnonzero(queries == each)].sum() < len(rows)]
-    a, b = (np.array([auc(y[rows], score[rows]) for rows in own]) for score in (one, other))
-    return {
-        "auc": paired_bootstrap(lambda i: auc(y[i], one[i]), lambda i: auc(y[i], other[i]), queries),
-        "within": paired_bootstrap(lambda i: float(a[i].mean()), lambda i: float(b[i].mean()), np.arange(len(own))),
-    }
+    found = {"auc": paired_bootstrap(lambda i: auc(y[i], one[i]), lambda i: auc(y[i], other[i]), queries)}
+    if own:
+        a, b = (np.array([auc(y[rows], score[rows]) for rows in own]) for score in (one, other))
+        places = np.arange(len(own))
+        found["within"] = paired_bootstrap(lambda i: float(a[i].mean()), lambda i: float(b[i].mean()), places)
+    return found
 
 
 def table_of(
