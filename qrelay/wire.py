@@ -454,6 +454,12 @@ def decode(payload: bytes, headers: Mapping[str, str]) -> Record:
     Raises:
         MalformedInput: not an Envelope, an unknown encoding, or larger than MAX_DECODED_BYTES inflated.
     """
+    record: Record = from_proto(opened(payload, headers))
+    return record
+
+
+def opened(payload: bytes, headers: Mapping[str, str]) -> Message:
+    """The protobuf message of the record in a queue message. Raises as `decode`."""
     envelope = envelope_pb2.Envelope()
     try:
         envelope.ParseFromString(_inflate(payload, headers))
@@ -462,8 +468,8 @@ def decode(payload: bytes, headers: Mapping[str, str]) -> Record:
     field = envelope.WhichOneof("record")
     if field is None:
         raise MalformedInput("Envelope holds no record: a newer qrelay wrote it, or the producer forgot it")
-    record: Record = from_proto(getattr(envelope, field))
-    return record
+    message: Message = getattr(envelope, field)
+    return message
 
 
 def decoded_bytes(payload: bytes, headers: Mapping[str, str]) -> int:

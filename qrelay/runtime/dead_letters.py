@@ -17,7 +17,7 @@ from qrelay.identity import digest, round_fields, valid_collection
 from qrelay.runtime.broker import Message
 from qrelay.runtime.stage import Record
 from qrelay.runtime.topology import letters, queue_of, writer_of
-from qrelay.types import CandidateSet, DeadLetter, JudgedSet, Query
+from qrelay.types import DeadLetter, JudgedSet, Query
 
 REPLAY_HEADER: Final = "Qrelay-Replay"
 """How often the query was replayed from the dead letters: part of every message id downstream, so that a
@@ -39,12 +39,12 @@ def query_of(record: Record) -> Query:
     match record:
         case Query():
             return record
-        case CandidateSet():
-            return record.query
         case JudgedSet():
             return record.candidate_set.query
         case DeadLetter():
             return Query(record.query_id, record.query_text, record.collection, round=record.round)
+        case _:  # a set of candidates, or what a stage reads in place of its record
+            return record.query
 
 
 def message_id(stage: str, query: Query, replay: str) -> str:

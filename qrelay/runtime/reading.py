@@ -31,8 +31,10 @@ def read(message: Message, stage: Stage, max_attempts: int) -> Reading:
         before = message.attempt - 1
         if before > 2 * max_attempts:  # decoding it may be what kills; until then its dead letter names the query
             raise exhausted(before)
-        record = wire.decode(message.payload, message.headers)
-        _require_its_place(record, stage, message.subject)
+        found = wire.opened(message.payload, message.headers)
+        ours = found.DESCRIPTOR.name == stage.source.carries.__name__
+        record = getattr(stage, "read", wire.from_proto)(found) if ours else wire.from_proto(found)
+        _require_its_place(record, ours, stage, message.subject)
         if before >= max_attempts:
             raise exhausted(before)
         size = wire.decoded_bytes(message.payload, message.headers)
@@ -41,13 +43,13 @@ def read(message: Message, stage: Stage, max_attempts: int) -> Reading:
         return Reading(record, as_qrelay_error(error))
 
 
-def _require_its_place(record: Record, stage: Stage, subject: str) -> None:
+def _require_its_place(record: Record, ours: bool, stage: Stage, subject: str) -> None:
     """A user of NATS may let JetStream copy what it reads into any stream; the copy keeps the subject that it had."""
     if not stage.source.takes(subject):
         raise MalformedInput(f"a message of subject {subject[:160]!r} on the queue {stage.source}")
-    wanted = stage.source.carries
-    if not isinstance(record, wanted):
-        raise MalformedInput(f"a {type(record).__name__} on the queue {stage.source}: it is for a {wanted.__name__}")
+    if not ours:
+        wanted = stage.source.carries.__name__
+        raise MalformedInput(f"a {type(record).__name__} on the queue {stage.source}: it is for a {wanted}")
     if isinstance(record, DeadLetter):
         require_writer(record, subject)
     if stage.target is not None:

@@ -36,6 +36,9 @@ class Stage(Protocol):
     `handle` answers each item, in order, with the record to publish on `target`, None where there is
     nothing to publish (the last stage), or this item's own error. An exception raised
     instead befalls the whole batch, whose items are then tried one by one.
+
+    A stage may have a method `read`, which makes of a record's protobuf message what it takes in the record's place;
+    that has a `query`.
     """
 
     @property

@@ -100,10 +100,12 @@ class IngestStage:
     source = Queue.JUDGED
     target = None
 
+    read = staticmethod(columns_of)
+
     def __init__(self, core: Sink) -> None:
         self._core = core
 
-    def cost(self, record: JudgedSet) -> int:
+    def cost(self, record: JudgedSet | Columns) -> int:
         """Judgments to write."""
         return len(record.judgments)
 

@@ -111,6 +111,21 @@ async def test_every_query_comes_out_once_with_its_trace(broker: Any) -> None:
     assert max(len(batch) for batch in stage.batches) <= 4
 
 
+async def test_a_stage_may_read_its_messages_itself_but_for_those_of_other_queues(broker: Any) -> None:
+    class Reads(EchoStage):
+        def read(self, message: Any) -> Query:
+            return replace(wire.from_proto(message), text="as it reads it")
+
+    stray, headers = wire.encode(samples.candidate_set())
+    await broker.publish(Queue.QUERIES.subject("docs"), stray, headers, "stray")
+    async with running(Reads(), broker):
+        await publish(broker, samples.query(0))
+        (found,) = await collect(broker, Queue.RETRIEVED, 1)
+        (letter,) = await collect(broker, Queue.DLQ, 1)
+    assert found.query.text == "as it reads it"
+    assert "a CandidateSet on the queue queries" in letter.detail
+
+
 async def test_a_message_that_comes_alone_waits_for_nobody(broker: Any) -> None:
     for_ever = FAST.model_copy(update={"max_delay_s": 86_400.0})
     async with running(EchoStage(), broker, for_ever) as worker:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from qrelay.errors import BackendUnavailable, QrelayError
 from qrelay.labels.ledger import database, schema
+from qrelay.labels.ledger.columns import Columns
 from qrelay.labels.ledger.ledger import CommitStatus, Ledger
 from qrelay.types import DeadLetter, JudgedSet
 
@@ -100,11 +101,13 @@ class SimulatedLedger(Ledger):
         if self._answer_lost():
             raise BackendUnavailable(f"cannot {doing}: the connection broke at the commit (simulated)")
 
-    def commit(self, sets: Sequence[JudgedSet], *, audited: bool = False) -> list[CommitStatus | QrelayError]:
+    def commit(
+        self, sets: Sequence[JudgedSet | Columns], *, audited: bool = False
+    ) -> list[CommitStatus | QrelayError]:
         outcomes = super().commit(sets, audited=audited)
-        for record, outcome in zip(sets, outcomes, strict=True):
+        for each, outcome in zip(sets, outcomes, strict=True):
             if isinstance(outcome, CommitStatus):
-                self._committed(record, outcome)
+                self._committed(each.record() if isinstance(each, Columns) else each, outcome)
         return outcomes
 
     def record_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
