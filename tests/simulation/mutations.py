@@ -170,12 +170,12 @@ class HoldsForEver(StageWorker):
 class MergesTwice(SimulatedLedger):
     """Takes a set that comes again for another round of its query."""
 
-    def commit(self, sets: Sequence[JudgedSet], *, audited: bool = False) -> list[CommitStatus | QrelayError]:
+    def commit(self, sets: Sequence[Any], *, audited: bool = False) -> list[CommitStatus | QrelayError]:
         outcomes = super().commit(sets, audited=audited)
         for record, outcome in zip(sets, outcomes, strict=True):
             if outcome is CommitStatus.DUPLICATE:
                 with self.writing("merge twice") as connection:
-                    connection.execute(_AGAIN, {"id": record.candidate_set.query.query_id})
+                    connection.execute(_AGAIN, {"id": query_of(record).query_id})
         return outcomes
 
 
@@ -189,7 +189,7 @@ _AGAIN: Final = sa.text(
 class AnswersTooEarly(SimulatedLedger):
     """Says committed where the database did not answer."""
 
-    def commit(self, sets: Sequence[JudgedSet], *, audited: bool = False) -> list[CommitStatus | QrelayError]:
+    def commit(self, sets: Sequence[Any], *, audited: bool = False) -> list[CommitStatus | QrelayError]:
         outcomes = super().commit(sets, audited=audited)
         away = [isinstance(each, QrelayError) and each.reason == "backend_unavailable" for each in outcomes]
         return [CommitStatus.DUPLICATE if gone else each for gone, each in zip(away, outcomes, strict=True)]
