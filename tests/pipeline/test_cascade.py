@@ -10,7 +10,7 @@ from qrelay.formats.annotated_pairs import GradedPair, write_annotated_pairs
 from qrelay.judging.calibration import load_map
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.reader import Label
-from tests.pipeline.harness import DOUBLES, Installation, qrelay
+from tests.pipeline.harness import DOUBLES, Installation, called
 
 ENTRIES: Final = {
     "How do I copy a directory tree?": "shutil.copytree recursively copies an entire directory tree.",
@@ -66,14 +66,14 @@ def test_a_small_real_judge_answers_what_it_is_sure_of_and_a_larger_one_the_rest
     annotated, maps = tmp_path / "slice.tsv", tmp_path / "maps.json"
     write_annotated_pairs(annotated, graded_pairs())
     environ = {name: value for name, value in DOUBLES.items() if name != "QRELAY_JUDGE__BACKEND"}
-    fitted = qrelay("judge", "calibrate", "--slice", str(annotated), "--relevant-from", "1", "--embedder", "",
+    fitted = called("judge", "calibrate", "--slice", str(annotated), "--relevant-from", "1", "--embedder", "",
                     "--out", str(maps), environ={**environ, "QRELAY_DATA_DIR": str(tmp_path / "data"),
                     "QRELAY_JUDGE__JUDGES": json.dumps({"small": SMALL})})  # fmt: skip
     assert fitted.returncode == 0, fitted.stderr
     cascade = {"order": ["small", "large"], "calibration": f"{maps}#small", "max_error": MAX_ERROR, "audit": 0}
     environ |= {"QRELAY_JUDGE__JUDGES": json.dumps({"small": SMALL, "large": LARGE}),
                 "QRELAY_JUDGE__CASCADE": json.dumps(cascade)}  # fmt: skip
-    with Installation(tmp_path / "data", environ) as installation:
+    with Installation(tmp_path / "data", environ, "--only", "judge", "--only", "sink") as installation:
         report = installation.run("feed", "-", "--collection", "docs", "--format", "candidates", "--wait",
                                   stdin=candidate_lines())  # fmt: skip
     assert (report["committed"], report["dead"]) == (HELD_OUT, 0)
