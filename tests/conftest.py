@@ -37,6 +37,7 @@ LONGEST: Final = (
     "deploy/k8s/test_local_overlay.py",
     "pipeline/test_swap.py",
     "pipeline/test_real_models.py",
+    "pipeline/test_cascade.py",
     "pipeline/test_operations.py",
     "services/retriever/test_builder.py",
     "training/test_utility_benchmark.py",

@@ -21,6 +21,7 @@ from qrelay.judging.failures import missing_of
 from qrelay.judging.prefilter import Prefilter
 from qrelay.judging.strategies.base import Measured, Strategy, shown
 from qrelay.llm.base import Backend
+from qrelay.llm.exchange import SHARED_CONTEXT
 from qrelay.runtime.stage import Info
 from qrelay.types import (
     CandidateSet,
@@ -100,7 +101,9 @@ class Judge:
     def _decodings(self) -> tuple[str, ...]:
         """The usual one first, then those that the backend may fall back to, which it may learn as it works. Where
         an endpoint was not reached yet, the usual one may be another before the first answer than after it."""
-        return self._backend.decodings(self._strategy.spec.asks)
+        spec = self._strategy.spec
+        shared = self._backend.decodings(SHARED_CONTEXT) if spec.shares else ()
+        return shared or self._backend.decodings(spec.asks)
 
     @property
     def _decoding(self) -> str:

@@ -20,6 +20,8 @@ TOKEN_LOGPROBS: Final = "token_logprobs"  # noqa: S105 (no password)
 """A backend that gives log-probabilities of its first reply token."""
 PROMPT_LOGPROBS: Final = "prompt_logprobs"
 """A backend that gives the log-probability of each token of a text that it is given."""
+SHARED_CONTEXT: Final = "shared_context"
+"""A backend that computes the `shared` targets of a context otherwise than a lone one, which their decoding says."""
 GENERATION: Final = "generation"
 """A backend that replies in words."""
 PAIR_SCORES: Final = "pair_scores"
@@ -85,12 +87,14 @@ class TokenLogprobs:
 class Continuation:
     """How likely is `target` right after `context`? Both are plain text, read without a chat template; only the
     target's tokens count. The two are tokenised apart and joined, so that the target's tokens are the same after
-    every context. `query` and `passage` are the raw texts, for fakes."""
+    every context. `query` and `passage` are the raw texts, for fakes. `shared`: other targets of this context are
+    asked beside it, so that an engine may read the context once."""
 
     context: str
     target: str
     query: str = ""
     passage: str = ""
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,8 @@ class TargetLogprobs:
     """A backend's answer to one continuation.
 
     logprobs: natural log-probability of each target token given all before it, at temperature 1; never empty.
-    prompt_tokens: tokens of context and target together. decoding: one of `decodings(PROMPT_LOGPROBS)`.
+    prompt_tokens: tokens of context and target together. decoding: one of `decodings(PROMPT_LOGPROBS)`, or of
+    `decodings(SHARED_CONTEXT)`.
     """
 
     logprobs: tuple[float, ...]

@@ -36,7 +36,7 @@ class Forward:
         self._model = _with_exact_head(model)
         self._batch_tokens = batch_tokens
         self.prefix_cache = prefix_cache
-        self._plain_cache = _is_plain(DynamicCache(config=model.config))
+        self._plain_cache = is_plain(DynamicCache(config=model.config))
         self._kept_ids: tuple[int, ...] = ()
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -140,7 +140,7 @@ def _multiply_by(precision: str) -> None:
     torch.backends.mkldnn.matmul.fp32_precision = precision  # type: ignore[attr-defined]
 
 
-def _is_plain(cache: Any) -> bool:
+def is_plain(cache: Any) -> bool:
     """Whether every layer keeps all keys and values, so that a prefix can be cut out (no window, no state)."""
     from transformers.cache_utils import DynamicLayer
 

@@ -17,6 +17,7 @@ from qrelay.errors import BackendUnavailable, QrelayError
 from qrelay.llm.base import TOP_LOGPROBS, Local, used_after_close
 from qrelay.llm.exchange import (
     PROMPT_LOGPROBS,
+    SHARED_CONTEXT,
     TOKEN_LOGPROBS,
     Continuation,
     Prompt,
@@ -107,7 +108,7 @@ class InProcess(Local):
     ) -> list[TargetLogprobs | QrelayError]:
         """Computed by length: what is alike in length is padded little. Targets of one context stay together, so that
         it is read once."""
-        read = [self._tokens.of_continuation(each.context, each.target) for each in continuations]
+        read = [self._tokens.of_continuation(each.context, each.target, shared=each.shared) for each in continuations]
         order = sorted(range(len(read)), key=lambda n: _by_length(read[n]))
         answers = dict(zip(order, self._answers([read[n] for n in order], cancelled, self._target), strict=True))
         return [answers[n] for n in range(len(read))]
@@ -115,7 +116,8 @@ class InProcess(Local):
     def _target(self, query: TokenQuery, logprobs: Any) -> TargetLogprobs:
         target = query.ids[query.wanted.start + 1 :]
         values = tuple(float(row[token]) for row, token in zip(logprobs, target, strict=True))
-        return TargetLogprobs(values, len(query.ids), self._decodings[PROMPT_LOGPROBS])
+        shared = query.shared and SHARED_CONTEXT in self._decodings
+        return TargetLogprobs(values, len(query.ids), self._decodings[SHARED_CONTEXT if shared else PROMPT_LOGPROBS])
 
     def _answers(
         self,
@@ -157,4 +159,4 @@ class InProcess(Local):
 def _by_length(query: TokenQuery | QrelayError) -> tuple[int, tuple[int, ...], int]:
     if isinstance(query, QrelayError):
         return 0, (), 0
-    return query.shareable, query.ids[: query.shareable], len(query.ids)
+    return query.shareable, query.ids[: query.shareable + 1], len(query.ids)

@@ -1,8 +1,12 @@
 """A causal language model as an OpenVINO model with 8-bit weights, made once a model home.
 
-The graph holds the head too, computed at the positions that are read and nowhere else: inputs `input_ids` and
-`attention_mask` of shape (rows, width) and `places`, indices into the flattened rows; output log-probabilities of
-shape (places, vocabulary).
+The graph holds the head too, computed at the positions that are read and nowhere else. Inputs: `input_ids` and
+`position_ids` of shape (rows, width), `attention_mask` of (rows, 1, width, width), true where a token (third) sees
+another (fourth), and `places`, indices into the flattened rows. Output: log-probabilities of shape (places,
+vocabulary). So a row can hold several sequences that begin alike.
+
+Models that do not take such a mask (a sliding window, a state, positions in the attention itself) are found out by
+asking them, before they are converted. Their graph has no `position_ids`, and a mask of shape (rows, width).
 
 The model is unpacked to 16 bits, and each layer becomes 8-bit ones before the next, so a 1.5B takes 5.7 GB at its
 peak and leaves a copy of 1.8 GB.
@@ -19,7 +23,12 @@ from qrelay.models.prepared import Room, prepared
 from qrelay.progress import step
 
 GRAPH: Final = "model.xml"
-_KIND: Final = "openvino-int8"
+ATTENTION_MASK: Final = "attention_mask"
+POSITIONS: Final = "position_ids"
+"""The inputs that differ: see the module."""
+_KIND: Final = "openvino-int8-rows"
+_NEAR: Final = 0.05
+"""Of a hidden state's length: how far one may be from itself when it is computed in another row, in 16 bits."""
 _LIBRARIES_BYTES = 1.2e9
 
 
@@ -49,18 +58,56 @@ def _convert(path: Path, target: Path) -> None:
 
     library()  # says what is missing before the minute that unpacking takes
     model, tokenizer = load_unpacked(path, "float16")
+    packs = reads_packed_rows(model)
     parts = torch.nn.ModuleList([model.base_model, model.get_output_embeddings()])
     total = sum(values.numel() for values in parts.parameters())
     with step(f"quantising {path.stem} to 8 bits", total=total / 1e6, unit="million weights") as quantising:
         quantise_weights(parts, lambda weights: quantising.advance(weights / 1e6))
-    ids = torch.ones((2, 8), dtype=torch.long)
-    example = {"input_ids": ids, "attention_mask": ids, "places": torch.tensor([3, 9])}
     with step(f"writing {path.stem} for OpenVINO"):
         tokenizer.save_pretrained(target)
-        save_traced(_Likelihoods(*parts), example, target / GRAPH)
+        save_traced(_Likelihoods(*parts, packs=packs), _example(packs), target / GRAPH)
 
 
-def _Likelihoods(body: Any, head: Any) -> Any:  # noqa: N802 (a class that needs torch, which loads late)
+def reads_packed_rows(model: Any) -> bool:
+    """Whether the model, of transformers, reads two continuations in one row, each blind to the other, as it reads
+    each alone."""
+    import torch
+    from transformers import DynamicCache
+
+    from qrelay.llm.forward import is_plain
+
+    one, other = torch.tensor([[1, 2, 3, 4, 5, 6]]), torch.tensor([[1, 2, 3, 7, 8]])
+    both = {
+        "input_ids": torch.cat([one, other[:, 3:]], dim=1),
+        "position_ids": torch.tensor([[*range(6), 3, 4]]),
+        "attention_mask": torch.ones(1, 1, 8, 8, dtype=torch.bool).tril(),
+    }
+    both["attention_mask"][..., 6:, 3:6] = False
+    try:
+        if not is_plain(DynamicCache(config=model.config)):
+            return False
+        with torch.inference_mode():
+            alone = [model.base_model(input_ids=ids, use_cache=False)[0][0, 3:] for ids in (one, other)]
+            packed = model.base_model(**both, use_cache=False)[0][0, 3:]
+    except Exception:  # whatever an architecture raises at such a mask: it does not take one
+        return False
+    lengths = torch.cat(alone).float().norm(dim=-1)
+    apart = (packed - torch.cat(alone)).float().norm(dim=-1)
+    return bool((apart <= _NEAR * lengths).all())
+
+
+def _example(packs: bool) -> dict[str, Any]:
+    import torch
+
+    ids = torch.ones((2, 8), dtype=torch.long)
+    places = torch.tensor([3, 9])
+    if not packs:
+        return {"input_ids": ids, ATTENTION_MASK: ids, "places": places}
+    mask = torch.ones((2, 1, 8, 8), dtype=torch.bool).tril()
+    return {"input_ids": ids, POSITIONS: torch.arange(8).repeat(2, 1), ATTENTION_MASK: mask, "places": places}
+
+
+def _Likelihoods(body: Any, head: Any, *, packs: bool) -> Any:  # noqa: N802 (a class that needs torch, which loads late)
     import torch
 
     class Likelihoods(torch.nn.Module):
@@ -68,11 +115,24 @@ def _Likelihoods(body: Any, head: Any) -> Any:  # noqa: N802 (a class that needs
             super().__init__()
             self.body, self.head = body, head
 
+        def read(self, places: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+            hidden = self.body(**inputs, use_cache=False)[0]
+            return torch.log_softmax(self.head(hidden.reshape(-1, hidden.shape[-1])[places]), dim=-1)
+
+    class OfWholeRows(Likelihoods):
         def forward(
             self, input_ids: torch.Tensor, attention_mask: torch.Tensor, places: torch.Tensor
         ) -> torch.Tensor:
-            hidden = self.body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
-            read = hidden.reshape(-1, hidden.shape[-1])[places]
-            return torch.log_softmax(self.head(read), dim=-1)
+            return self.read(places, input_ids=input_ids, attention_mask=attention_mask)
 
-    return Likelihoods()
+    class OfPackedRows(Likelihoods):
+        def forward(
+            self,
+            input_ids: torch.Tensor,
+            position_ids: torch.Tensor,
+            attention_mask: torch.Tensor,
+            places: torch.Tensor,
+        ) -> torch.Tensor:
+            return self.read(places, input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask)
+
+    return OfPackedRows() if packs else OfWholeRows()

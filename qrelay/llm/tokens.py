@@ -81,25 +81,27 @@ class Tokens:
             return MalformedInput(f"the model's chat template refused the messages ({type(error).__name__})")
         return self._checked(tuple(ids), range(len(ids) - 1, len(ids)), room)
 
-    def of_continuation(self, context: str, target: str) -> TokenQuery | QrelayError:
-        """The ids of both, joined; read before each of the target's tokens."""
+    def of_continuation(self, context: str, target: str, *, shared: bool = False) -> TokenQuery | QrelayError:
+        """The ids of both, joined; read before each of the target's tokens. shared: see `TokenQuery`."""
         head, tail = self._plain(context), self._plain(target)
         if not tail:
             return MalformedInput("the target has no tokens: give one that is not empty")
         if self._always_starts or not head:
             head = (self._start, *head)
-        return self._checked(head + tail, range(len(head) - 1, len(head) + len(tail) - 1), 0)
+        return self._checked(head + tail, range(len(head) - 1, len(head) + len(tail) - 1), 0, shared)
 
     def _plain(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(encodable(text), add_special_tokens=False, split_special_tokens=True).input_ids)
 
-    def _checked(self, ids: tuple[int, ...], wanted: range, room: int) -> TokenQuery | QrelayError:
+    def _checked(
+        self, ids: tuple[int, ...], wanted: range, room: int, shared: bool = False
+    ) -> TokenQuery | QrelayError:
         if len(ids) + room > self._limit:
             return Oversized(
                 f"the question has {len(ids) + room} tokens and does not fit the context of {self._limit}: shorten "
                 f"the passages or {self._remedy}"
             )
-        return TokenQuery(ids, wanted)
+        return TokenQuery(ids, wanted, shared)
 
     def text(self, ids: Sequence[int]) -> str:
         """What the ids spell, control tokens included; the end of a reply is not among them."""

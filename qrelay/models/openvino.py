@@ -125,6 +125,8 @@ class Compiled:
                 "and it is made again"
             ) from error
         self._request = model.create_infer_request()
+        self.inputs = frozenset(each.any_name for each in model.inputs)
+        """The names of what it reads."""
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The model's first output; the array is the caller's.

@@ -17,10 +17,11 @@ from qrelay.judging.querygen.alternatives import annotated, nearest
 from qrelay.judging.strategies import make_strategy
 from qrelay.judging.strategies.base import Measured
 from qrelay.judging.strategies.contrastive import alternatives
-from qrelay.llm.exchange import Continuation, TargetLogprobs
+from qrelay.llm.exchange import PROMPT_LOGPROBS, SHARED_CONTEXT, Continuation, TargetLogprobs
 from qrelay.llm.fake import FakeBackend
 from qrelay.models.embedder import HashEmbedder
-from qrelay.types import Graded, Passage, Query
+from qrelay.types import Candidate, CandidateSet, Graded, Passage, Query
+from tests.judging.samples import judge_one, make_judge
 
 INHERITED = Passage("d#0", "d", "Lowe syndrome", "Lowe syndrome is inherited in an X-linked pattern.")
 SYMPTOMS = Passage("d#1", "d", "Lowe syndrome", "Signs are cataracts and kidney problems.")
@@ -119,6 +120,36 @@ def test_alternatives_and_passages_are_part_of_the_identity_whatever_their_order
     assert STRATEGY.reads(one, both) == STRATEGY.reads(two, both[::-1])
     assert STRATEGY.reads(one, both) != STRATEGY.reads(asked("a", "b"), both)
     assert STRATEGY.reads(one, both) != STRATEGY.reads(one, both[:1])
+
+
+class Sharing(FakeBackend):
+    """Reads a context once for its targets, and says so."""
+
+    def decodings(self, capability: str) -> tuple[str, ...]:
+        return ("context=shared",) if capability == SHARED_CONTEXT else super().decodings(capability)
+
+    async def loglikelihood(self, continuations: Sequence[Continuation]) -> list[TargetLogprobs | QrelayError]:
+        usual, (shared,) = self.decodings(PROMPT_LOGPROBS)[0], self.decodings(SHARED_CONTEXT)
+        return [TargetLogprobs((-1.0,), 10, shared if each.shared else usual) for each in continuations]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "backend", "decoding"),
+    [
+        ("contrastive_likelihood", Sharing(), "context=shared"),
+        ("query_likelihood", Sharing(), FakeBackend().decodings(PROMPT_LOGPROBS)[0]),
+        ("contrastive_likelihood", FakeBackend(), FakeBackend().decodings(PROMPT_LOGPROBS)[0]),
+    ],
+)
+async def test_an_engine_that_reads_a_shared_context_once_says_so_in_its_labels_alone(
+    strategy: str, backend: FakeBackend, decoding: str
+) -> None:
+    judge = make_judge(backend, strategy=strategy)
+    candidates = tuple(Candidate(each, ()) for each in (INHERITED, SYMPTOMS))
+    for query in (asked("inherited?", "symptoms?"), asked("inherited?")):
+        judged = await judge_one(judge, CandidateSet(query, candidates, "v1"))
+        assert {each.judge for each in judged.judgments} == {judge.identity}
+        assert judge.identity.decoding == decoding
 
 
 LOG = ["Is Lowe syndrome inherited ?", "What causes asthma ?", "is lowe  syndrome inherited ?", "Who treats asthma ?"]

@@ -249,6 +249,26 @@ def test_neighbours_of_one_query_share_a_group_and_the_next_query_begins_another
     assert [(each.start, each.stop, each.prefix) for each in groups(asked, 2048)] == [(0, 4, 161), (4, 8, 161)]
 
 
+@given(st.lists(st.tuples(st.integers(40, 90), st.lists(st.integers(1, 12), min_size=2, max_size=7)), max_size=4))
+def test_a_context_of_several_targets_is_computed_once_whatever_comes_before_it(
+    contexts: list[tuple[int, list[int]]],
+) -> None:
+    asked = [
+        TokenQuery((1, *(number,) * length, *(0,) * target), range(length, length + target))
+        for number, (length, targets) in enumerate(contexts, 2)
+        for target in sorted(targets)
+    ]
+    kept: tuple[int, ...] = ()
+    computed = 0
+    for each in groups(asked, 2048):
+        first, members = asked[each.start].ids, each.stop - each.start
+        prefix = each.prefix if members > 1 else min(common(kept, first), asked[each.start].shareable)
+        computed += prefix - min(common(kept, first), prefix)
+        computed += sum(len(other.ids) - prefix for other in asked[each.start : each.stop])
+        kept = first[:prefix] if members > 1 else first
+    assert computed <= sum(length + sum(targets) + len(targets) for length, targets in contexts)
+
+
 def test_a_lone_prompt_and_one_beyond_the_batch_stand_alone() -> None:
     asked = queries([1] * 50, list(range(5000)), [2] * 10)
     assert [(each.start, each.stop) for each in groups(asked, 64)] == [(0, 1), (1, 2), (2, 3)]

@@ -20,8 +20,9 @@ class StrategySpec:
     prompt_hash: sha256 of everything in its questions but query, passage and answer, and of the spellings read as
     grades. needs: what it asks of a backend's `capabilities`; asks: the one of them whose decoding is part of its
     labels' identity. listwise: a label depends on the other passages of the list, so a list is measured whole or
-    not at all. metadata: the fields of a passage's metadata that its questions show -> what stands for one that a
-    passage lacks; "": nothing does, and the passage is not judged.
+    not at all. shares: several questions share a context (`Continuation.shared`), so that the decoding is that of
+    SHARED_CONTEXT where the backend has one. metadata: the fields of a passage's metadata that its questions show ->
+    what stands for one that a passage lacks; "": nothing does, and the passage is not judged.
     """
 
     name: str
@@ -30,6 +31,7 @@ class StrategySpec:
     needs: frozenset[str]
     asks: str
     listwise: bool = False
+    shares: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 

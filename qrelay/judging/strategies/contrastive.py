@@ -54,6 +54,7 @@ class ContrastiveLikelihood:
             frozenset({PROMPT_LOGPROBS}),
             PROMPT_LOGPROBS,
             listwise=True,  # what is common to the list's passages is taken out
+            shares=True,
         )
 
     def reads(self, query: Query, passages: Sequence[Passage]) -> str:
@@ -69,7 +70,7 @@ class ContrastiveLikelihood:
         Raises MalformedInput: the attribute is no list of texts."""
         texts = (query.text, *alternatives(query))
         asked = [question(query.text, None)]
-        asked += [question(text, passage) for passage in passages for text in texts]
+        asked += [question(text, passage, shared=True) for passage in passages for text in texts]
         alone, *replies = await backend.loglikelihood(asked)
         rows = [replies[at : at + len(texts)] for at in range(0, len(replies), len(texts))]
         topical = measured([row[0] for row in rows], alone, _TOPIC)

@@ -29,10 +29,10 @@ QUESTION = "Passage: {passage}\nPlease write a question based on this passage.\n
 """What stands before a question whose likelihood is measured (UPR's prompt)."""
 
 
-def question(text: str, passage: Passage | None) -> Continuation:
-    """The question `text` after the passage; None: after no passage."""
+def question(text: str, passage: Passage | None, *, shared: bool = False) -> Continuation:
+    """The question `text` after the passage; None: after no passage. shared: others are asked of this passage too."""
     context = QUESTION.format(passage=hygiene.plain_passage(passage))
-    return Continuation(context, " " + hygiene.as_data(text), text, passage.text if passage else "")
+    return Continuation(context, " " + hygiene.as_data(text), text, passage.text if passage else "", shared)
 
 
 def shown(asked: Continuation) -> list[Message]:
