@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -152,3 +153,12 @@ def test_settings_shown_hold(text: str) -> None:
 def test_examples_of_records_are_json(page: Path) -> None:
     for block in re.findall(r"-d '(\{.*?\})'", page.read_text("utf8")):
         json.loads(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_shown_defines_or_imports_every_name(page: Path) -> None:
+    cells = "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text("utf8"), re.MULTILINE | re.DOTALL))
+    if cells:
+        command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E9,F821", "-"]
+        done = subprocess.run(command, input=cells, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout

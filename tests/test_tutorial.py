@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "tutorial.md"
-FAKES = {"QRELAY_JUDGE__BACKEND": "fake", "QRELAY_RETRIEVER__EMBEDDER": "hash", "QRELAY_RERANKER__SCORER": "fake"}
+FAKES = {"QRELAY_JUDGE__BACKEND": "fake", "QRELAY_RETRIEVER__EMBEDDER": "hash"}
 WITH_FILES_OF_YOURS = "held-out.jsonl"
 """A block that names it starts from files that the page does not make."""
 RELEVANT = {"q1": "shutil.rmtree", "q2": "json.loads", "q3": "csv.writer", "q5": "zipfile.ZipFile.extractall"}
