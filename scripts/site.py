@@ -61,9 +61,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def as_page(path: Path) -> str:
-    """A notebook's cells with what they printed, as Markdown."""
+    """A notebook's cells with what they printed, as Markdown, and the notebook itself to take along."""
     cells = json.loads((ROOT / path).read_text("utf8"))["cells"]
-    return "\n\n".join(part for cell in cells for part in _parts(cell))
+    title, *rest = (part for cell in cells for part in _parts(cell))
+    download = f'<a href="../{path.name}" download>This page as a notebook</a>'
+    return "\n\n".join((title, download, *rest))
 
 
 def _parts(cell: dict[str, Any]) -> Iterator[str]:

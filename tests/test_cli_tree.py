@@ -30,6 +30,7 @@ from qrelay.nearest import did_you_mean
 from qrelay.output import Rows, show
 from qrelay.progress import Lines, listening, step
 from qrelay.training.experiment import shipped
+from tests.command_lines import parsed
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [path for part in ("qrelay", "services") for path in (ROOT / part).rglob("*.py")]
@@ -58,26 +59,6 @@ def examples(command: click.Command) -> list[list[str]]:
     found = re.search(r"^Example:\n((?:  .*\n?)+)", text, re.MULTILINE)
     lines = re.sub(r"\\\n *", " ", found.group(1)).splitlines() if found else []
     return [shlex.split(line) for line in lines]
-
-
-def parsed(command: click.Command, words: list[str], path: tuple[str, ...]) -> tuple[str, ...]:
-    """The path of the command that the words call. Fails where an option, a command or a value does not exist."""
-    context = click.Context(command, info_name=path[-1] if path else "qrelay")
-    values, rest, _ = command.make_parser(context).parse_args(list(words))
-    if isinstance(command, click.Group):
-        if not rest:
-            assert command.invoke_without_command, f"{path}: name a command"
-            return path
-        name, inner, more = command.resolve_command(context, rest)
-        assert name and inner
-        return parsed(inner, more, (*path, name))
-    assert not rest, rest
-    for option in command.params:
-        given = values.get(str(option.name))
-        assert given is not None or not option.required, f"{path} needs {option.opts}"
-        if given is not None and option.nargs != -1 and not isinstance(option.type, click.Path | click.File):
-            option.type_cast_value(context, given)
-    return path
 
 
 @pytest.mark.parametrize("path", COMMANDS)

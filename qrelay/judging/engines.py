@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from qrelay import simulated
 from qrelay.errors import ConfigError
@@ -50,8 +50,17 @@ def make_backend(
     return backend
 
 
+_WORDLESS: Final = ("openvino", "embedder", "cross-encoder")
+"""Engines that write nothing."""
+
+
 def chat_engine(settings: JudgeSettings) -> Backend:
     """The engine, for replies in words. Raises ModelError, or ConfigError where it cannot write any."""
+    if settings.backend in _WORDLESS:
+        raise ConfigError(
+            f"the backend {settings.backend} measures and writes nothing, whatever the model: give --backend "
+            "llamacpp (or transformers, vllm, openai), or set judge.backend"
+        )
     backend = make_backend(settings, needs=frozenset())
     if GENERATION not in backend.capabilities:
         backend.close()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from qrelay.errors import AnswersPending, BudgetExhausted, OnHold, QrelayError
+from qrelay.identity import judge_digest
 from qrelay.judging.core import JudgeCore
 from qrelay.judging.failures import hold_of, transient_missing
 from qrelay.types import CandidateSet, JudgedSet, Missing
@@ -23,8 +24,9 @@ Send = Callable[[Sequence[JudgedSet]], Awaitable[Sequence[int | QrelayError]]]
 @dataclass(slots=True)
 class Rejudged:
     """A run so far. pairs: judged (query, passage) pairs; labels: of all judges; graded, cached, missing: of these
-    labels; added: new in the ledger; failed: (query_id, error) of sets that were not taken; stopped: why it ended
-    early, empty where it did not; last_query_id: the last one that is done."""
+    labels; judges: whose they are, by the judge's hash; added: new in the ledger; failed: (query_id, error) of sets
+    that were not taken; stopped: why it ended early, empty where it did not; last_query_id: the last one that is
+    done."""
 
     sets: int = 0
     pairs: int = 0
@@ -32,6 +34,7 @@ class Rejudged:
     graded: int = 0
     cached: int = 0
     missing: int = 0
+    judges: dict[str, str] = field(default_factory=dict)
     added: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     stopped: str = ""
@@ -106,6 +109,8 @@ def _counted(done: Rejudged, asked: CandidateSet, answer: JudgedSet | QrelayErro
     missing = sum(isinstance(each.outcome, Missing) for each in answer.judgments)
     done.pairs += len({each.passage_id for each in answer.judgments})
     done.labels += len(answer.judgments)
+    judges = (each.judge for each in answer.judgments)
+    done.judges |= {judge_digest(judge): f"{judge.strategy}, {judge.model}" for judge in judges}
     done.missing += missing
     done.graded += len(answer.judgments) - missing
     done.cached += sum(each.cached for each in answer.judgments)

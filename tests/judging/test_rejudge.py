@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import BackendUnavailable, BudgetExhausted, InputError, QrelayError
+from qrelay.identity import judge_digest
 from qrelay.judging.budget import Budget, Budgeted
 from qrelay.judging.budget_settings import BudgetSettings
 from qrelay.judging.cache import NoCache
@@ -162,6 +163,8 @@ def test_the_command_adds_labels_beside_those_of_the_real_ledger(sink: Sink, tmp
     assert sum(each.judge.strategy == "graded" and isinstance(each.outcome, Graded) for each in after) == 6
     again = run(tmp_path)
     assert "(6 from the cache)" in again.stdout
+    (judge,) = {judge_digest(each.judge) for each in after if each.judge.strategy == "graded"}
+    assert f"judge {judge[:12]} (graded, " in again.stdout, "`qrelay audit --auditor` takes it"
     assert "0 are new" in again.stdout
     assert labels(tmp_path) == after
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from qrelay.cli.judge.group import judge as judge_command
 from qrelay.errors import ConfigError, ModelError
 from qrelay.judging.cache import NoCache
-from qrelay.judging.engines import engine_class
+from qrelay.judging.engines import chat_engine, engine_class
 from qrelay.judging.load import load_core, load_judge
 from qrelay.judging.settings import JudgeSettings
 from qrelay.settings import load_settings
@@ -25,6 +25,11 @@ def settings(**environ: str) -> JudgeSettings:
     """From environment variables alone, as a container would."""
     prefixed = {f"QRELAY_JUDGE__{name.upper()}": value for name, value in environ.items()}
     return load_settings(JudgeSettings, "judge", environ=prefixed)
+
+
+def test_an_engine_that_writes_nothing_is_refused_before_its_model_is_read() -> None:
+    with pytest.raises(ConfigError, match="--backend llamacpp"):
+        chat_engine(settings(backend="openvino", model="path:nothing-is-here"))
 
 
 def test_all_impossible_combinations_are_named_at_once() -> None:

@@ -104,6 +104,8 @@ def _print(done: Rejudged, dry_run: bool) -> None:
         f"{done.pairs} pairs of {done.sets} queries judged again: {done.graded} labels ({done.cached} from the "
         f"cache), {done.missing} missing; {done.added} are new in the ledger"
     )
+    for judge_hash, judge in done.judges.items():
+        click.echo(f"judge {judge_hash[:12]} ({judge})")
     for query_id, error in done.failed[:_SHOWN_FAILURES]:
         click.echo(f"not taken: {query_id}: {error}", err=True)
     if done.stopped:
