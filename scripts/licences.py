@@ -1,9 +1,10 @@
 """Has every dependency a licence that qrelay may use? `make licences`; `make check` does it too.
 
-    .venv/bin/python scripts/licences.py          # exit 1 where one is unknown or not allowed
+    .venv/bin/python scripts/licences.py                                # exit 1 where one is unknown or not allowed
+    .venv-adapters/bin/python scripts/licences.py scripts/adapters.txt  # the same of other people's tools
 
-Asked are the packages of constraints.txt that are installed here, by their own metadata. scripts/licences.yaml is the
-list of what is allowed, and says of each exception why.
+Asked are the packages of constraints.txt, or of the file given, that are installed here, by their own metadata.
+scripts/licences.yaml is the list of what is allowed, and says of each exception why.
 """
 
 from __future__ import annotations
@@ -71,18 +72,18 @@ def problem(name: str, metadata: Message, rules: Rules) -> str:
     return f"{name} has {', '.join(refused)}, which is not allowed" if refused else ""
 
 
-def pinned() -> list[str]:
-    """The names of constraints.txt."""
-    lines = (ROOT / "constraints.txt").read_text("utf8").splitlines()
+def pinned(file: Path) -> list[str]:
+    """The names that a file pins."""
+    lines = file.read_text("utf8").splitlines()
     return [line.partition("==")[0].strip() for line in lines if "==" in line and not line.startswith("#")]
 
 
-def main() -> int:
+def main(file: Path = ROOT / "constraints.txt") -> int:
     """See the module."""
     rules = read_rules((ROOT / "scripts" / "licences.yaml").read_text("utf8"))
     counted: Counter[str] = Counter()
     problems, absent = [], []
-    for name in pinned():
+    for name in pinned(file):
         try:
             metadata = cast(Message, importlib.metadata.metadata(name))
         except importlib.metadata.PackageNotFoundError:
@@ -100,4 +101,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(*map(Path, sys.argv[1:])))
