@@ -51,6 +51,11 @@ def entries(text: str) -> dict[str, str]:
     return {canonical(part.partition("==")[0]): part for part in parts}
 
 
+def bringers(entry: str) -> set[str]:
+    """Canonical names of those that bring it in."""
+    return {canonical(each) for each in _BRINGER.findall(entry)}
+
+
 def direct(extras: Iterable[str]) -> set[str]:
     """What these extras and qrelay itself name, extras of extras included."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
@@ -66,8 +71,7 @@ def direct(extras: Iterable[str]) -> set[str]:
 def part(extras: Iterable[str], text: str) -> dict[str, str]:
     """The entries that an installation with these extras may need, on any machine."""
     every = entries(text)
-    brought: dict[str, set[str]] = {name: {canonical(each) for each in _BRINGER.findall(entry)}
-                                    for name, entry in every.items()}  # fmt: skip
+    brought = {name: bringers(entry) for name, entry in every.items()}
     found = direct(extras) & every.keys()
     while more := {name for name, bringers in brought.items() if bringers & found} - found:
         found |= more
