@@ -7,6 +7,9 @@ PIP_ARGS ?=
 SETUP := $(VENV)/.setup-stamp
 LOCAL := $(VENV)/.local-stamp
 DEV := $(VENV)/.dev-stamp
+# Tools that pin much of what we use too, each kind in an environment of its own.
+SUPPLY := .venv-supply/.stamp
+CHECKOV := .venv-checkov/.stamp
 INSTALL = $(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -102,6 +105,7 @@ test-vllm: $(DEV) models  ## Install vLLM for the CPU into .venv-vllm and run th
 
 test-adapters: $(DEV) models  ## Install other people's tools into .venv-adapters and run the adapters' tests with them (3 minutes).
 	$(BIN)/python -m scripts.setup_adapters $(PIP_ARGS)
+	.venv-adapters/bin/python -m scripts.licences scripts/adapters.txt
 	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 .venv-adapters/bin/python -m pytest tests/integrations
 
 check: $(DEV)  ## Lint, types, layers, contracts, generated files, the documentation's site with its links.
@@ -121,8 +125,6 @@ check-platforms: $(LOCAL)  ## Ask the package registry for a wheel of each depen
 licences: $(DEV)  ## Compare every dependency's licence with scripts/licences.yaml.
 	$(BIN)/python -m scripts.licences
 
-# Tools that pin much of what we use too, each kind in an environment of its own.
-SUPPLY := .venv-supply/.stamp
 $(SUPPLY): Makefile
 	$(PYTHON) -m venv .venv-supply
 	.venv-supply/bin/python -m pip install -q $(PIP_ARGS) cyclonedx-bom==7.5.0 twine==7.0.0 uv==0.13.9
@@ -134,7 +136,6 @@ sbom: $(SETUP) $(SUPPLY)  ## Write build/sbom: CycloneDX of this environment, an
 hashes: $(SUPPLY)  ## Write constraints-hashed.txt anew, after a change of constraints.txt (needs a package registry).
 	.venv-supply/bin/python -m scripts.hashed --write
 
-CHECKOV := .venv-checkov/.stamp
 $(CHECKOV): Makefile
 	$(PYTHON) -m venv .venv-checkov
 	.venv-checkov/bin/python -m pip install -q $(PIP_ARGS) checkov==3.3.30
@@ -175,5 +176,5 @@ format: $(DEV)  ## Format the code.
 	$(BIN)/ruff format .
 
 clean:  ## Remove the environment, state and caches of this checkout (models stay in their cache).
-	rm -rf $(VENV) .venv-vllm .venv-supply .venv-checkov build dist .axe .qrelay .fuzz demo-output demo-loop-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm .venv-adapters .venv-supply .venv-checkov build dist .axe .qrelay .fuzz demo-output demo-loop-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

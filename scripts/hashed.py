@@ -48,11 +48,15 @@ def entries(text: str) -> dict[str, str]:
     return {canonicalize_name(part.partition("==")[0]): part for part in parts}
 
 
+def bringers(entry: str) -> set[str]:
+    """Canonical names of those that bring it in."""
+    return {canonicalize_name(each) for each in _BRINGER.findall(entry)}
+
+
 def part(extras: Iterable[str], text: str) -> dict[str, str]:
     """The entries that an installation with these extras may need, on any machine."""
     every = entries(text)
-    brought: dict[str, set[str]] = {name: {canonicalize_name(each) for each in _BRINGER.findall(entry)}
-                                    for name, entry in every.items()}  # fmt: skip
+    brought = {name: bringers(entry) for name, entry in every.items()}
     found = named(extras) & every.keys()
     while more := {name for name, bringers in brought.items() if bringers & found} - found:
         found |= more

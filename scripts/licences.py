@@ -1,9 +1,10 @@
 """Has every dependency a licence that qrelay may use? `make licences`; `make check` does it too.
 
-    .venv/bin/python -m scripts.licences          # exit 1 where one is unknown or not allowed
+    .venv/bin/python -m scripts.licences                                # exit 1 where one is unknown or not allowed
+    .venv-adapters/bin/python -m scripts.licences scripts/adapters.txt  # the same of other people's tools
 
-Asked are the packages of constraints.txt that are installed here, by their own metadata. scripts/licences.yaml is the
-list of what is allowed, and says of each exception why.
+Asked are the packages of constraints.txt, or of the file given, that are installed here, by their own metadata.
+scripts/licences.yaml is the list of what is allowed, and says of each exception why.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
+from pathlib import Path
 from typing import Final, cast
 
 import yaml
@@ -72,12 +74,12 @@ def problem(name: str, metadata: Message, rules: Rules) -> str:
     return f"{name} has {', '.join(refused)}, which is not allowed" if refused else ""
 
 
-def main() -> int:
+def main(file: Path = ROOT / "constraints.txt") -> int:
     """See the module."""
     rules = read_rules((ROOT / "scripts" / "licences.yaml").read_text("utf8"))
     counted: Counter[str] = Counter()
     problems, absent = [], []
-    for name in pins():
+    for name in pins(file):
         try:
             metadata = cast(Message, importlib.metadata.metadata(name))
         except importlib.metadata.PackageNotFoundError:
@@ -95,4 +97,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(*map(Path, sys.argv[1:])))

@@ -3,8 +3,10 @@
     .venv/bin/python -m scripts.package [--out dist]          # `make wheel`
 
 They are built (PEP 517, setuptools of this environment) from a copy of what git tracks or would, so nothing that lies
-about in a checkout gets into them. Times in them are SOURCE_DATE_EPOCH, or the last commit's. What is wrong with a
-wheel ends the command: a top-level name besides qrelay, a file of a package that is missing.
+about in a checkout gets into them. Times in them are SOURCE_DATE_EPOCH, or the last commit's. The README becomes the
+package's page, where paths lead nowhere: its links lead to the repository that pyproject.toml names ([project.urls]
+Repository), or are words with the path. What is wrong with a wheel ends the command: a top-level name besides qrelay,
+a file of a package that is missing.
 """
 
 from __future__ import annotations
@@ -13,18 +15,24 @@ import argparse
 import gzip
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Final
 
+from qrelay import __version__
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 NOT_SHIPPED: Final = (".md",)
 """Ends of files that the packages' folders hold for readers of the repository."""
+_LINK: Final = re.compile(r"\[([^\]]+)\]\((?!\w+:|#)([^)\s]+)\)")
+"""A link of Markdown to a file of the checkout."""
 
 
 def epoch() -> int:
@@ -54,6 +62,25 @@ def copy(target: Path) -> None:
             to.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
 
 
+def repository() -> str:
+    """The repository's address, "" where pyproject.toml names none."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
+    return str(project.get("urls", {}).get("Repository", "")).rstrip("/")
+
+
+def page(text: str, address: str) -> str:
+    """A README for readers without the checkout: links lead to this version at `address`; without one they are words
+    with the path."""
+
+    def absolute(link: re.Match[str]) -> str:
+        words, path = link.groups()
+        if address:
+            return f"[{words}]({address}/blob/v{__version__}/{path})"
+        return words if words == path.partition("#")[0] else f"{words} ({path})"
+
+    return _LINK.sub(absolute, text)
+
+
 def build(out: Path, seconds: int) -> tuple[Path, Path]:
     """The wheel and the source archive in `out`, times in them `seconds` since 1970. Raises CalledProcessError: the
     build failed, by what was printed."""
@@ -61,6 +88,8 @@ def build(out: Path, seconds: int) -> tuple[Path, Path]:
     with tempfile.TemporaryDirectory() as folder:
         source, made = Path(folder) / "source", Path(folder) / "made"
         copy(source)
+        readme = source / "README.md"
+        readme.write_text(page(readme.read_text("utf8"), repository()), "utf8")
         environ = {**os.environ, "SOURCE_DATE_EPOCH": str(seconds)}
         command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(made), str(source)]
         done = subprocess.run(

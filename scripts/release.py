@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -64,8 +65,9 @@ def assemble(out: Path) -> None:
     sbom.write(out / "sbom")
     if (ROOT / "mkdocs.yml").exists():
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out / "site")]
-        subprocess.run(command, cwd=ROOT, check=True)
-    (out / "notes.md").write_text(f"# qrelay {__version__}\n\n{notes(__version__)}\n", "utf8")
+        subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=True)
+    said = package.page(notes(__version__), package.repository())
+    (out / "notes.md").write_text(f"# qrelay {__version__}\n\n{said}\n", "utf8")
     sums = [f"{hashlib.sha256(each.read_bytes()).hexdigest()}  {each.relative_to(out)}\n" for each in _files(out)]
     (out / "SHA256SUMS").write_text("".join(sums), "utf8")
 

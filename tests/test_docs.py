@@ -113,6 +113,15 @@ def test_the_makefile_has_the_promised_targets_and_help_lists_them() -> None:
     assert {"help", "setup", "demo", "test", "check", "protos", "up", "clean", "bench", "chaos"} <= names
 
 
+def test_what_a_target_of_the_makefile_needs_is_defined_above_it() -> None:
+    defined: set[str] = set()
+    for line in (ROOT / "Makefile").read_text("utf8").splitlines():
+        if assigned := re.match(r"(\w+) *[:?]?= ", line + " "):
+            defined.add(assigned.group(1))
+        elif rule := re.match(r"[^\t#.][^:]*:(?!=)([^#]*)", line):
+            assert set(re.findall(r"\$\((\w+)\)", rule.group(0))) <= defined, line
+
+
 def test_the_demo_has_about_forty_distinct_questions_and_valid_settings() -> None:
     lines = (ROOT / "qrelay" / "demo" / "queries.jsonl").read_text("utf8").splitlines()
     queries = [parse_line(line, "python-docs") for line in lines]

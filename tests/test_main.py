@@ -10,6 +10,7 @@ import pytest
 
 from qrelay.cli.main import Commands
 from qrelay.errors import ConfigError
+from tests.deploy.docker.extras import importable, installs
 
 PROGRAM = """
 import sys
@@ -17,6 +18,32 @@ sys.modules[{absent!r}] = None  # as if it were not installed
 sys.argv = ["qrelay", *{arguments!r}]
 from qrelay.cli.main import main
 main()
+"""
+
+
+HELP = """
+import sys
+import click
+refused = set(sys.argv[1:])
+
+class Refusing:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in refused:
+            raise ModuleNotFoundError(f"no module named {name}", name=name)
+
+sys.meta_path.insert(0, Refusing)
+from qrelay.cli.main import qrelay
+
+def show(command, *path):
+    print(" ".join(path))
+    context = click.Context(command, info_name="qrelay")
+    command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            show(command.get_command(context, name), *path, name)
+
+show(qrelay)
 """
 
 
@@ -30,6 +57,14 @@ def test_a_command_whose_library_is_absent_says_which_and_how_to_get_it() -> Non
     assert done.returncode == 78
     assert "needs the package sqlalchemy" in done.stderr and "pip install" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_commands_help_needs_no_extra() -> None:
+    absent = importable(installs(["local"])) - importable(installs([]))
+    assert {"orjson", "sqlalchemy", "numpy", "torch"} <= absent
+    done = subprocess.run([sys.executable, "-c", HELP, *absent], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {"relabel", "label import", "judge eval"} <= set(done.stdout.splitlines())
 
 
 def test_a_missing_part_of_qrelay_itself_is_a_bug_and_shows_its_traceback() -> None:

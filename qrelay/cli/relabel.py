@@ -13,7 +13,7 @@ from qrelay.cli.group import example
 from qrelay.cli.labels.frame import allowing_options
 from qrelay.cli.options import config_option, data_dir_option, json_file_option, json_option
 from qrelay.exitcodes import EXIT_PARTIAL
-from qrelay.formats.training.detect import FORMATS
+from qrelay.formats.training import FORMATS
 from qrelay.output import Rows, echo_json, show
 
 if TYPE_CHECKING:

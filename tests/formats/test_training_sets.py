@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from qrelay.errors import InputError, MalformedInput
+from qrelay.formats.training import FORMATS, detect
 from qrelay.formats.training.beir import SCORES
-from qrelay.formats.training.detect import FORMATS, TrainingSet, open_training_set
+from qrelay.formats.training.detect import TrainingSet, open_training_set
 from qrelay.formats.training.example import Decided, Decision
 
 KEEP_YES = Decision(True, True, 0.9)
@@ -73,6 +74,10 @@ def test_a_format_is_known_by_its_fields(
     found = opened(jsonl(tmp_path, row))
     assert found.layout.name == name in FORMATS
     assert texts(found) == [("q", ["p"], negatives)]
+
+
+def test_every_format_that_is_detected_is_offered_by_name() -> None:
+    assert (*detect._MAKERS, "beir") == FORMATS
 
 
 def test_a_data_set_that_a_row_names_is_its_source(tmp_path: Path) -> None:

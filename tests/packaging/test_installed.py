@@ -94,13 +94,21 @@ def test_a_command_that_needs_more_names_the_extra_that_brings_it(light: Install
     assert command(light, tmp_path, "feed", "--help").returncode == 0
 
 
-@pytest.mark.skipif(not UV.exists(), reason="uv is not in .venv-supply: make test-wheel installs it")
-def test_a_runner_of_tools_runs_the_light_extra_at_once(wheel: Path, tmp_path: Path) -> None:
-    asked = ["--no-config", "--constraints", str(ROOT / "constraints.txt"), "--from", f"{wheel}[light]", "qrelay"]
-    done = subprocess.run([UV, "tool", "run", *asked, "--version"], cwd=tmp_path, env=clean(), capture_output=True,
-                          text=True, check=False)  # fmt: skip
+def run_by_uv(wheel: str, folder: Path, *arguments: str) -> str:
+    """Standard output of the wheel's command by `uv tool run`, in an empty folder; fails where it fails."""
+    asked = ["--no-config", "--constraints", str(ROOT / "constraints.txt"), "--from", wheel, "qrelay", *arguments]
+    done = subprocess.run([UV, "tool", "run", *asked], cwd=folder, env=clean(), capture_output=True, text=True,
+                          check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("qrelay, version ")
+    return done.stdout
+
+
+def test_a_runner_of_tools_runs_the_wheel_at_once_without_an_extra_too(
+    wheel: Path, sink: str, tmp_path: Path
+) -> None:
+    assert "Exit codes:" in run_by_uv(str(wheel), tmp_path, "--help")
+    found = run_by_uv(f"{wheel}[light]", tmp_path, "dlq", "list", "--json", "--sink", sink)
+    assert json.loads(found)["dead_letters"] == []
 
 
 def test_the_demo_ends_with_labels_where_there_is_no_checkout(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -86,6 +87,25 @@ def test_the_version_stands_in_one_place(built: tuple[Path, Path]) -> None:
     assert metadata(built[0])["Version"] == __version__
     assert "version" not in yaml.safe_load((package.ROOT / "CITATION.cff").read_text("utf8"))
     assert f'"{__version__}"' not in (package.ROOT / "pyproject.toml").read_text("utf8")
+
+
+def test_the_packages_page_has_no_link_that_needs_a_checkout(built: tuple[Path, Path]) -> None:
+    shown = str(metadata(built[0]).get_payload())
+    assert "## Where to go next" in shown
+    assert not re.search(r"\]\((?!https?://)", shown)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [("", "See docs/a.md, how (docs/a.md#b) and [there](https://example.org/x)."),
+     ("https://example.org/q", f"See [docs/a.md](https://example.org/q/blob/v{__version__}/docs/a.md), "
+      f"[how](https://example.org/q/blob/v{__version__}/docs/a.md#b) and [there](https://example.org/x).")],
+)  # fmt: skip
+def test_links_lead_to_the_repository_where_it_has_an_address_and_else_name_their_file(
+    address: str, shown: str
+) -> None:
+    text = "See [docs/a.md](docs/a.md), [how](docs/a.md#b) and [there](https://example.org/x)."
+    assert package.page(text, address) == shown
 
 
 def test_the_light_extra_names_nothing_heavy(built: tuple[Path, Path]) -> None:

@@ -8,3 +8,19 @@
 Two things make a format: a container, which says how rows lie in a file (`containers.py`, `beir.py`), and a layout,
 which says where a row has its query, positives and negatives (`layouts.py`). `detect.py` finds both.
 """
+
+from typing import Final
+
+FORMATS: Final = (
+    "flagembedding",
+    "tevatron",
+    "tevatron-v2",
+    "st-labeled-list",
+    "st-ntuple",
+    "st-triplet",
+    "st-pairs",
+    "msmarco-ids",
+    "msmarco",
+    "beir",
+)
+"""Every format by name, as --format has them; here, where a command's help needs no library to read them."""

@@ -145,8 +145,6 @@ _MAKERS: Final[Mapping[str, Callable[[_Place], Layout | None]]] = {
     "msmarco-ids": _msmarco_ids,
     "msmarco": _msmarco,
 }
-FORMATS: Final = (*_MAKERS, "beir")
-"""Every format by name, as --format has them."""
 _WITH_IDS: Final = {"tevatron-v2": (True, False), "msmarco-ids": (True, True)}
 """Formats of ids: whether a corpus is needed, and queries."""
 

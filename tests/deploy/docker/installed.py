@@ -62,13 +62,15 @@ class Installed:
 
     def missing(self, *packages: str) -> dict[str, list[str]]:
         """What these packages' code imports, at any depth, and is not installed; with the files that import it."""
-        found: dict[str, list[str]] = json.loads(self.output("-I", str(NEEDS), *packages))
+        found: dict[str, list[str]] = json.loads(self.output(str(NEEDS), *packages))
         return found
 
     def output(self, *arguments: str) -> str:
-        """Standard output of the environment's Python; fails where it fails."""
-        done = subprocess.run([self.python, *arguments], capture_output=True, text=True, check=False, env=clean())
-        assert done.returncode == 0, done.stderr
+        """Standard output of the environment's Python, which sees nothing of this checkout (-I); fails where it
+        fails."""
+        command = [self.python, "-I", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean())
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
 
