@@ -1,7 +1,7 @@
 """Labels without a judge: what the round's retriever believes of passages that BM25 finds, for a cross-encoder to
 start from. It will meet BM25's first 100, and the judge was asked about the retriever's first six alone.
 
-P(relevant) is 1 throughout, so that `prior: dense` turns the retriever's cosines into the soft targets of a list.
+P(relevant) is 1 throughout, so that the retriever's cosines, as the prior, become the soft targets of a list.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.medquad.contrast import PRIOR
 from qrelay.index.settings import RetrieverSettings
 from qrelay.services.retriever.retriever import load_retriever
 from qrelay.types import Candidate, CandidateSet, Query
@@ -49,7 +50,7 @@ def _passages(candidates: Iterable[Candidate]) -> Iterator[dict[str, Any]]:
         told = {"passage_id": candidate.passage.passage_id, "doc_id": candidate.passage.doc_id,
                 "title": candidate.passage.title, "text": candidate.passage.text}  # fmt: skip
         label = {"grade": 1, "p_relevant": 1.0, "expected_relevance": 1.0, "answer_nll": None, "human": False}
-        found = {"role": "", "hard": False, "reason": "unjudged", "scores": {"dense": _score(candidate)}}
+        found = {"role": "", "hard": False, "reason": "unjudged", "scores": {PRIOR: _score(candidate)}}
         yield {**told, **label, **found}
 
 

@@ -1,4 +1,4 @@
-"""The ceiling: the answer key's labels of the very passages that the judge labelled, in the judge's format."""
+"""The ceiling: the answer key's labels of the very passages that were labelled, in the same format."""
 
 from __future__ import annotations
 
