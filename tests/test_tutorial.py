@@ -16,7 +16,6 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "tutorial.md"
 FAKES = {"QRELAY_JUDGE__BACKEND": "fake", "QRELAY_RETRIEVER__EMBEDDER": "hash"}
 WITH_FILES_OF_YOURS = "held-out.jsonl"
 """A block that names it starts from files that the page does not make."""
-RELEVANT = {"q1": "shutil.rmtree", "q2": "json.loads", "q3": "csv.writer", "q5": "zipfile.ZipFile.extractall"}
 
 
 def typed() -> Iterator[str]:
@@ -49,11 +48,12 @@ def run(commands: str, folder: Path) -> str:
 
 
 def grade(path: Path) -> None:
-    """What the reader does by hand: a grade for every pair."""
+    """What the reader does by hand: a grade for every pair. One of each question is relevant."""
     with path.open(encoding="utf8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
+    first = {row["query_id"]: row["passage_id"] for row in reversed(rows)}
     for row in rows:
-        row["grade"] = "3" if row["passage_id"].startswith(RELEVANT.get(row["query_id"], "none")) else "0"
+        row["grade"] = "3" if row["passage_id"] == first[row["query_id"]] else "0"
     with path.open("w", encoding="utf8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()
