@@ -24,8 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.references import reranker
-from benchmarks.references.__main__ import COLLECTION, DEMO, JUDGE, build_index, describe, run
+from benchmarks.references.__main__ import COLLECTION, JUDGE, build_index, describe, run
 from qrelay.bench.running import Fleet, Plan
+from qrelay.demo.answers import HERE as DEMO
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "benchmarks"
