@@ -43,16 +43,6 @@ async def test_a_message_arrives_with_its_headers_and_leaves_when_acked(broker: 
     assert await broker.fetch(Queue.QUERIES, 1, 0.05) == []
 
 
-async def test_what_is_acked_at_once_in_several_lanes_is_gone_when_that_is_confirmed(broker: Any) -> None:
-    for number in range(40):
-        await broker.publish(Queue.QUERIES.subject(f"docs-{number % 3}"), b"one", {}, f"id-{number}")
-    messages = [message for _ in range(4) for message in await broker.fetch(Queue.QUERIES, 10, 1)]
-    await asyncio.gather(*(message.ack() for message in messages[1:]))
-    assert await _lag(broker, 1)
-    await messages[0].ack()
-    assert await _lag(broker, 0)
-
-
 async def _lag(broker: Any, lag: int) -> bool:
     stats = {each.queue: each for each in await broker.stats()}
     return bool(stats[Queue.QUERIES].lag == lag)

@@ -1,7 +1,7 @@
 """A judged set as columns: what the ledger writes is made of these, whatever they were read from.
 
 `of_record` reads a record. Whoever holds a set in another form reads that into columns itself, and spares the
-objects of a record, of which a set has hundreds (the sink's gRPC servicer does).
+objects of a record, of which a set has hundreds (the sink does, of protobuf messages).
 """
 
 from __future__ import annotations
