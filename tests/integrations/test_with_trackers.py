@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
 from click.testing import CliRunner
 from mlflow import MlflowClient
 from wandb.proto import wandb_internal_pb2
@@ -35,6 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.teardown()  # a process keeps the folder and the mode of its first run
     registry = Registry(tmp_path / "registry")
     a_model(tmp_path / "trained-a", "a")
     first = passed(
