@@ -83,12 +83,11 @@ def test_whoever_loads_settings_says_of_which_data_folder() -> None:
 
 def test_only_its_adapter_imports_another_tool() -> None:
     tools = {"langchain_core", "llama_index", "haystack", "mlflow", "wandb", "label_studio_sdk", "argilla"}
+    adapters = ("langchain", "llamaindex", "haystack", "track_mlflow", "track_wandb")
     found = {
         path.relative_to(ROOT / "qrelay").as_posix()
         for path in modules("qrelay")
         for name in imports(path)
-        if name.split(".")[0] in tools
-        or (name.startswith("qrelay.integrations.") and name.split(".")[2] not in ("ranking", "tracking", "library"))
+        if name.split(".")[0] in tools or (name.startswith("qrelay.integrations.") and name.split(".")[2] in adapters)
     }
-    adapters = ("langchain", "llamaindex", "haystack", "track_mlflow", "track_wandb")
     assert found == {f"integrations/{name}.py" for name in adapters}

@@ -10,7 +10,8 @@ import pytest
 
 from qrelay.cli.main import Commands
 from qrelay.errors import ConfigError
-from tests.deploy.docker.extras import importable, installs
+from scripts.requirements import installs
+from tests.deploy.docker.extras import importable
 
 PROGRAM = """
 import sys
