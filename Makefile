@@ -89,7 +89,7 @@ test-images: $(DEV)  ## Install each image's libraries on their own, start its c
 wheel: $(DEV)  ## Build the wheel and the source archive into dist/: the same files give the same bytes.
 	$(BIN)/python -m scripts.package
 
-test-wheel: $(DEV) $(SUPPLY) models  ## Install the wheel into empty environments: light in seconds, local with the whole demo (15 minutes).
+test-wheel: $(DEV) $(SUPPLY) models  ## Install the wheel into empty environments: light in seconds, local with the whole demo (6 minutes).
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" -rP tests/packaging/test_installed.py
 
 images: $(SETUP)  ## Describe every image and the command that builds it, as JSON; BUILD=1 builds them where an engine is at hand.
