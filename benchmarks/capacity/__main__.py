@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--gpu", type=Path, help="report of `python -m benchmarks.gpu`")
     parser.add_argument("--page", type=Path, help="write the page here")
     parser.add_argument("--short", action="store_true", help="1 and 2 judges, short windows")
-    parser.add_argument("--out", type=Path, default=Path("capacity"))
+    parser.add_argument("--out", type=Path, default=Path("build/capacity"))
     arguments = parser.parse_args()
     if arguments.command == "plan":
         text = page(arguments.rate, arguments.wait, gpu_rates(arguments.gpu))
