@@ -20,7 +20,7 @@ from qrelay.runtime.trace import closed, is_open
 from qrelay.runtime.translate import item_error
 from qrelay.security.expiry import valid_until
 from qrelay.settings.secrets import masked
-from qrelay.types import Query, TraceStep
+from qrelay.types import TraceStep
 from qrelay.v1 import service_info_pb2 as pb
 
 ON_HOLD: Final = "on hold"
@@ -93,15 +93,9 @@ async def answer_items(
                 results.append(wrap(closed(answer, step) if is_open(answer, context.service) else answer))
             except QrelayError as error:  # of the item, or of an answer that no message can hold
                 error.__traceback__ = None  # its frames hold the whole request, in a circle
-                query_id = "" if isinstance(record, QrelayError) else _query_id(record)
+                query_id = "" if isinstance(record, QrelayError) else query_of(record).query_id
                 results.append(refuse(item_error(error, query_id)))
         return results
-
-
-def _query_id(record: Any) -> str:
-    """Of a record, or of what a core takes for one, which names its query."""
-    query: Query = record.query if hasattr(record, "query") else query_of(record)
-    return query.query_id
 
 
 def _record(item: Message, read: Callable[[Any], Any]) -> Any:

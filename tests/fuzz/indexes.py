@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -79,6 +80,12 @@ def _interrupted(folder: Path) -> None:
     build_earlier(home / ".build-y", "hash@1")
 
 
+def _begun(name: str, folder: str, read: Callable[[Path], None]) -> Parser:
+    """What an index that is being made says of itself."""
+    seed = constant('{"embedder": "hash@1", "documents": 5, "passages": 7}')
+    return Parser(name, "json", seed, beside(_copied_index, f"tiny/{folder}/.scaffold/chunked.json", read), cost=5)
+
+
 PARSERS: Final = (
     Parser(
         "manifest in Milvus",
@@ -105,25 +112,7 @@ PARSERS: Final = (
             "VERSION/bm25/vocab.index.json",
         ),
     ),
-    Parser(
-        "re-embedding under way",
-        "json",
-        constant('{"embedder": "hash@1", "documents": 5, "passages": 7}'),
-        beside(_copied_index, "tiny/.reembed-x/.scaffold/chunked.json", _served),
-        cost=5,
-    ),
-    Parser(
-        "interrupted build",
-        "json",
-        constant('{"embedder": "hash@1", "documents": 5, "passages": 7}'),
-        beside(_copied_index, "tiny/.build-x/.scaffold/chunked.json", _interrupted),
-        cost=5,
-    ),
-    Parser(
-        "interrupted re-embedding",
-        "json",
-        constant('{"embedder": "hash@1", "documents": 5, "passages": 7}'),
-        beside(_copied_index, "tiny/.reembed-x/.scaffold/chunked.json", _interrupted),
-        cost=5,
-    ),
+    _begun("re-embedding under way", ".reembed-x", _served),
+    _begun("interrupted build", ".build-x", _interrupted),
+    _begun("interrupted re-embedding", ".reembed-x", _interrupted),
 )
