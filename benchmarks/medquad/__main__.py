@@ -1,7 +1,7 @@
 """Better retrieval without a human label: the whole recipe on MedQuAD, step by step.
 
     python -m benchmarks.medquad index    --data FOLDER --out WORK    # passages, BM25, vectors
-    python -m benchmarks.medquad lists    --data FOLDER --out WORK    # four documents a query, and what encoders say
+    python -m benchmarks.medquad lists    --data FOLDER --out WORK    # the query log matched with the collection
     python -m benchmarks.medquad label    --data FOLDER --out WORK    # may be left out; hours; killed, it goes on
     python -m benchmarks.medquad train    --data FOLDER --out WORK
     python -m benchmarks.medquad ceiling  --data FOLDER --out WORK    # the same recipe on the answer key
@@ -10,10 +10,10 @@
     python -m benchmarks.medquad evaluate --data FOLDER --out WORK --split test --final
 
 FOLDER is MedQuAD in BEIR layout (corpus.jsonl.gz, queries.SPLIT.jsonl.gz, qrels/SPLIT.tsv.gz). The train queries
-share no topic with test. What the query log and a second encoder say (contrast.py) labels 1,600 of them; `label` asks
-the 0.5B model about 400 of these too, by `contrastive_likelihood` against their neighbours in the log, and what they
-said is the prior of its labels. No answer key is read before `ceiling`. What is chosen is chosen on dev; test is
-measured once, with --final. docs/log.md has the figures.
+share no topic with test. matching.py matches them all with the collection; the lists whose first document is sure are
+labels as they are. `label` asks the 0.5B model about 400 of the others, by `contrastive_likelihood` against their
+neighbours in the log, with the matching as the prior of its labels. No answer key is read before `ceiling`. What is
+chosen is chosen on dev; test is measured once, with --final. docs/log.md has the figures.
 """
 
 from __future__ import annotations
@@ -28,21 +28,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.medquad.contrast import Contrast, unjudged, with_prior
 from benchmarks.medquad.distil import distilled
 from benchmarks.medquad.gold import gold_labels, lines
+from benchmarks.medquad.matching import Matching, surety, unjudged
 from qrelay.formats.lines import text_lines
 from qrelay.models.embedder import load_embedder
 
 HERE = Path(__file__).parent
 COLLECTION = "medquad"
 BASE = "all-MiniLM-L6-v2"
-SECOND = "all-mpnet-base-v2"
 SEED = 7
-ASKED = 1600
-"""Train queries that a model learns from."""
+SURE = 0.7
+"""The least probability of a list's first document that a model learns from without a judge."""
 JUDGED = 400
-"""Those of them that `label` asks the judge about."""
+"""Of the other lists, how many `label` asks the judge about."""
 DISTILLED = 1800
 """Train queries whose candidates the cross-encoder learns from before it sees a judge's label."""
 RERANKED = 200
@@ -85,21 +84,18 @@ class Recipe:
                     "--embedder", embedder)  # fmt: skip
 
     def lists(self) -> None:
-        """Of each query its best passages and their prior."""
-        mixed = self._mixed()
-        first = load_embedder(BASE, engine="openvino")
-        contrast = Contrast(self.out / "state" / "index" / COLLECTION, first, [row["text"] for row in mixed])
-        found = list(contrast.lists(mixed[:ASKED]))
-        _write(self.lists_file, with_prior(found, load_embedder(SECOND, engine="openvino")))
+        """Of each train query its best passages by matching, the queries in a random order."""
+        embedder = load_embedder(BASE, engine="openvino")
+        _write(self.lists_file, Matching(self.out / "state" / "index" / COLLECTION, embedder, self._mixed()).lists())
 
     def label(self) -> None:
-        """The pipeline's judge on the lists of the first queries, each with its alternatives in the log."""
+        """The pipeline's judge on lists that are not sure, each query with its alternatives in the log."""
         log, asked, fed = self.out / "log.jsonl", self.out / "asked.jsonl", self.out / "fed.jsonl"
+        candidates = {line["query_id"]: line["candidates"] for line in lines(self.lists_file) if surety(line) < SURE}
         mixed = self._mixed()
         _write(log, map(_query, mixed))
-        _write(asked, map(_query, mixed[:JUDGED]))
+        _write(asked, map(_query, [row for row in mixed if row["_id"] in candidates][:JUDGED]))
         self.qrelay("queries", "alternatives", asked, "--log", log, "--out", fed)
-        candidates = {line["query_id"]: line["candidates"] for line in lines(self.lists_file)}
         _write(fed, [{**row, "candidates": candidates[row["query_id"]]} for row in lines(fed)])
         self.qrelay("up", "--detach", "--port-base", "0")
         try:
@@ -114,9 +110,10 @@ class Recipe:
         return random.Random(SEED).sample(log, len(log))
 
     def train(self) -> None:
-        """The base model on the prior of all lists, and on the judge's labels of those that were judged."""
-        judged = {row["query_id"]: row for row in lines(self.judged_file)} if self.judged_file.exists() else {}
-        _write(self.labels_file, [judged.get(line["query_id"], unjudged(line)) for line in lines(self.lists_file)])
+        """The base model on the prior of the lists that are sure, and on the judge's labels of the others."""
+        sure = [unjudged(line) for line in lines(self.lists_file) if surety(line) >= SURE]
+        judged = list(lines(self.judged_file)) if self.judged_file.exists() else []
+        _write(self.labels_file, [*sure, *judged])
         self._train("bi_encoder.yaml", self.labels_file, self.out / "bi_encoder")
 
     def ceiling(self) -> None:

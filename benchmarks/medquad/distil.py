@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.medquad.contrast import PRIOR
+from benchmarks.medquad.matching import PRIOR
 from qrelay.index.settings import RetrieverSettings
 from qrelay.services.retriever.retriever import load_retriever
 from qrelay.types import Candidate, CandidateSet, Query

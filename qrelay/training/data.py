@@ -106,6 +106,7 @@ def load_examples(paths: Iterable[Path], reading: Reading) -> tuple[list[Example
 
     Raises:
         MalformedInput: see `read_examples`.
+        ConfigError: nothing is left, and documents lack what `target` and `prior` name.
     """
     dropped: Counter[str] = Counter()
     read = list(read_examples(paths, reading, dropped))
@@ -117,6 +118,12 @@ def load_examples(paths: Iterable[Path], reading: Reading) -> tuple[list[Example
             dropped[reason] += 1
         else:
             kept.append(example)
+    if (without := dropped["documents_without_target"]) and not kept:
+        prior = f", or a score of the prior's system {reading.prior!r}" if reading.prior else ""
+        raise ConfigError(
+            f"the training data holds no example: {without:,} documents lack {reading.target}{prior}; set `target`"
+            " and `prior` to what the export's passages have"
+        )
     return kept, dropped
 
 

@@ -224,6 +224,12 @@ def test_a_document_without_the_priors_score_has_no_target(tmp_path: Path) -> No
     assert sum(each.target for each in example.documents) == pytest.approx(1.0)
 
 
+def test_a_prior_that_no_document_has_is_named(tmp_path: Path) -> None:
+    path = tiny.labels(tmp_path / "l.jsonl")
+    with pytest.raises(ConfigError, match=r"documents lack p_relevant, or a score of the prior's system 'elsewhere'"):
+        load_examples([path], Reading(positives="target", prior="elsewhere"))
+
+
 def test_a_prior_needs_scores_which_triples_have_not(tmp_path: Path) -> None:
     path = tmp_path / "triples.jsonl"
     positive = {key: value for key, value in labelled("a", 0.9).items() if key != "scores"}
