@@ -2,7 +2,6 @@
 
     python -m benchmarks.medquad index    --data FOLDER --out WORK    # passages, BM25, vectors
     python -m benchmarks.medquad lists    --data FOLDER --out WORK    # the query log matched with the collection
-    python -m benchmarks.medquad label    --data FOLDER --out WORK    # may be left out; hours; killed, it goes on
     python -m benchmarks.medquad train    --data FOLDER --out WORK
     python -m benchmarks.medquad ceiling  --data FOLDER --out WORK    # the same recipe on the answer key
     python -m benchmarks.medquad reranker --data FOLDER --out WORK
@@ -11,9 +10,8 @@
 
 FOLDER is MedQuAD in BEIR layout (corpus.jsonl.gz, queries.SPLIT.jsonl.gz, qrels/SPLIT.tsv.gz). The train queries
 share no topic with test. matching.py matches them all with the collection; the lists whose first document is sure are
-labels as they are. `label` asks the 0.5B model about 400 of the others, by `contrastive_likelihood` against their
-neighbours in the log, with the matching as the prior of its labels. No answer key is read before `ceiling`. What is
-chosen is chosen on dev; test is measured once, with --final. docs/log.md has the figures.
+labels as they are, and no judge is asked. No answer key is read before `ceiling`. What is chosen is chosen on dev;
+test is measured once, with --final. docs/log.md has the figures, and those of former recipes, where a judge labelled.
 """
 
 from __future__ import annotations
@@ -39,11 +37,9 @@ COLLECTION = "medquad"
 BASE = "all-MiniLM-L6-v2"
 SEED = 7
 SURE = 0.7
-"""The least probability of a list's first document that a model learns from without a judge."""
-JUDGED = 400
-"""Of the other lists, how many `label` asks the judge about."""
+"""The least probability of a list's first document that a model learns from."""
 DISTILLED = 1800
-"""Train queries whose candidates the cross-encoder learns from before it sees a judge's label."""
+"""Train queries whose candidates the cross-encoder learns from before it sees a label."""
 RERANKED = 200
 """Test queries of the cross-encoder: 100 pairs each."""
 
@@ -57,16 +53,15 @@ class Recipe:
         self.split: str = arguments.split
         self.final: bool = arguments.final
         self.lists_file = self.out / "lists.jsonl"
-        self.judged_file = self.out / "judged.jsonl"
         self.labels_file = self.out / "labels.jsonl"
 
     def environ(self) -> dict[str, str]:
-        """The pipeline's settings."""
+        """The settings of its commands."""
         return {
             **os.environ,
-            "QRELAY_CONFIG": str(HERE / "qrelay.yaml"),
             "QRELAY_DATA_DIR": str(self.out / "state"),
             "QRELAY_RETRIEVER__EMBEDDER": BASE,
+            "QRELAY_RETRIEVER__EMBEDDER_ENGINE": "openvino",
         }
 
     def qrelay(self, *arguments: str | Path) -> None:
@@ -88,32 +83,15 @@ class Recipe:
         embedder = load_embedder(BASE, engine="openvino")
         _write(self.lists_file, Matching(self.out / "state" / "index" / COLLECTION, embedder, self._mixed()).lists())
 
-    def label(self) -> None:
-        """The pipeline's judge on lists that are not sure, each query with its alternatives in the log."""
-        log, asked, fed = self.out / "log.jsonl", self.out / "asked.jsonl", self.out / "fed.jsonl"
-        candidates = {line["query_id"]: line["candidates"] for line in lines(self.lists_file) if surety(line) < SURE}
-        mixed = self._mixed()
-        _write(log, map(_query, mixed))
-        _write(asked, map(_query, [row for row in mixed if row["_id"] in candidates][:JUDGED]))
-        self.qrelay("queries", "alternatives", asked, "--log", log, "--out", fed)
-        _write(fed, [{**row, "candidates": candidates[row["query_id"]]} for row in lines(fed)])
-        self.qrelay("up", "--detach", "--port-base", "0")
-        try:
-            self.qrelay("feed", fed, "--format", "candidates", "--collection", COLLECTION, "--wait")
-        finally:
-            self.qrelay("down")
-        self.qrelay("export", "labels", "--collection", COLLECTION, "--out", self.judged_file, "--unmeasured")
-
     def _mixed(self) -> list[dict[str, Any]]:
         """The train queries in a random order."""
         log = list(lines(self.data / "queries.train.jsonl.gz"))
         return random.Random(SEED).sample(log, len(log))
 
     def train(self) -> None:
-        """The base model on the prior of the lists that are sure, and on the judge's labels of the others."""
-        sure = [unjudged(line) for line in lines(self.lists_file) if surety(line) >= SURE]
-        judged = list(lines(self.judged_file)) if self.judged_file.exists() else []
-        _write(self.labels_file, [*sure, *judged])
+        """The base model on the lists that are sure."""
+        sure = (line for line in lines(self.lists_file) if surety(line) >= SURE)
+        _write(self.labels_file, map(unjudged, sure))
         self._train("bi_encoder.yaml", self.labels_file, self.out / "bi_encoder")
 
     def ceiling(self) -> None:
@@ -131,7 +109,7 @@ class Recipe:
         _write(believed, distilled(index, model, COLLECTION, self._mixed()[:DISTILLED]))
         stages = json.dumps([
             {"name": "distilled", "data": [str(believed)], "epochs": 1},
-            {"name": "judged", "epochs": 1, "learning_rate": 3.0e-5},
+            {"name": "matched", "epochs": 1, "learning_rate": 3.0e-5},
         ])  # fmt: skip
         self._train("cross_encoder.yaml", self.labels_file, self.out / "cross_encoder", f"stages={stages}")
 
@@ -188,7 +166,7 @@ def _rows(qrels: Path, asked: set[str]) -> list[str]:
 
 def main() -> None:
     """See the module."""
-    steps = ("index", "lists", "label", "train", "ceiling", "reranker", "evaluate")
+    steps = ("index", "lists", "train", "ceiling", "reranker", "evaluate")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=steps)
     parser.add_argument("--data", type=Path, required=True, help="MedQuAD in BEIR layout")

@@ -1,5 +1,5 @@
-"""Labels without a judge: what the round's retriever believes of passages that BM25 finds, for a cross-encoder to
-start from. It will meet BM25's first 100, and the judge was asked about the retriever's first six alone.
+"""More labels without a judge: what the trained retriever believes of passages that BM25 finds. A cross-encoder
+starts from them, for it will meet BM25's first 100, and the lists hold a query's first four alone.
 
 P(relevant) is 1 throughout, so that the retriever's cosines, as the prior, become the soft targets of a list.
 """
@@ -7,11 +7,11 @@ P(relevant) is 1 throughout, so that the retriever's cosines, as the prior, beco
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.medquad.matching import PRIOR
+from benchmarks.medquad.matching import PRIOR, unjudged
 from qrelay.index.settings import RetrieverSettings
 from qrelay.services.retriever.retriever import load_retriever
 from qrelay.types import Candidate, CandidateSet, Query
@@ -42,16 +42,14 @@ def distilled(index: Path, embedder: str, collection: str, queries: Sequence[dic
 def _line(found: CandidateSet, drawn: random.Random) -> dict[str, Any]:
     liked = sorted(found.candidates, key=lambda candidate: -_score(candidate))
     chosen = liked[:HEAD] + drawn.sample(liked[HEAD:], min(DRAWN, max(0, len(liked) - HEAD)))
-    return {"query_id": found.query.query_id, "query": found.query.text, "passages": list(_passages(chosen))}
+    line = {"query_id": found.query.query_id, "query": found.query.text, "candidates": list(map(_told, chosen))}
+    return unjudged(line)
 
 
-def _passages(candidates: Iterable[Candidate]) -> Iterator[dict[str, Any]]:
-    for candidate in candidates:
-        told = {"passage_id": candidate.passage.passage_id, "doc_id": candidate.passage.doc_id,
-                "title": candidate.passage.title, "text": candidate.passage.text}  # fmt: skip
-        label = {"grade": 1, "p_relevant": 1.0, "expected_relevance": 1.0, "answer_nll": None, "human": False}
-        found = {"role": "", "hard": False, "reason": "unjudged", "scores": {PRIOR: _score(candidate)}}
-        yield {**told, **label, **found}
+def _told(candidate: Candidate) -> dict[str, Any]:
+    passage = candidate.passage
+    return {"passage_id": passage.passage_id, "doc_id": passage.doc_id, "title": passage.title, "text": passage.text,
+            "scores": {PRIOR: _score(candidate)}}  # fmt: skip
 
 
 def _score(candidate: Candidate) -> float:

@@ -12,12 +12,12 @@ from qrelay.formats.beir import qrel_rows
 from qrelay.formats.lines import byte_lines, json_value
 
 _WORDS = 120
-"""Of an answer that was not among the judged passages: its beginning, about as long as a passage."""
+"""Of an answer that was not among the labelled passages: its beginning, about as long as a passage."""
 
 
 def gold_labels(weak: Path, data: Path, *, split: str) -> Iterator[dict[str, Any]]:
-    """The lines of an export of `labels` with what the key says in place of what the judge said; an answer that no
-    judged passage is of comes in by its beginning. Queries without one are none: every query has an answer."""
+    """The lines of an export of `labels` with what the key says in place of what they said; an answer that no
+    labelled passage is of comes in by its beginning. Queries without one are none: every query has an answer."""
     answers = _qrels(data / "qrels" / f"{split}.tsv.gz")
     documents = {row["_id"]: row for row in lines(data / "corpus.jsonl.gz")}
     for line in weak.open():

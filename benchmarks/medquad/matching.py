@@ -107,4 +107,5 @@ def unjudged(line: Line) -> dict[str, Any]:
     """The line as an export of `labels` has it: every passage as relevant as any other, before the prior."""
     label = {"grade": 1, "p_relevant": 1.0, "expected_relevance": 1.0, "answer_nll": None, "human": False}
     said = {**label, "role": "", "hard": False, "reason": "unjudged"}
-    return {**line, "passages": [{**each, **said} for each in line["candidates"]]}
+    passages = [{**each, **said} for each in line["candidates"]]
+    return {"query_id": line["query_id"], "query": line["query"], "passages": passages}
