@@ -113,6 +113,8 @@ def _insert_queries(
 
 def _held(connection: sa.Connection, keys: Sequence[_Key]) -> dict[_Key, _Held]:
     """What the ledger holds of these queries, which it does."""
+    if not keys:
+        return {}
     by_collection: dict[str, list[str]] = {}
     for collection, query_id in keys:
         by_collection.setdefault(collection, []).append(query_id)

@@ -26,7 +26,7 @@ import sqlalchemy as sa
 from qrelay.errors import InputError
 from qrelay.identity import query_fingerprint
 from qrelay.labels.ledger import forgetting, schema
-from qrelay.labels.ledger.bulk import in_chunks
+from qrelay.labels.ledger.bulk import in_chunks, is_empty
 from qrelay.labels.ledger.changes import hold
 from qrelay.labels.ledger.database import upsert
 from qrelay.labels.ledger.rows import Row, evidence
@@ -155,6 +155,8 @@ def _row(letter: DeadLetter, committed: bool, now_us: int) -> Row:
 def resolve(connection: sa.Connection, submissions: Iterable[tuple[str, int]], now_us: int) -> None:
     """Closes the dead letters of these submissions (`query_fingerprint`s), each up to its round: their queries are
     in the ledger."""
+    if is_empty(connection, schema.dead_letters):
+        return
     by_round: dict[int, list[str]] = {}
     for submission, query_round in submissions:
         by_round.setdefault(query_round, []).append(submission)

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from qrelay.identity import forgotten_hash
 from qrelay.labels.ledger import schema
-from qrelay.labels.ledger.bulk import in_chunks
+from qrelay.labels.ledger.bulk import in_chunks, is_empty
 from qrelay.labels.ledger.changes import hold
 from qrelay.labels.ledger.database import insert_new
 
@@ -46,6 +46,8 @@ class Held:
 
 def among(connection: sa.Connection, keys: Collection[_Key]) -> set[_Key]:
     """Those of the queries that were forgotten."""
+    if is_empty(connection, schema.forgotten):
+        return set()
     hashes = {forgotten_hash(*key): key for key in keys}
     found = (connection.execute(_AMONG, {"wanted": part}).scalars() for part in in_chunks(hashes))
     return {hashes[row] for part in found for row in part}

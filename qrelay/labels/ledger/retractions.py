@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from qrelay.errors import InputError
 from qrelay.labels.ledger import schema
 from qrelay.labels.ledger.audit_log import record
+from qrelay.labels.ledger.bulk import is_empty
 from qrelay.labels.ledger.changes import begin_changes
 from qrelay.labels.ledger.refresh import refresh
 from qrelay.labels.ledger.times import moment
@@ -74,6 +75,8 @@ def restore(connection: sa.Connection, judge: str, *, author: str, reason: str, 
 
 def standing(connection: sa.Connection) -> dict[int, Retraction]:
     """judge_no -> its latest row, of the judges that are retracted."""
+    if is_empty(connection, schema.judge_retractions):
+        return {}
     found = dict(numbered(connection))  # the later of a judge wins
     return {number: row for number, row in found.items() if row.retracted}
 
