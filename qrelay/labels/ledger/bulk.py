@@ -64,8 +64,8 @@ def insert_new(
 
 
 def is_empty(connection: sa.Connection, table: sa.Table) -> bool:
-    """Whether the table has no row: what every commit looks up in is most often empty, and this asks at a tenth of
-    the price."""
+    """Whether the table has no row. What a commit has to look up in is most often empty; this costs less than naming
+    its keys."""
     return connection.exec_driver_sql(f"SELECT 1 FROM {table.name} LIMIT 1").first() is None  # noqa: S608
 
 
