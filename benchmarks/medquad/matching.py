@@ -78,9 +78,9 @@ class Matching:
         kernel = np.concatenate(blocks)
         kernel -= 1  # a cosine is at most 1
         np.exp(np.divide(kernel, TEMPERATURE, out=kernel), out=kernel)
-        scales = np.ones(kernel.shape[1], np.float32)
+        scales: NDArray[np.float32] = np.ones(kernel.shape[1], np.float32)
         for _ in range(_TURNS):
-            scales = 1 / (kernel.T @ (1 / (kernel @ scales)))
+            scales = np.reciprocal(kernel.T @ np.reciprocal(kernel @ scales))
         return scales
 
     def _cosines(self, start: int) -> NDArray[np.float32]:
