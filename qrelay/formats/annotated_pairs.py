@@ -7,8 +7,8 @@ The file is TSV in UTF-8, one pair a line, without quoting, under the header
 `grade` is an integer, or empty where nobody has graded the pair yet; `reference_answers` is a JSON list of texts,
 `metadata` a JSON object.
 Fields hold no tabs and no line breaks: writing turns them into blanks. Where query, title or text lost one, or has
-quotes, `exact` has the three as they were, a JSON list: a judge's cache knows a label by the very text. It holds while
-the three columns still say the same, quotes aside. A spreadsheet may have put fields between quotes: they are taken off.
+quotes, `exact` has the three as they were, a JSON list: a judge's cache knows a label by the very text. It holds
+while the three columns still say the same, quotes aside. Quotes that a spreadsheet put around fields are taken off.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def _told(fields: Mapping[str, str]) -> list[str]:
 
 
 def _as_written(fields: Mapping[str, str]) -> Mapping[str, str]:
-    """The row without a spreadsheet's quoting: seen by the fields of JSON, or where `exact` would have our own quotes."""
+    """Without a spreadsheet's quoting: fields of JSON show it, and where `exact` is empty no quotes are ours."""
     documents = [fields.get(name, "") for name in (ANSWERS, METADATA, EXACT)]
     quoted = fields.get(EXACT) == "" or any(each.startswith('"') for each in documents)
     return {name: _unquoted(each) for name, each in fields.items()} if quoted else fields

@@ -43,9 +43,7 @@ from qrelay.cli.options import json_file_option, json_option
 @json_file_option()
 @click.option("--html", type=OUT, help="Page to write: one file with everything in it.")
 @click.option(
-    "--run-out",
-    type=click.Path(path_type=Path),
-    help="TREC run to write, of the queries that have a relevant document; with several models a folder of runs.",
+    "--run-out", type=click.Path(path_type=Path), help="TREC run to write; with several models a folder of runs."
 )
 @click.pass_context
 def evaluate_command(context: click.Context, /, **given: Any) -> None:
