@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
+from qrelay.progress import on_terminal
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.measure import Measurement
@@ -35,7 +37,7 @@ def show(found: RenderableType, *, file: TextIO | None = None, width: int | None
     from rich.console import Console
 
     console = Console(file=file or sys.stdout, highlight=False, markup=False, width=width)
-    if width is None and not console.is_terminal:
+    if width is None and not on_terminal(console):
         unbounded = console.options.update(max_width=_UNBOUNDED)
         console.width = max(1, console.measure(found, options=unbounded).maximum)
     console.print(found)

@@ -209,6 +209,11 @@ class Bars:
             del self._tasks[progress.name]
 
 
+def on_terminal(console: Console) -> bool:
+    """Whether somebody watches. FORCE_COLOR, which Jupyter sets for what cells start, makes no file a terminal."""
+    return console.is_terminal and console.file.isatty()
+
+
 @contextmanager
 def shown(console: Console | None = None) -> Iterator[None]:
     """Listen and show it on `console` (standard error): live bars on a terminal, else plain lines. Give the console
@@ -216,7 +221,7 @@ def shown(console: Console | None = None) -> Iterator[None]:
     from rich.console import Console
 
     console = console or Console(stderr=True)
-    if not console.is_terminal:
+    if not on_terminal(console):
         file = console.file
         with listening(Lines(lambda line: print(line, file=file, flush=True))):
             yield

@@ -140,7 +140,7 @@ def open_pools(options: PoolOptions, collection: str, file: Path | None, columns
         corpus = _read(options.corpus, textless(file, collection)) if file and options.corpus else Corpus()
         return Opened(Pools(of_candidates(collection), corpus.texts, windows, CANDIDATES), corpus)
     files = run_files(options.runs)
-    with step("reading the runs", total=2 * len(files), unit="files") as reading:
+    with step("reading the runs twice", total=2 * len(files), unit="files") as reading:
         pool = pool_runs(files, options.depth, reading.advance)
     corpus = _read(options.corpus or "", pool.doc_ids)
     find = of_runs(pool, collection, cast(Format, options.kind), columns)

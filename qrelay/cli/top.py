@@ -18,6 +18,7 @@ from qrelay.cli.options import config_option, data_dir_option, json_option
 from qrelay.client.feeding import nats_settings
 from qrelay.config import NatsSettings
 from qrelay.output import Rows, echo_json
+from qrelay.progress import on_terminal
 from qrelay.runtime.overview import Overview
 
 
@@ -83,7 +84,7 @@ async def _show(data_dir: Path, settings: NatsSettings, interval: float, once: b
     await overview.state()
     with contextlib.ExitStack() as closing:
         show: Callable[[Group], None] = console.print
-        if console.is_terminal and not as_json:
+        if on_terminal(console) and not as_json:
             live = closing.enter_context(Live(console=console, auto_refresh=False, screen=not once))
             show = partial(live.update, refresh=True)
         while True:

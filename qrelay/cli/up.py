@@ -36,7 +36,7 @@ from qrelay.config import PLAIN, NatsSettings, ServiceSettings, TlsSettings, Tra
 from qrelay.errors import ConfigError, QrelayError, SetupError, TransientError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_SETUP
 from qrelay.files import write_atomic
-from qrelay.progress import plainly, shown
+from qrelay.progress import on_terminal, plainly, shown
 from qrelay.rundir import endpoints
 from qrelay.runtime.lookout import LOOK_S
 from qrelay.runtime.natsaccounts import accounts_of, secure_nats
@@ -368,7 +368,7 @@ def _run(supervisor: Supervisor, data_dir: Path, console: Console, stops: str, n
                 _announce_nats(data_dir, supervisor.nats)
             if time.monotonic() >= next_look:
                 _look(supervisor, data_dir)
-                if not console.is_terminal:
+                if not on_terminal(console):
                     supervisor.refuse_stillness()
                 next_look = time.monotonic() + LOOK_S
             declared = declaring is None or (declaring.done() and declaring.result() is None)

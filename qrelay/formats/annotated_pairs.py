@@ -6,9 +6,9 @@ The file is TSV in UTF-8, one pair a line, without quoting, under the header
 
 `grade` is an integer, or empty where nobody has graded the pair yet; `reference_answers` is a JSON list of texts,
 `metadata` a JSON object.
-Fields hold no tabs and no line breaks: writing turns them into blanks. Where query, title or text lost one, `exact`
-has the three as they were, a JSON list: a judge's cache knows a label by the very text. It holds while the three
-columns still say the same.
+Fields hold no tabs and no line breaks: writing turns them into blanks. Where query, title or text lost one, or has
+quotes, `exact` has the three as they were, a JSON list: a judge's cache knows a label by the very text. It holds
+while the three columns still say the same, quotes aside. Quotes that a spreadsheet put around fields are taken off.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def write_annotated_pairs(
     with theirs. inclusion: a pair's probability of being drawn, each, as one column more. Raises OSError."""
     chances = None if inclusion is None else iter(inclusion)
     pairs = list(pairs)
-    exact = any(map(_exact, pairs))
+    exact = any(_exact(each) or "," in each.query + each.title + each.text for each in pairs)
     more = [ANSWERS] * answers + [METADATA] * metadata + [EXACT] * exact + [INCLUSION] * (chances is not None)
     with AtomicFiles() as files:
         file = files.open(path)
@@ -108,7 +108,8 @@ def write_annotated_pairs(
 def _exact(pair: GradedPair) -> str:
     """The column's field; empty where the other three say it all."""
     found = [pair.query, pair.title, pair.text]
-    return json.dumps(found, ensure_ascii=True) if found != [on_one_line(each) for each in found] else ""
+    kept = found == [on_one_line(each) for each in found] and '"' not in "".join(found)
+    return "" if kept else json.dumps(found, ensure_ascii=True)
 
 
 def relevant_from(grades: Iterable[int]) -> int:
@@ -170,6 +171,7 @@ def _cut(text: str, max_words: int) -> str:
 
 
 def _pair(read: Callable[[object], dict[str, str]], fields: Mapping[str, str]) -> GradedPair:
+    fields = _as_written(fields)
     for name in ("query_id", "passage_id", "query"):
         if not fields[name].strip():
             raise BadRecord(f"{name} is empty: fill it in or remove the row")
@@ -185,9 +187,24 @@ def _told(fields: Mapping[str, str]) -> list[str]:
     with suppress(BadRecord):
         exact = json_value(fields.get(EXACT) or "[]")
         ours = isinstance(exact, list) and all(isinstance(each, str) for each in exact)
-        if ours and [on_one_line(each) for each in exact] == shown:
+        if ours and [_bare(on_one_line(each)) for each in exact] == [_bare(each) for each in shown]:
             return list(exact)
     return shown
+
+
+def _as_written(fields: Mapping[str, str]) -> Mapping[str, str]:
+    """Without a spreadsheet's quoting: fields of JSON show it, and where `exact` is empty no quotes are ours."""
+    documents = [fields.get(name, "") for name in (ANSWERS, METADATA, EXACT)]
+    quoted = fields.get(EXACT) == "" or any(each.startswith('"') for each in documents)
+    return {name: _unquoted(each) for name, each in fields.items()} if quoted else fields
+
+
+def _unquoted(told: str) -> str:
+    return told[1:-1].replace('""', '"') if len(told) > 1 and told[0] == told[-1] == '"' else told
+
+
+def _bare(text: str) -> str:
+    return text.replace('"', "")
 
 
 def _object(told: str) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -30,7 +30,8 @@ _Fields = TypeVar("_Fields", tuple[str, str], tuple[str, str, str], tuple[str, t
 @dataclass(frozen=True)
 class Collection:
     """doc_ids[i] is the id of texts[i] (title and text as the retrieval models read them). queries: id -> text, those
-    with a relevant document only: the others have no measure. relevant_from: the least grade that is relevant to
+    with a relevant document only: the others have no measure. unmeasured: judged queries without one, for runs to be
+    whole whatever other grades say of them. relevant_from: the least grade that is relevant to
     measures of two grades (RR, P, R, AP); gains of DCG are the grades themselves. folded: judged passages that stand
     for their documents."""
 
@@ -40,6 +41,12 @@ class Collection:
     qrels: Qrels
     relevant_from: int = 1
     folded: int = 0
+    unmeasured: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """What systems rank for: id -> text."""
+        return {**self.queries, **self.unmeasured}
 
     @cached_property
     def corpus_hash(self) -> str:
@@ -106,7 +113,8 @@ def read_collection(corpus: Path, queries: Path, qrels: Path, *, relevant_from: 
     named = [doc_id for each in grades.values() for doc_id in each]
     if not any(doc_id in documents for doc_id in named):
         raise MalformedInput(f"no document of {qrels}: {absent(named[0], documents, str(corpus))}")
-    return Collection(list(documents), list(documents.values()), kept, grades, relevant_from, folded)
+    unmeasured = {query_id: text for query_id, text in asked.items() if query_id in judged and query_id not in kept}
+    return Collection(list(documents), list(documents.values()), kept, grades, relevant_from, folded, unmeasured)
 
 
 def _hash(parts: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from qrelay.cli.index.group import index
@@ -99,3 +100,11 @@ def test_before_the_first_promotion_there_is_nothing_to_re_embed_and_that_is_no_
     assert run(*asked).exit_code != 0
     patient = run(*asked, "--if-promoted")
     assert patient.exit_code == 0 and "nothing to do" in patient.stdout
+
+
+@pytest.mark.parametrize(
+    "command", [("search", "mine", "word1"), ("verify", "mine"), ("passages", "mine", "--out", "p")]
+)
+def test_a_folder_that_is_not_there_is_named_and_no_build_is_advised(command: tuple[str, ...]) -> None:
+    found = run(*command)
+    assert (found.exit_code, "Directory 'mine' does not exist" in found.output) == (2, True)

@@ -63,6 +63,7 @@ def runs(kind: str) -> list[Any]:
 
 def offline(folder: Path) -> list[wandb_internal_pb2.Record]:
     """What W&B would send, of every run."""
+    wandb.teardown()  # ends its process, which writes the file of a run after the run has ended
     files = sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"))
     return [wandb_internal_pb2.Record.FromString(each) for file in files for each in logged(file.read_bytes())]
 

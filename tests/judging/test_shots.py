@@ -24,6 +24,7 @@ from qrelay.judging.shots import pick_shots, read_shots, replies_of
 from qrelay.judging.strategies import make_strategy
 from tests.judging.samples import passage
 
+QUOTE = '"'
 HEADER = "query_id\tpassage_id\tgrade\tquery\ttitle\ttext\n"
 BINARY = make_strategy("binary", "0-3").spec.scale
 GRADED = make_strategy("graded", "0-3").spec.scale
@@ -268,3 +269,17 @@ def test_a_column_exact_of_somebody_elses_is_not_read(tmp_path: Path, exact: str
     path.write_text(f"query_id\tpassage_id\tgrade\tquery\ttitle\ttext\texact\nq\td\t2\tQ\t\tT\t{exact}\n")
     (found,) = read_annotated_pairs(path)
     assert (found.query, found.title, found.text) == ("Q", "", "T")
+
+
+@pytest.mark.parametrize("quoted", ['"', '",'])
+def test_a_file_that_a_spreadsheet_saved_says_the_same_pairs(tmp_path: Path, quoted: str) -> None:
+    path, texts = tmp_path / "slice.tsv", ("plain", "a, comma", 'says "hi"', '"quoted"', "two\nlines", 'a "b"\n, c')
+    given = [GradedPair(f"q{n}", "d#0", 1, text, "", text, metadata={"a": text}) for n, text in enumerate(texts)]
+    write_annotated_pairs(path, given, metadata=True)
+    assert read_annotated_pairs(path) == given
+
+    def saved(field: str) -> str:
+        return f'"{field.replace(QUOTE, 2 * QUOTE)}"' if set(field) & set(quoted) else field
+
+    path.write_text("".join("\t".join(map(saved, line.split("\t"))) + "\n" for line in path.read_text().splitlines()))
+    assert read_annotated_pairs(path) == given

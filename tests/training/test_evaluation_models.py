@@ -17,6 +17,7 @@ from qrelay.models.embedder import SentenceTransformerEmbedder, load_embedder
 from qrelay.progress import listening
 from qrelay.training.evaluation.answering import Options, answer, kind_of
 from qrelay.training.evaluation.embedding import corpus_vectors
+from qrelay.training.evaluation.evaluate import evaluate
 from qrelay.training.evaluation.systems import bi_encoder_run, bm25_run, cross_encoder_run
 from tests.training.beir import QRELS, beir_folder, tiny_bert
 
@@ -53,6 +54,21 @@ def test_bm25_finds_by_stems_and_gives_nothing_where_no_term_is_known() -> None:
     assert list(found["q1"]) == ["d2"]
     assert found["q1"]["d2"] > 0
     assert found["q2"] == {}
+
+
+def test_runs_hold_judged_queries_without_a_relevant_document_and_measures_leave_them_out(
+    collection: Collection, bi: Path, tmp_path: Path
+) -> None:
+    folder, qrels = tmp_path / "beir", tmp_path / "more.tsv"
+    qrels.write_text((folder / "qrels" / "test.tsv").read_text() + f"none\t{collection.doc_ids[0]}\t0\n")
+    with (folder / "queries.jsonl").open("a") as queries:
+        queries.write('{"_id": "none", "text": "a dog"}\n{"_id": "unjudged", "text": "a cat"}\n')
+    found = read_collection(folder, folder / "queries.jsonl", qrels)
+    runs = [bm25_run(found), bi_encoder_run(found, loaded(bi))]
+    runs.append(cross_encoder_run(found, Lengths(), runs[1]))
+    assert [set(run) for run in runs] == [{*collection.queries, "none"}] * 3
+    assert evaluate(found, "a", runs[1]).query_ids == tuple(sorted(collection.queries))
+    assert found.hash == collection.hash
 
 
 def test_a_bi_encoders_run_is_the_cosine_of_the_librarys_own_vectors(collection: Collection, bi: Path) -> None:

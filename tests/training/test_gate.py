@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from qrelay.cli.models.gate import gate_command
 from qrelay.errors import ConfigError, ModelError
+from qrelay.exitcodes import EXIT_GATE
 from qrelay.models.catalogue import resolve
 from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, JudgeRef, Registry, State, slot_of
 from qrelay.training.gate.baseline import BI_RERANK, evaluated, of_model, serving
@@ -198,6 +201,15 @@ def test_nothing_passes_where_no_set_is_configured(registry: Registry, tiny: Pat
     decision = gate(registry, version, GateRules(), {BI_ENCODER: f"path:{tiny}"})
     assert not decision.passed
     assert "no frozen set is configured" in decision.why
+
+
+def test_the_command_takes_the_beginning_of_a_versions_name(registry: Registry, tiny: Path, tmp_path: Path) -> None:
+    version = published(registry, shutil.copytree(tiny, tmp_path / "model"))
+    settings = tmp_path / "qrelay.yaml"
+    settings.write_text(f"retriever: {{embedder: 'path:{tiny}'}}\n")
+    options = ["--data-dir", str(tmp_path), "--config", str(settings)]
+    assert CliRunner().invoke(gate_command, [version[:-3], *options]).exit_code == EXIT_GATE
+    assert registry.standing().versions[version].state is State.REJECTED
 
 
 def test_the_same_model_does_not_beat_itself(registry: Registry, tiny: Path, tmp_path: Path) -> None:

@@ -18,13 +18,16 @@ import yaml
 from qrelay.cli.job import run_job_file
 from qrelay.errors import ConfigError, MalformedInput
 from qrelay.exitcodes import EXIT_NOT_ENOUGH
+from qrelay.labels.deciding import decide
+from qrelay.labels.ledger.ledger import Ledger
+from qrelay.labels.ledger.overrides import NewOverride
 from qrelay.models.registry import BI_ENCODER, CROSS_ENCODER, Registry, slot_of
 from qrelay.training.gate.facts import query_hash, read_query_hashes
 from qrelay.training.job.data import divide
 from qrelay.training.job.job import Job, read_job
 from qrelay.training.job.result import NOT_ENOUGH, PROMOTED, REJECTED, UNCHANGED
 from qrelay.training.settings import TrainerSettings
-from tests.training import sets
+from tests.training import sets, tiny
 from tests.training.ledgers import COLLECTION, MINER, toy_ledger
 from tests.training.tiny import tiny_model
 
@@ -91,6 +94,20 @@ def test_labels_become_a_promoted_version_with_its_whole_descent(folder: Path, m
     assert manifest.experiment["losses"] == {"infonce": 1.0}
     assert run_job_file(folder / "training/job-1/job.json", config(folder, model)) == result
     assert kinds(folder) == {"published": 1, "gated": 1, "promoted": 1}
+
+
+def test_what_people_decided_trains_beside_the_judges_labels_unless_the_settings_say_no(
+    folder: Path, model: Path
+) -> None:
+    ledger = Ledger.open(str(folder / "ledger.sqlite"))
+    positive = tiny.answers(1)[0]["text"].replace(" ", "-")
+    decide(ledger, COLLECTION, NewOverride("w0q1", positive, 3, "0-3", "ana"))
+    ledger.close()
+    registry = Registry(folder / "registry")
+    (slot,) = run_job_file(job(folder), config(folder, model, epochs=1)).slots
+    assert registry.manifest(slot.version).experiment["stages"][0]["labels"] == "mixed"
+    (slot,) = run_job_file(job(folder, "job-2"), config(folder, model, epochs=1, human_labels=False)).slots
+    assert registry.manifest(slot.version).experiment["stages"][0]["labels"] == "weak"
 
 
 def test_a_version_that_did_not_learn_is_rejected_and_the_job_ends_well(folder: Path, model: Path) -> None:

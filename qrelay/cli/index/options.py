@@ -14,6 +14,7 @@ from qrelay.models.engines import ENGINES, EncoderEngine
 from qrelay.settings import load_settings
 
 FOLDER: Final = click.Path(path_type=Path, file_okay=False)
+INDEX: Final = click.Path(path_type=Path, file_okay=False, exists=True)
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from qrelay.cli.group import example
-from qrelay.cli.index.options import FILE, FOLDER, installation, out_option, settings_of
+from qrelay.cli.index.options import FILE, FOLDER, INDEX, installation, out_option, settings_of
 from qrelay.cli.options import column_option, json_option
 from qrelay.errors import CorpusIndexError
 from qrelay.exitcodes import EXIT_FAILED, EXIT_PARTIAL
@@ -72,7 +72,7 @@ def list_(folder: Path | None, data_dir: Path, config: Path | None, as_json: boo
 
 
 @click.command(epilog=example("qrelay index verify .qrelay/index"))
-@click.argument("folder", type=FOLDER)
+@click.argument("folder", type=INDEX)
 @json_option()
 def verify(folder: Path, as_json: bool) -> None:
     """Check every file's sha256 below FOLDER: a version, a collection, or the folder of all indexes."""
@@ -101,7 +101,7 @@ def _unfinished(path: Path) -> bool:
 
 
 @click.command(epilog=example("qrelay index search .qrelay/index/docs 'how do I sort a dictionary' --top 5"))
-@click.argument("folder", type=FOLDER)
+@click.argument("folder", type=INDEX)
 @click.argument("text")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates to show.")
 @click.option("--embedder", help="Embedding model.  [default: the one that the index names]")
@@ -142,7 +142,7 @@ def search(
 
 
 @click.command(epilog=example("qrelay index passages .qrelay/index/docs --out passages.jsonl"))
-@click.argument("folder", type=FOLDER)
+@click.argument("folder", type=INDEX)
 @click.option("--out", required=True, type=FILE, help="JSONL to write: passage_id, doc_id, title, text, metadata.")
 def passages(folder: Path, out: Path) -> None:
     """Write the passages of the collection FOLDER's current version, as its queries find them."""

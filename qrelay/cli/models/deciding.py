@@ -14,7 +14,7 @@ from qrelay.cli.models.options import SLOT, author, author_options, opened, regi
 _CONFIGURED = "configured"
 
 
-@click.command(epilog=example("qrelay models promote bi_encoder-3 --reason 'better on docs-test'"))
+@click.command(epilog=example("qrelay models promote bi-encoder-3f9a1c --reason 'better on docs-test'"))
 @click.argument("version")
 @author_options
 @registry_options

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qrelay.training.settings import TrainerSettings
 
 
-@click.command("gate", epilog=example("qrelay models gate bi_encoder-3 --promote"))
+@click.command("gate", epilog=example("qrelay models gate bi-encoder-3f9a1c --promote"))
 @click.argument("version", required=False)
 @click.option("--rules", "rules_file", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="YAML file of rules.  [default: the setting trainer.gate_rules, else trainer.gate]")  # fmt: skip
@@ -60,12 +60,14 @@ def _gate(
     version: str, settings: TrainerSettings, rules: GateRules, config: Path | None, promote: bool, as_json: bool
 ) -> None:
     from qrelay.models.registry import Registry
+    from qrelay.models.registry.describe import full_version
     from qrelay.progress import shown
     from qrelay.training.gate.gate import gate
     from qrelay.training.gate.table import decision_table
     from qrelay.training.settings import configured_models
 
     registry = Registry(settings.registry_folder)
+    version = full_version(registry, version)
     with shown():
         models, pair_tokens = configured_models(config, settings.data_dir)
         decision = gate(registry, version, rules, models, pair_tokens=pair_tokens, by="qrelay models gate",

@@ -16,7 +16,7 @@ from qrelay.errors import ConfigError
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.command(epilog=example("qrelay models lineage bi_encoder-3 --query-id q17"))
+@click.command(epilog=example("qrelay models lineage bi-encoder-3f9a1c --query-id q17"))
 @click.argument("version")
 @click.option("--query-id", default="", help="List the judgments of this query.")
 @click.option("--judgments", "out", type=_FILE, metavar="OUT.jsonl", help="Write every judgment, one a line.")

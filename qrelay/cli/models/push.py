@@ -17,7 +17,7 @@ _CARD = "README.md"
 _MANIFEST = "qrelay-manifest.json"
 
 
-@click.command(epilog=example("qrelay models push bi_encoder-3 --repo me/docs-bi-encoder --dry-run"))
+@click.command(epilog=example("qrelay models push bi-encoder-3f9a1c --repo me/docs-bi-encoder --dry-run"))
 @click.argument("version")
 @click.option("--repo", required=True, help="Model repository, owner/name; made where there is none.")
 @click.option(

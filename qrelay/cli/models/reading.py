@@ -47,7 +47,7 @@ def versions(
         )
 
 
-@click.command(epilog=example("qrelay models show bi_encoder-3"))
+@click.command(epilog=example("qrelay models show bi-encoder-3f9a1c"))
 @click.argument("version")
 @registry_options
 def show(version: str, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:
@@ -101,7 +101,7 @@ def tainted(folder: Path | None, data_dir: Path, config: Path | None, as_json: b
     say(found, "\n".join(lines) or "no version is tainted", as_json)
 
 
-@click.command("verify-version", epilog=example("qrelay models verify-version bi_encoder-3"))
+@click.command("verify-version", epilog=example("qrelay models verify-version bi-encoder-3f9a1c"))
 @click.argument("version")
 @registry_options
 def verify_version(version: str, folder: Path | None, data_dir: Path, config: Path | None, as_json: bool) -> None:

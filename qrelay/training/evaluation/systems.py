@@ -29,7 +29,7 @@ def bm25_run(collection: Collection, depth: int = DEPTH) -> Run:
     index = Bm25.of(collection.texts)
     return {
         query_id: {collection.doc_ids[row]: score for row, score in index.best(text, depth)}
-        for query_id, text in collection.queries.items()
+        for query_id, text in collection.asked.items()
     }
 
 
@@ -43,10 +43,10 @@ def bi_encoder_run(
 ) -> Run:
     """Exact search over the whole corpus by cosine; `keep`: as of `corpus_vectors`."""
     corpus = corpus_vectors(collection, embedder, arithmetic=arithmetic, keep=keep)
-    ids = list(collection.queries)
+    asked = collection.asked
     run: Run = {}
-    for part in chunks(ids, _QUERIES_AT_ONCE):
-        scores = embedder.encode([collection.queries[query_id] for query_id in part], "query") @ corpus.T
+    for part in chunks(list(asked), _QUERIES_AT_ONCE):
+        scores = embedder.encode([asked[query_id] for query_id in part], "query") @ corpus.T
         for query_id, row in zip(part, scores, strict=True):
             run[query_id] = _best(row, collection.doc_ids, depth)
     return run
@@ -69,8 +69,9 @@ def cross_encoder_run(
         ModelError: a score is not finite.
     """
     run: Run = {}
-    with step("reranking", total=len(collection.queries), unit="queries") as reranking:
-        for query_id, query in collection.queries.items():
+    asked = collection.asked
+    with step("reranking", total=len(asked), unit="queries") as reranking:
+        for query_id, query in asked.items():
             found = ranked(first.get(query_id, {}))[:depth]
             if unknown := [doc_id for doc_id in found if doc_id not in collection.text_of]:
                 raise InputError(f"the run of {query_id}: {absent(unknown[0], collection.text_of, 'the corpus')}")

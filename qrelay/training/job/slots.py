@@ -88,7 +88,7 @@ def _run(makings: Makings, slot: str, data: JobData, started: float) -> SlotResu
             f" {least}: feed and judge more"
         )
         return SlotResult(slot, outcomes.NOT_ENOUGH, why, "", data.queries, data.labels)
-    start = _start(makings, slot)
+    start = _start(makings, slot, data)
     makings.say(f"{slot}: training on {data.queries} queries")
     out = _folder(makings, slot)
     model = _train(start.experiment, data, out)
@@ -100,7 +100,7 @@ def _run(makings: Makings, slot: str, data: JobData, started: float) -> SlotResu
     )  # fmt: skip
 
 
-def _start(makings: Makings, slot: str) -> _Start:
+def _start(makings: Makings, slot: str, data: JobData) -> _Start:
     """Fixed by the first run of the job, so that a run that goes on trains what it began."""
     from qrelay.training.experiment import load_experiment
 
@@ -110,13 +110,23 @@ def _start(makings: Makings, slot: str) -> _Start:
         served = makings.registry.serving(slot) if wanted.start == "serving" else None
         write_atomic(note, served.version if served else "")
     parent = note.read_text()
-    experiment = load_experiment(wanted.experiment, wanted.overrides)
+    experiment = _with_people(load_experiment(wanted.experiment, wanted.overrides), data)
     if experiment.kind != (kind := kind_of(slot)):
         raise ConfigError(f"trainer.{kind}.experiment {wanted.experiment} is of a {experiment.kind}: name another")
     if parent:
         model = f"path:{makings.registry.model_dir(parent)}"
         return _Start(experiment.model_copy(update={"model": model}), f"{parent}@registry", parent)
     return _Start(experiment, _fingerprint(experiment.model), "")
+
+
+def _with_people(experiment: Experiment, data: JobData) -> Experiment:
+    """Stages for judges' labels take people's too where the export has them: trainer.human_labels let them in."""
+    if not data.manifest["overrides"]:
+        return experiment
+    mixed = [
+        each.model_copy(update={"labels": "mixed"}) if each.labels == "weak" else each for each in experiment.stages
+    ]
+    return experiment.model_copy(update={"stages": tuple(mixed)})
 
 
 def _fingerprint(model: str) -> str:
