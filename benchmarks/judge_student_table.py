@@ -30,6 +30,8 @@ from qrelay.judging.qualification.table import Table
 
 DENSE_TOO: Final = f"dense:{MPNET}"
 ENSEMBLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "mpnet": (DENSE_TOO,),
+    "MiniLM, mpnet": ("dense", DENSE_TOO),
     "0.5B, MiniLM": ("0.5B", "dense"),
     "0.5B, mpnet": ("0.5B", DENSE_TOO),
     "1.5B, mpnet": ("1.5B", DENSE_TOO),
