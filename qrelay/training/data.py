@@ -118,11 +118,12 @@ def load_examples(paths: Iterable[Path], reading: Reading) -> tuple[list[Example
             dropped[reason] += 1
         else:
             kept.append(example)
-    if (without := dropped["documents_without_target"]) and not kept:
+    if dropped["documents_without_target"] and not kept:
+        counts = ", ".join(f"{reason} {count:,}" for reason, count in sorted(dropped.items()) if count)
         prior = f", or a score of the prior's system {reading.prior!r}" if reading.prior else ""
         raise ConfigError(
-            f"the training data holds no example: {without:,} documents lack {reading.target}{prior}; set `target`"
-            " and `prior` to what the export's passages have"
+            f"the training data holds no example ({counts}); documents_without_target lack {reading.target}{prior}:"
+            " set `target` and `prior` to what the export's passages have"
         )
     return kept, dropped
 

@@ -226,8 +226,16 @@ def test_a_document_without_the_priors_score_has_no_target(tmp_path: Path) -> No
 
 def test_a_prior_that_no_document_has_is_named(tmp_path: Path) -> None:
     path = tiny.labels(tmp_path / "l.jsonl")
-    with pytest.raises(ConfigError, match=r"documents lack p_relevant, or a score of the prior's system 'elsewhere'"):
+    with pytest.raises(ConfigError, match=r"lack p_relevant, or a score of the prior's system 'elsewhere'"):
         load_examples([path], Reading(positives="target", prior="elsewhere"))
+
+
+def test_where_nothing_is_left_every_reason_is_told(tmp_path: Path) -> None:
+    passages = [labelled("a", 0.2), {**labelled("b", 0.1), "p_relevant": None}]
+    path = tmp_path / "labels.jsonl"
+    path.write_text(json.dumps({"query_id": "q", "query": "why?", "passages": passages}) + "\n")
+    with pytest.raises(ConfigError, match=r"\(documents_without_target 1, no_positive 1\); .* lack p_relevant:"):
+        load_examples([path], Reading(positives="target"))
 
 
 def test_a_prior_needs_scores_which_triples_have_not(tmp_path: Path) -> None:
