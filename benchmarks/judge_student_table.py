@@ -71,7 +71,9 @@ def report(name: str, chosen: argparse.Namespace) -> list[str]:
     for system in said:
         base = f"{system.split()[0]} untrained"
         grid.append(shown(evaluation, system, system, base if base in said and base != system else ""))
-    grid += [shown(evaluation, row, system) for row, system in SINGLE.items() if system in known]
+    grid += [
+        shown(evaluation, row, system) for row, system in SINGLE.items() if system in known and row not in ensembles
+    ]
     for row in ensembles:
         grid.append(shown(evaluation, row, row))
         grid += [shown(evaluation, f"… {s}", f"{row}, {s}", row) for s in said]
