@@ -101,7 +101,7 @@ def queues(url: str, folder: Path) -> NatsSettings:
 
 async def declare(nats: NatsSettings) -> None:
     """The streams, as nobody else does: where NATS has users no service may, and beside raw NATS there is none."""
-    async with await JetStreamBroker.connect(nats, name="declare", timeout_s=10, owner=True):
+    async with await JetStreamBroker.connect(nats, name="declare", owner=True):
         pass
 
 
@@ -113,7 +113,7 @@ async def feed(url: str, folder: Path, numbers: range) -> None:
             each = query(number)
             yield json.dumps({"query_id": each.query_id, "text": each.text})
 
-    async with await JetStreamBroker.connect(queues(url, folder), name="bench", timeout_s=10) as broker:
+    async with await JetStreamBroker.connect(queues(url, folder), name="bench") as broker:
         with Journal(folder / "feed.sqlite") as journal:
             await Feeder(broker, journal, collection=COLLECTION).feed(lines())
 

@@ -110,7 +110,7 @@ async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
         opened: Any = MemoryBroker()
     else:
         settings = request.getfixturevalue("nats_settings")
-        opened = await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S, owner=True)
+        opened = await JetStreamBroker.connect(settings, name="test", owner=True)
     yield opened
     await opened.close()
 

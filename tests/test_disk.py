@@ -23,7 +23,6 @@ from qrelay.files import AtomicFiles, disk_refusal
 from qrelay.labels.ledger.ledger import Ledger
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue
-from tests.conftest import LONG_S
 from tests.labels.builders import judged_set
 
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
@@ -55,7 +54,7 @@ COMMANDS = {
 @pytest.fixture
 async def queues(nats_settings: NatsSettings) -> NatsSettings:
     """Of a server on which a service has declared the queues."""
-    async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True):
+    async with await JetStreamBroker.connect(nats_settings, name="service", owner=True):
         return nats_settings
 
 

@@ -30,7 +30,6 @@ from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.natsaccounts import User, accounts_of, seed_file, write_accounts
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.supervisor import Child, Supervisor, service_environ
-from tests.conftest import LONG_S
 from tests.pipeline.harness import DOUBLES, Installation, called, qrelay
 
 SERVICES = {"retriever", "reranker", "judge", "sink"}
@@ -160,7 +159,7 @@ def test_up_declares_the_queues_of_a_server_with_users_however_late_it_answers(
 
 async def connects(settings: NatsSettings) -> bool:
     """Whether the queues are there: one who may not declare them connects."""
-    await (await JetStreamBroker.connect(settings, name="judge", timeout_s=LONG_S)).close()
+    await (await JetStreamBroker.connect(settings, name="judge")).close()
     return True
 
 

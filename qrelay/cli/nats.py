@@ -17,8 +17,6 @@ from qrelay.cli.options import config_option, data_dir_option
 from qrelay.errors import ConfigError
 from qrelay.runtime.natsaccounts import CONFIG_NAME, User, accounts_of, write_accounts
 
-_CONNECT_S = 10.0
-
 
 @click.group(cls=Group, epilog=example("qrelay nats accounts"))
 def nats() -> None:
@@ -79,10 +77,11 @@ def declare(url: str | None, data_dir: Path, config: Path | None) -> None:
     """
     from qrelay.client.feeding import nats_settings
     from qrelay.runtime.jetstream import JetStreamBroker
+    from qrelay.runtime.natsclient import ATTEMPTS
 
     async def run() -> None:
         settings = nats_settings(url, data_dir, config)
-        async with await JetStreamBroker.connect(settings, name="declare", timeout_s=_CONNECT_S, owner=True):
+        async with await JetStreamBroker.connect(settings, name="declare", attempts=ATTEMPTS, owner=True):
             pass
 
     asyncio.run(run())

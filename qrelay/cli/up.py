@@ -49,7 +49,6 @@ from qrelay.settings.record import changes, own_environ, recorded_environ, write
 from qrelay.settings.sections import CONSOLE, SERVICES, settings_classes, settings_of
 
 _POLL_S: Final = 0.2
-_CONNECT_S: Final = 10.0
 _ALL_READY = "all ready"
 _NATS: Final = "QRELAY_UP_NATS"
 """Variable in which --detach hands on --nats: everybody may read arguments, and a URL may hold a password."""
@@ -293,9 +292,10 @@ async def _declare(settings: NatsSettings, say: Callable[[str], None]) -> None:
     """As the services are about to: what somebody else's server does not allow is said before they start. Raises
     ConfigError: it allows too little."""
     from qrelay.runtime.jetstream import JetStreamBroker
+    from qrelay.runtime.natsclient import ATTEMPTS
 
     try:
-        async with await JetStreamBroker.connect(settings, name="declare", timeout_s=_CONNECT_S, owner=True):
+        async with await JetStreamBroker.connect(settings, name="declare", attempts=ATTEMPTS, owner=True):
             pass
     except TransientError as error:
         say(f"warning: {error}\nThe services start, and wait for it")

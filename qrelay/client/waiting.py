@@ -38,7 +38,6 @@ _QUIET_S: Final = 10.0
 """Seconds without an end after which it is said what waits where, and again after each so many."""
 _EMPTY_LOOKS: Final = 3
 """After so many looks in a row that find nothing in flight, waiting ends."""
-_CONNECT_S: Final = 5.0
 _SAFE: Final = "What was fed is safe, in the streams and in the feed's journal"
 _SERVICE_OF: Final = {Queue.QUERIES: "retriever", Queue.RETRIEVED: "reranker", Queue.RERANKED: "judge",
                       Queue.JUDGED: "sink", Queue.DLQ: "sink"}  # fmt: skip
@@ -85,7 +84,7 @@ class QueuesStatus:
 async def queues_status(nats: NatsSettings, data_dir: Path) -> QueuesStatus:
     """What waits where, and for whom."""
     try:
-        async with await JetStreamBroker.connect(nats, name="wait", timeout_s=_CONNECT_S) as broker:
+        async with await JetStreamBroker.connect(nats, name="wait", attempts=1) as broker:
             queues = await broker.stats()
     except QrelayError as error:
         return QueuesStatus(None, f"the queues cannot be read: {error}")

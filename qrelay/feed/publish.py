@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from qrelay.config import NatsSettings
 from qrelay.errors import QrelayError
@@ -13,8 +13,7 @@ from qrelay.feed.feeder import Feeder, FeedReport
 from qrelay.feed.journal import Journal
 from qrelay.formats.queries import Record
 from qrelay.runtime.jetstream import JetStreamBroker
-
-_CONNECT_S: Final = 10.0
+from qrelay.runtime.natsclient import ATTEMPTS
 
 
 async def publish(
@@ -26,7 +25,7 @@ async def publish(
     Raises:
         BackendUnavailable: no server answers, or the queues are not declared.
     """
-    async with await JetStreamBroker.connect(settings, name="feed", timeout_s=_CONNECT_S) as broker:
+    async with await JetStreamBroker.connect(settings, name="feed", attempts=ATTEMPTS) as broker:
         with Journal(data_dir / "feed" / f"{collection}.sqlite") as journal:
             feeder = Feeder(broker, journal, collection=collection, **told)
             try:

@@ -34,8 +34,8 @@ from qrelay.labels.ledger.ledger import Ledger
 from qrelay.labels.ledger.retention import without_remains
 from qrelay.runtime import faults
 from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.natsclient import ATTEMPTS
 
-_CONNECT_S: Final = 10.0
 _PAGE: Final = 500
 """Queries that are searched for at a time."""
 _PASSES: Final = 10
@@ -280,7 +280,7 @@ async def connected(place: Place) -> AsyncIterator[JetStreamBroker | None]:
     if place.nats is None:
         yield None
         return
-    async with await JetStreamBroker.connect(place.nats, name="forget", timeout_s=_CONNECT_S) as broker:
+    async with await JetStreamBroker.connect(place.nats, name="forget", attempts=ATTEMPTS) as broker:
         yield broker
 
 

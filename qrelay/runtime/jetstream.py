@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,40 +98,43 @@ class JetStreamBroker:
         settings: NatsSettings,
         *,
         name: str,
-        timeout_s: float | None = None,
+        attempts: int | None = None,
         owner: bool = False,
         failed: Callable[[Exception], None] = lambda _: None,
     ) -> Self:
-        """Connect, and declare the streams or find them; wait for ever when `timeout_s` is None. `owner`: see the
-        class; `failed` hears why a server that answers has no queues yet. A wait for them is a step of its own.
+        """Connect, and declare the streams or find them. attempts: at connecting, then at the queues; None: for ever.
+        `owner`: see the class; `failed` hears why a server that answers has no queues yet. A wait for them is a step
+        of its own.
 
         Raises:
             ConfigError: the server allows less than the settings need, or the address or credentials are none.
             BrokerDenied: the server does not let this user in, or not do this.
-            BackendUnavailable: no server answered within `timeout_s` seconds, or the queues are not declared.
+            BackendUnavailable: no server answers, or the queues are not declared.
+            BackendTimeout: the server answers, and JetStream does not.
         """
         heard: list[Exception] = []
         options = options_of(settings, name)
         client = QueueClient()
-        broker = None
         try:
-            async with asyncio.timeout(timeout_s):
-                await connected(client, options, heard)
-                broker = cls(client, settings, owner=owner)
-                heard.clear()
-                await broker._ready(heard, failed)
-                return broker
+            await connected(client, options, heard, attempts)
+            broker = cls(client, settings, owner=owner)
+            await broker._ready(attempts, failed)
+            return broker
         except BaseException as error:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await client.close()
-            if not isinstance(error, TimeoutError):
+            if not isinstance(error, nats.errors.NoServersError):
                 raise
-            raise _why_not(settings, heard, reached=broker is not None) from None
+            said = f" ({heard[-1]})" if heard else ""
+            raise BackendUnavailable(
+                f"no NATS server answers at {masked(settings.url)}{said}: start one with `qrelay up`, or set nats.url"
+            ) from None
 
-    async def _ready(self, heard: list[Exception], failed: Callable[[Exception], None]) -> None:
-        """Declare the queues, or look for them, until they are there."""
+    async def _ready(self, attempts: int | None, failed: Callable[[Exception], None]) -> None:
+        """Declare the queues, or look for them, until they are there. Raises the last attempt's error."""
+        said = ""
         with contextlib.ExitStack() as waiting:
-            while True:
+            for attempt in itertools.count(1):
                 try:
                     if self._owner:
                         await self.declare()
@@ -139,12 +143,14 @@ class JetStreamBroker:
                     return
                 except QrelayError as error:
                     self._client.require_allowed("$JS.API.")
-                    if not heard or str(error) != str(heard[-1]):
+                    if attempt == attempts:
+                        raise
+                    if str(error) != said:
+                        said = str(error)
                         if self._owner:
                             log.warning("the queues are not declared yet, trying again: %s", error)
                         waiting.close()
                         waiting.enter_context(step(f"waiting: {error}"))
-                    heard[:] = [error]
                     failed(error)
                     await asyncio.sleep(_LOOK_S)
 
@@ -300,15 +306,3 @@ def _header_bytes(headers: Mapping[str, str]) -> int:
     """What headers take of the server's max_payload: a line each, between the protocol's line and an empty one."""
     lines = ("NATS/1.0", *(f"{name}: {value}" for name, value in headers.items()), "")
     return sum(len(line.encode()) + 2 for line in lines)
-
-
-def _why_not(settings: NatsSettings, heard: Sequence[Exception], *, reached: bool) -> QrelayError:
-    """The error of a connection that was not to be had in time."""
-    if heard and isinstance(heard[-1], QrelayError):
-        return heard[-1]
-    said = f" ({heard[-1]})" if heard else ""
-    if reached:
-        return BackendUnavailable(f"NATS at {masked(settings.url)} does not answer JetStream's requests{said}")
-    return BackendUnavailable(
-        f"no NATS server answers at {masked(settings.url)}{said}: start one with `qrelay up`, or set nats.url"
-    )

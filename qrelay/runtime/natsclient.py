@@ -10,11 +10,14 @@ import asyncio
 import logging
 import re
 import ssl
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
+from nats.aio.transport import Transport as Way
 
 from qrelay.addresses import host_of, plain_nats
 from qrelay.config import NatsSettings, Transport
@@ -26,11 +29,27 @@ from qrelay.settings.secrets import masked
 
 log = logging.getLogger(__name__)
 
+ATTEMPTS: Final = 10
+"""Of a command, after which it says that no server answers. Each waits `_ANSWER_S` at most, and one that is refused
+is made again a second later."""
+_ANSWER_S: Final = 5
+"""For a server that is reached to say something."""
+_CLOSING_S: Final = 1.0
 _PING_S = 5
 """A server that does not answer three of these (stopped, cut off) is left for another: after 15 s."""
 _DENIED = re.compile(r'permissions violation for (publish|subscription)\b.* "([^"]*)"', re.IGNORECASE)
 _UNWANTED = re.compile("authorization (violation|failed)|authentication (expired|revoked)", re.IGNORECASE)
 """As the server and nats-py write it, mostly in lower case."""
+
+
+class _Tcp(TcpTransport):
+    """nats-py connects again when the former connection is closed, and waits for that. Where a TLS handshake failed
+    (its issues 382 and 718), or nothing comes back any more (671), it waits for ever."""
+
+    async def wait_closed(self) -> None:
+        """After `_CLOSING_S` without the other end."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(super().wait_closed(), _CLOSING_S)  # type: ignore[no-untyped-call]
 
 
 class QueueClient(Client):
@@ -43,6 +62,14 @@ class QueueClient(Client):
         """Subject, in lower case -> what the server said against it; "": what concerns all of them."""
         self.unwanted = asyncio.Event()
         """Set when the server does not let this user in."""
+
+    @property
+    def _transport(self) -> Way | None:
+        return self._tcp
+
+    @_transport.setter
+    def _transport(self, made: Way | None) -> None:
+        self._tcp = _Tcp() if isinstance(made, TcpTransport) else made  # type: ignore[no-untyped-call]
 
     def note(self, error: Exception) -> None:
         """Remember an error that says what this user may not do."""
@@ -106,6 +133,7 @@ def options_of(settings: NatsSettings, name: str) -> dict[str, Any]:
         "allow_reconnect": True,
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 1,
+        "connect_timeout": _ANSWER_S,
         "ping_interval": _PING_S,
         "max_outstanding_pings": 2,
         "pending_size": 64 * 1024**2,
@@ -133,10 +161,18 @@ def _tells(record: logging.LogRecord) -> bool:
     return "eof_received()" not in str(record.msg)
 
 
-async def connected(client: QueueClient, options: dict[str, Any], heard: list[Exception]) -> None:
-    """Connects, however long it takes; `heard` gets what a server says against it. Raises BrokerDenied."""
+async def connected(
+    client: QueueClient, options: dict[str, Any], heard: list[Exception], attempts: int | None = None
+) -> None:
+    """Connects; `heard` gets what a server says against it. attempts: at each server; None: for ever. Raises
+    BrokerDenied; nats.errors.NoServersError: none answers."""
+    failed, given_up = 0, asyncio.Event()
 
     async def log_error(error: Exception) -> None:
+        nonlocal failed
+        failed += 1
+        if attempts and failed >= attempts * len(options["servers"]):
+            given_up.set()
         log.warning("NATS: %s", error)
         client.note(error)
         if isinstance(error, nats.errors.Error | ssl.SSLError):
@@ -151,15 +187,16 @@ async def connected(client: QueueClient, options: dict[str, Any], heard: list[Ex
             **options, error_cb=log_error, disconnected_cb=_log_disconnected, reconnected_cb=log_reconnected
         )
     )
-    unwanted = asyncio.ensure_future(client.unwanted.wait())
+    ends = [asyncio.ensure_future(each.wait()) for each in (client.unwanted, given_up)]
     try:
-        await asyncio.wait({connecting, unwanted}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({connecting, *ends}, return_when=asyncio.FIRST_COMPLETED)
         if not connecting.done():
             client.require_allowed()
+            raise nats.errors.NoServersError
         await connecting
     finally:
-        unwanted.cancel()
-        connecting.cancel()
+        for each in (*ends, connecting):
+            each.cancel()
 
 
 def _servers(url: str) -> list[str]:

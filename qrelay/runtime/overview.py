@@ -36,7 +36,6 @@ from qrelay.settings.sections import CONSOLE
 SERVICES: Final[tuple[str, ...]] = ("retriever", "reranker", "judge", "sink")
 PERIODS: Final = ("run", "day")
 """Of a budget."""
-_CONNECT_S: Final = 3.0
 _QUEUES: Final = {
     "retriever": Queue.QUERIES,
     "reranker": Queue.RETRIEVED,
@@ -238,6 +237,6 @@ class Overview:
 
 async def _connected(settings: NatsSettings, name: str) -> JetStreamBroker | QrelayError:
     try:
-        return await JetStreamBroker.connect(settings, name=name, timeout_s=_CONNECT_S)
+        return await JetStreamBroker.connect(settings, name=name, attempts=1)
     except QrelayError as error:
         return error

@@ -39,7 +39,6 @@ from qrelay.runtime.topology import Queue
 from tests.chaos.checker import STATES, classify
 from tests.chaos.cluster import Cluster, Server, shipped
 from tests.chaos.evidence import collect_queries
-from tests.conftest import LONG_S
 from tests.deploy.k8s.namespaces import UNSHARE
 from tests.pipeline.harness import DOUBLES, Installation
 
@@ -278,7 +277,7 @@ def _longest(moments: Sequence[float], since: float) -> float:
 
 async def leaders_of(nats: NatsSettings) -> dict[Queue, str]:
     """The name of the server that leads each queue, "" where none does."""
-    async with await JetStreamBroker.connect(nats, name="chaos", timeout_s=LONG_S) as broker:
+    async with await JetStreamBroker.connect(nats, name="chaos") as broker:
         found = {queue: (await broker._js.stream_info(queue.stream)).cluster for queue in Queue}
     return {queue: str(cluster.leader or "") if cluster else "" for queue, cluster in found.items()}
 
@@ -297,7 +296,7 @@ def delete_leaderless(nats: NatsSettings, load: Load) -> bool:
 
 
 async def _delete(nats: NatsSettings, queues: Sequence[Queue]) -> None:
-    async with await JetStreamBroker.connect(nats, name="chaos", timeout_s=LONG_S) as broker:
+    async with await JetStreamBroker.connect(nats, name="chaos") as broker:
         for queue in queues:
             await broker._js.delete_stream(queue.stream)
 

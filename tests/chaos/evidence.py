@@ -76,7 +76,7 @@ def _nats(scene: Scene) -> NatsSettings:
 
 
 async def _in_flight(settings: NatsSettings, collection: str) -> list[str]:
-    async with await JetStreamBroker.connect(settings, name="evidence", timeout_s=LONG_S) as broker:
+    async with await JetStreamBroker.connect(settings, name="evidence") as broker:
         messages = [message for queue in Queue async for message in broker.stored(queue, collection)]
     return [query_of(wire.decode(message.payload, message.headers)).query_id for message in messages]
 
@@ -95,7 +95,7 @@ def await_calm(scene: Scene) -> bool:
 
 
 async def _lag(settings: NatsSettings) -> int:
-    async with await JetStreamBroker.connect(settings, name="evidence", timeout_s=LONG_S) as broker:
+    async with await JetStreamBroker.connect(settings, name="evidence") as broker:
         return sum(stats.lag for stats in await broker.stats())
 
 

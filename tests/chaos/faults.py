@@ -24,7 +24,6 @@ from qrelay.runtime.topology import Queue
 from tests.chaos.database import fill
 from tests.chaos.scene import Scene
 from tests.chaos.schedule import SERVICES, Step
-from tests.conftest import LONG_S
 
 ROOT = Path(__file__).resolve().parents[2]
 ACK_WAIT_S = 2.0
@@ -101,7 +100,7 @@ def delete_stream(scene: Scene, step: Step) -> int:
     queue, settings = Queue(step.queue), NatsSettings(url=scene.installation.endpoint("nats").grpc)
 
     async def delete() -> int:
-        async with await JetStreamBroker.connect(settings, name="chaos", timeout_s=LONG_S) as broker:
+        async with await JetStreamBroker.connect(settings, name="chaos") as broker:
             return int(await broker._js.delete_stream(queue.stream))
 
     scene.losses += 1

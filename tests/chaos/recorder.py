@@ -64,7 +64,7 @@ class Recorder:
 
     async def _publish(self, subject: str, chosen: list[Any]) -> int:
         settings = NatsSettings(url=self._url).by(Transport(insecure=True))
-        async with await JetStreamBroker.connect(settings, name="chaos", timeout_s=LONG_S) as broker:
+        async with await JetStreamBroker.connect(settings, name="chaos") as broker:
             for payload, headers in chosen:
                 kept = {name: value for name, value in headers.items() if not name.startswith("Nats-")}
                 await broker.publish(subject, payload, kept, f"again-{secrets.token_hex(8)}")

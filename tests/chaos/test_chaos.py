@@ -24,7 +24,6 @@ from tests.chaos.checker import classify
 from tests.chaos.run import Setting, run_seed, undisturbed
 from tests.chaos.scene import Scene, scene
 from tests.chaos.schedule import Step
-from tests.conftest import LONG_S
 from tests.pipeline.harness import COLLECTION
 
 QUERIES = 60
@@ -63,7 +62,7 @@ def installation(environ: dict[str, str], tmp_path: Path) -> Iterator[Scene]:
 
 async def take_away(settings: NatsSettings, queue: Queue, query_id: str) -> bool:
     """Delete a query's message from a stream, as an operator's slip would."""
-    async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S) as broker:
+    async with await JetStreamBroker.connect(settings, name="test") as broker:
         async for message in broker.stored(queue, COLLECTION):
             if query_of(wire.decode(message.payload, message.headers)).query_id == query_id:
                 return bool(await broker._js.delete_msg(queue.stream, message.sequence))

@@ -171,7 +171,7 @@ def announced(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_what_waits_is_counted_on_a_real_broker(nats_settings: NatsSettings, announced: Path) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=10, owner=True) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="test", owner=True) as broker:
         payload, headers = wire.encode(samples.query())
         await broker.publish(Queue.QUERIES.subject("docs"), payload, headers, "1")
         await broker.publish(Queue.RERANKED.subject("docs"), payload, headers, "2")

@@ -25,7 +25,6 @@ from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.memory import Faults, MemoryBroker
 from qrelay.runtime.topology import Queue
 from qrelay.types import Query
-from tests.conftest import LONG_S
 
 
 async def lines(*items: str | None) -> AsyncIterator[str | None]:
@@ -83,7 +82,7 @@ async def test_a_query_that_is_allowed_again_is_queued_though_the_stream_remembe
 ) -> None:
     """Fed, forgotten, allowed and fed within the stream's duplicate window: its message id is another, and stays."""
     path = tmp_path / "j"
-    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S, owner=True) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="test", owner=True) as broker:
         for step in ("first", "again", "killed before it was recorded"):
             assert (await feed(broker, path, ["a\tone", "b\ttwo"])).accepted == (2 if step == "first" else 1)
             held = [message async for message in broker.stored(Queue.QUERIES, "docs")]

@@ -26,7 +26,6 @@ from qrelay.runtime import faults
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue
 from qrelay.training.evaluation.frozen import FrozenSet
-from tests.conftest import LONG_S
 from tests.forgetting.planted import LONGER, OTHER, PLANT, TEXT, fill, planted_set
 from tests.forgetting.reader import holding, in_database
 from tests.labels.builders import dead_letter
@@ -55,7 +54,7 @@ class Installed:
             with_ledger.close()
 
     async def connected(self) -> JetStreamBroker:
-        return await JetStreamBroker.connect(self.nats, name="test", timeout_s=LONG_S, owner=True)
+        return await JetStreamBroker.connect(self.nats, name="test", owner=True)
 
     async def run(self, *arguments: str, code: int = 0) -> Any:
         """A command with --json."""

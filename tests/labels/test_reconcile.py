@@ -26,13 +26,12 @@ from qrelay.labels.reconcile.reconcile import LETTER_TEXT_CHARS, reconcile
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue
 from qrelay.types import JudgedSet, Query
-from tests.conftest import LONG_S
 from tests.labels.builders import dead_letter, judged_set
 
 
 @pytest.fixture
 async def broker(nats_settings: NatsSettings) -> AsyncIterator[JetStreamBroker]:
-    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S, owner=True) as opened:
+    async with await JetStreamBroker.connect(nats_settings, name="test", owner=True) as opened:
         yield opened
 
 
@@ -283,7 +282,7 @@ def test_the_command_reports_repairs_and_exits_as_documented(
     opened = Ledger.open(ledger_url)
 
     async def prepare() -> None:
-        async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S, owner=True) as broker:
+        async with await JetStreamBroker.connect(nats_settings, name="test", owner=True) as broker:
             await feed(broker, journal_path, "a", "b", "c")
             await delete(broker, "b")
             await label(broker, opened, dying=["c"])

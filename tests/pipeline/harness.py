@@ -146,7 +146,7 @@ class Installation:
             if stdin is None
             else qrelay(*words, environ=self.environ, stdin=stdin)
         )
-        assert done.stdout.strip(), f"{arguments}: exit {done.returncode}\n{done.stderr}\n{self.logs()}"
+        assert done.stdout.strip(), f"{self.logs()}\n{arguments}: exit {done.returncode}\n{done.stderr}"
         return {**json.loads(done.stdout), "exit": done.returncode}
 
     def export(self, kind: str, collection: str = COLLECTION) -> bytes:

@@ -22,7 +22,7 @@ from qrelay.naming import document_of
 from qrelay.runtime import faults
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue
-from tests.conftest import LONG_S, SHARED_DATA, eventually
+from tests.conftest import SHARED_DATA, eventually
 from tests.feed.test_feeder import lines
 from tests.feed.test_pools import reader, run, two_runs
 from tests.pipeline.harness import DOUBLES, IMPATIENT, Installation, called
@@ -156,7 +156,7 @@ async def test_a_pool_that_the_queue_lost_is_fed_again_from_the_journal_to_the_j
 ) -> None:
     journal_path = tmp_path / "feed.sqlite"
     ledger = Ledger.open(tmp_path / "ledger.sqlite")
-    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S, owner=True) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="test", owner=True) as broker:
         with Journal(journal_path) as journal:
             feeder = Feeder(broker, journal, collection="docs", read=reader(two_runs(tmp_path)))
             await feeder.feed(lines("q1\tfirst", "q2\tsecond"))

@@ -11,7 +11,6 @@ from pathlib import Path
 from qrelay.config import NatsSettings
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import Queue, lane_of
-from tests.conftest import LONG_S
 from tests.pipeline.harness import DOUBLES, Installation, write_queries
 
 FLOOD, SMALL = "docs", "tickets"
@@ -25,7 +24,7 @@ def waiting(url: str) -> int:
     """Messages before the judge."""
 
     async def ask() -> int:
-        async with await JetStreamBroker.connect(NatsSettings(url=url), name="top", timeout_s=LONG_S) as broker:
+        async with await JetStreamBroker.connect(NatsSettings(url=url), name="top") as broker:
             return next(each.lag for each in await broker.stats() if each.queue is Queue.RERANKED)
 
     return asyncio.run(ask())

@@ -277,7 +277,7 @@ async def test_messages_in_flight_across_swaps_are_all_committed_each_by_one_ver
         world.promote(version)
         await asyncio.to_thread(run, Job(world.index, (), "registry", world.registry.folder))
     world.promote(world.cross[0])
-    broker = await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S, owner=True)
+    broker = await JetStreamBroker.connect(nats_settings, name="test", owner=True)
     environ = {
         "QRELAY_ALL__REGISTRY": str(world.registry.folder),
         "QRELAY_RETRIEVER__ENGINE": "embedded",

@@ -87,7 +87,7 @@ async def run(count: int) -> None:
         server.start()
         try:
             settings = NatsSettings(url=server.url)
-            async with await JetStreamBroker.connect(settings, name="hostile", timeout_s=60, owner=True) as broker:
+            async with await JetStreamBroker.connect(settings, name="hostile", owner=True) as broker:
                 print(json.dumps({"broker": "jetstream", **await measured(broker, count)}), flush=True)
         finally:
             server.kill()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import shutil
+import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,10 @@ from qrelay.errors import (
     PortInUse,
     TransientError,
 )
+from qrelay.runtime import natsclient
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.memory import MemoryBroker
+from qrelay.runtime.natsclient import ATTEMPTS
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.topology import Queue
 from tests.conftest import LONG_S, eventually
@@ -105,7 +109,7 @@ async def test_an_oversized_message_is_refused_and_names_the_limit() -> None:
 
 async def test_jetstream_refuses_an_oversized_message_and_names_the_limit(nats_settings: NatsSettings) -> None:
     settings = nats_settings.model_copy(update={"max_message_bytes": 1024})
-    async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S, owner=True) as broker:
+    async with await JetStreamBroker.connect(settings, name="test", owner=True) as broker:
         with pytest.raises(Oversized, match="max_message_bytes is 1024"):
             await broker.publish(SUBJECT, b"x" * 1025, {}, "id")
 
@@ -152,8 +156,8 @@ async def test_a_message_with_a_status_of_its_own_is_fetched_as_any_other(broker
 async def test_headers_count_against_what_the_server_takes(nats_settings: NatsSettings) -> None:
     settings = nats_settings.model_copy(update={"max_message_bytes": 1024**2})
     async with (
-        await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True),
-        await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S) as broker,
+        await JetStreamBroker.connect(nats_settings, name="service", owner=True),
+        await JetStreamBroker.connect(settings, name="test") as broker,
     ):
         with pytest.raises(Oversized, match="max_payload"):
             await broker.publish(SUBJECT, bytes(1024**2 - 100), {"long": "x" * 200}, "id")
@@ -162,7 +166,7 @@ async def test_headers_count_against_what_the_server_takes(nats_settings: NatsSe
 
 async def test_a_full_stream_pushes_back_and_loses_nothing(nats_settings: NatsSettings) -> None:
     settings = nats_settings.model_copy(update={"max_stream_bytes": 1024**2})
-    async with await JetStreamBroker.connect(settings, name="test", timeout_s=LONG_S, owner=True) as broker:
+    async with await JetStreamBroker.connect(settings, name="test", owner=True) as broker:
         stored = 0
         with pytest.raises(Overloaded, match="full"):
             while True:
@@ -176,11 +180,11 @@ async def test_a_full_stream_pushes_back_and_loses_nothing(nats_settings: NatsSe
 
 
 async def test_declaring_twice_changes_nothing_and_a_changed_limit_is_updated(nats_settings: NatsSettings) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="a", timeout_s=LONG_S, owner=True) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="a", owner=True) as broker:
         await broker.publish(SUBJECT, b"kept", {}, "id")
         await broker.declare()
         changed = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2})
-        async with await JetStreamBroker.connect(changed, name="b", timeout_s=LONG_S, owner=True) as second:
+        async with await JetStreamBroker.connect(changed, name="b", owner=True) as second:
             info = await second._js.stream_info(Queue.QUERIES.stream)
             assert info.config.max_bytes == 5 * 1024**2
             assert info.state.messages == 1
@@ -188,9 +192,9 @@ async def test_declaring_twice_changes_nothing_and_a_changed_limit_is_updated(na
 
 async def test_who_is_no_owner_declares_nothing_and_waits_for_the_services(nats_settings: NatsSettings) -> None:
     with pytest.raises(BackendUnavailable, match="the services declare them, so start these"):
-        await JetStreamBroker.connect(nats_settings, name="feed", timeout_s=1)
-    waiting = asyncio.create_task(JetStreamBroker.connect(nats_settings, name="feed", timeout_s=LONG_S))
-    async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True) as service:
+        await JetStreamBroker.connect(nats_settings, name="feed", attempts=1)
+    waiting = asyncio.create_task(JetStreamBroker.connect(nats_settings, name="feed"))
+    async with await JetStreamBroker.connect(nats_settings, name="service", owner=True) as service:
         async with await waiting as feed:
             await feed.publish(SUBJECT, b"one", {}, "1")
             await deleted(service, None)
@@ -203,9 +207,9 @@ async def test_who_is_no_owner_declares_nothing_and_waits_for_the_services(nats_
 
 async def test_who_is_no_owner_changes_nothing(nats_settings: NatsSettings) -> None:
     queue = Queue.QUERIES
-    async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True):
+    async with await JetStreamBroker.connect(nats_settings, name="service", owner=True):
         others = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2, "ack_wait_s": 77.0})
-        async with await JetStreamBroker.connect(others, name="feed", timeout_s=LONG_S) as feed:
+        async with await JetStreamBroker.connect(others, name="feed") as feed:
             stream = await feed._js.stream_info(queue.stream)
             consumer = await feed._js.consumer_info(queue.stream, queue.consumer)
             assert stream.config.max_bytes == nats_settings.max_stream_bytes
@@ -213,16 +217,16 @@ async def test_who_is_no_owner_changes_nothing(nats_settings: NatsSettings) -> N
 
 
 async def test_a_message_held_by_a_dead_worker_returns_after_ack_wait(nats_settings: NatsSettings) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="dies", timeout_s=LONG_S, owner=True) as dead:
+    async with await JetStreamBroker.connect(nats_settings, name="dies", owner=True) as dead:
         await dead.publish(SUBJECT, b"one", {}, "id")
         assert len(await dead.fetch(Queue.QUERIES, 1, 1)) == 1
-    async with await JetStreamBroker.connect(nats_settings, name="lives", timeout_s=LONG_S, owner=True) as alive:
+    async with await JetStreamBroker.connect(nats_settings, name="lives", owner=True) as alive:
         (message,) = await alive.fetch(Queue.QUERIES, 1, 10)
         assert message.attempt == 2
 
 
 async def test_a_heartbeat_keeps_a_message_from_a_second_worker(nats_settings: NatsSettings) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="slow", timeout_s=LONG_S, owner=True) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="slow", owner=True) as broker:
         await broker.publish(SUBJECT, b"one", {}, "id")
         (message,) = await broker.fetch(Queue.QUERIES, 1, 1)
         for _ in range(6):
@@ -234,7 +238,7 @@ async def test_a_heartbeat_keeps_a_message_from_a_second_worker(nats_settings: N
 async def test_publishing_goes_on_after_nats_is_killed_and_restarted(
     nats_server: NatsServer, nats_settings: NatsSettings
 ) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="test", timeout_s=LONG_S, owner=True) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="test", owner=True) as broker:
         await broker.publish(SUBJECT, b"before", {}, "1")
         nats_server.kill()
         nats_server.start()
@@ -250,9 +254,29 @@ async def test_publishing_goes_on_after_nats_is_killed_and_restarted(
         assert [m.payload for m in await broker.fetch(Queue.QUERIES, 5, 5)] == [b"before", b"after"]
 
 
-async def test_no_server_is_a_clear_error_within_the_time_given() -> None:
+async def test_no_server_is_a_clear_error_after_the_attempts_given() -> None:
     with pytest.raises(BackendUnavailable, match=r"no NATS server answers at .*: start one"):
-        await JetStreamBroker.connect(NatsSettings(url="nats://127.0.0.1:9"), name="test", timeout_s=1)
+        await JetStreamBroker.connect(NatsSettings(url="nats://127.0.0.1:9"), name="test", attempts=1)
+
+
+async def test_a_server_that_stands_still_is_waited_for(
+    nats_server: NatsServer,
+    nats_settings: NatsSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(natsclient, "_ANSWER_S", 0.1)
+    async with await JetStreamBroker.connect(nats_settings, name="service", owner=True):
+        os.kill(nats_server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(BackendUnavailable, match="no NATS server answers"):
+                await JetStreamBroker.connect(nats_settings, name="test", attempts=2)
+            caplog.clear()
+            waits = asyncio.create_task(JetStreamBroker.connect(nats_settings, name="test", attempts=ATTEMPTS))
+            await eventually(lambda: len(caplog.records) >= 2)
+        finally:
+            os.kill(nats_server.pid, signal.SIGCONT)
+        await (await waits).close()
 
 
 def test_a_taken_port_is_named(nats_server: NatsServer, tmp_path: Path) -> None:
@@ -282,7 +306,7 @@ async def test_what_is_gone_is_declared_again_with_the_owners_settings(
     lose: Any, nats_server: NatsServer, nats_settings: NatsSettings
 ) -> None:
     settings = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2, "ack_wait_s": 77.0})
-    async with await JetStreamBroker.connect(settings, name="service", timeout_s=LONG_S, owner=True) as broker:
+    async with await JetStreamBroker.connect(settings, name="service", owner=True) as broker:
         assert await broker.fetch(Queue.QUERIES, 5, 0.05) == []
         await lose(broker, nats_server)
 
@@ -301,7 +325,7 @@ async def test_what_is_gone_is_declared_again_with_the_owners_settings(
 async def test_an_owner_that_only_publishes_declares_again_what_is_gone(
     nats_server: NatsServer, nats_settings: NatsSettings
 ) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="service", owner=True) as broker:
         await deleted(broker, nats_server)
 
         async def published() -> bool:

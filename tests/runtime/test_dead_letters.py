@@ -21,7 +21,7 @@ from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.topology import DEAD_LETTER_MARGIN, Queue, queue_of
 from qrelay.types import MAX_ROUND, Query
 from tests import samples
-from tests.conftest import LONG_S, eventually
+from tests.conftest import eventually
 from tests.runtime.test_hostile import SUBJECT
 from tests.runtime.test_worker import EchoStage, collect, idle, publish, running
 
@@ -91,8 +91,8 @@ async def test_an_original_that_fits_is_kept_whole_and_one_that_does_not_is_left
     payload = random.Random(size).randbytes(size)
     other = nats_settings.model_copy(update={"max_message_bytes": 1024**2})
     async with (
-        await JetStreamBroker.connect(nats_settings, name="worker", timeout_s=LONG_S, owner=True) as broker,
-        await JetStreamBroker.connect(other, name="producer", timeout_s=LONG_S) as producer,
+        await JetStreamBroker.connect(nats_settings, name="worker", owner=True) as broker,
+        await JetStreamBroker.connect(other, name="producer") as producer,
     ):
         await producer.publish(SUBJECT, payload, {}, "id")
         await publish(broker, samples.query(0))

@@ -17,7 +17,7 @@ from qrelay.feed.journal import Journal
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.topology import Queue
-from tests.conftest import LONG_S, eventually
+from tests.conftest import eventually
 from tests.runtime.test_brokers import deleted, wiped, without_consumers
 from tests.runtime.test_worker import FAST, EchoStage, collect, running
 
@@ -36,9 +36,9 @@ async def test_whatever_is_gone_work_moves_again_with_the_services_settings(
 ) -> None:
     settings = nats_settings.model_copy(update={"max_stream_bytes": 5 * 1024**2})
     async with (
-        await JetStreamBroker.connect(settings, name="retriever", timeout_s=LONG_S, owner=True) as service,
-        await JetStreamBroker.connect(nats_settings, name="feed", timeout_s=LONG_S) as feed,
-        await JetStreamBroker.connect(nats_settings, name="next", timeout_s=LONG_S) as following,
+        await JetStreamBroker.connect(settings, name="retriever", owner=True) as service,
+        await JetStreamBroker.connect(nats_settings, name="feed") as feed,
+        await JetStreamBroker.connect(nats_settings, name="next") as following,
     ):
         with Journal(tmp_path / "docs.sqlite") as journal:
             async with running(EchoStage(), service):
@@ -62,7 +62,7 @@ async def test_a_worker_that_gets_nowhere_says_why_until_the_server_is_back(
     nats_server: NatsServer, nats_settings: NatsSettings
 ) -> None:
     impatient = FAST.model_copy(update={"stalled_after_s": 0.1})
-    async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True) as service:
+    async with await JetStreamBroker.connect(nats_settings, name="service", owner=True) as service:
         async with running(EchoStage(), service, impatient) as worker:
             await asyncio.sleep(0.2)
             assert worker.stalled == ""

@@ -114,8 +114,8 @@ async def test_no_message_is_delivered_that_was_not_asked_for(broker: Any) -> No
 
 async def test_waiting_for_a_message_counts_none_of_its_attempts(nats_settings: NatsSettings) -> None:
     async with (
-        await JetStreamBroker.connect(nats_settings, name="one", timeout_s=LONG_S, owner=True) as first,
-        await JetStreamBroker.connect(nats_settings, name="two", timeout_s=LONG_S, owner=True) as second,
+        await JetStreamBroker.connect(nats_settings, name="one", owner=True) as first,
+        await JetStreamBroker.connect(nats_settings, name="two", owner=True) as second,
     ):
         await queued(first, FLOOD, 1)
         attempts: list[int] = []
@@ -128,7 +128,7 @@ async def test_waiting_for_a_message_counts_none_of_its_attempts(nats_settings: 
 
 
 async def test_a_lane_whose_consumer_is_gone_is_declared_again(nats_settings: NatsSettings) -> None:
-    async with await JetStreamBroker.connect(nats_settings, name="service", timeout_s=LONG_S, owner=True) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="service", owner=True) as broker:
         assert await broker.fetch(Queue.QUERIES, 5, 0.05) == []
         lane = Queue.QUERIES.lanes[1 + lane_of(FLOOD)]
         await broker._js.delete_consumer(lane.stream, lane.consumer)
@@ -156,12 +156,12 @@ async def test_an_upgrade_beside_workers_of_the_version_before_loses_and_doubles
     nats_settings: NatsSettings,
 ) -> None:
     """The former worker's consumer gets its filter while it holds messages, and while others are pending."""
-    async with await JetStreamBroker.connect(nats_settings, name="former", timeout_s=LONG_S, owner=True) as former:
+    async with await JetStreamBroker.connect(nats_settings, name="former", owner=True) as former:
         await without_lanes(former)
         await queued(former, "former", 6, FORMER)
         pull = await former._js.pull_subscribe_bind(Queue.QUERIES.consumer, stream=Queue.QUERIES.stream)
         held = await pull.fetch(4, timeout=LONG_S)
-        async with await JetStreamBroker.connect(nats_settings, name="new", timeout_s=LONG_S, owner=True) as new:
+        async with await JetStreamBroker.connect(nats_settings, name="new", owner=True) as new:
             await queued(new, FLOOD, 3)
             for message in held[:2]:
                 await message.ack_sync()
@@ -179,7 +179,7 @@ async def test_an_instance_of_the_version_before_that_starts_again_loses_nothing
     nats_settings: NatsSettings,
 ) -> None:
     """It takes the lanes' subjects from the streams; what lies in the lanes stays, and whoever publishes declares."""
-    async with await JetStreamBroker.connect(nats_settings, name="new", timeout_s=LONG_S, owner=True) as new:
+    async with await JetStreamBroker.connect(nats_settings, name="new", owner=True) as new:
         await queued(new, FLOOD, 3)
         await declared_as_before(new)
 

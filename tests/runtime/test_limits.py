@@ -11,7 +11,6 @@ from qrelay.config import NatsSettings
 from qrelay.errors import BackendUnavailable, ConfigError
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.natsserver import NatsServer
-from tests.conftest import LONG_S
 
 GIB = 1024**3
 LIMITED = {
@@ -67,16 +66,16 @@ async def test_a_limit_below_the_settings_is_named_with_what_to_set(
     for owner in (True, False):
         if owner or kind in ("a small max_payload", "no JetStream", "an account without JetStream"):
             with pytest.raises(ConfigError, match=LIMITED[kind][1]):
-                await JetStreamBroker.connect(settings, name="test", timeout_s=2, owner=owner)
+                await JetStreamBroker.connect(settings, name="test", attempts=2, owner=owner)
         else:  # only who declares learns it
             with pytest.raises(BackendUnavailable, match="the services declare them"):
-                await JetStreamBroker.connect(settings, name="test", timeout_s=2)
+                await JetStreamBroker.connect(settings, name="test", attempts=2)
 
 
 async def test_copies_without_a_cluster_are_named(nats_settings: NatsSettings) -> None:
     settings = nats_settings.model_copy(update={"replicas": 3})
     with pytest.raises(ConfigError, match=r"nats\.replicas is above 1, and this server belongs to no cluster"):
-        await JetStreamBroker.connect(settings, name="test", timeout_s=2, owner=True)
+        await JetStreamBroker.connect(settings, name="test", attempts=2, owner=True)
 
 
 async def test_a_server_whose_limit_was_raised_serves_who_waited(
@@ -93,9 +92,7 @@ async def test_a_server_whose_limit_was_raised_serves_who_waited(
         said.append(str(error))
 
     settings = NatsSettings(url=server.url)
-    async with await JetStreamBroker.connect(
-        settings, name="service", timeout_s=LONG_S, owner=True, failed=raise_it
-    ) as broker:
+    async with await JetStreamBroker.connect(settings, name="service", owner=True, failed=raise_it) as broker:
         assert len(await broker.stats()) == 5
     assert "max_payload" in said[0]
 
@@ -103,4 +100,4 @@ async def test_a_server_whose_limit_was_raised_serves_who_waited(
 async def test_credentials_that_are_not_there_are_named(tmp_path: Path) -> None:
     settings = NatsSettings(url="nats://127.0.0.1:9", credentials=tmp_path / "absent.creds")
     with pytest.raises(ConfigError, match=r"nats\.credentials .*absent\.creds is no file"):
-        await JetStreamBroker.connect(settings, name="test", timeout_s=2)
+        await JetStreamBroker.connect(settings, name="test", attempts=2)

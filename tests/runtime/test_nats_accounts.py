@@ -83,7 +83,7 @@ async def declared(server: NatsServer, accounts: Path) -> NatsServer:
 
 
 async def as_user(server: NatsServer, accounts: Path, user: str) -> JetStreamBroker:
-    return await JetStreamBroker.connect(settings_of(server, accounts), name=user, timeout_s=LONG_S)
+    return await JetStreamBroker.connect(settings_of(server, accounts), name=user)
 
 
 def publishes() -> dict[str, list[str]]:
@@ -265,7 +265,7 @@ async def test_queues_of_a_version_before_are_waited_for_until_declared_again(
     await client.jetstream().update_stream(old)
     await client.close()
     with pytest.raises(BackendUnavailable, match="`qrelay nats declare` does it"):
-        await JetStreamBroker.connect(settings_of(declared, accounts), name="judge", timeout_s=2)
+        await JetStreamBroker.connect(settings_of(declared, accounts), name="judge", attempts=2)
     await (await JetStreamBroker.connect(settings_of(declared, accounts), name="declare", owner=True)).close()
     await (await as_user(declared, accounts, "judge")).close()
 
@@ -350,7 +350,7 @@ async def test_a_stream_of_the_former_version_is_declared_again_when_a_letter_fi
     nats_settings: NatsSettings,
 ) -> None:
     """Its letters, which name no stage, are read as they are."""
-    async with await JetStreamBroker.connect(nats_settings, name="judge", timeout_s=LONG_S, owner=True) as broker:
+    async with await JetStreamBroker.connect(nats_settings, name="judge", owner=True) as broker:
         config = (await broker._js.stream_info(Queue.DLQ.stream)).config
         await broker._js.update_stream(config.evolve(subjects=["qrelay.v1.*.dlq"]))
         letter = dead_letter("l1", "q1", "text")

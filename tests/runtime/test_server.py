@@ -297,9 +297,7 @@ async def test_a_stage_that_gets_nowhere_is_not_ready_and_says_why_until_it_goes
                 return str(info.details.get("stalled.reranker", ""))
 
             async def consumer_waits() -> bool:
-                async with await JetStreamBroker.connect(
-                    NatsSettings(url=nats_server.url), name="test", timeout_s=LONG_S
-                ) as broker:
+                async with await JetStreamBroker.connect(NatsSettings(url=nats_server.url), name="test") as broker:
                     return bool((await broker._js.consumer_info("QRELAY_V1_RETRIEVED", "reranker")).num_waiting)
 
             await eventually(_is_serving(channel))

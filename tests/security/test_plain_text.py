@@ -220,7 +220,7 @@ def test_a_command_sends_no_plain_text_to_another_machine(address: str) -> None:
 
 async def test_nor_does_a_client_of_the_queues() -> None:
     with pytest.raises(ConfigError, match=r"nats\.url sends plain text"):
-        await JetStreamBroker.connect(NatsSettings(url="nats://nats:4222"), name="test", timeout_s=1)
+        await JetStreamBroker.connect(NatsSettings(url="nats://nats:4222"), name="test", attempts=1)
 
 
 def test_the_queues_are_reached_as_the_settings_that_name_them() -> None:

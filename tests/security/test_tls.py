@@ -313,13 +313,25 @@ def test_a_file_that_is_no_pem_is_an_error_that_says_which_files(
         server_context(tls)
 
 
-async def connect(settings: NatsSettings, timeout_s: float = LONG_S) -> None:
-    async with await JetStreamBroker.connect(settings, name="test", timeout_s=timeout_s, owner=True) as broker:
+async def connects_once_it_may(settings: NatsSettings, right: TlsSettings, caplog: pytest.LogCaptureFixture) -> None:
+    """A service whose certificate nobody believes at first."""
+    caplog.clear()
+    waits = asyncio.create_task(connect(settings))
+    while not caplog.records:
+        await asyncio.sleep(0.02)
+    wrong = settings.transport.tls
+    for name in ("key", "certificate", "authority"):
+        getattr(right, name).replace(getattr(wrong, name))
+    await waits
+
+
+async def connect(settings: NatsSettings, attempts: int | None = None) -> None:
+    async with await JetStreamBroker.connect(settings, name="test", attempts=attempts, owner=True) as broker:
         await broker.stats()
 
 
 def test_the_queues_are_reached_with_certificates_alone_and_through_new_ones(
-    signer: Authority, ana: Transport, tmp_path: Path
+    signer: Authority, ana: Transport, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "nats-certificate"
     server = NatsServer(tmp_path / "nats", tls=issue(folder, signer, f"{SERVICE}nats", HERE))
@@ -333,7 +345,8 @@ def test_the_queues_are_reached_with_certificates_alone_and_through_new_ones(
         with pytest.raises(ConfigError, match="asks for certificates"):
             asyncio.run(connect(plain))
         with pytest.raises(BackendUnavailable, match=r"(?i)certificate"):
-            asyncio.run(connect(plain.by(other), timeout_s=2.0))
+            asyncio.run(connect(plain.by(other), attempts=2))
+        asyncio.run(connects_once_it_may(plain.by(other), issue(tmp_path / "late", signer, f"{PERSON}eve"), caplog))
         new = issue(folder, signer, f"{SERVICE}nats", HERE)
         server.renew()
         log = tmp_path / "nats" / "nats.log"
@@ -355,7 +368,7 @@ def test_the_queues_behind_a_forwarded_port_are_reached_by_the_name_that_the_set
         tls = ana.tls.model_copy(update={"server_names": {address: "nats"}})
         asyncio.run(connect(NatsSettings(url=server.url).by(Transport(tls))))
         with pytest.raises(BackendUnavailable, match=r"(?i)certificate"):
-            asyncio.run(connect(NatsSettings(url=server.url).by(ana), timeout_s=2.0))
+            asyncio.run(connect(NatsSettings(url=server.url).by(ana), attempts=2))
     finally:
         server.stop()
 

@@ -32,6 +32,7 @@ from qrelay.identity import feed_message_id
 from qrelay.runtime.client import OPTIONS, from_rpc_error, signed
 from qrelay.runtime.intake import MAX_IDS
 from qrelay.runtime.jetstream import JetStreamBroker
+from qrelay.runtime.natsclient import ATTEMPTS
 from qrelay.runtime.topology import Queue
 from qrelay.security.tls import aio_channel
 from qrelay.types import Query
@@ -41,7 +42,6 @@ POLL_S: Final = 0.005
 _WAIT_S: Final = 1.0
 """The sink waits so long for a commit; not where queries are so many that they take several calls."""
 _PAUSE_S: Final = 0.05
-_CONNECT_S: Final = 10.0
 _RPC_S: Final = 30.0
 _RETRY_S: Final = 0.05
 _ENDS: Final[dict[int, str]] = {sink_pb2.QUERY_STATE_COMMITTED: "", sink_pb2.QUERY_STATE_DEAD: "dead_letter"}
@@ -104,7 +104,7 @@ class PipelineTarget:
         self._unconfirmed: set[str] = set()
         self._ways: set[asyncio.Task[str]] = set()
         settings = NatsSettings(url=self.nats_url, nkey_seed=self.nkey_seed).by(self.transport)
-        self.broker = await JetStreamBroker.connect(settings, name="bench", timeout_s=_CONNECT_S)
+        self.broker = await JetStreamBroker.connect(settings, name="bench", attempts=ATTEMPTS)
         self._channel = aio_channel(self.sink, self.transport, OPTIONS)
         self._stub: Any = signed(sink_pb2_grpc.SinkServiceStub(self._channel))
         self.collection = wire.from_proto(self.source.item(0)).collection
@@ -232,7 +232,7 @@ class JudgeQueueTarget:
         """
         self._waiting: dict[str, asyncio.Future[None]] = {}
         settings = NatsSettings(url=self.nats_url)
-        self._broker = await JetStreamBroker.connect(settings, name="bench", timeout_s=_CONNECT_S)
+        self._broker = await JetStreamBroker.connect(settings, name="bench", attempts=ATTEMPTS)
         self._reader = asyncio.create_task(self._read())
         return self
 

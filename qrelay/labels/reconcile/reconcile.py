@@ -30,9 +30,9 @@ from qrelay.labels.reconcile.evidence import Evidence, Report
 from qrelay.progress import step
 from qrelay.runtime.dead_letters import LETTER_TEXT_CHARS, REPLAY_HEADER, query_of
 from qrelay.runtime.jetstream import JetStreamBroker, StoredMessage
+from qrelay.runtime.natsclient import ATTEMPTS
 from qrelay.runtime.topology import Queue
 
-_CONNECT_S = 10.0
 _WINDOW = 64
 _LOOKS = 2
 
@@ -47,7 +47,7 @@ async def reconcile(
         ConfigError: no journal.
         BackendUnavailable: NATS or the ledger does not answer: nothing is known then.
     """
-    async with await JetStreamBroker.connect(nats, name="reconcile", timeout_s=_CONNECT_S) as broker:
+    async with await JetStreamBroker.connect(nats, name="reconcile", attempts=ATTEMPTS) as broker:
         with (
             Journal(journal_path, create=False) as journal,
             Evidence(collection, LETTER_TEXT_CHARS) as evidence,

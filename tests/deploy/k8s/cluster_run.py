@@ -65,7 +65,7 @@ async def publish(broker: JetStreamBroker, first: int) -> None:
 
 async def use(settings: NatsSettings, pods: list[Pod]) -> dict[str, Any]:
     """Publish with all three, while one ends as the kubelet ends it, with two, and with that one back."""
-    broker = await JetStreamBroker.connect(settings, name="test", timeout_s=60, owner=True)
+    broker = await JetStreamBroker.connect(settings, name="test", owner=True)
     await publish(broker, 0)
     ending = asyncio.create_task(asyncio.to_thread(pods[0].stop))
     await publish(broker, BATCH)
