@@ -130,10 +130,7 @@ class WithoutServices(Supervisor):
         self.stopping |= self.looks > 300
 
 
-def test_up_declares_the_queues_of_a_server_with_users_however_late_it_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("qrelay.cli.up._CONNECT_S", 0.1)
+def test_up_declares_the_queues_of_a_server_with_users_however_late_it_answers(tmp_path: Path) -> None:
     accounts = tmp_path / "accounts"
     write_accounts(accounts)
     servers = [NatsServer(tmp_path / name, accounts=accounts) for name in ("own", "late")]
