@@ -22,6 +22,8 @@ from nbclient import NotebookClient
 from scripts.recipes import ROOT
 
 EXAMPLES: Final = ROOT / "examples"
+_CHECKOUT: Final = "~/qrelay"
+"""What stored output says instead of the temporary folder."""
 
 
 def run(path: Path, folder: Path, **environ: str) -> nbformat.NotebookNode:
@@ -32,7 +34,7 @@ def run(path: Path, folder: Path, **environ: str) -> nbformat.NotebookNode:
     shutil.copytree(EXAMPLES / "workshop", folder / "workshop")
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `qrelay` is this environment's
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", record_timing=False,
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", record_timing=False, coalesce_streams=True,
                             resources={"metadata": {"path": str(folder)}})  # fmt: skip
     try:
         client.execute(env={**os.environ, "PATH": programs, **environ})
@@ -53,11 +55,11 @@ def main() -> None:
     for path in sorted(EXAMPLES.glob("*.ipynb")):
         if arguments.names and path.stem not in arguments.names:
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            notebook = run(path, Path(folder))
+        with tempfile.TemporaryDirectory() as checkout:
+            notebook = run(path, Path(checkout, EXAMPLES.name))
         print(f"{path.name} ran")
         if arguments.write:
-            nbformat.write(notebook, path)
+            path.write_text(f"{nbformat.writes(notebook).replace(checkout, _CHECKOUT)}\n", "utf8")
 
 
 if __name__ == "__main__":
