@@ -195,7 +195,7 @@ class WorkerSettings(Section):
     max_delay_s: float = Field(
         0.02,
         ge=0,
-        description="Seconds that the first message of a batch waits for more; none where nothing else is in hand",
+        description="Seconds that the first message of a batch waits for more; none where nothing is being handled",
     )
     batches_in_flight: int = Field(2, ge=1, description="Batches handled at once, to overlap compute and I/O")
     max_attempts: int = Field(5, ge=1, description="Deliveries of one message before it is dead-lettered")

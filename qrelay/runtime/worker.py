@@ -14,8 +14,8 @@ nothing beside it, and a worker begins, and goes on after such a message, with o
 not under suspicion. What waits for an answer that is ordered (AnswersPending) was handled and killed nothing: the
 others go on beside it.
 
-A batch waits `max_delay_s` for company where there is some already. A message that comes alone to a worker with empty
-hands goes at once: the queue was empty behind it.
+A batch waits `max_delay_s` for company only while another is handled, and goes when that one ends. What comes to
+empty hands goes at once: the queue was empty behind it.
 
 Back-pressure: a full next queue makes `publish` wait; the worker then holds what it has, heartbeats, and
 fetches no more. It does the same where a stage raises OnHold, or answers items with it (no budget, no database, an
@@ -110,7 +110,6 @@ class StageWorker:
         self._now = now
         policy = BatchPolicy(settings.max_items, settings.max_cost, settings.max_bytes, settings.max_delay_s)
         self._batcher: Batcher[_Held] = Batcher(policy, clock)
-        self._slots = asyncio.Semaphore(settings.batches_in_flight)
         self._held: dict[_Held, None] = {}  # in the order of their delivery
         self._tasks: set[asyncio.Task[None]] = set()
         self._resting: set[asyncio.Task[Any] | None] = set()
@@ -167,7 +166,7 @@ class StageWorker:
 
     async def _fetch_once(self) -> None:
         due_in = self._batcher.due_in()
-        wait_s = _IDLE_FETCH_S if due_in is None else due_in
+        wait_s = _IDLE_FETCH_S if due_in is None else min(due_in, _IDLE_FETCH_S)
         if not self._batcher.room or wait_s == 0:
             return
         try:
@@ -182,15 +181,15 @@ class StageWorker:
             await asyncio.sleep(_IDLE_FETCH_S)
             return
         self._stall.ended()
-        accepted = [self._hold(message) for message in messages]
-        self._batcher.patient = len(self._held) > 1
-        for held in accepted:
+        self._batcher.patient = True  # until all of them are decoded, full batches alone go
+        for held in [self._hold(message) for message in messages]:
             self._wary = self._suspect(held.message)
             if self._wary:
                 await self._clear()
             self._accept(held)
             await (self._clear() if self._wary else self._dispatch())
             # before the next is decoded: what waits stays within one batch's bytes
+        self._batcher.patient = bool(self._tasks)
 
     def _suspect(self, message: Message) -> bool:
         """Whether it may be what ended the process before, and a stage is to see it again."""
@@ -209,9 +208,10 @@ class StageWorker:
             self._start()
 
     def _start(self) -> None:
-        task = asyncio.create_task(self._handle(self._batcher.take()))
-        self._tasks.add(task)
-        task.add_done_callback(self._batch_done)
+        if batch := self._batcher.take():
+            task = asyncio.create_task(self._handle(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._batch_done)
 
     async def _clear(self) -> None:
         """Handle what waits, and wait until nothing is being handled, or the worker stops."""
@@ -226,25 +226,18 @@ class StageWorker:
         stopping.cancel()
 
     async def _slot(self) -> bool:
-        """Takes a place for one more batch. False: told to stop before there was one."""
-        if self._slots.locked():
-            acquiring = asyncio.ensure_future(self._slots.acquire())
+        """Waits for a place for one more batch. False: told to stop before there was one."""
+        if len(self._tasks) >= self._settings.batches_in_flight:
             stopping = asyncio.ensure_future(self._stopping.wait())
-            await asyncio.wait({acquiring, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            while len(self._tasks) >= self._settings.batches_in_flight and not stopping.done():
+                await asyncio.wait({*self._tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
-            if not acquiring.done():
-                acquiring.cancel()
-                return False
-        else:
-            await self._slots.acquire()
-        if self._stopping.is_set():
-            self._slots.release()
-            return False
-        return True
+        return not self._stopping.is_set()
 
     def _batch_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._slots.release()
+        if not self._tasks and not self._stopping.is_set():
+            self._start()  # what waited for company
         if not task.cancelled() and (error := task.exception()):
             log.error("batch failed", exc_info=error)
 

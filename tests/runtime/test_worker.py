@@ -136,6 +136,15 @@ async def test_a_message_that_comes_alone_waits_for_nobody(broker: Any) -> None:
             assert record.query.query_id == f"q{number}"
 
 
+async def test_nobody_waits_for_company_when_nothing_is_handled_any_more(broker: Any) -> None:
+    for_ever = FAST.model_copy(update={"max_delay_s": 86_400.0})
+    async with running(EchoStage(), broker, for_ever):
+        for first in range(0, 15, 3):  # fewer than a batch: some come while the first of them is handled
+            await publish(broker, *(samples.query(first + n) for n in range(3)))
+            found = await collect(broker, Queue.RETRIEVED, 3)
+            assert {each.query.query_id for each in found} == {f"q{first + n}" for n in range(3)}
+
+
 async def test_a_raising_batch_is_tried_one_by_one_so_that_neighbours_survive(broker: Any) -> None:
     def answer(work: Work) -> None:
         if work.record.query_id == "q2":

@@ -143,9 +143,10 @@ class LeaksPlaces(StageWorker):
     """Does not free the place of a batch of several messages."""
 
     def _batch_done(self, task: Any) -> None:
-        self._tasks.discard(task)
         if len(self._held) < 2:
-            self._slots.release()
+            super()._batch_done(task)
+        else:
+            self._tasks = {*self._tasks - {task}, asyncio.get_running_loop().create_future()}  # type: ignore[arg-type]
 
 
 class BlamesNeighbours(StageWorker):
