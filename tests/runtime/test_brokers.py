@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import nats.errors
+import psutil
 import pytest
 
 from qrelay.config import NatsSettings
@@ -28,7 +29,6 @@ from qrelay.errors import (
 from qrelay.runtime import natsclient
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.memory import MemoryBroker
-from qrelay.runtime.natsclient import ATTEMPTS
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.topology import Queue
 from tests.conftest import LONG_S, eventually
@@ -265,18 +265,20 @@ async def test_a_server_that_stands_still_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(natsclient, "_ANSWER_S", 0.1)
-    async with await JetStreamBroker.connect(nats_settings, name="service", owner=True):
-        os.kill(nats_server.pid, signal.SIGSTOP)
-        try:
+    await (await JetStreamBroker.connect(nats_settings, name="service", owner=True)).close()
+    os.kill(nats_server.pid, signal.SIGSTOP)
+    try:  # one of its threads has to run once for all to stop
+        await eventually(lambda: psutil.Process(nats_server.pid).status() == psutil.STATUS_STOPPED)
+        with monkeypatch.context() as hasty:
+            hasty.setattr(natsclient, "_ANSWER_S", 0.1)
             with pytest.raises(BackendUnavailable, match="no NATS server answers"):
                 await JetStreamBroker.connect(nats_settings, name="test", attempts=2)
             caplog.clear()
-            waits = asyncio.create_task(JetStreamBroker.connect(nats_settings, name="test", attempts=ATTEMPTS))
+            waits = asyncio.create_task(JetStreamBroker.connect(nats_settings, name="test"))
             await eventually(lambda: len(caplog.records) >= 2)
-        finally:
-            os.kill(nats_server.pid, signal.SIGCONT)
-        await (await waits).close()
+    finally:
+        os.kill(nats_server.pid, signal.SIGCONT)
+    await (await waits).close()
 
 
 def test_a_taken_port_is_named(nats_server: NatsServer, tmp_path: Path) -> None:
