@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from click import unstyle
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -79,4 +80,4 @@ def _parts(cell: dict[str, Any]) -> Iterator[str]:
         if "text/html" in data:
             yield "".join(data["text/html"])
         elif text := "".join(output.get("text", data.get("text/plain", ""))).rstrip():
-            yield f"```text\n{text}\n```"
+            yield f"```text\n{unstyle(text)}\n```"
