@@ -17,7 +17,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport
-from nats.aio.transport import Transport as Way
+from nats.aio.transport import Transport as NatsTransport
 
 from qrelay.addresses import host_of, plain_nats
 from qrelay.config import NatsSettings, Transport
@@ -35,6 +35,7 @@ is made again a second later."""
 _ANSWER_S: Final = 5
 """For a server that is reached to say something."""
 _CLOSING_S: Final = 1.0
+"""For the other end to close a connection; then the next is made, and the system ends this one."""
 _PING_S = 5
 """A server that does not answer three of these (stopped, cut off) is left for another: after 15 s."""
 _DENIED = re.compile(r'permissions violation for (publish|subscription)\b.* "([^"]*)"', re.IGNORECASE)
@@ -64,11 +65,11 @@ class QueueClient(Client):
         """Set when the server does not let this user in."""
 
     @property
-    def _transport(self) -> Way | None:
+    def _transport(self) -> NatsTransport | None:
         return self._tcp
 
     @_transport.setter
-    def _transport(self, made: Way | None) -> None:
+    def _transport(self, made: NatsTransport | None) -> None:
         self._tcp = _Tcp() if isinstance(made, TcpTransport) else made  # type: ignore[no-untyped-call]
 
     def note(self, error: Exception) -> None:

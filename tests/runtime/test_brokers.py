@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import shutil
 import signal
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +27,11 @@ from qrelay.errors import (
 from qrelay.runtime import natsclient
 from qrelay.runtime.jetstream import JetStreamBroker
 from qrelay.runtime.memory import MemoryBroker
+from qrelay.runtime.natsclient import ATTEMPTS
 from qrelay.runtime.natsserver import NatsServer
 from qrelay.runtime.topology import Queue
 from tests.conftest import LONG_S, eventually
-from tests.simulation.loop import SimulatedLoop
+from tests.simulation.loop import SimulatedLoop, in_simulated_time
 
 SUBJECT = Queue.QUERIES.subject("docs")
 
@@ -64,17 +63,6 @@ async def test_a_message_given_back_comes_again_with_the_next_attempt(broker: An
     await message.retry(0.1)
     (again,) = await broker.fetch(Queue.QUERIES, 1, 5)
     assert again.attempt == 2
-
-
-def in_simulated_time(claim: Callable[[MemoryBroker, SimulatedLoop], Coroutine[Any, Any, None]]) -> None:
-    """Hours pass at once."""
-    loop = SimulatedLoop(random.Random(1))
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_until_complete(claim(MemoryBroker(ack_wait_s=60.0, duplicate_window_s=600.0), loop))
-    finally:
-        loop.close()
-        asyncio.set_event_loop(None)
 
 
 def test_in_memory_a_message_without_a_heartbeat_comes_again_after_ack_wait() -> None:
@@ -269,13 +257,13 @@ async def test_a_server_that_stands_still_is_waited_for(
     os.kill(nats_server.pid, signal.SIGSTOP)
     try:  # one of its threads has to run once for all to stop
         await eventually(lambda: psutil.Process(nats_server.pid).status() == psutil.STATUS_STOPPED)
-        with monkeypatch.context() as hasty:
-            hasty.setattr(natsclient, "_ANSWER_S", 0.1)
-            with pytest.raises(BackendUnavailable, match="no NATS server answers"):
-                await JetStreamBroker.connect(nats_settings, name="test", attempts=2)
-            caplog.clear()
-            waits = asyncio.create_task(JetStreamBroker.connect(nats_settings, name="test"))
-            await eventually(lambda: len(caplog.records) >= 2)
+        monkeypatch.setattr(natsclient, "_ANSWER_S", 0.1)
+        with pytest.raises(BackendUnavailable, match="no NATS server answers"):
+            await JetStreamBroker.connect(nats_settings, name="test", attempts=2)
+        caplog.clear()
+        monkeypatch.setattr(natsclient, "_ANSWER_S", 1.0)
+        waits = asyncio.create_task(JetStreamBroker.connect(nats_settings, name="test", attempts=ATTEMPTS))
+        await eventually(lambda: len(caplog.records) >= 2)
     finally:
         os.kill(nats_server.pid, signal.SIGCONT)
     await (await waits).close()

@@ -36,6 +36,7 @@ from qrelay.runtime.worker import StageWorker
 from qrelay.types import CandidateSet, DeadLetter, Query
 from tests import samples
 from tests.conftest import eventually
+from tests.simulation.loop import SimulatedLoop, in_simulated_time
 
 FAST = WorkerSettings(max_items=4, max_delay_s=0.01, retry_delays_s=(0.01,), max_attempts=3, drain_s=5)
 
@@ -143,6 +144,27 @@ async def test_nobody_waits_for_company_when_nothing_is_handled_any_more(broker:
             await publish(broker, *(samples.query(first + n) for n in range(3)))
             found = await collect(broker, Queue.RETRIEVED, 3)
             assert {each.query.query_id for each in found} == {f"q{first + n}" for n in range(3)}
+
+
+def test_what_waited_for_company_goes_at_the_moment_when_the_batch_before_it_ends() -> None:
+    async def claim(broker: MemoryBroker, loop: SimulatedLoop) -> None:
+        began: list[float] = []
+
+        async def takes_long() -> None:
+            began.append(loop.time())
+            await asyncio.sleep(2.5)
+
+        for_ever = FAST.model_copy(update={"max_delay_s": 86_400.0})
+        stage = EchoStage(lambda _: takes_long())
+        async with running(stage, broker, for_ever):
+            for number in range(3):  # the first is handled before another is fetched
+                await publish(broker, samples.query(number))
+                await asyncio.sleep(5.0 if number == 0 else 1.0)
+            await collect(broker, Queue.RETRIEVED, 3)
+        assert [len(batch) for batch in stage.batches] == [1, 1, 1]
+        assert began[2] - began[1] == pytest.approx(2.5, abs=0.01)
+
+    in_simulated_time(claim)
 
 
 async def test_a_raising_batch_is_tried_one_by_one_so_that_neighbours_survive(broker: Any) -> None:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
+from qrelay.runtime.memory import MemoryBroker
+
 START_S = 1_000.0
 MAX_STEPS = 400_000
 """Of one seed: usual are 10,000. More means that something spins."""
@@ -141,3 +143,14 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def close(self) -> None:
         self._selector = None
         super().close()
+
+
+def in_simulated_time(claim: Callable[[MemoryBroker, SimulatedLoop], Coroutine[Any, Any, None]]) -> None:
+    """Hours pass at once."""
+    loop = SimulatedLoop(random.Random(1))
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(claim(MemoryBroker(ack_wait_s=60.0, duplicate_window_s=600.0), loop))
+    finally:
+        loop.close()
+        asyncio.set_event_loop(None)
