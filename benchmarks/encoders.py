@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from benchmarks.references.turns import median_interval
+from benchmarks.references.turns import Timer, median_interval, order_of
 from qrelay.formats.beir import read_collection
 from qrelay.models.catalogue import resolve
 from qrelay.models.records import ResolvedModel
@@ -57,24 +57,17 @@ def read(folder: Path, split: str) -> tuple[dict[str, str], dict[str, str], dict
 
 
 def by_turns(
-    first: Callable[[Any], Any],
-    second: Callable[[Any], Any],
-    parts: list[Any],
-    clock: Callable[[], float] = time.process_time,
+    first: Callable[[Any], Any], second: Callable[[Any], Any], parts: list[Any], clock: str = "cpu"
 ) -> tuple[list[Any], list[Any], list[float]]:
-    """Both answers to every part, and the ratio of seconds (first / second) of each; CPU seconds by default."""
-    one: list[Any] = []
-    other: list[Any] = []
-    ratios: list[float] = []
+    """Both answers to every part, and the ratio of seconds (first / second) of each; of processor time by default."""
+    ways, timer = {"first": first, "second": second}, Timer()
+    answers: dict[str, list[Any]] = {name: [] for name in ways}
     first(parts[0]), second(parts[0])  # lays out memory
     for number, part in enumerate(parts):
-        spent = {}
-        for name, call, answers in sorted([("1", first, one), ("2", second, other)], reverse=bool(number % 2)):
-            began = clock()
-            answers.append(call(part))
-            spent[name] = clock() - began
-        ratios.append(spent["1"] / spent["2"])
-    return one, other, ratios
+        for name in order_of(list(ways), number):
+            with timer.timed(name):
+                answers[name].append(ways[name](part))
+    return answers["first"], answers["second"], timer.ratios("first", "second", clock)
 
 
 def told(ratios: list[float]) -> str:
@@ -270,7 +263,7 @@ def beside(arguments: argparse.Namespace) -> None:
 
             return list(threads.map(one, part))
 
-        _, _, ratios = by_turns(partial(score, lock), partial(score, nullcontext()), parts, time.perf_counter)
+        _, _, ratios = by_turns(partial(score, lock), partial(score, nullcontext()), parts, "wall")
     print(f"{arguments.shape}: one lock takes {interval(ratios)} times the seconds of two")
 
 

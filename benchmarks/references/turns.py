@@ -62,9 +62,9 @@ class Timer:
         """Seconds of all turns."""
         return sum(self.spent[clock, way])
 
-    def ratios(self, way: str, to: str) -> list[float]:
-        """Of each turn: what `way` took for what `to` took, by the wall's clock."""
-        return [a / b for a, b in zip(self.spent["wall", way], self.spent["wall", to], strict=True)]
+    def ratios(self, way: str, to: str, clock: str = "wall") -> list[float]:
+        """Of each turn: what `way` took for what `to` took."""
+        return [a / b for a, b in zip(self.spent[clock, way], self.spent[clock, to], strict=True)]
 
 
 @dataclass

@@ -33,7 +33,7 @@ def read(message: Message, stage: Stage, max_attempts: int) -> Reading:
             raise exhausted(before)
         found = wire.opened(message.payload, message.headers)
         ours = found.DESCRIPTOR.name == stage.source.carries.__name__
-        record = getattr(stage, "read", wire.from_proto)(found) if ours else wire.from_proto(found)
+        record = stage.read(found) if ours else wire.from_proto(found)
         _require_its_place(record, ours, stage, message.subject)
         if before >= max_attempts:
             raise exhausted(before)

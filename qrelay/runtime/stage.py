@@ -36,9 +36,6 @@ class Stage(Protocol):
     `handle` answers each item, in order, with the record to publish on `target`, None where there is
     nothing to publish (the last stage), or this item's own error. An exception raised
     instead befalls the whole batch, whose items are then tried one by one.
-
-    A stage may have a method `read`, which makes of a record's protobuf message what it takes in the record's place;
-    that has a `query`.
     """
 
     @property
@@ -52,6 +49,9 @@ class Stage(Protocol):
     @property
     def target(self) -> Queue | None:
         """Where its output goes; None at the end of the line."""
+
+    def read(self, message: Any) -> Any:
+        """What the stage works on, of its queue's protobuf message: `wire.from_proto`, or what else has a `query`."""
 
     def cost(self, record: Any) -> int:
         """What the item adds to a batch, in the stage's own unit (tokens, candidates)."""

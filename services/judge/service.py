@@ -48,6 +48,7 @@ class JudgeStage:
     name = "judge"
     source = Queue.RERANKED
     target = Queue.JUDGED
+    read = staticmethod(wire.from_proto)
 
     def __init__(self, core: JudgeCore) -> None:
         self._core = core

@@ -34,6 +34,7 @@ class RerankStage:
     name = STAGE
     source = Queue.RETRIEVED
     target = Queue.RERANKED
+    read = staticmethod(wire.from_proto)
 
     def __init__(self, core: Reranker) -> None:
         self._core = core

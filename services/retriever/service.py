@@ -36,6 +36,7 @@ class RetrieveStage:
     name = STAGE
     source = Queue.QUERIES
     target = Queue.RETRIEVED
+    read = staticmethod(wire.from_proto)
 
     def __init__(self, core: Retriever) -> None:
         self._core = core

@@ -99,7 +99,6 @@ class IngestStage:
     name = "sink"
     source = Queue.JUDGED
     target = None
-
     read = staticmethod(columns_of)
 
     def __init__(self, core: Sink) -> None:
@@ -125,6 +124,7 @@ class DeadLetterStage:
     name = "sink-dead-letters"
     source = Queue.DLQ
     target = None
+    read = staticmethod(wire.from_proto)
 
     def __init__(self, core: Sink) -> None:
         self._core = core

@@ -47,6 +47,7 @@ class EchoStage:
     name = "retriever"
     source = Queue.QUERIES
     target = Queue.RETRIEVED
+    read = staticmethod(wire.from_proto)
 
     def __init__(self, answer: Callable[[Work], Any] = lambda work: None) -> None:
         self.answer = answer
@@ -57,10 +58,10 @@ class EchoStage:
 
     async def handle(self, works: Sequence[Work]) -> Sequence[Record | QrelayError | None]:
         self.batches.append([work.record.query_id for work in works])
-        outcomes = [self.answer(work) for work in works]
-        for index, outcome in enumerate(outcomes):
-            if asyncio.iscoroutine(outcome):
-                outcomes[index] = await outcome
+        outcomes = []
+        for work in works:
+            outcome = self.answer(work)
+            outcomes.append(await outcome if asyncio.iscoroutine(outcome) else outcome)
         return [
             outcome or CandidateSet(work.record, samples.candidates(2), "v1")
             for outcome, work in zip(outcomes, works, strict=True)
