@@ -130,7 +130,7 @@ def measure(chosen: Run, material: Material, out: Path, quick: bool) -> None:
         arguments = ["bench", *chosen.arguments(material), *(["--quick"] if quick else []), "--out", str(made)]
         _qrelay(arguments, chosen.environ(material))
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(made, target, ignore=shutil.ignore_patterns("table.md"))  # docs/benchmarks.md has it
+        shutil.copytree(made, target, ignore=shutil.ignore_patterns("table.md", "report.html"))
 
 
 def main() -> None:

@@ -60,8 +60,8 @@ async def sweep_closed(
     flat: float = FLAT,
     progress: Progress | None = None,
 ) -> list[Level]:
-    """Closed loops of `start`, `start * factor`, … requests, at most `limit`: until throughput has grown by less than
-    `flat` over the best so far twice in a row, or fell by more than that, or nothing is answered.
+    """Closed loops of `start`, `start * factor`, … requests, at most `limit`: until two levels brought less than
+    `flat` over the best before them, or nothing is answered. One may fall: batches that go round together leave gaps.
 
     Raises:
         InputError: bounds that do not make a sweep.
@@ -103,14 +103,4 @@ async def sweep_open(
 
 def _is_flat(rates: Sequence[float], flat: float) -> bool:
     """Whether a further step of the sweep is not worth it; rates: items/s of the levels so far."""
-    if not rates:
-        return False
-    gains = [
-        rate / best - 1 if best > 0 else 0.0 for rate, best in zip(rates[1:], _running_best(rates), strict=False)
-    ]
-    fell = bool(gains) and gains[-1] < -flat
-    return rates[-1] == 0 or fell or (len(gains) >= 2 and max(gains[-2:]) < flat)
-
-
-def _running_best(rates: Sequence[float]) -> list[float]:
-    return [max(rates[: end + 1]) for end in range(len(rates))]
+    return bool(rates) and (rates[-1] == 0 or (len(rates) > 2 and max(rates[-2:]) < (1 + flat) * max(rates[:-2])))

@@ -41,10 +41,25 @@ class Thrashing(FakeService):
         await super()._serve()
 
 
-def test_a_sweep_ends_when_throughput_falls() -> None:
+def test_a_sweep_ends_when_throughput_falls_twice() -> None:
     levels = swept(Thrashing(0.01, 2))
-    assert [level.concurrency for level in levels] == [1, 2, 4]
+    assert [level.concurrency for level in levels] == [1, 2, 4, 8]
     assert best_of(levels).concurrency == 2
+
+
+class InStep(FakeService):
+    """Four at a time are slower than two; eight are not."""
+
+    async def _serve(self) -> None:
+        self.service_s = 0.03 if self.held in (3, 4) else 0.01
+        await super()._serve()
+
+
+def test_a_sweep_goes_on_past_one_level_that_is_slower() -> None:
+    levels = swept(InStep(0.01, 8))
+    rates = {level.concurrency: level.throughput.value for level in levels}
+    assert rates[4] < rates[2] < rates[8]
+    assert best_of(levels).concurrency >= 8
 
 
 def test_a_sweep_of_a_service_that_answers_nothing_ends_at_once() -> None:
