@@ -201,7 +201,8 @@ class _ShiftedLabels:
 
     def __init__(self, stage: Any) -> None:
         self._stage = stage
-        self.name, self.source, self.target, self.cost = stage.name, stage.source, stage.target, stage.cost
+        self.name, self.source, self.target = stage.name, stage.source, stage.target
+        self.read, self.cost = stage.read, stage.cost
 
     async def handle(self, works: Sequence[Work]) -> Sequence[Any]:
         outcomes = list(await self._stage.handle(works))
