@@ -42,8 +42,8 @@ def rates_of(best: Level, shares: Sequence[float] = SHARES) -> list[float]:
 
 
 def capacity_of(levels: Sequence[Level]) -> float | None:
-    """Requests a second that closed loops of rising concurrency found to be the most; None where throughput was still
-    growing at the last one."""
+    """Requests a second that closed loops of rising concurrency found to be the most; None where they ended before
+    two levels brought no more."""
     flat = _is_flat([level.throughput.value for level in levels], FLAT)
     return best_of(levels).requests_per_s if flat else None
 

@@ -51,7 +51,8 @@ class Stage(Protocol):
         """Where its output goes; None at the end of the line."""
 
     def read(self, message: Any) -> Any:
-        """What the stage works on, of its queue's protobuf message: `wire.from_proto`, or what else has a `query`."""
+        """The record that `handle` gets, from the queue's protobuf message: `wire.from_proto`, or a form of the
+        stage's own that has a `query`."""
 
     def cost(self, record: Any) -> int:
         """What the item adds to a batch, in the stage's own unit (tokens, candidates)."""
