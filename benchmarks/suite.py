@@ -68,7 +68,7 @@ def _cross_encoder(material: Material) -> dict[str, str]:
 
 def _judge(backend: str, strategy: str) -> Callable[[Material], dict[str, str]]:
     return lambda _: {"QRELAY_JUDGE__BACKEND": backend, "QRELAY_JUDGE__MODEL": JUDGE,
-                      "QRELAY_JUDGE__STRATEGY": strategy, "QRELAY_JUDGE__CACHE": ":none:"}  # fmt: skip
+                      "QRELAY_JUDGE__STRATEGY": strategy}  # fmt: skip
 
 
 def _small_batches(_: Material) -> dict[str, str]:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qrelay.bench.report import Report
+from qrelay.bench.table import number
 from qrelay.errors import InputError
 
 MEMORY_MARGIN = 1.3
@@ -55,7 +56,8 @@ def size(reports: Sequence[Report], plan: Plan) -> list[Need]:
     """A row a report, in their order.
 
     Raises:
-        InputError: a plan that cannot be; a report without a closed-loop level, or of the whole pipeline.
+        InputError: a plan that cannot be; a report without a closed-loop level, of the whole pipeline, or of a judge
+            that answered from its cache.
     """
     if plan.queries < 1 or not plan.hours > 0 or not 0 < plan.utilisation <= 1:
         raise InputError("a plan needs at least one query, hours above 0 and a utilisation above 0, up to 1")
@@ -71,6 +73,11 @@ def _need(report: Report, plan: Plan) -> Need:
         raise InputError("a pipeline's report cannot size its services: give the reports of the services")
     if best is None or not best.throughput.value > 0:
         raise InputError(f"the report of {report.service} has no closed-loop level that answered: run it again")
+    if cached := report.extra.get("judgments", {}).get("cached_share"):
+        raise InputError(
+            f"{cached:.1%} of the judgments in the judge's report came from the cache, so it does not say what a "
+            "judgment takes: measure with QRELAY_JUDGE__CACHE=:none:"
+        )
     throughput = best.throughput.value / (plan.weights or {}).get(report.service, 1.0)
     planned = plan.utilisation * throughput
     hours = plan.queries / planned / 3600
@@ -98,11 +105,12 @@ def markdown(needs: Sequence[Need], plan: Plan) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for need in needs:
+        throughput = number(need.throughput)
         cores = "" if need.cores is None else f"{need.cores:.1f}"
         memory = "" if need.memory_mib is None else f"{need.memory_mib:,.0f} MiB"
         cost = "" if need.cost is None else f"{need.cost:,.2f}"
         lines.append(
-            f"| {need.service} | {need.throughput:,.3g} | {need.replicas:,} | {need.machine_hours:,.1f} | {cores} | "
+            f"| {need.service} | {throughput} | {need.replicas:,} | {need.machine_hours:,.1f} | {cores} | "
             f"{memory} | {cost} |"
         )
     total = [need.cost for need in needs if need.cost is not None]

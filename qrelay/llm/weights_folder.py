@@ -64,6 +64,7 @@ def load_unpacked(path: Path, dtype: str) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # it warns of a loss, which nobody wants of it
+    logging.disable_progress_bar()  # qrelay shows its own
     source: dict[str, Any] = {"trust_remote_code": False} | ({} if path.is_dir() else {"gguf_file": path.name})
     folder = path if path.is_dir() else path.parent
     try:

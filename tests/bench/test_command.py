@@ -130,6 +130,23 @@ async def test_the_recorded_sets_of_real_services_are_sent_again(
             assert sum([(await target.send(number)).ok for number in range(6)]) == 6
 
 
+def test_a_judge_that_is_measured_answers_nothing_from_a_cache(
+    installation: measuring.Installation, tmp_path: Path
+) -> None:
+    (tmp_path / "queries.txt").write_text("how does it work?\n")
+    places = [part for name in ("retriever", "reranker") for part in (f"--{name}", address(installation, name))]
+    recorded = bench("record", "--queries", str(tmp_path / "queries.txt"), "--collection", "docs", *places,
+                     "--out", str(tmp_path / "sets"))  # fmt: skip
+    assert recorded.exit_code == 0, recorded.output
+    done = run("bench", "judge", "--sets", str(tmp_path / "sets"), "--quick", "--concurrency", "1", "--rates", "none",
+               "--window", "300ms", "--warm-up", "100ms", "--out", str(tmp_path / "judge"), "--json",
+               environ={"OMP_NUM_THREADS": "1", "QRELAY_JUDGE__BACKEND": "fake"})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["extra"]["judgments"]
+    assert found["count"] > 25  # the one set, more than once
+    assert found["cached_share"] == 0
+
+
 async def test_replicas_killed_and_drained_under_load_lose_nothing(installation: measuring.Installation) -> None:
     assert installation.fleet
     plan = (Disturbance("kill", "judge", 2.0), Disturbance("drain", "judge", 6.0))

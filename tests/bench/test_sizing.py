@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qrelay.bench.report import Estimate, Level, Report
@@ -50,6 +52,11 @@ def test_what_is_not_known_is_left_empty_and_not_zero() -> None:
     [
         ([report("judge", 0.0)], Plan(), "no closed-loop level that answered"),
         ([report("pipeline", 9.0)], Plan(), "reports of the services"),
+        (
+            [replace(report("judge", 9.0), extra={"judgments": {"cached_share": 0.5}})],
+            Plan(),
+            "50.0% .* from the cache",
+        ),
         ([report("judge", 9.0)], Plan(hours=0), "hours above 0"),
         ([report("judge", 9.0)], Plan(utilisation=1.5), "utilisation"),
         ([report("judge", 9.0)], Plan(prices={"jugde": 1}), "no report of jugde"),

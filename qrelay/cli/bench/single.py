@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,14 +35,19 @@ from qrelay.cli.bench.options import (
     start_options,
 )
 from qrelay.cli.group import example
+from qrelay.judging.cache_records import NO_CACHE
 
 _LEDGER: Final = "sink"
 _HELP: Final = {
     "retriever": "Queries in, candidate sets out.",
     "reranker": "Sets of 100 candidates in, 40 ranked ones out, 25 of them marked for the judge.",
-    "judge": "Sets of 25 marked passages in, judgments out.",
+    "judge": "Sets of 25 marked passages in, judgments out; without a cache, unless QRELAY_JUDGE__CACHE names one.",
     "sink": "Judged sets in, committed to the ledger: give --data-dir or a configuration to choose which.",
 }
+
+
+_UNCACHED: Final = {"judge": {"QRELAY_JUDGE__CACHE": NO_CACHE}}
+"""How a service is started that would answer repeated items from what it keeps; a variable that is set wins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +193,8 @@ def _command(service: str) -> click.Command:
         source = source_of(service, given["seed"], collection, queries, sets)
         plan, console = load_plan(given), Console(stderr=True)
         times = {} if service_time is None else {service: service_time}
-        place = Place(address, metrics, Plan(config, data_dir, simulated(times)), service_time)
+        own = {name: os.environ.get(name, value) for name, value in _UNCACHED.get(service, {}).items()}
+        place = Place(address, metrics, Plan(config, data_dir, own | simulated(times)), service_time)
         _check_place(place)
         job = Run(service, place, source, items_per_request, channels, timeout, plan, console)
         session.finish(job.report(), out, as_json, console)
