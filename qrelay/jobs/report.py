@@ -16,7 +16,8 @@ SHOWN: Final = 20
 
 
 def training_report(ledger: Ledger, settings: TrainingSettings, collection: str = "") -> dict[str, Any]:
-    """For one collection or for all; ready for JSON. Times are ISO 8601, UTC; ages are seconds."""
+    """For one collection or for all; ready for JSON. Times are ISO 8601, UTC; ages are seconds. The counters of a
+    collection that the policy is not for are None: its new labels are not counted."""
     now_us = ledger.now_us()
     with ledger.snapshot() as snapshot:
         connection = snapshot.connection
@@ -36,17 +37,18 @@ def training_report(ledger: Ledger, settings: TrainingSettings, collection: str 
 def _collection(at: TrainingStatus, settings: TrainingSettings, now_us: int) -> dict[str, Any]:
     decision = decide(at, settings, now_us)
     covered = settings.covers(at.collection)
+    off = "the policy is not for it (sink.training.collections)" if settings.enabled else "the policy is off"
     return {
         "collection": at.collection,
         "policy": covered,
         "change_no": at.change_no,
         "since": _time(at.since_us),
-        "new_hard_examples": at.new.hard_examples,
-        "new_disagreements": at.new.disagreements,
-        "new_judged": at.new.judged,
+        "new_hard_examples": at.new.hard_examples if covered else None,
+        "new_disagreements": at.new.disagreements if covered else None,
+        "new_judged": at.new.judged if covered else None,
         "pending": at.pending,
         "running": at.running,
-        "waits": ("" if decision.rule else decision.waits) if covered else "the policy is off",
+        "waits": ("" if decision.rule else decision.waits) if covered else off,
         "rules": [
             {"rule": each.rule, "have": round(each.have, 4), "needed": each.needed, "lacks": each.lacks}
             for each in (decision.progress if covered else ())

@@ -77,7 +77,7 @@ def test_a_run_by_hand_is_in_the_outbox_and_shown_to_its_end(home: Path, ledger_
     found = shown(home, "status")
     assert found["triggers"][0]["state"] == "launched"
     assert (found["runs"][0]["job"], found["runs"][0]["state"]) == (made["job"], "failed")
-    assert found["collections"][0]["new_hard_examples"] == 0
+    assert found["collections"][0]["new_hard_examples"] == 0  # the trigger took what was counted
     out = run(home, "status")
     assert f"run {made['job']}: failed, its runner was killed, started" in out
     assert f"  | log of {made['job']}" in out
@@ -98,4 +98,17 @@ def test_a_wrong_collection_and_a_missing_command_are_said(home: Path, ledger_ur
         run(home, "run", "--collection", "docs", "--ledger", ledger_url, config=False)
     out = run(home, "status", "--ledger", ledger_url, config=False)
     assert out.startswith("the policy is off (sink.training.enabled)")
+    assert "docs: new labels are not counted: the policy is off" in out
     assert "lacks" not in out and "next:" not in out
+
+
+def test_a_collection_that_the_policy_is_not_for_has_no_counters(home: Path, ledger_url: str) -> None:
+    section = {"ledger": ledger_url, "data_dir": str(home), "training": POLICY | {"collections": ["other"]}}
+    (home / "qrelay.yaml").write_text(json.dumps({"sink": section}))
+    (docs,) = shown(home, "status")["collections"]
+    assert (docs["policy"], docs["new_hard_examples"], docs["new_judged"], docs["new_disagreements"]) == (
+        False, None, None, None,
+    )  # fmt: skip
+    assert "docs: new labels are not counted: the policy is not for it (sink.training.collections)" in run(
+        home, "status"
+    )

@@ -97,6 +97,9 @@ def _print(report: dict[str, Any]) -> None:
     if not report["collections"]:
         click.echo("the ledger holds no collection yet: feed queries first")
     for each in report["collections"]:
+        if not each["policy"]:
+            click.echo(f"{each['collection']}: new labels are not counted: {each['waits']}")
+            continue
         click.echo(
             f"{each['collection']}: {each['new_hard_examples']} new hard examples, {each['new_judged']} judged pairs,"
             f" {each['new_disagreements']} disagreements since {each['since'] or 'the beginning'}"
@@ -104,8 +107,7 @@ def _print(report: dict[str, Any]) -> None:
         for rule in each["rules"]:
             lacks = f"lacks {rule['lacks']}" if rule["lacks"] else "reached"
             click.echo(f"  {rule['rule']}: {rule['have']:g} of {rule['needed']:g}, {lacks}")
-        if each["policy"]:
-            click.echo(f"  next: {each['waits'] or 'due'}")
+        click.echo(f"  next: {each['waits'] or 'due'}")
     for each in report["triggers"]:
         error = f"; {each['attempts']} failed attempt(s), the last: {each['error']}" if each["error"] else ""
         click.echo(
