@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 from qrelay.bench.probe import Process
 from qrelay.config import ServiceSettings, Transport
 from qrelay.errors import ConfigError, QrelayError, SetupError
+from qrelay.judging.cache_records import NO_CACHE
 from qrelay.parsing import json_document
 from qrelay.rundir import Endpoint, endpoints
 from qrelay.runtime.lookout import refuse_stillness
@@ -34,10 +35,12 @@ _NO_NATS: Final = "nats://127.0.0.1:9"
 _POLL_S: Final = 0.05
 _STORES: Final = (("sink", "ledger"), ("judge", "cache"), ("all", "registry"), ("sink", "registry"))
 """Settings of what an installation writes to."""
+_UNCACHED: Final = {"QRELAY_JUDGE__CACHE": NO_CACHE}
+"""A judge would answer items that repeat from its cache, which says nothing of the model."""
 _STUB_TIMES: Final = {
     "retriever": ({"ENGINE": "synthetic"}, "SYNTHETIC__SERVICE_TIME_S"),
     "reranker": ({"SCORER": "fake"}, "FAKE__SERVICE_TIME_S"),
-    "judge": ({"BACKEND": "fake", "CACHE": ":none:"}, "FAKE__SERVICE_TIME_S"),
+    "judge": ({"BACKEND": "fake"}, "FAKE__SERVICE_TIME_S"),
 }
 """The shipped fake of each service that has a model, and where its simulated time is set."""
 
@@ -60,7 +63,8 @@ def simulated(times: Mapping[str, float]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How services are started. `environ` comes on top of this process's own."""
+    """How services are started. `environ` comes on top of this process's own, and a judge has no cache unless one of
+    the two names it."""
 
     config: Path | None = None
     data_dir: Path | None = None
@@ -70,10 +74,15 @@ class Plan:
     """With NATS; otherwise the services only answer gRPC."""
 
     @property
+    def variables(self) -> dict[str, str]:
+        """The environment of what is started."""
+        return {**_UNCACHED, **os.environ, **self.environ}
+
+    @property
     def settings(self) -> Effective:
         """What is in force for the services: of the installation in `data_dir`, or of the one here. The stores of
         one that was merely found stay its own: what is measured writes to the folder of the run."""
-        found = find(self.config, self.data_dir, {**os.environ, **self.environ})
+        found = find(self.config, self.data_dir, self.variables)
         return found if found.named or self.data_dir else found.without(_STORES)
 
     @property
@@ -122,7 +131,7 @@ class Fleet:
         """Start one more process of the service, without waiting; its name."""
         number = 1 + sum(child.service == service for child in self._supervisor.children)
         name = service if number == 1 else f"{service}-{number}"
-        base = {**os.environ, **self._plan.environ, **(environ or {})}
+        base = {**self._plan.variables, **(environ or {})}
         base[f"QRELAY_{service.upper()}__WORKER__ENABLED"] = str(self._plan.queue).lower()
         base["QRELAY_CONFIG"] = str(self._settings)
         run_dir = self._work / name / "run"

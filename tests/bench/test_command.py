@@ -147,6 +147,14 @@ def test_a_judge_that_is_measured_answers_nothing_from_a_cache(
     assert found["cached_share"] == 0
 
 
+def test_a_pipeline_whose_first_query_ends_as_a_dead_letter_says_why_and_what_to_do() -> None:
+    doubles = {**simulated({"reranker": 0.0, "judge": 0.0}), "OMP_NUM_THREADS": "1"}
+    done = run("bench", "pipeline", "--quick", environ=doubles)
+    assert done.returncode != 0
+    assert "retriever: unknown_collection: no index of the collection 'bench'" in done.stderr
+    assert "QRELAY_RETRIEVER__INDEX_DIR" in done.stderr
+
+
 async def test_replicas_killed_and_drained_under_load_lose_nothing(installation: measuring.Installation) -> None:
     assert installation.fleet
     plan = (Disturbance("kill", "judge", 2.0), Disturbance("drain", "judge", 6.0))

@@ -44,7 +44,8 @@ _WAIT_S: Final = 1.0
 _PAUSE_S: Final = 0.05
 _RPC_S: Final = 30.0
 _RETRY_S: Final = 0.05
-_ENDS: Final[dict[int, str]] = {sink_pb2.QUERY_STATE_COMMITTED: "", sink_pb2.QUERY_STATE_DEAD: "dead_letter"}
+_DEAD: Final = "dead_letter"
+_ENDS: Final[dict[int, str]] = {sink_pb2.QUERY_STATE_COMMITTED: "", sink_pb2.QUERY_STATE_DEAD: _DEAD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,10 @@ class PipelineTarget:
                 await asyncio.sleep(self.poll_s if len(self._waiting) <= MAX_IDS else _PAUSE_S)
                 pages = list(chunks(list(self._waiting), MAX_IDS))  # what came in the pause too
                 for page in pages:
-                    self._ended(page, await self._states(page, _WAIT_S if len(pages) == 1 else 0.0))
+                    states = await self._states(page, _WAIT_S if len(pages) == 1 else 0.0)
+                    if sink_pb2.QUERY_STATE_DEAD in states and _DEAD not in self.errors:
+                        self.errors[_DEAD] = await self._dead_letter()
+                    self._ended(page, states)
         except Exception as error:  # whoever waits must not wait for ever
             for future in self._waiting.values():
                 if not future.done():
@@ -203,6 +207,18 @@ class PipelineTarget:
             return [sink_pb2.QUERY_STATE_PENDING] * len(query_ids)
         states: Sequence[int] = answer.states
         return states
+
+    async def _dead_letter(self) -> str:
+        """What one of the collection's dead letters says."""
+        request = sink_pb2.ListDeadLettersRequest(collection=self.collection, page_size=1)
+        try:
+            answer = await self._stub.ListDeadLetters(request, timeout=_RPC_S)
+        except grpc.aio.AioRpcError as error:
+            return str(from_rpc_error(self.sink, error))
+        return "; ".join(
+            f"{entry.dead_letter.stage}: {entry.dead_letter.reason}: {entry.dead_letter.detail}"
+            for entry in answer.entries
+        )
 
     async def _stats(self) -> Ledger:
         request = sink_pb2.GetStatsRequest(collection=self.collection)

@@ -117,7 +117,7 @@ class Run:
             nkey_seed=installation.nkey_seed,
         ) as target:
             async with lag.watching(target):
-                await session.first_request(target, numbers, target.errors)
+                await session.first_request(target, numbers, target.errors, self._hint())
                 with Scraper(installation.processes) as probe:
                     found = await session.levels(target, self.load, probe, numbers, session.progress(self.console))
                 if self.disturbances and installation.fleet:
@@ -133,6 +133,9 @@ class Run:
                 self.extra["idle"] = await measuring.idle(installation.processes, self.idle_s)
             self.extra |= {"lag": lag.series} | ({"errors": target.errors} if target.errors else {})
         return found
+
+    def _hint(self) -> str:
+        return "" if self.running else session.started_hint(self.service_times)
 
     def _alone(self, found: list[Level]) -> None:
         if not self.efficiency:

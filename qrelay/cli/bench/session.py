@@ -54,6 +54,19 @@ async def first_request(target: Target, numbers: Iterator[int], errors: Mapping[
         raise InputError(f"the first request to the {target.name} failed, nothing was measured: {why}{hint}")
 
 
+def started_hint(fakes: object) -> str:
+    """What to do where the first request to something that was started here failed; nothing where it was a fake."""
+    return (
+        ""
+        if fakes
+        else (
+            "\nIt was started with the settings in force: give --config or --data-dir for an installation's own, and "
+            "--collection for one of its corpora (QRELAY_RETRIEVER__INDEX_DIR=FOLDER for its indexes alone); or "
+            "--service-time for the fake."
+        )
+    )
+
+
 async def levels(target: Target, plan: LoadPlan, probe: Probe, numbers: Iterator[int], say: Say) -> list[Level]:
     """The plan's closed loops, then its open ones, or its trace; with a trace only those closed loops that were asked
     for."""

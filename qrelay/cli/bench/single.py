@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ from qrelay.cli.bench.options import (
     start_options,
 )
 from qrelay.cli.group import example
-from qrelay.judging.cache_records import NO_CACHE
 
 _LEDGER: Final = "sink"
 _HELP: Final = {
@@ -44,10 +42,6 @@ _HELP: Final = {
     "judge": "Sets of 25 marked passages in, judgments out; without a cache, unless QRELAY_JUDGE__CACHE names one.",
     "sink": "Judged sets in, committed to the ledger: give --data-dir or a configuration to choose which.",
 }
-
-
-_UNCACHED: Final = {"judge": {"QRELAY_JUDGE__CACHE": NO_CACHE}}
-"""How a service is started that would answer repeated items from what it keeps; a variable that is set wins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +120,7 @@ class Run:
         return info, found, next(numbers)
 
     def _hint(self) -> str:
-        if self.place.address or self.place.service_time is not None:
-            return ""
-        return (
-            "\nIt was started with the settings in force: give --config or --data-dir for an installation's own, "
-            "and --collection for one of its corpora; or --service-time for the fake."
-        )
+        return "" if self.place.address else session.started_hint(self.place.service_time is not None)
 
     def _settings(self, info: dict[str, Any]) -> dict[str, Any]:
         changed = {} if self.place.address else session.changed_settings(self.service, self.place.plan)
@@ -193,8 +182,7 @@ def _command(service: str) -> click.Command:
         source = source_of(service, given["seed"], collection, queries, sets)
         plan, console = load_plan(given), Console(stderr=True)
         times = {} if service_time is None else {service: service_time}
-        own = {name: os.environ.get(name, value) for name, value in _UNCACHED.get(service, {}).items()}
-        place = Place(address, metrics, Plan(config, data_dir, own | simulated(times)), service_time)
+        place = Place(address, metrics, Plan(config, data_dir, simulated(times)), service_time)
         _check_place(place)
         job = Run(service, place, source, items_per_request, channels, timeout, plan, console)
         session.finish(job.report(), out, as_json, console)
