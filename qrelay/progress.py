@@ -11,6 +11,7 @@ a thread started by hand must be given `contextvars.copy_context().run`.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -130,11 +131,12 @@ def watching(folder: Path, report: Callable[[int], None]) -> Iterator[None]:
 
 
 def _bytes(folder: Path) -> int:
-    """Bytes of all files under `folder`; files that vanish meanwhile count nothing."""
+    """Bytes of all files under `folder`; files and folders that vanish meanwhile count nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            total += path.stat().st_size if path.is_file() else 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += Path(where, name).stat().st_size
     return total
 
 

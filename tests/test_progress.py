@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from qrelay.output import show
-from qrelay.progress import Lines, Progress, listening, shown, step, tell
+from qrelay.progress import Lines, Progress, listening, shown, step, tell, watching
 
 
 def test_a_step_inside_another_ends_without_a_word_about_the_outer_one() -> None:
@@ -43,3 +47,29 @@ def test_a_pipe_gets_lines_also_where_colours_are_forced(monkeypatch: pytest.Mon
     assert pipe.getvalue().splitlines()[0] == "reading: 0 of 2 files" and "\x1b" not in pipe.getvalue()
     show("a line " * 40, file=pipe)
     assert "a line " * 40 in pipe.getvalue()
+
+
+def test_a_folder_that_vanishes_while_it_is_looked_at_ends_no_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "file").write_bytes(b"seven b")
+    listed = os.scandir
+
+    def vanishing(path: Any) -> Any:
+        if Path(path).name == "gone":
+            raise FileNotFoundError(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    reports: list[int] = []
+    twice = threading.Event()
+
+    def report(size: int) -> None:
+        reports.append(size)
+        if len(reports) > 1:
+            twice.set()
+
+    with watching(tmp_path, report):
+        assert twice.wait(60)
+    assert set(reports) == {7}

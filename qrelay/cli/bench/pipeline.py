@@ -135,7 +135,7 @@ class Run:
         return found
 
     def _hint(self) -> str:
-        return "" if self.running else session.started_hint(self.service_times)
+        return "" if self.running else session.started_hint(fake=bool(self.service_times))
 
     def _alone(self, found: list[Level]) -> None:
         if not self.efficiency:

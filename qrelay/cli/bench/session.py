@@ -54,16 +54,14 @@ async def first_request(target: Target, numbers: Iterator[int], errors: Mapping[
         raise InputError(f"the first request to the {target.name} failed, nothing was measured: {why}{hint}")
 
 
-def started_hint(fakes: object) -> str:
+def started_hint(*, fake: bool) -> str:
     """What to do where the first request to something that was started here failed; nothing where it was a fake."""
+    if fake:
+        return ""
     return (
-        ""
-        if fakes
-        else (
-            "\nIt was started with the settings in force: give --config or --data-dir for an installation's own, and "
-            "--collection for one of its corpora (QRELAY_RETRIEVER__INDEX_DIR=FOLDER for its indexes alone); or "
-            "--service-time for the fake."
-        )
+        "\nIt was started with the settings in force: give --config or --data-dir for an installation's own, and "
+        "--collection for one of its corpora (QRELAY_RETRIEVER__INDEX_DIR=FOLDER for its indexes alone); or "
+        "--service-time for the fake."
     )
 
 

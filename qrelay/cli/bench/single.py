@@ -120,7 +120,7 @@ class Run:
         return info, found, next(numbers)
 
     def _hint(self) -> str:
-        return "" if self.place.address else session.started_hint(self.place.service_time is not None)
+        return "" if self.place.address else session.started_hint(fake=self.place.service_time is not None)
 
     def _settings(self, info: dict[str, Any]) -> dict[str, Any]:
         changed = {} if self.place.address else session.changed_settings(self.service, self.place.plan)
