@@ -75,8 +75,9 @@ def _need(report: Report, plan: Plan) -> Need:
         raise InputError(f"the report of {report.service} has no closed-loop level that answered: run it again")
     if cached := report.extra.get("judgments", {}).get("cached_share"):
         raise InputError(
-            f"{cached:.1%} of the judgments in the judge's report came from the cache, so it does not say what a "
-            "judgment takes: measure with QRELAY_JUDGE__CACHE=:none:"
+            f"{cached:.1%} of the judgments in the judge's report came from the cache, or from the same pair asked "
+            "at the same time, so it does not say what a judgment takes: measure with QRELAY_JUDGE__CACHE=:none: and "
+            "more recorded queries than are asked at once"
         )
     throughput = best.throughput.value / (plan.weights or {}).get(report.service, 1.0)
     planned = plan.utilisation * throughput

@@ -188,8 +188,8 @@ class Run:
         queries = self.extra["queries"]
         if queries["cached_share"]:
             yield (
-                f"{queries['cached_share']:.1%} of the judgments came from the cache: these figures are not the "
-                "model's alone."
+                f"{queries['cached_share']:.1%} of the judgments came from the cache, or from the same pair asked at "
+                "the same time: these figures are not the model's alone."
             )
         if queries["lost"] or queries["dead"]:
             yield f"NOT AS REQUIRED: {queries['lost']} queries lost, {queries['dead']} dead letters."

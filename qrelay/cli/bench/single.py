@@ -140,7 +140,10 @@ class Run:
     def _notes(self, target: ServiceTarget) -> Iterator[str]:
         if target.tally["cached"]:
             share = target.tally["cached"] / target.tally["judgments"]
-            yield f"{share:.1%} of the judgments came from the cache: these figures are not the model's alone."
+            yield (
+                f"{share:.1%} of the judgments came from the cache, or from the same pair asked at the same time: "
+                "these figures are not the model's alone."
+            )
         yield (
             f"Latencies contain making the request here: {1000 * target.building[0] / target.building[1]:.2g} ms on "
             "average."
