@@ -137,8 +137,7 @@ def run_judge(rounds: int, index: Path, folder: Path) -> list[dict[str, Any]]:
         for number in items:
             library.judge(wire.from_proto(source.item(number)))
 
-    environ = {"QRELAY_JUDGE__BACKEND": "llamacpp", "QRELAY_JUDGE__MODEL": JUDGE, "QRELAY_JUDGE__CACHE": ":none:",
-               "QRELAY_JUDGE__STRATEGY": "graded"}  # fmt: skip
+    environ = {"QRELAY_JUDGE__BACKEND": "llamacpp", "QRELAY_JUDGE__MODEL": JUDGE, "QRELAY_JUDGE__STRATEGY": "graded"}
     comparison = Comparison("judge", judge.LIBRARY, f"sets of {JUDGED_PASSAGES} passages", 4, {"model": JUDGE})
     with serving("judge", environ) as at:
         return [asyncio.run(compare(comparison, at.grpc, source, 1, bare, rounds))]

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -172,8 +172,9 @@ class PipelineTarget:
                 pages = list(chunks(list(self._waiting), MAX_IDS))  # what came in the pause too
                 for page in pages:
                     states = await self._states(page, _WAIT_S if len(pages) == 1 else 0.0)
-                    if sink_pb2.QUERY_STATE_DEAD in states and _DEAD not in self.errors:
-                        self.errors[_DEAD] = await self._dead_letter()
+                    dead = {each for each, state in zip(page, states, strict=True) if _ENDS.get(state) == _DEAD}
+                    if dead and _DEAD not in self.errors:
+                        await self._keep_why(dead)
                     self._ended(page, states)
         except Exception as error:  # whoever waits must not wait for ever
             for future in self._waiting.values():
@@ -208,17 +209,22 @@ class PipelineTarget:
         states: Sequence[int] = answer.states
         return states
 
-    async def _dead_letter(self) -> str:
-        """What one of the collection's dead letters says."""
-        request = sink_pb2.ListDeadLettersRequest(collection=self.collection, page_size=1)
+    async def _keep_why(self, query_ids: Collection[str]) -> None:
+        """Keep what the dead letter of one of these says; the collection may hold older ones of other runs."""
+        request = sink_pb2.ListDeadLettersRequest(collection=self.collection)
         try:
-            answer = await self._stub.ListDeadLetters(request, timeout=_RPC_S)
-        except grpc.aio.AioRpcError as error:
-            return str(from_rpc_error(self.sink, error))
-        return "; ".join(
-            f"{entry.dead_letter.stage}: {entry.dead_letter.reason}: {entry.dead_letter.detail}"
-            for entry in answer.entries
-        )
+            while True:
+                answer = await self._stub.ListDeadLetters(request, timeout=_RPC_S)
+                for letter in (entry.dead_letter for entry in answer.entries):
+                    if letter.query_id in query_ids:
+                        self.errors[_DEAD] = f"{letter.stage}: {letter.reason}: {letter.detail}"
+                        return
+                if not answer.next_page_token:
+                    return
+                request.page_token = answer.next_page_token
+        except grpc.aio.AioRpcError as error:  # the next dead letter's may be had
+            ours = from_rpc_error(self.sink, error)
+            self.errors.setdefault(ours.reason, str(ours))
 
     async def _stats(self) -> Ledger:
         request = sink_pb2.GetStatsRequest(collection=self.collection)

@@ -200,7 +200,7 @@ def start_options() -> Decorator:
     return _together(
         config_option(),
         click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False),
-                     help="Data folder of what is started here: index, ledger, cache.  [default: temporary]"),
+                     help="Data folder of what is started here: index, ledger.  [default: temporary]"),
     )  # fmt: skip
 
 
