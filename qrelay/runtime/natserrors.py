@@ -19,17 +19,19 @@ UNDECLARED: Final = (
 )
 OFF: Final = "JetStream is off at this NATS server: add `jetstream {}` to its configuration"
 _STREAM_FULL: Final = (10077, 10148)  # "maximum messages/bytes exceeded", and its clustered form
+_FIVE_STREAMS: Final = (
+    "five streams of nats.max_stream_bytes: raise it (max_file_store, where it is not set, is three quarters of the"
+    " disk's free space), or set nats.max_stream_bytes lower"
+)
 _LIMITS: Final = {
     10002: "the account's storage is too small for five streams of nats.max_stream_bytes: raise its max_file, or set"
     " nats.max_stream_bytes lower",
     10005: "fewer servers of the cluster can hold a stream than nats.replicas: start the others, or set it lower",
-    10023: "the servers' max_file_store is too small for five streams of nats.max_stream_bytes: raise it, or set"
-    " nats.max_stream_bytes lower",
+    10023: f"the servers' max_file_store is too small for {_FIVE_STREAMS}",
     10026: "the account allows fewer consumers than qrelay's 37, nine a queue and one: raise its max_consumers",
     10027: "the account allows fewer streams than qrelay's five beside its others: raise its max_streams",
     10039: "JetStream is off for this user's account: enable it there",
-    10047: "max_file_store, or the account's max_file, is too small for five streams of nats.max_stream_bytes: raise"
-    " it, or set nats.max_stream_bytes lower",
+    10047: f"max_file_store, or the account's max_file, is too small for {_FIVE_STREAMS}",
     10065: "another stream takes subjects qrelay.v1.>: remove it, or use another account",
     10074: "nats.replicas is above 1, and this server belongs to no cluster: set it to 1",
     10076: OFF,

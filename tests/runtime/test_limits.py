@@ -27,7 +27,8 @@ LIMITED = {
 
 
 class LimitedServer(NatsServer):
-    """A server as somebody else configured it."""
+    """A server as somebody else configured it. It may store more than the disk has free, so that what is limited is
+    the only limit."""
 
     def __init__(self, folder: Path, limit: str) -> None:
         super().__init__(folder)
@@ -35,7 +36,7 @@ class LimitedServer(NatsServer):
 
     def _config(self) -> str:
         head = f"listen: 127.0.0.1:{self._port}\n"
-        store = f"jetstream {{ store_dir: {self._folder / 'jetstream'} }}\n"
+        store = f"jetstream {{ store_dir: {self._folder / 'jetstream'}, max_file_store: 100GB }}\n"
         if self._limit == "" or self._limit.startswith("jetstream"):
             return head + self._limit
         if self._limit.startswith("max_payload"):
@@ -92,7 +93,9 @@ async def test_a_server_whose_limit_was_raised_serves_who_waited(
         said.append(str(error))
 
     settings = NatsSettings(url=server.url)
-    async with await JetStreamBroker.connect(settings, name="service", owner=True, failed=raise_it) as broker:
+    async with await JetStreamBroker.connect(
+        settings, name="service", attempts=100, owner=True, failed=raise_it
+    ) as broker:
         assert len(await broker.stats()) == 5
     assert "max_payload" in said[0]
 
