@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from qrelay import wire
 from qrelay.bench import pipeline as measuring
 from qrelay.bench.data import Generated
 from qrelay.bench.disturb import Disturbance, Limits, disturb, recovery_s
@@ -24,6 +25,8 @@ from qrelay.bench.targets.tasks import end
 from qrelay.cli.bench.options import Numbers, seconds
 from qrelay.cli.bench.single import source_of
 from qrelay.cli.main import qrelay
+from qrelay.runtime.dead_letters import letter_subject
+from tests.labels.builders import dead_letter
 from tests.pipeline.harness import qrelay as run
 
 DOUBLES = {**simulated({"retriever": 0.0, "reranker": 0.0, "judge": 0.01}), "OMP_NUM_THREADS": "1",
@@ -228,6 +231,36 @@ async def test_what_is_never_confirmed_is_told_apart_from_what_is_lost(installat
     assert {name: account[name] for name in ("sent", "committed", "lost", "unconfirmed", "unconfirmed_ended")} == {
         "sent": 0, "committed": 5, "lost": 0, "unconfirmed": 5, "unconfirmed_ended": 5,
     }  # fmt: skip
+
+
+async def test_why_a_query_failed_is_told_by_its_own_dead_letter_not_an_older_one(
+    installation: measuring.Installation,
+) -> None:
+    source = Generated("query", collection="refused")
+    own = wire.from_proto(source.item(0)).query_id
+    async with PipelineTarget(installation.nats_url, installation.sink, source) as target:
+        publish = target.broker.publish
+
+        async def refuse(query_id: str) -> None:
+            letter = dead_letter(
+                f"of {query_id}",
+                query_id,
+                collection="refused",
+                subject="qrelay.v1.refused.reranked",
+                detail=query_id,
+            )
+            payload, headers = wire.encode(letter)
+            await publish(letter_subject(letter), payload, headers, letter.dead_letter_id)
+
+        async def refused(*_: Any) -> None:
+            await refuse(own)
+
+        for number in range(3):
+            await refuse(f"another-{number}")
+        target.broker.publish = refused  # type: ignore[method-assign]
+        answer = await target.send(0)
+    assert answer.failed == {"dead_letter": 1}
+    assert target.errors == {"dead_letter": f"judge: backend_timeout: {own}"}
 
 
 async def test_the_judge_alone_answers_through_its_queue() -> None:
