@@ -61,7 +61,6 @@ def test_a_folder_that_vanishes_while_it_is_looked_at_ends_no_report(
             raise FileNotFoundError(path)
         return listed(path)
 
-    monkeypatch.setattr(os, "scandir", vanishing)
     reports: list[int] = []
     twice = threading.Event()
 
@@ -70,6 +69,8 @@ def test_a_folder_that_vanishes_while_it_is_looked_at_ends_no_report(
         if len(reports) > 1:
             twice.set()
 
-    with watching(tmp_path, report):
-        assert twice.wait(60)
+    with monkeypatch.context() as patched:  # undone before pytest removes tmp_path
+        patched.setattr(os, "scandir", vanishing)
+        with watching(tmp_path, report):
+            assert twice.wait(60)
     assert set(reports) == {7}
