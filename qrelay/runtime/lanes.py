@@ -79,12 +79,13 @@ class LaneReader:
         await self._connected()
         give_up = _now() + timeout_s
         while (room := most - len(self._arrived)) > 0:
+            await self._hang_bells()
             if await self._draw(room):
                 await self._answers(max(give_up, _now() + _ANSWER_S))
             elif self._arrived or _now() >= give_up:
                 break
-            else:
-                await self._listen(give_up)
+            else:  # until a bell rings, or one of them ends, or the time does
+                await self._until(min(give_up, *(lane.bell_until for lane in self._order)))
             if self._gone and not self._arrived:
                 raise Gone
         return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
@@ -104,6 +105,14 @@ class LaneReader:
             self._connection = self._client.stats["reconnects"]
             for lane in self._order:
                 lane.left, lane.bell_until = 0, 0.0
+
+    async def _hang_bells(self) -> None:
+        """Every lane that is not known to have messages gets a bell, also while others have more than is taken: who
+        was quiet during a flood is heard with its first message."""
+        for lane in self._order:
+            if not lane.more and lane.bell_until <= _now():
+                lane.bell_until = _now() + _BELL_S
+                await self._ask(lane, _BELL, batch=1, max_bytes=1, expires=int(_BELL_S * 1e9))
 
     async def _draw(self, most: int) -> bool:
         """Ask the lanes that may have messages for equal shares. False: none may."""
@@ -125,14 +134,6 @@ class LaneReader:
             if not await self._until(give_up):
                 for lane in going:
                     lane.left, lane.more = 0, False
-
-    async def _listen(self, give_up: float) -> None:
-        """Until a bell rings, or one of them ends, or the time does."""
-        for lane in self._order:
-            if lane.bell_until <= _now():
-                lane.bell_until = _now() + _BELL_S
-                await self._ask(lane, _BELL, batch=1, max_bytes=1, expires=int(_BELL_S * 1e9))
-        await self._until(min(give_up, *(lane.bell_until for lane in self._order)))
 
     async def _until(self, give_up: float) -> bool:
         """Whether something was heard before the time is over."""

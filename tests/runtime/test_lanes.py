@@ -22,13 +22,10 @@ FORMER = "qrelay.v1.docs.queries"
 HANDED = 32
 
 
-async def queued(broker: Any, collection: str, count: int, subject: str = "") -> None:
-    await asyncio.gather(
-        *(
-            broker.publish(subject or Queue.QUERIES.subject(collection), b"x", {}, f"{collection}-{subject}-{number}")
-            for number in range(count)
-        )
-    )
+async def queued(broker: Any, collection: str, count: int, subject: str = "", name: str = "") -> None:
+    """`name` tells these messages from others of the collection: one that was published is not published again."""
+    place, prefix = subject or Queue.QUERIES.subject(collection), f"{collection}-{subject}-{name}"
+    await asyncio.gather(*(broker.publish(place, b"x", {}, f"{prefix}-{number}") for number in range(count)))
 
 
 async def taken(broker: Any, most: int = HANDED) -> Counter[str]:
@@ -62,29 +59,41 @@ def test_each_subject_belongs_to_one_queue_and_one_of_its_lanes() -> None:
             queue_of(odd)
 
 
-async def test_a_flood_of_one_collection_does_not_stand_before_another(broker: Any) -> None:
+async def all_heard(broker: Any, most: int, *collections: str) -> None:
+    """Take until each of these had a turn: a busy server may tell of one later than of the others."""
+    seen = Counter[str]()
+    while any(not seen[each] for each in collections):
+        seen += await taken(broker, most)
+
+
+async def test_a_flood_of_one_collection_never_stands_before_another(broker: Any) -> None:
+    """The other comes again and again, with times in between in which nothing of it is queued."""
     await queued(broker, FLOOD, 2000)
     assert (await taken(broker))[FLOOD] == HANDED
-    await queued(broker, SMALL, 20)
-    since = Counter[str]()
-    while since[SMALL] < 20:
-        since += await taken(broker)
-    assert since[FLOOD] <= 20 + 8 * HANDED  # of 2,000: a busy server may hand out some first
+    for wave in range(3):
+        await queued(broker, SMALL, 20, name=f"wave-{wave}")
+        since = Counter[str]()
+        while since[SMALL] < 20:
+            since += await taken(broker)
+        assert since[FLOOD] <= 20 + 8 * HANDED  # of 2,000: a busy server may hand out some first
 
 
 async def test_three_collections_get_equal_shares(broker: Any) -> None:
     for collection in (FLOOD, SMALL, OTHER):
-        await queued(broker, collection, 100)
+        await queued(broker, collection, 300)
+    await all_heard(broker, 7, FLOOD, SMALL, OTHER)
     since = Counter[str]()
-    while max(since.values(), default=0) < 100:
+    while since.total() < 150:
         since += await taken(broker, 7)
-    assert min(since.values()) >= 100 - 7
+    assert max(since.values()) - min(since[each] for each in (FLOOD, SMALL, OTHER)) <= 2 * 7
 
 
 async def test_nobody_is_always_first_where_one_message_is_taken_at_a_time(broker: Any) -> None:
     for collection in (FLOOD, SMALL):
-        await queued(broker, collection, 10)
-    assert sum([await taken(broker, 1) for _ in range(10)], Counter()) == {FLOOD: 5, SMALL: 5}
+        await queued(broker, collection, 200)
+    await all_heard(broker, 1, FLOOD, SMALL)
+    since = sum([await taken(broker, 1) for _ in range(40)], Counter[str]())
+    assert min(since[FLOOD], since[SMALL]) >= 15
 
 
 async def test_a_collection_alone_gets_full_batches(broker: Any) -> None:
